@@ -1,0 +1,142 @@
+"""Every exception of the project, as a tree ordered by what the caller does next."""
+
+from enum import StrEnum
+from typing import Any
+
+
+class BuilderError(Exception):
+    """Root of all errors this project raises on purpose."""
+
+
+class SpecError(BuilderError):
+    """The spec or command line is at fault: the user edits it (exit code 2).
+
+    Parameters
+    ----------
+    message
+        All faults, one a line, each ``file:line:column: what was found, what was expected``.
+    """
+
+
+class MissingExtra(BuilderError):
+    """An optional package is absent: the user installs the named extra."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(package, extra)
+        self.package = package
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return (
+            f"the Python package {self.package!r} is not installed; "
+            f"install it with: pip install 'medical-dataset-builder[{self.extra}]'"
+        )
+
+
+class SourceError(BuilderError):
+    """A source did not answer as expected: the runner retries.
+
+    ``host`` names the server or file system, never a patient; ``attempt`` counts from 1.
+    """
+
+    def __init__(self, message: str, *, host: str = "", attempt: int = 1) -> None:
+        super().__init__(message)
+        self.host = host
+        self.attempt = attempt
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_source_error, (self.args[0], self.host, self.attempt))
+
+
+class Reason(StrEnum):
+    """Why an object, series or case is not in the dataset: a closed list, stored in every exclusion row."""
+
+    # files
+    NOT_DICOM = "not_dicom"
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    DUPLICATE_SAME = "duplicate_same_bytes"
+    DUPLICATE_CONFLICT = "duplicate_conflicting"
+    NOT_AN_IMAGE = "not_an_image"
+    SOURCE_CHANGED = "source_changed"
+    SOURCE_MISSING = "source_missing"
+    # geometry
+    UNKNOWN_GEOMETRY = "unknown_geometry"
+    IRREGULAR_SPACING = "irregular_spacing"
+    GAPPED = "gapped"
+    SHEARED = "sheared"
+    DUPLICATE_POSITIONS = "duplicate_positions"
+    MIXED_ORIENTATION = "mixed_orientation"
+    MIXED_SIZES = "mixed_sizes"
+    SINGLE_SLICE = "single_slice"
+    TIME_SERIES = "time_series"
+    UNSUPPORTED_OBJECT = "unsupported_object"
+    # pixels
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    UNDECODABLE_PIXELS = "undecodable_pixels"
+    INCONSISTENT_PIXELS = "inconsistent_pixels"
+    UNKNOWN_UNITS = "unknown_units"
+    # labels
+    LABEL_MISSING = "label_missing"
+    LABEL_AMBIGUOUS = "label_ambiguous"
+    LABEL_UNREADABLE = "label_unreadable"
+    LABEL_EMPTY = "label_empty"
+    LABEL_OFF_GRID = "label_off_grid"
+    LABEL_GEOMETRY = "label_geometry_conflict"
+    LABEL_UNPROVEN = "label_failed_proof"
+    # clinical and cohort
+    CLINICAL_MISSING = "clinical_missing"
+    CLINICAL_AMBIGUOUS = "clinical_ambiguous"
+    COHORT_RULE = "cohort_rule"
+    ONE_PER_RULE = "one_per_rule"
+    NOT_SELECTED = "not_selected"
+    # privacy
+    BURNED_IN = "burned_in_annotation"
+    WITHDRAWN = "withdrawn"
+    # work
+    NO_SAMPLES = "no_samples"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+
+
+class CaseError(BuilderError):
+    """One case, series or object cannot be used: it is excluded with this reason, everything else goes on.
+
+    ``detail`` states what was found and what was expected; it never holds a patient's value, a UID or a path.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason.value}: {self.detail}"
+
+
+class PrivacyError(BuilderError):
+    """An identifier could have left: the build stops and nothing is published."""
+
+
+class LayoutError(BuilderError):
+    """What is on disk is not what its manifest says: refuse to read or resume."""
+
+
+class ResourceError(BuilderError):
+    """The work would not fit: refuse to start. ``projected`` and ``available`` are bytes."""
+
+    def __init__(self, message: str, *, projected: int = 0, available: int = 0) -> None:
+        super().__init__(message)
+        self.projected = projected
+        self.available = available
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_resource_error, (self.args[0], self.projected, self.available))
+
+
+def _source_error(message: str, host: str, attempt: int) -> SourceError:
+    return SourceError(message, host=host, attempt=attempt)
+
+
+def _resource_error(message: str, projected: int, available: int) -> ResourceError:
+    return ResourceError(message, projected=projected, available=available)

@@ -1,0 +1,1 @@
+"""Values that flow through the engine: geometry, cases, tables, layout. Imports nothing of the project but errors."""

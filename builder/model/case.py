@@ -1,0 +1,247 @@
+"""What a person's image becomes: a volume, its annotations, a case, and the samples cut from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.model.geometry import Geometry
+
+Scalar: TypeAlias = str | int | float | bool | None
+"""A cell of a sample's row; missing is None, never NaN."""
+
+
+class ValueDomain(StrEnum):
+    """What a voxel's number means, and in which unit."""
+
+    HOUNSFIELD = "HU"
+    SUV_BW = "SUVbw"
+    ACTIVITY = "Bq/ml"
+    ARBITRARY = "arbitrary"
+    STORED = "stored"
+    RGB = "rgb"
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels on one grid.
+
+    Parameters
+    ----------
+    voxels
+        (channel, slice, row, column); int16, uint16, uint8 or float32, in ``domain``'s unit.
+    geometry
+        The grid; its shape equals ``voxels.shape[1:]``.
+    domain
+        Meaning and unit of the numbers after rescale.
+    channels
+        One name a channel, e.g. ``("image",)``, ``("t0", "t1")``, ``("r", "g", "b")``.
+    padding
+        (slice, row, column) bool, True where the source says there is no data (PixelPaddingValue, 0028,0120); None
+        when every voxel is data.
+    notes
+        Facts found on the way (lint findings, why a PET is not SUV), as short codes without identifiers.
+    """
+
+    voxels: NDArray[Any]
+    geometry: Geometry
+    domain: ValueDomain = ValueDomain.STORED
+    channels: tuple[str, ...] = ("image",)
+    padding: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:
+            raise ValueError(f"voxels: found shape {self.voxels.shape}, expected (channel, *{self.geometry.shape})")
+        if self.voxels.shape[0] != len(self.channels):
+            raise ValueError(f"channels: found {len(self.channels)} names for {self.voxels.shape[0]} channels")
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept (PS3.3 Table 8.8-1): Code Value, Coding Scheme Designator, Code Meaning."""
+
+    value: str
+    scheme: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Who says so: tier of the label, readers, tool. ``tier`` is an index into ``EVIDENCE_TIERS``, strongest first."""
+
+    tier: str = "single_reader"
+    readers: tuple[str, ...] = ()
+    tool: str | None = None
+    note: str | None = None
+
+
+EVIDENCE_TIERS = (
+    "pathology",
+    "genomic",
+    "outcome",
+    "prospective",
+    "consensus",
+    "single_reader",
+    "report_text",
+    "crowd",
+    "machine",
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One structure of a mask: voxels of channel ``channel`` that equal ``value`` are inside."""
+
+    name: str
+    channel: int = 0
+    value: int = 1
+    category: Code | None = None
+    type: Code | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Structures on a grid: a label map (one channel, several values) or overlapping channels (value 1 each).
+
+    ``voxels`` is (channel, slice, row, column) uint8 or uint16; for ``fractional`` masks 0..255 means 0..1 and every
+    segment has a channel of its own. ``measures`` holds facts of its making (volumes before and after, fraction of
+    contour planes that found a slice, ...), name with unit suffix to number.
+    """
+
+    name: str
+    voxels: NDArray[Any]
+    geometry: Geometry
+    segments: tuple[Segment, ...]
+    fractional: bool = False
+    evidence: Evidence = Evidence()
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:
+            raise ValueError(f"voxels: found shape {self.voxels.shape}, expected (channel, *{self.geometry.shape})")
+        if not self.segments:
+            raise ValueError("segments: found none, expected at least one")
+
+    def inside(self, segment: Segment) -> NDArray[np.bool_]:
+        """(slice, row, column) bool, True inside ``segment`` (for fractional masks: at least one half)."""
+        channel = self.voxels[segment.channel]
+        return np.asarray(channel >= 128 if self.fractional else channel == segment.value)
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Boxes along the axes of ``geometry``'s grid, held in patient space so that every transform can move them.
+
+    ``corners_mm`` is (n, 8, 3) LPS mm: the eight corners, in the order of ``builder.model.geometry.corner_voxels``.
+    """
+
+    name: str
+    corners_mm: NDArray[np.float64]
+    classes: tuple[str, ...]
+    evidence: Evidence = Evidence()
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Named points; ``points_mm`` is (n, 3) LPS mm. Lines (RECIST axes) are two landmarks that share a ``group``."""
+
+    name: str
+    points_mm: NDArray[np.float64]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    evidence: Evidence = Evidence()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number a reader measured: ``unit`` is UCUM; ``finding`` and ``site`` are coded where the source codes them."""
+
+    quantity: str
+    value: float
+    unit: str
+    finding: Code | None = None
+    site: Code | None = None
+    tracking_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Measurements of one case under one label name."""
+
+    name: str
+    items: tuple[Measurement, ...]
+    evidence: Evidence = Evidence()
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class values of one case: finding to value (a category, an ordinal, ``positive``/``negative``/``uncertain``)."""
+
+    name: str
+    values: Mapping[str, Scalar]
+    evidence: Evidence = Evidence()
+
+
+@dataclass(frozen=True)
+class Text:
+    """Free text of a case that passed de-identification."""
+
+    name: str
+    text: str
+    evidence: Evidence = Evidence()
+
+
+Annotation: TypeAlias = Mask | Boxes | Landmarks | Measurements | Classes | Text
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One person's image series with its annotations and its row of facts.
+
+    Parameters
+    ----------
+    case_key
+        Keyed hash; the only name a case has.
+    volume
+        The image.
+    annotations
+        In the order of the spec's labels; names are unique.
+    row
+        Allow-listed facts of the case (clinical columns, vendor, age), ready for the sample table.
+    """
+
+    case_key: str
+    volume: Volume
+    annotations: tuple[Annotation, ...] = ()
+    row: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """The annotations that are masks."""
+        return tuple(a for a in self.annotations if isinstance(a, Mask))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One training row.
+
+    Parameters
+    ----------
+    arrays
+        Field name to (channel, slice, row, column) array: ``image`` and one a mask name.
+    geometry
+        Grid of the arrays (all fields of a sample share it).
+    row
+        Everything scalar about the sample: patch position, labels' volumes, the case's facts.
+    ragged
+        Field name to a list of numbers or strings (boxes, landmarks), stored in Parquet.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    geometry: Geometry
+    row: Mapping[str, Scalar] = field(default_factory=dict)
+    ragged: Mapping[str, list[Any]] = field(default_factory=dict)

@@ -1,0 +1,237 @@
+"""Arrow schemas of every table; each column with its unit and its DICOM tag.
+
+INSTANCES is private (it holds the archive's own identifiers and stays in the private workspace); every other table
+holds keyed names only.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+TEXT = pa.string()
+TEXTS = pa.list_(pa.string())
+REAL = pa.float64()
+REALS = pa.list_(pa.float64())
+WHOLE = pa.int64()
+SMALL = pa.int32()
+FLAG = pa.bool_()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, the DICOM attribute it comes from (PS3.6) and its unit (UCUM), where it has them."""
+
+    name: str
+    type: pa.DataType
+    tag: int | None = None
+    unit: str | None = None
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field, with tag and unit as metadata."""
+        notes = {}
+        if self.tag is not None:
+            notes["dicom_tag"] = f"{self.tag >> 16:04X},{self.tag & 0xFFFF:04X}"
+        if self.unit is not None:
+            notes["unit"] = self.unit
+        return pa.field(self.name, self.type, metadata=notes or None)
+
+
+def schema(columns: tuple[Column, ...]) -> pa.Schema:
+    """The Arrow schema of ``columns``, in their order."""
+    return pa.schema([column.field for column in columns])
+
+
+LEDGER_COLUMNS = (
+    Column("source", SMALL),  # position in the spec's sources
+    Column("path", TEXT),
+    Column("member", TEXT),  # file inside a zip or tar; "" otherwise
+    Column("size", WHOLE, unit="By"),
+    Column("stamp", TEXT),  # mtime in ns, ETag: what the source offers to notice a change
+    Column("status", TEXT),  # instance | file | duplicate | quarantined ("file": a mask, AIM or table file by content)
+    Column("reason", TEXT),  # builder.errors.Reason, for duplicate and quarantined
+    Column("detail", TEXT),
+    Column("format", TEXT),  # dicom | dicomdir | nifti | nrrd | mha | xml | json | csv | ... | unknown
+    Column("header_sha256", TEXT),  # of the bytes before Pixel Data; of the whole object for other files
+    Column("pixel_offset", WHOLE, unit="By"),  # of the value of Pixel Data when native, else null
+    Column("pixel_length", WHOLE, unit="By"),
+    Column("transfer_syntax_uid", TEXT, 0x00020010),
+)
+"""Where an object lies and what became of it: the ledger half of INSTANCES, filled for every file found."""
+
+HEADER_COLUMNS = (
+    Column("sop_class_uid", TEXT, 0x00080016),
+    Column("sop_instance_uid", TEXT, 0x00080018),
+    Column("study_uid", TEXT, 0x0020000D),
+    Column("series_uid", TEXT, 0x0020000E),
+    Column("frame_of_reference_uid", TEXT, 0x00200052),
+    Column("patient_id", TEXT, 0x00100020),
+    Column("issuer_of_patient_id", TEXT, 0x00100021),
+    Column("patient_birth_date", TEXT, 0x00100030),
+    Column("patient_sex", TEXT, 0x00100040),
+    Column("patient_age", TEXT, 0x00101010),
+    Column("patient_size", REAL, 0x00101020, "m"),
+    Column("patient_weight", REAL, 0x00101030, "kg"),
+    Column("ethnic_group", TEXT, 0x00102160),
+    Column("accession_number", TEXT, 0x00080050),
+    Column("study_date", TEXT, 0x00080020),
+    Column("series_date", TEXT, 0x00080021),
+    Column("acquisition_date", TEXT, 0x00080022),
+    Column("content_date", TEXT, 0x00080023),
+    Column("study_time", TEXT, 0x00080030),
+    Column("series_time", TEXT, 0x00080031),
+    Column("acquisition_time", TEXT, 0x00080032),
+    Column("content_time", TEXT, 0x00080033),
+    Column("modality", TEXT, 0x00080060),
+    Column("manufacturer", TEXT, 0x00080070),
+    Column("manufacturer_model", TEXT, 0x00081090),
+    Column("device_serial_number", TEXT, 0x00181000),
+    Column("software_versions", TEXT, 0x00181020),
+    Column("institution_name", TEXT, 0x00080080),
+    Column("body_part_examined", TEXT, 0x00180015),
+    Column("study_description", TEXT, 0x00081030),
+    Column("series_description", TEXT, 0x0008103E),
+    Column("protocol_name", TEXT, 0x00181030),
+    Column("image_type", TEXT, 0x00080008),  # values joined by a backslash, as in the file
+    Column("conversion_type", TEXT, 0x00080064),
+    Column("scan_options", TEXT, 0x00180022),
+    Column("scanning_sequence", TEXT, 0x00180020),
+    Column("patient_position", TEXT, 0x00185100),
+    Column("series_number", WHOLE, 0x00200011),
+    Column("acquisition_number", WHOLE, 0x00200012),
+    Column("instance_number", WHOLE, 0x00200013),
+    Column("temporal_position", WHOLE, 0x00200100),
+    Column("number_of_temporal_positions", WHOLE, 0x00200105),
+    Column("trigger_time", REAL, 0x00181060, "ms"),
+    Column("echo_number", WHOLE, 0x00180086),
+    Column("echo_time", REAL, 0x00180081, "ms"),
+    Column("repetition_time", REAL, 0x00180080, "ms"),
+    Column("inversion_time", REAL, 0x00180082, "ms"),
+    Column("flip_angle", REAL, 0x00181314, "deg"),
+    Column("magnetic_field_strength", REAL, 0x00180087, "T"),
+    Column("b_value", REAL, 0x00189087, "s/mm2"),
+    Column("kvp", REAL, 0x00180060, "kV"),
+    Column("convolution_kernel", TEXT, 0x00181210),
+    Column("rows", SMALL, 0x00280010),
+    Column("columns", SMALL, 0x00280011),
+    Column("number_of_frames", SMALL, 0x00280008),
+    Column("samples_per_pixel", SMALL, 0x00280002),
+    Column("photometric_interpretation", TEXT, 0x00280004),
+    Column("planar_configuration", SMALL, 0x00280006),
+    Column("bits_allocated", SMALL, 0x00280100),
+    Column("bits_stored", SMALL, 0x00280101),
+    Column("high_bit", SMALL, 0x00280102),
+    Column("pixel_representation", SMALL, 0x00280103),
+    Column("pixel_padding_value", WHOLE, 0x00280120),
+    Column("pixel_padding_range_limit", WHOLE, 0x00280121),
+    Column("image_position_patient", REALS, 0x00200032, "mm"),
+    Column("image_orientation_patient", REALS, 0x00200037),
+    Column("pixel_spacing", REALS, 0x00280030, "mm"),
+    Column("imager_pixel_spacing", REALS, 0x00181164, "mm"),
+    Column("slice_thickness", REAL, 0x00180050, "mm"),
+    Column("spacing_between_slices", REAL, 0x00180088, "mm"),
+    Column("gantry_tilt", REAL, 0x00181120, "deg"),
+    Column("rescale_slope", REAL, 0x00281053),
+    Column("rescale_intercept", REAL, 0x00281052),
+    Column("rescale_type", TEXT, 0x00281054),
+    Column("units", TEXT, 0x00541001),
+    Column("decay_correction", TEXT, 0x00541102),
+    Column("corrected_image", TEXT, 0x00280051),
+    Column("frame_reference_time", REAL, 0x00541300, "ms"),
+    Column("burned_in_annotation", TEXT, 0x00280301),
+    Column("lossy_image_compression", TEXT, 0x00282110),
+)
+"""Attributes of the top level of a data set; several values of one text attribute are joined by a backslash."""
+
+REFERENCE_COLUMNS = (
+    Column("referenced_series_uids", TEXTS, 0x0020000E),  # of series this object annotates or derives from
+    Column("referenced_sop_uids", TEXTS, 0x00081155),  # at most 4,096, sorted, distinct
+    Column("referenced_frame_of_reference_uids", TEXTS, 0x30060024),
+    Column("label_names", TEXTS),  # ROI Name (3006,0026), Segment Label (0062,0005), sorted by number
+)
+"""What an annotation object (RTSTRUCT, SEG, SR, PR, KO) points to; empty lists for images."""
+
+INSTANCES = schema(LEDGER_COLUMNS + HEADER_COLUMNS + REFERENCE_COLUMNS)
+"""One row a file found, private: everything the stages need to know before they fetch pixels."""
+
+SERIES_COLUMNS = (
+    Column("series_key", TEXT),
+    Column("study_key", TEXT),
+    Column("person_key", TEXT),
+    Column("frame_of_reference_key", TEXT),
+    Column("stack", SMALL),  # number of the pure stack inside its series; 0 when the series is one stack
+    Column("split_rule", TEXT),  # what set this stack apart: "" or e.g. "orientation", "image_type", "echo_time"
+    Column("verdict", TEXT),  # regular, sheared, irregular, gapped, ... (builder.imaging.series)
+    Column("verdict_detail", TEXT),
+    Column("site", TEXT),
+    Column("source", SMALL),
+    Column("modality", TEXT, 0x00080060),
+    Column("sop_class_uid", TEXT, 0x00080016),
+    Column("instances", WHOLE),
+    Column("frames", WHOLE),
+    Column("bytes", WHOLE, unit="By"),
+    Column("slices", SMALL),
+    Column("rows", SMALL, 0x00280010),
+    Column("columns", SMALL, 0x00280011),
+    Column("channels", SMALL),
+    Column("spacing_slice_mm", REAL, unit="mm"),
+    Column("spacing_row_mm", REAL, unit="mm"),
+    Column("spacing_column_mm", REAL, unit="mm"),
+    Column("slice_thickness_mm", REAL, 0x00180050, "mm"),
+    Column("orientation", TEXT),
+    Column("manufacturer", TEXT, 0x00080070),
+    Column("manufacturer_model", TEXT, 0x00081090),
+    Column("vendor", TEXT),  # normalised manufacturer
+    Column("body_part", TEXT, 0x00180015),
+    Column("convolution_kernel", TEXT, 0x00181210),
+    Column("kvp", REAL, 0x00180060, "kV"),
+    Column("magnetic_field_strength", REAL, 0x00180087, "T"),
+    Column("transfer_syntax_uid", TEXT, 0x00020010),
+    Column("image_type", TEXT, 0x00080008),
+    Column("units", TEXT, 0x00541001),
+    Column("series_number", WHOLE, 0x00200011),
+    Column("sex", TEXT, 0x00100040),
+    Column("age_years", REAL, unit="a"),
+    Column("age_band", TEXT),
+    Column("study_day", WHOLE, unit="d"),  # days since the person's first study
+    Column("annotations", TEXTS),  # kinds of annotation objects that point here, sorted
+)
+
+SERIES = schema(SERIES_COLUMNS)
+"""One row a pure stack of an image series, keyed: what the cohort's expressions see beside the clinical columns."""
+
+SPLITS_COLUMNS = (
+    Column("person_key", TEXT),
+    Column("members", TEXTS),  # keyed PatientIDs of this person, sorted: lets a later version recognise them
+    Column("split", TEXT),  # train | validation | test | the names the spec gives
+    Column("stratum", TEXT),
+    Column("pooled", FLAG),
+)
+
+EXCLUSIONS = schema(
+    (
+        Column("level", TEXT),  # file | instance | series | case | person
+        Column("key", TEXT),  # keyed name of the object
+        Column("person_key", TEXT),
+        Column("stage", TEXT),  # index | cohort | labels | clinical | split | shard
+        Column("rule", TEXT),  # the spec's rule or the stage's check that removed it
+        Column("reason", TEXT),  # builder.errors.Reason
+        Column("detail", TEXT),
+        Column("instances", WHOLE),  # how many instances went with it
+    )
+)
+"""One row a thing that did not reach the dataset, with exactly one rule each."""
+
+LEDGER = schema(
+    (
+        Column("object_key", TEXT),  # keyed SOPInstanceUID; keyed path for what has none
+        Column("series_key", TEXT),
+        Column("study_key", TEXT),
+        Column("person_key", TEXT),
+        Column("status", TEXT),  # used | label | excluded | quarantined | duplicate
+        Column("stage", TEXT),
+        Column("reason", TEXT),
+        Column("shard", TEXT),  # fingerprint, for used and label
+    )
+)
+"""One row a file found, keyed: the totals of the report are counts of this table."""

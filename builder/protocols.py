@@ -1,0 +1,105 @@
+"""The plug-in contracts on one page.
+
+A plug-in is a frozen pydantic model: the YAML block that configures it decodes to the object that runs. It carries
+``kind: Literal["name"]``, the tag that selects it, and ``VERSION: ClassVar[int]``, raised whenever its output changes
+(it enters the fingerprint of every shard it touched).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from builder.model.case import Annotation, Case
+from builder.model.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object a source holds, as its listing states it.
+
+    ``path`` is relative to the source and unique in it; ``member`` names a file inside an archive (zip, tar);
+    ``stamp`` is what the source offers to notice a change (mtime in ns, ETag, ...).
+    """
+
+    path: str
+    size: int
+    stamp: str
+    member: str = ""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where objects come from. One file in ``builder/sources`` each."""
+
+    VERSION: ClassVar[int]
+    kind: str
+    site: str | None
+
+    @property
+    def lane(self) -> str:
+        """Name of the queue that bounds how many tasks talk to this source's server at once; "" for unbounded."""
+        ...
+
+    def list(self) -> Iterator[Entry]:
+        """Every object, in a stable order. Raises SourceError when the source cannot be listed completely."""
+        ...
+
+    def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
+        """Bytes ``start`` to ``start + length`` of an object. Raises SourceError."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelObject:
+    """A fetched object a label reader may read.
+
+    ``content`` is a de-identified pydicom Dataset for DICOM objects, bytes for files. ``name`` is the file's base name
+    without folders (pairing has been done by then; readers use it only for its suffix).
+    """
+
+    content: Any
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a label reader may know of the image it joins.
+
+    ``uid_to_slice`` maps (mapped) SOPInstanceUID to the slice index of the volume; ``series_uid`` and the geometry's
+    frame_of_reference are mapped by the same keyed UID map as the label objects.
+    """
+
+    geometry: Geometry
+    series_uid: str
+    uid_to_slice: Mapping[str, int]
+    modality: str = ""
+
+
+@runtime_checkable
+class LabelReader(Protocol):
+    """Turns annotation objects into annotations on the image's grid. One file in ``builder/labels`` each."""
+
+    VERSION: ClassVar[int]
+    kind: str
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """Annotations called ``name`` (or ``name/part``). Raises CaseError with a label reason."""
+        ...
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """Moves image, masks, boxes and landmarks of a case together. One file in ``builder/transforms`` each."""
+
+    VERSION: ClassVar[int]
+    kind: str
+
+    def __call__(self, case: Case) -> Case:
+        """The transformed case; geometry of every part stays one. Raises CaseError."""
+        ...
+
+    def projected(self, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> tuple[
+        tuple[int, int, int], tuple[float, float, float]
+    ]:
+        """Shape and spacing after the transform, from those before: for memory and shard estimates."""
+        ...

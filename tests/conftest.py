@@ -1,0 +1,44 @@
+"""Shared fixtures: the corpus of real files, and a cache of its archives unpacked."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def corpus_home() -> Path | None:
+    """The folder with the corpus archives: ``BUILDER_CORPUS`` or ``../shared/corpus`` beside the checkout."""
+    candidates = [os.environ.get("BUILDER_CORPUS"), ROOT.parent / "shared" / "corpus"]
+    return next((Path(c) for c in candidates if c and (Path(c) / "unpack.py").is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Callable[[str], Path]:
+    """A function from an archive name (``sts``, ``geometry``, ``segmentation``, ``odd``, ``tables``) to its folder."""
+    home = corpus_home()
+
+    def unpacked(archive: str) -> Path:
+        if home is None:
+            if os.environ.get("CI"):
+                pytest.fail("the corpus is missing: set BUILDER_CORPUS or put shared/corpus beside the checkout")
+            pytest.skip("the corpus is not on this machine (set BUILDER_CORPUS)")
+        stamp = int((home / f"{archive}.tar.xz").stat().st_mtime)
+        target = Path(tempfile.gettempdir()) / "builder-corpus" / f"{archive}-{stamp}"
+        if not target.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=target.parent))
+            command = [sys.executable, str(home / "unpack.py"), archive, "--to", str(scratch)]
+            subprocess.run(command, check=True, capture_output=True)
+            try:
+                scratch.rename(target)
+            except OSError:  # another test process was first
+                assert target.is_dir()
+        return target
+
+    return unpacked
