@@ -1,0 +1,108 @@
+"""DICOM SEG objects from voxel masks, by highdicom, with every stamp and UID it invents made reproducible."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import highdicom
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from builder.phantom.headers import IMPLEMENTATION_UID
+
+DEVICE = "Phantom"
+
+
+def segmentation(
+    images: Sequence[Dataset],
+    masks: Mapping[str, NDArray[Any]],
+    *,
+    uid: str,
+    series_uid: str,
+    kind: str = "BINARY",
+    number: int = 20,
+    rename: Callable[[str], str],
+) -> Dataset:
+    """A Segmentation object with one segment a mask.
+
+    Parameters
+    ----------
+    images
+        The source images, in the order of the masks' slices.
+    masks
+        Segment label to (slice, row, column) bool, or float 0..1 when ``kind`` is FRACTIONAL.
+    kind
+        ``BINARY``, ``FRACTIONAL`` or ``LABELMAP`` (PS3.3 C.8.20.2).
+    rename
+        From a UID that highdicom drew at random (its ordinal, as text) to a reproducible one.
+    """
+    labels = list(masks)
+    if kind == "LABELMAP":
+        pixels: NDArray[Any] = np.zeros(next(iter(masks.values())).shape, np.uint8)
+        for value, label in enumerate(labels, start=1):
+            pixels[masks[label].astype(bool)] = value
+    else:
+        pixels = np.stack([masks[label] for label in labels], axis=-1)
+        pixels = pixels.astype(np.float32 if kind == "FRACTIONAL" else np.uint8)
+    made = highdicom.seg.Segmentation(
+        source_images=list(images),
+        pixel_array=pixels,
+        segmentation_type=kind,
+        segment_descriptions=[_describe(n, label) for n, label in enumerate(labels, start=1)],
+        series_instance_uid=series_uid,
+        series_number=number,
+        sop_instance_uid=uid,
+        instance_number=1,
+        manufacturer=DEVICE,
+        manufacturer_model_name=DEVICE,
+        software_versions="1",
+        device_serial_number="1",
+        content_label="LESIONS",
+        series_description="Segmentation",
+    )
+    _pin(made, images, rename=rename, keep={uid, series_uid})
+    return made  # type: ignore[no-any-return]
+
+
+def _describe(number: int, label: str) -> Any:
+    organ = {"liver": codes.SCT.Liver, "lung": codes.SCT.Lung}.get(label.lower())
+    category = codes.SCT.MorphologicallyAbnormalStructure if organ is None else codes.SCT.Organ
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=category,
+        segmented_property_type=organ or Code("4147007", "SCT", "Mass"),
+        algorithm_type="MANUAL",
+    )
+
+
+def _pin(made: Any, images: Sequence[Dataset], *, rename: Callable[[str], str], keep: set[str]) -> None:
+    """Replace the clock's stamps by the images', and every UID drawn at random by a reproducible one."""
+    first = images[0]
+    known = keep | {value for image in images for _, value in _uids(image)}
+    names: dict[str, str] = {}
+    for element, value in _uids(made):
+        if value not in known and not value.startswith("1.2.840.10008."):
+            element.value = names.setdefault(value, rename(str(len(names))))
+    for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate", "StructureSetDate"):
+        if keyword in made:
+            setattr(made, keyword, first.StudyDate)
+    for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
+        if keyword in made:
+            setattr(made, keyword, first.StudyTime)
+    for item in made.get("ContributingEquipmentSequence", []):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = first.StudyDate + first.StudyTime
+    made.file_meta.ImplementationClassUID = IMPLEMENTATION_UID
+    made.file_meta.ImplementationVersionName = "PHANTOM_1"
+
+
+def _uids(dataset: Dataset) -> Iterator[tuple[Any, str]]:
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _uids(item)
+        elif element.VR == "UI" and isinstance(element.value, str):
+            yield element, str(element.value)
