@@ -1,0 +1,163 @@
+"""Which series are in: rules applied in a fixed order, so that every exclusion has exactly one recorded rule."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from builder.errors import Reason, SpecError
+from builder.model.expression import compile as compile_expression
+
+VERDICT_COLUMNS = (("included", pa.bool_()), ("rule", pa.string()), ("reason", pa.string()), ("detail", pa.string()))
+
+
+class Rule(BaseModel):
+    """A named condition every case must meet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+    keep: str
+    """Expression over the columns of SERIES and the clinical columns; a comparison with a missing value is false."""
+
+
+class Cohort(BaseModel):
+    """The spec's ``cohort:`` block."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: str | None = None
+    """Expression that tells the image series this dataset is about from all others."""
+    rules: tuple[Rule, ...] = ()
+    clinical: Literal["required", "optional"] = "optional"
+    """Whether a person without a clinical row is excluded."""
+    labels: Literal["required", "optional"] = "required"
+    """Whether a series to which a declared label does not link is excluded."""
+    one_per: Literal["person", "study", "series"] = "series"
+    prefer: tuple[str, ...] = ("-instances", "series_key")
+    """Column names, ``-`` for descending: which series is kept where ``one_per`` leaves a choice."""
+
+
+def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> pa.Table:
+    """Decide about every candidate.
+
+    Parameters
+    ----------
+    candidates
+        One row a stack: the SERIES columns, the clinical columns, and ``usable_reason`` / ``usable_detail`` (why the
+        geometry policy refuses it; null when usable), ``clinical_rows`` (rows that matched the person),
+        ``label_state`` (``linked``, ``missing`` or ``ambiguous``) and ``label_detail``.
+    labelled
+        Whether the spec declares labels at all.
+
+    Returns
+    -------
+    pyarrow.Table
+        The candidates sorted by series_key and stack, with columns ``included``, ``rule``, ``reason`` and ``detail``.
+        Rules run in this order: image, geometry, clinical, the named rules, labels, one_per; the first that fails is
+        the one recorded.
+
+    Raises
+    ------
+    SpecError
+        For an expression that names unknown columns or compares unlike types.
+    """
+    table = candidates.sort_by([("series_key", "ascending"), ("stack", "ascending")])
+    ledger = _Decisions(table.num_rows)
+    if options.image is not None:
+        ledger.exclude(~_mask(options.image, table), "image", Reason.NOT_SELECTED)
+    ledger.exclude_where(table, "usable_reason", "geometry", "usable_detail")
+    if options.clinical == "required":
+        ledger.exclude(_equal(table, "clinical_rows", 0), "clinical", Reason.CLINICAL_MISSING)
+    for rule in options.rules:
+        ledger.exclude(~_mask(rule.keep, table), rule.name, Reason.COHORT_RULE)
+    if labelled and options.labels == "required":
+        details = table.column("label_detail").to_pylist()
+        ledger.exclude(_equal(table, "label_state", "missing"), "labels", Reason.LABEL_MISSING, details)
+        ledger.exclude(_equal(table, "label_state", "ambiguous"), "labels", Reason.LABEL_AMBIGUOUS, details)
+    if options.one_per != "series":
+        ledger.exclude(_surplus(table, options, ledger.included), f"one_per_{options.one_per}", Reason.ONE_PER_RULE)
+    return ledger.append_to(table)
+
+
+def check_cohort(options: Cohort, schema: pa.Schema) -> list[str]:
+    """Complaints about the block's expressions and columns against a schema, each prefixed by its place."""
+    complaints = []
+    named = [("cohort.image", options.image), *((f"cohort.rules.{r.name}", r.keep) for r in options.rules)]
+    for place, text in named:
+        if text is not None:
+            try:
+                compile_expression(text, schema)
+            except SpecError as error:
+                complaints.append(f"{place}: {error}")
+    for column in options.prefer:
+        if column.removeprefix("-") not in schema.names:
+            complaints.append(f"cohort.prefer: found the unknown column {column.removeprefix('-')!r}")
+    return complaints
+
+
+class _Decisions:
+    """The verdict of every row so far; the first rule that excludes a row wins."""
+
+    def __init__(self, rows: int) -> None:
+        self.included = [True] * rows
+        self._rule: list[str | None] = [None] * rows
+        self._reason: list[str | None] = [None] * rows
+        self._detail: list[str | None] = [None] * rows
+
+    def exclude(self, failing: "_Flags", rule: str, reason: Reason, details: Sequence[str | None] = ()) -> None:
+        for row, fails in enumerate(failing.values):
+            if fails and self.included[row]:
+                self._set(row, rule, reason.value, details[row] if details else None)
+
+    def exclude_where(self, table: pa.Table, reasons: str, rule: str, details: str) -> None:
+        texts = table.column(details).to_pylist()
+        for row, reason in enumerate(table.column(reasons).to_pylist()):
+            if reason is not None and self.included[row]:
+                self._set(row, rule, reason, texts[row])
+
+    def append_to(self, table: pa.Table) -> pa.Table:
+        columns = (self.included, self._rule, self._reason, self._detail)
+        for (name, kind), values in zip(VERDICT_COLUMNS, columns, strict=True):
+            table = table.append_column(name, pa.array(values, kind))
+        return table
+
+    def _set(self, row: int, rule: str, reason: str, detail: str | None) -> None:
+        self.included[row] = False
+        self._rule[row], self._reason[row], self._detail[row] = rule, reason, detail
+
+
+class _Flags:
+    """A boolean a row, with ``~``."""
+
+    def __init__(self, values: list[bool]) -> None:
+        self.values = values
+
+    def __invert__(self) -> "_Flags":
+        return _Flags([not v for v in self.values])
+
+
+def _mask(text: str, table: pa.Table) -> _Flags:
+    return _Flags([bool(v) for v in compile_expression(text, table.schema).mask(table).to_pylist()])
+
+
+def _equal(table: pa.Table, column: str, value: str | int) -> _Flags:
+    return _Flags([bool(v) for v in pc.equal(table.column(column), value).to_pylist()])
+
+
+def _surplus(table: pa.Table, options: Cohort, included: Sequence[bool]) -> _Flags:
+    """All included rows but the preferred one of each person or study; ties go to series_key and stack."""
+    order = [(c.removeprefix("-"), "descending" if c.startswith("-") else "ascending") for c in options.prefer]
+    named = {name for name, _ in order}
+    order += [(n, "ascending") for n in ("series_key", "stack") if n not in named]
+    ranked = pc.sort_indices(table, sort_keys=order).to_pylist()
+    groups = table.column(f"{options.one_per}_key").to_pylist()
+    taken: set[str] = set()
+    surplus = [False] * table.num_rows
+    for row in ranked:
+        if included[row]:
+            surplus[row] = groups[row] in taken
+            taken.add(groups[row])
+    return _Flags(surplus)

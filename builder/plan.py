@@ -1,0 +1,141 @@
+"""Spec, cohort and links -> shard plans with fingerprints: what each task will build, frozen before any pixel is read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from builder.model.keyed import Key
+from builder.model.layout import FORMAT_VERSION, canonical_json, fingerprint
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.tables import INSTANCES
+from builder.spec import DatasetSpec, without_locations
+
+ENGINE_VERSION = 1
+"""Raised when the same plan would give other bytes for a reason no plug-in's VERSION covers."""
+
+IMAGE_ROLE = "image"
+PLANNED = pa.schema([pa.field("case", pa.int32()), pa.field("role", pa.string()), *INSTANCES])
+"""Objects of a shard: INSTANCES rows with the case (position in the plan) and the role (``image`` or a label)."""
+
+_PLAN_KEY = b"shard_plan"
+_BUCKET_BITS = 64
+
+
+@dataclass(frozen=True)
+class CasePlan:
+    """One case to build.
+
+    Parameters
+    ----------
+    case_key, person_key, series_key
+        Keyed names.
+    stack
+        Which pure stack of the series.
+    input_bytes
+        Stored bytes of its objects.
+    sample_bytes
+        Projected uncompressed bytes of its samples.
+    peak_bytes
+        Projected peak memory while it is built.
+    """
+
+    case_key: str
+    person_key: str
+    series_key: str
+    stack: int
+    input_bytes: int
+    sample_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class ShardPlan:
+    """One shard to build: its cases in order, and their objects by schema PLANNED."""
+
+    fingerprint: str
+    bucket: str
+    cases: tuple[CasePlan, ...]
+    objects: pa.Table
+
+    @property
+    def peak_bytes(self) -> int:
+        """Projected peak memory of the task: its largest case."""
+        return max((case.peak_bytes for case in self.cases), default=0)
+
+    def to_parquet(self) -> bytes:
+        """One file: the objects, with the rest as metadata. ``parse_shard_plan`` is its inverse."""
+        facts = {"fingerprint": self.fingerprint, "bucket": self.bucket, "cases": [asdict(c) for c in self.cases]}
+        return parquet_bytes(self.objects.replace_schema_metadata({_PLAN_KEY: canonical_json(facts)}))
+
+
+def parse_shard_plan(data: bytes) -> ShardPlan:
+    """A shard plan from ``ShardPlan.to_parquet``."""
+    objects = read_parquet(data)
+    facts = json.loads(objects.schema.metadata[_PLAN_KEY])
+    cases = tuple(CasePlan(**case) for case in facts["cases"])
+    return ShardPlan(facts["fingerprint"], facts["bucket"], cases, objects.replace_schema_metadata(None))
+
+
+def assign_buckets(
+    cases: Sequence[CasePlan], *, key: Key, most_cases: int, most_bytes: int
+) -> dict[str, list[CasePlan]]:
+    """Deal cases to shards by their person's keyed hash: order of arrival cannot matter, growth touches few shards.
+
+    A bucket is a prefix of the person's 64 hash bits. Starting from one bucket, whatever holds more than
+    ``most_cases`` cases or ``most_bytes`` of samples is halved by the next bit (extendible hashing, Fagin et al.
+    1979), so adding a case changes its own shard, or splits it, and no other. A person is never divided.
+
+    Returns
+    -------
+    dict
+        Bucket (a string of 0 and 1) to its cases, sorted by case_key; no bucket is empty.
+    """
+    bits = {p: format(key.number("bucket", p), f"0{_BUCKET_BITS}b") for p in {c.person_key for c in cases}}
+    ordered = sorted(cases, key=lambda c: c.case_key)
+    finished: dict[str, list[CasePlan]] = {}
+    pending: list[tuple[str, list[CasePlan]]] = [("", ordered)] if ordered else []
+    while pending:
+        bucket, held = pending.pop()
+        fits = len(held) <= most_cases and sum(c.sample_bytes for c in held) <= most_bytes
+        if fits or len(bucket) == _BUCKET_BITS or len({c.person_key for c in held}) == 1:
+            finished[bucket] = held
+            continue
+        for bit in "01":
+            half = [c for c in held if bits[c.person_key][len(bucket)] == bit]
+            if half:
+                pending.append((bucket + bit, half))
+    return dict(sorted(finished.items()))
+
+
+def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
+    """What turns objects into samples: every option and plug-in version that can change a shard's bytes.
+
+    Locations, cohort rules, clinical columns, splits and the report are not in it: they do not touch voxels.
+    """
+    document = without_locations(spec)
+    blocks = {name: document[name] for name in ("seed", "volumes", "labels", "deid", "transforms", "samples")}
+    plugins = [*spec.labels.values(), *spec.transforms]
+    return {
+        "format": FORMAT_VERSION,
+        "engine": ENGINE_VERSION,
+        "codec": spec.shards.codec,
+        "key": key_check(key),
+        "blocks": blocks,
+        "versions": [[plugin.kind, plugin.VERSION] for plugin in plugins],
+    }
+
+
+def key_check(key: Key) -> str:
+    """A value that tells two keys apart without telling anything about either."""
+    return key.name("check")
+
+
+def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
+    """Fingerprint of everything a shard is made from: recipe, cases, and the content of their objects."""
+    content = objects.select(["case", "role", "header_sha256", "size", "sop_instance_uid"]).to_pylist()
+    rows = sorted([r["case"], r["role"], r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""] for r in content)
+    names = [[case.case_key, case.person_key] for case in cases]
+    return fingerprint(recipe_document, names, rows)

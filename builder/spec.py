@@ -1,0 +1,123 @@
+"""DatasetSpec: the whole declarative surface. What is not here cannot be configured."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from builder.clinical import ClinicalTable
+from builder.cohort import Cohort
+from builder.deid import Deid
+from builder.imaging import Volumes
+from builder.labels import AnyLabel
+from builder.patches import AnySamples
+from builder.sources import AnySource
+from builder.split import Splits
+from builder.transforms import AnyTransform
+
+LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class PersonOptions(BaseModel):
+    """How PatientIDs become persons, beside shared StudyInstanceUIDs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aliases: str | None = None
+    """URL of a CSV with two columns of PatientIDs a row that belong to one person; the first row is a header."""
+    on_conflict: Literal["report", "stop"] = "report"
+    """What to do when one PatientID has several sexes or birth dates."""
+
+
+class ReportOptions(BaseModel):
+    """What the report breaks down, and how small cells are protected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: tuple[str, ...] = ("sex", "age_band", "vendor", "site")
+    mask_below: Annotated[int, Field(ge=0, le=100)] = 0
+    """Counts below this are masked, with complementary suppression; 0 shows all."""
+    thumbnails: Annotated[int, Field(ge=0, le=64)] = 12
+
+
+class ShardOptions(BaseModel):
+    """How large a shard grows: whichever bound is reached first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target_mib: Annotated[float, Field(gt=0, le=4096)] = 64
+    """Uncompressed bytes of the samples of one shard."""
+    cases: Annotated[int, Field(ge=1, le=4096)] = 32
+    codec: Literal["fast", "small", "archive"] = "fast"
+
+
+class DatasetSpec(BaseModel):
+    """One dataset, as its author writes it down."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    description: str = ""
+    license: str
+    """SPDX identifier or name of the licence the dataset is under."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    sources: Annotated[tuple[AnySource, ...], Field(min_length=1)]
+    persons: PersonOptions = PersonOptions()
+    clinical: tuple[ClinicalTable, ...] = ()
+    cohort: Cohort = Cohort()
+    volumes: Volumes = Volumes()
+    labels: Mapping[LabelName, AnyLabel] = Field(default_factory=dict)
+    deid: Deid
+    transforms: tuple[AnyTransform, ...] = ()
+    samples: AnySamples
+    splits: Splits = Splits()
+    report: ReportOptions = ReportOptions()
+    shards: ShardOptions = ShardOptions()
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> "DatasetSpec":
+        centred = getattr(self.samples, "centred_on", None)
+        if centred is not None and centred not in self.labels:
+            raise ValueError(f"samples.centred_on: found {centred!r}, expected one of the labels {sorted(self.labels)}")
+        names = [name for table in self.clinical for name in table.columns]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"clinical: found the columns {twice} in several tables, expected each name once")
+        return self
+
+
+def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
+    """The spec as JSON-able data for the manifest: literal locations are withheld, ``${NAME}`` templates are kept.
+
+    A folder's path can name a patient or a machine; a template cannot.
+    """
+    document: dict[str, Any] = _withhold(spec.model_dump(mode="json", by_alias=True))
+    return document
+
+
+LOCATION_FIELDS = ("url", "aliases", "previous")
+
+
+def _withhold(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            k: (v if v.startswith("${") else "(withheld)") if k in LOCATION_FIELDS and isinstance(v, str) else _withhold(v)
+            for k, v in node.items()
+        }
+    if isinstance(node, list):
+        return [_withhold(v) for v in node]
+    return node
+
+
+def without_locations(spec: DatasetSpec) -> dict[str, Any]:
+    """The spec as JSON-able data for fingerprints: every location removed, ``${NAME}`` templates too."""
+    document: dict[str, Any] = _drop_locations(spec.model_dump(mode="json", by_alias=True))
+    return document
+
+
+def _drop_locations(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _drop_locations(v) for k, v in node.items() if k not in LOCATION_FIELDS}
+    if isinstance(node, list):
+        return [_drop_locations(v) for v in node]
+    return node

@@ -1,0 +1,1 @@
+"""What runs as a task: a pure middle between two I/O ends."""
