@@ -1,0 +1,372 @@
+"""The on-disk format of a dataset: its version, its names, and the documents that hold it together.
+
+::
+
+    <dataset>/CURRENT                     one line: the published version
+    <dataset>/versions/<version>/         dataset.json (manifest), index.parquet, splits.parquet, views/, report/, ...
+    <dataset>/data/<shard fingerprint>/   a Zarr v3 group, samples.parquet, receipt.json (written last)
+
+Nothing written here differs between two runs on the same inputs: no clock, no host, no attempt.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+from builder.errors import LayoutError, Reason
+
+FORMAT_VERSION = 1
+"""Raised when an older reader could not read what a newer writer wrote; part of every shard's fingerprint."""
+
+CURRENT = "CURRENT"
+VERSIONS = "versions"
+DATA = "data"
+MANIFEST = "dataset.json"
+INDEX = "index.parquet"
+SPLITS = "splits.parquet"
+COHORT = "cohort.parquet"
+EXCLUSIONS = "exclusions.parquet"
+LEDGER = "ledger.parquet"
+SAMPLES = "samples.parquet"
+RECEIPT = "receipt.json"
+VIEWS = "views"
+REPORT = "report"
+CATALOG = "catalog"
+
+Json: TypeAlias = Any
+"""What canonical JSON holds: dict with text keys, list, tuple, str, int, finite float, bool, None."""
+
+_FIELD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+_MAXIMUM_DOCUMENT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object: its path below the folder that lists it, its size and SHA-256 (hex)."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FieldLayout:
+    """One array field of every sample.
+
+    Parameters
+    ----------
+    name
+        ``image`` or a mask's name.
+    channels
+        Length of the first axis of a sample's array.
+    shape
+        (slice, row, column) when every sample has the same (one Zarr array a shard, one inner chunk a sample); None
+        when samples are whole volumes (one Zarr array a sample).
+    chunk
+        (slice, row, column) of an inner chunk; equal to ``shape`` where that is stated.
+    dtype
+        NumPy name without byte order (``int16``); bytes on disk are little endian.
+    unit
+        Unit or domain of the numbers (``HU``); "" for masks.
+    segments
+        For masks: name to ``[channel, value]``.
+    """
+
+    name: str
+    channels: int
+    shape: tuple[int, int, int] | None
+    chunk: tuple[int, int, int]
+    dtype: str
+    unit: str = ""
+    segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExcludedCase:
+    """A case that gave no sample, with its one reason."""
+
+    case_key: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one finished shard holds: written last, so without it there is no shard.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the shard's inputs; also its folder's name.
+    objects
+        Every object of the shard but the receipt, by path.
+    rows
+        Samples.
+    cases
+        Cases that gave at least one sample.
+    excluded
+        Cases that gave none.
+    fields
+        Array fields, by name; empty when ``rows`` is 0.
+    tallies
+        Counts and histograms that can be added over shards.
+    """
+
+    fingerprint: str
+    objects: tuple[StoredObject, ...]
+    rows: int
+    cases: int
+    excluded: tuple[ExcludedCase, ...] = ()
+    fields: tuple[FieldLayout, ...] = ()
+    tallies: Mapping[str, Json] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> bytes:
+        """Canonical JSON; ``parse_receipt`` is its inverse."""
+        return canonical_json(asdict(self))
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard as the manifest lists it."""
+
+    fingerprint: str
+    rows: int
+    objects: tuple[StoredObject, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``dataset.json``: everything a reader needs to know without listing a folder.
+
+    Parameters
+    ----------
+    name, version
+        Of the dataset; ``version`` is also the folder below ``versions/``.
+    spec, lock
+        What it was built from, as JSON documents.
+    fields
+        Array fields every sample has.
+    shards
+        In the order of the index.
+    files
+        Objects of the version's folder but the manifest itself.
+    totals
+        Persons, cases, samples, bytes, ...
+    """
+
+    name: str
+    version: str
+    spec: Mapping[str, Json]
+    lock: Mapping[str, Json]
+    fields: tuple[FieldLayout, ...]
+    shards: tuple[ShardEntry, ...]
+    files: tuple[StoredObject, ...]
+    totals: Mapping[str, int] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> bytes:
+        """Canonical JSON; ``parse_manifest`` is its inverse."""
+        return canonical_json(asdict(self))
+
+
+def canonical_json(document: Json) -> bytes:
+    """UTF-8 JSON with sorted keys, no spaces, shortest float forms and one newline: equal values give equal bytes.
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinity, which JSON does not have.
+    TypeError
+        For keys that are not text, and for values JSON does not have.
+    """
+    _check_keys(document)
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def fingerprint(*parts: Json) -> str:
+    """The first 32 hex digits of the SHA-256 of ``parts``; bytes and JSON values, no two lists of parts alike."""
+    digest = hashlib.sha256()
+    for part in parts:
+        tag, data = (b"b", part) if isinstance(part, bytes) else (b"j", canonical_json(part))
+        digest.update(tag + len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:32]
+
+
+def stored_object(path: str, data: bytes) -> StoredObject:
+    """The entry of an object from its bytes."""
+    return StoredObject(path, len(data), hashlib.sha256(data).hexdigest())
+
+
+def shard_path(shard: str, *parts: str) -> str:
+    """Path of a shard, or of something in it, below the dataset's root."""
+    if not _FINGERPRINT.fullmatch(shard):
+        raise LayoutError(f"shard: found the name {shard!r}, expected 32 hexadecimal digits")
+    return "/".join((DATA, shard, *parts))
+
+
+def version_path(version: str, *parts: str) -> str:
+    """Path of a version, or of something in it, below the dataset's root."""
+    if not _VERSION.fullmatch(version):
+        raise LayoutError(f"version: found the name {version!r}, expected up to 64 letters, digits, '.', '-', '_', '+'")
+    return "/".join((VERSIONS, version, *parts))
+
+
+def check_field_name(name: str) -> str:
+    """``name`` if it can name a Zarr array on every store. Raises ValueError."""
+    if not _FIELD_NAME.fullmatch(name) or name in (SAMPLES, RECEIPT, "zarr.json"):
+        raise ValueError(f"field: found the name {name!r}, expected letters, digits, '_', '-', '.' (at most 100)")
+    return name
+
+
+def write_current(version: str) -> bytes:
+    """Content of ``CURRENT``."""
+    version_path(version)
+    return version.encode() + b"\n"
+
+
+def parse_current(data: bytes) -> str:
+    """The published version. Raises LayoutError unless ``data`` is exactly one version's name on one line."""
+    text = data.decode("utf-8", "replace")
+    if not text.endswith("\n") or not _VERSION.fullmatch(text[:-1]):
+        raise LayoutError(f"{CURRENT}: found {text[:80]!r}, expected one line with the name of a version")
+    return text[:-1]
+
+
+def parse_receipt(data: bytes) -> Receipt:
+    """A receipt from its JSON. Raises LayoutError, naming the entry, what was found and what was expected."""
+    document = _load(data, RECEIPT)
+    at = _Entries(document, RECEIPT)
+    return Receipt(
+        fingerprint=at.text("fingerprint"),
+        objects=_objects(at),
+        rows=at.count("rows"),
+        cases=at.count("cases"),
+        excluded=tuple(_excluded(e) for e in at.entries("excluded")),
+        fields=tuple(_field(e) for e in at.entries("fields")),
+        tallies=at.mapping("tallies"),
+    )
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """A manifest from its JSON. Raises LayoutError, naming the entry, what was found and what was expected."""
+    at = _Entries(_load(data, MANIFEST), MANIFEST)
+    return Manifest(
+        name=at.text("name"),
+        version=at.text("version"),
+        spec=at.mapping("spec"),
+        lock=at.mapping("lock"),
+        fields=tuple(_field(e) for e in at.entries("fields")),
+        shards=tuple(
+            ShardEntry(e.text("fingerprint"), e.count("rows"), _objects(e)) for e in at.entries("shards")
+        ),
+        files=_objects(at, "files"),
+        totals={key: int(value) for key, value in at.mapping("totals").items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """A JSON object and where it stands, read entry by entry."""
+
+    document: Mapping[str, Json]
+    where: str
+
+    def text(self, key: str) -> str:
+        return str(self._take(key, str))
+
+    def count(self, key: str) -> int:
+        number = int(self._take(key, int))
+        if number < 0:
+            raise LayoutError(f"{self.where}: found {key} = {number}, expected 0 or more")
+        return number
+
+    def mapping(self, key: str) -> Mapping[str, Json]:
+        found: Mapping[str, Json] = self._take(key, dict)
+        return found
+
+    def numbers(self, key: str) -> list[Json]:
+        found: list[Json] = self._take(key, list)
+        return found
+
+    def entries(self, key: str) -> "list[_Entries]":
+        found = self._take(key, list)
+        wrong = next((i for i, entry in enumerate(found) if not isinstance(entry, dict)), None)
+        if wrong is not None:
+            kind = type(found[wrong]).__name__
+            raise LayoutError(f"{self.where}: found {kind} as {key}[{wrong}], expected an object")
+        return [_Entries(entry, f"{self.where}: {key}[{i}]") for i, entry in enumerate(found)]
+
+    def _take(self, key: str, kind: type) -> Json:
+        value = self.document.get(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            found = type(value).__name__ if key in self.document else "nothing"
+            raise LayoutError(f"{self.where}: found {found} as {key}, expected {kind.__name__}")
+        return value
+
+
+def _load(data: bytes, name: str) -> Mapping[str, Json]:
+    if len(data) > _MAXIMUM_DOCUMENT_BYTES:
+        raise LayoutError(f"{name}: found {len(data)} bytes, expected at most {_MAXIMUM_DOCUMENT_BYTES}")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise LayoutError(f"{name}: found no valid JSON ({error}); the file is damaged or was cut short") from error
+    if not isinstance(document, dict):
+        raise LayoutError(f"{name}: found {type(document).__name__}, expected an object")
+    found = document.get("format_version")
+    if found != FORMAT_VERSION:
+        raise LayoutError(
+            f"{name}: found format version {found!r}, expected {FORMAT_VERSION}; "
+            "read it with the release that wrote it, or build the dataset again"
+        )
+    return document
+
+
+def _objects(at: _Entries, key: str = "objects") -> tuple[StoredObject, ...]:
+    return tuple(StoredObject(e.text("path"), e.count("bytes"), e.text("sha256")) for e in at.entries(key))
+
+
+def _excluded(at: _Entries) -> ExcludedCase:
+    try:
+        reason = Reason(at.text("reason"))
+    except ValueError as error:
+        raise LayoutError(f"{at.where}: found the reason {at.text('reason')!r}, expected one of Reason") from error
+    return ExcludedCase(at.text("case_key"), reason, at.text("detail"))
+
+
+def _field(at: _Entries) -> FieldLayout:
+    shape = None if at.document.get("shape") is None else _three(at, "shape")
+    segments = {}
+    for name, pair in at.mapping("segments").items():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise LayoutError(f"{at.where}: found {pair!r} for segment {name!r}, expected [channel, value]")
+        segments[name] = (int(pair[0]), int(pair[1]))
+    return FieldLayout(
+        at.text("name"), at.count("channels"), shape, _three(at, "chunk"), at.text("dtype"), at.text("unit"), segments
+    )
+
+
+def _three(at: _Entries, key: str) -> tuple[int, int, int]:
+    found = at.numbers(key)
+    if len(found) != 3 or any(not isinstance(n, int) or n < 1 for n in found):
+        raise LayoutError(f"{at.where}: found {key} = {found!r}, expected three positive counts (slice, row, column)")
+    return (found[0], found[1], found[2])
+
+
+def _check_keys(document: Json) -> None:
+    """json.dumps would turn 1 and True into "1" and "true", and two keys into one."""
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            if not isinstance(key, str):
+                raise TypeError(f"found the key {key!r} of type {type(key).__name__}, expected text")
+            _check_keys(value)
+    elif isinstance(document, (list, tuple)):
+        for value in document:
+            _check_keys(value)

@@ -1,0 +1,377 @@
+"""Where datasets live: one small store over a local folder or an object store, with atomic and durable writes.
+
+Every write is whole or absent: a local object is written beside its name, flushed and renamed; an object store puts it
+in one request. Readers never list. The only module that touches files, obstore or fsspec for datasets.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from builder.errors import MissingExtra, SpecError
+
+CRASH_VARIABLE = "BUILDER_CRASH_AT"
+SCRATCH_PREFIX = ".scratch-"
+_OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", "http", "https")
+_hits: dict[str, int] = {}
+
+
+class Store(Protocol):
+    """Objects under one root, named by relative POSIX paths."""
+
+    @property
+    def url(self) -> str:
+        """Root of the store; ``open_store(store.url)`` opens it again, in any process."""
+        ...
+
+    def join(self, *parts: str) -> "Store":
+        """The store one or more folders down."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The whole object. Raises FileNotFoundError."""
+        ...
+
+    def read_range(self, path: str, start: int, *, length: int) -> bytes:
+        """Bytes ``start`` to ``start + length``; shorter only where the object ends. Raises FileNotFoundError."""
+        ...
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several ``(start, length)`` ranges of one object, near ones fetched together."""
+        ...
+
+    def size(self, path: str) -> int:
+        """Bytes of an object. Raises FileNotFoundError."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether the object is there, completely."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Paths under a folder, sorted, unfinished writes too: for clean-up and verification, never for readers."""
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write or replace an object atomically and durably."""
+        ...
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write an object only if there is none: of several writers one wins. Raises FileExistsError for the others."""
+        ...
+
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        """A local folder for objects still being written; it and all left in it go at the end."""
+        ...
+
+    def commit(self, path: str, scratch: Path) -> None:
+        """Move a finished scratch file into place atomically and durably, replacing what was there."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove an object; absent is fine."""
+        ...
+
+
+def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
+    """A store at a folder or URL (``s3://``, ``gs://``, ``az://``, ``memory://``); nothing is created or contacted.
+
+    Parameters
+    ----------
+    directory_mode
+        Permissions of folders made on a local disk (before the umask): 0o700 for a private workspace.
+
+    Raises
+    ------
+    SpecError
+        When the URL's scheme is not one of those above.
+    """
+    text = str(url)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme in ("", "file"):
+        path = Path(unquote(urlsplit(text).path)) if scheme else Path(text)
+        return LocalStore(path.expanduser().absolute(), directory_mode)
+    if scheme not in _OBJECT_SCHEMES:
+        expected = ", ".join(f"{s}://" for s in ("file", *_OBJECT_SCHEMES))
+        raise SpecError(f"found the URL scheme {scheme!r} in {text!r}, expected a folder or one of {expected}")
+    return ObjectStore(text.rstrip("/"))
+
+
+def checkpoint(name: str) -> None:
+    """Die here by SIGKILL when ``BUILDER_CRASH_AT`` is ``name`` or ``name:n`` and this is the n-th time.
+
+    The fault tests stop a process at every durable step this way; without the variable nothing happens.
+    """
+    wanted = os.environ.get(CRASH_VARIABLE)
+    if not wanted:
+        return
+    target, _, count = wanted.partition(":")
+    if target != name:
+        return
+    _hits[name] = _hits.get(name, 0) + 1
+    if _hits[name] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder on a file system that renames atomically."""
+
+    root: Path
+    directory_mode: int = 0o777
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    def join(self, *parts: str) -> "LocalStore":
+        return LocalStore(self._locate("/".join(parts)), self.directory_mode)
+
+    def read(self, path: str) -> bytes:
+        return self._locate(path).read_bytes()
+
+    def read_range(self, path: str, start: int, *, length: int) -> bytes:
+        return self.read_ranges(path, [(start, length)])[0]
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        handle = os.open(self._locate(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return [_read_at(handle, start, length) for start, length in ranges]
+        finally:
+            os.close(handle)
+
+    def size(self, path: str) -> int:
+        return self._locate(path).stat().st_size
+
+    def exists(self, path: str) -> bool:
+        return self._locate(path).is_file()
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        top = self._locate(prefix) if prefix else self.root
+        found = ((Path(folder) / name for name in names) for folder, _, names in os.walk(top))
+        yield from sorted(path.relative_to(self.root).as_posix() for paths in found for path in paths)
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        scratch = _write_beside(target, data, step="write")
+        _replace(scratch, target, step="write")
+
+    def create(self, path: str, data: bytes) -> None:
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        scratch = _write_beside(target, data, step="create")
+        try:
+            # link fails where the name exists, also between machines on NFS; rename would replace silently
+            os.link(scratch, target)
+            checkpoint("create.linked")
+        finally:
+            scratch.unlink()
+        _flush_folder(target.parent)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        self._make_folder(self.root)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
+            yield Path(folder)
+
+    def commit(self, path: str, scratch: Path) -> None:
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        checkpoint("commit.before")
+        scratch.chmod(0o666 & ~_umask())
+        _flush(scratch)
+        checkpoint("commit.fsynced")
+        _replace(scratch, target, step="commit")
+
+    def delete(self, path: str) -> None:
+        self._locate(path).unlink(missing_ok=True)
+
+    def _locate(self, path: str) -> Path:
+        return self.root / _checked(path)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and its parents, each durable before it is used."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(mode=self.directory_mode, exist_ok=True)
+        _flush_folder(folder.parent)
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A bucket, or a folder of it, through obstore (retries with backoff; credentials come from the environment)."""
+
+    root: str
+    prefix: str = field(default="")
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/{self.prefix}" if self.prefix else self.root
+
+    def join(self, *parts: str) -> "ObjectStore":
+        return ObjectStore(self.root, self._key("/".join(parts)))
+
+    def read(self, path: str) -> bytes:
+        with _missing_as_file_error(path):
+            return bytes(_obstore().get(self._client(), self._key(path)).bytes())
+
+    def read_range(self, path: str, start: int, *, length: int) -> bytes:
+        if length == 0:
+            return b""
+        with _missing_as_file_error(path):
+            return bytes(_obstore().get_range(self._client(), self._key(path), start=start, length=length))
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        if not ranges:
+            return []
+        starts, lengths = [r[0] for r in ranges], [r[1] for r in ranges]
+        with _missing_as_file_error(path):
+            found = _obstore().get_ranges(self._client(), self._key(path), starts=starts, lengths=lengths)
+        return [bytes(part) for part in found]
+
+    def size(self, path: str) -> int:
+        with _missing_as_file_error(path):
+            return int(_obstore().head(self._client(), self._key(path))["size"])
+
+    def exists(self, path: str) -> bool:
+        try:
+            self.size(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        base = self._key(prefix) if prefix else self.prefix
+        cut = len(self.prefix) + 1 if self.prefix else 0
+        pages = _obstore().list(self._client(), prefix=base or None)
+        yield from sorted(entry["path"][cut:] for page in pages for entry in page)
+
+    def put(self, path: str, data: bytes) -> None:
+        checkpoint("write.before")
+        _obstore().put(self._client(), self._key(path), data)
+        checkpoint("write.renamed")
+
+    def create(self, path: str, data: bytes) -> None:
+        checkpoint("create.before")
+        try:
+            _obstore().put(self._client(), self._key(path), data, mode="create")
+        except _obstore().exceptions.AlreadyExistsError as error:
+            raise FileExistsError(errno.EEXIST, "found an object, expected none", path) from error
+        checkpoint("create.linked")
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="builder-") as folder:
+            yield Path(folder)
+
+    def commit(self, path: str, scratch: Path) -> None:
+        checkpoint("commit.before")
+        _obstore().put(self._client(), self._key(path), scratch)
+        scratch.unlink()
+        checkpoint("commit.renamed")
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError), _missing_as_file_error(path):
+            _obstore().delete(self._client(), self._key(path))
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{_checked(path)}" if self.prefix else _checked(path)
+
+    def _client(self) -> Any:
+        # a client owns threads, which do not survive a fork: one a process
+        return _client(self.root, os.getpid())
+
+
+@cache
+def _client(root: str, process: int) -> Any:
+    store = _obstore().store
+    if root.startswith("memory://"):
+        return store.MemoryStore()
+    plain = {"client_options": {"allow_http": True}} if root.startswith("http://") else {}
+    return store.from_url(root, **plain)
+
+
+def _obstore() -> Any:
+    try:
+        import obstore
+    except ImportError as error:
+        raise MissingExtra("obstore", "objectstore") from error
+    return obstore
+
+
+@contextlib.contextmanager
+def _missing_as_file_error(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "found no object", path) from error
+
+
+def _checked(path: str) -> str:
+    """``path`` if it is relative and stays inside the store."""
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts or "\0" in path:
+        raise ValueError(f"found the object path {path!r}, expected a relative path without '..'")
+    return "/".join(parts)
+
+
+def _read_at(handle: int, start: int, length: int) -> bytes:
+    data = os.pread(handle, length, start)
+    if len(data) == length or not data:
+        return data
+    parts = [data]  # one call returns at most 2 GiB, and signals cut it short
+    while (got := sum(map(len, parts))) < length and (more := os.pread(handle, length - got, start + got)):
+        parts.append(more)
+    return b"".join(parts)
+
+
+def _write_beside(target: Path, data: bytes, *, step: str) -> Path:
+    checkpoint(f"{step}.before")
+    handle, name = tempfile.mkstemp(prefix=SCRATCH_PREFIX, dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            checkpoint(f"{step}.tmp")
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    checkpoint(f"{step}.fsynced")
+    return Path(name)
+
+
+def _replace(scratch: Path, target: Path, *, step: str) -> None:
+    scratch.replace(target)
+    checkpoint(f"{step}.renamed")
+    _flush_folder(target.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_flush_folder = _flush
+
+
+@cache
+def _umask() -> int:
+    """The process's umask; reading it means setting it, so it is read once."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,191 @@
+"""Shards against zarr-python and tensorstore, and against themselves: any way of writing gives the same bytes."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from builder.errors import CaseError, Reason
+from builder.model.case import Sample
+from builder.model.geometry import Geometry
+from builder.model.layout import SAMPLES, parse_receipt
+from builder.shards import CODECS, open_shard, write_shard
+from builder.storage import open_store
+
+FINGERPRINT = "0123456789abcdef" * 2
+FACTS = pa.schema([("age_years", pa.float64())])
+
+
+def make_sample(
+    number: int, *, shape: tuple[int, int, int] = (6, 7, 8), dtype: str = "int16", channels: int = 1
+) -> Sample:
+    rng = np.random.default_rng(number)
+    image = rng.integers(0, 200, (channels, *shape)).astype(dtype)
+    mask = (image[:1] > 100).astype(np.uint8)
+    row = {"sample_key": f"case-{number:04d}", "case_key": "case", "age_years": float(number)}
+    return Sample({"image": image, "tumor": mask}, Geometry(shape, np.diag([2.0, 1.0, 1.0, 1.0])), row)
+
+
+def read_all(folder: Path) -> dict[str, NDArray[np.generic]]:
+    group = zarr.open_group(str(folder), mode="r")
+    return {name: array[:] for name, array in group.arrays()}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "uint16", "float32", "float64"])
+def test_zarr_python_reads_equal_arrays(tmp_path: Path, codec: str, dtype: str) -> None:
+    samples = [make_sample(i, dtype=dtype, channels=2) for i in range(5)]
+    cases = [samples[:2], samples[2:]]
+    receipt = write_shard(open_store(tmp_path), FINGERPRINT, cases=cases, codec=CODECS[codec], facts=FACTS)
+    found = read_all(tmp_path / "data" / FINGERPRINT)
+    assert sorted(found) == ["image", "tumor"]
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, np.stack([s.arrays[name] for s in samples]))
+        assert array.dtype == samples[0].arrays[name].dtype
+    assert (receipt.rows, receipt.cases) == (5, 2)
+
+
+def test_tensorstore_reads_equal_arrays(tmp_path: Path) -> None:
+    ts = pytest.importorskip("tensorstore")
+    samples = [make_sample(i) for i in range(4)]
+    write_shard(open_store(tmp_path), FINGERPRINT, cases=[samples], facts=FACTS)
+    path = str(tmp_path / "data" / FINGERPRINT / "image") + "/"
+    array = ts.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}).result()
+    np.testing.assert_array_equal(array.read().result(), np.stack([s.arrays["image"] for s in samples]))
+
+
+def test_whole_volumes_are_arrays_of_their_own(tmp_path: Path) -> None:
+    samples = [make_sample(i, shape=shape) for i, shape in enumerate([(9, 17, 33), (40, 8, 5)])]
+    cases = [[s] for s in samples]
+    receipt = write_shard(open_store(tmp_path), FINGERPRINT, cases=cases, facts=FACTS, chunk=(8, 8, 16))
+    for number, sample in enumerate(samples):
+        for name in ("image", "tumor"):
+            array = zarr.open_array(str(tmp_path / "data" / FINGERPRINT / name / str(number)), mode="r")
+            np.testing.assert_array_equal(array[:], sample.arrays[name])
+            assert array.chunks[1:] == (8, 8, 16)
+            assert array.metadata.dimension_names == ("channel", "slice", "row", "column")
+    assert {f.shape for f in receipt.fields} == {None}
+
+
+def test_receipt_names_every_object_with_its_digest(tmp_path: Path) -> None:
+    receipt = write_shard(open_store(tmp_path), FINGERPRINT, cases=[[make_sample(0)]], facts=FACTS)
+    folder = tmp_path / "data" / FINGERPRINT
+    found = digests(folder)
+    assert parse_receipt((folder / "receipt.json").read_bytes()) == receipt
+    del found["receipt.json"]
+    assert {o.path: o.sha256 for o in receipt.objects} == found
+    assert {o.path: o.bytes for o in receipt.objects} == {p: (folder / p).stat().st_size for p in found}
+
+
+def test_bytes_do_not_depend_on_how_samples_arrive(tmp_path: Path) -> None:
+    samples = [make_sample(i) for i in range(6)]
+
+    def lazily() -> Iterator[Sample]:
+        for sample in samples:
+            strided = {n: np.asfortranarray(a) for n, a in sample.arrays.items()}
+            yield Sample(strided, sample.geometry, dict(reversed(list(sample.row.items()))))
+
+    write_shard(open_store(tmp_path / "a"), FINGERPRINT, cases=[samples[:3], samples[3:]], facts=FACTS)
+    with open_shard(open_store(tmp_path / "b"), FINGERPRINT, facts=FACTS) as writer:
+        writer.add_case(samples[:3])
+        with pytest.raises(CaseError):  # a case that fails half way leaves no trace
+            writer.add_case([make_sample(9), make_sample(10, dtype="float32")])
+        it = lazily()
+        for _ in range(3):
+            next(it)
+        writer.add_case(it)
+        writer.finish()
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_failed_first_case_and_volumes_leave_no_trace(tmp_path: Path) -> None:
+    def broken() -> Iterator[Sample]:
+        yield make_sample(5, dtype="float32")
+        raise CaseError(Reason.LABEL_EMPTY, "found no voxel")
+
+    for name, chunk in (("patches", None), ("volumes", (4, 4, 4))):
+        with open_shard(open_store(tmp_path / name), FINGERPRINT, facts=FACTS, chunk=chunk) as writer:
+            with pytest.raises(CaseError) as caught:
+                writer.add_case(broken())
+            writer.exclude("lost", caught.value)
+            writer.add_case([make_sample(0)])
+            receipt = writer.finish()
+        assert (receipt.rows, receipt.cases, receipt.excluded[0].case_key) == (1, 1, "lost")
+        group = zarr.open_group(str(tmp_path / name / "data" / FINGERPRINT), mode="r")
+        image = group["image"] if chunk is None else group["image/0"]
+        np.testing.assert_array_equal(np.squeeze(image[:]), np.squeeze(make_sample(0).arrays["image"]))
+
+
+def test_unlike_samples_exclude_the_case(tmp_path: Path) -> None:
+    with open_shard(open_store(tmp_path), FINGERPRINT, facts=FACTS) as writer:
+        writer.add_case([make_sample(0)])
+        whole = make_sample(1)
+        with pytest.raises(CaseError, match="label_missing"):
+            writer.add_case([Sample({"image": whole.arrays["image"]}, whole.geometry, whole.row)])
+        with pytest.raises(CaseError, match="inconsistent_pixels"):
+            writer.add_case([make_sample(1, shape=(6, 7, 9))])
+        with pytest.raises(ValueError, match="weight"):
+            writer.add_case([Sample(whole.arrays, whole.geometry, {**whole.row, "weight": 1})])
+
+
+def test_empty_shard_is_valid(tmp_path: Path) -> None:
+    receipt = write_shard(open_store(tmp_path), FINGERPRINT, cases=[], facts=FACTS)
+    assert receipt.rows == 0
+    assert pq.read_table(tmp_path / "data" / FINGERPRINT / SAMPLES).num_rows == 0
+    assert not list(zarr.open_group(str(tmp_path / "data" / FINGERPRINT), mode="r").arrays())
+
+
+def test_describe_merges_segments_and_units(tmp_path: Path) -> None:
+    with open_shard(open_store(tmp_path), FINGERPRINT, facts=FACTS) as writer:
+        writer.add_case([make_sample(0)])
+        writer.describe("image", unit="HU")
+        writer.describe("image", unit="HU")
+        writer.describe("tumor", segments={"edema": (0, 2)})
+        writer.describe("tumor", segments={"core": (0, 1)})
+        with pytest.raises(CaseError, match="label_ambiguous"):
+            writer.describe("tumor", segments={"core": (0, 3)})
+        fields = {f.name: f for f in writer.finish().fields}
+    assert fields["image"].unit == "HU"
+    assert fields["tumor"].segments == {"core": (0, 1), "edema": (0, 2)}
+    attributes = json.loads((tmp_path / "data" / FINGERPRINT / "tumor" / "zarr.json").read_bytes())["attributes"]
+    assert attributes["segments"] == {"core": [0, 1], "edema": [0, 2]}
+
+
+def test_a_flipped_bit_is_noticed_by_zarr_python(tmp_path: Path) -> None:
+    write_shard(open_store(tmp_path), FINGERPRINT, cases=[[make_sample(0)]], facts=FACTS)
+    path = tmp_path / "data" / FINGERPRINT / "image" / "c" / "0" / "0" / "0" / "0" / "0"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="checksum"):
+        read_all(tmp_path / "data" / FINGERPRINT)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 11)] * 3),
+    chunk=st.tuples(*[st.integers(1, 6)] * 3),
+    channels=st.integers(1, 3),
+)
+def test_any_volume_in_any_chunks(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int, int], chunk: tuple[int, int, int], channels: int
+) -> None:
+    root = tmp_path_factory.mktemp("volume")
+    sample = make_sample(1, shape=shape, channels=channels)
+    write_shard(open_store(root), FINGERPRINT, cases=[[sample]], facts=FACTS, chunk=chunk)
+    array = zarr.open_array(str(root / "data" / FINGERPRINT / "image" / "0"), mode="r")
+    np.testing.assert_array_equal(array[:], sample.arrays["image"])
