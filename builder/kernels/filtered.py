@@ -1,0 +1,213 @@
+"""Weighted sums along axes: cubic B-splines with their prefilter, and low-pass filters before shrinking."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.kernels.compiled import compiled
+from builder.kernels.slabs import run_slabs
+from builder.kernels.taps import Taps, identity_taps
+
+COLUMNS = 64
+"""Columns filtered side by side in a plane: a block of them stays in the second-level cache."""
+ROWS = 16
+"""Rows filtered side by side along columns, after a transposition."""
+DEPTH_COLUMNS = 128
+"""Columns filtered side by side along slices."""
+POLE = float(np.sqrt(3.0) - 2.0)
+"""Pole of the cubic B-spline prefilter (Unser 1999, doi:10.1109/79.799930)."""
+HORIZON = 18
+"""Samples after which the pole's powers fall below 1e-10."""
+
+
+def resample_filtered(volume: NDArray[Any], taps: tuple[Taps, Taps, Taps], *, threads: int) -> NDArray[Any]:
+    """Resample ``volume`` with the given taps of the three axes.
+
+    Sums are float64; integers are rounded to the nearest (ties to even) and clamped to the type's range. Planes are
+    resampled first into a float32 stack of (source slices, target rows, target columns). Where that stack would pass
+    twice the size of input and output together, the work goes by bands of rows; the bytes do not depend on it.
+    """
+    shape = (taps[0].index.shape[0], taps[1].index.shape[0], taps[2].index.shape[0])
+    out = np.empty(shape, dtype=volume.dtype)
+    stack_bytes = 4 * volume.shape[0] * shape[1] * shape[2]
+    bands = max(1, -(-stack_bytes // (2 * (volume.nbytes + out.nbytes))))
+    edges = [shape[1] * band // bands for band in range(bands + 1)]
+    for first, stop in pairwise(edges):
+        if stop > first:
+            _resample_band(volume, out, first, stop, taps, threads)
+    return out
+
+
+def spline_coefficients(volume: NDArray[Any], *, threads: int) -> NDArray[np.float32]:
+    """Cubic B-spline coefficients of ``volume`` as float32, of its shape (mirrored edges)."""
+    rows, columns = identity_taps(volume.shape[1]), identity_taps(volume.shape[2])
+    stack = np.empty(volume.shape, dtype=np.float32)
+
+    def plane(start: int, stop: int) -> None:
+        _filter_planes(volume, stack, start, stop, rows.index, rows.weight, True, columns.index, columns.weight, True)
+
+    run_slabs(plane, volume.shape[0], threads=threads)
+    out = np.empty(volume.shape, dtype=np.float32)
+    slices = identity_taps(volume.shape[0])
+
+    def depth(start: int, stop: int) -> None:
+        _filter_depth(stack, out, 0, start, stop, slices.index, slices.weight, True, False, 0.0, 0.0)
+
+    run_slabs(depth, volume.shape[1], threads=threads)
+    return out
+
+
+def _resample_band(
+    volume: NDArray[Any], out: NDArray[Any], first: int, stop: int, taps: tuple[Taps, Taps, Taps], threads: int
+) -> None:
+    along_z, along_y, along_x = taps
+    stack = np.empty((volume.shape[0], stop - first, out.shape[2]), dtype=np.float32)
+    index, weight = along_y.index[first:stop], along_y.weight[first:stop]
+    whole = volume.dtype.kind in "iu"
+    low, high = (float(np.iinfo(volume.dtype).min), float(np.iinfo(volume.dtype).max)) if whole else (0.0, 0.0)
+
+    def plane(a: int, b: int) -> None:
+        _filter_planes(
+            volume, stack, a, b, index, weight, along_y.spline, along_x.index, along_x.weight, along_x.spline
+        )
+
+    def depth(a: int, b: int) -> None:
+        _filter_depth(stack, out, first, a, b, along_z.index, along_z.weight, along_z.spline, whole, low, high)
+
+    run_slabs(plane, volume.shape[0], threads=threads)
+    run_slabs(depth, stop - first, threads=threads)
+
+
+@compiled
+def _start(block: Any) -> Any:
+    """First causal coefficient of every column, for a signal mirrored about its outermost samples."""
+    n, m = block.shape
+    first = np.zeros(m, np.float64)
+    if n > HORIZON:
+        for i in range(HORIZON):
+            w = POLE**i
+            for j in range(m):
+                first[j] += w * block[i, j]
+        return first
+    last = POLE ** (n - 1)
+    for j in range(m):
+        first[j] = block[0, j] + last * block[n - 1, j]
+    for i in range(1, n - 1):
+        w = POLE**i + POLE ** (2 * n - 2 - i)
+        for j in range(m):
+            first[j] += w * block[i, j]
+    for j in range(m):
+        first[j] /= 1.0 - last * last
+    return first
+
+
+@compiled
+def _prefilter(block: Any) -> None:
+    """Turn samples along the first axis into B-spline coefficients, all columns side by side, in place."""
+    n, m = block.shape
+    if n == 1:
+        return
+    pole, gain, end = POLE, 6.0, POLE / (POLE * POLE - 1.0)
+    first = _start(block)
+    for j in range(m):
+        block[0, j] = 6.0 * first[j]
+    for i in range(1, n):
+        a, b = block[i], block[i - 1]
+        for j in range(m):
+            a[j] = gain * a[j] + pole * b[j]
+    a, b = block[n - 1], block[n - 2]
+    for j in range(m):
+        a[j] = end * (a[j] + pole * b[j])
+    for i in range(n - 2, -1, -1):
+        a, b = block[i], block[i + 1]
+        for j in range(m):
+            a[j] = pole * (b[j] - a[j])
+
+
+@compiled
+def _weigh(block: Any, index: Any, weight: Any, out: Any) -> None:
+    m, taps = block.shape[1], index.shape[0]
+    if taps == 4:
+        a, b, c, d = block[index[0]], block[index[1]], block[index[2]], block[index[3]]
+        wa, wb, wc, wd = weight[0], weight[1], weight[2], weight[3]
+        for j in range(m):
+            out[j] = wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
+        return
+    w, a = weight[0], block[index[0]]
+    for j in range(m):
+        out[j] = w * a[j]
+    for t in range(1, taps):
+        w, a = weight[t], block[index[t]]
+        for j in range(m):
+            out[j] += w * a[j]
+
+
+@compiled
+def _filter_planes(
+    source: Any, stack: Any, k0: int, k1: int, yi: Any, yw: Any, yspline: Any, xi: Any, xw: Any, xspline: Any
+) -> None:
+    rows_in, columns_in = source.shape[1], source.shape[2]
+    rows, columns = yi.shape[0], xi.shape[0]
+    upright = np.zeros((rows_in, COLUMNS), np.float64)
+    line = np.empty(COLUMNS, np.float64)
+    wide = np.empty((rows, columns_in), np.float32)
+    turned = np.zeros((columns_in, ROWS), np.float64)
+    narrow = np.empty((columns, ROWS), np.float32)
+    for k in range(k0, k1):
+        for x0 in range(0, columns_in, COLUMNS):
+            m = min(COLUMNS, columns_in - x0)
+            for y in range(rows_in):
+                a, b = source[k, y], upright[y]
+                for x in range(m):
+                    b[x] = a[x0 + x]
+            if yspline:
+                _prefilter(upright)
+            for y in range(rows):
+                _weigh(upright, yi[y], yw[y], line)
+                b = wide[y]
+                for x in range(m):
+                    b[x0 + x] = line[x]
+        for y0 in range(0, rows, ROWS):
+            m = min(ROWS, rows - y0)
+            for x in range(columns_in):
+                for y in range(m):
+                    turned[x, y] = wide[y0 + y, x]
+            if xspline:
+                _prefilter(turned)
+            for x in range(columns):
+                _weigh(turned, xi[x], xw[x], narrow[x])
+            for y in range(m):
+                b = stack[k, y0 + y]
+                for x in range(columns):
+                    b[x] = narrow[x, y]
+
+
+@compiled
+def _filter_depth(
+    stack: Any, out: Any, first: int, y0: int, y1: int, zi: Any, zw: Any, spline: Any, whole: Any, low: Any, high: Any
+) -> None:
+    """Rows ``y0`` to ``y1`` of the stack along slices, into rows ``first + y0`` and on of ``out``."""
+    slices_in, _, columns = stack.shape
+    upright = np.zeros((slices_in, DEPTH_COLUMNS), np.float64)
+    line = np.empty(DEPTH_COLUMNS, np.float64)
+    floor, ceiling = np.float32(low), np.float32(high)
+    for y in range(y0, y1):
+        for x0 in range(0, columns, DEPTH_COLUMNS):
+            m = min(DEPTH_COLUMNS, columns - x0)
+            for k in range(slices_in):
+                a, b = stack[k, y], upright[k]
+                for x in range(m):
+                    b[x] = a[x0 + x]
+            if spline:
+                _prefilter(upright)
+            for z in range(zi.shape[0]):
+                _weigh(upright, zi[z], zw[z], line)
+                target = out[z, first + y]
+                if whole:
+                    for x in range(m):
+                        target[x0 + x] = np.rint(min(max(line[x], floor), ceiling))
+                else:
+                    for x in range(m):
+                        target[x0 + x] = line[x]

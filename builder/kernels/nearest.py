@@ -1,0 +1,40 @@
+"""Nearest-neighbour resampling along axes: copies, never arithmetic."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.kernels.compiled import compiled
+from builder.kernels.slabs import run_slabs
+from builder.kernels.taps import Line, nearest_index
+
+
+def resample_nearest(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
+    """Take the nearest voxel of ``volume`` at the given lines; the middle between two goes to the higher index."""
+    out = np.empty((lines[0].size, lines[1].size, lines[2].size), dtype=volume.dtype)
+    zs, ys, xs = (nearest_index(line, count) for line, count in zip(lines, volume.shape, strict=True))
+    bits = np.dtype(f"u{volume.dtype.itemsize}")  # one compiled kernel a width, whatever the type
+    source, target = volume.view(bits), out.view(bits)
+
+    def work(start: int, stop: int) -> None:
+        _pick(source, target, start, stop, zs, ys, xs)
+
+    run_slabs(work, out.shape[0], threads=threads)
+    return out
+
+
+@compiled
+def _pick(source: Any, out: Any, z0: int, z1: int, zs: Any, ys: Any, xs: Any) -> None:
+    for z in range(z0, z1):
+        if z > z0 and zs[z] == zs[z - 1]:
+            out[z] = out[z - 1]
+            continue
+        plane = source[zs[z]]
+        for y in range(ys.shape[0]):
+            if y > 0 and ys[y] == ys[y - 1]:
+                out[z, y] = out[z, y - 1]
+                continue
+            a, b = plane[ys[y]], out[z, y]
+            for x in range(xs.shape[0]):
+                b[x] = a[xs[x]]

@@ -1,0 +1,139 @@
+"""Which source samples a target sample is made of, and with which weights, along one axis."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIELD_TOLERANCE = 1e-6
+"""Part of a voxel by which a position may pass the outer edge of the field of view and still count as inside."""
+
+TIE_TOLERANCE = 1e-9
+"""Part of a voxel below the middle between two samples that still counts as the middle."""
+
+
+class Method(StrEnum):
+    """How a value between samples is found."""
+
+    NEAREST = "nearest"
+    LINEAR = "linear"
+    CUBIC = "cubic"
+    MAJORITY = "majority"
+
+
+class Antialias(StrEnum):
+    """What is done before shrinking, along each axis that shrinks."""
+
+    NONE = "none"
+    LOWPASS = "lowpass"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Target samples along one source axis: number ``i`` lies at source index ``start + i * step``."""
+
+    size: int
+    start: float
+    step: float
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """(size,) continuous source indices."""
+        return np.asarray(self.start + np.arange(self.size, dtype=np.float64) * self.step)
+
+    def part(self, first: int, stop: int) -> "Line":
+        """Target samples ``first`` to ``stop`` of this line."""
+        return Line(stop - first, self.start + first * self.step, self.step)
+
+    def inside(self, count: int) -> tuple[int, int]:
+        """First and past-the-last target sample within the field of view of ``count`` source samples.
+
+        The field of view ends at the outer edges of the outermost voxels, half a voxel beyond their centres.
+        """
+        at = self.positions
+        within = np.flatnonzero((at >= -0.5 - FIELD_TOLERANCE) & (at <= count - 0.5 + FIELD_TOLERANCE))
+        return (int(within[0]), int(within[-1]) + 1) if within.size else (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """Weighted sums along one axis: ``out[i] = sum over t of weight[i, t] * in[index[i, t]]``.
+
+    ``index`` is (size, taps) uint32, ``weight`` (size, taps) float64; ``spline`` says that the input must be cubic
+    B-spline coefficients.
+    """
+
+    index: NDArray[np.uint32]
+    weight: NDArray[np.float64]
+    spline: bool = False
+
+
+def nearest_index(line: Line, count: int) -> NDArray[np.uint32]:
+    """(size,) nearest source sample; the middle between two goes to the higher index, as in ITK."""
+    return np.asarray(np.clip(np.floor(line.positions + 0.5 + TIE_TOLERANCE), 0, count - 1), dtype=np.uint32)
+
+
+def linear_pairs(line: Line, count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float64]]:
+    """(size,) lower and upper neighbour and the upper's weight; beyond the outermost centres the edge value holds."""
+    at = np.clip(line.positions, 0, count - 1)
+    low = np.floor(at)
+    high = np.minimum(low + 1, count - 1)
+    return low.astype(np.uint32), high.astype(np.uint32), at - low
+
+
+def make_taps(line: Line, count: int, *, method: Method, antialias: Antialias) -> Taps:
+    """Taps of one axis for ``linear`` or ``cubic``.
+
+    With ``lowpass`` an axis that shrinks is weighted by the triangle (linear) or by Keys' cubic with a = -1/2 (cubic;
+    Keys 1981, doi:10.1109/TASSP.1981.1163711) stretched to the target's spacing; taps outside the field are left out
+    and the rest is normalised.
+    """
+    if antialias is Antialias.LOWPASS and abs(line.step) > 1 + TIE_TOLERANCE:
+        return _stretched(line, count, cubic=method is Method.CUBIC)
+    if method is Method.CUBIC:
+        return _spline(line, count)
+    low, high, weight = linear_pairs(line, count)
+    return Taps(np.stack([low, high], axis=1), np.stack([1 - weight, weight], axis=1))
+
+
+def identity_taps(count: int) -> Taps:
+    """One tap of weight 1 each."""
+    return Taps(np.arange(count, dtype=np.uint32)[:, None], np.ones((count, 1), dtype=np.float64))
+
+
+def spline_weights(offset: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 4) cubic B-spline weights of samples -1, 0, 1, 2 for positions ``offset`` in [0, 1) (Unser 1999)."""
+    t = offset
+    inner = (3 * t**3 - 6 * t**2 + 4) / 6
+    return np.stack([(1 - t) ** 3 / 6, inner, (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6, t**3 / 6], axis=1)
+
+
+def _spline(line: Line, count: int) -> Taps:
+    at = line.positions
+    low = np.floor(at)
+    index = low.astype(np.int64)[:, None] + np.arange(-1, 3)
+    if count == 1:
+        index[:] = 0
+    else:  # mirrored about the outermost centres, as in ITK and scipy's "mirror"
+        index = np.abs(index) % (2 * count - 2)
+        index = np.where(index >= count, 2 * count - 2 - index, index)
+    return Taps(index.astype(np.uint32), spline_weights(at - low), spline=True)
+
+
+def _stretched(line: Line, count: int, *, cubic: bool) -> Taps:
+    at, scale = line.positions, abs(line.step)
+    reach = (2.0 if cubic else 1.0) * scale
+    first = np.ceil(at - reach).astype(np.int64)
+    index = first[:, None] + np.arange(int(np.floor(2 * reach)) + 1)
+    distance = np.abs(index - at[:, None]) / scale
+    weight = _keys(distance) if cubic else np.maximum(0.0, 1.0 - distance)
+    weight = np.where((index >= 0) & (index < count), weight, 0.0)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return Taps(np.clip(index, 0, count - 1).astype(np.uint32), weight)
+
+
+def _keys(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
+    return np.where(d < 1, near, np.where(d < 2, far, 0.0))
