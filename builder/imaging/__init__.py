@@ -1,0 +1,1 @@
+"""From the instances of a series to volumes: stacks and verdicts, decoding, rescale, geometry. Pure; reads no files."""

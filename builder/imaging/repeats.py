@@ -1,0 +1,91 @@
+"""Several slices at one position: which column tells the repeats apart, and whether that column is time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.imaging.spacing import SAME_POSITION_MM
+
+Row: TypeAlias = Mapping[str, Any]
+
+TIME_RULES = (
+    *("temporal_position", "acquisition_number", "content_time", "acquisition_time", "trigger_time", "series_time"),
+    *("frame_reference_time", "instance_number"),
+)
+"""Columns whose values follow one another in time; repeats told apart by them form a time series."""
+
+KEYS = (
+    *("temporal_position", "trigger_time", "acquisition_number", "content_time", "acquisition_time", "series_time"),
+    *("frame_reference_time", "inversion_time", "flip_angle", "convolution_kernel", "slice_thickness", "image_type"),
+)
+"""Columns that may tell repeats apart by equal values, strongest statement first."""
+
+RANKS = ("trigger_time", "frame_reference_time", "acquisition_time", "content_time", "instance_number")
+"""Columns that may tell repeats apart by their order at each position, when every position is repeated equally often."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One repeat of a stack's positions: rows in the order given, and what told it apart ("" when nothing had to)."""
+
+    rows: tuple[Row, ...]
+    rule: str = ""
+    is_time: bool = False
+
+
+def separate(rows: Sequence[Row], along: NDArray[np.float64]) -> tuple[Part, ...]:
+    """Divide parallel slices into parts that hold every position once.
+
+    Parameters
+    ----------
+    rows
+        Sorted along the normal.
+    along
+        (n,) mm along the normal, ascending.
+
+    Returns
+    -------
+    tuple of Part
+        In order of the values that tell them apart. One part with everything when no column tells repeats apart.
+    """
+    slots = np.concatenate([[0], np.cumsum(np.diff(along) >= SAME_POSITION_MM)])
+    copies = np.bincount(slots)
+    if copies.max() == 1:
+        return (Part(tuple(rows)),)
+    for names in (*((key,) for key in KEYS), *combinations(KEYS, 2)):
+        parts = _by_values(rows, slots, names)
+        if len(parts) == copies.max():
+            time = any(name in TIME_RULES for name in names)
+            return tuple(Part(part, "+".join(names), time) for part in parts)
+    if copies.min() == copies.max():
+        for name in RANKS:
+            ranked = list(_by_rank(rows, slots, name))
+            if ranked:
+                return tuple(Part(part, f"order of {name}", name in TIME_RULES) for part in ranked)
+    return (Part(tuple(rows)),)
+
+
+def _by_values(rows: Sequence[Row], slots: NDArray[np.int64], names: Sequence[str]) -> list[tuple[Row, ...]]:
+    """Rows with equal values together, by ascending value; nothing when a group holds a position twice."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(tuple(row[name] for name in names), []).append(index)
+    if any(len(set(slots[group])) < len(group) for group in groups.values()):
+        return []
+    ordered = sorted(groups, key=lambda values: tuple((v is None, 0 if v is None else v) for v in values))
+    return [tuple(rows[i] for i in groups[key]) for key in ordered]
+
+
+def _by_rank(rows: Sequence[Row], slots: NDArray[np.int64], name: str) -> Iterator[tuple[Row, ...]]:
+    """The first, second, ... row of every position by ascending value; nothing where values are missing or equal."""
+    positions: list[list[Row]] = [[] for _ in range(int(slots[-1]) + 1)]
+    for slot, row in zip(slots, rows, strict=True):
+        positions[slot].append(row)
+    if any(None in (values := [row[name] for row in group]) or len(set(values)) < len(values) for group in positions):
+        return
+    ordered = [sorted(group, key=lambda row: row[name]) for group in positions]
+    yield from zip(*ordered, strict=True)

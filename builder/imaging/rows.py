@@ -1,0 +1,66 @@
+"""Rows of the INSTANCES table from data sets in memory: the same facts the index reads from files."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from builder.model.tables import HEADER_COLUMNS, INSTANCES, REAL, REALS, SMALL, TEXT, WHOLE, Column
+
+WHOLE_LIMIT = {SMALL: 2**31 - 1, WHOLE: 2**63 - 1}
+
+
+def instances_of(datasets: Iterable[Dataset]) -> pa.Table:
+    """INSTANCES rows of data sets: what ``split_stacks`` takes when no index is at hand.
+
+    A value that does not parse as its column's type is null, as in the index: nothing is invented.
+    """
+    return pa.Table.from_pylist([instance_row(dataset) for dataset in datasets], schema=INSTANCES)
+
+
+def instance_row(dataset: Dataset) -> dict[str, Any]:
+    """One INSTANCES row of the top level of ``dataset``; ledger columns but the transfer syntax are null."""
+    row: dict[str, Any] = {name: None for name in INSTANCES.names}
+    meta = getattr(dataset, "file_meta", None)
+    syntax = meta.get("TransferSyntaxUID") if meta is not None else None
+    row["status"] = "instance"
+    row["transfer_syntax_uid"] = str(syntax) if syntax else None
+    for column in HEADER_COLUMNS:
+        row[column.name] = _cell(dataset, column)
+    return row
+
+
+def _cell(dataset: Dataset, column: Column) -> Any:
+    try:
+        element = dataset.get(column.tag)
+        value = None if element is None else element.value
+    except (ValueError, TypeError, KeyError, OverflowError, UnicodeError, NotImplementedError):
+        return None  # a malformed element reads as absent
+    if value is None or value == "" or (isinstance(value, MultiValue) and len(value) == 0):
+        return None
+    if column.type == TEXT:
+        return "\\".join(str(v) for v in value) if isinstance(value, (MultiValue, list, tuple)) else str(value)
+    if column.type == REALS:
+        return _reals(value)
+    first = value[0] if isinstance(value, (MultiValue, list, tuple)) else value
+    number = _real(first)
+    if number is None or column.type == REAL:
+        return number
+    return int(number) if number.is_integer() and abs(number) <= WHOLE_LIMIT[column.type] else None
+
+
+def _reals(value: Any) -> list[float] | None:
+    items = list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
+    numbers = [_real(item) for item in items]
+    return None if any(n is None for n in numbers) else [n for n in numbers if n is not None]
+
+
+def _real(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,410 @@
+"""The instances of a series become pure stacks: each one grid (or none), one verdict, and the rule that set it apart."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from builder.imaging.kinds import Kind, component_of, kind_of
+from builder.imaging.repeats import Part, separate
+from builder.imaging.spacing import Verdict, judge
+from builder.model.geometry import Geometry
+
+Row: TypeAlias = dict[str, Any]
+Rows: TypeAlias = list[Row]
+Matrix: TypeAlias = tuple[tuple[float, float, float, float], ...]
+
+ORIENTATION_TOLERANCE = 1e-3
+"""Largest difference of a direction cosine (0020,0037) within one stack: 0.06 degrees, below every vendor's rounding."""
+
+PIXEL_TOLERANCE = 1e-3
+"""Largest relative difference of PixelSpacing (0028,0030) within one stack."""
+
+UNIT_TOLERANCE = 1e-2
+"""How far direction cosines may be from unit length and perpendicular: a file that states three decimals passes."""
+
+COLUMNS = (
+    *("status", "path", "transfer_syntax_uid", "sop_class_uid", "sop_instance_uid", "series_uid"),
+    *("frame_of_reference_uid", "series_time", "acquisition_time", "content_time", "modality", "image_type"),
+    *("acquisition_number", "instance_number", "temporal_position", "trigger_time", "echo_number", "echo_time"),
+    *("inversion_time", "flip_angle", "b_value", "convolution_kernel", "rows", "columns", "number_of_frames"),
+    *("samples_per_pixel", "bits_allocated", "image_position_patient", "image_orientation_patient", "pixel_spacing"),
+    *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices", "frame_reference_time"),
+)
+"""Columns of INSTANCES that decide about stacks."""
+
+KINDS = {
+    Kind.MULTIFRAME: Verdict.MULTIFRAME,
+    Kind.MOSAIC: Verdict.MOSAIC,
+    Kind.LOCALIZER: Verdict.LOCALIZER,
+    Kind.PROJECTION: Verdict.PROJECTION,
+    Kind.STILL: Verdict.STILL,
+    Kind.CINE: Verdict.CINE,
+    Kind.SECONDARY_CAPTURE: Verdict.SECONDARY_CAPTURE,
+    Kind.WHOLE_SLIDE: Verdict.WHOLE_SLIDE,
+    Kind.NOT_AN_IMAGE: Verdict.NOT_AN_IMAGE,
+}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Instances of one series that belong on one grid, in order, with a verdict.
+
+    Parameters
+    ----------
+    series_uid
+        SeriesInstanceUID (0020,000E).
+    number
+        Position among the stacks of its series, from 0.
+    split_rule
+        What set this stack apart from its neighbours (``orientation``, ``echo_time``, ...); "" when nothing did.
+    verdict, detail
+        What the stack is, and the numbers behind it; no identifiers.
+    uids
+        SOPInstanceUIDs, one tuple a channel, slices in the order of the grid.
+    channels
+        One name a channel: ``("image",)`` or ``("t0", "t1", ...)``.
+    affine
+        Voxel (slice, row, column) to LPS mm; None where no regular grid holds the slices or none is known.
+    shape
+        (slice, row, column) of one channel.
+    frame_of_reference
+        FrameOfReferenceUID (0020,0052), None when absent or when every instance states another one.
+    grid
+        The verdict on one channel alone; differs from ``verdict`` for a time series.
+    frames
+        Images in all, over channels and slices.
+    notes
+        Short codes with numbers: what was tolerated.
+    """
+
+    series_uid: str
+    number: int
+    split_rule: str
+    verdict: Verdict
+    detail: str
+    uids: tuple[tuple[str, ...], ...]
+    channels: tuple[str, ...] = ("image",)
+    affine: Matrix | None = None
+    shape: tuple[int, int, int] = (0, 0, 0)
+    frame_of_reference: str | None = None
+    grid: Verdict = Verdict.UNKNOWN_GEOMETRY
+    frames: int = 1
+    samples: int = 1
+    bits_allocated: int = 16
+    modality: str = ""
+    sop_class_uid: str = ""
+    transfer_syntaxes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """The grid, None when there is none."""
+        if self.affine is None or min(self.shape) < 1:
+            return None
+        return Geometry(self.shape, np.array(self.affine), self.frame_of_reference)
+
+    @property
+    def uid_to_slice(self) -> Mapping[str, int]:
+        """SOPInstanceUID to slice index, over all channels."""
+        return {uid: index for channel in self.uids for index, uid in enumerate(channel)}
+
+    def with_uids(self, mapping: Mapping[str, str]) -> "Stack":
+        """The same stack under other UIDs; a UID that ``mapping`` lacks raises KeyError."""
+        frame = None if self.frame_of_reference is None else mapping[self.frame_of_reference]
+        uids = tuple(tuple(mapping[uid] for uid in channel) for channel in self.uids)
+        return replace(self, series_uid=mapping[self.series_uid], uids=uids, frame_of_reference=frame)
+
+    def split(self) -> tuple["Stack", ...]:
+        """One stack a channel of a time series; the stack itself otherwise."""
+        if self.verdict != Verdict.TIME_SERIES:
+            return (self,)
+        return tuple(
+            replace(
+                self, split_rule="time", verdict=self.grid, detail=f"{name} of {len(self.channels)}: {self.detail}",
+                uids=(uids,), channels=("image",), frames=self.shape[0],
+            )
+            for name, uids in zip(self.channels, self.uids, strict=True)
+        )  # fmt: skip
+
+
+def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
+    """Split the instances of one series into pure stacks, each with one verdict.
+
+    Parameters
+    ----------
+    instances
+        INSTANCES rows of one series in any order; rows whose ``status`` is not ``instance`` are passed over.
+
+    Returns
+    -------
+    tuple of Stack
+        Ordered by the first instance of each; every instance is in exactly one stack.
+    """
+    rows = instances.select(list(COLUMNS)).to_pylist()
+    rows = sorted((r for r in rows if r["status"] in (None, "instance")), key=_order)
+    found: list[Stack] = []
+    for rule, group in _pure(rows):
+        found.extend(_stacks(group, rule=rule))
+    numbered = [replace(stack, number=index) for index, stack in enumerate(found)]
+    return tuple(numbered)
+
+
+def _order(row: Row) -> tuple[bool, int, str, str]:
+    """An order that does not depend on how the rows came in."""
+    number = row["instance_number"]
+    return (number is None, number or 0, row["sop_instance_uid"] or "", row["path"] or "")
+
+
+# ---- splitting ------------------------------------------------------------------------------------------------------
+
+
+def _pure(rows: Rows) -> list[tuple[str, Rows]]:
+    """Groups that no rule can mix, each with the last rule that cut it off."""
+    groups: list[tuple[str, Rows]] = [("", rows)] if rows else []
+    for rule, cut in RULES:
+        groups = [
+            (rule if len(parts) > 1 else before, part) for before, group in groups for parts in [cut(group)]
+            for part in parts
+        ]  # fmt: skip
+    return groups
+
+
+def _by(*names: str) -> Callable[[Rows], list[Rows]]:
+    """Cut by equal values of columns."""
+    return lambda rows: _gather(rows, lambda row: tuple(row[name] for name in names))
+
+
+def _gather(rows: Rows, key: Callable[[Row], Any]) -> list[Rows]:
+    """Rows with equal keys together, in order of first appearance."""
+    groups: dict[Any, Rows] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
+
+
+def _by_frame_of_reference(rows: Rows) -> list[Rows]:
+    """Cut by frame of reference, unless every instance states its own: then the UID says nothing."""
+    if _frames_are_private(rows):
+        return [rows]
+    return _gather(rows, lambda row: row["frame_of_reference_uid"])
+
+
+def _frames_are_private(rows: Rows) -> bool:
+    """Whether no two of several instances share a frame of reference (an anonymiser's trace, seen in LIDC-IDRI)."""
+    frames = [row["frame_of_reference_uid"] for row in rows]
+    return len(rows) > 2 and None not in frames and len(set(frames)) == len(frames)
+
+
+def _by_orientation(rows: Rows) -> list[Rows]:
+    """Cut by orientation; instances that all point elsewhere (radial stacks) stay together to be named as such."""
+    groups = _near(rows, "image_orientation_patient", tolerance=lambda _: ORIENTATION_TOLERANCE)
+    lonely = sum(1 for group in groups if len(group) == 1)
+    return [rows] if len(groups) > 3 and lonely == len(groups) else groups
+
+
+def _by_pixel_spacing(rows: Rows) -> list[Rows]:
+    return _near(rows, "pixel_spacing", tolerance=lambda first: PIXEL_TOLERANCE * max(first))
+
+
+def _near(rows: Rows, name: str, *, tolerance: Callable[[Sequence[float]], float]) -> list[Rows]:
+    """Rows whose vectors lie within a tolerance of the first of their group."""
+    groups: list[Rows] = []
+    for row in rows:
+        for group in groups:
+            first, own = group[0][name], row[name]
+            if first == own or (
+                first and own and len(first) == len(own)
+                and max(abs(a - b) for a, b in zip(first, own, strict=True)) <= tolerance(first)
+            ):  # fmt: skip
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups
+
+
+def _by_geometry(rows: Rows) -> list[Rows]:
+    return _gather(rows, lambda row: kind_of(row) != Kind.SLICE or _fault(row) is None)
+
+
+def _one_each(rows: Rows) -> list[Rows]:
+    """Pictures that are no slices stand for themselves."""
+    if kind_of(rows[0]) in {Kind.SLICE, Kind.NOT_AN_IMAGE, Kind.MULTIFRAME, Kind.MOSAIC}:
+        return [rows]
+    return [[row] for row in rows]
+
+
+RULES: tuple[tuple[str, Callable[[Rows], list[Rows]]], ...] = (
+    ("object", lambda rows: _gather(rows, kind_of)),
+    ("modality", _by("modality")),
+    ("frame_of_reference", _by_frame_of_reference),
+    ("image_type", lambda rows: _gather(rows, component_of)),
+    ("geometry", _by_geometry),
+    ("size", _by("rows", "columns", "samples_per_pixel")),
+    ("orientation", _by_orientation),
+    ("pixel_spacing", _by_pixel_spacing),
+    ("echo_time", _by("echo_number", "echo_time")),
+    ("b_value", _by("b_value")),
+    ("instance", _one_each),
+)
+"""Every cut, in order: its name in ``split_rule`` and how it divides. Rules that tell repeats of one position apart
+(time, acquisition, phase, kernel) follow in ``builder.imaging.repeats``."""
+
+
+# ---- from a pure group to stacks ------------------------------------------------------------------------------------
+
+
+def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
+    """The stacks of a pure group: one, or one a repeat that is not a time series."""
+    kind = kind_of(rows[0])
+    if kind != Kind.SLICE:
+        return [_plain(rows, rule=rule, verdict=KINDS[kind], detail=_described(rows))]
+    fault = _fault(rows[0])
+    if fault is not None:
+        return [_plain(rows, rule=rule, verdict=Verdict.UNKNOWN_GEOMETRY, detail=fault)]
+    directions = np.array([row["image_orientation_patient"] for row in rows])
+    if np.abs(directions - directions[0]).max() > ORIENTATION_TOLERANCE:
+        detail = f"{len(rows)} slices, no two parallel"
+        return [_plain(rows, rule=rule, verdict=Verdict.MIXED_ORIENTATION, detail=detail)]
+    axes = _axes(rows[0])
+    rows = sorted(rows, key=lambda row: (float(np.dot(row["image_position_patient"], axes[2])), _order(row)))
+    along = np.array([np.dot(row["image_position_patient"], axes[2]) for row in rows])
+    parts = separate(rows, along)
+    if len(parts) == 1:
+        return [_slices(parts[0].rows, rule=rule, axes=axes)]
+    return _repeated(parts, rule=rule, axes=axes)
+
+
+def _repeated(parts: Sequence[Part], *, rule: str, axes: NDArray[np.float64]) -> list[Stack]:
+    """Repeats of the same positions: one time series when they share a grid, else a stack each."""
+    stacks = [_slices(part.rows, rule=part.rule, axes=axes) for part in parts]
+    first = stacks[0]
+    if first.shape[0] == 1 and all(stack.shape[0] == 1 for stack in stacks):
+        rows = [row for part in parts for row in part.rows]
+        detail = f"{len(rows)} slices at one position, apart by {parts[0].rule}"
+        return [_plain(rows, rule=rule, verdict=Verdict.DUPLICATE_POSITIONS, detail=detail)]
+    equal = all(stack.affine is not None and stack.shape == first.shape for stack in stacks)
+    if not parts[0].is_time or not equal or not _one_grid(stacks):
+        return stacks
+    detail = f"{len(parts)} time points by {parts[0].rule}, each {first.grid}: {first.detail}"
+    return [
+        replace(
+            first, split_rule=rule, verdict=Verdict.TIME_SERIES, detail=detail,
+            uids=tuple(uid for stack in stacks for uid in stack.uids),
+            channels=tuple(f"t{index}" for index in range(len(stacks))),
+            frames=sum(stack.frames for stack in stacks),
+            notes=tuple(sorted({note for stack in stacks for note in stack.notes})),
+            transfer_syntaxes=tuple(sorted({t for stack in stacks for t in stack.transfer_syntaxes})),
+        )
+    ]  # fmt: skip
+
+
+def _one_grid(stacks: Sequence[Stack]) -> bool:
+    grids = [stack.geometry for stack in stacks]
+    first = grids[0]
+    return first is not None and all(grid is not None and first.same_grid(grid) for grid in grids)
+
+
+def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Stack:
+    """A stack of parallel slices sorted along the normal."""
+    first = rows[0]
+    down, across = (float(v) for v in first["pixel_spacing"])
+    positions = np.array([row["image_position_patient"] for row in rows], dtype=np.float64)
+    verdict = judge(positions, axes=axes, pixel_mm=(down, across))
+    stack = _plain(rows, rule=rule, verdict=verdict.verdict, detail=verdict.detail)
+    step, notes = verdict.step_mm, verdict.notes
+    if verdict.verdict == Verdict.SINGLE_SLICE:
+        step, notes = _single_step(first, axes)
+    if len({row["sop_instance_uid"] for row in rows}) < len(rows):
+        same = len(rows) - len({row["sop_instance_uid"] for row in rows}) + 1
+        detail = f"{same} of {len(rows)} instances share a SOPInstanceUID"
+        return replace(stack, verdict=Verdict.DUPLICATE_POSITIONS, detail=detail)
+    if _frames_are_private(list(rows)):
+        notes = (*notes, "frame_of_reference_not_shared")
+    affine = None if step is None else affine_of(positions[0], axes=axes, pixel_mm=(down, across), step_mm=step)
+    return replace(stack, affine=affine, shape=(len(rows), first["rows"], first["columns"]), notes=notes)
+
+
+def _single_step(row: Row, axes: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
+    """The slice axis of a lone slice: what the file states of it, named in the notes."""
+    for name in ("spacing_between_slices", "slice_thickness"):
+        if row[name] and row[name] > 0:
+            return float(row[name]) * axes[2], (f"slice_axis_from_{name}",)
+    return None, ("slice_axis_unknown",)
+
+
+def affine_of(
+    origin: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm: tuple[float, float], step_mm: NDArray[np.float64]
+) -> Matrix:
+    """Voxel (slice, row, column) to LPS mm (PS3.3 C.7.6.2.1.1).
+
+    Parameters
+    ----------
+    origin
+        ImagePositionPatient of slice 0, mm.
+    axes
+        Rows: unit vector along an image row (column index grows), along an image column (row index grows), normal.
+    pixel_mm
+        PixelSpacing: between rows, between columns.
+    step_mm
+        Vector from one slice to the next.
+    """
+    matrix = np.eye(4)
+    matrix[:3, 0], matrix[:3, 1], matrix[:3, 2] = step_mm, axes[1] * pixel_mm[0], axes[0] * pixel_mm[1]
+    matrix[:3, 3] = origin
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in matrix)
+
+
+def _axes(row: Row) -> NDArray[np.float64]:
+    """Rows: unit vectors along image row and image column, and the normal."""
+    cosines = np.array(row["image_orientation_patient"], dtype=np.float64)
+    along, down = cosines[:3] / np.linalg.norm(cosines[:3]), cosines[3:] / np.linalg.norm(cosines[3:])
+    normal = np.cross(along, down)
+    return np.array([along, down, normal / np.linalg.norm(normal)])
+
+
+def _fault(row: Row) -> str | None:
+    """Why a slice's place in space is not known; None when it is."""
+    position, cosines, spacing = (
+        row["image_position_patient"], row["image_orientation_patient"], row["pixel_spacing"]
+    )  # fmt: skip
+    if not position or not cosines:
+        return "no ImagePositionPatient or ImageOrientationPatient"
+    if len(position) != 3 or len(cosines) != 6:
+        return f"{len(position)} position and {len(cosines)} orientation values, expected 3 and 6"
+    if not spacing or len(spacing) != 2 or min(spacing) <= 0:
+        return "no positive PixelSpacing"
+    if not np.isfinite([*position, *cosines, *spacing]).all():
+        return "position, orientation or spacing is not finite"
+    along, down = np.array(cosines[:3]), np.array(cosines[3:])
+    lengths = np.linalg.norm(along), np.linalg.norm(down)
+    if max(abs(n - 1) for n in lengths) > UNIT_TOLERANCE or abs(float(along @ down)) > UNIT_TOLERANCE:
+        return "direction cosines are not perpendicular unit vectors"
+    return None
+
+
+def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> Stack:
+    """A stack without a grid."""
+    rows = list(rows)
+    first = rows[0]
+    return Stack(
+        series_uid=first["series_uid"] or "", number=0, split_rule=rule, verdict=verdict, detail=detail, grid=verdict,
+        uids=(tuple(row["sop_instance_uid"] or "" for row in rows),),
+        shape=(sum(row["number_of_frames"] or 1 for row in rows), first["rows"] or 0, first["columns"] or 0),
+        frame_of_reference=None if _frames_are_private(rows) else first["frame_of_reference_uid"],
+        frames=sum(row["number_of_frames"] or 1 for row in rows),
+        samples=first["samples_per_pixel"] or 1, bits_allocated=first["bits_allocated"] or 16,
+        modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
+        transfer_syntaxes=tuple(sorted({row["transfer_syntax_uid"] or "" for row in rows})),
+    )  # fmt: skip
+
+
+def _described(rows: Rows) -> str:
+    """What a group of pictures that are no slices holds."""
+    frames = sum(row["number_of_frames"] or 1 for row in rows)
+    noun = "instance" if len(rows) == 1 else "instances"
+    return f"{len(rows)} {noun}, {frames} frames" if frames != len(rows) else f"{len(rows)} {noun}"
