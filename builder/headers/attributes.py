@@ -1,0 +1,328 @@
+"""The header of any DICOM file, read by pydicom within limits."""
+
+import hashlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final, cast
+
+from pydicom.charset import convert_encodings
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_partial
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from builder.errors import CaseError, Reason
+from builder.headers.references import References, is_annotation, references
+from builder.headers.values import WANTED, NotAValue, cell
+
+HEADER_LIMIT: Final = 256 * 2**20
+"""Bytes of header, or of an inflated data set, that are read at most."""
+
+READ_LIMIT: Final = 4_000_000
+"""Reads pydicom may ask for: it bounds the time one file can take, the same on every machine."""
+
+_BLOCK = 64 * 2**10
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_TAGS = [w.tag for w in WANTED]
+_LONG_TYPES = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+
+PARSER_ERRORS = (
+    InvalidDicomError,
+    BytesLengthException,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises on malformed input."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a DICOM file's header says.
+
+    Parameters
+    ----------
+    values
+        Column name to value, for header columns that have one.
+    references
+        What an annotation object points to; empty for images.
+    notes
+        ``column: what was wrong`` for values that could not be taken, without the value.
+    sha256
+        Of the bytes before the Pixel Data element; of the whole file where there is none. For a deflated file: of the
+        file meta information and the inflated bytes.
+    pixel_offset, pixel_length
+        Of the value of Pixel Data (7FE0,0010), in bytes, when it is native and the file is not deflated.
+    directory
+        True for a DICOMDIR (PS3.10 section 8).
+    """
+
+    values: Mapping[str, Any]
+    sha256: str
+    transfer_syntax_uid: str | None = None
+    references: References = field(default_factory=References)
+    notes: tuple[str, ...] = ()
+    pixel_offset: int | None = None
+    pixel_length: int | None = None
+    directory: bool = False
+
+
+def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
+    """The header of one DICOM file, with or without preamble, in any transfer syntax.
+
+    Parameters
+    ----------
+    read
+        ``read(start, length)`` gives bytes of the file.
+    size
+        Length of the file in bytes.
+
+    Raises
+    ------
+    CaseError
+        UNREADABLE when the header cannot be parsed or is cut off, TOO_LARGE when it is over the limits.
+    """
+    window = Window(read, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of what is read leniently; the notes say it per file
+        try:
+            return _header(window)
+        except PARSER_ERRORS as error:
+            raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse the header ({type(error).__name__})") from error
+
+
+class Window:
+    """The seekable stream pydicom reads from: fetches blocks as they are needed and counts what is asked of it."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self.size = size
+        self._read = read
+        self._data = bytearray()
+        self._position = 0
+        self._reads = 0
+
+    def read(self, length: int = -1) -> bytes:
+        """Up to ``length`` bytes. Raises CaseError TOO_LARGE when a limit is reached."""
+        self._reads += 1
+        if self._reads > READ_LIMIT:
+            raise CaseError(Reason.TOO_LARGE, f"the header has more than {READ_LIMIT // 2} elements")
+        end = self.size if length < 0 else min(self._position + length, self.size)
+        self._fetch(end)
+        part = bytes(self._data[self._position : end])
+        self._position = max(self._position, end)
+        return part
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move within or past the file, as files do."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def before(self, end: int) -> bytes:
+        """The first ``end`` bytes of the file."""
+        self._fetch(end)
+        return bytes(self._data[:end])
+
+    def _fetch(self, end: int) -> None:
+        if end > HEADER_LIMIT:
+            raise CaseError(Reason.TOO_LARGE, f"the header is longer than {HEADER_LIMIT} bytes")
+        while len(self._data) < end:
+            start = len(self._data)
+            wanted = min(max(_BLOCK, end - start, start), self.size - start, HEADER_LIMIT - start)
+            part = self._read(start, wanted)
+            if len(part) < wanted:
+                raise CaseError(Reason.SOURCE_CHANGED, "the file is shorter than its listing said")
+            self._data += part
+
+
+def _header(window: Window) -> Header:
+    deflated = _deflated_start(window)
+    if deflated is None:
+        dataset, end = _parsed(window, None)
+        meta = b""
+        stream = window
+    else:
+        meta = window.before(deflated)
+        inflated = _inflated(window, deflated)
+        stream = Window(lambda start, length: inflated[start : start + length], len(inflated))
+        dataset, end = _parsed_inflated(stream)
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    if end > stream.size:
+        raise CaseError(Reason.UNREADABLE, "the file ends inside an element of its header")
+    offset, length, notes = _pixel_extent(stream, dataset, end)
+    values, more = _values(dataset)
+    found = References()
+    if is_annotation(values.get("sop_class_uid"), values.get("modality")):
+        found = references(_whole(stream, deflated))
+    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    return Header(
+        values=values,
+        sha256=hashlib.sha256(meta + stream.before(end)).hexdigest(),
+        transfer_syntax_uid=str(syntax).strip(" \0") or None if syntax else None,
+        references=found,
+        notes=(*notes, *more),
+        pixel_offset=offset if deflated is None else None,
+        pixel_length=length if deflated is None else None,
+        directory=_is_directory(dataset),
+    )
+
+
+def _parsed(window: Window, tags: list[int] | None) -> tuple[Dataset, int]:
+    """The data set's wanted elements, and where its header ends."""
+    window.seek(0)
+    stop = _stop_at_pixels()
+    wanted = _TAGS if tags is None else tags
+    dataset = read_partial(cast(BinaryIO, window), stop, None, True, wanted or None)
+    return dataset, _end(window, stop)
+
+
+def _parsed_inflated(stream: Window) -> tuple[Dataset, int]:
+    stop = _stop_at_pixels()
+    dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=stop, specific_tags=_TAGS)
+    dataset.set_original_encoding(False, True, None)
+    return dataset, _end(stream, stop)
+
+
+def _whole(stream: Window, deflated: int | None) -> Dataset:
+    """The data set with every element before Pixel Data."""
+    stream.seek(0)
+    stop = _stop_at_pixels()
+    if deflated is not None:
+        return read_dataset(cast(BinaryIO, stream), False, True, stop_when=stop)
+    return read_partial(cast(BinaryIO, stream), stop, None, True)
+
+
+@dataclass
+class _StopAtPixels:
+    reached: bool = False
+
+    def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        self.reached = int(tag) in _PIXELS
+        return self.reached
+
+
+def _stop_at_pixels() -> _StopAtPixels:
+    return _StopAtPixels()
+
+
+def _end(window: Window, stop: _StopAtPixels) -> int:
+    """Where the header ends: at the Pixel Data element, or at the end of the file (or past it, if it is cut off)."""
+    return window.tell() if stop.reached else max(window.tell(), window.size)
+
+
+def _deflated_start(window: Window) -> int | None:
+    """Where the deflated data set begins; None for a file that is not deflated (PS3.10 section 7.1)."""
+    head = window.before(min(window.size, 132))
+    if head[128:132] != b"DICM":
+        return None
+    start = 132
+    deflated = False
+    while (element := window.before(min(window.size, start + 8))[start:]) and element[:2] == b"\x02\0":
+        if len(element) < 8:
+            return None
+        length = int.from_bytes(element[6:8], "little")
+        start += 8
+        if element[4:6] in _LONG_TYPES:
+            length = int.from_bytes(window.before(min(window.size, start + 4))[start:], "little")
+            start += 4
+        if start + length > window.size:
+            return None
+        if element[2:4] == b"\x10\0":
+            syntax = window.before(start + length)[start:].strip(b" \0")
+            deflated = syntax == DeflatedExplicitVRLittleEndian.encode()
+        start += length
+    return start if deflated else None
+
+
+def _inflated(window: Window, start: int) -> bytes:
+    machine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    data = machine.decompress(window.before(min(window.size, HEADER_LIMIT))[start:], HEADER_LIMIT)
+    if machine.unconsumed_tail:
+        raise CaseError(Reason.TOO_LARGE, f"the deflated data set is longer than {HEADER_LIMIT} bytes")
+    if not machine.eof:
+        raise CaseError(Reason.UNREADABLE, "the deflated data set is cut off")
+    return data
+
+
+def _pixel_extent(stream: Window, dataset: Dataset, end: int) -> tuple[int | None, int | None, tuple[str, ...]]:
+    """Offset and length of native Pixel Data, and a note when the file is shorter than they say."""
+    stream.seek(end)
+    head = stream.read(12)
+    if len(head) < 8:
+        return None, None, ()
+    implicit, little = dataset.original_encoding
+    order = "little" if little else "big"
+    long = not implicit and head[4:6] in _LONG_TYPES
+    skip, raw = (12, head[8:12]) if long else (8, head[4:8] if implicit else head[6:8])
+    length = int.from_bytes(raw, "little" if order == "little" else "big")
+    if length == 0xFFFFFFFF or head[:4] not in (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10"):
+        return None, None, ()
+    cut = end + skip + length > stream.size
+    return end + skip, length, ("pixel_data: cut off",) if cut else ()
+
+
+def _values(dataset: Dataset) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Cells by column name, and notes on the values that could not be taken."""
+    encodings = _encodings(dataset)
+    values: dict[str, Any] = {}
+    notes = []
+    for wanted in WANTED:
+        if wanted.tag not in dataset:
+            continue
+        element = dataset.get_item(wanted.tag)
+        raw = getattr(element, "value", None)
+        if not isinstance(raw, bytes):
+            if raw not in (None, ""):
+                notes.append(f"{wanted.column.name}: not a plain value")
+            continue
+        vr = str(getattr(element, "VR", None) or wanted.vr)
+        if wanted.column.name.startswith("pixel_padding") and values.get("pixel_representation") == 1 and vr != "SS":
+            vr = "SS"
+        little = bool(getattr(element, "is_little_endian", True))
+        try:
+            value = cell(wanted, raw, vr=vr, little=little, encodings=encodings)
+        except NotAValue as error:
+            notes.append(f"{wanted.column.name}: {error}")
+            continue
+        if value is not None:
+            values[wanted.column.name] = value
+    return values, tuple(notes)
+
+
+def _encodings(dataset: Dataset) -> list[str]:
+    """Python codecs of the Specific Character Set (0008,0005); unknown ones read as Latin-1."""
+    if 0x00080005 not in dataset:
+        return ["iso8859"]
+    raw = getattr(dataset.get_item(0x00080005), "value", None)
+    text = raw.decode("latin-1") if isinstance(raw, bytes) else str(raw or "")
+    names = [part.strip(" \0") for part in text.split("\\")]
+    try:
+        return list(convert_encodings(names)) or ["iso8859"]
+    except (LookupError, ValueError):
+        return ["iso8859"]
+
+
+def _is_directory(dataset: Dataset) -> bool:
+    meta = getattr(dataset, "file_meta", {})
+    return bool(meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
+
+

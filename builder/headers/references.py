@@ -1,0 +1,102 @@
+"""What an annotation object points to: series, instances, frames of reference, and the names of what it marks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydicom.dataset import Dataset
+
+REFERENCE_LIMIT: Final = 4096
+"""As many referenced instances of one object are kept."""
+
+DEPTH_LIMIT: Final = 32
+
+_PREFIX = "1.2.840.10008.5.1.4.1.1."
+_CLASSES = (
+    _PREFIX + "481.3",  # RT Structure Set
+    _PREFIX + "66.4",  # Segmentation
+    _PREFIX + "66.5",  # Surface Segmentation
+    _PREFIX + "66.7",  # Label Map Segmentation
+    _PREFIX + "67",  # Real World Value Mapping
+    _PREFIX + "11.",  # presentation states
+    _PREFIX + "88.",  # structured reports and key objects
+    _PREFIX + "91.1",  # Microscopy Bulk Simple Annotations
+)
+_MODALITIES = frozenset({"RTSTRUCT", "SEG", "SR", "PR", "KO", "ANN", "RWV"})
+_SERIES, _INSTANCE = 0x0020000E, 0x00081155
+_FRAMES = (0x30060024, 0x00200052)
+_NAMES = ((0x30060020, 0x30060022, 0x30060026), (0x00620002, 0x00620004, 0x00620005))
+
+
+@dataclass(frozen=True)
+class References:
+    """Sorted, distinct UIDs an object refers to, and its label names in the order of their numbers."""
+
+    series_uids: tuple[str, ...] = ()
+    sop_uids: tuple[str, ...] = ()
+    frame_of_reference_uids: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def is_annotation(sop_class_uid: str | None, modality: str | None) -> bool:
+    """Whether objects of this SOP class (or, where it is absent, modality) annotate others."""
+    if sop_class_uid:
+        return any(
+            sop_class_uid.startswith(name) if name.endswith(".") else sop_class_uid == name for name in _CLASSES
+        )
+    return modality in _MODALITIES
+
+
+def references(dataset: Dataset) -> References:
+    """References found anywhere below the top level of ``dataset``: a series or frame of reference an item names
+    (PS3.3 10.3, 10.8, C.8.8.5), and every Referenced SOP Instance UID (0008,1155)."""
+    found: dict[int, set[str]] = {_SERIES: set(), _INSTANCE: set(), _FRAMES[0]: set(), _FRAMES[1]: set()}
+    for item in _items(dataset, 0):
+        for tag, uids in found.items():
+            if uid := _uid(item, tag):
+                uids.add(uid)
+    own = _uid(dataset, _FRAMES[1])
+    frames = found[_FRAMES[0]] | found[_FRAMES[1]] | ({own} if own else set())
+    sops = sorted(found[_INSTANCE])
+    return References(
+        series_uids=tuple(sorted(found[_SERIES])),
+        sop_uids=tuple(sops[:REFERENCE_LIMIT]),
+        frame_of_reference_uids=tuple(sorted(frames)),
+        label_names=_label_names(dataset),
+        notes=(f"referenced_sop_uids: {len(sops)}, kept {REFERENCE_LIMIT}",) if len(sops) > REFERENCE_LIMIT else (),
+    )
+
+
+def _items(dataset: Dataset, depth: int) -> Iterator[Dataset]:
+    if depth >= DEPTH_LIMIT:
+        return
+    for tag in dataset.keys():  # noqa: SIM118 - iterating a Dataset would convert every element
+        raw = dataset.get_item(tag)
+        if (getattr(raw, "VR", None) or "SQ") not in ("SQ", "UN"):
+            continue
+        element = dataset[tag]
+        if element.VR != "SQ":
+            continue
+        for item in element.value:
+            yield item
+            yield from _items(item, depth + 1)
+
+
+def _uid(item: Dataset, tag: int) -> str | None:
+    if tag not in item:
+        return None
+    value = item[tag].value
+    return str(value).strip(" \0") or None if isinstance(value, str) else None
+
+
+def _label_names(dataset: Dataset) -> tuple[str, ...]:
+    """ROI Name (3006,0026) or Segment Label (0062,0005), sorted by their numbers."""
+    named: list[tuple[int, str]] = []
+    for sequence, number, label in _NAMES:
+        for item in dataset[sequence].value or () if sequence in dataset else ():
+            text: Any = item[label].value if label in item else None
+            order: Any = item[number].value if number in item else 0
+            if text:
+                named.append((int(order or 0), str(text)))
+    return tuple(name for _, name in sorted(named))

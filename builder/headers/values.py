@@ -1,0 +1,120 @@
+"""Values of DICOM elements as cells of the instance table."""
+
+import math
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+from pydicom.charset import decode_bytes
+from pydicom.datadict import dictionary_VR
+
+from builder.model.tables import HEADER_COLUMNS, REAL, REALS, SMALL, TEXT, WHOLE, Column
+
+MAXIMUM_VALUE_BYTES: Final = 4096
+"""A longer value of a wanted attribute is not believed; the longest legal one here is Software Versions, 64 x n."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FD": "d", "FL": "f", "UV": "Q", "SV": "q"}
+_CHARACTER_SET_TYPES = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})
+_TEXT_TYPES = _CHARACTER_SET_TYPES | frozenset({"CS", "UI", "DA", "TM", "DT", "AS", "AE", "DS", "IS", "UR"})
+_DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
+_BOUNDS = {SMALL: 2**31, WHOLE: 2**63}
+
+
+class NotAValue(ValueError):
+    """The bytes of an element do not hold what its attribute should; the message is a note without the value."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A column of the instance table and the VR its attribute has by the dictionary (PS3.6)."""
+
+    column: Column
+    tag: int
+    vr: str
+
+
+WANTED: Final = tuple(
+    Wanted(c, c.tag, dictionary_VR(c.tag).split(" ")[0]) for c in HEADER_COLUMNS if c.tag is not None
+)
+"""Every header column; the VR of Pixel Padding Value is US here and SS where Pixel Representation is 1."""
+
+
+def cell(wanted: Wanted, raw: bytes, *, vr: str, little: bool, encodings: Sequence[str]) -> Any:
+    """The value of one element as its column holds it; None when it is empty.
+
+    Parameters
+    ----------
+    vr
+        The VR of the element as encoded; UN or unknown ones are read as the dictionary's.
+    encodings
+        Python codecs of the Specific Character Set (0008,0005).
+
+    Raises
+    ------
+    NotAValue
+        When the value is too long, of another type, not a finite number or one of several where one is expected.
+    """
+    if len(raw) > MAXIMUM_VALUE_BYTES:
+        raise NotAValue("too long")
+    if vr not in _BINARY and vr not in _TEXT_TYPES:
+        vr = wanted.vr
+    if wanted.column.type == TEXT:
+        return _text(raw, vr, encodings)
+    numbers = _unpacked(raw, vr, little) if vr in _BINARY else _parsed(_text(raw, vr, encodings))
+    if not numbers:
+        return None
+    if wanted.column.type == REALS:
+        return numbers
+    if len(numbers) > 1:
+        raise NotAValue("several values")
+    return numbers[0] if wanted.column.type == REAL else _whole(numbers[0], wanted.column.type)
+
+
+def _text(raw: bytes, vr: str, encodings: Sequence[str]) -> str | None:
+    if vr in _BINARY:
+        raise NotAValue("a number, expected text")
+    if vr in _CHARACTER_SET_TYPES:
+        text = decode_bytes(raw, encodings, _DELIMITERS)
+    else:
+        text = raw.decode("latin-1")
+    return text.strip(" \0") or None
+
+
+def _parsed(text: str | None) -> list[float]:
+    numbers = []
+    for part in (text or "").split("\\"):
+        part = part.strip(" \0")
+        if not part:
+            if text:
+                raise NotAValue("an empty number")
+            continue
+        if not _NUMBER.fullmatch(part):
+            raise NotAValue("not a number")
+        numbers.append(_finite(float(part)))
+    return numbers
+
+
+def _unpacked(raw: bytes, vr: str, little: bool) -> list[float]:
+    code = _BINARY[vr]
+    size = struct.calcsize(code)
+    if len(raw) % size:
+        raise NotAValue(f"{len(raw)} bytes for VR {vr}")
+    return [_finite(v) for v in struct.unpack(f"{'<' if little else '>'}{len(raw) // size}{code}", raw)]
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise NotAValue("not finite")
+    return number
+
+
+def _whole(number: float, kind: pa.DataType) -> int:
+    if number != int(number):
+        raise NotAValue("not a whole number")
+    if not -_BOUNDS[kind] <= number < _BOUNDS[kind]:
+        raise NotAValue("out of range")
+    return int(number)

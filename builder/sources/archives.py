@@ -1,0 +1,167 @@
+"""Zip and tar archives as folders of files: listed and read within limits, never unpacked to disk."""
+
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from builder.errors import CaseError, Reason
+
+MEMBER_LIMIT: Final = 1_000_000
+MEMBER_BYTES_LIMIT: Final = 8 * 2**30
+TOTAL_BYTES_LIMIT: Final = 512 * 2**30
+RATIO_LIMIT: Final = 200
+"""An archive that grows to more than this many times its size (and to more than ``RATIO_FLOOR``) is a bomb; medical
+images compress to about a third, sparse masks to a hundredth."""
+RATIO_FLOOR: Final = 256 * 2**20
+
+_OPEN = threading.local()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file inside an archive; ``size`` is its inflated length in bytes."""
+
+    name: str
+    size: int
+
+
+def list_members(path: Path, kind: str) -> tuple[Member, ...]:
+    """The files of the archive at ``path`` (``zip`` or ``tar``, gzipped or not), sorted by name.
+
+    Raises
+    ------
+    CaseError
+        UNREADABLE when the archive is damaged or has two files of one name, TOO_LARGE when it is over a limit.
+    """
+    try:
+        found = list(_within_limits(_zip_members(path) if kind == "zip" else _tar_members(path), path))
+    except _DAMAGE as error:
+        raise CaseError(Reason.UNREADABLE, f"the {kind} archive is damaged ({type(error).__name__})") from error
+    names = {member.name for member in found}
+    if len(names) != len(found):
+        raise CaseError(Reason.UNREADABLE, f"the {kind} archive holds several files of one name")
+    return tuple(sorted(found, key=lambda member: member.name))
+
+
+def read_member(path: Path, name: str, *, stamp: str, start: int, length: int) -> bytes:
+    """Bytes ``start`` to ``start + length`` of one file of an archive.
+
+    The archive stays open for the next call of this thread: reading members in listed order inflates it about once.
+
+    Raises
+    ------
+    CaseError
+        UNREADABLE when the member is damaged or encrypted, SOURCE_MISSING when there is none of that name.
+    """
+    try:
+        archive = _opened(path, stamp)
+        return archive.read(name, start, length)
+    except KeyError as error:
+        raise CaseError(Reason.SOURCE_MISSING, "the archive has no file of that name any more") from error
+    except _DAMAGE as error:
+        close_archive()
+        raise CaseError(Reason.UNREADABLE, f"the file in the archive is damaged ({type(error).__name__})") from error
+
+
+def close_archive() -> None:
+    """Close what this thread has open."""
+    _OPEN.archive = None
+
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,  # an encrypted zip member
+    ValueError,
+)
+
+
+def _within_limits(members: Iterator[Member], path: Path) -> Iterator[Member]:
+    total = 0
+    packed = max(path.stat().st_size, 1)
+    for count, member in enumerate(members, start=1):
+        total += member.size
+        if count > MEMBER_LIMIT:
+            raise CaseError(Reason.TOO_LARGE, f"the archive has more than {MEMBER_LIMIT} files")
+        if member.size > MEMBER_BYTES_LIMIT or total > TOTAL_BYTES_LIMIT:
+            raise CaseError(Reason.TOO_LARGE, f"the archive inflates to more than {TOTAL_BYTES_LIMIT} bytes")
+        if total > RATIO_FLOOR and total > RATIO_LIMIT * packed:
+            raise CaseError(Reason.TOO_LARGE, f"the archive inflates to more than {RATIO_LIMIT} times its size")
+        yield member
+
+
+def _zip_members(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield Member(info.filename, info.file_size)
+
+
+def _tar_members(path: Path) -> Iterator[Member]:
+    with tarfile.open(path, mode="r:*") as archive:
+        for info in archive:
+            if info.isfile() or info.islnk() or info.issym():
+                yield Member(info.name, info.size if info.isfile() else 0)
+
+
+def _opened(path: Path, stamp: str) -> "_Zip | _Tar":
+    current: _Zip | _Tar | None = getattr(_OPEN, "archive", None)
+    if current is None or current.key != (path, stamp):
+        close_archive()
+        current = _Zip(path, stamp) if zipfile.is_zipfile(path) else _Tar(path, stamp)
+        _OPEN.archive = current
+    return current
+
+
+class _Zip:
+    """A zip kept open, with the member read last: a next range of it goes on where the last one ended."""
+
+    def __init__(self, path: Path, stamp: str) -> None:
+        self.key = (path, stamp)
+        self._archive = zipfile.ZipFile(path)
+        self._name: str | None = None
+        self._member: IO[bytes] | None = None
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """A range of one member."""
+        if self._name != name or self._member is None:
+            self._member = self._archive.open(name)
+            self._name = name
+        self._member.seek(start)
+        return self._member.read(length)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_archive"):
+            self._archive.close()
+
+
+class _Tar:
+    """A tar kept open with the places of its members."""
+
+    def __init__(self, path: Path, stamp: str) -> None:
+        self.key = (path, stamp)
+        self._archive = tarfile.open(path, mode="r:*")  # noqa: SIM115 - closed with this object
+        self._members = {info.name: info for info in self._archive}
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """A range of one member; links have no bytes of their own."""
+        info = self._members[name]
+        member = self._archive.extractfile(info) if info.isfile() else None
+        if member is None:
+            return b""
+        with member:
+            member.seek(start)
+            return member.read(length)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_archive"):
+            self._archive.close()

@@ -1,0 +1,176 @@
+"""A folder of files, with the zip and tar archives in it."""
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, Final, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from builder.errors import CaseError, Reason, SourceError
+from builder.headers.sniff import HEAD_BYTES, sniff
+from builder.protocols import Entry
+from builder.sources.archives import list_members, read_member
+
+LINK_STAMP: Final = "link"
+"""Stamp of a link that leads out of the folder; reading it raises CaseError."""
+
+
+class Folder(BaseModel):
+    """Files under one folder of a disk, at any depth.
+
+    Parameters
+    ----------
+    url
+        The folder: a path or a ``file://`` URL.
+    site
+        Name of the site the files come from; a column of the dataset.
+    include, exclude
+        Globs of relative paths (``*`` also matches ``/``); empty ``include`` means everything.
+
+    Notes
+    -----
+    Links that stay in the folder are not followed, for what they point to is listed itself; a link that leads out is an
+    entry that cannot be read, so that it is reported.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["folder"] = "folder"
+    url: str
+    site: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def lane(self) -> str:
+        """No queue: disks take what comes."""
+        return ""
+
+    def list(self) -> Iterator[Entry]:
+        """Every file in the order of its path, archives as their members. Raises SourceError."""
+        root = _root(self.url)
+        if not root.is_dir():
+            raise SourceError("found no folder at a source's url; check the path and that it is mounted", host="folder")
+        for path in _walk(root, ""):
+            if self._is_wanted(path):
+                yield from _entries(root, path)
+
+    def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a file or archive member. Raises CaseError when it is gone, changed or may not be read."""
+        if length is None:
+            length = max(0, entry.size - start)
+        if entry.stamp == LINK_STAMP:
+            raise CaseError(Reason.SOURCE_MISSING, "a link that leads out of the folder is not followed")
+        root = _root(self.url)
+        handle = _opened(f"{root}/{entry.path}")
+        try:
+            _check_unchanged(handle, entry)
+            if not entry.member:
+                return _read_at(handle, start, length)
+        finally:
+            os.close(handle)
+        return read_member(root / entry.path, entry.member, stamp=entry.stamp, start=start, length=length)
+
+    def _is_wanted(self, path: str) -> bool:
+        kept = not self.include or any(fnmatch.fnmatchcase(path, glob) for glob in self.include)
+        return kept and not any(fnmatch.fnmatchcase(path, glob) for glob in self.exclude)
+
+
+@lru_cache(maxsize=64)
+def _root(url: str) -> Path:
+    path = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else Path(url)
+    return path.expanduser().resolve()
+
+
+def _walk(root: Path, prefix: str) -> Iterator[str]:
+    """Relative paths of files and of links that lead out, in the order of their names (code points)."""
+    try:
+        with os.scandir(root / prefix if prefix else root) as scan:
+            found = sorted(scan, key=lambda item: item.name)
+    except OSError as error:
+        raise SourceError(f"a folder of the source cannot be listed ({error.strerror})", host="folder") from error
+    for item in found:
+        path = f"{prefix}{item.name}"
+        if item.is_symlink():
+            if not _resolved(root / path).is_relative_to(root):
+                yield path
+        elif item.is_dir(follow_symlinks=False):
+            yield from _walk(root, f"{path}/")
+        elif item.is_file(follow_symlinks=False):
+            yield path
+
+
+def _resolved(link: Path) -> Path:
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return Path("/")
+
+
+def _entries(root: Path, path: str) -> Iterator[Entry]:
+    try:
+        facts = os.lstat(f"{root}/{path}")
+    except FileNotFoundError:  # gone since the folder was scanned
+        return
+    if stat.S_ISLNK(facts.st_mode):
+        yield Entry(path, 0, LINK_STAMP)
+        return
+    stamp = str(facts.st_mtime_ns)
+    kind = _archive_kind(f"{root}/{path}")
+    members = None
+    if kind:
+        try:
+            members = list_members(root / path, kind)
+        except CaseError:
+            members = None  # listed as itself: the index finds an archive there and says that it is not usable
+    if members:
+        yield from (Entry(path, member.size, stamp, member.name) for member in members)
+    else:
+        yield Entry(path, facts.st_size, stamp)
+
+
+def _archive_kind(path: str) -> str | None:
+    """``zip`` or ``tar`` by the file's first bytes; None also for what may not be opened."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        head = os.pread(handle, HEAD_BYTES, 0)
+    finally:
+        os.close(handle)
+    kind = sniff(head)
+    return kind if kind in ("zip", "tar") else None
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise CaseError(Reason.SOURCE_MISSING, "the file was listed and is gone") from error
+    except PermissionError as error:
+        raise CaseError(Reason.UNREADABLE, "this process may not read the file") from error
+    except OSError as error:
+        raise SourceError(f"a file cannot be opened ({error.strerror})", host="folder") from error
+
+
+def _check_unchanged(handle: int, entry: Entry) -> None:
+    facts = os.fstat(handle)
+    if str(facts.st_mtime_ns) != entry.stamp or (not entry.member and facts.st_size != entry.size):
+        raise CaseError(Reason.SOURCE_CHANGED, "the file is not the one that was listed; build again")
+
+
+def _read_at(handle: int, start: int, length: int) -> bytes:
+    try:
+        data = os.pread(handle, length, start)
+        while len(data) < length and (more := os.pread(handle, length - len(data), start + len(data))):
+            data += more
+    except OSError as error:
+        raise SourceError(f"a file cannot be read ({error.strerror})", host="folder") from error
+    return data

@@ -1,0 +1,237 @@
+"""Every file of a source becomes one row: what it is, where it lies, and what its header says."""
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builder.errors import CaseError, Reason
+from builder.headers.attributes import Header, read_header
+from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
+from builder.model.tables import INSTANCES
+from builder.protocols import Entry, Source
+from builder.storage import Store
+
+VERSION: Final = 1
+"""Raised whenever a row would come out different: parts written by an earlier version are read anew."""
+
+PART_FILES: Final = (256, 2048)
+"""Files of a part: at least, unless the source ends, and at most."""
+
+FILE_LIMIT: Final = 16 * 2**30
+"""A mask or table of more bytes is not hashed and therefore not used."""
+
+_USED_FORMATS = MASKS | TABLES | DOCUMENTS
+_REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
+_ENTRIES = pa.schema([("path", pa.string()), ("member", pa.string()), ("size", pa.int64()), ("stamp", pa.string())])
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """A part of a source's listing to be read by one task; its entries lie in the store under ``listing``."""
+
+    source: Source
+    position: int
+    name: str
+    files: int
+    bytes: int
+
+    @property
+    def listing(self) -> str:
+        """Path of the entries to read."""
+        return f"{self.name}.entries.parquet"
+
+    @property
+    def table(self) -> str:
+        """Path of the rows."""
+        return f"{self.name}.parquet"
+
+    @property
+    def receipt(self) -> str:
+        """Path of the receipt, written last: without it there is no part."""
+        return f"{self.name}.json"
+
+
+@dataclass(frozen=True)
+class PartReceipt:
+    """Totals of a finished part."""
+
+    name: str
+    rows: int
+    instances: int
+    files: int
+    quarantined: int
+    sha256: str
+
+
+def partition(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
+    """Cut a listing into parts at places that depend on the paths nearby only.
+
+    A file that is added or removed then changes the part it falls into and at most the next, and every other part is
+    found finished by its name.
+    """
+    least, most = PART_FILES
+    part: list[Entry] = []
+    for entry in entries:
+        mark = zlib.crc32(f"{entry.path}\0{entry.member}".encode()) % least == 0
+        if len(part) >= most or (len(part) >= least and mark):
+            yield tuple(part)
+            part = []
+        part.append(entry)
+    if part:
+        yield tuple(part)
+
+
+def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartPlan]:
+    """List a source and name its parts; entries of those not finished yet are written for the tasks to read.
+
+    Memory holds one part at a time. Raises SourceError when the source cannot be listed completely.
+    """
+    for entries in partition(source.list()):
+        name = part_name(source, position, entries)
+        plan = PartPlan(source, position, name, len(entries), sum(entry.size for entry in entries))
+        if not store.exists(plan.receipt):
+            store.put(plan.listing, _parquet(_entry_table(entries)))
+        yield plan
+
+
+def index_part(plan: PartPlan, *, store: Store) -> PartReceipt:
+    """Read the headers of one part and write its rows, then its receipt; a finished part is not read again."""
+    if store.exists(plan.receipt):
+        return PartReceipt(**json.loads(store.read(plan.receipt)))
+    listed = pq.read_table(pa.BufferReader(store.read(plan.listing))).to_pylist()
+    table = index_partition(plan.source, plan.position, [Entry(**row) for row in listed])
+    data = _parquet(table)
+    statuses = table["status"].to_pylist()
+    receipt = PartReceipt(
+        name=plan.name,
+        rows=len(statuses),
+        instances=statuses.count("instance"),
+        files=statuses.count("file"),
+        quarantined=statuses.count("quarantined"),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+    store.put(plan.table, data)
+    store.put(plan.receipt, json.dumps(receipt.__dict__, sort_keys=True).encode())
+    return receipt
+
+
+def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
+    """Fingerprint of what decides a part's rows: the source's options, this code's version, and the listing."""
+    options = source.model_dump_json() if hasattr(source, "model_dump_json") else repr(source)
+    digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
+    for entry in entries:
+        digest.update(json.dumps([entry.path, entry.member, entry.size, entry.stamp]).encode())
+    return digest.hexdigest()[:32]
+
+
+def index_partition(source: Source, position: int, entries: Sequence[Entry]) -> pa.Table:
+    """One row of ``builder.model.tables.INSTANCES`` a given entry, in their order.
+
+    ``status`` is ``instance``, ``file`` (a mask, table or document by content) or ``quarantined`` with reason and
+    detail. A file that cannot be parsed loses only itself.
+
+    Raises
+    ------
+    SourceError
+        When the source does not answer; the runner tries the part again.
+    """
+    return pa.Table.from_pylist([_row(source, position, entry) for entry in entries], schema=INSTANCES)
+
+
+def _row(source: Source, position: int, entry: Entry) -> dict[str, Any]:
+    ledger = {"source": position, "path": entry.path, "member": entry.member, "size": entry.size, "stamp": entry.stamp}
+    try:
+        return ledger | _contents(source, entry)
+    except CaseError as error:
+        return ledger | _quarantined("unknown", error)
+
+
+def _contents(source: Source, entry: Entry) -> dict[str, Any]:
+    form = sniff(source.read(entry, length=min(HEAD_BYTES, entry.size)))
+    if form != "dicom":
+        return _file_row(source, entry, form)
+    try:
+        header = read_header(lambda start, length: source.read(entry, start=start, length=length), entry.size)
+        return _instance_row(header)
+    except CaseError as error:
+        return _quarantined("dicom", error)
+
+
+def _instance_row(header: Header) -> dict[str, Any]:
+    notes = (*header.notes, *header.references.notes)
+    row: dict[str, Any] = {
+        **header.values,
+        "format": "dicomdir" if header.directory else "dicom",
+        "status": "file" if header.directory else "instance",
+        "detail": "; ".join(notes) or None,
+        "header_sha256": header.sha256,
+        "pixel_offset": header.pixel_offset,
+        "pixel_length": header.pixel_length,
+        "transfer_syntax_uid": header.transfer_syntax_uid,
+        "referenced_series_uids": header.references.series_uids,
+        "referenced_sop_uids": header.references.sop_uids,
+        "referenced_frame_of_reference_uids": header.references.frame_of_reference_uids,
+        "label_names": header.references.label_names,
+    }
+    missing = [name for name in _REQUIRED if not header.values.get(name)]
+    if missing and not header.directory:
+        what = f"found no value for {', '.join(missing)}, expected one of each in a DICOM instance"
+        row |= {"status": "quarantined", "reason": Reason.UNREADABLE.value, "detail": "; ".join((what, *notes))}
+    return row
+
+
+def _file_row(source: Source, entry: Entry, form: str) -> dict[str, Any]:
+    if form in ARCHIVES:
+        why = "an archive inside an archive is not opened" if entry.member else _USELESS_ARCHIVE
+        return _quarantined(form, CaseError(Reason.UNREADABLE, why))
+    if form not in _USED_FORMATS:
+        why = f"found {form} content, expected DICOM, a mask or a table"
+        return _quarantined(form, CaseError(Reason.NOT_DICOM, why))
+    if entry.size > FILE_LIMIT:
+        why = f"found {entry.size} bytes, expected at most {FILE_LIMIT}"
+        return _quarantined(form, CaseError(Reason.TOO_LARGE, why))
+    return {"status": "file", "format": form, "header_sha256": sha256_of(source, entry)} | _EMPTY
+
+
+_USELESS_ARCHIVE = "the archive is empty, damaged or over the limits for members, sizes and compression"
+_EMPTY: dict[str, Any] = {
+    "referenced_series_uids": (),
+    "referenced_sop_uids": (),
+    "referenced_frame_of_reference_uids": (),
+    "label_names": (),
+}
+
+
+def _quarantined(form: str, error: CaseError) -> dict[str, Any]:
+    return {"status": "quarantined", "format": form, "reason": error.reason.value, "detail": error.detail} | _EMPTY
+
+
+def sha256_of(source: Source, entry: Entry) -> str:
+    """SHA-256 of a whole object, read in pieces of 4 MiB."""
+    digest = hashlib.sha256()
+    for start in range(0, entry.size, _PIECE):
+        piece = source.read(entry, start=start, length=min(_PIECE, entry.size - start))
+        digest.update(piece)
+        if len(piece) < min(_PIECE, entry.size - start):
+            raise CaseError(Reason.SOURCE_CHANGED, "the file is shorter than its listing said")
+    return digest.hexdigest()
+
+
+_PIECE = 4 * 2**20
+
+
+def _entry_table(entries: Sequence[Entry]) -> pa.Table:
+    return pa.Table.from_pylist([entry.__dict__ for entry in entries], schema=_ENTRIES)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", compression_level=3)
+    return sink.getvalue()
