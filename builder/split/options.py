@@ -1,0 +1,104 @@
+"""The ``splits`` block of a dataset's spec."""
+
+from collections.abc import Mapping
+from datetime import date
+from fractions import Fraction
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DEFAULT_RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
+
+MOST_SPLITS = 32
+
+FINEST = 10_000
+"""Ratios finer than one part in this many are rounded to it."""
+
+
+class HoldOut(BaseModel):
+    """Persons who go to one split whatever the ratios say: those of some sites, vendors, countries, or after a date.
+
+    Give ``values`` (a person with any of them is held out) or ``since`` (a person with any value from there on).
+    A ``split`` that the ratios do not name, such as ``external``, gets these persons and nobody else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str
+    values: tuple[str | int | bool, ...] = ()
+    since: date | float | None = None
+    split: str = "external"
+
+    @model_validator(mode="after")
+    def _one_criterion(self) -> "HoldOut":
+        if bool(self.values) == (self.since is not None):
+            raise ValueError("found both or neither of 'values' and 'since', expected exactly one of them")
+        return self
+
+
+class Splits(BaseModel):
+    """How persons are dealt to splits. ``previous`` is the URL of an earlier version's ``splits.parquet``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratios: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_RATIOS))
+    stratify: tuple[str, ...] = ()
+    seed: int = 0
+    previous: str | None = None
+    hold_out: tuple[HoldOut, ...] = ()
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios_are_shares(cls, ratios: dict[str, float]) -> dict[str, float]:
+        whole_shares(ratios)
+        return ratios
+
+    @field_validator("stratify")
+    @classmethod
+    def _columns_differ(cls, stratify: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(stratify)) < len(stratify):
+            raise ValueError(f"found a column twice in {list(stratify)}, expected each once")
+        return stratify
+
+
+def whole_shares(ratios: Mapping[str, float]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names of the splits, and their ratios as whole numbers whose sum is the common denominator.
+
+    ``{train: 0.7, validation: 0.15, test: 0.15}`` is 14, 3 and 3 twentieths. Raises ValueError when a ratio is not
+    positive or they do not sum to 1.
+    """
+    if not 1 <= len(ratios) <= MOST_SPLITS:
+        raise ValueError(f"ratios: found {len(ratios)} splits, expected 1 to {MOST_SPLITS}")
+    wrong = {k: v for k, v in ratios.items() if not _is_share(v)}
+    if wrong or not all(ratios):
+        raise ValueError(f"ratios: found {wrong or 'an empty name'}, expected names with numbers above 0 and at most 1")
+    total = sum(ratios.values())
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"ratios: found a sum of {total:g}, expected 1")
+    names = tuple(ratios)
+    fractions = [Fraction(float(ratios[n])).limit_denominator(1000) for n in names]
+    exact = all(abs(float(f) - ratios[n]) < 1e-7 for f, n in zip(fractions, names, strict=True))
+    scale = 1
+    for f in fractions:
+        scale = scale * f.denominator // _gcd(scale, f.denominator)
+    if exact and sum(fractions) == 1 and scale <= FINEST:
+        return names, tuple(int(f * scale) for f in fractions)
+    return names, _largest_remainder([ratios[n] for n in names])
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+
+
+def _gcd(a: int, b: int) -> int:
+    while b:
+        a, b = b, a % b
+    return a
+
+
+def _largest_remainder(ratios: list[float]) -> tuple[int, ...]:
+    parts = [max(1, int(r * FINEST)) for r in ratios]
+    order = sorted(range(len(ratios)), key=lambda i: (int(ratios[i] * FINEST) - ratios[i] * FINEST, i))
+    for i in range(FINEST - sum(parts)):
+        parts[order[i % len(order)]] += 1
+    return tuple(parts)

@@ -1,0 +1,297 @@
+"""Controlled rounding: whole persons a cell and split, each cell, stratum and total within one person of its share,
+and the one-way levels as near to theirs as a bounded search gets them.
+
+All arithmetic is in integers: a share is a count of ``scale``-ths of a person.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+MOST_STEPS = 6000
+"""Steps of the search for few cells; for many cells fewer, so that the work stays bounded."""
+
+MOST_WORK = 12_000_000
+"""Cells times steps the search may evaluate, at least 500 steps."""
+
+STRATUM_WEIGHT = 16
+TOTAL_WEIGHT = 64
+"""How much a person off counts in a pooled stratum and in the total, compared with a one-way level."""
+
+HINGE = 63
+"""Extra weight of the part of a deviation that exceeds one person: pulls the worst level down first."""
+
+NEVER = np.int64(2**61)
+"""Cost of a move that is not allowed; the sum of two fits 64 bits."""
+
+TAIL = 16
+"""Persons from which the cost of a deviation grows linearly (deviations that previous versions fixed)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What to round.
+
+    Parameters
+    ----------
+    shares
+        (cell, split) exact share of each cell, in ``scale``-ths of a person; every row sums to whole persons.
+    scale
+        Parts a person has.
+    stratum_of
+        (cell,) the stratum of each cell.
+    levels_of
+        (cell, width) the levels of each cell, padded with ``len(targets)``.
+    targets
+        (level, split) exact share of each level, in ``scale``-ths.
+    total
+        (split,) exact share of all persons, in ``scale``-ths.
+    keep_total
+        (split,) pair of bounds the total must keep, in persons.
+    order
+        (cell,) keyed rank of each cell: decides between equals.
+    """
+
+    shares: Integers
+    scale: int
+    stratum_of: Integers
+    levels_of: Integers
+    targets: Integers
+    total: Integers
+    keep_total: tuple[Integers, Integers]
+    order: Integers
+
+
+def round_shares(problem: Problem) -> Integers:
+    """(cell, split) whole persons: floor or ceiling of each share.
+
+    Every stratum (a sum of cells) is at the floor or ceiling of its share too, and so is the total where
+    ``keep_total`` says so; such a rounding always exists, for cells, strata and total form a tree (Cox 1987,
+    doi:10.1080/01621459.1987.10478456). Among these a tabu search of fixed length looks for the one whose one-way
+    levels deviate least; the same problem gives the same answer on every machine.
+    """
+    ranked = np.argsort(problem.order, kind="stable")
+    shares = problem.shares[ranked]
+    floors = shares // problem.scale
+    open_ = shares % problem.scale > 0
+    ups = _largest_remainders(shares % problem.scale, problem.scale)
+    stratum_of = problem.stratum_of[ranked]
+    lanes, goals, weights = _lanes(problem, ranked, floors)
+    ups = _search(ups, open_, lanes, goals, weights, problem.scale)
+    strata = int(stratum_of.max(initial=-1)) + 1
+    _repair_strata(ups, open_, floors, stratum_of, _bounds(shares, stratum_of, strata, problem.scale))
+    _repair_total(ups, open_, floors, stratum_of, _bounds(shares, stratum_of, strata, problem.scale), problem)
+    counts = np.empty_like(floors)
+    counts[ranked] = floors + ups
+    return counts
+
+
+def _largest_remainders(remainders: Integers, scale: int) -> Integers:
+    """(cell, split) 0 or 1: the splits with the largest remainders of each cell go up."""
+    many = remainders.sum(axis=1) // scale
+    rank = np.argsort(np.argsort(-remainders, axis=1, kind="stable"), axis=1, kind="stable")
+    return np.asarray(rank < many[:, None], dtype=np.int64)
+
+
+def _lanes(problem: Problem, ranked: Integers, floors: Integers) -> tuple[Integers, Integers, Integers]:
+    """Sums the search watches: (cell, width) which each cell adds to, (sum, split) what ups should reach, weights.
+
+    They are the levels, the strata of several cells, and the total; the last row is a bin for padding.
+    """
+    stratum_of = problem.stratum_of[ranked]
+    members = np.bincount(stratum_of)
+    levels, strata = len(problem.targets), len(members)
+    bin_ = levels + strata + 1
+    level_lanes = np.where(problem.levels_of[ranked] < levels, problem.levels_of[ranked], bin_)
+    stratum_lanes = np.where(members[stratum_of] > 1, levels + stratum_of, bin_)
+    total_lanes = np.full(len(ranked), levels + strata, dtype=np.int64)
+    lanes = np.concatenate([level_lanes, stratum_lanes[:, None], total_lanes[:, None]], axis=1)
+    goals = np.zeros((bin_ + 1, floors.shape[1]), dtype=np.int64)
+    goals[:levels] = problem.targets
+    np.add.at(goals, levels + stratum_of, problem.shares[ranked])
+    goals[levels + strata] = problem.total
+    for column in range(lanes.shape[1]):
+        np.subtract.at(goals, lanes[:, column], floors * problem.scale)
+    weights = np.ones(bin_ + 1, dtype=np.int64)
+    weights[levels:-2], weights[-2], weights[-1] = STRATUM_WEIGHT, TOTAL_WEIGHT, 0
+    return lanes, goals, weights
+
+
+def _search(
+    ups: Integers, open_: NDArray[np.bool_], lanes: Integers, goals: Integers, weights: Integers, scale: int
+) -> Integers:
+    """Move one person of one cell between two splits, the best move first, not the same cell again for a while."""
+    ups = ups.copy()
+    movable = np.flatnonzero(open_.any(axis=1))
+    if not len(movable):
+        return ups
+    # (width, cell), (split, cell) and (split, lane): the long axis last, where numpy is fast
+    lanes = np.ascontiguousarray(lanes[movable].T)
+    state, free = np.ascontiguousarray(ups[movable].T), np.ascontiguousarray(open_[movable].T)
+    off = -goals
+    for lane in lanes:
+        np.add.at(off, lane, state.T * scale)
+    off = np.ascontiguousarray(off.T)
+    cost = int((_cost(off, scale) * weights).sum())
+    best, best_state = cost, state.copy()
+    blocked_until = np.zeros(len(movable), dtype=np.int64)
+    steps = max(500, min(MOST_STEPS, MOST_WORK // len(movable)))
+    for step in range(steps):
+        blocked = blocked_until > step
+        cell, giver, taker, gain = _best_move(state, free, lanes, off, weights, scale, blocked, best - cost)
+        if cell < 0 or (gain >= 0 and _within_one(off[:, :-1], scale)):
+            break
+        state[giver, cell], state[taker, cell] = 0, 1
+        np.subtract.at(off[giver], lanes[:, cell], scale)
+        np.add.at(off[taker], lanes[:, cell], scale)
+        cost += gain
+        blocked_until[cell] = step + 6 + (step * 7) % 13
+        if cost < best:
+            best, best_state = cost, state.copy()
+    ups[movable] = best_state.T
+    return ups
+
+
+def _cost(off: Integers, scale: int) -> Integers:
+    """Cost of deviations: square, steeper beyond one person, linear far out."""
+    size = np.abs(off)
+    near = np.minimum(size, TAIL * scale)
+    beyond = np.maximum(near - scale, 0)
+    slope = 2 * (1 + HINGE) * TAIL * scale
+    far = np.minimum(size - near, 2**50 // slope)  # 64 bits hold the sums
+    return np.asarray(near * near + HINGE * beyond * beyond + far * slope)
+
+
+def _within_one(off: Integers, scale: int) -> bool:
+    return bool((np.abs(off) < scale).all())
+
+
+def _best_move(
+    state: Integers, free: NDArray[np.bool_], lanes: Integers, off: Integers, weights: Integers, scale: int,
+    blocked: NDArray[np.bool_], needed: int,
+) -> tuple[int, int, int, int]:
+    """(cell, from, to, change of cost) of the best move; a blocked cell may move only below the best cost so far."""
+    now = _cost(off, scale)
+    change = np.stack([_cost(off - scale, scale) - now, _cost(off + scale, scale) - now]) * weights
+    sums = change.take(lanes[0], axis=2)
+    for lane in lanes[1:]:
+        sums += change.take(lane, axis=2)
+    leave = np.where(state == 1, sums[0], NEVER)
+    enter = np.where(free & (state == 0), sums[1], NEVER)
+    gains = leave.min(axis=0) + enter.min(axis=0)
+    gains[blocked & (gains >= needed)] = NEVER
+    cell = int(gains.argmin())
+    if gains[cell] >= NEVER // 2:
+        return -1, 0, 0, 0
+    return cell, int(leave[:, cell].argmin()), int(enter[:, cell].argmin()), int(gains[cell])
+
+
+def _bounds(shares: Integers, stratum_of: Integers, strata: int, scale: int) -> tuple[Integers, Integers]:
+    """(stratum, split) floor and ceiling of the share of each stratum."""
+    sums = np.zeros((strata, shares.shape[1]), dtype=np.int64)
+    np.add.at(sums, stratum_of, shares)
+    return sums // scale, -(-sums // scale)
+
+
+def _repair_strata(
+    ups: Integers, open_: NDArray[np.bool_], floors: Integers, stratum_of: Integers, bounds: tuple[Integers, Integers]
+) -> None:
+    """Bring strata of several cells to floor or ceiling by moving persons along chains of cells (in place)."""
+    for stratum in np.flatnonzero(np.bincount(stratum_of) > 1).tolist():
+        cells = np.flatnonzero(stratum_of == stratum)
+        low, high = bounds[0][stratum], bounds[1][stratum]
+        while True:
+            count = (floors[cells] + ups[cells]).sum(axis=0)
+            if (count > high).any():
+                sources, sinks = np.flatnonzero(count > high), np.flatnonzero(count < high)
+            elif (count < low).any():
+                sources, sinks = np.flatnonzero(count > low), np.flatnonzero(count < low)
+            else:
+                break
+            path = _path(_edges(ups, open_, cells), sources.tolist(), set(sinks.tolist()))
+            assert path is not None, "a rounding within the bounds always exists"
+            _apply(ups, open_, cells, path)
+
+
+def _repair_total(
+    ups: Integers, open_: NDArray[np.bool_], floors: Integers, stratum_of: Integers,
+    bounds: tuple[Integers, Integers], problem: Problem,
+) -> None:
+    """Bring the total within its bounds by moving persons along chains of strata (in place)."""
+    low, high = problem.keep_total
+    while True:
+        count = (floors + ups).sum(axis=0)
+        if (count > high).any():
+            sources, sinks = np.flatnonzero(count > high), np.flatnonzero(count < high)
+        elif (count < low).any():
+            sources, sinks = np.flatnonzero(count > low), np.flatnonzero(count < low)
+        else:
+            return
+        edges, paths = _stratum_edges(ups, open_, floors, stratum_of, bounds)
+        path = _path(edges, sources.tolist(), set(sinks.tolist()))
+        assert path is not None, "a rounding within the bounds always exists"
+        for giver, taker in pairwise(path):
+            _apply(ups, open_, *paths[giver, taker])
+
+
+def _stratum_edges(
+    ups: Integers, open_: NDArray[np.bool_], floors: Integers, stratum_of: Integers, bounds: tuple[Integers, Integers]
+) -> tuple[NDArray[np.bool_], dict[tuple[int, int], tuple[Integers, list[int]]]]:
+    """Between which splits some stratum can pass a person and keep its bounds, and how."""
+    splits = ups.shape[1]
+    edges = np.zeros((splits, splits), dtype=bool)
+    paths: dict[tuple[int, int], tuple[Integers, list[int]]] = {}
+    counts = np.zeros_like(bounds[0])
+    np.add.at(counts, stratum_of, floors + ups)
+    order = np.argsort(stratum_of, kind="stable")
+    ends = np.searchsorted(stratum_of[order], np.arange(len(counts) + 1))
+    for stratum in range(len(counts)):
+        cells = order[ends[stratum] : ends[stratum + 1]]
+        can = _edges(ups, open_, cells)
+        for giver in np.flatnonzero(counts[stratum] > bounds[0][stratum]).tolist():
+            for taker in np.flatnonzero(counts[stratum] < bounds[1][stratum]).tolist():
+                if giver == taker or edges[giver, taker]:
+                    continue
+                path = _path(can, [giver], {taker})
+                if path is not None:
+                    edges[giver, taker] = True
+                    paths[giver, taker] = (cells, path)
+    return edges, paths
+
+
+def _edges(ups: Integers, open_: NDArray[np.bool_], cells: Integers) -> NDArray[np.bool_]:
+    """(split, split) whether some of the cells can move a person from one split to the other."""
+    can_give = ups[cells] == 1
+    can_take = open_[cells] & ~can_give
+    return np.asarray(can_give.astype(np.int64).T @ can_take.astype(np.int64) > 0)
+
+
+def _path(edges: NDArray[np.bool_], sources: list[int], sinks: set[int]) -> list[int] | None:
+    """Shortest path between two sets of splits."""
+    before: dict[int, int] = dict.fromkeys(sources, -1)
+    queue = deque(sources)
+    while queue:
+        here = queue.popleft()
+        if here in sinks:
+            path = [here]
+            while before[path[-1]] >= 0:
+                path.append(before[path[-1]])
+            return path[::-1]
+        for there in np.flatnonzero(edges[here]).tolist():
+            if there not in before:
+                before[there] = here
+                queue.append(there)
+    return None
+
+
+def _apply(ups: Integers, open_: NDArray[np.bool_], cells: Integers, path: list[int]) -> None:
+    """Move one person along a path of splits, each step by the first cell that can."""
+    for giver, taker in pairwise(path):
+        able = (ups[cells, giver] == 1) & (ups[cells, taker] == 0) & open_[cells, taker]
+        cell = int(cells[int(np.flatnonzero(able)[0])])
+        ups[cell, giver], ups[cell, taker] = 0, 1

@@ -1,0 +1,138 @@
+"""Hold-outs, leave-one-source-out, exports, and the spec's block."""
+
+import csv
+import datetime
+import io
+import json
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from builder.errors import SpecError
+from builder.split import (
+    HoldOut,
+    Splits,
+    assign,
+    csv_text,
+    folds,
+    hold_out,
+    leave_one_out,
+    monai_datalist,
+    nnunet_splits,
+)
+
+DAY = datetime.date
+
+
+def persons():
+    return pa.table(
+        {
+            "person_key": ["p1", "p2", "p3", "p4"],
+            "site": ["oslo", "rome", None, "rome"],
+            "sites": [["oslo"], ["rome", "oslo"], [], ["kyiv"]],
+            "first_study": [DAY(2019, 1, 1), DAY(2021, 5, 5), DAY(2021, 5, 4), None],
+            "year": [2019, 2020, 2021, 2022],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (HoldOut(column="site", values=("rome",)), {"p2", "p4"}),
+        (HoldOut(column="sites", values=("oslo", "nowhere")), {"p1", "p2"}),
+        (HoldOut(column="first_study", since=DAY(2021, 5, 5)), {"p2"}),
+        (HoldOut(column="year", since=2021), {"p3", "p4"}),
+    ],
+)
+def test_who_is_held_out(rule, expected):
+    held = hold_out(persons(), [rule])
+    assert set(held["person_key"].to_pylist()) == expected
+    assert set(held["split"].to_pylist()) == {"external"}
+    dealt = assign(persons(), ratios={"train": 0.5, "test": 0.5}, strata=[], seed=1, previous=held).to_pylist()
+    assert {r["person_key"] for r in dealt if r["split"] == "external"} == expected
+
+
+def test_the_first_rule_decides_and_previous_persons_stay():
+    rules = [
+        HoldOut(column="site", values=("rome",), split="rome"),
+        HoldOut(column="year", since=2021, split="late"),
+    ]
+    held = hold_out(persons(), rules, previous=pa.table({"person_key": ["p1", "gone"], "split": ["train", "test"]}))
+    assert dict(zip(*held.to_pydict().values(), strict=True)) == {
+        "gone": "test", "p1": "train", "p2": "rome", "p3": "late", "p4": "rome",
+    }  # fmt: skip
+
+
+def test_a_person_once_trained_on_cannot_be_held_out():
+    with pytest.raises(SpecError, match="1 persons to hold out"):
+        hold_out(
+            persons(),
+            [HoldOut(column="site", values=("rome",))],
+            previous=pa.table({"person_key": ["p2"], "split": ["train"]}),
+        )
+
+
+def test_rules_that_cannot_work_are_refused():
+    with pytest.raises(SpecError, match="nobody"):
+        hold_out(persons(), [HoldOut(column="site", values=("Rome",))])
+    with pytest.raises(SpecError, match="no column"):
+        hold_out(persons(), [HoldOut(column="vendor", values=("GE",))])
+    with pytest.raises(SpecError, match="str cells"):
+        hold_out(persons(), [HoldOut(column="site", since=2020)])
+    with pytest.raises(ValidationError, match="exactly one"):
+        HoldOut(column="site")
+
+
+def test_leave_one_source_out_never_trains_on_a_person_of_the_source():
+    rows = leave_one_out(persons(), "sites").to_pylist()
+    assert [(r["fold"], r["person_key"]) for r in rows] == [
+        ("kyiv", "p4"), ("oslo", "p1"), ("oslo", "p2"), ("rome", "p2"),
+    ]  # fmt: skip
+
+
+def test_nnunet_folds_cover_every_case_once():
+    cases = pa.table({"case_key": ["c1", "c2", "c3", "c4", "c5"], "person_key": ["p1", "p1", "p2", "p3", "p4"]})
+    entries = json.loads(nnunet_splits(cases, folds(persons(), 4, strata=[], seed=1)))
+    assert len(entries) == 4
+    assert sorted(c for e in entries for c in e["val"]) == ["c1", "c2", "c3", "c4", "c5"]
+    for entry in entries:
+        assert set(entry) == {"train", "val"}
+        assert sorted(entry["train"] + entry["val"]) == ["c1", "c2", "c3", "c4", "c5"]
+        assert ("c1" in entry["val"]) == ("c2" in entry["val"])
+    one = json.loads(
+        nnunet_splits(cases, pa.table({"person_key": ["p1", "p2", "p3"], "split": ["train", "validation", "test"]}))
+    )
+    assert one == [{"train": ["c1", "c2"], "val": ["c3"]}]
+
+
+def test_monai_datalist_and_csv():
+    rows = [
+        {"image": "a.nii.gz", "label": "b.nii.gz", "split": "train"},
+        {"image": "c.nii.gz", "label": None, "split": "test"},
+        {"image": "d.nii.gz", "split": "external"},
+    ]
+    assert json.loads(monai_datalist(rows)) == {
+        "training": [{"image": "a.nii.gz", "label": "b.nii.gz"}],
+        "test": [{"image": "c.nii.gz"}],
+        "external": [{"image": "d.nii.gz"}],
+    }
+    table = assign(persons(), ratios={"train": 0.5, "test": 0.5}, strata=["site"], seed=1)
+    read = list(csv.DictReader(io.StringIO(csv_text(table))))
+    assert [r["person_key"] for r in read] == ["p1", "p2", "p3", "p4"]
+    assert {r["pooled"] for r in read} <= {"true", "false"}
+
+
+def test_the_block_of_a_spec():
+    block = Splits.model_validate(
+        {"ratios": {"train": 0.8, "test": 0.2}, "stratify": ["sex"], "hold_out": [{"column": "site", "values": ["x"]}]}
+    )
+    assert block.hold_out[0].split == "external"
+    assert Splits().ratios == {"train": 0.70, "validation": 0.15, "test": 0.15}
+    assert Splits.model_validate({"hold_out": [{"column": "d", "since": "2020-01-31"}]}).hold_out[0].since == DAY(
+        2020, 1, 31
+    )
+    for wrong in ({"ratios": {"train": 0.9}}, {"ratio": {}}, {"stratify": ["a", "a"]}):
+        with pytest.raises(ValidationError):
+            Splits.model_validate(wrong)
