@@ -1,0 +1,233 @@
+"""The command line: one command a stage; each parses its arguments and calls one function."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from builder.errors import BuilderError, MissingExtra, SpecError
+
+OK, AT_FAULT, MISUSED = 0, 1, 2
+
+app = typer.Typer(
+    name="builder",
+    help="Build machine-learning datasets out of medical imaging archives.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The dataset's YAML spec.")]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL of a dataset.")]
+Target = Annotated[str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.")]
+Params = Annotated[
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Fill ${NAME} in the spec's URLs; repeatable.")
+]
+Cluster = Annotated[
+    str, typer.Option("--cluster", help="serial, local, tcp://HOST:PORT, tls://HOST:PORT, or a profile's YAML file.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers of a local cluster.")]
+Machine = Annotated[bool, typer.Option("--json", help="Print JSON for machines; progress becomes JSON lines on stderr.")]
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the spec, for editors."""
+    from builder.spec import DatasetSpec
+
+    _print_json(DatasetSpec.model_json_schema(by_alias=True))
+
+
+@app.command()
+def validate(spec: SpecPath, as_json: Machine = False) -> None:
+    """Check a spec: all faults at once, each with file:line:column and the nearest valid name."""
+    from builder.run.pipeline import check_spec
+
+    loaded = check_spec(spec)
+    if as_json:
+        _print_json({"spec": str(spec), "valid": True, "name": loaded.name})
+    else:
+        typer.echo(f"{spec}: valid; dataset {loaded.name!r} from {len(loaded.sources)} source(s)")
+
+
+@app.command()
+def plan(
+    spec: SpecPath,
+    to: Target,
+    param: Params = None,
+    cluster: Cluster = "serial",
+    workers: Workers = None,
+    as_json: Machine = False,
+) -> None:
+    """Index, select the cohort, split and plan the shards; print what a build would do."""
+    from builder.run.pipeline import plan as make_plan
+    from builder.run.progress import open_progress
+
+    with open_progress(_style(as_json)) as progress:
+        outcome = make_plan(
+            spec, to=to, parameters=_parameters(param), cluster=cluster, workers=workers, progress=progress
+        )
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
+def build(
+    spec: SpecPath,
+    to: Target,
+    param: Params = None,
+    cluster: Cluster = "serial",
+    workers: Workers = None,
+    as_json: Machine = False,
+) -> None:
+    """Build and publish a dataset; started again it continues, unchanged it does nothing."""
+    from builder.run.pipeline import build as run_build
+    from builder.run.progress import open_progress
+
+    with open_progress(_style(as_json)) as progress:
+        outcome = run_build(
+            spec, to=to, parameters=_parameters(param), cluster=cluster, workers=workers, progress=progress
+        )
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
+def verify(dataset: Dataset, as_json: Machine = False) -> None:
+    """Check every checksum and every total; exit 1 and name what is wrong."""
+    from builder.run.progress import open_progress
+    from builder.stages.verify import verify as run_verify
+
+    with open_progress(_style(as_json)) as progress:
+        findings = run_verify(dataset, progress=lambda items, total: progress.track(items, stage="verify", total=total))
+    _present(findings.facts(), as_json, findings.text)
+    if findings.faults:
+        raise typer.Exit(AT_FAULT)
+
+
+@app.command()
+def inspect(
+    dataset: Dataset,
+    name: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A sample, case or person key, or a source UID or PatientID.")
+    ] = None,
+    as_json: Machine = False,
+) -> None:
+    """What is in a dataset; with an ID: everything known about it."""
+    from builder.stages.inspect import inspect as look
+
+    outcome = look(dataset, name, key=_key())
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
+def explain(
+    dataset: Dataset,
+    name: Annotated[str, typer.Argument(metavar="UID", help="An instance, series, study or patient of the archive.")],
+    as_json: Machine = False,
+) -> None:
+    """Why an instance, series, study or patient is in, out or quarantined."""
+    from builder.stages.inspect import explain as why
+
+    outcome = why(dataset, name, key=_key())
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
+def report(
+    dataset: Dataset,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: Machine = False,
+) -> None:
+    """Render the report of the published version again and print where it lies."""
+    from builder.stages.finish import render_again
+
+    place = render_again(dataset)
+    _present({"report": place}, as_json, lambda: place)
+    if show:
+        typer.launch(place)
+
+
+@app.command()
+def volumes(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of DICOM files.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for NIfTI files and verdicts.")],
+    as_json: Machine = False,
+) -> None:
+    """Write the series of a folder as NIfTI files with a verdict each: the debugging tool.
+
+    The files are not de-identified beyond dropping the headers; keep them where the archive may be.
+    """
+    from builder.stages.volumes import verdict_lines, write_volumes
+
+    table = write_volumes(path, to)
+    _present({"stacks": table.to_pylist()}, as_json, lambda: "\n".join(verdict_lines(table)))
+
+
+@app.command()
+def phantom(
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the archive.")],
+    patients: Annotated[int, typer.Option("--patients", min=1, max=100_000)] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 20251121,
+    size: Annotated[str, typer.Option("--size", help="small, or realistic (512 x 512 x 150).")] = "small",
+    as_json: Machine = False,
+) -> None:
+    """Write a synthetic archive for demos, tests and benchmarks."""
+    from builder.phantom import write_archive
+
+    summary = write_archive(to, patients=patients, seed=seed, size=size)
+    _present(summary.facts(), as_json, lambda: summary.text)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 done, 1 the data or build is at fault, 2 the spec or command line is."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+    except SpecError as error:
+        _fail(error, MISUSED)
+    except MissingExtra as error:
+        _fail(error, MISUSED)
+    except BuilderError as error:
+        _fail(error, AT_FAULT)
+    raise SystemExit(OK)
+
+
+def _fail(error: BuilderError, code: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _style(as_json: bool) -> str:
+    return "json" if as_json else "auto"
+
+
+def _present(facts: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+    if as_json:
+        _print_json(facts)
+    else:
+        typer.echo(text())
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+def _parameters(pairs: Sequence[str] | None) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for pair in pairs or ():
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise SpecError(f"--param: found {pair!r}, expected NAME=VALUE")
+        parameters[name] = value
+    return parameters
+
+
+def _key() -> Any:
+    """The key in BUILDER_KEY, when there is one: needed to look up the archive's own identifiers."""
+    import os
+
+    from builder.model.keyed import Key
+
+    secret = os.environ.get("BUILDER_KEY")
+    return Key(secret.encode()) if secret else None

@@ -1,0 +1,105 @@
+"""Stack rows + persons + clinical rows -> SERIES: keyed names, ages, vendors and clinical columns, no identifier left."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+
+from builder.model.keyed import Key
+from builder.model.tables import SERIES, SERIES_COLUMNS
+from builder.persons import Persons, identity
+from builder.stages.survey import age_band, dicom_date
+
+DECISION_COLUMNS = (
+    ("usable_reason", pa.string()),
+    ("usable_detail", pa.string()),
+    ("clinical_rows", pa.int64()),
+    ("label_state", pa.string()),
+    ("label_detail", pa.string()),
+)
+"""What the cohort's fixed rules look at, beside the columns of SERIES and the clinical ones."""
+
+
+def person_column(stacks: pa.Table, persons: Persons) -> list[str]:
+    """The person_key of every stack row."""
+    names = zip(
+        stacks.column("patient_id").to_pylist(),
+        stacks.column("issuer_of_patient_id").to_pylist(),
+        stacks.column("study_uid").to_pylist(),
+        strict=True,
+    )
+    return [persons.keys[identity(*row)] for row in names]
+
+
+def series_table(
+    stacks: pa.Table,
+    person_keys: Sequence[str],
+    *,
+    key: Key,
+    annotations: Sequence[Sequence[str]] = (),
+    clinical: pa.Table | None = None,
+) -> pa.Table:
+    """SERIES with the clinical columns behind it, one row a stack, in the order of ``stacks``.
+
+    Parameters
+    ----------
+    annotations
+        Kinds of annotation objects that point at each stack; empty: none known.
+    clinical
+        ``person_key`` and typed columns, one row a person. A column that SERIES has too (sex, age_years) takes the
+        clinical value where there is one, else the header's.
+    """
+    columns: dict[str, Any] = {name: stacks.column(name) for name in stacks.column_names if name in SERIES.names}
+    columns["person_key"] = pa.array(person_keys, pa.string())
+    columns["series_key"] = _keyed(stacks, "series_uid", "series", key)
+    columns["study_key"] = _keyed(stacks, "study_uid", "study", key)
+    columns["frame_of_reference_key"] = _keyed(stacks, "frame_of_reference_uid", "frame_of_reference", key)
+    columns["study_day"] = pa.array(_study_days(stacks, person_keys), pa.int64())
+    kinds = annotations or [()] * stacks.num_rows
+    columns["annotations"] = pa.array([sorted(set(k)) for k in kinds], pa.list_(pa.string()))
+    if clinical is not None:
+        _add_clinical(columns, clinical, person_keys)
+    ordered = [c.name for c in SERIES_COLUMNS] + sorted(set(columns) - set(SERIES.names))
+    return pa.table({name: columns[name] for name in ordered})
+
+
+def clinical_counts(clinical: pa.Table | None, person_keys: Sequence[str]) -> list[int]:
+    """Clinical rows of each stack's person: 0 or 1."""
+    known = set() if clinical is None else set(clinical.column("person_key").to_pylist())
+    return [int(p in known) for p in person_keys]
+
+
+def _keyed(stacks: pa.Table, column: str, kind: str, key: Key) -> pa.Array:
+    names: dict[str | None, str | None] = {None: None}
+    for value in stacks.column(column).unique().to_pylist():
+        names[value] = None if value is None else key.name(kind, value)
+    return pa.array([names[v] for v in stacks.column(column).to_pylist()], pa.string())
+
+
+def _study_days(stacks: pa.Table, person_keys: Sequence[str]) -> list[int | None]:
+    dates = [dicom_date(text) for text in stacks.column("study_date").to_pylist()]
+    first: dict[str, date] = {}
+    for person, day in zip(person_keys, dates, strict=True):
+        if day is not None and (person not in first or day < first[person]):
+            first[person] = day
+    return [
+        None if day is None else (day - first[person]).days for person, day in zip(person_keys, dates, strict=True)
+    ]
+
+
+def _add_clinical(columns: dict[str, Any], clinical: pa.Table, person_keys: Sequence[str]) -> None:
+    place: Mapping[str, int] = {p: i for i, p in enumerate(clinical.column("person_key").to_pylist())}
+    rows = pa.array([place.get(p) for p in person_keys], pa.int64())
+    for name in clinical.column_names:
+        if name == "person_key":
+            continue
+        values = clinical.column(name).combine_chunks().take(rows)
+        if name in columns:
+            header = columns[name].to_pylist()
+            stated = values.to_pylist()
+            merged = [h if s is None else s for s, h in zip(stated, header, strict=True)]
+            values = pa.array(merged, SERIES.field(name).type)
+        columns[name] = values
+    if "age_years" in clinical.column_names:
+        columns["age_band"] = pa.array([age_band(a) for a in columns["age_years"].to_pylist()], pa.string())
