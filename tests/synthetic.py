@@ -72,8 +72,8 @@ ENCODINGS = {
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A series as made: ``images`` in slice order (repeated ones last), ``paths`` of their files, the true ``voxels`` after
-    rescale as float64, (slice, row, column) or (time, slice, row, column), and the true ``geometry``."""
+    """A series as made: ``images`` in slice order (repeated ones last) and the ``paths`` of their files; the true
+    ``voxels`` after rescale as float64, (slice, row, column) or (time, slice, row, column); the true ``geometry``."""
 
     images: tuple[Dataset, ...]
     voxels: NDArray[np.float64]

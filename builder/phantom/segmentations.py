@@ -63,7 +63,7 @@ def segmentation(
         series_description="Segmentation",
     )
     _pin(made, images, rename=rename, keep={uid, series_uid})
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def _describe(number: int, label: str) -> Any:
