@@ -1,0 +1,179 @@
+"""What an expression means: nodes that compute a truth value a row."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+COMPARISONS = {
+    "=": pc.equal,
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, and the family of its type: number, text, bool, date, texts."""
+
+    name: str
+    family: str
+    at: int
+
+    def evaluate(self, table: pa.Table) -> Any:
+        values = table.column(self.name)
+        return values.cast(pa.string()) if pa.types.is_dictionary(values.type) else values
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A constant."""
+
+    value: str | int | float | bool
+    family: str
+    at: int
+
+    def evaluate(self, table: pa.Table) -> Any:
+        return pa.scalar(self.value)
+
+
+Operand: TypeAlias = Column | Literal
+
+
+@dataclass(frozen=True)
+class Constant:
+    """``true`` or ``false`` as a whole test."""
+
+    value: bool
+
+    def evaluate(self, table: pa.Table) -> Any:
+        return pa.repeat(pa.scalar(self.value), table.num_rows)
+
+
+@dataclass(frozen=True)
+class Both:
+    """Every part is true."""
+
+    parts: "tuple[Node, ...]"
+
+    def evaluate(self, table: pa.Table) -> Any:
+        found = self.parts[0].evaluate(table)
+        for part in self.parts[1:]:
+            found = pc.and_(found, part.evaluate(table))
+        return found
+
+
+@dataclass(frozen=True)
+class Either:
+    """Some part is true."""
+
+    parts: "tuple[Node, ...]"
+
+    def evaluate(self, table: pa.Table) -> Any:
+        found = self.parts[0].evaluate(table)
+        for part in self.parts[1:]:
+            found = pc.or_(found, part.evaluate(table))
+        return found
+
+
+@dataclass(frozen=True)
+class Not:
+    """The part is false."""
+
+    part: "Node"
+
+    def evaluate(self, table: pa.Table) -> Any:
+        return pc.invert(self.part.evaluate(table))
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Two operands and a sign; false where one is missing."""
+
+    left: Operand
+    sign: str
+    right: Operand
+
+    def evaluate(self, table: pa.Table) -> Any:
+        left, right = self.left.evaluate(table), self.right.evaluate(table)
+        if self.left.family == "date" or self.right.family == "date":
+            left, right = (x.cast(pa.date32()) for x in (left, right))
+        found = pc.fill_null(COMPARISONS[self.sign](left, right), False)
+        for operand, values in ((self.left, left), (self.right, right)):
+            if operand.family == "number" and isinstance(operand, Column):
+                found = pc.and_(found, pc.invert(missing(values)))  # NaN != 1 would be true
+        return found
+
+
+@dataclass(frozen=True)
+class Member:
+    """The column is one of some literals; false where it is missing."""
+
+    column: Column
+    values: tuple[Literal, ...]
+
+    def evaluate(self, table: pa.Table) -> Any:
+        return Either(tuple(Compare(self.column, "=", value) for value in self.values)).evaluate(table)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The column has no value (null or NaN)."""
+
+    column: Column
+
+    def evaluate(self, table: pa.Table) -> Any:
+        return missing(self.column.evaluate(table))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A text search in the column; false where it is missing."""
+
+    column: Column
+    way: str
+    pattern: str
+
+    def evaluate(self, table: pa.Table) -> Any:
+        values = self.column.evaluate(table)
+        if self.column.family == "texts":
+            return pa.array([self.pattern in (row or ()) for row in values.to_pylist()], pa.bool_())
+        search = {
+            "matches": pc.match_substring_regex,
+            "startswith": pc.starts_with,
+            "contains": pc.match_substring,
+        }[self.way]
+        return pc.fill_null(search(values, self.pattern), False)
+
+
+@dataclass(frozen=True)
+class Present:
+    """A test that is turned round only where the column has a value: ``not in``, ``not between``, ``not matches``."""
+
+    column: Column
+    part: "Node"
+
+    def evaluate(self, table: pa.Table) -> Any:
+        return pc.and_(pc.invert(self.part.evaluate(table)), pc.invert(Missing(self.column).evaluate(table)))
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A boolean column as a test; false where it is missing."""
+
+    column: Column
+
+    def evaluate(self, table: pa.Table) -> Any:
+        return pc.fill_null(self.column.evaluate(table), False)
+
+
+Node: TypeAlias = Constant | Both | Either | Not | Compare | Member | Missing | Search | Present | Flag
+
+
+def missing(values: Any) -> Any:
+    return pc.is_null(values, nan_is_null=pa.types.is_floating(values.type))
