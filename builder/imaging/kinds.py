@@ -50,10 +50,10 @@ COMPONENTS = frozenset(
     {
         *("M", "P", "R", "I", "MAGNITUDE", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "VELOCITY", "MAG", "B0 MAP"),
         *("WATER", "FAT", "W", "F", "IN_PHASE", "OUT_PHASE", "IP", "OP", "IN-PHASE", "OPP_PHASE", "W_ONLY", "F_ONLY"),
-        *("ADC", "TRACEW", "TRACE", "FA", "EADC", "ISOTROPIC", "DIFFUSION", "T1 MAP", "T2 MAP", "R2 MAP", "T2_STAR MAP"),
+        *("ADC", "TRACEW", "TRACE", "FA", "EADC", "ISOTROPIC", "DIFFUSION", "T1 MAP", "T2 MAP", "R2 MAP"),
         *("CBF", "CBV", "MTT", "TTP", "RCBF", "RCBV", "RMTT", "TMAX", "PBP", "PERFUSION", "SUBTRACT", "SUBTRACTION"),
-        *("MPR", "CSA MPR", "MIP", "MINIP", "PROJECTION IMAGE", "REFORMATTED", "AVERAGE", "MEAN", "STDDEV"),
-        *("LOCALIZER", "SCREEN SAVE", "ATTENUATION", "NAC"),
+        *("T2_STAR MAP", "MPR", "CSA MPR", "MIP", "MINIP", "PROJECTION IMAGE", "REFORMATTED", "AVERAGE"),
+        *("MEAN", "STDDEV", "LOCALIZER", "SCREEN SAVE", "ATTENUATION", "NAC"),
     }
 )
 """Values of Image Type that make an image another quantity or another view than its neighbour (PS3.3 C.7.6.1.1.2,

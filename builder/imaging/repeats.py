@@ -1,6 +1,6 @@
 """Several slices at one position: which column tells the repeats apart, and whether that column is time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from builder.imaging.spacing import SAME_POSITION_MM
 
-Row: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = dict[str, Any]
 
 TIME_RULES = (
     *("temporal_position", "acquisition_number", "content_time", "acquisition_time", "trigger_time", "series_time"),
@@ -25,7 +25,7 @@ KEYS = (
 """Columns that may tell repeats apart by equal values, strongest statement first."""
 
 RANKS = ("trigger_time", "frame_reference_time", "acquisition_time", "content_time", "instance_number")
-"""Columns that may tell repeats apart by their order at each position, when every position is repeated equally often."""
+"""Columns that may tell repeats apart by their order at each position, when all are repeated equally often."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def instances_of(datasets: Iterable[Dataset]) -> pa.Table:
 
 def instance_row(dataset: Dataset) -> dict[str, Any]:
     """One INSTANCES row of the top level of ``dataset``; ledger columns but the transfer syntax are null."""
-    row: dict[str, Any] = {name: None for name in INSTANCES.names}
+    row: dict[str, Any] = dict.fromkeys(INSTANCES.names)
     meta = getattr(dataset, "file_meta", None)
     syntax = meta.get("TransferSyntaxUID") if meta is not None else None
     row["status"] = "instance"

@@ -1,30 +1,20 @@
-"""The instances of a series become pure stacks: each one grid (or none), one verdict, and the rule that set it apart."""
+"""The instances of a series become pure stacks: each with one verdict, and the rule that set it apart."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.imaging.kinds import Kind, component_of, kind_of
+from builder.imaging.kinds import Kind, kind_of
 from builder.imaging.repeats import Part, separate
+from builder.imaging.rules import ORIENTATION_TOLERANCE, Row, Rows, frames_are_private, geometry_fault, pure_groups
 from builder.imaging.spacing import Verdict, judge
 from builder.model.geometry import Geometry
 
-Row: TypeAlias = dict[str, Any]
-Rows: TypeAlias = list[Row]
 Matrix: TypeAlias = tuple[tuple[float, float, float, float], ...]
-
-ORIENTATION_TOLERANCE = 1e-3
-"""Largest difference of a direction cosine (0020,0037) within one stack: 0.06 degrees, below every vendor's rounding."""
-
-PIXEL_TOLERANCE = 1e-3
-"""Largest relative difference of PixelSpacing (0028,0030) within one stack."""
-
-UNIT_TOLERANCE = 1e-2
-"""How far direction cosines may be from unit length and perpendicular: a file that states three decimals passes."""
 
 COLUMNS = (
     *("status", "path", "transfer_syntax_uid", "sop_class_uid", "sop_instance_uid", "series_uid"),
@@ -147,7 +137,7 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
     rows = instances.select(list(COLUMNS)).to_pylist()
     rows = sorted((r for r in rows if r["status"] in (None, "instance")), key=_order)
     found: list[Stack] = []
-    for rule, group in _pure(rows):
+    for rule, group in pure_groups(rows):
         found.extend(_stacks(group, rule=rule))
     numbered = [replace(stack, number=index) for index, stack in enumerate(found)]
     return tuple(numbered)
@@ -159,111 +149,12 @@ def _order(row: Row) -> tuple[bool, int, str, str]:
     return (number is None, number or 0, row["sop_instance_uid"] or "", row["path"] or "")
 
 
-# ---- splitting ------------------------------------------------------------------------------------------------------
-
-
-def _pure(rows: Rows) -> list[tuple[str, Rows]]:
-    """Groups that no rule can mix, each with the last rule that cut it off."""
-    groups: list[tuple[str, Rows]] = [("", rows)] if rows else []
-    for rule, cut in RULES:
-        groups = [
-            (rule if len(parts) > 1 else before, part) for before, group in groups for parts in [cut(group)]
-            for part in parts
-        ]  # fmt: skip
-    return groups
-
-
-def _by(*names: str) -> Callable[[Rows], list[Rows]]:
-    """Cut by equal values of columns."""
-    return lambda rows: _gather(rows, lambda row: tuple(row[name] for name in names))
-
-
-def _gather(rows: Rows, key: Callable[[Row], Any]) -> list[Rows]:
-    """Rows with equal keys together, in order of first appearance."""
-    groups: dict[Any, Rows] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return list(groups.values())
-
-
-def _by_frame_of_reference(rows: Rows) -> list[Rows]:
-    """Cut by frame of reference, unless every instance states its own: then the UID says nothing."""
-    if _frames_are_private(rows):
-        return [rows]
-    return _gather(rows, lambda row: row["frame_of_reference_uid"])
-
-
-def _frames_are_private(rows: Rows) -> bool:
-    """Whether no two of several instances share a frame of reference (an anonymiser's trace, seen in LIDC-IDRI)."""
-    frames = [row["frame_of_reference_uid"] for row in rows]
-    return len(rows) > 2 and None not in frames and len(set(frames)) == len(frames)
-
-
-def _by_orientation(rows: Rows) -> list[Rows]:
-    """Cut by orientation; instances that all point elsewhere (radial stacks) stay together to be named as such."""
-    groups = _near(rows, "image_orientation_patient", tolerance=lambda _: ORIENTATION_TOLERANCE)
-    lonely = sum(1 for group in groups if len(group) == 1)
-    return [rows] if len(groups) > 3 and lonely == len(groups) else groups
-
-
-def _by_pixel_spacing(rows: Rows) -> list[Rows]:
-    return _near(rows, "pixel_spacing", tolerance=lambda first: PIXEL_TOLERANCE * max(first))
-
-
-def _near(rows: Rows, name: str, *, tolerance: Callable[[Sequence[float]], float]) -> list[Rows]:
-    """Rows whose vectors lie within a tolerance of the first of their group."""
-    groups: list[Rows] = []
-    for row in rows:
-        for group in groups:
-            first, own = group[0][name], row[name]
-            if first == own or (
-                first and own and len(first) == len(own)
-                and max(abs(a - b) for a, b in zip(first, own, strict=True)) <= tolerance(first)
-            ):  # fmt: skip
-                group.append(row)
-                break
-        else:
-            groups.append([row])
-    return groups
-
-
-def _by_geometry(rows: Rows) -> list[Rows]:
-    return _gather(rows, lambda row: kind_of(row) != Kind.SLICE or _fault(row) is None)
-
-
-def _one_each(rows: Rows) -> list[Rows]:
-    """Pictures that are no slices stand for themselves."""
-    if kind_of(rows[0]) in {Kind.SLICE, Kind.NOT_AN_IMAGE, Kind.MULTIFRAME, Kind.MOSAIC}:
-        return [rows]
-    return [[row] for row in rows]
-
-
-RULES: tuple[tuple[str, Callable[[Rows], list[Rows]]], ...] = (
-    ("object", lambda rows: _gather(rows, kind_of)),
-    ("modality", _by("modality")),
-    ("frame_of_reference", _by_frame_of_reference),
-    ("image_type", lambda rows: _gather(rows, component_of)),
-    ("geometry", _by_geometry),
-    ("size", _by("rows", "columns", "samples_per_pixel")),
-    ("orientation", _by_orientation),
-    ("pixel_spacing", _by_pixel_spacing),
-    ("echo_time", _by("echo_number", "echo_time")),
-    ("b_value", _by("b_value")),
-    ("instance", _one_each),
-)
-"""Every cut, in order: its name in ``split_rule`` and how it divides. Rules that tell repeats of one position apart
-(time, acquisition, phase, kernel) follow in ``builder.imaging.repeats``."""
-
-
-# ---- from a pure group to stacks ------------------------------------------------------------------------------------
-
-
 def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
     """The stacks of a pure group: one, or one a repeat that is not a time series."""
     kind = kind_of(rows[0])
     if kind != Kind.SLICE:
         return [_plain(rows, rule=rule, verdict=KINDS[kind], detail=_described(rows))]
-    fault = _fault(rows[0])
+    fault = geometry_fault(rows[0])
     if fault is not None:
         return [_plain(rows, rule=rule, verdict=Verdict.UNKNOWN_GEOMETRY, detail=fault)]
     directions = np.array([row["image_orientation_patient"] for row in rows])
@@ -323,7 +214,7 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
         same = len(rows) - len({row["sop_instance_uid"] for row in rows}) + 1
         detail = f"{same} of {len(rows)} instances share a SOPInstanceUID"
         return replace(stack, verdict=Verdict.DUPLICATE_POSITIONS, detail=detail)
-    if _frames_are_private(list(rows)):
+    if frames_are_private(list(rows)):
         notes = (*notes, "frame_of_reference_not_shared")
     affine = None if step is None else affine_of(positions[0], axes=axes, pixel_mm=(down, across), step_mm=step)
     return replace(stack, affine=affine, shape=(len(rows), first["rows"], first["columns"]), notes=notes)
@@ -338,7 +229,11 @@ def _single_step(row: Row, axes: NDArray[np.float64]) -> tuple[NDArray[np.float6
 
 
 def affine_of(
-    origin: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm: tuple[float, float], step_mm: NDArray[np.float64]
+    origin: NDArray[np.float64],
+    *,
+    axes: NDArray[np.float64],
+    pixel_mm: tuple[float, float],
+    step_mm: NDArray[np.float64],
 ) -> Matrix:
     """Voxel (slice, row, column) to LPS mm (PS3.3 C.7.6.2.1.1).
 
@@ -367,26 +262,6 @@ def _axes(row: Row) -> NDArray[np.float64]:
     return np.array([along, down, normal / np.linalg.norm(normal)])
 
 
-def _fault(row: Row) -> str | None:
-    """Why a slice's place in space is not known; None when it is."""
-    position, cosines, spacing = (
-        row["image_position_patient"], row["image_orientation_patient"], row["pixel_spacing"]
-    )  # fmt: skip
-    if not position or not cosines:
-        return "no ImagePositionPatient or ImageOrientationPatient"
-    if len(position) != 3 or len(cosines) != 6:
-        return f"{len(position)} position and {len(cosines)} orientation values, expected 3 and 6"
-    if not spacing or len(spacing) != 2 or min(spacing) <= 0:
-        return "no positive PixelSpacing"
-    if not np.isfinite([*position, *cosines, *spacing]).all():
-        return "position, orientation or spacing is not finite"
-    along, down = np.array(cosines[:3]), np.array(cosines[3:])
-    lengths = np.linalg.norm(along), np.linalg.norm(down)
-    if max(abs(n - 1) for n in lengths) > UNIT_TOLERANCE or abs(float(along @ down)) > UNIT_TOLERANCE:
-        return "direction cosines are not perpendicular unit vectors"
-    return None
-
-
 def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> Stack:
     """A stack without a grid."""
     rows = list(rows)
@@ -395,7 +270,7 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
         series_uid=first["series_uid"] or "", number=0, split_rule=rule, verdict=verdict, detail=detail, grid=verdict,
         uids=(tuple(row["sop_instance_uid"] or "" for row in rows),),
         shape=(sum(row["number_of_frames"] or 1 for row in rows), first["rows"] or 0, first["columns"] or 0),
-        frame_of_reference=None if _frames_are_private(rows) else first["frame_of_reference_uid"],
+        frame_of_reference=None if frames_are_private(rows) else first["frame_of_reference_uid"],
         frames=sum(row["number_of_frames"] or 1 for row in rows),
         samples=first["samples_per_pixel"] or 1, bits_allocated=first["bits_allocated"] or 16,
         modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",

@@ -62,9 +62,7 @@ class Judgement:
     notes: tuple[str, ...] = ()
 
 
-def judge(
-    positions: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm: tuple[float, float]
-) -> Judgement:
+def judge(positions: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm: tuple[float, float]) -> Judgement:
     """Judge slice origins that are sorted along the normal.
 
     Parameters
@@ -117,7 +115,7 @@ def _regular_or_sheared(
 ) -> Judgement:
     """The verdict on evenly spaced slices: along the normal, or aslant."""
     gap = float(step @ axes[2])
-    notes = ()
+    notes: tuple[str, ...] = ()
     jitter = float(np.abs(gaps - gap).max())
     if jitter > 1e-3 * gap:
         notes = (f"jitter_mm={jitter:.3g}",)

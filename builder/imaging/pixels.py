@@ -1,0 +1,210 @@
+"""Stored pixel values of one instance, and the rule that turns them into numbers with a meaning."""
+
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, get_decoder
+
+from builder.errors import CaseError, Reason
+
+NATIVE = frozenset("1.2.840.10008.1.2" + s for s in ("", ".1", ".2", ".1.99", ".1.98"))
+"""Transfer syntaxes whose Pixel Data is not encapsulated (PS3.5 A.1 to A.5); deflated ones once inflated."""
+
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+DECODE_ERRORS = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, EOFError, OSError,
+    OverflowError, struct.error,
+)  # fmt: skip
+"""What the decoders raise on bytes they cannot read."""
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How the pixels of one instance are stored (PS3.3 C.7.6.3).
+
+    ``real`` is True for Float and Double Float Pixel Data (7FE0,0008 and 0009).
+    """
+
+    syntax: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    photometric: str
+    planar: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    real: bool = False
+
+    @property
+    def native(self) -> bool:
+        """Whether the bytes are the values themselves."""
+        return self.syntax in NATIVE
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored values in this machine's byte order."""
+        letter = "f" if self.real else "i" if self.signed else "u"
+        return np.dtype(f"{letter}{max(8, self.bits_allocated) // 8}")
+
+    @property
+    def frame_values(self) -> int:
+        """Values in one frame."""
+        return self.rows * self.columns * self.samples
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest value that can be stored."""
+        if self.signed:
+            return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
+        return 0, (1 << self.bits_stored) - 1
+
+
+def pixel_format(dataset: Dataset) -> PixelFormat:
+    """Read and check the Image Pixel module. Raises CaseError UNDECODABLE_PIXELS naming what is missing or odd."""
+    try:
+        found = PixelFormat(
+            syntax=transfer_syntax(dataset),
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            frames=int(dataset.get("NumberOfFrames", 1) or 1),
+            samples=int(dataset.get("SamplesPerPixel", 1) or 1),
+            photometric=str(dataset.get("PhotometricInterpretation", "") or ""),
+            planar=int(dataset.get("PlanarConfiguration", 0) or 0),
+            bits_allocated=int(dataset.BitsAllocated),
+            bits_stored=int(dataset.get("BitsStored", 0) or dataset.BitsAllocated),
+            high_bit=int(dataset.get("HighBit", 0) or (dataset.get("BitsStored", 0) or dataset.BitsAllocated) - 1),
+            signed=int(dataset.get("PixelRepresentation", 0) or 0) == 1,
+            real="FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset,
+        )
+    except (AttributeError, ValueError, TypeError) as error:
+        detail = f"Image Pixel attributes are missing or malformed ({type(error).__name__})"
+        raise CaseError(Reason.UNDECODABLE_PIXELS, detail) from None
+    if found.bits_allocated not in (1, 8, 16, 32, 64) or not 1 <= found.bits_stored <= found.bits_allocated:
+        detail = f"BitsAllocated {found.bits_allocated}, BitsStored {found.bits_stored}"
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{detail}, expected 1, 8, 16, 32 or 64 and no more stored")
+    if min(found.rows, found.columns, found.frames) < 1 or found.samples not in (1, 3):
+        detail = f"{found.rows} x {found.columns} x {found.frames} frames x {found.samples} samples"
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{detail}, expected positive counts and 1 or 3 samples")
+    if found.high_bit < found.bits_stored - 1 or found.high_bit >= found.bits_allocated:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"HighBit {found.high_bit} for {found.bits_stored} stored bits")
+    return found
+
+
+def transfer_syntax(dataset: Dataset) -> str:
+    """TransferSyntaxUID (0002,0010), or the encoding pydicom noticed when the file states none."""
+    meta = getattr(dataset, "file_meta", None)
+    stated = meta.get("TransferSyntaxUID") if meta is not None else None
+    if stated:
+        return str(stated)
+    implicit, little = dataset.original_encoding
+    return BIG_ENDIAN if little is False else "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
+
+
+def native_values(content: bytes | memoryview, form: PixelFormat) -> NDArray[Any]:
+    """View native bytes as stored values: (frame, row, column) or (frame, row, column, sample); not yet masked.
+
+    Raises CaseError UNDECODABLE_PIXELS when there are fewer bytes than the header announces.
+    """
+    dtype = form.dtype.newbyteorder(">" if form.syntax == BIG_ENDIAN else "<")
+    count = form.frames * form.frame_values
+    if len(content) < count * dtype.itemsize:
+        detail = f"{len(content)} bytes of pixels, expected {count * dtype.itemsize}"
+        raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
+    flat = np.frombuffer(content, dtype=dtype, count=count)
+    if form.samples == 1:
+        return flat.reshape(form.frames, form.rows, form.columns)
+    if form.planar == 1:
+        return flat.reshape(form.frames, form.samples, form.rows, form.columns).transpose(0, 2, 3, 1)
+    return flat.reshape(form.frames, form.rows, form.columns, form.samples)
+
+
+def stored_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
+    """Decode all frames of one instance.
+
+    Returns
+    -------
+    NDArray
+        (frame, row, column) stored values in ``form.dtype``, or (frame, row, column, 3) RGB uint8 for colour.
+
+    Raises
+    ------
+    CaseError
+        UNSUPPORTED_TRANSFER_SYNTAX or UNDECODABLE_PIXELS.
+    """
+    if form.samples == 1 and form.bits_allocated > 1 and form.photometric != "PALETTE COLOR":
+        if form.native:
+            return masked(native_values(_pixel_bytes(dataset, form), form), form)
+        return masked(_decoded(dataset, form).reshape(form.frames, form.rows, form.columns), form)
+    values = _decoded(dataset, form)
+    if form.photometric == "PALETTE COLOR":
+        values = _palette(values, dataset)
+    if form.samples == 3 or form.photometric == "PALETTE COLOR":
+        return values.reshape(form.frames, form.rows, form.columns, 3)
+    return values.reshape(form.frames, form.rows, form.columns)
+
+
+def masked(values: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
+    """Clear what lies above HighBit and below the lowest stored bit (overlays in unused bits), extend the sign."""
+    values = values.astype(form.dtype, copy=False)
+    below = form.high_bit + 1 - form.bits_stored
+    above = form.bits_allocated - 1 - form.high_bit
+    if form.real or (above == 0 and below == 0):
+        return values
+    width = form.dtype.itemsize * 8
+    shift = np.array(width - form.bits_allocated + above, dtype=form.dtype)
+    back = np.array(shift + below, dtype=form.dtype)
+    return np.asarray(np.right_shift(np.left_shift(values, shift), back))
+
+
+def _pixel_bytes(dataset: Dataset, form: PixelFormat) -> bytes:
+    """The value of Pixel Data, or of its float twins."""
+    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+        if keyword in dataset:
+            content = dataset[keyword].value
+            return bytes(content) if not isinstance(content, bytes) else content
+    raise CaseError(Reason.UNDECODABLE_PIXELS, f"no Pixel Data, expected {form.frames} frames")
+
+
+def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
+    """All frames through pydicom's decoders; colour comes back as RGB."""
+    try:
+        decoder = get_decoder(form.syntax)
+    except (NotImplementedError, ValueError):
+        raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"no decoder for {form.syntax}") from None
+    if not decoder.is_available:
+        raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"no permissive decoder installed for {form.syntax}")
+    _pixel_bytes(dataset, form)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of lengths and padding that are checked here
+            values, _ = decoder.as_array(dataset, raw=form.samples == 1)
+    except DECODE_ERRORS as error:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, _complaint(error)) from None
+    expected = form.frames * form.frame_values
+    if values.size != expected:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{values.size} decoded values, expected {expected}")
+    return np.asarray(values)
+
+
+def _palette(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Colours of palette indices (PS3.3 C.7.9), 8 bits a channel."""
+    try:
+        colours = apply_color_lut(values, dataset)
+    except DECODE_ERRORS as error:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"palette: {_complaint(error)}") from None
+    shifted = colours >> 8 if colours.dtype == np.uint16 else colours
+    return np.asarray(shifted, dtype=np.uint8)
+
+
+def _complaint(error: BaseException) -> str:
+    """The class of a decoder's complaint; its text may quote the file and stays out."""
+    return f"the decoder raised {type(error).__name__}"

@@ -1,0 +1,240 @@
+"""From activity to standardised uptake value by body weight: only when every input is present and consistent.
+
+The rules follow the QIBA vendor-neutral SUV pseudo-code and PS3.3 C.8.9.1 (PET Series, PET Isotope).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from builder.model.case import ValueDomain
+
+PHILIPS_SUV = Tag(0x7053, 0x1000)
+PHILIPS_ACTIVITY = Tag(0x7053, 0x1009)
+"""Philips' factors from counts to SUV and to Bq/ml; private creator ``Philips PET Private Group``."""
+
+GE_SCAN_TIME = Tag(0x0009, 0x100D)
+"""GE's scan date and time, that series made later still carry; private creator ``GEMS_PETD_01``."""
+
+DOSE_BQ = (1e6, 1e10)
+WEIGHT_KG = (0.3, 500.0)
+HALF_LIVES = 8
+"""Longest wait from injection to scan, in half-lives, that can be real."""
+
+DECAY_FACTOR_SPREAD = (0.97, 1.06)
+"""How far DecayFactor (0054,1321) may be from the decay until the frame: decay during the frame adds to it."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a PET's rescaled values into ``domain``: multiply by ``factor``; ``notes`` say why it is not SUV."""
+
+    factor: float
+    domain: ValueDomain
+    notes: tuple[str, ...] = ()
+
+
+class _NoSUV(Exception):
+    """An input is missing or contradicts another; the message is the code for the notes."""
+
+
+def calibrate(datasets: Sequence[Dataset]) -> Calibration:
+    """How to read the values of a PET series.
+
+    Parameters
+    ----------
+    datasets
+        Headers of all slices. Needed: Units, CorrectedImage, DecayCorrection, PatientWeight, dates and times of series
+        and acquisition, DecayFactor, FrameReferenceTime and Radiopharmaceutical Information Sequence.
+
+    Returns
+    -------
+    Calibration
+        SUVbw where it is certain; otherwise Bq/ml or arbitrary with factor 1 and a code that says what stood against
+        it. Dates may be shifted, as long as all are shifted alike.
+    """
+    units = _shared(datasets, "Units")
+    if units == "GML":
+        kind = _shared(datasets, "SUVType")
+        if kind in (None, "", "BW"):
+            return Calibration(1.0, ValueDomain.SUV_BW, () if kind else ("suv_type_absent_taken_as_bw",))
+        return Calibration(1.0, ValueDomain.ARBITRARY, (f"suv_type={_code(kind)}",))
+    if units == "CNTS":
+        return _philips(datasets)
+    if units != "BQML":
+        return Calibration(1.0, ValueDomain.ARBITRARY, (f"pet_units={_code(units)}",))
+    try:
+        return Calibration(_factor(datasets), ValueDomain.SUV_BW)
+    except _NoSUV as why:
+        return Calibration(1.0, ValueDomain.ACTIVITY, (f"no_suv:{why}",))
+
+
+def _philips(datasets: Sequence[Dataset]) -> Calibration:
+    """Counts with Philips' private factors."""
+    suv = {_number(dataset.get(PHILIPS_SUV)) for dataset in datasets}
+    if len(suv) == 1 and (factor := suv.pop()) is not None and factor > 0:
+        return Calibration(factor, ValueDomain.SUV_BW, ("philips_suv_factor",))
+    activity = {_number(dataset.get(PHILIPS_ACTIVITY)) for dataset in datasets}
+    if len(activity) == 1 and (factor := activity.pop()) is not None and factor > 0:
+        try:
+            return Calibration(factor * _factor(datasets), ValueDomain.SUV_BW, ("philips_activity_factor",))
+        except _NoSUV as why:
+            return Calibration(factor, ValueDomain.ACTIVITY, ("philips_activity_factor", f"no_suv:{why}"))
+    return Calibration(1.0, ValueDomain.ARBITRARY, ("pet_units=CNTS",))
+
+
+def _factor(datasets: Sequence[Dataset]) -> float:
+    """SUVbw of 1 Bq/ml, in g/ml."""
+    corrected = {str(value).upper() for value in _values(_same(datasets, "CorrectedImage"))}
+    for needed in ("ATTN", "DECY"):
+        if needed not in corrected:
+            raise _NoSUV(f"not_corrected_{needed.lower()}")
+    weight = _within(_number(_same(datasets, "PatientWeight")), WEIGHT_KG, "weight")
+    drug = _drug(datasets)
+    dose = _within(_number(drug.get("RadionuclideTotalDose")), DOSE_BQ, "dose")
+    correction = _same(datasets, "DecayCorrection")
+    if correction == "ADMIN":
+        return weight * 1000.0 / dose
+    if correction != "START":
+        raise _NoSUV("decay_correction_" + _code(correction).lower())
+    half_life = _within(_number(drug.get("RadionuclideHalfLife")), (1.0, 1e7), "half_life")
+    scan = _scan_start(datasets)
+    wait = _wait_seconds(drug, scan, half_life)
+    _check_decay_factors(datasets, scan, half_life)
+    return weight * 1000.0 / (dose * math.pow(2.0, -wait / half_life))
+
+
+def _drug(datasets: Sequence[Dataset]) -> Dataset:
+    """The one radiopharmaceutical item, equal in every slice."""
+    found = {}
+    for dataset in datasets:
+        items = dataset.get("RadiopharmaceuticalInformationSequence")
+        if items is None or len(items) == 0:
+            raise _NoSUV("radiopharmaceutical_absent")
+        if len(items) > 1:
+            raise _NoSUV("several_radiopharmaceuticals")
+        key = tuple(
+            str(items[0].get(name))
+            for name in (
+                *("RadionuclideTotalDose", "RadionuclideHalfLife"),
+                *("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime"),
+            )
+        )
+        found[key] = items[0]
+    if len(found) != 1:
+        raise _NoSUV("radiopharmaceutical_differs_between_slices")
+    item: Dataset = next(iter(found.values()))
+    return item
+
+
+def _scan_start(datasets: Sequence[Dataset]) -> datetime:
+    """The moment the values are decay-corrected to: the series time, unless it was written after the acquisition."""
+    series = _moment(_same(datasets, "SeriesDate"), _same(datasets, "SeriesTime"), "series_time")
+    acquired = min(
+        _moment(dataset.get("AcquisitionDate"), dataset.get("AcquisitionTime"), "acquisition_time")
+        for dataset in datasets
+    )
+    if series <= acquired + timedelta(seconds=1):
+        return series
+    scan = datasets[0].get(GE_SCAN_TIME)
+    if scan is not None:
+        text = str(scan.value).strip()
+        return _moment(text[:8], text[8:], "ge_scan_time")
+    raise _NoSUV("series_time_after_acquisition")
+
+
+def _wait_seconds(drug: Dataset, scan: datetime, half_life: float) -> float:
+    """Seconds from injection to scan; an injection time of day later than the scan's was the day before."""
+    clock = drug.get("RadiopharmaceuticalStartTime")
+    stamp = drug.get("RadiopharmaceuticalStartDateTime")
+    if not clock and not stamp:
+        raise _NoSUV("injection_time_absent")
+    if stamp:
+        text = str(stamp)
+        injected = _moment(text[:8], text[8:].split("+")[0].split("-")[0], "injection_time")
+        apart = _moment(text[:8], clock, "injection_time") - injected if clock else timedelta(0)
+        if abs(apart.total_seconds()) > 1:  # start times are often cut to whole seconds
+            raise _NoSUV("injection_times_differ")
+    else:
+        injected = _moment(f"{scan:%Y%m%d}", clock, "injection_time")
+        if injected > scan:
+            injected -= timedelta(days=1)
+    wait = (scan - injected).total_seconds()
+    if not 0 <= wait <= HALF_LIVES * half_life:
+        raise _NoSUV("injection_to_scan_implausible")
+    return wait
+
+
+def _check_decay_factors(datasets: Sequence[Dataset], scan: datetime, half_life: float) -> None:
+    """Compare DecayFactor with the time each frame lies after the scan start, where the file states it."""
+    for dataset in datasets:
+        stated = _number(dataset.get("DecayFactor"))
+        if stated is None:
+            continue
+        acquired = _moment(dataset.get("AcquisitionDate"), dataset.get("AcquisitionTime"), "acquisition_time")
+        offset = (_number(dataset.get("FrameReferenceTime")) or 0.0) / 1000.0
+        elapsed = max((acquired - scan).total_seconds(), offset)
+        ratio = stated / math.pow(2.0, elapsed / half_life)
+        if not DECAY_FACTOR_SPREAD[0] <= ratio <= DECAY_FACTOR_SPREAD[1]:
+            raise _NoSUV("decay_factor_inconsistent")
+
+
+def _same(datasets: Sequence[Dataset], keyword: str) -> Any:
+    """The one value all slices share; None when absent."""
+    values = {str(dataset.get(keyword)) for dataset in datasets}
+    if len(values) > 1:
+        raise _NoSUV(f"{keyword.lower()}_differs_between_slices")
+    return datasets[0].get(keyword)
+
+
+def _shared(datasets: Sequence[Dataset], keyword: str) -> Any:
+    """The one value all slices share; "MIXED" where they differ."""
+    values = {str(dataset.get(keyword)) for dataset in datasets}
+    return datasets[0].get(keyword) if len(values) == 1 else "MIXED"
+
+
+def _values(value: Any) -> Sequence[Any]:
+    if value is None:
+        return ()
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _moment(date: Any, clock: Any, name: str) -> datetime:
+    """A DICOM date (DA) and time (TM) as a moment."""
+    day, time = str(date or "").strip(), str(clock or "").strip().replace(":", "")
+    if len(day) != 8 or len(time) < 4:
+        raise _NoSUV(f"{name}_absent")
+    whole, _, fraction = time.partition(".")
+    try:
+        moment = datetime.strptime(day + whole.ljust(6, "0")[:6], "%Y%m%d%H%M%S")
+    except ValueError:
+        raise _NoSUV(f"{name}_malformed") from None
+    return moment + timedelta(microseconds=int(fraction.ljust(6, "0")[:6]) if fraction.isdigit() else 0)
+
+
+def _number(value: Any) -> float | None:
+    raw = getattr(value, "value", value)
+    try:
+        number = float(raw)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _within(value: float | None, limits: tuple[float, float], name: str) -> float:
+    if value is None:
+        raise _NoSUV(f"{name}_absent")
+    if not limits[0] <= value <= limits[1]:
+        raise _NoSUV(f"{name}_implausible")
+    return value
+
+
+def _code(value: Any) -> str:
+    """A coded string as a safe note: letters and digits, 16 at most."""
+    text = "".join(c for c in str(value or "absent") if c.isalnum() or c == "_")
+    return text[:16]
