@@ -75,7 +75,7 @@ _NAMES = [
 
 def checked_token(token: str) -> str:
     """The token; SpecError unless it is 4 to 12 capital letters and digits, which every text attribute can hold."""
-    if not re.fullmatch(r"[A-Z0-9]{4,%d}" % LONGEST_TOKEN, token):
+    if not re.fullmatch(rf"[A-Z0-9]{{4,{LONGEST_TOKEN}}}", token):
         raise SpecError(
             f"canary: found {len(token)} characters, expected 4 to {LONGEST_TOKEN} capital letters and digits"
         )
@@ -88,7 +88,7 @@ def planter(token: str | None) -> Callable[[Dataset], None]:
 
 
 def plant(dataset: Dataset, token: str) -> None:
-    """Write the token into every attribute that could name a person, an institution or a visit, nested and private too."""
+    """Write the token into every attribute that may name a person, an institution or a visit, nested and private too."""
     for keyword in _TEXT:
         setattr(dataset, keyword, token)
     for keyword in _NAMES:

@@ -126,16 +126,19 @@ def image_header(
 def place_image(
     header: Dataset, sop_uid: str, *, index: int, number: int, geometry: Geometry, pixels: NDArray[Any]
 ) -> None:
-    """Turn the header into slice ``index`` of ``geometry``: UID, position, InstanceNumber and stored pixels."""
+    """Turn the header into slice ``index`` of ``geometry``: UID, position, InstanceNumber and stored pixels.
+
+    Elements are replaced, never changed, so that a shallow copy of the dataset keeps the slice it was made of.
+    """
     header.file_meta.MediaStorageSOPInstanceUID = sop_uid
-    header.SOPInstanceUID = sop_uid
-    header.InstanceNumber = str(number)
+    header.add_new(0x00080018, "UI", sop_uid)
+    header.add_new(0x00200013, "IS", str(number))
     position = geometry.to_world([(index, 0, 0)])[0]
-    header.ImagePositionPatient = decimals(position)
+    header.add_new(0x00200032, "DS", decimals(position))
     if header.Modality in ("CT", "MR"):
-        header.SliceLocation = decimals([float(position @ _normal(geometry))])[0]
+        header.add_new(0x00201041, "DS", decimals([float(position @ _normal(geometry))])[0])
     if header.Modality == "PT":
-        header.ImageIndex = number
+        header.add_new(0x00541330, "US", number)
     little = np.ascontiguousarray(pixels, dtype="<i2" if header.PixelRepresentation else "<u2")
     header.add_new(0x7FE00010, "OW", little.tobytes())
 

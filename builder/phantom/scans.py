@@ -1,7 +1,6 @@
 """What a scanner makes of a body: grids, noise, stored numbers, and the files of a series."""
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from builder.model.geometry import Geometry
@@ -212,7 +212,9 @@ def scan_headers(scan: Scan, desk: Desk) -> list[Dataset]:
     headers = []
     for _, image in _images(scan, desk):
         del image.PixelData
-        headers.append(deepcopy(image))
+        header = Dataset(dict(image.items()))
+        header.file_meta = image.file_meta
+        headers.append(header)
     return headers
 
 
@@ -240,6 +242,7 @@ def _images(scan: Scan, desk: Desk) -> Iterator[tuple[int, Dataset]]:
                 stored=scan.stored,
             )
             desk.plant(header)
+            header = _as_read(header)
         header.file_meta.TransferSyntaxUID = EXPLICIT
         place_image(
             header,
@@ -250,8 +253,14 @@ def _images(scan: Scan, desk: Desk) -> Iterator[tuple[int, Dataset]]:
             pixels=scan.pixels[index],
         )
         if scan.slopes:
-            header.RescaleSlope = f"{scan.slopes[index]:.9g}"
+            header.add_new(0x00281053, "DS", f"{scan.slopes[index]:.9g}")
         yield index, header
+
+
+def _as_read(header: Dataset) -> Dataset:
+    """The header as if read from a file: its elements stay encoded, so that writing a slice copies their bytes."""
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = "2.25.1"
+    return dcmread(BytesIO(file_bytes(header)))
 
 
 def _encode(image: Dataset, desk: Desk) -> None:

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.phantom.headers import IMPLEMENTATION_UID, Scanner, Subject, Visit, describe_patient, describe_study
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+CONTOUR_DATA = Tag(0x3006, 0x0050)
 DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
 
 
@@ -130,7 +133,10 @@ def _contour(number: int, contour: Contour, target: Target) -> Dataset:
     item.NumberOfContourPoints = len(contour.points_mm)
     item.ContourNumber = number
     values = np.asarray(contour.points_mm, dtype=np.float64).reshape(-1) + 0.0  # + 0.0 turns -0.0 into 0.0
-    item.ContourData = [f"{value:.5f}" for value in values.tolist()]
+    text = "\\".join(f"{value:.5f}" for value in values.tolist()).encode()
+    # Raw, because a Decimal String object for each of thousands of numbers is slow
+    padded = text + b" " * (len(text) % 2)
+    item[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(padded), padded, 0, False, True)
     return item
 
 

@@ -54,7 +54,7 @@ def _siemens(model: str, kernel: str, software: str) -> Scanner:
 
 def _philips(manufacturer: str, model: str, kernel: str, software: str) -> Scanner:
     private = (
-        (0x01E1, "ELSCINT1", 0x40, "LO", "HELICAL"),
+        (0x01F1, "ELSCINT1", 0x01, "CS", "HELICAL"),
         (0x2001, "Philips Imaging DD 001", 0x03, "FL", 0.0),
         (0x2005, "Philips MR Imaging DD 001", 0x05, "CS", "NO"),
     )
