@@ -1,0 +1,105 @@
+"""NIfTI-1 and NIfTI-2 (nifti.nimh.nih.gov) through nibabel."""
+
+import zlib
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from builder.errors import CaseError, Reason
+from builder.labels.files.grid import LabelGrid, check_size, geometry_of, inflate, unreadable
+from builder.model.geometry import corner_voxels
+
+GZIP = b"\x1f\x8b"
+FORMS_AGREE = 0.1
+"""qform and sform agree when no corner differs by more than this part of a voxel."""
+
+MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+
+
+def is_nifti(content: bytes) -> bool:
+    """Whether the first bytes, unpacked when gzipped, are a NIfTI header of a single file."""
+    head = _head(content)
+    return len(head) >= 348 and (head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0")
+
+
+def read_nifti(content: bytes) -> LabelGrid:
+    """Voxels of a single-file NIfTI, a layer each volume of the fourth axis; its RAS affine becomes LPS once.
+
+    Raises
+    ------
+    CaseError
+        LABEL_GEOMETRY when neither form has a code, or qform and sform disagree.
+    """
+    head = _head(content)
+    kind = nib.Nifti1Image if head[344:348] == b"n+1\0" else nib.Nifti2Image
+    try:
+        header = kind.header_class.from_fileobj(_Once(head))
+        shape = header.get_data_shape()
+        item = header.get_data_dtype().itemsize
+    except (HeaderDataError, KeyError, ValueError) as error:
+        raise unreadable("a NIfTI header that cannot be read") from error
+    spatial, layers = _layers(shape)
+    check_size((*spatial, layers))
+    expected = int(header["vox_offset"]) + item * layers * int(np.prod(spatial))
+    data = inflate(content, expected, wbits=31) if content.startswith(GZIP) else content
+    if len(data) < expected:
+        raise unreadable(f"{len(data)} bytes of NIfTI, expected {expected}")
+    image = kind.from_bytes(data)
+    matrix = _affine(image, spatial)
+    voxels: NDArray[Any] = np.asanyarray(image.dataobj).reshape((*spatial, layers), order="F")
+    return LabelGrid(voxels.transpose(3, 2, 1, 0), geometry_of(spatial, matrix[:3, :3], matrix[:3, 3]))
+
+
+def _affine(image: Any, spatial: tuple[int, int, int]) -> NDArray[np.float64]:
+    """(4, 4) voxel (i, j, k) to LPS mm."""
+    qform, qcode = image.get_qform(coded=True)
+    sform, scode = image.get_sform(coded=True)
+    if not qcode and not scode:
+        raise CaseError(Reason.LABEL_GEOMETRY, "found a NIfTI with neither qform nor sform, expected one with a code")
+    if qcode and scode:
+        corners = np.concatenate([corner_voxels(spatial), np.ones((8, 1))], axis=1)
+        drift = np.linalg.solve(sform, qform @ corners.T).T - corners
+        worst = float(np.abs(drift).max())
+        if worst > FORMS_AGREE:
+            raise CaseError(
+                Reason.LABEL_GEOMETRY,
+                f"found qform and sform {worst:.2f} voxels apart, expected at most {FORMS_AGREE}",
+            )
+    affine = np.array(sform if scode else qform, dtype=np.float64)
+    unit = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
+    affine[:3] *= unit
+    return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+
+
+def _layers(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
+    """Spatial shape and number of layers; axes beyond the fourth must be 1."""
+    if not 2 <= len(shape) <= 7 or any(n != 1 for n in shape[5:]):
+        raise unreadable(f"a NIfTI of shape {tuple(shape)}, expected three axes, or four with a layer each")
+    full = (*shape, 1, 1, 1)
+    if len(shape) >= 5 and shape[3] != 1 and shape[4] != 1:
+        raise unreadable(f"a NIfTI of shape {tuple(shape)}, expected three axes, or four with a layer each")
+    return (int(full[0]), int(full[1]), int(full[2])), int(full[3] * (shape[4] if len(shape) >= 5 else 1))
+
+
+def _head(content: bytes) -> bytes:
+    if not content.startswith(GZIP):
+        return content[:540]
+    try:
+        return zlib.decompressobj(31).decompress(content, 540)
+    except zlib.error:
+        return b""
+
+
+class _Once:
+    """The few bytes of a header as the file nibabel reads a header from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, count: int = -1) -> bytes:
+        end = len(self._data) if count < 0 else count
+        part, self._data = self._data[:end], self._data[end:]
+        return part

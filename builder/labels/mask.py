@@ -1,0 +1,199 @@
+"""Mask files: NIfTI, NRRD (with .seg.nrrd) and MetaImage label maps, paired by path, onto the image's grid."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from builder.errors import CaseError, Reason
+from builder.labels.files import FileSegment, LabelGrid, read_label_file
+from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
+from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
+from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
+from builder.model.case import Annotation, Evidence
+from builder.protocols import ImageFacts, LabelObject
+
+FORMATS = ("nifti", "nrrd", "mha", "mhd", "metaimage", "raw")
+
+
+class MaskFile(BaseModel):
+    """Masks from label files beside the images.
+
+    Parameters
+    ----------
+    match
+        Glob over paths of the source with fields of the image, e.g. ``{parent}/*_mask.nii.gz``; see
+        ``builder.labels.linking.select_files``.
+    values
+        Value in the file to structure name; several values may share a name.
+    names
+        For files that name their segments (.seg.nrrd): structure name to a regular expression.
+    content
+        ``labels``: whole numbers; ``probability``: 0 to 1 in layer order of ``values``' keys (0, 1, ...).
+    tolerance_voxels
+        Grids whose voxel centres agree this closely are taken as one; a hundredth of a voxel is rounding.
+    off_grid
+        What happens to a label on another grid: ``resample`` it, recorded in ``measures``, or ``refuse`` the case.
+    interpolation
+        ``nearest``, or ``linear`` with a threshold of one half.
+    undeclared
+        Values that ``values`` does not name: ``ignore`` them (their voxels are counted) or ``refuse``.
+    several
+        More than one file: ``refuse``, or ``join`` them.
+    empty
+        A file without a declared voxel: ``exclude`` the case, or ``keep`` it as a true negative.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["mask"] = "mask"
+    match: Annotated[str, AfterValidator(check_pattern)]
+    values: dict[int, str] = {}
+    names: dict[str, Pattern] = {}
+    content: Literal["labels", "probability"] = "labels"
+    tolerance_voxels: float = Field(default=0.01, ge=0, le=0.5)
+    off_grid: OffGrid = "resample"
+    interpolation: Interpolation = "nearest"
+    undeclared: Literal["ignore", "refuse"] = "ignore"
+    several: Literal["refuse", "join"] = "refuse"
+    empty: Empty = "exclude"
+    layout: Layout = "channels"
+    tier: str = "single_reader"
+
+    @model_validator(mode="after")
+    def _one_way_to_name(self) -> "MaskFile":
+        if bool(self.values) == bool(self.names):
+            raise ValueError("found values and names both set or both missing, expected one of them")
+        if self.content == "probability" and self.names:
+            raise ValueError("found names with content probability, expected values: {0: <name of the first layer>}")
+        if 0 in self.values and self.content == "labels":
+            raise ValueError("found value 0 among values, expected it to stay background")
+        return self
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Files whose path fits the pattern."""
+        return select_files(image, candidates, pattern=self.match, formats=FORMATS)
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """One mask called ``name`` on the image's grid.
+
+        Raises
+        ------
+        CaseError
+            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_EMPTY, LABEL_UNREADABLE, LABEL_GEOMETRY or LABEL_OFF_GRID.
+        """
+        measures = {"resampled": 0.0, "drift_voxels": 0.0, "undeclared_voxels": 0.0}
+        found: dict[str, list[Structure]] = {}
+        for grid in self._grids(objects):
+            placement = place(grid.geometry, image.geometry, tolerance_voxels=self.tolerance_voxels)
+            if placement.resampled and self.off_grid == "refuse":
+                raise CaseError(
+                    Reason.LABEL_OFF_GRID,
+                    f"found a label on another grid ({placement.drift_voxels:.3g} voxels off), expected the image's",
+                )
+            measures["resampled"] = max(measures["resampled"], float(placement.resampled))
+            measures["drift_voxels"] = max(measures["drift_voxels"], placement.drift_voxels)
+            for structure in self._structures(grid, placement, measures):
+                found.setdefault(structure.name, []).append(structure)
+        declared = list(dict.fromkeys(self.values.values())) or list(self.names)
+        return (
+            layer(
+                name,
+                [_join(part, found.get(part, [])) for part in declared],
+                image.geometry,
+                layout=self.layout,
+                fractional=self.content == "probability",
+                empty=self.empty,
+                evidence=Evidence(tier=self.tier),
+                measures=measures,
+            ),
+        )
+
+    def _grids(self, objects: Sequence[LabelObject]) -> list[LabelGrid]:
+        if not objects:
+            raise CaseError(Reason.LABEL_MISSING, "found no mask file linked to the image")
+        contents = [item.content for item in objects]
+        if not all(isinstance(content, bytes | bytearray | memoryview) for content in contents):
+            raise CaseError(Reason.LABEL_UNREADABLE, "found a DICOM object, expected a mask file")
+        files = [bytes(content) for content in contents]
+        if len(files) == 1 or any(item.name.lower().endswith(".mhd") for item in objects):
+            return [read_label_file(files)]
+        if self.several == "refuse":
+            raise CaseError(
+                Reason.LABEL_AMBIGUOUS,
+                f"found {len(files)} mask files for the image, expected one; several: join",
+            )
+        return [read_label_file([content]) for content in files]
+
+    def _structures(self, grid: LabelGrid, placement: Placement, measures: dict[str, float]) -> list[Structure]:
+        if self.content == "probability":
+            return self._shares(grid, placement)
+        layers = _whole_numbers(grid.layers)
+        segments = self._declared(grid, layers, measures)
+        structures = []
+        for part in dict.fromkeys(s.name for s in segments):
+            mine = [s for s in segments if s.name == part]
+            own = np.logical_or.reduce([layers[s.layer] == s.value for s in mine])
+            moved = move(own, placement, interpolation=self.interpolation)
+            before = float(np.count_nonzero(own)) * grid.geometry.voxel_volume_mm3
+            after = float(np.count_nonzero(moved)) * placement.target.voxel_volume_mm3
+            measures[f"{part}/own_grid_volume_mm3"] = measures.get(f"{part}/own_grid_volume_mm3", 0.0) + before
+            measures[f"{part}/voxel_volume_mm3"] = measures.get(f"{part}/voxel_volume_mm3", 0.0) + after
+            structures.append(Structure(part, moved, mine[0].category, mine[0].type))
+        return structures
+
+    def _declared(self, grid: LabelGrid, layers: NDArray[Any], measures: dict[str, float]) -> list[FileSegment]:
+        """What of the file the spec asks for, under the spec's names."""
+        if self.names:
+            segments = [
+                FileSegment(part, s.layer, s.value, s.category, s.type)
+                for part, pattern in self.names.items()
+                for s in grid.segments
+                if re.search(pattern, s.name) and s.layer < len(layers)
+            ]
+            measures["segments"] = float(len(grid.segments))
+            measures["segments_matched"] = float(len({(s.layer, s.value) for s in segments}))
+            return segments
+        if len(layers) != 1:
+            raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {len(layers)} layers, expected one; set names instead")
+        foreign = np.count_nonzero(layers) - sum(np.count_nonzero(layers == value) for value in self.values)
+        measures["undeclared_voxels"] += float(foreign)
+        if foreign and self.undeclared == "refuse":
+            raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {foreign} voxels with values that the spec does not name")
+        return [FileSegment(part, 0, value) for value, part in self.values.items()]
+
+    def _shares(self, grid: LabelGrid, placement: Placement) -> list[Structure]:
+        structures = []
+        for index, part in self.values.items():
+            if not 0 <= index < len(grid.layers):
+                raise CaseError(Reason.LABEL_MISSING, f"found {len(grid.layers)} layers, expected layer {index}")
+            shares = grid.layers[index]
+            if not np.isfinite(shares).all() or shares.min() < 0 or shares.max() > 1:
+                raise CaseError(Reason.LABEL_UNREADABLE, "found values beyond 0 to 1, expected probabilities")
+            scaled = np.round(np.asarray(shares, dtype=np.float64) * 255).astype(np.uint8)
+            structures.append(Structure(part, move_shares(scaled, placement)))
+        return structures
+
+
+def _whole_numbers(layers: NDArray[Any]) -> NDArray[Any]:
+    if np.issubdtype(layers.dtype, np.integer):
+        return layers
+    if not np.isfinite(layers).all() or not np.array_equal(layers, np.round(layers)):
+        raise CaseError(
+            Reason.LABEL_UNREADABLE,
+            "found fractions, expected whole numbers; or set content: probability",
+        )
+    return layers.astype(np.int64)
+
+
+def _join(name: str, parts: Sequence[Structure]) -> Structure:
+    """Structures of one name from several files as one: what any of them holds."""
+    arrays = [part.voxels for part in parts if part.voxels is not None]
+    if not arrays:
+        return Structure(name, None)
+    return Structure(name, np.maximum.reduce(arrays), parts[0].category, parts[0].type)
