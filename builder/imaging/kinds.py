@@ -61,7 +61,9 @@ C.8.3.1.1.1, C.8.13.3.1.1 and what vendors write); all others (ND, NORM, ADD, FI
 
 
 def kind_of(row: Mapping[str, Any]) -> Kind:
-    """The kind of one INSTANCES row."""
+    """The kind of one INSTANCES row, or of the row of a frame (``builder.imaging.multiframe``), which is a slice."""
+    if row.get("frame") is not None:
+        return Kind.SLICE
     sop_class = row["sop_class_uid"] or ""
     modality = row["modality"] or ""
     tokens = image_tokens(row)

@@ -21,8 +21,10 @@ TIME_RULES = (
 KEYS = (
     *("temporal_position", "trigger_time", "acquisition_number", "content_time", "acquisition_time", "series_time"),
     *("frame_reference_time", "inversion_time", "flip_angle", "convolution_kernel", "slice_thickness", "image_type"),
+    *("dimension", "diffusion_direction"),
 )
-"""Columns that may tell repeats apart by equal values, strongest statement first."""
+"""Columns that may tell repeats apart by equal values, strongest statement first. The last two exist for frames of
+multi-frame objects only (``builder.imaging.multiframe``)."""
 
 RANKS = ("trigger_time", "frame_reference_time", "acquisition_time", "content_time", "instance_number")
 """Columns that may tell repeats apart by their order at each position, when all are repeated equally often."""
@@ -73,7 +75,7 @@ def _by_values(rows: Sequence[Row], slots: NDArray[np.int64], names: Sequence[st
     """Rows with equal values together, by ascending value; nothing when a group holds a position twice."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, row in enumerate(rows):
-        groups.setdefault(tuple(row[name] for name in names), []).append(index)
+        groups.setdefault(tuple(row.get(name) for name in names), []).append(index)
     if any(len(set(slots[group])) < len(group) for group in groups.values()):
         return []
     ordered = sorted(groups, key=lambda values: tuple((v is None, 0 if v is None else v) for v in values))
@@ -85,7 +87,9 @@ def _by_rank(rows: Sequence[Row], slots: NDArray[np.int64], name: str) -> Iterat
     positions: list[list[Row]] = [[] for _ in range(int(slots[-1]) + 1)]
     for slot, row in zip(slots, rows, strict=True):
         positions[slot].append(row)
-    if any(None in (values := [row[name] for row in group]) or len(set(values)) < len(values) for group in positions):
+    if any(
+        None in (values := [row.get(name) for row in group]) or len(set(values)) < len(values) for group in positions
+    ):
         return
     ordered = [sorted(group, key=lambda row: row[name]) for group in positions]
     yield from zip(*ordered, strict=True)

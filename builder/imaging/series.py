@@ -55,6 +55,9 @@ class Stack:
         What the stack is, and the numbers behind it; no identifiers.
     uids
         SOPInstanceUIDs, one tuple a channel, slices in the order of the grid.
+    frame_numbers
+        Parallel to ``uids``: the frame (from 0; for a mosaic the tile) of each slice in its instance. Empty when every
+        instance is one slice.
     channels
         One name a channel: ``("image",)`` or ``("t0", "t1", ...)``.
     affine
@@ -77,6 +80,7 @@ class Stack:
     verdict: Verdict
     detail: str
     uids: tuple[tuple[str, ...], ...]
+    frame_numbers: tuple[tuple[int, ...], ...] = ()
     channels: tuple[str, ...] = ("image",)
     affine: Matrix | None = None
     shape: tuple[int, int, int] = (0, 0, 0)
@@ -99,7 +103,9 @@ class Stack:
 
     @property
     def uid_to_slice(self) -> Mapping[str, int]:
-        """SOPInstanceUID to slice index, over all channels."""
+        """SOPInstanceUID to slice index, over all channels; empty where an instance holds several slices."""
+        if self.frame_numbers:
+            return {}
         return {uid: index for channel in self.uids for index, uid in enumerate(channel)}
 
     def with_uids(self, mapping: Mapping[str, str]) -> "Stack":
@@ -115,9 +121,10 @@ class Stack:
         return tuple(
             replace(
                 self, split_rule="time", verdict=self.grid, detail=f"{name} of {len(self.channels)}: {self.detail}",
-                uids=(uids,), channels=("image",), frames=self.shape[0],
+                uids=(self.uids[index],), frame_numbers=self.frame_numbers[index : index + 1], channels=("image",),
+                frames=self.shape[0],
             )
-            for name, uids in zip(self.channels, self.uids, strict=True)
+            for index, name in enumerate(self.channels)
         )  # fmt: skip
 
 
@@ -135,7 +142,12 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
         Ordered by the first instance of each; every instance is in exactly one stack.
     """
     rows = instances.select(list(COLUMNS)).to_pylist()
-    rows = sorted((r for r in rows if r["status"] in (None, "instance")), key=_order)
+    return split_rows([row for row in rows if row["status"] in (None, "instance")])
+
+
+def split_rows(rows: Rows) -> tuple[Stack, ...]:
+    """``split_stacks`` of rows that are dictionaries already: of instances, or of the frames of multi-frame objects."""
+    rows = sorted(rows, key=_order)
     found: list[Stack] = []
     for rule, group in pure_groups(rows):
         found.extend(_stacks(group, rule=rule))
@@ -143,10 +155,10 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
     return tuple(numbered)
 
 
-def _order(row: Row) -> tuple[bool, int, str, str]:
+def _order(row: Row) -> tuple[bool, int, str, int, str]:
     """An order that does not depend on how the rows came in."""
     number = row["instance_number"]
-    return (number is None, number or 0, row["sop_instance_uid"] or "", row["path"] or "")
+    return (number is None, number or 0, row["sop_instance_uid"] or "", row.get("frame") or 0, row["path"] or "")
 
 
 def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
@@ -186,6 +198,7 @@ def _repeated(parts: Sequence[Part], *, rule: str, axes: NDArray[np.float64]) ->
         replace(
             first, split_rule=rule, verdict=Verdict.TIME_SERIES, detail=detail,
             uids=tuple(uid for stack in stacks for uid in stack.uids),
+            frame_numbers=tuple(numbers for stack in stacks for numbers in stack.frame_numbers),
             channels=tuple(f"t{index}" for index in range(len(stacks))),
             frames=sum(stack.frames for stack in stacks),
             notes=tuple(sorted({note for stack in stacks for note in stack.notes})),
@@ -210,8 +223,9 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
     step, notes = verdict.step_mm, verdict.notes
     if verdict.verdict == Verdict.SINGLE_SLICE:
         step, notes = _single_step(first, axes)
-    if len({row["sop_instance_uid"] for row in rows}) < len(rows):
-        same = len(rows) - len({row["sop_instance_uid"] for row in rows}) + 1
+    distinct = len({(row["sop_instance_uid"], row.get("frame")) for row in rows})
+    if distinct < len(rows):
+        same = len(rows) - distinct + 1
         detail = f"{same} of {len(rows)} instances share a SOPInstanceUID"
         return replace(stack, verdict=Verdict.DUPLICATE_POSITIONS, detail=detail)
     if frames_are_private(list(rows)):
@@ -269,6 +283,7 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
     return Stack(
         series_uid=first["series_uid"] or "", number=0, split_rule=rule, verdict=verdict, detail=detail, grid=verdict,
         uids=(tuple(row["sop_instance_uid"] or "" for row in rows),),
+        frame_numbers=(tuple(row["frame"] for row in rows),) if first.get("frame") is not None else (),
         shape=(sum(row["number_of_frames"] or 1 for row in rows), first["rows"] or 0, first["columns"] or 0),
         frame_of_reference=None if frames_are_private(rows) else first["frame_of_reference_uid"],
         frames=sum(row["number_of_frames"] or 1 for row in rows),

@@ -1,7 +1,7 @@
 """A stack and its data sets become a volume: one array, one grid, one meaning of the numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.imaging.mosaic import Tiles, cut_tiles, is_mosaic, tiles_of
+from builder.imaging.multiframe import functional_group, resolve
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.pixels import PixelFormat, masked, native_values, pixel_format, stored_values
 from builder.imaging.rescale import Rescale, padding_of, rescale_of
 from builder.imaging.series import Stack
+from builder.imaging.spacing import Verdict
 from builder.imaging.suv import Calibration, calibrate
 from builder.model.case import ValueDomain, Volume
 
@@ -28,15 +31,24 @@ UINT8 = (0, 2**8 - 1)
 
 @dataclass(frozen=True)
 class _Slice:
-    """One instance and where its values go."""
+    """Where one frame of an instance goes, and how its values are read."""
 
-    uid: str
     channel: int
     index: int
-    dataset: Dataset
-    form: PixelFormat
+    frame: int
     rescale: Rescale
     padding: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """One data set, and the slices it holds."""
+
+    uid: str
+    dataset: Dataset
+    form: PixelFormat
+    slices: tuple[_Slice, ...]
+    tiles: Tiles | None
 
 
 @dataclass(frozen=True)
@@ -82,16 +94,15 @@ def assemble(
         With the verdict's reason where the options exclude the stack, SOURCE_MISSING when an instance is absent,
         TOO_LARGE beyond the limits, UNDECODABLE_PIXELS, UNSUPPORTED_TRANSFER_SYNTAX, INCONSISTENT_PIXELS.
     """
-    if action_on(stack, options) == "exclude":
-        raise CaseError(REASONS[stack.verdict], f"{stack.verdict}: {stack.detail}")
     check_limits(stack, options)
+    stack = _only(stack, datasets, options)
     geometry = stack.geometry
     if geometry is None:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{stack.verdict}: {stack.detail}")
-    slices = _gather(stack, datasets)
-    meaning = _meaning(stack, slices, options, calibration)
+    instances = _gather(stack, datasets)
+    meaning = _meaning(stack, instances, options, calibration)
     shape = (len(stack.channels), *stack.shape)
-    voxels, padding, meaning = _voxels(slices, shape, meaning, fill)
+    voxels, padding, meaning = _voxels(instances, shape, meaning, fill)
     if padding is not None and options.padding == "fill":
         voxels[:, padding] = AIR_HU if meaning.domain == ValueDomain.HOUNSFIELD else 0
     notes = tuple(sorted({*stack.notes, *meaning.notes}))
@@ -110,40 +121,70 @@ def estimate_bytes(stack: Stack) -> int:
     return values * (max(1, stack.bits_allocated // 8) if integer else 4) + plane * stack.samples * 16
 
 
-def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[_Slice]:
-    """The slices in order, each with its format and rescale. Raises CaseError."""
+def _only(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Stack:
+    """The stack itself, or the one inside a multi-frame object, if the options admit it. Raises CaseError."""
+    if action_on(stack, options) != "exclude" and stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC):
+        found = resolve(stack, datasets)
+        if len(found) != 1:
+            names = ", ".join(sorted({f"{s.split_rule or 'instance'}: {s.verdict}" for s in found}))
+            detail = f"{stack.verdict} with {len(found)} stacks ({names}), expected 1"
+            raise CaseError(Reason.UNSUPPORTED_OBJECT, detail)
+        stack = found[0]
+    if action_on(stack, options) == "exclude":
+        raise CaseError(REASONS[stack.verdict], f"{stack.verdict}: {stack.detail}")
+    check_limits(stack, options)
+    return stack
+
+
+def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[_Instance]:
+    """The instances with the slices each holds, in the order of the first. Raises CaseError."""
     by_uid: Mapping[str, Dataset] = {str(dataset.get("SOPInstanceUID", "")): dataset for dataset in datasets}
-    wanted = [(uid, channel, index) for channel, uids in enumerate(stack.uids) for index, uid in enumerate(uids)]
-    missing = sum(1 for uid, _, _ in wanted if uid not in by_uid)
+    places: dict[str, list[tuple[int, int, int]]] = {}
+    for channel, uids in enumerate(stack.uids):
+        frames = stack.frame_numbers[channel] if stack.frame_numbers else [0] * len(uids)
+        for index, (uid, frame) in enumerate(zip(uids, frames, strict=True)):
+            places.setdefault(uid, []).append((channel, index, frame))
+    missing = sum(1 for uid in places if uid not in by_uid)
     if missing:
-        raise CaseError(Reason.SOURCE_MISSING, f"{missing} of {len(wanted)} slices are absent")
+        raise CaseError(Reason.SOURCE_MISSING, f"{missing} of {len(places)} instances are absent")
+    return [_instance(stack, uid, by_uid[uid], places[uid]) for uid in places]
+
+
+def _instance(stack: Stack, uid: str, dataset: Dataset, places: Sequence[tuple[int, int, int]]) -> _Instance:
+    """Format and rescale of one instance, checked against its stack. Raises CaseError."""
+    form = pixel_format(dataset)
+    tiles = tiles_of(dataset) if stack.frame_numbers and is_mosaic(dataset) else None
+    size = (tiles.rows, tiles.columns) if tiles else (form.rows, form.columns)
+    frames = len(tiles.positions) if tiles else form.frames
+    if size != stack.shape[1:] or max(frame for _, _, frame in places) >= frames:
+        found = f"{size[0]} x {size[1]}, {frames} frames"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{found} in a stack of {stack.shape[1]} x {stack.shape[2]}")
+    if form.samples != 1 or form.photometric == "PALETTE COLOR":
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{form.photometric} in a stack of slices")
+    padding = padding_of(dataset, form)
     slices = []
-    for uid, channel, index in wanted:
-        dataset = by_uid[uid]
-        form = pixel_format(dataset)
-        if (form.rows, form.columns, form.frames, form.samples) != (*stack.shape[1:], 1, 1):
-            found = f"{form.rows} x {form.columns}, {form.frames} frames, {form.samples} samples"
-            raise CaseError(Reason.INCONSISTENT_PIXELS, f"{found} in a stack of {stack.shape[1]} x {stack.shape[2]}")
-        slices.append(_Slice(uid, channel, index, dataset, form, rescale_of(dataset), padding_of(dataset, form)))
-    return slices
+    for channel, index, frame in places:
+        values = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
+        slices.append(_Slice(channel, index, frame, rescale_of(values), padding))
+    return _Instance(uid, dataset, form, tuple(slices), tiles)
 
 
 # ---- what the numbers mean ------------------------------------------------------------------------------------------
 
 
 def _meaning(
-    stack: Stack, slices: Sequence[_Slice], options: VolumeOptions, calibration: Calibration | None
+    stack: Stack, instances: Sequence[_Instance], options: VolumeOptions, calibration: Calibration | None
 ) -> _Meaning:
     """Domain and dtype from the headers."""
     if stack.modality == "PT":
-        found = calibration or calibrate([s.dataset for s in slices])
+        found = calibration or calibrate([i.dataset for i in instances])
         if found.domain != ValueDomain.SUV_BW and options.pet == "require_suv":
             raise CaseError(Reason.UNKNOWN_UNITS, "; ".join(found.notes) or f"found {found.domain}, expected SUVbw")
         if options.pet == "activity" and found.factor != 1.0:
             found = Calibration(1.0, ValueDomain.ACTIVITY)
         return _Meaning(np.dtype(np.float32), found.factor, found.domain, found.notes)
-    stated = any(s.rescale.stated for s in slices)
-    kinds = {s.rescale.kind for s in slices}
+    stated = any(s.rescale.stated for i in instances for s in i.slices)
+    kinds = {s.rescale.kind for i in instances for s in i.slices}
     notes: tuple[str, ...] = ()
     if stack.modality == "CT" and stated and kinds <= {"", "HU"}:
         domain = ValueDomain.HOUNSFIELD
@@ -152,18 +193,18 @@ def _meaning(
         notes = tuple(f"rescale_type={kind}" for kind in sorted(kinds - {"", "US"}))
     else:
         domain = ValueDomain.STORED
-    return _Meaning(_dtype(slices), 1.0, domain, notes)
+    return _Meaning(_dtype(instances), 1.0, domain, notes)
 
 
-def _dtype(slices: Sequence[_Slice]) -> np.dtype[Any]:
+def _dtype(instances: Sequence[_Instance]) -> np.dtype[Any]:
     """The narrowest integer for whole offsets, float32 for everything else.
 
     16 stored bits and an offset may reach past int16; values that do are found while decoding.
     """
-    if any(s.form.real or not s.rescale.whole or s.form.bits_allocated > 16 for s in slices):
+    if any(i.form.real or i.form.bits_allocated > 16 or not all(s.rescale.whole for s in i.slices) for i in instances):
         return np.dtype(np.float32)
-    low = min(int(s.rescale.intercept) + s.form.limits[0] for s in slices)
-    high = max(int(s.rescale.intercept) + s.form.limits[1] for s in slices)
+    low = min(int(s.rescale.intercept) + i.form.limits[0] for i in instances for s in i.slices)
+    high = max(int(s.rescale.intercept) + i.form.limits[1] for i in instances for s in i.slices)
     for kind, (least, most) in ((np.uint8, UINT8), (np.int16, INT16), (np.uint16, UINT16)):
         if least <= low and high <= most:
             return np.dtype(kind)
@@ -174,34 +215,36 @@ def _dtype(slices: Sequence[_Slice]) -> np.dtype[Any]:
 
 
 def _voxels(
-    slices: Sequence[_Slice], shape: tuple[int, ...], meaning: _Meaning, fill: PixelFill | None
+    instances: Sequence[_Instance], shape: tuple[int, ...], meaning: _Meaning, fill: PixelFill | None
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, _Meaning]:
     """Decode into one array; as float32 when a value turns out not to fit the integer the headers promised."""
     voxels = np.empty(shape, dtype=meaning.dtype)
-    padding = np.zeros(shape[1:], dtype=np.bool_) if any(s.padding for s in slices) else None
-    for item in slices:
-        stored = _stored(item, fill)
-        if padding is not None and item.padding is not None:
-            low, high = item.padding
-            padding[item.index] |= stored == low if low == high else (stored >= low) & (stored <= high)
-        if not _place(stored, voxels[item.channel, item.index], item.rescale, meaning.factor):
-            notes = (*meaning.notes, "beyond_int16")
-            return _voxels(slices, shape, _Meaning(np.dtype(np.float32), meaning.factor, meaning.domain, notes), fill)
+    padding = np.zeros(shape[1:], dtype=np.bool_) if any(s.padding for i in instances for s in i.slices) else None
+    for instance in instances:
+        frames = _frames(instance, fill)
+        for item in instance.slices:
+            stored = frames[item.frame]
+            if padding is not None and item.padding is not None:
+                low, high = item.padding
+                padding[item.index] |= stored == low if low == high else (stored >= low) & (stored <= high)
+            if not _place(stored, voxels[item.channel, item.index], item.rescale, meaning.factor):
+                wider = replace(meaning, dtype=np.dtype(np.float32), notes=(*meaning.notes, "beyond_int16"))
+                return _voxels(instances, shape, wider, fill)
     if padding is not None and not padding.any():
         padding = None
     return voxels, padding, meaning
 
 
-def _stored(item: _Slice, fill: PixelFill | None) -> NDArray[Any]:
-    """(row, column) stored values of one slice."""
-    form = item.form
-    if fill is not None and form.native and "PixelData" not in item.dataset:
-        scratch = np.empty(form.frame_values, dtype=form.dtype)
-        fill(item.uid, scratch.data.cast("B"))
-        frame: NDArray[Any] = masked(native_values(scratch.data.cast("B"), form)[0], form)
-        return frame
-    frame = stored_values(item.dataset, form)[0]
-    return frame
+def _frames(instance: _Instance, fill: PixelFill | None) -> NDArray[Any]:
+    """(frame, row, column) stored values of an instance; the tiles of a mosaic are its frames."""
+    form = instance.form
+    if fill is not None and form.native and "PixelData" not in instance.dataset:
+        scratch = np.empty(form.frames * form.frame_values, dtype=form.dtype)
+        fill(instance.uid, scratch.data.cast("B"))
+        frames = masked(native_values(scratch.data.cast("B"), form), form)
+    else:
+        frames = stored_values(instance.dataset, form)
+    return frames if instance.tiles is None else cut_tiles(frames[0], instance.tiles)
 
 
 def _place(stored: NDArray[Any], target: NDArray[Any], rescale: Rescale, factor: float) -> bool:

@@ -1,0 +1,153 @@
+"""Siemens mosaics: many slices as tiles of one picture, whose places only the private CSA header tells.
+
+The layout of the CSA header is described in nibabel's documentation ("Siemens format DICOM with CSA header").
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from builder.errors import CaseError, Reason
+
+CSA_IMAGE_HEADER = Tag(0x0029, 0x1010)
+TILES = Tag(0x0019, 0x100A)
+"""NumberOfImagesInMosaic, private creator ``SIEMENS MR HEADER``."""
+
+MAX_TAGS = 1_000
+MAX_TILES = 1_024
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The slices of a mosaic: the size of one tile, tiles along a side, and each slice's ImagePositionPatient, mm."""
+
+    rows: int
+    columns: int
+    side: int
+    positions: tuple[tuple[float, float, float], ...]
+
+
+def tiles_of(dataset: Dataset) -> Tiles:
+    """Where the tiles of a mosaic lie.
+
+    ImagePositionPatient of a mosaic is that of a slice as large as the whole mosaic; half the difference in size brings
+    it to the first slice's corner. Slices follow the CSA slice normal at SpacingBetweenSlices.
+
+    Raises
+    ------
+    CaseError
+        UNKNOWN_GEOMETRY when the CSA header or another input is absent.
+    """
+    csa = read_csa(_bytes(dataset, CSA_IMAGE_HEADER))
+    count = _count(dataset, csa)
+    normal = csa.get("SliceNormalVector", ())
+    spacing = float(dataset.get("SpacingBetweenSlices") or 0)
+    try:
+        cosines = np.array([float(v) for v in dataset.ImageOrientationPatient]).reshape(2, 3)
+        origin = np.array([float(v) for v in dataset.ImagePositionPatient])
+        pixel = np.array([float(v) for v in dataset.PixelSpacing])
+        rows, columns = int(dataset.Rows), int(dataset.Columns)
+    except (AttributeError, TypeError, ValueError):
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without position, orientation, spacing or size") from None
+    if len(normal) != 3 or spacing <= 0 or len(origin) != 3 or len(pixel) != 2:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without SliceNormalVector or SpacingBetweenSlices")
+    side = ceil(sqrt(count))
+    if rows % side or columns % side:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{rows} x {columns} mosaic of {count} tiles, {side} a side")
+    tile = np.array([rows // side, columns // side])
+    shift = (np.array([rows, columns]) - tile) / 2 * pixel
+    first = origin + cosines[1] * shift[0] + cosines[0] * shift[1]
+    step = _normal(cosines, np.array([float(v) for v in normal])) * spacing
+    positions = first + np.arange(count)[:, None] * step
+    return Tiles(int(tile[0]), int(tile[1]), side, tuple((float(x), float(y), float(z)) for x, y, z in positions))
+
+
+def is_mosaic(dataset: Dataset) -> bool:
+    """Whether Image Type (0008,0008) says so."""
+    return "MOSAIC" in [str(v).upper() for v in dataset.get("ImageType") or ()]
+
+
+def cut_tiles(picture: NDArray[Any], tiles: Tiles) -> NDArray[Any]:
+    """(row, column) mosaic to (slice, row, column); tiles run along rows first, unused ones at the end are left out."""
+    grid = picture.reshape(tiles.side, tiles.rows, tiles.side, tiles.columns).swapaxes(1, 2)
+    return grid.reshape(-1, tiles.rows, tiles.columns)[: len(tiles.positions)]
+
+
+def _normal(cosines: NDArray[np.float64], stated: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The exact normal of the image plane, on the side the CSA header points to."""
+    normal = np.cross(cosines[0], cosines[1])
+    normal /= np.linalg.norm(normal)
+    along = float(normal @ stated)
+    if abs(abs(along) - 1) > 1e-2:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "the CSA slice normal is not the normal of the image plane")
+    return np.asarray(normal if along > 0 else -normal)
+
+
+def _count(dataset: Dataset, csa: Mapping[str, tuple[str, ...]]) -> int:
+    stated = csa.get("NumberOfImagesInMosaic", ())
+    element = dataset.get(TILES)
+    try:
+        count = int(stated[0]) if stated else int(element.value)
+    except (AttributeError, TypeError, ValueError):
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without NumberOfImagesInMosaic") from None
+    if not 1 <= count <= MAX_TILES:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"mosaic of {count} tiles, expected 1 to {MAX_TILES}")
+    return count
+
+
+def _bytes(dataset: Dataset, tag: int) -> bytes:
+    element = dataset.get(tag)
+    value = getattr(element, "value", None)
+    if not isinstance(value, bytes):
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without Siemens' CSA image header (0029,1010)")
+    return value
+
+
+def read_csa(content: bytes) -> Mapping[str, tuple[str, ...]]:
+    """The named values of a CSA header, of type 1 or 2.
+
+    Raises
+    ------
+    CaseError
+        UNKNOWN_GEOMETRY when the bytes do not follow the layout; every length is checked against the bytes there are.
+    """
+    start = 8 if content[:4] == b"SV10" else 0
+    try:
+        (tags,) = struct.unpack_from("<I", content, start)
+        if not 0 < tags <= MAX_TAGS:
+            raise ValueError
+        return dict(_tags(content, offset=start + 8, count=tags, newer=start == 8))
+    except (struct.error, ValueError):
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "Siemens' CSA image header is malformed") from None
+
+
+def _tags(content: bytes, *, offset: int, count: int, newer: bool) -> list[tuple[str, tuple[str, ...]]]:
+    """Tags of 84 bytes, each followed by items of 16 bytes and a padded value."""
+    found = []
+    first_items = 0
+    for index in range(count):
+        name, _, _, _, items, _ = struct.unpack_from("<64sI4sIII", content, offset)
+        offset += 84
+        if items > 10_000:
+            raise ValueError
+        first_items = items if index == 0 else first_items
+        values = []
+        for _ in range(items):
+            lengths = struct.unpack_from("<4I", content, offset)
+            offset += 16
+            # Type 1 headers count the length from the number of items of the first tag.
+            length = lengths[1] if newer else lengths[0] - first_items
+            if length < 0 or offset + length > len(content):
+                raise ValueError
+            values.append(content[offset : offset + length].split(b"\0", 1)[0].strip().decode("latin-1"))
+            offset += (length + 3) // 4 * 4
+        label = name.split(b"\0", 1)[0].decode("latin-1")
+        found.append((label, tuple(value for value in values if value)))
+    return found

@@ -1,0 +1,178 @@
+"""Frames of enhanced, legacy converted and mosaic objects as rows, so that one set of rules splits them into stacks.
+
+Enhanced objects keep per-frame facts in functional groups (PS3.3 C.7.6.16), which no table of instances holds: their
+stacks are made from the data sets themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from builder.errors import CaseError, Reason
+from builder.imaging.mosaic import tiles_of
+from builder.imaging.rows import instance_row
+from builder.imaging.rules import Row
+from builder.imaging.series import Stack, split_rows
+from builder.imaging.spacing import Verdict
+
+MAX_FRAMES = 100_000
+
+FRAME_VALUES = {
+    "image_position_patient": ("PlanePositionSequence", "ImagePositionPatient"),
+    "image_orientation_patient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
+    "pixel_spacing": ("PixelMeasuresSequence", "PixelSpacing"),
+    "slice_thickness": ("PixelMeasuresSequence", "SliceThickness"),
+    "spacing_between_slices": ("PixelMeasuresSequence", "SpacingBetweenSlices"),
+    "echo_time": ("MREchoSequence", "EffectiveEchoTime"),
+    "b_value": ("MRDiffusionSequence", "DiffusionBValue"),
+    "trigger_time": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "temporal_position": ("FrameContentSequence", "TemporalPositionIndex"),
+    "acquisition_number": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "acquisition_time": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+    "flip_angle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+    "convolution_kernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+}
+"""Column to the functional group (PS3.3 C.7.6.16.2) and the attribute in it."""
+
+FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
+SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209056, 0x00201041})
+"""Dimension Index Pointers (0020,9165) that say where a frame lies: position, in-stack number, stack, location."""
+
+
+def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
+    """The stacks inside multi-frame and mosaic objects; any other stack as it is.
+
+    Parameters
+    ----------
+    stack
+        From ``split_stacks``, under the UIDs the data sets carry.
+    datasets
+        Headers of its instances, in any order, not de-identified: mosaics need Siemens' private CSA header. Use
+        ``Stack.with_uids`` afterwards.
+
+    Raises
+    ------
+    CaseError
+        UNSUPPORTED_OBJECT or UNKNOWN_GEOMETRY naming what is missing.
+    """
+    if stack.verdict not in (Verdict.MULTIFRAME, Verdict.MOSAIC):
+        return (stack,)
+    wanted = {uid for channel in stack.uids for uid in channel}
+    held = {str(d.get("SOPInstanceUID", "")): d for d in datasets}
+    missing = sum(uid not in held for uid in wanted)
+    if missing:
+        raise CaseError(Reason.SOURCE_MISSING, f"{missing} of {len(wanted)} instances are absent")
+    rows_of = mosaic_rows if stack.verdict == Verdict.MOSAIC else frame_rows
+    rows = [row for uid in sorted(wanted) for row in rows_of(held[uid])]
+    found = split_rows(rows)
+    return tuple(replace(s, split_rule=s.split_rule or stack.split_rule) for s in found)
+
+
+def frame_rows(dataset: Dataset) -> list[Row]:
+    """One row a frame of a multi-frame object, as if each frame were an instance; ``frame`` counts from 0."""
+    base = _base_row(dataset)
+    frames = base["number_of_frames"] or 1
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if frames > MAX_FRAMES:
+        raise CaseError(Reason.TOO_LARGE, f"{frames} frames, at most {MAX_FRAMES}")
+    if groups and len(groups) != frames:
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{len(groups)} per-frame groups for {frames} frames")
+    spatial = _spatial_dimensions(dataset)
+    rows = []
+    for index in range(frames):
+        own = groups[index] if groups else None
+        number = (base["instance_number"] or 0) * MAX_FRAMES + index
+        row = base | {"number_of_frames": 1, "frame": index, "instance_number": number}
+        row.update(_frame_values(own, shared[0] if len(shared) else None))
+        row["dimension"] = _dimension(own, spatial)
+        rows.append(row)
+    return rows
+
+
+def mosaic_rows(dataset: Dataset) -> list[Row]:
+    """One row a tile of a Siemens mosaic, with the position the CSA header gives it."""
+    base = _base_row(dataset)
+    tiles = tiles_of(dataset)
+    image_type = "\\".join(t for t in (base["image_type"] or "").split("\\") if t != "MOSAIC")
+    return [
+        base
+        | {"frame": index, "image_type": image_type, "image_position_patient": list(position)}
+        | {"rows": tiles.rows, "columns": tiles.columns}
+        for index, position in enumerate(tiles.positions)
+    ]
+
+
+def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
+    """The item of a functional group sequence that holds for a frame: its own, else the shared one, else None."""
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    own = groups[frame] if frame < len(groups) else None
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    return _item(own, name) or _item(shared[0] if len(shared) else None, name)
+
+
+def _base_row(dataset: Dataset) -> Row:
+    """The instance's own row, as a slice of its modality."""
+    row = instance_row(dataset)
+    return {**row, "status": None}
+
+
+def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, Any]:
+    """What the functional groups state, by column; the image's top level holds where they are silent."""
+    found: dict[str, Any] = {}
+    for column, (group, keyword) in FRAME_VALUES.items():
+        item = _item(own, group) or _item(shared, group)
+        value = item.get(keyword) if item is not None else None
+        if value is not None and value != "":
+            found[column] = _plain_value(value)
+    for group in FRAME_TYPES:
+        item = _item(own, group) or _item(shared, group)
+        if item is not None and item.get("FrameType"):
+            found["image_type"] = "\\".join(str(v) for v in item.FrameType)
+    diffusion = _item(own, "MRDiffusionSequence")
+    if diffusion is not None:
+        found["diffusion_direction"] = _direction(diffusion)
+    return found
+
+
+def _direction(diffusion: Dataset) -> tuple[float, ...] | None:
+    item = _item(diffusion, "DiffusionGradientDirectionSequence")
+    value = item.get("DiffusionGradientOrientation") if item is not None else None
+    return tuple(float(v) for v in value) if value else None
+
+
+def _item(group: Dataset | None, name: str) -> Dataset | None:
+    sequence = group.get(name) if group is not None else None
+    item: Dataset | None = sequence[0] if sequence is not None and len(sequence) else None
+    return item
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, (MultiValue, list, tuple)):
+        return [float(v) for v in value] if not isinstance(value[0], str) or _numeric(value[0]) else "\\".join(value)
+    return float(value) if _numeric(value) else str(value)
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, (int, float)) or type(value).__name__ in ("DSfloat", "DSdecimal", "IS")
+
+
+def _spatial_dimensions(dataset: Dataset) -> list[bool]:
+    """For every dimension, whether it says where a frame lies."""
+    items = dataset.get("DimensionIndexSequence") or []
+    return [int(item.get("DimensionIndexPointer", 0) or 0) in SPATIAL_DIMENSIONS for item in items]
+
+
+def _dimension(own: Dataset | None, spatial: Sequence[bool]) -> tuple[int, ...] | None:
+    """The frame's indices along the dimensions that are not spatial (0020,9157)."""
+    content = _item(own, "FrameContentSequence")
+    values = content.get("DimensionIndexValues") if content is not None else None
+    if values is None:
+        return None
+    values = list(values) if isinstance(values, (MultiValue, list, tuple)) else [values]
+    if len(values) != len(spatial):
+        return None
+    return tuple(int(v) for v, where in zip(values, spatial, strict=True) if not where)

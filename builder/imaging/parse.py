@@ -1,0 +1,80 @@
+"""From the bytes of one file to a data set, within limits: inflated size, nesting, malformed structure."""
+
+import io
+import struct
+import warnings
+import zlib
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from builder.errors import CaseError, Reason
+
+DEFLATED: Final = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
+INFLATED_LIMIT: Final = 2 * 2**30
+"""Bytes that a deflated data set may inflate to."""
+
+PARSE_ERRORS = (
+    InvalidDicomError,
+    BytesLengthException,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises on malformed bytes; a nesting deeper than the interpreter's stack is a RecursionError."""
+
+
+def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> Dataset:
+    """Parse the bytes of a DICOM file, or of its part before Pixel Data.
+
+    Raises
+    ------
+    CaseError
+        TOO_LARGE for a deflated file that inflates beyond the limit, UNREADABLE when it does not parse.
+    """
+    _check_inflated(content, inflated_limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what pydicom reads leniently is checked where it is used
+        try:
+            dataset: Dataset = dcmread(io.BytesIO(content), force=True)
+        except PARSE_ERRORS as error:
+            raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse the file ({type(error).__name__})") from None
+    return dataset
+
+
+def _check_inflated(content: bytes, limit: int) -> None:
+    """Inflate a deflated data set piece by piece, only to learn its size. Raises CaseError TOO_LARGE."""
+    if not any(syntax in content[:2048] for syntax in DEFLATED):
+        return
+    start = _end_of_meta(content)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    total, rest = 0, content[start:]
+    try:
+        while rest and not inflater.eof:
+            total += len(inflater.decompress(rest, 2**20))
+            rest = inflater.unconsumed_tail
+            if total > limit:
+                raise CaseError(Reason.TOO_LARGE, f"a deflated data set of more than {limit} bytes")
+    except zlib.error:
+        raise CaseError(Reason.UNREADABLE, "the deflated data set is damaged") from None
+
+
+def _end_of_meta(content: bytes) -> int:
+    """Where the data set starts: after File Meta Information (PS3.10 7.1), whose group length is stated first."""
+    start = 132 if content[128:132] == b"DICM" else 0
+    if content[start : start + 6] == b"\x02\x00\x00\x00UL":
+        (length,) = struct.unpack_from("<I", content, start + 8)
+        return int(start + 12 + length)
+    return start
