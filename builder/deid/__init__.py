@@ -1,0 +1,178 @@
+"""The spec's ``deid`` block: which secret makes the pseudonyms, what may cross, what happens to risky pixels."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from builder.errors import SpecError
+from builder.model.keyed import Key
+
+RETAINABLE = (
+    "sex",
+    "age_years",
+    "age_band",
+    "ethnic_group",
+    "patient_size_m",
+    "patient_weight_kg",
+    "site",
+    "device_serial_key",
+    "study_day",
+)
+"""Characteristics that cross into a dataset only when ``retain`` names them; dates, names and numbers never do."""
+
+OptionName = Literal[
+    "retain_safe_private",
+    "retain_uids",
+    "retain_device_identity",
+    "retain_institution_identity",
+    "retain_patient_characteristics",
+    "retain_longitudinal_full_dates",
+    "retain_longitudinal_modified_dates",
+    "clean_descriptors",
+    "clean_structured_content",
+    "clean_graphics",
+]
+
+_REFERENCE = re.compile(r"\$\{(?:env:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<file>[^{}\x00-\x1f]+))\}")
+
+
+class MaskRegion(BaseModel):
+    """A rectangle of the image plane that is blanked, for images of one size.
+
+    ``rows`` and ``columns`` are half-open ranges of pixel indices; ``size`` (rows, columns) says which images the
+    rectangle was drawn for: an image of another size is not covered by it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    size: tuple[int, int]
+    modality: str | None = Field(default=None, pattern=r"^[A-Z]{2,16}$")
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        for name, (start, stop), length in (("rows", self.rows, self.size[0]), ("columns", self.columns, self.size[1])):
+            if not 0 <= start < stop <= length:
+                raise ValueError(f"{name}: found [{start}, {stop}), expected 0 <= start < stop <= {length} (size)")
+        return self
+
+
+class Deid(BaseModel):
+    """How the build de-identifies (PS3.15 Annex E).
+
+    Parameters
+    ----------
+    patient_key
+        Where the secret behind all pseudonyms is found: ``${env:NAME}`` or ``${file:/path}``. Never the secret itself:
+        the spec is published with the dataset.
+    retain
+        Characteristics of the person that may cross into the dataset.
+    options
+        Options of the profile that objects keep in memory, named after PS3.15 E.3. What crosses into the dataset is
+        decided by ``retain`` and the allow list of columns, whatever is retained in memory.
+    burned_in
+        What happens to images that may carry text in their pixels: ``refuse`` excludes them; ``mask`` blanks
+        ``mask_regions`` and refuses those that no region covers.
+    reviewed
+        Modalities whose pixels a person has looked at and found clean; lets ultrasound, angiography, photographs and
+        secondary captures in. An image that says BurnedInAnnotation YES is not let in by it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    VERSION: ClassVar[int] = 1
+
+    patient_key: str
+    retain: tuple[str, ...] = ()
+    options: tuple[OptionName, ...] = (
+        "retain_safe_private",
+        "retain_patient_characteristics",
+        "retain_longitudinal_modified_dates",
+        "clean_descriptors",
+        "clean_structured_content",
+    )
+    burned_in: Literal["refuse", "mask"] = "refuse"
+    mask_regions: tuple[MaskRegion, ...] = ()
+    reviewed: tuple[str, ...] = ()
+
+    @field_validator("patient_key")
+    @classmethod
+    def _is_reference(cls, value: str) -> str:
+        if _REFERENCE.fullmatch(value) is None:
+            raise ValueError(
+                "found a literal value (not shown), expected a reference: ${env:NAME} or ${file:/path}; a secret in "
+                "the spec would be published with the dataset and undo every pseudonym"
+            )
+        return value
+
+    @field_validator("retain")
+    @classmethod
+    def _is_retainable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in RETAINABLE:
+                raise ValueError(f"found {name!r}, expected names out of: {', '.join(RETAINABLE)}")
+        return tuple(sorted(set(value)))
+
+    @field_validator("options")
+    @classmethod
+    def _are_compatible(cls, value: tuple[OptionName, ...]) -> tuple[OptionName, ...]:
+        if {"retain_longitudinal_full_dates", "retain_longitudinal_modified_dates"} <= set(value):
+            raise ValueError("found full and modified dates retained, expected at most one of the two")
+        return tuple(sorted(set(value)))
+
+    @field_validator("reviewed")
+    @classmethod
+    def _are_modalities(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if re.fullmatch(r"[A-Z]{2,16}", name) is None:
+                raise ValueError(f"found {name!r}, expected a modality (0008,0060), such as US")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _regions_need_mask(self) -> Self:
+        if (self.burned_in == "mask") != bool(self.mask_regions):
+            raise ValueError(
+                f"found burned_in {self.burned_in} with {len(self.mask_regions)} mask_regions, "
+                "expected regions exactly when burned_in is mask"
+            )
+        return self
+
+
+def resolve_key(
+    reference: str, environment: Mapping[str, str], *, read: Callable[[str], bytes] | None = None
+) -> Key:
+    """The secret a ``patient_key`` reference points to.
+
+    Parameters
+    ----------
+    reference
+        ``${env:NAME}`` or ``${file:/path}``.
+    environment
+        The process environment, given by the caller.
+    read
+        Reads a file for ``${file:...}``; None where files are not available.
+
+    Raises
+    ------
+    SpecError
+        When the reference is none, points to nothing, or the secret is too short. The message never shows the secret.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise SpecError("deid.patient_key: found a literal value (not shown), expected ${env:NAME} or ${file:/path}")
+    name = match["env"]
+    if name is not None:
+        value = environment.get(name)
+        if not value:
+            raise SpecError(f"deid.patient_key: environment variable {name} is not set, expected it to hold the secret")
+        return Key(value.strip().encode())
+    if read is None:
+        raise SpecError("deid.patient_key: found ${file:...}, expected ${env:NAME} where no file can be read")
+    try:
+        return Key(read(match["file"]).strip())
+    except OSError as error:
+        message = f"deid.patient_key: the file cannot be read ({type(error).__name__}), expected it to hold the secret"
+        raise SpecError(message) from None

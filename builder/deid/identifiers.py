@@ -1,0 +1,128 @@
+"""What an object says about who it is: the values that must not be found again in anything kept from it."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.multival import MultiValue
+
+from builder.deid.text import vocabulary
+
+_NAME_KEYWORDS = (
+    "PatientName",
+    "OtherPatientNames",
+    "PatientBirthName",
+    "PatientMotherBirthName",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "OperatorsName",
+    "PhysiciansOfRecord",
+    "NameOfPhysiciansReadingStudy",
+    "RequestingPhysician",
+    "ConsultingPhysicianName",
+    "ScheduledPerformingPhysicianName",
+    "ResponsiblePerson",
+    "ContentCreatorName",
+    "ROIInterpreter",
+    "ReviewerName",
+    "VerifyingObserverName",
+    "PersonName",
+    "InstitutionName",
+    "InstitutionAddress",
+    "InstitutionalDepartmentName",
+    "StationName",
+    "PatientAddress",
+)
+_ID_KEYWORDS = (
+    "PatientID",
+    "OtherPatientIDs",
+    "AccessionNumber",
+    "MedicalRecordLocator",
+    "MilitaryRank",
+    "AdmissionID",
+    "StudyID",
+    "PatientTelephoneNumbers",
+    "DeviceSerialNumber",
+    "RequestedProcedureID",
+    "PlacerOrderNumberImagingServiceRequest",
+    "FillerOrderNumberImagingServiceRequest",
+    "PatientBirthDate",
+)
+_NAME_TAGS = tuple(t for t in (tag_for_keyword(k) for k in _NAME_KEYWORDS) if t is not None)
+_ID_TAGS = tuple(t for t in (tag_for_keyword(k) for k in _ID_KEYWORDS) if t is not None)
+_WORD = re.compile(r"[^\W\d_]{3,}")
+
+
+@dataclass(frozen=True)
+class Identifiers:
+    """Words of names (three letters or more, no ordinary imaging word) and whole identifiers (four characters or more).
+
+    ``names`` and ``numbers`` are lower case. Their ``repr`` shows no value.
+    """
+
+    names: frozenset[str] = field(default=frozenset(), repr=False)
+    numbers: frozenset[str] = field(default=frozenset(), repr=False)
+    _patterns: list[re.Pattern[str] | None] = field(default_factory=list, repr=False, compare=False)
+
+    def __or__(self, other: "Identifiers") -> "Identifiers":
+        if other.names <= self.names and other.numbers <= self.numbers:
+            return self
+        return Identifiers(self.names | other.names, self.numbers | other.numbers)
+
+    @property
+    def pattern(self) -> re.Pattern[str] | None:
+        """Finds any of the values, whatever their case; None when there is none."""
+        if not self._patterns:
+            self._patterns.append(_compile(self.names, self.numbers))
+        return self._patterns[0]
+
+    def occur_in(self, text: str) -> bool:
+        """Whether any of the values is found in ``text``."""
+        pattern = self.pattern
+        return pattern is not None and pattern.search(text) is not None
+
+
+NOTHING_KNOWN = Identifiers()
+
+
+def identifiers_in(datasets: Iterable[Dataset]) -> Identifiers:
+    """The names and identifiers the top level of these objects states about the person and the staff.
+
+    Give the union over all objects of a case to ``deidentify``: a name written into an RTSTRUCT's ROI may be stated
+    only by the images it belongs to.
+    """
+    names: set[str] = set()
+    numbers: set[str] = set()
+    for dataset in datasets:
+        for text in _texts(dataset, _NAME_TAGS):
+            names.update(word for word in _WORD.findall(text.lower()) if word not in vocabulary())
+        for text in _texts(dataset, _ID_TAGS):
+            value = text.strip().lower()
+            if len(value) >= 4 and value not in vocabulary():
+                numbers.add(value)
+    return Identifiers(frozenset(names), frozenset(numbers))
+
+
+def _texts(dataset: Dataset, tags: tuple[int, ...]) -> Iterator[str]:
+    for tag in tags:
+        if tag not in dataset:
+            continue
+        try:
+            value = dataset[tag].value
+        except (ValueError, TypeError, LookupError, NotImplementedError, AttributeError):
+            continue  # an undecodable value is dropped by the walk; it cannot be searched for
+        for part in value if isinstance(value, (list, MultiValue)) else (value,):
+            if part:
+                yield str(part)
+
+
+def _compile(names: frozenset[str], numbers: frozenset[str]) -> re.Pattern[str] | None:
+    parts = []
+    if names:
+        # A name counts as a word of its own: "Long" must not hit "prolonged". An underscore separates, as in ROI names.
+        parts.append(r"(?<![^\W\d_])(?:" + "|".join(re.escape(n) for n in sorted(names)) + r")(?![^\W\d_])")
+    if numbers:
+        parts.append(r"(?:" + "|".join(re.escape(n) for n in sorted(numbers)) + ")")
+    return re.compile("|".join(parts), re.IGNORECASE) if parts else None

@@ -1,0 +1,151 @@
+"""The last check before publishing: no value of the source that names somebody occurs in anything that leaves."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.errors import PrivacyError
+
+SHORTEST = 4
+"""Characters a canary must have to be searched for."""
+
+_CHUNK = 1 << 22
+_ROWS = 1 << 15
+_LONGEST = 512
+_RUN = re.compile(rb"[0-9]+|[a-z\x80-\xff]+")
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """Source values to look for, indexed by their longest run of letters or of digits.
+
+    ``anchors`` maps such a run to the values that contain it: output is cut into runs once, so the time to scan does
+    not grow with the number of values. A value is found wherever it stands as a whole (upper and lower case alike),
+    inside a longer text too, unless its anchor run is itself part of a longer run of the same kind.
+    """
+
+    anchors: dict[bytes, tuple[bytes, ...]]
+
+    @classmethod
+    def of(cls, values: Iterable[str], *, ordinary: frozenset[str] = frozenset()) -> "Canaries":
+        """The values of at least ``SHORTEST`` characters that are no ``ordinary`` lower-case words."""
+        anchors: dict[bytes, set[bytes]] = {}
+        for value in values:
+            text = value.strip(" \0").lower()
+            if len(text) < SHORTEST or text in ordinary:
+                continue
+            needle = text.encode()[:_LONGEST]
+            runs = _RUN.findall(needle)
+            if runs:
+                anchors.setdefault(max(runs, key=len), set()).add(needle)
+        return cls({anchor: tuple(sorted(needles)) for anchor, needles in anchors.items()})
+
+    def count_in(self, data: bytes | memoryview) -> int:
+        """How many distinct values occur in ``data``; memory stays within a few copies of 4 MiB."""
+        found: set[bytes] = set()
+        for chunk in _chunks(data):
+            lower = chunk.lower()
+            for anchor in self.anchors.keys() & set(_RUN.findall(lower)):
+                found.update(needle for needle in self.anchors[anchor] if _stands_in(needle, lower))
+        return len(found)
+
+
+def assert_clean(data: bytes | memoryview | pa.Table, canaries: Canaries, *, where: str) -> None:
+    """Stop the build when a source value occurs in something that is about to leave.
+
+    Parameters
+    ----------
+    data
+        The bytes of a JSON, HTML or text file, or a table. Of tables every text, whole-number, date and binary column
+        is searched, nested ones too, and the schema's names and metadata. Bytes of compressed files must be given
+        decompressed: as a table.
+    canaries
+        What must not occur.
+    where
+        Name of the thing for the message.
+
+    Raises
+    ------
+    PrivacyError
+        Says where and how many; never what.
+    """
+    if isinstance(data, pa.Table):
+        _assert_clean_table(data, canaries, where=where)
+        return
+    count = canaries.count_in(data)
+    if count:
+        raise PrivacyError(
+            f"{where}: found {count} value(s) of the source that name a person, a study or an object (not shown), "
+            "expected none; nothing is published"
+        )
+
+
+def _assert_clean_table(table: pa.Table, canaries: Canaries, *, where: str) -> None:
+    described = [field.name.encode() for field in table.schema]
+    described += [part for pair in (table.schema.metadata or {}).items() for part in pair]
+    described += [part for field in table.schema for pair in (field.metadata or {}).items() for part in pair]
+    assert_clean(b"\n".join(described), canaries, where=f"{where}, schema")
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        for chunk in column.chunks:
+            for text in _texts(chunk):
+                assert_clean(text, canaries, where=f"{where}, column {name!r}")
+
+
+def _texts(array: pa.Array) -> Iterator[bytes]:
+    """The distinct values of an array as bytes, a newline between them, a bounded number at a time."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        yield from _texts(array.dictionary)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _texts(array.flatten())
+    elif pa.types.is_map(kind):
+        yield from _texts(array.keys)
+        yield from _texts(array.items)
+    elif pa.types.is_struct(kind):
+        for index in range(kind.num_fields):
+            yield from _texts(array.field(index))
+    elif not (pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        yield from _joined(array if _holds_bytes(kind) else pc.cast(array, pa.large_string()))
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _joined(array: pa.Array) -> Iterator[bytes]:
+    """Values joined by newlines, some thousand at a time."""
+    for start in range(0, len(array), _ROWS):
+        part = array.slice(start, _ROWS).drop_null()
+        part = pc.unique(pc.cast(part, pa.large_binary()))
+        if len(part):
+            whole = pa.ListArray.from_arrays(pa.array([0, len(part)], pa.int32()), part)
+            yield pc.binary_join(whole, pa.scalar(b"\n", pa.large_binary()))[0].as_py()
+
+
+def _chunks(data: bytes | memoryview) -> Iterator[bytes]:
+    """Pieces of ``data`` that overlap by more than the longest value."""
+    start = 0
+    while True:
+        yield bytes(data[start : start + _CHUNK + 2 * _LONGEST])
+        start += _CHUNK
+        if start >= len(data):
+            return
+
+
+def _stands_in(needle: bytes, text: bytes) -> bool:
+    """Whether ``needle`` occurs with its ends at ends of runs: "12345" does not stand in "912345"."""
+    start = text.find(needle)
+    while start >= 0:
+        stop = start + len(needle)
+        if not (_joins(text[start - 1 : start], needle[:1]) or _joins(needle[-1:], text[stop : stop + 1])):
+            return True
+        start = text.find(needle, start + 1)
+    return False
+
+
+def _joins(left: bytes, right: bytes) -> bool:
+    """Whether two neighbouring bytes belong to one run of digits or of letters."""
+    return len(left) == len(right) == 1 and _RUN.fullmatch(left + right) is not None

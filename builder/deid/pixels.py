@@ -1,0 +1,151 @@
+"""Text and faces in the pixels: which images are refused, which are blanked, which get a note."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from builder.deid import Deid, MaskRegion
+from builder.errors import CaseError, Reason
+
+FACE_RISK = "face_risk"
+"""Note on a volume from whose surface a face could be rendered."""
+
+_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
+_ULTRASOUND = ("1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3")
+_ANGIOGRAPHY = ("1.2.840.10008.5.1.4.1.1.12",)
+_VISIBLE_LIGHT = ("1.2.840.10008.5.1.4.1.1.77.1",)
+_SLIDES = "1.2.840.10008.5.1.4.1.1.77.1.6"
+_ENCAPSULATED = ("1.2.840.10008.5.1.4.1.1.104",)
+_RISKY_MODALITIES = frozenset({"US", "IVUS", "XA", "RF", "SC", "OT", "XC", "ES", "GM", "SM", "DOC", "BDUS", "OP", "EC"})
+_HEAD = frozenset({"NECK", "HEADNECK", "ORBIT", "EYE", "JAW", "MAXILLA", "SINUS", "TMJ", "IAC", "EAR", "NOSE"})
+_RENDERABLE = frozenset({"CT", "MR", "PT"})
+
+
+class Risk(StrEnum):
+    """Why an image may show who it is of."""
+
+    DECLARED = "declares burned-in annotation"
+    CAPTURE = "is a secondary capture or screen save"
+    ULTRASOUND = "is ultrasound"
+    ANGIOGRAPHY = "is angiography or fluoroscopy"
+    PHOTOGRAPH = "is a photograph or visible-light image"
+    DOCUMENT = "is an encapsulated document"
+    OVERLAY_IN_PIXELS = "carries an overlay in unused pixel bits"
+    OTHER = "is of a modality whose images often show text"
+
+
+@dataclass(frozen=True)
+class PixelVerdict:
+    """What is to be done before the pixels are used: rectangles to blank, notes to keep."""
+
+    blank: tuple[MaskRegion, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def judge_pixels(dataset: Dataset, *, deid: Deid) -> PixelVerdict:
+    """Whether the pixels of an image may be used, from its header as fetched (before de-identification).
+
+    Raises
+    ------
+    CaseError
+        BURNED_IN when the pixels may show identifying text, and the spec neither blanks nor vouches for them.
+
+    Notes
+    -----
+    Ultrasound, angiography, photographs and captures are refused unless BurnedInAnnotation (0028,0301) says NO *and*
+    the spec's ``reviewed`` names the modality: in archives the attribute is often wrong. CT, MR and PET straight from
+    the scanner pass unless the header declares annotation.
+    """
+    risk = pixel_risk(dataset)
+    notes = (FACE_RISK,) if shows_face(dataset) else ()
+    if risk is None:
+        return PixelVerdict(notes=notes)
+    modality = str(dataset.get("Modality") or "")
+    if deid.burned_in == "mask":
+        regions = tuple(r for r in deid.mask_regions if _covers(r, dataset, modality))
+        if regions and risk is not Risk.OVERLAY_IN_PIXELS:
+            return PixelVerdict(blank=regions, notes=(*notes, "pixels_blanked"))
+    if modality in deid.reviewed and risk not in (Risk.DECLARED, Risk.OVERLAY_IN_PIXELS, Risk.DOCUMENT):
+        return PixelVerdict(notes=(*notes, "pixels_reviewed"))
+    raise CaseError(
+        Reason.BURNED_IN,
+        f"found an image that {risk.value}, expected pixels without text; look at the images, then name the modality "
+        "under deid.reviewed or give deid.mask_regions",
+    )
+
+
+def pixel_risk(dataset: Dataset) -> Risk | None:
+    """The first reason to distrust the pixels, by what the header says; None when it gives none."""
+    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        return Risk.DECLARED
+    if _overlay_in_pixels(dataset):
+        return Risk.OVERLAY_IN_PIXELS
+    by_class = _class_risk(str(dataset.get("SOPClassUID") or ""))
+    if by_class is not None:
+        return by_class
+    image_type = {str(v).upper() for v in dataset.get("ImageType") or ()}
+    conversion = str(dataset.get("ConversionType") or "").upper()
+    if conversion not in ("", "SYN", "SI") or image_type & {"SCREEN SAVE", "SCREEN_SAVE", "SCREENSHOT"}:
+        return Risk.CAPTURE
+    return Risk.OTHER if str(dataset.get("Modality") or "").upper() in _RISKY_MODALITIES else None
+
+
+def shows_face(dataset: Dataset) -> bool:
+    """Whether this is CT, MR or PET of the head, whose surface can be rendered into a likeness."""
+    if str(dataset.get("Modality") or "") not in _RENDERABLE:
+        return False
+    part = str(dataset.get("BodyPartExamined") or "").upper().replace(" ", "").replace("-", "")
+    return part in _HEAD or any(word in part for word in ("HEAD", "BRAIN", "SKULL", "FACE"))
+
+
+def blank(voxels: NDArray[Any], regions: Sequence[MaskRegion]) -> NDArray[Any]:
+    """A copy of ``voxels`` (..., row, column) with every region set to the smallest value present outside of them.
+
+    Colour planes must come before the rows. The filler is a value of the image, so that it is plausible in any unit.
+    """
+    if not regions:
+        return voxels
+    inside = np.zeros(voxels.shape[-2:], dtype=np.bool_)
+    for region in regions:
+        if region.size != voxels.shape[-2:]:
+            found = "x".join(str(n) for n in voxels.shape[-2:])
+            raise CaseError(Reason.BURNED_IN, f"mask_regions: found images of {found}, expected size {region.size}")
+        inside[slice(*region.rows), slice(*region.columns)] = True
+    result = voxels.copy()
+    outside = voxels[..., ~inside]
+    result[..., inside] = outside.min() if outside.size else 0
+    return result
+
+
+def _covers(region: MaskRegion, dataset: Dataset, modality: str) -> bool:
+    """Whether a region was drawn for images like this one."""
+    size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
+    return region.size == size and region.modality in (None, modality)
+
+
+def _class_risk(sop_class: str) -> Risk | None:
+    """The risk of a SOP class (PS3.4 Table B.5-1)."""
+    if _within(sop_class, (_CAPTURES,)):
+        return Risk.CAPTURE
+    if _within(sop_class, _ULTRASOUND):
+        return Risk.ULTRASOUND
+    if _within(sop_class, _ANGIOGRAPHY):
+        return Risk.ANGIOGRAPHY
+    if _within(sop_class, _VISIBLE_LIGHT):
+        return None if sop_class == _SLIDES else Risk.PHOTOGRAPH
+    return Risk.DOCUMENT if _within(sop_class, _ENCAPSULATED) else None
+
+
+def _within(uid: str, roots: Sequence[str]) -> bool:
+    return any(uid == root or uid.startswith(root + ".") for root in roots)
+
+
+def _overlay_in_pixels(dataset: Dataset) -> bool:
+    """Whether an overlay lies in unused bits of Pixel Data (PS3.3 C.9.2): it has no Overlay Data of its own."""
+    groups = range(0x6000, 0x6020, 2)
+    return any((group, 0x0010) in dataset and (group, 0x3000) not in dataset for group in groups)

@@ -1,0 +1,50 @@
+"""The keyed UID map: one source UID has one replacement, wherever it recurs."""
+
+from dataclasses import dataclass, field
+
+from pydicom.uid import UID_dictionary
+
+from builder.model.keyed import Key
+
+_REMEMBERED = 200_000
+"""Replacements kept for reuse; a whole-body study has a few thousand, an RTSTRUCT repeats each many times."""
+
+_REGISTERED_ELSEWHERE = frozenset(
+    {
+        "2.16.840.1.113883.6.96",  # SNOMED CT
+        "2.16.840.1.113883.6.1",  # LOINC
+        "2.16.840.1.113883.6.8",  # UCUM
+        "2.16.840.1.113883.6.256",  # RadLex
+        "2.16.840.1.113883.6.3",  # ICD-10
+        "2.16.840.1.113883.3.26.1.1",  # NCI Thesaurus
+        "2.16.840.1.119.1",  # University of Washington Anatomist (FMA)
+    }
+)
+
+
+@dataclass(frozen=True)
+class UidMap:
+    """Replaces UIDs by ``Key.uid``; registered ones (SOP classes, transfer syntaxes, well-known frames of reference,
+    coding schemes, context groups: PS3.6 Annex A) stay as they are.
+
+    Only UIDs that are literally registered stay: a private UID under the standard's root is replaced like any other.
+    """
+
+    key: Key
+    seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, uid: str) -> str:
+        """The replacement of ``uid``; blanks and padding are ignored, an empty UID stays empty."""
+        source = uid.strip(" \0")
+        found = self.seen.get(source)
+        if found is not None:
+            return found
+        mapped = source if not source or is_registered(source) else self.key.uid(source)
+        if len(self.seen) < _REMEMBERED:
+            self.seen[source] = mapped
+        return mapped
+
+
+def is_registered(uid: str) -> bool:
+    """Whether a UID is published by the standard or a terminology, so that it says nothing about a patient."""
+    return uid in UID_dictionary or uid in _REGISTERED_ELSEWHERE

@@ -1,0 +1,149 @@
+"""How one value is treated: each function returns the cleaned value, or None when the value must go."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from types import MappingProxyType
+
+from builder.deid.allowed import Form
+from builder.deid.identifiers import Identifiers
+from builder.deid.text import clean_label, keep_words, scrub
+from builder.model.keyed import Key
+
+OLDEST_AGE = 90
+"""Ages above 89 are one group (45 CFR 164.514(b)(2)(i)(C))."""
+
+REPLACED = "REMOVED"
+"""Stands for a component of a code that did not have the shape of a code."""
+
+_NUMBER_TEXT = re.compile(r"[+\-0-9.eE ]*")
+_CODE = re.compile(r"[A-Za-z0-9_ ./+\-:#%*'{}\[\]()]{0,64}")
+_SUSPICIOUS = re.compile(r"\d{6,}|\^|\d+(?:\.\d+){4,}")
+_TIME = re.compile(r"\d{2}:?(?:\d{2}:?(?:\d{2}(?:\.\d{1,6})?)?)?")
+_DATE = re.compile(r"(\d{4})[.]?(\d{2})[.]?(\d{2})")
+_DATETIME = re.compile(r"(\d{8})(\d{0,6}(?:\.\d{1,6})?(?:[+\-]\d{4})?)")
+_AGE = re.compile(r"(\d{3})([DWMY])")
+_LONG_CODE = re.compile(r"[A-Za-z0-9_.\-]{1,18}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What the treatment of a value depends on besides the value: the map of UIDs, the shift, what is known.
+
+    ``shift_days`` is added to every date; 0 where full dates are retained.
+    """
+
+    uids: Callable[[str], str]
+    shift_days: int
+    known: Identifiers
+
+
+PUBLIC_SCHEMES = frozenset(
+    {
+        *("SCT", "SRT", "SNM3", "99SDM", "DCM", "UCUM", "FMA", "RADLEX", "RADELEMENT", "LN", "NCIt", "NCIT", "UMLS"),
+        *("MA", "IBSI", "ICD10", "ICDO3", "MSH", "BI", "NDC", "RXNORM"),
+    }
+)
+"""Coding schemes whose codes are published: a long number in them is a concept, not somebody's (PS3.16 clause 8)."""
+
+
+def treat_code_value(value: str, treatment: Treatment, *, scheme: str) -> str:
+    """A Code Value (0008,0100): long numbers stay only where the scheme is a published one."""
+    value = value.strip(" \0")
+    if scheme in PUBLIC_SCHEMES and _LONG_CODE.fullmatch(value) and not treatment.known.occur_in(value):
+        return value
+    return _code(value, treatment)
+
+
+def shift_of(key: Key, person: str) -> int:
+    """Days by which a person's dates move: the same for all objects of a person, between 1 and 10 years back.
+
+    Whole days keep times of day and every difference (injection to scan, scan to scan); the shift is drawn from the
+    key, so that it cannot be computed from the person's name alone.
+    """
+    return -(366 + key.number("date shift", person) % 3287)
+
+
+def treat(form: Form, values: Iterable[str], treatment: Treatment) -> list[str]:
+    """The cleaned values of one text attribute, in order; a value that must go becomes an empty one."""
+    return [_BY_FORM[form](value.strip(" \0"), treatment) for value in values]
+
+
+def _number(value: str, _: Treatment) -> str:
+    return value if _NUMBER_TEXT.fullmatch(value) else ""
+
+
+def _code(value: str, treatment: Treatment) -> str:
+    if not value:
+        return value
+    safe = _CODE.fullmatch(value) and not _SUSPICIOUS.search(value) and not treatment.known.occur_in(value)
+    return value if safe else REPLACED
+
+
+def _label(value: str, treatment: Treatment) -> str:
+    return clean_label(value, treatment.known)
+
+
+def _words(value: str, treatment: Treatment) -> str:
+    return keep_words(value, treatment.known)
+
+
+def _prose(value: str, treatment: Treatment) -> str:
+    return scrub(value, known=treatment.known)
+
+
+def _uid(value: str, treatment: Treatment) -> str:
+    return treatment.uids(value)
+
+
+def _date(value: str, treatment: Treatment) -> str:
+    match = _DATE.fullmatch(value)
+    if match is None:
+        return ""
+    try:
+        day = date(int(match[1]), int(match[2]), int(match[3])).toordinal() + treatment.shift_days
+        return date.fromordinal(day).strftime("%Y%m%d").rjust(8, "0")
+    except (ValueError, OverflowError):
+        return ""
+
+
+def _datetime(value: str, treatment: Treatment) -> str:
+    match = _DATETIME.fullmatch(value)
+    if match is None:
+        return ""
+    day = _date(match[1], treatment)
+    return day + match[2] if day else ""
+
+
+def _time(value: str, _: Treatment) -> str:
+    return value if _TIME.fullmatch(value) else ""
+
+
+def _age(value: str, _: Treatment) -> str:
+    match = _AGE.fullmatch(value)
+    if match is None:
+        return ""
+    return f"{min(int(match[1]), OLDEST_AGE):03d}Y" if match[2] == "Y" else value
+
+
+def _keep(value: str, _: Treatment) -> str:
+    return "" if _CONTROL.search(value) else value
+
+
+_BY_FORM: Mapping[Form, Callable[[str, Treatment], str]] = MappingProxyType(
+{
+    Form.NUMBER_TEXT: _number,
+    Form.CODE: _code,
+    Form.LABEL: _label,
+    Form.WORDS: _words,
+    Form.PROSE: _prose,
+    Form.UID: _uid,
+    Form.DATE: _date,
+    Form.DATETIME: _datetime,
+    Form.TIME: _time,
+    Form.AGE: _age,
+    Form.KEEP: _keep,
+}
+)
