@@ -324,5 +324,3 @@ def _encodings(dataset: Dataset) -> list[str]:
 def _is_directory(dataset: Dataset) -> bool:
     meta = getattr(dataset, "file_meta", {})
     return bool(meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage)
-
-

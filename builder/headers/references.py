@@ -1,5 +1,6 @@
 """What an annotation object points to: series, instances, frames of reference, and the names of what it marks."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,11 @@ _CLASSES = (
     _PREFIX + "88.",  # structured reports and key objects
     _PREFIX + "91.1",  # Microscopy Bulk Simple Annotations
 )
+ANNOTATION_PATTERN: Final = (
+    "^(" + "|".join(re.escape(name) + ("" if name.endswith(".") else "$") for name in _CLASSES) + ")"
+)
+"""Regular expression of the SOP classes whose objects annotate others."""
+
 _MODALITIES = frozenset({"RTSTRUCT", "SEG", "SR", "PR", "KO", "ANN", "RWV"})
 _SERIES, _INSTANCE = 0x0020000E, 0x00081155
 _FRAMES = (0x30060024, 0x00200052)
@@ -42,9 +48,7 @@ class References:
 def is_annotation(sop_class_uid: str | None, modality: str | None) -> bool:
     """Whether objects of this SOP class (or, where it is absent, modality) annotate others."""
     if sop_class_uid:
-        return any(
-            sop_class_uid.startswith(name) if name.endswith(".") else sop_class_uid == name for name in _CLASSES
-        )
+        return re.match(ANNOTATION_PATTERN, sop_class_uid) is not None
     return modality in _MODALITIES
 
 

@@ -37,9 +37,7 @@ class Wanted:
     vr: str
 
 
-WANTED: Final = tuple(
-    Wanted(c, c.tag, dictionary_VR(c.tag).split(" ")[0]) for c in HEADER_COLUMNS if c.tag is not None
-)
+WANTED: Final = tuple(Wanted(c, c.tag, dictionary_VR(c.tag).split(" ")[0]) for c in HEADER_COLUMNS if c.tag is not None)
 """Every header column; the VR of Pixel Padding Value is US here and SS where Pixel Representation is 1."""
 
 

@@ -1,0 +1,441 @@
+"""Compiled scan of many plain DICOM headers at once: where the wanted values lie.
+
+It accepts only what is beyond doubt: preamble, explicit or implicit VR little endian, strictly ascending tags, known
+VRs, values inside the file, ASCII text and plain numbers in the wanted attributes. Everything else is left to pydicom.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+DONE: Final = 0
+ODD: Final = 1
+SHORT: Final = 2
+"""What became of a file: all found; not for this scan; the head given is too short."""
+
+TEXT_KIND: Final = 0
+DECIMAL_KIND: Final = 1
+WHOLE_KIND: Final = 2
+US_KIND: Final = 3
+FD_KIND: Final = 4
+PADDING_KIND: Final = 5
+"""How a wanted value is written."""
+
+DEPTH_LIMIT: Final = 32
+TEXT_LIMIT: Final = 4096
+_UNDEFINED = 0xFFFFFFFF
+_SHORT_TYPES = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
+_LONG_TYPES = "OB OD OF OL OV OW SV UC UR UT UV"
+_BINARY_TYPES = "US SS UL SL FD FL AT SV UV OB OW OD OF OL OV SQ UN"
+
+
+def _pair(name: str) -> Any:
+    return ord(name[0]) | ord(name[1]) << 8
+
+
+def _vr_table() -> NDArray[np.uint8]:
+    """For two letters: 0 unknown, 1 a VR with 2 bytes of length, 2 with 4, 3 SQ, 4 UN (PS3.5 section 7.1.2)."""
+    table = np.zeros(65536, np.uint8)
+    for name in [
+        "AE",
+        "AS",
+        "AT",
+        "CS",
+        "DA",
+        "DS",
+        "DT",
+        "FD",
+        "FL",
+        "IS",
+        "LO",
+        "LT",
+        "PN",
+        "SH",
+        "SL",
+        "SS",
+        "ST",
+        "TM",
+        "UI",
+        "UL",
+        "US",
+    ]:
+        table[_pair(name)] = 1
+    for name in _LONG_TYPES.split():
+        table[_pair(name)] = 2
+    table[_pair("SQ")] = 3
+    table[_pair("UN")] = 4
+    return table
+
+
+_VRS = _vr_table()
+_US, _SS, _FD = _pair("US"), _pair("SS"), _pair("FD")
+
+
+def _is_binary_table() -> NDArray[np.uint8]:
+    table = np.zeros(65536, np.uint8)
+    for name in _BINARY_TYPES.split():
+        table[_pair(name)] = 1
+    return table
+
+
+_IS_BINARY = _is_binary_table()
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _u16(data: Any, at: int) -> Any:
+    return np.int64(data[at]) | np.int64(data[at + 1]) << 8
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _u32(data: Any, at: int) -> Any:
+    return _u16(data, at) | _u16(data, at + 2) << 16
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> Any:
+    """Position after the sequence of undefined length whose first item starts at ``at``; -1 odd, -2 beyond ``end``."""
+    inside = 1  # levels: odd inside a sequence (items follow), even inside an item (elements follow)
+    while inside > 0:
+        if inside > 2 * DEPTH_LIMIT:
+            return -1
+        if at + 8 > end:
+            return -2
+        group, element, length = _u16(data, at), _u16(data, at + 2), _u32(data, at + 4)
+        if group == 0xFFFE:
+            at += 8
+            if inside % 2 == 1 and element == 0xE000:
+                if length == _UNDEFINED:
+                    inside += 1
+                else:
+                    at += length
+            elif (inside % 2 == 1 and element == 0xE0DD and length == 0) or (
+                inside % 2 == 0 and element == 0xE00D and length == 0
+            ):
+                inside -= 1
+            else:
+                return -1
+            continue
+        if inside % 2 == 1:
+            return -1
+        at += 8
+        if not implicit:
+            kind = vrs[_u16(data, at - 4)]
+            if kind == 0:
+                return -1
+            if kind == 1:
+                length = _u16(data, at - 2)
+            else:
+                if at + 4 > end:
+                    return -2
+                length = _u32(data, at)
+                at += 4
+                if length == _UNDEFINED and kind != 3:
+                    return -1
+        if length == _UNDEFINED:
+            inside += 1
+        else:
+            at += length
+    return at
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _is_plain_text(data: Any, start: int, end: int) -> Any:
+    for i in range(start, end):  # noqa: SIM110 - a loop compiles to less
+        if data[i] >= 0x7F or (data[i] < 0x20 and data[i] != 0):
+            return False
+    return True
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _is_number(data: Any, start: int, end: int, whole: bool) -> Any:
+    """Whether bytes are one number: digits with a minus sign, and for decimals a point and an exponent."""
+    if end - start > 40:
+        return False
+    at = start
+    if at < end and data[at] == 0x2D:
+        at += 1
+    digits = 0
+    while at < end and 0x30 <= data[at] <= 0x39:
+        at += 1
+        digits += 1
+    if whole:
+        return at == end and 0 < digits <= 9
+    if at < end and data[at] == 0x2E:
+        at += 1
+        while at < end and 0x30 <= data[at] <= 0x39:
+            at += 1
+            digits += 1
+    if digits == 0:
+        return False
+    if at < end and (data[at] == 0x65 or data[at] == 0x45):
+        at += 1
+        if at < end and (data[at] == 0x2D or data[at] == 0x2B):
+            at += 1
+        if end - at < 1 or end - at > 2:
+            return False
+        while at < end and 0x30 <= data[at] <= 0x39:
+            at += 1
+    return at == end
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _trim(data: Any, start: int, end: int) -> Any:
+    """Bounds without spaces and zero bytes at both ends."""
+    while start < end and (data[start] == 0x20 or data[start] == 0):
+        start += 1
+    while end > start and (data[end - 1] == 0x20 or data[end - 1] == 0):
+        end -= 1
+    return start, end
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _are_numbers(data: Any, start: int, end: int, most: int, whole: bool) -> Any:
+    """Whether bytes are one to ``most`` numbers separated by backslashes."""
+    at = start
+    count = 0
+    for i in range(start, end + 1):
+        if i == end or data[i] == 0x5C:
+            first, last = _trim(data, at, i)
+            count += 1
+            if count > most or not _is_number(data, first, last, whole):
+                return False
+            at = i + 1
+    return True
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
+    """Status, where the data set starts, and the bounds of the Transfer Syntax UID."""
+    at = begin + 132
+    first = last = 0
+    previous = -1
+    while True:
+        if at + 12 > end:
+            return SHORT, at, first, last
+        if _u16(data, at) != 2:
+            return DONE, at, first, last
+        tag = _u16(data, at + 2)
+        if tag <= previous:
+            return ODD, at, first, last
+        previous = tag
+        kind = vrs[_u16(data, at + 4)]
+        if kind == 1:
+            length = _u16(data, at + 6)
+            at += 8
+        elif kind == 2:
+            length = _u32(data, at + 8)
+            at += 12
+        else:
+            return ODD, at, first, last
+        if tag == 0 and (length != 4 or at + 4 > end):
+            return ODD, at, first, last
+        if tag == 0x10:
+            first, last = at, at + length
+        at += length
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _syntax(data: Any, first: int, last: int, known: Any, sizes: Any) -> Any:
+    """Index of the transfer syntax among the rows of ``known``; -1 when it is none of them."""
+    first, last = _trim(data, first, last)
+    for row in range(known.shape[0]):
+        if sizes[row] == last - first:
+            same = True
+            for i in range(last - first):
+                if data[first + i] != known[row, i]:
+                    same = False
+                    break
+            if same:
+                return row
+    return -1
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _is_plain(data: Any, at: int, length: int, pair: int, kind: int, most: int, signed: bool) -> Any:
+    """Whether a wanted value can be taken as it is; ``pair`` is its VR as encoded, 0 in implicit VR."""
+    if kind >= US_KIND:
+        wanted = _FD if kind == FD_KIND else _US
+        if pair not in (0, wanted) and not (kind == PADDING_KIND and pair == _SS and signed):
+            return False
+        return length == (8 if kind == FD_KIND else 2) or length == 0
+    if _IS_BINARY[pair] or length > TEXT_LIMIT or not _is_plain_text(data, at, at + length):
+        return False
+    first, last = _trim(data, at, at + length)
+    return first == last or kind == TEXT_KIND or _are_numbers(data, first, last, most, kind == WHOLE_KIND)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _element(data: Any, at: int, end: int, implicit: bool) -> Any:
+    """VR pair (0 when implicit, -1 odd, -2 beyond ``end``), VR kind, length and place of the value of an element."""
+    if at + 8 > end:
+        return -2, 0, 0, at
+    if implicit:
+        return 0, 0, _u32(data, at + 4), at + 8
+    pair = _u16(data, at + 4)
+    kind = np.int64(_VRS[pair])
+    if kind == 0:
+        return -1, 0, 0, at
+    if kind == 1:
+        return pair, kind, _u16(data, at + 6), at + 8
+    if at + 12 > end:
+        return -2, 0, 0, at
+    return pair, kind, _u32(data, at + 8), at + 12
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _is_sequence(data: Any, at: int, end: int, kind: int, implicit: bool) -> Any:
+    """Whether a value of undefined length is a sequence: by its VR, or in implicit VR by its first item."""
+    if not implicit:
+        return kind == 3
+    return at + 4 <= end and _u16(data, at) == 0xFFFE and _u16(data, at + 2) in (0xE000, 0xE0DD)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _looks_explicit(data: Any, at: int, end: int) -> Any:
+    """Whether the element at ``at`` carries two capital letters where a VR would be."""
+    return at + 6 <= end and 0x40 < data[at + 4] < 0x5B and 0x40 < data[at + 5] < 0x5B
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _scan_elements(
+    data: Any, at: int, begin: int, end: int, size: int, implicit: bool, wanted: Any, charsets: Any,
+    places: Any, lengths: Any, facts: Any,
+) -> Any:  # fmt: skip
+    """Walk the top level up to Pixel Data; the status, with results in the output rows of one file."""
+    tags, kinds, mosts = wanted
+    previous = np.int64(-1)
+    next_wanted = 0
+    signed = False
+    if implicit and _looks_explicit(data, at, end):
+        return ODD
+    while at != begin + size:
+        pair, kind, length, value = _element(data, at, end, implicit)
+        if pair < 0:
+            facts[2] = at - begin
+            return ODD if pair == -1 else SHORT
+        tag = _u16(data, at) << 16 | _u16(data, at + 2)
+        if tag <= previous or tag < 0x00080000 or tag > 0x7FE00010:
+            return ODD
+        previous = tag
+        if tag >= 0x7FE00008:
+            return _pixels(tag, kind, length, at - begin, value - begin, size, implicit, facts)
+        while next_wanted < tags.shape[0] and tags[next_wanted] < tag:
+            next_wanted += 1
+        is_wanted = next_wanted < tags.shape[0] and tags[next_wanted] == tag
+        if length == _UNDEFINED:
+            if is_wanted or not _is_sequence(data, value, end, kind, implicit):
+                return ODD if value + 4 <= end else SHORT
+            at = _skip_undefined(data, value, end, implicit, _VRS)
+            if at < 0:
+                facts[2] = end - begin
+                return ODD if at == -1 else SHORT
+            continue
+        at = value + length
+        if at > begin + size:
+            return ODD
+        if is_wanted or tag == 0x00080005:
+            if at > end:
+                facts[2] = at - begin
+                return SHORT
+            if tag == 0x00080005:
+                if not _is_known(data, value, at, charsets):
+                    return ODD
+                continue
+            if not _is_plain(data, value, length, pair, kinds[next_wanted], mosts[next_wanted], signed):
+                return ODD
+            first, last = value, at
+            if kinds[next_wanted] < US_KIND:
+                first, last = _trim(data, value, at)
+            if last > first:
+                places[next_wanted] = first
+                lengths[next_wanted] = last - first
+            if tag == 0x00280103:
+                signed = length == 2 and _u16(data, value) == 1
+    facts[2] = size
+    return DONE
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _pixels(
+    tag: int, kind: int, length: int, at: int, value: int, size: int, implicit: bool, facts: Any
+) -> Any:  # fmt: skip
+    """Status at the Pixel Data element, with its place in ``facts``."""
+    facts[2] = at
+    if not implicit and kind != 2:
+        return ODD
+    if length != _UNDEFINED:
+        if value + length > size:
+            return ODD
+        if tag == 0x7FE00010:
+            facts[3] = value
+            facts[4] = length
+    return DONE
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _is_known(data: Any, first: int, last: int, known: Any) -> Any:
+    """Number (from 1) of the row of ``known`` that bytes equal, once trimmed; 0 for none."""
+    first, last = _trim(data, first, last)
+    for row in range(known.shape[0]):
+        if last - first >= known.shape[1] or known[row, last - first] != 0:
+            continue
+        same = True
+        for i in range(last - first):
+            same = same and data[first + i] == known[row, i]
+        if same:
+            return row + 1
+    return 0
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def scan(
+    data: Any, begins: Any, ends: Any, sizes: Any, wanted: Any, syntaxes: Any, charsets: Any,
+    places: Any, lengths: Any, facts: Any,
+) -> None:  # fmt: skip
+    """Find the wanted values in many heads.
+
+    Parameters
+    ----------
+    data
+        The heads, one after the other (uint8).
+    begins, ends, sizes
+        Bounds of each head in ``data``, and the length of its whole file.
+    wanted
+        Tags in ascending order, how each is written, and how many values each may have.
+    syntaxes, charsets
+        Rows of bytes, zero-padded: transfer syntaxes (row 0 is implicit VR) and Specific Character Sets in which ASCII
+        bytes mean ASCII.
+    places, lengths
+        Output (file, tag), given as -1: place in ``data`` and length of the trimmed value, where there is one.
+    facts
+        Output (file, 5), given as -1: status, row of the transfer syntax, end of the header (or how far it was read),
+        offset and length of native Pixel Data; from the start of the file.
+    """
+    for file in range(begins.shape[0]):
+        begin, end = begins[file], ends[file]
+        row = facts[file]
+        status, at, first, last = _scan_meta(data, begin, end, _VRS)
+        if status == DONE:
+            row[1] = _is_known(data, first, last, syntaxes) - 1
+            status = ODD
+            if row[1] >= 0:
+                status = _scan_elements(
+                    data, at, begin, end, sizes[file], row[1] == 0, wanted, charsets, places[file], lengths[file], row
+                )
+        if status == SHORT and end - begin >= sizes[file]:
+            status = ODD
+        row[0] = status
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def gather(data: Any, places: Any, lengths: Any, offsets: Any, out: Any) -> None:
+    """Copy the values at ``places`` one after the other to ``out``; ``offsets`` has where each starts, and the end."""
+    at = 0
+    for file in range(places.shape[0]):
+        offsets[file] = at
+        for i in range(lengths[file] if places[file] >= 0 else 0):
+            out[at] = data[places[file] + i]
+            at += 1
+    offsets[places.shape[0]] = at

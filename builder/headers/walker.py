@@ -1,0 +1,182 @@
+"""The fast path: headers of many plain files at once, as Arrow columns."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from builder.headers import scan as scanning
+from builder.headers.references import ANNOTATION_PATTERN
+from builder.headers.values import WANTED, Wanted
+from builder.model.tables import REAL, REALS, TEXT
+
+SYNTAXES: Final = (
+    "1.2.840.10008.1.2",  # implicit VR little endian: must be first
+    "1.2.840.10008.1.2.1",
+    *(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 92, 93, *range(100, 109))),
+    *(f"1.2.840.10008.1.2.4.{n}" for n in (110, 111, 112, 201, 202, 203)),
+    "1.2.840.10008.1.2.5",
+)
+"""Transfer syntaxes whose data set is plain little endian: not deflated, not big endian, none by reference (JPIP)."""
+
+CHARSETS: Final = (
+    "",
+    *(f"ISO_IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192, 203)),
+    *(f"ISO 2022 IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166)),
+    "\\ISO 2022 IR 87",
+    "\\ISO 2022 IR 149",
+    "GB18030",
+    "GBK",
+)
+"""Specific Character Sets in which bytes 20 to 7E, without an escape, mean ASCII."""
+
+_REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
+_MANY = 64
+_SORTED = sorted(WANTED, key=lambda wanted: wanted.tag)
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """What the fast path made of a batch of heads.
+
+    Parameters
+    ----------
+    done
+        Positions of the files it read, ascending.
+    short
+        Positions of files that need a longer head; all others not in ``done`` are for ``attributes.read_header``.
+    columns
+        Name to Arrow array, one value a file of ``done``: the header columns, ``transfer_syntax_uid``,
+        ``header_sha256``, ``pixel_offset`` and ``pixel_length``.
+    """
+
+    done: NDArray[np.int64]
+    short: NDArray[np.int64]
+    columns: dict[str, Any]
+
+
+def walk(heads: Sequence[bytes], sizes: Sequence[int]) -> Walked:
+    """Read the headers of plain DICOM files, given the first bytes of each and its size.
+
+    Images only: annotation objects, whose references lie in sequences, are left to pydicom, as is everything else that
+    is not plain (see ``builder.headers.scan``). What is returned equals what ``attributes.read_header`` returns.
+    """
+    data = np.frombuffer(b"".join(heads), np.uint8)
+    ends = np.cumsum([len(head) for head in heads], dtype=np.int64)
+    begins = ends - np.fromiter((len(head) for head in heads), np.int64, len(heads))
+    places = np.full((len(heads), len(_SORTED)), -1, np.int64)
+    lengths = np.full_like(places, -1)
+    facts = np.full((len(heads), 5), -1, np.int64)
+    sized = np.asarray(sizes, np.int64)
+    scanning.scan(data, begins, ends, sized, _WANTED_ARRAYS, _SYNTAX_ROWS, _CHARSET_ROWS, places, lengths, facts)
+    short = np.flatnonzero(facts[:, 0] == scanning.SHORT)
+    keep = _kept(data, places, lengths, facts)
+    done, facts = np.flatnonzero(keep), facts[keep]
+    columns = _columns(data, places[keep], lengths[keep])
+    columns["transfer_syntax_uid"] = pa.array(SYNTAXES).take(pa.array(facts[:, 1]))
+    headers = zip(done.tolist(), facts[:, 2].tolist(), strict=True)
+    hashes = [hashlib.sha256(memoryview(heads[file])[:end]).hexdigest() for file, end in headers]
+    columns["header_sha256"] = pa.array(hashes, pa.string())
+    columns["pixel_offset"] = pa.array(facts[:, 3], mask=facts[:, 3] < 0)
+    columns["pixel_length"] = pa.array(facts[:, 4], mask=facts[:, 4] < 0)
+    return Walked(done, short, columns)
+
+
+def _kept(data: Any, places: Any, lengths: Any, facts: Any) -> NDArray[np.bool_]:
+    """Files that were read, have what every instance has, and annotate nothing."""
+    names = [wanted.column.name for wanted in _SORTED]
+    keep: NDArray[np.bool_] = facts[:, 0] == scanning.DONE
+    for name in _REQUIRED:
+        keep &= places[:, names.index(name)] >= 0
+    place = names.index("sop_class_uid")
+    classes = _strings(data, places[:, place], lengths[:, place])
+    annotating = pc.fill_null(pc.match_substring_regex(classes, ANNOTATION_PATTERN), False)
+    keep &= ~np.asarray(annotating)
+    place = names.index("b_value")
+    finite = np.isfinite(_doubles(data, places[:, place]))
+    keep &= finite | (places[:, place] < 0)
+    return keep
+
+
+def _columns(data: Any, places: Any, lengths: Any) -> dict[str, Any]:
+    columns = {}
+    signed = np.zeros(len(places), np.bool_)
+    for place, wanted in enumerate(_SORTED):
+        where = places[:, place]
+        if not (where >= 0).any():
+            array = pa.nulls(len(where), wanted.column.type)
+        elif wanted.vr == "US":
+            values = data[where].astype(np.int32) | data[where + 1].astype(np.int32) << 8
+            if wanted.column.name == "pixel_representation":
+                signed = (where >= 0) & (values == 1)
+            if wanted.column.name.startswith("pixel_padding"):
+                values = np.where(signed, values.astype(np.int16), values)
+            array = pa.array(values, mask=where < 0).cast(wanted.column.type)
+        elif wanted.vr == "FD":
+            array = pa.array(_doubles(data, where), mask=where < 0)
+        else:
+            array = _typed(_strings(data, where, lengths[:, place]), wanted)
+        columns[wanted.column.name] = array
+    return columns
+
+
+def _typed(texts: Any, wanted: Wanted) -> Any:
+    """Strings as the column's type; the scan has seen that they are numbers."""
+    if wanted.column.type == TEXT:
+        return texts
+    if wanted.column.type != REALS:
+        return texts.cast(wanted.column.type)
+    lists = pc.split_pattern(texts, "\\")
+    numbers = pc.ascii_trim(lists.values, " \0").cast(REAL)
+    return pa.ListArray.from_arrays(lists.offsets, numbers, mask=pc.is_null(lists))
+
+
+def _strings(data: Any, places: Any, lengths: Any) -> Any:
+    """An Arrow array of the values at ``places``; null where there is none."""
+    absent = places < 0
+    offsets = np.empty(len(places) + 1, np.int32)
+    out = np.empty(int(lengths[~absent].sum()), np.uint8)
+    scanning.gather(data, places, lengths, offsets, out)
+    validity = pa.py_buffer(np.packbits(~absent, bitorder="little"))
+    buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(out)]
+    return pa.Array.from_buffers(pa.string(), len(places), buffers)
+
+
+def _doubles(data: Any, places: Any) -> NDArray[np.float64]:
+    """Little endian doubles at ``places``; arbitrary where there is none."""
+    found = np.zeros((len(places), 8), np.uint8)
+    there = places >= 0
+    found[there] = data[places[there][:, None] + np.arange(8)]
+    return found.view("<f8")[:, 0].astype(np.float64)
+
+
+def _rows(names: Sequence[str]) -> NDArray[np.uint8]:
+    """Names as rows of bytes, padded with at least one zero."""
+    rows = np.zeros((len(names), max(map(len, names)) + 1), np.uint8)
+    for row, name in zip(rows, names, strict=True):
+        row[: len(name)] = list(name.encode())
+    return rows
+
+
+def _kind(wanted: Wanted) -> int:
+    if wanted.column.name.startswith("pixel_padding"):
+        return scanning.PADDING_KIND
+    if wanted.vr in ("US", "FD"):
+        return scanning.US_KIND if wanted.vr == "US" else scanning.FD_KIND
+    if wanted.column.type == TEXT:
+        return scanning.TEXT_KIND
+    return scanning.DECIMAL_KIND if wanted.column.type in (REAL, REALS) else scanning.WHOLE_KIND
+
+
+_WANTED_ARRAYS = (
+    np.array([wanted.tag for wanted in _SORTED], np.int64),
+    np.array([_kind(wanted) for wanted in _SORTED], np.int64),
+    np.array([_MANY if wanted.column.type == REALS else 1 for wanted in _SORTED], np.int64),
+)
+_SYNTAX_ROWS = _rows(SYNTAXES)
+_CHARSET_ROWS = _rows(CHARSETS)
