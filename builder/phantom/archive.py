@@ -81,8 +81,8 @@ def write_archive(
                 series.setdefault(item.kind, set()).add(item.series_uid)
             visits.append(visit_truth(room))
         truths.append(_person_truth(person, visits))
-    readme = b"Exported for research.\n"
-    (directory / "archive" / VENDORS[people[0].vendor].site / "README.txt").write_bytes(readme)
+    readme = f"Exported for research. {token or ''}\n".encode()
+    _write(directory / "archive" / VENDORS[people[0].vendor].site / f"{token or ''}README.txt", readme)
     kinds["not DICOM"] += 1
     table = clinical_table([(_patient_id(p.number, token), p) for p in people], key, token=token)
     _write(directory / "clinical.csv", table.text.encode())

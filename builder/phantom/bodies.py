@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from builder.model.geometry import Geometry
 
 Triple = tuple[float, float, float]
+APART_MM = 14.0
+"""Lesions keep this distance, so that they do not meet when they grow before the next visit."""
 AIR = {"CT": -1000.0, "MR": 0.0, "PT": 0.0}
 
 
@@ -183,7 +185,7 @@ def place_lesions(
 def _free_spot(
     host: Ellipsoid, taken: Sequence[Ellipsoid], rng: np.random.Generator, *, radius: float, reach_mm: float
 ) -> Ellipsoid | None:
-    """A lesion in the inner half of the host that keeps 4 mm from the others; None after 200 tries."""
+    """A lesion in the inner half of the host that keeps clear of the others; None after 200 tries."""
     stretch = rng.uniform(0.8, 1.25, size=3)
     a, b, c = (float(v) for v in np.round(radius * stretch / np.cbrt(stretch.prod()), 3))
     axes = _rotation(rng)
@@ -200,7 +202,7 @@ def _free_spot(
 
 def _apart(one: Ellipsoid, other: Ellipsoid) -> bool:
     distance = float(np.linalg.norm(np.subtract(one.centre_mm, other.centre_mm)))
-    return distance > max(one.semi_axes_mm) + max(other.semi_axes_mm) + 4.0
+    return distance > max(one.semi_axes_mm) + max(other.semi_axes_mm) + APART_MM
 
 
 def _rotation(rng: np.random.Generator) -> tuple[Triple, Triple, Triple]:

@@ -88,11 +88,12 @@ def planter(token: str | None) -> Callable[[Dataset], None]:
 
 
 def plant(dataset: Dataset, token: str) -> None:
-    """Write the token into every attribute that may name a person, an institution or a visit, nested and private too."""
+    """Write the token into every attribute that names a person, an institution or a visit, nested and private too."""
     for keyword in _TEXT:
         setattr(dataset, keyword, token)
     for keyword in _NAMES:
         setattr(dataset, keyword, f"{token}^Doctor")
+    dataset.ResponsiblePersonRole = "PARENT"
     other = Dataset()
     other.PatientID = f"{token}-OTHER"
     other.TypeOfPatientID = "TEXT"

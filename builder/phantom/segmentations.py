@@ -81,7 +81,8 @@ def _describe(number: int, label: str) -> Any:
 def _pin(made: Any, images: Sequence[Dataset], *, rename: Callable[[str], str], keep: set[str]) -> None:
     """Replace the clock's stamps by the images', and every UID drawn at random by a reproducible one."""
     first = images[0]
-    known = keep | {value for image in images for _, value in _uids(image)}
+    known = keep | {str(image.SOPInstanceUID) for image in images}
+    known |= {str(first.StudyInstanceUID), str(first.SeriesInstanceUID), str(first.FrameOfReferenceUID)}
     names: dict[str, str] = {}
     for element, value in _uids(made):
         if value not in known and not value.startswith("1.2.840.10008."):

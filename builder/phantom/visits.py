@@ -232,9 +232,13 @@ def _grid(room: Room, modality: str, body: Body, frame: str) -> Geometry:
         return axial_grid((count, matrix, matrix), (length / count, pixel, pixel), (x, y, z), frame)
     count, matrix = size.mr
     pixel = MR_FIELD_MM / matrix
-    tilts = tuple(float(v) for v in room.rng("tilt").integers(-25, 26, size=2))
+    pitch, yaw = (float(v) for v in room.rng("tilt").integers(-25, 26, size=2))
     spacing = (144.0 / count, pixel, pixel)
-    return oblique_grid((count, matrix, matrix), spacing, (x, y, z), frame, tilts_degrees=(tilts[0], tilts[1]))
+    centre = np.array([axis[0], axis[1], middle[2]]) + jitter
+    normal = oblique_grid((1, 1, 1), spacing, (0, 0, 0), frame, tilts_degrees=(pitch, yaw)).directions[:, 0]
+    centre += normal * float((middle - centre) @ normal)  # the slab's middle plane goes through the lesions' middle
+    cx, cy, cz = (float(v) for v in np.round(centre, 3))
+    return oblique_grid((count, matrix, matrix), spacing, (cx, cy, cz), frame, tilts_degrees=(pitch, yaw))
 
 
 def _localizer(room: Room, modality: str) -> Scan:

@@ -51,8 +51,11 @@ def test_oddities():
     assert [i.TemporalPositionIdentifier for i in times.images[::8]] == [1, 2, 3]
     tilted = synthetic.ct_series(tilt_degrees=15)
     assert not tilted.geometry.is_orthogonal
-    np.testing.assert_allclose(np.array(tilted.images[1].ImagePositionPatient, float) -
-                               np.array(tilted.images[0].ImagePositionPatient, float), (0, 0, 3), atol=1e-9)
+    np.testing.assert_allclose(
+        np.array(tilted.images[1].ImagePositionPatient, float) - np.array(tilted.images[0].ImagePositionPatient, float),
+        (0, 0, 3),
+        atol=1e-9,
+    )
     mixed = synthetic.merge(synthetic.ct_series(), synthetic.ct_series(series="2", orientation=synthetic.SAGITTAL))
     assert len({i.SeriesInstanceUID for i in mixed}) == 1
     assert len({tuple(i.ImageOrientationPatient) for i in mixed}) == 2
