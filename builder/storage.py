@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -48,6 +48,10 @@ class Store(Protocol):
         """Several ``(start, length)`` ranges of one object, near ones fetched together."""
         ...
 
+    def open(self, path: str) -> "ObjectReader":
+        """A reader of one object that stays open: for many ranges, from many threads. Raises FileNotFoundError."""
+        ...
+
     def size(self, path: str) -> int:
         """Bytes of an object. Raises FileNotFoundError."""
         ...
@@ -78,6 +82,18 @@ class Store(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove an object; absent is fine."""
+        ...
+
+
+class ObjectReader(Protocol):
+    """An open object."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes ``start`` to ``start + length``; shorter only where the object ends."""
+        ...
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes]:
+        """Several ``(start, length)`` ranges in their order, near ones fetched together."""
         ...
 
 
@@ -147,6 +163,9 @@ class LocalStore:
             return [_read_at(handle, start, length) for start, length in ranges]
         finally:
             os.close(handle)
+
+    def open(self, path: str) -> ObjectReader:
+        return _LocalReader(os.open(self._locate(path), os.O_RDONLY | os.O_CLOEXEC))
 
     def size(self, path: str) -> int:
         return self._locate(path).stat().st_size
@@ -239,6 +258,9 @@ class ObjectStore:
             found = _obstore().get_ranges(self._client(), self._key(path), starts=starts, lengths=lengths)
         return [bytes(part) for part in found]
 
+    def open(self, path: str) -> ObjectReader:
+        return _RemoteReader(self, path)
+
     def size(self, path: str) -> int:
         with _missing_as_file_error(path):
             return int(_obstore().head(self._client(), self._key(path))["size"])
@@ -290,6 +312,36 @@ class ObjectStore:
     def _client(self) -> Any:
         # a client owns threads, which do not survive a fork: one a process
         return _client(self.root, os.getpid())
+
+
+@dataclass(frozen=True)
+class _LocalReader:
+    """An open file, closed with its last reference: a thread that still reads keeps it open."""
+
+    handle: int
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+    def read(self, start: int, length: int) -> bytes:
+        return _read_at(self.handle, start, length)
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes]:
+        return (self.read(start, length) for start, length in ranges)
+
+
+@dataclass(frozen=True)
+class _RemoteReader:
+    """An object by name; connections are the client's."""
+
+    store: ObjectStore
+    path: str
+
+    def read(self, start: int, length: int) -> bytes:
+        return self.store.read_range(self.path, start, length=length)
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes]:
+        return self.store.read_ranges(self.path, ranges)
 
 
 @cache

@@ -1,0 +1,159 @@
+"""One field of one shard: where its chunks lie, and how they become voxels."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc as blosc
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.errors import LayoutError
+from builder.model.layout import FieldLayout
+from builder.model.zarr_format import CHECKSUM_BYTES, decode_index, index_bytes
+from builder.storage import ObjectReader, Store
+
+# The calling thread decompresses, outside the interpreter lock: threads are the reader's own affair
+blosc.use_threads = False
+
+_RESIDUE = 0x48674BC7
+"""crc32c of any bytes followed by their own crc32c (little endian): compares without splitting the buffer."""
+_HEADER_BYTES = 16
+MOST_OPEN_FILES = 256
+
+
+@dataclass
+class ChunkObject:
+    """The chunks of one shard object; index and file are opened with the first read, in whatever process that is.
+
+    Parameters
+    ----------
+    store
+        The dataset.
+    path
+        Of the object, below the dataset's root.
+    size
+        Bytes, as the manifest states them.
+    chunks
+        Number of inner chunks.
+    verify
+        Whether each chunk's crc32c is compared; the index is always.
+    opened
+        The objects of the dataset that hold an open file, oldest first; at most ``MOST_OPEN_FILES`` do.
+    """
+
+    store: Store
+    path: str
+    size: int
+    chunks: int
+    verify: bool
+    opened: "deque[ChunkObject]" = field(repr=False)
+    _reader: ObjectReader | None = field(default=None, repr=False)
+    _index: list[tuple[int, int]] | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None, "opened": deque()}
+
+    def decode(self, chunk: int, out: NDArray[Any]) -> None:
+        """Decompress a chunk into ``out``, a C-contiguous array of the chunk's exact size.
+
+        Raises
+        ------
+        LayoutError
+            When the object is missing, cut short or damaged.
+        """
+        start, length = self.index[chunk]
+        self.decompress(self._open().read(start, length), out, chunk=chunk)
+
+    def decode_many(self, chunks: Sequence[int], outs: Sequence[NDArray[Any]]) -> None:
+        """``decode`` of several chunks, whose ranges are fetched together."""
+        for number, data, out in zip(chunks, self.fetch(chunks), outs, strict=True):
+            self.decompress(data, out, chunk=number)
+
+    def fetch(self, chunks: Sequence[int]) -> Iterable[bytes]:
+        """The stored bytes of several chunks, for ``decompress``."""
+        index = self.index
+        return self._open().read_many([index[chunk] for chunk in chunks])
+
+    def decompress(self, data: bytes, out: NDArray[Any], *, chunk: int) -> None:
+        """Check a stored chunk and decompress it into ``out``. Raises LayoutError."""
+        length = self.index[chunk][1]
+        if len(data) != length:
+            raise LayoutError(f"{self.path}: found {len(data)} bytes of chunk {chunk}, expected {length}; cut short")
+        if self.verify and google_crc32c.value(data) != _RESIDUE:
+            raise LayoutError(f"{self.path}: found a wrong checksum in chunk {chunk}, expected its crc32c; damaged")
+        if len(data) < _HEADER_BYTES + CHECKSUM_BYTES or int.from_bytes(data[4:8], "little") != out.nbytes:
+            raise LayoutError(f"{self.path}: found a wrong size of chunk {chunk}, expected {out.nbytes}; damaged")
+        try:
+            blosc.decompress(memoryview(data)[:-CHECKSUM_BYTES], out)
+        except (RuntimeError, ValueError) as error:
+            raise LayoutError(f"{self.path}: found chunk {chunk} undecodable ({error}); damaged") from error
+
+    @property
+    def index(self) -> list[tuple[int, int]]:
+        """(offset, length) of every chunk, read and checked once."""
+        if self._index is None:
+            length = index_bytes(self.chunks)
+            data = self._open().read(self.size - length, length) if self.size >= length else b""
+            table = decode_index(data, chunks=self.chunks, size=self.size, where=self.path)
+            self._index = [(offset, count) for offset, count in table.tolist()]
+        return self._index
+
+    def _open(self) -> ObjectReader:
+        reader = self._reader
+        if reader is None:
+            try:
+                reader = self._reader = self.store.open(self.path)
+            except FileNotFoundError as error:
+                raise LayoutError(f"{self.path}: found no object, expected {self.size} bytes") from error
+            self.opened.append(self)
+            while len(self.opened) > MOST_OPEN_FILES:
+                self.opened.popleft()._reader = None  # closed when the last thread that reads is done with it
+        return reader
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box of a volume stored in chunks: which chunks it meets, and where each goes.
+
+    Parameters
+    ----------
+    layout
+        The field.
+    shape
+        (slice, row, column) of the whole volume.
+    """
+
+    layout: FieldLayout
+    shape: tuple[int, int, int]
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Chunks along (slice, row, column)."""
+        s, r, c = (-(-n // p) for n, p in zip(self.shape, self.layout.chunk, strict=True))
+        return (s, r, c)
+
+    def read(self, source: ChunkObject, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
+        """Fill ``out`` (channel, slice, row, column) from ``start``; the box lies inside the volume."""
+        chunk, grid = self.layout.chunk, self.grid
+        ends = [a + n for a, n in zip(start, out.shape[1:], strict=True)]
+        spans = [range(a // p, -(-e // p)) for a, e, p in zip(start, ends, chunk, strict=True)]
+        places = [(s, r, c) for s in spans[0] for r in spans[1] for c in spans[2]]
+        numbers = [(s * grid[1] + r) * grid[2] + c for s, r, c in places]
+        whole = np.empty((self.layout.channels, *chunk), out.dtype)
+        for place, number, data in zip(places, numbers, source.fetch(numbers), strict=True):
+            source.decompress(data, whole, chunk=number)
+            here, there = [slice(None)], [slice(None)]
+            for p, n, a, e in zip(place, chunk, start, ends, strict=True):
+                low, high = max(p * n, a), min((p + 1) * n, e)
+                here.append(slice(low - p * n, high - p * n))
+                there.append(slice(low - a, high - a))
+            out[tuple(there)] = whole[tuple(here)]
+
+
+def chunk_count(layout: FieldLayout, shape: tuple[int, int, int]) -> int:
+    """Inner chunks of one volume of ``shape``."""
+    return math.prod(Crop(layout, shape).grid)
