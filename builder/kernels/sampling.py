@@ -77,7 +77,7 @@ def sample(
     from builder.kernels.oblique import sample_oblique
 
     out = sample_oblique(array, matrix, target.shape, method=method, fill=float(fill), threads=threads)
-    return out.view(volume.dtype)
+    return out.view(_native(volume))
 
 
 def resample(
@@ -97,13 +97,13 @@ def resample(
     spans = [line.inside(count) for line, count in zip(lines, array.shape, strict=True)]
     shape = (lines[0].size, lines[1].size, lines[2].size)
     if all(span == (0, n) for span, n in zip(spans, shape, strict=True)):
-        return _dispatch(array, lines, method, antialias, threads).view(volume.dtype)
+        return _dispatch(array, lines, method, antialias, threads).view(_native(volume))
     out = np.full(shape, fill, dtype=array.dtype)
     if all(stop > first for first, stop in spans):
         inner = tuple(line.part(first, stop) for line, (first, stop) in zip(lines, spans, strict=True))
         where = tuple(slice(first, stop) for first, stop in spans)
         out[where] = _dispatch(array, (inner[0], inner[1], inner[2]), method, antialias, threads)
-    return out.view(volume.dtype)
+    return out.view(_native(volume))
 
 
 def index_map(source: Geometry, target: Geometry) -> NDArray[np.float64]:
@@ -144,7 +144,7 @@ def _checked(volume: NDArray[Any], *, method: Method, fill: float) -> NDArray[An
         raise ValueError(f"volume: found {volume.dtype} labels, expected uint8, uint16 or bool")
     if volume.dtype == np.bool_ and method not in (Method.NEAREST, Method.MAJORITY):
         raise ValueError(f"method: found {method.value!r} for bool voxels, expected 'nearest' or 'majority'")
-    array = np.ascontiguousarray(volume, dtype=volume.dtype.newbyteorder("="))
+    array = np.ascontiguousarray(volume, dtype=_native(volume))
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
     if array.dtype.kind in "iu":
@@ -152,6 +152,10 @@ def _checked(volume: NDArray[Any], *, method: Method, fill: float) -> NDArray[An
         if fill != int(fill) or not limits.min <= fill <= limits.max:
             raise ValueError(f"fill: found {fill}, expected a whole number that {array.dtype} holds")
     return array
+
+
+def _native(volume: NDArray[Any]) -> np.dtype[Any]:
+    return volume.dtype.newbyteorder("=")
 
 
 def _dispatch(array: NDArray[Any], lines: Lines, method: Method, antialias: Antialias, threads: int) -> NDArray[Any]:

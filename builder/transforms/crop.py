@@ -1,0 +1,268 @@
+"""The image cut to a box, and padded where a fixed shape reaches beyond it."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from builder.errors import CaseError, Reason
+from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Volume
+from builder.model.geometry import Geometry
+from builder.transforms.parts import (
+    Shape,
+    Spacing,
+    find_fill,
+    find_mask,
+    move_parts,
+    require_one_grid,
+    segment_volumes_mm3,
+    select_inside,
+)
+
+Margin = Annotated[float, Field(ge=0, le=1000)]
+Count = Annotated[int, Field(ge=1, le=16384)]
+
+BODY_STEP_MM = 4.0
+"""Spacing at which the body is looked for: its outline is far larger, and the table's slats are thinner."""
+
+EDGE_VOXELS = 1e-6
+"""Part of a voxel by which a point may pass an outer edge and still count as inside."""
+
+ALIGNED_VOXELS = 1e-3
+"""Largest spread, in voxels, of the four corners on one side of a box that still lies along the grid."""
+
+
+class Crop(BaseModel):
+    """Cut the case to the box around a mask or the body, or to a fixed shape.
+
+    ``mask`` or ``body_above`` choose a box, which ``margin_mm`` widens as far as the image goes. ``shape`` then makes
+    it exactly that many voxels about the box's centre (the image's centre when no box is chosen): what is larger is
+    cut, what is smaller is taken from the image around it and filled with ``fill`` beyond the image, where the
+    padding mask is True.
+
+    What is cut off is recorded: ``<segment>/crop_outside_mm3`` in ``Mask.measures``, and in ``Volume.notes`` the
+    number of boxes and landmarks that fell outside and were left out (``crop_dropped/<name>=n``) and of boxes that
+    were cut at the edge (``crop_cut/<name>=n``). A line of landmarks (one group) is kept only whole.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["crop"]
+    mask: str | None = None
+    """Name of the mask to cut around."""
+    segments: tuple[str, ...] = ()
+    """Segments of that mask; all when empty."""
+    body_above: float | None = None
+    """Cut around the largest connected part above this value (first channel), e.g. -500 HU."""
+    margin_mm: tuple[Margin, Margin, Margin] = (0.0, 0.0, 0.0)
+    """(slice, row, column), on both sides."""
+    shape: tuple[Count, Count, Count] | None = None
+    """(slice, row, column) voxels of the result; null leaves the box as it is."""
+    fill: float | Literal["minimum"] = "minimum"
+    """Image value beyond the image; ``minimum`` is the lowest value of the channel."""
+
+    @model_validator(mode="after")
+    def _one_box(self) -> "Crop":
+        if self.mask is not None and self.body_above is not None:
+            raise ValueError("found both mask and body_above, expected at most one of them")
+        if self.mask is None and self.body_above is None:
+            if self.shape is None:
+                raise ValueError("found none of mask, body_above and shape, expected at least one of them")
+            if self.margin_mm != (0.0, 0.0, 0.0):
+                raise ValueError("found margin_mm without mask or body_above, expected one of them")
+        if self.segments and self.mask is None:
+            raise ValueError("found segments without mask, expected the name of their mask")
+        return self
+
+    def __call__(self, case: Case) -> Case:
+        """The cut case. Raises CaseError when the mask is missing, empty or off the grid, or there is no body."""
+        require_one_grid(case)
+        window = self._window(case)
+        grid = case.volume.geometry.box(window.start, window.shape)
+        notes: list[str] = []
+
+        def move(annotation: Annotation) -> Annotation:
+            if isinstance(annotation, Mask):
+                return _cut_mask(annotation, window, grid)
+            if isinstance(annotation, Boxes):
+                return _cut_boxes(annotation, grid, notes)
+            if isinstance(annotation, Landmarks):
+                return _cut_landmarks(annotation, grid, notes)
+            return annotation
+
+        moved = move_parts(case, self._cut_volume(case.volume, window, grid), move)
+        return replace(moved, volume=replace(moved.volume, notes=(*moved.volume.notes, *notes)))
+
+    def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
+        """The fixed shape where there is one, else the shape from before: an upper bound of any box."""
+        return (shape if self.shape is None else self.shape), spacing_mm
+
+    def _window(self, case: Case) -> "Window":
+        whole = case.volume.geometry.shape
+        window = Window((0, 0, 0), whole)
+        inside = self._region(case)
+        if inside is not None:
+            window = _bounding_window(inside).widen(self.margin_mm, case.volume.geometry)
+        return window if self.shape is None else window.resize(self.shape)
+
+    def _region(self, case: Case) -> NDArray[np.bool_] | None:
+        if self.mask is not None:
+            inside = select_inside(find_mask(case, self.mask), self.segments)
+            if not inside.any():
+                raise CaseError(Reason.LABEL_EMPTY, f"mask {self.mask!r}: found no voxel to crop around, expected one")
+            return inside
+        return None if self.body_above is None else find_body(case.volume, self.body_above)
+
+    def _cut_volume(self, volume: Volume, window: "Window", grid: Geometry) -> Volume:
+        reaches_out = window.overlap(volume.geometry.shape) != tuple((0, n) for n in window.shape)
+        channels = [_cut(channel, window, fill=find_fill(channel, self.fill)) for channel in volume.voxels]
+        padding = volume.padding
+        if padding is None and reaches_out:
+            padding = np.zeros(volume.geometry.shape, dtype=np.bool_)
+        return replace(
+            volume,
+            voxels=np.stack(channels),
+            geometry=grid,
+            padding=None if padding is None else _cut(padding, window, fill=True),
+        )
+
+
+@dataclass(frozen=True)
+class Window:
+    """A box of voxels of a grid; ``start`` may be negative and the end beyond the grid."""
+
+    start: Shape
+    shape: Shape
+
+    def widen(self, margin_mm: Spacing, geometry: Geometry) -> "Window":
+        """The box with a margin on both sides, rounded up to whole voxels and held within the grid."""
+        spacing = geometry.spacing_mm
+        more = [math.ceil(round(m / s, 6)) for m, s in zip(margin_mm, spacing, strict=True)]
+        first = [max(0, a - m) for a, m in zip(self.start, more, strict=True)]
+        stop = [
+            min(n, a + size + m) for n, a, size, m in zip(geometry.shape, self.start, self.shape, more, strict=True)
+        ]
+        size = [b - a for a, b in zip(first, stop, strict=True)]
+        return Window((first[0], first[1], first[2]), (size[0], size[1], size[2]))
+
+    def resize(self, shape: Shape) -> "Window":
+        """The box of ``shape`` about the same centre; half a voxel goes to the lower index."""
+        first = [a + (have - want) // 2 for a, have, want in zip(self.start, self.shape, shape, strict=True)]
+        return Window((first[0], first[1], first[2]), shape)
+
+    def overlap(self, whole: Shape) -> tuple[tuple[int, int], ...]:
+        """First and past-the-last index, within this box, of what lies on a grid of shape ``whole``."""
+        spans = []
+        for first, size, n in zip(self.start, self.shape, whole, strict=True):
+            low = min(max(0, -first), size)
+            spans.append((low, max(low, min(size, n - first))))
+        return tuple(spans)
+
+
+def find_body(volume: Volume, above: float) -> NDArray[np.bool_]:
+    """(slice, row, column) bool: blocks of about 4 mm that hold the largest connected part above a value.
+
+    Padding does not count. Connected by faces; of two equal parts the one met first. Raises CaseError when nothing
+    is above the value.
+    """
+    from scipy import ndimage
+
+    step = [max(1, int(BODY_STEP_MM / s)) for s in volume.geometry.spacing_mm]
+    coarse = tuple(slice(None, None, n) for n in step)
+    over = volume.voxels[0][coarse] > above
+    if volume.padding is not None:
+        over &= ~volume.padding[coarse]
+    parts, count = ndimage.label(over)
+    if count == 0:
+        raise CaseError(
+            Reason.NO_SAMPLES, f"crop: found no voxel above {above:g} to crop around, expected a lower body_above"
+        )
+    body = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    for axis, n in enumerate(step):
+        body = np.repeat(body, n, axis=axis)
+    shape = volume.geometry.shape
+    return np.asarray(body[: shape[0], : shape[1], : shape[2]])
+
+
+def _bounding_window(inside: NDArray[np.bool_]) -> Window:
+    start, shape = [], []
+    for axis in range(3):
+        hits = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        start.append(int(hits[0]))
+        shape.append(int(hits[-1]) + 1 - int(hits[0]))
+    return Window((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
+
+
+def _cut(array: NDArray[Any], window: Window, *, fill: Any) -> NDArray[Any]:
+    """The window of (slice, row, column), filled where it is off the array."""
+    out = np.full(window.shape, fill, dtype=array.dtype)
+    spans = window.overlap(array.shape)
+    here = tuple(slice(a, b) for a, b in spans)
+    there = tuple(slice(first + a, first + b) for first, (a, b) in zip(window.start, spans, strict=True))
+    if all(b > a for a, b in spans):
+        out[here] = array[there]
+    return out
+
+
+def _cut_mask(mask: Mask, window: Window, grid: Geometry) -> Mask:
+    channels = np.stack([_cut(channel, window, fill=0) for channel in mask.voxels])
+    moved = replace(mask, voxels=channels, geometry=grid)
+    left = segment_volumes_mm3(moved)
+    measures = dict(mask.measures)
+    for name, before in segment_volumes_mm3(mask).items():
+        lost = f"{name}/crop_outside_mm3"
+        measures[lost] = measures.get(lost, 0.0) + max(0.0, before - left[name])
+    return replace(moved, measures=measures)
+
+
+def _cut_boxes(boxes: Boxes, grid: Geometry, notes: list[str]) -> Boxes:
+    """Boxes outside are left out, boxes along the grid are cut at its outer edges."""
+    end = np.asarray(grid.shape) - 0.5
+    kept, classes, cut = [], [], 0
+    for corners_mm, name in zip(boxes.corners_mm, boxes.classes, strict=True):
+        corners = grid.to_voxel(corners_mm)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        if (high <= -0.5 + EDGE_VOXELS).any() or (low >= end - EDGE_VOXELS).any():
+            continue
+        if (low < -0.5 - EDGE_VOXELS).any() or (high > end + EDGE_VOXELS).any():
+            cut += 1
+            if _lies_along(corners):
+                corners_mm = grid.to_world(np.clip(corners, -0.5, end))
+        kept.append(corners_mm)
+        classes.append(name)
+    _note(notes, "crop_dropped", boxes.name, len(boxes.classes) - len(kept))
+    _note(notes, "crop_cut", boxes.name, cut)
+    return replace(boxes, corners_mm=np.asarray(kept, dtype=np.float64).reshape(-1, 8, 3), classes=tuple(classes))
+
+
+def _lies_along(corners: NDArray[np.float64]) -> bool:
+    """Whether every corner is at the box's lowest or highest index of every axis."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return bool(np.minimum(np.abs(corners - low), np.abs(corners - high)).max() <= ALIGNED_VOXELS)
+
+
+def _cut_landmarks(marks: Landmarks, grid: Geometry, notes: list[str]) -> Landmarks:
+    """Points outside are left out, with every point of their group."""
+    at = grid.to_voxel(marks.points_mm)
+    end = np.asarray(grid.shape) - 0.5
+    inside = np.asarray(((at >= -0.5 - EDGE_VOXELS) & (at <= end + EDGE_VOXELS)).all(axis=1))
+    if marks.groups:
+        broken = {group for group, fine in zip(marks.groups, inside, strict=True) if group and not fine}
+        inside &= np.array([group not in broken for group in marks.groups], dtype=np.bool_)
+    keep = np.flatnonzero(inside)
+    _note(notes, "crop_dropped", marks.name, len(inside) - len(keep))
+    return replace(
+        marks,
+        points_mm=marks.points_mm[keep],
+        classes=tuple(marks.classes[i] for i in keep),
+        groups=tuple(marks.groups[i] for i in keep) if marks.groups else (),
+    )
+
+
+def _note(notes: list[str], code: str, name: str, count: int) -> None:
+    if count:
+        notes.append(f"{code}/{name}={count}")

@@ -1,0 +1,201 @@
+"""Values of the image clipped, scaled, standardised and converted; masks, boxes and landmarks stay as they are."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from builder.errors import CaseError, Reason
+from builder.model.case import Case, ValueDomain, Volume
+from builder.transforms.parts import Shape, Spacing, find_mask, select_inside
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Width = Annotated[float, Field(gt=0)]
+
+DTYPES = {"int16": np.int16, "uint16": np.uint16, "uint8": np.uint8, "float32": np.float32}
+
+
+class Intensity(BaseModel):
+    """Map the values of each channel of one volume: first limits, then scaling, then type.
+
+    Limits are ``clip`` (values), ``clip_percent`` (percentiles) or ``window`` (centre and width, as LINEAR_EXACT of
+    PS3.3 C.11.2.1.3.2). Scaling is ``scale`` (the limits, or the lowest and highest value, go to these two numbers)
+    or ``zscore``. Percentiles, extremes, mean and deviation are those of this volume, within ``inside_mask`` or
+    ``inside_above`` where given, and without padding.
+
+    The mapping is written to ``Volume.notes`` so that it can be undone: ``intensity/<channel>=factor,offset`` with
+    value = stored * factor + offset, exact up to the rounding of the type; how many voxels the limits changed, which
+    cannot be undone, is ``intensity_clipped/<channel>=n``. A scaled volume's domain is ``arbitrary``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["intensity"]
+    clip: tuple[float, float] | None = None
+    clip_percent: tuple[Percent, Percent] | None = None
+    window: tuple[float, Width] | None = None
+    """(centre, width) in the volume's unit."""
+    scale: tuple[float, float] | None = None
+    """What the lower and the upper limit become, e.g. [0, 1]; [0, 255] with dtype uint8."""
+    zscore: Literal["none", "volume"] = "none"
+    """``volume``: subtract this volume's mean and divide by its standard deviation, after the limits."""
+    inside_mask: str | None = None
+    """Take statistics within all segments of this mask."""
+    inside_above: float | None = None
+    """Take statistics of voxels above this value (before the limits)."""
+    dtype: Literal["int16", "uint16", "uint8", "float32"] | None = None
+    """Type of the result; null keeps it, or is float32 after scaling."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Intensity":
+        limits = [name for name in ("clip", "clip_percent", "window") if getattr(self, name) is not None]
+        if len(limits) > 1:
+            raise ValueError(f"found {' and '.join(limits)}, expected at most one of clip, clip_percent and window")
+        for name in ("clip", "clip_percent", "scale"):
+            pair = getattr(self, name)
+            if pair is not None and not pair[0] < pair[1]:
+                raise ValueError(f"{name}: found {list(pair)}, expected a lower value before a higher one")
+        if self.scale is not None and self.zscore != "none":
+            raise ValueError("found scale and zscore, expected one of them")
+        if self.inside_mask is not None and self.inside_above is not None:
+            raise ValueError("found inside_mask and inside_above, expected at most one of them")
+        if not limits and self.scale is None and self.zscore == "none" and self.dtype is None:
+            raise ValueError("found no change, expected clip, clip_percent, window, scale, zscore or dtype")
+        return self
+
+    def __call__(self, case: Case) -> Case:
+        """The case with mapped values. Raises CaseError when statistics cannot be taken or a value does not fit."""
+        volume = case.volume
+        scaled = self.scale is not None or self.zscore != "none"
+        dtype = np.dtype(DTYPES[self.dtype] if self.dtype else np.float32 if scaled else volume.voxels.dtype)
+        out = np.empty(volume.voxels.shape, dtype=dtype)
+        notes = list(volume.notes)
+        for number, name in enumerate(volume.channels):
+            mapping = self._find_mapping(case, volume.voxels[number])
+            clipped = _apply(volume.voxels[number], mapping, out[number])
+            if mapping.factor != 1.0 or mapping.offset != 0.0:
+                notes.append(f"intensity/{name}={mapping.factor!r},{mapping.offset!r}")
+            if clipped:
+                notes.append(f"intensity_clipped/{name}={clipped}")
+        domain = ValueDomain.ARBITRARY if scaled else volume.domain
+        return replace(case, volume=replace(volume, voxels=out, domain=domain, notes=tuple(notes)))
+
+    def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
+        """Shape and spacing as they are."""
+        return shape, spacing_mm
+
+    def _find_mapping(self, case: Case, channel: NDArray[Any]) -> "Mapping":
+        from builder.kernels.statistics import measure
+
+        needs = self.clip_percent is not None or self.zscore != "none" or (self.scale is not None and not self._fixed)
+        inside = self._region(case, channel) if needs else None
+        low, high = self._limits(channel, inside)
+        if self.scale is None and self.zscore == "none":
+            return Mapping(low, high, 1.0, 0.0)
+        if self.zscore == "none":
+            assert self.scale is not None
+            if not np.isfinite([low, high]).all():
+                found = measure(channel, inside)
+                low, high = found.lowest, found.highest
+            _require_spread(high - low)
+            factor = (high - low) / (self.scale[1] - self.scale[0])
+            return Mapping(low, high, factor, low - self.scale[0] * factor)
+        held = channel if not self._any_limits else np.clip(channel.astype(np.float32), low, high)
+        found = measure(held, inside)
+        _require_spread(found.deviation)
+        return Mapping(low, high, found.deviation, found.mean)
+
+    @property
+    def _fixed(self) -> bool:
+        return self.clip is not None or self.window is not None
+
+    @property
+    def _any_limits(self) -> bool:
+        return self._fixed or self.clip_percent is not None
+
+    def _limits(self, channel: NDArray[Any], inside: NDArray[np.bool_] | None) -> tuple[float, float]:
+        if self.clip is not None:
+            return self.clip
+        if self.window is not None:
+            centre, width = self.window
+            return centre - width / 2, centre + width / 2
+        if self.clip_percent is None:
+            return -np.inf, np.inf
+        values = channel.ravel() if inside is None else channel[inside]
+        values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if values.size == 0:
+            raise CaseError(
+                Reason.INCONSISTENT_PIXELS, "intensity: found no voxel to take percentiles of, expected some"
+            )
+        low, high = np.percentile(values, self.clip_percent, method="inverted_cdf")
+        return float(low), float(high)
+
+    def _region(self, case: Case, channel: NDArray[Any]) -> NDArray[np.bool_] | None:
+        inside: NDArray[np.bool_] | None = None
+        if self.inside_mask is not None:
+            mask = find_mask(case, self.inside_mask)
+            if not mask.geometry.same_grid(case.volume.geometry):
+                raise CaseError(
+                    Reason.LABEL_OFF_GRID,
+                    f"mask {mask.name!r}: found {mask.geometry.shape} voxels, expected the image's grid",
+                )
+            inside = select_inside(mask, ())
+        elif self.inside_above is not None:
+            inside = channel > self.inside_above
+        if case.volume.padding is not None:
+            inside = ~case.volume.padding if inside is None else inside & ~case.volume.padding
+        return inside
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Values are held between ``low`` and ``high``; then value = stored * factor + offset."""
+
+    low: float
+    high: float
+    factor: float
+    offset: float
+
+
+def recorded_mapping(volume: Volume, channel: str) -> tuple[float, float]:
+    """Factor and offset that turn stored values back: value = stored * factor + offset, over all intensity steps."""
+    factor, offset = 1.0, 0.0
+    for note in volume.notes:
+        if note.startswith(f"intensity/{channel}="):
+            f, o = (float(part) for part in note.rsplit("=", 1)[1].split(","))
+            factor, offset = factor * f, factor * o + offset  # later steps lie inside earlier ones
+    return factor, offset
+
+
+def _require_spread(spread: float) -> None:
+    if not spread > 0:
+        raise CaseError(
+            Reason.INCONSISTENT_PIXELS,
+            "intensity: found one value in all voxels chosen, or none, expected at least two to scale by",
+        )
+
+
+def _apply(channel: NDArray[Any], mapping: Mapping, out: NDArray[Any]) -> int:
+    """Write the mapped channel slice by slice (no float copy of it); the number of voxels the limits changed."""
+    whole = out.dtype.kind in "iu"
+    clipped = 0
+    for plane, target in zip(channel, out, strict=True):
+        values = plane.astype(np.float64)
+        held = np.clip(values, mapping.low, mapping.high)
+        clipped += int(np.count_nonzero(held != values) - np.count_nonzero(np.isnan(values)))
+        held -= mapping.offset
+        held /= mapping.factor
+        if whole:
+            np.rint(held, out=held)
+            limits = np.iinfo(out.dtype)
+            if not (held.min() >= limits.min and held.max() <= limits.max):
+                raise CaseError(
+                    Reason.INCONSISTENT_PIXELS,
+                    f"intensity: found values from {held.min():g} to {held.max():g}, expected what {out.dtype} holds; "
+                    "clip or scale first",
+                )
+        target[...] = held
+    return clipped
