@@ -11,7 +11,7 @@ _ROW_GROUP_ROWS = 1 << 16
 def parquet_bytes(table: pa.Table) -> bytes:
     """``table`` as one Parquet file: one thread, pinned options, no pandas metadata.
 
-    Chunking and dictionary encodings of the table in memory do not change the bytes.
+    How the table is chunked in memory does not change the bytes.
     """
     kept = {k: v for k, v in (table.schema.metadata or {}).items() if k != b"pandas"}
     plain = table.replace_schema_metadata(kept or None).combine_chunks()
