@@ -170,8 +170,9 @@ def _pixel_bytes(dataset: Dataset, form: PixelFormat) -> bytes:
     for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
         if keyword in dataset:
             content = dataset[keyword].value
-            return bytes(content) if not isinstance(content, bytes) else content
-    raise CaseError(Reason.UNDECODABLE_PIXELS, f"no Pixel Data, expected {form.frames} frames")
+            if isinstance(content, (bytes, bytearray, memoryview)) and len(content):
+                return bytes(content) if not isinstance(content, bytes) else content
+    raise CaseError(Reason.UNDECODABLE_PIXELS, f"no pixel bytes, expected {form.frames} frames")
 
 
 def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:

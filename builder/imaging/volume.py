@@ -12,6 +12,7 @@ from builder.errors import CaseError, Reason
 from builder.imaging.mosaic import Tiles, cut_tiles, is_mosaic, tiles_of
 from builder.imaging.multiframe import functional_group, resolve
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits
+from builder.imaging.pictures import PICTURES, assemble_picture
 from builder.imaging.pixels import PixelFormat, masked, native_values, pixel_format, stored_values
 from builder.imaging.rescale import Rescale, padding_of, rescale_of
 from builder.imaging.series import Stack
@@ -96,6 +97,8 @@ def assemble(
     """
     check_limits(stack, options)
     stack = _only(stack, datasets, options)
+    if stack.verdict in PICTURES:
+        return assemble_picture(stack, datasets, options)
     geometry = stack.geometry
     if geometry is None:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{stack.verdict}: {stack.detail}")

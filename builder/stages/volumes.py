@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import nibabel
 import numpy as np
@@ -22,7 +22,7 @@ from builder.imaging.series import Stack, split_stacks
 from builder.imaging.survey import verdict_row, verdict_table
 from builder.imaging.volume import assemble
 from builder.model.case import ValueDomain, Volume
-from builder.protocols import Entry
+from builder.protocols import Entry, Source
 from builder.sources.folder import Folder
 from builder.stages.duplicates import find_duplicates, with_verdicts
 from builder.stages.index import index_partition
@@ -69,7 +69,7 @@ def write_volumes(path: Path, destination: Path, *, options: VolumeOptions = KEE
     if not path.is_dir():
         raise SpecError(f"{path}: found no folder, expected a folder of DICOM files")
     destination.mkdir(parents=True, exist_ok=True)
-    source = Folder(url=str(path.resolve()))
+    source = cast(Source, Folder(url=str(path.resolve())))
     table = index_partition(source, 0, tuple(source.list()))
     table = with_verdicts(table, find_duplicates([table], [source]))
     rows = [row for series in _series(table) for row in _written(series, source, destination, options)]
@@ -117,7 +117,7 @@ def _series(table: pa.Table) -> list[_Series]:
     ]
 
 
-def _written(series: _Series, source: Folder, destination: Path, options: VolumeOptions) -> Iterator[dict[str, Any]]:
+def _written(series: _Series, source: Source, destination: Path, options: VolumeOptions) -> Iterator[dict[str, Any]]:
     """Write the stacks of one series; yield their rows."""
     number = 0
     for stack in split_stacks(series.rows):
@@ -132,7 +132,7 @@ def _written(series: _Series, source: Folder, destination: Path, options: Volume
 
 
 def _parts(
-    stack: Stack, rows: pa.Table, source: Folder, options: VolumeOptions
+    stack: Stack, rows: pa.Table, source: Source, options: VolumeOptions
 ) -> Iterator[tuple[Stack, Sequence[Dataset], CaseError | None]]:
     """The stacks to assemble in place of one, with their data sets; or the reason why there are none."""
     try:
@@ -159,7 +159,7 @@ def _one(stack: Stack, datasets: Sequence[Dataset], file: Path, options: VolumeO
     return verdict_row(stack, volume=volume, findings=lint(volume, datasets)) | {"file": file.name}
 
 
-def _datasets(stack: Stack, rows: pa.Table, source: Folder) -> Iterator[Dataset]:
+def _datasets(stack: Stack, rows: pa.Table, source: Source) -> Iterator[Dataset]:
     """Read and parse the instances of a stack. Raises CaseError."""
     wanted = {uid for channel in stack.uids for uid in channel}
     for row in rows.select(["sop_instance_uid", "path", "member", "size", "stamp"]).to_pylist():

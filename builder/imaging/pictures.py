@@ -1,0 +1,126 @@
+"""Pictures that are no slices: radiographs, localizers, ultrasound, photographs, screen captures, and their films."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from builder.errors import CaseError, Reason
+from builder.imaging.options import VolumeOptions
+from builder.imaging.pixels import PixelFormat, pixel_format, stored_values
+from builder.imaging.rescale import Rescale, padding_of, rescale_of
+from builder.imaging.series import Stack
+from builder.imaging.spacing import Verdict
+from builder.model.case import ValueDomain, Volume
+from builder.model.geometry import Geometry
+
+PICTURES = frozenset(
+    {Verdict.PROJECTION, Verdict.LOCALIZER, Verdict.STILL, Verdict.CINE, Verdict.SECONDARY_CAPTURE}
+)  # fmt: skip
+
+NO_PLACE = "no_patient_geometry"
+"""Note of every picture: its grid is its own plane in mm, not the patient's space; no mask of another image joins."""
+
+
+def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Volume:
+    """Decode one picture or film: frames along the slice axis, colour as three channels.
+
+    The grid lies in the picture's own plane: rows and columns at the spacing the file states for the detector
+    (0018,1164), else for the object (0028,0030), else 1 mm with a note. It has no frame of reference.
+
+    Raises
+    ------
+    CaseError
+        SOURCE_MISSING, UNDECODABLE_PIXELS, UNSUPPORTED_TRANSFER_SYNTAX or INCONSISTENT_PIXELS.
+    """
+    uid = stack.uids[0][0]
+    dataset = next((d for d in datasets if str(d.get("SOPInstanceUID", "")) == uid), None)
+    if dataset is None:
+        raise CaseError(Reason.SOURCE_MISSING, "the picture's instance is absent")
+    form = pixel_format(dataset)
+    if form.frames * form.frame_values > options.max_voxels:
+        raise CaseError(Reason.TOO_LARGE, f"{form.frames * form.frame_values} values, at most {options.max_voxels}")
+    stored = stored_values(dataset, form)
+    affine, notes = _plane(dataset)
+    geometry = Geometry((form.frames, form.rows, form.columns), affine)
+    if stored.ndim == 4:
+        channels = np.ascontiguousarray(_eight_bits(stored, form).transpose(3, 0, 1, 2))
+        return Volume(channels, geometry, ValueDomain.RGB, ("r", "g", "b"), notes=(NO_PLACE, *notes))
+    return _grey(dataset, form, stored, geometry=geometry, options=options, notes=notes)
+
+
+def _grey(
+    dataset: Dataset,
+    form: PixelFormat,
+    stored: NDArray[Any],
+    *,
+    geometry: Geometry,
+    options: VolumeOptions,
+    notes: tuple[str, ...],
+) -> Volume:
+    """One channel: Modality LUT applied, white-is-small turned round when the options say so."""
+    rescale = rescale_of(dataset)
+    padding = None
+    limits = padding_of(dataset, form)
+    if limits is not None:
+        padding = (stored >= limits[0]) & (stored <= limits[1])
+        padding = padding if padding.any() else None
+    values = _rescaled(stored, rescale)
+    hounsfield = dataset.get("Modality") == "CT" and rescale.stated and rescale.kind in ("", "HU")
+    if form.photometric == "MONOCHROME1" and not hounsfield:
+        notes = (*notes, "monochrome1" if options.monochrome1 == "keep" else "monochrome1_inverted")
+        if options.monochrome1 == "invert":
+            values = _inverted(values, form, rescale)
+    if padding is not None and options.padding == "fill":
+        values = np.array(values)
+        values[padding] = 0
+    domain = ValueDomain.HOUNSFIELD if hounsfield else ValueDomain.ARBITRARY if rescale.stated else ValueDomain.STORED
+    return Volume(np.ascontiguousarray(values)[None], geometry, domain, padding=padding, notes=(NO_PLACE, *notes))
+
+
+def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[Any]:
+    """Output of the Modality LUT; the stored integers themselves when it changes nothing."""
+    if rescale.table is not None:
+        return rescale.looked_up(stored)
+    if rescale.slope == 1.0 and rescale.intercept == 0.0:
+        return stored if stored.dtype.itemsize <= 2 else stored.astype(np.float32)
+    return np.asarray(stored * np.float32(rescale.slope) + np.float32(rescale.intercept), dtype=np.float32)
+
+
+def _inverted(values: NDArray[Any], form: PixelFormat, rescale: Rescale) -> NDArray[Any]:
+    """Values mirrored about the middle of what can be stored, so that white is large."""
+    if rescale.table is not None:
+        return np.asarray(float(rescale.table.max()) + float(rescale.table.min()) - values, dtype=np.float32)
+    low, high = form.limits
+    if values.dtype.kind in "iu":
+        return np.asarray(values.dtype.type(low + high) - values)
+    ends = (low + high) * rescale.slope + 2 * rescale.intercept
+    return np.asarray(np.float32(ends) - values, dtype=np.float32)
+
+
+def _eight_bits(colour: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
+    """Colour with 8 bits a channel."""
+    if colour.dtype == np.uint8:
+        return colour
+    return (colour >> max(0, form.bits_stored - 8)).astype(np.uint8)
+
+
+def _plane(dataset: Dataset) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Rows and columns of the picture in mm, in its own plane."""
+    for keyword in ("ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing"):
+        try:
+            down, across = (float(v) for v in dataset.get(keyword) or ())
+        except (TypeError, ValueError):
+            continue
+        if down > 0 and across > 0 and np.isfinite([down, across]).all():
+            return _along_axes(down, across), ()
+    return _along_axes(1.0, 1.0), ("pixel_spacing_unknown",)
+
+
+def _along_axes(down: float, across: float) -> NDArray[np.float64]:
+    """x along a row, y along a column, z along the frames, 1 mm apart."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1.0, down, across, 1.0
+    return affine
