@@ -1,0 +1,180 @@
+"""All numbers of a dataset's report, from its tables: the page and the JSON file show these and nothing else."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from builder.report.association import associations, missingness
+from builder.report.balance import balance
+from builder.report.bias import intersections, representativeness, table_one
+from builder.report.crossings import crossings
+from builder.report.flow import attrition, flow
+from builder.report.labels import label_statistics, outcomes
+from builder.report.people import one_row_each
+from builder.report.power import power
+from builder.report.vendors import unmapped
+
+Json = Any
+
+REPORT_VERSION = 1
+
+USUAL_ORDER = ("train", "validation", "test")
+ALWAYS_SHOWN = ("sex", "age_years", "age_band", "vendor", "manufacturer", "modality", "site")
+"""Shown in Table 1 beside the groups the spec names, where the index has them."""
+
+MOST_QUARANTINED = 500
+"""Rows of the quarantine list; the counts by reason are always complete."""
+
+MOST_INTERSECTED = 4
+"""Groups crossed with each other: six tables of pairs."""
+
+
+def assemble(
+    *,
+    index: pa.Table,
+    cohort: pa.Table,
+    exclusions: pa.Table,
+    splits: pa.Table,
+    totals: Mapping[str, Any],
+    lock: Mapping[str, Any],
+    groups: Sequence[str],
+    labels: Sequence[str],
+    thumbnails: Sequence[Mapping[str, Any]] = (),
+    title: str = "",
+    ratios: Mapping[str, float] | None = None,
+    strata: Sequence[str] | None = None,
+    rules: Sequence[str] = (),
+    reference: Mapping[str, Mapping[str, float]] | None = None,
+    certificate: Mapping[str, Any] | None = None,
+    mask_below: int = 0,
+    seed: int = 0,
+) -> dict[str, Json]:
+    """The report of one version of a dataset as JSON-able values; ``render`` makes the page of it.
+
+    Parameters
+    ----------
+    index
+        One row a sample: ``sample_key``, ``case_key``, ``person_key``, ``split``, and any of the groups and labels.
+    cohort
+        One row a candidate series: ``series_key``, ``person_key``, ``included``, ``rule``, ``reason``; with group
+        columns, attrition by group is reported.
+    exclusions
+        What left, by schema EXCLUSIONS.
+    splits
+        ``person_key``, ``split``, ``stratum``, ``pooled`` and the strata columns.
+    totals
+        Counts by level (instance, series, study, person) and status, shown as they are.
+    lock
+        Versions and fingerprints, shown as they are.
+    groups, labels
+        Columns of ``index`` to break down by, and those that hold labels.
+    thumbnails
+        ``sample_key``, ``split`` and ``png`` (a data URI) each.
+    ratios, strata
+        What the split aimed at; without ratios no balance is reported, without strata the columns of ``splits``.
+    reference
+        Column to level to share of a population to compare with.
+    certificate
+        Result of the pixel comparison (``builder.report.leakage``), shown beside the key checks made here.
+    mask_below
+        Counts below this are masked wherever persons are broken down by groups.
+    seed
+        Key of the permutation tests.
+    """
+    order = split_order(index["split"].to_pylist(), ratios)
+    wanted = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
+    persons = one_row_each(index, ["split", *wanted, *labels])
+    cases = one_row_each(index, ["split", *labels], key="case_key")
+    known = [g for g in groups if g in persons.column_names]
+    named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
+    tested = "test" if "test" in order else order[-1] if order else ""
+    document = {
+        "report_version": REPORT_VERSION,
+        "title": title,
+        "groups": list(groups),
+        "groups_absent": [g for g in groups if g not in persons.column_names],
+        "mask_below": mask_below,
+        "totals": totals,
+        "flow": flow(index=index, cohort=cohort, exclusions=exclusions, splits=order, rules=rules),
+        "attrition": attrition(cohort, groups, mask_below=mask_below),
+        "splits": _sizes(index, order),
+        "table_one": table_one(persons, wanted, splits=order, mask_below=mask_below),
+        "balance": None if ratios is None else balance(splits, ratios=ratios, columns=named),
+        "labels": label_statistics(cases, labels, splits=order, mask_below=mask_below),
+        "associations": associations(persons, labels, known, seed=seed),
+        "missingness": missingness(persons, labels, known, seed=seed),
+        "intersections": intersections(persons, known[:MOST_INTERSECTED], split=tested, mask_below=mask_below),
+        "representativeness": representativeness(persons, reference or {}, mask_below=mask_below),
+        "power": power(persons, outcomes(persons, labels), split=tested, groups=known, mask_below=mask_below),
+        "leakage": {"keys": crossings(index), "pixels": None if certificate is None else dict(certificate)},
+        "vendors_unmapped": _unmapped(index),
+        "quarantine": _quarantine(exclusions),
+        "thumbnails": [dict(t) for t in thumbnails],
+        "lock": lock,
+    }
+    return dict(_plain(document))
+
+
+def split_order(names: Sequence[str | None], ratios: Mapping[str, float] | None) -> list[str]:
+    """Splits as the spec lists them, else train, validation, test; others follow in alphabetical order."""
+    found = {n for n in names if n is not None}
+    first = [*(ratios or {}), *USUAL_ORDER]
+    return [*dict.fromkeys(n for n in first if n in found or n in (ratios or {})), *sorted(found - set(first))]
+
+
+_SPLIT_COLUMNS = ("person_key", "split", "stratum", "pooled", "members", "series")
+
+
+def _sizes(index: pa.Table, order: Sequence[str]) -> list[Json]:
+    rows = []
+    for split in order:
+        mine = index.filter(pa.compute.equal(index["split"], split))
+        counts = {
+            "persons": len(mine["person_key"].unique()),
+            "cases": len(mine["case_key"].unique()),
+            "samples": mine.num_rows,
+        }
+        rows.append({"split": split, **counts})
+    everyone = sum(r["persons"] for r in rows)
+    return [{**r, "share": r["persons"] / everyone if everyone else None} for r in rows]
+
+
+def _unmapped(index: pa.Table) -> dict[str, int]:
+    column = next((c for c in ("manufacturer", "vendor") if c in index.column_names), None)
+    if column is None:
+        return {}
+    return unmapped(one_row_each(index, [column], key="case_key")[column].to_pylist())
+
+
+def _quarantine(exclusions: pa.Table) -> Json:
+    """Everything that did not get in: complete counts by reason, and the list, first rows first."""
+    keys = ["stage", "level", "reason"]
+    counted = exclusions.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    reasons = sorted(({**{k: r[k] or "" for k in keys}, "things": r["count_all"]} for r in counted), key=_in_order)
+    order = ("stage", "level", "reason", "rule", "key")
+    shown = ("level", "key", "stage", "rule", "reason", "detail", "instances")
+    first = exclusions.sort_by([(c, "ascending") for c in order]).slice(0, MOST_QUARANTINED)
+    return {"reasons": reasons, "rows": first.select(list(shown)).to_pylist(), "all": exclusions.num_rows}
+
+
+def _in_order(row: Json) -> tuple[str, str, str]:
+    return row["stage"], row["level"], row["reason"]
+
+
+def _plain(value: Json) -> Json:
+    """Only what JSON has: numbers become Python's, and what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    return str(value)

@@ -1,0 +1,205 @@
+"""Table 1 by split, intersections of groups, and representativeness, with intervals and differences."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import stats
+
+from builder.report.masking import masked_cells
+from builder.report.people import Levels, is_measured, levels, numbers
+
+Json = Any
+CONFIDENCE = 0.95
+
+MOST_INTERSECTIONS = 400
+"""Cells of an intersection of groups; beyond this its table says nothing a person could read."""
+
+
+def table_one(persons: pa.Table, columns: Sequence[str], *, splits: Sequence[str], mask_below: int = 0) -> list[Json]:
+    """One entry a column: counts, shares and Wilson intervals a level and split, or moments of measured numbers.
+
+    Parameters
+    ----------
+    persons
+        One row a person with ``split`` and the columns.
+    splits
+        In the order to show.
+
+    Notes
+    -----
+    ``difference`` is the largest standardised difference between two splits: Cohen's d for numbers, its multinomial
+    form for levels (Yang & Dalton 2012), "missing" being a level. Above 0.1 is commonly called out of balance (Austin
+    2009, doi:10.1002/sim.3697). It is left out where cells are masked.
+    """
+    split_of = np.array(persons["split"].to_pylist(), dtype=object)
+    members = {s: split_of == s for s in splits}
+    entries = []
+    for name in columns:
+        if name not in persons.column_names:
+            continue
+        if is_measured(persons[name]):
+            entries.append(_measured(name, numbers(persons[name]), members, mask_below))
+        else:
+            entries.append(_counted(name, levels(persons[name]), members, mask_below))
+    return entries
+
+
+def wilson(count: int, total: int) -> tuple[float, float] | None:
+    """95 % Wilson score interval of a proportion (Wilson 1927); None when there is nobody."""
+    if total == 0:
+        return None
+    interval = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    return (float(interval.low), float(interval.high))
+
+
+def standardised_difference(first: NDArray[np.int64], second: NDArray[np.int64]) -> float | None:
+    """Multinomial standardised difference of two rows of counts (Yang & Dalton 2012); None when a row is empty."""
+    if not first.sum() or not second.sum():
+        return None
+    p, q = first / first.sum(), second / second.sum()
+    gap = (p - q)[1:]  # the levels sum to one: leave one out
+    covariance = (_covariance(p) + _covariance(q)) / 2
+    if not np.any(gap):
+        return 0.0
+    square = float(gap @ np.linalg.pinv(covariance, rcond=1e-10) @ gap)
+    # Splits that share no level have no spread to divide by: the difference has no bound.
+    return None if not np.any(covariance) else float(np.sqrt(max(0.0, square)))
+
+
+def difference_of_means(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Cohen's d with the mean of both variances; None below two values, or without any spread."""
+    if len(first) < 2 or len(second) < 2:
+        return None
+    spread = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2))
+    return abs(float(first.mean() - second.mean())) / spread if spread > 0 else None
+
+
+def intersections(persons: pa.Table, columns: Sequence[str], *, split: str, mask_below: int = 0) -> list[Json]:
+    """Persons of every combination of levels of every pair of columns, in all splits and in ``split``.
+
+    Every combination is a row, also those with nobody: they are the groups a model was never tested on.
+    """
+    tested = np.array(persons["split"].to_pylist(), dtype=object) == split
+    coded = {c: levels(persons[c]) for c in columns if c in persons.column_names and not is_measured(persons[c])}
+    entries = []
+    for first, second in combinations(coded, 2):
+        one, two = coded[first], coded[second]
+        if len(one.names) * len(two.names) > MOST_INTERSECTIONS:
+            continue
+        shape = (len(one.names), len(two.names))
+        everyone, in_test = (_crossed(one, two, shape, who) for who in (np.ones_like(tested), tested))
+        hidden = masked_cells(everyone, mask_below)
+        hidden_test = masked_cells(in_test, mask_below) | hidden
+        cells = [
+            {
+                "levels": [one.names[i], two.names[j]],
+                "persons": None if hidden[i, j] else int(everyone[i, j]),
+                "tested": None if hidden_test[i, j] else int(in_test[i, j]),
+            }
+            for i, j in product(range(shape[0]), range(shape[1]))
+        ]
+        entries.append({"columns": [first, second], "split": split, "cells": cells})
+    return entries
+
+
+def representativeness(
+    persons: pa.Table, reference: Mapping[str, Mapping[str, float]], *, mask_below: int = 0
+) -> list[Json]:
+    """Shares of the dataset beside those of a reference population (column to level to share).
+
+    Each entry has the exact shares, Wilson intervals, and the chi-square goodness of fit of the known values.
+    """
+    entries = []
+    for column, shares in reference.items():
+        if column not in persons.column_names:
+            continue
+        coded = levels(persons[column])
+        counts = np.bincount(coded.codes, minlength=len(coded.names))
+        found = dict(zip(coded.names, counts.tolist(), strict=True))
+        names = sorted(shares)
+        known = np.array([found.get(n, 0) for n in names], dtype=np.int64)
+        hidden = masked_cells(known[:, None], mask_below)[:, 0]
+        scale = sum(shares.values())
+        expected = np.array([shares[n] / scale for n in names]) * known.sum()
+        fits = stats.chisquare(known, expected) if known.sum() and (expected > 0).all() else None
+        rows = [
+            {"level": n, "reference": shares[n] / scale, **proportion(int(k), int(known.sum()), hidden=bool(h))}
+            for n, k, h in zip(names, known, hidden, strict=True)
+        ]
+        entries.append(
+            {
+                "column": column,
+                "levels": rows,
+                "not_in_reference": sorted(set(coded.names) - set(names)),
+                "p": None if fits is None or hidden.any() else float(fits.pvalue),
+            }
+        )
+    return entries
+
+
+def proportion(count: int, total: int, *, hidden: bool = False) -> Json:
+    """A count with its share and interval, or nothing of it where it is masked."""
+    if hidden:
+        return {"count": None, "share": None, "low": None, "high": None}
+    interval = wilson(count, total)
+    return {
+        "count": count,
+        "share": count / total if total else None,
+        "low": interval[0] if interval else None,
+        "high": interval[1] if interval else None,
+    }
+
+
+def _counted(name: str, coded: Levels, members: Mapping[str, NDArray[np.bool_]], mask_below: int) -> Json:
+    rows = np.stack([np.bincount(coded.codes[m], minlength=len(coded.names)) for m in members.values()], axis=1)
+    rows = np.concatenate([rows, rows.sum(axis=1, keepdims=True)], axis=1).astype(np.int64)
+    hidden = masked_cells(rows, mask_below)
+    totals = rows.sum(axis=0)
+    columns = [*members, "all"]
+    table = [
+        {
+            "level": level,
+            "cells": {
+                c: proportion(int(rows[i, j]), int(totals[j]), hidden=bool(hidden[i, j])) for j, c in enumerate(columns)
+            },
+        }
+        for i, level in enumerate(coded.names)
+    ]
+    gaps = [standardised_difference(rows[:, a], rows[:, b]) for a, b in combinations(range(len(members)), 2)]
+    worst = max((g for g in gaps if g is not None), default=None)
+    return {"column": name, "kind": "levels", "levels": table, "difference": None if hidden.any() else worst}
+
+
+def _measured(
+    name: str, values: NDArray[np.float64], members: Mapping[str, NDArray[np.bool_]], mask_below: int
+) -> Json:
+    groups = {s: values[m] for s, m in members.items()}
+    groups["all"] = np.concatenate(list(groups.values())) if groups else values
+    table = {s: _moments(g, mask_below) for s, g in groups.items()}
+    known = [g[~np.isnan(g)] for s, g in groups.items() if s != "all"]
+    gaps = [difference_of_means(a, b) for a, b in combinations(known, 2)]
+    worst = max((g for g in gaps if g is not None), default=None)
+    return {"column": name, "kind": "numbers", "splits": table, "difference": worst}
+
+
+def _moments(values: NDArray[np.float64], mask_below: int) -> Json:
+    """Count, missing, mean, standard deviation and quartiles; no extremes, for those are single persons."""
+    known = values[~np.isnan(values)]
+    entry: dict[str, Json] = {"count": len(known), "missing": len(values) - len(known)}
+    if len(known) < max(2, mask_below):
+        return {**entry, "mean": None, "sd": None, "q1": None, "median": None, "q3": None}
+    q1, median, q3 = (float(q) for q in np.quantile(known, [0.25, 0.5, 0.75]))
+    return {**entry, "mean": float(known.mean()), "sd": float(known.std(ddof=1)), "q1": q1, "median": median, "q3": q3}
+
+
+def _crossed(one: Levels, two: Levels, shape: tuple[int, int], who: NDArray[np.bool_]) -> NDArray[np.int64]:
+    flat = one.codes[who] * shape[1] + two.codes[who]
+    return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)
+
+
+def _covariance(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.diag(p[1:]) - np.outer(p[1:], p[1:]))

@@ -1,0 +1,189 @@
+"""From everything found to what is in the dataset: who left, at which stage, by which rule, and out of which group."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import stats
+
+from builder.report.bias import proportion
+from builder.report.masking import masked_cells
+from builder.report.people import Levels, is_measured, levels, one_row_each
+
+Json = Any
+
+STAGES = ("index", "persons", "clinical", "labels", "cohort", "split", "shard", "samples")
+"""In the order things happen; stages of other names follow in alphabetical order."""
+
+RULES_FIRST = ("image", "geometry", "clinical")
+RULES_LAST = ("labels", "one_per")
+
+
+def flow(
+    *, index: pa.Table, cohort: pa.Table, exclusions: pa.Table, splits: Sequence[str], rules: Sequence[str] = ()
+) -> Json:
+    """Boxes of an inclusion and exclusion diagram (as in STARD and CONSORT), top to bottom.
+
+    Parameters
+    ----------
+    index, cohort, exclusions
+        Samples that came in; candidate series with ``included``, ``rule``, ``reason``; things that left, by stage.
+    rules
+        Names of the cohort's own rules in the order they ran; unknown ones are shown by name.
+
+    Returns
+    -------
+    dict
+        ``boxes``: ``title``, ``counts`` (series, persons, ...) and ``left``: what left before the next box, each with
+        ``stage``, ``rule``, ``reason``, ``level``, ``things``, ``persons``, ``instances``. Then ``splits``.
+    """
+    included = cohort.filter(cohort["included"])
+    before = [row for row in _exclusions(exclusions) if _rank(row["stage"]) < _rank("cohort")]
+    after = [row for row in _exclusions(exclusions) if _rank(row["stage"]) > _rank("cohort")]
+    boxes = [
+        {"title": "Found", "counts": {}, "left": before},
+        {"title": "Candidate series", "counts": _series(cohort), "left": _removed(cohort, rules)},
+        {"title": "In the cohort", "counts": _series(included), "left": after},
+        {"title": "In the dataset", "counts": _samples(index), "left": []},
+    ]
+    if not before:
+        boxes = boxes[1:]
+    split_of = pc.fill_null(index["split"], "")
+    return {
+        "boxes": boxes,
+        "splits": [{"split": s, "counts": _samples(index.filter(pc.equal(split_of, s)))} for s in splits],
+    }
+
+
+def attrition(cohort: pa.Table, groups: Sequence[str], *, mask_below: int = 0) -> list[Json]:
+    """By group: persons among the candidates, persons who stayed, and which rule removed how many of the others.
+
+    A person leaves by a rule when none of the person's series stays; the rule is that of the person's last series in
+    alphabetical order of rules. ``p`` tests whether staying depends on the group (chi-square on known levels).
+    """
+    names = [g for g in groups if g in cohort.column_names and not is_measured(cohort[g])]
+    if not names or not cohort.num_rows:
+        return []
+    stay = one_row_each(cohort.filter(cohort["included"]), [])["person_key"]
+    rows = one_row_each(cohort, [*names, "rule"])
+    stays = np.isin(np.array(rows["person_key"].to_pylist(), dtype=object), stay.to_pylist())
+    removed_by = _last_rule(cohort)
+    entries = []
+    for name in names:
+        coded = levels(rows[name])
+        total = np.bincount(coded.codes, minlength=len(coded.names))
+        kept = np.bincount(coded.codes[stays], minlength=len(coded.names))
+        hidden = masked_cells(np.stack([kept, total - kept, total], axis=1), mask_below)
+        rules = _removed_by(coded, rows["person_key"].to_pylist(), stays, removed_by)
+        entries.append(
+            {
+                "column": name,
+                "levels": [
+                    {
+                        "level": level,
+                        "candidates": None if hidden[i, 2] else int(total[i]),
+                        "stayed": proportion(int(kept[i]), int(total[i]), hidden=bool(hidden[i].any())),
+                        "removed_by": {} if hidden[i].any() else dict(sorted(rules[i].items())),
+                    }
+                    for i, level in enumerate(coded.names)
+                ],
+                "p": _independence(kept, total),
+            }
+        )
+    return entries
+
+
+def _removed_by(coded: Levels, persons: list[str], stays: Any, rule_of: Mapping[str, str]) -> list[dict[str, int]]:
+    """For each level: rule to number of persons it removed."""
+    rules: list[dict[str, int]] = [{} for _ in coded.names]
+    for code, person, stayed in zip(coded.codes.tolist(), persons, stays.tolist(), strict=True):
+        if not stayed:
+            rule = rule_of.get(person, "")
+            rules[code][rule] = rules[code].get(rule, 0) + 1
+    return rules
+
+
+def _independence(kept: Any, total: Any) -> float | None:
+    table = np.stack([kept, total - kept])
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2 or not table.sum(axis=1).all():
+        return None
+    return float(stats.chi2_contingency(table, correction=False).pvalue)
+
+
+def _last_rule(cohort: pa.Table) -> Mapping[str, str]:
+    out = cohort.filter(pc.invert(cohort["included"]))
+    grouped = out.group_by("person_key", use_threads=False).aggregate([("rule", "max")])
+    return {k: r or "" for k, r in zip(grouped["person_key"].to_pylist(), grouped["rule_max"].to_pylist(), strict=True)}
+
+
+def _series(rows: pa.Table) -> dict[str, int]:
+    counts = {"series": pc.count_distinct(rows["series_key"]).as_py()}
+    if "study_key" in rows.column_names:
+        counts["studies"] = pc.count_distinct(rows["study_key"]).as_py()
+    return {**counts, "persons": pc.count_distinct(rows["person_key"]).as_py()}
+
+
+def _samples(index: pa.Table) -> dict[str, int]:
+    return {
+        "samples": index.num_rows,
+        "cases": pc.count_distinct(index["case_key"]).as_py(),
+        "persons": pc.count_distinct(index["person_key"]).as_py(),
+    }
+
+
+def _removed(cohort: pa.Table, rules: Sequence[str]) -> list[Json]:
+    """What the cohort's rules removed, in the order they ran."""
+    out = cohort.filter(pc.invert(cohort["included"]))
+    keys = ["rule", "reason"]
+    counts: list[tuple[str, str]] = [("series_key", "count_distinct"), ("person_key", "count_distinct")]
+    if "instances" in cohort.column_names:
+        counts.append(("instances", "sum"))
+    rows = out.group_by(keys, use_threads=False).aggregate(counts).to_pylist()
+    order = [*RULES_FIRST, *[r for r in rules if r not in RULES_FIRST + RULES_LAST]]
+
+    def rank(row: Json) -> tuple[int, str, str]:
+        name = row["rule"] or ""
+        if name in order:
+            return order.index(name), name, row["reason"] or ""
+        late = 1 + RULES_LAST.index(name) if name in RULES_LAST else 0
+        return len(order) + late, name, row["reason"] or ""
+
+    return [
+        {
+            "stage": "cohort",
+            "rule": row["rule"] or "",
+            "reason": row["reason"] or "",
+            "level": "series",
+            "things": row["series_key_count_distinct"],
+            "persons": row["person_key_count_distinct"],
+            "instances": row.get("instances_sum"),
+        }
+        for row in sorted(rows, key=rank)
+    ]
+
+
+def _exclusions(exclusions: pa.Table) -> list[Json]:
+    """Everything that left at another stage than the cohort's, counted."""
+    if not exclusions.num_rows:
+        return []
+    keys = ["stage", "rule", "reason", "level"]
+    counted = exclusions.group_by(keys, use_threads=False).aggregate(
+        [("key", "count_distinct"), ("person_key", "count_distinct"), ("instances", "sum")]
+    )
+    rows = [
+        {
+            **{k: row[k] or "" for k in keys},
+            "things": row["key_count_distinct"],
+            "persons": row["person_key_count_distinct"],
+            "instances": row["instances_sum"],
+        }
+        for row in counted.to_pylist()
+    ]
+    return sorted(rows, key=lambda r: (_rank(r["stage"]), r["stage"], r["rule"], r["reason"], r["level"]))
+
+
+def _rank(stage: str | None) -> int:
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)

@@ -1,0 +1,106 @@
+"""What the labels hold: how many cases have each, how large they are, in every split."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.report.bias import difference_of_means, proportion
+from builder.report.people import is_number, levels, numbers
+
+Json = Any
+
+_VOLUME = re.compile(r"label\.(?P<name>.+)\.volume_mm3$")
+
+
+def label_statistics(
+    cases: pa.Table, labels: Sequence[str], *, splits: Sequence[str], mask_below: int = 0
+) -> list[Json]:
+    """One entry a label column: presence and size, or counts of its levels, in each split and in all.
+
+    Parameters
+    ----------
+    cases
+        One row a case with ``split`` and the label columns. A volume of zero or none counts as absent.
+    """
+    split_of = np.array(cases["split"].to_pylist(), dtype=object)
+    members = {**{s: split_of == s for s in splits}, "all": np.isin(split_of, list(splits))}
+    entries = []
+    for name in labels:
+        if name not in cases.column_names:
+            continue
+        column = cases[name]
+        if is_number(column.type):
+            entries.append(_sizes(name, numbers(column), members, mask_below))
+        else:
+            entries.append(_levels(name, column, members, mask_below))
+    return entries
+
+
+def outcomes(persons: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
+    """Labels as yes or no for each person, with null for unknown: what sensitivity and AUC could be measured on.
+
+    A label column with two levels is one; a volume is present or absent, where both occur; others are left out. The
+    name says what counts as yes.
+    """
+    found: dict[str, Any] = {}
+    for name in labels:
+        if name not in persons.column_names:
+            continue
+        column = persons[name]
+        if _VOLUME.match(name):
+            present = pc.greater(pc.fill_null(column.cast(pa.float64()), 0.0), 0.0)
+            found[f"{title(name)} present"] = present.to_pylist()
+            continue
+        known = sorted({v for v in column.to_pylist() if v is not None and v == v}, key=str)
+        if len(known) == 2:
+            yes = known[1]
+            found[f"{name} = {yes}"] = [None if v is None or v != v else v == yes for v in column.to_pylist()]
+    return found
+
+
+def title(name: str) -> str:
+    """``label.tumor.gtv.volume_mm3`` as ``tumor / gtv``; other columns as they are."""
+    match = _VOLUME.match(name)
+    return " / ".join(match["name"].split(".")) if match else name
+
+
+def _sizes(name: str, values: Any, members: Any, mask_below: int) -> Json:
+    table = {}
+    for split, who in members.items():
+        inside = values[who]
+        present = inside[np.nan_to_num(inside) > 0]
+        few = 0 < len(present) < mask_below or 0 < len(inside) - len(present) < mask_below
+        shown = proportion(len(present), len(inside), hidden=few)
+        enough = len(present) >= max(1, mask_below)
+        q1, median, q3 = np.quantile(present, [0.25, 0.5, 0.75]).tolist() if enough else (None, None, None)
+        table[split] = {"cases": len(inside), **shown, "q1": q1, "median": median, "q3": q3}
+    sizes = [v[np.nan_to_num(v) > 0] for v in (values[who] for s, who in members.items() if s != "all")]
+    gaps = [difference_of_means(a, b) for i, a in enumerate(sizes) for b in sizes[i + 1 :]]
+    volume = _VOLUME.match(name) is not None
+    return {
+        "label": name,
+        "title": title(name),
+        "kind": "sizes",
+        "unit": "mm3" if volume else "",
+        "splits": table,
+        "difference": max((g for g in gaps if g is not None), default=None),
+    }
+
+
+def _levels(name: str, column: Any, members: Any, mask_below: int) -> Json:
+    coded = levels(column)
+    counts = {s: np.bincount(coded.codes[who], minlength=len(coded.names)) for s, who in members.items()}
+    rows = [
+        {
+            "level": level,
+            "cells": {
+                s: proportion(int(c[i]), int(c.sum()), hidden=bool(0 < c[i] < mask_below)) for s, c in counts.items()
+            },
+        }
+        for i, level in enumerate(coded.names)
+    ]
+    return {"label": name, "title": title(name), "kind": "levels", "unit": "", "levels": rows}
