@@ -34,6 +34,22 @@ class ArchiveSummary:
     bytes: int
     kinds: Mapping[str, int]
 
+    @property
+    def text(self) -> str:
+        """Lines for a person to read."""
+        held = "".join(f"\n  {count:6d} {kind}" for kind, count in sorted(self.kinds.items()))
+        return f"{self.files} files, {self.bytes / 1e6:.1f} MB, of {self.patients} persons in {self.directory}:{held}"
+
+    def facts(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {
+            "directory": str(self.directory),
+            "patients": self.patients,
+            "files": self.files,
+            "bytes": self.bytes,
+            "kinds": dict(sorted(self.kinds.items())),
+        }
+
 
 def write_archive(
     directory: Path,

@@ -154,9 +154,11 @@ def sagittal_grid(
 def scan_ct(body: Body, vendor: Vendor, rng: np.random.Generator, *, blank: Scan) -> Scan:
     """``blank`` with pixels in the vendor's stored numbers, Gaussian noise in HU."""
     image = paint(body, blank.geometry, "CT")
-    image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(vendor.noise_hu)
     low, high = _limits(vendor.ct)
-    pixels = np.clip(np.rint(image - np.float32(vendor.ct.intercept)), low, high).astype(np.int16)
+    pixels = np.empty(image.shape, dtype=np.int16)
+    for plane, clean in zip(pixels, image, strict=True):  # slice by slice, or realistic sizes need several copies
+        noisy = clean + rng.standard_normal(clean.shape, dtype=np.float32) * np.float32(vendor.noise_hu)
+        plane[:] = np.clip(np.rint(noisy - np.float32(vendor.ct.intercept)), low, high)
     if vendor.ct.padding is not None:
         pixels[:, _outside_circle(blank.geometry.shape[1:])] = vendor.ct.padding
     return replace(blank, pixels=pixels, stored=vendor.ct)
