@@ -7,6 +7,7 @@ from enum import StrEnum
 import numpy as np
 from pydicom.dataset import Dataset
 
+from builder.imaging.parse import leniently
 from builder.model.case import ValueDomain, Volume
 
 AIR_HU = (-1100.0, -900.0)
@@ -47,6 +48,7 @@ class Finding:
         return f"{self.rule}={self.value:.5g}"
 
 
+@leniently()
 def lint(volume: Volume, datasets: Sequence[Dataset] = ()) -> tuple[Finding, ...]:
     """Physics checks on one volume.
 

@@ -13,6 +13,7 @@ from pydicom.multival import MultiValue
 
 from builder.errors import CaseError, Reason
 from builder.imaging.mosaic import tiles_of
+from builder.imaging.parse import leniently
 from builder.imaging.rows import instance_row
 from builder.imaging.rules import Row
 from builder.imaging.series import Stack, split_rows
@@ -42,6 +43,7 @@ SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209056, 0x00201041})
 """Dimension Index Pointers (0020,9165) that say where a frame lies: position, in-stack number, stack, location."""
 
 
+@leniently()
 def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
     """The stacks inside multi-frame and mosaic objects; any other stack as it is.
 

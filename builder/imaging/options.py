@@ -110,7 +110,12 @@ def check_limits(stack: Stack, options: VolumeOptions) -> None:
     """Compare what the headers announce with the limits. Raises CaseError TOO_LARGE."""
     slices, rows, columns = stack.shape
     voxels = slices * rows * columns * max(1, len(stack.channels)) * stack.samples
-    if voxels > options.max_voxels:
-        raise CaseError(Reason.TOO_LARGE, f"{voxels} voxels, at most {options.max_voxels} (volumes.max_voxels)")
+    check_voxels(voxels, options)
     if stack.frames > options.max_frames:
         raise CaseError(Reason.TOO_LARGE, f"{stack.frames} frames, at most {options.max_frames} (volumes.max_frames)")
+
+
+def check_voxels(voxels: int, options: VolumeOptions) -> None:
+    """Compare a number of values with ``volumes.max_voxels``. Raises CaseError TOO_LARGE."""
+    if voxels > options.max_voxels:
+        raise CaseError(Reason.TOO_LARGE, f"{voxels} voxels, at most {options.max_voxels} (volumes.max_voxels)")

@@ -4,6 +4,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from pydicom import dcmread
@@ -45,13 +47,22 @@ def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> D
         TOO_LARGE for a deflated file that inflates beyond the limit, UNREADABLE when it does not parse.
     """
     _check_inflated(content, inflated_limit)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what pydicom reads leniently is checked where it is used
+    with leniently():
         try:
             dataset: Dataset = dcmread(io.BytesIO(content), force=True)
         except PARSE_ERRORS as error:
             raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse the file ({type(error).__name__})") from None
+    if len(dataset) == 0:
+        raise CaseError(Reason.UNREADABLE, "the file ends before its data set does")
     return dataset
+
+
+@contextmanager
+def leniently() -> Iterator[None]:
+    """Read elements as they come: pydicom warns of odd values when they are first looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_inflated(content: bytes, limit: int) -> None:

@@ -8,11 +8,13 @@ import pyarrow as pa
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from builder.imaging.parse import leniently
 from builder.model.tables import HEADER_COLUMNS, INSTANCES, REAL, REALS, SMALL, TEXT, WHOLE, Column
 
 WHOLE_LIMIT = {SMALL: 2**31 - 1, WHOLE: 2**63 - 1}
 
 
+@leniently()
 def instances_of(datasets: Iterable[Dataset]) -> pa.Table:
     """INSTANCES rows of data sets: what ``split_stacks`` takes when no index is at hand.
 

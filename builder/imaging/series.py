@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -62,6 +63,9 @@ class Stack:
         One name a channel: ``("image",)`` or ``("t0", "t1", ...)``.
     affine
         Voxel (slice, row, column) to LPS mm; None where no regular grid holds the slices or none is known.
+    uneven, offsets
+        For an irregular or gapped stack on a straight line: the affine of the regular grid it can be resampled to, and
+        where each slice lies on that grid's slice axis (from 0, in steps of the grid).
     shape
         (slice, row, column) of one channel.
     frame_of_reference
@@ -83,6 +87,8 @@ class Stack:
     frame_numbers: tuple[tuple[int, ...], ...] = ()
     channels: tuple[str, ...] = ("image",)
     affine: Matrix | None = None
+    uneven: Matrix | None = None
+    offsets: tuple[float, ...] = ()
     shape: tuple[int, int, int] = (0, 0, 0)
     frame_of_reference: str | None = None
     grid: Verdict = Verdict.UNKNOWN_GEOMETRY
@@ -115,7 +121,9 @@ class Stack:
         return replace(self, series_uid=mapping[self.series_uid], uids=uids, frame_of_reference=frame)
 
     def split(self) -> tuple["Stack", ...]:
-        """One stack a channel of a time series; the stack itself otherwise."""
+        """One stack a channel of a time series, or a run of a gapped stack; the stack itself otherwise."""
+        if self.verdict == Verdict.GAPPED and self.uneven is not None:
+            return self._runs()
         if self.verdict != Verdict.TIME_SERIES:
             return (self,)
         return tuple(
@@ -126,6 +134,12 @@ class Stack:
             )
             for index, name in enumerate(self.channels)
         )  # fmt: skip
+
+    def _runs(self) -> tuple["Stack", ...]:
+        """The runs of a gapped stack between its gaps."""
+        breaks = [i for i in range(1, len(self.offsets)) if self.offsets[i] - self.offsets[i - 1] > 1.5]
+        ends = [0, *breaks, len(self.offsets)]
+        return tuple(_run(self, start, end) for start, end in pairwise(ends))
 
 
 def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
@@ -230,8 +244,30 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
         return replace(stack, verdict=Verdict.DUPLICATE_POSITIONS, detail=detail)
     if frames_are_private(list(rows)):
         notes = (*notes, "frame_of_reference_not_shared")
-    affine = None if step is None else affine_of(positions[0], axes=axes, pixel_mm=(down, across), step_mm=step)
-    return replace(stack, affine=affine, shape=(len(rows), first["rows"], first["columns"]), notes=notes)
+    stack = replace(stack, shape=(len(rows), first["rows"], first["columns"]), notes=notes)
+    if step is None:
+        return stack
+    affine = affine_of(positions[0], axes=axes, pixel_mm=(down, across), step_mm=step)
+    if verdict.verdict not in (Verdict.IRREGULAR, Verdict.GAPPED):
+        return replace(stack, affine=affine)
+    offsets = (positions - positions[0]) @ axes[2] / float(step @ axes[2])
+    return replace(stack, uneven=affine, offsets=tuple(float(offset) for offset in offsets))
+
+
+def _run(stack: "Stack", start: int, end: int) -> "Stack":
+    """Slices ``start`` to ``end`` of a gapped stack, which are evenly spaced."""
+    affine = np.array(stack.uneven)
+    affine[:3, 3] += affine[:3, 0] * stack.offsets[start]
+    shift = affine[:3, :3]
+    aslant = not Geometry((1, 1, 1), affine).is_orthogonal
+    verdict = Verdict.SINGLE_SLICE if end - start == 1 else Verdict.SHEARED if aslant else Verdict.REGULAR
+    matrix = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
+    return replace(
+        stack, split_rule="gap", verdict=verdict, grid=verdict,
+        detail=f"{end - start} slices, {np.linalg.norm(shift[:, 0]):.4g} mm, of {len(stack.offsets)}: {stack.detail}",
+        uids=(stack.uids[0][start:end],), frame_numbers=tuple(f[start:end] for f in stack.frame_numbers),
+        affine=matrix, uneven=None, offsets=(), shape=(end - start, *stack.shape[1:]), frames=end - start,
+    )  # fmt: skip
 
 
 def _single_step(row: Row, axes: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:

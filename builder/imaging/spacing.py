@@ -1,6 +1,6 @@
 """Is a row of slice positions one regular grid? The answer with its numbers, and the step from slice to slice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -51,7 +51,8 @@ class Judgement:
     Parameters
     ----------
     step_mm
-        (3,) LPS vector from one slice to the next; None where no regular grid holds the slices.
+        (3,) LPS vector from one slice to the next; for an irregular or gapped stack on a straight line, the step of the
+        regular grid it can be resampled to; None where there is no such grid.
     notes
         Short codes with numbers: tolerated jitter or drift.
     """
@@ -85,7 +86,7 @@ def judge(positions: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm
     step = (positions[-1] - positions[0]) / (count - 1)
     uneven = _uneven(along, gaps, tilt=_tilt_degrees(step, axes))
     if uneven is not None:
-        return uneven
+        return _with_line(uneven, positions, axes=axes, pixel_mm=pixel_mm)
     residual = positions - (positions[0] + np.arange(count)[:, None] * step)
     sideways = np.abs(residual @ axes[:2].T) / np.array([pixel_mm[1], pixel_mm[0]])
     if sideways.max() > IN_PLANE_TOLERANCE:
@@ -106,8 +107,23 @@ def _uneven(along: NDArray[np.float64], gaps: NDArray[np.float64], *, tilt: floa
     whole = np.abs(gaps / base - multiples).max() <= SPACING_TOLERANCE
     if whole and multiples.max() > 1 and (multiples == 1).sum() * 2 >= len(gaps):
         missing = int(multiples.sum()) - len(gaps)
-        return Judgement(Verdict.GAPPED, f"{missing} missing between {len(along)} slices of {base:.4g} mm{tilted}")
-    return Judgement(Verdict.IRREGULAR, f"spacings {_listed(gaps)} mm{tilted}")
+        detail = f"{missing} missing between {len(along)} slices of {base:.4g} mm{tilted}"
+        return Judgement(Verdict.GAPPED, detail, np.array([base, 0.0, 0.0]))
+    return Judgement(Verdict.IRREGULAR, f"spacings {_listed(gaps)} mm{tilted}", np.array([np.median(gaps), 0.0, 0.0]))
+
+
+def _with_line(
+    uneven: Judgement, positions: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm: tuple[float, float]
+) -> Judgement:
+    """Point the gap an uneven stack would be resampled to along the line of its origins, if they keep to one."""
+    along = (positions - positions[0]) @ axes[2]
+    line = (positions[-1] - positions[0]) / along[-1]
+    sideways = np.abs((positions - positions[0] - along[:, None] * line) @ axes[:2].T)
+    assert uneven.step_mm is not None
+    straight = bool((sideways <= IN_PLANE_TOLERANCE * np.array([pixel_mm[1], pixel_mm[0]])).all())
+    if np.abs(axes[:2] @ line).max() <= ORTHOGONAL_TOLERANCE:
+        line = axes[2]
+    return replace(uneven, step_mm=uneven.step_mm[0] * line if straight else None)
 
 
 def _regular_or_sheared(

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.imaging.even import even_geometry, evened
 from builder.imaging.mosaic import Tiles, cut_tiles, is_mosaic, tiles_of
 from builder.imaging.multiframe import functional_group, resolve
-from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits
+from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
+from builder.imaging.parse import leniently
 from builder.imaging.pictures import PICTURES, assemble_picture
 from builder.imaging.pixels import PixelFormat, masked, native_values, pixel_format, stored_values
 from builder.imaging.rescale import Rescale, padding_of, rescale_of
@@ -62,6 +64,7 @@ class _Meaning:
     notes: tuple[str, ...]
 
 
+@leniently()
 def assemble(
     stack: Stack,
     datasets: Sequence[Dataset],
@@ -99,9 +102,11 @@ def assemble(
     stack = _only(stack, datasets, options)
     if stack.verdict in PICTURES:
         return assemble_picture(stack, datasets, options)
-    geometry = stack.geometry
+    geometry = stack.geometry if stack.uneven is None else even_geometry(stack)
     if geometry is None:
-        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{stack.verdict}: {stack.detail}")
+        known = "; its slice axis has no known length" if stack.verdict == Verdict.SINGLE_SLICE else ""
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{stack.verdict}: {stack.detail}{known}")
+    check_voxels(geometry.shape[0] * geometry.shape[1] * geometry.shape[2] * len(stack.channels), options)
     instances = _gather(stack, datasets)
     meaning = _meaning(stack, instances, options, calibration)
     shape = (len(stack.channels), *stack.shape)
@@ -109,6 +114,9 @@ def assemble(
     if padding is not None and options.padding == "fill":
         voxels[:, padding] = AIR_HU if meaning.domain == ValueDomain.HOUNSFIELD else 0
     notes = tuple(sorted({*stack.notes, *meaning.notes}))
+    if stack.uneven is not None:
+        voxels, padding = evened(voxels, padding, np.array(stack.offsets))
+        notes = (*notes, f"resampled_from={stack.verdict}")
     return Volume(voxels, geometry, meaning.domain, stack.channels, padding, notes)
 
 

@@ -29,7 +29,7 @@ from builder.stages.index import index_partition
 
 KEEP_ALL: Final = VolumeOptions(
     time_series="keep", single_slice="keep", projection="keep", localizer="keep", still="keep", cine="keep",
-    secondary_capture="keep", irregular="resample", gapped="split",
+    secondary_capture="keep", irregular="resample", gapped="resample",
 )  # fmt: skip
 """The tool shows all that can be shown; a build excludes what its spec does not ask for."""
 
