@@ -1,10 +1,10 @@
 """What an annotation object points to: series, instances, frames of reference, and the names of what it marks."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 
 REFERENCE_LIMIT: Final = 4096
@@ -55,12 +55,9 @@ def is_annotation(sop_class_uid: str | None, modality: str | None) -> bool:
 def references(dataset: Dataset) -> References:
     """References found anywhere below the top level of ``dataset``: a series or frame of reference an item names
     (PS3.3 10.3, 10.8, C.8.8.5), and every Referenced SOP Instance UID (0008,1155)."""
-    found: dict[int, set[str]] = {_SERIES: set(), _INSTANCE: set(), _FRAMES[0]: set(), _FRAMES[1]: set()}
-    for item in _items(dataset, 0):
-        for tag, uids in found.items():
-            if uid := _uid(item, tag):
-                uids.add(uid)
-    own = _uid(dataset, _FRAMES[1])
+    found: dict[int, set[str]] = {tag: set() for tag in (_SERIES, _INSTANCE, *_FRAMES)}
+    _collect(dataset, found, depth=0)
+    own = _text(dataset.get_item(_FRAMES[1])) if _FRAMES[1] in dataset else None
     frames = found[_FRAMES[0]] | found[_FRAMES[1]] | ({own} if own else set())
     sops = sorted(found[_INSTANCE])
     return References(
@@ -72,26 +69,27 @@ def references(dataset: Dataset) -> References:
     )
 
 
-def _items(dataset: Dataset, depth: int) -> Iterator[Dataset]:
-    if depth >= DEPTH_LIMIT:
-        return
+def _collect(dataset: Dataset, found: dict[int, set[str]], depth: int) -> None:
+    """Add the UIDs of the items below ``dataset``; no element but sequences is converted, contours are many."""
     for tag in dataset.keys():  # noqa: SIM118 - iterating a Dataset would convert every element
         raw = dataset.get_item(tag)
-        if (getattr(raw, "VR", None) or "SQ") not in ("SQ", "UN"):
-            continue
-        element = dataset[tag]
-        if element.VR != "SQ":
-            continue
-        for item in element.value:
-            yield item
-            yield from _items(item, depth + 1)
+        if depth and tag in found and (uid := _text(raw)):
+            found[tag].add(uid)
+        elif _is_sequence(tag, getattr(raw, "VR", None)) and depth < DEPTH_LIMIT:
+            for item in dataset[tag].value or ():
+                _collect(item, found, depth + 1)
 
 
-def _uid(item: Dataset, tag: int) -> str | None:
-    if tag not in item:
-        return None
-    value = item[tag].value
-    return str(value).strip(" \0") or None if isinstance(value, str) else None
+def _is_sequence(tag: int, vr: str | None) -> bool:
+    if vr in (None, "UN"):
+        return bool(dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ")
+    return vr == "SQ"
+
+
+def _text(element: Any) -> str | None:
+    value = getattr(element, "value", None)
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return text.strip(" \0") or None if isinstance(text, str) else None
 
 
 def _label_names(dataset: Dataset) -> tuple[str, ...]:

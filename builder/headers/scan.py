@@ -354,7 +354,7 @@ def _scan_elements(
             if tag == 0x00280103:
                 signed = length == 2 and _u16(data, value) == 1
     facts[2] = size
-    return DONE
+    return DONE if begin + size <= end else SHORT
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
