@@ -164,7 +164,7 @@ class Window:
 
 
 def find_body(volume: Volume, above: float) -> NDArray[np.bool_]:
-    """(slice, row, column) bool: blocks of about 4 mm that hold the largest connected part above a value.
+    """(slice, row, column) bool: blocks of about 4 mm that hold or touch the largest connected part above a value.
 
     Padding does not count. Connected by faces; of two equal parts the one met first. Raises CaseError when nothing
     is above the value.
@@ -182,6 +182,7 @@ def find_body(volume: Volume, above: float) -> NDArray[np.bool_]:
             Reason.NO_SAMPLES, f"crop: found no voxel above {above:g} to crop around, expected a lower body_above"
         )
     body = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    body = ndimage.binary_dilation(body)  # its outline lies up to one block beyond the voxels looked at
     for axis, n in enumerate(step):
         body = np.repeat(body, n, axis=axis)
     shape = volume.geometry.shape
