@@ -11,6 +11,7 @@ from builder.model.keyed import Key
 from builder.model.layout import FORMAT_VERSION, canonical_json, fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
+from builder.persons import Persons
 from builder.spec import DatasetSpec, without_locations
 
 ENGINE_VERSION = 1
@@ -60,11 +61,6 @@ class ShardPlan:
     cases: tuple[CasePlan, ...]
     objects: pa.Table
 
-    @property
-    def peak_bytes(self) -> int:
-        """Projected peak memory of the task: its largest case."""
-        return max((case.peak_bytes for case in self.cases), default=0)
-
     def to_parquet(self) -> bytes:
         """One file: the objects, with the rest as metadata. ``parse_shard_plan`` is its inverse."""
         facts = {"fingerprint": self.fingerprint, "bucket": self.bucket, "cases": [asdict(c) for c in self.cases]}
@@ -77,6 +73,69 @@ def parse_shard_plan(data: bytes) -> ShardPlan:
     facts = json.loads(objects.schema.metadata[_PLAN_KEY])
     cases = tuple(CasePlan(**case) for case in facts["cases"])
     return ShardPlan(facts["fingerprint"], facts["bucket"], cases, objects.replace_schema_metadata(None))
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """A shard of the plan, without its objects."""
+
+    fingerprint: str
+    bucket: str
+    cases: tuple[CasePlan, ...]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Projected peak memory of its task: its largest case."""
+        return max((case.peak_bytes for case in self.cases), default=0)
+
+
+LINKS = pa.schema(
+    [("annotation", pa.int64()), ("case_key", pa.string()), ("label", pa.string()), ("how", pa.string())]
+)
+"""Which annotation (row of the annotations table) labels which case, and by what reference."""
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetPlan:
+    """Everything decided before the first pixel is read.
+
+    Parameters
+    ----------
+    url
+        Folder of the plan in the private workspace: the resolved spec and one file a shard.
+    spec
+        Resolved: locations filled in.
+    published_spec
+        As it goes into the manifest: locations withheld.
+    cohort
+        SERIES with clinical and decision columns, and the private ``series_uid``, ``chunk`` and ``case_key``.
+    splits
+        As ``builder.split.assign`` gives it, with ``members``.
+    links
+        By schema LINKS.
+    annotations
+        INSTANCES rows of annotation objects and files.
+    clinical
+        A match report for each clinical table.
+    """
+
+    url: str
+    spec: DatasetSpec
+    published_spec: Mapping[str, Any]
+    key: Key
+    persons: Persons
+    cohort: pa.Table
+    splits: pa.Table
+    links: pa.Table
+    annotations: pa.Table
+    clinical: tuple[Mapping[str, Any], ...]
+    shards: tuple[ShardSummary, ...]
+    lock: Mapping[str, Any]
+
+    @property
+    def cases(self) -> list[CasePlan]:
+        """All cases, in the order of the shards."""
+        return [case for shard in self.shards for case in shard.cases]
 
 
 def assign_buckets(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from builder.clinical import ClinicalTable
 from builder.cohort import Cohort
 from builder.deid import Deid
-from builder.imaging import Volumes
+from builder.imaging.options import VolumeOptions
 from builder.labels import AnyLabel
 from builder.patches import AnySamples
 from builder.sources import AnySource
@@ -65,7 +65,7 @@ class DatasetSpec(BaseModel):
     persons: PersonOptions = PersonOptions()
     clinical: tuple[ClinicalTable, ...] = ()
     cohort: Cohort = Cohort()
-    volumes: Volumes = Volumes()
+    volumes: VolumeOptions = VolumeOptions()
     labels: Mapping[LabelName, AnyLabel] = Field(default_factory=dict)
     deid: Deid
     transforms: tuple[AnyTransform, ...] = ()

@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.deid.columns import age_band
 from builder.model.keyed import Key
 from builder.model.tables import SERIES, SERIES_COLUMNS
 from builder.persons import Persons, identity
-from builder.stages.survey import age_band, dicom_date
+from builder.stages.survey import dicom_date
 
 DECISION_COLUMNS = (
     ("usable_reason", pa.string()),
@@ -102,4 +103,6 @@ def _add_clinical(columns: dict[str, Any], clinical: pa.Table, person_keys: Sequ
             values = pa.array(merged, SERIES.field(name).type)
         columns[name] = values
     if "age_years" in clinical.column_names:
-        columns["age_band"] = pa.array([age_band(a) for a in columns["age_years"].to_pylist()], pa.string())
+        columns["age_band"] = pa.array(
+            [None if a is None else age_band(a) for a in columns["age_years"].to_pylist()], pa.string()
+        )

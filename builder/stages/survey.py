@@ -2,23 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
 
+from builder.deid.columns import OLDEST_AGE, age_band
+from builder.errors import CaseError
+from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.series import Stack, split_stacks
+from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
 from builder.report.vendors import normalise
 from builder.stages.merge import by_series
 from builder.storage import open_store
-
-OLDEST_STATED_AGE = 89.0
-"""Ages above this become 90 (45 CFR 164.514(b)(2)(i)(C))."""
-
-AGE_BANDS = ((18.0, "00-17"), (40.0, "18-39"), (60.0, "40-59"), (75.0, "60-74"), (float("inf"), "75+"))
 
 PRIVATE_COLUMNS = (
     Column("series_uid", TEXT),
@@ -32,48 +31,67 @@ PRIVATE_COLUMNS = (
     Column("chunk", pa.int32()),
 )
 KEYED = ("series_key", "study_key", "person_key", "frame_of_reference_key", "study_day", "annotations")
-STACK_COLUMNS = PRIVATE_COLUMNS + tuple(c for c in SERIES_COLUMNS if c.name not in KEYED) + (Column("peak_bytes", WHOLE),)
+DECIDED_COLUMNS = (
+    Column("usable_reason", TEXT),  # builder.errors.Reason of the geometry policy, null when the stack can be used
+    Column("usable_detail", TEXT),
+    Column("peak_bytes", WHOLE, unit="By"),  # projected while it is assembled; 0 when it is not usable
+)
+STACK_COLUMNS = PRIVATE_COLUMNS + tuple(c for c in SERIES_COLUMNS if c.name not in KEYED) + DECIDED_COLUMNS
 STACKS = schema(STACK_COLUMNS)
 """One row a stack, private: SERIES without what needs the key or the person, plus the identifiers those come from."""
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
 """Parallel to a chunk's rows: which stack of its series each instance is in (-1: none, it is no image)."""
 
+IDENTITIES = pa.schema(
+    [(name, TEXT) for name in ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date")]
+)
+"""Distinct combinations in a chunk: what persons are made from."""
+
 
 @dataclass(frozen=True)
 class SurveyArgument:
-    """Which chunk to survey: everything is read from and written to the index store."""
+    """Which chunk to survey, and under which options; everything lies in one store below ``folder``."""
 
     store: str
     chunk: str
+    folder: str
     number: int
     sites: tuple[str | None, ...]
+    options: VolumeOptions
+
+    @property
+    def stacks(self) -> str:
+        """Path of the stack rows."""
+        return f"{self.folder}/stacks-{self.number:05d}.parquet"
+
+    @property
+    def identities(self) -> str:
+        """Path of the chunk's distinct identities."""
+        return f"{self.folder}/identities-{self.number:05d}.parquet"
+
+    @property
+    def membership(self) -> str:
+        """Path of the membership of the chunk's instances; written last."""
+        return f"{self.folder}/membership-{self.number:05d}.parquet"
 
 
-def stacks_path(number: int) -> str:
-    """Where the stack rows of a chunk lie."""
-    return f"stacks/{number:05d}.parquet"
-
-
-def membership_path(number: int) -> str:
-    """Where the membership of a chunk's instances lies."""
-    return f"membership/{number:05d}.parquet"
-
-
-def survey_chunk(argument: SurveyArgument) -> int:
-    """Survey one chunk; returns the number of stacks."""
+def survey_chunk(argument: SurveyArgument) -> None:
+    """Survey one chunk; a finished one is left as it is."""
     store = open_store(argument.store)
-    if store.exists(membership_path(argument.number)):
-        return read_parquet(store.read(stacks_path(argument.number)), columns=["stack"]).num_rows
+    if store.exists(argument.membership):
+        return
     chunk = read_parquet(store.read(argument.chunk))
-    stacks, membership = survey(chunk, number=argument.number, sites=argument.sites)
-    store.put(stacks_path(argument.number), parquet_bytes(stacks))
-    store.put(membership_path(argument.number), parquet_bytes(membership))
-    return stacks.num_rows
+    stacks, membership = survey(chunk, number=argument.number, sites=argument.sites, options=argument.options)
+    store.put(argument.stacks, parquet_bytes(stacks))
+    store.put(argument.identities, parquet_bytes(identities(chunk)))
+    store.put(argument.membership, parquet_bytes(membership))
 
 
-def survey(chunk: pa.Table, *, number: int, sites: tuple[str | None, ...]) -> tuple[pa.Table, pa.Table]:
-    """Stacks of every series of a chunk.
+def survey(
+    chunk: pa.Table, *, number: int, sites: tuple[str | None, ...], options: VolumeOptions
+) -> tuple[pa.Table, pa.Table]:
+    """Stacks of every series of a chunk, those that the options split into their parts.
 
     Returns
     -------
@@ -85,7 +103,8 @@ def survey(chunk: pa.Table, *, number: int, sites: tuple[str | None, ...]) -> tu
     numbers: list[int] = []
     for instances in by_series(chunk):
         uids = instances.column("sop_instance_uid").to_pylist()
-        stacks = split_stacks(instances)
+        stacks = [part for stack in split_stacks(instances) for part in _admitted(stack, options)]
+        stacks = [replace(stack, number=i) for i, stack in enumerate(stacks)]
         place = {uid: stack.number for stack in stacks for channel in stack.uids for uid in channel}
         first = instances.slice(0, 1).to_pylist()[0]
         name = first["series_uid"] or f"\0{uids[0] or first['path']}"
@@ -93,9 +112,17 @@ def survey(chunk: pa.Table, *, number: int, sites: tuple[str | None, ...]) -> tu
         numbers.extend(place.get(uid, -1) for uid in uids)
         for stack in stacks:
             members = instances.filter(pa.array([place.get(u) == stack.number for u in uids]))
-            rows.append(_stack_row(stack, members, name=name, number=number, sites=sites))
+            facts = {"series_uid": name, "chunk": number, **_usable(stack, options)}
+            rows.append(_stack_row(stack, members, facts, sites=sites))
     membership = pa.table([pa.array(series_names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
     return pa.Table.from_pylist(rows, schema=STACKS), membership
+
+
+def identities(instances: pa.Table) -> pa.Table:
+    """Distinct identities of INSTANCES rows, sorted, by schema IDENTITIES."""
+    names = IDENTITIES.names
+    distinct = instances.select(names).group_by(names, use_threads=False).aggregate([])
+    return distinct.select(names).sort_by([(name, "ascending") for name in names])
 
 
 def age_years(stated: str | None, birth_date: str | None, study_date: str | None) -> float | None:
@@ -111,12 +138,7 @@ def age_years(stated: str | None, birth_date: str | None, study_date: str | None
         years = float(seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day)))
     if not 0 <= years <= 150:
         return None
-    return years if years <= OLDEST_STATED_AGE else 90.0
-
-
-def age_band(years: float | None) -> str | None:
-    """The band an age falls into; None for no age."""
-    return None if years is None else next(name for below, name in AGE_BANDS if years < below)
+    return years if years < OLDEST_AGE else float(OLDEST_AGE)
 
 
 def dicom_date(text: str | None) -> date | None:
@@ -137,17 +159,31 @@ def _stated_age(text: str | None) -> float | None:
     return int(match[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}[match[2]]
 
 
+def _admitted(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
+    try:
+        return admit(stack, options)
+    except CaseError:
+        return (stack,)
+
+
+def _usable(stack: Stack, options: VolumeOptions) -> dict[str, Any]:
+    try:
+        admit(stack, options)
+    except CaseError as error:
+        return {"usable_reason": error.reason.value, "usable_detail": error.detail, "peak_bytes": 0}
+    return {"usable_reason": None, "usable_detail": None, "peak_bytes": estimate_bytes(stack)}
+
+
 def _stack_row(
-    stack: Stack, members: pa.Table, *, name: str, number: int, sites: tuple[str | None, ...]
+    stack: Stack, members: pa.Table, facts: Mapping[str, Any], *, sites: tuple[str | None, ...]
 ) -> dict[str, Any]:
     first = _first_values(members)
     age = age_years(first["patient_age"], first["patient_birth_date"], first["study_date"])
     spacing = stack.geometry.spacing_mm if stack.geometry is not None else (None, None, None)
     sex = (first["patient_sex"] or "").strip().upper()
     row = {
-        "series_uid": name,
+        **facts,
         "frame_of_reference_uid": stack.frame_of_reference,
-        "chunk": number,
         "stack": stack.number,
         "split_rule": stack.split_rule,
         "verdict": stack.verdict.value,
@@ -167,7 +203,7 @@ def _stack_row(
         "body_part": first["body_part_examined"],
         "sex": sex if sex in ("F", "M", "O") else None,
         "age_years": age,
-        "age_band": age_band(age),
+        "age_band": None if age is None else age_band(age),
     }
     named = {n: first[n] for n in STACKS.names if n in first and n not in row}
     return {n: row[n] if n in row else named.get(n) for n in STACKS.names}

@@ -1,0 +1,102 @@
+"""From sources to an inventory: every file indexed, duplicates judged, series surveyed. Private, and kept between runs."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from builder.imaging.options import VolumeOptions
+from builder.model.layout import fingerprint
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.run.progress import Progress
+from builder.sources import AnySource
+from builder.stages.duplicates import find_duplicates, with_verdicts
+from builder.stages.graph import Runner, Task
+from builder.stages.index import PartPlan, PartReceipt, index_part, plan_index
+from builder.stages.inventory import Inventory, Survey
+from builder.stages.merge import merge_parts
+from builder.stages.survey import SurveyArgument, survey_chunk
+from builder.storage import Store, open_store
+
+INDEX = "index"
+INVENTORY = "inventory"
+VERSION = 1
+_RECEIPT = "inventory.json"
+
+
+@dataclass(frozen=True)
+class IndexArgument:
+    """One part to index, and the store it is written to."""
+
+    plan: PartPlan
+    store: str
+
+
+def run_index(argument: IndexArgument) -> PartReceipt:
+    """The task: index one part."""
+    return index_part(argument.plan, store=open_store(argument.store, directory_mode=0o700))
+
+
+def take_inventory(
+    sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress
+) -> Inventory:
+    """Index all sources, judge duplicates and sort; what is unchanged since the last time is not read again."""
+    index = private.join(INDEX)
+    plans = list(progress.track(_plans(sources, index), stage="list", total=None))
+    tasks = [
+        Task(f"index-{plan.name}", run_index, IndexArgument(plan, index.url), lane=plan.source.lane) for plan in plans
+    ]
+    for _ in progress.track(runner.run(tasks), stage="index", total=len(tasks)):
+        pass
+    names = [plan.name for plan in plans]
+    store = private.join(INVENTORY, fingerprint(VERSION, names))
+    if store.exists(_RECEIPT):
+        found = json.loads(store.read(_RECEIPT))
+        return Inventory(store, tuple(found["chunks"]), found["files"])
+    chunks = _merge(plans, sources, index, store)
+    inventory = Inventory(store, tuple(chunks), sum(plan.files for plan in plans))
+    store.put(_RECEIPT, json.dumps({"chunks": chunks, "files": inventory.files}).encode())
+    return inventory
+
+
+def take_survey(
+    inventory: Inventory,
+    sites: Sequence[str | None],
+    options: VolumeOptions,
+    *,
+    runner: Runner,
+    progress: Progress,
+) -> Survey:
+    """Split every series into stacks and judge them by the geometry policy; no pixels are read."""
+    folder = "survey/" + fingerprint(VERSION, options.VERSION, options.model_dump(mode="json"), list(sites))
+    parts = tuple(
+        SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sites), options)
+        for number, chunk in enumerate(inventory.chunks)
+    )
+    tasks = [Task(f"survey-{number:05d}", survey_chunk, part) for number, part in enumerate(parts)]
+    for _ in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
+        pass
+    return Survey(inventory.store, parts)
+
+
+def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:
+    for position, source in enumerate(sources):
+        yield from plan_index(source, position, store=index)
+
+
+def _merge(plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store, store: Store) -> list[str]:
+    def tables() -> Iterator[pa.Table]:
+        for plan in plans:
+            yield read_parquet(index.read(plan.table))
+
+    verdicts = find_duplicates(tables(), sources)
+    with tempfile.TemporaryDirectory(prefix="builder-") as folder:
+        parts = []
+        for number, table in enumerate(tables()):
+            parts.append(Path(folder) / f"{number:06d}.parquet")
+            parts[-1].write_bytes(parquet_bytes(with_verdicts(table, verdicts)))
+        return merge_parts(parts, store) if parts else []
+

@@ -1,0 +1,290 @@
+"""The whole way from a spec to a published dataset, on any runner."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike, environ
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from builder.clinical import schema as clinical_schema
+from builder.cohort import check_cohort
+from builder.deid import resolve_key
+from builder.errors import SpecError
+from builder.model.keyed import Key
+from builder.model.layout import fingerprint, parse_current, CURRENT
+from builder.model.parquet import parquet_bytes
+from builder.model.tables import SERIES
+from builder.plan import DatasetPlan
+from builder.run.clusters import load_cluster
+from builder.run.inventory import take_inventory, take_survey
+from builder.run.planning import make_plan
+from builder.run.progress import Progress, SilentProgress
+from builder.spec import DatasetSpec, withhold_locations
+from builder.specfile import fill_parameters, load_spec
+from builder.stages.candidates import DECISION_COLUMNS
+from builder.stages.finish import Published, finish
+from builder.stages.graph import Runner, Task
+from builder.stages.inventory import Inventory, Survey
+from builder.stages.shard import ShardArgument, build_shard
+from builder.storage import Store, open_store
+
+PRIVATE_SUFFIX = ".private"
+PUBLISHED = "published.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """The outcome of ``plan``: what a build would do."""
+
+    plan: DatasetPlan
+    inventory: Inventory
+    survey: Survey
+
+    def facts(self) -> dict[str, Any]:
+        """Counts, exclusions by rule, bytes, memory and shards."""
+        plan = self.plan
+        rules: dict[str, int] = {}
+        for rule in plan.cohort.column("rule").to_pylist():
+            if rule is not None:
+                rules[rule] = rules.get(rule, 0) + 1
+        splits: dict[str, int] = {}
+        for split in plan.splits.column("split").to_pylist():
+            splits[split] = splits.get(split, 0) + 1
+        return {
+            "dataset": plan.spec.name,
+            "files": self.inventory.files,
+            "stacks": plan.cohort.num_rows,
+            "cases": len(plan.cases),
+            "excluded_by_rule": dict(sorted(rules.items())),
+            "persons_by_split": splits,
+            "shards": len(plan.shards),
+            "input_bytes": sum(c.input_bytes for c in plan.cases),
+            "sample_bytes": sum(c.sample_bytes for c in plan.cases),
+            "peak_bytes_per_task": max((s.peak_bytes for s in plan.shards), default=0),
+            "clinical": list(plan.clinical),
+        }
+
+    def text(self) -> str:
+        """The facts as lines for a person."""
+        facts = self.facts()
+        lines = [
+            f"{facts['dataset']}: {facts['files']} files, {facts['stacks']} image stacks, {facts['cases']} cases",
+            *(f"  excluded by {rule}: {count}" for rule, count in facts["excluded_by_rule"].items()),
+            "  persons: " + ", ".join(f"{split} {count}" for split, count in facts["persons_by_split"].items()),
+            *(
+                f"  clinical table {i + 1}: {r['matched']} matched, {r['image_only']} image only, "
+                f"{r['clinical_only']} clinical only, {r['ambiguous']} ambiguous"
+                for i, r in enumerate(facts["clinical"])
+            ),
+            f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, at most {_size(facts['sample_bytes'])} "
+            f"of samples before compression, at most {_size(facts['peak_bytes_per_task'])} of memory a task",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Built:
+    """The outcome of ``build``."""
+
+    dataset: str
+    published: Published
+    shards: int
+    resumed: int
+
+    def facts(self) -> dict[str, Any]:
+        """What was published, as JSON-able data."""
+        p = self.published
+        return {
+            "dataset": self.dataset,
+            "version": p.version,
+            "unchanged": p.unchanged,
+            "samples": p.samples,
+            "cases": p.cases,
+            "persons": p.persons,
+            "shards": self.shards,
+            "shards_already_there": self.resumed,
+            "totals": p.totals,
+        }
+
+    def text(self) -> str:
+        """The facts as lines for a person."""
+        p = self.published
+        if p.unchanged:
+            return f"{self.dataset}: nothing to do, version {p.version} is published and its inputs are unchanged"
+        totals = "\n".join(
+            f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items()) for level, counts in p.totals.items()
+        )
+        return (
+            f"{self.dataset}: published version {p.version}\n"
+            f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
+            f"({self.resumed} were there already)\n{totals}\n"
+            f"  report: {self.dataset}/versions/{p.version}/report/index.html"
+        )
+
+
+def check_spec(path: str | PathLike[str]) -> DatasetSpec:
+    """Load a spec and check everything that can be checked without its sources.
+
+    Raises
+    ------
+    SpecError
+        With every fault.
+    """
+    spec = load_spec(Path(path))
+    complaints = check_cohort(spec.cohort, candidate_schema(spec))
+    known = set(candidate_schema(spec).names)
+    wanted = {"splits.stratify": spec.splits.stratify, "report.groups": spec.report.groups}
+    wanted["splits.hold_out"] = tuple(h.column for h in spec.splits.hold_out)
+    for place, columns in wanted.items():
+        complaints += [f"{place}: found the unknown column {c!r}" for c in columns if c not in known]
+    if complaints:
+        raise SpecError("\n".join(f"{path}: {c}" for c in complaints))
+    return spec
+
+
+def candidate_schema(spec: DatasetSpec) -> pa.Schema:
+    """The columns cohort expressions, strata and groups may name."""
+    fields = {field.name: field for field in SERIES}
+    for table in spec.clinical:
+        for field in list(clinical_schema(table))[1:]:
+            fields.setdefault(field.name, field)
+    fields |= {name: pa.field(name, kind) for name, kind in DECISION_COLUMNS}
+    return pa.schema(list(fields.values()))
+
+
+def plan(
+    spec: str | PathLike[str] | DatasetSpec,
+    *,
+    to: str | PathLike[str],
+    parameters: Mapping[str, str] | None = None,
+    cluster: str = "serial",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Planned:
+    """Index, select, split and plan; nothing is decoded and nothing published.
+
+    Parameters
+    ----------
+    spec
+        Path of a spec file, or a DatasetSpec.
+    to
+        Folder or URL of the dataset. Private tables (with the archive's identifiers) go beside it, to ``<to>.private``.
+    parameters
+        Values of ``${NAME}`` in the spec's URLs.
+    cluster
+        As ``--cluster`` of the command line.
+    """
+    loaded = _loaded(spec)
+    with load_cluster(cluster).open(workers) as runner:
+        return _plan(loaded, str(to), parameters or {}, runner, progress or SilentProgress())
+
+
+def build(
+    spec: str | PathLike[str] | DatasetSpec,
+    *,
+    to: str | PathLike[str],
+    parameters: Mapping[str, str] | None = None,
+    cluster: str = "serial",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Built:
+    """Build and publish a dataset; arguments as for ``plan``.
+
+    Started again it continues: shards whose receipt is there are not built again. On an unchanged spec and archive it
+    does nothing.
+
+    Raises
+    ------
+    SpecError, SourceError, PrivacyError, LayoutError, ResourceError
+        Nothing is published then; what was published before stays.
+    """
+    loaded = _loaded(spec)
+    report = progress or SilentProgress()
+    with load_cluster(cluster).open(workers) as runner:
+        planned = _plan(loaded, str(to), parameters or {}, runner, report)
+        return _build(planned, open_store(to), runner, report)
+
+
+def _loaded(spec: str | PathLike[str] | DatasetSpec) -> DatasetSpec:
+    return spec if isinstance(spec, DatasetSpec) else check_spec(spec)
+
+
+def _plan(
+    spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress
+) -> Planned:
+    resolved = fill_parameters(spec, parameters)
+    key = _key(resolved)
+    private = open_store(to.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress)
+    sites = [source.site for source in resolved.sources]
+    survey = take_survey(inventory, sites, resolved.volumes, runner=runner, progress=progress)
+    plan = make_plan(
+        resolved,
+        private,
+        published_spec=withhold_locations(spec),
+        key=key,
+        inventory=inventory,
+        survey=survey,
+        progress=progress,
+    )
+    return Planned(plan, inventory, survey)
+
+
+def _build(planned: Planned, dataset: Store, runner: Runner, progress: Progress) -> Built:
+    plan = planned.plan
+    private = open_store(plan.url, directory_mode=0o700)
+    inputs = _inputs(plan)
+    done = _published(private, dataset, inputs)
+    if done is not None:
+        return Built(dataset.url, done, len(plan.shards), len(plan.shards))
+    tasks = [
+        Task(
+            f"shard-{shard.fingerprint}",
+            build_shard,
+            ShardArgument(plan.url, dataset.url, shard.fingerprint),
+            memory=shard.peak_bytes,
+        )
+        for shard in plan.shards
+    ]
+    resumed = 0
+    for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
+        resumed += outcome.value.resumed
+    progress.say("finish: index, ledger, report")
+    published = finish(plan, planned.inventory, planned.survey, dataset)
+    private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
+    return Built(dataset.url, published, len(plan.shards), resumed)
+
+
+def _inputs(plan: DatasetPlan) -> str:
+    """Fingerprint of everything a version is made from."""
+    tables = [parquet_bytes(t) for t in (plan.cohort, plan.splits, plan.links, plan.annotations)]
+    shards = [s.fingerprint for s in plan.shards]
+    return fingerprint(plan.published_spec, dict(plan.lock), shards, list(plan.clinical), *tables)
+
+
+def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
+    """What an earlier run published from the same inputs, if it still is what readers see."""
+    try:
+        found = json.loads(private.read(PUBLISHED))
+        current = parse_current(dataset.read(CURRENT))
+    except FileNotFoundError:
+        return None
+    if found["inputs"] != inputs or found["published"]["version"] != current:
+        return None
+    return Published(**{**found["published"], "unchanged": True})
+
+
+def _key(spec: DatasetSpec) -> Key:
+    return resolve_key(spec.deid.patient_key, environ, read=lambda path: Path(path).read_bytes())
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}" if unit != "B" else f"{count} B"
+        value /= 1024
+    return f"{value:.1f} TiB"

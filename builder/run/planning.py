@@ -1,0 +1,342 @@
+"""From an inventory to a frozen plan: persons, clinical rows, cohort, links, splits, shards. Nothing is decoded."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from builder.cohort import select_cohort
+from builder.errors import LayoutError, SpecError
+from builder.model.keyed import Key
+from builder.model.layout import canonical_json, fingerprint
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.tables import INSTANCES
+from builder.patches import estimate
+from builder.persons import Persons, group_persons, identity
+from builder.plan import (
+    IMAGE_ROLE,
+    LINKS,
+    PLANNED,
+    CasePlan,
+    DatasetPlan,
+    ShardPlan,
+    ShardSummary,
+    assign_buckets,
+    recipe,
+    shard_fingerprint,
+)
+from builder.run.clinical import Clinical, read_clinical
+from builder.run.progress import Progress
+from builder.spec import DatasetSpec
+from builder.split import assign, hold_out
+from builder.stages.candidates import clinical_counts, person_column, series_table
+from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack
+from builder.stages.inventory import Inventory, Survey
+from builder.stages.lock import environment_lock
+from builder.stages.shard import SPEC, plan_path
+from builder.stages.survey import IDENTITIES
+from builder.storage import Store, open_store
+
+PLAN = "plan"
+MASK_BYTES = 1
+
+
+def make_plan(
+    spec: DatasetSpec,
+    private: Store,
+    *,
+    published_spec: Mapping[str, Any],
+    key: Key,
+    inventory: Inventory,
+    survey: Survey,
+    progress: Progress,
+) -> DatasetPlan:
+    """Decide everything, write the shard plans, and return what the later stages need.
+
+    Raises
+    ------
+    SpecError
+        When a column the spec names does not exist, or nothing is left to build.
+    """
+    stacks = survey.stacks()
+    table = inventory.annotations()
+    persons = _persons(spec, survey, table, inventory.leftovers(), key)
+    annotations = gather_annotations(table, _annotation_persons(table, persons))
+    clinical = read_clinical(spec, persons, stacks, key=key)
+    cohort, links = _cohort(spec, inventory, survey, stacks, persons, clinical, annotations, key, progress)
+    splits = _splits(spec, cohort, persons, key)
+    store, shards = _shards(spec, private, inventory, survey, cohort, links, annotations, key, progress)
+    return DatasetPlan(
+        url=store.url,
+        spec=spec,
+        published_spec=published_spec,
+        key=key,
+        persons=persons,
+        cohort=cohort,
+        splits=splits,
+        links=links,
+        annotations=table.select(INSTANCES.names),
+        clinical=clinical.reports,
+        shards=shards,
+        lock=environment_lock(spec, key=key),
+    )
+
+
+def _persons(spec: DatasetSpec, survey: Survey, annotations: pa.Table, leftovers: pa.Table, key: Key) -> Persons:
+    names = IDENTITIES.names
+    found = [t.select(names) for t in (survey.identities(), annotations, leftovers)]
+    everybody = pa.concat_tables(found)
+    everybody = everybody.filter(pa.compute.is_valid(pa.compute.coalesce(everybody["study_uid"], everybody["patient_id"])))
+    persons = group_persons(everybody, aliases=_aliases(spec.persons.aliases), key=key)
+    doubtful = [c for c in persons.conflicts if c.kind in ("sex", "birth_date")]
+    if doubtful and spec.persons.on_conflict == "stop":
+        raise LayoutError(
+            f"persons: found {len(doubtful)} PatientIDs with contradicting {doubtful[0].kind}, expected one person each; "
+            "correct the archive, or set persons.on_conflict: report"
+        )
+    return persons
+
+
+def _aliases(url: str | None) -> list[tuple[str, str]]:
+    if url is None:
+        return []
+    folder, _, name = url.rpartition("/")
+    lines = open_store(folder or ".").read(name).decode("utf-8-sig").splitlines()[1:]
+    pairs = [tuple(cell.strip().strip('"') for cell in line.split(",")) for line in lines if line.strip()]
+    wrong = next((i for i, pair in enumerate(pairs) if len(pair) < 2), None)
+    if wrong is not None:
+        raise SpecError(f"persons.aliases: line {wrong + 2}: found one column, expected two PatientIDs")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _annotation_persons(table: pa.Table, persons: Persons) -> list[str | None]:
+    rows = zip(
+        *(table.column(c).to_pylist() for c in ("status", "patient_id", "issuer_of_patient_id", "study_uid")), strict=True
+    )
+    return [persons.keys[identity(p, i, s)] if status == "instance" else None for status, p, i, s in rows]
+
+
+def _cohort(
+    spec: DatasetSpec,
+    inventory: Inventory,
+    survey: Survey,
+    stacks: pa.Table,
+    persons: Persons,
+    clinical: Clinical,
+    annotations: Annotations,
+    key: Key,
+    progress: Progress,
+) -> tuple[pa.Table, pa.Table]:
+    """Every stack with its decision, and the links of those whose geometry can be used."""
+    person_keys = person_column(stacks, persons)
+    found = _link(spec, inventory, survey, stacks, person_keys, annotations, progress)
+    kinds = [sorted({link.label for link in links if link.rows}) for links in found]
+    table = series_table(stacks, person_keys, key=key, annotations=kinds, clinical=clinical.table)
+    case_keys = [
+        key.name("case", uid, str(number))
+        for uid, number in zip(stacks.column("series_uid").to_pylist(), stacks.column("stack").to_pylist(), strict=True)
+    ]
+    states = [label_state(links) for links in found]
+    extra = {
+        "usable_reason": stacks.column("usable_reason"),
+        "usable_detail": stacks.column("usable_detail"),
+        "peak_bytes": stacks.column("peak_bytes"),
+        "series_uid": stacks.column("series_uid"),
+        "chunk": stacks.column("chunk"),
+        "clinical_rows": pa.array(clinical_counts(clinical.table, person_keys), pa.int64()),
+        "label_state": pa.array([s for s, _ in states], pa.string()),
+        "label_detail": pa.array([d for _, d in states], pa.string()),
+        "case_key": pa.array(case_keys, pa.string()),
+    }
+    for name, values in extra.items():
+        table = table.append_column(name, values)
+    cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
+    chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
+    rows = [
+        {"annotation": row, "case_key": case, "label": link.label, "how": link.how}
+        for case, links in zip(case_keys, found, strict=True)
+        if case in chosen
+        for link in links
+        for row in link.rows
+    ]
+    return cohort, pa.Table.from_pylist(rows, schema=LINKS)
+
+
+def _link(
+    spec: DatasetSpec,
+    inventory: Inventory,
+    survey: Survey,
+    stacks: pa.Table,
+    person_keys: Sequence[str],
+    annotations: Annotations,
+    progress: Progress,
+) -> list[list[Link]]:
+    """Links of every stack, in the order of the stacks; none for stacks that cannot be used."""
+    links: list[list[Link]] = [[] for _ in range(stacks.num_rows)]
+    if not spec.labels:
+        return links
+    wanted: dict[int, dict[tuple[str, int], int]] = {}
+    columns = ("chunk", "series_uid", "stack", "usable_reason")
+    for row, (chunk, uid, stack, reason) in enumerate(
+        zip(*(stacks.column(c).to_pylist() for c in columns), strict=True)
+    ):
+        if reason is None:
+            wanted.setdefault(chunk, {})[(uid, stack)] = row
+    for chunk in progress.track(sorted(wanted), stage="link", total=len(wanted)):
+        for row, members in _members(inventory, survey, chunk, wanted[chunk]):
+            links[row] = link_stack(image_row(members), person_keys[row], annotations, spec.labels)
+    return links
+
+
+def _members(
+    inventory: Inventory, survey: Survey, chunk: int, wanted: Mapping[tuple[str, int], int]
+) -> list[tuple[int, pa.Table]]:
+    """The instances of the wanted stacks of a chunk, with the number each is wanted under."""
+    membership = survey.membership(chunk)
+    places: dict[int, list[int]] = {}
+    names = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
+    for position, name in enumerate(names):
+        if name in wanted:
+            places.setdefault(wanted[name], []).append(position)
+    instances = inventory.chunk(chunk) if places else None
+    return [] if instances is None else [(row, instances.take(pa.array(p))) for row, p in sorted(places.items())]
+
+
+def _splits(spec: DatasetSpec, cohort: pa.Table, persons: Persons, key: Key) -> pa.Table:
+    """One row a person of the cohort: split, stratum, and the keyed PatientIDs a later version recognises it by."""
+    strata = list(spec.splits.stratify)
+    held = [h.column for h in spec.splits.hold_out]
+    missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
+    if missing:
+        raise SpecError(f"splits: found the columns {missing}, expected columns of SERIES or of a clinical table")
+    people = _people(cohort, list(dict.fromkeys((*strata, *held))))
+    members = [list(persons.members[p]) for p in people.column("person_key").to_pylist()]
+    previous = _previous(spec.splits.previous, people, members)
+    if spec.splits.hold_out:
+        previous = hold_out(people, spec.splits.hold_out, previous=previous)
+    dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
+    by_key = dict(zip(people.column("person_key").to_pylist(), members, strict=True))
+    dealt = dealt.add_column(
+        1, "members", pa.array([by_key[p] for p in dealt.column("person_key").to_pylist()], pa.list_(pa.string()))
+    )
+    return dealt
+
+
+def _people(cohort: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Persons of the included rows with their first value of each column (rows are sorted), and their series."""
+    included = cohort.filter(cohort["included"])
+    rows: dict[str, dict[str, Any]] = {}
+    for row in included.select(["person_key", *columns]).to_pylist():
+        person = rows.setdefault(row["person_key"], {**row, "series": 0})
+        person["series"] += 1
+        for column in columns:
+            person[column] = row[column] if person[column] is None else person[column]
+    fields = [cohort.schema.field(c).remove_metadata() for c in columns]
+    schema = pa.schema([("person_key", pa.string()), *fields, ("series", pa.int64())])
+    return pa.Table.from_pylist([rows[p] for p in sorted(rows)], schema=schema)
+
+
+def _previous(url: str | None, people: pa.Table, members: Sequence[Sequence[str]]) -> pa.Table | None:
+    """Splits of an earlier version, under today's person keys: a person is known again by any keyed PatientID."""
+    if url is None:
+        return None
+    folder, _, name = url.rpartition("/")
+    earlier = read_parquet(open_store(folder or ".").read(name))
+    home = {m: row["split"] for row in earlier.to_pylist() for m in (row["person_key"], *row["members"])}
+    rows = []
+    for person, names in zip(people.column("person_key").to_pylist(), members, strict=True):
+        found = sorted({home[m] for m in (person, *names) if m in home})
+        if len(found) > 1:
+            raise LayoutError(
+                f"splits.previous: found person {person} in {found}: two persons of the earlier version turned out to be "
+                "one; name one of them in persons withdrawn, or start new splits without 'previous'"
+            )
+        rows += [{"person_key": person, "split": split} for split in found]
+    return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
+
+
+def _shards(
+    spec: DatasetSpec,
+    private: Store,
+    inventory: Inventory,
+    survey: Survey,
+    cohort: pa.Table,
+    links: pa.Table,
+    annotations: Annotations,
+    key: Key,
+    progress: Progress,
+) -> tuple[Store, tuple[ShardSummary, ...]]:
+    included = cohort.filter(cohort["included"]).to_pylist()
+    objects = _objects(inventory, survey, included, links, annotations)
+    cases = [_case_plan(spec, row, objects[row["case_key"]]) for row in included]
+    most_bytes = int(spec.shards.target_mib * 2**20)
+    buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
+    document = recipe(spec, key=key)
+    plans = []
+    for bucket, held in buckets.items():
+        table = pa.concat_tables([_numbered(objects[c.case_key], i) for i, c in enumerate(held)])
+        plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table))
+    store = private.join(PLAN, fingerprint([p.fingerprint for p in plans], spec.model_dump(mode="json", by_alias=True)))
+    store.put(SPEC, canonical_json(spec.model_dump(mode="json", by_alias=True)))
+    for plan in progress.track(plans, stage="plan", total=len(plans)):
+        if not store.exists(plan_path(plan.fingerprint)):
+            store.put(plan_path(plan.fingerprint), plan.to_parquet())
+    store.put("shards.json", json.dumps([[p.fingerprint, p.bucket, len(p.cases)] for p in plans]).encode())
+    store.put("cohort.parquet", parquet_bytes(cohort))
+    return store, tuple(ShardSummary(p.fingerprint, p.bucket, p.cases) for p in plans)
+
+
+def _objects(
+    inventory: Inventory,
+    survey: Survey,
+    included: Sequence[Mapping[str, Any]],
+    links: pa.Table,
+    annotations: Annotations,
+) -> dict[str, pa.Table]:
+    """INSTANCES rows of every included case: its images, then its labels, with the role in front."""
+    wanted: dict[int, dict[tuple[str, int], int]] = {}
+    for position, row in enumerate(included):
+        wanted.setdefault(row["chunk"], {})[(row["series_uid"], row["stack"])] = position
+    tables: dict[str, list[pa.Table]] = {row["case_key"]: [] for row in included}
+    for chunk, names in sorted(wanted.items()):
+        for position, members in _members(inventory, survey, chunk, names):
+            tables[included[position]["case_key"]].append(_with_role(members, [IMAGE_ROLE] * members.num_rows))
+    grouped: dict[str, list[tuple[int, str]]] = {}
+    for row in links.to_pylist():
+        grouped.setdefault(row["case_key"], []).append((row["annotation"], row["label"]))
+    for case, rows in grouped.items():
+        taken = annotations.table.take(pa.array([row for row, _ in rows], pa.int64()))
+        tables[case].append(_with_role(taken, [label for _, label in rows]))
+    return {case: pa.concat_tables(parts) for case, parts in tables.items()}
+
+
+def _with_role(instances: pa.Table, roles: Sequence[str]) -> pa.Table:
+    return instances.select(INSTANCES.names).add_column(0, "role", pa.array(roles, pa.string()))
+
+
+def _numbered(objects: pa.Table, number: int) -> pa.Table:
+    numbers = pa.array([number] * objects.num_rows, pa.int32())
+    return objects.add_column(0, "case", numbers).cast(PLANNED)
+
+
+def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> CasePlan:
+    shape = (row["slices"], row["rows"], row["columns"])
+    spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
+    largest = shape[0] * shape[1] * shape[2]
+    for transform in spec.transforms:
+        if None not in spacing:
+            shape, spacing = transform.projected(shape, spacing)
+            largest = max(largest, shape[0] * shape[1] * shape[2])
+    per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * len(spec.labels)
+    stored = sum(objects.column("size").to_pylist())
+    samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
+    return CasePlan(
+        case_key=row["case_key"],
+        person_key=row["person_key"],
+        series_key=row["series_key"],
+        stack=row["stack"],
+        input_bytes=stored,
+        sample_bytes=samples.bytes,
+        peak_bytes=stored + row["peak_bytes"] + 2 * largest * per_voxel,
+    )

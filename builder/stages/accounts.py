@@ -1,0 +1,145 @@
+"""What became of everything: ledger, exclusions and totals from a plan and its receipts."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from builder.errors import Reason
+from builder.model.layout import Receipt
+from builder.model.tables import EXCLUSIONS, LEDGER
+from builder.plan import DatasetPlan
+from builder.stages.inventory import Inventory, Survey
+from builder.stages.ledger import (
+    EXCLUDED,
+    LABEL,
+    QUARANTINED,
+    USED,
+    Fate,
+    Fates,
+    Totals,
+    annotation_ledger,
+    chained,
+    check_totals,
+    image_ledger,
+    leftover_ledger,
+)
+
+GEOMETRY_RULE = "geometry"
+
+
+@dataclass(frozen=True, eq=False)
+class Accounts:
+    """Tables by schema LEDGER and EXCLUSIONS, and counts by level and status."""
+
+    ledger: pa.Table
+    exclusions: pa.Table
+    totals: Mapping[str, Mapping[str, int]]
+
+
+def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inventory, survey: Survey) -> Accounts:
+    """Account for every file the sources listed.
+
+    Raises
+    ------
+    LayoutError
+        When the totals do not add up.
+    """
+    excluded = {e.case_key: e for r in receipts.values() for e in r.excluded}
+    shard_of = {case.case_key: shard.fingerprint for shard in plan.shards for case in shard.cases}
+    rows = plan.cohort.to_pylist()
+    fates = Fates(_stack_fates(rows, shard_of, excluded), _annotation_fates(plan, shard_of, excluded))
+    totals = Totals()
+    ledger = pa.concat_tables(
+        [LEDGER.empty_table(), *chained(_parts(plan, inventory, survey, fates), totals)]
+    ).sort_by([("object_key", "ascending"), ("status", "ascending")])
+    used = sum(r["instances"] for r in rows if r["included"] and r["case_key"] not in excluded)
+    check_totals(totals, files=inventory.files, published={"instances": used})
+    exclusions = _exclusions(rows, excluded, inventory, plan)
+    return Accounts(ledger, exclusions, totals.by_level())
+
+
+def _parts(
+    plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates
+) -> Iterator[tuple[pa.Table, bool]]:
+    for number in range(len(inventory.chunks)):
+        chunk, membership = inventory.chunk(number), survey.membership(number)
+        yield image_ledger(chunk, membership, fates, persons=plan.persons, key=plan.key), True
+    for table, is_dicom in _by_kind(inventory.annotations()):
+        yield annotation_ledger(table, fates, persons=plan.persons, key=plan.key), is_dicom
+    for table, is_dicom in _by_kind(inventory.leftovers()):
+        yield leftover_ledger(table, persons=plan.persons, key=plan.key), is_dicom
+
+
+def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
+    """The rows that are DICOM instances, and those that are other files."""
+    instance = pa.array([uid is not None for uid in table.column("sop_instance_uid").to_pylist()], pa.bool_())
+    return [(table.filter(instance), True), (table.filter(pa.compute.invert(instance)), False)]
+
+
+def _stack_fates(
+    rows: list[dict[str, Any]], shard_of: Mapping[str, str], excluded: Mapping[str, Any]
+) -> dict[tuple[str, int], Fate]:
+    fates = {}
+    for row in rows:
+        place = (row["series_uid"], row["stack"])
+        if not row["included"]:
+            quarantined = row["rule"] == GEOMETRY_RULE
+            fates[place] = Fate(QUARANTINED if quarantined else EXCLUDED, "cohort", row["reason"])
+        elif row["case_key"] in excluded:
+            fates[place] = Fate(QUARANTINED, "shard", excluded[row["case_key"]].reason.value)
+        else:
+            fates[place] = Fate(USED, shard=shard_of[row["case_key"]])
+    return fates
+
+
+def _annotation_fates(
+    plan: DatasetPlan, shard_of: Mapping[str, str], excluded: Mapping[str, Any]
+) -> dict[tuple[int, str, str], Fate]:
+    """Annotations of at least one published case are labels; those of excluded cases went with them."""
+    names = list(zip(*(plan.annotations.column(c).to_pylist() for c in ("source", "path", "member")), strict=True))
+    fates: dict[tuple[int, str, str], Fate] = {}
+    for link in plan.links.to_pylist():
+        name, case = names[link["annotation"]], link["case_key"]
+        if case not in excluded:
+            if name not in fates or fates[name].status != LABEL:
+                fates[name] = Fate(LABEL, shard=shard_of[case])
+        elif name not in fates:
+            fates[name] = Fate(QUARANTINED, "shard", excluded[case].reason.value)
+    return fates
+
+
+def _exclusions(
+    rows: list[dict[str, Any]], excluded: Mapping[str, Any], inventory: Inventory, plan: DatasetPlan
+) -> pa.Table:
+    found = []
+    for row in rows:
+        common = {"key": row["series_key"], "person_key": row["person_key"], "instances": row["instances"]}
+        if not row["included"]:
+            found.append(
+                {**common, "level": "series", "stage": "cohort", "rule": row["rule"], "reason": row["reason"],
+                 "detail": row["detail"]}
+            )  # fmt: skip
+        elif row["case_key"] in excluded:
+            case = excluded[row["case_key"]]
+            found.append(
+                {**common, "level": "case", "key": case.case_key, "stage": "shard", "rule": "prepare",
+                 "reason": case.reason.value, "detail": case.detail}
+            )  # fmt: skip
+    for row in inventory.leftovers().to_pylist():
+        name = (row["source"], row["path"], row["member"])
+        found.append(
+            {
+                "level": "file",
+                "key": plan.key.name("file", *map(str, name)),
+                "person_key": None,
+                "stage": "index",
+                "rule": "duplicate" if row["status"] == "duplicate" else "readable",
+                "reason": row["reason"] or Reason.UNREADABLE.value,
+                "detail": None,
+                "instances": int(row["sop_instance_uid"] is not None),
+            }
+        )
+    table = pa.Table.from_pylist(found, schema=EXCLUSIONS)
+    return table.sort_by([(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")])

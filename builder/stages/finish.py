@@ -1,0 +1,248 @@
+"""Receipts -> index, ledger, totals, report, manifest; then the pointer is swapped. Nothing is published in part."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from builder.deid.columns import allowed_row, crossing
+from builder.errors import LayoutError, PrivacyError
+from builder.model.layout import (
+    COHORT,
+    CURRENT,
+    EXCLUSIONS,
+    INDEX,
+    LEDGER,
+    MANIFEST,
+    RECEIPT,
+    REPORT,
+    SAMPLES,
+    SPLITS,
+    VIEWS,
+    FieldLayout,
+    Manifest,
+    Receipt,
+    ShardEntry,
+    StoredObject,
+    canonical_json,
+    fingerprint,
+    shard_path,
+    stored_object,
+    version_path,
+    write_current,
+)
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
+from builder.model.tables import SERIES, schema
+from builder.plan import DatasetPlan
+from builder.spec import DatasetSpec
+from builder.stages.accounts import Accounts, account
+from builder.stages.inventory import Inventory, Survey
+from builder.stages.privacy import scan
+from builder.stages.report import report_files
+from builder.stages.shard import CASE_FACTS, read_receipt
+from builder.storage import Store, checkpoint
+
+COHORT_DECISIONS = ("included", "rule", "reason", "detail")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published: the version, its totals by level and status, and whether it was there before."""
+
+    version: str
+    samples: int
+    cases: int
+    persons: int
+    totals: Mapping[str, Mapping[str, int]]
+    unchanged: bool
+
+
+def finish(plan: DatasetPlan, inventory: Inventory, survey: Survey, dataset: Store) -> Published:
+    """Gather the receipts, account for every file, render, check, and publish.
+
+    Raises
+    ------
+    LayoutError
+        When a receipt is missing, shards disagree about fields, or totals do not add up.
+    PrivacyError
+        When a value of the archive is found in anything that would leave.
+    """
+    receipts = _receipts(plan, dataset)
+    accounts = account(plan, receipts, inventory, survey)
+    tables = _tables(plan, receipts, accounts, dataset)
+    draft = _draft(plan, receipts, accounts)
+    files = {name: parquet_bytes(table) for name, table in tables.items()}
+    files |= report_files(plan, accounts, tables, draft, dataset)
+    scan(plan, tables, files)
+    stored = tuple(stored_object(name, files[name]) for name in sorted(files))
+    manifest = replace(draft, files=stored)
+    return _publish(replace(manifest, version=version_name(manifest)), files, dataset, accounts)
+
+
+def crossing_columns(spec: DatasetSpec, names: Iterable[str]) -> tuple[str, ...]:
+    """The columns that may cross into the dataset: technical ones, retained characteristics, clinical ones."""
+    clinical = [name for table in spec.clinical for name in table.columns]
+    return crossing(list(names), retain=spec.deid.retain, clinical=clinical)
+
+
+def _receipts(plan: DatasetPlan, dataset: Store) -> dict[str, Receipt]:
+    receipts = {}
+    for shard in plan.shards:
+        receipt = read_receipt(dataset, shard.fingerprint)
+        if receipt is None:
+            raise LayoutError(f"shard {shard.fingerprint}: found no receipt, expected a finished shard; build again")
+        receipts[shard.fingerprint] = receipt
+    return receipts
+
+
+def _tables(
+    plan: DatasetPlan, receipts: Mapping[str, Receipt], accounts: Accounts, dataset: Store
+) -> dict[str, pa.Table]:
+    columns = crossing_columns(plan.spec, plan.cohort.column_names)
+    split_of = dict(zip(*(plan.splits.column(c).to_pylist() for c in ("person_key", "split")), strict=True))
+    cohort = _checked(plan.cohort.select(columns), plan.spec)
+    decided = plan.cohort.select(COHORT_DECISIONS)
+    splits = [split_of.get(p) for p in plan.cohort.column("person_key").to_pylist()]
+    for name in decided.column_names:
+        cohort = cohort.append_column(name, decided.column(name))
+    return {
+        INDEX: _index(plan, receipts, cohort, columns, split_of, dataset),
+        SPLITS: plan.splits,
+        COHORT: cohort.append_column("split", pa.array(splits, pa.string())),
+        EXCLUSIONS: accounts.exclusions,
+        LEDGER: accounts.ledger,
+    }
+
+
+def _checked(table: pa.Table, spec: DatasetSpec) -> pa.Table:
+    """The table once every text in it has passed the allow list's checks. Raises PrivacyError."""
+    clinical = [name for t in spec.clinical for name in t.columns]
+    texts = [f.name for f in table.schema if pa.types.is_string(f.type)]
+    for name in texts:
+        for value in table.column(name).unique().to_pylist():
+            allowed_row({name: value}, retain=spec.deid.retain, clinical=clinical)
+    return table
+
+
+def _index(
+    plan: DatasetPlan,
+    receipts: Mapping[str, Receipt],
+    cohort: pa.Table,
+    columns: Sequence[str],
+    split_of: Mapping[str, str],
+    dataset: Store,
+) -> pa.Table:
+    """One row a sample: its place, what the shard says, what the cohort says of its case, and its labels' measures."""
+    parts = []
+    for shard in plan.shards:
+        receipt = receipts[shard.fingerprint]
+        if receipt.rows:
+            table = read_parquet(dataset.read(shard_path(shard.fingerprint, SAMPLES)))
+            place = {
+                "shard": pa.array([shard.fingerprint] * table.num_rows, pa.string()),
+                "row": pa.array(range(table.num_rows), pa.int64()),
+            }
+            parts.append(pa.table({**place, **{n: table.column(n) for n in table.column_names}}))
+    empty = schema(PLACE_COLUMNS[1:] + SAMPLE_COLUMNS).empty_table()
+    for field in CASE_FACTS:
+        empty = empty.append_column(field, pa.array([], field.type))
+    samples = pa.concat_tables(parts) if parts else empty
+    own = set(samples.column_names)
+    facts = [c for c in columns if c not in own and c != "case_key"]
+    rows = {key: i for i, key in enumerate(cohort.column("case_key").to_pylist())}
+    order = pa.array([rows[key] for key in samples.column("case_key").to_pylist()], pa.int64())
+    joined = cohort.select(facts).take(order)
+    splits = [split_of[p] for p in joined.column("person_key").to_pylist()]
+    table = samples.add_column(0, "split", pa.array(splits, pa.string()))
+    for name in facts:
+        table = table.append_column(name, joined.column(name))
+    return _with_measures(table)
+
+
+def _with_measures(table: pa.Table) -> pa.Table:
+    """The measures of each sample's case as columns ``label.<mask>.<segment>.volume_mm3``, sorted by name."""
+    found = [
+        dict(zip(names or (), values or (), strict=True))
+        for names, values in zip(
+            table.column("measure_names").to_pylist(), table.column("measure_values").to_pylist(), strict=True
+        )
+    ]
+    for name in sorted({name for measures in found for name in measures}):
+        column = "label." + name.replace("/", ".")
+        table = table.append_column(column, pa.array([m.get(name) for m in found], pa.float64()))
+    return table.drop_columns(["measure_names", "measure_values"])
+
+
+def _fields(receipts: Mapping[str, Receipt]) -> tuple[FieldLayout, ...]:
+    """The fields of all shards; they must agree in everything but unit and segments, which are merged."""
+    merged: dict[str, FieldLayout] = {}
+    for receipt in receipts.values():
+        for found in receipt.fields:
+            known = merged.setdefault(found.name, found)
+            segments = {**known.segments, **found.segments}
+            clash = [n for n, place in known.segments.items() if segments[n] != place]
+            if clash or replace(known, unit="", segments={}) != replace(found, unit="", segments={}):
+                raise LayoutError(
+                    f"field {found.name}: found {found.dtype} {found.shape} {dict(found.segments)} in one shard and "
+                    f"{known.dtype} {known.shape} {dict(known.segments)} in another; add a transform that makes them equal"
+                )
+            unit = known.unit if known.unit == found.unit else "mixed"
+            merged[found.name] = replace(known, unit=unit, segments=dict(sorted(segments.items())))
+    return tuple(merged[name] for name in sorted(merged))
+
+
+def _draft(plan: DatasetPlan, receipts: Mapping[str, Receipt], accounts: Accounts) -> Manifest:
+    """The manifest but for the version's name and files."""
+    shards = []
+    for shard in plan.shards:
+        receipt = receipts[shard.fingerprint]
+        own = stored_object(RECEIPT, receipt.to_json())
+        shards.append(ShardEntry(shard.fingerprint, receipt.rows, (*receipt.objects, own)))
+    totals = {f"{level}.{status}": n for level, counts in accounts.totals.items() for status, n in counts.items()}
+    totals |= {"samples": sum(r.rows for r in receipts.values()), "cases": sum(r.cases for r in receipts.values())}
+    return Manifest(
+        name=plan.spec.name,
+        version="",
+        spec=plan.published_spec,
+        lock=plan.lock,
+        fields=_fields(receipts),
+        shards=tuple(shards),
+        files=(),
+        totals=totals,
+    )
+
+
+def version_name(manifest: Manifest) -> str:
+    """The name of a version: the fingerprint of its manifest, so that equal content has one name."""
+    return fingerprint(replace(manifest, version="").to_json())
+
+
+def _publish(manifest: Manifest, files: Mapping[str, bytes], dataset: Store, accounts: Accounts) -> Published:
+    document = manifest.to_json()
+    current = _current(dataset)
+    pointer = write_current(manifest.version)
+    if current != pointer:
+        for name in sorted(files):
+            dataset.put(version_path(manifest.version, name), files[name])
+        checkpoint("publish.manifest")
+        dataset.put(version_path(manifest.version, MANIFEST), document)
+        checkpoint("publish.current")
+        dataset.put(CURRENT, pointer)
+        checkpoint("publish.done")
+    return Published(
+        version=manifest.version,
+        samples=manifest.totals["samples"],
+        cases=manifest.totals["cases"],
+        persons=accounts.totals["persons"].get("used", 0),
+        totals=accounts.totals,
+        unchanged=current == pointer,
+    )
+
+
+def _current(dataset: Store) -> bytes | None:
+    try:
+        return dataset.read(CURRENT)
+    except FileNotFoundError:
+        return None

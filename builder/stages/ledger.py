@@ -1,0 +1,153 @@
+"""Every file found, accounted for exactly once, and the totals that must add up before anything is published."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from builder.errors import LayoutError, Reason
+from builder.model.keyed import Key
+from builder.model.tables import LEDGER
+from builder.persons import Persons, identity
+
+USED, LABEL, EXCLUDED, QUARANTINED, DUPLICATE = "used", "label", "excluded", "quarantined", "duplicate"
+STATUSES = (USED, LABEL, QUARANTINED, EXCLUDED, DUPLICATE)
+"""Strongest first: a series, study or person has the strongest status any of its objects has."""
+
+LEVELS = ("files", "instances", "series", "studies", "persons")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a stack or annotation: its status, and for what is not in, the stage and the one reason."""
+
+    status: str
+    stage: str = ""
+    reason: str = ""
+    shard: str | None = None
+
+
+@dataclass(frozen=True)
+class Fates:
+    """Fates by what names things privately: (series_uid, stack) for images, (source, path, member) for annotations."""
+
+    stacks: Mapping[tuple[str, int], Fate]
+    annotations: Mapping[tuple[int, str, str], Fate]
+
+
+@dataclass
+class Totals:
+    """Counts by level and status, gathered while the ledger is written."""
+
+    files: Counter[str] = field(default_factory=Counter)
+    instances: Counter[str] = field(default_factory=Counter)
+    _best: dict[str, dict[str, int]] = field(default_factory=lambda: {"series": {}, "studies": {}, "persons": {}})
+
+    def add(self, table: pa.Table, *, instances: bool) -> None:
+        """Count the rows of a ledger part."""
+        statuses = table.column("status").to_pylist()
+        self.files.update(statuses)
+        if instances:
+            self.instances.update(statuses)
+        for level, column in (("series", "series_key"), ("studies", "study_key"), ("persons", "person_key")):
+            best = self._best[level]
+            for name, status in zip(table.column(column).to_pylist(), statuses, strict=True):
+                if name is not None:
+                    rank = STATUSES.index(status)
+                    best[name] = min(rank, best.get(name, rank))
+
+    def by_level(self) -> dict[str, dict[str, int]]:
+        """Level to status to count; statuses without a count are left out."""
+        counts = {"files": dict(self.files), "instances": dict(self.instances)}
+        for level, best in self._best.items():
+            counts[level] = dict(Counter(STATUSES[rank] for rank in best.values()))
+        return {level: {s: counts[level][s] for s in STATUSES if counts[level].get(s)} for level in LEVELS}
+
+
+def image_ledger(chunk: pa.Table, membership: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:
+    """Ledger rows of a chunk of image instances, by schema LEDGER."""
+    stacks = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
+    found = [fates.stacks.get(stack, _NO_IMAGE) for stack in stacks]
+    return _ledger(chunk, found, persons=persons, key=key)
+
+
+def annotation_ledger(table: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:
+    """Ledger rows of annotation objects and files."""
+    names = zip(*(table.column(c).to_pylist() for c in ("source", "path", "member")), strict=True)
+    return _ledger(table, [fates.annotations.get(name, _UNLINKED) for name in names], persons=persons, key=key)
+
+
+def leftover_ledger(table: pa.Table, *, persons: Persons, key: Key) -> pa.Table:
+    """Ledger rows of duplicates and quarantined files: the index said why."""
+    rows = zip(table.column("status").to_pylist(), table.column("reason").to_pylist(), strict=True)
+    fates = [Fate(DUPLICATE if s == "duplicate" else QUARANTINED, "index", r or "") for s, r in rows]
+    return _ledger(table, fates, persons=persons, key=key)
+
+
+def check_totals(totals: Totals, *, files: int, published: Mapping[str, int]) -> None:
+    """Refuse totals that do not add up.
+
+    Parameters
+    ----------
+    files
+        Files the sources listed.
+    published
+        What the shards say: ``instances`` used in cases that gave samples.
+
+    Raises
+    ------
+    LayoutError
+        Naming both numbers.
+    """
+    counted = sum(totals.files.values())
+    if counted != files:
+        raise LayoutError(f"ledger: found {counted} rows, expected {files}, one a file listed; nothing is published")
+    used = totals.instances[USED]
+    if used != published["instances"]:
+        raise LayoutError(
+            f"ledger: found {used} used instances, expected {published['instances']} as in the shards; nothing is published"
+        )
+
+
+def chained(parts: Iterable[tuple[pa.Table, bool]], totals: Totals) -> Iterator[pa.Table]:
+    """Pass ledger parts through while counting them; the flag says whether the rows are DICOM instances."""
+    for table, instances in parts:
+        totals.add(table, instances=instances)
+        yield table
+
+
+_NO_IMAGE = Fate(EXCLUDED, "survey", Reason.NOT_AN_IMAGE.value)
+_UNLINKED = Fate(EXCLUDED, "labels", Reason.NOT_SELECTED.value)
+
+
+def _ledger(table: pa.Table, fates: list[Fate], *, persons: Persons, key: Key) -> pa.Table:
+    columns = ("sop_instance_uid", "series_uid", "study_uid", "patient_id", "issuer_of_patient_id")
+    uids, series, studies, patients, issuers = (table.column(c).to_pylist() for c in columns)
+    files = zip(*(table.column(c).to_pylist() for c in ("source", "path", "member")), strict=True)
+    keyed = {None: None, "": None}
+    rows = []
+    for uid, name, study, patient, issuer, file, fate in zip(
+        uids, series, studies, patients, issuers, files, fates, strict=True
+    ):
+        rows.append(
+            {
+                "object_key": key.name("object", uid) if uid else key.name("file", *map(str, file)),
+                "series_key": _once(keyed, name, "series", key),
+                "study_key": _once(keyed, study, "study", key),
+                "person_key": persons.keys.get(identity(patient, issuer, study)) if study or patient else None,
+                "status": fate.status,
+                "stage": fate.stage or None,
+                "reason": fate.reason or None,
+                "shard": fate.shard,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=LEDGER)
+
+
+def _once(keyed: dict[str | None, str | None], value: str | None, kind: str, key: Key) -> str | None:
+    """The keyed name of a value that many rows share; the cache holds one kind at a time per table."""
+    place = f"{kind}\0{value}" if value else None
+    if place not in keyed:
+        keyed[place] = key.name(kind, value) if value else None
+    return keyed[place]

@@ -1,0 +1,51 @@
+"""The lock: versions of everything a dataset's bytes depend on."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from builder.model.keyed import Key
+from builder.plan import recipe
+from builder.spec import DatasetSpec
+
+PACKAGES = (
+    "medical-dataset-builder",
+    "numpy",
+    "numba",
+    "scipy",
+    "statsmodels",
+    "pyarrow",
+    "duckdb",
+    "numcodecs",
+    "zarr",
+    "pydicom",
+    "python-gdcm",
+    "pylibjpeg-openjpeg",
+    "pyjpegls",
+    "highdicom",
+    "nibabel",
+    "SimpleITK",
+    "pillow",
+    "jinja2",
+)
+
+
+def environment_lock(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
+    """Python, machine architecture, packages, plug-in versions and a check value of the key; no host, user or time."""
+    document = recipe(spec, key=key)
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "format": document["format"],
+        "engine": document["engine"],
+        "plugins": document["versions"],
+        "key_check": document["key"],
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
