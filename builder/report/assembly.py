@@ -89,6 +89,7 @@ def assemble(
     cases = one_row_each(index, ["split", *labels], key="case_key")
     known = [g for g in groups if g in persons.column_names]
     named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
+    dealt = _with_columns(splits, named, (cohort.filter(cohort["included"]), index))
     tested = "test" if "test" in order else order[-1] if order else ""
     document = {
         "report_version": REPORT_VERSION,
@@ -97,11 +98,11 @@ def assemble(
         "groups_absent": [g for g in groups if g not in persons.column_names],
         "mask_below": mask_below,
         "totals": totals,
-        "flow": flow(index=index, cohort=cohort, exclusions=exclusions, splits=order, rules=rules),
-        "attrition": attrition(cohort, groups, mask_below=mask_below),
+        "flow": flow(index=index, cohort=cohort, exclusions=exclusions, splits=order, rules=rules, totals=totals),
+        "attrition": attrition(cohort, groups, rules=rules, mask_below=mask_below),
         "splits": _sizes(index, order),
         "table_one": table_one(persons, wanted, splits=order, mask_below=mask_below),
-        "balance": None if ratios is None else balance(splits, ratios=ratios, columns=named),
+        "balance": None if ratios is None else balance(dealt, ratios=ratios, columns=named),
         "labels": label_statistics(cases, labels, splits=order, mask_below=mask_below),
         "associations": associations(persons, labels, known, seed=seed),
         "missingness": missingness(persons, labels, known, seed=seed),
@@ -125,6 +126,19 @@ def split_order(names: Sequence[str | None], ratios: Mapping[str, float] | None)
 
 
 _SPLIT_COLUMNS = ("person_key", "split", "stratum", "pooled", "members", "series")
+
+
+def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.Table]) -> pa.Table:
+    """The splits with ``columns`` added from the first other table that has them."""
+    for name in columns:
+        source = next((t for t in others if name in t.column_names), None)
+        if name in splits.column_names or source is None:
+            continue
+        persons = one_row_each(source, [name])
+        value = dict(zip(persons["person_key"].to_pylist(), persons[name].to_pylist(), strict=True))
+        cells = pa.array([value.get(k) for k in splits["person_key"].to_pylist()], persons[name].type)
+        splits = splits.append_column(name, cells)
+    return splits
 
 
 def _sizes(index: pa.Table, order: Sequence[str]) -> list[Json]:

@@ -102,7 +102,8 @@ def intersections(persons: pa.Table, columns: Sequence[str], *, split: str, mask
             }
             for i, j in product(range(shape[0]), range(shape[1]))
         ]
-        entries.append({"columns": [first, second], "split": split, "cells": cells})
+        names = [list(one.names), list(two.names)]
+        entries.append({"columns": [first, second], "levels": names, "split": split, "cells": cells})
     return entries
 
 

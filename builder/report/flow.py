@@ -22,7 +22,13 @@ RULES_LAST = ("labels", "one_per")
 
 
 def flow(
-    *, index: pa.Table, cohort: pa.Table, exclusions: pa.Table, splits: Sequence[str], rules: Sequence[str] = ()
+    *,
+    index: pa.Table,
+    cohort: pa.Table,
+    exclusions: pa.Table,
+    splits: Sequence[str],
+    rules: Sequence[str] = (),
+    totals: Mapping[str, Any] | None = None,
 ) -> Json:
     """Boxes of an inclusion and exclusion diagram (as in STARD and CONSORT), top to bottom.
 
@@ -31,7 +37,9 @@ def flow(
     index, cohort, exclusions
         Samples that came in; candidate series with ``included``, ``rule``, ``reason``; things that left, by stage.
     rules
-        Names of the cohort's own rules in the order they ran; unknown ones are shown by name.
+        Names of the cohort's rules in the order they ran; unknown ones follow by name.
+    totals
+        Level to status to count: the sums are what was found.
 
     Returns
     -------
@@ -43,12 +51,12 @@ def flow(
     before = [row for row in _exclusions(exclusions) if _rank(row["stage"]) < _rank("cohort")]
     after = [row for row in _exclusions(exclusions) if _rank(row["stage"]) > _rank("cohort")]
     boxes = [
-        {"title": "Found", "counts": {}, "left": before},
+        {"title": "Found", "counts": _found(totals or {}), "left": before},
         {"title": "Candidate series", "counts": _series(cohort), "left": _removed(cohort, rules)},
         {"title": "In the cohort", "counts": _series(included), "left": after},
         {"title": "In the dataset", "counts": _samples(index), "left": []},
     ]
-    if not before:
+    if not before and not boxes[0]["counts"]:
         boxes = boxes[1:]
     split_of = pc.fill_null(index["split"], "")
     return {
@@ -57,11 +65,13 @@ def flow(
     }
 
 
-def attrition(cohort: pa.Table, groups: Sequence[str], *, mask_below: int = 0) -> list[Json]:
+def attrition(
+    cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] = (), mask_below: int = 0
+) -> list[Json]:
     """By group: persons among the candidates, persons who stayed, and which rule removed how many of the others.
 
-    A person leaves by a rule when none of the person's series stays; the rule is that of the person's last series in
-    alphabetical order of rules. ``p`` tests whether staying depends on the group (chi-square on known levels).
+    A person leaves when none of the person's series stays, by the latest rule that any of them met. ``p`` tests
+    whether staying depends on the group (chi-square over its levels).
     """
     names = [g for g in groups if g in cohort.column_names and not is_measured(cohort[g])]
     if not names or not cohort.num_rows:
@@ -69,14 +79,14 @@ def attrition(cohort: pa.Table, groups: Sequence[str], *, mask_below: int = 0) -
     stay = one_row_each(cohort.filter(cohort["included"]), [])["person_key"]
     rows = one_row_each(cohort, [*names, "rule"])
     stays = np.isin(np.array(rows["person_key"].to_pylist(), dtype=object), stay.to_pylist())
-    removed_by = _last_rule(cohort)
+    removed_by = _last_rule(cohort, rules)
     entries = []
     for name in names:
         coded = levels(rows[name])
         total = np.bincount(coded.codes, minlength=len(coded.names))
         kept = np.bincount(coded.codes[stays], minlength=len(coded.names))
         hidden = masked_cells(np.stack([kept, total - kept, total], axis=1), mask_below)
-        rules = _removed_by(coded, rows["person_key"].to_pylist(), stays, removed_by)
+        removals = _removed_by(coded, rows["person_key"].to_pylist(), stays, removed_by)
         entries.append(
             {
                 "column": name,
@@ -85,7 +95,7 @@ def attrition(cohort: pa.Table, groups: Sequence[str], *, mask_below: int = 0) -
                         "level": level,
                         "candidates": None if hidden[i, 2] else int(total[i]),
                         "stayed": proportion(int(kept[i]), int(total[i]), hidden=bool(hidden[i].any())),
-                        "removed_by": {} if hidden[i].any() else dict(sorted(rules[i].items())),
+                        "removed_by": {} if hidden[i].any() else dict(sorted(removals[i].items())),
                     }
                     for i, level in enumerate(coded.names)
                 ],
@@ -113,10 +123,34 @@ def _independence(kept: Any, total: Any) -> float | None:
     return float(stats.chi2_contingency(table, correction=False).pvalue)
 
 
-def _last_rule(cohort: pa.Table) -> Mapping[str, str]:
+def _last_rule(cohort: pa.Table, rules: Sequence[str]) -> Mapping[str, str]:
+    """Person to the latest rule that removed one of the person's series."""
     out = cohort.filter(pc.invert(cohort["included"]))
-    grouped = out.group_by("person_key", use_threads=False).aggregate([("rule", "max")])
-    return {k: r or "" for k, r in zip(grouped["person_key"].to_pylist(), grouped["rule_max"].to_pylist(), strict=True)}
+    last: dict[str, str] = {}
+    pairs = out.group_by(["person_key", "rule"], use_threads=False).aggregate([])
+    for person, rule in zip(pairs["person_key"].to_pylist(), pairs["rule"].to_pylist(), strict=True):
+        if person not in last or _rule_rank(rule, rules) > _rule_rank(last[person], rules):
+            last[person] = rule or ""
+    return last
+
+
+def _rule_rank(rule: str | None, rules: Sequence[str]) -> tuple[int, str]:
+    """When a rule ran: as ``rules`` says; otherwise the fixed ones first and last, the spec's in between."""
+    name = rule or ""
+    order = [*rules] or [*RULES_FIRST]
+    if name in order:
+        return order.index(name), name
+    late = next((i for i, last in enumerate(RULES_LAST, 1) if name.startswith(last)), 0)
+    return len(order) + late, name
+
+
+def _found(totals: Mapping[str, Any]) -> dict[str, int]:
+    """Everything at each level, whatever became of it."""
+    return {
+        level: sum(values.values())
+        for level, values in totals.items()
+        if isinstance(values, Mapping) and all(isinstance(v, int) for v in values.values())
+    }
 
 
 def _series(rows: pa.Table) -> dict[str, int]:
@@ -142,15 +176,6 @@ def _removed(cohort: pa.Table, rules: Sequence[str]) -> list[Json]:
     if "instances" in cohort.column_names:
         counts.append(("instances", "sum"))
     rows = out.group_by(keys, use_threads=False).aggregate(counts).to_pylist()
-    order = [*RULES_FIRST, *[r for r in rules if r not in RULES_FIRST + RULES_LAST]]
-
-    def rank(row: Json) -> tuple[int, str, str]:
-        name = row["rule"] or ""
-        if name in order:
-            return order.index(name), name, row["reason"] or ""
-        late = 1 + RULES_LAST.index(name) if name in RULES_LAST else 0
-        return len(order) + late, name, row["reason"] or ""
-
     return [
         {
             "stage": "cohort",
@@ -161,7 +186,7 @@ def _removed(cohort: pa.Table, rules: Sequence[str]) -> list[Json]:
             "persons": row["person_key_count_distinct"],
             "instances": row.get("instances_sum"),
         }
-        for row in sorted(rows, key=rank)
+        for row in sorted(rows, key=lambda r: (_rule_rank(r["rule"], rules), r["reason"] or ""))
     ]
 
 

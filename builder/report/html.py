@@ -52,6 +52,7 @@ def render(report: Mapping[str, Any]) -> str:
         "probability": _probability,
         "range": _range,
         "words": _words,
+        "number_of": _number_of,
         "label_title": label_title,
         "json": _json,
         "png": _png,
@@ -115,6 +116,12 @@ def _widest(levels: Sequence[Mapping[str, Any]], order: Sequence[str]) -> float:
 
 def _whole(value: float | None) -> str:
     return "masked" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def _number_of(value: int | None, things: str) -> str:
+    """``1 person``, ``2 persons``: ``things`` is the plural."""
+    singular = {"series": "series", "studies": "study"}.get(things, things.removesuffix("s"))
+    return f"{_whole(value)} {singular if value == 1 else things}"
 
 
 def _percent(value: float | None) -> str:
