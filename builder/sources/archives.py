@@ -134,13 +134,20 @@ class _Zip:
     def read(self, name: str, start: int, length: int) -> bytes:
         """A range of one member."""
         if self._name != name or self._member is None:
+            self._close_member()
             self._member = self._archive.open(name)
             self._name = name
         self._member.seek(start)
         return self._member.read(length)
 
+    def _close_member(self) -> None:
+        if self._member is not None:
+            self._member.close()
+            self._member = None
+
     def __del__(self) -> None:
-        if hasattr(self, "_archive"):
+        if hasattr(self, "_member"):
+            self._close_member()
             self._archive.close()
 
 

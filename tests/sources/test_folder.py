@@ -1,0 +1,155 @@
+"""The folder source: everything in the folder once, nothing outside it, archives within limits."""
+
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builder.errors import CaseError, Reason, SourceError
+from builder.protocols import Entry, Source
+from builder.sources import Folder, archives
+
+
+def names(source: Folder) -> list[tuple[str, str]]:
+    return [(entry.path, entry.member) for entry in source.list()]
+
+
+def fill(root: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def test_is_a_source_and_pickles(tmp_path: Path) -> None:
+    source = Folder(url=str(tmp_path), site="here")
+    assert isinstance(source, Source)
+    assert pickle.loads(pickle.dumps(source)) == source  # noqa: S301 - our own bytes
+
+
+def test_lists_in_one_order_and_reads_ranges(tmp_path: Path) -> None:
+    fill(tmp_path, {"b/2": b"two", "a.txt": b"0123456789", "b/1": b"one", "B": b""})
+    source = Folder(url=tmp_path.as_uri())
+    entries = list(source.list())
+    assert [entry.path for entry in entries] == ["B", "a.txt", "b/1", "b/2"]
+    text = entries[1]
+    assert source.read(text) == b"0123456789"
+    assert source.read(text, start=3, length=4) == b"3456"
+    assert source.read(text, start=8, length=4) == b"89"
+    assert source.read(text, start=20) == b""
+
+
+def test_include_and_exclude(tmp_path: Path) -> None:
+    fill(tmp_path, {"x/a.dcm": b"1", "x/b.txt": b"2", "y/a.dcm": b"3"})
+    assert names(Folder(url=str(tmp_path), include=("*.dcm",), exclude=("y/*",))) == [("x/a.dcm", "")]
+
+
+def test_links_never_lead_out(tmp_path: Path) -> None:
+    fill(tmp_path, {"out/secret": b"s", "in/file": b"f"})
+    (tmp_path / "in/same").symlink_to(tmp_path / "in/file")
+    (tmp_path / "in/away").symlink_to(tmp_path / "out/secret")
+    (tmp_path / "in/folder").symlink_to(tmp_path / "out")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in/loop")
+    source = Folder(url=str(tmp_path / "in"))
+    entries = {entry.path: entry for entry in source.list()}
+    assert "file" in entries
+    assert "same" not in entries
+    for name in ("away", "folder"):
+        with pytest.raises(CaseError) as caught:
+            source.read(entries[name])
+        assert caught.value.reason is Reason.SOURCE_MISSING
+
+
+def test_a_changed_or_lost_file_is_said_so(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": b"1234", "b": b"5678"})
+    source = Folder(url=str(tmp_path))
+    first, second = source.list()
+    (tmp_path / "a").unlink()
+    os.utime(tmp_path / "b", ns=(1, 1))
+    for entry, reason in ((first, Reason.SOURCE_MISSING), (second, Reason.SOURCE_CHANGED)):
+        with pytest.raises(CaseError) as caught:
+            source.read(entry)
+        assert caught.value.reason is reason
+
+
+def test_no_folder_is_an_error_not_an_empty_listing(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        list(Folder(url=str(tmp_path / "none")).list())
+
+
+def made_zip(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def made_tar(files: dict[str, bytes], mode: str = "w") -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("make", [made_zip, made_tar, lambda files: made_tar(files, "w:gz")])
+def test_members_of_archives_are_entries(tmp_path: Path, make: Callable[[dict[str, bytes]], bytes]) -> None:
+    files = {f"d/{n}": bytes([n]) * 1000 for n in range(20)}
+    fill(tmp_path, {"in.bin": make(files)})  # the name says nothing
+    source = Folder(url=str(tmp_path))
+    entries = list(source.list())
+    assert [entry.member for entry in entries] == sorted(files)
+    for entry in entries[::-1]:
+        assert entry.path == "in.bin"
+        assert source.read(entry) == files[entry.member]
+        assert source.read(entry, start=990, length=20) == files[entry.member][990:]
+        assert source.read(entry, start=0, length=5) == files[entry.member][:5]
+    archives.close_archive()
+
+
+def test_broken_archives_are_listed_as_themselves(tmp_path: Path) -> None:
+    whole = made_tar({"a": b"x" * 5000}, "w:gz")
+    fill(tmp_path, {"cut.tgz": whole[: len(whole) // 2], "empty.zip": made_zip({}), "odd.zip": b"PK\3\4" + bytes(50)})
+    assert names(Folder(url=str(tmp_path))) == [("cut.tgz", ""), ("empty.zip", ""), ("odd.zip", "")]
+
+
+def test_a_bomb_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "RATIO_FLOOR", 2**20)
+    zeros = {"zeros": bytes(2**22)}
+    fill(tmp_path, {"bomb.zip": made_zip(zeros), "bomb.tgz": made_tar(zeros, "w:gz")})
+    assert names(Folder(url=str(tmp_path))) == [("bomb.tgz", ""), ("bomb.zip", "")]
+    monkeypatch.setattr(archives, "MEMBER_LIMIT", 3)
+    fill(tmp_path, {"many.zip": made_zip({str(n): b"x" for n in range(4)})})
+    assert ("many.zip", "") in names(Folder(url=str(tmp_path)))
+
+
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a", b"2")
+    fill(tmp_path, {"twice.zip": stream.getvalue()})
+    assert names(Folder(url=str(tmp_path))) == [("twice.zip", "")]
+
+
+def test_a_damaged_member_loses_only_itself(tmp_path: Path) -> None:
+    data = bytearray(made_zip({"a": os.urandom(2000), "b": b"good" * 10}))
+    data[100] ^= 0xFF
+    fill(tmp_path, {"z.zip": bytes(data)})
+    source = Folder(url=str(tmp_path))
+    first, second = source.list()
+    with pytest.raises(CaseError) as caught:
+        source.read(first)
+    assert caught.value.reason is Reason.UNREADABLE
+    assert source.read(second) == b"good" * 10
+    assert source.read(Entry(second.path, second.size, second.stamp, second.member), length=4) == b"good"
+    archives.close_archive()
