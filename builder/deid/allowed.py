@@ -32,7 +32,8 @@ class Form(Enum):
     AGE = auto()  # capped at 90 years
     SEQUENCE = auto()  # walked
     PIXELS = auto()  # passed by reference
-    TABLE = auto()  # binary lookup tables: kept
+    TABLE = auto()  # lookup tables: kept when their length is what their descriptor says
+    BYTES = auto()  # binary data the profile retains
     KEEP = auto()  # the profile retains it: kept when it is text without control characters, or a number
     EMPTY = auto()  # zero length
     DUMMY = auto()  # a constant
@@ -40,8 +41,8 @@ class Form(Enum):
 
 _TEXT_NUMBERS = frozenset({"DS", "IS"})
 _NUMBERS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OV"})
-_OPEN_GROUPS = frozenset({0x0018, 0x0020, 0x0028, 0x0054, 0x0062, 0x0070, 0x3004, 0x3006})
-"""Acquisition, relationship, image presentation, nuclear medicine, segment, presentation state, dose and structure set:
+_OPEN_GROUPS = frozenset({0x0018, 0x0020, 0x0028, 0x0054, 0x0062, 0x0064, 0x0070, 0x3004, 0x3006, 0x5200})
+"""Acquisition, relationship, image, nuclear medicine, segment, registration, presentation, dose, structure set, frames:
 here numbers, codes and sequences survive; text, dates and binary data only where listed below."""
 
 _CODES = """
@@ -85,10 +86,9 @@ _UIDS_ELSEWHERE = """
 SOPClassUID ReferencedSOPClassUID ContextUID CodingSchemeUID ContextGroupExtensionCreatorUID
 """
 _TABLES = """
-RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
-SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
-SegmentedBluePaletteColorLookupTableData ExtendedOffsetTable ExtendedOffsetTableLengths
+RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData LUTData
 """
+_OFFSETS = "ExtendedOffsetTable ExtendedOffsetTableLengths"
 _PIXELS = "PixelData FloatPixelData DoubleFloatPixelData"
 _LISTS = (
     (_CODES, Form.CODE),
@@ -98,6 +98,7 @@ _LISTS = (
     (_SEQUENCES_ELSEWHERE, Form.SEQUENCE),
     (_UIDS_ELSEWHERE, Form.UID),
     (_TABLES, Form.TABLE),
+    (_OFFSETS, Form.NUMBER),
     (_PIXELS, Form.PIXELS),
 )
 
@@ -122,6 +123,7 @@ _RETAINED = {
     "DA": Form.DATE,
     "DT": Form.DATETIME,
     "TM": Form.TIME,
+    "OB": Form.BYTES,
 }
 """What retaining (action K) means by VR: the value stays, if it is what its VR says (dates: the shift is then zero)."""
 
@@ -134,6 +136,8 @@ def forms(profile: Profile) -> Mapping[int, tuple[Form, str]]:
         listed = survivors.pop(tag, None)
         vr = DicomDictionary[tag][0] if tag in DicomDictionary else "UN"
         form = _form_of(profile.action(row), vr=vr, listed=listed[0] if listed else None)
+        if form is Form.KEEP and Option.RETAIN_PATIENT_CHARACTERISTICS in row.options:
+            form = Form.LABEL  # Ethnic Group and the like are typed by hand: whoever is retained, names are not
         if form is not None and tag >> 16 not in (0x0000, 0x0002, 0x0004):
             survivors[tag] = (form, vr)
     return MappingProxyType(survivors)
@@ -141,7 +145,7 @@ def forms(profile: Profile) -> Mapping[int, tuple[Form, str]]:
 
 def _form_of(action: Action, *, vr: str, listed: Form | None) -> Form | None:
     """How an action of the table is carried out on an attribute of this VR."""
-    if action is Action.REMOVE or vr == "UN":
+    if action is Action.REMOVE:
         return None
     if action is Action.EMPTY:
         return Form.EMPTY
@@ -181,8 +185,6 @@ def _form_by_group(vr: str) -> Form | None:
         return Form.NUMBER
     if vr.startswith("US or SS"):
         return Form.RESOLVED
-    if vr == "US or OW":
-        return Form.TABLE
     return {"CS": Form.CODE, "SQ": Form.SEQUENCE, "UI": Form.UID}.get(vr)
 
 

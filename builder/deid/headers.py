@@ -182,7 +182,7 @@ def _raw(element: RawDataElement, form: Form, vr: str, treatment: Treatment) -> 
     """The undecoded element passed on or rewritten; None when it must be decoded to be judged."""
     value = element.value
     assert value is not None
-    if form in (Form.NUMBER, Form.TABLE, Form.PIXELS):
+    if form in (Form.NUMBER, Form.BYTES, Form.PIXELS):
         return element
     if form is Form.NUMBER_TEXT:
         return element if _NUMBERS.fullmatch(value) else None
@@ -205,9 +205,11 @@ def _decoded(
 ) -> DataElement | None:
     """A decoded element rebuilt from its cleaned values; None when it is not what the allow list means."""
     value = element.value
-    if form in (Form.PIXELS, Form.TABLE):
+    if form is Form.TABLE:
+        return _lookup_table(source, element)
+    if form in (Form.PIXELS, Form.BYTES):
         if not isinstance(value, (bytes, bytearray)):
-            return _numbers(element) if form is Form.TABLE else None
+            return None
         copy = DataElement(element.tag, element.VR, value)
         copy.is_undefined_length = element.is_undefined_length
         return copy
@@ -222,6 +224,22 @@ def _decoded(
     else:
         cleaned = treat(form, values, treatment)
     return DataElement(element.tag, vr, cleaned[0] if len(cleaned) == 1 else cleaned or None)
+
+
+_DESCRIPTORS = {0x00281201: 0x00281101, 0x00281202: 0x00281102, 0x00281203: 0x00281103, 0x00283006: 0x00283002}
+
+
+def _lookup_table(source: Dataset, element: DataElement) -> DataElement | None:
+    """A lookup table that has the length its descriptor states (PS3.3 C.7.6.3.1.5); None for anything else."""
+    descriptor = source.get(_DESCRIPTORS[int(element.tag)])
+    if descriptor is None or not isinstance(descriptor.value, (MultiValue, list)) or len(descriptor.value) != 3:
+        return None
+    entries = int(descriptor.value[0]) or 65536
+    if not isinstance(element.value, (bytes, bytearray)):
+        copy = _numbers(element)
+        return copy if copy is not None and copy.VM == entries else None
+    fits = len(element.value) in (2 * entries, entries + entries % 2)
+    return DataElement(element.tag, element.VR, element.value) if fits else None
 
 
 def _numbers(element: DataElement) -> DataElement | None:
@@ -241,6 +259,7 @@ _DUMMIES: Mapping[str, Any] = MappingProxyType(
         "AS": "000D",
         "DS": "0",
         "IS": "0",
+        "UR": "urn:removed",
         **dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE", "PN"), "REMOVED"),
         **dict.fromkeys(("US", "SS", "UL", "SL", "UV", "SV"), 0),
         **dict.fromkeys(("FL", "FD"), 0.0),
@@ -252,7 +271,7 @@ def _constant(tag: BaseTag, form: Form, vr: str) -> DataElement:
     """An element of zero length, or with the constant that stands for a dummy value of its VR."""
     if vr == "SQ":
         return DataElement(tag, vr, Sequence())
-    binary = vr.startswith("O")
+    binary = vr.startswith("O") or vr == "UN"
     empty = b"" if binary else None
     if form is Form.EMPTY:
         return DataElement(tag, vr, empty)
