@@ -1,11 +1,11 @@
 """A published dataset as training code sees it: a table of samples, and their voxels."""
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +23,13 @@ from builder.model.layout import (
     Manifest,
     parse_current,
     parse_manifest,
-    shard_path,
     version_path,
 )
 from builder.model.parquet import read_parquet
-from builder.reader.shard import ChunkObject, Crop, chunk_count
+from builder.reader.batches import Allocate, Batch, Batches, Buffers, Job, Work
+from builder.reader.order import ORDERS, Deal, Ends, Population, Positions, State, class_weights, random_numbers
+from builder.reader.source import Source, find_places
 from builder.storage import Store, open_store
-
-_UNIFORM_KEY = "c/0/0/0/0/0"
-_VOLUME_KEY = "c/0/0/0/0"
 
 
 def open_dataset(
@@ -72,10 +70,16 @@ def open_dataset(
     for name in chosen:
         if name not in names:
             raise SpecError(f"fields: found {name!r}, expected some of {', '.join(names)}")
-    table = read_parquet(data)
-    source = _Source(store, manifest, checksums, *_places(table, manifest))
-    dataset = Dataset(source, table, np.arange(table.num_rows), chosen)
+    dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums)
     return dataset if split is None else dataset.split(split)
+
+
+def dataset_over(
+    store: Store, manifest: Manifest, table: pa.Table, *, fields: Sequence[str], checksums: bool = True
+) -> "Dataset":
+    """The samples of an index table and a manifest at hand, published or not. Raises LayoutError."""
+    source = Source(store, manifest, checksums, *find_places(table, manifest))
+    return Dataset(source, table, np.arange(table.num_rows), tuple(fields))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,41 +115,13 @@ class Item:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Samples decoded together.
-
-    Parameters
-    ----------
-    indices
-        (sample,) positions in the dataset's index.
-    arrays
-        Field name to (sample, channel, slice, row, column) array.
-    """
-
-    indices: NDArray[np.int64]
-    arrays: Mapping[str, NDArray[Any]]
-    _table: pa.Table = field(repr=False)
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return self.arrays[name]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def table(self) -> pa.Table:
-        """The samples' rows, in their order."""
-        return self._table.take(pa.array(self.indices))
-
-
-@dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples of a dataset, or some of them; nothing is read before it is asked for.
 
     Subsets share table and open files with the whole; pickling and forking are safe at any time.
     """
 
-    _source: "_Source"
+    _source: Source
     _table: pa.Table
     rows: NDArray[np.int64]
     """(sample,) positions in the dataset's index."""
@@ -234,8 +210,71 @@ class Dataset:
             if out is None:
                 arrays[name] = np.empty(shape, self.layout(name).dtype)
             _check_buffer(arrays[name], shape, self.layout(name))
-            self._source.read_many(indices, name, arrays[name])
+            self._source.read_many(indices, name, arrays[name], rows=self._source.storage_order(indices))
         return Batch(indices, arrays, self._table)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        order: str = "sequential",
+        seed: int = 0,
+        epoch: int = 0,
+        state: State | Mapping[str, int] | None = None,
+        weights: ArrayLike | None = None,
+        crop: tuple[int, int, int] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        ends: Ends = "keep",
+        threads: int = 2,
+        prefetch: int = 2,
+        allocate: Allocate | None = None,
+    ) -> Batches:
+        """One epoch of batches, decoded by threads straight into one buffer a field.
+
+        Parameters
+        ----------
+        order
+            ``sequential``, ``shuffled``, ``shard_shuffled`` or ``balanced`` (see ``builder.reader.order``).
+        state
+            Where to go on, from ``Batch.state`` of any rank; replaces seed and epoch.
+        weights
+            (sample,) for ``balanced``: how often each sample should come, or the name of a column whose values
+            should all be as frequent.
+        crop
+            (slice, row, column) of a random box of each sample, another one each epoch; where a sample is smaller
+            the box is filled up with the lowest value of its unit. None: whole samples, which must have one shape.
+        rank, world, ends
+            How ranks share the epoch (see ``Deal``).
+        threads, prefetch, allocate
+            How batches are made (see ``Work``).
+
+        Raises
+        ------
+        ValueError
+            For arguments that do not fit together.
+        """
+        if order not in ORDERS:
+            raise ValueError(f"order: found {order!r}, expected one of {', '.join(ORDERS)}")
+        start = state if isinstance(state, State) else State(seed, epoch) if state is None else State.from_dict(state)
+        population = Population(self.shards, self._weights(weights))
+        positions = ORDERS[order](population, start.seed, start.epoch)
+        maker = partial(make_job, self, crop=crop, seed=start.seed, epoch=start.epoch)
+        deal, work = Deal(batch_size, world, rank, ends), Work(threads, prefetch, allocate)
+        return Batches(deal, work, start, positions, maker)
+
+    def _weights(self, weights: ArrayLike | None) -> NDArray[np.float64] | None:
+        if weights is None:
+            return None
+        if isinstance(weights, str):
+            if weights not in self._table.schema.names:
+                raise ValueError(f"weights: found no column {weights!r}, expected one of the index")
+            values = self._table.column(weights).take(pa.array(self.rows)).to_pylist()
+            return class_weights(np.array([repr(value) for value in values]))
+        found = np.asarray(weights, dtype=np.float64)
+        if found.shape != (len(self),):
+            raise ValueError(f"weights: found shape {found.shape}, expected ({len(self)},)")
+        return found
 
     def crop(
         self, position: int, start: tuple[int, int, int], shape: tuple[int, int, int]
@@ -272,85 +311,6 @@ class Dataset:
         return replace(self, rows=self.rows[keep[self.rows].astype(bool)])
 
 
-@dataclass
-class _Source:
-    """Where samples lie: shared by a dataset and its subsets."""
-
-    store: Store
-    manifest: Manifest
-    verify: bool
-    shards: NDArray[np.int32]
-    places: NDArray[np.int64]
-    shapes: NDArray[np.int32]
-    _objects: dict[tuple[int, str, int], ChunkObject] = field(default_factory=dict)
-    _opened: deque[ChunkObject] = field(default_factory=deque)
-    _layouts: dict[str, FieldLayout] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._layouts = {layout.name: layout for layout in self.manifest.fields}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_objects": {}, "_opened": deque()}
-
-    def shape(self, index: int) -> tuple[int, int, int]:
-        s, r, c = self.shapes[index].tolist()
-        return (s, r, c)
-
-    def read(self, index: int, name: str, out: NDArray[Any]) -> None:
-        """Decode one sample of a field into ``out``."""
-        layout = self._layouts[name]
-        source, chunk = self._locate(index, layout)
-        if layout.shape is not None:
-            source.decode(chunk, out)
-        else:
-            Crop(layout, self.shape(index)).read(source, (0, 0, 0), out=out)
-
-    def read_many(self, indices: NDArray[np.int64], name: str, out: NDArray[Any]) -> None:
-        """Decode samples of one field into the rows of ``out``, shard by shard."""
-        layout = self._layouts[name]
-        if layout.shape is None:
-            for position, index in enumerate(indices.tolist()):
-                self.read(index, name, out[position])
-            return
-        order = np.lexsort((self.places[indices], self.shards[indices]))
-        shards = self.shards[indices][order]
-        for group in np.split(order, np.flatnonzero(np.diff(shards)) + 1):
-            source, _ = self._locate(int(indices[group[0]]), layout)
-            source.decode_many(self.places[indices[group]].tolist(), [out[i] for i in group.tolist()])
-
-    def crop(self, index: int, name: str, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
-        """Fill ``out`` with a box of one sample of a field."""
-        layout, shape = self._layouts[name], self.shape(index)
-        if any(a < 0 or a + n > m for a, n, m in zip(start, out.shape[1:], shape, strict=True)):
-            raise ValueError(f"crop: found {out.shape[1:]} from {start}, expected a box inside {shape}")
-        source, chunk = self._locate(index, layout)
-        if layout.shape is None:
-            Crop(layout, shape).read(source, start, out=out)
-            return
-        whole = np.empty((layout.channels, *shape), out.dtype)
-        source.decode(chunk, whole)
-        box = tuple(slice(a, a + n) for a, n in zip(start, out.shape[1:], strict=True))
-        out[...] = whole[(slice(None), *box)]
-
-    def _locate(self, index: int, layout: FieldLayout) -> tuple[ChunkObject, int]:
-        """The object a sample's field is in, and its chunk there."""
-        shard, place = int(self.shards[index]), int(self.places[index])
-        key = (shard, layout.name, place if layout.shape is None else 0)
-        found = self._objects.get(key)
-        if found is None:
-            entry = self.manifest.shards[shard]
-            path = f"{layout.name}/{_UNIFORM_KEY}" if layout.shape else f"{layout.name}/{place}/{_VOLUME_KEY}"
-            size = next((o.bytes for o in entry.objects if o.path == path), None)
-            if size is None:
-                raise LayoutError(f"{MANIFEST}: found no object {path} in shard {entry.fingerprint}, expected one")
-            chunks = entry.rows if layout.shape else chunk_count(layout, self.shape(index))
-            # two threads may both come here: both objects are right, and one is kept
-            path = shard_path(entry.fingerprint, path)
-            fresh = ChunkObject(self.store, path, size, chunks, self.verify, self._opened)
-            found = self._objects.setdefault(key, fresh)
-        return found, place if layout.shape else 0
-
-
 def _read(store: Store, path: str) -> bytes:
     try:
         return store.read(path)
@@ -369,29 +329,56 @@ def _verify(data: bytes, path: str, *, manifest: Manifest) -> None:
         raise LayoutError(f"{path}: found the SHA-256 {digest}, expected {entry.sha256}; the file is damaged")
 
 
-def _places(
-    table: pa.Table, manifest: Manifest
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-    """Shard number, row and shape of every sample, checked against the manifest."""
-    needed = ("split", "shard", "row", "slices", "rows", "columns", "affine")
-    missing = [name for name in needed if name not in table.schema.names]
-    if missing:
-        raise LayoutError(f"{INDEX}: found no column {missing[0]!r}, expected it")
-    known = pa.array([shard.fingerprint for shard in manifest.shards], pa.string())
-    numbers = pc.index_in(table.column("shard").cast(pa.string()), value_set=known)
-    if numbers.null_count:
-        raise LayoutError(f"{INDEX}: found samples of shards the manifest does not list, expected none")
-    shards = cast("NDArray[np.int32]", numbers.to_numpy().astype(np.int32))
-    places = cast("NDArray[np.int64]", table.column("row").to_numpy().astype(np.int64))
-    rows = np.array([shard.rows for shard in manifest.shards], dtype=np.int64)
-    if len(places) and ((places < 0) | (places >= rows[shards])).any():
-        raise LayoutError(f"{INDEX}: found samples beyond the rows of their shard, expected none")
-    axes = [table.column(name).to_numpy().astype(np.int32) for name in ("slices", "rows", "columns")]
-    return shards, places, np.stack(axes, axis=1)
-
-
 def _check_buffer(buffer: NDArray[Any], shape: tuple[int, ...], layout: FieldLayout) -> None:
     if buffer.shape != shape or buffer.dtype != np.dtype(layout.dtype) or not buffer.flags.c_contiguous:
         raise ValueError(
             f"out[{layout.name!r}]: found {buffer.dtype} {buffer.shape}, expected C-contiguous {layout.dtype} {shape}"
         )
+
+
+def make_job(
+    dataset: Dataset,
+    positions: Positions,
+    numbers: Positions,
+    pool: Buffers,
+    *,
+    crop: tuple[int, int, int] | None,
+    seed: int,
+    epoch: int,
+) -> Job:
+    """A batch of ``positions`` of ``dataset`` with buffers from ``pool``, still to be filled.
+
+    ``numbers`` are the places of the samples in the global order: random crops depend on them.
+    """
+    source, indices = dataset._source, dataset.rows[positions]
+    layouts = {name: dataset.layout(name) for name in dataset.fields}
+    if crop is None:
+        shapes = {name: dataset.batch_shape(indices, name) for name in layouts}
+    else:
+        shapes = {name: (len(indices), layout.channels, *crop) for name, layout in layouts.items()}
+    arrays = {name: pool.take(shapes[name], layout.dtype) for name, layout in layouts.items()}
+    starts = None
+    if crop is not None:
+        starts = random_starts(source.shapes[indices], crop, numbers=numbers, seed=seed, epoch=epoch)
+
+    def fill(rows: Positions) -> None:
+        for name in layouts:
+            if starts is None:
+                source.read_many(indices, name, arrays[name], rows=rows)
+                continue
+            for row in rows.tolist():
+                source.crop_padded(int(indices[row]), name, starts[row].tolist(), out=arrays[name][row])
+
+    return Job(Batch(indices, arrays, dataset._table, None, starts), source.storage_order(indices), fill)
+
+
+def random_starts(
+    shapes: NDArray[np.int32], crop: tuple[int, int, int], *, numbers: Positions, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """(sample, 3) first voxel of a random box of each sample; 0 along axes where the sample is not larger."""
+    axes = []
+    for axis in range(3):
+        room = np.maximum(shapes[:, axis].astype(np.int64) - crop[axis], 0) + 1
+        drawn = random_numbers(seed, epoch, positions=numbers, salt=16 + axis)
+        axes.append((drawn % room.astype(np.uint64)).astype(np.int64))
+    return np.stack(axes, axis=1)

@@ -1,0 +1,140 @@
+"""Where the samples of a dataset lie, and how each gets into an array."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from builder.errors import LayoutError
+from builder.model.layout import INDEX, MANIFEST, FieldLayout, Manifest, shard_path
+from builder.reader.shard import ChunkObject, Crop, chunk_count
+from builder.storage import Store
+
+_UNIFORM_KEY = "c/0/0/0/0/0"
+_VOLUME_KEY = "c/0/0/0/0"
+AIR_HU = -1024
+"""What fills crops beyond a volume in HU, as in patches; 0 in every other unit."""
+
+
+@dataclass
+class Source:
+    """Where samples lie: shared by a dataset and its subsets."""
+
+    store: Store
+    manifest: Manifest
+    verify: bool
+    shards: NDArray[np.int32]
+    places: NDArray[np.int64]
+    shapes: NDArray[np.int32]
+    _objects: dict[tuple[int, str, int], ChunkObject] = field(default_factory=dict)
+    _opened: deque[ChunkObject] = field(default_factory=deque)
+    _layouts: dict[str, FieldLayout] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._layouts = {layout.name: layout for layout in self.manifest.fields}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_objects": {}, "_opened": deque()}
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        s, r, c = self.shapes[index].tolist()
+        return (s, r, c)
+
+    def read(self, index: int, name: str, out: NDArray[Any]) -> None:
+        """Decode one sample of a field into ``out``."""
+        layout = self._layouts[name]
+        source, chunk = self._locate(index, layout)
+        if layout.shape is not None:
+            source.decode(chunk, out)
+        else:
+            Crop(layout, self.shape(index)).read(source, (0, 0, 0), out=out)
+
+    def read_many(
+        self, indices: NDArray[np.int64], name: str, out: NDArray[Any], *, rows: NDArray[np.int64]
+    ) -> None:
+        """Decode samples ``indices[rows]`` of one field into ``out[rows]``, shard by shard in the order of ``rows``."""
+        layout = self._layouts[name]
+        if layout.shape is None:
+            for row in rows.tolist():
+                self.read(int(indices[row]), name, out[row])
+            return
+        chosen = indices[rows]
+        for group in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(self.shards[chosen])) + 1):
+            if len(group):
+                source, _ = self._locate(int(chosen[group[0]]), layout)
+                source.decode_many(self.places[chosen[group]].tolist(), [out[row] for row in rows[group].tolist()])
+
+    def storage_order(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions in ``indices``, sorted by shard and by place in the shard."""
+        return np.lexsort((self.places[indices], self.shards[indices]))
+
+    def crop(self, index: int, name: str, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
+        """Fill ``out`` with a box of one sample of a field."""
+        layout, shape = self._layouts[name], self.shape(index)
+        if any(a < 0 or a + n > m for a, n, m in zip(start, out.shape[1:], shape, strict=True)):
+            raise ValueError(f"crop: found {out.shape[1:]} from {start}, expected a box inside {shape}")
+        source, chunk = self._locate(index, layout)
+        if layout.shape is None:
+            Crop(layout, shape).read(source, start, out=out)
+            return
+        whole = np.empty((layout.channels, *shape), out.dtype)
+        source.decode(chunk, whole)
+        box = tuple(slice(a, a + n) for a, n in zip(start, out.shape[1:], strict=True))
+        out[...] = whole[(slice(None), *box)]
+
+    def crop_padded(self, index: int, name: str, start: Sequence[int], *, out: NDArray[Any]) -> None:
+        """As ``crop``, from a ``start`` inside; what lies beyond the sample becomes the lowest value of its unit."""
+        layout, shape = self._layouts[name], self.shape(index)
+        inner = tuple(slice(0, min(n - a, m)) for a, n, m in zip(start, shape, out.shape[1:], strict=True))
+        s, r, c = (int(a) for a in start)
+        if all(part.stop == m for part, m in zip(inner, out.shape[1:], strict=True)):
+            self.crop(index, name, (s, r, c), out=out)
+            return
+        out[...] = AIR_HU if layout.unit == "HU" and np.dtype(layout.dtype).kind in "if" else 0
+        piece = np.empty((layout.channels, *(part.stop for part in inner)), layout.dtype)
+        self.crop(index, name, (s, r, c), out=piece)
+        out[(slice(None), *inner)] = piece
+
+    def _locate(self, index: int, layout: FieldLayout) -> tuple[ChunkObject, int]:
+        """The object a sample's field is in, and its chunk there."""
+        shard, place = int(self.shards[index]), int(self.places[index])
+        key = (shard, layout.name, place if layout.shape is None else 0)
+        found = self._objects.get(key)
+        if found is None:
+            entry = self.manifest.shards[shard]
+            path = f"{layout.name}/{_UNIFORM_KEY}" if layout.shape else f"{layout.name}/{place}/{_VOLUME_KEY}"
+            size = next((o.bytes for o in entry.objects if o.path == path), None)
+            if size is None:
+                raise LayoutError(f"{MANIFEST}: found no object {path} in shard {entry.fingerprint}, expected one")
+            chunks = entry.rows if layout.shape else chunk_count(layout, self.shape(index))
+            # two threads may both come here: both objects are right, and one is kept
+            path = shard_path(entry.fingerprint, path)
+            fresh = ChunkObject(self.store, path, size, chunks, self.verify, self._opened)
+            found = self._objects.setdefault(key, fresh)
+        return found, place if layout.shape else 0
+
+
+def find_places(
+    table: pa.Table, manifest: Manifest
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    """Shard number, row and shape of every sample, checked against the manifest."""
+    needed = ("split", "shard", "row", "slices", "rows", "columns", "affine")
+    missing = [name for name in needed if name not in table.schema.names]
+    if missing:
+        raise LayoutError(f"{INDEX}: found no column {missing[0]!r}, expected it")
+    known = pa.array([shard.fingerprint for shard in manifest.shards], pa.string())
+    numbers = pc.index_in(table.column("shard").cast(pa.string()), value_set=known)
+    if numbers.null_count:
+        raise LayoutError(f"{INDEX}: found samples of shards the manifest does not list, expected none")
+    shards = cast("NDArray[np.int32]", numbers.to_numpy().astype(np.int32))
+    places = cast("NDArray[np.int64]", table.column("row").to_numpy().astype(np.int64))
+    rows = np.array([shard.rows for shard in manifest.shards], dtype=np.int64)
+    if len(places) and ((places < 0) | (places >= rows[shards])).any():
+        raise LayoutError(f"{INDEX}: found samples beyond the rows of their shard, expected none")
+    axes = [table.column(name).to_numpy().astype(np.int32) for name in ("slices", "rows", "columns")]
+    return shards, places, np.stack(axes, axis=1)
