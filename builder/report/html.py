@@ -88,7 +88,7 @@ def _interval_plot(cells: Mapping[str, Any], order: Sequence[str], top: float) -
 
 
 def _x(share: float, top: float) -> float:
-    return 4 + (PLOT_WIDTH - 8) * min(1.0, share / top if top else 0.0)
+    return 6 + (PLOT_WIDTH - 12) * min(1.0, share / top if top else 0.0)
 
 
 def _mark(kind: str, x: float, y: float) -> str:
