@@ -1,5 +1,6 @@
-"""Mask files: nibabel and SimpleITK as oracles for decoding, published files for pairing and grids, resampling on record."""
+"""Mask files: nibabel and SimpleITK as oracles, published files, pairing, resampling on record."""
 
+import contextlib
 import gzip
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,8 @@ class TestDecoding:
         )
         for _ in range(data.draw(st.integers(1, 4))):
             content[data.draw(st.integers(0, 400))] = data.draw(st.integers(0, 255))
-        try:
+        with contextlib.suppress(CaseError):
             read(bytes(content), geometry, empty="keep")
-        except CaseError:
-            pass
 
     def test_a_huge_declared_size_is_refused_before_memory_is_taken(self) -> None:
         header = nibabel.Nifti1Header()

@@ -5,6 +5,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -12,6 +13,7 @@ from builder.errors import CaseError, Reason
 from builder.labels.files.grid import LabelGrid, check_size, geometry_of, inflate, unreadable
 from builder.model.geometry import corner_voxels
 
+MAX_OFFSET = 2**24
 GZIP = b"\x1f\x8b"
 FORMS_AGREE = 0.1
 """qform and sform agree when no corner differs by more than this part of a voxel."""
@@ -33,23 +35,32 @@ def read_nifti(content: bytes) -> LabelGrid:
     CaseError
         LABEL_GEOMETRY when neither form has a code, or qform and sform disagree.
     """
+    try:
+        return _read(content)
+    except (HeaderDataError, ImageFileError, KeyError, ValueError, OverflowError, np.linalg.LinAlgError) as error:
+        raise unreadable("a NIfTI header that cannot be read") from error
+
+
+def _read(content: bytes) -> LabelGrid:
     head = _head(content)
     kind = nib.Nifti1Image if head[344:348] == b"n+1\0" else nib.Nifti2Image
-    try:
-        header = kind.header_class.from_fileobj(_Once(head))
-        shape = header.get_data_shape()
-        item = header.get_data_dtype().itemsize
-    except (HeaderDataError, KeyError, ValueError) as error:
-        raise unreadable("a NIfTI header that cannot be read") from error
-    spatial, layers = _layers(shape)
+    header = kind.header_class(head[: kind.header_class.template_dtype.itemsize], check=False)
+    spatial, layers = _layers(header.get_data_shape())
     check_size((*spatial, layers))
-    expected = int(header["vox_offset"]) + item * layers * int(np.prod(spatial))
+    voxels_bytes = header.get_data_dtype().itemsize * layers * int(np.prod(spatial))
+    offset = int(header["vox_offset"])
+    if not 348 <= offset <= MAX_OFFSET:
+        raise unreadable("a NIfTI whose voxels do not start behind its header")
+    expected = offset + voxels_bytes
     data = inflate(content, expected, wbits=31) if content.startswith(GZIP) else content
     if len(data) < expected:
         raise unreadable(f"{len(data)} bytes of NIfTI, expected {expected}")
     image = kind.from_bytes(data)
     matrix = _affine(image, spatial)
-    voxels: NDArray[Any] = np.asanyarray(image.dataobj).reshape((*spatial, layers), order="F")
+    if not np.isfinite(matrix).all():
+        raise CaseError(Reason.LABEL_GEOMETRY, "found a NIfTI whose affine is not finite")
+    with np.errstate(all="ignore"):
+        voxels: NDArray[Any] = np.asanyarray(image.dataobj).reshape((*spatial, layers), order="F")
     return LabelGrid(voxels.transpose(3, 2, 1, 0), geometry_of(spatial, matrix[:3, :3], matrix[:3, 3]))
 
 
@@ -91,15 +102,3 @@ def _head(content: bytes) -> bytes:
         return zlib.decompressobj(31).decompress(content, 540)
     except zlib.error:
         return b""
-
-
-class _Once:
-    """The few bytes of a header as the file nibabel reads a header from."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, count: int = -1) -> bytes:
-        end = len(self._data) if count < 0 else count
-        part, self._data = self._data[:end], self._data[end:]
-        return part

@@ -1,0 +1,216 @@
+"""Frames of a DICOM Segmentation: where each lies, what it shows, and its pixels (PS3.3 C.7.6.16, C.8.20)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from builder.errors import CaseError, Reason
+from builder.model.geometry import Geometry
+
+MAX_FRAMES = 200_000
+MAX_SIDE = 2**16
+SAME_ORIENTATION = 1e-3
+"""Direction cosines and spacings (relative) of one segmentation's frames agree this closely."""
+
+ON_LATTICE = 0.1
+"""Frames are evenly spaced when each is at most this part of a step away from its place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame: LPS mm of its first pixel, segment (None in label maps), source instances, place in the pixel data."""
+
+    position_mm: NDArray[np.float64]
+    segment: int | None
+    sources: tuple[str, ...]
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """All frames of a segmentation: ``steps`` (3, 2) LPS mm of one row and one column, (rows, columns), and the spacing
+    between slices the object states, if it does."""
+
+    frames: tuple[Frame, ...]
+    steps: NDArray[np.float64]
+    shape: tuple[int, int]
+    slice_step_mm: float | None
+
+
+def describe_frames(dataset: Dataset) -> Frames:
+    """Where the frames of a segmentation lie in patient space.
+
+    Raises
+    ------
+    CaseError
+        LABEL_UNREADABLE for tiled or damaged objects and those without plane positions; LABEL_GEOMETRY when frames
+        differ in orientation or spacing.
+    """
+    if "TotalPixelMatrixRows" in dataset or str(dataset.get("DimensionOrganizationType", "")).startswith("TILED"):
+        raise _unreadable("found a tiled segmentation (of a slide), expected one in patient space")
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE) or count != len(groups) or count > MAX_FRAMES:
+        raise _unreadable(f"found {count} frames of {rows} x {columns} with {len(groups)} descriptions")
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    try:
+        frames = tuple(_describe(group, shared, index) for index, group in enumerate(groups))
+        steps, slice_step = _steps(groups, shared)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable("found frames without a plane position, orientation or spacing") from error
+    return Frames(frames, steps, (rows, columns), slice_step)
+
+
+def own_grid(frames: Frames, image: Geometry) -> tuple[Geometry, list[int]]:
+    """The regular grid the frames lie on, gaps included, and the slice of each frame on it.
+
+    Raises
+    ------
+    CaseError
+        LABEL_GEOMETRY when the frames are not evenly spaced.
+    """
+    normal = np.cross(frames.steps[:, 1], frames.steps[:, 0])
+    normal /= np.linalg.norm(normal)
+    positions = np.stack([f.position_mm for f in frames.frames])
+    heights = positions @ normal
+    order = np.argsort(heights, kind="stable")
+    step = _slice_step(np.sort(heights), frames.slice_step_mm, image, normal)
+    places = (heights - heights[order[0]]) / step
+    slices = np.round(places).astype(np.int64)
+    if np.abs(places - slices).max() > ON_LATTICE:
+        raise CaseError(Reason.LABEL_GEOMETRY, "found frames that are not evenly spaced")
+    last = int(slices.max())
+    first_mm, last_mm = positions[order[0]], positions[order[-1]]
+    affine = np.eye(4)
+    affine[:3, 0] = (last_mm - first_mm) / last if last else normal * step
+    affine[:3, 1:3] = frames.steps
+    affine[:3, 3] = first_mm
+    drift = np.abs(positions - (first_mm + slices[:, None] * affine[:3, 0])).max()
+    if drift > ON_LATTICE * min(step, *np.linalg.norm(frames.steps, axis=0)):
+        raise CaseError(Reason.LABEL_GEOMETRY, "found frames that do not lie on one grid")
+    return Geometry((last + 1, *frames.shape), affine, image.frame_of_reference), [int(s) for s in slices]
+
+
+def image_slices(
+    frames: Frames, image: Geometry, *, uid_to_slice: dict[str, int], tolerance_voxels: float
+) -> list[int] | None:
+    """The image slice of each frame when every frame is one of the image's slices, else None.
+
+    In-plane grids must agree within ``tolerance_voxels``. Along the slices a frame goes where its source instance is,
+    if it names exactly one of the image's and lies within half a slice of it, else where its position says.
+    """
+    if frames.shape != image.shape[1:]:
+        return None
+    corner = np.array([frames.shape[0] - 1, frames.shape[1] - 1], dtype=np.float64)
+    starts = image.to_voxel(np.stack([f.position_mm for f in frames.frames]))
+    ends = image.to_voxel(np.stack([f.position_mm + frames.steps @ corner for f in frames.frames]))
+    off = max(np.abs(starts[:, 1:]).max(), np.abs(ends[:, 1:] - corner).max())
+    if off > tolerance_voxels or np.abs(ends[:, 0] - starts[:, 0]).max() > tolerance_voxels:
+        return None
+    slices = []
+    for frame, place in zip(frames.frames, starts[:, 0], strict=True):
+        known = {uid_to_slice[uid] for uid in frame.sources if uid in uid_to_slice}
+        nearest = int(np.round(place))
+        if len(known) == 1 and abs(place - next(iter(known))) < 0.5:
+            nearest = next(iter(known))
+        elif abs(place - nearest) > tolerance_voxels:
+            return None
+        slices.append(nearest)
+    return slices
+
+
+def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Iterator[NDArray[Any]]:
+    """(row, column) pixels as stored of the frames at ``indices``, one at a time.
+
+    Raises
+    ------
+    CaseError
+        LABEL_UNREADABLE when the pixel data is short or does not decode.
+    """
+    bits = int(dataset.get("BitsAllocated") or 0)
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", ExplicitVRLittleEndian)
+    native = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    size = frames.shape[0] * frames.shape[1]
+    data = bytes(dataset.get("PixelData") or b"") if native else b""
+    if native and (bits not in (1, 8, 16) or len(data) * 8 < size * len(frames.frames) * bits):
+        raise _unreadable(f"found {len(data)} bytes of pixels for {len(frames.frames)} frames of {bits} bits")
+    for index in indices:
+        if not native:
+            try:
+                yield np.asarray(pixel_array(dataset, index=index))
+            except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
+                raise _unreadable("found pixels that do not decode") from error
+        elif bits == 1:
+            # frames of one bit a pixel follow each other without padding to bytes (PS3.5 8.1.1)
+            first, last = index * size, (index + 1) * size
+            packed = np.frombuffer(data, np.uint8, -(-last // 8) - first // 8, first // 8)
+            yield np.unpackbits(packed, bitorder="little")[first % 8 :][:size].reshape(frames.shape)
+        else:
+            dtype = np.dtype("<u1" if bits == 8 else "<u2")
+            yield np.frombuffer(data, dtype, size, index * size * dtype.itemsize).reshape(frames.shape)
+
+
+def _describe(group: Dataset, shared: Dataset, index: int) -> Frame:
+    position = np.array(_first(group, shared, "PlanePositionSequence").ImagePositionPatient, dtype=np.float64)
+    if position.shape != (3,) or not np.isfinite(position).all():
+        raise ValueError("position")
+    identification = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+    segment = int(identification[0].ReferencedSegmentNumber) if identification else None
+    derivations = group.get("DerivationImageSequence") or []
+    sources = tuple(
+        str(source.get("ReferencedSOPInstanceUID", ""))
+        for derivation in derivations
+        for source in derivation.get("SourceImageSequence") or []
+    )
+    return Frame(position, segment, sources, index)
+
+
+def _steps(groups: Any, shared: Dataset) -> tuple[NDArray[np.float64], float | None]:
+    """(3, 2) steps of row and column, equal for all frames, and the stated spacing between slices."""
+    facts = []
+    for group in groups:
+        cosines = np.array(_first(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=np.float64)
+        measures = _first(group, shared, "PixelMeasuresSequence")
+        facts.append(np.concatenate([cosines, np.array(measures.PixelSpacing, dtype=np.float64)]))
+        if not group.get("PlaneOrientationSequence") and not group.get("PixelMeasuresSequence"):
+            break  # shared by all frames
+    table = np.stack(facts)
+    if table.shape[1] != 8 or not np.isfinite(table).all() or table[:, 6:].min() <= 0:
+        raise ValueError("orientation")
+    if np.abs(table - table[0]).max() > SAME_ORIENTATION:
+        raise CaseError(Reason.LABEL_GEOMETRY, "found frames of different orientation or spacing in one segmentation")
+    along_row, along_column = table[0, :3], table[0, 3:6]
+    stated = _first(groups[0], shared, "PixelMeasuresSequence").get("SpacingBetweenSlices")
+    step = float(stated) if stated is not None and float(stated) > 0 else None
+    # the first direction is that of a growing column index (PS3.3 C.7.6.2.1.1)
+    return np.stack([along_column * table[0, 6], along_row * table[0, 7]], axis=1), step
+
+
+def _slice_step(heights: NDArray[np.float64], stated: float | None, image: Geometry, normal: Any) -> float:
+    """mm between slices: what the object states if its frames agree, else the smallest distance, else the image's."""
+    gaps = np.diff(heights)
+    gaps = gaps[gaps > 1e-3]
+    if stated is not None and all(abs(g / stated - round(g / stated)) <= ON_LATTICE and g >= stated / 2 for g in gaps):
+        return stated
+    if len(gaps):
+        return float(gaps.min())
+    return float(1 / np.linalg.norm(np.linalg.inv(image.affine[:3, :3]) @ normal))
+
+
+def _first(group: Dataset, shared: Dataset, name: str) -> Dataset:
+    sequence = group.get(name) or shared.get(name)
+    if not sequence:
+        raise KeyError(name)
+    item: Dataset = sequence[0]
+    return item
+
+
+def _unreadable(detail: str) -> CaseError:
+    return CaseError(Reason.LABEL_UNREADABLE, detail)

@@ -1,0 +1,272 @@
+"""DICOM Segmentations (PS3.3 A.51, A.92): BINARY, FRACTIONAL and LABELMAP frames onto the image's grid."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydicom.dataset import Dataset
+
+from builder.errors import CaseError, Reason
+from builder.labels.frames import Frames, describe_frames, frame_pixels, image_slices, own_grid
+from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
+from builder.labels.linking import LABEL_MAP_SEGMENTATION, SEGMENTATION, ImageRow, Selection, select_references
+from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
+from builder.model.case import Annotation, Code, Evidence
+from builder.model.geometry import Geometry
+from builder.protocols import ImageFacts, LabelObject
+
+BACKGROUND = ("DCM", "125040")
+"""Property type of a label map's background segment (PS3.16 CID 7151)."""
+
+
+class Seg(BaseModel):
+    """Masks from DICOM SEG objects.
+
+    Parameters
+    ----------
+    segments
+        Structure name to a regular expression that is searched in Segment Label (0062,0005).
+    codes
+        Structure name to the coded property type it must have, e.g. ``SCT:108369006`` (0062,000F); a name may have an
+        expression, a code or both, and both must fit then.
+    tolerance_voxels, off_grid, interpolation
+        As for mask files: a segmentation with a grid of its own is resampled on record, or refused.
+    fractional
+        ``keep`` shares as 0..255, or count a voxel as inside from one ``half`` on.
+    several
+        More than one linked object: ``refuse`` the case, or ``join`` them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["seg"] = "seg"
+    segments: dict[str, Pattern] = {}
+    codes: dict[str, str] = {}
+    tolerance_voxels: float = Field(default=0.01, ge=0, le=0.5)
+    off_grid: OffGrid = "resample"
+    interpolation: Interpolation = "nearest"
+    fractional: Literal["keep", "half"] = "keep"
+    several: Literal["refuse", "join"] = "refuse"
+    require: Literal["any", "all"] = "any"
+    empty: Empty = "exclude"
+    layout: Layout = "channels"
+    tier: str = "single_reader"
+
+    @model_validator(mode="after")
+    def _something_is_asked_for(self) -> "Seg":
+        if not self.segments and not self.codes:
+            raise ValueError("found neither segments nor codes, expected one structure at least")
+        for code in self.codes.values():
+            if not re.fullmatch(r"[^:\s]+:\S+", code):
+                raise ValueError(f"codes: found {code!r}, expected <scheme>:<value> like SCT:108369006")
+        return self
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Segmentations that refer to the image by instance, series or frame of reference."""
+        return select_references(image, candidates, sop_classes=(SEGMENTATION, LABEL_MAP_SEGMENTATION))
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """One mask called ``name`` with a segment for each declared structure that was found.
+
+        Raises
+        ------
+        CaseError
+            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_EMPTY, LABEL_UNREADABLE, LABEL_GEOMETRY or LABEL_OFF_GRID.
+        """
+        datasets = self._datasets(objects)
+        declared = list(dict.fromkeys([*self.segments, *self.codes]))
+        measures = {"segments": 0.0, "segments_matched": 0.0, "resampled": 0.0, "drift_voxels": 0.0}
+        found: dict[str, list[Structure]] = {part: [] for part in declared}
+        shares = self.fractional == "keep" and any(_is_fractional(d) for d in datasets)
+        for dataset in datasets:
+            for structure in self._read_one(dataset, image, measures):
+                voxels = structure.voxels
+                assert voxels is not None
+                scaled = voxels if shares or voxels.dtype == np.bool_ else voxels >= 128
+                scaled = scaled.astype(np.uint8) * 255 if shares and scaled.dtype == np.bool_ else scaled
+                found[structure.name].append(Structure(structure.name, scaled, structure.category, structure.type))
+        missing = [part for part in declared if not found[part]]
+        if self.require == "all" and missing:
+            raise CaseError(Reason.LABEL_MISSING, f"found no segment for {', '.join(missing)}; require is all")
+        return (
+            layer(
+                name,
+                [_join(part, found[part]) for part in declared],
+                image.geometry,
+                layout=self.layout,
+                fractional=shares,
+                empty=self.empty,
+                evidence=Evidence(tier="machine" if all(_is_automatic(d) for d in datasets) else self.tier),
+                measures=measures,
+            ),
+        )
+
+    def _datasets(self, objects: Sequence[LabelObject]) -> list[Dataset]:
+        if not objects:
+            raise CaseError(Reason.LABEL_MISSING, "found no segmentation linked to the image")
+        if len(objects) > 1 and self.several == "refuse":
+            raise CaseError(
+                Reason.LABEL_AMBIGUOUS, f"found {len(objects)} segmentations for the image, expected one; several: join"
+            )
+        datasets = [item.content for item in objects]
+        for dataset in datasets:
+            known = isinstance(dataset, Dataset) and dataset.get("SOPClassUID") in (
+                SEGMENTATION,
+                LABEL_MAP_SEGMENTATION,
+            )
+            if not known:
+                raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no Segmentation")
+        return datasets
+
+    def _read_one(self, dataset: Dataset, image: ImageFacts, measures: dict[str, float]) -> list[Structure]:
+        """Declared structures of one object on the image's grid: bool, or uint8 shares of 255."""
+        described = describe_segments(dataset)
+        wanted = {
+            part: [s for s in described if self._fits(part, s)] for part in dict.fromkeys([*self.segments, *self.codes])
+        }
+        measures["segments"] += len(described)
+        measures["segments_matched"] += len({s.number for group in wanted.values() for s in group})
+        if not any(wanted.values()):
+            return []
+        frames = describe_frames(dataset)
+        _check_frame_of_reference(dataset, image)
+        slices = image_slices(
+            frames, image.geometry, uid_to_slice=dict(image.uid_to_slice), tolerance_voxels=self.tolerance_voxels
+        )
+        placement = None
+        geometry = image.geometry
+        if slices is None:
+            geometry, slices = own_grid(frames, image.geometry)
+            placement = self._place(geometry, image.geometry, measures)
+        elif min(slices) < 0 or max(slices) >= geometry.shape[0]:
+            measures["frames_outside"] = float(sum(not 0 <= s < geometry.shape[0] for s in slices))
+        structures = []
+        for part, group in wanted.items():
+            if not group:
+                continue
+            own = _paint(dataset, frames, slices, numbers={s.number for s in group}, geometry=geometry)
+            moved = self._move(own, placement)
+            measures[f"{part}/own_grid_volume_mm3"] = _volume(own, geometry)
+            measures[f"{part}/voxel_volume_mm3"] = _volume(moved, image.geometry)
+            structures.append(Structure(part, moved, group[0].category, group[0].type))
+        return structures
+
+    def _fits(self, part: str, segment: "SegmentFacts") -> bool:
+        if part in self.segments and not re.search(self.segments[part], segment.label):
+            return False
+        if part in self.codes:
+            code = segment.type
+            return code is not None and f"{code.scheme}:{code.value}" == self.codes[part]
+        return True
+
+    def _place(self, own: Geometry, image: Geometry, measures: dict[str, float]) -> Placement:
+        placement = place(own, image, tolerance_voxels=self.tolerance_voxels)
+        if placement.resampled and self.off_grid == "refuse":
+            raise CaseError(
+                Reason.LABEL_OFF_GRID,
+                f"found a segmentation on another grid ({placement.drift_voxels:.3g} voxels off), expected the image's",
+            )
+        measures["resampled"] = max(measures["resampled"], float(placement.resampled))
+        measures["drift_voxels"] = max(measures["drift_voxels"], placement.drift_voxels)
+        return placement
+
+    def _move(self, own: NDArray[Any], placement: Placement | None) -> NDArray[Any]:
+        if placement is None:
+            return own
+        if own.dtype == np.bool_:
+            return move(own, placement, interpolation=self.interpolation)
+        return move_shares(own, placement)
+
+
+@dataclass(frozen=True)
+class SegmentFacts:
+    """One item of the Segment Sequence (0062,0002)."""
+
+    number: int
+    label: str
+    category: Code | None
+    type: Code | None
+
+
+def describe_segments(dataset: Dataset) -> list[SegmentFacts]:
+    """The segments of an object, background of a label map left out (PS3.3 C.8.20.4).
+
+    Raises
+    ------
+    CaseError
+        LABEL_UNREADABLE when a segment has no number.
+    """
+    padding = dataset.get("PixelPaddingValue") if dataset.get("SegmentationType") == "LABELMAP" else None
+    facts = []
+    for item in dataset.get("SegmentSequence") or []:
+        number = item.get("SegmentNumber")
+        if number is None:
+            raise CaseError(Reason.LABEL_UNREADABLE, "found a segment without a number")
+        category = _code(item.get("SegmentedPropertyCategoryCodeSequence"))
+        kind = _code(item.get("SegmentedPropertyTypeCodeSequence"))
+        if (padding is not None and int(number) == int(padding)) or (kind and (kind.scheme, kind.value) == BACKGROUND):
+            continue
+        facts.append(SegmentFacts(int(number), str(item.get("SegmentLabel") or ""), category, kind))
+    return facts
+
+
+def _code(sequence: Any) -> Code | None:
+    """The first coded concept, in whichever of the three value attributes it sits (PS3.3 8.8)."""
+    if not sequence:
+        return None
+    item = sequence[0]
+    value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue") or ""
+    return Code(str(value), str(item.get("CodingSchemeDesignator", "")), str(item.get("CodeMeaning", "")))
+
+
+def _paint(
+    dataset: Dataset, frames: Frames, slices: Sequence[int], *, numbers: set[int], geometry: Geometry
+) -> NDArray[Any]:
+    """(slice, row, column) of the segments ``numbers``: bool, or for fractional objects uint8 shares of 255."""
+    fractional = _is_fractional(dataset)
+    label_map = dataset.get("SegmentationType") == "LABELMAP"
+    chosen = [f.index for f in frames.frames if label_map or f.segment in numbers]
+    chosen = [index for index in chosen if 0 <= slices[index] < geometry.shape[0]]
+    out: NDArray[Any] = np.zeros(geometry.shape, dtype=np.uint8 if fractional else np.bool_)
+    top = int(dataset.get("MaximumFractionalValue") or 255)
+    for index, pixels in zip(chosen, frame_pixels(dataset, frames, indices=chosen), strict=True):
+        if fractional:
+            shares = np.round(np.minimum(pixels, top).astype(np.float64) / top * 255).astype(np.uint8)
+            np.maximum(out[slices[index]], shares, out=out[slices[index]])
+        else:
+            out[slices[index]] |= np.isin(pixels, list(numbers)) if label_map else pixels != 0
+    return out
+
+
+def _check_frame_of_reference(dataset: Dataset, image: ImageFacts) -> None:
+    own, expected = str(dataset.get("FrameOfReferenceUID") or ""), image.geometry.frame_of_reference
+    if own and expected and own != expected:
+        raise CaseError(Reason.LABEL_GEOMETRY, "found a segmentation in another frame of reference than the image's")
+
+
+def _is_fractional(dataset: Dataset) -> bool:
+    return str(dataset.get("SegmentationType") or "") == "FRACTIONAL"
+
+
+def _is_automatic(dataset: Dataset) -> bool:
+    kinds = {str(s.get("SegmentAlgorithmType") or "") for s in dataset.get("SegmentSequence") or []}
+    return kinds == {"AUTOMATIC"}
+
+
+def _volume(voxels: NDArray[Any], geometry: Geometry) -> float:
+    inside = float(np.count_nonzero(voxels)) if voxels.dtype == np.bool_ else float(voxels.sum(dtype=np.int64)) / 255
+    return inside * geometry.voxel_volume_mm3
+
+
+def _join(name: str, parts: Sequence[Structure]) -> Structure:
+    """Structures of one name from several objects as one: what any of them holds."""
+    if not parts:
+        return Structure(name, None)
+    arrays = [part.voxels for part in parts if part.voxels is not None]
+    return Structure(name, np.maximum.reduce(arrays), parts[0].category, parts[0].type)
