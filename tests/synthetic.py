@@ -198,11 +198,11 @@ def image_series(
     plan = [(t, k, 0) for t in range(times) for k in range(slices) if k not in missing]
     plan += [(t, k, 1) for t in range(times) for k in repeated]
     images = []
-    for count, (t, k, copy_number) in enumerate(plan, start=1):
+    for count, (t, k, again) in enumerate(plan, start=1):
         image = copy.deepcopy(header)
         plane = (values if values.ndim == 3 else values[t])[k]
-        pixels = np.rint((plane - intercept) / slopes[k]).astype(np.int64) + copy_number
-        sop = uid("image", facts.uid, t, k, copy_number)
+        pixels = np.rint((plane - intercept) / slopes[k]).astype(np.int64) + again
+        sop = uid("image", facts.uid, t, k, again)
         place_image(image, sop, index=k, number=count, geometry=geometry, pixels=pixels)
         if modality != "MR":
             image.RescaleSlope = f"{slopes[k]:g}"

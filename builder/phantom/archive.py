@@ -4,7 +4,7 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.phantom.canary import checked_token
-from builder.phantom.clinical import clinical_table
+from builder.phantom.clinical import ClinicalTable, clinical_table
 from builder.phantom.people import DISTRIBUTIONS, Person, draw_person
 from builder.phantom.scans import SIZES, Item
 from builder.phantom.vendors import VENDORS
@@ -83,38 +83,62 @@ def write_archive(
     token = None if canary is None else checked_token(canary)
     key = Key(sha256(f"phantom {seed}".encode()).digest())
     people = [draw_person(key, number) for number in range(1, patients + 1)]
-    kinds: Counter[str] = Counter()
-    series: dict[str, set[str]] = {}
-    total = 0
-    truths = []
-    for person in people:
-        visits = []
-        for plan in _plan_visits(person, patients=patients, token=token):
-            room = open_room(plan, key, size=SIZES[size], token=token)
-            for item in _store(directory / "archive", visit_files(room), packed=_packed(plan, patients)):
-                kinds[item.kind] += 1
-                total += len(item.data)
-                series.setdefault(item.kind, set()).add(item.series_uid)
-            visits.append(visit_truth(room))
-        truths.append(_person_truth(person, visits))
+    written: list[_Written] = []
+    persons = [
+        _write_person(directory / "archive", p, people, key, size=size, token=token, log=written) for p in people
+    ]
     readme = f"Exported for research. {token or ''}\n".encode()
     _write(directory / "archive" / VENDORS[people[0].vendor].site / f"{token or ''}README.txt", readme)
-    kinds["not DICOM"] += 1
+    written.append(_Written("not DICOM", len(readme), ""))
     table = clinical_table([(_patient_id(p.number, token), p) for p in people], key, token=token)
     _write(directory / "clinical.csv", table.text.encode())
     _write(directory / "aliases.csv", _aliases(patients, token).encode())
-    truth = {
-        "format": TRUTH_FORMAT,
-        "seed": seed,
-        "size": size,
-        "persons": truths,
-        "files": dict(kinds),
-        "series": {kind: len(uids) for kind, uids in series.items() if kind not in ("duplicate", "truncated")},
+    truth = {"format": TRUTH_FORMAT, "seed": seed, "size": size, "persons": persons, **_totals(written, table)}
+    _write(directory / "truth.json", (json.dumps(truth, indent=1, sort_keys=True) + "\n").encode())
+    return ArchiveSummary(directory, patients, len(written), sum(w.bytes for w in written), truth["files"])
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is remembered of a file: its kind, length and series."""
+
+    kind: str
+    bytes: int
+    series_uid: str
+
+
+def _write_person(
+    root: Path,
+    person: Person,
+    people: Sequence[Person],
+    key: Key,
+    *,
+    size: str,
+    token: str | None,
+    log: list[_Written],
+) -> dict[str, Any]:
+    """Write all visits of a person, note every file in the log, and return the person's part of the answer key."""
+    visits = []
+    for plan in plan_visits(person, patients=len(people), token=token):
+        room = open_room(plan, key, size=SIZES[size], token=token)
+        for item in _store(root, visit_files(room), packed=_packed(plan, len(people))):
+            log.append(_Written(item.kind, len(item.data), item.series_uid))
+        visits.append(visit_truth(room))
+    return _person_truth(person, visits)
+
+
+def _totals(written: Sequence[_Written], table: ClinicalTable) -> dict[str, Any]:
+    """The answer key's counts: files and series a kind, clinical rows, and the distributions drawn from."""
+    series: dict[str, set[str]] = {}
+    for item in written:
+        if item.kind not in ("duplicate", "truncated", "not DICOM"):
+            series.setdefault(item.kind, set()).add(item.series_uid)
+    return {
+        "files": dict(sorted(Counter(item.kind for item in written).items())),
+        "series": {kind: len(uids) for kind, uids in sorted(series.items())},
         "clinical": {"persons": list(table.persons), "rows": len(table.persons) + 1, "missing_cells": table.missing},
         "distributions": {name: dict(weights) for name, weights in DISTRIBUTIONS.items()},
     }
-    _write(directory / "truth.json", (json.dumps(truth, indent=1, sort_keys=True) + "\n").encode())
-    return ArchiveSummary(directory, patients, sum(kinds.values()), total + len(readme), dict(sorted(kinds.items())))
 
 
 def _check(directory: Path, *, patients: int, size: str) -> None:
@@ -126,7 +150,7 @@ def _check(directory: Path, *, patients: int, size: str) -> None:
         raise SpecError("to: the folder holds something already; name a new or an empty folder")
 
 
-def _plan_visits(person: Person, *, patients: int, token: str | None) -> Iterator[VisitPlan]:
+def plan_visits(person: Person, *, patients: int, token: str | None) -> Iterator[VisitPlan]:
     """The visits of a person. Oddities go to fixed persons, wrapped around when there are fewer."""
 
     def has(role: int) -> bool:

@@ -167,31 +167,43 @@ def contours(solid: Ellipsoid, geometry: Geometry, *, points: int = 96) -> tuple
 def place_lesions(
     body: Body, rng: np.random.Generator, *, hosts: Sequence[str], radii_mm: Sequence[float], reach_mm: float
 ) -> Body:
-    """The body with one ellipsoidal lesion a radius, in a host organ, apart from one another.
+    """The body with one ellipsoidal lesion a radius, all in one host organ, apart from one another.
 
     ``reach_mm`` bounds how far lesions may lie from the first one along the body axis, so that one scan shows all.
+    Where no host has room, the lesions that found none are left out.
     """
-    host = body.organ(str(rng.choice(list(hosts))))
+    most: tuple[Tissue, ...] = ()
+    for name in (hosts[index] for index in rng.permutation(len(hosts))):
+        lesions = _fill(body.organ(name), rng, radii_mm=radii_mm, reach_mm=reach_mm)
+        if len(lesions) > len(most):
+            most = lesions
+        if len(most) == len(radii_mm):
+            break
+    return replace(body, lesions=most)
+
+
+def _fill(host: Tissue, rng: np.random.Generator, *, radii_mm: Sequence[float], reach_mm: float) -> tuple[Tissue, ...]:
+    """Lesions in one organ, as many of the radii as find room."""
     lesions: list[Tissue] = []
-    for number, radius in enumerate(radii_mm, start=1):
+    for radius in radii_mm:
         solid = _free_spot(host.solid, [lesion.solid for lesion in lesions], rng, radius=radius, reach_mm=reach_mm)
         if solid is not None:
             hounsfield = 35.0 if "lung" in host.name else host.hounsfield - 55.0
             suv = float(np.round(rng.uniform(4.0, 14.0), 2))
-            lesions.append(Tissue(f"lesion {number} in {host.name}", solid, hounsfield, 620.0, suv))
-    return replace(body, lesions=tuple(lesions))
+            lesions.append(Tissue(f"lesion {len(lesions) + 1} in {host.name}", solid, hounsfield, 620.0, suv))
+    return tuple(lesions)
 
 
 def _free_spot(
     host: Ellipsoid, taken: Sequence[Ellipsoid], rng: np.random.Generator, *, radius: float, reach_mm: float
 ) -> Ellipsoid | None:
-    """A lesion in the inner half of the host that keeps clear of the others; None after 200 tries."""
+    """A lesion well inside the host that keeps clear of the others; None after 200 tries."""
     stretch = rng.uniform(0.8, 1.25, size=3)
     a, b, c = (float(v) for v in np.round(radius * stretch / np.cbrt(stretch.prod()), 3))
     axes = _rotation(rng)
     for _ in range(200):
         ball = rng.normal(size=3)
-        ball *= 0.5 * np.cbrt(rng.random()) / np.linalg.norm(ball)
+        ball *= 0.6 * np.cbrt(rng.random()) / np.linalg.norm(ball)
         x, y, z = (float(v) for v in np.round(np.asarray(host.centre_mm) + ball * np.asarray(host.semi_axes_mm), 3))
         solid = Ellipsoid((x, y, z), (a, b, c), axes)
         near = all(abs(z - other.centre_mm[2]) <= reach_mm for other in taken[:1])

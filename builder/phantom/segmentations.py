@@ -39,16 +39,9 @@ def segmentation(
         From a UID that highdicom drew at random (its ordinal, as text) to a reproducible one.
     """
     labels = list(masks)
-    if kind == "LABELMAP":
-        pixels: NDArray[Any] = np.zeros(next(iter(masks.values())).shape, np.uint8)
-        for value, label in enumerate(labels, start=1):
-            pixels[masks[label].astype(bool)] = value
-    else:
-        pixels = np.stack([masks[label] for label in labels], axis=-1)
-        pixels = pixels.astype(np.float32 if kind == "FRACTIONAL" else np.uint8)
     made = highdicom.seg.Segmentation(
         source_images=list(images),
-        pixel_array=pixels,
+        pixel_array=_stacked(masks, kind),
         segmentation_type=kind,
         segment_descriptions=[_describe(n, label) for n, label in enumerate(labels, start=1)],
         series_instance_uid=series_uid,
@@ -64,6 +57,17 @@ def segmentation(
     )
     _pin(made, images, rename=rename, keep={uid, series_uid})
     return made
+
+
+def _stacked(masks: Mapping[str, NDArray[Any]], kind: str) -> NDArray[Any]:
+    """The masks as highdicom takes them: a label map, or one channel a segment."""
+    if kind != "LABELMAP":
+        channels = np.stack(list(masks.values()), axis=-1)
+        return channels.astype(np.float32 if kind == "FRACTIONAL" else np.uint8)
+    pixels = np.zeros(next(iter(masks.values())).shape, np.uint8)
+    for value, mask in enumerate(masks.values(), start=1):
+        pixels[mask.astype(bool)] = value
+    return pixels
 
 
 def _describe(number: int, label: str) -> Any:

@@ -64,14 +64,7 @@ def structure_set(
     -----
     PS3.3 A.19; contours are CLOSED_PLANAR, or POINT when they have a single point (C.8.8.6.1).
     """
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.FileMetaInformationVersion = b"\x00\x01"
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_UID
-    dataset.file_meta.ImplementationVersionName = "PHANTOM_1"
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = RT_STRUCTURE_SET
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
+    dataset = _new_object(RT_STRUCTURE_SET, uid)
     describe_patient(dataset, subject)
     describe_study(dataset, visit)
     dataset.Modality = "RTSTRUCT"
@@ -90,6 +83,18 @@ def structure_set(
     dataset.ROIContourSequence = Items([_contours(n, roi, target) for n, roi in enumerate(rois, start=1)])
     dataset.RTROIObservationsSequence = Items([_observation(n, roi) for n, roi in enumerate(rois, start=1)])
     dataset.ApprovalStatus = "UNAPPROVED"
+    return dataset
+
+
+def _new_object(sop_class: str, uid: str) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.FileMetaInformationVersion = b"\x00\x01"
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_UID
+    dataset.file_meta.ImplementationVersionName = "PHANTOM_1"
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = sop_class
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
     return dataset
 
 

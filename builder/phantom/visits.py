@@ -110,7 +110,7 @@ def open_room(plan: VisitPlan, key: Key, *, size: Size, token: str | None) -> Ro
     uid = key.uid(f"study/{person.number}/{plan.number}")
     rng = np.random.Generator(np.random.PCG64(key.number("body", str(person.number))))
     body = make_body(sex=person.sex, height_m=person.height_m, weight_kg=person.weight_kg)
-    body = place_lesions(body, rng, hosts=("right lung", "left lung", "liver"), radii_mm=person.radii_mm, reach_mm=22.0)
+    body = place_lesions(body, rng, hosts=("right lung", "left lung", "liver"), radii_mm=person.radii_mm, reach_mm=25.0)
     if plan.number > 1:
         body = _grown(body, LESION_GROWTH if person.recurrence else 1 / LESION_GROWTH)
     offsets = np.random.Generator(np.random.PCG64(key.number("table", uid))).integers(-400, 400, size=(2, 3)) / 8.0
@@ -189,7 +189,7 @@ def visit_truth(room: Room) -> dict[str, Any]:
 def _scan(room: Room, modality: str) -> Scan:
     frame = "MR" if modality == "MR" else "CT"
     body = room.bodies[frame]
-    grid = _grid(room, modality, body, room.frames[frame])
+    grid = scan_grid(room, modality)
     image_type = {"CT": ("ORIGINAL", "PRIMARY", "AXIAL"), "MR": ("ORIGINAL", "PRIMARY", "M", "SE")}
     series = Series(
         uid=room.series_uid(modality),
@@ -215,8 +215,10 @@ def _scan(room: Room, modality: str) -> Scan:
     return {"MR": scan_mr, "PT": scan_pet}[modality](body, room.rng(modality), blank=blank)
 
 
-def _grid(room: Room, modality: str, body: Body, frame: str) -> Geometry:
+def scan_grid(room: Room, modality: str) -> Geometry:
     """A grid around the lesions, across the whole body, jittered by a fraction of a voxel as real tables are."""
+    frame_kind = "MR" if modality == "MR" else "CT"
+    body, frame = room.bodies[frame_kind], room.frames[frame_kind]
     middle = np.mean([lesion.solid.centre_mm for lesion in body.lesions], axis=0)
     axis = body.organ("muscle").solid.centre_mm
     jitter = np.round(room.rng(f"grid {modality}").uniform(-1.0, 1.0, size=3), 3)

@@ -11,8 +11,11 @@ from scipy.spatial.transform import Rotation
 
 from builder.model.geometry import Geometry
 from builder.model.keyed import Key
+from builder.phantom.archive import plan_visits
 from builder.phantom.bodies import Ellipsoid, contours, make_body, paint, place_lesions, voxelise
 from builder.phantom.people import DISTRIBUTIONS, draw_person
+from builder.phantom.scans import SIZES
+from builder.phantom.visits import open_room, scan_grid
 from tests.synthetic import OBLIQUE, grid
 
 lengths = st.floats(6.0, 30.0)
@@ -82,6 +85,33 @@ def test_bodies_differ_by_sex_and_size_and_lesions_keep_apart():
         masks = [voxelise(lesion.solid, fine) for lesion in body.lesions]
         assert masks
         assert sum(m.sum() for m in masks) == np.any(masks, axis=0).sum()
+
+
+@pytest.mark.parametrize("patients", [1, 3, 24])
+def test_every_scan_holds_its_lesions_completely(patients):
+    asked = placed = 0
+    for seed in range(3):
+        key = Key(f"field of view {seed}".encode().ljust(16))
+        for number in range(1, patients + 1):
+            for plan in plan_visits(draw_person(key, number), patients=patients, token=None):
+                room = open_room(plan, key, size=SIZES["small"], token=None)
+                for modality in plan.modalities:
+                    frame = "MR" if modality == "MR" else "CT"
+                    grid_of_scan = scan_grid(room, modality)
+                    for lesion in room.bodies[frame].lesions:
+                        voxels = grid_of_scan.to_voxel(surface_points(lesion.solid))
+                        assert (voxels >= 0).all()
+                        assert (voxels <= np.array(grid_of_scan.shape) - 1).all()
+                asked += len(plan.person.radii_mm)
+                placed += len(room.bodies["CT"].lesions)
+    assert placed >= 0.97 * asked
+
+
+def surface_points(solid):
+    """A thousand points all over the surface of an ellipsoid."""
+    ball = np.random.default_rng(1).normal(size=(1000, 3))
+    ball /= np.linalg.norm(ball, axis=1, keepdims=True)
+    return np.array(solid.centre_mm) + (ball * np.array(solid.semi_axes_mm)) @ np.array(solid.axes)
 
 
 def test_persons_follow_the_stated_distributions():
