@@ -75,3 +75,13 @@ def test_no_kernel_fuses_a_multiplication_with_an_addition():
         assert "mulps" in text or "mulpd" in text  # vectorised
         assert "vfmadd" not in text
         assert "vfnmadd" not in text
+
+
+def test_kernels_can_be_compiled_ahead():
+    from builder.kernels import linear, majority, nearest
+    from builder.kernels.warm import compile_kernels
+
+    compile_kernels()
+    assert len(linear._blend.signatures) >= 4
+    assert len(majority._vote.signatures) >= 2
+    assert len(nearest._pick.signatures) >= 3
