@@ -1,7 +1,7 @@
 """The walk that de-identifies an object: default deny, at every depth, one keyed map of UIDs."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from builder.deid.allowed import Form, forms, safe_private
-from builder.deid.identifiers import NOTHING_KNOWN, Identifiers, identifiers_in
+from builder.deid.identifiers import NOTHING_KNOWN, UNDECODABLE, Identifiers, identifiers_in
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
 from builder.deid.values import Treatment, shift_of, treat, treat_code_value
@@ -22,9 +22,6 @@ from builder.errors import CaseError, Reason
 
 DEEPEST = 24
 """Levels of nested sequences walked; the deepest the standard's own objects need is about 10."""
-
-UNDECODABLE = (ValueError, TypeError, LookupError, NotImplementedError, AttributeError, OverflowError, EOFError)
-"""What pydicom raises for a value that is not what its VR says."""
 
 _NUMBERS = re.compile(rb"[+\-0-9.eE \\\0]*")
 _PLAIN_CODES = re.compile(rb"[A-Za-z0-9_ ./+\-:#\\\0]*")
@@ -35,7 +32,8 @@ _TEXT_FORMS = frozenset(
     {Form.LABEL, Form.WORDS, Form.PROSE, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP}
 )
 _BINARY_VRS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OB", "OW", "OL", "OV", "OF", "OD"})
-_SCHEME = 0x00080102
+_SCHEME = BaseTag(0x00080102)
+_NOTHING: Mapping[BaseTag, RawDataElement] = MappingProxyType({})
 
 
 def deidentify(
@@ -73,12 +71,10 @@ def deidentify(
     shift = shift_of(uids.key, person) if Option.RETAIN_MODIFIED_DATES in profile.options else 0
     treatment = Treatment(uids, shift, known | identifiers_in((dataset,)))
     walk = _Walk(forms(profile), safe_private(profile), treatment)
-    clean = _clean(dataset, walk, depth=0)
+    clean = _clean(dataset, walk, depth=0, stated=_declaration(profile))
     clean.file_meta = _file_meta(dataset, uids)
     implicit, little = dataset.original_encoding
     clean.set_original_encoding(implicit, little)
-    for element in _declaration(profile):
-        clean[element.tag] = element
     return clean
 
 
@@ -91,8 +87,8 @@ class _Walk:
     treatment: Treatment
 
 
-def _clean(source: Dataset, walk: _Walk, *, depth: int) -> Dataset:
-    """One level: the surviving elements of ``source`` and, below them, of its sequences."""
+def _clean(source: Dataset, walk: _Walk, *, depth: int, stated: Mapping[BaseTag, RawDataElement] = _NOTHING) -> Dataset:
+    """One level: the surviving elements of ``source`` and, below them, of its sequences; then the ``stated`` ones."""
     if depth > DEEPEST:
         raise CaseError(Reason.UNREADABLE, f"sequences nested deeper than {DEEPEST} levels, expected at most {DEEPEST}")
     kept: dict[BaseTag, Any] = {}
@@ -109,6 +105,7 @@ def _clean(source: Dataset, walk: _Walk, *, depth: int) -> Dataset:
             result = _element(source, element, form, vr, walk.treatment)
             if result is not None:
                 kept[tag] = result
+    kept.update(stated)
     clean = Dataset(kept)
     for sequence in nested:  # through the mapping, so that pydicom hands Pixel Representation down
         clean[sequence.tag] = sequence
@@ -157,13 +154,12 @@ def _element(
     """One surviving element, not a sequence."""
     if form is Form.EMPTY or form is Form.DUMMY:
         return _constant(element.tag, form, vr)
-    if isinstance(element, RawDataElement) and element.value is not None and form is not Form.RESOLVED:
-        if element.VR in (None, "UN", vr) or _alike(element.VR, vr):
-            passed = _raw(element, form, vr, treatment)
-            if passed is not None:
-                return passed
-        else:
+    if isinstance(element, RawDataElement):
+        if not (element.VR in (None, "UN", vr) or _alike(element.VR, vr)):
             return None  # the VR in the file is of another kind: not the attribute the allow list means
+        passed = _raw(element, form, vr, treatment)
+        if passed is not None:
+            return passed
     try:
         decoded = source[element.tag]
     except UNDECODABLE:
@@ -181,8 +177,9 @@ def _alike(found: str | None, expected: str) -> bool:
 def _raw(element: RawDataElement, form: Form, vr: str, treatment: Treatment) -> RawDataElement | None:
     """The undecoded element passed on or rewritten; None when it must be decoded to be judged."""
     value = element.value
-    assert value is not None
-    if form in (Form.NUMBER, Form.BYTES, Form.PIXELS):
+    if not value:
+        return element if not element.length else None  # reading was deferred
+    if form in (Form.NUMBER, Form.BYTES, Form.PIXELS) or (form is Form.RESOLVED and element.VR in ("US", "SS")):
         return element
     if form is Form.NUMBER_TEXT:
         return element if _NUMBERS.fullmatch(value) else None
@@ -219,7 +216,7 @@ def _decoded(
         return None
     values = [] if value is None else [str(v) for v in value] if isinstance(value, (MultiValue, list)) else [str(value)]
     if form is Form.CODE_VALUE:
-        scheme = _text(source, BaseTag(_SCHEME))
+        scheme = _text(source, _SCHEME)
         cleaned = [treat_code_value(v, treatment, scheme=scheme) for v in values]
     else:
         cleaned = treat(form, values, treatment)
@@ -237,7 +234,7 @@ def _lookup_table(source: Dataset, element: DataElement) -> DataElement | None:
     entries = int(descriptor.value[0]) or 65536
     if not isinstance(element.value, (bytes, bytearray)):
         copy = _numbers(element)
-        return copy if copy is not None and copy.VM == entries else None
+        return copy if copy is not None and entries == copy.VM else None
     fits = len(element.value) in (2 * entries, entries + entries % 2)
     return DataElement(element.tag, element.VR, element.value) if fits else None
 
@@ -251,61 +248,57 @@ def _numbers(element: DataElement) -> DataElement | None:
     return DataElement(element.tag, element.VR, values if isinstance(value, (MultiValue, list)) else value)
 
 
-_DUMMIES: Mapping[str, Any] = MappingProxyType(
+_DUMMIES: Mapping[str, bytes] = MappingProxyType(
     {
-        "DA": "19000101",
-        "TM": "000000",
-        "DT": "19000101000000",
-        "AS": "000D",
-        "DS": "0",
-        "IS": "0",
-        "UR": "urn:removed",
-        **dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE", "PN"), "REMOVED"),
-        **dict.fromkeys(("US", "SS", "UL", "SL", "UV", "SV"), 0),
-        **dict.fromkeys(("FL", "FD"), 0.0),
+        "DA": b"19000101",
+        "TM": b"000000",
+        "DT": b"19000101000000",
+        "AS": b"000D",
+        "DS": b"0",
+        "IS": b"0",
+        "UR": b"urn:removed",
+        **dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE", "PN"), b"REMOVED"),
+        **dict.fromkeys(("US", "SS", "OB", "OW", "UN"), b"\0\0"),
+        **dict.fromkeys(("UL", "SL", "FL", "OL", "OF", "AT"), b"\0\0\0\0"),
+        **dict.fromkeys(("UV", "SV", "FD", "OV", "OD"), b"\0\0\0\0\0\0\0\0"),
     }
 )
 
 
-def _constant(tag: BaseTag, form: Form, vr: str) -> DataElement:
+def _constant(tag: BaseTag, form: Form, vr: str) -> DataElement | RawDataElement:
     """An element of zero length, or with the constant that stands for a dummy value of its VR."""
     if vr == "SQ":
         return DataElement(tag, vr, Sequence())
-    binary = vr.startswith("O") or vr == "UN"
-    empty = b"" if binary else None
-    if form is Form.EMPTY:
-        return DataElement(tag, vr, empty)
-    return DataElement(tag, vr, b"\0\0" if binary else _DUMMIES.get(vr, empty))
+    return _stated(tag, vr, b"" if form is Form.EMPTY else _DUMMIES[vr.split(" ")[0]])
+
+
+def _stated(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
+    """An element with a value of ours: undecoded, because it is rarely looked at and cannot be changed by anybody."""
+    return RawDataElement(tag, vr.split(" ")[0], len(value), value, 0, False, True)
 
 
 def _file_meta(dataset: Dataset, uids: UidMap) -> FileMetaDataset:
     """What decoding needs: the transfer syntax, the class and the mapped instance; nothing about who wrote the file."""
-    meta = FileMetaDataset()
-    source = getattr(dataset, "file_meta", None) or FileMetaDataset()
-    for tag in (0x00020002, 0x00020010):
-        value = source.get(tag)
-        if value is not None and value.value:
-            meta[BaseTag(tag)] = DataElement(tag, "UI", uids(str(value.value)))
-    instance = dataset.get(0x00080018)
-    if instance is not None and instance.value:
-        meta[BaseTag(0x00020003)] = DataElement(0x00020003, "UI", uids(str(instance.value)))
-    return meta
+    source = getattr(dataset, "file_meta", None) or Dataset()
+    stated = {
+        BaseTag(0x00020002): _text(source, BaseTag(0x00020002)) or _text(dataset, BaseTag(0x00080016)),
+        BaseTag(0x00020003): _text(dataset, BaseTag(0x00080018)),
+        BaseTag(0x00020010): _text(source, BaseTag(0x00020010)),
+    }
+    return FileMetaDataset({t: _stated(t, "UI", uids(v).encode()) for t, v in stated.items() if v})
 
 
 @lru_cache(maxsize=64)
-def _declared(profile: Profile) -> tuple[tuple[int, str, str], ...]:
+def _declaration(profile: Profile) -> Mapping[BaseTag, RawDataElement]:
     """What an object says about its de-identification (PS3.15 E.1.1 steps 6 and 7)."""
     if Option.RETAIN_FULL_DATES in profile.options:
-        temporal = "UNMODIFIED"
+        temporal = b"UNMODIFIED"
     else:
-        temporal = "MODIFIED" if Option.RETAIN_MODIFIED_DATES in profile.options else "REMOVED"
-    return (
-        (0x00080005, "CS", "ISO_IR 192"),
-        (0x00120062, "CS", "YES"),
-        (0x00120063, "LO", profile.method),
+        temporal = b"MODIFIED" if Option.RETAIN_MODIFIED_DATES in profile.options else b"REMOVED"
+    stated = (
+        (0x00080005, "CS", b"ISO_IR 192"),
+        (0x00120062, "CS", b"YES"),
+        (0x00120063, "LO", profile.method.encode()),
         (0x00280303, "CS", temporal),
     )
-
-
-def _declaration(profile: Profile) -> Iterable[DataElement]:
-    return (DataElement(tag, vr, value) for tag, vr, value in _declared(profile))
+    return MappingProxyType({BaseTag(tag): _stated(BaseTag(tag), vr, value) for tag, vr, value in stated})

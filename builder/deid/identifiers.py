@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from builder.deid.text import vocabulary
 
@@ -50,8 +52,11 @@ _ID_KEYWORDS = (
     "FillerOrderNumberImagingServiceRequest",
     "PatientBirthDate",
 )
-_NAME_TAGS = tuple(t for t in (tag_for_keyword(k) for k in _NAME_KEYWORDS) if t is not None)
-_ID_TAGS = tuple(t for t in (tag_for_keyword(k) for k in _ID_KEYWORDS) if t is not None)
+_NAME_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _NAME_KEYWORDS) if t is not None)
+_ID_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _ID_KEYWORDS) if t is not None)
+UNDECODABLE = (ValueError, TypeError, LookupError, NotImplementedError, AttributeError, OverflowError, EOFError)
+"""What pydicom raises for a value that is not what its VR says."""
+
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -69,6 +74,8 @@ class Identifiers:
     def __or__(self, other: "Identifiers") -> "Identifiers":
         if other.names <= self.names and other.numbers <= self.numbers:
             return self
+        if self.names <= other.names and self.numbers <= other.numbers:
+            return other
         return Identifiers(self.names | other.names, self.numbers | other.numbers)
 
     @property
@@ -93,29 +100,41 @@ def identifiers_in(datasets: Iterable[Dataset]) -> Identifiers:
     Give the union over all objects of a case to ``deidentify``: a name written into an RTSTRUCT's ROI may be stated
     only by the images it belongs to.
     """
-    names: set[str] = set()
-    numbers: set[str] = set()
+    found = NOTHING_KNOWN
     for dataset in datasets:
-        for text in _texts(dataset, _NAME_TAGS):
-            names.update(word for word in _WORD.findall(text.lower()) if word not in vocabulary())
-        for text in _texts(dataset, _ID_TAGS):
-            value = text.strip().lower()
-            if len(value) >= 4 and value not in vocabulary():
-                numbers.add(value)
-    return Identifiers(frozenset(names), frozenset(numbers))
+        names = tuple(_texts(dataset, _NAME_TAGS))
+        numbers = tuple(_texts(dataset, _ID_TAGS))
+        if names or numbers:
+            found = found | _identifiers(names, numbers)
+    return found
 
 
-def _texts(dataset: Dataset, tags: tuple[int, ...]) -> Iterator[str]:
+def _texts(dataset: Dataset, tags: tuple[BaseTag, ...]) -> Iterator[str]:
+    """The values of ``tags`` as text, plain ASCII ones without decoding the element."""
     for tag in tags:
         if tag not in dataset:
             continue
+        raw = dataset.get_item(tag).value
+        if not raw:
+            continue
+        if isinstance(raw, bytes) and raw.isascii() and b"\x1b" not in raw:
+            yield from raw.decode("ascii").strip(" \0").split("\\")
+            continue
         try:
             value = dataset[tag].value
-        except (ValueError, TypeError, LookupError, NotImplementedError, AttributeError):
-            continue  # an undecodable value is dropped by the walk; it cannot be searched for
+        except UNDECODABLE:
+            continue  # the walk drops a value that cannot be decoded; it cannot be searched for either
         for part in value if isinstance(value, (list, MultiValue)) else (value,):
             if part:
                 yield str(part)
+
+
+@lru_cache(maxsize=4096)
+def _identifiers(names: tuple[str, ...], numbers: tuple[str, ...]) -> Identifiers:
+    """The values worth searching for; the objects of a series state the same ones, so the pattern is compiled once."""
+    words = frozenset(w for name in names for w in _WORD.findall(name.lower()) if w not in vocabulary())
+    values = frozenset(v for v in (n.strip().lower() for n in numbers) if len(v) >= 4 and v not in vocabulary())
+    return Identifiers(words, values)
 
 
 def _compile(names: frozenset[str], numbers: frozenset[str]) -> re.Pattern[str] | None:

@@ -103,8 +103,8 @@ def _date(value: str, treatment: Treatment) -> str:
     if match is None:
         return ""
     try:
-        day = date(int(match[1]), int(match[2]), int(match[3])).toordinal() + treatment.shift_days
-        return date.fromordinal(day).strftime("%Y%m%d").rjust(8, "0")
+        day = date.fromordinal(date(int(match[1]), int(match[2]), int(match[3])).toordinal() + treatment.shift_days)
+        return f"{day.year:04d}{day.month:02d}{day.day:02d}"
     except (ValueError, OverflowError):
         return ""
 
