@@ -15,6 +15,7 @@ from builder.reader.order import Deal, Positions, State
 
 Allocate: TypeAlias = Callable[[int], NDArray[np.uint8]]
 """Makes a buffer of that many bytes, e.g. in pinned memory."""
+MOST_FREE_BUFFERS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,7 @@ class Batches:
     order: Positions
     """Positions of the whole epoch, for all ranks."""
     _make: "Maker"
+    _buffers: "Buffers"
 
     def __len__(self) -> int:
         return self.deal.steps(len(self.order), seen=self.state.seen)
@@ -97,7 +99,7 @@ class Batches:
 
     def part(self, worker: int, workers: int) -> Iterator[Batch]:
         """The batches of one of several worker processes that take turns: ``worker``, ``worker + workers``, ..."""
-        pool = Buffers(self.work.allocate or _allocate)
+        pool = self._buffers
         steps = iter(range(worker, len(self), workers))
         if self.work.threads == 0:
             for step in steps:
@@ -167,11 +169,12 @@ class _Pending:
 class Buffers:
     """Arrays whose memory is used again when they and all views of them are gone.
 
-    Fresh memory costs page faults, which take longer than decompressing into memory already mapped.
+    Fresh memory costs page faults, which take longer than decompressing into memory already mapped. At most
+    ``MOST_FREE_BUFFERS`` of a size are kept.
     """
 
-    def __init__(self, allocate: Allocate) -> None:
-        self._allocate = allocate
+    def __init__(self, allocate: Allocate | None = None) -> None:
+        self._allocate = allocate or _allocate
         self._free: dict[int, list[memoryview]] = {}
 
     def take(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -184,8 +187,13 @@ class Buffers:
         memory = free.pop() if free else self._allocate(size).data
         array = np.frombuffer(memory, dtype=dtype).reshape(shape)
         # reshape gives a view; what all further views refer to is its base
-        weakref.finalize(array.base, free.append, memory).atexit = False
+        weakref.finalize(array.base, _give_back, free, memory).atexit = False
         return array
+
+
+def _give_back(free: list[memoryview], memory: memoryview) -> None:
+    if len(free) < MOST_FREE_BUFFERS:
+        free.append(memory)
 
 
 def _allocate(size: int) -> NDArray[np.uint8]:

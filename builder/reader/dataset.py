@@ -261,7 +261,8 @@ class Dataset:
         positions = ORDERS[order](population, start.seed, start.epoch)
         maker = partial(make_job, self, crop=crop, seed=start.seed, epoch=start.epoch)
         deal, work = Deal(batch_size, world, rank, ends), Work(threads, prefetch, allocate)
-        return Batches(deal, work, start, positions, maker)
+        buffers = self._source.buffers if allocate is None else Buffers(allocate)
+        return Batches(deal, work, start, positions, maker, buffers)
 
     def _weights(self, weights: ArrayLike | None) -> NDArray[np.float64] | None:
         if weights is None:

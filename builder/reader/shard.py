@@ -73,31 +73,33 @@ class ChunkObject:
         for number, data, out in zip(chunks, self.fetch(chunks), outs, strict=True):
             self.decompress(data, out, chunk=number)
 
-    def fetch(self, chunks: Sequence[int]) -> Iterable[bytes]:
+    def fetch(self, chunks: Sequence[int]) -> Iterable[bytes | memoryview]:
         """The stored bytes of several chunks, for ``decompress``."""
         index = self.index
         return self._open().read_many([index[chunk] for chunk in chunks])
 
-    def decompress(self, data: bytes, out: NDArray[Any], *, chunk: int) -> None:
+    def decompress(self, data: bytes | memoryview, out: NDArray[Any], *, chunk: int) -> None:
         """Check a stored chunk and decompress it into ``out``. Raises LayoutError."""
-        length = self.index[chunk][1]
-        if len(data) != length:
-            raise LayoutError(f"{self.path}: found {len(data)} bytes of chunk {chunk}, expected {length}; cut short")
-        if self.verify and google_crc32c.value(data) != _RESIDUE:
+        expected = self.index[chunk][1]
+        if len(data) != expected or expected < _HEADER_BYTES + CHECKSUM_BYTES:
+            raise LayoutError(f"{self.path}: found {len(data)} bytes of chunk {chunk}, expected {expected}; cut short")
+        stored = np.frombuffer(data, np.uint8)
+        if self.verify and google_crc32c.value(stored) != _RESIDUE:
             raise LayoutError(f"{self.path}: found a wrong checksum in chunk {chunk}, expected its crc32c; damaged")
-        if len(data) < _HEADER_BYTES + CHECKSUM_BYTES or int.from_bytes(data[4:8], "little") != out.nbytes:
-            raise LayoutError(f"{self.path}: found a wrong size of chunk {chunk}, expected {out.nbytes}; damaged")
         try:
-            blosc.decompress(memoryview(data)[:-CHECKSUM_BYTES], out)
+            blosc.decompress(stored[:-CHECKSUM_BYTES], out)
         except (RuntimeError, ValueError) as error:
             raise LayoutError(f"{self.path}: found chunk {chunk} undecodable ({error}); damaged") from error
+        # after decompressing, which rejects a larger chunk: a page not in memory yet is waited for outside the lock
+        if int.from_bytes(data[4:8], "little") != out.nbytes:
+            raise LayoutError(f"{self.path}: found a wrong size of chunk {chunk}, expected {out.nbytes}; damaged")
 
     @property
     def index(self) -> list[tuple[int, int]]:
         """(offset, length) of every chunk, read and checked once."""
         if self._index is None:
             length = index_bytes(self.chunks)
-            data = self._open().read(self.size - length, length) if self.size >= length else b""
+            data = bytes(self._open().read(self.size - length, length)) if self.size >= length else b""
             table = decode_index(data, chunks=self.chunks, size=self.size, where=self.path)
             self._index = [(offset, count) for offset, count in table.tolist()]
         return self._index

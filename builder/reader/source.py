@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from builder.errors import LayoutError
 from builder.model.layout import INDEX, MANIFEST, FieldLayout, Manifest, shard_path
+from builder.reader.batches import Buffers
 from builder.reader.shard import ChunkObject, Crop, chunk_count
 from builder.storage import Store
 
@@ -31,6 +32,7 @@ class Source:
     shards: NDArray[np.int32]
     places: NDArray[np.int64]
     shapes: NDArray[np.int32]
+    buffers: Buffers = field(default_factory=Buffers)
     _objects: dict[tuple[int, str, int], ChunkObject] = field(default_factory=dict)
     _opened: deque[ChunkObject] = field(default_factory=deque)
     _layouts: dict[str, FieldLayout] = field(default_factory=dict)
@@ -39,7 +41,7 @@ class Source:
         self._layouts = {layout.name: layout for layout in self.manifest.fields}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_objects": {}, "_opened": deque()}
+        return {**self.__dict__, "_objects": {}, "_opened": deque(), "buffers": Buffers()}
 
     def shape(self, index: int) -> tuple[int, int, int]:
         s, r, c = self.shapes[index].tolist()
