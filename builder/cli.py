@@ -1,6 +1,7 @@
 """The command line: one command a stage; each parses its arguments and calls one function."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ Cluster = Annotated[
     str, typer.Option("--cluster", help="serial, local, tcp://HOST:PORT, tls://HOST:PORT, or a profile's YAML file.")
 ]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers of a local cluster.")]
-Machine = Annotated[bool, typer.Option("--json", help="Print JSON for machines; progress becomes JSON lines on stderr.")]
+Machine = Annotated[
+    bool, typer.Option("--json", help="Print JSON for machines; progress becomes JSON lines on stderr.")
+]
 
 
 @app.command()
@@ -117,7 +120,7 @@ def inspect(
     """What is in a dataset; with an ID: everything known about it."""
     from builder.stages.inspect import inspect as look
 
-    outcome = look(dataset, name, key=_key())
+    outcome = look(dataset, name, environment=os.environ)
     _present(outcome.facts(), as_json, outcome.text)
 
 
@@ -130,7 +133,7 @@ def explain(
     """Why an instance, series, study or patient is in, out or quarantined."""
     from builder.stages.inspect import explain as why
 
-    outcome = why(dataset, name, key=_key())
+    outcome = why(dataset, name, environment=os.environ)
     _present(outcome.facts(), as_json, outcome.text)
 
 
@@ -141,7 +144,7 @@ def report(
     as_json: Machine = False,
 ) -> None:
     """Render the report of the published version again and print where it lies."""
-    from builder.stages.finish import render_again
+    from builder.stages.report import render_again
 
     place = render_again(dataset)
     _present({"report": place}, as_json, lambda: place)
@@ -221,13 +224,3 @@ def _parameters(pairs: Sequence[str] | None) -> dict[str, str]:
             raise SpecError(f"--param: found {pair!r}, expected NAME=VALUE")
         parameters[name] = value
     return parameters
-
-
-def _key() -> Any:
-    """The key in BUILDER_KEY, when there is one: needed to look up the archive's own identifiers."""
-    import os
-
-    from builder.model.keyed import Key
-
-    secret = os.environ.get("BUILDER_KEY")
-    return Key(secret.encode()) if secret else None

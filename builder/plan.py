@@ -1,4 +1,4 @@
-"""Spec, cohort and links -> shard plans with fingerprints: what each task will build, frozen before any pixel is read."""
+"""Spec, cohort and links -> shard plans with fingerprints: what each task will build, before any pixel is read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -89,9 +89,7 @@ class ShardSummary:
         return max((case.peak_bytes for case in self.cases), default=0)
 
 
-LINKS = pa.schema(
-    [("annotation", pa.int64()), ("case_key", pa.string()), ("label", pa.string()), ("how", pa.string())]
-)
+LINKS = pa.schema([("annotation", pa.int64()), ("case_key", pa.string()), ("label", pa.string()), ("how", pa.string())])
 """Which annotation (row of the annotations table) labels which case, and by what reference."""
 
 
@@ -195,6 +193,8 @@ def key_check(key: Key) -> str:
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
     """Fingerprint of everything a shard is made from: recipe, cases, and the content of their objects."""
     content = objects.select(["case", "role", "header_sha256", "size", "sop_instance_uid"]).to_pylist()
-    rows = sorted([r["case"], r["role"], r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""] for r in content)
+    rows = sorted(
+        [r["case"], r["role"], r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""] for r in content
+    )
     names = [[case.case_key, case.person_key] for case in cases]
     return fingerprint(recipe_document, names, rows)

@@ -32,8 +32,16 @@ class Source(Protocol):
     """Where objects come from. One file in ``builder/sources`` each."""
 
     VERSION: ClassVar[int]
-    kind: str
-    site: str | None
+
+    @property
+    def kind(self) -> str:
+        """The tag that selects this plug-in in a spec."""
+        ...
+
+    @property
+    def site(self) -> str | None:
+        """Name of the site the objects come from; a column of the dataset."""
+        ...
 
     @property
     def lane(self) -> str:
@@ -80,7 +88,11 @@ class LabelReader(Protocol):
     """Turns annotation objects into annotations on the image's grid. One file in ``builder/labels`` each."""
 
     VERSION: ClassVar[int]
-    kind: str
+
+    @property
+    def kind(self) -> str:
+        """The tag that selects this plug-in in a spec."""
+        ...
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Annotations called ``name`` (or ``name/part``). Raises CaseError with a label reason."""
@@ -92,7 +104,11 @@ class Transform(Protocol):
     """Moves image, masks, boxes and landmarks of a case together. One file in ``builder/transforms`` each."""
 
     VERSION: ClassVar[int]
-    kind: str
+
+    @property
+    def kind(self) -> str:
+        """The tag that selects this plug-in in a spec."""
+        ...
 
     def __call__(self, case: Case) -> Case:
         """The transformed case; geometry of every part stays one. Raises CaseError."""

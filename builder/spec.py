@@ -101,7 +101,9 @@ LOCATION_FIELDS = ("url", "aliases", "previous")
 def _withhold(node: Any) -> Any:
     if isinstance(node, dict):
         return {
-            k: (v if v.startswith("${") else "(withheld)") if k in LOCATION_FIELDS and isinstance(v, str) else _withhold(v)
+            k: (v if v.startswith("${") else "(withheld)")
+            if k in LOCATION_FIELDS and isinstance(v, str)
+            else _withhold(v)
             for k, v in node.items()
         }
     if isinstance(node, list):

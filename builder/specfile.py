@@ -84,7 +84,9 @@ def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> Dataset
     complaints = [f"parameter {n}: found no value, expected --param {n}=VALUE" for n in sorted(missing)]
     for name in sorted(set(parameters) - used):
         near = difflib.get_close_matches(name, sorted(used), n=1)
-        complaints.append(f"parameter {name}: the spec uses no ${{{name}}}" + (f"; did you mean {near[0]}?" if near else ""))
+        complaints.append(
+            f"parameter {name}: the spec uses no ${{{name}}}" + (f"; did you mean {near[0]}?" if near else "")
+        )
     if complaints:
         raise SpecError("\n".join(complaints))
     return DatasetSpec.model_validate(tree)
@@ -167,10 +169,9 @@ def _data_path(location: Sequence[int | str], tree: Any) -> tuple[int | str, ...
     path: list[int | str] = []
     node = tree
     for i, step in enumerate(location):
-        if isinstance(node, CommentedMap) and step in node:
-            node = node[step]
-            path.append(step)
-        elif isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node):
+        if (isinstance(node, CommentedMap) and step in node) or (
+            isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node)
+        ):
             node = node[step]
             path.append(step)
         elif i == len(location) - 1 and isinstance(node, CommentedMap) and isinstance(step, str):
@@ -244,8 +245,7 @@ def _step(annotation: Any, step: int | str) -> Iterator[Any]:
                 yield field.annotation
         if "kind" in model.model_fields and step in get_args(model.model_fields["kind"].annotation):
             yield model
-    for inner in _element_types(annotation):
-        yield inner
+    yield from _element_types(annotation)
 
 
 def _element_types(annotation: Any) -> Iterator[Any]:

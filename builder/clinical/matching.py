@@ -28,12 +28,12 @@ class MatchReport:
         return len(self.matched) / persons if persons else 1.0
 
     def summary(self, key: Key) -> dict[str, Any]:
-        """Counts, and a few examples by their keyed person name."""
+        """Counts, and a few examples by the keyed name of the PatientID (no issuer)."""
         groups = {name: getattr(self, name) for name in ("matched", "image_only", "clinical_only", "ambiguous")}
         return {
             "matched_fraction": self.fraction,
             **{name: len(ids) for name, ids in groups.items()},
-            "examples": {n: sorted(key.name("person", i) for i in ids)[:EXAMPLES] for n, ids in groups.items()},
+            "examples": {n: sorted(key.name("patient", "", i) for i in ids)[:EXAMPLES] for n, ids in groups.items()},
         }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
@@ -144,7 +145,7 @@ def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.
 def _sizes(index: pa.Table, order: Sequence[str]) -> list[Json]:
     rows = []
     for split in order:
-        mine = index.filter(pa.compute.equal(index["split"], split))
+        mine = index.filter(pc.equal(index["split"], split))
         counts = {
             "persons": len(mine["person_key"].unique()),
             "cases": len(mine["case_key"].unique()),

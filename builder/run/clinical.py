@@ -64,7 +64,8 @@ def read_clinical(spec: DatasetSpec, persons: Persons, stacks: pa.Table, *, key:
             }
         )
     table = pa.Table.from_pylist(
-        [{"person_key": p, **merged[p]} for p in sorted(merged)], schema=pa.schema([f.remove_metadata() for f in fields])
+        [{"person_key": p, **merged[p]} for p in sorted(merged)],
+        schema=pa.schema([f.remove_metadata() for f in fields]),
     )
     return Clinical(table, tuple(reports))
 

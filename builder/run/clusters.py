@@ -123,7 +123,8 @@ def load_cluster(text: str) -> Serial | Local | Address:
     path = Path(text)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise SpecError(
-            f"--cluster: found {text!r}, expected serial, local, tcp://HOST:PORT, tls://HOST:PORT or a profile's YAML file"
+            f"--cluster: found {text!r}, expected serial, local, tcp://HOST:PORT, "
+            "tls://HOST:PORT or a profile's YAML file"
         )
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))

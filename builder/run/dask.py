@@ -33,7 +33,8 @@ class DaskRunner:
     @property
     def width(self) -> int:
         """Worker threads of the cluster, at least 1."""
-        return max(1, sum(self.client.nthreads().values()))
+        threads: int = sum(self.client.nthreads().values())
+        return max(1, threads)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Outcomes as they complete.
@@ -45,13 +46,11 @@ class DaskRunner:
         """
         waiting = _Lanes(tasks)
         flight: dict[Any, Task] = {}
-        arrivals = as_completed([])
+        arrivals = as_completed([], loop=self.client.loop)
         while True:
             limit = self.window * self.width
             while len(flight) < limit and (task := waiting.next(flight.values())) is not None:
-                future = self.client.submit(
-                    task.function, task.argument, key=task.key, pure=False, retries=RETRIES
-                )
+                future = self.client.submit(task.function, task.argument, key=task.key, pure=False, retries=RETRIES)
                 flight[future.key] = task
                 arrivals.add(future)
             if not flight:

@@ -1,4 +1,4 @@
-"""From sources to an inventory: every file indexed, duplicates judged, series surveyed. Private, and kept between runs."""
+"""From sources to an inventory: every file indexed, duplicates judged, series surveyed; kept between runs."""
 
 import json
 import tempfile
@@ -40,9 +40,7 @@ def run_index(argument: IndexArgument) -> PartReceipt:
     return index_part(argument.plan, store=open_store(argument.store, directory_mode=0o700))
 
 
-def take_inventory(
-    sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress
-) -> Inventory:
+def take_inventory(sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress) -> Inventory:
     """Index all sources, judge duplicates and sort; what is unchanged since the last time is not read again."""
     index = private.join(INDEX)
     plans = list(progress.track(_plans(sources, index), stage="list", total=None))
@@ -99,4 +97,3 @@ def _merge(plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store
             parts.append(Path(folder) / f"{number:06d}.parquet")
             parts[-1].write_bytes(parquet_bytes(with_verdicts(table, verdicts)))
         return merge_parts(parts, store) if parts else []
-

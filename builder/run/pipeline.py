@@ -14,7 +14,7 @@ from builder.cohort import check_cohort
 from builder.deid import resolve_key
 from builder.errors import SpecError
 from builder.model.keyed import Key
-from builder.model.layout import fingerprint, parse_current, CURRENT
+from builder.model.layout import CURRENT, fingerprint, parse_current
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import SERIES
 from builder.plan import DatasetPlan
@@ -79,8 +79,9 @@ class Planned:
                 f"{r['clinical_only']} clinical only, {r['ambiguous']} ambiguous"
                 for i, r in enumerate(facts["clinical"])
             ),
-            f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, at most {_size(facts['sample_bytes'])} "
-            f"of samples before compression, at most {_size(facts['peak_bytes_per_task'])} of memory a task",
+            f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, "
+            f"at most {_size(facts['sample_bytes'])} of samples before compression, "
+            f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
         ]
         return "\n".join(lines)
 
@@ -115,7 +116,8 @@ class Built:
         if p.unchanged:
             return f"{self.dataset}: nothing to do, version {p.version} is published and its inputs are unchanged"
         totals = "\n".join(
-            f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items()) for level, counts in p.totals.items()
+            f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+            for level, counts in p.totals.items()
         )
         return (
             f"{self.dataset}: published version {p.version}\n"
@@ -205,16 +207,14 @@ def build(
     report = progress or SilentProgress()
     with load_cluster(cluster).open(workers) as runner:
         planned = _plan(loaded, str(to), parameters or {}, runner, report)
-        return _build(planned, open_store(to), runner, report)
+        return _build(planned, open_store(str(to)), runner, report)
 
 
 def _loaded(spec: str | PathLike[str] | DatasetSpec) -> DatasetSpec:
     return spec if isinstance(spec, DatasetSpec) else check_spec(spec)
 
 
-def _plan(
-    spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress
-) -> Planned:
+def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress) -> Planned:
     resolved = fill_parameters(spec, parameters)
     key = _key(resolved)
     private = open_store(to.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)

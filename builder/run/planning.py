@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.cohort import select_cohort
 from builder.errors import LayoutError, SpecError
@@ -31,8 +32,8 @@ from builder.run.progress import Progress
 from builder.spec import DatasetSpec
 from builder.split import assign, hold_out
 from builder.stages.candidates import clinical_counts, person_column, series_table
-from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack
 from builder.stages.inventory import Inventory, Survey
+from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack
 from builder.stages.lock import environment_lock
 from builder.stages.shard import SPEC, plan_path
 from builder.stages.survey import IDENTITIES
@@ -87,13 +88,13 @@ def _persons(spec: DatasetSpec, survey: Survey, annotations: pa.Table, leftovers
     names = IDENTITIES.names
     found = [t.select(names) for t in (survey.identities(), annotations, leftovers)]
     everybody = pa.concat_tables(found)
-    everybody = everybody.filter(pa.compute.is_valid(pa.compute.coalesce(everybody["study_uid"], everybody["patient_id"])))
+    everybody = everybody.filter(pc.is_valid(pc.coalesce(everybody["study_uid"], everybody["patient_id"])))
     persons = group_persons(everybody, aliases=_aliases(spec.persons.aliases), key=key)
     doubtful = [c for c in persons.conflicts if c.kind in ("sex", "birth_date")]
     if doubtful and spec.persons.on_conflict == "stop":
         raise LayoutError(
-            f"persons: found {len(doubtful)} PatientIDs with contradicting {doubtful[0].kind}, expected one person each; "
-            "correct the archive, or set persons.on_conflict: report"
+            f"persons: found {len(doubtful)} PatientIDs with contradicting {doubtful[0].kind}, "
+            "expected one person each; correct the archive, or set persons.on_conflict: report"
         )
     return persons
 
@@ -112,7 +113,8 @@ def _aliases(url: str | None) -> list[tuple[str, str]]:
 
 def _annotation_persons(table: pa.Table, persons: Persons) -> list[str | None]:
     rows = zip(
-        *(table.column(c).to_pylist() for c in ("status", "patient_id", "issuer_of_patient_id", "study_uid")), strict=True
+        *(table.column(c).to_pylist() for c in ("status", "patient_id", "issuer_of_patient_id", "study_uid")),
+        strict=True,
     )
     return [persons.keys[identity(p, i, s)] if status == "instance" else None for status, p, i, s in rows]
 
@@ -249,8 +251,8 @@ def _previous(url: str | None, people: pa.Table, members: Sequence[Sequence[str]
         found = sorted({home[m] for m in (person, *names) if m in home})
         if len(found) > 1:
             raise LayoutError(
-                f"splits.previous: found person {person} in {found}: two persons of the earlier version turned out to be "
-                "one; name one of them in persons withdrawn, or start new splits without 'previous'"
+                f"splits.previous: found person {person} in {found}: two persons of the earlier version "
+                "turned out to be one; name one of them in persons withdrawn, or start new splits without 'previous'"
             )
         rows += [{"person_key": person, "split": split} for split in found]
     return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.errors import Reason
 from builder.model.layout import Receipt
@@ -51,18 +52,16 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     rows = plan.cohort.to_pylist()
     fates = Fates(_stack_fates(rows, shard_of, excluded), _annotation_fates(plan, shard_of, excluded))
     totals = Totals()
-    ledger = pa.concat_tables(
-        [LEDGER.empty_table(), *chained(_parts(plan, inventory, survey, fates), totals)]
-    ).sort_by([("object_key", "ascending"), ("status", "ascending")])
+    ledger = pa.concat_tables([LEDGER.empty_table(), *chained(_parts(plan, inventory, survey, fates), totals)]).sort_by(
+        [("object_key", "ascending"), ("status", "ascending")]
+    )
     used = sum(r["instances"] for r in rows if r["included"] and r["case_key"] not in excluded)
     check_totals(totals, files=inventory.files, published={"instances": used})
     exclusions = _exclusions(rows, excluded, inventory, plan)
     return Accounts(ledger, exclusions, totals.by_level())
 
 
-def _parts(
-    plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates
-) -> Iterator[tuple[pa.Table, bool]]:
+def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates) -> Iterator[tuple[pa.Table, bool]]:
     for number in range(len(inventory.chunks)):
         chunk, membership = inventory.chunk(number), survey.membership(number)
         yield image_ledger(chunk, membership, fates, persons=plan.persons, key=plan.key), True
@@ -75,7 +74,7 @@ def _parts(
 def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
     """The rows that are DICOM instances, and those that are other files."""
     instance = pa.array([uid is not None for uid in table.column("sop_instance_uid").to_pylist()], pa.bool_())
-    return [(table.filter(instance), True), (table.filter(pa.compute.invert(instance)), False)]
+    return [(table.filter(instance), True), (table.filter(pc.invert(instance)), False)]
 
 
 def _stack_fates(

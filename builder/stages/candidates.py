@@ -1,4 +1,4 @@
-"""Stack rows + persons + clinical rows -> SERIES: keyed names, ages, vendors and clinical columns, no identifier left."""
+"""Stack rows, persons and clinical rows -> SERIES: keyed names, ages and clinical columns, no identifier left."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -84,9 +84,7 @@ def _study_days(stacks: pa.Table, person_keys: Sequence[str]) -> list[int | None
     for person, day in zip(person_keys, dates, strict=True):
         if day is not None and (person not in first or day < first[person]):
             first[person] = day
-    return [
-        None if day is None else (day - first[person]).days for person, day in zip(person_keys, dates, strict=True)
-    ]
+    return [None if day is None else (day - first[person]).days for person, day in zip(person_keys, dates, strict=True)]
 
 
 def _add_clinical(columns: dict[str, Any], clinical: pa.Table, person_keys: Sequence[str]) -> None:

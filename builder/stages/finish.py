@@ -1,13 +1,12 @@
 """Receipts -> index, ledger, totals, report, manifest; then the pointer is swapped. Nothing is published in part."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
 from builder.deid.columns import allowed_row, crossing
-from builder.errors import LayoutError, PrivacyError
+from builder.errors import LayoutError
 from builder.model.layout import (
     COHORT,
     CURRENT,
@@ -16,16 +15,12 @@ from builder.model.layout import (
     LEDGER,
     MANIFEST,
     RECEIPT,
-    REPORT,
     SAMPLES,
     SPLITS,
-    VIEWS,
     FieldLayout,
     Manifest,
     Receipt,
     ShardEntry,
-    StoredObject,
-    canonical_json,
     fingerprint,
     shard_path,
     stored_object,
@@ -34,7 +29,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
-from builder.model.tables import SERIES, schema
+from builder.model.tables import schema
 from builder.plan import DatasetPlan
 from builder.spec import DatasetSpec
 from builder.stages.accounts import Accounts, account
@@ -186,7 +181,8 @@ def _fields(receipts: Mapping[str, Receipt]) -> tuple[FieldLayout, ...]:
             if clash or replace(known, unit="", segments={}) != replace(found, unit="", segments={}):
                 raise LayoutError(
                     f"field {found.name}: found {found.dtype} {found.shape} {dict(found.segments)} in one shard and "
-                    f"{known.dtype} {known.shape} {dict(known.segments)} in another; add a transform that makes them equal"
+                    f"{known.dtype} {known.shape} {dict(known.segments)} in another; "
+                    "add a transform that makes them equal"
                 )
             unit = known.unit if known.unit == found.unit else "mixed"
             merged[found.name] = replace(known, unit=unit, segments=dict(sorted(segments.items())))

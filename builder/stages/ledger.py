@@ -106,7 +106,8 @@ def check_totals(totals: Totals, *, files: int, published: Mapping[str, int]) ->
     used = totals.instances[USED]
     if used != published["instances"]:
         raise LayoutError(
-            f"ledger: found {used} used instances, expected {published['instances']} as in the shards; nothing is published"
+            f"ledger: found {used} used instances, expected {published['instances']} as in the shards; "
+            "nothing is published"
         )
 
 
@@ -125,7 +126,7 @@ def _ledger(table: pa.Table, fates: list[Fate], *, persons: Persons, key: Key) -
     columns = ("sop_instance_uid", "series_uid", "study_uid", "patient_id", "issuer_of_patient_id")
     uids, series, studies, patients, issuers = (table.column(c).to_pylist() for c in columns)
     files = zip(*(table.column(c).to_pylist() for c in ("source", "path", "member")), strict=True)
-    keyed = {None: None, "": None}
+    keyed: dict[str | None, str | None] = {None: None, "": None}
     rows = []
     for uid, name, study, patient, issuer, file, fate in zip(
         uids, series, studies, patients, issuers, files, fates, strict=True

@@ -87,5 +87,3 @@ def label_state(links: Iterable[Link]) -> tuple[str, str | None]:
 def _common_folder(paths: Sequence[str]) -> str:
     folders = sorted({posixpath.dirname(p) for p in paths})
     return folders[0] if len(folders) == 1 else posixpath.commonpath(folders) if folders else ""
-
-

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from builder.model.layout import COHORT, EXCLUSIONS, INDEX, REPORT, Manifest, canonical_json
+from builder.errors import LayoutError
+from builder.model.layout import (
+    COHORT,
+    CURRENT,
+    EXCLUSIONS,
+    INDEX,
+    REPORT,
+    Manifest,
+    canonical_json,
+    parse_current,
+    version_path,
+)
 from builder.plan import DatasetPlan
 from builder.reader.dataset import dataset_over
 from builder.report import assemble
 from builder.report.html import render
 from builder.stages.accounts import GEOMETRY_RULE, Accounts
-from builder.storage import Store
+from builder.storage import Store, open_store
 
 REPORT_JSON = f"{REPORT}/report.json"
 REPORT_PAGE = f"{REPORT}/index.html"
@@ -52,6 +64,31 @@ def report_files(
     )
     document["clinical"] = list(plan.clinical)
     return {REPORT_JSON: canonical_json(document), REPORT_PAGE: render(document).encode()}
+
+
+def render_again(url: str) -> str:
+    """Render the page of the published version from its ``report.json``; returns where it lies.
+
+    A published version is never changed: where today's page is the published one, that one is named; else the new one
+    is written beside the dataset, to ``<dataset>.report/<version>.html``.
+
+    Raises
+    ------
+    LayoutError
+        When nothing is published there.
+    """
+    store = open_store(url)
+    try:
+        version = parse_current(store.read(CURRENT))
+        document = json.loads(store.read(version_path(version, REPORT_JSON)))
+    except FileNotFoundError:
+        raise LayoutError(f"{url}: found no published report; build the dataset, or check the location") from None
+    page = render(document).encode()
+    if page == store.read(version_path(version, REPORT_PAGE)):
+        return f"{store.url}/{version_path(version, REPORT_PAGE)}"
+    beside = open_store(store.url + ".report")
+    beside.put(f"{version}.html", page)
+    return f"{beside.url}/{version}.html"
 
 
 def thumbnails(index: pa.Table, manifest: Manifest, dataset: Store, *, count: int) -> list[dict[str, Any]]:

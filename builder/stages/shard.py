@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from os import environ
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pydicom
 
 from builder.deid import resolve_key
@@ -30,9 +32,13 @@ from builder.storage import Store, open_store
 SPEC = "spec.json"
 
 CASE_FACTS = pa.schema(
-    [("measure_names", pa.list_(pa.string())), ("measure_values", pa.list_(pa.float64())), ("notes", pa.list_(pa.string()))]
+    [
+        ("measure_names", pa.list_(pa.string())),
+        ("measure_values", pa.list_(pa.float64())),
+        ("notes", pa.list_(pa.string())),
+    ]
 )
-"""Columns every sample repeats of its case: what was measured while its labels were made, and codes about its volume."""
+"""Columns every sample repeats of its case: measures of its labels, and codes about its volume."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,9 @@ def read_receipt(dataset: Store, shard: str) -> Receipt | None:
 
 
 def write(plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key) -> Receipt:
-    """Prepare every case of a plan and write the shard. A case that cannot be used is recorded and loses only itself."""
+    """Prepare every case of a plan and write the shard; a case that cannot be used loses only itself."""
     recipe = Recipe(
+        deid=spec.deid,
         profile=Profile(frozenset(Option(name) for name in spec.deid.options)),
         uids=UidMap(key),
         volumes=spec.volumes,
@@ -92,7 +99,9 @@ def write(plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key) -> Re
         transforms=spec.transforms,
     )
     chunk = shard_chunk(spec.samples)
-    with open_shard(dataset, plan.fingerprint, codec=CODECS[spec.shards.codec], facts=CASE_FACTS, chunk=chunk) as writer:
+    with open_shard(
+        dataset, plan.fingerprint, codec=CODECS[spec.shards.codec], facts=CASE_FACTS, chunk=chunk
+    ) as writer:
         for number, case_plan in enumerate(plan.cases):
             try:
                 _add(writer, case_plan, _rows(plan, number), spec, recipe, key)
@@ -101,9 +110,7 @@ def write(plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key) -> Re
         return writer.finish()
 
 
-def _add(
-    writer: ShardWriter, plan: CasePlan, rows: pa.Table, spec: DatasetSpec, recipe: Recipe, key: Key
-) -> None:
+def _add(writer: ShardWriter, plan: CasePlan, rows: pa.Table, spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
     case = prepare(plan, fetch(rows, spec.sources), recipe)
     writer.add_case(_with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case))
     for name, facts in describe_fields(case).items():
@@ -112,7 +119,7 @@ def _add(
 
 def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:
     measures = measures_of(case)
-    facts = {
+    facts: dict[str, list[Any]] = {
         "measure_names": list(measures),
         "measure_values": list(measures.values()),
         "notes": sorted(case.volume.notes),
@@ -122,7 +129,7 @@ def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:
 
 
 def _rows(plan: ShardPlan, number: int) -> pa.Table:
-    return plan.objects.filter(pa.compute.equal(plan.objects.column("case"), number))
+    return plan.objects.filter(pc.equal(plan.objects.column("case"), number))
 
 
 def fetch(rows: pa.Table, sources: tuple[AnySource, ...]) -> Objects:

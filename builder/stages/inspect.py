@@ -1,0 +1,193 @@
+"""What is in a dataset, and what is known of one thing: by its keyed name, or by the archive's own with the key."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.deid import resolve_key
+from builder.errors import LayoutError, SpecError
+from builder.model.keyed import Key
+from builder.model.layout import (
+    COHORT,
+    CURRENT,
+    EXCLUSIONS,
+    INDEX,
+    LEDGER,
+    MANIFEST,
+    SPLITS,
+    Manifest,
+    parse_current,
+    parse_manifest,
+    version_path,
+)
+from builder.model.parquet import read_parquet
+from builder.storage import Store, open_store
+
+KEYS = ("sample_key", "case_key", "person_key", "series_key", "study_key", "object_key", "key")
+MOST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Facts, and the same as lines."""
+
+    document: Mapping[str, Any]
+    lines: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """The answer as JSON-able data."""
+        return dict(self.document)
+
+    def text(self) -> str:
+        """The answer for a person."""
+        return "\n".join(self.lines)
+
+
+def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]) -> Answer:
+    """A dataset's summary or, with a name, every row its tables hold of that sample, case, person, series or object.
+
+    Raises
+    ------
+    LayoutError
+        When nothing is published there, or nothing is known by that name.
+    """
+    store = open_store(url)
+    manifest = _published(store)
+    if name is None:
+        return _summary(url, store, manifest)
+    names = _names(name, manifest, environment)
+    found = {
+        table: rows
+        for table in (INDEX, COHORT, SPLITS, EXCLUSIONS, LEDGER)
+        if (rows := _rows(store, manifest, table, names))
+    }
+    if not found:
+        raise _unknown(names, manifest)
+    lines = [f"{table.removesuffix('.parquet')}: {len(rows)} row(s)" for table, rows in found.items()]
+    for table, rows in found.items():
+        for row in rows[:MOST_ROWS]:
+            lines.append(f"-- {table.removesuffix('.parquet')}")
+            lines += [f"   {k}: {v}" for k, v in row.items() if v not in (None, [], "")]
+    return Answer({t.removesuffix(".parquet"): rows for t, rows in found.items()}, tuple(lines))
+
+
+def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
+    """Why an instance, series, study or patient is in, out or quarantined.
+
+    Raises
+    ------
+    LayoutError
+        When the ledger knows nothing by that name.
+    """
+    store = open_store(url)
+    manifest = _published(store)
+    names = _names(name, manifest, environment)
+    ledger = _rows(store, manifest, LEDGER, names)
+    if not ledger:
+        raise _unknown(names, manifest)
+    exclusions = _rows(store, manifest, EXCLUSIONS, names)
+    fates = Counter((r["status"], r["stage"] or "", r["reason"] or "", r["shard"] or "") for r in ledger)
+    lines = [f"{len(ledger)} object(s) found:"]
+    for (status, stage, reason, shard), count in sorted(fates.items()):
+        why = f" at stage {stage}: {reason}" if stage else ""
+        lines.append(f"  {count} {status}{why}{f', in shard {shard}' if shard else ''}")
+    for row in exclusions:
+        detail = f" ({row['detail']})" if row["detail"] else ""
+        lines.append(f"  {row['level']} {row['key']}: rule {row['rule']}, reason {row['reason']}{detail}")
+    document = {
+        "objects": len(ledger),
+        "fates": [
+            {"status": s, "stage": g, "reason": r, "shard": h, "objects": n}
+            for (s, g, r, h), n in sorted(fates.items())
+        ],
+        "exclusions": exclusions,
+    }
+    return Answer(document, tuple(lines))
+
+
+def _published(store: Store) -> Manifest:
+    try:
+        return parse_manifest(store.read(version_path(parse_current(store.read(CURRENT)), MANIFEST)))
+    except FileNotFoundError:
+        raise LayoutError(f"{store.url}: found no published dataset; build one, or check the location") from None
+
+
+def _names(name: str, manifest: Manifest, environment: Mapping[str, str]) -> set[str]:
+    """The name itself, and every keyed name it may have in the dataset."""
+    names = {name}
+    key = _key(manifest, environment)
+    if key is not None:
+        names |= {key.name(kind, name) for kind in ("object", "series", "study")}
+        names.add(key.name("patient", "", name))
+    return names
+
+
+def _key(manifest: Manifest, environment: Mapping[str, str]) -> Key | None:
+    try:
+        key = resolve_key(manifest.spec["deid"]["patient_key"], environment)
+    except SpecError:
+        return None
+    return key if key.name("check") == manifest.lock.get("key_check") else None
+
+
+def _rows(store: Store, manifest: Manifest, name: str, names: set[str]) -> list[dict[str, Any]]:
+    table = read_parquet(store.read(version_path(manifest.version, name)))
+    wanted = pa.array(sorted(names))
+    mask = None
+    for column in (c for c in KEYS if c in table.column_names):
+        hit = pc.is_in(table.column(column), value_set=wanted)
+        mask = hit if mask is None else pc.or_(mask, hit)
+    if "members" in table.column_names:
+        listed = pa.array([any(m in names for m in found) for found in table.column("members").to_pylist()])
+        mask = listed if mask is None else pc.or_(mask, listed)
+    return [] if mask is None else table.filter(mask).to_pylist()
+
+
+def _unknown(names: set[str], manifest: Manifest) -> LayoutError:
+    hint = "" if len(names) > 1 else (
+        "; to look up the archive's own UIDs and PatientIDs set the key the dataset was built with "
+        f"({manifest.spec['deid']['patient_key']})"
+    )  # fmt: skip
+    return LayoutError(f"found nothing by that name in version {manifest.version}{hint}")
+
+
+def _summary(url: str, store: Store, manifest: Manifest) -> Answer:
+    splits = read_parquet(
+        store.read(version_path(manifest.version, INDEX)), columns=["split", "case_key", "person_key"]
+    )
+    rows = []
+    for split in sorted(set(splits.column("split").to_pylist())):
+        part = splits.filter(pc.equal(splits.column("split"), split))
+        cases, persons = (len(set(part.column(c).to_pylist())) for c in ("case_key", "person_key"))
+        rows.append({"split": split, "samples": part.num_rows, "cases": cases, "persons": persons})
+    stored = sum(o.bytes for s in manifest.shards for o in s.objects)
+    document = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "license": manifest.spec.get("license"),
+        "splits": rows,
+        "fields": [
+            {"name": f.name, "dtype": f.dtype, "channels": f.channels, "shape": f.shape, "unit": f.unit,
+             "segments": sorted(f.segments)}
+            for f in manifest.fields
+        ],
+        "shards": len(manifest.shards),
+        "bytes": stored,
+        "totals": dict(manifest.totals),
+    }  # fmt: skip
+    lines = [f"{manifest.name} {manifest.version} ({manifest.spec.get('license')}) at {url}"]
+    lines += [f"  {r['split']}: {r['samples']} samples, {r['cases']} cases, {r['persons']} persons" for r in rows]
+    lines += [
+        f"  {f.name}: {f.dtype} {f.channels} x {' x '.join(map(str, f.shape)) if f.shape else 'volumes'}"
+        f"{f' in {f.unit}' if f.unit else ''}{f', segments {sorted(f.segments)}' if f.segments else ''}"
+        for f in manifest.fields
+    ]
+    lines.append(f"  {len(manifest.shards)} shards, {stored} bytes")
+    for level in ("files", "instances", "series", "studies", "persons"):
+        counts = {k.split(".")[1]: v for k, v in manifest.totals.items() if k.startswith(level + ".")}
+        lines.append(f"  {level}: {sum(counts.values())} = " + " + ".join(f"{v} {k}" for k, v in counts.items()))
+    return Answer(document, tuple(lines))
