@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import nibabel
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, SpecError
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
+from builder.imaging.nifti import to_nifti
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.parse import parse_instance
 from builder.imaging.series import Stack, split_stacks
 from builder.imaging.survey import verdict_row, verdict_table
 from builder.imaging.volume import assemble
-from builder.model.case import ValueDomain, Volume
 from builder.protocols import Entry, Source
 from builder.sources.folder import Folder
 from builder.stages.duplicates import find_duplicates, with_verdicts
@@ -32,8 +30,6 @@ KEEP_ALL: Final = VolumeOptions(
     secondary_capture="keep", irregular="resample", gapped="resample",
 )  # fmt: skip
 """The tool shows all that can be shown; a build excludes what its spec does not ask for."""
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -88,19 +84,6 @@ def verdict_lines(verdicts: pa.Table) -> Iterator[str]:
         fate = row["file"] or f"no volume: {row['reason']} ({row['reason_detail']})"
         name = f"{row['series']:03d}-{row['stack']:02d} {row['modality'] or '--'}"
         yield f"{name} {row['verdict']}{rule}: {row['detail']}; {size}; {fate}"
-
-
-def to_nifti(volume: Volume) -> nibabel.Nifti1Image:
-    """A volume as NIfTI: axes (column, row, slice[, channel]), RAS mm; colour as RGB24."""
-    affine = LPS_TO_RAS @ volume.geometry.affine[:, [2, 1, 0, 3]]
-    voxels: NDArray[Any] = volume.voxels.transpose(3, 2, 1, 0)
-    if volume.domain == ValueDomain.RGB:
-        voxels = np.ascontiguousarray(voxels).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
-    elif len(volume.channels) == 1:
-        voxels = voxels[..., 0]
-    image = nibabel.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    return image
 
 
 def _series(table: pa.Table) -> list[_Series]:

@@ -1,0 +1,239 @@
+"""Stacks and volumes of made series: geometry, encodings, rescale, padding, order, limits."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builder.errors import CaseError, Reason
+from builder.imaging.options import VolumeOptions, admit
+from builder.imaging.rows import instances_of
+from builder.imaging.series import Stack, split_stacks
+from builder.imaging.spacing import Verdict
+from builder.imaging.volume import assemble, estimate_bytes
+from builder.model.case import ValueDomain, Volume
+from tests import synthetic
+
+ENCODINGS = sorted(synthetic.ENCODINGS)
+
+
+def only(images: object) -> Stack:
+    (stack,) = split_stacks(instances_of(images))  # type: ignore[arg-type]
+    return stack
+
+
+def made_volume(made: synthetic.Stack, options: VolumeOptions = VolumeOptions()) -> Volume:  # noqa: B008
+    return assemble(only(made.images), made.images, options)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("signed", [True, False])
+def test_every_encoding_gives_the_true_voxels(encoding: str, signed: bool) -> None:
+    made = synthetic.ct_series(slices=4, encoding=encoding, signed=signed)
+    volume = made_volume(made)
+    assert volume.domain == ValueDomain.HOUNSFIELD
+    assert volume.voxels.dtype == np.int16
+    np.testing.assert_array_equal(volume.voxels[0], made.voxels)
+    np.testing.assert_allclose(volume.geometry.affine, made.geometry.affine, atol=1e-5)
+
+
+@given(
+    slices=st.integers(2, 9),
+    spacing=st.tuples(*[st.floats(0.3, 8.0) for _ in range(3)]),
+    tilt=st.sampled_from([0.0, 0.0, -21.0, 7.3, 18.5]),
+    orientation=st.sampled_from([synthetic.AXIAL, synthetic.CORONAL, synthetic.SAGITTAL, synthetic.OBLIQUE]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_grid_comes_back_whatever_the_order(
+    slices: int, spacing: tuple[float, float, float], tilt: float, orientation: tuple[float, ...], seed: int
+) -> None:
+    made = synthetic.ct_series(
+        slices=slices, shape=(8, 6), spacing=spacing, tilt_degrees=tilt, orientation=orientation, origin=(3, -70, 11.5)
+    )
+    images = list(made.images)
+    random.Random(seed).shuffle(images)
+    stack = only(images)
+    assert stack.verdict == (Verdict.SHEARED if tilt else Verdict.REGULAR)
+    assert stack == only(made.images)
+    volume = assemble(stack, images)
+    np.testing.assert_allclose(volume.geometry.affine, made.geometry.affine, atol=2e-4)
+    np.testing.assert_array_equal(volume.voxels[0], made.voxels)
+    points = volume.geometry.to_world([[0, 0, 0], [slices - 1, 7, 5]])
+    np.testing.assert_allclose(volume.geometry.to_voxel(points), [[0, 0, 0], [slices - 1, 7, 5]], atol=1e-6)
+
+
+def test_a_missing_slice_is_a_gap_and_can_be_split_or_filled() -> None:
+    made = synthetic.ct_series(slices=8, missing=(3,))
+    stack = only(made.images)
+    assert (stack.verdict, stack.detail) == (Verdict.GAPPED, "1 missing between 7 slices of 3 mm")
+    with pytest.raises(CaseError) as caught:
+        admit(stack, VolumeOptions())
+    assert caught.value.reason == Reason.GAPPED
+    split = VolumeOptions(gapped="split")
+    parts = admit(stack, split)
+    assert [p.shape[0] for p in parts] == [3, 4]
+    for part, first in zip(parts, (0, 4), strict=True):
+        volume = assemble(part, made.images, split)
+        np.testing.assert_array_equal(volume.voxels[0], made.voxels[first : first + part.shape[0]])
+        np.testing.assert_allclose(
+            volume.geometry.affine, made.geometry.box((first, 0, 0), part.shape).affine, atol=1e-5
+        )
+    filled = assemble(stack, made.images, VolumeOptions(gapped="resample"))
+    assert filled.geometry.same_grid(made.geometry)
+    np.testing.assert_array_equal(np.delete(filled.voxels[0], 3, axis=0), np.delete(made.voxels, 3, axis=0))
+    between = np.rint((made.voxels[2].astype(np.float32) + made.voxels[4]) / 2)
+    np.testing.assert_array_equal(filled.voxels[0, 3], between)
+
+
+def test_a_ramp_on_uneven_slices_resamples_to_that_ramp() -> None:
+    made = synthetic.ct_series(slices=9, missing=(2, 3, 6), spacing=(2.0, 1.0, 1.0), tilt_degrees=10.0)
+    for image in made.images:
+        z = float(image.ImagePositionPatient[2])
+        image.PixelData = np.full((32, 32), round(z * 10) + 1024, dtype="<u2").tobytes()
+        image.RescaleSlope = "0.1"
+        image.RescaleIntercept = "-102.4"
+    options = VolumeOptions(gapped="resample", irregular="resample")
+    volume = assemble(only(made.images), made.images, options)
+    z_of_slice = volume.geometry.to_world([[k, 0, 0] for k in range(volume.geometry.shape[0])])[:, 2]
+    np.testing.assert_allclose(volume.voxels[0, :, 0, 0], z_of_slice, atol=1e-3)
+
+
+def test_repeated_positions_without_a_difference_are_duplicates() -> None:
+    made = synthetic.ct_series(slices=5, repeated=(2,))
+    stack = only(made.images)
+    assert stack.verdict == Verdict.DUPLICATE_POSITIONS
+    with pytest.raises(CaseError):
+        assemble(stack, made.images)
+
+
+def test_a_time_series_is_channels_or_stacks_or_nothing() -> None:
+    made = synthetic.mr_series(slices=4, times=3)
+    stack = only(made.images)
+    assert stack.verdict == Verdict.TIME_SERIES
+    with pytest.raises(CaseError) as caught:
+        admit(stack, VolumeOptions())
+    assert caught.value.reason == Reason.TIME_SERIES
+    keep = VolumeOptions(time_series="keep")
+    volume = assemble(stack, made.images, keep)
+    assert volume.channels == ("t0", "t1", "t2")
+    np.testing.assert_array_equal(volume.voxels, made.voxels)
+    split = VolumeOptions(time_series="split")
+    for number, part in enumerate(admit(stack, split)):
+        np.testing.assert_array_equal(assemble(part, made.images, split).voxels[0], made.voxels[number])
+
+
+def test_mixed_orientations_are_split_by_that_rule() -> None:
+    images = synthetic.merge(
+        synthetic.ct_series(slices=4), synthetic.ct_series(slices=3, series="2", orientation=synthetic.SAGITTAL)
+    )
+    stacks = split_stacks(instances_of(images))
+    assert [(s.split_rule, s.shape[0]) for s in stacks] == [("orientation", 4), ("orientation", 3)]
+
+
+def test_padding_is_a_mask_and_filled_with_air() -> None:
+    voxels = synthetic.pattern((3, 32, 32))
+    voxels[:, :4] = -2000
+    made = synthetic.ct_series(slices=3, voxels=voxels, signed=True, intercept=0.0, padding=-2000)
+    volume = made_volume(made)
+    assert volume.padding is not None
+    assert volume.padding[:, :4].all()
+    assert not volume.padding[:, 4:].any()
+    assert (volume.voxels[0, :, :4] == -1024).all()
+    np.testing.assert_array_equal(volume.voxels[0, :, 4:], voxels[:, 4:])
+    kept = made_volume(made, VolumeOptions(padding="keep"))
+    np.testing.assert_array_equal(kept.voxels[0], voxels)
+
+
+def test_overlay_bits_above_the_stored_ones_are_cleared() -> None:
+    made = synthetic.mr_series(slices=2, bits_stored=12)
+    for image in made.images:
+        stored = np.frombuffer(image.PixelData, "<u2") & 0x0FFF
+        image.PixelData = (stored | 0xA000).astype("<u2").tobytes()
+    np.testing.assert_array_equal(made_volume(made).voxels[0], made.voxels)
+
+
+def test_slices_with_their_own_slopes_become_floats() -> None:
+    made = synthetic.ct_series(slices=3, slope=[1.0, 2.0, 0.5], voxels=np.abs(synthetic.pattern((3, 32, 32))) // 2 * 2)
+    volume = made_volume(made)
+    assert volume.voxels.dtype == np.float32
+    np.testing.assert_allclose(volume.voxels[0], made.voxels, atol=1e-3)
+
+
+def test_values_beyond_int16_become_floats_with_a_note() -> None:
+    voxels = np.abs(synthetic.pattern((2, 32, 32)))
+    voxels[0, 0, 0] = 40_000
+    volume = made_volume(synthetic.ct_series(slices=2, voxels=voxels))
+    assert volume.voxels.dtype == np.float32
+    assert "beyond_int16" in volume.notes
+    np.testing.assert_array_equal(volume.voxels[0], voxels)
+
+
+def test_native_pixels_can_come_from_elsewhere() -> None:
+    made = synthetic.ct_series(slices=3)
+    content = {str(image.SOPInstanceUID): image.PixelData for image in made.images}
+    headers = [copy.deepcopy(image) for image in made.images]
+    for header in headers:
+        del header.PixelData
+
+    def fill(uid: str, target: memoryview) -> None:
+        target[:] = content[uid]
+
+    volume = assemble(only(made.images), headers, fill=fill)
+    np.testing.assert_array_equal(volume.voxels[0], made.voxels)
+
+
+def test_uids_can_be_exchanged() -> None:
+    made = synthetic.ct_series(slices=3)
+    stack = only(made.images)
+    frame = stack.frame_of_reference or ""
+    mapping = {stack.series_uid: "2.25.1", frame: "2.25.2"} | {u: f"2.25.1{i}" for i, u in enumerate(stack.uids[0])}
+    moved = stack.with_uids(mapping)
+    assert moved.uids == (("2.25.10", "2.25.11", "2.25.12"),)
+    assert moved.uid_to_slice == {"2.25.10": 0, "2.25.11": 1, "2.25.12": 2}
+    assert moved.geometry is not None
+    assert moved.geometry.frame_of_reference == "2.25.2"
+
+
+def test_limits_hold_before_anything_is_decoded() -> None:
+    made = synthetic.ct_series(slices=3)
+    for image in made.images:
+        image.Rows = image.Columns = 65_000
+    stack = only(made.images)
+    with pytest.raises(CaseError) as caught:
+        assemble(stack, made.images)
+    assert caught.value.reason == Reason.TOO_LARGE
+
+
+def test_a_short_or_absent_slice_names_its_reason() -> None:
+    made = synthetic.ct_series(slices=3)
+    stack = only(made.images)
+    with pytest.raises(CaseError) as caught:
+        assemble(stack, made.images[:2])
+    assert caught.value.reason == Reason.SOURCE_MISSING
+    made.images[1].PixelData = made.images[1].PixelData[:100]
+    with pytest.raises(CaseError) as caught:
+        assemble(stack, made.images)
+    assert caught.value.reason == Reason.UNDECODABLE_PIXELS
+
+
+def test_the_memory_estimate_is_that_of_the_result() -> None:
+    made = synthetic.ct_series(slices=8)
+    volume = made_volume(made)
+    assert volume.voxels.nbytes <= estimate_bytes(only(made.images)) <= 2 * volume.voxels.nbytes + 2**16
+
+
+def test_a_white_is_small_radiograph_is_turned_round() -> None:
+    made = synthetic.image_series(
+        modality="MR", slices=1, signed=False, bits_stored=12, photometric="MONOCHROME1",
+        attributes={"Modality": "DX", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1"},
+    )  # fmt: skip
+    stack = only(made.images)
+    assert stack.verdict == Verdict.PROJECTION
+    volume = assemble(stack, made.images, VolumeOptions(projection="keep"))
+    np.testing.assert_array_equal(volume.voxels[0], 4095 - made.voxels)
+    assert "monochrome1_inverted" in volume.notes
+    assert volume.geometry.frame_of_reference is None
