@@ -49,14 +49,13 @@ def spline_coefficients(volume: NDArray[Any], *, threads: int) -> NDArray[np.flo
         _filter_planes(volume, stack, start, stop, rows.index, rows.weight, True, columns.index, columns.weight, True)
 
     run_slabs(plane, volume.shape[0], threads=threads)
-    out = np.empty(volume.shape, dtype=np.float32)
     slices = identity_taps(volume.shape[0])
 
-    def depth(start: int, stop: int) -> None:
-        _filter_depth(stack, out, 0, start, stop, slices.index, slices.weight, True, False, 0.0, 0.0)
+    def depth(start: int, stop: int) -> None:  # in place: a block of columns is read before it is written
+        _filter_depth(stack, stack, 0, start, stop, slices.index, slices.weight, True, False, 0.0, 0.0)
 
     run_slabs(depth, volume.shape[1], threads=threads)
-    return out
+    return stack
 
 
 def _resample_band(

@@ -268,3 +268,14 @@ def test_byte_order_and_strides_of_the_input_do_not_matter():
     plain = sample(volume, source, target, method="linear", fill=0)
     for other in (volume.astype(">i2"), np.asfortranarray(volume), volume[::-1][::-1]):
         np.testing.assert_array_equal(sample(other, source, target, method="linear", fill=0), plain)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 40), (2, 19, 3), (18, 1, 5), (19, 3, 1), (40, 2, 18)])
+def test_cubic_equals_scipy_on_short_axes(shape):
+    volume = np.random.default_rng(3).normal(0, 100, shape).astype(np.float32)
+    lines = tuple(Line(o, (n / o - 1) / 2, n / o) for n, o in zip(shape, (5, 3, 7), strict=True))
+    points = np.meshgrid(*[line.positions for line in lines], indexing="ij")
+    coefficients = ndimage.spline_filter(volume.astype(float), 3, mode="mirror")
+    expected = ndimage.map_coordinates(coefficients, points, order=3, mode="mirror", prefilter=False)
+    found = resample(volume, lines, method="cubic", fill=0)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
