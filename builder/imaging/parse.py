@@ -18,6 +18,8 @@ DEFLATED: Final = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
 INFLATED_LIMIT: Final = 2 * 2**30
 """Bytes that a deflated data set may inflate to."""
 
+PIECE: Final = 2**16
+
 PARSE_ERRORS = (
     InvalidDicomError,
     BytesLengthException,
@@ -69,15 +71,16 @@ def _check_inflated(content: bytes, limit: int) -> None:
     """Inflate a deflated data set piece by piece, only to learn its size. Raises CaseError TOO_LARGE."""
     if not any(syntax in content[:2048] for syntax in DEFLATED):
         return
-    start = _end_of_meta(content)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    total, rest = 0, content[start:]
+    total = 0
     try:
-        while rest and not inflater.eof:
-            total += len(inflater.decompress(rest, 2**20))
-            rest = inflater.unconsumed_tail
-            if total > limit:
-                raise CaseError(Reason.TOO_LARGE, f"a deflated data set of more than {limit} bytes")
+        for start in range(_end_of_meta(content), len(content), PIECE):
+            rest = content[start : start + PIECE]
+            while rest and not inflater.eof:
+                total += len(inflater.decompress(rest, 16 * PIECE))
+                rest = inflater.unconsumed_tail
+                if total > limit:
+                    raise CaseError(Reason.TOO_LARGE, f"a deflated data set of more than {limit} bytes")
     except zlib.error:
         raise CaseError(Reason.UNREADABLE, "the deflated data set is damaged") from None
 

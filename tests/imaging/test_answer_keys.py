@@ -92,7 +92,7 @@ def test_volumes_are_those_of_dcm2niix(archive: str, name: str, corpus: Corpus, 
 
 @pytest.mark.parametrize(
     ("archive", "name"),
-    [("geometry", "toshiba_mr_adc"), ("geometry", "d2n_awkward/philips_enhanced/anatomical/001"),
+    [("geometry", "toshiba_mr_adc"), ("segmentation", "dcmqi_seg_sr_pm/segmentations/23x38x3/multiframe"),
      ("segmentation", "qin_prostate_adc_seg/ADC"), ("segmentation", "dcmqi_seg_sr_pm/segmentations/ct-3slice")],
 )  # fmt: skip
 def test_affines_are_those_of_highdicom(archive: str, name: str, corpus: Corpus) -> None:

@@ -1,0 +1,123 @@
+"""Malformed files: each ends in a volume or in a reason, soon and in little memory, without an unexpected exception."""
+
+import json
+import resource
+import signal
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from builder.errors import CaseError, Reason
+from builder.imaging.multiframe import resolve
+from builder.imaging.options import admit
+from builder.imaging.parse import parse_instance
+from builder.imaging.rows import instances_of
+from builder.imaging.series import split_stacks
+from builder.imaging.volume import assemble
+from tests import synthetic
+from tests.imaging.reading import KEEP
+
+Corpus = Callable[[str], Path]
+SECONDS = 20
+MEBIBYTES = 1024
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Stop what hangs, and refuse what grows beyond a gigabyte of what the process already used."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise TimeoutError(f"still at it after {SECONDS} s")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 - before < MEBIBYTES
+
+
+def outcome(content: bytes) -> str:
+    """``volume``, or the reason why there is none."""
+    try:
+        dataset = parse_instance(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stacks = split_stacks(instances_of([dataset]))
+        for stack in stacks:
+            for inner in resolve(stack, [dataset]):
+                for part in admit(inner, KEEP):
+                    assemble(part, [dataset], KEEP)
+    except CaseError as error:
+        return error.reason.value if error.detail else "no detail"
+    return "volume"
+
+
+def test_every_fuzzed_file_ends_in_a_volume_or_a_reason(corpus: Corpus) -> None:
+    root = corpus("odd") / "malformed" / "fuzz"
+    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".json"]
+    assert len(files) == 82
+    found: dict[str, int] = {}
+    for path in files:
+        with bounded():
+            what = outcome(path.read_bytes())
+        found[what] = found.get(what, 0) + 1
+    assert set(found) <= {*(r.value for r in Reason), "volume"}
+    assert json.loads((root / "manifest.json").read_text()) is not None
+
+
+def test_every_odd_single_ends_in_a_volume_or_a_reason(corpus: Corpus) -> None:
+    root = corpus("odd") / "odd_singles"
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        with bounded():
+            outcome(path.read_bytes())
+
+
+def test_a_deflate_bomb_is_refused_before_it_is_inflated() -> None:
+    image = synthetic.ct_series(slices=1, encoding="deflated").images[0]
+    content = synthetic.to_bytes(image)
+    squeezer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = b"".join(squeezer.compress(bytes(2**24)) for _ in range(8)) + squeezer.flush()
+    with bounded(), pytest.raises(CaseError) as caught:
+        parse_instance(_with_body(content, bomb), inflated_limit=2**26)
+    assert caught.value.reason == Reason.TOO_LARGE
+
+
+def _with_body(content: bytes, body: bytes) -> bytes:
+    """File meta information of one file, another data set."""
+    length = int.from_bytes(content[140:144], "little")
+    return content[: 144 + length] + body
+
+
+def test_deep_nesting_is_a_reason_not_a_crash() -> None:
+    image = synthetic.ct_series(slices=1).images[0]
+    content = synthetic.to_bytes(image)
+    nest = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    body = nest * 20_000
+    with bounded():
+        assert outcome(_with_body(content, body)) != "volume"
+
+
+@pytest.mark.parametrize("position", [["nan", "0", "0"], ["1e308", "1e308", "1e308"]])
+def test_positions_that_are_no_numbers_are_unknown_geometry(position: list[str]) -> None:
+    made = synthetic.ct_series(slices=3)
+    row = instances_of(made.images).to_pylist()
+    for r in row:
+        r["image_position_patient"] = [float(p) for p in position]
+    table = instances_of(made.images).from_pylist(row, schema=instances_of(made.images).schema)
+    (stack,) = split_stacks(table)
+    assert stack.verdict.value in ("unknown_geometry", "duplicate_positions")
+
+
+@pytest.mark.parametrize("spacing", [[0.0, 1.0], [-1.0, 1.0], [1.0]])
+def test_spacings_that_are_no_lengths_are_unknown_geometry(spacing: list[float]) -> None:
+    made = synthetic.ct_series(slices=3, attributes={"PixelSpacing": [str(s) for s in spacing]})
+    (stack,) = split_stacks(instances_of(made.images))
+    assert stack.verdict.value == "unknown_geometry"
