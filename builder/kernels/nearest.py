@@ -27,14 +27,14 @@ def resample_nearest(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, th
 @compiled
 def _pick(source: Any, out: Any, z0: int, z1: int, zs: Any, ys: Any, xs: Any) -> None:
     for z in range(z0, z1):
-        if z > z0 and zs[z] == zs[z - 1]:
-            out[z] = out[z - 1]
-            continue
-        plane = source[zs[z]]
+        again = z > z0 and zs[z] == zs[z - 1]
         for y in range(ys.shape[0]):
-            if y > 0 and ys[y] == ys[y - 1]:
-                out[z, y] = out[z, y - 1]
+            b = out[z, y]
+            if again or (y > 0 and ys[y] == ys[y - 1]):  # a row made before
+                a = out[z - 1, y] if again else out[z, y - 1]
+                for x in range(xs.shape[0]):
+                    b[x] = a[x]
                 continue
-            a, b = plane[ys[y]], out[z, y]
+            a = source[zs[z], ys[y]]
             for x in range(xs.shape[0]):
                 b[x] = a[xs[x]]
