@@ -97,10 +97,13 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         return self.part(0, 1)
 
-    def part(self, worker: int, workers: int) -> Iterator[Batch]:
-        """The batches of one of several worker processes that take turns: ``worker``, ``worker + workers``, ..."""
+    def part(self, worker: int, workers: int, *, done: int = 0) -> Iterator[Batch]:
+        """The batches of one of several worker processes that take turns: ``worker``, ``worker + workers``, ...
+
+        The first ``done`` of them are left out.
+        """
         pool = self._buffers
-        steps = iter(range(worker, len(self), workers))
+        steps = range(worker + done * workers, len(self), workers)
         if self.work.threads == 0:
             for step in steps:
                 yield self._start(step, pool, None).result()

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from builder.errors import LayoutError, SpecError
+from builder.errors import LayoutError, MissingExtra, SpecError
 from builder.model.expression import compile as compile_expression
 from builder.model.geometry import Geometry
 from builder.model.layout import (
@@ -26,10 +26,14 @@ from builder.model.layout import (
     version_path,
 )
 from builder.model.parquet import read_parquet
-from builder.reader.batches import Allocate, Batch, Batches, Buffers, Job, Work
-from builder.reader.order import ORDERS, Deal, Ends, Population, Positions, State, class_weights, random_numbers
+from builder.reader.batches import Allocate, Batch, Batches, Buffers, Work
+from builder.reader.jobs import Chosen, make_job
+from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
 from builder.reader.source import Source, find_places
 from builder.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from builder.reader.torch import TorchBatches, TorchSamples
 
 
 def open_dataset(
@@ -145,6 +149,11 @@ class Dataset:
         return self._table.take(pa.array(self.rows))
 
     @property
+    def schema(self) -> pa.Schema:
+        """Schema of ``table``."""
+        return self._table.schema
+
+    @property
     def shards(self) -> NDArray[np.int32]:
         """(sample,) number of the shard each sample lies in."""
         return self._source.shards[self.rows]
@@ -206,7 +215,7 @@ class Dataset:
         indices = self.rows[np.asarray(positions, dtype=np.int64)]
         arrays = dict(out) if out is not None else {}
         for name in self.fields:
-            shape = self.batch_shape(indices, name)
+            shape = self._source.batch_shape(indices, self.layout(name))
             if out is None:
                 arrays[name] = np.empty(shape, self.layout(name).dtype)
             _check_buffer(arrays[name], shape, self.layout(name))
@@ -259,10 +268,31 @@ class Dataset:
         start = state if isinstance(state, State) else State(seed, epoch) if state is None else State.from_dict(state)
         population = Population(self.shards, self._weights(weights))
         positions = ORDERS[order](population, start.seed, start.epoch)
-        maker = partial(make_job, self, crop=crop, seed=start.seed, epoch=start.epoch)
+        layouts = tuple(self.layout(name) for name in self.fields)
+        chosen = Chosen(self._source, self._table, self.rows, layouts)
+        maker = partial(make_job, chosen, crop=crop, seed=start.seed, epoch=start.epoch)
         deal, work = Deal(batch_size, world, rank, ends), Work(threads, prefetch, allocate)
         buffers = self._source.buffers if allocate is None else Buffers(allocate)
         return Batches(deal, work, start, positions, maker, buffers)
+
+    def torch_samples(self, columns: Sequence[str] = ()) -> "TorchSamples":
+        """A map-style dataset for PyTorch. Raises MissingExtra without it, SpecError for an unknown column."""
+        samples: TorchSamples = _torch().TorchSamples(self, self._known(columns))
+        return samples
+
+    def torch_batches(self, batch_size: int, *, columns: Sequence[str] = (), **options: Any) -> "TorchBatches":
+        """An iterable dataset of whole batches for PyTorch; ``options`` are those of ``batches``.
+
+        Raises MissingExtra without PyTorch, SpecError for an unknown column.
+        """
+        batches: TorchBatches = _torch().TorchBatches(self, self._known(columns), {"batch_size": batch_size, **options})
+        return batches
+
+    def _known(self, columns: Sequence[str]) -> tuple[str, ...]:
+        for name in columns:
+            if name not in self._table.schema.names:
+                raise SpecError(f"columns: found {name!r}, expected some of the index's columns")
+        return tuple(columns)
 
     def _weights(self, weights: ArrayLike | None) -> NDArray[np.float64] | None:
         if weights is None:
@@ -299,17 +329,21 @@ class Dataset:
         """(channel, slice, row, column) of a field of the sample at ``index`` of the dataset's index."""
         return (self.layout(name).channels, *self._source.shape(index))
 
-    def batch_shape(self, indices: NDArray[np.int64], name: str) -> tuple[int, int, int, int, int]:
-        """(sample, channel, slice, row, column) of a batch. Raises ValueError when shapes differ."""
-        shapes = np.unique(self._source.shapes[indices], axis=0)
-        if len(shapes) != 1:
-            raise ValueError(f"batch: found samples of {len(shapes)} shapes, expected one; read crops of one shape")
-        s, r, c = (int(n) for n in shapes[0])
-        return (len(indices), self.layout(name).channels, s, r, c)
+    def sample_shapes(self, positions: ArrayLike) -> NDArray[np.int32]:
+        """(n, 3) shape (slice, row, column) of the samples at ``positions``."""
+        return self._source.shapes[self.rows[np.asarray(positions, dtype=np.int64)]]
 
     def _masked(self, mask: pa.Array) -> "Dataset":
         keep = np.asarray(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())
         return replace(self, rows=self.rows[keep[self.rows].astype(bool)])
+
+
+def _torch() -> Any:
+    try:
+        from builder.reader import torch
+    except ImportError as error:
+        raise MissingExtra("torch", "torch") from error
+    return torch
 
 
 def _read(store: Store, path: str) -> bytes:
@@ -335,51 +369,3 @@ def _check_buffer(buffer: NDArray[Any], shape: tuple[int, ...], layout: FieldLay
         raise ValueError(
             f"out[{layout.name!r}]: found {buffer.dtype} {buffer.shape}, expected C-contiguous {layout.dtype} {shape}"
         )
-
-
-def make_job(
-    dataset: Dataset,
-    positions: Positions,
-    numbers: Positions,
-    pool: Buffers,
-    *,
-    crop: tuple[int, int, int] | None,
-    seed: int,
-    epoch: int,
-) -> Job:
-    """A batch of ``positions`` of ``dataset`` with buffers from ``pool``, still to be filled.
-
-    ``numbers`` are the places of the samples in the global order: random crops depend on them.
-    """
-    source, indices = dataset._source, dataset.rows[positions]
-    layouts = {name: dataset.layout(name) for name in dataset.fields}
-    if crop is None:
-        shapes = {name: dataset.batch_shape(indices, name) for name in layouts}
-    else:
-        shapes = {name: (len(indices), layout.channels, *crop) for name, layout in layouts.items()}
-    arrays = {name: pool.take(shapes[name], layout.dtype) for name, layout in layouts.items()}
-    starts = None
-    if crop is not None:
-        starts = random_starts(source.shapes[indices], crop, numbers=numbers, seed=seed, epoch=epoch)
-
-    def fill(rows: Positions) -> None:
-        for name in layouts:
-            if starts is None:
-                source.read_many(indices, name, arrays[name], rows=rows)
-                continue
-            for row in rows.tolist():
-                source.crop_padded(int(indices[row]), name, starts[row].tolist(), out=arrays[name][row])
-
-    return Job(Batch(indices, arrays, dataset._table, None, starts), source.storage_order(indices), fill)
-
-
-def random_starts(
-    shapes: NDArray[np.int32], crop: tuple[int, int, int], *, numbers: Positions, seed: int, epoch: int
-) -> NDArray[np.int64]:
-    """(sample, 3) first voxel of a random box of each sample; 0 along axes where the sample is not larger."""
-    axes = []
-    for axis in range(3):
-        room = np.maximum(shapes[:, axis].astype(np.int64) - crop[axis], 0) + 1
-        drawn = random_numbers(seed, epoch, positions=numbers, salt=16 + axis)
-        axes.append((drawn % room.astype(np.uint64)).astype(np.int64))
-    return np.stack(axes, axis=1)

@@ -47,6 +47,14 @@ class Source:
         s, r, c = self.shapes[index].tolist()
         return (s, r, c)
 
+    def batch_shape(self, indices: NDArray[np.int64], layout: FieldLayout) -> tuple[int, int, int, int, int]:
+        """(sample, channel, slice, row, column) of a batch. Raises ValueError when shapes differ."""
+        shapes = np.unique(self.shapes[indices], axis=0)
+        if len(shapes) != 1:
+            raise ValueError(f"batch: found samples of {len(shapes)} shapes, expected one; read crops of one shape")
+        s, r, c = (int(n) for n in shapes[0])
+        return (len(indices), layout.channels, s, r, c)
+
     def read(self, index: int, name: str, out: NDArray[Any]) -> None:
         """Decode one sample of a field into ``out``."""
         layout = self._layouts[name]

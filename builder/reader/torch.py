@@ -1,0 +1,153 @@
+"""Datasets for PyTorch: map style for any DataLoader, and whole batches in a resumable order.
+
+The fast way into a training loop is ``Dataset.batches`` with threads: a DataLoader's worker processes copy every batch.
+What is here serves loops that are built around a DataLoader, torchdata's StatefulDataLoader included.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from builder.reader.batches import Batch
+from builder.reader.order import State
+
+if TYPE_CHECKING:
+    from builder.reader.dataset import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class TorchSamples:
+    """A map-style dataset: ``samples[i]`` is a dict of tensors, with ``index`` and the chosen columns.
+
+    Parameters
+    ----------
+    columns
+        Columns of the row that come with each sample: numbers (missing is NaN), truth values and texts (missing
+        is "").
+    """
+
+    dataset: "Dataset"
+    columns: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        item = self.dataset[position]
+        found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in item.arrays.items()}
+        if self.columns:
+            row = item.row
+            found.update({name: _plain(row[name], self._kind(name)) for name in self.columns})
+        return {**found, "index": item.index}
+
+    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """Several samples at once, as a DataLoader asks for them: neighbours are read together."""
+        if len(np.unique(self.dataset.sample_shapes(positions), axis=0)) != 1:
+            return [self[position] for position in positions]
+        batch = self.dataset.get(positions)
+        tensors = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+        rows = batch.table.select(list(self.columns)).to_pylist() if self.columns else [{}] * len(batch)
+        return [
+            {
+                **{name: tensor[number] for name, tensor in tensors.items()},
+                **{name: _plain(value, self._kind(name)) for name, value in row.items()},
+                "index": int(batch.indices[number]),
+            }
+            for number, row in enumerate(rows)
+        ]
+
+    def _kind(self, column: str) -> pa.DataType:
+        return self.dataset.schema.field(column).type
+
+
+class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells iterables by this class
+    """One epoch of batches as dicts of tensors: give it to a DataLoader with ``batch_size=None``.
+
+    Worker processes take turns, so batches come in the same order for any number of them. Each batch carries
+    ``state``, from which a run goes on with any number of ranks and workers; ``state_dict`` serves loaders that keep a
+    state for each worker. Call ``set_epoch`` before every epoch.
+
+    Parameters
+    ----------
+    options
+        Arguments of ``Dataset.batches``; ``threads`` is 1 in worker processes unless stated.
+    """
+
+    def __init__(self, dataset: "Dataset", columns: Sequence[str], options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._dataset, self._columns, self._options = dataset, tuple(columns), dict(options)
+        given = self._options.pop("state", None)
+        plain = State(self._options.pop("seed", 0), self._options.pop("epoch", 0))
+        self._state = plain if given is None else given if isinstance(given, State) else State.from_dict(given)
+        self._done = self._resume = 0
+
+    def __len__(self) -> int:
+        return len(self._dataset.batches(**self._options, state=self._state))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        options = self._options if info is None else {"threads": 1, **self._options}
+        batches = self._dataset.batches(**options, state=self._state)
+        done, self._done = self._done, 0
+        for batch in batches.part(worker, workers, done=done):
+            done += 1
+            self._resume = done
+            yield to_tensors(batch, self._columns)
+        self._resume = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin this epoch with the next iteration."""
+        self._state, self._done = State(self._state.seed, epoch, 0), 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where this worker stands."""
+        return {**self._state.to_dict(), "done": self._resume}
+
+    def load_state_dict(self, document: Mapping[str, int]) -> None:
+        """Go on from ``state_dict`` with as many workers, or from a batch's ``state`` with any number."""
+        state = {name: int(value) for name, value in document.items()}
+        self._done = state.pop("done", 0)
+        self._state = State.from_dict(state)
+
+
+def to_tensors(batch: Batch, columns: Sequence[str] = ()) -> dict[str, Any]:
+    """A batch as a dict: fields as tensors that share its memory, ``index``, ``state`` and the chosen columns."""
+    found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+    if columns:
+        table = batch.table
+        found.update({name: _column(table.column(name)) for name in columns})
+    found["index"] = torch.from_numpy(np.ascontiguousarray(batch.indices))
+    if batch.state is not None:
+        found["state"] = batch.state.to_dict()
+    return found
+
+
+def pinned(size: int) -> NDArray[np.uint8]:
+    """A buffer in page-locked memory, for ``Dataset.batches(allocate=pinned)``; needs a GPU."""
+    return np.asarray(torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy())
+
+
+def _column(values: pa.ChunkedArray) -> Any:
+    kind = values.type
+    if pa.types.is_integer(kind) and values.null_count == 0:
+        return torch.from_numpy(values.to_numpy().astype(np.int64))
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return torch.from_numpy(values.cast(pa.float64()).to_numpy().astype(np.float64))
+    if pa.types.is_boolean(kind) and values.null_count == 0:
+        return torch.from_numpy(values.to_numpy().astype(bool))
+    return [_plain(value, kind) for value in values.to_pylist()]
+
+
+def _plain(value: Any, kind: pa.DataType) -> Any:
+    """A value that DataLoader's default collation takes."""
+    if value is not None:
+        return value
+    return math.nan if pa.types.is_integer(kind) or pa.types.is_floating(kind) else ""
