@@ -93,6 +93,7 @@ class Deid(BaseModel):
         "retain_longitudinal_modified_dates",
         "clean_descriptors",
         "clean_structured_content",
+        "clean_graphics",
     )
     burned_in: Literal["refuse", "mask"] = "refuse"
     mask_regions: tuple[MaskRegion, ...] = ()

@@ -73,8 +73,8 @@ def allowed_row(
 ) -> dict[str, Scalar]:
     """The part of a row that may cross into the dataset.
 
-    A characteristic that is known but not retained is left out. ``age_years`` above 89 becomes 90 and sets
-    ``age_over_89``; ``age_band`` is made from it when retained.
+    A characteristic that is known but not retained is left out. ``age_years`` of 90 or more becomes 90
+    and sets ``age_over_89``; ``age_band`` is made from it when retained.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _with_capped_age(
     if isinstance(age, (int, float)) and not isinstance(age, bool):
         if "age_years" in allowed:
             allowed["age_years"] = min(age, OLDEST_AGE)
-            allowed["age_over_89"] = age > OLDEST_AGE - 1
+            allowed["age_over_89"] = age >= OLDEST_AGE
         if "age_band" in retain:
             allowed["age_band"] = age_band(age)
     return allowed

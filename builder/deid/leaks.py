@@ -7,10 +7,25 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.deid.uids import is_registered
 from builder.errors import PrivacyError
 
 SHORTEST = 4
 """Characters a canary must have to be searched for."""
+
+SHORTEST_NUMBER = 6
+"""Digits a canary of digits alone must have: a shorter one cannot be told from a count."""
+
+IDENTIFYING_COLUMNS = (
+    "patient_id",
+    "accession_number",
+    "device_serial_number",
+    "study_uid",
+    "series_uid",
+    "sop_instance_uid",
+    "frame_of_reference_uid",
+)
+"""Columns of the inventory whose values must not leave."""
 
 _CHUNK = 1 << 22
 _ROWS = 1 << 15
@@ -31,11 +46,11 @@ class Canaries:
 
     @classmethod
     def of(cls, values: Iterable[str], *, ordinary: frozenset[str] = frozenset()) -> "Canaries":
-        """The values of at least ``SHORTEST`` characters that are no ``ordinary`` lower-case words."""
+        """The values long enough to be told from words and counts that are no ``ordinary`` lower-case words."""
         anchors: dict[bytes, set[bytes]] = {}
         for value in values:
             text = value.strip(" \0").lower()
-            if len(text) < SHORTEST or text in ordinary:
+            if len(text) < (SHORTEST_NUMBER if text.isdigit() else SHORTEST) or text in ordinary:
                 continue
             needle = text.encode()[:_LONGEST]
             runs = _RUN.findall(needle)
@@ -53,7 +68,17 @@ class Canaries:
         return len(found)
 
 
-def assert_clean(data: bytes | memoryview | pa.Table, canaries: Canaries, *, where: str) -> None:
+def values_to_find(instances: pa.Table) -> Iterator[str]:
+    """The distinct values of ``IDENTIFYING_COLUMNS`` of an inventory, for ``Canaries.of``, without registered UIDs."""
+    for name in IDENTIFYING_COLUMNS:
+        if name in instances.column_names:
+            values = pc.unique(instances.column(name)).to_pylist()
+            yield from (value for value in values if value and not is_registered(value))
+
+
+def assert_clean(
+    data: bytes | memoryview | pa.Table, canaries: Canaries, *, where: str, counts: frozenset[str] = frozenset()
+) -> None:
     """Stop the build when a source value occurs in something that is about to leave.
 
     Parameters
@@ -66,6 +91,8 @@ def assert_clean(data: bytes | memoryview | pa.Table, canaries: Canaries, *, whe
         What must not occur.
     where
         Name of the thing for the message.
+    counts
+        Whole-number columns of a table that hold counts, sizes and positions: a count may equal somebody's number.
 
     Raises
     ------
@@ -73,7 +100,7 @@ def assert_clean(data: bytes | memoryview | pa.Table, canaries: Canaries, *, whe
         Says where and how many; never what.
     """
     if isinstance(data, pa.Table):
-        _assert_clean_table(data, canaries, where=where)
+        _assert_clean_table(data, canaries, where=where, counts=counts)
         return
     count = canaries.count_in(data)
     if count:
@@ -83,12 +110,14 @@ def assert_clean(data: bytes | memoryview | pa.Table, canaries: Canaries, *, whe
         )
 
 
-def _assert_clean_table(table: pa.Table, canaries: Canaries, *, where: str) -> None:
+def _assert_clean_table(table: pa.Table, canaries: Canaries, *, where: str, counts: frozenset[str]) -> None:
     described = [field.name.encode() for field in table.schema]
     described += [part for pair in (table.schema.metadata or {}).items() for part in pair]
     described += [part for field in table.schema for pair in (field.metadata or {}).items() for part in pair]
     assert_clean(b"\n".join(described), canaries, where=f"{where}, schema")
     for name, column in zip(table.column_names, table.columns, strict=True):
+        if name in counts and pa.types.is_integer(column.type):
+            continue
         for chunk in column.chunks:
             for text in _texts(chunk):
                 assert_clean(text, canaries, where=f"{where}, column {name!r}")
@@ -136,14 +165,23 @@ def _chunks(data: bytes | memoryview) -> Iterator[bytes]:
 
 
 def _stands_in(needle: bytes, text: bytes) -> bool:
-    """Whether ``needle`` occurs with its ends at ends of runs: "12345" does not stand in "912345"."""
+    """Whether ``needle`` occurs with its ends at ends of runs: "12345" does not stand in "912345".
+
+    A number of JSON (after a colon, a comma or a bracket, without quotes) is a count, not somebody's number.
+    """
     start = text.find(needle)
     while start >= 0:
         stop = start + len(needle)
-        if not (_joins(text[start - 1 : start], needle[:1]) or _joins(needle[-1:], text[stop : stop + 1])):
+        joined = _joins(text[max(start - 1, 0) : start], needle[:1]) or _joins(needle[-1:], text[stop : stop + 1])
+        if not joined and not (needle.isdigit() and _is_bare_number(text, start, stop)):
             return True
         start = text.find(needle, start + 1)
     return False
+
+
+def _is_bare_number(text: bytes, start: int, stop: int) -> bool:
+    before, after = text[max(start - 8, 0) : start].rstrip(), text[stop : stop + 8].lstrip()
+    return before[-1:] in (b":", b",", b"[") and after[:1] in (b",", b"]", b"}")
 
 
 def _joins(left: bytes, right: bytes) -> bool:

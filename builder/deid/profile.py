@@ -118,9 +118,11 @@ DEFAULT_OPTIONS = frozenset(
         Option.RETAIN_MODIFIED_DATES,
         Option.CLEAN_DESCRIPTORS,
         Option.CLEAN_STRUCTURED_CONTENT,
+        Option.CLEAN_GRAPHICS,
     }
 )
-"""What a build needs in memory: weight and times for SUV, ROI names for labels, the content tree of reports."""
+"""What a build needs in memory: weight and times for SUV, ROI names for labels, the content tree of reports, the
+coordinates of drawn annotations (their texts go; overlays and curves are cleaned away altogether)."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ LABEL_LIMIT = 64
 class Known(Protocol):
     """Values that must go wherever they stand (``builder.deid.identifiers.Identifiers``)."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def pattern(self) -> re.Pattern[str] | None:
         """Finds any of the values; None when there is none."""
@@ -75,6 +77,7 @@ def vocabulary() -> frozenset[str]:
     return frozenset((files("builder.deid") / "words.txt").read_text(encoding="ascii").split())
 
 
+@lru_cache(maxsize=8192)
 def clean_label(text: str, known: Known) -> str:
     """A short label (ROI name, segment label, device name) without names, dates, numbers of a person, addresses.
 

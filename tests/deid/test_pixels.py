@@ -1,0 +1,120 @@
+"""Pixels that may show who they are of: refused unless the spec vouches for them or blanks them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+
+from builder.deid import Deid, MaskRegion
+from builder.deid.pixels import FACE_RISK, Risk, blank, judge_pixels, pixel_risk
+from builder.errors import CaseError, Reason
+
+REFERENCE = "${env:BUILDER_KEY}"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+US = "1.2.840.10008.5.1.4.1.1.6.1"
+
+
+def image(sop_class: str = CT, modality: str = "CT", **attributes: object) -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID = sop_class
+    dataset.Modality = modality
+    dataset.Rows, dataset.Columns = 40, 50
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+RISKY = [
+    (image(BurnedInAnnotation="YES"), Risk.DECLARED),
+    (image(US, "US"), Risk.ULTRASOUND),
+    (image(US, "US", BurnedInAnnotation="NO"), Risk.ULTRASOUND),
+    (image("1.2.840.10008.5.1.4.1.1.3.1", "US"), Risk.ULTRASOUND),
+    (image("1.2.840.10008.5.1.4.1.1.7"), Risk.CAPTURE),
+    (image("1.2.840.10008.5.1.4.1.1.7.4"), Risk.CAPTURE),
+    (image("1.2.840.10008.5.1.4.1.1.12.1", "XA"), Risk.ANGIOGRAPHY),
+    (image("1.2.840.10008.5.1.4.1.1.77.1.4", "XC"), Risk.PHOTOGRAPH),
+    (image("1.2.840.10008.5.1.4.1.1.104.1", "DOC"), Risk.DOCUMENT),
+    (image(ConversionType="WSD"), Risk.CAPTURE),
+    (image(ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), Risk.CAPTURE),
+    (image("1.2.3", "OT"), Risk.OTHER),
+]
+
+
+@pytest.mark.parametrize(("dataset", "risk"), RISKY)
+def test_risky_images_are_refused(dataset: Dataset, risk: Risk) -> None:
+    assert pixel_risk(dataset) is risk
+    with pytest.raises(CaseError) as caught:
+        judge_pixels(dataset, deid=Deid(patient_key=REFERENCE))
+    assert caught.value.reason is Reason.BURNED_IN
+    assert risk.value in caught.value.detail
+
+
+def test_scanner_images_pass() -> None:
+    for sop_class, modality in ((CT, "CT"), ("1.2.840.10008.5.1.4.1.1.4", "MR"), ("1.2.840.10008.5.1.4.1.1.128", "PT")):
+        verdict = judge_pixels(image(sop_class, modality, BodyPartExamined="ABDOMEN"), deid=Deid(patient_key=REFERENCE))
+        assert verdict.blank == verdict.notes == ()
+
+
+def test_an_overlay_in_the_pixel_bits_cannot_be_vouched_for() -> None:
+    dataset = image()
+    dataset.add_new(0x60000010, "US", 40)
+    dataset.add_new(0x60000102, "US", 12)
+    assert pixel_risk(dataset) is Risk.OVERLAY_IN_PIXELS
+    with pytest.raises(CaseError):
+        judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, reviewed=("CT",)))
+    dataset.add_new(0x60003000, "OW", b"\0\0")  # a plane of its own: the walk drops it, the pixels are clean
+    assert pixel_risk(dataset) is None
+
+
+def test_reviewed_modalities_pass_unless_the_header_declares_text() -> None:
+    deid = Deid(patient_key=REFERENCE, reviewed=("US",))
+    assert judge_pixels(image(US, "US"), deid=deid).notes == ("pixels_reviewed",)
+    with pytest.raises(CaseError):
+        judge_pixels(image(US, "US", BurnedInAnnotation="YES"), deid=deid)
+
+
+def test_regions_cover_only_the_size_and_modality_they_were_drawn_for() -> None:
+    region = MaskRegion(rows=(0, 5), columns=(0, 50), size=(40, 50), modality="US")
+    deid = Deid(patient_key=REFERENCE, burned_in="mask", mask_regions=(region,))
+    assert judge_pixels(image(US, "US", BurnedInAnnotation="YES"), deid=deid).blank == (region,)
+    for other in (image(US, "US", Rows=41), image(modality="CT", BurnedInAnnotation="YES")):
+        with pytest.raises(CaseError):
+            judge_pixels(other, deid=deid)
+
+
+@given(st.integers(0, 7), st.integers(1, 8), st.integers(0, 8), st.integers(1, 9))
+def test_blank_changes_the_rectangle_and_nothing_else(row: int, height: int, column: int, width: int) -> None:
+    voxels = np.arange(2 * 8 * 9, dtype=np.int16).reshape(2, 8, 9)
+    region = MaskRegion(rows=(row, min(8, row + height)), columns=(column, min(9, column + width)), size=(8, 9))
+    result = blank(voxels, (region,))
+    inside = np.zeros((8, 9), bool)
+    inside[region.rows[0] : region.rows[1], region.columns[0] : region.columns[1]] = True
+    np.testing.assert_array_equal(result[:, ~inside], voxels[:, ~inside])
+    assert len(np.unique(result[:, inside])) == 1
+    assert voxels[0, 0, 1] == 1
+
+
+def test_blank_refuses_another_size() -> None:
+    with pytest.raises(CaseError):
+        blank(np.zeros((3, 4, 5)), (MaskRegion(rows=(0, 1), columns=(0, 1), size=(5, 4)),))
+
+
+def test_heads_get_a_note() -> None:
+    for part in ("HEAD", "BRAIN", "HEAD NECK", "SKULLBASE"):
+        assert judge_pixels(image(BodyPartExamined=part), deid=Deid(patient_key=REFERENCE)).notes == (FACE_RISK,)
+
+
+def test_corpus_ultrasound_with_burned_in_text_is_refused_and_clinical_series_pass(
+    corpus: Callable[[str], Path],
+) -> None:
+    assert pixel_risk(dcmread(corpus("odd") / "deid_phi" / "US_greyscale_burned_in.dcm")) is not None
+    for path in sorted((corpus("sts") / "sts001_raw").rglob("*.dcm"))[:5]:
+        assert pixel_risk(dcmread(path, stop_before_pixels=True)) is None
+    summary = [p for p in (corpus("geometry") / "ct_philips_head_with_localizer").rglob("*") if "S4010" in str(p)]
+    pictures = [dcmread(p, stop_before_pixels=True) for p in summary if p.is_file() and p.name != "DIRFILE"]
+    assert [pixel_risk(p) for p in pictures].count(Risk.DECLARED) == 1
+    assert [pixel_risk(p) for p in pictures].count(Risk.CAPTURE) == 5

@@ -1,0 +1,74 @@
+"""The spec's block: a reference to the secret, never the secret."""
+
+import pickle
+
+import pytest
+from pydantic import ValidationError
+
+from builder.deid import Deid, resolve_key
+from builder.deid.profile import Option, Profile
+from builder.errors import SpecError
+from builder.model.keyed import Key
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def test_a_literal_secret_is_refused_and_not_repeated() -> None:
+    for value in (SECRET, "$BUILDER_KEY", "${env:}", "${env:A} ", "x${env:A}", "${file:}", "${other:A}"):
+        with pytest.raises(ValidationError) as caught:
+            Deid(patient_key=value)
+        assert "reference" in str(caught.value)
+        assert SECRET not in str(caught.value)
+        with pytest.raises(SpecError):
+            resolve_key(value, {"A": SECRET})
+
+
+def test_the_key_comes_from_the_environment_or_a_file() -> None:
+    assert resolve_key("${env:A}", {"A": SECRET + "\n"}) == Key(SECRET.encode())
+    assert resolve_key("${file:/run/key}", {}, read=lambda path: f"{SECRET}\n".encode()) == Key(SECRET.encode())
+    assert SECRET not in repr(resolve_key("${env:A}", {"A": SECRET}))
+
+
+@pytest.mark.parametrize("environment", [{}, {"A": ""}, {"A": "short"}])
+def test_a_missing_or_short_secret_is_explained(environment: dict[str, str]) -> None:
+    with pytest.raises(SpecError, match=r"deid\.patient_key"):
+        resolve_key("${env:A}", environment)
+
+
+def test_an_unreadable_file_is_explained_without_its_path() -> None:
+    def fail(path: str) -> bytes:
+        raise FileNotFoundError(path)
+
+    with pytest.raises(SpecError, match="FileNotFoundError") as caught:
+        resolve_key("${file:/home/doe/key}", {}, read=fail)
+    assert "doe" not in str(caught.value)
+    with pytest.raises(SpecError, match="env:NAME"):
+        resolve_key("${file:/run/key}", {})
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"retain": ["patient_name"]},
+        {"options": ["retain_longitudinal_full_dates", "retain_longitudinal_modified_dates"]},
+        {"options": ["retain_everything"]},
+        {"burned_in": "ignore"},
+        {"burned_in": "mask"},
+        {"mask_regions": [{"rows": [0, 1], "columns": [0, 1], "size": [4, 4]}]},
+        {"burned_in": "mask", "mask_regions": [{"rows": [0, 9], "columns": [0, 1], "size": [4, 4]}]},
+        {"reviewed": ["all of them"]},
+        {"unknown": 1},
+    ],
+)
+def test_faults_are_refused(block: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Deid.model_validate({"patient_key": "${env:A}", **block})
+
+
+def test_order_does_not_matter_and_options_are_the_profiles() -> None:
+    one = Deid.model_validate({"patient_key": "${env:A}", "retain": ["sex", "age_years"]})
+    two = Deid.model_validate({"patient_key": "${env:A}", "retain": ["age_years", "sex", "sex"]})
+    assert one == two
+    assert hash(one) == hash(two)
+    assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301
+    assert Profile(frozenset(Option(o) for o in one.options)) == Profile()
