@@ -105,7 +105,10 @@ def test_contours_and_segments_become_the_true_masks(read, archive):
 
 
 def refers_to(dataset, series_uid):
-    return any(e.VR == "UI" and e.value == series_uid for e in dataset.iterall())
+    if dataset.Modality == "SEG":
+        return dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == series_uid
+    study = dataset.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+    return study.RTReferencedSeriesSequence[0].SeriesInstanceUID == series_uid
 
 
 def test_the_index_accounts_for_every_file(read, archive):
