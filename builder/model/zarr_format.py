@@ -60,21 +60,6 @@ def array_document(
     }
 
 
-def plain_array_document(
-    shape: Sequence[int],
-    *,
-    chunk: Sequence[int],
-    dtype: str,
-    codec: Codec,
-    attributes: Mapping[str, Json],
-) -> Json:
-    """``zarr.json`` of an array each of whose chunks is (a reference to) one inner chunk of a shard."""
-    document = array_document(shape, chunk=chunk, dtype=dtype, codec=codec, attributes=attributes)
-    sharding = document["codecs"][0]["configuration"]
-    grid = {"name": "regular", "configuration": {"chunk_shape": list(chunk)}}
-    return {**document, "chunk_grid": grid, "codecs": sharding["codecs"]}
-
-
 def group_document(attributes: Mapping[str, Json], *, members: Mapping[str, Json] | None = None) -> Json:
     """``zarr.json`` of a group; the documents of its ``members``, path to document, are repeated in it.
 

@@ -29,6 +29,7 @@ from builder.model.parquet import read_parquet
 from builder.reader.batches import Allocate, Batch, Batches, Buffers, Work
 from builder.reader.jobs import Chosen, make_job
 from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
+from builder.reader.shard import ChunkObject
 from builder.reader.source import Source, find_places
 from builder.storage import Store, open_store
 
@@ -164,6 +165,15 @@ class Dataset:
         if found is None:
             raise SpecError(f"fields: found {name!r}, expected one of {', '.join(self.fields)}")
         return found
+
+    @property
+    def store(self) -> Store:
+        """Where the dataset lies."""
+        return self._source.store
+
+    def locate(self, position: int, name: str) -> tuple[ChunkObject, int]:
+        """The stored object a field of a sample is in, and its first chunk there."""
+        return self._source.locate(int(self.rows[position]), self.layout(name))
 
     def split(self, name: str) -> "Dataset":
         """The samples of one split. Raises SpecError for a name no sample has."""

@@ -58,7 +58,7 @@ class Source:
     def read(self, index: int, name: str, out: NDArray[Any]) -> None:
         """Decode one sample of a field into ``out``."""
         layout = self._layouts[name]
-        source, chunk = self._locate(index, layout)
+        source, chunk = self.locate(index, layout)
         if layout.shape is not None:
             source.decode(chunk, out)
         else:
@@ -76,7 +76,7 @@ class Source:
         chosen = indices[rows]
         for group in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(self.shards[chosen])) + 1):
             if len(group):
-                source, _ = self._locate(int(chosen[group[0]]), layout)
+                source, _ = self.locate(int(chosen[group[0]]), layout)
                 source.decode_many(self.places[chosen[group]].tolist(), [out[row] for row in rows[group].tolist()])
 
     def storage_order(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -88,7 +88,7 @@ class Source:
         layout, shape = self._layouts[name], self.shape(index)
         if any(a < 0 or a + n > m for a, n, m in zip(start, out.shape[1:], shape, strict=True)):
             raise ValueError(f"crop: found {out.shape[1:]} from {start}, expected a box inside {shape}")
-        source, chunk = self._locate(index, layout)
+        source, chunk = self.locate(index, layout)
         if layout.shape is None:
             Crop(layout, shape).read(source, start, out=out)
             return
@@ -110,7 +110,7 @@ class Source:
         self.crop(index, name, (s, r, c), out=piece)
         out[(slice(None), *inner)] = piece
 
-    def _locate(self, index: int, layout: FieldLayout) -> tuple[ChunkObject, int]:
+    def locate(self, index: int, layout: FieldLayout) -> tuple[ChunkObject, int]:
         """The object a sample's field is in, and its chunk there."""
         shard, place = int(self.shards[index]), int(self.places[index])
         key = (shard, layout.name, place if layout.shape is None else 0)

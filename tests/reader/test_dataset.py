@@ -131,13 +131,13 @@ def damage(made: Any, name: str, change: Callable[[bytearray], Any]) -> None:
             path.write_bytes(data)
 
 
-def test_every_flipped_bit_is_noticed(fresh: Callable[..., Any]) -> None:
+def test_a_flipped_bit_in_any_byte_is_noticed(fresh: Callable[..., Any]) -> None:
     made = fresh(sizes=[2], shape=(3, 3, 4))
     path = next(p for p in made.root.rglob("c/0/0/0/0/0") if "/image/" in str(p))
     good = path.read_bytes()
-    for bit in range(len(good) * 8):
+    for place in range(len(good)):
         data = bytearray(good)
-        data[bit // 8] ^= 1 << (bit % 8)
+        data[place] ^= 1 << (place * 5 % 8)
         path.write_bytes(data)
         with pytest.raises(LayoutError, match=r"damaged|outside"):
             open_dataset(made.root).get([0, 1])

@@ -1,0 +1,73 @@
+"""A selection of samples as one Zarr array a field, by reference: no voxel is copied.
+
+The document is fsspec's ReferenceFileSystem format, version 1. Any Zarr library that reads through fsspec opens it::
+
+    fs = fsspec.filesystem("reference", fo="views/train.json", remote_protocol="file",
+                           template_overrides={"root": "/path/of/the/dataset"}, asynchronous=True)
+    zarr.open_group(zarr.storage.FsspecStore(fs, read_only=True), mode="r")["image"]
+"""
+
+import json
+
+from builder.model.layout import VIEWS, Json, canonical_json
+from builder.model.zarr_format import group_document
+from builder.reader.dataset import Dataset
+
+ROOT = "root"
+"""Name of the template that stands for the dataset's location, which a document that moves with it cannot know."""
+
+
+def view_document(dataset: Dataset) -> bytes:
+    """The samples of ``dataset``, in their order, as a reference document.
+
+    Fields of one shape become arrays (sample, channel, slice, row, column) with one chunk a sample, which refers to
+    the range of its shard. Whole volumes become one array a sample, ``<field>/<position>``.
+
+    Raises
+    ------
+    LayoutError
+        When a shard's index or metadata cannot be read.
+    """
+    members: dict[str, Json] = {}
+    refs: dict[str, Json] = {}
+    for name in dataset.fields if len(dataset) else ():
+        layout = dataset.layout(name)
+        attributes = {"unit": layout.unit, "segments": {k: list(v) for k, v in layout.segments.items()}}
+        if layout.shape is None:
+            members[name] = group_document(attributes)
+            for position in range(len(dataset)):
+                path, _, document = _stored(dataset, position, name)
+                members[f"{name}/{position}"] = document
+                refs[f"{name}/{position}/c/0/0/0/0"] = [path]
+            continue
+        members[name] = _joined(dataset, name)
+        for position in range(len(dataset)):
+            source, chunk = dataset.locate(position, name)
+            offset, length = source.index[chunk]
+            refs[f"{name}/c/{position}/0/0/0/0"] = [f"{{{{{ROOT}}}}}/{source.path}", offset, length]
+    documents = {"": group_document({}, members=members), **members}
+    refs |= {f"{path}/zarr.json".lstrip("/"): canonical_json(d).decode() for path, d in documents.items()}
+    return canonical_json({"version": 1, "templates": {ROOT: "."}, "refs": refs})
+
+
+def _joined(dataset: Dataset, name: str) -> Json:
+    """Metadata of the array of all samples: the shards' own, with their inner chunks as chunks."""
+    _, _, document = _stored(dataset, 0, name)
+    inner = document["codecs"][0]["configuration"]
+    shape = [len(dataset), *document["shape"][1:]]
+    grid = {"name": "regular", "configuration": {"chunk_shape": inner["chunk_shape"]}}
+    return {**document, "shape": shape, "chunk_grid": grid, "codecs": inner["codecs"]}
+
+
+def _stored(dataset: Dataset, position: int, name: str) -> tuple[str, int, Json]:
+    """Reference, chunk and array metadata of a field of a sample."""
+    source, chunk = dataset.locate(position, name)
+    folder = source.path.split("/c/")[0]
+    document = json.loads(dataset.store.read(f"{folder}/zarr.json"))
+    return f"{{{{{ROOT}}}}}/{source.path}", chunk, document
+
+
+def view_path(split: str) -> str:
+    """Where the view of a split lies in a version's folder."""
+    return f"{VIEWS}/{split}.json"
+
