@@ -29,7 +29,7 @@ _CODE_ALARM = re.compile(rb"\d{6}|[A-Za-z0-9]{65}|\d\.\d+\.\d+\.\d+\.\d")
 _TEXT_VRS = frozenset({"CS", "LO", "SH", "ST", "LT", "UT", "UC", "DS", "IS", "DA", "TM", "DT", "AS", "UI", "PN", "AE"})
 _WHOLE_VRS = frozenset({"ST", "LT", "UT", "UR"})
 _TEXT_FORMS = frozenset(
-    {Form.LABEL, Form.WORDS, Form.PROSE, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP}
+    {Form.LABEL, Form.WORDS, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP}
 )
 _BINARY_VRS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OB", "OW", "OL", "OV", "OF", "OD"})
 _SCHEME = BaseTag(0x00080102)
@@ -164,7 +164,17 @@ def _element(
         decoded = source[element.tag]
     except UNDECODABLE:
         return None
+    if form is Form.PROSE and _is_tracking_identifier(source):
+        form = Form.LABEL
     return _decoded(source, decoded, form, vr, treatment)
+
+
+def _is_tracking_identifier(item: Dataset) -> bool:
+    """Whether a content item's text is the Tracking Identifier (112039, DCM): a label, not prose (PS3.16 TID 1501)."""
+    concept = item.get(0x0040A043)
+    if concept is None or not isinstance(concept.value, Sequence) or not concept.value:
+        return False
+    return _text(concept.value[0], BaseTag(0x00080100)) == "112039" and _text(concept.value[0], _SCHEME) == "DCM"
 
 
 def _alike(found: str | None, expected: str) -> bool:

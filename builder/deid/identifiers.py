@@ -10,7 +10,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
-from builder.deid.text import vocabulary
+from builder.deid.text import ordinary_words
 
 _NAME_KEYWORDS = (
     "PatientName",
@@ -31,10 +31,6 @@ _NAME_KEYWORDS = (
     "ReviewerName",
     "VerifyingObserverName",
     "PersonName",
-    "InstitutionName",
-    "InstitutionAddress",
-    "InstitutionalDepartmentName",
-    "StationName",
     "PatientAddress",
 )
 _ID_KEYWORDS = (
@@ -51,6 +47,10 @@ _ID_KEYWORDS = (
     "PlacerOrderNumberImagingServiceRequest",
     "FillerOrderNumberImagingServiceRequest",
     "PatientBirthDate",
+    "InstitutionName",
+    "InstitutionAddress",
+    "InstitutionalDepartmentName",
+    "StationName",
 )
 _NAME_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _NAME_KEYWORDS) if t is not None)
 _ID_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _ID_KEYWORDS) if t is not None)
@@ -132,8 +132,8 @@ def _texts(dataset: Dataset, tags: tuple[BaseTag, ...]) -> Iterator[str]:
 @lru_cache(maxsize=4096)
 def _identifiers(names: tuple[str, ...], numbers: tuple[str, ...]) -> Identifiers:
     """The values worth searching for; the objects of a series state the same ones, so the pattern is compiled once."""
-    words = frozenset(w for name in names for w in _WORD.findall(name.lower()) if w not in vocabulary())
-    values = frozenset(v for v in (n.strip().lower() for n in numbers) if len(v) >= 4 and v not in vocabulary())
+    words = frozenset(w for name in names for w in _WORD.findall(name.lower()) if w not in ordinary_words())
+    values = frozenset(v for v in (n.strip().lower() for n in numbers) if len(v) >= 4 and v not in ordinary_words())
     return Identifiers(words, values)
 
 

@@ -67,6 +67,9 @@ _TERM_ENDINGS = (
     "ical", "ular", "eous", "inal", "ically", "ilateral",
 )  # fmt: skip
 
+_EPONYMS = frozenset({"chiari", "foley", "ganz", "hodgkin", "hounsfield", "kerley", "schmorl", "swan"})
+"""Names that are terms, unless the object states them as somebody's."""
+
 REPORT_LIMIT = 1 << 16
 """Longest report kept, in characters."""
 
@@ -75,6 +78,12 @@ REPORT_LIMIT = 1 << 16
 def vocabulary() -> frozenset[str]:
     """Lower-case words of imaging and anatomy that say nothing about a person."""
     return frozenset((files("builder.deid") / "words.txt").read_text(encoding="ascii").split())
+
+
+@lru_cache(maxsize=1)
+def ordinary_words() -> frozenset[str]:
+    """Lower-case words of imaging and of reports: no reason to suspect a name."""
+    return vocabulary() | frozenset((files("builder.deid") / "report_words.txt").read_text(encoding="ascii").split())
 
 
 @lru_cache(maxsize=8192)
@@ -122,12 +131,6 @@ def scrub(text: str, *, known: Known) -> str:
     return re.sub(r"[ \t]+", " ", text).strip()
 
 
-@lru_cache(maxsize=1)
-def _report_words() -> frozenset[str]:
-    """Lower-case words of reports beside those of ``vocabulary``."""
-    return frozenset((files("builder.deid") / "report_words.txt").read_text(encoding="ascii").split())
-
-
 def _is_ordinary(word: str, lower: frozenset[str]) -> bool:
     """Whether a capitalised word is a word of the language of reports rather than a name."""
     return all(_is_ordinary_part(part, lower) for part in re.split(r"[-'\u2019]", word.lower()))
@@ -136,6 +139,6 @@ def _is_ordinary(word: str, lower: frozenset[str]) -> bool:
 def _is_ordinary_part(part: str, lower: frozenset[str]) -> bool:
     if len(part) < 2 or part in lower:
         return True
-    if part in vocabulary() or part in _report_words() or part.rstrip("s") in vocabulary():
+    if part in ordinary_words() or part.rstrip("s") in vocabulary() or part in _EPONYMS:
         return True
     return len(part) >= 7 and part.endswith(_TERM_ENDINGS)
