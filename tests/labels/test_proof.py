@@ -1,0 +1,118 @@
+"""Proof: figures of known phantoms, thresholds that exclude, and the cohort's masks in their bodies."""
+
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from builder.errors import CaseError, Reason
+from builder.labels.proof import Proof, find_body, round_trip_dice
+from builder.labels.rtstruct import RtStruct
+from builder.model.case import Boxes, Landmarks, Mask, Segment, ValueDomain, Volume
+from builder.model.geometry import Geometry, corner_voxels
+from builder.protocols import LabelObject
+from tests import synthetic
+from tests.labels.images import image_facts
+
+GEOMETRY = Geometry((10, 40, 50), np.array([[0, 0, 2, -50], [0, 2, 0, -40], [3, 0, 0, 0], [0, 0, 0, 1.0]]))
+
+
+def phantom() -> Volume:
+    """A CT of a body (rows 5..34, columns 5..44) with a lung that must count as body."""
+    voxels = np.full(GEOMETRY.shape, -1000, np.int16)
+    voxels[:, 5:35, 5:45] = 40
+    voxels[:, 10:20, 10:20] = -850
+    return Volume(voxels[None], GEOMETRY, ValueDomain.HOUNSFIELD)
+
+
+def mask(inside: NDArray[np.bool_], **measures: float) -> Mask:
+    named = {f"t/{name}": value for name, value in measures.items()}
+    return Mask("m", inside[None].astype(np.uint8), GEOMETRY, (Segment("t"),), measures=named)
+
+
+def block(*box: slice) -> NDArray[np.bool_]:
+    inside = np.zeros(GEOMETRY.shape, bool)
+    inside[box] = True
+    return inside
+
+
+def test_the_body_holds_its_lung() -> None:
+    body = find_body(phantom())
+    assert body.sum() == 10 * 30 * 40
+
+
+def test_figures_of_a_known_block() -> None:
+    inside = block(slice(2, 5), slice(10, 20), slice(30, 44))
+    (proven,) = Proof().prove([mask(inside, contour_volume_mm3=500.0, voxel_volume_mm3=600.0)], phantom())
+    assert isinstance(proven, Mask)
+    measures = proven.measures
+    assert measures["t/body_overlap"] == 1
+    assert measures["t/border_mm"] == 2 * 3
+    assert measures["t/border_in_plane_mm"] == 6 * 2
+    assert measures["t/left_share"] == 1
+    assert measures["t/round_trip_dice"] == 1
+    assert measures["t/volume_ratio"] == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "figure"),
+    [
+        ({"volume_ratio": (0.9, 1.1)}, "volume ratio"),
+        ({"planes_on_slice": 0.9}, "planes_on_slice_fraction"),
+        ({"body_overlap": 0.9}, "body_overlap"),
+        ({"border_mm": 5.0}, "border_mm"),
+        ({"side": {"t": "right"}}, "right side"),
+    ],
+)
+def test_thresholds_exclude_with_the_figure(rule: dict[str, Any], figure: str) -> None:
+    inside = block(slice(1, 5), slice(30, 40), slice(30, 44))
+    figures = {"contour_volume_mm3": 500.0, "voxel_volume_mm3": 600.0, "planes_on_slice_fraction": 0.5}
+    Proof().prove([mask(inside, **figures)], phantom())
+    with pytest.raises(CaseError, match=figure) as caught:
+        Proof(**rule).prove([mask(inside, **figures)], phantom())
+    assert caught.value.reason is Reason.LABEL_UNPROVEN
+
+
+def test_boxes_and_points_beyond_the_image_are_unproven() -> None:
+    inside = GEOMETRY.to_world(corner_voxels((3, 4, 5)) + np.array([2, 10, 10]))[None]
+    Proof(body_overlap=0.9).prove([Boxes("b", inside, ("x",))], phantom())
+    for bad in (Boxes("b", inside + 1000, ("x",)), Landmarks("l", inside[0, :1] + 1000, ("x",))):
+        with pytest.raises(CaseError) as caught:
+            Proof().prove([bad], phantom())
+        assert caught.value.reason is Reason.LABEL_UNPROVEN
+    air = GEOMETRY.to_world(corner_voxels((3, 3, 3)))[None]
+    with pytest.raises(CaseError, match="body_overlap"):
+        Proof(body_overlap=0.9).prove([Boxes("b", air, ("x",))], phantom())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["axial", "oblique", "tilted"]))
+def test_any_mask_survives_the_round_trip_through_patient_space(seed: int, kind: str) -> None:
+    options: dict[str, Any] = {
+        "axial": {},
+        "oblique": {"orientation": synthetic.OBLIQUE},
+        "tilted": {"tilt_degrees": 18},
+    }
+    geometry = synthetic.ct_series(slices=4, **options[kind]).geometry
+    inside = np.random.default_rng(seed).random(geometry.shape) < 0.3
+    assert round_trip_dice(inside, geometry) == 1.0
+
+
+def test_tumours_of_the_cohort_lie_in_their_bodies(corpus: Any) -> None:
+    for series in ("STS_008/CT", "STS_041/CT"):
+        folder = corpus("sts") / "sts_cohort" / series
+        image = image_facts(folder / "image")
+        slices = [pydicom.dcmread(p) for p in (folder / "image").iterdir()]
+        slices.sort(key=lambda d: image.uid_to_slice[str(d.SOPInstanceUID)])
+        voxels = np.stack([d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept) for d in slices])
+        volume = Volume(voxels[None].astype(np.float32), image.geometry, ValueDomain.HOUNSFIELD)
+        dataset = pydicom.dcmread(next((folder / "mask").iterdir()), force=True)
+        drawn = RtStruct(roi={"t": "."}).read("t", [LabelObject(dataset)], image)
+        strict = Proof(volume_ratio=(0.9, 1.1), planes_on_slice=1, round_trip_dice=1, body_overlap=0.99)
+        (proven,) = strict.prove(drawn, volume)
+        # the cohort is cropped 5 cm round each tumour, and resampled to whole voxels
+        assert proven.measures["t/border_in_plane_mm"] == pytest.approx(50, abs=2)  # type: ignore[union-attr]
