@@ -8,6 +8,7 @@ import contextlib
 import errno
 import mmap
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,6 +84,10 @@ class Store(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove an object; absent is fine."""
+        ...
+
+    def sweep(self) -> int:
+        """Remove what writers that died left unfinished; returns how many. Call it when no writer is at work."""
         ...
 
 
@@ -221,6 +226,16 @@ class LocalStore:
     def delete(self, path: str) -> None:
         self._locate(path).unlink(missing_ok=True)
 
+    def sweep(self) -> int:
+        found = [Path(at) / n for at, folders, names in os.walk(self.root) for n in (*folders, *names)]
+        left = [path for path in found if path.name.startswith(SCRATCH_PREFIX)]
+        for path in left:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        return len(left)
+
     def _locate(self, path: str) -> Path:
         return self.root / _checked(path)
 
@@ -312,6 +327,9 @@ class ObjectStore:
     def delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError), _missing_as_file_error(path):
             _obstore().delete(self._client(), self._key(path))
+
+    def sweep(self) -> int:
+        return 0  # an object that was not sent whole does not exist
 
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{_checked(path)}" if self.prefix else _checked(path)

@@ -1,12 +1,14 @@
 """Rows of the INSTANCES table from data sets in memory: the same facts the index reads from files."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
-from pydicom.dataset import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
+from pydicom.uid import UID
 
 from builder.imaging.parse import leniently
 from builder.model.tables import HEADER_COLUMNS, INSTANCES, REAL, REALS, SMALL, TEXT, WHOLE, Column
@@ -33,6 +35,32 @@ def instance_row(dataset: Dataset) -> dict[str, Any]:
     for column in HEADER_COLUMNS:
         row[column.name] = _cell(dataset, column)
     return row
+
+
+def dataset_of(row: Mapping[str, Any]) -> Dataset:
+    """A data set of the top-level facts ``assemble`` and the pixel checks need, without pixels: from one INSTANCES row.
+
+    It holds technical attributes and the row's UIDs only, so nothing else of the object can reach what is made of it.
+    """
+    dataset = Dataset()
+    for name in PIXEL_COLUMNS:
+        value = row[name]
+        if value is not None:
+            dataset.add_new(_TAGS[name], _VRS[name], value.split("\\") if isinstance(value, str) else value)
+    dataset.file_meta = FileMetaDataset()
+    if row["transfer_syntax_uid"]:
+        dataset.file_meta.TransferSyntaxUID = UID(row["transfer_syntax_uid"])
+    return dataset
+
+
+PIXEL_COLUMNS = (
+    *("sop_class_uid", "sop_instance_uid", "image_type", "modality", "conversion_type", "body_part_examined"),
+    *("samples_per_pixel", "photometric_interpretation", "planar_configuration", "number_of_frames", "rows", "columns"),
+    *("bits_allocated", "bits_stored", "high_bit", "pixel_representation", "pixel_padding_value"),
+    *("pixel_padding_range_limit", "burned_in_annotation", "rescale_intercept", "rescale_slope", "rescale_type"),
+)
+_TAGS = {column.name: column.tag for column in HEADER_COLUMNS if column.tag is not None}
+_VRS = {name: dictionary_VR(tag).split(" ")[0] for name, tag in _TAGS.items() if name in PIXEL_COLUMNS}
 
 
 def _cell(dataset: Dataset, column: Column) -> Any:

@@ -21,6 +21,13 @@ PHILIPS_ACTIVITY = Tag(0x7053, 0x1009)
 GE_SCAN_TIME = Tag(0x0009, 0x100D)
 """GE's scan date and time, that series made later still carry; private creator ``GEMS_PETD_01``."""
 
+SUV_TAGS = (
+    *("Units", "SUVType", "CorrectedImage", "DecayCorrection", "DecayFactor", "FrameReferenceTime", "PatientWeight"),
+    *("SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "RadiopharmaceuticalInformationSequence"),
+    *(PHILIPS_SUV, PHILIPS_ACTIVITY, GE_SCAN_TIME),
+)
+"""Every attribute ``calibrate`` looks at: keywords and private tags."""
+
 DOSE_BQ = (1e6, 1e10)
 WEIGHT_KG = (0.3, 500.0)
 HALF_LIVES = 8

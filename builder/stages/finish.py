@@ -217,6 +217,7 @@ def version_name(manifest: Manifest) -> str:
 
 def _publish(manifest: Manifest, files: Mapping[str, bytes], dataset: Store, accounts: Accounts) -> Published:
     document = manifest.to_json()
+    dataset.sweep()
     current = _current(dataset)
     pointer = write_current(manifest.version)
     if current != pointer:

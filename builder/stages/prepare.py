@@ -1,26 +1,29 @@
 """The pure middle: one case's fetched objects become a de-identified, labelled, transformed case."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.deid import Deid
 from builder.deid.headers import deidentify
-from builder.deid.identifiers import identifiers_in
+from builder.deid.identifiers import Identifiers, identifiers_in
 from builder.deid.pixels import PixelVerdict, blank, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
 from builder.imaging.options import VolumeOptions, admit
-from builder.imaging.rows import instances_of
+from builder.imaging.rows import dataset_of
 from builder.imaging.series import Stack, split_stacks
+from builder.imaging.values import PixelFill
 from builder.imaging.volume import assemble
 from builder.labels import AnyLabel
 from builder.model.case import Annotation, Case, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
+from builder.stages.fetch import Objects
 from builder.transforms import AnyTransform
 
 
@@ -36,31 +39,32 @@ class Recipe:
     transforms: Sequence[AnyTransform]
 
 
-@dataclass(frozen=True)
-class Objects:
-    """What was fetched for a case: image data sets, and each label's objects, as the archive holds them."""
-
-    images: Sequence[Dataset]
-    labels: Mapping[str, Sequence[LabelObject]]
-
-
-def prepare(plan: CasePlan, objects: Objects, recipe: Recipe) -> Case:
+def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Case:
     """Turn one case's fetched objects into a case ready to be cut into samples.
+
+    Parameters
+    ----------
+    fill
+        Reads the native pixels of an instance, named by its mapped SOPInstanceUID, where no data sets are held.
 
     Raises
     ------
     CaseError
         When the case cannot be used, with its one reason.
     """
-    pixels = _judge(objects.images, recipe.deid)
-    clean = _clean(plan, objects, recipe)
-    stack = _stack(clean.images, recipe.volumes)
-    volume = _with_verdict(assemble(stack, clean.images, recipe.volumes), pixels)
+    images = objects.images or tuple(dataset_of(row) for row in objects.rows.to_pylist())
+    pixels = _judge((*images, objects.first), recipe.deid)
+    known = identifiers_in((objects.first, *images, *_datasets(objects.labels)))
+    clean = _clean_images(images, plan, objects, recipe, known)
+    stack = _stack(objects.rows, recipe)
+    assembled = assemble(stack, clean, recipe.volumes, fill=fill, calibration=objects.calibration)
+    volume = _with_verdict(assembled, pixels)
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
     annotations: list[Annotation] = []
     for name, reader in recipe.labels.items():
-        if clean.labels.get(name):
-            annotations.extend(reader.read(name, clean.labels[name], image))
+        found = tuple(_clean_label(label, plan, recipe, known) for label in objects.labels.get(name, ()))
+        if found:
+            annotations.extend(reader.read(name, found, image))
     case = Case(plan.case_key, volume, tuple(annotations))
     for transform in recipe.transforms:
         case = transform(case)
@@ -91,33 +95,55 @@ def _with_verdict(volume: Volume, verdict: PixelVerdict) -> Volume:
     return replace(volume, voxels=voxels, notes=tuple(sorted({*volume.notes, *verdict.notes})))
 
 
-def _clean(plan: CasePlan, objects: Objects, recipe: Recipe) -> Objects:
-    """Every object de-identified with one UID map; names that only the images state are searched in the labels too."""
-    labels = [o for found in objects.labels.values() for o in found]
-    datasets = [*objects.images, *(o.content for o in labels if isinstance(o.content, Dataset))]
-    known = identifiers_in(datasets)
-
-    def cleaned(dataset: Dataset) -> Dataset:
-        return deidentify(dataset, profile=recipe.profile, uids=recipe.uids, person=plan.person_key, known=known)
-
-    return Objects(
-        tuple(cleaned(d) for d in objects.images),
-        {
-            name: tuple(
-                LabelObject(cleaned(o.content), "object.dcm") if isinstance(o.content, Dataset) else o for o in found
-            )
-            for name, found in objects.labels.items()
-        },
-    )
+def _clean_images(
+    images: Sequence[Dataset], plan: CasePlan, objects: Objects, recipe: Recipe, known: Identifiers
+) -> tuple[Dataset, ...]:
+    """Images with mapped UIDs and nothing that identifies; what came from rows holds technical attributes only."""
+    if objects.images:
+        return tuple(_clean(image, plan, recipe, known) for image in images)
+    for image in images:
+        image.SOPInstanceUID = recipe.uids(image.SOPInstanceUID)
+    return tuple(images)
 
 
-def _stack(images: Sequence[Dataset], options: VolumeOptions) -> Stack:
-    """The one stack the plan chose: its own instances alone must give it again."""
-    stacks = [part for stack in split_stacks(instances_of(images)) for part in admit(stack, options)]
+def _clean(dataset: Dataset, plan: CasePlan, recipe: Recipe, known: Identifiers) -> Dataset:
+    return deidentify(dataset, profile=recipe.profile, uids=recipe.uids, person=plan.person_key, known=known)
+
+
+def _clean_label(label: LabelObject, plan: CasePlan, recipe: Recipe, known: Identifiers) -> LabelObject:
+    """A label object de-identified; names that only the images state are searched in it too."""
+    if isinstance(label.content, Dataset):
+        return LabelObject(_clean(label.content, plan, recipe, known), "object.dcm")
+    return label
+
+
+def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:
+    return [o.content for found in labels.values() for o in found if isinstance(o.content, Dataset)]
+
+
+def _stack(rows: pa.Table, recipe: Recipe) -> Stack:
+    """The one stack the plan chose, under mapped UIDs: its own instances alone must give it again."""
+    stacks = [part for stack in split_stacks(rows) for part in admit(stack, recipe.volumes)]
     if len(stacks) != 1:
         raise CaseError(
             Reason.SOURCE_CHANGED,
-            f"the case's {len(images)} instances form {len(stacks)} stacks, "
+            f"the case's {rows.num_rows} instances form {len(stacks)} stacks, "
             "expected the 1 that was planned; plan again",
         )
-    return stacks[0]
+    return stacks[0].with_uids(_Mapped(recipe.uids))
+
+
+class _Mapped(Mapping[str, str]):
+    """The UID map as a mapping of every UID there is."""
+
+    def __init__(self, uids: UidMap) -> None:
+        self._uids = uids
+
+    def __getitem__(self, uid: str) -> str:
+        return self._uids(uid)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

@@ -1,8 +1,6 @@
 """One task writes one whole shard: fetch its cases' objects, prepare, cut, write, receipt."""
 
-import io
-import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import environ
 from pathlib import Path
@@ -10,23 +8,22 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pydicom
 
 from builder.deid import resolve_key
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.headers.attributes import PARSER_ERRORS
+from builder.imaging.values import PixelFill
 from builder.model.case import Case, Sample
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, shard_path
 from builder.patches import cut, describe_fields, shard_chunk
-from builder.plan import IMAGE_ROLE, CasePlan, ShardPlan, parse_shard_plan
-from builder.protocols import Entry, LabelObject
+from builder.plan import CasePlan, ShardPlan, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
-from builder.stages.prepare import Objects, Recipe, measures_of, prepare
+from builder.stages.fetch import fetch, read_object
+from builder.stages.prepare import Recipe, measures_of, prepare
 from builder.storage import Store, open_store
 
 SPEC = "spec.json"
@@ -111,10 +108,25 @@ def write(plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key) -> Re
 
 
 def _add(writer: ShardWriter, plan: CasePlan, rows: pa.Table, spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
-    case = prepare(plan, fetch(rows, spec.sources), recipe)
+    objects = fetch(rows, spec.sources)
+    case = prepare(plan, objects, recipe, fill=_pixels_of(objects.rows, spec.sources, recipe.uids))
     writer.add_case(_with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case))
     for name, facts in describe_fields(case).items():
         writer.describe(name, unit=facts.unit, segments=facts.segments)
+
+
+def _pixels_of(rows: pa.Table, sources: Sequence[AnySource], uids: UidMap) -> PixelFill:
+    """Reads an instance's native pixels straight from where the index found them."""
+    by_uid = {uids(row["sop_instance_uid"]): row for row in rows.to_pylist()}
+
+    def fill(uid: str, memory: memoryview) -> None:
+        row = by_uid[uid]
+        if row["pixel_length"] < len(memory):
+            found = row["pixel_length"]
+            raise CaseError(Reason.UNDECODABLE_PIXELS, f"found {found} bytes of pixels, expected {len(memory)}")
+        memory[:] = read_object(row, sources, start=row["pixel_offset"], length=len(memory))
+
+    return fill
 
 
 def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:
@@ -132,39 +144,5 @@ def _rows(plan: ShardPlan, number: int) -> pa.Table:
     return plan.objects.filter(pc.equal(plan.objects.column("case"), number))
 
 
-def fetch(rows: pa.Table, sources: tuple[AnySource, ...]) -> Objects:
-    """Read the objects of one case.
-
-    Raises
-    ------
-    CaseError
-        When an object is gone, changed since the index, or cannot be parsed.
-    SourceError
-        When a source does not answer.
-    """
-    images = []
-    labels: dict[str, list[LabelObject]] = {}
-    for row in rows.to_pylist():
-        data = sources[row["source"]].read(Entry(row["path"], row["size"], row["stamp"], row["member"]))
-        content = _parsed(data) if row["format"] == "dicom" else data
-        if row["role"] == IMAGE_ROLE:
-            images.append(content)
-        else:
-            name = posixpath.basename(row["member"] or row["path"])
-            labels.setdefault(row["role"], []).append(LabelObject(content, name))
-    return Objects(tuple(images), _frozen(labels))
-
-
-def _frozen(labels: Mapping[str, list[LabelObject]]) -> Mapping[str, tuple[LabelObject, ...]]:
-    return {name: tuple(found) for name, found in labels.items()}
-
-
 def _file(path: str) -> bytes:
     return Path(path).read_bytes()
-
-
-def _parsed(data: bytes) -> pydicom.Dataset:
-    try:
-        return pydicom.dcmread(io.BytesIO(data), force=True)
-    except PARSER_ERRORS as error:
-        raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse an object ({type(error).__name__})") from error

@@ -1,0 +1,116 @@
+"""A case's objects, read from their sources: whole where they must be parsed, else only what the index lacks."""
+
+import io
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pydicom
+from pydicom.dataset import Dataset
+
+from builder.errors import CaseError, Reason
+from builder.headers.attributes import PARSER_ERRORS
+from builder.imaging.kinds import Kind, kind_of
+from builder.imaging.suv import SUV_TAGS, Calibration, calibrate
+from builder.plan import IMAGE_ROLE
+from builder.protocols import Entry, LabelObject
+from builder.sources import AnySource
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What was fetched for a case.
+
+    Parameters
+    ----------
+    rows
+        INSTANCES rows of the images, in the plan's order.
+    images
+        Their data sets as the archive holds them; empty when the rows say everything about the images but their
+        pixels, which are then read in place by ``pixels``.
+    first
+        The first image's data set, for what no row tells.
+    calibration
+        Of a PET whose data sets are not kept.
+    labels
+        Label name to its objects.
+    """
+
+    rows: pa.Table
+    images: tuple[Dataset, ...]
+    first: Dataset
+    labels: Mapping[str, Sequence[LabelObject]]
+    calibration: Calibration | None = None
+
+
+def fetch(rows: pa.Table, sources: Sequence[AnySource]) -> Objects:
+    """Read the objects of one case.
+
+    Raises
+    ------
+    CaseError
+        When an object is gone, changed since the index, or cannot be parsed.
+    SourceError
+        When a source does not answer.
+    """
+    listed = rows.to_pylist()
+    image_rows = [row for row in listed if row["role"] == IMAGE_ROLE]
+    labels: dict[str, list[LabelObject]] = {}
+    for row in listed:
+        if row["role"] != IMAGE_ROLE:
+            data = read_object(row, sources)
+            name = posixpath.basename(row["member"] or row["path"])
+            content = parse(data) if row["format"] == "dicom" else data
+            labels.setdefault(row["role"], []).append(LabelObject(content, name))
+    images = rows.filter(pa.array([row["role"] == IMAGE_ROLE for row in listed]))
+    first = parse(read_object(image_rows[0], sources))
+    if _rows_suffice(image_rows, first):
+        calibration = _calibration(image_rows, sources) if image_rows[0]["modality"] == "PT" else None
+        return Objects(images, (), first, labels, calibration)
+    rest = tuple(parse(read_object(row, sources)) for row in image_rows[1:])
+    return Objects(images, (first, *rest), first, labels)
+
+
+def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, length: int | None = None) -> bytes:
+    """Bytes of the object a row describes. Raises as ``fetch``."""
+    entry = Entry(row["path"], row["size"], row["stamp"], row["member"])
+    return sources[row["source"]].read(entry, start=start, length=length)
+
+
+def parse(data: bytes) -> Dataset:
+    """A DICOM object. Raises CaseError UNREADABLE."""
+    try:
+        return pydicom.dcmread(io.BytesIO(data), force=True)
+    except PARSER_ERRORS as error:
+        raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse an object ({type(error).__name__})") from error
+
+
+def _rows_suffice(rows: Sequence[Row], first: Dataset) -> bool:
+    """Whether every image is one native, uncompressed slice whose Modality LUT is linear."""
+    if "ModalityLUTSequence" in first or "FloatPixelData" in first:
+        return False
+    return all(
+        row["pixel_offset"] is not None
+        and (row["number_of_frames"] or 1) == 1
+        and (row["samples_per_pixel"] or 1) == 1
+        and kind_of(row) == Kind.SLICE
+        for row in rows
+    )
+
+
+def _calibration(rows: Sequence[Row], sources: Sequence[AnySource]) -> Calibration:
+    """From the headers of all slices: what SUV needs is in sequences the index does not hold."""
+    headers = []
+    for row in rows:
+        data = read_object(row, sources, length=row["pixel_offset"])
+        try:
+            headers.append(
+                pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=list(SUV_TAGS))
+            )
+        except PARSER_ERRORS as error:
+            raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse a header ({type(error).__name__})") from error
+    return calibrate(headers)

@@ -1,0 +1,131 @@
+"""Real studies through the whole house: accounted for, the same bytes from every runner, and readable."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pyarrow.parquet as pq
+import pydicom
+import pytest
+import zarr
+
+import builder
+from builder.run.pipeline import build
+from builder.stages.inspect import explain, inspect
+from tests.endtoend.trees import KEY, SARCOMA, run, tree
+
+
+@pytest.fixture(scope="session")
+def recount(corpus) -> dict[str, Counter]:
+    """The archive counted by pydicom alone: modality by series, instances, and every other file."""
+    folder = corpus("sts") / "sts_cohort"
+    found: dict[str, Counter] = {"files": Counter(), "series": Counter(), "persons": Counter()}
+    series = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            header = pydicom.dcmread(path, specific_tags=["SeriesInstanceUID", "Modality", "PatientID"])
+        except pydicom.errors.InvalidDicomError:
+            found["files"]["other"] += 1
+            continue
+        found["files"][header.Modality] += 1
+        series[header.SeriesInstanceUID] = header.Modality
+        found["persons"][header.PatientID] += 1
+    found["series"] = Counter(series.values())
+    return found
+
+
+def test_every_file_is_accounted_for(sarcoma: Path, recount):
+    document = inspect(str(sarcoma), environment={}).facts()
+    totals = document["totals"]
+    by_level = {
+        level: sum(n for name, n in totals.items() if name.startswith(level + "."))
+        for level in ("files", "instances", "series", "persons")
+    }
+    images = recount["series"]["PT"] + recount["series"]["CT"] + recount["series"]["MR"]
+    assert images == 48
+    assert by_level["files"] == sum(recount["files"].values()) == 2902
+    assert by_level["instances"] == sum(n for m, n in recount["files"].items() if m != "other")
+    assert by_level["series"] == sum(recount["series"].values())
+    assert by_level["persons"] == len(recount["persons"]) == 34
+    assert totals["instances.used"] == recount["files"]["PT"]
+    assert totals["instances.label"] == recount["series"]["PT"]
+    assert totals["instances.excluded"] == recount["files"]["CT"] + recount["files"]["MR"] + (
+        recount["files"]["RTSTRUCT"] - recount["series"]["PT"]
+    )
+
+
+def test_every_instance_can_be_explained(sarcoma: Path, corpus):
+    for modality, status in (("PET", "used"), ("CT", "excluded")):
+        path = next((corpus("sts") / "sts_cohort" / "STS_002" / modality / "image").iterdir())
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        for uid in (header.SOPInstanceUID, header.SeriesInstanceUID):
+            answer = explain(str(sarcoma), str(uid), environment={"BUILDER_KEY": KEY})
+            assert [f["status"] for f in answer.facts()["fates"]] == [status]
+    with pytest.raises(builder.errors.LayoutError, match="found nothing by that name"):
+        explain(str(sarcoma), "STS_002", environment={})
+
+
+def test_no_person_is_in_two_splits_and_the_clinical_columns_are_the_sheets(sarcoma: Path, corpus):
+    table = builder.open_dataset(sarcoma).table
+    homes = set(zip(table["person_key"].to_pylist(), table["split"].to_pylist(), strict=True))
+    assert len(homes) == len({p for p, _ in homes}) == 34
+    sheet = openpyxl.load_workbook(corpus("sts") / "sts_clinical" / "INFOclinical_STS.xlsx").active
+    ages = {row[0]: row[1] for row in sheet.iter_rows(min_row=2, values_only=True) if str(row[0]).startswith("STS_")}
+    cohort = {p.name for p in (corpus("sts") / "sts_cohort").iterdir() if p.is_dir()}
+    expected = Counter(min(float(ages[p]), 90.0) for p in cohort)
+    people = {p: a for p, a in zip(table["person_key"].to_pylist(), table["age_years"].to_pylist(), strict=True)}
+    assert Counter(people.values()) == expected
+
+
+def test_splits_are_the_stated_shares_within_one_person(sarcoma: Path):
+    version = (sarcoma / "CURRENT").read_text().strip()
+    splits = pq.read_table(sarcoma / "versions" / version / "splits.parquet")
+    counts = Counter(splits["split"].to_pylist())
+    assert all(abs(counts[name] - share * 34) < 1 for name, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)))
+
+
+def test_another_zarr_reader_sees_the_same_voxels(sarcoma: Path):
+    dataset = builder.open_dataset(sarcoma)
+    for position in range(0, len(dataset), 17):
+        sample = dataset[position]
+        group = zarr.open_group(sarcoma / "data" / sample.row["shard"], mode="r")
+        for name in ("image", "tumor"):
+            np.testing.assert_array_equal(group[name][sample.row["row"]], sample[name])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_dask_writes_the_same_tree(sarcoma: Path, corpus, tmp_path: Path, monkeypatch, workers: int):
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    target = tmp_path / "dataset"
+    build(SARCOMA, to=target, parameters={"corpus": str(corpus("sts"))}, cluster="local", workers=workers)
+    assert tree(target) == tree(sarcoma)
+
+
+def test_an_unchanged_build_does_nothing_and_says_so(sarcoma: Path, corpus):
+    before = {p: p.stat().st_mtime_ns for p in sarcoma.rglob("*")}
+    done = run("build", SARCOMA, "--to", sarcoma, "--param", f"corpus={corpus('sts')}")
+    assert "nothing to do" in done.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in sarcoma.rglob("*")}
+
+
+def test_changed_lines_rebuild_only_what_they_touch(sarcoma: Path, corpus, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    target, parameters = tmp_path / "dataset", {"corpus": str(corpus("sts"))}
+    text = SARCOMA.read_text().replace("cases: 8}", "cases: 8, codec: fast}")
+    spec = tmp_path / "spec.yaml"
+
+    def built(changed: str):
+        spec.write_text(changed)
+        return build(spec, to=target, parameters=parameters)
+
+    first = built(text)
+    assert first.resumed == 0
+    other_split = built(text.replace("seed: 7", "seed: 8"))
+    assert other_split.resumed == other_split.shards == first.shards
+    assert other_split.published.version != first.published.version
+    fewer = built(text.replace("modality == 'PT' and instances >= 20", "modality == 'PT' and instances >= 30"))
+    assert 0 < fewer.resumed < fewer.shards or fewer.published.cases == first.published.cases
+    voxels = built(text.replace("clip: [0, 25]", "clip: [0, 20]"))
+    assert voxels.resumed == 0
+    assert builder.open_dataset(target)[0]["image"].max() <= 20
