@@ -36,6 +36,28 @@ def measure(volume: NDArray[Any], inside: NDArray[np.bool_] | None) -> Statistic
     )
 
 
+def count_values(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """(256,) or (65536,) number of voxels of each value of (slice, row, column) uint8 or uint16."""
+    counts = np.zeros(int(np.iinfo(labels.dtype).max) + 1, dtype=np.int64)
+    _count(np.ascontiguousarray(labels), counts)
+    return counts
+
+
+@compiled
+def _count(labels: Any, counts: Any) -> None:
+    for z in range(labels.shape[0]):
+        for y in range(labels.shape[1]):
+            row = labels[z, y]
+            value, run = row[0], 0  # neighbours are mostly equal: add up runs, not voxels
+            for x in range(row.shape[0]):
+                if row[x] == value:
+                    run += 1
+                else:
+                    counts[value] += run
+                    value, run = row[x], 1
+            counts[value] += run
+
+
 @compiled
 def _total(volume: Any, chosen: Any) -> Any:
     every = chosen.size == 0

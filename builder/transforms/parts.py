@@ -71,17 +71,11 @@ def find_fill(channel: NDArray[Any], wanted: float | Literal["minimum"]) -> floa
 
 def segment_volumes_mm3(mask: Mask) -> dict[str, float]:
     """Volume of each segment in mm3; fractional voxels count by their fraction."""
-    totals = {channel: _channel_totals(mask, channel) for channel in sorted({s.channel for s in mask.segments})}
+    from builder.kernels.statistics import count_values
+
+    totals = {channel: count_values(mask.voxels[channel]) for channel in sorted({s.channel for s in mask.segments})}
     size = mask.geometry.voxel_volume_mm3
     return {s.name: float(_segment_voxels(mask, s, totals[s.channel]) * size) for s in mask.segments}
-
-
-def _channel_totals(mask: Mask, channel: int) -> NDArray[np.int64]:
-    """Number of voxels of each value, counted slice by slice: bincount would copy the volume as int64."""
-    totals = np.zeros(int(np.iinfo(mask.voxels.dtype).max) + 1, dtype=np.int64)
-    for plane in mask.voxels[channel]:
-        totals += np.bincount(plane.ravel(), minlength=totals.size)
-    return totals
 
 
 def _segment_voxels(mask: Mask, segment: Segment, totals: NDArray[np.int64]) -> float:

@@ -86,28 +86,25 @@ class Resample(BaseModel):
                 "found an oblique or sheared grid with antialias: lowpass, expected aligned axes; "
                 "resample to null spacing without antialias first",
             )
+        outside = _reaches_outside(source, geometry)
         channels = [
             sample(
                 channel,
                 source,
                 geometry,
                 method=self.image,
-                fill=find_fill(channel, self.fill),
+                fill=find_fill(channel, self.fill) if outside else 0.0,
                 antialias=antialias,
                 threads=self.threads,
             )
             for channel in volume.voxels
         ]
-        padding = self._resample_padding(volume, geometry)
+        padding = volume.padding
+        if padding is None and outside:
+            padding = np.zeros(source.shape, dtype=np.bool_)
+        if padding is not None:  # what the old field does not reach is padding too
+            padding = sample(padding, source, geometry, method=Method.NEAREST, fill=1, threads=self.threads)
         return replace(volume, voxels=_stack(channels), geometry=geometry, padding=padding)
-
-    def _resample_padding(self, volume: Volume, geometry: Geometry) -> NDArray[np.bool_] | None:
-        """Padding carried along by nearest neighbour; outside of the old field is padding too."""
-        if volume.padding is None and not _reaches_outside(volume.geometry, geometry):
-            return None
-        known = volume.padding
-        padding = np.zeros(volume.geometry.shape, dtype=np.bool_) if known is None else known
-        return sample(padding, volume.geometry, geometry, method=Method.NEAREST, fill=1, threads=self.threads)
 
     def _resample_mask(self, mask: Mask, geometry: Geometry) -> Mask:
         method = Method.NEAREST
