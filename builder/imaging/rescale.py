@@ -61,10 +61,14 @@ def rescale_of(item: Dataset) -> Rescale:
 
 def padding_of(item: Dataset, form: PixelFormat) -> tuple[int, int] | None:
     """Smallest and largest stored value that means "no data"; None when the file names none."""
-    value = _whole(item.get("PixelPaddingValue"), form)
+    return padding_range(item.get("PixelPaddingValue"), item.get("PixelPaddingRangeLimit"), form)
+
+
+def padding_range(value: Any, limit: Any, form: PixelFormat) -> tuple[int, int] | None:
+    """``padding_of`` from PixelPaddingValue (0028,0120) and PixelPaddingRangeLimit (0028,0121) as any VR gave them."""
+    value, limit = _whole(value, form), _whole(limit, form)
     if value is None or form.samples != 1:
         return None
-    limit = _whole(item.get("PixelPaddingRangeLimit"), form)
     return (value, value) if limit is None else (min(value, limit), max(value, limit))
 
 

@@ -24,6 +24,7 @@ COLUMNS = (
     *("inversion_time", "flip_angle", "b_value", "convolution_kernel", "rows", "columns", "number_of_frames"),
     *("samples_per_pixel", "bits_allocated", "image_position_patient", "image_orientation_patient", "pixel_spacing"),
     *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices", "frame_reference_time"),
+    *("pixel_padding_value", "rescale_slope", "rescale_intercept"),
 )
 """Columns of INSTANCES that decide about stacks."""
 
@@ -74,6 +75,8 @@ class Stack:
         The verdict on one channel alone; differs from ``verdict`` for a time series.
     frames
         Images in all, over channels and slices.
+    voxel_bytes
+        Of one voxel of the volume with its padding mask, as the headers project them.
     notes
         Short codes with numbers: what was tolerated.
     """
@@ -95,6 +98,7 @@ class Stack:
     frames: int = 1
     samples: int = 1
     bits_allocated: int = 16
+    voxel_bytes: int = 2
     modality: str = ""
     sop_class_uid: str = ""
     transfer_syntaxes: tuple[str, ...] = ()
@@ -324,9 +328,23 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
         frame_of_reference=None if frames_are_private(rows) else first["frame_of_reference_uid"],
         frames=sum(row["number_of_frames"] or 1 for row in rows),
         samples=first["samples_per_pixel"] or 1, bits_allocated=first["bits_allocated"] or 16,
+        voxel_bytes=_voxel_bytes(rows),
         modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
         transfer_syntaxes=tuple(sorted({row["transfer_syntax_uid"] or "" for row in rows})),
     )  # fmt: skip
+
+
+def _voxel_bytes(rows: Rows) -> int:
+    """Bytes of a voxel after rescale, and one for the mask where a padding value is stated."""
+    padded = int(any(row["pixel_padding_value"] is not None for row in rows))
+    whole = all(
+        row["rescale_slope"] in (None, 1.0) and float(row["rescale_intercept"] or 0).is_integer() for row in rows
+    )
+    deep = any((row["bits_allocated"] or 16) > 16 for row in rows)
+    if rows[0]["modality"] == "PT" or not whole or deep:
+        return 4 + padded
+    shallow = all((row["bits_allocated"] or 16) <= 8 and not row["rescale_intercept"] for row in rows)
+    return (1 if shallow else 2) + padded
 
 
 def _described(rows: Rows) -> str:

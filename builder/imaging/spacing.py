@@ -17,6 +17,9 @@ DRIFT_TOLERANCE = 0.10
 IN_PLANE_TOLERANCE = 0.10
 """Largest sideways distance of any slice from the fitted line of slice origins, as a fraction of a pixel."""
 
+SLIGHT_SHEAR = 3e-3
+"""Largest cosine between slice step and image plane that can still be rounding of positions (0.17 degrees)."""
+
 SAME_POSITION_MM = 1e-2
 """Slices nearer than this along the normal lie at one position."""
 
@@ -140,7 +143,8 @@ def _regular_or_sheared(
     drift = np.abs(sideways) * len(gaps)
     if np.abs(sideways).max() <= ORTHOGONAL_TOLERANCE * np.linalg.norm(step):
         return Judgement(Verdict.REGULAR, f"{len(gaps) + 1} slices, {spread}", gap * axes[2], notes)
-    if drift[0] <= IN_PLANE_TOLERANCE * pixel_mm[1] and drift[1] <= IN_PLANE_TOLERANCE * pixel_mm[0]:
+    slight = np.abs(sideways).max() <= SLIGHT_SHEAR * np.linalg.norm(step)
+    if slight and drift[0] <= IN_PLANE_TOLERANCE * pixel_mm[1] and drift[1] <= IN_PLANE_TOLERANCE * pixel_mm[0]:
         found = (*notes, f"drift_mm={drift.max():.2g}")
         return Judgement(Verdict.REGULAR, f"{len(gaps) + 1} slices, {spread}", gap * axes[2], found)
     tilt = _tilt_degrees(step, axes)

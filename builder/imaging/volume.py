@@ -1,64 +1,43 @@
 """A stack and its data sets become a volume: one array, one grid, one meaning of the numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.even import even_geometry, evened
-from builder.imaging.mosaic import Tiles, cut_tiles, is_mosaic, tiles_of
+from builder.imaging.mosaic import is_mosaic, tiles_of
 from builder.imaging.multiframe import functional_group, resolve
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
 from builder.imaging.pictures import PICTURES, assemble_picture
-from builder.imaging.pixels import PixelFormat, masked, native_values, pixel_format, stored_values
-from builder.imaging.rescale import Rescale, padding_of, rescale_of
+from builder.imaging.pixels import PixelFormat, pixel_format
+from builder.imaging.rescale import Rescale, padding_of, padding_range, rescale_of
 from builder.imaging.series import Stack
 from builder.imaging.spacing import Verdict
 from builder.imaging.suv import Calibration, calibrate
+from builder.imaging.values import Instance, PixelFill, Slice, decode, dtype_of
 from builder.model.case import ValueDomain, Volume
 
-PixelFill: TypeAlias = Callable[[str, memoryview], None]
-"""Writes the native pixel bytes of the instance with this SOPInstanceUID into the memory given: the way around
-data sets in memory for pixels that lie in a file."""
-
 AIR_HU = -1024.0
-INT16 = (-(2**15), 2**15 - 1)
-UINT16 = (0, 2**16 - 1)
-UINT8 = (0, 2**8 - 1)
+"""What fills voxels without data in a CT."""
 
-
-@dataclass(frozen=True)
-class _Slice:
-    """Where one frame of an instance goes, and how its values are read."""
-
-    channel: int
-    index: int
-    frame: int
-    rescale: Rescale
-    padding: tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class _Instance:
-    """One data set, and the slices it holds."""
-
-    uid: str
-    dataset: Dataset
-    form: PixelFormat
-    slices: tuple[_Slice, ...]
-    tiles: Tiles | None
+ROW_COLUMNS = (
+    *("sop_instance_uid", "transfer_syntax_uid", "rows", "columns", "number_of_frames", "samples_per_pixel"),
+    *("photometric_interpretation", "bits_allocated", "bits_stored", "high_bit", "pixel_representation"),
+    *("pixel_padding_value", "pixel_padding_range_limit", "rescale_slope", "rescale_intercept", "rescale_type"),
+)
+"""Columns of INSTANCES that ``assemble_indexed`` reads."""
 
 
 @dataclass(frozen=True)
 class _Meaning:
-    """What the numbers become: the array's dtype, a factor on top of the rescale, the domain."""
+    """A factor on top of the rescale, and what the numbers then are."""
 
-    dtype: np.dtype[Any]
     factor: float
     domain: ValueDomain
     notes: tuple[str, ...]
@@ -102,34 +81,95 @@ def assemble(
     stack = _only(stack, datasets, options)
     if stack.verdict in PICTURES:
         return assemble_picture(stack, datasets, options)
+    instances = _gather(stack, datasets)
+    if stack.modality == "PT":
+        found = calibration or calibrate([i.dataset for i in instances if i.dataset is not None])
+        return _volume(stack, instances, _activity(found, options), options, fill=fill)
+    return _volume(stack, instances, _meaning(stack, instances), options, fill=fill)
+
+
+def assemble_indexed(
+    stack: Stack,
+    rows: pa.Table,
+    options: VolumeOptions = VolumeOptions(),  # noqa: B008 (frozen)
+    *,
+    fill: PixelFill,
+    calibration: Calibration | None = None,
+) -> Volume:
+    """``assemble`` from index rows and native pixel bytes, without parsing any header again.
+
+    Parameters
+    ----------
+    stack
+        Of CT or MR slices, or of PET slices with a ``calibration``; one slice an instance.
+    rows
+        INSTANCES rows of its instances, in any order.
+    fill
+        Reads the native pixels of an instance, at ``pixel_offset`` of its file.
+
+    Raises
+    ------
+    CaseError
+        As ``assemble``; UNSUPPORTED_TRANSFER_SYNTAX when an instance is not native: use ``assemble`` there.
+    """
+    check_limits(stack, options)
+    if action_on(stack, options) == "exclude":
+        raise CaseError(REASONS[stack.verdict], f"{stack.verdict}: {stack.detail}")
+    held = {row["sop_instance_uid"]: row for row in rows.select(list(ROW_COLUMNS)).to_pylist()}
+    instances = [
+        _indexed(stack, uid, held, channel=channel, index=index)
+        for channel, uids in enumerate(stack.uids)
+        for index, uid in enumerate(uids)
+    ]
+    if stack.modality == "PT":
+        meaning = _activity(calibration or Calibration(1.0, ValueDomain.ARBITRARY, ("pet_not_calibrated",)), options)
+    else:
+        meaning = _meaning(stack, instances)
+    return _volume(stack, instances, meaning, options, fill=fill)
+
+
+def estimate_bytes(stack: Stack) -> int:
+    """Peak memory in bytes that ``assemble`` needs for ``stack``, from its headers alone.
+
+    The result with its padding mask, what is decoded at a time, and the source of a resampled stack. Files that the
+    caller holds in memory come on top.
+    """
+    slices, rows, columns = stack.shape
+    plane = rows * columns * stack.samples
+    values = plane * slices * len(stack.channels)
+    total = values * stack.voxel_bytes
+    if stack.frame_numbers or stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC, Verdict.CINE):
+        total += values * max(1, stack.bits_allocated // 8)
+    if stack.uneven is not None:
+        total += int(total / slices * (stack.offsets[-1] + 1))
+    return total + 2 * plane * max(1, stack.bits_allocated // 8)
+
+
+def _volume(
+    stack: Stack,
+    instances: Sequence[Instance],
+    meaning: _Meaning,
+    options: VolumeOptions,
+    *,
+    fill: PixelFill | None,
+) -> Volume:
+    """Decode into a volume on the stack's grid."""
     geometry = stack.geometry if stack.uneven is None else even_geometry(stack)
     if geometry is None:
         known = "; its slice axis has no known length" if stack.verdict == Verdict.SINGLE_SLICE else ""
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{stack.verdict}: {stack.detail}{known}")
     check_voxels(geometry.shape[0] * geometry.shape[1] * geometry.shape[2] * len(stack.channels), options)
-    instances = _gather(stack, datasets)
-    meaning = _meaning(stack, instances, options, calibration)
+    dtype = dtype_of(instances) if stack.modality != "PT" else np.dtype(np.float32)
     shape = (len(stack.channels), *stack.shape)
-    voxels, padding, meaning = _voxels(instances, shape, meaning, fill)
+    voxels, padding = decode(instances, shape, dtype=dtype, factor=meaning.factor, fill=fill)
     if padding is not None and options.padding == "fill":
         voxels[:, padding] = AIR_HU if meaning.domain == ValueDomain.HOUNSFIELD else 0
-    notes = tuple(sorted({*stack.notes, *meaning.notes}))
+    wider = ("beyond_int16",) if voxels.dtype != dtype else ()
+    notes = tuple(sorted({*stack.notes, *meaning.notes, *wider}))
     if stack.uneven is not None:
         voxels, padding = evened(voxels, padding, np.array(stack.offsets))
         notes = (*notes, f"resampled_from={stack.verdict}")
     return Volume(voxels, geometry, meaning.domain, stack.channels, padding, notes)
-
-
-def estimate_bytes(stack: Stack) -> int:
-    """Peak memory in bytes that ``assemble`` needs for ``stack``, from its headers alone: result, mask and one slice.
-
-    Encoded pixels that the caller holds in memory come on top.
-    """
-    slices, rows, columns = stack.shape
-    plane = rows * columns
-    values = plane * slices * len(stack.channels) * stack.samples
-    integer = stack.modality == "CT" or (stack.modality != "PT" and stack.bits_allocated <= 16)
-    return values * (max(1, stack.bits_allocated // 8) if integer else 4) + plane * stack.samples * 16
 
 
 def _only(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Stack:
@@ -147,7 +187,7 @@ def _only(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> 
     return stack
 
 
-def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[_Instance]:
+def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
     """The instances with the slices each holds, in the order of the first. Raises CaseError."""
     by_uid: Mapping[str, Dataset] = {str(dataset.get("SOPInstanceUID", "")): dataset for dataset in datasets}
     places: dict[str, list[tuple[int, int, int]]] = {}
@@ -161,7 +201,7 @@ def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[_Instance]:
     return [_instance(stack, uid, by_uid[uid], places[uid]) for uid in places]
 
 
-def _instance(stack: Stack, uid: str, dataset: Dataset, places: Sequence[tuple[int, int, int]]) -> _Instance:
+def _instance(stack: Stack, uid: str, dataset: Dataset, places: Sequence[tuple[int, int, int]]) -> Instance:
     """Format and rescale of one instance, checked against its stack. Raises CaseError."""
     form = pixel_format(dataset)
     tiles = tiles_of(dataset) if stack.frame_numbers and is_mosaic(dataset) else None
@@ -176,105 +216,54 @@ def _instance(stack: Stack, uid: str, dataset: Dataset, places: Sequence[tuple[i
     slices = []
     for channel, index, frame in places:
         values = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
-        slices.append(_Slice(channel, index, frame, rescale_of(values), padding))
-    return _Instance(uid, dataset, form, tuple(slices), tiles)
+        slices.append(Slice(channel, index, frame, rescale_of(values), padding))
+    return Instance(uid, form, tuple(slices), dataset, tiles)
 
 
-# ---- what the numbers mean ------------------------------------------------------------------------------------------
+def _indexed(stack: Stack, uid: str, held: Mapping[str, dict[str, Any]], *, channel: int, index: int) -> Instance:
+    """One instance as its index row describes it. Raises CaseError."""
+    row = held.get(uid)
+    if row is None:
+        raise CaseError(Reason.SOURCE_MISSING, "an instance of the stack has no row")
+    allocated = row["bits_allocated"] or 16
+    stored = row["bits_stored"] or allocated
+    form = PixelFormat(
+        syntax=row["transfer_syntax_uid"] or "", rows=row["rows"], columns=row["columns"],
+        frames=row["number_of_frames"] or 1, samples=row["samples_per_pixel"] or 1,
+        photometric=row["photometric_interpretation"] or "", planar=0, bits_allocated=allocated, bits_stored=stored,
+        high_bit=row["high_bit"] or stored - 1, signed=row["pixel_representation"] == 1,
+    )  # fmt: skip
+    if not form.native:
+        raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, "encoded pixels, expected native ones")
+    if (form.rows, form.columns) != stack.shape[1:] or form.frames != 1 or form.samples != 1:
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{form.rows} x {form.columns}, {form.frames} frames")
+    slope, intercept = row["rescale_slope"], row["rescale_intercept"]
+    if slope == 0:
+        raise CaseError(Reason.INCONSISTENT_PIXELS, "RescaleSlope is zero")
+    rescale = Rescale(
+        1.0 if slope is None else slope, intercept or 0.0, (row["rescale_type"] or "").strip(),
+        stated=slope is not None or intercept is not None,
+    )  # fmt: skip
+    padding = padding_range(row["pixel_padding_value"], row["pixel_padding_range_limit"], form)
+    return Instance(uid, form, (Slice(channel, index, 0, rescale, padding),))
 
 
-def _meaning(
-    stack: Stack, instances: Sequence[_Instance], options: VolumeOptions, calibration: Calibration | None
-) -> _Meaning:
-    """Domain and dtype from the headers."""
-    if stack.modality == "PT":
-        found = calibration or calibrate([i.dataset for i in instances])
-        if found.domain != ValueDomain.SUV_BW and options.pet == "require_suv":
-            raise CaseError(Reason.UNKNOWN_UNITS, "; ".join(found.notes) or f"found {found.domain}, expected SUVbw")
-        if options.pet == "activity" and found.factor != 1.0:
-            found = Calibration(1.0, ValueDomain.ACTIVITY)
-        return _Meaning(np.dtype(np.float32), found.factor, found.domain, found.notes)
+def _activity(found: Calibration, options: VolumeOptions) -> _Meaning:
+    """What a PET's numbers become under the options. Raises CaseError UNKNOWN_UNITS."""
+    if found.domain != ValueDomain.SUV_BW and options.pet == "require_suv":
+        raise CaseError(Reason.UNKNOWN_UNITS, "; ".join(found.notes) or f"found {found.domain}, expected SUVbw")
+    if options.pet == "activity" and found.factor != 1.0:
+        return _Meaning(1.0, ValueDomain.ACTIVITY, ())
+    return _Meaning(found.factor, found.domain, found.notes)
+
+
+def _meaning(stack: Stack, instances: Sequence[Instance]) -> _Meaning:
+    """What the numbers of anything but a PET are."""
     stated = any(s.rescale.stated for i in instances for s in i.slices)
     kinds = {s.rescale.kind for i in instances for s in i.slices}
-    notes: tuple[str, ...] = ()
     if stack.modality == "CT" and stated and kinds <= {"", "HU"}:
-        domain = ValueDomain.HOUNSFIELD
-    elif stack.modality == "MR" or stated:
-        domain = ValueDomain.ARBITRARY
+        return _Meaning(1.0, ValueDomain.HOUNSFIELD, ())
+    if stack.modality == "MR" or stated:
         notes = tuple(f"rescale_type={kind}" for kind in sorted(kinds - {"", "US"}))
-    else:
-        domain = ValueDomain.STORED
-    return _Meaning(_dtype(instances), 1.0, domain, notes)
-
-
-def _dtype(instances: Sequence[_Instance]) -> np.dtype[Any]:
-    """The narrowest integer for whole offsets, float32 for everything else.
-
-    16 stored bits and an offset may reach past int16; values that do are found while decoding.
-    """
-    if any(i.form.real or i.form.bits_allocated > 16 or not all(s.rescale.whole for s in i.slices) for i in instances):
-        return np.dtype(np.float32)
-    low = min(int(s.rescale.intercept) + i.form.limits[0] for i in instances for s in i.slices)
-    high = max(int(s.rescale.intercept) + i.form.limits[1] for i in instances for s in i.slices)
-    for kind, (least, most) in ((np.uint8, UINT8), (np.int16, INT16), (np.uint16, UINT16)):
-        if least <= low and high <= most:
-            return np.dtype(kind)
-    return np.dtype(np.int16)
-
-
-# ---- the voxels -----------------------------------------------------------------------------------------------------
-
-
-def _voxels(
-    instances: Sequence[_Instance], shape: tuple[int, ...], meaning: _Meaning, fill: PixelFill | None
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None, _Meaning]:
-    """Decode into one array; as float32 when a value turns out not to fit the integer the headers promised."""
-    voxels = np.empty(shape, dtype=meaning.dtype)
-    padding = np.zeros(shape[1:], dtype=np.bool_) if any(s.padding for i in instances for s in i.slices) else None
-    for instance in instances:
-        frames = _frames(instance, fill)
-        for item in instance.slices:
-            stored = frames[item.frame]
-            if padding is not None and item.padding is not None:
-                low, high = item.padding
-                padding[item.index] |= stored == low if low == high else (stored >= low) & (stored <= high)
-            if not _place(stored, voxels[item.channel, item.index], item.rescale, meaning.factor):
-                wider = replace(meaning, dtype=np.dtype(np.float32), notes=(*meaning.notes, "beyond_int16"))
-                return _voxels(instances, shape, wider, fill)
-    if padding is not None and not padding.any():
-        padding = None
-    return voxels, padding, meaning
-
-
-def _frames(instance: _Instance, fill: PixelFill | None) -> NDArray[Any]:
-    """(frame, row, column) stored values of an instance; the tiles of a mosaic are its frames."""
-    form = instance.form
-    if fill is not None and form.native and "PixelData" not in instance.dataset:
-        scratch = np.empty(form.frames * form.frame_values, dtype=form.dtype)
-        fill(instance.uid, scratch.data.cast("B"))
-        frames = masked(native_values(scratch.data.cast("B"), form), form)
-    else:
-        frames = stored_values(instance.dataset, form)
-    return frames if instance.tiles is None else cut_tiles(frames[0], instance.tiles)
-
-
-def _place(stored: NDArray[Any], target: NDArray[Any], rescale: Rescale, factor: float) -> bool:
-    """Write rescaled values into ``target``; False when they do not fit its integers."""
-    if rescale.table is not None:
-        stored = rescale.looked_up(stored)
-    if target.dtype.kind == "f":
-        slope, intercept = rescale.slope * factor, rescale.intercept * factor
-        np.multiply(stored, np.float64(slope), out=target, casting="same_kind")
-        if intercept:
-            target += np.float32(intercept)
-        return True
-    offset = int(rescale.intercept)
-    limits = np.iinfo(target.dtype)
-    if np.can_cast(stored.dtype, target.dtype) and offset == 0:
-        target[...] = stored
-        return True
-    if int(stored.min()) + offset < limits.min or int(stored.max()) + offset > limits.max:
-        return False
-    # In range at the end, so arithmetic that wraps on the way (uint16 - 1024) comes out right.
-    np.add(stored.astype(target.dtype, casting="unsafe", copy=False), np.array(offset).astype(target.dtype), out=target)
-    return True
+        return _Meaning(1.0, ValueDomain.ARBITRARY, notes)
+    return _Meaning(1.0, ValueDomain.STORED, ())

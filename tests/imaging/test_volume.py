@@ -13,7 +13,7 @@ from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import instances_of
 from builder.imaging.series import Stack, split_stacks
 from builder.imaging.spacing import Verdict
-from builder.imaging.volume import assemble, estimate_bytes
+from builder.imaging.volume import assemble, assemble_indexed, estimate_bytes
 from builder.model.case import ValueDomain, Volume
 from tests import synthetic
 
@@ -237,3 +237,23 @@ def test_a_white_is_small_radiograph_is_turned_round() -> None:
     np.testing.assert_array_equal(volume.voxels[0], 4095 - made.voxels)
     assert "monochrome1_inverted" in volume.notes
     assert volume.geometry.frame_of_reference is None
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("kind", ["ct", "mr"])
+def test_index_rows_and_bytes_give_the_same_volume_as_data_sets(kind: str, signed: bool) -> None:
+    make = synthetic.ct_series if kind == "ct" else synthetic.mr_series
+    made = make(slices=4, signed=signed, padding=5, bits_stored=16 if signed else 14)
+    content = {str(image.SOPInstanceUID): image.PixelData for image in made.images}
+
+    def fill(uid: str, target: memoryview) -> None:
+        target[:] = content[uid]
+
+    rows = instances_of(made.images)
+    (stack,) = split_stacks(rows)
+    indexed = assemble_indexed(stack, rows, fill=fill)
+    parsed = assemble(stack, made.images)
+    assert indexed.voxels.dtype == parsed.voxels.dtype
+    assert (indexed.domain, indexed.notes) == (parsed.domain, parsed.notes)
+    np.testing.assert_array_equal(indexed.voxels, parsed.voxels)
+    np.testing.assert_array_equal(indexed.padding, parsed.padding)
