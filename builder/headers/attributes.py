@@ -28,6 +28,7 @@ READ_LIMIT: Final = 4_000_000
 _BLOCK = 64 * 2**10
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _TAGS = [w.tag for w in WANTED]
+_KIND_TAGS = [0x00080016, 0x00080060]
 _LONG_TYPES = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 
 PARSER_ERRORS = (
@@ -156,29 +157,28 @@ class Window:
 def _header(window: Window) -> Header:
     deflated = _deflated_start(window)
     if deflated is None:
-        dataset, end = _parsed(window, None)
         meta = b""
         stream = window
+        parse = _parse
     else:
         meta = window.before(deflated)
         inflated = _inflated(window, deflated)
         stream = Window(lambda start, length: inflated[start : start + length], len(inflated))
-        dataset, end = _parsed_inflated(stream)
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        parse = _parse_inflated
+    annotating = is_annotation(*_kind(parse(stream, _KIND_TAGS, _StopAfter(0x00080060))))
+    stop = _StopAfter()
+    dataset = parse(stream, None if annotating else _TAGS, stop)
+    end = stream.tell() if stop.reached else max(stream.tell(), stream.size)  # past the file's end when it is cut off
     if end > stream.size:
         raise CaseError(Reason.UNREADABLE, "the file ends inside an element of its header")
     offset, length, notes = _pixel_extent(stream, dataset, end)
     values, more = _values(dataset)
-    found = References()
-    if is_annotation(values.get("sop_class_uid"), values.get("modality")):
-        found = references(_whole(stream, deflated))
     syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
     return Header(
         values=values,
         sha256=hashlib.sha256(meta + stream.before(end)).hexdigest(),
         transfer_syntax_uid=str(syntax).strip(" \0") or None if syntax else None,
-        references=found,
+        references=references(dataset) if annotating else References(),
         notes=(*notes, *more),
         pixel_offset=offset if deflated is None else None,
         pixel_length=length if deflated is None else None,
@@ -186,47 +186,38 @@ def _header(window: Window) -> Header:
     )
 
 
-def _parsed(window: Window, tags: list[int] | None) -> tuple[Dataset, int]:
-    """The data set's wanted elements, and where its header ends."""
-    window.seek(0)
-    stop = _stop_at_pixels()
-    wanted = _TAGS if tags is None else tags
-    dataset = read_partial(cast(BinaryIO, window), stop, None, True, wanted or None)
-    return dataset, _end(window, stop)
-
-
-def _parsed_inflated(stream: Window) -> tuple[Dataset, int]:
-    stop = _stop_at_pixels()
-    dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=stop, specific_tags=_TAGS)
-    dataset.set_original_encoding(False, True, None)
-    return dataset, _end(stream, stop)
-
-
-def _whole(stream: Window, deflated: int | None) -> Dataset:
-    """The data set with every element before Pixel Data."""
+def _parse(stream: Window, tags: list[int] | None, stop: "_StopAfter") -> Dataset:
+    """The given elements of a file, or all of them, up to where ``stop`` says."""
     stream.seek(0)
-    stop = _stop_at_pixels()
-    if deflated is not None:
-        return read_dataset(cast(BinaryIO, stream), False, True, stop_when=stop)
-    return read_partial(cast(BinaryIO, stream), stop, None, True)
+    return read_partial(cast(BinaryIO, stream), stop, None, True, tags)
+
+
+def _parse_inflated(stream: Window, tags: list[int] | None, stop: "_StopAfter") -> Dataset:
+    """The same of the inflated bytes of a deflated file."""
+    stream.seek(0)
+    dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=stop, specific_tags=tags)
+    dataset.set_original_encoding(False, True, None)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return dataset
 
 
 @dataclass
-class _StopAtPixels:
+class _StopAfter:
+    """Stops at the first pixel element, or at the first one whose tag is beyond ``last``."""
+
+    last: int = 0xFFFFFFFF
     reached: bool = False
 
     def __call__(self, tag: int, vr: str | None, length: int) -> bool:
-        self.reached = int(tag) in _PIXELS
+        self.reached = int(tag) in _PIXELS or int(tag) > self.last
         return self.reached
 
 
-def _stop_at_pixels() -> _StopAtPixels:
-    return _StopAtPixels()
-
-
-def _end(window: Window, stop: _StopAtPixels) -> int:
-    """Where the header ends: at the Pixel Data element, or at the end of the file (or past it, if it is cut off)."""
-    return window.tell() if stop.reached else max(window.tell(), window.size)
+def _kind(dataset: Dataset) -> tuple[str | None, str | None]:
+    """SOP Class UID and Modality."""
+    values, _ = _values(dataset)
+    return values.get("sop_class_uid"), values.get("modality")
 
 
 def _deflated_start(window: Window) -> int | None:

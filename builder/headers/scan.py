@@ -21,13 +21,15 @@ WHOLE_KIND: Final = 2
 US_KIND: Final = 3
 FD_KIND: Final = 4
 PADDING_KIND: Final = 5
-"""How a wanted value is written."""
+LOCAL_KIND: Final = 6
+"""How a wanted value is written; LOCAL is text in the Specific Character Set."""
 
 DEPTH_LIMIT: Final = 32
 TEXT_LIMIT: Final = 4096
 _UNDEFINED = 0xFFFFFFFF
 _SHORT_TYPES = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
 _LONG_TYPES = "OB OD OF OL OV OW SV UC UR UT UV"
+_LOCAL_TYPES = "LO LT SH ST UC UT"
 _BINARY_TYPES = "US SS UL SL FD FL AT SV UV OB OW OD OF OL OV SQ UN"
 
 
@@ -81,6 +83,7 @@ def _is_binary_table() -> NDArray[np.uint8]:
 
 
 _IS_BINARY = _is_binary_table()
+_LOCAL_PAIRS = np.array([0, *(_pair(name) for name in _LOCAL_TYPES.split())], np.int64)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -141,20 +144,24 @@ def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> A
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _is_plain_text(data: Any, start: int, end: int) -> Any:
-    for i in range(start, end):  # noqa: SIM110 - a loop compiles to less
-        if data[i] >= 0x7F or (data[i] < 0x20 and data[i] != 0):
-            return False
-    return True
+def _text_kind(data: Any, start: int, end: int) -> Any:
+    """0 for ASCII text, 1 for text with other bytes, 2 for what has control characters or escapes."""
+    kind = 0
+    for i in range(start, end):
+        if (data[i] < 0x20 and data[i] != 0) or data[i] == 0x7F:
+            return 2
+        if data[i] > 0x7F:
+            kind = 1
+    return kind
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _is_number(data: Any, start: int, end: int, whole: bool) -> Any:
-    """Whether bytes are one number: digits with a minus sign, and for decimals a point and an exponent."""
+    """Whether bytes are one number: digits with a sign, and for decimals a point and an exponent."""
     if end - start > 40:
         return False
     at = start
-    if at < end and data[at] == 0x2D:
+    if at < end and (data[at] == 0x2D or data[at] == 0x2B):
         at += 1
     digits = 0
     while at < end and 0x30 <= data[at] <= 0x39:
@@ -173,8 +180,8 @@ def _is_number(data: Any, start: int, end: int, whole: bool) -> Any:
         at += 1
         if at < end and (data[at] == 0x2D or data[at] == 0x2B):
             at += 1
-        if end - at < 1 or end - at > 2:
-            return False
+        if end - at < 1 or end - at > 3 or (end - at == 3 and data[at] != 0x30):
+            return False  # an exponent of more than two digits may overflow
         while at < end and 0x30 <= data[at] <= 0x39:
             at += 1
     return at == end
@@ -253,17 +260,25 @@ def _syntax(data: Any, first: int, last: int, known: Any, sizes: Any) -> Any:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _is_plain(data: Any, at: int, length: int, pair: int, kind: int, most: int, signed: bool) -> Any:
-    """Whether a wanted value can be taken as it is; ``pair`` is its VR as encoded, 0 in implicit VR."""
-    if kind >= US_KIND:
+def _grade(data: Any, at: int, length: int, pair: int, kind: int, most: int, signed: bool) -> Any:
+    """0 when a wanted value can be taken as it is, 1 when it is text to be decoded, 2 when it is odd.
+
+    ``pair`` is its VR as encoded, 0 in implicit VR.
+    """
+    if US_KIND <= kind <= PADDING_KIND:
         wanted = _FD if kind == FD_KIND else _US
         if pair not in (0, wanted) and not (kind == PADDING_KIND and pair == _SS and signed):
-            return False
-        return length == (8 if kind == FD_KIND else 2) or length == 0
-    if _IS_BINARY[pair] or length > TEXT_LIMIT or not _is_plain_text(data, at, at + length):
-        return False
+            return 2
+        return 0 if length == (8 if kind == FD_KIND else 2) or length == 0 else 2
+    if _IS_BINARY[pair] or length > TEXT_LIMIT:
+        return 2
+    text = _text_kind(data, at, at + length)
+    if text == 1:
+        return 1 if kind == LOCAL_KIND and np.any(pair == _LOCAL_PAIRS) else 2
     first, last = _trim(data, at, at + length)
-    return first == last or kind == TEXT_KIND or _are_numbers(data, first, last, most, kind == WHOLE_KIND)
+    if text == 2 or first == last or kind in (TEXT_KIND, LOCAL_KIND):
+        return text
+    return 0 if _are_numbers(data, first, last, most, kind == WHOLE_KIND) else 2
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -340,13 +355,17 @@ def _scan_elements(
                 facts[2] = at - begin
                 return SHORT
             if tag == 0x00080005:
-                if not _is_known(data, value, at, charsets):
+                facts[5] = _is_known(data, value, at, charsets) - 1
+                if facts[5] < 0:
                     return ODD
                 continue
-            if not _is_plain(data, value, length, pair, kinds[next_wanted], mosts[next_wanted], signed):
+            grade = _grade(data, value, length, pair, kinds[next_wanted], mosts[next_wanted], signed)
+            if grade == 2:
                 return ODD
+            if grade == 1:
+                facts[6] = 1
             first, last = value, at
-            if kinds[next_wanted] < US_KIND:
+            if kinds[next_wanted] < US_KIND or kinds[next_wanted] == LOCAL_KIND:
                 first, last = _trim(data, value, at)
             if last > first:
                 places[next_wanted] = first
@@ -410,8 +429,9 @@ def scan(
     places, lengths
         Output (file, tag), given as -1: place in ``data`` and length of the trimmed value, where there is one.
     facts
-        Output (file, 5), given as -1: status, row of the transfer syntax, end of the header (or how far it was read),
-        offset and length of native Pixel Data; from the start of the file.
+        Output (file, 7), given as -1: status, row of the transfer syntax, end of the header (or how far it was read),
+        offset and length of native Pixel Data (from the start of the file), row of the Specific Character Set, and 1
+        when some text is not ASCII.
     """
     for file in range(begins.shape[0]):
         begin, end = begins[file], ends[file]

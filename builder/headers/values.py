@@ -18,8 +18,8 @@ MAXIMUM_VALUE_BYTES: Final = 4096
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FD": "d", "FL": "f", "UV": "Q", "SV": "q"}
-_CHARACTER_SET_TYPES = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})
-_TEXT_TYPES = _CHARACTER_SET_TYPES | frozenset({"CS", "UI", "DA", "TM", "DT", "AS", "AE", "DS", "IS", "UR"})
+LOCAL_TYPES = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})
+_TEXT_TYPES = LOCAL_TYPES | frozenset({"CS", "UI", "DA", "TM", "DT", "AS", "AE", "DS", "IS", "UR"})
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 _BOUNDS = {SMALL: 2**31, WHOLE: 2**63}
 
@@ -75,7 +75,7 @@ def cell(wanted: Wanted, raw: bytes, *, vr: str, little: bool, encodings: Sequen
 def _text(raw: bytes, vr: str, encodings: Sequence[str]) -> str | None:
     if vr in _BINARY:
         raise NotAValue("a number, expected text")
-    if vr in _CHARACTER_SET_TYPES:
+    if vr in LOCAL_TYPES:
         text = decode_bytes(raw, encodings, _DELIMITERS)
     else:
         text = raw.decode("latin-1")

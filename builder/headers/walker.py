@@ -1,7 +1,7 @@
 """The fast path: headers of many plain files at once, as Arrow columns."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydicom.charset import convert_encodings
 
 from builder.headers import scan as scanning
 from builder.headers.references import ANNOTATION_PATTERN
-from builder.headers.values import WANTED, Wanted
+from builder.headers.values import LOCAL_TYPES, WANTED, Wanted
 from builder.model.tables import REAL, REALS, TEXT
 
 SYNTAXES: Final = (
@@ -26,10 +27,9 @@ SYNTAXES: Final = (
 
 CHARSETS: Final = (
     "",
-    *(f"ISO_IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192, 203)),
+    *(f"ISO_IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192)),
     *(f"ISO 2022 IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166)),
-    "\\ISO 2022 IR 87",
-    "\\ISO 2022 IR 149",
+    *(f"{first}\\ISO 2022 IR {n}" for first in ("", "ISO 2022 IR 6") for n in (58, 87, 149)),
     "GB18030",
     "GBK",
 )
@@ -71,13 +71,15 @@ def walk(heads: Sequence[bytes], sizes: Sequence[int]) -> Walked:
     begins = ends - np.fromiter((len(head) for head in heads), np.int64, len(heads))
     places = np.full((len(heads), len(_SORTED)), -1, np.int64)
     lengths = np.full_like(places, -1)
-    facts = np.full((len(heads), 5), -1, np.int64)
+    facts = np.full((len(heads), 7), -1, np.int64)
     sized = np.asarray(sizes, np.int64)
     scanning.scan(data, begins, ends, sized, _WANTED_ARRAYS, _SYNTAX_ROWS, _CHARSET_ROWS, places, lengths, facts)
     short = np.flatnonzero(facts[:, 0] == scanning.SHORT)
     keep = _kept(data, places, lengths, facts)
+    foreign = _foreign_texts(data, places, lengths, facts, keep)
+    rows = np.cumsum(keep) - 1
     done, facts = np.flatnonzero(keep), facts[keep]
-    columns = _columns(data, places[keep], lengths[keep])
+    columns = _columns(data, places[keep], lengths[keep], [{rows[file]: t for file, t in f.items()} for f in foreign])
     columns["transfer_syntax_uid"] = pa.array(SYNTAXES).take(pa.array(facts[:, 1]))
     headers = zip(done.tolist(), facts[:, 2].tolist(), strict=True)
     hashes = [hashlib.sha256(memoryview(heads[file])[:end]).hexdigest() for file, end in headers]
@@ -103,7 +105,22 @@ def _kept(data: Any, places: Any, lengths: Any, facts: Any) -> NDArray[np.bool_]
     return keep
 
 
-def _columns(data: Any, places: Any, lengths: Any) -> dict[str, Any]:
+def _foreign_texts(data: Any, places: Any, lengths: Any, facts: Any, keep: Any) -> list[dict[int, str]]:
+    """For each wanted tag, file to text where some text of the file is not ASCII; files that do not decode go."""
+    texts: list[dict[int, str]] = [{} for _ in _SORTED]
+    for file in np.flatnonzero(keep & (facts[:, 6] == 1)).tolist():
+        codec = _CODECS[max(facts[file, 5], 0)]
+        try:
+            for place, wanted in enumerate(_SORTED):
+                if places[file, place] >= 0 and wanted.vr in LOCAL_TYPES:
+                    start = places[file, place]
+                    texts[place][file] = data[start : start + lengths[file, place]].tobytes().decode(codec)
+        except UnicodeError:
+            keep[file] = False
+    return [{file: text for file, text in found.items() if keep[file]} for found in texts]
+
+
+def _columns(data: Any, places: Any, lengths: Any, foreign: Sequence[Mapping[int, str]]) -> dict[str, Any]:
     columns = {}
     signed = np.zeros(len(places), np.bool_)
     for place, wanted in enumerate(_SORTED):
@@ -119,10 +136,22 @@ def _columns(data: Any, places: Any, lengths: Any) -> dict[str, Any]:
             array = pa.array(values, mask=where < 0).cast(wanted.column.type)
         elif wanted.vr == "FD":
             array = pa.array(_doubles(data, where), mask=where < 0)
+        elif foreign[place]:
+            array = _mixed(data, where, lengths[:, place], foreign[place])
         else:
             array = _typed(_strings(data, where, lengths[:, place]), wanted)
         columns[wanted.column.name] = array
     return columns
+
+
+def _mixed(data: Any, places: Any, lengths: Any, foreign: Mapping[int, str]) -> Any:
+    """Strings of which some were decoded before."""
+    places = places.copy()
+    places[list(foreign)] = -1
+    texts = _strings(data, places, lengths).to_pylist()
+    for row, text in foreign.items():
+        texts[row] = text.strip(" \0") or None
+    return pa.array(texts, pa.string())
 
 
 def _typed(texts: Any, wanted: Wanted) -> Any:
@@ -130,9 +159,9 @@ def _typed(texts: Any, wanted: Wanted) -> Any:
     if wanted.column.type == TEXT:
         return texts
     if wanted.column.type != REALS:
-        return texts.cast(wanted.column.type)
+        return pc.ascii_ltrim(texts, "+").cast(wanted.column.type)
     lists = pc.split_pattern(texts, "\\")
-    numbers = pc.ascii_trim(lists.values, " \0").cast(REAL)
+    numbers = pc.ascii_ltrim(pc.ascii_trim(lists.values, " \0"), "+").cast(REAL)
     return pa.ListArray.from_arrays(lists.offsets, numbers, mask=pc.is_null(lists))
 
 
@@ -169,7 +198,7 @@ def _kind(wanted: Wanted) -> int:
     if wanted.vr in ("US", "FD"):
         return scanning.US_KIND if wanted.vr == "US" else scanning.FD_KIND
     if wanted.column.type == TEXT:
-        return scanning.TEXT_KIND
+        return scanning.LOCAL_KIND if wanted.vr in LOCAL_TYPES else scanning.TEXT_KIND
     return scanning.DECIMAL_KIND if wanted.column.type in (REAL, REALS) else scanning.WHOLE_KIND
 
 
@@ -180,3 +209,4 @@ _WANTED_ARRAYS = (
 )
 _SYNTAX_ROWS = _rows(SYNTAXES)
 _CHARSET_ROWS = _rows(CHARSETS)
+_CODECS = [convert_encodings(name.split("\\"))[0] for name in CHARSETS]

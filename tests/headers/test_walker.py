@@ -154,8 +154,9 @@ def test_a_head_that_ends_early_is_short_never_wrong(implicit: bool) -> None:
 @pytest.mark.parametrize(
     "attributes",
     [
-        {"SeriesDescription": "Köln", "SpecificCharacterSet": "ISO_IR 100"},
         {"SeriesDescription": "x", "SpecificCharacterSet": "ISO_IR 13"},
+        {"SeriesDescription": "山", "SpecificCharacterSet": ["", "ISO 2022 IR 87"]},
+        {"SliceThickness": "1e300"},
         {"EchoNumbers": [1, 2]},
         {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"},
         {"SOPInstanceUID": ""},
@@ -165,6 +166,24 @@ def test_what_is_not_plain_is_left_to_pydicom(attributes: dict[str, Any]) -> Non
     data = made(implicit=False, **attributes)
     walked = walk([data], [len(data)])
     assert walked.done.tolist() == walked.short.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ISO_IR 100", "Köln "), ("ISO_IR 192", "Köln 山"), ("ISO_IR 144", "Москва"), ("GB18030", "王"), (None, "plain")],
+)
+def test_texts_beyond_ascii_are_decoded(name: str | None, text: str) -> None:
+    data = made(implicit=False, SpecificCharacterSet=name, SeriesDescription=text, ProtocolName="ascii")
+    other = made(implicit=True)
+    walked = walk([other, data, other], [len(other), len(data), len(other)])
+    assert [row.get("series_description") for row in rows(walked)] == [None, text.strip(), None]
+    assert rows(walked)[1] == slow(data)
+
+
+def test_text_that_is_not_in_its_character_set_is_left_to_pydicom() -> None:
+    data = made(implicit=False, SpecificCharacterSet="ISO_IR 192", SeriesDescription="abcd")
+    walked = walk([data.replace(b"abcd", b"ab\xff\xfe")], [len(data)])
+    assert walked.done.tolist() == []
 
 
 @settings(max_examples=300, deadline=None)
