@@ -34,6 +34,7 @@ class Form(Enum):
     PIXELS = auto()  # passed by reference
     TABLE = auto()  # lookup tables: kept when their length is what their descriptor says
     BYTES = auto()  # binary data the profile retains
+    CSA = auto()  # Siemens' CSA image header: cut down to two numbers (builder.deid.csa)
     KEEP = auto()  # the profile retains it: kept when it is text without control characters, or a number
     EMPTY = auto()  # zero length
     DUMMY = auto()  # a constant
@@ -206,9 +207,10 @@ SAFE_PRIVATE: Mapping[tuple[int, str, int], tuple[Form, str]] = MappingProxyType
         (0x0019, "GEMS_ACQU_01", 0x23): (Form.NUMBER_TEXT, "DS"),  # table speed
         (0x0019, "GEMS_ACQU_01", 0x27): (Form.NUMBER_TEXT, "DS"),  # rotation speed
         (0x0043, "GEMS_PARM_01", 0x27): (Form.CODE, "SH"),  # scan pitch ratio
-        # Not in that table. A count needed to cut a mosaic apart, and the start of a PET scan, which the vendor's SUV
-        # recipe decays to (QIBA SUV vendor-neutral pseudo-code); the first is a number, the second is shifted.
+        # Not in that table. What cuts a mosaic apart, and the start of a PET scan, which the vendor's SUV recipe decays
+        # to (QIBA SUV vendor-neutral pseudo-code); the former are numbers, the latter is shifted.
         (0x0019, "SIEMENS MR HEADER", 0x0A): (Form.NUMBER, "US"),  # number of images in mosaic
+        (0x0029, "SIEMENS CSA HEADER", 0x10): (Form.CSA, "OB"),  # that number and the slices' normal, rebuilt
         (0x0009, "GEMS_PETD_01", 0x0D): (Form.DATETIME, "DT"),  # scan date and time
     }
 )

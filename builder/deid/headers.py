@@ -14,6 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from builder.deid.allowed import Form, forms, safe_private
+from builder.deid.csa import reduce_csa
 from builder.deid.identifiers import NOTHING_KNOWN, UNDECODABLE, Identifiers, identifiers_in
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
@@ -214,6 +215,9 @@ def _decoded(
     value = element.value
     if form is Form.TABLE:
         return _lookup_table(source, element)
+    if form is Form.CSA:
+        reduced = reduce_csa(bytes(value)) if isinstance(value, (bytes, bytearray)) else None
+        return None if reduced is None else DataElement(element.tag, vr, reduced)
     if form in (Form.PIXELS, Form.BYTES):
         if not isinstance(value, (bytes, bytearray)):
             return None

@@ -1,5 +1,6 @@
 """The keyed UID map: one source UID has one replacement, wherever it recurs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydicom.uid import UID_dictionary
@@ -43,6 +44,10 @@ class UidMap:
         if len(self.seen) < _REMEMBERED:
             self.seen[source] = mapped
         return mapped
+
+    def mapping(self, uids: Iterable[str]) -> dict[str, str]:
+        """Source UID to replacement, for those given."""
+        return {uid: self(uid) for uid in uids}
 
 
 def is_registered(uid: str) -> bool:

@@ -1,0 +1,51 @@
+"""The reduced CSA header is read by nibabel to the same geometry, and holds nothing else."""
+
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import dcmread
+
+from builder.deid.csa import KEPT, reduce_csa
+from builder.deid.headers import deidentify
+from builder.deid.profile import Profile
+from builder.deid.uids import UidMap
+from builder.model.keyed import Key
+
+with warnings.catch_warnings():  # nibabel calls its own module experimental
+    warnings.simplefilter("ignore")
+    from nibabel.nicom import csareader
+
+
+def test_nibabel_reads_the_same_numbers(corpus: Callable[[str], Path]) -> None:
+    paths = sorted((corpus("geometry") / "mosaic_siemens").rglob("*.dcm"))
+    assert paths
+    for path in paths:
+        source = dcmread(path)
+        before = csareader.read(source[0x00291010].value)
+        result = deidentify(source, profile=Profile(), uids=UidMap(Key(b"sixteen bytes and more")), person="p")
+        reduced = result[0x00291010].value
+        after = csareader.read(reduced)
+        assert set(after["tags"]) == set(KEPT)
+        assert csareader.get_n_mosaic(after) == csareader.get_n_mosaic(before)
+        assert list(csareader.get_slice_normal(after)) == list(csareader.get_slice_normal(before))
+        assert len(reduced) < 600 < len(source[0x00291010].value)
+
+
+@given(st.binary(max_size=400))
+def test_malformed_headers_give_nothing_or_little(content: bytes) -> None:
+    for start in (b"", b"SV10\4\3\2\1\2\0\0\0M\0\0\0"):
+        result = reduce_csa(start + content)
+        assert result is None or len(result) < 1000
+
+
+@pytest.mark.parametrize("text", [b"Doe^Jane", b"1; DROP", b"\xff\xff", b"0.5x"])
+def test_values_that_are_no_numbers_are_not_passed_on(text: bytes) -> None:
+    content = b"SV10\4\3\2\1" + struct.pack("<II", 1, 77)
+    content += struct.pack("<64sI4sIII", b"SliceNormalVector", 1, b"FD\0\0", 4, 1, 77)
+    content += struct.pack("<4I", len(text), len(text), 77, len(text)) + text.ljust(8, b"\0")
+    assert reduce_csa(content) is None
