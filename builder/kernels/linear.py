@@ -9,7 +9,7 @@ from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Line, linear_pairs
 
-BAND = 32
+BAND = 64
 """Target rows worked on together, so that two planes of them stay in the second-level cache."""
 
 
@@ -17,7 +17,7 @@ def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, thr
     """Interpolate ``volume`` linearly at the given lines, each inside the field of view.
 
     Sums are float32; integers are rounded to the nearest, ties to even. No float copy of the volume is made: the
-    buffers hold two planes of 32 rows a thread.
+    buffers hold two planes of 64 rows a thread.
     """
     out = np.empty((lines[0].size, lines[1].size, lines[2].size), dtype=volume.dtype)
     tables = []

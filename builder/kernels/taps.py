@@ -105,8 +105,9 @@ def identity_taps(count: int) -> Taps:
 def spline_weights(offset: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, 4) cubic B-spline weights of samples -1, 0, 1, 2 for positions ``offset`` in [0, 1) (Unser 1999)."""
     t = offset
-    inner = (3 * t**3 - 6 * t**2 + 4) / 6
-    return np.stack([(1 - t) ** 3 / 6, inner, (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6, t**3 / 6], axis=1)
+    square, cube, rest = t * t, t * t * t, (1 - t) * (1 - t) * (1 - t)  # numpy's power differs between processors
+    inner, outer = (3 * cube - 6 * square + 4) / 6, (1 + 3 * t + 3 * square - 3 * cube) / 6
+    return np.stack([rest / 6, inner, outer, cube / 6], axis=1)
 
 
 def _spline(line: Line, count: int) -> Taps:

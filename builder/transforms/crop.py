@@ -119,7 +119,9 @@ class Crop(BaseModel):
 
     def _cut_volume(self, volume: Volume, window: "Window", grid: Geometry) -> Volume:
         reaches_out = window.overlap(volume.geometry.shape) != tuple((0, n) for n in window.shape)
-        channels = [_cut(channel, window, fill=find_fill(channel, self.fill)) for channel in volume.voxels]
+        channels = [
+            _cut(channel, window, fill=find_fill(channel, self.fill) if reaches_out else 0) for channel in volume.voxels
+        ]
         padding = volume.padding
         if padding is None and reaches_out:
             padding = np.zeros(volume.geometry.shape, dtype=np.bool_)

@@ -33,7 +33,8 @@ class Resample(BaseModel):
 
     A sheared grid (gantry tilt) becomes orthogonal: rows and columns keep their directions, slices follow the normal,
     and the new field encloses the old one. What the old field does not reach is ``fill`` in the image, background in
-    masks and True in the padding mask.
+    masks and True in the padding mask. The padding mask itself follows the nearest voxel; the values under it take
+    part in the image's interpolation like any other.
 
     Each segment's volume before and after is in ``Mask.measures`` (``<segment>/resample_before_mm3`` and
     ``<segment>/resample_after_mm3``).
@@ -62,14 +63,14 @@ class Resample(BaseModel):
         require_one_grid(case)
         old = case.volume.geometry
         geometry = make_grid(old, self.spacing_mm, axes=self.axes)
-        if geometry.same_grid(old, tolerance_voxels=1e-9):
-            return case
-        volume = self._resample_volume(case.volume, geometry)
+        same = geometry.same_grid(old, tolerance_voxels=1e-9)
 
         def move(annotation: Annotation) -> Annotation:
-            return self._resample_mask(annotation, geometry) if isinstance(annotation, Mask) else annotation
+            if not isinstance(annotation, Mask):
+                return annotation
+            return _record_volumes(annotation, annotation if same else self._resample_mask(annotation, geometry))
 
-        return move_parts(case, volume, move)
+        return move_parts(case, case.volume if same else self._resample_volume(case.volume, geometry), move)
 
     def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
         """Shape and spacing after resampling an orthogonal grid; a sheared or turned one grows beyond it."""
@@ -114,13 +115,7 @@ class Resample(BaseModel):
             sample(channel, mask.geometry, geometry, method=method, fill=0, threads=self.threads)
             for channel in mask.voxels
         ]
-        moved = replace(mask, voxels=_stack(channels), geometry=geometry)
-        measures = dict(mask.measures)
-        for name, value in segment_volumes_mm3(mask).items():
-            measures.setdefault(f"{name}/resample_before_mm3", value)  # the first of several resamplings counts
-        for name, value in segment_volumes_mm3(moved).items():
-            measures[f"{name}/resample_after_mm3"] = value
-        return replace(moved, measures=measures)
+        return replace(mask, voxels=_stack(channels), geometry=geometry)
 
 
 def make_grid(
@@ -164,6 +159,16 @@ def make_grid(
     middle = geometry.affine[:3, 3] + (geometry.affine[:3, :3] * ((counts - 1) / 2)).sum(axis=1)
     affine[:3, 3] = middle - (affine[:3, :3] * ((np.asarray(sizes) - 1) / 2)).sum(axis=1)
     return Geometry((sizes[0], sizes[1], sizes[2]), affine, geometry.frame_of_reference)
+
+
+def _record_volumes(before: Mask, after: Mask) -> Mask:
+    """``after`` with the volumes of its segments; of several resamplings the first one's "before" stays."""
+    measures = dict(before.measures)
+    for name, value in segment_volumes_mm3(before).items():
+        measures.setdefault(f"{name}/resample_before_mm3", value)
+    for name, value in segment_volumes_mm3(after).items():
+        measures[f"{name}/resample_after_mm3"] = value
+    return replace(after, measures=measures)
 
 
 def _size(extent_mm: float, spacing_mm: float) -> int:

@@ -225,7 +225,11 @@ def test_patient_axes_straighten_an_oblique_grid():
 
 def test_null_keeps_a_spacing_and_nothing_to_do_keeps_the_case():
     case = make_case(make_geometry((7, 10, 12), (2.5, 0.8, 0.7)))
-    assert resampled(case, (None, None, None)) is case
+    same = resampled(case, (None, None, None))
+    assert same.volume is case.volume
+    assert part(same, Mask).voxels is part(case, Mask).voxels
+    measures = part(same, Mask).measures
+    assert measures["mass/resample_before_mm3"] == measures["mass/resample_after_mm3"] > 0
     moved = resampled(case, (None, 1.0, 1.0))
     assert moved.volume.geometry.spacing_mm[0] == pytest.approx(2.5)
     assert moved.volume.geometry.shape == (7, 8, 8)
