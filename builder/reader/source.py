@@ -1,8 +1,10 @@
 """Where the samples of a dataset lie, and how each gets into an array."""
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
@@ -49,6 +51,8 @@ class Source:
 
     def batch_shape(self, indices: NDArray[np.int64], layout: FieldLayout) -> tuple[int, int, int, int, int]:
         """(sample, channel, slice, row, column) of a batch. Raises ValueError when shapes differ."""
+        if layout.shape is not None:
+            return (len(indices), layout.channels, *layout.shape)
         shapes = np.unique(self.shapes[indices], axis=0)
         if len(shapes) != 1:
             raise ValueError(f"batch: found samples of {len(shapes)} shapes, expected one; read crops of one shape")
@@ -74,10 +78,12 @@ class Source:
                 self.read(int(indices[row]), name, out[row])
             return
         chosen = indices[rows]
-        for group in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(self.shards[chosen])) + 1):
-            if len(group):
-                source, _ = self.locate(int(chosen[group[0]]), layout)
-                source.decode_many(self.places[chosen[group]].tolist(), [out[row] for row in rows[group].tolist()])
+        columns = (self.shards[chosen], self.places[chosen], rows, chosen)
+        stored = zip(*(column.tolist() for column in columns), strict=True)
+        for _, group in itertools.groupby(stored, key=itemgetter(0)):
+            members = list(group)
+            source, _ = self.locate(members[0][3], layout)
+            source.decode_many([place for _, place, _, _ in members], [out[row] for _, _, row, _ in members])
 
     def storage_order(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions in ``indices``, sorted by shard and by place in the shard."""
