@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from builder.deid.profile import Option, Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
 
@@ -98,6 +99,11 @@ class Deid(BaseModel):
     burned_in: Literal["refuse", "mask"] = "refuse"
     mask_regions: tuple[MaskRegion, ...] = ()
     reviewed: tuple[str, ...] = ()
+
+    @property
+    def profile(self) -> Profile:
+        """The Basic Profile with this block's options."""
+        return Profile(frozenset(Option(name) for name in self.options))
 
     @field_validator("patient_key")
     @classmethod

@@ -1,7 +1,7 @@
 """Siemens' CSA image header cut down to the two facts that geometry needs.
 
 The header (0029,1010) holds the whole protocol, free text and names included, so it is never passed on. A mosaic cannot
-be cut apart without it: what survives is a new header with the number of tiles and the normal of the slices, numbers only.
+be cut apart without it: what survives is a new header with the number of tiles and the normal of the slices.
 The layout is described in nibabel's documentation ("Siemens format DICOM with CSA header").
 """
 

@@ -1,16 +1,17 @@
 """The walk that de-identifies an object: default deny, at every depth, one keyed map of UIDs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from pydicom import DataElement, Dataset, Sequence
+from pydicom import DataElement, Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag
 
 from builder.deid.allowed import Form, forms, safe_private
@@ -79,6 +80,14 @@ def deidentify(
     return clean
 
 
+def deidentify_all(
+    datasets: Sequence[Dataset], *, profile: Profile, uids: UidMap, person: str
+) -> tuple[Dataset, ...]:
+    """All objects of a case, each cleaned of the names and identifiers that any of them states."""
+    known = identifiers_in(datasets)
+    return tuple(deidentify(d, profile=profile, uids=uids, person=person, known=known) for d in datasets)
+
+
 @dataclass(frozen=True)
 class _Walk:
     """What stays the same from level to level."""
@@ -119,9 +128,9 @@ def _sequence(source: Dataset, tag: BaseTag, walk: _Walk, *, depth: int) -> tupl
         value = source[tag].value
     except UNDECODABLE as error:
         raise CaseError(Reason.UNREADABLE, f"sequence {tag}: cannot be decoded ({type(error).__name__})") from None
-    if not isinstance(value, Sequence):
+    if not isinstance(value, Items):
         return ()
-    return (DataElement(tag, "SQ", Sequence([_clean(item, walk, depth=depth + 1) for item in value])),)
+    return (DataElement(tag, "SQ", Items([_clean(item, walk, depth=depth + 1) for item in value])),)
 
 
 def _private(
@@ -173,7 +182,7 @@ def _element(
 def _is_tracking_identifier(item: Dataset) -> bool:
     """Whether a content item's text is the Tracking Identifier (112039, DCM): a label, not prose (PS3.16 TID 1501)."""
     concept = item.get(0x0040A043)
-    if concept is None or not isinstance(concept.value, Sequence) or not concept.value:
+    if concept is None or not isinstance(concept.value, Items) or not concept.value:
         return False
     return _text(concept.value[0], BaseTag(0x00080100)) == "112039" and _text(concept.value[0], _SCHEME) == "DCM"
 
@@ -226,7 +235,7 @@ def _decoded(
         return copy
     if form in (Form.NUMBER, Form.RESOLVED, Form.NUMBER_TEXT):
         return _numbers(element)
-    if isinstance(value, (Sequence, bytes, bytearray)):
+    if isinstance(value, (Items, bytes, bytearray)):
         return None
     values = [] if value is None else [str(v) for v in value] if isinstance(value, (MultiValue, list)) else [str(value)]
     if form is Form.CODE_VALUE:
@@ -282,7 +291,7 @@ _DUMMIES: Mapping[str, bytes] = MappingProxyType(
 def _constant(tag: BaseTag, form: Form, vr: str) -> DataElement | RawDataElement:
     """An element of zero length, or with the constant that stands for a dummy value of its VR."""
     if vr == "SQ":
-        return DataElement(tag, vr, Sequence())
+        return DataElement(tag, vr, Items())
     return _stated(tag, vr, b"" if form is Form.EMPTY else _DUMMIES[vr.split(" ")[0]])
 
 

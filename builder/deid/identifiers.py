@@ -142,6 +142,9 @@ def _compile(names: frozenset[str], numbers: frozenset[str]) -> re.Pattern[str] 
     if names:
         # A name counts as a word of its own: "Long" must not hit "prolonged". An underscore separates, as in ROI names.
         parts.append(r"(?<![^\W\d_])(?:" + "|".join(re.escape(n) for n in sorted(names)) + r")(?![^\W\d_])")
-    if numbers:
-        parts.append(r"(?:" + "|".join(re.escape(n) for n in sorted(numbers)) + ")")
+    # An identifier of digits alone must not hit inside a longer number: "2000" is no part of the code "112000".
+    for kind, before, after in ((True, r"(?<!\d)", r"(?!\d)"), (False, "", "")):
+        chosen = "|".join(re.escape(n) for n in sorted(numbers) if n.isdigit() is kind)
+        if chosen:
+            parts.append(f"{before}(?:{chosen}){after}")
     return re.compile("|".join(parts), re.IGNORECASE) if parts else None

@@ -1,5 +1,6 @@
 """Text and faces in the pixels: which images are refused, which are blanked, which get a note."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,8 @@ _SLIDES = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _ENCAPSULATED = ("1.2.840.10008.5.1.4.1.1.104",)
 _RISKY_MODALITIES = frozenset({"US", "IVUS", "XA", "RF", "SC", "OT", "XC", "ES", "GM", "SM", "DOC", "BDUS", "OP", "EC"})
 _HEAD = frozenset({"NECK", "HEADNECK", "ORBIT", "EYE", "JAW", "MAXILLA", "SINUS", "TMJ", "IAC", "EAR", "NOSE"})
+_HEAD_WORDS = re.compile(r"HEAD|BRAIN|SKULL|FACE|FACIAL|CRANI|NEURO|MPRAGE|KOPF|SCHAEDEL|CEREBR")
+_DESCRIPTIONS = ("StudyDescription", "SeriesDescription", "ProtocolName")
 _RENDERABLE = frozenset({"CT", "MR", "PT"})
 
 
@@ -96,11 +99,12 @@ def pixel_risk(dataset: Dataset) -> Risk | None:
 
 
 def shows_face(dataset: Dataset) -> bool:
-    """Whether this is CT, MR or PET of the head, whose surface can be rendered into a likeness."""
+    """Whether this is CT, MR or PET of the head by body part or description: its surface renders into a likeness."""
     if str(dataset.get("Modality") or "") not in _RENDERABLE:
         return False
     part = str(dataset.get("BodyPartExamined") or "").upper().replace(" ", "").replace("-", "")
-    return part in _HEAD or any(word in part for word in ("HEAD", "BRAIN", "SKULL", "FACE"))
+    described = " ".join(str(dataset.get(keyword) or "") for keyword in _DESCRIPTIONS)
+    return part in _HEAD or _HEAD_WORDS.search(part) is not None or _HEAD_WORDS.search(described.upper()) is not None
 
 
 def blank(voxels: NDArray[Any], regions: Sequence[MaskRegion]) -> NDArray[Any]:

@@ -15,8 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from builder.deid.allowed import SAFE_PRIVATE, Form, forms
-from builder.deid.headers import DEEPEST, deidentify
-from builder.deid.identifiers import identifiers_in
+from builder.deid.headers import DEEPEST, deidentify, deidentify_all
 from builder.deid.profile import Action, Option, Profile, rows, table
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
@@ -211,9 +210,7 @@ def test_a_name_known_from_the_images_goes_from_a_roi() -> None:
     structure = Dataset()
     structure.StructureSetROISequence = Sequence([Dataset()])
     structure.StructureSetROISequence[0].ROIName = "GTV_jane"
-    result = deidentify(
-        structure, profile=Profile(), uids=UidMap(KEY), person="p", known=identifiers_in((base_ct(),))
-    )
+    _, result = deidentify_all([base_ct(), structure], profile=Profile(), uids=UidMap(KEY), person="p")
     assert result.StructureSetROISequence[0].ROIName == "GTV"
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from builder.deid import Deid, resolve_key
-from builder.deid.profile import Option, Profile
+from builder.deid.profile import Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
 
@@ -71,4 +71,4 @@ def test_order_does_not_matter_and_options_are_the_profiles() -> None:
     assert one == two
     assert hash(one) == hash(two)
     assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301
-    assert Profile(frozenset(Option(o) for o in one.options)) == Profile()
+    assert one.profile == Profile()

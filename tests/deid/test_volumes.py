@@ -50,7 +50,8 @@ def test_volumes_are_the_same(
     for datasets in series_of(corpus(archive) / folder):
         clean = [deidentify(d, profile=Profile(), uids=uids, person="p") for d in datasets]
         for stack in stacks_of(datasets):
-            names = [*(uid for channel in stack.uids for uid in channel), stack.series_uid, stack.frame_of_reference or ""]
+            names = [uid for channel in stack.uids for uid in channel]
+            names += [stack.series_uid, stack.frame_of_reference or ""]
             before = assemble(stack, datasets, VolumeOptions())
             after = assemble(stack.with_uids(uids.mapping(names)), clean, VolumeOptions())
             np.testing.assert_array_equal(before.voxels, after.voxels)
