@@ -1,0 +1,100 @@
+"""Report text to class labels: 14 chest findings by lexicon, negation and uncertainty cues."""
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from builder.errors import CaseError, Reason
+from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
+from builder.labels.reports import Status, label_report, load_lexicon
+from builder.model.case import Annotation, Classes, Evidence
+from builder.model.keyed import Key
+from builder.protocols import ImageFacts, LabelObject
+
+MAX_BYTES = 4 * 2**20
+FORMATS = ("text", "txt", "xml", "html", "unknown")
+
+
+class Report(BaseModel):
+    """Findings a report names, denies or doubts; the text itself goes nowhere.
+
+    Parameters
+    ----------
+    match
+        Glob over paths of report files, see ``builder.labels.linking.select_files``.
+    lexicon
+        ``chest14``: the findings of ChestX-ray14.
+    findings
+        Those to keep, in this order; empty for all of the lexicon.
+    alternatives
+        What "atelectasis or infiltrate" and "scar versus nodule" count as: ``uncertain``, or ``positive`` as the
+        Open-I gold table has it.
+    several
+        More than one report: ``refuse`` the case, or ``join`` their findings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["report"] = "report"
+    match: Annotated[str, AfterValidator(check_pattern)]
+    lexicon: Literal["chest14"] = "chest14"
+    findings: tuple[str, ...] = ()
+    alternatives: Literal["uncertain", "positive"] = "uncertain"
+    several: Literal["refuse", "join"] = "refuse"
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Report files whose path fits the pattern."""
+        return select_files(image, candidates, pattern=self.match, formats=FORMATS)
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """Classes called ``name``: finding to ``positive``, ``uncertain``, ``negative`` or ``absent``.
+
+        Raises
+        ------
+        CaseError
+            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_UNREADABLE or, for a report without a word, LABEL_EMPTY.
+        """
+        if not objects:
+            raise CaseError(Reason.LABEL_MISSING, "found no report linked to the image")
+        if len(objects) > 1 and self.several == "refuse":
+            raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {len(objects)} reports, expected one; several: join")
+        lexicon = load_lexicon(self.lexicon)
+        verdicts = label_report("\n\n".join(_text(item.content) for item in objects), lexicon)
+        wanted = self.findings or tuple(lexicon.findings)
+        unknown = [finding for finding in wanted if finding not in verdicts]
+        if unknown:
+            raise CaseError(
+                Reason.LABEL_MISSING, f"found no finding {', '.join(unknown)} in the lexicon {self.lexicon}"
+            )
+        values = {finding: self._value(verdicts[finding]) for finding in wanted}
+        return (Classes(name, values, Evidence(tier="report_text", tool=f"{self.lexicon}/{self.VERSION}")),)
+
+    def _value(self, status: Status) -> str:
+        return self.alternatives if status is Status.ALTERNATIVE else status.value
+
+
+def draw_review(case_keys: Sequence[str], count: int, *, key: Key) -> list[str]:
+    """``count`` cases for a person to read, drawn by keyed numbers: the same for any order of ``case_keys``."""
+    return sorted(set(case_keys), key=lambda case: (key.number("review", case), case))[:count]
+
+
+def _text(content: object) -> str:
+    if not isinstance(content, bytes | bytearray) or len(content) > MAX_BYTES:
+        raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no text file of at most 4 MiB")
+    try:
+        text = bytes(content).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CaseError(Reason.LABEL_UNREADABLE, "found a report that is not UTF-8 text") from error
+    if "\0" in text:
+        raise CaseError(Reason.LABEL_UNREADABLE, "found zero bytes in a report, expected text")
+    if re.match(r"\s*<", text):
+        # tags become breaks, so that two fields never run into one sentence; no parser, no entities but characters
+        text = html.unescape(re.sub(r"<[^<>]*>", "\n\n", text))
+    if not re.search(r"\w\w", text):
+        raise CaseError(Reason.LABEL_EMPTY, "found a report without a word")
+    return text

@@ -1,0 +1,52 @@
+"""Lexicons: which expressions name a finding, and which words deny it, doubt it or end such a scope."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TypeAlias
+
+Expressions: TypeAlias = tuple[re.Pattern[str], ...]
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Compiled expressions of one lexicon.
+
+    ``findings`` maps a finding to its expressions, ``apparent`` to those that merely look like it; ``cues`` maps a role
+    (``negated``, ``uncertain`` and ``alternative``, each ``before`` and ``after``; ``stop``, ``apparent``, ``other``).
+    """
+
+    findings: Mapping[str, Expressions]
+    apparent: Mapping[str, Expressions]
+    cues: Mapping[str, Expressions]
+
+
+@cache
+def load_lexicon(name: str = "chest14") -> Lexicon:
+    """A packaged lexicon by its name."""
+    folder = files("builder.labels.reports")
+    findings: dict[str, list[re.Pattern[str]]] = {}
+    apparent: dict[str, list[re.Pattern[str]]] = {}
+    for key, expression in _rows(folder.joinpath(f"{name}.tsv").read_text(encoding="utf-8")):
+        target = apparent if expression.startswith("!") else findings
+        target.setdefault(key, []).append(_compile(expression.removeprefix("!")))
+    cues: dict[str, list[re.Pattern[str]]] = {}
+    for key, expression in _rows(folder.joinpath("cues.tsv").read_text(encoding="utf-8")):
+        cues.setdefault(key, []).append(_compile(expression))
+    return Lexicon(_freeze(findings), _freeze(apparent), _freeze(cues))
+
+
+def _rows(text: str) -> list[tuple[str, str]]:
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(key, expression) for key, _, expression in (line.partition("\t") for line in lines)]
+
+
+def _compile(expression: str) -> re.Pattern[str]:
+    spaced = re.sub(r"(?<!\\) ", r"\\s+", expression.replace(" ?", r"\s*"))
+    return re.compile(rf"(?<!\w)(?:{spaced})(?!\w)", re.IGNORECASE)
+
+
+def _freeze(table: dict[str, list[re.Pattern[str]]]) -> Mapping[str, Expressions]:
+    return {key: tuple(expressions) for key, expressions in table.items()}
