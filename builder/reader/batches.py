@@ -1,11 +1,12 @@
 """Batches for training: decoded by threads into buffers that are used again, in a resumable order."""
 
+import contextlib
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -59,20 +60,20 @@ class Work:
     Parameters
     ----------
     threads
-        Threads that read and decode; 0 decodes in the caller. On an object store also the requests in flight.
+        Threads that read and decode; 0 decodes in the caller.
     prefetch
         Batches made ahead of the one in use.
-    allocate
-        Where buffers come from.
+    requests
+        Objects of an object store that are asked for ahead, at the same time.
     """
 
     threads: int = 2
     prefetch: int = 2
-    allocate: Allocate | None = None
+    requests: int = 8
 
     def __post_init__(self) -> None:
-        if self.threads < 0 or self.prefetch < 0:
-            raise ValueError(f"found {self.threads} threads and prefetch {self.prefetch}, expected 0 or more")
+        if min(self.threads, self.prefetch, self.requests) < 0:
+            raise ValueError(f"found {self}, expected 0 or more of each")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,7 @@ class Batches:
     """Positions of the whole epoch, for all ranks."""
     _make: "Maker"
     _buffers: "Buffers"
+    _objects: "ObjectsOf | None" = None
 
     def __len__(self) -> int:
         return self.deal.steps(len(self.order), seen=self.state.seen)
@@ -108,17 +110,42 @@ class Batches:
             for step in steps:
                 yield self._start(step, pool, None).result()
             return
-        executor = ThreadPoolExecutor(self.work.threads, thread_name_prefix="builder-reader")
-        pending: deque[_Pending] = deque()
-        try:
+        with contextlib.ExitStack() as stack:
+            executor = stack.enter_context(_threads(self.work.threads, "builder-reader"))
+            ahead = self._look_ahead(steps, stack)
+            pending: deque[_Pending] = deque()
             for step in steps:
+                ahead(step)
                 pending.append(self._start(step, pool, executor))
                 if len(pending) > self.work.prefetch:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _look_ahead(self, steps: range, stack: contextlib.ExitStack) -> Callable[[int], None]:
+        """A function that, told of each step, has the objects of later steps fetched: never more than ``requests``."""
+        objects = self._objects
+        if objects is None or self.work.requests == 0:
+            return lambda step: None
+        fetcher = stack.enter_context(_threads(self.work.requests, "builder-reader-fetch"))
+        coming = ((step, one) for step in steps for one in objects(self._positions(step)))
+        under_way: deque[tuple[int, Future[None]]] = deque()
+        seen: set[int] = set()
+
+        def fetch(step: int) -> None:
+            # what belongs to steps already begun is read there, errors included
+            while under_way and (under_way[0][0] <= step or under_way[0][1].done()):
+                under_way.popleft()
+            while len(under_way) < self.work.requests and (following := next(coming, None)):
+                if id(following[1]) not in seen:
+                    seen.add(id(following[1]))
+                    under_way.append((following[0], fetcher.submit(following[1].prepare)))
+
+        return fetch
+
+    def _positions(self, step: int) -> Positions:
+        numbers = self.deal.numbers(len(self.order), step=step, seen=self.state.seen)
+        return self.order[numbers % len(self.order)]
 
     def _start(self, step: int, pool: "Buffers", executor: ThreadPoolExecutor | None) -> "_Pending":
         numbers = self.deal.numbers(len(self.order), step=step, seen=self.state.seen)
@@ -169,6 +196,18 @@ class _Pending:
         return Batch(made.indices, made.arrays, made._table, self.state, made.starts)
 
 
+class Preparable(Protocol):
+    """A stored object whose first bytes can be fetched ahead."""
+
+    def prepare(self) -> None:
+        """Fetch what every later read needs."""
+        ...
+
+
+ObjectsOf: TypeAlias = Callable[[Positions], Sequence[Preparable]]
+"""The stored objects that samples at some positions are read from."""
+
+
 class Buffers:
     """Arrays whose memory is used again when they and all views of them are gone.
 
@@ -197,6 +236,15 @@ class Buffers:
 def _give_back(free: list[memoryview], memory: memoryview) -> None:
     if len(free) < MOST_FREE_BUFFERS:
         free.append(memory)
+
+
+@contextlib.contextmanager
+def _threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _allocate(size: int) -> NDArray[np.uint8]:

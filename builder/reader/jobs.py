@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from builder.model.layout import FieldLayout
 from builder.reader.batches import Batch, Buffers, Job
 from builder.reader.order import Positions, random_numbers
+from builder.reader.shard import ChunkObject
 from builder.reader.source import Source
 
 
@@ -20,6 +21,14 @@ class Chosen:
     table: pa.Table
     rows: Positions
     layouts: tuple[FieldLayout, ...]
+
+
+def objects_of(chosen: Chosen, positions: Positions) -> list[ChunkObject]:
+    """The stored objects that the samples at ``positions`` are read from, each once, in the order of storage."""
+    indices = chosen.rows[positions]
+    ordered = indices[chosen.source.storage_order(indices)].tolist()
+    found = [chosen.source.locate(index, layout)[0] for index in ordered for layout in chosen.layouts]
+    return list({id(one): one for one in found}.values())
 
 
 def make_job(

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError
-from builder.model.layout import FieldLayout
+from builder.model.layout import FieldLayout, StoredObject
 from builder.model.zarr_format import CHECKSUM_BYTES, decode_index, index_bytes
+from builder.reader.cache import ObjectCache
 from builder.storage import ObjectReader, Store
 
 # The calling thread decompresses, outside the interpreter lock: threads are the reader's own affair
@@ -35,27 +36,34 @@ class ChunkObject:
         The dataset.
     path
         Of the object, below the dataset's root.
-    size
-        Bytes, as the manifest states them.
+    expected
+        Its size and SHA-256, as the manifest states them.
     chunks
         Number of inner chunks.
     verify
         Whether each chunk's crc32c is compared; the index is always.
     opened
         The objects of the dataset that hold an open file, oldest first; at most ``MOST_OPEN_FILES`` do.
+    cache
+        Where whole objects are kept; None to read ranges from the store.
     """
 
     store: Store
     path: str
-    size: int
+    expected: StoredObject
     chunks: int
     verify: bool
     opened: "deque[ChunkObject]" = field(repr=False)
+    cache: ObjectCache | None = None
     _reader: ObjectReader | None = field(default=None, repr=False)
     _index: list[tuple[int, int]] | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None, "opened": deque()}
+
+    def prepare(self) -> None:
+        """Fetch what is needed before the first chunk can be read: the index and, with a cache, the whole object."""
+        _ = self.index
 
     def decode(self, chunk: int, out: NDArray[Any]) -> None:
         """Decompress a chunk into ``out``, a C-contiguous array of the chunk's exact size.
@@ -98,9 +106,9 @@ class ChunkObject:
     def index(self) -> list[tuple[int, int]]:
         """(offset, length) of every chunk, read and checked once."""
         if self._index is None:
-            length = index_bytes(self.chunks)
-            data = bytes(self._open().read(self.size - length, length)) if self.size >= length else b""
-            table = decode_index(data, chunks=self.chunks, size=self.size, where=self.path)
+            size, length = self.expected.bytes, index_bytes(self.chunks)
+            data = bytes(self._open().read(size - length, length)) if size >= length else b""
+            table = decode_index(data, chunks=self.chunks, size=size, where=self.path)
             self._index = [(offset, count) for offset, count in table.tolist()]
         return self._index
 
@@ -108,9 +116,13 @@ class ChunkObject:
         reader = self._reader
         if reader is None:
             try:
-                reader = self._reader = self.store.open(self.path)
+                if self.cache is None:
+                    reader = self.store.open(self.path)
+                else:
+                    reader = self.cache.open(self.store, self.path, expected=self.expected)
             except FileNotFoundError as error:
-                raise LayoutError(f"{self.path}: found no object, expected {self.size} bytes") from error
+                raise LayoutError(f"{self.path}: found no object, expected {self.expected.bytes} bytes") from error
+            self._reader = reader
             self.opened.append(self)
             while len(self.opened) > MOST_OPEN_FILES:
                 self.opened.popleft()._reader = None  # closed when the last thread that reads is done with it

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError
-from builder.model.layout import INDEX, MANIFEST, FieldLayout, Manifest, shard_path
+from builder.model.layout import INDEX, MANIFEST, FieldLayout, Manifest, StoredObject, shard_path
 from builder.reader.batches import Buffers
+from builder.reader.cache import ObjectCache
 from builder.reader.shard import ChunkObject, Crop, chunk_count
 from builder.storage import Store
 
@@ -34,10 +35,12 @@ class Source:
     shards: NDArray[np.int32]
     places: NDArray[np.int64]
     shapes: NDArray[np.int32]
+    cache: ObjectCache | None = None
     buffers: Buffers = field(default_factory=Buffers)
     _objects: dict[tuple[int, str, int], ChunkObject] = field(default_factory=dict)
     _opened: deque[ChunkObject] = field(default_factory=deque)
     _layouts: dict[str, FieldLayout] = field(default_factory=dict)
+    _entries: dict[int, dict[str, StoredObject]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._layouts = {layout.name: layout for layout in self.manifest.fields}
@@ -124,15 +127,22 @@ class Source:
         if found is None:
             entry = self.manifest.shards[shard]
             path = f"{layout.name}/{_UNIFORM_KEY}" if layout.shape else f"{layout.name}/{place}/{_VOLUME_KEY}"
-            size = next((o.bytes for o in entry.objects if o.path == path), None)
-            if size is None:
+            expected = self._entry(shard, path)
+            if expected is None:
                 raise LayoutError(f"{MANIFEST}: found no object {path} in shard {entry.fingerprint}, expected one")
             chunks = entry.rows if layout.shape else chunk_count(layout, self.shape(index))
             # two threads may both come here: both objects are right, and one is kept
             path = shard_path(entry.fingerprint, path)
-            fresh = ChunkObject(self.store, path, size, chunks, self.verify, self._opened)
+            fresh = ChunkObject(self.store, path, expected, chunks, self.verify, self._opened, self.cache)
             found = self._objects.setdefault(key, fresh)
         return found, place if layout.shape else 0
+
+    def _entry(self, shard: int, path: str) -> StoredObject | None:
+        """What the manifest says of an object of a shard; whole volumes have thousands."""
+        if shard not in self._entries:
+            self._entries[shard] = {o.path: o for o in self.manifest.shards[shard].objects}
+        return self._entries[shard].get(path)
+
 
 
 def find_places(

@@ -1,0 +1,172 @@
+"""Object stores: few round trips, a bounded number at once, and a cache that never serves what it should not."""
+
+import multiprocessing
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from builder.errors import LayoutError
+from builder.reader import Dataset, open_dataset
+from builder.storage import LocalStore, open_store
+
+LATENCY = 0.05
+
+
+@dataclass
+class FarStore:
+    """A store each of whose answers takes a while; counts what is asked."""
+
+    inner: LocalStore
+    latency: float = LATENCY
+    asked: Counter[str] = field(default_factory=Counter)
+    most_at_once: int = 0
+    _now: int = 0
+    _lock: Any = field(default_factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        return self.inner.url
+
+    def read(self, path: str) -> bytes:
+        return self._wait(path, lambda: self.inner.read(path))
+
+    def open(self, path: str) -> "FarReader":
+        return FarReader(self, path)
+
+    def _wait(self, path: str, answer: Callable[[], Any]) -> Any:
+        with self._lock:
+            self._now += 1
+            self.asked[path] += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        time.sleep(self.latency)
+        with self._lock:
+            self._now -= 1
+        return answer()
+
+
+@dataclass
+class FarReader:
+    store: FarStore
+    path: str
+
+    def read(self, start: int, length: int) -> bytes:
+        return next(iter(self.read_many([(start, length)])))
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        answer: Iterator[bytes] = self.store._wait(
+            self.path, lambda: iter(self.store.inner.read_ranges(self.path, ranges))
+        )
+        return answer
+
+
+def open_far(made: Any, *, latency: float = LATENCY, **options: Any) -> tuple[FarStore, Dataset]:
+    store = FarStore(open_store(made.root), latency)  # type: ignore[arg-type]
+    return store, open_dataset(store, **options)  # type: ignore[arg-type]
+
+
+def shard_requests(store: FarStore) -> dict[str, int]:
+    return {path: count for path, count in store.asked.items() if path.startswith("data/")}
+
+
+def test_the_first_batch_takes_few_round_trips(patches: Any, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    _, dataset = open_far(patches, latency=0.5, cache=tmp_path)
+    next(iter(dataset.batches(8, order="shuffled")))
+    assert time.perf_counter() - began < 4 * 0.5
+
+
+def test_objects_come_once_ahead_and_not_all_at_once(fresh: Callable[..., Any], tmp_path: Path) -> None:
+    made = fresh(sizes=[2] * 12)
+    store, dataset = open_far(made, cache=tmp_path / "cache")
+    for epoch in range(2):
+        for batch in dataset.batches(2, order="shard_shuffled", epoch=epoch, requests=4, threads=2):
+            np.testing.assert_array_equal(batch["image"], made.stack("image", batch.indices))
+    assert set(shard_requests(store).values()) == {1}
+    assert len(shard_requests(store)) == 24  # image and tumor of 12 shards
+    assert 3 <= store.most_at_once <= 4 + 2
+
+
+def test_without_a_cache_ranges_of_a_shard_come_together(patches: Any) -> None:
+    store, dataset = open_far(patches, fields=["image"])
+    dataset.get(range(17))
+    assert set(shard_requests(store).values()) == {2}  # the index, and all samples at once
+
+
+def test_a_second_process_finds_the_files(patches: Any, tmp_path: Path) -> None:
+    _, dataset = open_far(patches, latency=0, cache=tmp_path)
+    dataset.get(range(17))
+    store, again = open_far(patches, latency=0, cache=tmp_path)
+    np.testing.assert_array_equal(again.get([3])["image"], patches.stack("image", [3]))
+    assert not shard_requests(store)
+
+
+def test_the_cache_keeps_to_its_size(fresh: Callable[..., Any], tmp_path: Path) -> None:
+    made, folder = fresh(sizes=[3] * 6), tmp_path / "cache"
+    sizes = [p.stat().st_size for p in made.root.rglob("c/0/0/0/0/0")]
+    limit = max(sizes) * 3
+    store, dataset = open_far(made, latency=0, cache=folder, cache_bytes=limit)
+    for _ in range(2):
+        for number, item in enumerate(dataset):
+            np.testing.assert_array_equal(item["image"], made.samples[number].arrays["image"])
+    kept = [p for p in folder.rglob("*") if p.is_file()]
+    assert 0 < sum(p.stat().st_size for p in kept) <= limit
+    assert max(shard_requests(store).values()) <= 2
+    again = open_dataset(FarStore(open_store(made.root), 0), cache=folder, cache_bytes=1)  # type: ignore[arg-type]
+    again[0]
+    assert len([p for p in folder.rglob("*") if p.is_file()]) <= 2
+
+
+def test_damage_on_the_way_or_in_the_cache_is_noticed(fresh: Callable[..., Any], tmp_path: Path) -> None:
+    made, folder = fresh(sizes=[2]), tmp_path / "cache"
+    path = next(p for p in made.root.rglob("c/0/0/0/0/0") if "/image/" in str(p))
+    good = path.read_bytes()
+    path.write_bytes(good[:10] + bytes([good[10] ^ 1]) + good[11:])
+    with pytest.raises(LayoutError, match="SHA-256"):
+        open_far(made, latency=0, cache=folder)[1][0]
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+    path.write_bytes(good)
+    open_far(made, latency=0, cache=folder)[1][0]
+    for kept in folder.rglob("*"):
+        if kept.is_file():
+            data = bytearray(kept.read_bytes())
+            data[len(data) // 2] ^= 1
+            kept.write_bytes(data)
+    with pytest.raises(LayoutError, match="damaged"):
+        open_far(made, latency=0, cache=folder)[1].get([0, 1])
+
+
+def read_in_child(dataset: Dataset, queue: Any) -> None:
+    queue.put(dataset.get([1, 5])["image"].sum())
+
+
+def test_caches_survive_a_fork(patches: Any, tmp_path: Path) -> None:
+    _, dataset = open_far(patches, latency=0, cache=tmp_path)
+    dataset.get([0])
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=read_in_child, args=(dataset, queue)) for _ in range(2)]
+    for child in children:
+        child.start()
+    found = {queue.get(timeout=30) for _ in children}
+    for child in children:
+        child.join()
+    assert found == {patches.stack("image", [1, 5]).sum()}
+
+
+def test_an_object_store_through_obstore(patches: Any, tmp_path: Path) -> None:
+    remote = open_store(f"memory://{tmp_path.name}-reader")
+    local = open_store(patches.root)
+    for path in local.list():
+        remote.put(path, local.read(path))
+    for cache in (None, tmp_path):
+        dataset = open_dataset(remote, cache=cache)
+        np.testing.assert_array_equal(dataset.get(range(17))["tumor"], patches.stack("tumor", range(17)))
+        found = {int(i) for batch in dataset.batches(4, order="shuffled") for i in batch.indices}
+        assert found == set(range(17))
