@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from builder.errors import CaseError
 from builder.model.case import Annotation, Case
 from builder.model.geometry import Geometry
 
@@ -54,6 +55,21 @@ class Source(Protocol):
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Bytes ``start`` to ``start + length`` of an object. Raises SourceError."""
+        ...
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """What a source offers beside ``Source`` when reading the start of each object is not how its server works.
+
+    Such a source may list entries of size 0, for its server does not tell, and its ``read`` gives the whole object.
+    """
+
+    def describe(self, entries: Sequence[Entry]) -> Iterator[bytes | CaseError]:
+        """For each entry in turn a DICOM file: the object, whole or without its pixels, or why it cannot be had.
+
+        Neighbouring entries are asked for together. Raises SourceError when the server does not answer.
+        """
         ...
 
 

@@ -17,7 +17,7 @@ from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
 from builder.headers.walker import walk
 from builder.model.tables import INSTANCES
-from builder.protocols import Entry, Source
+from builder.protocols import Describing, Entry, Source
 from builder.storage import Store
 
 VERSION: Final = 1
@@ -144,6 +144,10 @@ def index_partition(source: Source, position: int, entries: Sequence[Entry]) -> 
     SourceError
         When the source does not answer; the runner tries the part again.
     """
+    if isinstance(source, Describing):
+        found = zip(entries, source.describe(entries), strict=True)
+        rows = [_described_row(position, entry, description) for entry, description in found]
+        return pa.Table.from_pylist(rows, schema=INSTANCES)
     batches = [entries[at : at + _BATCH] for at in range(0, len(entries), _BATCH)]
     return pa.concat_tables([INSTANCES.empty_table(), *(_batch(source, position, batch) for batch in batches)])
 
@@ -202,12 +206,31 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
     return pa.Table.from_arrays(arrays, schema=INSTANCES)
 
 
+def _described_row(position: int, entry: Entry, description: bytes | CaseError) -> dict[str, Any]:
+    """The row of an object whose source described it: whole, or without its pixels."""
+    ledger = _ledger(position, entry)
+    if isinstance(description, CaseError):
+        return ledger | _quarantined("dicom", description)
+    try:
+        header = read_header(lambda start, length: description[start : start + length], len(description))
+    except CaseError as error:
+        return ledger | _quarantined("dicom", error)
+    row = _instance_row(header)
+    if not header.pixels:
+        row["transfer_syntax_uid"] = None  # of the description, not of the object
+    return ledger | row
+
+
 def _row(source: Source, position: int, entry: Entry) -> dict[str, Any]:
-    ledger = {"source": position, "path": entry.path, "member": entry.member, "size": entry.size, "stamp": entry.stamp}
+    ledger = _ledger(position, entry)
     try:
         return ledger | _contents(source, entry)
     except CaseError as error:
         return ledger | _quarantined("unknown", error)
+
+
+def _ledger(position: int, entry: Entry) -> dict[str, Any]:
+    return {"source": position, "path": entry.path, "member": entry.member, "size": entry.size, "stamp": entry.stamp}
 
 
 def _contents(source: Source, entry: Entry) -> dict[str, Any]:
@@ -271,7 +294,9 @@ def _quarantined(form: str, error: CaseError) -> dict[str, Any]:
 
 
 def sha256_of(source: Source, entry: Entry) -> str:
-    """SHA-256 of a whole object, read in pieces of 4 MiB."""
+    """SHA-256 of a whole object, read in pieces of 4 MiB where its size is known."""
+    if entry.size == 0:
+        return hashlib.sha256(source.read(entry)).hexdigest()
     digest = hashlib.sha256()
     for start in range(0, entry.size, _PIECE):
         piece = source.read(entry, start=start, length=min(_PIECE, entry.size - start))

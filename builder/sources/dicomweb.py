@@ -1,0 +1,214 @@
+"""A DICOMweb server: QIDO-RS lists, WADO-RS metadata describe, WADO-RS instances are read (PS3.18 chapter 10)."""
+
+import io
+import json
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import quote
+
+import pydicom
+from pydantic import BaseModel, ConfigDict, Field
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from builder.errors import CaseError, Reason, SourceError
+from builder.headers.attributes import PARSER_ERRORS
+from builder.protocols import Entry
+from builder.sources.http import Answer, Server, SignIn
+from builder.sources.multipart import parts
+
+PAGE_LIMIT: Final = 100_000
+"""Pages of one query; more means that the server repeats itself."""
+
+_JSON = "application/dicom+json"
+_OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+_UID = re.compile(r"[0-9.]{1,64}")
+_PLAIN = re.compile(r"[A-Za-z0-9.*^,_:\-]*")
+_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_LOCAL = threading.local()
+
+
+class DicomWeb(BaseModel):
+    """Instances behind a DICOMweb service.
+
+    Parameters
+    ----------
+    url
+        Root of the service, e.g. ``https://pacs.example/dicom-web``.
+    query
+        Study-level filters by keyword or tag, e.g. ``{StudyDate: 20200101-20201231, ModalitiesInStudy: PT}``.
+    modalities
+        Modalities of the series wanted; empty means all.
+    page
+        Results asked for at a time.
+    sign_in
+        How to sign in.
+
+    Notes
+    -----
+    The index is made of metadata, so ``header_sha256`` is of those, and where the pixels lie in a file is not known.
+    An entry's path is ``study/series/instance``; sizes are not told by QIDO-RS and are listed as 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["dicomweb"] = "dicomweb"
+    url: str
+    site: str | None = None
+    query: Mapping[str, str] = Field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+    page: int = Field(default=500, ge=1, le=10_000)
+    sign_in: SignIn | None = None
+
+    @property
+    def lane(self) -> str:
+        """One queue a server."""
+        return f"net:dicomweb:{_server(self).host}"
+
+    def list(self) -> Iterator[Entry]:
+        """Every instance of the studies that match, ordered by study, series and instance UID. Raises SourceError."""
+        for study in self._find("studies", self.query, _STUDY):
+            for series, facts in self._find(f"studies/{study}/series", {}, _SERIES).items():
+                if self.modalities and _value(facts, "00080060") not in self.modalities:
+                    continue
+                for instance in self._find(f"studies/{study}/series/{series}/instances", {}, _INSTANCE):
+                    yield Entry(f"{study}/{series}/{instance}", 0, "")
+
+    def describe(self, entries: Sequence[Entry]) -> Iterator[bytes | CaseError]:
+        """Each instance's header as a DICOM file without pixels, from the metadata of its series."""
+        for (study, series), group in groupby(entries, key=lambda entry: tuple(entry.path.split("/")[:2])):
+            try:
+                found = self._metadata(f"studies/{study}/series/{series}/metadata")
+            except CaseError as error:
+                yield from (error for _ in group)
+                continue
+            for entry in group:
+                yield _header_file(found.get(entry.path.rpartition("/")[2]))
+
+    def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
+        """Bytes of an instance, in the transfer syntax it is stored in. Raises CaseError, SourceError."""
+        study, series, instance = entry.path.split("/")
+        path = f"studies/{study}/series/{series}/instances/{instance}"
+        answer = _server(self).get(path, accept=_OBJECT)
+        found = list(parts(answer.body, answer.headers.get("content-type", "")))
+        if len(found) != 1:
+            raise CaseError(Reason.UNREADABLE, f"found {len(found)} objects in the answer, expected one")
+        data = found[0][1]
+        _check_identity(data, instance)
+        return data[start:] if length is None else data[start : start + length]
+
+    def _find(self, path: str, query: Mapping[str, str], tag: str) -> dict[str, dict[str, Any]]:
+        """UID to attributes of everything one QIDO-RS query finds, in the order of UIDs, page by page."""
+        filters = "".join(f"&{quote(k)}={_encoded(v)}" for k, v in sorted(query.items()))
+        found: dict[str, dict[str, Any]] = {}
+        for page in range(PAGE_LIMIT):
+            answer = _server(self).get(f"{path}?limit={self.page}&offset={page * self.page}{filters}", accept=_JSON)
+            results = _json_list(answer, _server(self).host)
+            new = {uid: item for item in results if (uid := _uid(item, tag)) not in found}
+            if not results or (not new and len(results) != self.page):
+                break  # the end, or a server that gives everything whatever the limit
+            if not new:
+                raise SourceError("the server repeats a page: it does not honour offset", host=_server(self).host)
+            found.update(new)
+            if len(results) > self.page:
+                break  # the limit is not honoured: this was everything
+        self._check_encoded_filters(query, found)
+        return dict(sorted(found.items()))
+
+    def _check_encoded_filters(self, query: Mapping[str, str], found: Mapping[str, Any]) -> None:
+        """Refuse an empty result that may only mean that the server did not decode the query (Orthanc does not)."""
+        odd = [name for name, value in query.items() if not _PLAIN.fullmatch(value)]
+        if odd and not found:
+            raise SourceError(
+                f"nothing found by {', '.join(sorted(odd))}, whose value had to be percent-encoded, which some servers "
+                "do not decode; filter by dates, UIDs or ids without spaces and special characters",
+                host=_server(self).host,
+            )
+
+    def _metadata(self, path: str) -> dict[str, dict[str, Any]]:
+        """SOP Instance UID to metadata of a series."""
+        answer = _server(self).get(path, accept=_JSON)
+        return {_uid(item, _INSTANCE): item for item in _json_list(answer, _server(self).host)}
+
+
+def _server(source: DicomWeb) -> Server:
+    """This thread's connections to a source's server."""
+    servers: dict[tuple[str, SignIn | None], Server] = _LOCAL.__dict__.setdefault("servers", {})
+    name = (source.url, source.sign_in)
+    if name not in servers:
+        servers[name] = Server(source.url, source.sign_in)
+    return servers[name]
+
+
+def _encoded(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else quote(value, safe="*^,")
+
+
+def _json_list(answer: Answer, host: str) -> list[dict[str, Any]]:
+    if answer.status == 204 or not answer.body:
+        return []
+    try:
+        found = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        raise SourceError("the server's answer is not JSON", host=host) from None
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise SourceError("the server's answer is not a list of data sets (PS3.18 annex F)", host=host)
+    return found
+
+
+def _uid(item: Mapping[str, Any], tag: str) -> str:
+    uid = _value(item, tag)
+    if uid is None or not _UID.fullmatch(uid):
+        raise SourceError(f"found a result without a UID in ({tag[:4]},{tag[4:]}), expected one in each", host="")
+    return uid
+
+
+def _value(item: Mapping[str, Any], tag: str) -> str | None:
+    values = (item.get(tag) or {}).get("Value") or [None]
+    return values[0] if isinstance(values[0], str) else None
+
+
+def _header_file(item: Mapping[str, Any] | None) -> bytes | CaseError:
+    """Metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
+    if item is None:
+        return CaseError(Reason.SOURCE_MISSING, "the series' metadata do not hold the instance that was listed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = Dataset.from_json(_without_bulk(item))
+            dataset.file_meta = FileMetaDataset()
+            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            stream = io.BytesIO()
+            pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
+        except PARSER_ERRORS as error:
+            return CaseError(Reason.UNREADABLE, f"pydicom cannot parse the metadata ({type(error).__name__})")
+    return stream.getvalue()
+
+
+def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata without file meta information, bulk data and pixels, at any depth."""
+    kept: dict[str, Any] = {}
+    for tag, element in item.items():
+        if tag.startswith("0002") or tag in ("7FE00008", "7FE00009", "7FE00010") or "BulkDataURI" in element:
+            continue
+        if element.get("vr") == "SQ":
+            element = {"vr": "SQ", "Value": [_without_bulk(child) for child in element.get("Value", [])]}
+        kept[tag] = element
+    return kept
+
+
+def _check_identity(data: bytes, instance: str) -> None:
+    """Raise SOURCE_CHANGED when an object is not the instance that was asked for."""
+    try:
+        found = pydicom.dcmread(io.BytesIO(data), specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
+    except PARSER_ERRORS as error:
+        raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse an object ({type(error).__name__})") from error
+    if str(found.get("SOPInstanceUID")) != instance:
+        raise CaseError(Reason.SOURCE_CHANGED, "the server sent another object than the one asked for")

@@ -1,0 +1,151 @@
+"""Asking a web server: retries, sign-in and limits, the same for every source that speaks HTTP."""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from builder.errors import CaseError, MissingExtra, Reason, SourceError, SpecError
+
+ATTEMPTS: Final = 4
+BODY_LIMIT: Final = 4 * 2**30
+"""Bytes of one answer; the largest whole-slide instances are about 2 GiB."""
+
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_PAUSE_S = 60.0
+
+
+class SignIn(BaseModel):
+    """How to sign in: by the names of environment variables, so that no secret enters a spec, lock or log.
+
+    Parameters
+    ----------
+    user, password
+        Variables with the user's name and password (HTTP Basic).
+    token
+        Variable with a bearer token.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["basic", "bearer"]
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
+class Server:
+    """A web server; keeps its connections open. Used by one thread."""
+
+    def __init__(self, url: str, sign_in: SignIn | None = None, *, timeout_s: float = 120.0) -> None:
+        self.host = urlsplit(url).hostname or ""
+        self._client = _httpx().Client(
+            base_url=url.rstrip("/") + "/",
+            headers=_sign_in_headers(sign_in),
+            timeout=timeout_s,
+            follow_redirects=False,  # a redirect to another host would take the request's names there
+        )
+
+    def get(self, path: str, *, accept: str = "*/*", headers: Mapping[str, str] | None = None) -> "Answer":
+        """The answer to one GET, after retries.
+
+        Parameters
+        ----------
+        path
+            Relative to the server's URL, with its query, encoded.
+
+        Raises
+        ------
+        CaseError
+            SOURCE_MISSING for 404 and 410, TOO_LARGE for a body over the limit.
+        SourceError
+            When the server does not answer, refuses, or answers with another error. Messages hold no path.
+        """
+        sent = {"Accept": accept, **(headers or {})}
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = self._once(path, sent)
+            except _httpx().TransportError as error:
+                if attempt == ATTEMPTS:
+                    raise SourceError(
+                        f"no answer after {ATTEMPTS} attempts ({type(error).__name__})", host=self.host, attempt=attempt
+                    ) from None
+                time.sleep(_pause(attempt, None))
+                continue
+            if answer.status not in _RETRIED or attempt == ATTEMPTS:
+                return self._checked(answer, attempt)
+            time.sleep(_pause(attempt, answer.headers.get("retry-after")))
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _once(self, path: str, headers: Mapping[str, str]) -> "Answer":
+        with self._client.stream("GET", path, headers=headers) as response:
+            body = bytearray()
+            for chunk in response.iter_bytes(1 << 20):
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    raise CaseError(Reason.TOO_LARGE, f"the server's answer is longer than {BODY_LIMIT} bytes")
+            return Answer(response.status_code, dict(response.headers), bytes(body))
+
+    def _checked(self, answer: "Answer", attempt: int) -> "Answer":
+        if answer.status in (404, 410):
+            raise CaseError(Reason.SOURCE_MISSING, f"the server does not hold the object (status {answer.status})")
+        if answer.status in (401, 403):
+            raise SourceError(
+                f"the server refuses access (status {answer.status}); check sign_in and its environment variables",
+                host=self.host,
+                attempt=attempt,
+            )
+        if not 200 <= answer.status < 300:
+            raise SourceError(f"the server answered with status {answer.status}", host=self.host, attempt=attempt)
+        return answer
+
+
+class Answer:
+    """Status, headers (names in lower case) and body."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+def _httpx() -> Any:
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingExtra("httpx", "dicomweb") from error
+    return httpx
+
+
+def _sign_in_headers(sign_in: SignIn | None) -> dict[str, str]:
+    if sign_in is None:
+        return {}
+    if sign_in.kind == "bearer":
+        return {"Authorization": f"Bearer {_secret(sign_in.token, 'token')}"}
+    import base64
+
+    pair = f"{_secret(sign_in.user, 'user')}:{_secret(sign_in.password, 'password')}"
+    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+
+
+def _secret(variable: str | None, field: str) -> str:
+    if not variable:
+        raise SpecError(f"sign_in: found no {field}, expected the name of an environment variable")
+    value = os.environ.get(variable)
+    if not value:
+        raise SpecError(f"sign_in.{field}: found no value in the environment variable {variable}; set it")
+    return value
+
+
+def _pause(attempt: int, retry_after: str | None) -> float:
+    """Seconds to wait: what the server asks for, else 0.5, 1, 2, ..."""
+    if retry_after and retry_after.isdigit():
+        return min(float(retry_after), _LONGEST_PAUSE_S)
+    return float(min(0.5 * 2 ** (attempt - 1), _LONGEST_PAUSE_S))

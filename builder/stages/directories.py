@@ -1,0 +1,96 @@
+"""DICOMDIR files: what they list and the source does not hold."""
+
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pydicom
+
+from builder.errors import CaseError, Reason
+from builder.headers.attributes import PARSER_ERRORS
+from builder.model.tables import INSTANCES
+from builder.protocols import Entry, Source
+
+DIRECTORY_LIMIT: Final = 64 * 2**20
+"""Bytes of a DICOMDIR that is read; a larger one is not compared."""
+
+_PLACE = ("source", "path", "member")
+
+
+def missing_files(parts: Callable[[], Iterable[pa.Table]], sources: Sequence[Source]) -> pa.Table:
+    """Rows of INSTANCES for files that a DICOMDIR lists and that were not found beside it (PS3.10 section 8).
+
+    Names are compared without regard to case, as media are often copied in lower case. Each row is ``quarantined``
+    with reason ``source_missing``, size 0 and the path the DICOMDIR gives.
+
+    Parameters
+    ----------
+    parts
+        Called twice; gives tables of INSTANCES, one at a time.
+    sources
+        By position.
+    """
+    wanted: dict[tuple[int, str, str], tuple[int, str, str]] = {}
+    for part in parts():
+        for row in part.filter(pc.equal(part["format"], "dicomdir")).to_pylist():
+            for path, member in _listed(sources[row["source"]], row):
+                place = (row["source"], path, member)
+                wanted[_folded(place)] = place
+    if wanted:
+        for part in parts():
+            for place in zip(*(part[name].to_pylist() for name in _PLACE), strict=True):
+                wanted.pop(_folded(place), None)
+    rows = [_row(place) for place in sorted(wanted.values())]
+    return pa.Table.from_pylist(rows, schema=INSTANCES)
+
+
+def _listed(source: Source, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(path, member) of every file a DICOMDIR lists; nothing when it cannot be read."""
+    if row["size"] > DIRECTORY_LIMIT:
+        return
+    try:
+        data = source.read(Entry(row["path"], row["size"], row["stamp"], row["member"]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            records = pydicom.dcmread(io.BytesIO(data), force=True).get("DirectoryRecordSequence") or ()
+            names = [_parts(record.get("ReferencedFileID")) for record in records]
+    except (CaseError, *PARSER_ERRORS):
+        return
+    home = PurePosixPath(row["member"] or row["path"]).parent
+    for name in names:
+        if name and not any(part in ("", ".", "..") or "/" in part for part in name):
+            place = home.joinpath(*name).as_posix()
+            yield (row["path"], place) if row["member"] else (place, "")
+
+
+def _parts(file_id: Any) -> tuple[str, ...]:
+    """Components of a Referenced File ID (0004,1500)."""
+    if file_id is None:
+        return ()
+    return (file_id,) if isinstance(file_id, str) else tuple(str(part) for part in file_id)
+
+
+def _folded(place: tuple[int, str, str]) -> tuple[int, str, str]:
+    source, path, member = place
+    return (source, path if member else path.casefold(), member.casefold())
+
+
+def _row(place: tuple[int, str, str]) -> dict[str, Any]:
+    detail = "a DICOMDIR lists this file and the source does not hold it"
+    return {
+        **dict(zip(_PLACE, place, strict=True)),
+        "size": 0,
+        "stamp": "",
+        "status": "quarantined",
+        "reason": Reason.SOURCE_MISSING.value,
+        "detail": detail,
+        "format": "unknown",
+        "referenced_series_uids": (),
+        "referenced_sop_uids": (),
+        "referenced_frame_of_reference_uids": (),
+        "label_names": (),
+    }
