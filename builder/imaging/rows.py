@@ -8,11 +8,13 @@ import pyarrow as pa
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from builder.imaging.parse import leniently
 from builder.model.tables import HEADER_COLUMNS, INSTANCES, REAL, REALS, SMALL, TEXT, WHOLE, Column
 
+_TAGGED = [(column, Tag(column.tag)) for column in HEADER_COLUMNS if column.tag is not None]
 WHOLE_LIMIT = {SMALL: 2**31 - 1, WHOLE: 2**63 - 1}
 
 
@@ -32,8 +34,9 @@ def instance_row(dataset: Dataset) -> dict[str, Any]:
     syntax = meta.get("TransferSyntaxUID") if meta is not None else None
     row["status"] = "instance"
     row["transfer_syntax_uid"] = str(syntax) if syntax else None
-    for column in HEADER_COLUMNS:
-        row[column.name] = _cell(dataset, column)
+    for column, tag in _TAGGED:
+        if tag in dataset:
+            row[column.name] = _cell(dataset, column)
     return row
 
 
@@ -46,7 +49,9 @@ def dataset_of(row: Mapping[str, Any]) -> Dataset:
     for name in PIXEL_COLUMNS:
         value = row[name]
         if value is not None:
-            dataset.add_new(_TAGS[name], _VRS[name], value.split("\\") if isinstance(value, str) else value)
+            # "US or SS" follows Pixel Representation (PS3.5 6.2)
+            vr = "SS" if name in _SIGNED and row["pixel_representation"] == 1 else _VRS[name]
+            dataset.add_new(_TAGS[name], vr, value.split("\\") if isinstance(value, str) else value)
     dataset.file_meta = FileMetaDataset()
     if row["transfer_syntax_uid"]:
         dataset.file_meta.TransferSyntaxUID = UID(row["transfer_syntax_uid"])
@@ -59,6 +64,7 @@ PIXEL_COLUMNS = (
     *("bits_allocated", "bits_stored", "high_bit", "pixel_representation", "pixel_padding_value"),
     *("pixel_padding_range_limit", "burned_in_annotation", "rescale_intercept", "rescale_slope", "rescale_type"),
 )
+_SIGNED = ("pixel_padding_value", "pixel_padding_range_limit")
 _TAGS = {column.name: column.tag for column in HEADER_COLUMNS if column.tag is not None}
 _VRS = {name: dictionary_VR(tag).split(" ")[0] for name, tag in _TAGS.items() if name in PIXEL_COLUMNS}
 

@@ -1,0 +1,202 @@
+"""How fast a CT series becomes a volume, by encoding, beside other readers and the floor.
+
+    python benchmarks/decode.py [--slices 200] [--repeats 3] [--corpus DIR]
+
+One thread, warm page cache, files on local disk. ``indexed`` is ``assemble_indexed``: positions and pixel offsets
+come from the index, as in a build; ``parsed`` is ``assemble`` with headers parsed by pydicom; ``decoded`` is the same
+without the parsing. The floor reads the bytes of the files and copies the volume once. All readers' values are compared
+with the truth before their time counts.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import pydicom
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
+
+from builder.imaging.parse import parse_instance
+from builder.imaging.rows import instances_of
+from builder.imaging.series import split_stacks
+from builder.imaging.volume import assemble, assemble_indexed
+
+ROOT = Path(__file__).resolve().parent.parent
+SYNTAXES = {
+    "raw": None,
+    "rle": gdcm.TransferSyntax.RLELossless,
+    "jpeg lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    "jpeg-ls": gdcm.TransferSyntax.JPEGLSLossless,
+    "jpeg 2000": gdcm.TransferSyntax.JPEG2000Lossless,
+}
+
+
+def main() -> None:
+    """Print one table: seconds a reader and encoding, and ratios to the floor."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--slices", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--corpus", type=Path, default=Path("/work/corpus/lidc_0314_slab/ct"))
+    parser.add_argument("--only", choices=list(SYNTAXES), action="append")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(f"{options.slices} slices of 512 x 512 int16, best of {options.repeats}, ms (x floor)")
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        truth = write_series(raw, slices=options.slices, sample=options.corpus)
+        floor = best(lambda: read_once(raw, truth), options.repeats)
+        print(f"{'floor: read and copy':24s} {floor * 1000:8.0f}")
+        for name, syntax in SYNTAXES.items():
+            if options.only and name not in options.only:
+                continue
+            place = raw if syntax is None else encoded(raw, Path(folder) / name, syntax)
+            for reader, read in READERS.items():
+                if reader == "indexed" and syntax is not None:
+                    continue
+                run = prepared(read, place)
+                if not np.array_equal(np.asarray(run()).astype(np.int64), truth):
+                    print(f"{name:14s} {reader:9s} wrong values")
+                    continue
+                took = best(run, options.repeats)
+                print(f"{name:14s} {reader:9s} {took * 1000:8.0f} ({took / floor:.1f})", flush=True)
+
+
+def best(run: Callable[[], Any], repeats: int) -> float:
+    """Shortest wall time of several runs, in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def write_series(folder: Path, *, slices: int, sample: Path) -> NDArray[np.int64]:
+    """A series made of the sample's slices repeated along z, explicit little endian; returns its true HU."""
+    folder.mkdir(parents=True)
+    found = [pydicom.dcmread(p) for p in sorted(sample.iterdir())]
+    found.sort(key=lambda d: float(d.ImagePositionPatient[2]))
+    planes = []
+    for index in range(slices):
+        dataset = found[index % len(found)]
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{index + 1}"
+        dataset.FrameOfReferenceUID = "2.25.999"
+        dataset.ImagePositionPatient = [-200.0, -200.0, float(index)]
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset.save_as(folder / f"{index:04d}.dcm", enforce_file_format=True)
+        stored = np.frombuffer(dataset.PixelData, "<i2").reshape(dataset.Rows, dataset.Columns)
+        planes.append(stored.astype(np.int64) + int(dataset.RescaleIntercept))
+    return np.stack(planes)
+
+
+def encoded(source: Path, target: Path, syntax: int) -> Path:
+    """The series in another transfer syntax, by gdcm."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(target / path.name))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+    return target
+
+
+def read_once(folder: Path, truth: NDArray[np.int64]) -> None:
+    """Read every byte, write a volume's worth."""
+    volume = np.empty(truth.shape, dtype=np.int16)
+    for plane, path in zip(volume, sorted(folder.iterdir()), strict=True):
+        content = path.read_bytes()
+        plane[...] = np.frombuffer(content, dtype=np.int16, count=plane.size, offset=2).reshape(plane.shape)
+
+
+def prepared(read: Callable[[Path], Iterator[Any]], folder: Path) -> Callable[[], Any]:
+    """A reader after its untimed preparation: the first ``next`` prepares, every further one reads."""
+    steps = read(folder)
+    next(steps)
+    return lambda: next(steps)
+
+
+def indexed(folder: Path) -> Iterator[Any]:
+    """What a build does: rows and offsets are known."""
+    datasets, places = [], {}
+    for path in sorted(folder.iterdir()):
+        dataset = pydicom.dcmread(path)
+        places[str(dataset.SOPInstanceUID)] = (str(path), path.stat().st_size - len(dataset.PixelData))
+        datasets.append(dataset)
+    rows = instances_of(datasets)
+    (stack,) = split_stacks(rows)
+
+    def fill(uid: str, target: memoryview) -> None:
+        path, offset = places[uid]
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            assert os.preadv(handle, [target], offset) == len(target)
+        finally:
+            os.close(handle)
+
+    yield None
+    while True:
+        yield assemble_indexed(stack, rows, fill=fill).voxels[0]
+
+
+def parsed(folder: Path) -> Iterator[Any]:
+    """Headers parsed here, stacks split here."""
+    yield None
+    while True:
+        datasets: list[Dataset] = [parse_instance(path.read_bytes()) for path in folder.iterdir()]
+        (stack,) = split_stacks(instances_of(datasets))
+        yield assemble(stack, datasets).voxels[0]
+
+
+def decoded(folder: Path) -> Iterator[Any]:
+    """Assembly of parsed data sets whose bytes are in memory: decoding without parsing."""
+    datasets: list[Dataset] = [parse_instance(path.read_bytes()) for path in folder.iterdir()]
+    (stack,) = split_stacks(instances_of(datasets))
+    yield None
+    while True:
+        yield assemble(stack, datasets).voxels[0]
+
+
+def by_pydicom(folder: Path) -> Iterator[Any]:
+    """The usual loop: read, decode, sort, rescale, stack."""
+    yield None
+    while True:
+        found = []
+        for path in folder.iterdir():
+            dataset = pydicom.dcmread(path)
+            values = pixel_array(dataset) * np.int16(dataset.RescaleSlope) + np.int16(dataset.RescaleIntercept)
+            found.append((float(dataset.ImagePositionPatient[2]), values))
+        yield np.stack([values for _, values in sorted(found, key=lambda pair: pair[0])])
+
+
+def by_simpleitk(folder: Path) -> Iterator[Any]:
+    """The series reader with its file names known."""
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    yield None
+    while True:
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(names)
+        image = reader.Execute()
+        yield sitk.GetArrayViewFromImage(image)
+
+
+READERS = {"indexed": indexed, "parsed": parsed, "decoded": decoded, "pydicom": by_pydicom, "SimpleITK": by_simpleitk}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Radiographs, ultrasound, films and photographs against pydicom's own pixels, and the physics lint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.pixels import apply_modality_lut, pixel_array
+
+from builder.imaging.lint import Rule, lint
+from builder.imaging.options import VolumeOptions
+from builder.imaging.parse import leniently, parse_instance
+from builder.imaging.rows import instances_of
+from builder.imaging.series import split_stacks
+from builder.imaging.spacing import Verdict
+from builder.imaging.volume import assemble
+from builder.model.case import ValueDomain, Volume
+from tests import synthetic
+from tests.imaging.reading import KEEP
+
+Corpus = Callable[[str], Path]
+
+
+def picture(path: Path, options: VolumeOptions = KEEP) -> tuple[pydicom.Dataset, Volume]:
+    dataset = parse_instance(path.read_bytes())
+    (stack,) = split_stacks(instances_of([dataset]))
+    return dataset, assemble(stack, [dataset], options)
+
+
+def test_a_radiograph_goes_through_its_modality_lut(corpus: Corpus) -> None:
+    path = corpus("odd") / "xray_mammo" / "CR-ModalitySequenceLUT.dcm"
+    dataset, volume = picture(path, KEEP.model_copy(update={"monochrome1": "keep"}))
+    with leniently():
+        expected = apply_modality_lut(pixel_array(dataset), dataset)
+    np.testing.assert_array_equal(volume.voxels[0, 0], expected)
+    _, turned = picture(path)
+    assert "monochrome1_inverted" in turned.notes
+    np.testing.assert_array_equal(np.argsort(turned.voxels[0, 0, 0]), np.argsort(-volume.voxels[0, 0, 0].astype(float)))
+
+
+def test_a_white_is_small_chest_is_mirrored(corpus: Corpus) -> None:
+    dataset, volume = picture(corpus("odd") / "xray_mammo" / "gdcm-CR-MONO1-10-chest.dcm")
+    assert dataset.PhotometricInterpretation == "MONOCHROME1"
+    np.testing.assert_array_equal(volume.voxels[0, 0], (1 << dataset.BitsStored) - 1 - pixel_array(dataset))
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("orthanc/TransferSyntaxes/1.2.840.10008.1.2.1.dcm", Verdict.STILL),
+        ("orthanc/Formats/jp2k91YBR-ICT.dcm", Verdict.STILL),
+        ("orthanc/Encodings/Lena-utf8.dcm", Verdict.SECONDARY_CAPTURE),
+    ],
+)
+def test_colour_is_rgb_in_three_channels(name: str, verdict: Verdict, corpus: Corpus) -> None:
+    path = corpus("odd") / "odd_singles" / name
+    dataset, volume = picture(path)
+    with leniently():
+        (stack,) = split_stacks(instances_of([dataset]))
+        expected = pixel_array(dataset)
+    assert stack.verdict == verdict
+    assert (volume.domain, volume.channels) == (ValueDomain.RGB, ("r", "g", "b"))
+    assert volume.voxels.dtype == np.uint8
+    np.testing.assert_array_equal(volume.voxels[:, 0].transpose(1, 2, 0), expected)
+
+
+def test_a_palette_becomes_its_colours(corpus: Corpus) -> None:
+    dataset, volume = picture(corpus("odd") / "odd_singles" / "orthanc" / "Implicit-vr-us-palette.dcm")
+    index = pixel_array(dataset)[100, 200]
+    red = np.frombuffer(dataset.RedPaletteColorLookupTableData, "<u2")
+    assert volume.channels == ("r", "g", "b")
+    assert volume.voxels[0, 0, 100, 200] == red[index] >> 8
+
+
+def test_a_cine_has_its_frames_along_the_slice_axis(corpus: Corpus) -> None:
+    path = next((corpus("odd") / "encapsulated_fragments" / "multi-frame").glob("IM00001.*implicit*"))
+    dataset, volume = picture(path)
+    assert volume.geometry.shape[0] == dataset.NumberOfFrames == 8
+    np.testing.assert_array_equal(volume.voxels.transpose(1, 2, 3, 0), pixel_array(dataset))
+    assert "no_patient_geometry" in volume.notes
+
+
+def test_the_lint_is_silent_on_a_real_ct_and_speaks_on_a_shifted_one(corpus: Corpus) -> None:
+    folder = corpus("segmentation") / "lidc_0314_slab" / "ct"
+    datasets = [parse_instance(p.read_bytes()) for p in folder.iterdir()]
+    (stack,) = split_stacks(instances_of(datasets))
+    volume = assemble(stack, datasets)
+    assert lint(volume, datasets) == ()
+    for dataset in datasets:
+        dataset.RescaleIntercept = str(float(dataset.RescaleIntercept) - 1024)
+        dataset.KVP = "12"
+    rules = {finding.rule for finding in lint(assemble(stack, datasets), datasets)}
+    assert {Rule.AIR, Rule.RANGE, Rule.KVP} <= rules
+
+
+def test_the_lint_names_constant_volumes_and_odd_grids() -> None:
+    made = synthetic.mr_series(slices=3, spacing=(30.0, 0.02, 0.02), voxels=np.full((3, 32, 32), 7.0))
+    (stack,) = split_stacks(instances_of(made.images))
+    found = lint(assemble(stack, made.images), made.images)
+    assert [finding.rule for finding in found] == [Rule.CONSTANT, Rule.SPACING, Rule.EXTENT]
