@@ -1,5 +1,6 @@
 """The command line: one command a stage; each parses its arguments and calls one function."""
 
+import errno
 import json
 import os
 import sys
@@ -9,9 +10,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from builder.errors import BuilderError, MissingExtra, SpecError
+from builder.errors import BuilderError, MissingExtra, ResourceError, SpecError
 
 OK, AT_FAULT, MISUSED = 0, 1, 2
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+DISK_ADVICE = "a write failed and nothing was published; make room or mend the disk, and run the same command again"
 
 app = typer.Typer(
     name="builder",
@@ -110,6 +113,57 @@ def verify(dataset: Dataset, as_json: Machine = False) -> None:
 
 
 @app.command()
+def gc(
+    dataset: Dataset,
+    unreferenced: Annotated[
+        str, typer.Option("--unreferenced", help="keep or delete what the published version does not refer to.")
+    ] = "keep",
+    as_json: Machine = False,
+) -> None:
+    """Remove what dead writers left; on request also older versions and shards only they refer to."""
+    from builder.run.gc import collect
+
+    outcome = collect(dataset, unreferenced=unreferenced)
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
+def status(dataset: Dataset, as_json: Machine = False) -> None:
+    """What the last run of a dataset is doing, or how it ended; works from any machine that sees it."""
+    from builder.run.journal import read_status
+
+    outcome = read_status(dataset)
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
+def logs(dataset: Dataset, as_json: Machine = False) -> None:
+    """Every event of the last run of a dataset."""
+    from builder.run.journal import describe_event, read_events
+
+    events = read_events(dataset)
+    _present({"events": events}, as_json, lambda: "\n".join(map(describe_event, events)))
+
+
+@app.command()
+def watch(dataset: Dataset) -> None:
+    """Follow the last run of a dataset until it ends."""
+    from builder.run.journal import describe_event, follow
+
+    for event in follow(dataset):
+        typer.echo(describe_event(event))
+
+
+@app.command()
+def cancel(dataset: Dataset, as_json: Machine = False) -> None:
+    """Ask the last run of a dataset to stop; what it finished stays, the same build command continues."""
+    from builder.run.journal import ask_to_cancel
+
+    run = ask_to_cancel(dataset)
+    _present({"run": run}, as_json, lambda: f"{dataset}: asked run {run} to stop")
+
+
+@app.command()
 def inspect(
     dataset: Dataset,
     name: Annotated[
@@ -193,6 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(error, MISUSED)
     except BuilderError as error:
         _fail(error, AT_FAULT)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _fail(ResourceError(f"{os.strerror(error.errno)}: {DISK_ADVICE}"), AT_FAULT)
     raise SystemExit(OK)
 
 

@@ -1,7 +1,7 @@
 """The whole way from a spec to a published dataset, on any runner."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike, environ
 from pathlib import Path
@@ -20,6 +20,8 @@ from builder.model.tables import SERIES
 from builder.plan import DatasetPlan
 from builder.run.clusters import load_cluster
 from builder.run.inventory import take_inventory, take_survey
+from builder.run.journal import JournalProgress, keep_journal
+from builder.run.lease import hold_lease
 from builder.run.planning import make_plan
 from builder.run.progress import Progress, SilentProgress
 from builder.spec import DatasetSpec, withhold_locations
@@ -204,10 +206,22 @@ def build(
         Nothing is published then; what was published before stays.
     """
     loaded = _loaded(spec)
-    report = progress or SilentProgress()
-    with load_cluster(cluster).open(workers) as runner:
+    profile = load_cluster(cluster)
+    private = private_store(str(to))
+    shown = progress or SilentProgress()
+    with (
+        hold_lease(private, say=shown.say) as lease,
+        keep_journal(private, lease.counter, facts={"dataset": loaded.name, "cluster": profile.kind}) as journal,
+        profile.open(workers) as runner,
+    ):
+        report = JournalProgress(shown, journal)
         planned = _plan(loaded, str(to), parameters or {}, runner, report)
-        return _build(planned, open_store(str(to)), runner, report)
+        return _build(planned, open_store(str(to)), runner, report, lease.check)
+
+
+def private_store(dataset: str) -> Store:
+    """The private workspace of a dataset."""
+    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
 
 
 def _loaded(spec: str | PathLike[str] | DatasetSpec) -> DatasetSpec:
@@ -217,7 +231,7 @@ def _loaded(spec: str | PathLike[str] | DatasetSpec) -> DatasetSpec:
 def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress) -> Planned:
     resolved = fill_parameters(spec, parameters)
     key = _key(resolved)
-    private = open_store(to.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    private = private_store(to)
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress)
     sites = [source.site for source in resolved.sources]
     survey = take_survey(inventory, sites, resolved.volumes, runner=runner, progress=progress)
@@ -233,7 +247,9 @@ def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Run
     return Planned(plan, inventory, survey)
 
 
-def _build(planned: Planned, dataset: Store, runner: Runner, progress: Progress) -> Built:
+def _build(
+    planned: Planned, dataset: Store, runner: Runner, progress: Progress, guard: Callable[[], None]
+) -> Built:
     plan = planned.plan
     private = open_store(plan.url, directory_mode=0o700)
     inputs = _inputs(plan)
@@ -253,7 +269,7 @@ def _build(planned: Planned, dataset: Store, runner: Runner, progress: Progress)
     for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
         resumed += outcome.value.resumed
     progress.say("finish: index, ledger, report")
-    published = finish(plan, planned.inventory, planned.survey, dataset)
+    published = finish(plan, planned.inventory, planned.survey, dataset, guard=guard)
     private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
     return Built(dataset.url, published, len(plan.shards), resumed)
 

@@ -1,6 +1,6 @@
 """Receipts -> index, ledger, totals, report, manifest; then the pointer is swapped. Nothing is published in part."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -54,8 +54,12 @@ class Published:
     unchanged: bool
 
 
-def finish(plan: DatasetPlan, inventory: Inventory, survey: Survey, dataset: Store) -> Published:
+def finish(
+    plan: DatasetPlan, inventory: Inventory, survey: Survey, dataset: Store, *, guard: Callable[[], None]
+) -> Published:
     """Gather the receipts, account for every file, render, check, and publish.
+
+    ``guard`` raises when this builder may not publish any more; it is asked right before anything readers see changes.
 
     Raises
     ------
@@ -73,7 +77,7 @@ def finish(plan: DatasetPlan, inventory: Inventory, survey: Survey, dataset: Sto
     scan(plan, tables, files)
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))
     manifest = replace(draft, files=stored)
-    return _publish(replace(manifest, version=version_name(manifest)), files, dataset, accounts)
+    return _publish(replace(manifest, version=version_name(manifest)), files, dataset, accounts, guard)
 
 
 def crossing_columns(spec: DatasetSpec, names: Iterable[str]) -> tuple[str, ...]:
@@ -215,8 +219,11 @@ def version_name(manifest: Manifest) -> str:
     return fingerprint(replace(manifest, version="").to_json())
 
 
-def _publish(manifest: Manifest, files: Mapping[str, bytes], dataset: Store, accounts: Accounts) -> Published:
+def _publish(
+    manifest: Manifest, files: Mapping[str, bytes], dataset: Store, accounts: Accounts, guard: Callable[[], None]
+) -> Published:
     document = manifest.to_json()
+    guard()
     dataset.sweep()
     current = _current(dataset)
     pointer = write_current(manifest.version)
@@ -226,6 +233,7 @@ def _publish(manifest: Manifest, files: Mapping[str, bytes], dataset: Store, acc
         checkpoint("publish.manifest")
         dataset.put(version_path(manifest.version, MANIFEST), document)
         checkpoint("publish.current")
+        guard()
         dataset.put(CURRENT, pointer)
         checkpoint("publish.done")
     return Published(

@@ -1,0 +1,114 @@
+"""Clean-up: scratch of writers that died, and versions and shards nothing refers to."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from builder.errors import LayoutError, SpecError
+from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, shard_path, version_path
+from builder.run.lease import hold_lease
+from builder.storage import SCRATCH_PREFIX, Store, checkpoint, open_store
+
+PRIVATE_SUFFIX = ".private"
+UNREFERENCED = ("keep", "delete")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a clean-up found and did."""
+
+    dataset: str
+    scratch: int
+    versions: tuple[str, ...]
+    shards: tuple[str, ...]
+    bytes: int
+    unreferenced: str
+
+    def facts(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {**self.__dict__, "versions": list(self.versions), "shards": list(self.shards)}
+
+    def text(self) -> str:
+        """The same for a person."""
+        found = f"{len(self.versions)} older version(s) and {len(self.shards)} shard(s), {self.bytes} bytes"
+        if self.unreferenced == "delete":
+            done = f"deleted {found}"
+        else:
+            done = f"kept {found}, that the published version does not refer to (--unreferenced delete removes them)"
+        return f"{self.dataset}: removed {self.scratch} unfinished object(s); {done}"
+
+
+def collect(
+    url: str, *, unreferenced: str = "keep", say: Callable[[str], None] = lambda message: None
+) -> Collected:
+    """Remove what died half written and, if asked, all that the published version does not refer to.
+
+    Waits while a build of the dataset is at work. A reader that still uses an older version loses it when deleted.
+
+    Parameters
+    ----------
+    unreferenced
+        ``keep`` or ``delete``.
+
+    Raises
+    ------
+    SpecError
+        When ``unreferenced`` is neither.
+    LayoutError
+        When nothing is published and unreferenced shards are to be deleted: they may be an unfinished build's.
+    """
+    if unreferenced not in UNREFERENCED:
+        raise SpecError(f"--unreferenced: found {unreferenced!r}, expected one of {', '.join(UNREFERENCED)}")
+    private = open_store(url.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    with hold_lease(private, say=say):
+        return _collect(url, open_store(url), private, unreferenced)
+
+
+def _collect(url: str, dataset: Store, private: Store, unreferenced: str) -> Collected:
+    scratch = dataset.sweep() + private.sweep()
+    version, kept = _published(dataset)
+    if version is None and unreferenced == "delete":
+        raise LayoutError(f"{CURRENT}: found no published version, expected one; finish the build before deleting")
+    versions, shards, count = _strangers(dataset, version, kept)
+    if unreferenced == "delete":
+        for name in versions:
+            _delete(dataset, version_path(name), first=MANIFEST)
+        for name in shards:
+            _delete(dataset, shard_path(name), first="receipt.json")
+    return Collected(url, scratch, tuple(versions), tuple(shards), count, unreferenced)
+
+
+def _published(dataset: Store) -> tuple[str | None, set[str]]:
+    """The published version, and the shards it refers to."""
+    try:
+        version = parse_current(dataset.read(CURRENT))
+    except FileNotFoundError:
+        return None, set()
+    manifest = parse_manifest(dataset.read(version_path(version, MANIFEST)))
+    return version, {shard.fingerprint for shard in manifest.shards}
+
+
+def _strangers(dataset: Store, version: str | None, kept: set[str]) -> tuple[list[str], list[str], int]:
+    """Versions and shards that are not the published ones, and their bytes."""
+    versions: set[str] = set()
+    shards: set[str] = set()
+    count = 0
+    for path in (*dataset.list("versions"), *dataset.list("data")):
+        top, name, *_ = path.split("/")
+        if name.startswith(SCRATCH_PREFIX) or name == (version if top == "versions" else None) or name in kept:
+            continue
+        (versions if top == "versions" else shards).add(name)
+        count += dataset.size(path)
+    return sorted(versions), sorted(shards), count
+
+
+def _delete(dataset: Store, folder: str, *, first: str) -> None:
+    """Delete a folder's objects, first the one without which the others are nothing."""
+    for path in _ordered(dataset, folder, f"{folder}/{first}"):
+        checkpoint("gc.delete")
+        dataset.delete(path)
+
+
+def _ordered(dataset: Store, folder: str, first: str) -> Iterator[str]:
+    yield first
+    yield from (path for path in list(dataset.list(folder)) if path != first)

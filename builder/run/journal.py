@@ -1,0 +1,213 @@
+"""The run journal: what every build of a dataset did, in its private workspace, readable from any machine.
+
+``journal/<run>/<number>.jsonl`` are small objects of JSON lines, numbered without gaps; the run is the lease's counter.
+Stage names are fixed words, messages hold counts; no identifier is ever written.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from builder.errors import BuilderError, LayoutError
+from builder.run.progress import Progress
+from builder.storage import Store, open_store
+
+PRIVATE_SUFFIX = ".private"
+FOLDER = "journal"
+CANCEL = "cancel"
+FLUSH_SECONDS = 2.0
+Item = TypeVar("Item")
+
+
+class Cancelled(BuilderError):
+    """Somebody ran ``builder cancel``: nothing was published, the same command continues."""
+
+
+@dataclass
+class Journal:
+    """Appends events of one run; a machine that dies loses at most the last two seconds of them."""
+
+    store: Store
+    run: int
+    _number: int = 0
+    _events: list[dict[str, Any]] = field(default_factory=list)
+    _flushed: float = 0.0
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Note an event; it is written within ``FLUSH_SECONDS``, at the next event or ``flush``."""
+        self._events.append({"event": event, "time": round(time.time(), 3), **facts})
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def end(self, state: str, text: str) -> None:
+        """Note how the run ended, as far as the store still lets us."""
+        self._events.append({"event": "end", "time": round(time.time(), 3), "state": state, "text": text})
+        with suppress(OSError, Cancelled):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted. Raises Cancelled when somebody asked for it."""
+        if self._events:
+            lines = "".join(json.dumps(event, sort_keys=True) + "\n" for event in self._events)
+            self.store.put(f"{_folder(self.run)}/{self._number:08d}.jsonl", lines.encode())
+            self._number += 1
+            self._events.clear()
+        self._flushed = time.monotonic()
+        if self.store.exists(f"{_folder(self.run)}/{CANCEL}"):
+            raise Cancelled("cancelled by 'builder cancel'; nothing was published, the same command continues")
+
+
+@dataclass(frozen=True)
+class JournalProgress:
+    """Progress that is shown and noted."""
+
+    shown: Progress
+    journal: Journal
+
+    def track(self, items: Iterable[Item], *, stage: str, total: int | None) -> Iterator[Item]:
+        """Pass ``items`` through; a stage's start, counts and end are noted."""
+        self.journal.note("stage", stage=stage, done=0, total=total)
+        done = 0
+        noted = time.monotonic()
+        for item in self.shown.track(items, stage=stage, total=total):
+            yield item
+            done += 1
+            if time.monotonic() - noted >= FLUSH_SECONDS:
+                noted = time.monotonic()
+                self.journal.note("stage", stage=stage, done=done, total=total)
+        self.journal.note("stage", stage=stage, done=done, total=total if total is not None else done, ended=True)
+
+    def say(self, message: str) -> None:
+        """Show and note a line of news."""
+        self.shown.say(message)
+        self.journal.note("message", text=message)
+
+
+@contextmanager
+def keep_journal(private: Store, run: int, *, facts: dict[str, Any]) -> Iterator[Journal]:
+    """A journal for a run, from a first event that says who runs it to a last one that says how it ended."""
+    journal = Journal(private.join(FOLDER), run)
+    journal.note("start", host=socket.gethostname(), pid=os.getpid(), **facts)
+    try:
+        yield journal
+    except BaseException as error:
+        # what is not ours may name paths; its kind is enough here, the whole of it is on the terminal
+        text = f": {error}" if isinstance(error, BuilderError) else ""
+        journal.end("cancelled" if isinstance(error, Cancelled) else "failed", f"{type(error).__name__}{text}")
+        raise
+    journal.end("published", "")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the journal says of the last run."""
+
+    run: int
+    state: str
+    stage: str
+    done: int
+    total: int | None
+    host: str
+    pid: int
+    message: str
+
+    def facts(self) -> dict[str, Any]:
+        """The same for machines."""
+        return dict(self.__dict__)
+
+    def text(self) -> str:
+        """The same for a person."""
+        count = f"{self.done}" if self.total is None else f"{self.done} of {self.total}"
+        news = f"; {self.message}" if self.message else ""
+        return f"run {self.run}: {self.state}, {self.stage} {count} (process {self.pid} on {self.host}){news}"
+
+
+def read_status(dataset: str) -> Status:
+    """The last run's state: ``running`` (or died without a word), ``published``, ``failed`` or ``cancelled``.
+
+    Raises
+    ------
+    LayoutError
+        When the dataset has no journal.
+    """
+    store = _open(dataset)
+    run = _newest(store)
+    events = [event for _, event in _events(store, run, after=-1)]
+    start = next(e for e in events if e["event"] == "start")
+    nothing: dict[str, Any] = {"stage": "start", "done": 0, "total": None}
+    stage = next((e for e in reversed(events) if e["event"] == "stage"), nothing)
+    end = next((e for e in reversed(events) if e["event"] == "end"), None)
+    return Status(
+        run=run,
+        state="running" if end is None else end["state"],
+        stage=stage["stage"],
+        done=stage["done"],
+        total=stage["total"],
+        host=start["host"],
+        pid=start["pid"],
+        message="" if end is None else end["text"],
+    )
+
+
+def read_events(dataset: str) -> list[dict[str, Any]]:
+    """Events of the last run. Raises LayoutError when there is none."""
+    store = _open(dataset)
+    return [event for _, event in _events(store, _newest(store), after=-1)]
+
+
+def follow(dataset: str) -> Iterator[dict[str, Any]]:
+    """Events of the last run as they come, until it ends."""
+    store = _open(dataset)
+    run, after = _newest(store), -1
+    while True:
+        for number, event in list(_events(store, run, after=after)):
+            yield event
+            after = number
+            if event["event"] == "end":
+                return
+        time.sleep(1.0)
+
+
+def ask_to_cancel(dataset: str) -> int:
+    """Ask the last run to stop: it does so within seconds of its next event. Returns its number."""
+    store = _open(dataset)
+    run = _newest(store)
+    store.put(f"{_folder(run)}/{CANCEL}", b"")
+    return run
+
+
+def describe_event(event: dict[str, Any]) -> str:
+    """An event as a line for a person; the time is UTC."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
+    facts = " ".join(f"{k}={v}" for k, v in event.items() if k not in ("event", "time") and v not in (None, ""))
+    return f"{at} {event['event']}: {facts}"
+
+
+def _open(dataset: str) -> Store:
+    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700).join(FOLDER)
+
+
+def _events(store: Store, run: int, *, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Events of a run with the number of their object, from objects numbered above ``after``."""
+    for path in store.list(_folder(run)):
+        number = path.rpartition("/")[2].removesuffix(".jsonl")
+        if number.isdigit() and int(number) > after:
+            yield from ((int(number), json.loads(line)) for line in store.read(path).decode().splitlines())
+
+
+def _newest(store: Store) -> int:
+    numbers = [int(name) for name in {path.split("/")[0] for path in store.list()} if name.isdigit()]
+    if not numbers:
+        raise LayoutError(
+            "journal: found no run, expected one; has this dataset been built, and do you see its .private?"
+        )
+    return max(numbers)
+
+
+def _folder(run: int) -> str:
+    return f"{run:010d}"

@@ -1,0 +1,170 @@
+"""One builder a dataset: a lease whose counter only grows, by create-if-absent; clocks of machines are never compared.
+
+``lease/<counter>.json`` exists for every holder there was; creating the next one takes the lease, and of several that
+try one wins. A holder beats by replacing ``lease/<counter>.beat``. Who waits watches the beats change: a holder whose
+process is gone (same machine), or whose beat stood still while the waiter counted ``seconds`` of its own, has lost it.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import LayoutError
+from builder.storage import Store
+
+FOLDER = "lease"
+SECONDS = 60.0
+SECONDS_VARIABLE = "BUILDER_LEASE_SECONDS"
+WAITING = "another build of this dataset is at work ({holder}); waiting for it to end"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that was taken; ``check`` tells whether it still holds."""
+
+    store: Store
+    counter: int
+
+    def check(self) -> None:
+        """Raise LayoutError when another builder has taken the dataset over: nothing may be published then."""
+        newest = _newest(self.store)
+        if newest != self.counter:
+            raise LayoutError(
+                f"lease: found that build {newest} took this dataset over while build {self.counter} stood still, "
+                "expected to be the only one; nothing was published by this build, the other goes on"
+            )
+
+
+@contextmanager
+def hold_lease(private: Store, *, say: Callable[[str], None]) -> Iterator[Lease]:
+    """Hold the lease of a dataset's private workspace; wait while another process at work holds it.
+
+    Parameters
+    ----------
+    say
+        Is told, once, that somebody else holds the lease.
+    """
+    seconds = float(os.environ.get(SECONDS_VARIABLE, SECONDS))
+    store = private.join(FOLDER)
+    lease = Lease(store, _take(store, seconds, say))
+    done = threading.Event()
+    beats = threading.Thread(target=_beat, args=(lease, done, seconds / 6), daemon=True, name="lease")
+    beats.start()
+    try:
+        yield lease
+    finally:
+        done.set()
+        beats.join()
+        with suppress(OSError):
+            store.put(_released(lease.counter), b"")
+
+
+def _take(store: Store, seconds: float, say: Callable[[str], None]) -> int:
+    """The counter under which the lease was taken."""
+    told = False
+    while True:
+        newest = _newest(store)
+        if newest and not _is_free(store, newest):
+            if not told:
+                say(WAITING.format(holder=_describe(store, newest)))
+                told = True
+            if not _outlived(store, newest, seconds):
+                continue
+        try:
+            store.create(_name(newest + 1), json.dumps(_identity(), sort_keys=True).encode())
+        except FileExistsError:
+            continue
+        for old in range(max(1, newest - 3), newest):
+            for name in (_name(old), _beat_name(old), _released(old)):
+                store.delete(name)
+        return newest + 1
+
+
+def _newest(store: Store) -> int:
+    """The highest counter there is; 0 when nobody ever held the lease."""
+    found = (path.partition(".")[0] for path in store.list() if path.endswith(".json"))
+    return max((int(name) for name in found if name.isdigit()), default=0)
+
+
+def _is_free(store: Store, counter: int) -> bool:
+    """Whether a holder released its lease, or its process is gone from this very machine."""
+    if store.exists(_released(counter)):
+        return True
+    holder = json.loads(store.read(_name(counter)))
+    mine = _identity()
+    return bool(holder["machine"] == mine["machine"] and holder["process"] != _process(holder["pid"]))
+
+
+def _outlived(store: Store, counter: int, seconds: float) -> bool:
+    """Watch a holder: True once its beat stood still for ``seconds`` here, False when the lease came free or moved."""
+    last, since = _read_beat(store, counter), time.monotonic()
+    while time.monotonic() - since < seconds:
+        time.sleep(min(1.0, seconds / 20))
+        if _newest(store) != counter or _is_free(store, counter):
+            return False
+        beat = _read_beat(store, counter)
+        if beat != last:
+            last, since = beat, time.monotonic()
+    return True
+
+
+def _beat(lease: Lease, done: threading.Event, every: float) -> None:
+    """Replace the beat again and again; a store that fails for a while only looks like standing still."""
+    while not done.wait(every):
+        with suppress(OSError):
+            lease.store.put(_beat_name(lease.counter), secrets.token_bytes(8))
+
+
+def _read_beat(store: Store, counter: int) -> bytes:
+    try:
+        return store.read(_beat_name(counter))
+    except FileNotFoundError:
+        return b""
+
+
+def _describe(store: Store, counter: int) -> str:
+    holder = json.loads(store.read(_name(counter)))
+    return f"build {counter}, process {holder['pid']} on {holder['host']}"
+
+
+def _identity() -> dict[str, str | int]:
+    """Who we are: machine and process, such that neither a reboot nor a reused process number can be mistaken."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "process": _process(pid)}
+
+
+def _machine() -> str:
+    """This boot of this machine, and its process numbers' name space; empty where it cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return secrets.token_hex(16)
+
+
+def _process(pid: int) -> str:
+    """When a process started, in ticks since boot; empty when there is none, or only its corpse."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _name(counter: int) -> str:
+    return f"{counter:010d}.json"
+
+
+def _beat_name(counter: int) -> str:
+    return f"{counter:010d}.beat"
+
+
+def _released(counter: int) -> str:
+    return f"{counter:010d}.released"
