@@ -1,5 +1,6 @@
 """Which source samples a target sample is made of, and with which weights, along one axis."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -90,7 +91,7 @@ def make_taps(line: Line, count: int, *, method: Method, antialias: Antialias) -
     and the rest is normalised.
     """
     if antialias is Antialias.LOWPASS and abs(line.step) > 1 + TIE_TOLERANCE:
-        return _stretched(line, count, cubic=method is Method.CUBIC)
+        return _stretch(line, count, _keys, 2.0) if method is Method.CUBIC else _stretch(line, count, _triangle, 1.0)
     if method is Method.CUBIC:
         return _spline(line, count)
     low, high, weight = linear_pairs(line, count)
@@ -122,16 +123,23 @@ def _spline(line: Line, count: int) -> Taps:
     return Taps(index.astype(np.uint32), spline_weights(at - low), spline=True)
 
 
-def _stretched(line: Line, count: int, *, cubic: bool) -> Taps:
+Window = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def _stretch(line: Line, count: int, window: Window, radius: float) -> Taps:
+    """Taps of a window that ends at ``radius`` target samples on both sides."""
     at, scale = line.positions, abs(line.step)
-    reach = (2.0 if cubic else 1.0) * scale
+    reach = radius * scale
     first = np.ceil(at - reach).astype(np.int64)
     index = first[:, None] + np.arange(int(np.floor(2 * reach)) + 1)
-    distance = np.abs(index - at[:, None]) / scale
-    weight = _keys(distance) if cubic else np.maximum(0.0, 1.0 - distance)
+    weight = window(np.abs(index - at[:, None]) / scale)
     weight = np.where((index >= 0) & (index < count), weight, 0.0)
     weight /= weight.sum(axis=1, keepdims=True)
     return Taps(np.clip(index, 0, count - 1).astype(np.uint32), weight)
+
+
+def _triangle(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(0.0, 1.0 - d)
 
 
 def _keys(d: NDArray[np.float64]) -> NDArray[np.float64]:

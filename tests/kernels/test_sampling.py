@@ -272,6 +272,17 @@ def test_byte_order_and_strides_of_the_input_do_not_matter():
         np.testing.assert_array_equal(sample(other, source, target, method="linear", fill=0), plain)
 
 
+@pytest.mark.parametrize("digits", [0.0, -1e-10, 1e-10])
+def test_the_middle_between_two_voxels_goes_to_the_higher_index(digits):
+    """Also when rounding errors put the position just below the middle."""
+    volume = np.arange(8, dtype=np.int16).reshape(1, 1, 8)
+    lines = (Line(1, 0, 1), Line(1, 0, 1), Line(4, 0.5 + digits, 2.0))
+    assert resample(volume, lines, method="nearest", fill=0).ravel().tolist() == [1, 3, 5, 7]
+    source = make_grid((2, 2, 2), (1.0, 1.0, 1.0))
+    middle = Geometry((1, 1, 1), source.box((0, 0, 0), (1, 1, 1)).affine + np.outer([0.5, 0.5, 0.5, 0], [0, 0, 0, 1]))
+    assert sample(np.arange(8, dtype=np.int16).reshape(2, 2, 2), source, middle, method="nearest", fill=0).item() == 7
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 40), (2, 19, 3), (18, 1, 5), (19, 3, 1), (40, 2, 18)])
 def test_cubic_equals_scipy_on_short_axes(shape):
     volume = np.random.default_rng(3).normal(0, 100, shape).astype(np.float32)

@@ -93,6 +93,16 @@ def test_around_a_mask_with_a_margin():
     assert "crop_cut/lesions=1" in fixed.volume.notes
 
 
+@pytest.mark.parametrize(
+    ("have", "want", "first"), [(9, 4, 2), (8, 3, 2), (8, 4, 2), (3, 6, -2), (4, 7, -2), (4, 8, -2)]
+)
+def test_half_a_voxel_goes_to_the_lower_index(have, want, first):
+    case = make_case(make_geometry((have, 5, 5)))
+    moved = crop(shape=[want, 5, 5])(case)
+    start = case.volume.geometry.to_voxel([moved.volume.geometry.origin_mm])
+    np.testing.assert_allclose(start, [[first, 0, 0]], atol=1e-9)
+
+
 def test_margins_stop_at_the_image():
     case = make_case(make_geometry((16, 40, 40)))
     moved = crop(mask="tumour", margin_mm=[900, 900, 900])(case)
