@@ -1,0 +1,43 @@
+"""Pixels read in place give the voxels that parsing whole objects gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import builder
+from builder.phantom import write_archive
+from builder.run.pipeline import build
+from builder.stages import fetch
+from tests.endtoend.trees import KEY, ROOT
+
+SPEC = (ROOT / "specs" / "phantom.yaml").read_text()
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_both_ways_to_read_agree(tmp_path: Path, monkeypatch, modality: str):
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    write_archive(tmp_path / "phantom", patients=10, seed=4)
+    spec = tmp_path / "spec.yaml"
+    text = SPEC.replace("modality == 'CT'", f"modality == '{modality}'")
+    if modality != "CT":
+        text = text.replace("{kind: intensity, clip: [-1000, 1000], dtype: int16}", "{kind: intensity, dtype: float32}")
+    spec.write_text(text.replace("instances >= 20", "instances >= 5"))
+    asked = []
+    whole_rule = fetch._rows_suffice
+
+    def never(rows, first):
+        asked.append(whole_rule(rows, first))
+        return False
+
+    parameters = {"phantom": str(tmp_path / "phantom")}
+    build(spec, to=tmp_path / "inplace", parameters=parameters)
+    monkeypatch.setattr(fetch, "_rows_suffice", never)
+    build(spec, to=tmp_path / "parsed", parameters=parameters)
+    assert any(asked)
+    one, other = builder.open_dataset(tmp_path / "inplace"), builder.open_dataset(tmp_path / "parsed")
+    assert len(one) == len(other) > 0
+    for a, b in zip(one, other, strict=True):
+        assert a.row["sample_key"] == b.row["sample_key"]
+        np.testing.assert_array_equal(a["image"], b["image"])
+        np.testing.assert_array_equal(a["tumor"], b["tumor"])
