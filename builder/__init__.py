@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from builder.model.case import Volume as Volume
     from builder.model.geometry import Geometry as Geometry
     from builder.reader import open_dataset as open_dataset
+    from builder.run.pipeline import build as build
+    from builder.spec import DatasetSpec as DatasetSpec
+    from builder.specfile import load_spec as load_spec
+    from builder.stages.verify import verify as verify
 
 _HOMES = {
     "BuilderError": "builder.errors",
@@ -21,10 +25,10 @@ _HOMES = {
     "Geometry": "builder.model.geometry",
     "Sample": "builder.model.case",
     "Volume": "builder.model.case",
-    "build": "builder.run",
+    "build": "builder.run.pipeline",
     "load_spec": "builder.specfile",
     "open_dataset": "builder.reader",
-    "verify": "builder.run",
+    "verify": "builder.stages.verify",
 }
 
 __all__ = sorted(_HOMES)

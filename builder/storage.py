@@ -26,6 +26,16 @@ _OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", 
 _hits: dict[str, int] = {}
 
 
+def _read_umask() -> int:
+    """The process's umask; to read it is to set it, which no thread may see, hence at import."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()
+
+
 class Store(Protocol):
     """Objects under one root, named by relative POSIX paths."""
 
@@ -218,7 +228,7 @@ class LocalStore:
         target = self._locate(path)
         self._make_folder(target.parent)
         checkpoint("commit.before")
-        scratch.chmod(0o666 & ~_umask())
+        scratch.chmod(0o666 & ~_UMASK)
         _flush(scratch)
         checkpoint("commit.fsynced")
         _replace(scratch, target, step="commit")
@@ -416,7 +426,7 @@ def _write_beside(target: Path, data: bytes, *, step: str) -> Path:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             checkpoint(f"{step}.tmp")
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
             stream.flush()
             os.fsync(stream.fileno())
     except BaseException:
@@ -441,11 +451,3 @@ def _flush(path: Path) -> None:
 
 
 _flush_folder = _flush
-
-
-@cache
-def _umask() -> int:
-    """The process's umask; reading it means setting it, so it is read once."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
