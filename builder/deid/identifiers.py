@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
@@ -54,7 +55,10 @@ _ID_KEYWORDS = (
 )
 _NAME_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _NAME_KEYWORDS) if t is not None)
 _ID_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _ID_KEYWORDS) if t is not None)
-UNDECODABLE = (ValueError, TypeError, LookupError, NotImplementedError, AttributeError, OverflowError, EOFError)
+UNDECODABLE = (
+    *(ValueError, TypeError, LookupError, NotImplementedError, AttributeError, OverflowError, EOFError),
+    *(BytesLengthException, InvalidDicomError),
+)
 """What pydicom raises for a value that is not what its VR says."""
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
