@@ -27,19 +27,7 @@ def sample(i):
     return Sample(arrays, Geometry((4, 5, 6), np.eye(4)), {"sample_key": str(i)})
 write_shard(open_store(sys.argv[1]), sys.argv[2], cases=[[sample(0), sample(1)], [sample(2)]])
 """
-STEPS = [
-    "shard.finish",
-    "commit.before",
-    "commit.fsynced:2",
-    "commit.renamed",
-    "commit.renamed:2",
-    "write.tmp",
-    "write.fsynced:3",
-    "write.renamed:2",
-    "write.renamed:4",
-    "shard.receipt",
-    "write.fsynced:5",
-]
+STEPS = ["shard.finish", "commit.renamed", "write.fsynced:3", "write.renamed:4", "shard.receipt", "write.fsynced:5"]
 
 
 def write(root: Path, step: str = "") -> int:
