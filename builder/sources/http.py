@@ -2,6 +2,7 @@
 
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -48,6 +49,7 @@ class Server:
             timeout=timeout_s,
             follow_redirects=False,  # a redirect to another host would take the request's names there
         )
+        self._closing = weakref.finalize(self, self._client.close)
 
     def get(self, path: str, *, accept: str = "*/*", headers: Mapping[str, str] | None = None) -> "Answer":
         """The answer to one GET, after retries.
@@ -82,7 +84,7 @@ class Server:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._closing()
 
     def _once(self, path: str, headers: Mapping[str, str]) -> "Answer":
         with self._client.stream("GET", path, headers=headers) as response:
