@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import DataElement, Dataset, Sequence, dcmread
-from pydicom.datadict import DicomDictionary, RepeatersDictionary, tag_for_keyword
+from pydicom.datadict import DicomDictionary, RepeatersDictionary, private_dictionary_VR, tag_for_keyword
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -243,6 +243,11 @@ def test_safe_private_attributes_survive_only_from_their_creator() -> None:
     assert sorted(int(e.tag) for e in result if e.tag.is_private) == [0x70530010, 0x70531000]
     assert not [e for e in clean(source, options=frozenset()) if e.tag.is_private]
     assert all(form is not Form.LABEL for form, _ in SAFE_PRIVATE.values())
+
+
+def test_safe_private_attributes_are_what_the_private_dictionary_says() -> None:
+    for (group, creator, offset), (_, vr) in SAFE_PRIVATE.items():
+        assert private_dictionary_VR(group << 16 | 0x1000 | offset, creator) == vr, (hex(group), creator, hex(offset))
 
 
 def source_value(vr: str) -> object:
