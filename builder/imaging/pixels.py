@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
 
 from builder.errors import CaseError, Reason
@@ -17,6 +18,7 @@ NATIVE = frozenset("1.2.840.10008.1.2" + s for s in ("", ".1", ".2", ".1.99", ".
 
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
+JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 
 DECODE_ERRORS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, EOFError, OSError,
@@ -183,7 +185,30 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
         from builder.imaging.rle import decode_rle  # compiled code is loaded where it is needed
 
         return decode_rle(dataset, form)
+    if form.syntax in JPEG_LOSSLESS and form.bits_allocated == 16:
+        values = _lossless(dataset, form)
+        if values is not None:
+            return values
     return _decoded(dataset, form)
+
+
+def _lossless(dataset: Dataset, form: PixelFormat) -> NDArray[Any] | None:
+    """Lossless JPEG frames; None when one of them needs another decoder."""
+    from builder.imaging.lossless import decode_frame  # compiled code is loaded where it is needed
+
+    try:
+        frames = list(generate_frames(_pixel_bytes(dataset, form), number_of_frames=form.frames))
+    except DECODE_ERRORS as error:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"encapsulated frames: {_complaint(error)}") from None
+    if len(frames) != form.frames:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{len(frames)} encapsulated frames, expected {form.frames}")
+    out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint16)
+    for plane, frame in zip(out, frames, strict=True):
+        values = decode_frame(frame, form)
+        if values is None:
+            return None
+        plane[...] = values
+    return out.view(form.dtype)
 
 
 def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:

@@ -1,0 +1,252 @@
+"""Lossless JPEG frames (ITU-T T.81 Annex H: Huffman coding of prediction errors), decoded by compiled loops.
+
+One component, 2 to 16 bits, any of the seven predictors, no restart intervals: what CT, MR and PET files hold. Anything
+else is left to another decoder.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.errors import CaseError, Reason
+from builder.imaging.pixels import PixelFormat
+from builder.kernels.compiled import compiled
+
+SOI, SOF3, DHT, SOS, DRI, EOI = 0xD8, 0xC3, 0xC4, 0xDA, 0xDD, 0xD9
+FRAMES = frozenset({*range(0xC0, 0xD0)} - {DHT, 0xC8, 0xCC})
+"""Start-of-frame markers; all but SOF3 are other processes (T.81 Table B.1)."""
+
+PEEK_BITS = 16
+"""Longest Huffman code."""
+
+SHORT_BITS = 12
+"""Codes of so many bits, extra bits included, are looked up in one step; their tables stay in the first cache."""
+
+WORD: Any = np.int64
+"""What compiled code counts with: mixed with unsigned words it would turn to floats."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The header of a frame that this module decodes, and its entropy-coded bytes."""
+
+    precision: int
+    rows: int
+    columns: int
+    predictor: int
+    shift: int
+    lengths: NDArray[np.uint8]
+    symbols: NDArray[np.uint8]
+    coded: NDArray[np.uint8]
+
+
+def decode_frame(content: bytes, form: PixelFormat) -> NDArray[Any] | None:
+    """(row, column) uint16 values of one frame, or None when it needs another decoder.
+
+    Raises
+    ------
+    CaseError
+        UNDECODABLE_PIXELS when the codes end before the picture or make no sense.
+    """
+    scan = parse_scan(content)
+    if scan is None or (scan.rows, scan.columns) != (form.rows, form.columns):
+        return None
+    clean = np.empty(len(scan.coded) + 8, dtype=np.uint8)
+    size = unstuff(scan.coded, clean)
+    table = huffman_table(scan.lengths, scan.symbols)
+    out = np.empty((scan.rows, scan.columns), dtype=np.uint16)
+    start = 1 << (scan.precision - scan.shift - 1)
+    totals, differences = np.empty(1 << SHORT_BITS, np.uint8), np.zeros(1 << SHORT_BITS, np.int32)
+    short_codes(table, totals, differences)
+    done = expand(clean, size, table, totals, differences, out, start, scan.predictor)
+    if done != out.size:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{done} of {out.size} lossless JPEG values")
+    return out << np.uint16(scan.shift) if scan.shift else out
+
+
+def parse_scan(content: bytes) -> Scan | None:
+    """The tables and parameters of a frame; None when it is not one this module decodes. Reads within the bytes."""
+    place, size = 2, len(content)
+    if content[:2] != b"\xff\xd8":
+        return None
+    frame, tables = None, {}
+    while place + 4 <= size and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:
+            place += 1
+            continue
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        body = content[place + 4 : place + 2 + length]
+        place += 2 + length
+        if length < 2 or place > size or (marker in FRAMES and marker != SOF3):
+            return None
+        if marker == DHT:
+            tables.update(_tables(body))
+        elif marker == DRI and any(body):
+            return None
+        elif marker == SOF3:
+            frame = body
+        elif marker == SOS:
+            return _scan(frame, body, tables, content[place:])
+    return None
+
+
+def _tables(body: bytes) -> dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Huffman tables of a DHT segment: counts by code length, and symbols (T.81 B.2.4.2)."""
+    found, place = {}, 0
+    while place + 17 <= len(body):
+        lengths = np.frombuffer(body, dtype=np.uint8, count=16, offset=place + 1)
+        count = int(lengths.sum())
+        if place + 17 + count > len(body):
+            break
+        symbols = np.frombuffer(body, dtype=np.uint8, count=count, offset=place + 17)
+        found[body[place]] = (lengths, symbols)
+        place += 17 + count
+    return found
+
+
+def _scan(
+    frame: bytes | None, body: bytes, tables: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]], coded: bytes
+) -> Scan | None:
+    """What a frame header and a scan header say together."""
+    if frame is None or len(frame) < 9 or frame[5] != 1 or len(body) < 6 or body[0] != 1:
+        return None
+    precision, predictor, shift = frame[0], body[3], body[5] & 0x0F
+    table = tables.get(body[2] >> 4)
+    rows, columns = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    if table is None or not 2 <= precision <= 16 or not 1 <= predictor <= 7 or shift >= precision:
+        return None
+    if len(table[1]) == 0 or int(table[1].max()) > 16 or rows == 0 or columns == 0:
+        return None
+    return Scan(precision, rows, columns, predictor, shift, *table, np.frombuffer(coded, dtype=np.uint8))
+
+
+def huffman_table(lengths: NDArray[np.uint8], symbols: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """For every 16 bits that may come next: code length times 256 plus symbol, 0 where no code begins so."""
+    table = np.zeros(1 << PEEK_BITS, dtype=np.uint16)
+    code, index = 0, 0
+    for bits in range(1, 17):
+        for _ in range(int(lengths[bits - 1])):
+            first = code << (PEEK_BITS - bits)
+            table[first : first + (1 << (PEEK_BITS - bits))] = (bits << 8) | int(symbols[index])
+            code, index = code + 1, index + 1
+        code <<= 1
+    return table
+
+
+@compiled
+def unstuff(coded: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
+    """Drop the zero after every 0xFF, up to the next marker; returns the bytes kept, and zeroes eight more."""
+    size: int = coded.shape[0]
+    kept, place = 0, 0
+    while place < size:
+        byte = coded[place]
+        out[kept] = byte
+        kept += 1
+        place += 1
+        if byte == 0xFF:
+            if place < size and coded[place] == 0:
+                place += 1
+            else:
+                kept -= 1
+                break
+    for k in range(8):
+        out[kept + k] = 0
+    return kept
+
+
+@compiled
+def short_codes(table: NDArray[np.uint16], totals: NDArray[np.uint8], differences: NDArray[np.int32]) -> None:
+    """For every ``SHORT_BITS`` bits that hold a whole code with its extra bits: their number and the difference."""
+    size = totals.shape[0]
+    for index in range(size):
+        entry = WORD(table[index << (PEEK_BITS - SHORT_BITS)])
+        length, category = entry >> 8, entry & 0xFF
+        totals[index] = 0
+        if length > 0 and length + category <= SHORT_BITS:
+            value = (index >> (SHORT_BITS - length - category)) & ((1 << category) - 1)
+            totals[index] = length + category
+            differences[index] = extended(value, category)
+
+
+@compiled
+def extended(value: Any, category: Any) -> Any:
+    """The signed difference that ``category`` extra bits stand for (T.81 F.2.2.1)."""
+    if category == 0:
+        return WORD(0)
+    return WORD(value) if value >> (category - 1) else WORD(value - (1 << category) + 1)
+
+
+@compiled
+def expand(
+    coded: NDArray[np.uint8],
+    size: int,
+    table: NDArray[np.uint16],
+    totals: NDArray[np.uint8],
+    differences: NDArray[np.int32],
+    out: NDArray[np.uint16],
+    start: int,
+    predictor: int,
+) -> int:
+    """Decode prediction errors and add them up (T.81 H.1.2.1, Table H.1); returns how many values came out."""
+    rows: int = out.shape[0]
+    columns: int = out.shape[1]
+    place, bits = 0, 0
+    held = np.uint64(0)
+    left = WORD(start)
+    for row in range(rows):
+        for column in range(columns):
+            if bits < 32:
+                for _ in range(4):
+                    byte = coded[place] if place < size else np.uint8(0)
+                    held = (held << np.uint64(8)) | np.uint64(byte)
+                    place += 1
+                bits += 32
+            short = WORD((held >> np.uint64(bits - SHORT_BITS)) & np.uint64((1 << SHORT_BITS) - 1))
+            total = WORD(totals[short])
+            if total > 0:
+                bits -= total
+                difference = WORD(differences[short])
+            else:
+                entry = WORD(table[WORD((held >> np.uint64(bits - PEEK_BITS)) & np.uint64(0xFFFF))])
+                length, category = entry >> 8, entry & 0xFF
+                if length == 0:
+                    return row * columns + column
+                bits -= length
+                if category == 16:
+                    difference = WORD(32768)
+                else:
+                    bits -= category
+                    value = WORD((held >> np.uint64(bits)) & np.uint64((1 << category) - 1))
+                    difference = extended(value, category)
+            if row == 0 and column == 0:
+                guess = WORD(start)
+            elif column == 0:
+                guess = WORD(out[row - 1, 0])
+            elif predictor == 1 or row == 0:
+                guess = left
+            else:
+                guess = predicted(predictor, left, WORD(out[row - 1, column]), WORD(out[row - 1, column - 1]))
+            left = (guess + difference) & 0xFFFF
+            out[row, column] = np.uint16(left)
+        if place * 8 - bits > size * 8:
+            return row * columns
+    return rows * columns
+
+
+@compiled
+def predicted(predictor: int, left: Any, above: Any, corner: Any) -> Any:
+    """Predictors 2 to 7 of T.81 Table H.1."""
+    if predictor == 2:
+        return above
+    if predictor == 3:
+        return corner
+    if predictor == 4:
+        return left + above - corner
+    if predictor == 5:
+        return left + ((above - corner) >> 1)
+    if predictor == 6:
+        return above + ((left - corner) >> 1)
+    return (left + above) >> 1

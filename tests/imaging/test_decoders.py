@@ -1,0 +1,109 @@
+"""The compiled decoders against encoders and decoders of others, and against damaged bytes."""
+
+import copy
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import pixel_array
+from pydicom.uid import RLELossless
+
+from builder.errors import CaseError, Reason
+from builder.imaging.lossless import decode_frame
+from builder.imaging.parse import leniently, parse_instance
+from builder.imaging.pixels import JPEG_LOSSLESS, RLE, pixel_format, stored_values
+from tests import synthetic
+
+Corpus = Callable[[str], Path]
+
+
+def image(values: NDArray[np.int64], *, encoding: str, signed: bool = False, bits: int = 16) -> Dataset:
+    """One slice with these stored values; RLE by pydicom's own encoder (gdcm's aborts the process on tiny pictures)."""
+    made = synthetic.mr_series(
+        slices=1, shape=values.shape, voxels=values[None].astype(float), signed=signed, bits_stored=bits,
+        encoding="explicit" if encoding == "rle" else encoding,
+    )  # fmt: skip
+    dataset = made.images[0]
+    if encoding == "rle":
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    return dataset
+
+
+@given(
+    rows=st.integers(4, 40), columns=st.integers(4, 40), bits=st.sampled_from([10, 12, 16]),
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(["noise", "flat", "ramp", "extremes"]), encoding=st.sampled_from(["rle", "jpeg_lossless"]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_any_picture_comes_back(rows: int, columns: int, bits: int, seed: int, kind: str, encoding: str) -> None:
+    rng = np.random.default_rng(seed)
+    top = (1 << bits) - 1
+    values = {
+        "noise": rng.integers(0, top + 1, (rows, columns)),
+        "flat": np.full((rows, columns), seed % (top + 1)),
+        "ramp": np.add.outer(np.arange(rows), np.arange(columns)) * 37 % (top + 1),
+        "extremes": rng.integers(0, 2, (rows, columns)) * top,
+    }[kind]
+    dataset = image(values, encoding=encoding, bits=bits)
+    np.testing.assert_array_equal(stored_values(dataset, pixel_format(dataset))[0], values)
+
+
+@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="dcmtk is not installed")
+@pytest.mark.parametrize("predictor", range(1, 8))
+def test_every_predictor_is_decoded_as_dcmtk_encodes_it(predictor: int, corpus: Corpus, tmp_path: Path) -> None:
+    source = sorted((corpus("segmentation") / "lidc_0314_slab" / "ct").iterdir())[3]
+    target = tmp_path / "encoded.dcm"
+    options = ["--encode-lossless", "--selection-value", str(predictor)]
+    subprocess.run(["dcmcjpeg", *options, str(source), str(target)], check=True, capture_output=True)
+    dataset = dcmread(target)
+    assert dataset.file_meta.TransferSyntaxUID in JPEG_LOSSLESS
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    values = decode_frame(frame, pixel_format(dataset))
+    assert values is not None
+    np.testing.assert_array_equal(values.view(np.int16), pixel_array(dcmread(source)))
+
+
+def test_the_corpus_decodes_as_pydicom_decodes_it(corpus: Corpus) -> None:
+    compared = 0
+    for path in sorted(p for p in corpus("odd").rglob("*") if p.is_file()):
+        if path.suffix in {".nii", ".gz", ".json", ".md", ".txt"} or "malformed" in path.parts:
+            continue
+        try:
+            dataset = parse_instance(path.read_bytes())
+            with leniently():
+                form = pixel_format(dataset)
+            if form.samples != 1 or form.syntax not in {RLE, *JPEG_LOSSLESS}:
+                continue
+            ours = stored_values(dataset, form)
+        except CaseError:
+            continue
+        with leniently():
+            np.testing.assert_array_equal(ours, pixel_array(dataset, raw=True).reshape(ours.shape))
+        compared += 1
+    assert compared >= 8
+
+
+@given(cut=st.integers(0, 400), flip=st.integers(0, 400), value=st.integers(0, 255))
+@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("encoding", ["rle", "jpeg_lossless"])
+def test_damaged_bytes_give_a_reason_or_a_picture(encoding: str, cut: int, flip: int, value: int) -> None:
+    whole = image(np.arange(400).reshape(20, 20) * 7 % 4096, encoding=encoding)
+    (frame,) = generate_frames(whole.PixelData, number_of_frames=1)
+    damaged = bytearray(frame)
+    damaged[flip % len(damaged)] = value
+    dataset = copy.deepcopy(whole)
+    dataset.PixelData = encapsulate([bytes(damaged[: max(2, len(damaged) - cut)])])
+    form = pixel_format(dataset)
+    try:
+        assert stored_values(dataset, form).shape == (1, 20, 20)
+    except CaseError as error:
+        assert error.reason == Reason.UNDECODABLE_PIXELS  # noqa: PT017
