@@ -1,0 +1,133 @@
+"""Boxes of label tables (CSV, TSV, JSON, COCO), in image or patient space, declared."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from builder.errors import CaseError, Reason
+from builder.labels.linking import ImageRow, Selection
+from builder.labels.points import Axes, Space, check_axes, locate
+from builder.labels.rows import Row, Table, load_rows, number
+from builder.model.case import Annotation, Boxes, Evidence
+from builder.protocols import ImageFacts, LabelObject
+
+
+class BoxTable(BaseModel):
+    """Boxes from a table.
+
+    Parameters
+    ----------
+    table
+        Where the table lies and which rows are the image's.
+    space
+        What the numbers mean, see ``builder.labels.points.Space``.
+    corner
+        Columns of the lower corner, or (``centre``) of the middle.
+    size
+        Columns of the extent along the same axes, in the space's unit; without ``z`` a box on one slice is a slice
+        thick. ``diameter`` instead: one column for all three (a nodule's sphere).
+    anchor
+        Whether ``corner`` names the corner or the centre.
+    label
+        Column of the class; without it every box is of class ``name``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["boxes"] = "boxes"
+    table: Table
+    space: Space
+    corner: Axes
+    anchor: Literal["corner", "centre"] = "corner"
+    size: Axes | None = None
+    diameter: str | None = None
+    label: str | None = None
+    name: str = "lesion"
+    tier: str = "single_reader"
+
+    @model_validator(mode="after")
+    def _one_extent(self) -> "BoxTable":
+        check_axes(self.corner, self.space)
+        if (self.size is None) == (self.diameter is None):
+            raise ValueError("found size and diameter both set or both missing, expected one of them")
+        if self.size is not None and (self.size.z is None) != (self.corner.z is None):
+            raise ValueError("found corner and size of different dimension, expected z in both or in neither")
+        return self
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the table that are read."""
+        extent = self.size.columns if self.size else [self.diameter]
+        return [c for c in [*self.corner.columns, *extent, self.label] if c]
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Tables whose path fits the pattern."""
+        return self.table.select(image, candidates)
+
+    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
+        """The image's rows of a fetched table, for ``read``."""
+        return self.table.cut(content, image, columns=self.columns, map_uid=map_uid)
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """Boxes called ``name`` in patient space, in the table's order.
+
+        Raises
+        ------
+        CaseError
+            LABEL_MISSING, LABEL_UNREADABLE or LABEL_OFF_GRID.
+        """
+        rows = load_rows(objects)
+        corners = np.stack([image.geometry.to_world(_corners(*self._ends(row, image))) for row in rows])
+        classes = tuple(str(row.get(self.label) or self.name) if self.label else self.name for row in rows)
+        return (Boxes(name, corners, classes, Evidence(tier=self.tier)),)
+
+    def _ends(self, row: Row, image: ImageFacts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest corner in voxel coordinates."""
+        anchor = locate(row, self.corner, self.space, image)
+        extent = self._extent(row)
+        if min(extent) < 0:
+            raise CaseError(Reason.LABEL_UNREADABLE, "found a box of negative size")
+        spacing = np.asarray(image.geometry.spacing_mm)
+        if self.diameter is not None and self.space in ("LPS", "RAS"):
+            extent_voxels = np.full(3, extent[0]) / spacing
+        elif self.space in ("LPS", "RAS"):
+            return self._patient_ends(anchor, np.asarray(extent), image)
+        else:
+            extent_voxels = np.array([1.0 if self.corner.z is None else extent[2], extent[1], extent[0]])
+        low = anchor - extent_voxels / 2 if self.anchor == "centre" else anchor
+        high = low + extent_voxels
+        if self.corner.z is None:
+            low[0], high[0] = anchor[0] - 0.5, anchor[0] + 0.5
+        return low, high
+
+    def _patient_ends(
+        self, anchor: NDArray[np.float64], extent: NDArray[np.float64], image: ImageFacts
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The box of the image's grid that holds a box along the patient's axes."""
+        first = image.geometry.to_world(anchor)[0]
+        if self.anchor == "centre":
+            first, reach = first - extent / 2, extent
+        else:
+            reach = extent * (np.array([-1.0, -1.0, 1.0]) if self.space == "RAS" else 1.0)
+        corners = np.array([first + reach * [a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+        voxels = image.geometry.to_voxel(corners)
+        return voxels.min(axis=0), voxels.max(axis=0)
+
+    def _extent(self, row: Row) -> tuple[float, float, float]:
+        if self.diameter is not None:
+            width = number(row, self.diameter)
+            return (width, width, width)
+        assert self.size is not None
+        depth = number(row, self.size.z) if self.size.z else 0.0
+        return (number(row, self.size.x), number(row, self.size.y), depth)
+
+
+def _corners(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(8, 3) corners in the order of ``builder.model.geometry.corner_voxels``."""
+    ends = np.stack([low, high])
+    return np.array([[ends[a, 0], ends[b, 1], ends[c, 2]] for a in (0, 1) for b in (0, 1) for c in (0, 1)])

@@ -1,0 +1,76 @@
+"""Named points of label tables (CSV, TSV, JSON), in image or patient space, declared."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from builder.labels.linking import ImageRow, Selection
+from builder.labels.points import Axes, Space, check_axes, locate
+from builder.labels.rows import Table, load_rows
+from builder.model.case import Annotation, Evidence, Landmarks
+from builder.protocols import ImageFacts, LabelObject
+
+
+class LandmarkTable(BaseModel):
+    """Points from a table.
+
+    Parameters
+    ----------
+    table
+        Where the table lies and which rows are the image's.
+    space
+        What the numbers mean, see ``builder.labels.points.Space``.
+    point
+        Columns of the coordinates.
+    label
+        Column of the point's name; without it every point is called ``name``.
+    group
+        Column whose equal values join points (the two ends of a line).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["landmarks"] = "landmarks"
+    table: Table
+    space: Space
+    point: Axes
+    label: str | None = None
+    group: str | None = None
+    name: str = "point"
+    tier: str = "single_reader"
+
+    @model_validator(mode="after")
+    def _point_fits_space(self) -> "LandmarkTable":
+        check_axes(self.point, self.space)
+        return self
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Tables whose path fits the pattern."""
+        return self.table.select(image, candidates)
+
+    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
+        """The image's rows of a fetched table, for ``read``."""
+        columns = [c for c in [*self.point.columns, self.label, self.group] if c]
+        return self.table.cut(content, image, columns=columns, map_uid=map_uid)
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """Landmarks called ``name`` in patient space, in the table's order; groups are numbered in that order too.
+
+        Raises
+        ------
+        CaseError
+            LABEL_MISSING, LABEL_UNREADABLE or LABEL_OFF_GRID.
+        """
+        rows = load_rows(objects)
+        points = image.geometry.to_world(np.stack([locate(row, self.point, self.space, image) for row in rows]))
+        classes = tuple(str(row.get(self.label) or self.name) if self.label else self.name for row in rows)
+        groups: tuple[str, ...] = ()
+        if self.group is not None:
+            keys = [str(row.get(self.group)) for row in rows]
+            numbers = {key: str(index) for index, key in enumerate(dict.fromkeys(keys))}
+            groups = tuple(numbers[key] for key in keys)
+        return (Landmarks(name, points, classes, groups, Evidence(tier=self.tier)),)

@@ -1,0 +1,187 @@
+"""Label tables (CSV, TSV, JSON, COCO): the rows of one image cut out, with mapped UIDs and nothing else of the table.
+
+A table names many patients. ``cut_rows`` runs where the archive's own identifiers are still known and keeps only the
+rows of one image and the columns a reader asked for; readers see its result and never the table.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from builder.errors import CaseError, Reason
+from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
+from builder.protocols import LabelObject
+
+FORMATS = ("csv", "tsv", "json", "text")
+MAX_BYTES = 2**30
+MAX_ROWS_A_CASE = 100_000
+
+Fact: TypeAlias = Literal["series", "study", "patient", "instance", "folder_name", "parent_name"]
+"""What of the image a column names: its series, study or patient, one of its instances, or its folders' names."""
+
+Cell: TypeAlias = str | int | float | bool | None
+Row: TypeAlias = Mapping[str, Cell]
+
+
+class Table(BaseModel):
+    """Where a label table lies and which of its rows belong to an image.
+
+    Parameters
+    ----------
+    match
+        Glob over paths, see ``builder.labels.linking.select_files``.
+    by
+        Column to the fact of the image it must equal; all of them must.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str
+    by: dict[str, Fact] = Field(min_length=1)
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Tables whose path fits the pattern."""
+        return select_files(image, candidates, pattern=check_pattern(self.match), formats=FORMATS)
+
+    def cut(self, content: bytes, image: ImageRow, *, columns: Sequence[str], map_uid: Callable[[str], str]) -> bytes:
+        """The image's rows with ``columns`` and, under ``instance``, the mapped UID of the slice a row names.
+
+        Returns
+        -------
+        bytes
+            A JSON list of rows, for ``load_rows``.
+
+        Raises
+        ------
+        CaseError
+            LABEL_UNREADABLE when the table has no such column or does not parse.
+        """
+        facts = _facts(image)
+        kept = []
+        for row in parse_table(content, needed=[*self.by, *columns]):
+            values = {column: str(row.get(column) or "").strip() for column in self.by}
+            if all(values[column] in facts[fact] for column, fact in self.by.items()):
+                out: dict[str, Any] = {column: row[column] for column in columns}
+                for column, fact in self.by.items():
+                    if fact == "instance":
+                        out["instance"] = map_uid(values[column])
+                kept.append(out)
+        return json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str, Cell]]:
+    """Rows of a CSV or TSV with a header, a JSON list of objects, or a COCO file.
+
+    A COCO file gives a row an annotation with ``file_name``, ``file_stem``, ``x``, ``y``, ``width``, ``height``,
+    ``category`` and ``score`` (cocodataset.org, format of object detection).
+
+    Raises
+    ------
+    CaseError
+        LABEL_UNREADABLE.
+    """
+    if len(content) > MAX_BYTES:
+        raise _unreadable(f"found a table of {len(content)} bytes, expected at most {MAX_BYTES}")
+    try:
+        text = content.decode("utf-8-sig")
+        if text.lstrip()[:1] in ("[", "{"):
+            rows = _json_rows(json.loads(text))
+        else:
+            lines = text.splitlines()
+            delimiter = "\t" if lines and lines[0].count("\t") > lines[0].count(",") else ","
+            rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    except (UnicodeDecodeError, ValueError, csv.Error, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable("found a label table that does not parse, expected CSV, TSV, JSON or COCO") from error
+    missing = [column for column in needed if rows and column not in rows[0]]
+    if missing:
+        raise _unreadable(f"found no column {', '.join(missing)} in the label table")
+    return rows
+
+
+def load_rows(objects: Sequence[LabelObject]) -> list[Row]:
+    """Rows that ``Table.cut`` gave, of all objects in order.
+
+    Raises
+    ------
+    CaseError
+        LABEL_MISSING without objects or rows, LABEL_UNREADABLE for anything that is no cut table.
+    """
+    if not objects:
+        raise CaseError(Reason.LABEL_MISSING, "found no label table for the image")
+    rows: list[Row] = []
+    for item in objects:
+        if isinstance(item.content, Mapping):
+            rows.append(item.content)
+            continue
+        if not isinstance(item.content, bytes):
+            raise _unreadable("found an object that is no rows of a label table")
+        try:
+            found = json.loads(item.content)
+        except (ValueError, RecursionError) as error:
+            raise _unreadable("found an object that is no rows of a label table") from error
+        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+            raise _unreadable("found an object that is no rows of a label table")
+        rows.extend(found)
+    if not rows:
+        raise CaseError(Reason.LABEL_MISSING, "found no row of the label table for the image")
+    if len(rows) > MAX_ROWS_A_CASE:
+        raise _unreadable(f"found {len(rows)} rows for one image, expected at most {MAX_ROWS_A_CASE}")
+    return rows
+
+
+def number(row: Row, column: str) -> float:
+    """The finite number in a cell. Raises CaseError LABEL_UNREADABLE."""
+    try:
+        value = float(str(row[column]).strip())
+    except (KeyError, ValueError) as error:
+        raise _unreadable(f"found a cell of column {column} that is no number") from error
+    if not math.isfinite(value):
+        raise _unreadable(f"found a cell of column {column} that is not finite")
+    return value
+
+
+def _facts(image: ImageRow) -> dict[str, frozenset[str]]:
+    parts = image.folder.split("/")
+    return {
+        "series": frozenset({image.series_uid}),
+        "study": frozenset({image.study_uid}),
+        "patient": frozenset({image.patient_id}),
+        "instance": image.sop_uids,
+        "folder_name": frozenset(parts[-1:]),
+        "parent_name": frozenset(parts[-2:-1]),
+    }
+
+
+def _json_rows(document: Any) -> list[dict[str, Cell]]:
+    if isinstance(document, list):
+        return [dict(row) for row in document]
+    images = {image["id"]: str(image["file_name"]) for image in document["images"]}
+    categories = {category["id"]: str(category["name"]) for category in document["categories"]}
+    rows: list[dict[str, Cell]] = []
+    for item in document["annotations"]:
+        x, y, width, height = (float(v) for v in item["bbox"])
+        name = images[item["image_id"]]
+        stem = name.rsplit("/", 1)[-1]
+        rows.append(
+            {
+                "file_name": name,
+                "file_stem": stem.rsplit(".", 1)[0] if stem.endswith((".dcm", ".png", ".jpg", ".jpeg")) else stem,
+                "x": x,
+                "y": y,
+                "width": width,
+                "height": height,
+                "category": categories[item["category_id"]],
+                "score": item.get("score"),
+            }
+        )
+    return rows
+
+
+def _unreadable(detail: str) -> CaseError:
+    return CaseError(Reason.LABEL_UNREADABLE, detail)
