@@ -58,6 +58,14 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Description:
+    """A DICOM file as a source describes it: ``whole``, byte for byte what ``read`` gives, or without its pixels."""
+
+    data: bytes
+    whole: bool
+
+
 @runtime_checkable
 class Describing(Protocol):
     """What a source offers beside ``Source`` when reading the start of each object is not how its server works.
@@ -65,8 +73,8 @@ class Describing(Protocol):
     Such a source may list entries of size 0, for its server does not tell, and its ``read`` gives the whole object.
     """
 
-    def describe(self, entries: Sequence[Entry]) -> Iterator[bytes | CaseError]:
-        """For each entry in turn a DICOM file: the object, whole or without its pixels, or why it cannot be had.
+    def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
+        """For each entry in turn its description, or why there is none.
 
         Neighbouring entries are asked for together. Raises SourceError when the server does not answer.
         """

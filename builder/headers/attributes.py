@@ -68,8 +68,6 @@ class Header:
         file meta information and the inflated bytes.
     pixel_offset, pixel_length
         Of the value of Pixel Data (7FE0,0010), in bytes, when it is native and the file is not deflated.
-    pixels
-        True when there is a pixel element, native or not.
     directory
         True for a DICOMDIR (PS3.10 section 8).
     """
@@ -81,7 +79,6 @@ class Header:
     notes: tuple[str, ...] = ()
     pixel_offset: int | None = None
     pixel_length: int | None = None
-    pixels: bool = False
     directory: bool = False
 
 
@@ -185,7 +182,6 @@ def _header(window: Window) -> Header:
         notes=(*notes, *more),
         pixel_offset=offset if deflated is None else None,
         pixel_length=length if deflated is None else None,
-        pixels=stop.reached,
         directory=_is_directory(dataset),
     )
 

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import PARSER_ERRORS
-from builder.protocols import Entry
+from builder.protocols import Description, Entry
 from builder.sources.http import Answer, Server, SignIn
 from builder.sources.multipart import parts
 
@@ -79,7 +79,7 @@ class DicomWeb(BaseModel):
                 for instance in self._find(f"studies/{study}/series/{series}/instances", {}, _INSTANCE):
                     yield Entry(f"{study}/{series}/{instance}", 0, "")
 
-    def describe(self, entries: Sequence[Entry]) -> Iterator[bytes | CaseError]:
+    def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Each instance's header as a DICOM file without pixels, from the metadata of its series."""
         for (study, series), group in groupby(entries, key=lambda entry: tuple(entry.path.split("/")[:2])):
             try:
@@ -173,7 +173,7 @@ def _value(item: Mapping[str, Any], tag: str) -> str | None:
     return values[0] if isinstance(values[0], str) else None
 
 
-def _header_file(item: Mapping[str, Any] | None) -> bytes | CaseError:
+def _header_file(item: Mapping[str, Any] | None) -> Description | CaseError:
     """Metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
     if item is None:
         return CaseError(Reason.SOURCE_MISSING, "the series' metadata do not hold the instance that was listed")
@@ -189,7 +189,7 @@ def _header_file(item: Mapping[str, Any] | None) -> bytes | CaseError:
             pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
         except PARSER_ERRORS as error:
             return CaseError(Reason.UNREADABLE, f"pydicom cannot parse the metadata ({type(error).__name__})")
-    return stream.getvalue()
+    return Description(stream.getvalue(), whole=False)
 
 
 def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:

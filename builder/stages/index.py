@@ -17,7 +17,7 @@ from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
 from builder.headers.walker import walk
 from builder.model.tables import INSTANCES
-from builder.protocols import Describing, Entry, Source
+from builder.protocols import Describing, Description, Entry, Source
 from builder.storage import Store
 
 VERSION: Final = 1
@@ -206,17 +206,20 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
     return pa.Table.from_arrays(arrays, schema=INSTANCES)
 
 
-def _described_row(position: int, entry: Entry, description: bytes | CaseError) -> dict[str, Any]:
+def _described_row(position: int, entry: Entry, description: Description | CaseError) -> dict[str, Any]:
     """The row of an object whose source described it: whole, or without its pixels."""
     ledger = _ledger(position, entry)
     if isinstance(description, CaseError):
         return ledger | _quarantined("dicom", description)
+    data = description.data
     try:
-        header = read_header(lambda start, length: description[start : start + length], len(description))
+        header = read_header(lambda start, length: data[start : start + length], len(data))
     except CaseError as error:
         return ledger | _quarantined("dicom", error)
     row = _instance_row(header)
-    if not header.pixels:
+    if description.whole:
+        ledger["size"] = len(data)
+    else:
         row["transfer_syntax_uid"] = None  # of the description, not of the object
     return ledger | row
 

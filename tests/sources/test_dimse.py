@@ -1,0 +1,152 @@
+"""The DIMSE source against Orthanc and dcmtk's dcmqrscp, where they are installed."""
+
+import contextlib
+import gc
+import shutil
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from builder.errors import CaseError, Reason, SourceError
+from builder.protocols import Describing, Source
+from builder.sources import Folder
+from builder.sources.dimse import Dimse
+from builder.sources.series_cache import SeriesCache, SeriesFolder
+from builder.stages.index import index_partition
+from tests.sources.archive import make_archive
+from tests.sources.servers import ORTHANC_MISSING, free_port, orthanc
+
+pytest.importorskip("pynetdicom")
+DCMTK = Path("/usr/bin")  # pynetdicom installs tools of the same names
+DCMTK_MISSING = shutil.which("dcmqrscp") is None or not (DCMTK / "storescu").exists()
+FILE_FACTS = {"path", "size", "stamp", "header_sha256", "pixel_offset"}  # the meta group is written by the receiver
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return make_archive(tmp_path_factory.mktemp("archive"))
+
+
+def check(source: Dimse, files: dict[str, bytes], tmp_path: Path) -> None:
+    """A source lists all files, and index and objects are those of the folder."""
+    assert isinstance(source, Source)
+    assert isinstance(source, Describing)
+    for number, data in enumerate(files.values()):
+        (tmp_path / "files").mkdir(exist_ok=True)
+        (tmp_path / "files" / str(number)).write_bytes(data)
+    folder = Folder(url=str(tmp_path / "files"))
+    expected = {r["sop_instance_uid"]: r for r in index_partition(folder, 0, list(folder.list())).to_pylist()}
+    entries = list(source.list())
+    assert [e.path for e in entries] == sorted(e.path for e in entries)
+    assert {e.path.rpartition("/")[2] for e in entries} == set(files)
+    for row in index_partition(source, 0, entries).to_pylist():
+        for name in set(row) - FILE_FACTS:
+            assert row[name] == expected[row["sop_instance_uid"]][name], name
+    for entry in entries:
+        uid = entry.path.rpartition("/")[2]
+        found = pydicom.dcmread(pydicom.filebase.DicomBytesIO(source.read(entry)))
+        assert found == pydicom.dcmread(pydicom.filebase.DicomBytesIO(files[uid]))
+
+
+@pytest.mark.skipif(ORTHANC_MISSING, reason="Orthanc is not installed")
+def test_orthanc_get_and_move(files: dict[str, bytes], tmp_path: Path) -> None:
+    port = free_port()
+    with orthanc(tmp_path / "orthanc", files, move_to=port) as server:
+        address: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "called_ae": "ORTHANC"}
+        check(Dimse(**address), files, tmp_path)
+        monkey = Dimse(**address, retrieve="move", store_port=port)
+        check_fresh(monkey, files, tmp_path)
+        assert list(Dimse(**address, query={"PatientID": "NOBODY"}).list()) == []
+        assert len(list(Dimse(**address, modalities=("RTSTRUCT",)).list())) == 1
+
+
+def check_fresh(source: Dimse, files: dict[str, bytes], tmp_path: Path) -> None:
+    """``check`` with nothing held from before."""
+    from builder.sources import series_cache
+
+    series_cache._cache.cache_clear()
+    check(source, files, tmp_path)
+
+
+@contextlib.contextmanager
+def dcmqrscp(folder: Path, files: dict[str, bytes]) -> Iterator[int]:
+    port = free_port()
+    (folder / "db").mkdir(parents=True)
+    (folder / "in").mkdir()
+    (folder / "cfg").write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\nHostTable BEGIN\nHostTable END\n"
+        f"VendorTable BEGIN\nVendorTable END\nAETable BEGIN\nPACS {folder}/db RW (20, 400mb) ANY\nAETable END\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["dcmqrscp", "-c", str(folder / "cfg")], stdout=log, stderr=log, cwd=folder)
+    try:
+        for number, data in enumerate(files.values()):
+            (folder / "in" / f"{number}.dcm").write_bytes(data)
+        send = [str(DCMTK / "storescu"), "-xs", "-aec", "PACS", "127.0.0.1", str(port), "+sd", str(folder / "in")]
+        for _ in range(50):
+            if subprocess.run(send, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(DCMTK_MISSING, reason="dcmtk is not installed")
+def test_dcmtk_get(files: dict[str, bytes], tmp_path: Path) -> None:
+    native = {
+        uid: data
+        for uid, data in files.items()
+        if pydicom.dcmread(pydicom.filebase.DicomBytesIO(data)).file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+    }
+    with dcmqrscp(tmp_path / "pacs", native) as port:
+        check_fresh(Dimse(host="127.0.0.1", port=port, called_ae="PACS"), native, tmp_path)
+
+
+def test_a_pacs_that_is_down_is_an_error_not_an_empty_listing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # pynetdicom leaves the socket to the garbage collector
+        with pytest.raises(SourceError, match="did not accept"):
+            list(Dimse(host="127.0.0.1", port=free_port(), called_ae="PACS").list())
+        gc.collect()
+
+
+def test_move_needs_a_port() -> None:
+    with pytest.raises(ValueError, match="store_port"):
+        Dimse(host="h", called_ae="PACS", retrieve="move")
+
+
+def test_series_are_fetched_once_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.sources.series_cache.CACHE_LIMIT", 25)
+    held = SeriesCache()
+    calls: list[str] = []
+
+    def fetch(name: str) -> Any:
+        def fill(folder: SeriesFolder) -> None:
+            calls.append(name)
+            folder.put("1.2", b"0123456789")
+
+        return fill
+
+    for name in ("a", "a", "b", "a", "c", "b"):
+        assert held.read((name,), "1.2", fetch(name), start=2, length=3) == b"234"
+    assert calls == ["a", "b", "c", "b"]
+    with pytest.raises(CaseError) as caught:
+        held.read(("a",), "1.3", fetch("a"), start=0, length=None)
+    assert caught.value.reason is Reason.SOURCE_MISSING
+
+    def too_much(folder: SeriesFolder) -> None:
+        folder.put("1.2", bytes(26))
+
+    with pytest.raises(CaseError) as caught:
+        held.read(("d",), "1.2", too_much, start=0, length=None)
+    assert caught.value.reason is Reason.TOO_LARGE
+    with pytest.raises(CaseError):
+        held.read(("e",), "1.2", lambda folder: folder.put("../../etc/x", b""), start=0, length=None)
