@@ -4,7 +4,8 @@
 
 Patches of 96^3 int16 are cut from CT slices below ``--images`` (any folder of DICOM) or from a synthetic volume, and
 written as a dataset of patches, a dataset of whole volumes in chunks of 32^3, a memory map, and blosc2 files as nnU-Net
-writes them. The page cache is warm. The floor decompresses the stored chunks from memory into one buffer.
+writes them. The page cache is warm. The floor decompresses the stored chunks from memory into one buffer. Last, every
+request waits 20 and 100 ms, as an object store's does: an epoch with an empty cache folder against one of local files.
 
 ``cpu`` is samples a second of processor time with one thread of ours, which a busy machine disturbs less than wall
 time; ``wall`` is samples a second of wall time with two. Every contestant runs once a round, so that all see the same
@@ -51,11 +52,12 @@ from builder.model.layout import (
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.reader import Dataset, open_dataset
 from builder.shards import write_shard
-from builder.storage import open_store
+from builder.storage import LocalStore, open_store
 
 EDGE = 96
 CHUNK = (32, 32, 32)
 BATCH = 4
+BATCHES: dict[str, Any] = {}
 Array = NDArray[Any]
 Run = Callable[[], int]
 
@@ -87,7 +89,8 @@ def main() -> None:
             *crop_contestants(Path(folder), volumes),
         ]
         rates = measure(contestants, arguments.rounds)
-    show(contestants, rates)
+        show(contestants, rates)
+        rates |= measure_latency(Path(folder))
     if arguments.json:
         arguments.json.write_text(json.dumps(rates, indent=1, sort_keys=True) + "\n")
 
@@ -120,6 +123,58 @@ def show(contestants: list[Contestant], rates: Mapping[str, float]) -> None:
             print(f"  {one.name:48s} {rate:9.0f}/s {rate / first:7.3f} of the first, which is {first / rate:7.1f} x")
 
 
+def measure_latency(folder: Path) -> dict[str, float]:
+    """Share of the local rate that is kept when every request waits, and round trips to the first batch."""
+    root = write_dataset(folder / "far", [cut_patches([make_volume()], 32) for _ in range(12)], chunk=None)
+    options: dict[str, Any] = {"order": "shard_shuffled", "threads": 2, "requests": 8}
+    train = work_of_a_step()
+    warm = run_epoch(open_dataset(root), train, options)[0]
+    kept = {}
+    print("\nobject store that takes a while to answer, 8 requests at once, 12 shards of 32 patches, one epoch")
+    for latency in (0.02, 0.1):
+        store = SlowStore(LocalStore(root), latency)
+        began = time.perf_counter()
+        dataset = open_dataset(store, cache=folder / f"cache{latency}")  # type: ignore[arg-type]
+        opened = time.perf_counter() - began
+        seconds, first = run_epoch(dataset, train, options)
+        kept[f"latency {latency * 1e3:.0f} ms/share of local rate"] = warm / seconds
+        trips = (opened + first) / latency
+        print(f"  {latency * 1e3:4.0f} ms: {warm / seconds:.2f} of the local rate, first batch after {trips:.1f} trips")
+    return kept
+
+
+def work_of_a_step() -> Callable[[Array], None]:
+    """What a training step does with a batch on a processor: enough for reading to be ahead of it."""
+    return lambda batch: time.sleep(0.004 * len(batch))
+
+
+def run_epoch(dataset: Dataset, train: Callable[[Array], None], options: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds of an epoch, and until its first batch."""
+    began, first = time.perf_counter(), 0.0
+    for batch in dataset.batches(BATCH, **options):
+        first = first or time.perf_counter() - began
+        train(batch["image"])
+    return time.perf_counter() - began, first
+
+
+@dataclass(frozen=True)
+class SlowStore:
+    """A store whose every answer comes late."""
+
+    inner: LocalStore
+    latency: float
+
+    @property
+    def url(self) -> str:
+        """Of the store behind."""
+        return self.inner.url
+
+    def read(self, path: str) -> bytes:
+        """A whole object, late."""
+        time.sleep(self.latency)
+        return self.inner.read(path)
+
+
 def patch_contestants(folder: Path, patches: list[Array]) -> Iterator[Contestant]:
     """Readers of whole patches."""
     root = write_dataset(folder / "patches", [patches[i::4] for i in range(4)], chunk=None)
@@ -135,6 +190,7 @@ def patch_contestants(folder: Path, patches: list[Array]) -> Iterator[Contestant
 
     group = "patches, cpu"
     yield Contestant(group, "floor: decompress", lambda: decompress_all(stored), "cpu")
+    yield Contestant(group, "floor: decompress into batches", lambda: decompress_into_batches(stored), "cpu")
     yield Contestant(group, "batches, no checksums", lambda: run_batches(bare, threads=0), "cpu")
     yield Contestant(group, "batches", lambda: run_batches(dataset, threads=0), "cpu")
     yield Contestant(group, "one by one, no checksums", lambda: run_items(bare), "cpu")
@@ -207,6 +263,14 @@ def decompress_all(stored: list[bytes]) -> int:
     out = np.empty((EDGE, EDGE, EDGE), np.int16)
     for data in stored:
         blosc.decompress(data, out)
+    return len(stored)
+
+
+def decompress_into_batches(stored: list[bytes]) -> int:
+    """The floor of whoever makes batches: two of them in turn, which do not stay in the processor's cache."""
+    out = BATCHES.setdefault("buffers", np.zeros((2, BATCH, EDGE, EDGE, EDGE), np.int16))
+    for number, data in enumerate(stored):
+        blosc.decompress(data, out[number // BATCH % 2, number % BATCH])
     return len(stored)
 
 

@@ -1,11 +1,14 @@
 """Batches for training: decoded by threads into buffers that are used again, in a resumable order."""
 
 import contextlib
+import itertools
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -153,7 +156,7 @@ class Batches:
         state = self.deal.after(self.state, samples=len(self.order), step=step)
         job = self._make(positions, numbers, pool)
         if executor is None:
-            job.fill(np.arange(len(positions)))
+            job.fill(job.storage_order)
             return _Pending(job, state, [])
         # pieces are cut along the order of storage, so that a thread's reads are near each other
         pieces = np.array_split(job.storage_order, min(self.work.threads, len(positions)) or 1)
@@ -218,10 +221,12 @@ class Buffers:
     def __init__(self, allocate: Allocate | None = None) -> None:
         self._allocate = allocate or _allocate
         self._free: dict[int, list[memoryview]] = {}
+        self._lent: dict[int, weakref.ref[Any]] = {}
+        self._numbers = itertools.count()
 
     def take(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """An array of undefined content."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         if size == 0:
             return np.empty(shape, dtype)
         free = self._free.setdefault(size, [])
@@ -229,13 +234,15 @@ class Buffers:
         memory = free.pop() if free else self._allocate(size).data
         array = np.frombuffer(memory, dtype=dtype).reshape(shape)
         # reshape gives a view; what all further views refer to is its base
-        weakref.finalize(array.base, _give_back, free, memory).atexit = False
+        owner: Any = array.base
+        number = next(self._numbers)
+        self._lent[number] = weakref.ref(owner, partial(self._give_back, number, free, memory))
         return array
 
-
-def _give_back(free: list[memoryview], memory: memoryview) -> None:
-    if len(free) < MOST_FREE_BUFFERS:
-        free.append(memory)
+    def _give_back(self, number: int, free: list[memoryview], memory: memoryview, _: Any) -> None:
+        del self._lent[number]
+        if len(free) < MOST_FREE_BUFFERS:
+            free.append(memory)
 
 
 @contextlib.contextmanager
