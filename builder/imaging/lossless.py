@@ -4,6 +4,7 @@ One component, 2 to 16 bits, any of the seven predictors, no restart intervals: 
 else is left to another decoder.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,23 @@ class Scan:
     lengths: NDArray[np.uint8]
     symbols: NDArray[np.uint8]
     coded: NDArray[np.uint8]
+
+
+def decode_lossless(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any] | None:
+    """(frame, row, column) stored values in ``form.dtype``; None when a frame needs another decoder.
+
+    Raises
+    ------
+    CaseError
+        UNDECODABLE_PIXELS as ``decode_frame``.
+    """
+    out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint16)
+    for plane, frame in zip(out, frames, strict=True):
+        values = decode_frame(frame, form)
+        if values is None:
+            return None
+        plane[...] = values
+    return out.view(form.dtype)
 
 
 def decode_frame(content: bytes, form: PixelFormat) -> NDArray[Any] | None:

@@ -20,6 +20,10 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
 JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+PREFERRED = {"1.2.840.10008.1.2.4.80": "pyjpegls", "1.2.840.10008.1.2.4.81": "pyjpegls"}
+"""Plugin of pydicom by transfer syntax where the first it would try is not the fastest."""
+
 DECODE_ERRORS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, EOFError, OSError,
     OverflowError, struct.error,
@@ -181,34 +185,31 @@ def _pixel_bytes(dataset: Dataset, form: PixelFormat) -> bytes:
 def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     """Encoded one-sample frames through the fastest decoder at hand."""
     if form.syntax == RLE and form.bits_allocated in (8, 16, 32):
-        _pixel_bytes(dataset, form)
         from builder.imaging.rle import decode_rle  # compiled code is loaded where it is needed
 
-        return decode_rle(dataset, form)
+        return decode_rle(encapsulated_frames(dataset, form), form)
     if form.syntax in JPEG_LOSSLESS and form.bits_allocated == 16:
-        values = _lossless(dataset, form)
+        from builder.imaging.lossless import decode_lossless
+
+        values = decode_lossless(encapsulated_frames(dataset, form), form)
         if values is not None:
             return values
+    if form.syntax == JPEG_EXTENDED and form.bits_allocated == 16:
+        from builder.imaging.extended import decode_extended
+
+        return decode_extended(encapsulated_frames(dataset, form), form)
     return _decoded(dataset, form)
 
 
-def _lossless(dataset: Dataset, form: PixelFormat) -> NDArray[Any] | None:
-    """Lossless JPEG frames; None when one of them needs another decoder."""
-    from builder.imaging.lossless import decode_frame  # compiled code is loaded where it is needed
-
+def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:
+    """The encoded bytes of every frame (PS3.5 A.4). Raises CaseError UNDECODABLE_PIXELS."""
     try:
         frames = list(generate_frames(_pixel_bytes(dataset, form), number_of_frames=form.frames))
     except DECODE_ERRORS as error:
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"encapsulated frames: {_complaint(error)}") from None
     if len(frames) != form.frames:
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"{len(frames)} encapsulated frames, expected {form.frames}")
-    out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint16)
-    for plane, frame in zip(out, frames, strict=True):
-        values = decode_frame(frame, form)
-        if values is None:
-            return None
-        plane[...] = values
-    return out.view(form.dtype)
+    return frames
 
 
 def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
@@ -223,7 +224,9 @@ def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns of lengths and padding that are checked here
-            values, _ = decoder.as_array(dataset, raw=form.samples == 1)
+            plugin = PREFERRED.get(form.syntax, "")
+            plugin = plugin if plugin in decoder.available_plugins else ""
+            values, _ = decoder.as_array(dataset, raw=form.samples == 1, decoding_plugin=plugin)
     except DECODE_ERRORS as error:
         raise CaseError(Reason.UNDECODABLE_PIXELS, _complaint(error)) from None
     expected = form.frames * form.frame_values

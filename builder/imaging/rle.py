@@ -1,37 +1,29 @@
 """RLE Lossless frames (PS3.5 Annex G), decoded into place by one compiled loop."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
 
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels import DECODE_ERRORS, PixelFormat
+from builder.imaging.pixels import PixelFormat
 from builder.kernels.compiled import compiled
 
 HEADER_BYTES = 64
 MAX_SEGMENTS = 15
 
 
-def decode_rle(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
+def decode_rle(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
     """(frame, row, column) stored values of a one-sample image, in ``form.dtype``.
 
     Raises
     ------
     CaseError
-        UNDECODABLE_PIXELS when a frame is absent, a segment is cut off or gives too few or too many bytes.
+        UNDECODABLE_PIXELS when a segment is cut off or gives too few or too many bytes.
     """
     size = form.dtype.itemsize
     out = np.empty((form.frames, form.rows * form.columns, size), dtype=np.uint8)
-    try:
-        frames = list(generate_frames(dataset.PixelData, number_of_frames=form.frames))
-    except DECODE_ERRORS as error:
-        detail = f"the encapsulated frames cannot be told apart ({type(error).__name__})"
-        raise CaseError(Reason.UNDECODABLE_PIXELS, detail) from None
-    if len(frames) != form.frames:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{len(frames)} encapsulated frames, expected {form.frames}")
     for plane, frame in zip(out, frames, strict=True):
         _decode_frame(np.frombuffer(frame, dtype=np.uint8), plane)
     return out.reshape(form.frames, form.rows, form.columns * size).view(form.dtype.newbyteorder("<"))

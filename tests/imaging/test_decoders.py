@@ -107,3 +107,13 @@ def test_damaged_bytes_give_a_reason_or_a_picture(encoding: str, cut: int, flip:
         assert stored_values(dataset, form).shape == (1, 20, 20)
     except CaseError as error:
         assert error.reason == Reason.UNDECODABLE_PIXELS  # noqa: PT017
+
+
+@pytest.mark.skipif(shutil.which("dcmdjpeg") is None, reason="dcmtk is not installed")
+def test_extended_jpeg_of_twelve_bits_is_decoded_as_dcmtk_decodes_it(corpus: Corpus, tmp_path: Path) -> None:
+    source = corpus("odd") / "odd_singles" / "orthanc" / "TransferSyntaxes" / "1.2.840.10008.1.2.4.51.dcm"
+    subprocess.run(["dcmdjpeg", str(source), str(tmp_path / "decoded.dcm")], check=True, capture_output=True)
+    dataset = parse_instance(source.read_bytes())
+    with leniently():
+        ours = stored_values(dataset, pixel_format(dataset))[0]
+        np.testing.assert_array_equal(ours, pixel_array(dcmread(tmp_path / "decoded.dcm")))

@@ -2,13 +2,18 @@
 
 import copy
 import random
+import tracemalloc
+import warnings
+from collections.abc import Callable
 
+import highdicom
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import CaseError, Reason
+from builder.imaging.multiframe import resolve
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import instances_of
 from builder.imaging.series import Stack, split_stacks
@@ -257,3 +262,39 @@ def test_index_rows_and_bytes_give_the_same_volume_as_data_sets(kind: str, signe
     assert (indexed.domain, indexed.notes) == (parsed.domain, parsed.notes)
     np.testing.assert_array_equal(indexed.voxels, parsed.voxels)
     np.testing.assert_array_equal(indexed.padding, parsed.padding)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_a_legacy_converted_object_gives_the_volume_of_its_slices(modality: str) -> None:
+    make = {"CT": synthetic.ct_series, "MR": synthetic.mr_series, "PT": synthetic.pt_series}[modality]
+    made = make(slices=5, orientation=synthetic.OBLIQUE)
+    convert = {
+        "CT": highdicom.legacy.LegacyConvertedEnhancedCTImage,
+        "MR": highdicom.legacy.LegacyConvertedEnhancedMRImage,
+        "PT": highdicom.legacy.LegacyConvertedEnhancedPETImage,
+    }[modality]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        enhanced = convert(list(made.images), "2.25.77", 1, "2.25.78", 1)
+    stack = only([enhanced])
+    assert stack.verdict == Verdict.MULTIFRAME
+    (inner,) = resolve(stack, [enhanced])
+    assert inner.verdict == Verdict.REGULAR
+    options = VolumeOptions(pet="activity")
+    volume, slices = assemble(stack, [enhanced], options), made_volume(made, options)
+    np.testing.assert_allclose(volume.geometry.affine, slices.geometry.affine, atol=1e-5)
+    np.testing.assert_allclose(volume.voxels, slices.voxels, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [synthetic.ct_series, synthetic.mr_series, synthetic.pt_series])
+@pytest.mark.parametrize("padding", [None, 3])
+def test_peak_memory_is_within_a_quarter_of_the_estimate(make: Callable[..., synthetic.Stack], padding: int) -> None:
+    made = make(slices=12, shape=(256, 256), padding=padding)
+    stack = only(made.images)
+    assemble(stack, made.images)  # load what is loaded once
+    tracemalloc.start()
+    volume = assemble(stack, made.images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert volume.voxels.size == 12 * 256 * 256
+    assert 0.75 * estimate_bytes(stack) <= peak <= 1.25 * estimate_bytes(stack)
