@@ -50,9 +50,9 @@ def schema() -> None:
 @app.command()
 def validate(spec: SpecPath, as_json: Machine = False) -> None:
     """Check a spec: all faults at once, each with file:line:column and the nearest valid name."""
-    from builder.run.pipeline import check_spec
+    from builder.specfile import load_spec
 
-    loaded = check_spec(spec)
+    loaded = load_spec(spec)
     if as_json:
         _print_json({"spec": str(spec), "valid": True, "name": loaded.name})
     else:

@@ -82,19 +82,19 @@ def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> p
     return ledger.append_to(table)
 
 
-def check_cohort(options: Cohort, schema: pa.Schema) -> list[str]:
-    """Complaints about the block's expressions and columns against a schema, each prefixed by its place."""
-    complaints = []
-    named = [("cohort.image", options.image), *((f"cohort.rules.{r.name}", r.keep) for r in options.rules)]
-    for place, text in named:
+def check_cohort(options: Cohort, schema: pa.Schema) -> list[tuple[tuple[str | int, ...], str]]:
+    """Complaints about the block's expressions and columns against a schema, each with its place below the block."""
+    complaints: list[tuple[tuple[str | int, ...], str]] = []
+    texts = [(("image",), options.image), *((("rules", i, "keep"), r.keep) for i, r in enumerate(options.rules))]
+    for place, text in texts:
         if text is not None:
             try:
                 compile_expression(text, schema)
             except SpecError as error:
-                complaints.append(f"{place}: {error}")
-    for column in options.prefer:
+                complaints.append((place, str(error)))
+    for i, column in enumerate(options.prefer):
         if column.removeprefix("-") not in schema.names:
-            complaints.append(f"cohort.prefer: found the unknown column {column.removeprefix('-')!r}")
+            complaints.append((("prefer", i), f"found the unknown column {column.removeprefix('-')!r}"))
     return complaints
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.clinical import ClinicalTable
+from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
 from builder.deid import Deid
 from builder.imaging.options import VolumeOptions
 from builder.labels import AnyLabel
+from builder.model.tables import SERIES
 from builder.patches import AnySamples
 from builder.sources import AnySource
 from builder.split import Splits
@@ -86,6 +89,15 @@ class DatasetSpec(BaseModel):
         return self
 
 
+def candidate_schema(spec: DatasetSpec) -> pa.Schema:
+    """The columns that cohort expressions, strata, hold-outs and report groups may name."""
+    fields = {field.name: field for field in SERIES}
+    for table in spec.clinical:
+        for field in list(clinical_schema(table))[1:]:
+            fields.setdefault(field.name, field)
+    return pa.schema(list(fields.values()))
+
+
 def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
     """The spec as JSON-able data for the manifest: literal locations are withheld, ``${NAME}`` templates are kept.
 
@@ -96,19 +108,24 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
 
 
 LOCATION_FIELDS = ("url", "aliases", "previous")
+"""Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
+path nor variable enters a fingerprint (a check value of the key itself does)."""
 
 
 def _withhold(node: Any) -> Any:
     if isinstance(node, dict):
         return {
-            k: (v if v.startswith("${") else "(withheld)")
-            if k in LOCATION_FIELDS and isinstance(v, str)
-            else _withhold(v)
+            k: _template(v) if k in (*LOCATION_FIELDS, "patient_key") and isinstance(v, str) else _withhold(v)
             for k, v in node.items()
         }
     if isinstance(node, list):
         return [_withhold(v) for v in node]
     return node
+
+
+def _template(location: str) -> str:
+    """``${NAME}`` templates stay; literal paths, and ``${file:...}``, do not."""
+    return location if location.startswith("${") and not location.startswith("${file:") else "(withheld)"
 
 
 def without_locations(spec: DatasetSpec) -> dict[str, Any]:
@@ -119,7 +136,7 @@ def without_locations(spec: DatasetSpec) -> dict[str, Any]:
 
 def _drop_locations(node: Any) -> Any:
     if isinstance(node, dict):
-        return {k: _drop_locations(v) for k, v in node.items() if k not in LOCATION_FIELDS}
+        return {k: _drop_locations(v) for k, v in node.items() if k not in (*LOCATION_FIELDS, "patient_key")}
     if isinstance(node, list):
         return [_drop_locations(v) for v in node]
     return node

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -15,8 +15,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import ScalarNode
 
+from builder.cohort import check_cohort
 from builder.errors import SpecError
-from builder.spec import DatasetSpec
+from builder.spec import DatasetSpec, candidate_schema
 
 MAXIMUM_BYTES = 1 << 20
 MAXIMUM_DEPTH = 32
@@ -56,10 +57,11 @@ def parse_spec(data: bytes, *, name: str = "spec") -> DatasetSpec:
     """Validate the bytes of a spec; ``name`` is what messages call it. Raises SpecError with every fault."""
     tree = _parse_yaml(data, name)
     try:
-        return DatasetSpec.model_validate(_plain(tree))
+        spec = DatasetSpec.model_validate(_plain(tree))
     except ValidationError as error:
-        faults = sorted(_faults(error, tree, name), key=lambda f: (f.line, f.column, f.message))
-        raise SpecError("\n".join(str(f) for f in dict.fromkeys(faults))) from None
+        _raise(_faults(error, tree, name))
+    _raise(_column_faults(spec, tree, name))
+    return spec
 
 
 def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> DatasetSpec:
@@ -90,6 +92,34 @@ def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> Dataset
     if complaints:
         raise SpecError("\n".join(complaints))
     return DatasetSpec.model_validate(tree)
+
+
+def _raise(faults: Iterable[Fault]) -> None:
+    """SpecError with all faults, if there are any, each once and in the order of the file."""
+    found = sorted(set(faults), key=lambda f: (f.line, f.column, f.message))
+    if found:
+        raise SpecError("\n".join(str(fault) for fault in found)) from None
+
+
+def _column_faults(spec: DatasetSpec, tree: CommentedMap, name: str) -> Iterator[Fault]:
+    """Expressions that do not compile, and columns nobody declares."""
+    schema = candidate_schema(spec)
+    found: list[tuple[tuple[str | int, ...], str]] = [
+        (("cohort", *place), message) for place, message in check_cohort(spec.cohort, schema)
+    ]
+    named: list[tuple[tuple[str | int, ...], str]] = [
+        *((("splits", "stratify", i), c) for i, c in enumerate(spec.splits.stratify)),
+        *((("splits", "hold_out", i, "column"), h.column) for i, h in enumerate(spec.splits.hold_out)),
+        *((("report", "groups", i), c) for i, c in enumerate(spec.report.groups)),
+    ]
+    for place, column in named:
+        if column not in schema.names:
+            near = difflib.get_close_matches(column, schema.names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            found.append((place, f"found the unknown column {column!r}{hint}"))
+    for place, message in found:
+        line, column_number = _position(tree, place, at_key=False)
+        yield Fault(name, line + 1, column_number + 1, f"{'.'.join(map(str, place))}: {message}")
 
 
 def _map_urls(node: Any, filled: Any) -> Any:
@@ -219,8 +249,10 @@ def _message(item: Any, path: Sequence[int | str]) -> str:
     if kind == "union_tag_not_found":
         return f"{where}: found no key 'kind', expected one that says what this block is"
     found = item["input"]
-    shown = f"found {found!r}, " if isinstance(found, str | int | float | bool) else ""
     text = item["msg"].removeprefix("Value error, ")
+    # a validator that says itself what it found knows whether it may be shown: a secret may not
+    tells = text.startswith("found") or not isinstance(found, str | int | float | bool)
+    shown = "" if tells else f"found {found!r}, "
     return f"{where}: {shown}{text[:1].lower()}{text[1:]}"
 
 

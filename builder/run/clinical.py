@@ -1,19 +1,22 @@
 """Clinical tables of a spec joined by person, not by PatientID, with a match report for each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
 
-from builder.clinical import check_match, match, read_table
+from builder.clinical import ClinicalRows, MatchReport, check_match, read_table
 from builder.clinical import schema as clinical_schema
 from builder.model.keyed import Key
 from builder.persons import Persons
 from builder.spec import DatasetSpec
 from builder.stages.survey import dicom_date
 from builder.storage import open_store
+
+
+EXAMPLES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +54,14 @@ def read_clinical(spec: DatasetSpec, persons: Persons, stacks: pa.Table, *, key:
     for options in spec.clinical:
         folder, _, name = options.url.rpartition("/")
         rows = read_table(open_store(folder or ".").read(name), options, study_dates=dates)
-        found = match(rows, by_id)
-        check_match(found, options)
         doubtful = _merge(merged, rows.table, by_id)
+        found = _by_person(rows, by_id, persons, doubtful)
+        check_match(found, options)
         fields += list(clinical_schema(options))[1:]
         reports.append(
             {
-                **found.summary(key),
+                **_summary(found, key),
                 "rows_that_are_no_person": len(rows.not_persons),
-                "persons_with_contradicting_rows": doubtful,
                 "cells_not_taken": [{"row": i.row, "column": i.column, "problem": i.problem} for i in rows.issues],
             }
         )
@@ -89,19 +91,43 @@ def _first_dates(stacks: pa.Table) -> dict[str, date]:
     return first
 
 
-def _merge(merged: dict[str, dict[str, Any]], table: pa.Table, by_id: Mapping[str, str]) -> int:
-    """Add a table's columns to the persons; one whose PatientIDs have contradicting rows gets none of them."""
+def _by_person(
+    rows: ClinicalRows, by_id: Mapping[str, str], persons: Persons, doubtful: Collection[str]
+) -> MatchReport:
+    """Who matched, by person_key; ``clinical_only`` are raw ids, for nobody else knows these people."""
+    ids = set(rows.table["person_id"].to_pylist())
+    ambiguous = {*doubtful, *(by_id[i] for i in rows.ambiguous if i in by_id)}
+    matched = {by_id[i] for i in ids if i in by_id} - ambiguous
+    unknown = {i for i in (*ids, *rows.ambiguous) if i not in by_id}
+    image_only = set(persons.members) - matched - ambiguous
+    return MatchReport(*(tuple(sorted(found)) for found in (matched, image_only, unknown, ambiguous)))
+
+
+def _summary(found: MatchReport, key: Key) -> dict[str, Any]:
+    """Counts of persons, and a few examples by keyed name."""
+    unknown = sorted(key.name("patient", "", i) for i in found.clinical_only)
+    groups = {"matched": found.matched, "image_only": found.image_only, "ambiguous": found.ambiguous}
+    shown = {**groups, "clinical_only": tuple(unknown)}
+    return {
+        "matched_fraction": found.fraction,
+        **{name: len(names) for name, names in shown.items()},
+        "examples": {name: list(names[:EXAMPLES]) for name, names in shown.items()},
+    }
+
+
+def _merge(merged: dict[str, dict[str, Any]], table: pa.Table, by_id: Mapping[str, str]) -> set[str]:
+    """Add a table's columns to the persons; returns those whose PatientIDs have contradicting rows, and get none."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         person = by_id.get(row.pop("person_id"))
         if person is not None:
             groups.setdefault(person, []).append(row)
-    doubtful = 0
+    doubtful = set()
     for person, rows in groups.items():
         if _agree(rows):
             merged.setdefault(person, {}).update(rows[0])
         else:
-            doubtful += 1
+            doubtful.add(person)
     return doubtful
 
 

@@ -7,16 +7,10 @@ from os import PathLike, environ
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from builder.clinical import schema as clinical_schema
-from builder.cohort import check_cohort
 from builder.deid import resolve_key
-from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT, fingerprint, parse_current
 from builder.model.parquet import parquet_bytes
-from builder.model.tables import SERIES
 from builder.plan import DatasetPlan
 from builder.run.clusters import load_cluster
 from builder.run.inventory import take_inventory, take_survey
@@ -26,10 +20,10 @@ from builder.run.planning import make_plan
 from builder.run.progress import Progress, SilentProgress
 from builder.spec import DatasetSpec, withhold_locations
 from builder.specfile import fill_parameters, load_spec
-from builder.stages.candidates import DECISION_COLUMNS
 from builder.stages.finish import Published, finish
 from builder.stages.graph import Runner, Task
 from builder.stages.inventory import Inventory, Survey
+from builder.stages.isolate import isolate_shard
 from builder.stages.shard import ShardArgument, build_shard
 from builder.storage import Store, open_store
 
@@ -129,36 +123,6 @@ class Built:
         )
 
 
-def check_spec(path: str | PathLike[str]) -> DatasetSpec:
-    """Load a spec and check everything that can be checked without its sources.
-
-    Raises
-    ------
-    SpecError
-        With every fault.
-    """
-    spec = load_spec(Path(path))
-    complaints = check_cohort(spec.cohort, candidate_schema(spec))
-    known = set(candidate_schema(spec).names)
-    wanted = {"splits.stratify": spec.splits.stratify, "report.groups": spec.report.groups}
-    wanted["splits.hold_out"] = tuple(h.column for h in spec.splits.hold_out)
-    for place, columns in wanted.items():
-        complaints += [f"{place}: found the unknown column {c!r}" for c in columns if c not in known]
-    if complaints:
-        raise SpecError("\n".join(f"{path}: {c}" for c in complaints))
-    return spec
-
-
-def candidate_schema(spec: DatasetSpec) -> pa.Schema:
-    """The columns cohort expressions, strata and groups may name."""
-    fields = {field.name: field for field in SERIES}
-    for table in spec.clinical:
-        for field in list(clinical_schema(table))[1:]:
-            fields.setdefault(field.name, field)
-    fields |= {name: pa.field(name, kind) for name, kind in DECISION_COLUMNS}
-    return pa.schema(list(fields.values()))
-
-
 def plan(
     spec: str | PathLike[str] | DatasetSpec,
     *,
@@ -225,7 +189,7 @@ def private_store(dataset: str) -> Store:
 
 
 def _loaded(spec: str | PathLike[str] | DatasetSpec) -> DatasetSpec:
-    return spec if isinstance(spec, DatasetSpec) else check_spec(spec)
+    return spec if isinstance(spec, DatasetSpec) else load_spec(Path(spec))
 
 
 def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress) -> Planned:
@@ -262,6 +226,7 @@ def _build(
             build_shard,
             ShardArgument(plan.url, dataset.url, shard.fingerprint),
             memory=shard.peak_bytes,
+            isolate=isolate_shard,
         )
         for shard in plan.shards
     ]

@@ -74,7 +74,7 @@ def finish(
     draft = _draft(plan, receipts, accounts)
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     files |= report_files(plan, accounts, tables, draft, dataset)
-    scan(plan, tables, files)
+    scan(plan, inventory, tables, files)
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))
     manifest = replace(draft, files=stored)
     return _publish(replace(manifest, version=version_name(manifest)), files, dataset, accounts, guard)
