@@ -4,28 +4,47 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from builder.labels.aim import Aim
 from builder.labels.boxes import BoxTable
 from builder.labels.classes import ClassTable
+from builder.labels.graphics import KeyObject, Presentation
 from builder.labels.landmarks import LandmarkTable
 from builder.labels.mask import MaskFile
 from builder.labels.recist import Recist
 from builder.labels.report import Report
 from builder.labels.rtstruct import RtStruct
 from builder.labels.seg import Seg
+from builder.labels.sr import StructuredReport
 
 LABELS = {
+    "aim": Aim,
     "boxes": BoxTable,
     "classes": ClassTable,
+    "key_object": KeyObject,
     "landmarks": LandmarkTable,
     "mask": MaskFile,
+    "presentation": Presentation,
     "recist": Recist,
     "report": Report,
     "rtstruct": RtStruct,
     "seg": Seg,
+    "sr": StructuredReport,
 }
 """Every label reader by the ``kind`` that selects it in a spec."""
 
 AnyLabel: TypeAlias = Annotated[
-    BoxTable | ClassTable | LandmarkTable | MaskFile | Recist | Report | RtStruct | Seg, Field(discriminator="kind")
+    Aim
+    | BoxTable
+    | ClassTable
+    | KeyObject
+    | LandmarkTable
+    | MaskFile
+    | Presentation
+    | Recist
+    | Report
+    | RtStruct
+    | Seg
+    | StructuredReport,
+    Field(discriminator="kind"),
 ]
 """The block of a spec under ``labels``: the ``kind`` decides which reader it decodes to."""

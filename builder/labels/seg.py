@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.labels.content import code_of
 from builder.labels.frames import Frames, describe_frames, frame_pixels, image_slices, own_grid
 from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
 from builder.labels.linking import LABEL_MAP_SEGMENTATION, SEGMENTATION, ImageRow, Selection, select_references
@@ -208,21 +209,12 @@ def describe_segments(dataset: Dataset) -> list[SegmentFacts]:
         number = item.get("SegmentNumber")
         if number is None:
             raise CaseError(Reason.LABEL_UNREADABLE, "found a segment without a number")
-        category = _code(item.get("SegmentedPropertyCategoryCodeSequence"))
-        kind = _code(item.get("SegmentedPropertyTypeCodeSequence"))
+        category = code_of(item.get("SegmentedPropertyCategoryCodeSequence"))
+        kind = code_of(item.get("SegmentedPropertyTypeCodeSequence"))
         if (padding is not None and int(number) == int(padding)) or (kind and (kind.scheme, kind.value) == BACKGROUND):
             continue
         facts.append(SegmentFacts(int(number), str(item.get("SegmentLabel") or ""), category, kind))
     return facts
-
-
-def _code(sequence: Any) -> Code | None:
-    """The first coded concept, in whichever of the three value attributes it sits (PS3.3 8.8)."""
-    if not sequence:
-        return None
-    item = sequence[0]
-    value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue") or ""
-    return Code(str(value), str(item.get("CodingSchemeDesignator", "")), str(item.get("CodeMeaning", "")))
 
 
 def _paint(

@@ -1,0 +1,167 @@
+"""Structured-report content (PS3.3 C.17.3): a tolerant walk that yields measurements, codes and graphics by group."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from builder.errors import CaseError, Reason
+from builder.model.case import Code
+
+MAX_DEPTH = 64
+MAX_ITEMS = 200_000
+
+MEASUREMENT_GROUP = ("DCM", "125007")
+IMAGE_LIBRARY = ("DCM", "111028")
+FINDING = {("DCM", "121071")}
+FINDING_SITE = {("SCT", "363698007"), ("SRT", "G-C0E3"), ("SNM3", "G-C0E3"), ("99SDM", "G-C0E3")}
+DERIVATION = {("DCM", "121401")}
+CONTEXT = ("HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD", "HAS PROPERTIES")
+
+
+@dataclass(frozen=True, eq=False)
+class Graphic:
+    """A SCOORD (column, row of ``instance``) or SCOORD3D (LPS mm of ``frame``): its type and (n, 2 or 3) points."""
+
+    type: str
+    points: NDArray[np.float64]
+    concept: Code | None
+    instance: str = ""
+    frame_of_reference: str = ""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A NUM item with its concept, how it was derived, and unit."""
+
+    concept: Code
+    derivation: Code | None
+    value: float
+    unit: Code
+
+
+@dataclass(eq=False)
+class Group:
+    """What one measurement group (or, without groups, the whole document) says."""
+
+    number: int
+    finding: Code | None = None
+    site: Code | None = None
+    numbers: list[Number] = field(default_factory=list)
+    codes: list[tuple[Code, Code]] = field(default_factory=list)
+    graphics: list[Graphic] = field(default_factory=list)
+
+
+def read_groups(dataset: Dataset) -> list[Group]:
+    """Groups of a structured report in document order; number 0 holds what stands outside measurement groups.
+
+    Templates are not demanded: any NUM, CODE, SCOORD and SCOORD3D counts, wherever it stands, image libraries (which
+    describe the images) left out. Items by reference are left out too.
+
+    Raises
+    ------
+    CaseError
+        LABEL_UNREADABLE for content beyond the limits.
+    """
+    outside = Group(0)
+    groups = [outside]
+    seen = 0
+    stack: list[tuple[Dataset, Group, int, Dataset | None]] = [(item, outside, 1, None) for item in _children(dataset)]
+    stack.reverse()
+    while stack:
+        item, group, depth, parent = stack.pop()
+        seen += 1
+        if seen > MAX_ITEMS or depth > MAX_DEPTH:
+            raise CaseError(Reason.LABEL_UNREADABLE, "found a structured report beyond the limits of depth and size")
+        concept = code_of(item.get("ConceptNameCodeSequence"))
+        name = (concept.scheme, concept.value) if concept else ("", "")
+        if name == IMAGE_LIBRARY:
+            continue
+        if name == MEASUREMENT_GROUP and str(item.get("ValueType")) == "CONTAINER":
+            group = Group(len(groups))
+            groups.append(group)
+        _take(item, concept, group, parent)
+        stack.extend((child, group, depth + 1, item) for child in reversed(_children(item)))
+    return groups
+
+
+def code_of(sequence: Any) -> Code | None:
+    """The first coded concept of a sequence, in whichever of the three value attributes it sits (PS3.3 8.8)."""
+    if not sequence:
+        return None
+    item = sequence[0]
+    value = item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue") or ""
+    return Code(str(value), str(item.get("CodingSchemeDesignator") or ""), str(item.get("CodeMeaning") or ""))
+
+
+def instances_of(dataset: Dataset) -> Iterator[str]:
+    """Referenced SOP Instance UIDs (0008,1155) of an item's Referenced SOP Sequence."""
+    for reference in dataset.get("ReferencedSOPSequence") or []:
+        yield str(reference.get("ReferencedSOPInstanceUID") or "")
+
+
+def _children(item: Dataset) -> Sequence[Dataset]:
+    return list(item.get("ContentSequence") or [])
+
+
+def _take(item: Dataset, concept: Code | None, group: Group, parent: Dataset | None) -> None:
+    """Put what an item says into its group."""
+    kind = str(item.get("ValueType") or "")
+    relation = str(item.get("RelationshipType") or "")
+    name = (concept.scheme, concept.value) if concept else ("", "")
+    if kind == "NUM" and concept is not None and relation != "HAS ACQ CONTEXT":
+        number = _number(item, concept)
+        if number is not None:
+            group.numbers.append(number)
+    elif kind == "CODE" and concept is not None:
+        value = code_of(item.get("ConceptCodeSequence"))
+        inside_number = parent is not None and str(parent.get("ValueType")) == "NUM"
+        if value is None or inside_number:
+            return
+        if name in FINDING:
+            group.finding = group.finding or value
+        elif name in FINDING_SITE:
+            group.site = group.site or value
+        elif relation not in CONTEXT:
+            group.codes.append((concept, value))
+    elif kind in ("SCOORD", "SCOORD3D"):
+        group.graphics.append(_graphic(item, kind, concept))
+
+
+def _number(item: Dataset, concept: Code) -> Number | None:
+    """The value of a NUM, None where it holds none (a qualifier says why, PS3.3 C.18.1)."""
+    measured = item.get("MeasuredValueSequence")
+    if not measured:
+        return None
+    try:
+        value = float(measured[0].get("FloatingPointValue") or measured[0].get("NumericValue"))
+    except (TypeError, ValueError) as error:
+        raise CaseError(Reason.LABEL_UNREADABLE, "found a measurement whose value is no number") from error
+    unit = code_of(measured[0].get("MeasurementUnitsCodeSequence"))
+    if unit is None or not math.isfinite(value):
+        raise CaseError(Reason.LABEL_UNREADABLE, "found a measurement without a unit or a finite value")
+    derivation = None
+    for child in _children(item):
+        about = code_of(child.get("ConceptNameCodeSequence"))
+        if about is not None and (about.scheme, about.value) in DERIVATION:
+            derivation = code_of(child.get("ConceptCodeSequence"))
+    return Number(concept, derivation, value, unit)
+
+
+def _graphic(item: Dataset, kind: str, concept: Code | None) -> Graphic:
+    width = 2 if kind == "SCOORD" else 3
+    try:
+        points = np.array(item.get("GraphicData"), dtype=np.float64).reshape(-1, width)
+    except (TypeError, ValueError) as error:
+        raise CaseError(Reason.LABEL_UNREADABLE, f"found {kind} data that are no points") from error
+    if not np.isfinite(points).all():
+        raise CaseError(Reason.LABEL_UNREADABLE, f"found {kind} data that are not finite")
+    instance = ""
+    for child in _children(item):
+        instance = next(instances_of(child), instance)
+    frame = str(item.get("ReferencedFrameOfReferenceUID") or "") if kind == "SCOORD3D" else ""
+    return Graphic(str(item.get("GraphicType") or ""), points, concept, instance, frame)

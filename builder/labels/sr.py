@@ -1,0 +1,156 @@
+"""Structured reports (TID 1500 and its kin, and older forms): measurements, codes and coordinates."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, field_validator
+from pydicom.dataset import Dataset
+
+from builder.errors import CaseError, Reason
+from builder.labels.content import Graphic, Group, read_groups
+from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, ImageRow, Selection, select_references
+from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
+from builder.protocols import ImageFacts, LabelObject
+
+
+class StructuredReport(BaseModel):
+    """Measurements, coded findings and coordinates from SR objects.
+
+    Parameters
+    ----------
+    quantities
+        Coded concepts to keep, ``<scheme>:<value>``; empty for all.
+    coordinates
+        ``keep`` the points of SCOORD and SCOORD3D as landmarks ``<name>/points``, or ``leave`` them.
+    several
+        More than one report: ``refuse`` the case, or ``join`` them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["sr"] = "sr"
+    quantities: tuple[str, ...] = ()
+    coordinates: Literal["keep", "leave"] = "keep"
+    several: Literal["refuse", "join"] = "refuse"
+    tier: str = "single_reader"
+
+    @field_validator("quantities")
+    @classmethod
+    def _coded(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [v for v in values if ":" not in v]
+        if wrong:
+            raise ValueError(f"quantities: found {wrong[0]!r}, expected <scheme>:<value> like SCT:81827009")
+        return values
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Structured reports (key objects left out) that refer to the image by instance, series or frame."""
+        found = select_references(image, candidates, sop_classes=(STRUCTURED_REPORTS,))
+        classes = candidates.column("sop_class_uid").to_pylist()
+        rows = tuple(row for row in found.rows if classes[row] != KEY_OBJECT_SELECTION)
+        return Selection(rows, found.how) if rows else Selection()
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """Measurements ``name``, landmarks ``name/points`` and coded answers ``name/codes``, as far as there are any.
+
+        Tracking identifiers become numbers of the groups, for they are free text. ``evidence.note`` holds the grade:
+        ``A`` reads under TID 1500 by highdicom's rules, ``B`` has measurement groups, ``C`` is any other content.
+
+        Raises
+        ------
+        CaseError
+            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_UNREADABLE, or LABEL_EMPTY for reports without any of the three.
+        """
+        groups: list[Group] = []
+        grades = []
+        for dataset in self._datasets(objects):
+            found = read_groups(dataset)
+            grades.append(_grade(dataset, found))
+            groups.extend(found)
+        evidence = Evidence(tier=self.tier, note=f"grade {max(grades)}")
+        annotations: list[Annotation] = []
+        items = tuple(item for number, group in enumerate(groups) for item in self._measure(group, number))
+        if items:
+            annotations.append(Measurements(name, items, evidence))
+        if self.coordinates == "keep":
+            annotations.extend(_landmarks(f"{name}/points", groups, image, evidence))
+        codes = {
+            f"{number}/{concept.scheme}:{concept.value}": f"{value.scheme}:{value.value}"
+            for number, group in enumerate(groups)
+            for concept, value in group.codes
+        }
+        if codes:
+            annotations.append(Classes(f"{name}/codes", codes, evidence))
+        if not annotations:
+            raise CaseError(Reason.LABEL_EMPTY, "found a structured report without measurements, codes or coordinates")
+        return tuple(annotations)
+
+    def _datasets(self, objects: Sequence[LabelObject]) -> list[Dataset]:
+        if not objects:
+            raise CaseError(Reason.LABEL_MISSING, "found no structured report linked to the image")
+        if len(objects) > 1 and self.several == "refuse":
+            raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {len(objects)} reports, expected one; several: join")
+        datasets = [item.content for item in objects]
+        for dataset in datasets:
+            if not isinstance(dataset, Dataset) or "ContentSequence" not in dataset:
+                raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no structured report with content")
+        return datasets
+
+    def _measure(self, group: Group, number: int) -> list[Measurement]:
+        kept = []
+        for item in group.numbers:
+            if self.quantities and f"{item.concept.scheme}:{item.concept.value}" not in self.quantities:
+                continue
+            quantity = item.concept.meaning or item.concept.value
+            if item.derivation is not None:
+                quantity = f"{quantity}, {item.derivation.meaning}"
+            kept.append(Measurement(quantity, item.value, item.unit.value, group.finding, group.site, str(number)))
+        return kept
+
+
+def _landmarks(name: str, groups: Sequence[Group], image: ImageFacts, evidence: Evidence) -> list[Landmarks]:
+    """The points that lie on this image; those of other images are left to their own cases."""
+    points, classes, members = [], [], []
+    for number, group in enumerate(groups):
+        for graphic in group.graphics:
+            located = _locate(graphic, image)
+            if located is None:
+                continue
+            points.append(located)
+            classes.extend([graphic.type.lower() or "point"] * len(located))
+            members.extend([str(number)] * len(located))
+    if not points:
+        return []
+    return [Landmarks(name, np.concatenate(points), tuple(classes), tuple(members), evidence)]
+
+
+def _locate(graphic: Graphic, image: ImageFacts) -> NDArray[np.float64] | None:
+    """(n, 3) LPS mm, None for another image or frame of reference."""
+    if graphic.points.shape[1] == 3:
+        expected = image.geometry.frame_of_reference
+        if graphic.frame_of_reference and expected and graphic.frame_of_reference != expected:
+            return None
+        return graphic.points
+    index = image.uid_to_slice.get(graphic.instance)
+    if index is None:
+        return None
+    # (0, 0) is the upper left corner of the first pixel (PS3.3 C.18.6.1.2)
+    voxels = np.column_stack(
+        [np.full(len(graphic.points), index), graphic.points[:, 1] - 0.5, graphic.points[:, 0] - 0.5]
+    )
+    return image.geometry.to_world(voxels)
+
+
+def _grade(dataset: Dataset, groups: Sequence[Group]) -> str:
+    from highdicom.sr import MeasurementReport
+
+    if len(groups) == 1:
+        return "C"
+    try:
+        MeasurementReport.from_sequence([dataset], is_root=True)
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError):
+        return "B"
+    return "A"
