@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -17,8 +16,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import PARSER_ERRORS
+from builder.headers.identity import sop_instance_uid
 from builder.protocols import Description, Entry
-from builder.sources.http import Answer, Server, SignIn
+from builder.sources.http import Answer, Server, SignIn, server
 from builder.sources.multipart import parts
 
 PAGE_LIMIT: Final = 100_000
@@ -29,7 +29,6 @@ _OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _UID = re.compile(r"[0-9.]{1,64}")
 _PLAIN = re.compile(r"[A-Za-z0-9.*^,_:\-]*")
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
-_LOCAL = threading.local()
 
 
 class DicomWeb(BaseModel):
@@ -99,7 +98,8 @@ class DicomWeb(BaseModel):
         if len(found) != 1:
             raise CaseError(Reason.UNREADABLE, f"found {len(found)} objects in the answer, expected one")
         data = found[0][1]
-        _check_identity(data, instance)
+        if sop_instance_uid(data) != instance:
+            raise CaseError(Reason.SOURCE_CHANGED, "the server sent another object than the one asked for")
         return data[start:] if length is None else data[start : start + length]
 
     def _find(self, path: str, query: Mapping[str, str], tag: str) -> dict[str, dict[str, Any]]:
@@ -137,12 +137,7 @@ class DicomWeb(BaseModel):
 
 
 def _server(source: DicomWeb) -> Server:
-    """This thread's connections to a source's server."""
-    servers: dict[tuple[str, SignIn | None], Server] = _LOCAL.__dict__.setdefault("servers", {})
-    name = (source.url, source.sign_in)
-    if name not in servers:
-        servers[name] = Server(source.url, source.sign_in)
-    return servers[name]
+    return server(source.url, source.sign_in)
 
 
 def _encoded(value: str) -> str:
@@ -202,13 +197,3 @@ def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:
             element = {"vr": "SQ", "Value": [_without_bulk(child) for child in element.get("Value", [])]}
         kept[tag] = element
     return kept
-
-
-def _check_identity(data: bytes, instance: str) -> None:
-    """Raise SOURCE_CHANGED when an object is not the instance that was asked for."""
-    try:
-        found = pydicom.dcmread(io.BytesIO(data), specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
-    except PARSER_ERRORS as error:
-        raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse an object ({type(error).__name__})") from error
-    if str(found.get("SOPInstanceUID")) != instance:
-        raise CaseError(Reason.SOURCE_CHANGED, "the server sent another object than the one asked for")

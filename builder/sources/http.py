@@ -1,6 +1,7 @@
 """Asking a web server: retries, sign-in and limits, the same for every source that speaks HTTP."""
 
 import os
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ BODY_LIMIT: Final = 4 * 2**30
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE_S = 60.0
+_LOCAL = threading.local()
 
 
 class SignIn(BaseModel):
@@ -62,7 +64,7 @@ class Server:
         Raises
         ------
         CaseError
-            SOURCE_MISSING for 404 and 410, TOO_LARGE for a body over the limit.
+            SOURCE_MISSING for 404 and 410, SOURCE_CHANGED for 412, TOO_LARGE for a body over the limit.
         SourceError
             When the server does not answer, refuses, or answers with another error. Messages hold no path.
         """
@@ -98,6 +100,8 @@ class Server:
     def _checked(self, answer: "Answer", attempt: int) -> "Answer":
         if answer.status in (404, 410):
             raise CaseError(Reason.SOURCE_MISSING, f"the server does not hold the object (status {answer.status})")
+        if answer.status == 412:
+            raise CaseError(Reason.SOURCE_CHANGED, "the object is not the one that was listed; build again")
         if answer.status in (401, 403):
             raise SourceError(
                 f"the server refuses access (status {answer.status}); check sign_in and its environment variables",
@@ -107,6 +111,15 @@ class Server:
         if not 200 <= answer.status < 300:
             raise SourceError(f"the server answered with status {answer.status}", host=self.host, attempt=attempt)
         return answer
+
+
+def server(url: str, sign_in: SignIn | None = None) -> Server:
+    """This thread's connections to a server, opened on first use (they survive neither a fork nor a thread)."""
+    held: dict[tuple[int, str, SignIn | None], Server] = _LOCAL.__dict__.setdefault("servers", {})
+    name = (os.getpid(), url, sign_in)
+    if name not in held:
+        held[name] = Server(url, sign_in)
+    return held[name]
 
 
 class Answer:
