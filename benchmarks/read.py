@@ -362,7 +362,7 @@ def blosc2_crops(group: str, folder: Path, patches: list[Array]) -> Iterator[Con
 
 
 def monai_persistent(group: str, folder: Path, patches: list[Array]) -> Iterator[Contestant]:
-    """MONAI's PersistentDataset of larger patches, with a random crop."""
+    """MONAI's PersistentDataset of volumes of (160, 320, 320), with a random crop."""
     try:
         import torch
         from monai.data import PersistentDataset
@@ -371,9 +371,9 @@ def monai_persistent(group: str, folder: Path, patches: list[Array]) -> Iterator
         return
     torch.set_num_threads(1)
     items = []
-    for number, patch in enumerate(patches[:8]):
+    for number, patch in enumerate(patches[:4]):
         path = folder / f"larger{number}.npy"
-        np.save(path, np.pad(patch, 24, mode="reflect"))
+        np.save(path, np.pad(patch, ((32, 32), (112, 112), (112, 112)), mode="symmetric"))
         items.append({"image": str(path)})
     transform = Compose(
         [
@@ -422,7 +422,7 @@ def cut_patches(volumes: list[Array], count: int) -> list[Array]:
 
 
 def find_volumes(folder: Path, most: int = 4) -> Iterator[Array]:
-    """CT series below a folder, stacked by position as they are (good enough to compress like CT)."""
+    """CT series below a folder, stacked by position; short ones are mirrored, so that they still compress like CT."""
     found = 0
     for place in sorted({path.parent for path in folder.rglob("*") if path.is_file()}):
         slices = {}
@@ -430,10 +430,11 @@ def find_volumes(folder: Path, most: int = 4) -> Iterator[Array]:
             header = pydicom.dcmread(path, force=True, stop_before_pixels=True) if path.is_file() else None
             if header is not None and header.get("Modality") == "CT" and "ImagePositionPatient" in header:
                 slices[float(header.ImagePositionPatient[2])] = path
-        if len(slices) < EDGE:
+        if len(slices) < EDGE // 4:
             continue
         images = [pydicom.dcmread(slices[z]).pixel_array for z in sorted(slices)[:160]]
         volume = np.stack(images)
+        volume = np.pad(volume, ((0, max(EDGE + 32 - len(volume), 0)), (0, 0), (0, 0)), mode="symmetric")
         if min(volume.shape) >= EDGE:
             yield volume.astype(np.int16) - np.int16(1024)
             found += 1

@@ -206,6 +206,15 @@ class LocalStore:
         scratch = _write_beside(target, data, step="write")
         _replace(scratch, target, step="write")
 
+    def put_unflushed(self, path: str, data: bytes) -> None:
+        """As ``put``, but a power failure may leave a damaged object: for caches, which can be filled again."""
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        handle, name = tempfile.mkstemp(prefix=SCRATCH_PREFIX, dir=target.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(name).replace(target)
+
     def create(self, path: str, data: bytes) -> None:
         target = self._locate(path)
         self._make_folder(target.parent)

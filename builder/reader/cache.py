@@ -14,7 +14,7 @@ from typing import Any
 
 from builder.errors import LayoutError
 from builder.model.layout import StoredObject
-from builder.storage import ObjectReader, Store
+from builder.storage import LocalStore, ObjectReader, Store
 
 
 @dataclass
@@ -24,12 +24,12 @@ class ObjectCache:
     Parameters
     ----------
     folder
-        A local store.
+        A folder of its own on a local disk.
     most_bytes
         Size it may reach; an object in use stays readable when it is dropped.
     """
 
-    folder: Store
+    folder: LocalStore
     most_bytes: int
     _states: "dict[int, _State]" = field(default_factory=dict, repr=False)
 
@@ -58,7 +58,7 @@ class ObjectCache:
             found = hashlib.sha256(data).hexdigest()
             if found != expected.sha256:
                 raise LayoutError(f"{path}: found the SHA-256 {found}, expected {expected.sha256}; it is damaged")
-            self.folder.put(name, data)
+            self.folder.put_unflushed(name, data)
             reader = self.folder.open(name)
         self._note(state, name, len(data))
         return reader

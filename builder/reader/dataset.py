@@ -88,7 +88,7 @@ def open_dataset(
             raise SpecError(f"fields: found {name!r}, expected some of {', '.join(names)}")
     dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums)
     if cache is not None:
-        dataset._source.cache = ObjectCache(open_store(cache), cache_bytes)
+        dataset._source.cache = ObjectCache(LocalStore(Path(cache).absolute()), cache_bytes)
     return dataset if split is None else dataset.split(split)
 
 
