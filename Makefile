@@ -1,27 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO := .demo
 
-.PHONY: setup demo test check faults faults-long bench clean
+.PHONY: setup demo test check bench clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dicomweb,dimse]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-demo: setup  ## build a synthetic dataset and say where its report lies
-	$(BIN)/python -m builder.demo
+# A synthetic archive, built on a local Dask cluster, verified, and its report opened (or its place printed).
+demo: setup $(DEMO)/key
+	$(BIN)/builder phantom --to $(DEMO)/phantom
+	BUILDER_KEY=$$(cat $(DEMO)/key) $(BIN)/builder build specs/phantom.yaml \
+	    --to $(DEMO)/dataset --param phantom=$(DEMO)/phantom --cluster local
+	$(BIN)/builder verify $(DEMO)/dataset
+	$(BIN)/builder inspect $(DEMO)/dataset
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/builder report $(DEMO)/dataset --open; \
+	else echo "report:"; $(BIN)/builder report $(DEMO)/dataset; fi
 
-test: setup check  ## everything CI runs
-	$(BIN)/python -m pytest -n 2
+$(DEMO)/key:
+	mkdir -p $(DEMO)
+	umask 077 && $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' > $@
 
 check: setup
 	$(BIN)/ruff check builder tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+test: setup check
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 15
+
+bench: setup
+	for name in resample decode index split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,6 +1,6 @@
 """What became of everything: ledger, exclusions and totals from a plan and its receipts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     )
     used = sum(r["instances"] for r in rows if r["included"] and r["case_key"] not in excluded)
     check_totals(totals, files=inventory.files, published={"instances": used})
-    exclusions = _exclusions(rows, excluded, inventory, plan)
+    exclusions = _exclusions(rows, excluded, inventory, plan, set(fates.annotations))
     return Accounts(ledger, exclusions, totals.by_level())
 
 
@@ -110,7 +110,11 @@ def _annotation_fates(
 
 
 def _exclusions(
-    rows: list[dict[str, Any]], excluded: Mapping[str, Any], inventory: Inventory, plan: DatasetPlan
+    rows: list[dict[str, Any]],
+    excluded: Mapping[str, Any],
+    inventory: Inventory,
+    plan: DatasetPlan,
+    linked: Set[tuple[int, str, str]],
 ) -> pa.Table:
     found = []
     for row in rows:
@@ -127,11 +131,10 @@ def _exclusions(
                  "reason": case.reason.value, "detail": case.detail}
             )  # fmt: skip
     for row in inventory.leftovers().to_pylist():
-        name = (row["source"], row["path"], row["member"])
         found.append(
             {
                 "level": "file",
-                "key": plan.key.name("file", *map(str, name)),
+                "key": plan.key.name("file", *map(str, _name(row))),
                 "person_key": None,
                 "stage": "index",
                 "rule": "duplicate" if row["status"] == "duplicate" else "readable",
@@ -140,5 +143,22 @@ def _exclusions(
                 "instances": int(row["sop_instance_uid"] is not None),
             }
         )
+    found += [
+        {
+            "level": "file",
+            "key": plan.key.name("file", *map(str, _name(row))),
+            "stage": "labels",
+            "rule": "linked",
+            "reason": Reason.NOT_SELECTED.value,
+            "instances": int(row["sop_instance_uid"] is not None),
+        }
+        for row in plan.annotations.to_pylist()
+        if _name(row) not in linked
+    ]
     table = pa.Table.from_pylist(found, schema=EXCLUSIONS)
     return table.sort_by([(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")])
+
+
+def _name(row: Mapping[str, Any]) -> tuple[int, str, str]:
+    """What names a file privately."""
+    return (row["source"], row["path"], row["member"])

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ from builder.storage import Store, open_store
 
 REPORT_JSON = f"{REPORT}/report.json"
 REPORT_PAGE = f"{REPORT}/index.html"
+VOLUME_COLUMN = re.compile(r"label\..+\.volume_mm3")
+"""Columns with the volume of a structure in a case."""
+
 THUMBNAIL_PIXELS = 160
 OUTLINE = (255, 196, 0)
 
@@ -54,7 +58,7 @@ def report_files(
         totals=accounts.totals,
         lock=plan.lock,
         groups=[g for g in plan.spec.report.groups if g in index.column_names],
-        labels=[c for c in index.column_names if c.startswith("label.")],
+        labels=[c for c in index.column_names if VOLUME_COLUMN.fullmatch(c)],
         thumbnails=thumbnails(index, manifest, dataset, count=plan.spec.report.thumbnails),
         ratios=plan.spec.splits.ratios,
         strata=[c for c in plan.spec.splits.stratify if c in index.column_names],
