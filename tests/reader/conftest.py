@@ -1,8 +1,9 @@
 """A small published dataset, written with the shard writer and put together as the last stage of a build does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.samples import index_schema
-from builder.shards import write_shard
+from builder.shards import open_shard
 from builder.storage import open_store
 
 FACTS = pa.schema([("age_years", pa.float64()), ("sex", pa.string())])
@@ -68,13 +69,19 @@ def publish(
     chunk: tuple[int, int, int] | None = None,
     version: str = "v1",
     splits: Sequence[str] = ("train", "train", "validation", "test"),
+    described: Mapping[str, tuple[str, Mapping[str, tuple[int, int]]]] = MappingProxyType({}),
 ) -> Made:
     """Write shards, index, manifest and CURRENT."""
     store = open_store(root)
     tables, entries, fields = [], [], {}
     for number, samples in enumerate(shards):
         name = fingerprint("shard", number)
-        receipt = write_shard(store, name, cases=[[s] for s in samples], facts=FACTS, chunk=chunk)
+        with open_shard(store, name, facts=FACTS, chunk=chunk) as writer:
+            for sample in samples:
+                writer.add_case([sample])
+            for field, (unit, segments) in described.items():
+                writer.describe(field, unit=unit, segments=segments)
+            receipt = writer.finish()
         rows = read_parquet(store.read(shard_path(name, SAMPLES)))
         places = {
             "split": [splits[(number + i) % len(splits)] for i in range(len(samples))],
@@ -130,3 +137,15 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def fresh(tmp_path: Path) -> Callable[..., Made]:
     """A function that makes a dataset the test may damage."""
     return lambda **options: make_patches(tmp_path / "set", **options)
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Eight patches with two segments, values 3 and 5, in HU."""
+    samples = []
+    for number in range(8):
+        sample = make_sample(number, (4, 5, 6))
+        mask = np.random.default_rng(number).choice(np.array([0, 3, 5], np.uint8), (1, 4, 5, 6))
+        samples.append(Sample({**sample.arrays, "tumor": mask}, sample.geometry, sample.row))
+    described = {"image": ("HU", {}), "tumor": ("", {"edema": (0, 5), "core": (0, 3)})}
+    return publish(tmp_path_factory.mktemp("labelled") / "set", [samples[:5], samples[5:]], described=described)

@@ -1,0 +1,73 @@
+"""Samples in the classes of other libraries, each with its grid in that library's convention.
+
+MONAI and TorchIO keep world coordinates in RAS mm, as NIfTI does; the array axes stay (slice, row, column).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.errors import MissingExtra
+from builder.model.geometry import Affine, Geometry
+from builder.reader.dataset import Item
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def ras_affine(geometry: Geometry) -> Affine:
+    """(4, 4) voxel (slice, row, column) to RAS mm: the axes to the right and front point the other way than in LPS.
+
+    Source: NIfTI-1 standard, "3D image (volume) orientation and location in space"; PS3.3 C.7.6.2.1.1.
+    """
+    return np.asarray(_LPS_TO_RAS @ geometry.affine)
+
+
+def to_monai(item: Item) -> dict[str, Any]:
+    """Every field as a MONAI MetaTensor (channel, slice, row, column), and ``row``.
+
+    Raises
+    ------
+    MissingExtra
+        Without MONAI.
+    """
+    try:
+        import torch
+        from monai.data import MetaTensor
+    except ImportError as error:
+        raise MissingExtra("monai", "monai") from error
+    affine = torch.from_numpy(ras_affine(item.geometry))
+    tensors = {
+        name: MetaTensor(torch.from_numpy(array), affine=affine.clone(), meta={"space": "RAS"})
+        for name, array in item.arrays.items()
+    }
+    return {**tensors, "row": item.row}
+
+
+def to_torchio(item: Item) -> Any:
+    """A TorchIO Subject: ``image`` as ScalarImage, every mask as LabelMap, and ``row``.
+
+    Raises
+    ------
+    MissingExtra
+        Without TorchIO.
+    """
+    try:
+        import torch
+        import torchio
+    except ImportError as error:
+        raise MissingExtra("torchio", "torchio") from error
+    affine = ras_affine(item.geometry)
+    images = {}
+    for name, array in item.arrays.items():
+        make = torchio.ScalarImage if name == "image" else torchio.LabelMap
+        images[name] = make(tensor=torch.from_numpy(array), affine=affine)
+    return torchio.Subject(**images, row=item.row)
+
+
+def nifti_arrays(item: Item, name: str) -> tuple[NDArray[Any], Affine]:
+    """A field as NIfTI keeps it, (column, row, slice[, channel]), and the affine that goes with it."""
+    array = np.transpose(item.arrays[name], (3, 2, 1, 0))
+    if array.shape[3] == 1:
+        array = array[..., 0]
+    return np.ascontiguousarray(array), np.asarray(ras_affine(item.geometry)[:, [2, 1, 0, 3]])
