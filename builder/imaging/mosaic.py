@@ -20,6 +20,9 @@ CSA_IMAGE_HEADER = Tag(0x0029, 0x1010)
 TILES = Tag(0x0019, 0x100A)
 """NumberOfImagesInMosaic, private creator ``SIEMENS MR HEADER``."""
 
+UIH_TILES = Tag(0x0065, 0x1050)
+"""Number of slices in a grid picture of United Imaging; such pictures are refused, not taken for one slice."""
+
 MAX_TAGS = 1_000
 MAX_TILES = 1_024
 
@@ -72,6 +75,15 @@ def tiles_of(dataset: Dataset) -> Tiles:
 def is_mosaic(dataset: Dataset) -> bool:
     """Whether Image Type (0008,0008) says so."""
     return "MOSAIC" in [str(v).upper() for v in dataset.get("ImageType") or ()]
+
+
+def is_uih_grid(dataset: Dataset) -> bool:
+    """Whether United Imaging's private count of tiles (0065,1050) is above one."""
+    value = getattr(dataset.get(UIH_TILES), "value", None)
+    try:
+        return value is not None and int(value) > 1
+    except (TypeError, ValueError):
+        return False
 
 
 def cut_tiles(picture: NDArray[Any], tiles: Tiles) -> NDArray[Any]:

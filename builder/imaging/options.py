@@ -17,6 +17,7 @@ REASONS = {
     Verdict.MIXED_ORIENTATION: Reason.MIXED_ORIENTATION,
     Verdict.SINGLE_SLICE: Reason.SINGLE_SLICE,
     Verdict.TIME_SERIES: Reason.TIME_SERIES,
+    Verdict.CHANNELS: Reason.NOT_SELECTED,
     Verdict.UNKNOWN_GEOMETRY: Reason.UNKNOWN_GEOMETRY,
     Verdict.MULTIFRAME: Reason.UNSUPPORTED_OBJECT,
     Verdict.MOSAIC: Reason.UNSUPPORTED_OBJECT,
@@ -30,6 +31,7 @@ REASONS = {
 }
 """The exclusion reason of a verdict whose action is ``exclude``."""
 
+Axis = Literal["echo_time", "b_value"]
 KeepOrNot = Literal["keep", "exclude"]
 
 
@@ -42,6 +44,9 @@ class VolumeOptions(BaseModel):
         What happens to a stack of that verdict. ``keep``: its grid exactly as found. ``resample``: to a regular grid
         (irregular stacks linearly along the slice axis while they are assembled; sheared ones by the resample
         transform). ``split``: one volume a time point, or one a run without a gap. ``exclude``: an exclusion row.
+    join
+        Named axes: stacks of a series that differ only in these (``echo_time``, ``b_value``) become channels of one
+        volume, where they share a grid.
     monochrome1
         ``invert`` pictures whose smallest value is white (0028,0004) when they carry no physical unit, or ``keep``.
     padding
@@ -75,6 +80,8 @@ class VolumeOptions(BaseModel):
     unknown_geometry: Literal["exclude"] = "exclude"
     whole_slide: Literal["exclude"] = "exclude"
     not_an_image: Literal["exclude"] = "exclude"
+    channels: KeepOrNot = "keep"
+    join: tuple[Axis, ...] = ()
     monochrome1: Literal["invert", "keep"] = "invert"
     padding: Literal["fill", "keep"] = "fill"
     pet: Literal["suv", "require_suv", "activity"] = "suv"

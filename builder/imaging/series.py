@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.imaging.kinds import Kind, kind_of
+from builder.imaging.kinds import Kind, component_of, kind_of
 from builder.imaging.repeats import Part, separate
 from builder.imaging.rules import ORIENTATION_TOLERANCE, Row, Rows, frames_are_private, geometry_fault, pure_groups
 from builder.imaging.spacing import Verdict, judge
@@ -61,7 +61,7 @@ class Stack:
         Parallel to ``uids``: the frame (from 0; for a mosaic the tile) of each slice in its instance. Empty when every
         instance is one slice.
     channels
-        One name a channel: ``("image",)`` or ``("t0", "t1", ...)``.
+        One name a channel: ``("image",)``, ``("t0", "t1", ...)`` or ``("te20", "te40", ...)``.
     affine
         Voxel (slice, row, column) to LPS mm; None where no regular grid holds the slices or none is known.
     uneven, offsets
@@ -77,6 +77,8 @@ class Stack:
         Images in all, over channels and slices.
     voxel_bytes
         Of one voxel of the volume with its padding mask, as the headers project them.
+    echo_time, b_value, component
+        Of the first instance: ms, s/mm2, and the values of Image Type that set it apart.
     notes
         Short codes with numbers: what was tolerated.
     """
@@ -99,6 +101,9 @@ class Stack:
     samples: int = 1
     bits_allocated: int = 16
     voxel_bytes: int = 2
+    echo_time: float | None = None
+    b_value: float | None = None
+    component: tuple[str, ...] = ()
     modality: str = ""
     sop_class_uid: str = ""
     transfer_syntaxes: tuple[str, ...] = ()
@@ -328,7 +333,8 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
         frame_of_reference=None if frames_are_private(rows) else first["frame_of_reference_uid"],
         frames=sum(row["number_of_frames"] or 1 for row in rows),
         samples=first["samples_per_pixel"] or 1, bits_allocated=first["bits_allocated"] or 16,
-        voxel_bytes=_voxel_bytes(rows),
+        voxel_bytes=_voxel_bytes(rows), echo_time=first["echo_time"], b_value=first["b_value"],
+        component=component_of(first),
         modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
         transfer_syntaxes=tuple(sorted({row["transfer_syntax_uid"] or "" for row in rows})),
     )  # fmt: skip

@@ -35,6 +35,7 @@ class Verdict(StrEnum):
     MIXED_ORIENTATION = "mixed_orientation"
     SINGLE_SLICE = "single_slice"
     TIME_SERIES = "time_series"
+    CHANNELS = "channels"
     UNKNOWN_GEOMETRY = "unknown_geometry"
     MULTIFRAME = "multiframe"
     MOSAIC = "mosaic"

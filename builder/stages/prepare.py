@@ -14,9 +14,10 @@ from builder.deid.pixels import PixelVerdict, blank, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
+from builder.imaging.axes import stacks_for
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import dataset_of
-from builder.imaging.series import Stack, split_stacks
+from builder.imaging.series import Stack
 from builder.imaging.values import PixelFill
 from builder.imaging.volume import assemble
 from builder.labels import AnyLabel
@@ -123,7 +124,7 @@ def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:
 
 def _stack(rows: pa.Table, recipe: Recipe) -> Stack:
     """The one stack the plan chose, under mapped UIDs: its own instances alone must give it again."""
-    stacks = [part for stack in split_stacks(rows) for part in admit(stack, recipe.volumes)]
+    stacks = [part for stack in stacks_for(rows, recipe.volumes) for part in admit(stack, recipe.volumes)]
     if len(stacks) != 1:
         raise CaseError(
             Reason.SOURCE_CHANGED,

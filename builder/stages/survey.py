@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from builder.deid.columns import OLDEST_AGE, age_band
 from builder.errors import CaseError
+from builder.imaging.axes import stacks_for
 from builder.imaging.options import VolumeOptions, admit
-from builder.imaging.series import Stack, split_stacks
+from builder.imaging.series import Stack
 from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
@@ -103,7 +104,7 @@ def survey(
     numbers: list[int] = []
     for instances in by_series(chunk):
         uids = instances.column("sop_instance_uid").to_pylist()
-        stacks = [part for stack in split_stacks(instances) for part in _admitted(stack, options)]
+        stacks = [part for stack in stacks_for(instances, options) for part in _admitted(stack, options)]
         stacks = [replace(stack, number=i) for i, stack in enumerate(stacks)]
         place = {uid: stack.number for stack in stacks for channel in stack.uids for uid in channel}
         first = instances.slice(0, 1).to_pylist()[0]

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, SpecError
+from builder.imaging.axes import stacks_for
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.parse import parse_instance
-from builder.imaging.series import Stack, split_stacks
+from builder.imaging.series import Stack
 from builder.imaging.survey import verdict_row, verdict_table
 from builder.imaging.volume import assemble
 from builder.protocols import Entry, Source
@@ -103,7 +104,7 @@ def _series(table: pa.Table) -> list[_Series]:
 def _written(series: _Series, source: Source, destination: Path, options: VolumeOptions) -> Iterator[dict[str, Any]]:
     """Write the stacks of one series; yield their rows."""
     number = 0
-    for stack in split_stacks(series.rows):
+    for stack in stacks_for(series.rows, options):
         for part, datasets, error in _parts(stack, series.rows, source, options):
             part = replace(part, number=number)
             number += 1

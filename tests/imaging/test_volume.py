@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import CaseError, Reason
+from builder.imaging.axes import stacks_for
 from builder.imaging.multiframe import resolve
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import instances_of
@@ -298,3 +299,32 @@ def test_peak_memory_is_within_a_quarter_of_the_estimate(make: Callable[..., syn
     tracemalloc.stop()
     assert volume.voxels.size == 12 * 256 * 256
     assert 0.75 * estimate_bytes(stack) <= peak <= 1.25 * estimate_bytes(stack)
+
+
+def test_echoes_can_be_joined_as_named_channels() -> None:
+    echoes = [
+        synthetic.mr_series(slices=4, series=str(n), attributes={"EchoTime": str(20 * n), "EchoNumbers": n})
+        for n in (3, 1, 2)
+    ]
+    images = synthetic.merge(*echoes)
+    for number, image in enumerate(images):
+        image.SOPInstanceUID = f"2.25.5{number}"
+    rows = instances_of(images)
+    apart = stacks_for(rows, VolumeOptions())
+    assert [s.split_rule for s in apart] == ["echo_time"] * 3
+    options = VolumeOptions(join=("echo_time",))
+    (stack,) = stacks_for(rows, options)
+    assert (stack.verdict, stack.channels) == (Verdict.CHANNELS, ("te20", "te40", "te60"))
+    for shuffled in (images[::-1], images[3:] + images[:3]):
+        assert stacks_for(instances_of(shuffled), options) == (stack,)
+    volume = assemble(stack, images, options)
+    assert volume.voxels.shape == (3, 4, 32, 32)
+    for channel, source in enumerate((1, 2, 0)):
+        np.testing.assert_array_equal(volume.voxels[channel], echoes[source].voxels)
+
+
+def test_echoes_on_different_grids_stay_apart() -> None:
+    first = synthetic.mr_series(slices=4, attributes={"EchoTime": "20"})
+    other = synthetic.mr_series(slices=4, series="2", origin=(-16, -16, 0), attributes={"EchoTime": "40"})
+    stacks = stacks_for(instances_of(synthetic.merge(first, other)), VolumeOptions(join=("echo_time",)))
+    assert [s.verdict for s in stacks] == [Verdict.REGULAR, Verdict.REGULAR]
