@@ -46,11 +46,13 @@ class Local(BaseModel):
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
         """A runner on a fresh LocalCluster that is closed at the end."""
+        import dask
         from distributed import Client, LocalCluster
 
-        from builder.run.dask import DaskRunner
+        from builder.run.dask import ALLOWED_FAILURES, DaskRunner
 
         _quieten()
+        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
         count = workers or self.workers or os.cpu_count() or 1
         memory: Any = "auto" if self.memory_gib is None else int(self.memory_gib * 2**30)
         with ExitStack() as stack:

@@ -1,23 +1,38 @@
-"""The Dask runner: the same tasks, submitted to a Client with a bounded number in flight."""
+"""The Dask runner: the same tasks, submitted to a Client with a bounded number in flight, whatever dies meanwhile."""
 
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Client, as_completed
+from distributed import Client
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from builder.errors import ResourceError
+from builder.errors import ResourceError, SourceError
 from builder.stages.graph import Outcome, Task
 
 LANE_WIDTH = 4
 RETRIES = 3
+ISOLATIONS = 3
+LOOK_SECONDS = 5.0
+ALONE_SECONDS = 120.0
+ALLOWED_FAILURES = 1
+"""Deaths of workers near a task before it becomes a suspect: suspects are run alone, so one is enough."""
+WORKER_BYTES = 256 << 20
+"""What a worker holds before it does anything: interpreter and libraries."""
 
 
 @dataclass(frozen=True)
 class DaskRunner:
     """Runs tasks on the workers of ``client``.
+
+    A task that raises is tried again ``RETRIES`` times. A task whose worker died too often is tried again alone, with
+    nothing else in flight, because the neighbours of a deadly task die with it. When it is deadly alone, its
+    ``isolate`` finds the cases at fault, and it is tried a last time without them.
 
     Parameters
     ----------
@@ -42,34 +57,121 @@ class DaskRunner:
         Raises
         ------
         ResourceError
-            When a task's worker died again and again (killed for memory, or by the case's own decoder).
+            Before anything starts, when a task's projected memory is more than a worker has (``tasks`` is a sequence);
+            later, when a task's worker dies again and again and no case of it can be blamed.
+        SourceError
+            When the scheduler is gone.
         """
+        if isinstance(tasks, Sequence):
+            self._check_memory(tasks)
+        try:
+            yield from self._run(tasks)
+        except (CancelledError, CommClosedError) as error:
+            raise SourceError(
+                "the cluster's scheduler is gone, and the tasks it held with it; "
+                "what is finished is kept: run the same command again",
+                host="scheduler",
+            ) from error
+
+    def _run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         waiting = _Lanes(tasks)
         flight: dict[Any, Task] = {}
-        arrivals = as_completed([], loop=self.client.loop)
+        suspects: list[Task] = []
+        arrivals: SimpleQueue[Any] = SimpleQueue()
         while True:
-            limit = self.window * self.width
+            limit = 0 if suspects else self.window * self.width
             while len(flight) < limit and (task := waiting.next(flight.values())) is not None:
-                future = self.client.submit(task.function, task.argument, key=task.key, pure=False, retries=RETRIES)
+                future = self._submit(task.function, task.argument, key=task.key)
                 flight[future.key] = task
-                arrivals.add(future)
-            if not flight:
+                future.add_done_callback(arrivals.put)
+            if not flight and not suspects:
                 return
-            future = next(arrivals)
+            if not flight:
+                suspect = suspects.pop(0)
+                yield Outcome(suspect, self._run_alone(suspect))
+                continue
+            future = self._next(arrivals)
             task = flight.pop(future.key)
-            yield Outcome(task, _result(future, task))
+            try:
+                value = future.result()
+            except KilledWorker:
+                suspects.append(task)
+                continue
+            yield Outcome(task, value)
             future.release()
 
+    def _next(self, arrivals: "SimpleQueue[Any]") -> Any:
+        """The next finished future; raises SourceError when there is nobody left to finish one."""
+        alone_since: float | None = None
+        while True:
+            try:
+                return arrivals.get(timeout=LOOK_SECONDS)
+            except Empty:
+                now = time.monotonic()
+                alone_since = None if self._has_workers() else (alone_since or now)
+                if alone_since is not None and now - alone_since > ALONE_SECONDS:
+                    raise SourceError(
+                        f"the cluster has had no worker for {ALONE_SECONDS:.0f} s, expected at least one; "
+                        "look into the workers' logs, then run the same command again",
+                        host="scheduler",
+                    ) from None
 
-def _result(future: Any, task: Task) -> Any:
-    try:
-        return future.result()
-    except KilledWorker as error:
-        raise ResourceError(
-            f"task {task.key}: its worker died {RETRIES + 1} times (out of memory, or a decoder crashed); "
+    def _has_workers(self) -> bool:
+        try:
+            return bool(self.client.nthreads())
+        except (OSError, TimeoutError):
+            return False
+
+    def _submit(self, function: Any, *arguments: Any, key: str) -> Any:
+        return self.client.submit(function, *arguments, key=key, pure=False, retries=RETRIES)
+
+    def _run_alone(self, task: Task) -> Any:
+        """Run a suspect with nothing beside it; if it is deadly, isolate it and run it a last time."""
+        try:
+            return self._submit(task.function, task.argument, key=f"{task.key}-alone").result()
+        except KilledWorker as error:
+            if task.isolate is None:
+                raise self._deadly(task) from error
+        for attempt in range(ISOLATIONS):
+            try:
+                key = f"isolate-{attempt}-{task.key}"
+                self._submit(task.isolate, task.argument, self._memory(), key=key).result()
+                break
+            except KilledWorker as error:
+                if attempt + 1 == ISOLATIONS:
+                    raise self._deadly(task) from error
+        try:
+            return self._submit(task.function, task.argument, key=f"{task.key}-isolated").result()
+        except KilledWorker as error:
+            raise self._deadly(task) from error
+
+    def _deadly(self, task: Task) -> ResourceError:
+        return ResourceError(
+            f"task {task.key}: its worker died again and again, alone too, and no single case is at fault; "
             "give the workers more memory, or fewer threads each, and run the same command again",
             projected=task.memory,
-        ) from error
+            available=self._memory(),
+        )
+
+    def _check_memory(self, tasks: Sequence[Task]) -> None:
+        """Refuse what cannot fit, before anything is submitted."""
+        available = self._memory()
+        largest = max(tasks, key=lambda task: task.memory, default=None)
+        if largest is None or not available or largest.memory + WORKER_BYTES <= available:
+            return
+        too_large = sum(task.memory + WORKER_BYTES > available for task in tasks)
+        raise ResourceError(
+            f"memory: found {too_large} of {len(tasks)} tasks that need more than a worker thread has: "
+            f"{largest.memory} bytes projected for {largest.key} and {WORKER_BYTES} for the worker itself, "
+            f"expected at most {available}; give the workers more memory, or fewer threads each",
+            projected=largest.memory + WORKER_BYTES,
+            available=available,
+        )
+
+    def _memory(self) -> int:
+        """Bytes the smallest worker has a thread; 0 when workers have no limit."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return min((int(w["memory_limit"]) // max(1, w["nthreads"]) for w in workers if w["memory_limit"]), default=0)
 
 
 class _Lanes:

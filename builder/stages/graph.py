@@ -21,6 +21,9 @@ class Task:
         Tasks of one non-empty lane share a bound on how many run at once (one server's patience).
     memory
         Projected peak bytes, from headers; 0 when not worth stating.
+    isolate
+        Called with ``argument`` and the bytes a worker has, after the task killed its process again and again, alone
+        too: finds and records what is at fault, so that the next run of the task leaves it out.
     """
 
     key: str
@@ -28,6 +31,7 @@ class Task:
     argument: Any
     lane: str = ""
     memory: int = 0
+    isolate: Callable[[Any, int], Any] | None = None
 
 
 @dataclass(frozen=True)

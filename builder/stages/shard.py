@@ -1,6 +1,8 @@
 """One task writes one whole shard: fetch its cases' objects, prepare, cut, write, receipt."""
 
-from collections.abc import Iterator, Sequence
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import environ
 from pathlib import Path
@@ -27,6 +29,8 @@ from builder.stages.prepare import Recipe, measures_of, prepare
 from builder.storage import Store, open_store
 
 SPEC = "spec.json"
+VERDICTS = "verdicts"
+NOBODY: Mapping[str, CaseError] = {}
 
 CASE_FACTS = pa.schema(
     [
@@ -70,10 +74,10 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
     if receipt is not None:
         return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), True)
     store = open_store(argument.plan, directory_mode=0o700)
-    spec = DatasetSpec.model_validate_json(store.read(SPEC))
-    plan = parse_shard_plan(store.read(plan_path(argument.shard)))
+    spec = _load_spec(store)
+    plan = load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
-    receipt = write(plan, spec, dataset, key=key)
+    receipt = write(plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard))
     return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), False)
 
 
@@ -85,9 +89,62 @@ def read_receipt(dataset: Store, shard: str) -> Receipt | None:
         return None
 
 
-def write(plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key) -> Receipt:
-    """Prepare every case of a plan and write the shard; a case that cannot be used loses only itself."""
-    recipe = Recipe(
+def load_plan(store: Store, shard: str) -> ShardPlan:
+    """A shard's plan from the plan's store."""
+    return parse_shard_plan(store.read(plan_path(shard)))
+
+
+def write(
+    plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key, convicted: Mapping[str, CaseError] = NOBODY
+) -> Receipt:
+    """Prepare every case of a plan and write the shard; a case that cannot be used loses only itself.
+
+    Parameters
+    ----------
+    convicted
+        Cases that kill the process that prepares them, with the reason to exclude them: they are not touched.
+    """
+    recipe = _recipe(spec, key)
+    chunk = shard_chunk(spec.samples)
+    with open_shard(
+        dataset, plan.fingerprint, codec=CODECS[spec.shards.codec], facts=CASE_FACTS, chunk=chunk
+    ) as writer:
+        for number, case_plan in enumerate(plan.cases):
+            try:
+                if case_plan.case_key in convicted:
+                    raise convicted[case_plan.case_key]
+                _add(writer, case_plan, _rows(plan, number), spec, recipe, key)
+            except CaseError as error:
+                writer.exclude(case_plan.case_key, error)
+        return writer.finish()
+
+
+def rehearse(argument: ShardArgument, number: int) -> None:
+    """Do all the work of one case of a shard, and keep nothing."""
+    store = open_store(argument.plan, directory_mode=0o700)
+    spec = _load_spec(store)
+    plan = load_plan(store, argument.shard)
+    key = resolve_key(spec.deid.patient_key, environ, read=_file)
+    with tempfile.TemporaryDirectory(prefix="builder-") as folder:
+        one = ShardPlan(plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(_rows(plan, number)))
+        write(one, spec, open_store(folder), key=key)
+
+
+def _load_spec(store: Store) -> DatasetSpec:
+    return DatasetSpec.model_validate_json(store.read(SPEC))
+
+
+def _convicted(store: Store, shard: str) -> dict[str, CaseError]:
+    """Cases of a shard that were found to kill their process."""
+    try:
+        verdicts = json.loads(store.read(f"{VERDICTS}/{shard}.json"))
+    except FileNotFoundError:
+        return {}
+    return {case: CaseError(Reason(reason), detail) for case, (reason, detail) in verdicts.items()}
+
+
+def _recipe(spec: DatasetSpec, key: Key) -> Recipe:
+    return Recipe(
         deid=spec.deid,
         profile=Profile(frozenset(Option(name) for name in spec.deid.options)),
         uids=UidMap(key),
@@ -95,24 +152,13 @@ def write(plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key) -> Re
         labels=spec.labels,
         transforms=spec.transforms,
     )
-    chunk = shard_chunk(spec.samples)
-    with open_shard(
-        dataset, plan.fingerprint, codec=CODECS[spec.shards.codec], facts=CASE_FACTS, chunk=chunk
-    ) as writer:
-        for number, case_plan in enumerate(plan.cases):
-            try:
-                _add(writer, case_plan, _rows(plan, number), spec, recipe, key)
-            except CaseError as error:
-                writer.exclude(case_plan.case_key, error)
-        return writer.finish()
 
 
 def _add(writer: ShardWriter, plan: CasePlan, rows: pa.Table, spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
     objects = fetch(rows, spec.sources)
     case = prepare(plan, objects, recipe, fill=_pixels_of(objects.rows, spec.sources, recipe.uids))
-    writer.add_case(_with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case))
-    for name, facts in describe_fields(case).items():
-        writer.describe(name, unit=facts.unit, segments=facts.segments)
+    samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
+    writer.add_case(samples, described=describe_fields(case))
 
 
 def _pixels_of(rows: pa.Table, sources: Sequence[AnySource], uids: UidMap) -> PixelFill:
@@ -142,6 +188,12 @@ def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:
 
 def _rows(plan: ShardPlan, number: int) -> pa.Table:
     return plan.objects.filter(pc.equal(plan.objects.column("case"), number))
+
+
+def _alone(rows: pa.Table) -> pa.Table:
+    """A case's rows as those of a shard's only case."""
+    place = rows.schema.get_field_index("case")
+    return rows.set_column(place, rows.schema.field(place), pa.array([0] * rows.num_rows, pa.int32()))
 
 
 def _file(path: str) -> bytes:

@@ -64,9 +64,11 @@ class Build:
     pid: int
     log: Path
 
-    def wait(self, seconds: float = 120.0) -> int:
+    def wait(self, seconds: float = 400.0) -> int:
         """Exit code, or minus the signal."""
         status = self.poll(seconds)
+        if status is None:
+            self.kill()
         assert status is not None, f"still at work after {seconds} s:\n{self.said()}"
         return status
 

@@ -35,8 +35,8 @@ def disturb(server: Server, spec: Path, undisturbed: Path, tmp_path: Path) -> It
     """A target that is watched by a reader and compared with the undisturbed dataset at the end of the test."""
     cases: list[tuple[Case, Poller]] = []
 
-    def make(*more: str, name: str = "dataset", env: dict[str, str] | None = None, by: Server = server) -> Case:
-        case = Case(by, spec, tmp_path / name, more, env or {})
+    def make(*more: str, name: str = "dataset", env: dict[str, str] | None = None) -> Case:
+        case = Case(server, spec, tmp_path / name, more, env or {})
         cases.append((case, Poller(case.target)))
         cases[-1][1].start()
         return case

@@ -1,0 +1,123 @@
+"""Finding the case that kills its process: each is rehearsed in a process that may die, and the guilty are recorded.
+
+A case is guilty when its process died twice with nothing beside it. The verdicts lie with the plan, so that every later
+run of the same plan excludes the same cases for the same reasons.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.errors import CaseError, Reason
+from builder.stages.shard import VERDICTS, ShardArgument, load_plan, rehearse
+from builder.storage import open_store
+
+DEATHS = 2
+KILLS = 3
+"""A SIGKILL may come from anybody: it takes one more to convict."""
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a process ended: minus the signal or its exit code, and whether it outgrew the memory it may have."""
+
+    status: int
+    outgrew: bool
+
+    def as_error(self, memory: int, projected: int) -> CaseError:
+        """The reason to exclude the case that died so, twice."""
+        if self.outgrew or self.status == -signal.SIGKILL:
+            limit = f"more than the {memory} bytes a worker has" if memory else "more memory than there is"
+            return CaseError(Reason.OUT_OF_MEMORY, f"found that it needs {limit}, expected {projected} by its headers")
+        how = f"of signal {-self.status}" if self.status < 0 else f"with exit code {self.status}"
+        return CaseError(Reason.CRASHED, f"found that its process dies {how}, expected a sample or a reason")
+
+
+def isolate_shard(argument: ShardArgument, memory: int) -> int:
+    """Rehearse every case of a shard and record those that kill their process; returns how many.
+
+    Parameters
+    ----------
+    memory
+        Bytes a case's process may have; 0 for no limit.
+    """
+    store = open_store(argument.plan, directory_mode=0o700)
+    plan = load_plan(store, argument.shard)
+    verdicts: dict[str, list[str]] = {}
+    number = 0
+    while number < len(plan.cases):
+        done, death = _run(argument, number, len(plan.cases), memory)
+        number += done
+        if death is not None and number < len(plan.cases):
+            case = plan.cases[number]
+            confirmed = _confirm(argument, number, memory)
+            if confirmed is not None:
+                error = confirmed.as_error(memory, case.peak_bytes)
+                verdicts[case.case_key] = [error.reason.value, error.detail]
+            number += 1
+    store.put(f"{VERDICTS}/{argument.shard}.json", json.dumps(verdicts, sort_keys=True).encode())
+    return len(verdicts)
+
+
+def _confirm(argument: ShardArgument, number: int, memory: int) -> Death | None:
+    """The death of a case that died again and again alone; None when it once did not."""
+    death: Death | None = None
+    for attempt in range(KILLS):
+        done, death = _run(argument, number, number + 1, memory)
+        if done or death is None:
+            return None
+        if attempt + 1 >= DEATHS and (death.outgrew or death.status != -signal.SIGKILL):
+            break
+    return death
+
+
+def _run(argument: ShardArgument, first: int, stop: int, memory: int) -> tuple[int, Death | None]:
+    """Rehearse cases ``first`` to ``stop`` in a process: how many were got through, and how it died if it did."""
+    request = json.dumps({"argument": argument.__dict__, "first": first, "stop": stop})
+    command = [sys.executable, "-m", "builder.stages.isolate", request]
+    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **quiet) as child:
+        outgrew = threading.Event()
+        guard = threading.Thread(target=_guard, args=(child, memory, outgrew), daemon=True)
+        guard.start()
+        assert child.stdout is not None
+        done = sum(1 for _ in child.stdout)
+        status = child.wait()
+        guard.join()
+    return done, Death(status, outgrew.is_set()) if done < stop - first and status != 0 else None
+
+
+def _guard(child: "subprocess.Popen[bytes]", memory: int, outgrew: threading.Event) -> None:
+    """Kill a process that outgrows its memory, before it takes the machine along."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    while memory and child.poll() is None:
+        with contextlib.suppress(OSError, IndexError):
+            resident = int(Path(f"/proc/{child.pid}/statm").read_text().split()[1]) * page
+            if resident > memory:
+                outgrew.set()
+                child.kill()
+                return
+        time.sleep(POLL_SECONDS)
+
+
+def main(request: dict[str, Any]) -> None:
+    """In the process that may die: rehearse cases, and say a line for each that was survived."""
+    argument = ShardArgument(**request["argument"])
+    for number in range(request["first"], request["stop"]):
+        try:
+            rehearse(argument, number)
+        finally:  # also when it raised: what raises does not kill, and will raise again where it is reported
+            os.write(1, b".\n")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

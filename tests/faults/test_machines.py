@@ -1,0 +1,147 @@
+"""Disks that fill up or fail, clocks that jump, tasks that run twice, two builders, a builder that stood still."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.archive import write_archive, write_spec
+from tests.faults.builds import Case, Poller, Server, count, leftovers, open_server, tree
+
+WRITES = count("WRITES", ci=20, long=140)
+CLOCKS = count("CLOCKS", ci=4, long=20)
+TWO_BUILDERS = count("TWO_BUILDERS", ci=5, long=50)
+STOPS = count("STOPS", ci=5, long=50)
+ORDERS = count("ORDERS", ci=10, long=60)
+REPLACED = count("REPLACED", ci=3, long=20)
+
+
+def spread(total: int, most: int) -> list[int]:
+    """``total`` numbers from 1 to ``most``, evenly."""
+    return sorted({1 + i * (most - 1) // max(1, total - 1) for i in range(total)})
+
+
+@pytest.mark.parametrize("number", spread(WRITES, 140))
+def test_disk_full_or_broken_from_a_write_on(disturb: Callable[..., Case], number: int) -> None:
+    case = disturb()
+    code = ("ENOSPC", "EIO")[number % 2]
+    build = case.start(fault={"write": number, "code": code})
+    status = build.wait()
+    assert status in (0, 1), build.said()
+    if status:
+        assert "run the same command again" in build.said()
+        assert "Traceback" not in build.said()
+
+
+@pytest.mark.parametrize("number", range(CLOCKS))
+def test_clocks_a_day_off_and_jumping_back(disturb: Callable[..., Case], number: int) -> None:
+    case = disturb()
+    clock = (86400.0, -86400.0, 0.0, 3600.0)[number % 4]
+    fault = {"clock": clock, "jumps": 500 * (number % 4 > 1)}
+    first = case.start(fault=fault, env={"BUILDER_CRASH_AT": "shard.receipt:2"})
+    assert first.wait() == -signal.SIGKILL
+    second = case.start(fault={"clock": -clock, "jumps": 0})
+    assert second.wait() == 0, second.said()
+
+
+@pytest.mark.parametrize("how", ["after", "at once"])
+def test_every_task_runs_twice(disturb: Callable[..., Case], how: str) -> None:
+    build = disturb().start(fault={"twice": how})
+    assert build.wait() == 0, build.said()
+
+
+@pytest.mark.parametrize("number", range(TWO_BUILDERS))
+def test_two_builders_of_one_dataset(disturb: Callable[..., Case], number: int) -> None:
+    case = disturb()
+    pause = random.Random(number).uniform(0, 1.5)
+    first = case.start()
+    time.sleep(pause)
+    second = case.start()
+    assert first.wait() == 0, first.said()
+    assert second.wait() == 0, second.said()
+
+
+@pytest.mark.parametrize("number", range(STOPS))
+def test_a_builder_that_stood_still_publishes_nothing_late(
+    server: Server, spec: Path, undisturbed: Path, tmp_path: Path, number: int
+) -> None:
+    """It is stopped past the lease; another takes over with another spec; it wakes, and must not publish its own."""
+    other = tmp_path / "other.yaml"
+    other.write_text(spec.read_text().replace("seed: 11", "seed: 12"))
+    env = {"BUILDER_LEASE_SECONDS": "1.5"}
+    stale, case = (Case(server, path, tmp_path / "dataset", (), env) for path in (other, spec))
+    poller = Poller(case.target)
+    poller.start()
+    first = stale.start()
+    assert first.poll(0.2 + random.Random(number).random()) is None
+    os.killpg(first.pid, signal.SIGSTOP)
+    second = case.start()
+    status = second.wait()
+    published = (case.target / "CURRENT").read_bytes()
+    os.killpg(first.pid, signal.SIGCONT)
+    assert status == 0, second.said()
+    assert first.wait() == 1, first.said()
+    assert "took this dataset over" in first.said()
+    assert (case.target / "CURRENT").read_bytes() == published
+    poller.stop()
+    assert poller.faults == []
+    gc = case.command("gc", str(case.target), "--unreferenced", "delete")
+    assert gc.wait() == 0, gc.said()
+    assert tree(case.target) == tree(undisturbed)
+    assert leftovers(case.target) == []
+
+
+SURROUNDINGS = (
+    {"PYTHONHASHSEED": "1"},
+    {"PYTHONHASHSEED": "31337"},
+    {"TZ": "Asia/Kathmandu"},
+    {"TZ": "America/St_Johns", "PYTHONHASHSEED": "7"},
+    {"LC_ALL": "C"},
+    {"LC_ALL": "C.UTF-8", "LANG": "tr_TR.UTF-8"},
+    {"FAULTS_UMASK": "077"},
+    {"OMP_NUM_THREADS": "3", "NUMBA_NUM_THREADS": "2"},
+    {"COLUMNS": "40", "TERM": "dumb"},
+    {"PYTHONUTF8": "0", "LC_ALL": "POSIX"},
+)
+
+
+@pytest.mark.parametrize("number", range(min(ORDERS, len(SURROUNDINGS)) if ORDERS <= 10 else ORDERS))
+def test_surroundings_do_not_matter(disturb: Callable[..., Case], server: Server, number: int) -> None:
+    variables = SURROUNDINGS[number % len(SURROUNDINGS)]
+    workers = 1 + number % 8
+    more = () if number < len(SURROUNDINGS) else ("--cluster", "local", "--workers", str(workers))
+    case = disturb(*more, env=variables)
+    with open_server(variables) as case.server:
+        build = case.start()
+        assert build.wait() == 0, build.said()
+    case.server = server
+
+
+@pytest.fixture
+def own_archive(tmp_path: Path) -> tuple[Path, Path]:
+    archive = write_archive(tmp_path / "archive", persons=6)
+    return archive, write_spec(tmp_path / "spec.yaml", archive)
+
+
+@pytest.mark.parametrize("number", range(REPLACED))
+def test_a_source_object_is_replaced_during_the_build(
+    server: Server, own_archive: tuple[Path, Path], tmp_path: Path, number: int
+) -> None:
+    """Whoever is in time excludes the case as changed; a later build takes the new bytes, and equals a fresh one."""
+    archive, spec = own_archive
+    case = Case(server, spec, tmp_path / "dataset")
+    build = case.start(env={"BUILDER_CRASH_AT": f"shard.receipt:{1 + number % 2}"})
+    assert build.wait() == -signal.SIGKILL, build.said()
+    victim = sorted((archive / f"p{1 + number % 5:03d}" / "ct").iterdir())[3]
+    changed = bytearray(victim.read_bytes())
+    changed[-1000] ^= 1
+    victim.write_bytes(bytes(changed))
+    case.finish()
+    fresh = Case(server, spec, tmp_path / "fresh")
+    fresh.finish()
+    assert tree(case.target) == tree(fresh.target)
+    assert leftovers(case.target) == []
