@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class ClinicalColumn(BaseModel):
@@ -59,6 +59,9 @@ class ClinicalTable(BaseModel):
         A regular expression that a person's id must match in full; its first group, if it has one, is the PatientID.
     sheet
         Name of an XLSX sheet; the first one without it.
+    cardinality, pick
+        ``one`` row a person (several that say the same count as one; several that differ make the person ambiguous),
+        or ``many``, of which ``pick`` takes one.
     header_row
         Number of the row with the headings, from 1.
     missing
@@ -79,6 +82,15 @@ class ClinicalTable(BaseModel):
     missing: tuple[str, ...] = ()
     columns: Mapping[str, ClinicalColumn] = Field(min_length=1)
     min_matched: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _picks_from_many(self) -> "ClinicalTable":
+        if (self.cardinality == "many") != (self.pick is not None):
+            raise ValueError(
+                f"found cardinality {self.cardinality} {'without' if self.pick is None else 'with'} a pick rule, "
+                "expected one with many and none with one"
+            )
+        return self
 
     @field_validator("person_pattern")
     @classmethod

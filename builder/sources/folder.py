@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.sniff import HEAD_BYTES, sniff
@@ -46,6 +46,14 @@ class Folder(BaseModel):
     site: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    @field_validator("url")
+    @classmethod
+    def _is_local(cls, url: str) -> str:
+        scheme = urlsplit(url).scheme if "://" in url else ""
+        if scheme not in ("", "file"):
+            raise ValueError(f"found the scheme {scheme}://, expected a path or a file:// URL")
+        return url
 
     @property
     def lane(self) -> str:

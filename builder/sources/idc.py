@@ -1,5 +1,7 @@
 """The NCI Imaging Data Commons: its series index (a Parquet file) says where the files lie in public buckets."""
 
+import functools
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,16 +103,15 @@ class Idc(BaseModel):
     def _chosen(self) -> Sequence[dict[str, Any]]:
         """Rows of the index, ordered by bucket and series."""
         wanted = (self.collections, self.patients, self.modalities, self.series, self.licenses)
+        given = [pc.field(n).isin(pa.array(v, pa.string())) for n, v in zip(_COLUMNS, wanted, strict=True) if v]
         try:
-            table = pq.read_table(Path(self.index), columns=[*_COLUMNS, *_PLACE, "instanceCount"])
+            columns = [*_COLUMNS, *_PLACE, "instanceCount"]
+            table = pq.read_table(Path(self.index), columns=columns, filters=functools.reduce(operator.and_, given))
         except (OSError, KeyError, ValueError) as error:
             raise SpecError(
                 f"sources.index: found no IDC index that can be read ({type(error).__name__}); it is the file "
                 "idc_index.parquet of the Python package idc-index-data"
             ) from None
-        for column, values in zip(_COLUMNS, wanted, strict=True):
-            if values:
-                table = table.filter(pc.is_in(table[column], pa.array(values, pa.string())))
         rows = table.to_pylist()
         for row in rows:
             if not _BUCKET.fullmatch(row["aws_bucket"] or "") or not _SERIES.fullmatch(row["crdc_series_uuid"] or ""):

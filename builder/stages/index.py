@@ -1,7 +1,6 @@
 """Every file of a source becomes one row: what it is, where it lies, and what its header says."""
 
 import hashlib
-import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,12 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from builder.errors import CaseError, Reason
 from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
 from builder.headers.walker import walk
+from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
 from builder.storage import Store
@@ -99,7 +98,7 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
         name = part_name(source, position, entries)
         plan = PartPlan(source, position, name, len(entries), sum(entry.size for entry in entries))
         if not store.exists(plan.receipt):
-            store.put(plan.listing, _parquet(_entry_table(entries)))
+            store.put(plan.listing, parquet_bytes(_entry_table(entries)))
         yield plan
 
 
@@ -107,9 +106,9 @@ def index_part(plan: PartPlan, *, store: Store) -> PartReceipt:
     """Read the headers of one part and write its rows, then its receipt; a finished part is not read again."""
     if store.exists(plan.receipt):
         return PartReceipt(**json.loads(store.read(plan.receipt)))
-    listed = pq.read_table(pa.BufferReader(store.read(plan.listing))).to_pylist()
+    listed = read_parquet(store.read(plan.listing)).to_pylist()
     table = index_partition(plan.source, plan.position, [Entry(**row) for row in listed])
-    data = _parquet(table)
+    data = parquet_bytes(table)
     statuses = table["status"].to_pylist()
     receipt = PartReceipt(
         name=plan.name,
@@ -314,9 +313,3 @@ _PIECE = 4 * 2**20
 
 def _entry_table(entries: Sequence[Entry]) -> pa.Table:
     return pa.Table.from_pylist([entry.__dict__ for entry in entries], schema=_ENTRIES)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", compression_level=3)
-    return sink.getvalue()

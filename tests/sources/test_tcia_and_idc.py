@@ -222,7 +222,7 @@ def test_idc_refuses_what_does_not_match_its_index(bucket: tuple[Bucket, str]) -
 def test_idc_wants_a_choice_and_an_index(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         Idc(index="x")
-    with pytest.raises(SpecError, match="idc_index.parquet"):
+    with pytest.raises(SpecError, match="idc-index-data"):
         list(Idc(index=str(tmp_path / "none"), collections=("a",)).list())
 
 

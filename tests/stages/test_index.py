@@ -14,6 +14,7 @@ import pytest
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import Window
+from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
 from builder.protocols import Entry
 from builder.sources import Folder
@@ -194,9 +195,9 @@ def test_rows_are_the_same_bytes_however_the_files_are_batched(tmp_path: Path, m
     for n in range(7):
         instance(tmp_path, f"{n}.dcm", SOPInstanceUID=f"1.2.{n}", InstitutionName="é" if n == 3 else "e")
     (tmp_path / "3b.txt").write_text("hello")
-    one = index._parquet(whole_index(tmp_path))
+    one = parquet_bytes(whole_index(tmp_path))
     monkeypatch.setattr(index, "_BATCH", 2)
-    assert index._parquet(whole_index(tmp_path).combine_chunks()) == one
+    assert parquet_bytes(whole_index(tmp_path).combine_chunks()) == one
 
 
 def test_duplicates(tmp_path: Path) -> None:

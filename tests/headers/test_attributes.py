@@ -1,0 +1,63 @@
+"""The pydicom path on damaged files: a header or a reason, never another exception."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
+
+from builder.errors import CaseError, Reason
+from builder.headers.attributes import read_header
+
+NAMES = [
+    "CT_small.dcm",
+    "rtplan.dcm",
+    "image_dfl.dcm",
+    "ExplVR_BigEnd.dcm",
+    "reportsi.dcm",
+    "nested_priv_SQ.dcm",
+    "no_meta.dcm",
+]
+    "CT_small.dcm",
+    "rtplan.dcm",
+    "image_dfl.dcm",
+    "ExplVR_BigEnd.dcm",
+    "reportsi.dcm",
+    "nested_priv_SQ.dcm",
+    "no_meta.dcm",
+]
+FILES = {name: Path(str(get_testdata_file(name, download=False))).read_bytes()[:12_000] for name in NAMES}
+
+
+def header_or_reason(data: bytes) -> Any:
+    try:
+        return read_header(lambda start, length: data[start : start + length], len(data))
+    except CaseError as error:
+        return error.reason
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_damage_gives_a_header_or_a_reason(name: str, data: Any) -> None:
+    whole = bytearray(FILES[name])
+    for _ in range(data.draw(st.integers(1, 6))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    damaged = bytes(whole[: data.draw(st.integers(1, len(whole)))])
+    found = header_or_reason(damaged)
+    assert found in (Reason.UNREADABLE, Reason.TOO_LARGE) or found.sha256
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_header_or_a_reason(data: bytes) -> None:
+    found = header_or_reason(data)
+    assert found in (Reason.UNREADABLE, Reason.TOO_LARGE) or found.sha256
+
+
+def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.headers.attributes.HEADER_LIMIT", 10_000)
+    whole = Path(str(get_testdata_file("image_dfl.dcm", download=False))).read_bytes()
+    assert header_or_reason(whole) is Reason.TOO_LARGE
