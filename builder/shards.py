@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import Any, BinaryIO, Protocol
 
 import numcodecs.blosc as blosc
 import numpy as np
@@ -104,6 +105,23 @@ def open_shard(
         yield ShardWriter(folder, fingerprint, scratch, stack, codec, sample_schema(facts), tuple(fields), chunk)
 
 
+class Described(Protocol):
+    """Unit and segments (name to channel and value) of an array field."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of the numbers; "" for masks."""
+        ...
+
+    @property
+    def segments(self) -> Mapping[str, tuple[int, int]]:
+        """Segments of a mask; empty for images."""
+        ...
+
+
+NOTHING: "Mapping[str, Described]" = MappingProxyType({})
+
+
 @dataclass
 class ShardWriter:
     """Adds samples as they come and holds one in memory; nothing can be read until ``finish``."""
@@ -122,19 +140,26 @@ class ShardWriter:
     _excluded: list[ExcludedCase] = field(default_factory=list)
     _cases: int = 0
 
-    def add_case(self, samples: Iterable[Sample]) -> int:
+    def add_case(self, samples: Iterable[Sample], *, described: "Mapping[str, Described]" = NOTHING) -> int:
         """Add all samples of a case or, when one fails, none; returns their number.
+
+        Parameters
+        ----------
+        described
+            Unit and segments of its fields, by name (see ``describe``).
 
         Raises
         ------
         CaseError
-            When a sample's fields are not those of the shard, or as raised by ``samples``.
+            When a sample's fields are not those of the shard, as raised by ``describe``, or by ``samples``.
         """
         rows, marks = len(self._rows), {name: stream.mark() for name, stream in self._streams.items()}
         fields = self.fields
         try:
             for sample in samples:
                 self._add(sample)
+            for name, facts in described.items() if len(self._rows) > rows else ():
+                self.describe(name, unit=facts.unit, segments=facts.segments)
         except BaseException:
             self._rewind(marks)
             del self._rows[rows:]

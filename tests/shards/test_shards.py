@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,23 @@ def test_describe_merges_segments_and_units(tmp_path: Path) -> None:
     assert fields["tumor"].segments == {"core": (0, 1), "edema": (0, 2)}
     attributes = json.loads((tmp_path / "data" / FINGERPRINT / "tumor" / "zarr.json").read_bytes())["attributes"]
     assert attributes["segments"] == {"core": [0, 1], "edema": [0, 2]}
+
+
+@dataclass(frozen=True)
+class Facts:
+    unit: str = ""
+    segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def test_a_case_whose_segments_clash_leaves_no_trace(tmp_path: Path) -> None:
+    with open_shard(open_store(tmp_path), FINGERPRINT, facts=FACTS) as writer:
+        writer.add_case([make_sample(0)], described={"image": Facts("HU"), "tumor": Facts("", {"core": (0, 1)})})
+        with pytest.raises(CaseError, match="label_ambiguous"):
+            writer.add_case([make_sample(1)], described={"image": Facts("SUVbw"), "tumor": Facts("", {"core": (0, 2)})})
+        receipt = writer.finish()
+    assert (receipt.rows, receipt.cases) == (1, 1)
+    assert {f.name: f.unit for f in receipt.fields} == {"image": "HU", "tumor": ""}
+    np.testing.assert_array_equal(read_all(tmp_path / "data" / FINGERPRINT)["image"], [make_sample(0).arrays["image"]])
 
 
 def test_a_flipped_bit_is_noticed_by_zarr_python(tmp_path: Path) -> None:
