@@ -104,8 +104,15 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
     A folder's path can name a patient or a machine; a template cannot.
     """
     document: dict[str, Any] = _withhold(spec.model_dump(mode="json", by_alias=True))
+    document["sources"] = [
+        {k: v if k in PUBLIC_SOURCE_FIELDS else _template(v) if v else v for k, v in source.items()}
+        for source in document["sources"]
+    ]
     return document
 
+
+PUBLIC_SOURCE_FIELDS = ("kind", "site", "collections", "modalities", "licenses", "page", "port", "retrieve")
+"""What a manifest tells of a source; queries and lists of patients are withheld like locations."""
 
 LOCATION_FIELDS = ("url", "aliases", "previous")
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
@@ -123,9 +130,10 @@ def _withhold(node: Any) -> Any:
     return node
 
 
-def _template(location: str) -> str:
-    """``${NAME}`` templates stay; literal paths, and ``${file:...}``, do not."""
-    return location if location.startswith("${") and not location.startswith("${file:") else "(withheld)"
+def _template(location: Any) -> Any:
+    """``${NAME}`` templates stay; literal paths, ``${file:...}`` and everything else do not."""
+    stays = isinstance(location, str) and location.startswith("${") and not location.startswith("${file:")
+    return location if stays else "(withheld)"
 
 
 def without_locations(spec: DatasetSpec) -> dict[str, Any]:
