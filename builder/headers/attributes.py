@@ -169,6 +169,8 @@ def _header(window: Window) -> Header:
     stop = _StopAfter()
     dataset = parse(stream, None if annotating else _TAGS, stop)
     end = stream.tell() if stop.reached else max(stream.tell(), stream.size)  # past the file's end when it is cut off
+    if not stop.reached and stream.tell() < stream.size:
+        raise CaseError(Reason.UNREADABLE, "pydicom cannot parse the header to its end")
     if end > stream.size:
         raise CaseError(Reason.UNREADABLE, "the file ends inside an element of its header")
     offset, length, notes = _pixel_extent(stream, dataset, end)
