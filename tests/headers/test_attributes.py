@@ -20,14 +20,6 @@ NAMES = [
     "nested_priv_SQ.dcm",
     "no_meta.dcm",
 ]
-    "CT_small.dcm",
-    "rtplan.dcm",
-    "image_dfl.dcm",
-    "ExplVR_BigEnd.dcm",
-    "reportsi.dcm",
-    "nested_priv_SQ.dcm",
-    "no_meta.dcm",
-]
 FILES = {name: Path(str(get_testdata_file(name, download=False))).read_bytes()[:12_000] for name in NAMES}
 
 
