@@ -6,18 +6,25 @@ All arithmetic is in integers: a share is a count of ``scale``-ths of a person.
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 
-MOST_STEPS = 6000
+MOST_STEPS = 3000
 """Steps of the search for few cells; for many cells fewer, so that the work stays bounded."""
 
 MOST_WORK = 12_000_000
 """Cells times steps the search may evaluate, at least 500 steps."""
+
+MOST_TRADES = 60
+MOST_TRADING = 60_000_000
+"""Trades tried after the search, and pairs of cells looked at for them."""
+
+PATIENCE = 100
+"""Steps without improvement after which the search ends, once everything is within one person of its share."""
 
 STRATUM_WEIGHT = 16
 TOTAL_WEIGHT = 64
@@ -140,21 +147,77 @@ def _search(
     cost = int((_cost(off, scale) * weights).sum())
     best, best_state = cost, state.copy()
     blocked_until = np.zeros(len(movable), dtype=np.int64)
-    steps = max(500, min(MOST_STEPS, MOST_WORK // len(movable)))
+    shortest = min(6, len(movable) // 4)
+    steps = max(500, min(MOST_STEPS, MOST_WORK // len(movable), 100 * len(movable)))
+    improved, good = 0, _within_one(off[:, :-1], scale)
     for step in range(steps):
+        if good and step - improved > PATIENCE:
+            break
         blocked = blocked_until > step
         cell, giver, taker, gain = _best_move(state, free, lanes, off, weights, scale, blocked, best - cost)
-        if cell < 0 or (gain >= 0 and _within_one(off[:, :-1], scale)):
-            break
+        if cell < 0:
+            continue  # every cell has just moved
         state[giver, cell], state[taker, cell] = 0, 1
         np.subtract.at(off[giver], lanes[:, cell], scale)
         np.add.at(off[taker], lanes[:, cell], scale)
         cost += gain
-        blocked_until[cell] = step + 6 + (step * 7) % 13
+        blocked_until[cell] = step + 1 + shortest + (step * 7) % (1 + 2 * shortest)
         if cost < best:
             best, best_state = cost, state.copy()
-    ups[movable] = best_state.T
+            improved, good = step, _within_one(off[:, :-1], scale)
+    ups[movable] = _swap(best_state, free, lanes, -goals.T, weights, scale).T
     return ups
+
+
+def _swap(
+    state: Integers, free: NDArray[np.bool_], lanes: Integers, empty: Integers, weights: Integers, scale: int
+) -> Integers:
+    """Let two cells trade the splits of one person each until all is within one person, the best trade first.
+
+    Single moves do not get there: each half of a trade alone pushes a stratum or the total off. ``empty`` is how far
+    the sums are off with nobody moved up.
+    """
+    splits, cells = state.shape
+    used = np.flatnonzero(np.bincount(lanes.reshape(-1), weights=weights[lanes].reshape(-1)))
+    lanes, empty, weights = np.searchsorted(used, lanes), empty[:, used], weights[used]
+    marks = np.zeros((cells, len(used) + 1))
+    for lane in lanes:
+        marks[np.arange(cells), lane] = 1
+    marks = marks[:, : len(used)]
+    state = state.copy()
+    for _ in range(min(MOST_TRADES, MOST_TRADING // (cells * cells * splits))):
+        off = empty + scale * np.rint(state @ marks).astype(np.int64)
+        if _within_one(off, scale):
+            break
+        now = _cost(off, scale)
+        down, up = (_cost(off - scale, scale) - now) * weights, (_cost(off + scale, scale) - now) * weights
+        best = (0, 0, 0, 0, 0)
+        for a, b in combinations(range(splits), 2):
+            best = min(best, _best_trade(a, b, state, free, marks, down, up))
+        if best[0] >= 0:
+            break
+        _, one, other, a, b = best
+        state[[a, b], one], state[[a, b], other] = (0, 1), (1, 0)
+    return state
+
+
+def _best_trade(
+    a: int, b: int, state: Integers, free: NDArray[np.bool_], marks: NDArray[np.float64], down: Integers, up: Integers
+) -> tuple[int, int, int, int, int]:
+    """(change of cost, one, other, a, b): ``one`` gives from a to b, ``other`` from b to a.
+
+    A sum both cells add to does not change, so what the two moves alone would cost there is taken off again. Products
+    of whole numbers far below 2**53 are exact in float64, whatever the order of additions.
+    """
+    forth = np.flatnonzero((state[a] == 1) & (state[b] == 0) & free[b])
+    back = np.flatnonzero((state[b] == 1) & (state[a] == 0) & free[a])
+    if not len(forth) or not len(back):
+        return (0, 0, 0, 0, 0)
+    there, here = (down[a] + up[b]).astype(np.float64), (down[b] + up[a]).astype(np.float64)
+    shared = (marks[forth] * (there + here)) @ marks[back].T
+    change = (marks[forth] @ there)[:, None] + (marks[back] @ here)[None, :] - shared
+    first, second = np.unravel_index(int(change.argmin()), change.shape)
+    return int(change[first, second]), int(forth[first]), int(back[second]), a, b
 
 
 def _cost(off: Integers, scale: int) -> Integers:
