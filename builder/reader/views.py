@@ -9,9 +9,12 @@ The document is fsspec's ReferenceFileSystem format, version 1. Any Zarr library
 
 import json
 
-from builder.model.layout import VIEWS, Json, canonical_json
+import pyarrow as pa
+
+from builder.model.layout import VIEWS, Json, Manifest, canonical_json
 from builder.model.zarr_format import group_document
-from builder.reader.dataset import Dataset
+from builder.reader.dataset import Dataset, dataset_over
+from builder.storage import Store
 
 ROOT = "root"
 """Name of the template that stands for the dataset's location, which a document that moves with it cannot know."""
@@ -71,3 +74,11 @@ def view_path(split: str) -> str:
     """Where the view of a split lies in a version's folder."""
     return f"{VIEWS}/{split}.json"
 
+
+
+def split_views(store: Store, manifest: Manifest, index: pa.Table) -> dict[str, bytes]:
+    """The views of every split of a version about to be published, by their paths in its folder."""
+    fields = [layout.name for layout in manifest.fields]
+    whole = dataset_over(store, manifest, index, fields=fields)
+    names = sorted({name for name in index.column("split").to_pylist() if name is not None})
+    return {view_path(name): view_document(whole.split(name)) for name in names}

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from builder.reader import open_dataset
-from builder.reader.views import view_document
+from builder.reader.views import split_views, view_document
 
 
 def open_view(document: bytes, root: Path, folder: Path) -> Any:
@@ -64,3 +64,12 @@ def test_references_lie_inside_their_objects(patches: Any) -> None:
         if isinstance(reference, list):
             path, offset, length = reference
             assert offset + length <= dataset.store.size(path.removeprefix("{{root}}/"))
+
+
+def test_every_split_has_a_view(patches: Any, tmp_path: Path) -> None:
+    dataset = open_dataset(patches.root)
+    views = split_views(dataset.store, dataset.manifest, dataset.table)
+    assert sorted(views) == ["views/test.json", "views/train.json", "views/validation.json"]
+    group = zarr.open_group(open_view(views["views/test.json"], patches.root, tmp_path), mode="r")
+    rows = [i for i, split in enumerate(patches.splits) if split == "test"]
+    np.testing.assert_array_equal(group["tumor"][:], patches.stack("tumor", rows))
