@@ -1,5 +1,6 @@
 """Properties of the split: exact shares, whole persons, no memory of order, nobody ever moves."""
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from fractions import Fraction
@@ -197,3 +198,44 @@ def test_folds_are_level_in_every_stratum(rows, k, repeats):
         for counts in [*strata.values(), Counter(r["fold"] for r in mine)]:
             sizes = [counts[f] for f in range(k)]
             assert max(sizes) - min(sizes) <= 1
+
+
+def best_possible(cells, strata, shares):
+    """Smallest worst deviation of any level, by trying every rounding of cells, strata and total."""
+
+    def allowed(counts, many):
+        return all(abs(c - many * s) < 1 for c, s in zip(counts, shares, strict=True))
+
+    def rounded(many):
+        choices = [range(math.floor(many * s), math.ceil(many * s) + 1) for s in shares]
+        return [c for c in itertools.product(*choices) if sum(c) == many]
+
+    best = math.inf
+    for choice in itertools.product(*(rounded(len(members)) for members in cells.values())):
+        sums = defaultdict(lambda: [0] * len(shares))
+        for cell, counts in zip(cells, choice, strict=True):
+            for group in (("stratum", strata[cell]), ("total", ""), *(("level", i, v) for i, v in enumerate(cell))):
+                sums[group] = [a + b for a, b in zip(sums[group], counts, strict=True)]
+        if all(allowed(c, sum(c)) for g, c in sums.items() if g[0] != "level"):
+            off = [
+                abs(a - sum(c) * s) for g, c in sums.items() if g[0] == "level" for a, s in zip(c, shares, strict=True)
+            ]
+            best = min(best, max(off))
+    return best
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=3, max_size=45))
+def test_levels_are_within_one_person_whenever_any_rounding_gets_there(rows):
+    persons = table([(a, b, None, [], 1) for a, b in rows])
+    result = assign(persons, ratios=RATIOS, strata=["sex", "site"], seed=8).to_pylist()
+    cells, strata, levels = defaultdict(list), {}, defaultdict(list)
+    for row, person in zip(result, rows, strict=True):
+        cells[person].append(row["split"])
+        strata[person] = row["stratum"]
+        for column, value in enumerate(person):
+            levels[column, value].append(row["split"])
+    found = max(abs(m.count(s) - len(m) * share) for m in levels.values() for s, share in EXACT.items())
+    best = best_possible(cells, strata, tuple(EXACT.values()))
+    assert best <= found
+    assert found < 1 or found == best
