@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,13 @@ class DawidSkene:
 
 
 def dawid_skene(
-    votes: NDArray[np.int64], classes: int, *, iterations: int = 200, tolerance: float = 1e-9, smoothing: float = 0.01
+    votes: NDArray[np.int64],
+    classes: int,
+    *,
+    weights: NDArray[np.float64] | None = None,
+    iterations: int = 200,
+    tolerance: float = 1e-9,
+    smoothing: float = 0.01,
 ) -> DawidSkene:
     """True classes and readers' confusion out of votes, by expectation maximisation from the majority.
 
@@ -86,6 +93,8 @@ def dawid_skene(
     ----------
     votes
         (item, reader) class numbers, -1 where a reader did not judge.
+    weights
+        How often each row of votes occurred; 1 when None.
     smoothing
         Added to every count, so that no probability becomes 0.
 
@@ -93,27 +102,44 @@ def dawid_skene(
     ----------
     Dawid, Skene 1979, doi:10.2307/2346806.
     """
-    said = votes[..., None] == np.arange(classes)  # (item, reader, class)
+    said = (votes[..., None] == np.arange(classes)).astype(np.float64)  # (item, reader, class)
+    amount = np.ones(len(votes)) if weights is None else np.asarray(weights, dtype=np.float64)
     belief = said.sum(axis=1) + smoothing
     belief = belief / belief.sum(axis=1, keepdims=True)
-    prior, confusion = belief.mean(axis=0), np.zeros((votes.shape[1], classes, classes))
+    prior, confusion = np.ones(classes) / classes, np.zeros((votes.shape[1], classes, classes))
     for _ in range(iterations):
-        prior = belief.mean(axis=0)
-        counts = (
-            np.stack([belief.T @ said[:, reader].astype(np.float64) for reader in range(votes.shape[1])]) + smoothing
-        )
+        heavy = belief * amount[:, None]
+        prior = heavy.sum(axis=0) / amount.sum()
+        counts = np.einsum("it,irs->rts", heavy, said, optimize=False) + smoothing
         confusion = counts / counts.sum(axis=2, keepdims=True)
-        logs = np.log(np.maximum(prior, EPSILON))[None] + np.einsum(
-            "irs,rts->it", said.astype(np.float64), np.log(confusion), optimize=False
-        )
-        logs -= logs.max(axis=1, keepdims=True)
-        after = np.exp(logs)
+        logs = np.log(np.maximum(prior, EPSILON)) + np.einsum("irs,rts->it", said, np.log(confusion), optimize=False)
+        after = np.exp(logs - logs.max(axis=1, keepdims=True))
         after /= after.sum(axis=1, keepdims=True)
         moved = float(np.abs(after - belief).max())
         belief = after
         if moved < tolerance:
             break
     return DawidSkene(belief, prior, confusion)
+
+
+def staple_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """One label map of several readers', and (reader, true label, said label) confusions over the labels in order.
+
+    Multi-label STAPLE is Dawid-Skene on voxels. They are counted by pattern of votes in float64, so a volume of any
+    size loses no voxel (SimpleITK's filter counts in float32, which stops at 2**24). Ties go to the lower label.
+
+    References
+    ----------
+    Rohlfing, Russakoff, Maurer 2004, doi:10.1109/TMI.2004.830803.
+    """
+    votes = np.stack([np.asarray(m).ravel() for m in maps], axis=1)
+    labels = np.unique(votes)
+    patterns, inverse, counts = np.unique(votes, axis=0, return_inverse=True, return_counts=True)
+    found = dawid_skene(
+        np.searchsorted(labels, patterns).astype(np.int64), len(labels), weights=counts.astype(np.float64)
+    )
+    winner = labels[found.probability.argmax(axis=1)].astype(np.int64)
+    return winner[inverse.ravel()].reshape(np.shape(maps[0])), found.confusion
 
 
 def fuse_lines(lines: NDArray[np.float64], *, spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:

@@ -8,8 +8,11 @@ import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import cohen_kappa_score
 
-from builder.labels.consensus import dawid_skene, fuse_lines, majority, staple
+from builder.labels.agreement import bootstrap, cohen_kappa, dice, hausdorff_mm, icc_one_way, icc_two_way
+from builder.labels.consensus import dawid_skene, fuse_lines, majority, staple, staple_labels
+from builder.labels.rows import parse_table
 
 
 def readers(seed: int = 5, shape: tuple[int, ...] = (12, 20, 20)) -> tuple[NDArray[np.bool_], list[NDArray[np.bool_]]]:
@@ -92,3 +95,87 @@ def test_a_fused_line_lies_among_its_lines(values: list[tuple[float, ...]]) -> N
     assert fused.min() >= lines.min()
     assert fused.max() <= lines.max()
     assert fuse_lines(np.stack([fused]), spacing_mm=(1, 1, 1)) == pytest.approx(fused)
+
+
+def test_staple_of_labels_equals_simpleitk_where_that_is_sure() -> None:
+    random = np.random.default_rng(4)
+    truth = np.zeros((6, 20, 20), np.uint8)
+    truth[:, 2:10, 2:18], truth[:, 10:18, 4:16] = 1, 2
+    maps = [
+        np.where(random.random(truth.shape) < p, truth, random.integers(0, 3, truth.shape)) for p in (0.9, 0.8, 0.5)
+    ]
+    ours, confusion = staple_labels(maps)
+    assert (ours == truth).mean() > max((m == truth).mean() for m in maps)
+    assert np.allclose(confusion[0].diagonal(), 0.93, atol=0.04)
+    algorithm = SimpleITK.MultiLabelSTAPLEImageFilter()
+    theirs = SimpleITK.GetArrayFromImage(
+        algorithm.Execute([SimpleITK.GetImageFromArray(m.astype(np.uint8)) for m in maps])
+    )
+    assert (ours == theirs).mean() > 0.98  # it keeps the first priors, ours are estimated
+
+
+def test_weights_are_repetitions() -> None:
+    votes = np.array([[0, 0, 1], [1, 1, 1], [0, 1, 1], [0, 0, 0]])
+    weights = np.array([3, 5, 2, 7])
+    once = dawid_skene(votes, 2, weights=weights.astype(float))
+    often = dawid_skene(np.repeat(votes, weights, axis=0), 2)
+    assert np.allclose(np.repeat(once.probability, weights, axis=0), often.probability)
+    assert np.allclose(once.confusion, often.confusion)
+
+
+class TestAgreement:
+    def test_icc_of_the_table_of_shrout_and_fleiss(self) -> None:
+        table = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)
+        assert icc_two_way(table) == pytest.approx(0.29, abs=0.005)
+        subjects = [str(s) for s in range(6) for _ in range(4)]
+        assert icc_one_way(table.ravel().tolist(), subjects) == pytest.approx(0.17, abs=0.005)
+
+    def test_kappa_equals_scikit_learn(self) -> None:
+        random = np.random.default_rng(3)
+        a = random.integers(0, 4, 200)
+        b = np.where(random.random(200) < 0.6, a, random.integers(0, 4, 200))
+        assert cohen_kappa(a.tolist(), b.tolist()) == pytest.approx(cohen_kappa_score(a, b))
+        assert np.isnan(cohen_kappa(["x"], ["x"]))
+
+    def test_surface_distance_equals_simpleitk(self) -> None:
+        spacing = (3.0, 0.7, 0.8)
+        block = np.zeros((10, 10, 16), bool)
+        block[2:6, 2:6, 2:6] = True
+        other = np.roll(block, (1, 2, 7), axis=(0, 1, 2))
+        other[4, 5, 14] = True
+        images = [SimpleITK.GetImageFromArray(m.astype(np.uint8)) for m in (block, other)]
+        for image in images:
+            image.SetSpacing(spacing[::-1])
+        algorithm = SimpleITK.HausdorffDistanceImageFilter()
+        algorithm.Execute(*images)
+        ours = hausdorff_mm(block, other, spacing, percentile=100)
+        assert ours == pytest.approx(algorithm.GetHausdorffDistance(), rel=1e-5)
+        assert hausdorff_mm(block, np.roll(block, 3, axis=0), spacing, percentile=100) == pytest.approx(9.0)
+        assert hausdorff_mm(block, block, spacing) == 0
+        assert dice(block, np.roll(block, 1, axis=2)) == 0.75
+
+    def test_bootstrap_draws_persons_and_not_rows(self) -> None:
+        random = np.random.default_rng(0)
+        level = random.normal(0, 1, 40)
+        persons = [f"p{k:02d}" for k in range(40) for _ in range(25)]
+        values = np.repeat(level, 25) + random.normal(0, 0.01, 1000)
+        found = bootstrap(persons, lambda rows: float(values[rows].mean()), seed=7)
+        expected = 1.96 * level.std(ddof=1) / np.sqrt(40)
+        assert found.persons == 40
+        assert found.high - found.low == pytest.approx(2 * expected, rel=0.15)
+        turned = bootstrap(persons[::-1], lambda rows: float(values[::-1][rows].mean()), seed=7)
+        assert (turned.low, turned.high) == pytest.approx((found.low, found.high))
+
+    def test_lengths_of_the_crowd_agree_fairly(self, corpus: Any) -> None:
+        path = corpus("tables") / "tables" / "CrowdsCureCancer2017Annotations.csv"
+        rows = parse_table(path.read_bytes())
+        lengths = [float(str(row["length"])) for row in rows]
+        series = [str(row["seriesUID"]) for row in rows]
+        persons = [str(row["patientID"]) for row in rows]
+        found = bootstrap(
+            persons, lambda r: icc_one_way([lengths[i] for i in r], [series[i] for i in r]), seed=1, draws=50
+        )
+        # 2,345 lines of 181 people on 443 series: they often measured different lesions of one series
+        assert found.persons == 352
+        assert found.low < found.value < found.high
+        assert 0.3 < found.value < 0.9

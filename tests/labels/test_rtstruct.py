@@ -1,6 +1,8 @@
 """RTSTRUCT: the published voxel keys of the sarcoma cohort, closed-form phantoms, shapely as oracle, odd contours."""
 
 import itertools
+import shutil
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pydicom
 import pytest
 import shapely
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -99,6 +102,23 @@ class TestSarcomaCohort:
             assert mask.measures["tumor/planes_on_slice_fraction"] == 1.0
             # 0.945 is STS_035's PET: 365 voxels of 5.5 mm, a third of them on the edge
             assert 0.94 < mask.measures["tumor/volume_ratio"] < 1.03, (patient, modality)
+
+    @pytest.mark.skipif(shutil.which("plastimatch") is None, reason="plastimatch is not installed")
+    @pytest.mark.parametrize("series", [("STS_008", "CT"), ("STS_008", "MR_T1"), ("STS_035", "PET")])
+    def test_plastimatch_fills_the_same_voxels(self, cohort: Any, corpus: Any, tmp_path: Path, series: Any) -> None:
+        image, dataset = next((i, d) for patient, modality, i, d, _ in cohort if (patient, modality) == series)
+        geometry = image.geometry
+        fixed = SimpleITK.Image(*geometry.shape[::-1], SimpleITK.sitkUInt8)
+        fixed.SetSpacing(geometry.spacing_mm[::-1])
+        fixed.SetOrigin(geometry.origin_mm)
+        SimpleITK.WriteImage(fixed, str(tmp_path / "fixed.mha"))
+        source = next((corpus("sts") / "sts_cohort" / series[0] / series[1] / "mask").iterdir())
+        command = ["plastimatch", "convert", "--input", str(source), "--fixed", str(tmp_path / "fixed.mha")]
+        command += ["--output-prefix", str(tmp_path / "out"), "--prefix-format", "mha"]
+        subprocess.run(command, check=True, capture_output=True)
+        theirs = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(next((tmp_path / "out").glob("*.mha")))))
+        (mask,) = RtStruct(roi={"tumor": "."}).read("tumor", [LabelObject(dataset)], image)
+        assert np.array_equal(mask.voxels[0] > 0, theirs > 0)  # type: ignore[union-attr]
 
     def test_area_rule_differs_only_on_edges(self, cohort: Any) -> None:
         reader = RtStruct(roi={"tumor": "(?i)gtv|mass"}, inclusion="area")
