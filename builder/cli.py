@@ -113,6 +113,34 @@ def verify(dataset: Dataset, as_json: Machine = False) -> None:
 
 
 @app.command()
+def submit(
+    spec: SpecPath,
+    to: Target,
+    cluster: Annotated[str, typer.Option("--cluster", metavar="PROFILE", help="A profile's YAML file, or local.")],
+    param: Params = None,
+    as_json: Machine = False,
+) -> None:
+    """Hand a build to a cluster and return at once; status, logs, watch and cancel follow it from anywhere."""
+    from builder.run.submit import submit as hand_over
+
+    outcome = hand_over(spec, to=to, cluster=cluster, parameters=_parameters(param))
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
+def certs(
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for ca.pem, cert.pem and key.pem.")],
+    days: Annotated[int, typer.Option("--days", min=1, max=3650)] = 365,
+    as_json: Machine = False,
+) -> None:
+    """Make certificates for mutual TLS in a cluster, and print the block for its profile."""
+    from builder.run.certs import write_certificates
+
+    outcome = write_certificates(to, days=days)
+    _present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
 def gc(
     dataset: Dataset,
     unreferenced: Annotated[

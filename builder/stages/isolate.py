@@ -84,8 +84,8 @@ def _run(argument: ShardArgument, first: int, stop: int, memory: int) -> tuple[i
     """Rehearse cases ``first`` to ``stop`` in a process: how many were got through, and how it died if it did."""
     request = json.dumps({"argument": argument.__dict__, "first": first, "stop": stop})
     command = [sys.executable, "-m", "builder.stages.isolate", request]
-    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, **quiet) as child:
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as child:
         outgrew = threading.Event()
         guard = threading.Thread(target=_guard, args=(child, memory, outgrew), daemon=True)
         guard.start()

@@ -63,6 +63,7 @@ class Build:
     server: Server
     pid: int
     log: Path
+    status: int | None = None
 
     def wait(self, seconds: float = 400.0) -> int:
         """Exit code, or minus the signal."""
@@ -74,8 +75,9 @@ class Build:
 
     def poll(self, seconds: float = 0.0) -> int | None:
         """Exit code, or None while it runs."""
-        status: int | None = self.server.ask({"wait": {"pid": self.pid, "seconds": seconds}})
-        return status
+        if self.status is None:
+            self.status = self.server.ask({"wait": {"pid": self.pid, "seconds": seconds}})
+        return self.status
 
     def kill(self) -> None:
         """SIGKILL everything the build started."""

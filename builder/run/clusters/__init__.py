@@ -1,0 +1,61 @@
+"""Where tasks run: profiles of clusters, one file a kind. A profile says *where* and never enters a fingerprint."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from builder.errors import SpecError
+from builder.run.clusters.address import Address
+from builder.run.clusters.kubernetes import Kubernetes
+from builder.run.clusters.local import Local
+from builder.run.clusters.serial import Serial
+from builder.run.clusters.slurm import Slurm
+from builder.run.clusters.ssh import Ssh
+
+AnyCluster = Annotated[Serial | Local | Address | Ssh | Slurm | Kubernetes, Field(discriminator="kind")]
+Cluster = Serial | Local | Address | Ssh | Slurm | Kubernetes
+CLUSTERS: dict[str, type[BaseModel]] = {
+    "serial": Serial,
+    "local": Local,
+    "address": Address,
+    "ssh": Ssh,
+    "slurm": Slurm,
+    "kubernetes": Kubernetes,
+}
+
+
+def load_cluster(text: str) -> Cluster:
+    """A profile from ``serial``, ``local``, ``tcp://...``, ``tls://...`` or the path of a YAML file.
+
+    Raises
+    ------
+    SpecError
+        When it is none of these, or the file is not a valid profile.
+    """
+    if text in ("serial", "local"):
+        return _validated({"kind": text}, "--cluster")
+    if text.startswith(("tcp://", "tls://")):
+        return _validated({"kind": "address", "url": text}, "--cluster")
+    path = Path(text)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise SpecError(
+            f"--cluster: found {text!r}, expected serial, local, tcp://HOST:PORT, "
+            "tls://HOST:PORT or a profile's YAML file"
+        )
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    except YAMLError as error:
+        raise SpecError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    return _validated(document, str(path))
+
+
+def _validated(document: object, place: str) -> Cluster:
+    try:
+        profile: Cluster = TypeAdapter(AnyCluster).validate_python(document)
+    except ValidationError as error:
+        lines = (f"{place}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise SpecError("\n".join(lines)) from None
+    return profile

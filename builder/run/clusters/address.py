@@ -1,0 +1,44 @@
+"""A scheduler that is already running."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from builder.errors import SpecError
+from builder.run.clusters.connection import Tls, configure_dask, connect, is_loopback
+from builder.stages.graph import Runner
+
+
+class Address(BaseModel):
+    """A scheduler that is already running, with the workers it has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["address"] = "address"
+    url: Annotated[str, Field(pattern=r"^(tcp|tls)://")]
+    tls: Tls | None = None
+    VERSION: ClassVar[int] = 1
+
+    @model_validator(mode="after")
+    def _beyond_loopback_only_with_tls(self) -> "Address":
+        parts = urlsplit(self.url)
+        if parts.scheme == "tls" and self.tls is None:
+            raise ValueError("tls: found nothing, expected ca_file, cert_file and key_file; 'builder certs' makes them")
+        if parts.scheme == "tcp" and not is_loopback(parts.hostname or ""):
+            raise ValueError(
+                f"found tcp:// to {parts.hostname}, expected tls:// beyond this machine: "
+                "whoever reaches a scheduler without TLS can run code on its workers"
+            )
+        return self
+
+    @contextmanager
+    def open(self, workers: int | None) -> Iterator[Runner]:
+        """A runner on the workers the scheduler has."""
+        if workers is not None:
+            raise SpecError("--workers: found a number with a scheduler's address, expected none: it has its workers")
+        configure_dask()
+        with connect(self.url, tls=self.tls, workers=1) as runner:
+            yield runner

@@ -1,0 +1,90 @@
+"""What every kind of cluster needs: TLS, a client, and a Dask that is configured and quiet."""
+
+import ipaddress
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from builder.errors import SourceError
+from builder.stages.graph import Runner
+
+CONNECT_SECONDS = 30
+WORKER_SECONDS = 300
+
+
+class Tls(BaseModel):
+    """Files of mutual TLS, as ``builder certs`` writes them; every machine of the cluster reads them by these paths."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+    def security(self) -> Any:
+        """Dask's form of it: both ends show a certificate, nothing goes unencrypted."""
+        from distributed.security import Security
+
+        ends = {f"tls_{end}_{what}": value for end in ("client", "worker", "scheduler") for what, value in self._pair()}
+        return Security(tls_ca_file=self.ca_file, require_encryption=True, **ends)
+
+    def _pair(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        return ("cert", self.cert_file), ("key", self.key_file)
+
+
+@contextmanager
+def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
+    """A runner on a cluster object or a scheduler's address, once ``workers`` workers are there.
+
+    Raises
+    ------
+    SourceError
+        When the scheduler or its workers do not come.
+    """
+    from distributed import Client
+
+    from builder.run.dask import DaskRunner
+
+    security = tls.security() if tls else None
+    try:
+        client = Client(where, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise SourceError(
+            f"cluster: found no scheduler that answers ({type(error).__name__}), expected one; "
+            "check the address and the TLS files",
+            host="scheduler",
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(workers, timeout=WORKER_SECONDS)
+        except TimeoutError:
+            found = len(client.scheduler_info(n_workers=-1)["workers"])
+            raise SourceError(
+                f"cluster: found {found} workers after {WORKER_SECONDS} s, expected {workers}; look into their logs",
+                host="scheduler",
+            ) from None
+        yield DaskRunner(client)
+
+
+def configure_dask() -> None:
+    """Set what the runner relies on, and keep warnings about closing clusters from users; errors still show."""
+    import dask
+
+    from builder.run.dask import ALLOWED_FAILURES
+
+    dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
+    for name in ("distributed.nanny", "distributed.worker", "distributed.core", "distributed.comm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,131 @@
+"""Starting a build whose driver lives on when this terminal is gone: a Slurm job, a Kubernetes Job, or a process."""
+
+import json
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.errors import ResourceError, SpecError
+from builder.run.clusters import Cluster, load_cluster
+from builder.run.clusters.kubernetes import Kubernetes, render_job
+from builder.run.clusters.slurm import Slurm
+from builder.storage import open_store
+
+PRIVATE_SUFFIX = ".private"
+FOLDER = "submissions"
+DRIVER_MEMORY_MIB = 4096
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A build that was handed over.
+
+    Parameters
+    ----------
+    identity
+        What we call it.
+    handle
+        What the other side calls it: a Slurm job's number, a Kubernetes Job's name, a process's number.
+    """
+
+    identity: str
+    kind: str
+    handle: str
+    host: str
+    log: str
+
+    def facts(self) -> dict[str, Any]:
+        """The same for machines."""
+        return dict(self.__dict__)
+
+    def text(self) -> str:
+        """The same for a person."""
+        return f"submitted {self.identity}: {self.kind} {self.handle}; output in {self.log}; see builder status, watch"
+
+
+def submit(spec: Path, *, to: str, cluster: str, parameters: Mapping[str, str]) -> Submission:
+    """Start ``builder build`` where it outlives this process, and return at once.
+
+    Raises
+    ------
+    SpecError
+        When the profile is not valid.
+    ResourceError
+        When the scheduler of the cluster refuses the driver's job.
+    """
+    profile = load_cluster(cluster)
+    identity = secrets.token_hex(4)
+    where = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster
+    command = ["build", str(spec.absolute()), "--to", to, "--cluster", where, "--json"]
+    command += [part for name, value in sorted(parameters.items()) for part in ("--param", f"{name}={value}")]
+    submission = _start(profile, command, identity, _log(to, identity))
+    private = open_store(to.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    private.put(f"{FOLDER}/{identity}.json", json.dumps(submission.facts(), sort_keys=True).encode())
+    return submission
+
+
+def _start(profile: Cluster, command: list[str], identity: str, log: str) -> Submission:
+    if isinstance(profile, Slurm):
+        return Submission(identity, "slurm job", _sbatch(profile, command, identity, log), socket.gethostname(), log)
+    if isinstance(profile, Kubernetes):
+        name = _apply(render_job(profile, ["builder", *command], identity=identity))
+        return Submission(identity, "kubernetes job", name, profile.namespace, f"kubectl logs job/{name}")
+    pid = _detach([sys.executable, "-m", "builder", *command], log)
+    return Submission(identity, "process", str(pid), socket.gethostname(), log)
+
+
+def _log(to: str, identity: str) -> str:
+    """Where the driver's output goes: beside the dataset where that is a folder, else a temporary file."""
+    if "://" in to:
+        return str(Path(tempfile.gettempdir()) / f"builder-{identity}.log")
+    folder = Path(to.rstrip("/") + PRIVATE_SUFFIX).absolute() / FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder / f"{identity}.log")
+
+
+def _detach(command: list[str], log: str) -> int:
+    """A process in a session of its own."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=nothing, stdout=handle, stderr=handle, start_new_session=True)
+    finally:
+        os.close(handle)
+    process.returncode = 0  # it is not ours to wait for
+    return process.pid
+
+
+def _sbatch(profile: Slurm, command: list[str], identity: str, log: str) -> str:
+    """Submit the driver as a job; returns its number. Slurm hands the environment on, the script has no value of it."""
+    options = [f"--job-name=builder-{identity}", f"--output={log}", "--open-mode=append", f"--time={profile.walltime}"]
+    options += [f"--mem={DRIVER_MEMORY_MIB}M", "--requeue", "--parsable"]
+    options += [f"--partition={profile.partition}"] if profile.partition else []
+    options += [f"--account={profile.account}"] if profile.account else []
+    options += list(profile.directives)
+    line = shlex.join([profile.python or sys.executable, "-m", "builder", *command])
+    script = "\n".join(("#!/bin/sh", *profile.prologue, f"exec {line}", ""))
+    return _run(["sbatch", *options], script).partition(";")[0]
+
+
+def _apply(document: Mapping[str, Any]) -> str:
+    """Create the object by kubectl, whose configuration and credentials are the user's; returns its name."""
+    return _run(["kubectl", "create", "-f", "-", "-o", "name"], json.dumps(document)).rpartition("/")[2]
+
+
+def _run(command: list[str], text: str) -> str:
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)
+    except FileNotFoundError:
+        name = command[0]
+        raise SpecError(f"--cluster: found no {name} on this machine, expected it; submit from a login node") from None
+    if done.returncode:
+        raise ResourceError(f"{command[0]} refused the job: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip()
