@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
 from builder.report.bias import intersections, representativeness, table_one
+from builder.report.classes import with_classes
 from builder.report.crossings import crossings
 from builder.report.flow import attrition, flow
-from builder.report.labels import label_statistics, outcomes
-from builder.report.people import one_row_each
+from builder.report.labels import is_measure, label_statistics, outcomes
+from builder.report.people import is_number, one_row_each
 from builder.report.power import power
 from builder.report.vendors import unmapped
 
@@ -70,7 +71,8 @@ def assemble(
     lock
         Versions and fingerprints, shown as they are.
     groups, labels
-        Columns of ``index`` to break down by, and those that hold labels.
+        Columns of ``index`` to break down by, and those that hold labels; class labels in ``class_names`` and
+        ``class_values`` are added to the latter.
     thumbnails
         ``sample_key``, ``split`` and ``png`` (a data URI) each.
     ratios, strata
@@ -84,12 +86,15 @@ def assemble(
     seed
         Key of the permutation tests.
     """
+    index, classes = with_classes(index)
+    labels = [*labels, *classes]
     order = split_order(index["split"].to_pylist(), ratios)
     wanted = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
     persons = one_row_each(index, ["split", *wanted, *labels])
     cases = one_row_each(index, ["split", *labels], key="case_key")
     known = [g for g in groups if g in persons.column_names]
     named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
+    said = [n for n in labels if n in persons.column_names and not _is_making(n, persons)]
     dealt = _with_columns(splits, named, (cohort.filter(cohort["included"]), index))
     tested = "test" if "test" in order else order[-1] if order else ""
     document = {
@@ -105,8 +110,8 @@ def assemble(
         "table_one": table_one(persons, wanted, splits=order, mask_below=mask_below),
         "balance": None if ratios is None else balance(dealt, ratios=ratios, columns=named),
         "labels": label_statistics(cases, labels, splits=order, mask_below=mask_below),
-        "associations": associations(persons, labels, known, seed=seed),
-        "missingness": missingness(persons, labels, known, seed=seed),
+        "associations": associations(persons, said, known, seed=seed),
+        "missingness": missingness(persons, said, known, seed=seed),
         "intersections": intersections(persons, known[:MOST_INTERSECTED], split=tested, mask_below=mask_below),
         "representativeness": representativeness(persons, reference or {}, mask_below=mask_below),
         "power": power(persons, outcomes(persons, labels), split=tested, groups=known, mask_below=mask_below),
@@ -140,6 +145,11 @@ def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.
         cells = pa.array([value.get(k) for k in splits["person_key"].to_pylist()], persons[name].type)
         splits = splits.append_column(name, cells)
     return splits
+
+
+def _is_making(name: str, persons: pa.Table) -> bool:
+    """Whether a column holds a number about how a label was made."""
+    return is_measure(name) and is_number(persons[name].type)
 
 
 def _sizes(index: pa.Table, order: Sequence[str]) -> list[Json]:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 Json = Any
 
-KEYS = ("person_key", "study_key", "series_key", "case_key", "frame_of_reference_key", "accession_key", "shard")
+KEYS = ("person_key", "study_key", "series_key", "case_key", "frame_of_reference_key", "accession_key")
 """Columns whose values belong to one split each, as far as a table has them."""
 
 

@@ -65,9 +65,7 @@ def flow(
     }
 
 
-def attrition(
-    cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] = (), mask_below: int = 0
-) -> list[Json]:
+def attrition(cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] = (), mask_below: int = 0) -> list[Json]:
     """By group: persons among the candidates, persons who stayed, and which rule removed how many of the others.
 
     A person leaves when none of the person's series stays, by the latest rule that any of them met. ``p`` tests

@@ -24,7 +24,8 @@ def label_statistics(
     Parameters
     ----------
     cases
-        One row a case with ``split`` and the label columns. A volume of zero or none counts as absent.
+        One row a case with ``split`` and the label columns. A volume of zero or none counts as absent; other columns
+        of a label (``label.tumor.gtv.planes``) are facts of its making.
     """
     split_of = np.array(cases["split"].to_pylist(), dtype=object)
     members = {**{s: split_of == s for s in splits}, "all": np.isin(split_of, list(splits))}
@@ -33,11 +34,18 @@ def label_statistics(
         if name not in cases.column_names:
             continue
         column = cases[name]
-        if is_number(column.type):
+        if is_number(column.type) and is_measure(name):
+            entries.append(_measure(name, numbers(column), members, mask_below))
+        elif is_number(column.type):
             entries.append(_sizes(name, numbers(column), members, mask_below))
         else:
             entries.append(_levels(name, column, members, mask_below))
     return entries
+
+
+def is_measure(name: str) -> bool:
+    """Whether a column tells how a label was made rather than what it says."""
+    return name.startswith("label.") and not _VOLUME.match(name)
 
 
 def outcomes(persons: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
@@ -49,6 +57,8 @@ def outcomes(persons: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in labels:
         if name not in persons.column_names:
+            continue
+        if is_measure(name) and is_number(persons[name].type):
             continue
         column = persons[name]
         if _VOLUME.match(name):
@@ -66,6 +76,24 @@ def title(name: str) -> str:
     """``label.tumor.gtv.volume_mm3`` as ``tumor / gtv``; other columns as they are."""
     match = _VOLUME.match(name)
     return " / ".join(match["name"].split(".")) if match else name
+
+
+def _measure(name: str, values: Any, members: Any, mask_below: int) -> Json:
+    table = {}
+    for split, who in members.items():
+        known = values[who][~np.isnan(values[who])]
+        enough = len(known) >= max(1, mask_below)
+        q1, median, q3 = np.quantile(known, [0.25, 0.5, 0.75]).tolist() if enough else (None, None, None)
+        above = int((known > 0).sum())
+        few = 0 < above < mask_below or 0 < len(known) - above < mask_below
+        table[split] = {
+            "count": len(known),
+            "above_zero": None if few else above,
+            "q1": q1,
+            "median": median,
+            "q3": q3,
+        }
+    return {"label": name, "title": name.removeprefix("label."), "kind": "measure", "splits": table}
 
 
 def _sizes(name: str, values: Any, members: Any, mask_below: int) -> Json:

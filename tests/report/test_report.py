@@ -17,6 +17,7 @@ from builder.split import assign
 
 RATIOS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 VOLUME = "label.tumor.gtv.volume_mm3"
+MEASURE = "label.tumor.gtv.planes"
 PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG not really").decode()
 HOSTILE = "<script>alert('x')</script>"
 
@@ -61,7 +62,7 @@ def tables(n=60):
         split = split_of[person["person_key"]]
         index += [
             {**person, "sample_key": f"c{i}-{k}", "case_key": f"c{i}", "split": split, "shard": f"s-{split}", "row": k,
-             VOLUME: volume}
+             VOLUME: volume, MEASURE: float(i % 5)}
             for k in range(1 + i % 3)
         ]  # fmt: skip
     left.append(
@@ -76,7 +77,7 @@ def tables(n=60):
         "totals": {"instances": {"used": 10, "excluded": 2}, "persons": {"used": 9}},
         "lock": {"numpy": "2", "note": HOSTILE},
         "groups": ["sex", "vendor", "grade", "race"],
-        "labels": [VOLUME, "grade"],
+        "labels": [VOLUME, MEASURE, "grade"],
         "thumbnails": [{"sample_key": "c1-0", "split": "train", "png": PNG}],
     }
 
@@ -156,6 +157,37 @@ def test_labels_are_counted_by_case(document, inputs):
         assert cell["median"] == pytest.approx(present.median())
 
 
+def test_measures_of_a_label_are_no_labels(document, inputs):
+    cases = inputs["index"].to_pandas().drop_duplicates("case_key")
+    entry = next(e for e in document["labels"] if e["label"] == MEASURE)
+    assert entry["kind"] == "measure"
+    for split, cell in entry["splits"].items():
+        mine = cases if split == "all" else cases[cases.split == split]
+        assert (cell["count"], cell["above_zero"]) == (len(mine), (mine[MEASURE] > 0).sum())
+        assert (cell["q1"], cell["median"], cell["q3"]) == pytest.approx(
+            tuple(mine[MEASURE].quantile([0.25, 0.5, 0.75]))
+        )
+    assert not any(MEASURE in row["label"] for row in document["associations"] + document["missingness"])
+
+
+def test_class_labels_are_labels(inputs):
+    index = inputs["index"]
+    values = [["positive" if i % 3 else "negative"] if i % 7 else [] for i in range(index.num_rows)]
+    index = index.append_column("class_names", [[["chest/nodule"] if v else [] for v in values]])
+    index = index.append_column("class_values", [values])
+    document = assemble(**{**inputs, "index": index})
+    entry = next(e for e in document["labels"] if e["label"] == "chest/nodule")
+    frame = index.to_pandas().sort_values("case_key")
+    expected = [v[0] if len(v) else None for v in frame["class_values"]]
+    by_case = pd.Series(expected, index=frame["case_key"].values).groupby(level=0).agg(lambda v: set(v.dropna()))
+    counts = {row["level"]: row["cells"]["all"]["count"] for row in entry["levels"]}
+    assert counts["positive"] == sum(v == {"positive"} for v in by_case)
+    assert counts.get("missing", 0) == sum(v == set() for v in by_case)
+    assert any(o["outcome"] == "chest/nodule = positive" for o in document["power"]["outcomes"]) == (
+        "several" not in counts
+    )
+
+
 def test_balance_and_intersections(document, inputs, frame):
     splits = inputs["splits"].to_pandas()
     counts = splits.split.value_counts()
@@ -187,7 +219,7 @@ def test_power_counts_persons_of_the_test_split(document, frame):
 
 def test_leaks_are_counted(document):
     assert {row["key"]: row["in_two_splits"] for row in document["leakage"]["keys"]} == {
-        "person_key": 0, "case_key": 0, "shard": 0,
+        "person_key": 0, "case_key": 0,
     }  # fmt: skip
 
 

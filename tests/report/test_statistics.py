@@ -180,13 +180,13 @@ def test_crossings_find_what_lies_in_two_splits():
     rows = pa.table(
         {
             "person_key": ["p1", "p1", "p2", "p3"],
-            "shard": ["s1", "s1", "s2", "s2"],
+            "study_key": ["s1", "s1", "s2", "s2"],
             "split": ["train", "train", "test", "train"],
         }
     )
     assert crossings(rows) == [
         {"key": "person_key", "values": 3, "in_two_splits": 0},
-        {"key": "shard", "values": 2, "in_two_splits": 1},
+        {"key": "study_key", "values": 2, "in_two_splits": 1},
     ]
 
 
