@@ -1,7 +1,7 @@
 """Lossless JPEG frames (ITU-T T.81 Annex H: Huffman coding of prediction errors), decoded by compiled loops.
 
-One component, 2 to 16 bits, any of the seven predictors, no restart intervals: what CT, MR and PET files hold. Anything
-else is left to another decoder.
+One component, 2 to 16 bits, any of the seven predictors: what CT, MR and PET files hold. Damaged frames are refused
+here; they abort gdcm, and with it the process (seen with gdcm 3.2.6).
 """
 
 from collections.abc import Sequence
@@ -31,20 +31,21 @@ WORD: Any = np.int64
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """The header of a frame that this module decodes, and its entropy-coded bytes."""
+    """The header of a frame, and its entropy-coded bytes; ``strip`` is the number of rows between restarts."""
 
     precision: int
     rows: int
     columns: int
     predictor: int
     shift: int
+    strip: int
     lengths: NDArray[np.uint8]
     symbols: NDArray[np.uint8]
     coded: NDArray[np.uint8]
 
 
-def decode_lossless(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any] | None:
-    """(frame, row, column) stored values in ``form.dtype``; None when a frame needs another decoder.
+def decode_lossless(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
+    """(frame, row, column) stored values in ``form.dtype``.
 
     Raises
     ------
@@ -53,43 +54,50 @@ def decode_lossless(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any] 
     """
     out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint16)
     for plane, frame in zip(out, frames, strict=True):
-        values = decode_frame(frame, form)
-        if values is None:
-            return None
-        plane[...] = values
-    return out.view(form.dtype)
+        plane[...] = decode_frame(frame, form)
+    return out.view(form.dtype) if form.bits_allocated == 16 else out.astype(form.dtype)
 
 
-def decode_frame(content: bytes, form: PixelFormat) -> NDArray[Any] | None:
-    """(row, column) uint16 values of one frame, or None when it needs another decoder.
+def decode_frame(content: bytes, form: PixelFormat) -> NDArray[Any]:
+    """(row, column) uint16 values of one frame.
 
     Raises
     ------
     CaseError
-        UNDECODABLE_PIXELS when the codes end before the picture or make no sense.
+        UNDECODABLE_PIXELS when the header or the codes make no sense, or end before the picture does.
     """
     scan = parse_scan(content)
-    if scan is None or (scan.rows, scan.columns) != (form.rows, form.columns):
-        return None
+    if (scan.rows, scan.columns) != (form.rows, form.columns):
+        raise _damaged(f"a picture of {scan.rows} x {scan.columns}, expected {form.rows} x {form.columns}")
     clean = np.empty(len(scan.coded) + 8, dtype=np.uint8)
-    size = unstuff(scan.coded, clean)
     table = huffman_table(scan.lengths, scan.symbols)
     out = np.empty((scan.rows, scan.columns), dtype=np.uint16)
     start = 1 << (scan.precision - scan.shift - 1)
     totals, differences = np.empty(1 << SHORT_BITS, np.uint8), np.zeros(1 << SHORT_BITS, np.int32)
     short_codes(table, totals, differences)
-    done = expand(clean, size, table, totals, differences, out, start, scan.predictor)
-    if done != out.size:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{done} of {out.size} lossless JPEG values")
+    place = 0
+    for row in range(0, scan.rows, scan.strip):
+        strip = out[row : row + scan.strip]
+        size, end = unstuff(scan.coded[place:], clean)
+        place += end + 2  # past the restart marker
+        done = expand(clean, size, table, totals, differences, strip, start, scan.predictor)
+        if done != strip.size:
+            raise _damaged(f"{done} of {strip.size} values")
     return out << np.uint16(scan.shift) if scan.shift else out
 
 
-def parse_scan(content: bytes) -> Scan | None:
-    """The tables and parameters of a frame; None when it is not one this module decodes. Reads within the bytes."""
+def parse_scan(content: bytes) -> Scan:
+    """The tables and parameters of a frame. Reads within the bytes.
+
+    Raises
+    ------
+    CaseError
+        UNDECODABLE_PIXELS when the bytes are no lossless JPEG of one component.
+    """
     place, size = 2, len(content)
     if content[:2] != b"\xff\xd8":
-        return None
-    frame, tables = None, {}
+        raise _damaged("no start of image")
+    frame, tables, interval = None, {}, 0
     while place + 4 <= size and content[place] == 0xFF:
         marker = content[place + 1]
         if marker == 0xFF:
@@ -99,16 +107,20 @@ def parse_scan(content: bytes) -> Scan | None:
         body = content[place + 4 : place + 2 + length]
         place += 2 + length
         if length < 2 or place > size or (marker in FRAMES and marker != SOF3):
-            return None
+            raise _damaged("a segment out of place")
         if marker == DHT:
             tables.update(_tables(body))
-        elif marker == DRI and any(body):
-            return None
+        elif marker == DRI:
+            interval = int.from_bytes(body[:2], "big")
         elif marker == SOF3:
             frame = body
         elif marker == SOS:
-            return _scan(frame, body, tables, content[place:])
-    return None
+            return _scan(frame, body, tables, content[place:], interval=interval)
+    raise _damaged("no scan")
+
+
+def _damaged(what: str) -> CaseError:
+    return CaseError(Reason.UNDECODABLE_PIXELS, f"lossless JPEG: {what}")
 
 
 def _tables(body: bytes) -> dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
@@ -126,19 +138,27 @@ def _tables(body: bytes) -> dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]
 
 
 def _scan(
-    frame: bytes | None, body: bytes, tables: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]], coded: bytes
-) -> Scan | None:
-    """What a frame header and a scan header say together."""
+    frame: bytes | None,
+    body: bytes,
+    tables: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    coded: bytes,
+    *,
+    interval: int,
+) -> Scan:
+    """What a frame header and a scan header say together. Raises CaseError UNDECODABLE_PIXELS."""
     if frame is None or len(frame) < 9 or frame[5] != 1 or len(body) < 6 or body[0] != 1:
-        return None
+        raise _damaged("no frame of one component")
     precision, predictor, shift = frame[0], body[3], body[5] & 0x0F
     table = tables.get(body[2] >> 4)
     rows, columns = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     if table is None or not 2 <= precision <= 16 or not 1 <= predictor <= 7 or shift >= precision:
-        return None
+        raise _damaged("parameters out of range")
     if len(table[1]) == 0 or int(table[1].max()) > 16 or rows == 0 or columns == 0:
-        return None
-    return Scan(precision, rows, columns, predictor, shift, *table, np.frombuffer(coded, dtype=np.uint8))
+        raise _damaged("a table out of range")
+    if interval % columns:  # T.81 H.1.1: a whole number of rows
+        raise _damaged("a restart interval that is no number of rows")
+    strip = interval // columns or rows
+    return Scan(precision, rows, columns, predictor, shift, strip, *table, np.frombuffer(coded, dtype=np.uint8))
 
 
 def huffman_table(lengths: NDArray[np.uint8], symbols: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -155,8 +175,11 @@ def huffman_table(lengths: NDArray[np.uint8], symbols: NDArray[np.uint8]) -> NDA
 
 
 @compiled
-def unstuff(coded: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
-    """Drop the zero after every 0xFF, up to the next marker; returns the bytes kept, and zeroes eight more."""
+def unstuff(coded: NDArray[np.uint8], out: NDArray[np.uint8]) -> tuple[int, int]:
+    """Drop the zero after every 0xFF, up to the next marker, and zero eight bytes more.
+
+    Returns how many bytes were kept, and where the marker is.
+    """
     size: int = coded.shape[0]
     kept, place = 0, 0
     while place < size:
@@ -169,10 +192,11 @@ def unstuff(coded: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
                 place += 1
             else:
                 kept -= 1
+                place -= 1
                 break
     for k in range(8):
         out[kept + k] = 0
-    return kept
+    return kept, place
 
 
 @compiled

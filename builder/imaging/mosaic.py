@@ -72,11 +72,6 @@ def tiles_of(dataset: Dataset) -> Tiles:
     return Tiles(int(tile[0]), int(tile[1]), side, tuple((float(x), float(y), float(z)) for x, y, z in positions))
 
 
-def is_mosaic(dataset: Dataset) -> bool:
-    """Whether Image Type (0008,0008) says so."""
-    return "MOSAIC" in [str(v).upper() for v in dataset.get("ImageType") or ()]
-
-
 def is_uih_grid(dataset: Dataset) -> bool:
     """Whether United Imaging's private count of tiles (0065,1050) is above one."""
     value = getattr(dataset.get(UIH_TILES), "value", None)
@@ -86,10 +81,10 @@ def is_uih_grid(dataset: Dataset) -> bool:
         return False
 
 
-def cut_tiles(picture: NDArray[Any], tiles: Tiles) -> NDArray[Any]:
-    """(row, column) mosaic to (slice, row, column); tiles run along rows first, unused ones at the end are left out."""
-    grid = picture.reshape(tiles.side, tiles.rows, tiles.side, tiles.columns).swapaxes(1, 2)
-    return grid.reshape(-1, tiles.rows, tiles.columns)[: len(tiles.positions)]
+def cut_tiles(picture: NDArray[Any], side: int) -> NDArray[Any]:
+    """(row, column) mosaic of ``side`` by ``side`` tiles to (slice, row, column); tiles run along rows first."""
+    rows, columns = picture.shape[0] // side, picture.shape[1] // side
+    return picture.reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)
 
 
 def _normal(cosines: NDArray[np.float64], stated: NDArray[np.float64]) -> NDArray[np.float64]:

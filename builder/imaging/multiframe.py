@@ -13,6 +13,7 @@ from pydicom.multival import MultiValue
 
 from builder.errors import CaseError, Reason
 from builder.imaging.mosaic import tiles_of
+from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.parse import leniently
 from builder.imaging.rows import instance_row
 from builder.imaging.rules import Row
@@ -52,8 +53,8 @@ def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
     stack
         From ``split_stacks``, under the UIDs the data sets carry.
     datasets
-        Headers of its instances, in any order, not de-identified: mosaics need Siemens' private CSA header. Use
-        ``Stack.with_uids`` afterwards.
+        Headers of its instances, in any order, not de-identified: mosaics need Siemens' private CSA header, functional
+        groups may lose what a profile removes. Use ``Stack.with_uids`` afterwards.
 
     Raises
     ------
@@ -71,6 +72,29 @@ def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
     rows = [row for uid in sorted(wanted) for row in rows_of(held[uid])]
     found = split_rows(rows)
     return tuple(replace(s, split_rule=s.split_rule or stack.split_rule) for s in found)
+
+
+def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Stack:
+    """The stack to assemble: itself, or the one stack inside a multi-frame or mosaic object.
+
+    Raises
+    ------
+    CaseError
+        As ``resolve``; UNSUPPORTED_OBJECT when the object holds several stacks, the inner verdict's reason when the
+        options exclude it, TOO_LARGE beyond their limits.
+    """
+    if action_on(stack, options) != "exclude" and stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC):
+        check_limits(stack, options)
+        found = resolve(stack, datasets)
+        if len(found) != 1:
+            names = ", ".join(sorted({f"{s.split_rule or 'instance'}: {s.verdict}" for s in found}))
+            detail = f"{stack.verdict} with {len(found)} stacks ({names}), expected 1"
+            raise CaseError(Reason.UNSUPPORTED_OBJECT, detail)
+        stack = found[0]
+    if action_on(stack, options) == "exclude":
+        raise CaseError(REASONS[stack.verdict], f"{stack.verdict}: {stack.detail}")
+    check_limits(stack, options)
+    return stack
 
 
 def frame_rows(dataset: Dataset) -> list[Row]:
@@ -103,7 +127,7 @@ def mosaic_rows(dataset: Dataset) -> list[Row]:
     return [
         base
         | {"frame": index, "image_type": image_type, "image_position_patient": list(position)}
-        | {"rows": tiles.rows, "columns": tiles.columns}
+        | {"rows": tiles.rows, "columns": tiles.columns, "tiles": tiles.side}
         for index, position in enumerate(tiles.positions)
     ]
 

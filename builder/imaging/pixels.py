@@ -188,12 +188,10 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
         from builder.imaging.rle import decode_rle  # compiled code is loaded where it is needed
 
         return decode_rle(encapsulated_frames(dataset, form), form)
-    if form.syntax in JPEG_LOSSLESS and form.bits_allocated == 16:
+    if form.syntax in JPEG_LOSSLESS and form.bits_allocated in (8, 16):
         from builder.imaging.lossless import decode_lossless
 
-        values = decode_lossless(encapsulated_frames(dataset, form), form)
-        if values is not None:
-            return values
+        return decode_lossless(encapsulated_frames(dataset, form), form)
     if form.syntax == JPEG_EXTENDED and form.bits_allocated == 16:
         from builder.imaging.extended import decode_extended
 

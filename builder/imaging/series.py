@@ -77,6 +77,8 @@ class Stack:
         Images in all, over channels and slices.
     voxel_bytes
         Of one voxel of the volume with its padding mask, as the headers project them.
+    tiles
+        Tiles along a side of a mosaic picture, whose tiles are the frames; 0 for everything else.
     echo_time, b_value, component
         Of the first instance: ms, s/mm2, and the values of Image Type that set it apart.
     notes
@@ -101,6 +103,7 @@ class Stack:
     samples: int = 1
     bits_allocated: int = 16
     voxel_bytes: int = 2
+    tiles: int = 0
     echo_time: float | None = None
     b_value: float | None = None
     component: tuple[str, ...] = ()
@@ -333,8 +336,8 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
         frame_of_reference=None if frames_are_private(rows) else first["frame_of_reference_uid"],
         frames=sum(row["number_of_frames"] or 1 for row in rows),
         samples=first["samples_per_pixel"] or 1, bits_allocated=first["bits_allocated"] or 16,
-        voxel_bytes=_voxel_bytes(rows), echo_time=first["echo_time"], b_value=first["b_value"],
-        component=component_of(first),
+        voxel_bytes=_voxel_bytes(rows), tiles=first.get("tiles", 0),
+        echo_time=first["echo_time"], b_value=first["b_value"], component=component_of(first),
         modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
         transfer_syntaxes=tuple(sorted({row["transfer_syntax_uid"] or "" for row in rows})),
     )  # fmt: skip

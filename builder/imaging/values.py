@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.mosaic import Tiles, cut_tiles
+from builder.imaging.mosaic import cut_tiles
 from builder.imaging.pixels import BIG_ENDIAN, PixelFormat, masked, native_values, stored_values
 from builder.imaging.rescale import Rescale
 
@@ -35,13 +35,16 @@ class Slice:
 
 @dataclass(frozen=True)
 class Instance:
-    """One object and the slices it holds; ``dataset`` is None when its native pixels come from a ``PixelFill``."""
+    """One object and the slices it holds; ``dataset`` is None when its native pixels come from a ``PixelFill``.
+
+    ``tiles`` counts the tiles along a side of a mosaic; 0 for everything else.
+    """
 
     uid: str
     form: PixelFormat
     slices: tuple[Slice, ...]
     dataset: Dataset | None = None
-    tiles: Tiles | None = None
+    tiles: int = 0
 
     @property
     def has_pixels(self) -> bool:
@@ -109,7 +112,7 @@ def _is_direct(instance: Instance, dtype: np.dtype[Any]) -> bool:
     """Whether the bytes of an instance can be read straight into the volume and made values there."""
     form = instance.form
     alike = form.native and form.syntax != BIG_ENDIAN and form.dtype.itemsize == dtype.itemsize and dtype.kind in "iu"
-    return alike and form.frames == 1 and instance.tiles is None and not instance.has_pixels
+    return alike and form.frames == 1 and not instance.tiles and not instance.has_pixels
 
 
 def _filled_in_place(instance: Instance, voxels: NDArray[Any], fill: PixelFill) -> NDArray[Any]:
@@ -135,7 +138,7 @@ def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
         raise CaseError(Reason.UNDECODABLE_PIXELS, "encoded pixels without their data set")
     else:
         frames = stored_values(instance.dataset, form)
-    return frames if instance.tiles is None else cut_tiles(frames[0], instance.tiles)
+    return frames if not instance.tiles else cut_tiles(frames[0], instance.tiles)
 
 
 def _place(stored: NDArray[Any], target: NDArray[Any], form: PixelFormat, rescale: Rescale, *, factor: float) -> bool:

@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.even import even_geometry, evened
-from builder.imaging.mosaic import is_mosaic, is_uih_grid, tiles_of
-from builder.imaging.multiframe import functional_group, resolve
+from builder.imaging.mosaic import is_uih_grid
+from builder.imaging.multiframe import functional_group, settle
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
 from builder.imaging.pictures import PICTURES, assemble_picture
@@ -77,8 +77,7 @@ def assemble(
         With the verdict's reason where the options exclude the stack, SOURCE_MISSING when an instance is absent,
         TOO_LARGE beyond the limits, UNDECODABLE_PIXELS, UNSUPPORTED_TRANSFER_SYNTAX, INCONSISTENT_PIXELS.
     """
-    check_limits(stack, options)
-    stack = _only(stack, datasets, options)
+    stack = settle(stack, datasets, options)
     if stack.verdict in PICTURES:
         return assemble_picture(stack, datasets, options)
     instances = _gather(stack, datasets)
@@ -172,21 +171,6 @@ def _volume(
     return Volume(voxels, geometry, meaning.domain, stack.channels, padding, notes)
 
 
-def _only(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Stack:
-    """The stack itself, or the one inside a multi-frame object, if the options admit it. Raises CaseError."""
-    if action_on(stack, options) != "exclude" and stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC):
-        found = resolve(stack, datasets)
-        if len(found) != 1:
-            names = ", ".join(sorted({f"{s.split_rule or 'instance'}: {s.verdict}" for s in found}))
-            detail = f"{stack.verdict} with {len(found)} stacks ({names}), expected 1"
-            raise CaseError(Reason.UNSUPPORTED_OBJECT, detail)
-        stack = found[0]
-    if action_on(stack, options) == "exclude":
-        raise CaseError(REASONS[stack.verdict], f"{stack.verdict}: {stack.detail}")
-    check_limits(stack, options)
-    return stack
-
-
 def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
     """The instances with the slices each holds, in the order of the first. Raises CaseError."""
     by_uid: Mapping[str, Dataset] = {str(dataset.get("SOPInstanceUID", "")): dataset for dataset in datasets}
@@ -204,22 +188,22 @@ def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
 def _instance(stack: Stack, uid: str, dataset: Dataset, places: Sequence[tuple[int, int, int]]) -> Instance:
     """Format and rescale of one instance, checked against its stack. Raises CaseError."""
     form = pixel_format(dataset)
-    tiles = tiles_of(dataset) if stack.frame_numbers and is_mosaic(dataset) else None
-    size = (tiles.rows, tiles.columns) if tiles else (form.rows, form.columns)
-    frames = len(tiles.positions) if tiles else form.frames
+    side = max(1, stack.tiles)
+    size = (form.rows // side, form.columns // side)
+    frames = side * side if stack.tiles else form.frames
     if size != stack.shape[1:] or max(frame for _, _, frame in places) >= frames:
         found = f"{size[0]} x {size[1]}, {frames} frames"
         raise CaseError(Reason.INCONSISTENT_PIXELS, f"{found} in a stack of {stack.shape[1]} x {stack.shape[2]}")
     if form.samples != 1 or form.photometric == "PALETTE COLOR":
         raise CaseError(Reason.INCONSISTENT_PIXELS, f"{form.photometric} in a stack of slices")
-    if tiles is None and is_uih_grid(dataset):
+    if not stack.tiles and is_uih_grid(dataset):
         raise CaseError(Reason.UNSUPPORTED_OBJECT, "a United Imaging grid: many slices in one picture")
     padding = padding_of(dataset, form)
     slices = []
     for channel, index, frame in places:
         values = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
         slices.append(Slice(channel, index, frame, rescale_of(values), padding))
-    return Instance(uid, form, tuple(slices), dataset, tiles)
+    return Instance(uid, form, tuple(slices), dataset, stack.tiles)
 
 
 def _indexed(stack: Stack, uid: str, held: Mapping[str, dict[str, Any]], *, channel: int, index: int) -> Instance:

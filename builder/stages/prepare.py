@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.deid import Deid
@@ -15,9 +14,11 @@ from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
 from builder.imaging.axes import stacks_for
+from builder.imaging.multiframe import settle
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import dataset_of
 from builder.imaging.series import Stack
+from builder.imaging.suv import calibrate
 from builder.imaging.values import PixelFill
 from builder.imaging.volume import assemble
 from builder.labels import AnyLabel
@@ -57,8 +58,11 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     pixels = _judge((*images, objects.first), recipe.deid)
     known = identifiers_in((objects.first, *images, *_datasets(objects.labels)))
     clean = _clean_images(images, plan, objects, recipe, known)
-    stack = _stack(objects.rows, recipe)
-    assembled = assemble(stack, clean, recipe.volumes, fill=fill, calibration=objects.calibration)
+    stack = _stack(objects, recipe)
+    calibration = objects.calibration
+    if calibration is None and stack.modality == "PT" and objects.images:
+        calibration = calibrate(objects.images)  # from the archive's own times: a profile may remove them
+    assembled = assemble(stack, clean, recipe.volumes, fill=fill, calibration=calibration)
     volume = _with_verdict(assembled, pixels)
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
     annotations: list[Annotation] = []
@@ -122,8 +126,13 @@ def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:
     return [o.content for found in labels.values() for o in found if isinstance(o.content, Dataset)]
 
 
-def _stack(rows: pa.Table, recipe: Recipe) -> Stack:
-    """The one stack the plan chose, under mapped UIDs: its own instances alone must give it again."""
+def _stack(objects: Objects, recipe: Recipe) -> Stack:
+    """The one stack the plan chose, under mapped UIDs: its own instances alone must give it again.
+
+    What a multi-frame object holds is read from the object as the archive has it: de-identified, it may lack the
+    private header that places the tiles of a mosaic.
+    """
+    rows = objects.rows
     stacks = [part for stack in stacks_for(rows, recipe.volumes) for part in admit(stack, recipe.volumes)]
     if len(stacks) != 1:
         raise CaseError(
@@ -131,7 +140,8 @@ def _stack(rows: pa.Table, recipe: Recipe) -> Stack:
             f"the case's {rows.num_rows} instances form {len(stacks)} stacks, "
             "expected the 1 that was planned; plan again",
         )
-    return stacks[0].with_uids(_Mapped(recipe.uids))
+    settled = settle(stacks[0], objects.images, recipe.volumes) if objects.images else stacks[0]
+    return settled.with_uids(_Mapped(recipe.uids))
 
 
 class _Mapped(Mapping[str, str]):

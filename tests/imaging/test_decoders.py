@@ -4,6 +4,7 @@ import copy
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,6 @@ def test_every_predictor_is_decoded_as_dcmtk_encodes_it(predictor: int, corpus: 
     assert dataset.file_meta.TransferSyntaxUID in JPEG_LOSSLESS
     (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
     values = decode_frame(frame, pixel_format(dataset))
-    assert values is not None
     np.testing.assert_array_equal(values.view(np.int16), pixel_array(dcmread(source)))
 
 
@@ -93,7 +93,7 @@ def test_the_corpus_decodes_as_pydicom_decodes_it(corpus: Corpus) -> None:
 
 
 @given(cut=st.integers(0, 400), flip=st.integers(0, 400), value=st.integers(0, 255))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400, deadline=None)
 @pytest.mark.parametrize("encoding", ["rle", "jpeg_lossless"])
 def test_damaged_bytes_give_a_reason_or_a_picture(encoding: str, cut: int, flip: int, value: int) -> None:
     whole = image(np.arange(400).reshape(20, 20) * 7 % 4096, encoding=encoding)
@@ -117,3 +117,20 @@ def test_extended_jpeg_of_twelve_bits_is_decoded_as_dcmtk_decodes_it(corpus: Cor
     with leniently():
         ours = stored_values(dataset, pixel_format(dataset))[0]
         np.testing.assert_array_equal(ours, pixel_array(dcmread(tmp_path / "decoded.dcm")))
+
+
+def test_restart_intervals_begin_a_new_prediction() -> None:
+    half = np.add.outer(np.arange(12), np.arange(16)) * 37 % 4096
+    dataset = image(half, encoding="jpeg_lossless")
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    frame = frame.rstrip(b"\0")
+    assert frame.endswith(b"\xff\xd9")
+    sof, sos = frame.index(b"\xff\xc3"), frame.index(b"\xff\xda")
+    start = sos + 2 + int.from_bytes(frame[sos + 2 : sos + 4], "big")
+    header = bytearray(frame[:sos])
+    header[sof + 5 : sof + 7] = (24).to_bytes(2, "big")
+    interval = b"\xff\xdd\x00\x04" + (12 * 16).to_bytes(2, "big")
+    coded = frame[start:-2]
+    joined = bytes(header) + interval + frame[sos:start] + coded + b"\xff\xd0" + coded + b"\xff\xd9"
+    form = replace(pixel_format(dataset), rows=24)
+    np.testing.assert_array_equal(decode_frame(joined, form), np.vstack([half, half]))

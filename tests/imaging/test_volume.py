@@ -5,6 +5,7 @@ import random
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import highdicom
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from builder.errors import CaseError, Reason
 from builder.imaging.axes import stacks_for
-from builder.imaging.multiframe import resolve
+from builder.imaging.multiframe import resolve, settle
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import instances_of
 from builder.imaging.series import Stack, split_stacks
@@ -22,6 +23,7 @@ from builder.imaging.spacing import Verdict
 from builder.imaging.volume import assemble, assemble_indexed, estimate_bytes
 from builder.model.case import ValueDomain, Volume
 from tests import synthetic
+from tests.imaging.reading import series_of
 
 ENCODINGS = sorted(synthetic.ENCODINGS)
 
@@ -328,3 +330,19 @@ def test_echoes_on_different_grids_stay_apart() -> None:
     other = synthetic.mr_series(slices=4, series="2", origin=(-16, -16, 0), attributes={"EchoTime": "40"})
     stacks = stacks_for(instances_of(synthetic.merge(first, other)), VolumeOptions(join=("echo_time",)))
     assert [s.verdict for s in stacks] == [Verdict.REGULAR, Verdict.REGULAR]
+
+
+def test_a_settled_mosaic_needs_no_private_header_any_more(corpus: Callable[[str], Path]) -> None:
+    (datasets,) = series_of(corpus("geometry") / "mosaic_siemens")
+    options = VolumeOptions(time_series="keep")
+    stack = settle(only(datasets), datasets, options)
+    expected = assemble(stack, datasets, options)
+    mapping = {uid: f"2.25.{n}" for n, uid in enumerate(sorted({u for c in stack.uids for u in c}), start=100)}
+    mapping |= {stack.series_uid: "2.25.1", stack.frame_of_reference or "": "2.25.2"}
+    for dataset in datasets:
+        dataset.remove_private_tags()
+        dataset.ImageType = ["ORIGINAL", "PRIMARY"]
+        dataset.SOPInstanceUID = mapping[str(dataset.SOPInstanceUID)]
+    stripped = assemble(stack.with_uids(mapping), datasets, options)
+    np.testing.assert_array_equal(stripped.voxels, expected.voxels)
+    np.testing.assert_array_equal(stripped.geometry.affine, expected.geometry.affine)
