@@ -279,13 +279,14 @@ def _planes(
 
 def _area(polygons: Sequence[Points], holes: Holes) -> float:
     """Area of one plane's contours: a contour at odd depth inside others is a hole under the even-odd rule."""
+    low, high = (np.stack([end(polygon, axis=0) for polygon in polygons]) for end in (np.min, np.max))
     total = 0.0
     for k, polygon in enumerate(polygons):
-        depth = sum(_contains(other, polygon[0]) for j, other in enumerate(polygons) if j != k)
-        odd = holes == "even_odd" and depth % 2 == 1
+        near = np.flatnonzero(((low <= polygon[0]) & (polygon[0] <= high)).all(axis=1))
+        depth = sum(_contains(polygons[int(j)], polygon[0]) for j in near if j != k)
         if holes == "union" and depth:
             continue
-        total += -_shoelace(polygon) if odd else _shoelace(polygon)
+        total += -_shoelace(polygon) if holes == "even_odd" and depth % 2 else _shoelace(polygon)
     return total
 
 
