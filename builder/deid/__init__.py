@@ -89,12 +89,12 @@ class Deid(BaseModel):
     patient_key: str
     retain: tuple[str, ...] = ()
     options: tuple[OptionName, ...] = (
-        "retain_safe_private",
-        "retain_patient_characteristics",
-        "retain_longitudinal_modified_dates",
         "clean_descriptors",
-        "clean_structured_content",
         "clean_graphics",
+        "clean_structured_content",
+        "retain_longitudinal_modified_dates",
+        "retain_patient_characteristics",
+        "retain_safe_private",
     )
     burned_in: Literal["refuse", "mask"] = "refuse"
     mask_regions: tuple[MaskRegion, ...] = ()

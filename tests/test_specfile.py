@@ -1,0 +1,133 @@
+"""Specs: every fault at once, where it stands, what was expected; and nothing secret in a message."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.errors import SpecError
+from builder.spec import DatasetSpec, withhold_locations, without_locations
+from builder.specfile import fill_parameters, load_spec, parse_spec
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD = """\
+name: small
+license: CC0-1.0
+sources:
+  - {kind: folder, url: "${here}/archive"}
+cohort:
+  image: "modality == 'CT'"
+labels:
+  tumor: {kind: rtstruct, roi: {tumor: gtv}}
+deid: {patient_key: "${env:BUILDER_KEY}"}
+transforms:
+  - {kind: orient, to: LPS}
+samples: {kind: patches, shape: [8, 8, 8], centred_on: tumor}
+"""
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text.encode(), name="s.yaml")
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_example_is_valid(path: Path):
+    assert load_spec(path).name
+
+
+def test_all_faults_at_once_each_at_its_place():
+    text = GOOD.replace("license", "licence").replace("kind: folder", "kind: foldr").replace("[8, 8, 8]", "[8, 0, 8]")
+    text = text.replace("to: LPS", "to: LPS, two: 2").replace("cohort:\n", "cohort:\n  one_pr: person\n")
+    found = faults(text)
+    lines = text.splitlines()
+    for needle, message in (
+        ("licence:", "did you mean 'license'"),
+        ("kind: foldr", "did you mean 'folder'"),
+        ("one_pr:", "did you mean 'one_per'"),
+        ("two: 2", "unknown key 'two'"),
+        ("[8, 0, 8]", "greater than or equal to 1"),
+    ):
+        line = next(i for i, content in enumerate(lines, 1) if needle in content)
+        hits = [f for f in found if f.startswith(f"s.yaml:{line}:") and message in f]
+        assert hits, f"{needle}: {found}"
+    zero = next(f for f in found if "greater than or equal" in f)
+    line, column = map(int, re.match(r"s\.yaml:(\d+):(\d+):", zero).groups())
+    assert lines[line - 1][column - 1] == "0"
+
+
+def test_expressions_and_columns_are_checked_against_what_there_is():
+    found = faults(GOOD.replace("modality ==", "modalty ==") + "splits: {stratify: [sexx]}\n")
+    assert "did you mean 'modality'" in found[0]
+    assert found[0].startswith("s.yaml:6:")
+    assert found[1] == "s.yaml:13:21: splits.stratify.0: found the unknown column 'sexx'; did you mean 'sex'?"
+    assert "found" in faults(GOOD.replace("modality == 'CT'", "modality == 5"))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nname: b\n", "duplicate key"),
+        ("a: &x 1\nb: *x\n", "anchor or alias"),
+        ("- 1\n", "expected a mapping"),
+        ("a: [1\n", "s.yaml:"),
+        ("a: " + "[" * 40 + "]" * 40, "nesting deeper than 32"),
+        ("x: \xff", "found nothing"),
+    ],
+)
+def test_yaml_that_is_refused(text: str, message: str):
+    assert message in faults(text)[0]
+
+
+def test_size_and_encoding_are_bounded():
+    with pytest.raises(SpecError, match="at most 1048576"):
+        parse_spec(b"a: " + b"x" * (1 << 20))
+    with pytest.raises(SpecError, match="not UTF-8"):
+        parse_spec(b"name: \xff\xfe")
+
+
+def test_yaml_1_2_booleans():
+    spec = parse_spec((GOOD + "description: no\n").encode())
+    assert spec.description == "no"
+
+
+def test_a_secret_is_not_repeated():
+    found = "\n".join(faults(GOOD.replace("${env:BUILDER_KEY}", "hunter2hunter2hunter2")))
+    assert "hunter2" not in found
+    assert "found a literal value" in found
+
+
+def test_parameters_fill_urls_only_and_are_all_used():
+    spec = parse_spec(GOOD.encode())
+    assert fill_parameters(spec, {"here": "/data"}).sources[0].url == "/data/archive"
+    with pytest.raises(SpecError, match="expected --param here=VALUE"):
+        fill_parameters(spec, {})
+    with pytest.raises(SpecError, match="did you mean here"):
+        fill_parameters(spec, {"here": "/data", "hear": "x"})
+
+
+def test_locations_are_withheld_and_in_no_fingerprint():
+    literal = parse_spec(GOOD.replace("${here}/archive", "/home/doe_jane").encode())
+    assert "doe_jane" not in str(withhold_locations(literal))
+    assert withhold_locations(parse_spec(GOOD.encode()))["sources"][0]["url"] == "${here}/archive"
+    assert without_locations(literal) == without_locations(parse_spec(GOOD.encode()))
+
+
+def test_a_spec_is_frozen_and_survives_json():
+    spec = parse_spec(GOOD.encode())
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "other"
+    assert DatasetSpec.model_validate_json(spec.model_dump_json(by_alias=True)) == spec
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "sources", "kind", "deid", "labels", "samples", "cohort", "x"]), inner, max_size=4), max_leaves=12))  # fmt: skip  # noqa: E501
+def test_whatever_comes_in_is_a_spec_error_with_a_position(document):
+    text = yaml.safe_dump(document, allow_unicode=False)
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text.encode(), name="s.yaml")
+    assert all(re.match(r"s\.yaml:\d+:\d+: ", line) for line in str(caught.value).splitlines() if line.startswith("s.yaml"))
+    assert str(caught.value).startswith("s.yaml:")
