@@ -154,9 +154,8 @@ class Bucket:
         return f'"{hash(self.objects[key])}"'
 
 
-@pytest.fixture
-def bucket(files: dict[str, bytes], tmp_path: Path) -> tuple[Bucket, str]:
-    """A bucket laid out as the IDC's, and the index of it with rows of another collection beside."""
+def write_index(files: dict[str, bytes], path: Path) -> dict[str, bytes]:
+    """Objects laid out as the IDC's; their index, with a row of another collection beside, goes to ``path``."""
     objects = {}
     rows = []
     for number, (series, members) in enumerate(series_of(files).items()):
@@ -177,8 +176,14 @@ def bucket(files: dict[str, bytes], tmp_path: Path) -> tuple[Bucket, str]:
             }
         )
     rows.append({**rows[0], "collection_id": "other", "crdc_series_uuid": "f" * 36})
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "idc_index.parquet")
-    return Bucket(objects), str(tmp_path / "idc_index.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return objects
+
+
+@pytest.fixture
+def bucket(files: dict[str, bytes], tmp_path: Path) -> tuple[Bucket, str]:
+    """A bucket and its index."""
+    return Bucket(write_index(files, tmp_path / "idc_index.parquet")), str(tmp_path / "idc_index.parquet")
 
 
 def test_idc(files: dict[str, bytes], expected: dict[str, dict[str, Any]], bucket: tuple[Bucket, str]) -> None:
