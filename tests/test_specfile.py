@@ -129,5 +129,6 @@ def test_whatever_comes_in_is_a_spec_error_with_a_position(document):
     text = yaml.safe_dump(document, allow_unicode=False)
     with pytest.raises(SpecError) as caught:
         parse_spec(text.encode(), name="s.yaml")
-    assert all(re.match(r"s\.yaml:\d+:\d+: ", line) for line in str(caught.value).splitlines() if line.startswith("s.yaml"))
+    lines = [line for line in str(caught.value).splitlines() if line.startswith("s.yaml")]
+    assert all(re.match(r"s\.yaml:\d+:\d+: ", line) for line in lines)
     assert str(caught.value).startswith("s.yaml:")

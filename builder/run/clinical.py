@@ -15,7 +15,6 @@ from builder.spec import DatasetSpec
 from builder.stages.survey import dicom_date
 from builder.storage import open_store
 
-
 EXAMPLES = 5
 
 

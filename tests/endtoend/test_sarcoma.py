@@ -74,7 +74,7 @@ def test_no_person_is_in_two_splits_and_the_clinical_columns_are_the_sheets(sarc
     ages = {row[0]: row[1] for row in sheet.iter_rows(min_row=2, values_only=True) if str(row[0]).startswith("STS_")}
     cohort = {p.name for p in (corpus("sts") / "sts_cohort").iterdir() if p.is_dir()}
     expected = Counter(min(float(ages[p]), 90.0) for p in cohort)
-    people = {p: a for p, a in zip(table["person_key"].to_pylist(), table["age_years"].to_pylist(), strict=True)}
+    people = dict(zip(table["person_key"].to_pylist(), table["age_years"].to_pylist(), strict=True))
     assert Counter(people.values()) == expected
 
 
@@ -82,7 +82,8 @@ def test_splits_are_the_stated_shares_within_one_person(sarcoma: Path):
     version = (sarcoma / "CURRENT").read_text().strip()
     splits = pq.read_table(sarcoma / "versions" / version / "splits.parquet")
     counts = Counter(splits["split"].to_pylist())
-    assert all(abs(counts[name] - share * 34) < 1 for name, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)))
+    shares = {"train": 0.7, "validation": 0.15, "test": 0.15}
+    assert all(abs(counts[name] - share * 34) < 1 for name, share in shares.items())
 
 
 def test_another_zarr_reader_sees_the_same_voxels(sarcoma: Path):
