@@ -60,7 +60,7 @@ def test_workers_killed_at_random(server: Server, crowd: Path, crowd_undisturbed
         case = Case(server, crowd, tmp_path / f"dataset-{round_}", LOCAL)
         build = case.start()
         while build.poll() is None and killed < WORKER_KILLS:
-            time.sleep(dice.uniform(0.2, 1.2))
+            time.sleep(dice.uniform(0.5, 3.0))
             victims = workers(build)
             if victims:
                 os.kill(dice.choice(victims).pid, signal.SIGKILL)

@@ -75,7 +75,12 @@ def configure_dask() -> None:
 
     from builder.run.dask import ALLOWED_FAILURES
 
-    dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
+    settings = {
+        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+        # a lost worker must be given up soon, else it is not replaced
+        "distributed.deploy.lost-worker-timeout": "10s",
+    }
+    dask.config.set(settings)
     for name in ("distributed.nanny", "distributed.worker", "distributed.core", "distributed.comm"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

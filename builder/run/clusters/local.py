@@ -7,8 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from builder.errors import ResourceError
 from builder.run.clusters.connection import configure_dask, connect
 from builder.stages.graph import Runner
+
+STARTS = 5
 
 
 class Local(BaseModel):
@@ -29,20 +32,31 @@ class Local(BaseModel):
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
         """A runner on a fresh LocalCluster that is closed at the end."""
-        from distributed import LocalCluster
-
         configure_dask()
         count = workers or self.workers or os.cpu_count() or 1
-        memory: Any = "auto" if self.memory_gib is None else int(self.memory_gib * 2**30)
-        with (
-            LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                memory_limit=memory,
-                host="127.0.0.1",
-                local_directory=self.scratch,
-                dashboard_address="127.0.0.1:0" if self.dashboard else None,
-            ) as cluster,
-            connect(cluster, tls=None, workers=count) as runner,
-        ):
-            yield runner
+        with self._start(count) as cluster:
+            # a worker whose nanny dies as well is replaced
+            cluster.adapt(minimum=count, maximum=count, interval="2s")
+            with connect(cluster, tls=None, workers=1) as runner:
+                yield runner
+
+    def _start(self, count: int) -> Any:
+        """A cluster of ``count`` workers; tried again when a worker dies while it starts."""
+        from distributed import LocalCluster
+
+        for _ in range(STARTS):
+            try:
+                return LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    memory_limit="auto" if self.memory_gib is None else int(self.memory_gib * 2**30),
+                    host="127.0.0.1",
+                    local_directory=self.scratch,
+                    dashboard_address="127.0.0.1:0" if self.dashboard else None,
+                )
+            except RuntimeError:
+                continue
+        raise ResourceError(
+            f"cluster: found that workers died while starting, {STARTS} times, expected {count} workers; "
+            "look for what kills processes on this machine (memory?), and run the same command again"
+        )

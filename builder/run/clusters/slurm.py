@@ -55,11 +55,7 @@ class Slurm(BaseModel):
             from dask_jobqueue import SLURMCluster
         except ImportError as error:
             raise MissingExtra("dask-jobqueue", "slurm") from error
-        import dask
-
         configure_dask()
-        # a lost job must be given up soon, else it is not replaced
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "10s"})
         count = workers or self.workers
         with SLURMCluster(**self._options()) as cluster:
             # under scale() a job that is lost is never replaced; adapt() holds the number

@@ -1,0 +1,71 @@
+"""A Slurm of three nodes: the same bytes, a cancelled job replaced, and a driver that is a job itself."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.endtoend.trees import ROOT, command, environment, run, tree
+
+PROFILE = """
+kind: slurm
+workers: 3
+memory_gib: 1.5
+walltime: "00:20:00"
+partition: test
+cores: 1
+python: {python}
+scratch: {folder}/scratch
+logs: {folder}/jobs
+directives: ["--oversubscribe"]
+"""
+
+
+@pytest.fixture
+def profile(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SLURM_CONF", str(slurm / "slurm.conf"))
+    path = slurm / "profile.yaml"
+    path.write_text(PROFILE.format(python=sys.executable, folder=slurm))
+    return path
+
+
+def test_same_bytes_with_a_job_cancelled(profile: Path, arguments, serial, tmp_path: Path) -> None:
+    target = tmp_path / "dataset"
+    with (tmp_path / "log").open("w") as log:
+        build = subprocess.Popen(
+            command("build", *arguments, "--to", target, "--cluster", profile),
+            env={**environment(), "SLURM_CONF": os.environ["SLURM_CONF"]}, cwd=ROOT, stdout=log, stderr=log,
+        )  # fmt: skip
+    cancelled = ""
+    while build.poll() is None:
+        time.sleep(0.2)
+        running = _jobs("RUNNING")
+        if not cancelled and len(running) == 3 and (tmp_path / "dataset" / "data").exists():
+            cancelled = running[0]
+            subprocess.run(["scancel", cancelled], check=True)
+    assert build.wait(600) == 0, (tmp_path / "log").read_text()
+    assert tree(target) == serial
+    print("cancelled job:", cancelled)
+
+
+def test_submitted_driver_is_a_job_and_can_be_followed(profile: Path, arguments, serial, tmp_path: Path) -> None:
+    target = tmp_path / "dataset"
+    done = run("submit", *arguments, "--to", target, "--cluster", profile, "--json")
+    submission = json.loads(done.stdout)
+    assert submission["kind"] == "slurm job"
+    end = time.monotonic() + 400
+    while time.monotonic() < end and not (target / "CURRENT").exists():
+        time.sleep(1)
+    events = run("watch", target).stdout
+    assert "published" in events.splitlines()[-1], Path(submission["log"]).read_text()
+    assert json.loads(run("status", target, "--json").stdout)["state"] == "published"
+    assert tree(target) == serial
+
+
+def _jobs(state: str) -> list[str]:
+    done = subprocess.run(["squeue", "-h", "-t", state, "-o", "%i"], capture_output=True, text=True, check=True)
+    return done.stdout.split()
