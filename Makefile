@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check faults faults-long test-cluster bench clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,18 @@ check: setup
 
 test: setup check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 15
+
+# Every fault as often as CI tries it, with the table of counts; the long run takes hours.
+faults: setup
+	BUILDER_FAULTS=ci $(BIN)/python -m pytest tests/faults
+
+faults-long: setup
+	BUILDER_FAULTS=long $(BIN)/python -m pytest tests/faults
+
+# Real Slurm, SSH, TLS and S3 on this machine (Debian, root: installs packages).
+test-cluster: setup
+	tests/cluster/install.sh $(BIN)
+	BUILDER_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster
 
 bench: setup
 	for name in resample decode index split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done

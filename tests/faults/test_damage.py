@@ -10,7 +10,7 @@ from tests.faults.builds import count
 DAMAGES = count("DAMAGES", ci=300, long=10_000)
 
 
-def test_every_damage_is_found(undisturbed: Path, tmp_path: Path) -> None:
+def test_every_damage_is_found(undisturbed: Path, tmp_path: Path, record_property) -> None:
     copy = tmp_path / "dataset"
     shutil.copytree(undisturbed, copy)
     dice = random.Random(13)
@@ -38,3 +38,4 @@ def test_every_damage_is_found(undisturbed: Path, tmp_path: Path) -> None:
         path.write_bytes(whole)
         assert faults, f"damage {number}: {damage} of {path.relative_to(copy)} was not found"
     assert verify(str(copy)).faults == ()
+    record_property("times", DAMAGES)

@@ -52,7 +52,7 @@ def crowd_undisturbed(server: Server, crowd: Path, tmp_path_factory: pytest.Temp
     return case.target
 
 
-def test_workers_killed_at_random(server: Server, crowd: Path, crowd_undisturbed: Path, tmp_path: Path) -> None:
+def test_workers_killed_at_random(server: Server, crowd: Path, crowd_undisturbed: Path, tmp_path: Path, record_property) -> None:
     dice, killed, round_ = random.Random(5), 0, 0
     while killed < WORKER_KILLS:
         round_ += 1
@@ -69,9 +69,10 @@ def test_workers_killed_at_random(server: Server, crowd: Path, crowd_undisturbed
         case.finish()
         assert tree(case.target) == tree(crowd_undisturbed)
         assert leftovers(case.target) == []
+    record_property("times", killed)
 
 
-def test_driver_and_all_it_started_killed_at_random(disturb: Callable[..., Case]) -> None:
+def test_driver_and_all_it_started_killed_at_random(disturb: Callable[..., Case], record_property) -> None:
     dice, case = random.Random(3), disturb(*LOCAL)
     killed = 0
     for _ in range(DRIVER_KILLS):
@@ -81,6 +82,7 @@ def test_driver_and_all_it_started_killed_at_random(disturb: Callable[..., Case]
             assert build.wait() == -signal.SIGKILL
             killed += 1
     assert killed >= 1
+    record_property("times", killed)
 
 
 def test_driver_alone_killed_leaves_no_worker_behind(disturb: Callable[..., Case]) -> None:
