@@ -68,8 +68,11 @@ def layer(
         raise CaseError(Reason.LABEL_MISSING, f"found none of the {len(structures)} declared structures")
     if empty == "exclude" and not any(np.any(s.voxels) for s in present):
         raise CaseError(Reason.LABEL_EMPTY, f"found {len(present)} declared structures, none with a voxel of the image")
-    facts = dict(measures or {})
-    facts["overlap_voxels"] = float(_overlap(present, geometry.shape))
+    overlap = float(_overlap(present, geometry.shape))
+    # nine digits: what lies beyond is the rounding of one machine's linear algebra
+    facts = {
+        key: round(float(f"{value:.9g}"), 9) for key, value in {**(measures or {}), "overlap_voxels": overlap}.items()
+    }
     build = _channels if layout == "channels" or fractional else _label_map
     voxels, segments = build(structures, geometry.shape)
     return Mask(name, voxels, geometry, segments, fractional, evidence or Evidence(), facts)

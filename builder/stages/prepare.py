@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.deid import Deid
@@ -26,6 +27,7 @@ from builder.model.case import Annotation, Case, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.fetch import Objects
+from builder.stages.link import image_row
 from builder.transforms import AnyTransform
 
 
@@ -67,7 +69,9 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
     annotations: list[Annotation] = []
     for name, reader in recipe.labels.items():
-        found = tuple(_clean_label(label, plan, recipe, known) for label in objects.labels.get(name, ()))
+        found = tuple(
+            _clean_label(label, reader, objects.rows, plan, recipe, known) for label in objects.labels.get(name, ())
+        )
         if found:
             annotations.extend(reader.read(name, found, image))
     case = Case(plan.case_key, volume, tuple(annotations))
@@ -115,11 +119,19 @@ def _clean(dataset: Dataset, plan: CasePlan, recipe: Recipe, known: Identifiers)
     return deidentify(dataset, profile=recipe.profile, uids=recipe.uids, person=plan.person_key, known=known)
 
 
-def _clean_label(label: LabelObject, plan: CasePlan, recipe: Recipe, known: Identifiers) -> LabelObject:
-    """A label object de-identified; names that only the images state are searched in it too."""
+def _clean_label(
+    label: LabelObject, reader: AnyLabel, rows: pa.Table, plan: CasePlan, recipe: Recipe, known: Identifiers
+) -> LabelObject:
+    """A label object de-identified; names that only the images state are searched in it too.
+
+    A reader of tables or XML cuts the file to this image's rows, with mapped UIDs, before anything else sees it.
+    """
     if isinstance(label.content, Dataset):
         return LabelObject(_clean(label.content, plan, recipe, known), "object.dcm")
-    return label
+    cut = getattr(reader, "cut", None)
+    if cut is None:
+        return label
+    return LabelObject(cut(label.content, image_row(rows), map_uid=recipe.uids), label.name)
 
 
 def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:
