@@ -24,6 +24,9 @@ from builder.sources.multipart import parts
 PAGE_LIMIT: Final = 100_000
 """Pages of one query; more means that the server repeats itself."""
 
+VALUES_LIMIT: Final = 256
+"""Elements of more values are left out of a description."""
+
 _JSON = "application/dicom+json"
 _OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -193,6 +196,8 @@ def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:
     for tag, element in item.items():
         if tag.startswith("0002") or tag in ("7FE00008", "7FE00009", "7FE00010") or "BulkDataURI" in element:
             continue
+        if element.get("vr") != "SQ" and len(element.get("Value", ())) > VALUES_LIMIT:
+            continue  # contours: long to convert, and of no use to the index
         if element.get("vr") == "SQ":
             element = {"vr": "SQ", "Value": [_without_bulk(child) for child in element.get("Value", [])]}
         kept[tag] = element
