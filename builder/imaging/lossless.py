@@ -115,7 +115,7 @@ def parse_scan(content: bytes) -> Scan:
         elif marker == SOF3:
             frame = body
         elif marker == SOS:
-            return _scan(frame, body, tables, content[place:], interval=interval)
+            return _scan(frame, body, tables=tables, coded=content[place:], interval=interval)
     raise _damaged("no scan")
 
 
@@ -140,9 +140,9 @@ def _tables(body: bytes) -> dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]
 def _scan(
     frame: bytes | None,
     body: bytes,
+    *,
     tables: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     coded: bytes,
-    *,
     interval: int,
 ) -> Scan:
     """What a frame header and a scan header say together. Raises CaseError UNDECODABLE_PIXELS."""
@@ -249,20 +249,12 @@ def expand(
             short = WORD((held >> np.uint64(bits - SHORT_BITS)) & np.uint64((1 << SHORT_BITS) - 1))
             total = WORD(totals[short])
             if total > 0:
-                bits -= total
                 difference = WORD(differences[short])
             else:
-                entry = WORD(table[WORD((held >> np.uint64(bits - PEEK_BITS)) & np.uint64(0xFFFF))])
-                length, category = entry >> 8, entry & 0xFF
-                if length == 0:
+                total, difference = long_code(table, held, bits)
+                if total == 0:
                     return row * columns + column
-                bits -= length
-                if category == 16:
-                    difference = WORD(32768)
-                else:
-                    bits -= category
-                    value = WORD((held >> np.uint64(bits)) & np.uint64((1 << category) - 1))
-                    difference = extended(value, category)
+            bits -= total
             if row == 0 and column == 0:
                 guess = WORD(start)
             elif column == 0:
@@ -276,6 +268,17 @@ def expand(
         if place * 8 - bits > size * 8:
             return row * columns
     return rows * columns
+
+
+@compiled
+def long_code(table: NDArray[np.uint16], held: Any, bits: Any) -> tuple[Any, Any]:
+    """Bits of the code at the top of the ``bits`` held ones, and its difference; no bits when there is no such code."""
+    entry = WORD(table[WORD((held >> np.uint64(bits - PEEK_BITS)) & np.uint64(0xFFFF))])
+    length, category = entry >> 8, entry & 0xFF
+    if category == 16:  # no extra bits follow (T.81 H.1.2.2)
+        return length, WORD(32768)
+    value = WORD((held >> np.uint64(bits - length - category)) & np.uint64((1 << category) - 1))
+    return length + category if length > 0 else WORD(0), extended(value, category)
 
 
 @compiled

@@ -103,7 +103,9 @@ def decode(
             if padding is not None and item.padding is not None:
                 low, high = item.padding
                 padding[item.index] |= stored == low if low == high else (stored >= low) & (stored <= high)
-            if not _place(stored, voxels[item.channel, item.index], instance.form, item.rescale, factor=factor):
+            if not _place(
+                stored, voxels[item.channel, item.index], form=instance.form, rescale=item.rescale, factor=factor
+            ):
                 return decode(instances, shape, dtype=np.dtype(np.float32), factor=factor, fill=fill)
     return voxels, padding if padding is not None and padding.any() else None
 
@@ -141,7 +143,7 @@ def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
     return frames if not instance.tiles else cut_tiles(frames[0], instance.tiles)
 
 
-def _place(stored: NDArray[Any], target: NDArray[Any], form: PixelFormat, rescale: Rescale, *, factor: float) -> bool:
+def _place(stored: NDArray[Any], target: NDArray[Any], *, form: PixelFormat, rescale: Rescale, factor: float) -> bool:
     """Write rescaled values into ``target``, which may be the same memory; False when they do not fit its integers."""
     if rescale.table is not None:
         stored = rescale.looked_up(stored)

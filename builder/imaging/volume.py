@@ -74,8 +74,8 @@ def assemble(
     Raises
     ------
     CaseError
-        With the verdict's reason where the options exclude the stack, SOURCE_MISSING when an instance is absent,
-        TOO_LARGE beyond the limits, UNDECODABLE_PIXELS, UNSUPPORTED_TRANSFER_SYNTAX, INCONSISTENT_PIXELS.
+        The verdict's reason where the options exclude the stack, SOURCE_MISSING, TOO_LARGE, UNDECODABLE_PIXELS,
+        UNSUPPORTED_TRANSFER_SYNTAX, INCONSISTENT_PIXELS.
     """
     stack = settle(stack, datasets, options)
     if stack.verdict in PICTURES:
@@ -83,8 +83,8 @@ def assemble(
     instances = _gather(stack, datasets)
     if stack.modality == "PT":
         found = calibration or calibrate([i.dataset for i in instances if i.dataset is not None])
-        return _volume(stack, instances, _activity(found, options), options, fill=fill)
-    return _volume(stack, instances, _meaning(stack, instances), options, fill=fill)
+        return _volume(stack, instances, meaning=_activity(found, options), options=options, fill=fill)
+    return _volume(stack, instances, meaning=_meaning(stack, instances), options=options, fill=fill)
 
 
 def assemble_indexed(
@@ -124,7 +124,7 @@ def assemble_indexed(
         meaning = _activity(calibration or Calibration(1.0, ValueDomain.ARBITRARY, ("pet_not_calibrated",)), options)
     else:
         meaning = _meaning(stack, instances)
-    return _volume(stack, instances, meaning, options, fill=fill)
+    return _volume(stack, instances, meaning=meaning, options=options, fill=fill)
 
 
 def estimate_bytes(stack: Stack) -> int:
@@ -147,9 +147,9 @@ def estimate_bytes(stack: Stack) -> int:
 def _volume(
     stack: Stack,
     instances: Sequence[Instance],
+    *,
     meaning: _Meaning,
     options: VolumeOptions,
-    *,
     fill: PixelFill | None,
 ) -> Volume:
     """Decode into a volume on the stack's grid."""
@@ -182,10 +182,10 @@ def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
     missing = sum(1 for uid in places if uid not in by_uid)
     if missing:
         raise CaseError(Reason.SOURCE_MISSING, f"{missing} of {len(places)} instances are absent")
-    return [_instance(stack, uid, by_uid[uid], places[uid]) for uid in places]
+    return [_instance(stack, by_uid[uid], uid=uid, places=places[uid]) for uid in places]
 
 
-def _instance(stack: Stack, uid: str, dataset: Dataset, places: Sequence[tuple[int, int, int]]) -> Instance:
+def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tuple[int, int, int]]) -> Instance:
     """Format and rescale of one instance, checked against its stack. Raises CaseError."""
     form = pixel_format(dataset)
     side = max(1, stack.tiles)

@@ -69,7 +69,9 @@ def write_volumes(path: Path, destination: Path, *, options: VolumeOptions = KEE
     source = cast(Source, Folder(url=str(path.resolve())))
     table = index_partition(source, 0, tuple(source.list()))
     table = with_verdicts(table, find_duplicates([table], [source]))
-    rows = [row for series in _series(table) for row in _written(series, source, destination, options)]
+    rows = [
+        row for series in _series(table) for row in _written(series, source, destination=destination, options=options)
+    ]
     verdicts = verdict_table(rows)
     pq.write_table(verdicts, destination / "verdicts.parquet")
     _dump(verdicts.to_pylist(), destination / "verdicts.json")
@@ -101,22 +103,23 @@ def _series(table: pa.Table) -> list[_Series]:
     ]
 
 
-def _written(series: _Series, source: Source, destination: Path, options: VolumeOptions) -> Iterator[dict[str, Any]]:
+def _written(series: _Series, source: Source, *, destination: Path, options: VolumeOptions) -> Iterator[dict[str, Any]]:
     """Write the stacks of one series; yield their rows."""
     number = 0
     for stack in stacks_for(series.rows, options):
-        for part, datasets, error in _parts(stack, series.rows, source, options):
+        for part, datasets, error in _parts(stack, series.rows, source=source, options=options):
             part = replace(part, number=number)
             number += 1
             row = {"series": series.number, "folder": series.folder}
+            file = destination / f"s{series.number:03d}-{part.number:02d}.nii"
             if error is None:
-                yield row | _one(part, datasets, destination / f"s{series.number:03d}-{part.number:02d}.nii", options)
+                yield row | _one(part, datasets, file=file, options=options)
             else:
                 yield row | verdict_row(part, error=error)
 
 
 def _parts(
-    stack: Stack, rows: pa.Table, source: Source, options: VolumeOptions
+    stack: Stack, rows: pa.Table, *, source: Source, options: VolumeOptions
 ) -> Iterator[tuple[Stack, Sequence[Dataset], CaseError | None]]:
     """The stacks to assemble in place of one, with their data sets; or the reason why there are none."""
     try:
@@ -134,7 +137,7 @@ def _parts(
             yield inner, datasets, error
 
 
-def _one(stack: Stack, datasets: Sequence[Dataset], file: Path, options: VolumeOptions) -> dict[str, Any]:
+def _one(stack: Stack, datasets: Sequence[Dataset], *, file: Path, options: VolumeOptions) -> dict[str, Any]:
     try:
         volume = assemble(stack, datasets, options)
     except CaseError as error:
