@@ -81,14 +81,15 @@ def difference_of_means(first: NDArray[np.float64], second: NDArray[np.float64])
 def intersections(persons: pa.Table, columns: Sequence[str], *, split: str, mask_below: int = 0) -> list[Json]:
     """Persons of every combination of levels of every pair of columns, in all splits and in ``split``.
 
-    Every combination is a row, also those with nobody: they are the groups a model was never tested on.
+    Every combination is a row, also those with nobody: they are the groups a model was never tested on. Columns of a
+    single level are left out.
     """
     tested = np.array(persons["split"].to_pylist(), dtype=object) == split
     coded = {c: levels(persons[c]) for c in columns if c in persons.column_names and not is_measured(persons[c])}
     entries = []
     for first, second in combinations(coded, 2):
         one, two = coded[first], coded[second]
-        if len(one.names) * len(two.names) > MOST_INTERSECTIONS:
+        if min(len(one.names), len(two.names)) < 2 or len(one.names) * len(two.names) > MOST_INTERSECTIONS:
             continue
         shape = (len(one.names), len(two.names))
         everyone, in_test = (_crossed(one, two, shape, who) for who in (np.ones_like(tested), tested))

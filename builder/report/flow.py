@@ -76,7 +76,8 @@ def attrition(cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] =
         return []
     stay = one_row_each(cohort.filter(cohort["included"]), [])["person_key"]
     rows = one_row_each(cohort, [*names, "rule"])
-    stays = np.isin(np.array(rows["person_key"].to_pylist(), dtype=object), stay.to_pylist())
+    staying = set(stay.to_pylist())
+    stays = np.array([person in staying for person in rows["person_key"].to_pylist()], dtype=bool)
     removed_by = _last_rule(cohort, rules)
     entries = []
     for name in names:

@@ -61,9 +61,11 @@ def normalise(manufacturer: str | None) -> str | None:
 
 def unmapped(manufacturers: Iterable[str | None]) -> dict[str, int]:
     """Names the table does not know and how often each occurs, sorted; they are reported, never pooled."""
-    found = Counter(
-        name for raw in manufacturers if (name := normalise(raw)) is not None and _known(_capitals(name)) is None
-    )
+    found: Counter[str] = Counter()
+    for raw, times in Counter(manufacturers).items():
+        name = normalise(raw)
+        if name is not None and _known(_capitals(name)) is None:
+            found[name] += times
     return dict(sorted(found.items()))
 
 
