@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from builder.errors import CaseError, Reason, SourceError, SpecError
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Source
-from builder.sources import http
+from builder.sources import Folder, http
 from builder.sources.dicomweb import DicomWeb
 from builder.sources.multipart import parts
 from builder.stages.duplicates import find_duplicates
@@ -32,8 +32,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def folder_rows(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What the folder source says of the same files."""
-    from builder.sources import Folder
-
     folder = tmp_path_factory.mktemp("files")
     for number, data in enumerate(files.values()):
         (folder / str(number)).write_bytes(data)
@@ -148,6 +146,17 @@ def test_the_same_instance_in_two_servers_is_compared(files: dict[str, bytes]) -
         verdicts = find_duplicates(tables, sources)
     assert verdicts["reason"].to_pylist() == ["duplicate_same_bytes"] * len(files)
     assert set(verdicts["source"].to_pylist()) == {1}
+
+
+def test_the_same_instance_in_a_folder_and_a_server_is_compared(files: dict[str, bytes], tmp_path: Path) -> None:
+    for number, data in enumerate(files.values()):
+        (tmp_path / str(number)).write_bytes(data if number else data[:-2] + b"\0\1")  # one differs in its pixels
+    with http_server(FakePacs(files)) as url:
+        sources = [Folder(url=str(tmp_path)), DicomWeb(url=url)]
+        tables = [index_partition(s, n, list(s.list())) for n, s in enumerate(sources)]
+        reasons = find_duplicates(tables, sources)["reason"].to_pylist()
+    assert reasons.count("duplicate_same_bytes") == len(files) - 1
+    assert reasons.count("duplicate_conflicting") == 2
 
 
 def test_messages_hold_no_uid(files: dict[str, bytes]) -> None:
