@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
+from builder.report.baseline import metadata_baseline
 from builder.report.bias import intersections, representativeness, table_one
 from builder.report.classes import with_classes
 from builder.report.crossings import crossings
@@ -25,6 +26,18 @@ REPORT_VERSION = 1
 USUAL_ORDER = ("train", "validation", "test")
 ALWAYS_SHOWN = ("sex", "age_years", "age_band", "vendor", "manufacturer", "modality", "site")
 """Shown in Table 1 beside the groups the spec names, where the index has them."""
+
+HEADER_FACTS = (
+    "vendor",
+    "manufacturer_model",
+    "site",
+    "modality",
+    "kvp",
+    "convolution_kernel",
+    "magnetic_field_strength",
+    "slice_thickness_mm",
+)
+"""What a model could read off the acquisition without looking at the image."""
 
 MOST_QUARANTINED = 500
 """Rows of the quarantine list; the counts by reason are always complete."""
@@ -90,11 +103,12 @@ def assemble(
     labels = [*labels, *classes]
     order = split_order(index["split"].to_pylist(), ratios)
     wanted = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
-    persons = one_row_each(index, ["split", *wanted, *labels])
+    persons = one_row_each(index, list(dict.fromkeys(["split", *wanted, *labels, *HEADER_FACTS])))
     cases = one_row_each(index, ["split", *labels], key="case_key")
     known = [g for g in groups if g in persons.column_names]
     named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
     said = [n for n in labels if n in persons.column_names and not _is_making(n, persons)]
+    answers = outcomes(persons, labels)
     dealt = _with_columns(splits, named, (cohort.filter(cohort["included"]), index))
     tested = "test" if "test" in order else order[-1] if order else ""
     document = {
@@ -114,7 +128,8 @@ def assemble(
         "missingness": missingness(persons, said, known, seed=seed),
         "intersections": intersections(persons, known[:MOST_INTERSECTED], split=tested, mask_below=mask_below),
         "representativeness": representativeness(persons, reference or {}, mask_below=mask_below),
-        "power": power(persons, outcomes(persons, labels), split=tested, groups=known, mask_below=mask_below),
+        "baseline": metadata_baseline(persons, answers, HEADER_FACTS, seed=seed),
+        "power": power(persons, answers, split=tested, groups=known, mask_below=mask_below),
         "leakage": {"keys": crossings(index), "pixels": None if certificate is None else dict(certificate)},
         "vendors_unmapped": _unmapped(index),
         "quarantine": _quarantine(exclusions),

@@ -66,8 +66,9 @@ def standardised_difference(first: NDArray[np.int64], second: NDArray[np.int64])
     if not np.any(gap):
         return 0.0
     square = float(gap @ np.linalg.pinv(covariance, rcond=1e-10) @ gap)
-    # Splits that share no level have no spread to divide by: the difference has no bound.
-    return None if not np.any(covariance) else float(np.sqrt(max(0.0, square)))
+    # Splits that share no level have no spread to divide by: the difference has no bound. Rounded: the last digits
+    # of a pseudo-inverse depend on the number of threads.
+    return None if not np.any(covariance) else round(float(np.sqrt(max(0.0, square))), 9)
 
 
 def difference_of_means(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

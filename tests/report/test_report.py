@@ -217,6 +217,15 @@ def test_power_counts_persons_of_the_test_split(document, frame):
         assert row["speaks"] == (row["half_width"] is not None and row["half_width"] <= 0.1)
 
 
+def test_what_the_headers_predict_is_reported(document, frame):
+    found = {row["outcome"]: row for row in document["baseline"]}
+    row = found["tumor / gtv present"]
+    assert row["columns"] == ["vendor"]
+    assert row["persons"] == len(frame)
+    assert 0 <= row["low"] <= row["auc"] <= row["high"] <= 1
+    assert f"{row['auc']:.2f}" in render(document)
+
+
 def test_leaks_are_counted(document):
     assert {row["key"]: row["in_two_splits"] for row in document["leakage"]["keys"]} == {
         "person_key": 0, "case_key": 0,
