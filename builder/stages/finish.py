@@ -31,6 +31,7 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import schema
 from builder.plan import DatasetPlan
+from builder.reader.views import split_views
 from builder.spec import DatasetSpec
 from builder.stages.accounts import Accounts, account
 from builder.stages.inventory import Inventory, Survey
@@ -73,6 +74,8 @@ def finish(
     tables = _tables(plan, receipts, accounts, dataset)
     draft = _draft(plan, receipts, accounts)
     files = {name: parquet_bytes(table) for name, table in tables.items()}
+    files |= split_views(dataset, draft, tables[INDEX])
+    files |= split_views(dataset, draft, tables[INDEX])
     files |= report_files(plan, accounts, tables, draft, dataset)
     scan(plan, inventory, tables, files)
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import openpyxl
 import pyarrow.parquet as pq
@@ -130,3 +131,16 @@ def test_changed_lines_rebuild_only_what_they_touch(sarcoma: Path, corpus, tmp_p
     voxels = built(text.replace("clip: [0, 25]", "clip: [0, 20]"))
     assert voxels.resumed == 0
     assert builder.open_dataset(target)[0]["image"].max() <= 20
+
+
+def test_views_show_each_split_as_one_array(sarcoma: Path):
+    version = (sarcoma / "CURRENT").read_text().strip()
+    for split in ("train", "validation", "test"):
+        system = fsspec.filesystem(
+            "reference", fo=str(sarcoma / "versions" / version / "views" / f"{split}.json"), remote_protocol="file",
+            template_overrides={"root": str(sarcoma)}, asynchronous=True, skip_instance_cache=True,
+        )  # fmt: skip
+        group = zarr.open_group(zarr.storage.FsspecStore(system, read_only=True), mode="r")
+        dataset = builder.open_dataset(sarcoma, split=split)
+        assert group["image"].shape[0] == len(dataset)
+        np.testing.assert_array_equal(group["image"][len(dataset) - 1], dataset[len(dataset) - 1]["image"])
