@@ -42,6 +42,13 @@ class Persons:
     members: dict[str, tuple[str, ...]]
     conflicts: tuple[PersonConflict, ...]
 
+    def counts(self) -> dict[str, int]:
+        """Persons, PatientIDs, and how many were merged or contradict themselves, by kind."""
+        found = {"persons": len(self.members), "patient_ids": sum(map(len, self.members.values()))}
+        for conflict in self.conflicts:
+            found[conflict.kind] = found.get(conflict.kind, 0) + 1
+        return found
+
 
 def identity(patient_id: str | None, issuer: str | None, study_uid: str | None) -> Identity:
     """The identity of an object; an object without PatientID is its study's own person, never everybody's."""

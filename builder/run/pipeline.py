@@ -61,6 +61,7 @@ class Planned:
             "sample_bytes": sum(c.sample_bytes for c in plan.cases),
             "peak_bytes_per_task": max((s.peak_bytes for s in plan.shards), default=0),
             "clinical": list(plan.clinical),
+            "persons": plan.persons.counts(),
         }
 
     def text(self) -> str:
@@ -75,6 +76,7 @@ class Planned:
                 f"{r['clinical_only']} clinical only, {r['ambiguous']} ambiguous"
                 for i, r in enumerate(facts["clinical"])
             ),
+            "  identity: " + ", ".join(f"{count} {kind}" for kind, count in facts["persons"].items()),
             f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, "
             f"at most {_size(facts['sample_bytes'])} of samples before compression, "
             f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",

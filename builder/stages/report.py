@@ -67,6 +67,7 @@ def report_files(
         seed=plan.spec.seed,
     )
     document["clinical"] = list(plan.clinical)
+    document["persons"] = plan.persons.counts()
     return {REPORT_JSON: canonical_json(document), REPORT_PAGE: render(document).encode()}
 
 
