@@ -11,19 +11,21 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from builder.errors import MissingExtra, SpecError
+from builder.errors import MissingExtra, SourceError, SpecError
 
 CRASH_VARIABLE = "BUILDER_CRASH_AT"
 SCRATCH_PREFIX = ".scratch-"
 _OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", "http", "https")
+ATTEMPTS = 4
 _hits: dict[str, int] = {}
+Answer = TypeVar("Answer")
 
 
 def _read_umask() -> int:
@@ -282,29 +284,27 @@ class ObjectStore:
         return ObjectStore(self.root, self._key("/".join(parts)))
 
     def read(self, path: str) -> bytes:
-        with _missing_as_file_error(path):
-            return bytes(_obstore().get(self._client(), self._key(path)).bytes())
+        return _ask(path, lambda: bytes(_obstore().get(self._client(), self._key(path)).bytes()))
 
     def read_range(self, path: str, start: int, *, length: int) -> bytes:
         if length == 0:
             return b""
-        with _missing_as_file_error(path):
-            return bytes(_obstore().get_range(self._client(), self._key(path), start=start, length=length))
+        key = self._key(path)
+        return _ask(path, lambda: bytes(_obstore().get_range(self._client(), key, start=start, length=length)))
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         if not ranges:
             return []
         starts, lengths = [r[0] for r in ranges], [r[1] for r in ranges]
-        with _missing_as_file_error(path):
-            found = _obstore().get_ranges(self._client(), self._key(path), starts=starts, lengths=lengths)
+        key = self._key(path)
+        found = _ask(path, lambda: _obstore().get_ranges(self._client(), key, starts=starts, lengths=lengths))
         return [bytes(part) for part in found]
 
     def open(self, path: str) -> ObjectReader:
         return _RemoteReader(self, path)
 
     def size(self, path: str) -> int:
-        with _missing_as_file_error(path):
-            return int(_obstore().head(self._client(), self._key(path))["size"])
+        return _ask(path, lambda: int(_obstore().head(self._client(), self._key(path))["size"]))
 
     def exists(self, path: str) -> bool:
         try:
@@ -316,18 +316,19 @@ class ObjectStore:
     def list(self, prefix: str = "") -> Iterator[str]:
         base = self._key(prefix) if prefix else self.prefix
         cut = len(self.prefix) + 1 if self.prefix else 0
-        pages = _obstore().list(self._client(), prefix=base or None)
-        yield from sorted(entry["path"][cut:] for page in pages for entry in page)
+        listed = partial(_obstore().list, prefix=base or None)
+        found = _ask(prefix, lambda: [entry["path"] for page in listed(self._client()) for entry in page])
+        yield from sorted(path[cut:] for path in found)
 
     def put(self, path: str, data: bytes) -> None:
         checkpoint("write.before")
-        _obstore().put(self._client(), self._key(path), data)
+        _ask(path, lambda: _obstore().put(self._client(), self._key(path), data))
         checkpoint("write.renamed")
 
     def create(self, path: str, data: bytes) -> None:
         checkpoint("create.before")
         try:
-            _obstore().put(self._client(), self._key(path), data, mode="create")
+            _ask(path, lambda: _obstore().put(self._client(), self._key(path), data, mode="create"))
         except _obstore().exceptions.AlreadyExistsError as error:
             raise FileExistsError(errno.EEXIST, "found an object, expected none", path) from error
         checkpoint("create.linked")
@@ -339,13 +340,13 @@ class ObjectStore:
 
     def commit(self, path: str, scratch: Path) -> None:
         checkpoint("commit.before")
-        _obstore().put(self._client(), self._key(path), scratch)
+        _ask(path, lambda: _obstore().put(self._client(), self._key(path), scratch))
         scratch.unlink()
         checkpoint("commit.renamed")
 
     def delete(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError), _missing_as_file_error(path):
-            _obstore().delete(self._client(), self._key(path))
+        with contextlib.suppress(FileNotFoundError):
+            _ask(path, lambda: _obstore().delete(self._client(), self._key(path)))
 
     def sweep(self) -> int:
         return 0  # an object that was not sent whole does not exist
@@ -402,12 +403,28 @@ def _obstore() -> Any:
     return obstore
 
 
-@contextlib.contextmanager
-def _missing_as_file_error(path: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, "found no object", path) from error
+def _ask(path: str, call: Callable[[], Answer]) -> Answer:
+    """The answer of an object store, asked again when it was cut off on the way.
+
+    obstore tries again what fails before an answer starts; every call here may be made twice.
+    """
+    errors = _obstore().exceptions
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call()
+        except (FileNotFoundError, errors.NotFoundError) as error:
+            raise FileNotFoundError(errno.ENOENT, "found no object", path) from error
+        except errors.AlreadyExistsError:
+            raise
+        except errors.BaseError as error:
+            refused = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
+            if refused or attempt == ATTEMPTS:
+                raise SourceError(
+                    f"object store: found no answer but {type(error).__name__}, {attempt} time(s), expected one; "
+                    "check address, credentials and network, and run the same command again",
+                    attempt=attempt,
+                ) from error
+    raise AssertionError("unreachable")
 
 
 def _checked(path: str) -> str:

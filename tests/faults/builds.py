@@ -98,6 +98,8 @@ class Case:
     target: Path
     more: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    versions: int = 1
+    """How many a reader will have seen."""
 
     def start(self, *, env: dict[str, str] | None = None, fault: dict[str, Any] | None = None) -> Build:
         """Start ``builder build``."""

@@ -33,6 +33,7 @@ def test_killed_at_a_named_point(disturb: Callable[..., Case], point: str) -> No
 def test_killed_while_collecting(disturb: Callable[..., Case]) -> None:
     """An older version and its shards go one by one; killed at any of them, the published version is whole."""
     case = disturb()
+    case.versions = 2
     spec = case.spec
     case.spec = case.target.with_name("older.yaml")
     case.spec.write_text(spec.read_text().replace("seed: 11", "seed: 12"))

@@ -52,7 +52,8 @@ class Local(BaseModel):
                     memory_limit="auto" if self.memory_gib is None else int(self.memory_gib * 2**30),
                     host="127.0.0.1",
                     local_directory=self.scratch,
-                    dashboard_address="127.0.0.1:0" if self.dashboard else None,
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": self.dashboard},
                 )
             except RuntimeError:
                 continue
