@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import fsspec
+import nibabel
 import numpy as np
 import openpyxl
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import zarr
 import builder
 from builder.run.pipeline import build
 from builder.stages.inspect import explain, inspect
-from tests.endtoend.trees import KEY, SARCOMA, run, tree
+from tests.endtoend.trees import KEY, SARCOMA, SARCOMA_CT_MR, run, tree
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +95,36 @@ def test_another_zarr_reader_sees_the_same_voxels(sarcoma: Path):
         group = zarr.open_group(sarcoma / "data" / sample.row["shard"], mode="r")
         for name in ("image", "tumor"):
             np.testing.assert_array_equal(group[name][sample.row["row"]], sample[name])
+
+
+@pytest.fixture(scope="session")
+def ct_mr(corpus, tmp_path_factory) -> Path:
+    """The published dataset of ``specs/soft-tissue-sarcoma-ct-mr.yaml``, built serially."""
+    target = tmp_path_factory.mktemp("ct_mr") / "dataset"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        build(SARCOMA_CT_MR, to=target, parameters={"corpus": str(corpus("sts"))})
+    return target
+
+
+def test_ct_and_mr_are_whole_volumes_of_their_own_grids(ct_mr: Path, corpus):
+    dataset = builder.open_dataset(ct_mr)
+    assert Counter(dataset.table["modality"].to_pylist()) == {"CT": 7, "MR": 7}
+    assert len(set(dataset.table["person_key"].to_pylist())) == 7
+    expected = set()
+    for name in ("002", "003", "008", "019", "024", "025", "041"):
+        for modality in ("CT", "MR_T1"):
+            mask = nibabel.load(corpus("sts") / "sts_cohort" / f"STS_{name}" / modality / f"{modality}_mask.nii.gz")
+            expected.add(tuple(reversed(mask.shape)))
+    assert {sample["image"].shape[1:] for sample in dataset} == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_dask_writes_the_same_volumes(ct_mr: Path, corpus, tmp_path: Path, monkeypatch, workers: int):
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    target = tmp_path / "dataset"
+    build(SARCOMA_CT_MR, to=target, parameters={"corpus": str(corpus("sts"))}, cluster="local", workers=workers)
+    assert tree(target) == tree(ct_mr)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -9,6 +9,7 @@ from pathlib import Path
 KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 ROOT = Path(__file__).resolve().parents[2]
 SARCOMA = ROOT / "specs" / "soft-tissue-sarcoma.yaml"
+SARCOMA_CT_MR = ROOT / "specs" / "soft-tissue-sarcoma-ct-mr.yaml"
 
 
 def tree(folder: Path) -> dict[str, str]:
