@@ -112,7 +112,7 @@ class Window:
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         self.size = size
         self._read = read
-        self._data = bytearray()
+        self._data = b""
         self._position = 0
         self._reads = 0
 
@@ -121,11 +121,15 @@ class Window:
         self._reads += 1
         if self._reads > READ_LIMIT:
             raise CaseError(Reason.TOO_LARGE, f"the header has more than {READ_LIMIT // 2} elements")
-        end = self.size if length < 0 else min(self._position + length, self.size)
-        self._fetch(end)
-        part = bytes(self._data[self._position : end])
-        self._position = max(self._position, end)
-        return part
+        start = self._position
+        end = self.size if length < 0 else start + length
+        if end > len(self._data):
+            end = min(end, self.size)
+            self._fetch(end)
+        if end <= start:
+            return b""
+        self._position = end
+        return self._data[start:end]
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move within or past the file, as files do."""
@@ -140,7 +144,7 @@ class Window:
     def before(self, end: int) -> bytes:
         """The first ``end`` bytes of the file."""
         self._fetch(end)
-        return bytes(self._data[:end])
+        return self._data[:end]
 
     def _fetch(self, end: int) -> None:
         if end > HEADER_LIMIT:
