@@ -122,13 +122,17 @@ class Item:
     @property
     def row(self) -> dict[str, Any]:
         """Every column of the sample: split, geometry, labels, clinical."""
-        found: dict[str, Any] = self._table.slice(self.index, 1).to_pylist()[0]
+        return self.values(self._table.schema.names)
+
+    def values(self, columns: Sequence[str]) -> dict[str, Any]:
+        """Some columns of the row, at the cost of these alone."""
+        found: dict[str, Any] = self._table.select(list(columns)).slice(self.index, 1).to_pylist()[0]
         return found
 
     @property
     def geometry(self) -> Geometry:
         """The sample's grid in LPS mm."""
-        row = self._table.select(["slices", "rows", "columns", "affine"]).slice(self.index, 1).to_pylist()[0]
+        row = self.values(["slices", "rows", "columns", "affine"])
         return Geometry((row["slices"], row["rows"], row["columns"]), np.reshape(row["affine"], (4, 4)))
 
 

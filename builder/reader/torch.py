@@ -43,8 +43,8 @@ class TorchSamples:
         item = self.dataset[position]
         found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in item.arrays.items()}
         if self.columns:
-            row = item.row
-            found.update({name: _plain(row[name], self._kind(name)) for name in self.columns})
+            row = item.values(self.columns)
+            found.update({name: _plain(value, self._kind(name)) for name, value in row.items()})
         return {**found, "index": item.index}
 
     def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
