@@ -34,6 +34,7 @@ from builder.plan import DatasetPlan
 from builder.reader.views import split_views
 from builder.spec import DatasetSpec
 from builder.stages.accounts import Accounts, account
+from builder.stages.catalog import catalog_files
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.privacy import scan
 from builder.stages.report import report_files
@@ -77,6 +78,7 @@ def finish(
     files |= split_views(dataset, draft, tables[INDEX])
     files |= split_views(dataset, draft, tables[INDEX])
     files |= report_files(plan, accounts, tables, draft, dataset)
+    files |= catalog_files(plan, tables, files, draft)
     scan(plan, inventory, tables, files)
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))
     manifest = replace(draft, files=stored)

@@ -60,7 +60,7 @@ def claim(facts: Facts) -> list[Json]:
         (
             11,
             "definitions of data elements",
-            "; ".join(f"{p}: {len(s)} columns" for p, s in facts.tables.items()) or None,
+            "; ".join(f"{p.rsplit('/', 1)[-1]}: {len(s)} columns" for p, s in facts.tables.items()) or None,
         ),
         (12, "de-identification methods", "; ".join(facts.deidentification) or None),
         (13, "how missing data were handled", _missing(facts)),
