@@ -36,7 +36,7 @@ def environment_lock(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "format": document["format"],
         "engine": document["engine"],
         "plugins": document["versions"],
@@ -44,7 +44,8 @@ def environment_lock(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str:
+def package_version(name: str) -> str:
+    """Version of an installed package, ``absent`` where there is none."""
     try:
         return version(name)
     except PackageNotFoundError:

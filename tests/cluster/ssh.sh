@@ -15,7 +15,7 @@ HostKey $W/host
 AuthorizedKeysFile $W/authorized_keys
 PasswordAuthentication no
 PermitRootLogin prohibit-password
-AcceptEnv BUILDER_*
+AcceptEnv BUILDER_* PYTHONPATH
 StrictModes no
 UsePAM no
 PidFile $W/sshd.pid

@@ -15,6 +15,7 @@ known_hosts: {folder}/known_hosts
 python: {python}
 memory_gib: 1.5
 scratch: {folder}/scratch
+environment: [BUILDER_KEY, PYTHONPATH]
 """
 
 

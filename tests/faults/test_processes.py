@@ -4,20 +4,28 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 import builder
-from tests.faults.archive import write_archive, write_spec
+from builder.errors import ResourceError
+from builder.run.clusters.local import Local
+from builder.run.dask import WORKER_BYTES
+from builder.stages.graph import Task
+from tests.faults.archive import KEY, write_archive, write_spec
 from tests.faults.builds import ROOT, Build, Case, Server, count, leftovers, tree
 
 WORKER_KILLS = count("WORKER_KILLS", ci=20, long=500)
-NANNY_KILLS = count("NANNY_KILLS", ci=5, long=100)
 DRIVER_KILLS = count("DRIVER_KILLS", ci=10, long=200)
+SCHEDULER_KILLS = count("SCHEDULER_KILLS", ci=5, long=100)
 LOCAL = ("--cluster", "local", "--workers", "2")
 
 
@@ -107,3 +115,70 @@ def test_deadly_cases_are_excluded_and_innocents_are_not(server: Server, crowd: 
     shutil.rmtree(case.target)
     case.finish()  # what was found out about the deadly cases is kept with the plan
     assert tree(case.target) == before
+
+
+def test_out_of_memory_is_a_reason_with_the_number(server: Server, crowd: Path, tmp_path: Path) -> None:
+    """One case takes memory without end: its worker is killed for it, alone too; the others are all there."""
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("kind: local\nworkers: 2\nmemory_gib: 0.75\n")
+    env = {"PYTHONPATH": f"{ROOT}/tests/faults/poison", "FAULTS_POISON": "p011=memory"}
+    case = Case(server, crowd, tmp_path / "dataset", ("--cluster", str(profile)), env)
+    case.finish()
+    version = (case.target / "CURRENT").read_text().strip()
+    rows = pq.read_table(case.target / "versions" / version / "exclusions.parquet").to_pylist()
+    details = [row["detail"] for row in rows if row["reason"] == "out_of_memory"]
+    assert len(details) == 1
+    assert str(int(0.75 * 2**30)) in details[0]
+    assert builder.open_dataset(case.target).manifest.totals["cases"] == 61
+
+
+def test_tasks_that_cannot_fit_are_refused_before_any_starts() -> None:
+    ran = Task("small", os.getpid, None)
+    with Local(workers=1, memory_gib=1).open(None) as runner:
+        with pytest.raises(ResourceError, match="1 of 2 tasks") as refused:
+            list(runner.run([ran, Task("large", abs, 1, memory=1 << 30)]))
+        assert (refused.value.projected, refused.value.available) == ((1 << 30) + WORKER_BYTES, 1 << 30)
+
+
+@pytest.mark.parametrize("number", range(SCHEDULER_KILLS))
+def test_scheduler_killed(disturb: Callable[..., Case], number: int, tmp_path: Path) -> None:
+    """The driver ends by itself and says what to do; with a new scheduler the same command continues."""
+    port = 18900 + number % 50
+    case = disturb("--cluster", f"tcp://127.0.0.1:{port}")
+    with dask_cluster(port) as (scheduler, _):
+        build = case.start()
+        deadline = time.monotonic() + 120
+        while not list(case.target.glob("data/*/receipt.json")) and build.poll(0.01) is None:
+            assert time.monotonic() < deadline, build.said()
+        os.kill(scheduler.pid, signal.SIGKILL)
+        status = build.wait(120)
+        assert status in (0, 1), build.said()
+        if status:
+            assert "run the same command again" in build.said()
+            assert "Traceback" not in build.said()
+    with dask_cluster(port):
+        again = case.start()
+        assert again.wait() == 0, again.said()
+    case.more = ()
+
+
+@contextmanager
+def dask_cluster(port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A scheduler and a worker, each a process of its own."""
+    roles = [["scheduler", "--host", "127.0.0.1", "--port", str(port)]]
+    roles += [["worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--host", "127.0.0.1", "--death-timeout", "30"]]
+    env = {**os.environ, "BUILDER_KEY": KEY, "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.dask_{role}", *rest, "--no-dashboard"],
+            env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for role, *rest in roles
+    ]  # fmt: skip
+    try:
+        yield processes
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(60)

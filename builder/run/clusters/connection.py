@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from builder.errors import SourceError
+from builder.run.clusters.likeness import check_likeness
 from builder.stages.graph import Runner
 
 CONNECT_SECONDS = 30
@@ -66,6 +67,7 @@ def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
                 f"cluster: found {found} workers after {WORKER_SECONDS} s, expected {workers}; look into their logs",
                 host="scheduler",
             ) from None
+        check_likeness(client)
         yield DaskRunner(client)
 
 
@@ -81,8 +83,8 @@ def configure_dask() -> None:
         "distributed.deploy.lost-worker-timeout": "10s",
     }
     dask.config.set(settings)
-    for name in ("distributed.nanny", "distributed.worker", "distributed.core", "distributed.comm"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("nanny", "worker", "core", "comm", "client"):
+        logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
 
 
 def is_loopback(host: str) -> bool:
