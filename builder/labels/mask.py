@@ -17,6 +17,9 @@ from builder.labels.placing import Interpolation, OffGrid, Placement, move, move
 from builder.model.case import Annotation, Evidence
 from builder.protocols import ImageFacts, LabelObject
 
+LARGEST_WHOLE = 2.0**53
+"""From here on floating point numbers no longer tell whole numbers apart."""
+
 FORMATS = ("nifti", "nrrd", "mha", "mhd", "metaimage", "raw")
 
 
@@ -181,9 +184,11 @@ class MaskFile(BaseModel):
 
 
 def _whole_numbers(layers: NDArray[Any]) -> NDArray[Any]:
-    if np.issubdtype(layers.dtype, np.integer):
+    if layers.dtype.kind in "biu":
         return layers
-    if not np.isfinite(layers).all() or not np.array_equal(layers, np.round(layers)):
+    if not np.isfinite(layers).all() or np.abs(layers).max() >= LARGEST_WHOLE:
+        raise CaseError(Reason.LABEL_UNREADABLE, "found label values beyond all whole numbers, expected a label map")
+    if not np.array_equal(layers, np.round(layers)):
         raise CaseError(
             Reason.LABEL_UNREADABLE,
             "found fractions, expected whole numbers; or set content: probability",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from builder.labels.files.grid import LabelGrid, unreadable
+from builder.labels.files.grid import LabelGrid, check_values, unreadable
 from builder.labels.files.metaimage import is_metaimage, read_metaimage
 from builder.labels.files.nifti import is_nifti, read_nifti
 from builder.labels.files.nrrd import read_nrrd
@@ -16,6 +16,12 @@ def read_label_file(contents: Sequence[bytes]) -> LabelGrid:
     CaseError
         LABEL_UNREADABLE or LABEL_GEOMETRY.
     """
+    grid = _decode(contents)
+    check_values(grid.layers)
+    return grid
+
+
+def _decode(contents: Sequence[bytes]) -> LabelGrid:
     heads = [c for c in contents if is_metaimage(c)]
     if len(contents) == 2 and len(heads) == 1:
         return read_metaimage(heads[0], next(c for c in contents if c is not heads[0]))

@@ -39,6 +39,12 @@ class LabelGrid:
     segments: tuple[FileSegment, ...] = ()
 
 
+def check_values(layers: NDArray[Any]) -> None:
+    """Raise CaseError when voxels are no plain numbers (colours, complex numbers)."""
+    if layers.dtype.kind not in "biuf":
+        raise unreadable(f"voxels of type {layers.dtype}, expected one number each")
+
+
 def unreadable(found: str) -> CaseError:
     """A CaseError that says the label file is damaged or of a form that is not supported."""
     return CaseError(Reason.LABEL_UNREADABLE, f"found {found}")

@@ -3,10 +3,7 @@
 import zlib
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
@@ -35,13 +32,19 @@ def read_nifti(content: bytes) -> LabelGrid:
     CaseError
         LABEL_GEOMETRY when neither form has a code, or qform and sform disagree.
     """
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
     try:
-        return _read(content)
+        with np.errstate(all="ignore"):  # nan and inf in a damaged header are looked for below, not warned of
+            return _read(content)
     except (HeaderDataError, ImageFileError, KeyError, ValueError, OverflowError, np.linalg.LinAlgError) as error:
         raise unreadable("a NIfTI header that cannot be read") from error
 
 
 def _read(content: bytes) -> LabelGrid:
+    import nibabel as nib
+
     head = _head(content)
     kind = nib.Nifti1Image if head[344:348] == b"n+1\0" else nib.Nifti2Image
     header = kind.header_class(head[: kind.header_class.template_dtype.itemsize], check=False)
@@ -59,8 +62,7 @@ def _read(content: bytes) -> LabelGrid:
     matrix = _affine(image, spatial)
     if not np.isfinite(matrix).all():
         raise CaseError(Reason.LABEL_GEOMETRY, "found a NIfTI whose affine is not finite")
-    with np.errstate(all="ignore"):
-        voxels: NDArray[Any] = np.asanyarray(image.dataobj).reshape((*spatial, layers), order="F")
+    voxels: NDArray[Any] = np.asanyarray(image.dataobj).reshape((*spatial, layers), order="F")
     return LabelGrid(voxels.transpose(3, 2, 1, 0), geometry_of(spatial, matrix[:3, :3], matrix[:3, 3]))
 
 
