@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo
 
-.PHONY: setup demo test check faults faults-long test-cluster bench clean
+.PHONY: setup servers demo test check faults faults-long test-cluster bench clean
 
 setup: $(STAMP)
 
@@ -13,6 +13,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@
+
+# Debian packages some tests talk to (DICOM servers) or look with (a browser); without them those tests are skipped.
+servers:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    orthanc orthanc-dicomweb dcmtk chromium >/dev/null
 
 # A synthetic archive, built on a local Dask cluster, verified, and its report opened (or its place printed).
 demo: setup $(DEMO)/key

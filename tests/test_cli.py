@@ -47,9 +47,8 @@ def test_validate(tmp_path: Path):
         (["report", "absent"], 1, "no published report"),
     ],
 )
-def test_exit_codes_and_messages(arguments, code, message, tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = run(*arguments, expect=code)
+def test_exit_codes_and_messages(arguments, code, message, tmp_path: Path):
+    done = run(*(str(tmp_path / a) if a in ("x", "absent") else a for a in arguments), expect=code)
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 

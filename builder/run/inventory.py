@@ -13,6 +13,7 @@ from builder.model.layout import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.run.progress import Progress
 from builder.sources import AnySource
+from builder.stages.directories import missing_files
 from builder.stages.duplicates import find_duplicates, with_verdicts
 from builder.stages.graph import Runner, Task
 from builder.stages.index import PartPlan, PartReceipt, index_part, plan_index
@@ -23,7 +24,7 @@ from builder.storage import Store, open_store
 
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 1
+VERSION = 2
 _RECEIPT = "inventory.json"
 
 
@@ -54,8 +55,8 @@ def take_inventory(sources: Sequence[AnySource], private: Store, *, runner: Runn
     if store.exists(_RECEIPT):
         found = json.loads(store.read(_RECEIPT))
         return Inventory(store, tuple(found["chunks"]), found["files"])
-    chunks = _merge(plans, sources, index, store)
-    inventory = Inventory(store, tuple(chunks), sum(plan.files for plan in plans))
+    chunks, missing = _merge(plans, sources, index, store)
+    inventory = Inventory(store, tuple(chunks), sum(plan.files for plan in plans) + missing)
     store.put(_RECEIPT, json.dumps({"chunks": chunks, "files": inventory.files}).encode())
     return inventory
 
@@ -85,15 +86,23 @@ def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:
         yield from plan_index(source, position, store=index)
 
 
-def _merge(plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store, store: Store) -> list[str]:
+def _merge(
+    plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store, store: Store
+) -> tuple[list[str], int]:
+    """Chunks of the inventory, and how many files a DICOMDIR names that are not there: each gets a row of its own."""
+
     def tables() -> Iterator[pa.Table]:
         for plan in plans:
             yield read_parquet(index.read(plan.table))
 
     verdicts = find_duplicates(tables(), sources)
+    missing = missing_files(tables, sources)
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
         parts = []
         for number, table in enumerate(tables()):
             parts.append(Path(folder) / f"{number:06d}.parquet")
             parts[-1].write_bytes(parquet_bytes(with_verdicts(table, verdicts)))
-        return merge_parts(parts, store) if parts else []
+        if missing.num_rows:
+            parts.append(Path(folder) / "missing.parquet")
+            parts[-1].write_bytes(parquet_bytes(missing))
+        return (merge_parts(parts, store) if parts else []), missing.num_rows

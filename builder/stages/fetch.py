@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from builder.errors import CaseError, Reason
 from builder.headers.attributes import PARSER_ERRORS
 from builder.imaging.kinds import Kind, kind_of
+from builder.imaging.parse import parse_instance
 from builder.imaging.suv import SUV_TAGS, Calibration, calibrate
 from builder.plan import IMAGE_ROLE
 from builder.protocols import Entry, LabelObject
@@ -64,14 +65,14 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource]) -> Objects:
         if row["role"] != IMAGE_ROLE:
             data = read_object(row, sources)
             name = posixpath.basename(row["member"] or row["path"])
-            content = parse(data) if row["format"] == "dicom" else data
+            content = parse_instance(data) if row["format"] == "dicom" else data
             labels.setdefault(row["role"], []).append(LabelObject(content, name))
     images = rows.filter(pa.array([row["role"] == IMAGE_ROLE for row in listed]))
-    first = parse(read_object(image_rows[0], sources))
+    first = parse_instance(read_object(image_rows[0], sources))
     if _rows_suffice(image_rows, first):
         calibration = _calibration(image_rows, sources) if image_rows[0]["modality"] == "PT" else None
         return Objects(images, (), first, labels, calibration)
-    rest = tuple(parse(read_object(row, sources)) for row in image_rows[1:])
+    rest = tuple(parse_instance(read_object(row, sources)) for row in image_rows[1:])
     return Objects(images, (first, *rest), first, labels)
 
 
@@ -79,14 +80,6 @@ def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, lengt
     """Bytes of the object a row describes. Raises as ``fetch``."""
     entry = Entry(row["path"], row["size"], row["stamp"], row["member"])
     return sources[row["source"]].read(entry, start=start, length=length)
-
-
-def parse(data: bytes) -> Dataset:
-    """A DICOM object. Raises CaseError UNREADABLE."""
-    try:
-        return pydicom.dcmread(io.BytesIO(data), force=True)
-    except PARSER_ERRORS as error:
-        raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse an object ({type(error).__name__})") from error
 
 
 def _rows_suffice(rows: Sequence[Row], first: Dataset) -> bool:

@@ -21,7 +21,7 @@ from builder.imaging.rows import dataset_of
 from builder.imaging.series import Stack
 from builder.imaging.suv import calibrate
 from builder.imaging.values import PixelFill
-from builder.imaging.volume import assemble
+from builder.imaging.volume import assemble, assemble_indexed
 from builder.labels import AnyLabel
 from builder.model.case import Annotation, Case, Volume
 from builder.plan import CasePlan
@@ -29,6 +29,11 @@ from builder.protocols import ImageFacts, LabelObject
 from builder.stages.fetch import Objects
 from builder.stages.link import image_row
 from builder.transforms import AnyTransform
+
+KIND_COLUMNS = (
+    *("sop_class_uid", "modality", "image_type", "conversion_type", "burned_in_annotation", "body_part_examined"),
+    *("rows", "columns"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,16 +61,10 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     CaseError
         When the case cannot be used, with its one reason.
     """
-    images = objects.images or tuple(dataset_of(row) for row in objects.rows.to_pylist())
-    pixels = _judge((*images, objects.first), recipe.deid)
-    known = identifiers_in((objects.first, *images, *_datasets(objects.labels)))
-    clean = _clean_images(images, plan, objects, recipe, known)
+    pixels = _judge((objects.first, *(objects.images or _kinds_of(objects.rows))), recipe.deid)
+    known = identifiers_in((objects.first, *objects.images, *_datasets(objects.labels)))
     stack = _stack(objects, recipe)
-    calibration = objects.calibration
-    if calibration is None and stack.modality == "PT" and objects.images:
-        calibration = calibrate(objects.images)  # from the archive's own times: a profile may remove them
-    assembled = assemble(stack, clean, recipe.volumes, fill=fill, calibration=calibration)
-    volume = _with_verdict(assembled, pixels)
+    volume = _with_verdict(_assemble(stack, plan, objects, recipe, known, fill), pixels)
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
     annotations: list[Annotation] = []
     for name, reader in recipe.labels.items():
@@ -104,15 +103,25 @@ def _with_verdict(volume: Volume, verdict: PixelVerdict) -> Volume:
     return replace(volume, voxels=voxels, notes=tuple(sorted({*volume.notes, *verdict.notes})))
 
 
-def _clean_images(
-    images: Sequence[Dataset], plan: CasePlan, objects: Objects, recipe: Recipe, known: Identifiers
-) -> tuple[Dataset, ...]:
-    """Images with mapped UIDs and nothing that identifies; what came from rows holds technical attributes only."""
-    if objects.images:
-        return tuple(_clean(image, plan, recipe, known) for image in images)
-    for image in images:
-        image.SOPInstanceUID = recipe.uids(image.SOPInstanceUID)
-    return tuple(images)
+def _assemble(
+    stack: Stack, plan: CasePlan, objects: Objects, recipe: Recipe, known: Identifiers, fill: PixelFill
+) -> Volume:
+    """The volume from index rows, which hold technical attributes only, or from de-identified data sets."""
+    if not objects.images:
+        mapped = [recipe.uids(uid) for uid in objects.rows.column("sop_instance_uid").to_pylist()]
+        place = objects.rows.schema.get_field_index("sop_instance_uid")
+        rows = objects.rows.set_column(place, "sop_instance_uid", pa.array(mapped, pa.string()))
+        return assemble_indexed(stack, rows, recipe.volumes, fill=fill, calibration=objects.calibration)
+    # a PET is calibrated by the archive's own times: a profile may remove them
+    calibration = calibrate(objects.images) if stack.modality == "PT" else None
+    clean = tuple(_clean(image, plan, recipe, known) for image in objects.images)
+    return assemble(stack, clean, recipe.volumes, fill=fill, calibration=calibration)
+
+
+def _kinds_of(rows: pa.Table) -> tuple[Dataset, ...]:
+    """One data set a distinct combination of what tells whether pixels may show text."""
+    kinds = {tuple(row[name] for name in KIND_COLUMNS): row for row in rows.to_pylist()}
+    return tuple(dataset_of(row) for row in kinds.values())
 
 
 def _clean(dataset: Dataset, plan: CasePlan, recipe: Recipe, known: Identifiers) -> Dataset:
