@@ -175,13 +175,17 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     document = without_locations(spec)
     blocks = {name: document[name] for name in ("seed", "volumes", "labels", "deid", "transforms", "samples")}
     plugins = [*spec.labels.values(), *spec.transforms]
+    blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
     return {
         "format": FORMAT_VERSION,
         "engine": ENGINE_VERSION,
         "codec": spec.shards.codec,
         "key": key_check(key),
         "blocks": blocks,
-        "versions": [[plugin.kind, plugin.VERSION] for plugin in plugins],
+        "versions": [
+            *([plugin.kind, plugin.VERSION] for plugin in plugins),
+            *([name, block.VERSION] for name, block in blocks_with_versions),
+        ],
     }
 
 
