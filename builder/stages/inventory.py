@@ -22,7 +22,8 @@ class Inventory:
     chunks
         Chunks of image instances, in order; whole series each.
     files
-        Files listed by the sources, and files a DICOMDIR names that are not there: every one of them is in a chunk, an annotation or a leftover.
+        Files listed by the sources, and files a DICOMDIR names that are not there: every one of them is in a chunk,
+        an annotation or a leftover.
     """
 
     store: Store
