@@ -78,8 +78,11 @@ class DaskRunner:
         flight: dict[Any, Task] = {}
         suspects: list[Task] = []
         arrivals: SimpleQueue[Any] = SimpleQueue()
+        width, asked = self.width, time.monotonic()
         while True:
-            limit = 0 if suspects else self.window * self.width
+            if time.monotonic() - asked > LOOK_SECONDS:  # asking costs a round trip; workers come and go slowly
+                width, asked = self.width, time.monotonic()
+            limit = 0 if suspects else self.window * width
             while len(flight) < limit and (task := waiting.next(flight.values())) is not None:
                 future = self._submit(task.function, task.argument, key=task.key)
                 flight[future.key] = task
