@@ -22,7 +22,18 @@ S3 = {
 def bucket(s3: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in S3.items():
         monkeypatch.setenv(name, value)
-    created = ["curl", "-s", "-o", "/dev/null", "-X", "PUT", "--aws-sigv4", "aws:amz:us-east-1:s3", "-u", "testaccess:testsecret1"]
+    created = [
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-X",
+        "PUT",
+        "--aws-sigv4",
+        "aws:amz:us-east-1:s3",
+        "-u",
+        "testaccess:testsecret1",
+    ]
     subprocess.run([*created, f"{S3['AWS_ENDPOINT']}/datasets"], check=True)
     return "s3://datasets"
 
