@@ -10,7 +10,7 @@ import pyarrow as pa
 import pydicom
 from pydicom.dataset import Dataset
 
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import PARSER_ERRORS
 from builder.imaging.kinds import Kind, kind_of
 from builder.imaging.parse import parse_instance
@@ -54,9 +54,9 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource]) -> Objects:
     Raises
     ------
     CaseError
-        When an object is gone, changed since the index, or cannot be parsed.
+        When an object is gone or cannot be parsed.
     SourceError
-        When a source does not answer.
+        When a source does not answer, or an object changed since the index.
     """
     listed = rows.to_pylist()
     image_rows = [row for row in listed if row["role"] == IMAGE_ROLE]
@@ -79,7 +79,16 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource]) -> Objects:
 def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, length: int | None = None) -> bytes:
     """Bytes of the object a row describes. Raises as ``fetch``."""
     entry = Entry(row["path"], row["size"], row["stamp"], row["member"])
-    return sources[row["source"]].read(entry, start=start, length=length)
+    try:
+        return sources[row["source"]].read(entry, start=start, length=length)
+    except CaseError as error:
+        if error.reason != Reason.SOURCE_CHANGED:
+            raise
+        # an exclusion would stay in the shard for good, although nothing is wrong with the object that is there now
+        raise SourceError(
+            "source: found an object that changed after it was indexed, expected the same one during a build; "
+            "nothing was published: run the same command again, it takes the object as it is then"
+        ) from error
 
 
 def _rows_suffice(rows: Sequence[Row], first: Dataset) -> bool:

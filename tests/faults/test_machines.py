@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from tests.faults.archive import write_archive, write_spec
@@ -131,15 +132,22 @@ def own_archive(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_source_object_is_replaced_during_the_build(
     server: Server, own_archive: tuple[Path, Path], tmp_path: Path, number: int
 ) -> None:
-    """Whoever is in time excludes the case as changed; a later build takes the new bytes, and equals a fresh one."""
+    """Who meets it stops and says so; the same command takes the new bytes, and ends like a build of its own."""
     archive, spec = own_archive
     case = Case(server, spec, tmp_path / "dataset")
-    build = case.start(env={"BUILDER_CRASH_AT": f"shard.receipt:{1 + number % 2}"})
-    assert build.wait() == -signal.SIGKILL, build.said()
+    build = case.start()
+    while not list(tmp_path.glob("dataset.private/plan/*/shards/*.parquet")):
+        assert build.poll(0.002) is None, build.said()
+    os.killpg(build.pid, signal.SIGSTOP)
     victim = sorted((archive / f"p{1 + number % 5:03d}" / "ct").iterdir())[3]
-    changed = bytearray(victim.read_bytes())
-    changed[-1000] ^= 1
-    victim.write_bytes(bytes(changed))
+    image = pydicom.dcmread(victim)
+    image.PixelData = bytes([image.PixelData[0] ^ 1]) + image.PixelData[1:]
+    image.AcquisitionNumber = 77
+    image.save_as(victim)
+    os.killpg(build.pid, signal.SIGCONT)
+    if build.wait():
+        assert "changed after it was indexed" in build.said()
+        assert not (case.target / "CURRENT").exists()
     case.finish()
     fresh = Case(server, spec, tmp_path / "fresh")
     fresh.finish()
