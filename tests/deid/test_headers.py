@@ -262,7 +262,9 @@ def source_value(vr: str) -> object:
     return b"\1\2" if vr.startswith("O") or vr == "UN" else values.get(vr, "CHEST")
 
 
-@pytest.mark.parametrize("options", [frozenset(), *({o} for o in Option), Profile().options], ids=str)
+@pytest.mark.parametrize(
+    "options", [frozenset(), *({o} for o in Option), Profile().options], ids=lambda o: "+".join(sorted(o)) or "none"
+)
 def test_every_action_of_the_table_is_honoured(options: frozenset[Option]) -> None:
     profile = Profile(frozenset(options))
     for tag, row in table().items():
