@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from builder.errors import BuilderError, LayoutError
+from builder.run.lease import is_gone
 from builder.run.progress import Progress
 from builder.storage import Store, open_store
 
@@ -72,6 +73,7 @@ class JournalProgress:
     def track(self, items: Iterable[Item], *, stage: str, total: int | None) -> Iterator[Item]:
         """Pass ``items`` through; a stage's start, counts and end are noted."""
         self.journal.note("stage", stage=stage, done=0, total=total)
+        self.journal.flush()
         done = 0
         noted = time.monotonic()
         for item in self.shown.track(items, stage=stage, total=total):
@@ -128,7 +130,9 @@ class Status:
 
 
 def read_status(dataset: str) -> Status:
-    """The last run's state: ``running`` (or died without a word), ``published``, ``failed`` or ``cancelled``.
+    """The last run's state: ``running``, ``published``, ``failed``, ``cancelled``, or ``died`` without a word.
+
+    From another machine than the run's own a dead one shows as ``running`` until somebody builds the dataset again.
 
     Raises
     ------
@@ -144,7 +148,7 @@ def read_status(dataset: str) -> Status:
     end = next((e for e in reversed(events) if e["event"] == "end"), None)
     return Status(
         run=run,
-        state="running" if end is None else end["state"],
+        state=end["state"] if end else ("died" if is_gone(_private(dataset), run) else "running"),
         stage=stage["stage"],
         done=stage["done"],
         total=stage["total"],
@@ -161,7 +165,7 @@ def read_events(dataset: str) -> list[dict[str, Any]]:
 
 
 def follow(dataset: str) -> Iterator[dict[str, Any]]:
-    """Events of the last run as they come, until it ends."""
+    """Events of the last run as they come, until it ends or is found dead."""
     store = _open(dataset)
     run, after = _newest(store), -1
     while True:
@@ -170,6 +174,9 @@ def follow(dataset: str) -> Iterator[dict[str, Any]]:
             after = number
             if event["event"] == "end":
                 return
+        if is_gone(_private(dataset), run):
+            yield from (event for _, event in _events(store, run, after=after))
+            return
         time.sleep(1.0)
 
 
@@ -189,7 +196,11 @@ def describe_event(event: dict[str, Any]) -> str:
 
 
 def _open(dataset: str) -> Store:
-    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700).join(FOLDER)
+    return _private(dataset).join(FOLDER)
+
+
+def _private(dataset: str) -> Store:
+    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
 
 
 def _events(store: Store, run: int, *, after: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -66,6 +66,12 @@ def hold_lease(private: Store, *, say: Callable[[str], None]) -> Iterator[Lease]
             store.put(_released(lease.counter), b"")
 
 
+def is_gone(private: Store, counter: int) -> bool:
+    """Whether a holder has ended, as far as it can be told from here: it released the lease, died, or was followed."""
+    store = private.join(FOLDER)
+    return _newest(store) != counter or _is_free(store, counter)
+
+
 def _take(store: Store, seconds: float, say: Callable[[str], None]) -> int:
     """The counter under which the lease was taken."""
     told = False
