@@ -90,6 +90,7 @@ def npz_bytes() -> bytes:
         (b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100", "dicom"),
         (bytes(range(256)), "unknown"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_made_files(data: bytes, form: str) -> None:
     assert sniff(data[:HEAD_BYTES]) == form
