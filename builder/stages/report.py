@@ -68,7 +68,9 @@ def report_files(
     )
     document["clinical"] = list(plan.clinical)
     document["persons"] = plan.persons.counts()
-    return {REPORT_JSON: canonical_json(document), REPORT_PAGE: render(document).encode()}
+    data = canonical_json(document)
+    # the page is made of the JSON that is stored, so that it can be made again from it
+    return {REPORT_JSON: data, REPORT_PAGE: render(json.loads(data)).encode()}
 
 
 def render_again(url: str) -> str:

@@ -15,6 +15,7 @@ import zarr
 import builder
 from builder.run.pipeline import build
 from builder.stages.inspect import explain, inspect
+from builder.stages.report import render_again
 from tests.endtoend.trees import KEY, SARCOMA, SARCOMA_CT_MR, run, tree
 
 
@@ -175,3 +176,8 @@ def test_views_show_each_split_as_one_array(sarcoma: Path):
         dataset = builder.open_dataset(sarcoma, split=split)
         assert group["image"].shape[0] == len(dataset)
         np.testing.assert_array_equal(group["image"][len(dataset) - 1], dataset[len(dataset) - 1]["image"])
+
+
+def test_the_report_can_be_rendered_again_from_its_numbers(sarcoma: Path):
+    version = (sarcoma / "CURRENT").read_text().strip()
+    assert render_again(str(sarcoma)) == f"{sarcoma}/versions/{version}/report/index.html"
