@@ -52,6 +52,7 @@ def render(report: Mapping[str, Any]) -> str:
         "probability": _probability,
         "range": _range,
         "words": _words,
+        "in_order": _in_order,
         "number_of": _number_of,
         "label_title": label_title,
         "json": _json,
@@ -144,6 +145,19 @@ def _range(cell: Mapping[str, Any]) -> str:
     if cell["low"] is None:
         return ""
     return f"({100 * cell['low']:.1f}\u2013{100 * cell['high']:.1f})"
+
+
+_ORDER = (
+    *("files", "file", "instances", "instance", "series", "studies", "study", "persons", "person", "cases", "samples"),
+    *("found", "used", "label", "quarantined", "excluded", "duplicate", "train", "validation", "test"),
+)
+"""Levels, statuses and splits as they are read; stored JSON has its keys in alphabetical order."""
+
+
+def _in_order(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Items of a mapping, known names first and in their usual order, others by name."""
+    known = {name: place for place, name in enumerate(_ORDER)}
+    return sorted(values.items(), key=lambda item: (known.get(item[0], len(known)), item[0]))
 
 
 def _words(value: str) -> str:
