@@ -1,0 +1,42 @@
+"""A dataset that grows: nobody moves to another split, and only the shards that newcomers touch are built."""
+
+from pathlib import Path
+
+import builder
+from builder.phantom import write_archive
+from builder.run.pipeline import build
+from tests.endtoend.trees import KEY, ROOT
+
+SPEC = (ROOT / "specs" / "phantom.yaml").read_text()
+CITY = '  - {kind: folder, url: "${phantom}/archive/city", site: city}\n'
+
+
+def homes(dataset: Path) -> dict[str, str]:
+    table = builder.open_dataset(dataset).table
+    return dict(zip(table["person_key"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def test_nobody_moves_and_little_is_built_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    write_archive(tmp_path / "phantom", patients=24, seed=20251121)
+    parameters = {"phantom": str(tmp_path / "phantom")}
+    target, spec = tmp_path / "dataset", tmp_path / "spec.yaml"
+    assert CITY in SPEC
+    small = SPEC.replace(CITY, "").replace("cases: 4", "cases: 2")
+    spec.write_text(small)
+    first = build(spec, to=target, parameters=parameters)
+    before, old = homes(target), first.published.version
+
+    earlier = f"{target}/versions/{old}/splits.parquet"
+    spec.write_text(SPEC.replace("cases: 4", "cases: 2").replace("  seed: 7", f'  seed: 99\n  previous: "{earlier}"'))
+    second = build(spec, to=target, parameters=parameters)
+    after = homes(target)
+    newcomers = set(after) - set(before)
+    assert newcomers
+    assert {person: after[person] for person in before} == before
+    assert 0 < second.resumed < second.shards
+    assert builder.open_dataset(target, version=old).manifest.version == old
+
+    spec.write_text(small.replace("  seed: 7", "  seed: 99"))
+    build(spec, to=target, parameters=parameters)
+    assert homes(target) != before  # without 'previous' another seed deals otherwise
