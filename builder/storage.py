@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from builder.errors import MissingExtra, SourceError, SpecError
+from builder.errors import LayoutError, MissingExtra, SourceError, SpecError
 
 CRASH_VARIABLE = "BUILDER_CRASH_AT"
 SCRATCH_PREFIX = ".scratch-"
@@ -205,8 +205,9 @@ class LocalStore:
     def put(self, path: str, data: bytes) -> None:
         target = self._locate(path)
         self._make_folder(target.parent)
-        scratch = _write_beside(target, data, step="write")
-        _replace(scratch, target, step="write")
+        with _swept_as_layout_error(path):
+            scratch = _write_beside(target, data, step="write")
+            _replace(scratch, target, step="write")
 
     def put_unflushed(self, path: str, data: bytes) -> None:
         """As ``put``, but a power failure may leave a damaged object: for caches, which can be filled again."""
@@ -233,16 +234,22 @@ class LocalStore:
     def scratch(self) -> Iterator[Path]:
         self._make_folder(self.root)
         with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            except FileNotFoundError as error:
+                if Path(folder).exists():
+                    raise
+                raise LayoutError(_SWEPT.format(self.root.name)) from error
 
     def commit(self, path: str, scratch: Path) -> None:
         target = self._locate(path)
         self._make_folder(target.parent)
         checkpoint("commit.before")
-        scratch.chmod(0o666 & ~_UMASK)
-        _flush(scratch)
-        checkpoint("commit.fsynced")
-        _replace(scratch, target, step="commit")
+        with _swept_as_layout_error(path):
+            scratch.chmod(0o666 & ~_UMASK)
+            _flush(scratch)
+            checkpoint("commit.fsynced")
+            _replace(scratch, target, step="commit")
 
     def delete(self, path: str) -> None:
         self._locate(path).unlink(missing_ok=True)
@@ -425,6 +432,21 @@ def _ask(path: str, call: Callable[[], Answer]) -> Answer:
                     attempt=attempt,
                 ) from error
     raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _swept_as_layout_error(path: str) -> Iterator[None]:
+    """An unfinished file that is gone was swept by a build that published meanwhile: this writer is too late."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LayoutError(_SWEPT.format(path)) from error
+
+
+_SWEPT = (
+    "{}: found this build's unfinished file gone, expected it to be there; another build of the dataset "
+    "published meanwhile and cleared what was left: run the same command again"
+)
 
 
 def _checked(path: str) -> str:

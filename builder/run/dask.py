@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -44,6 +44,7 @@ class DaskRunner:
 
     client: Client
     window: int = 2
+    _limits: list[int] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def width(self) -> int:
@@ -62,6 +63,7 @@ class DaskRunner:
         SourceError
             When the scheduler is gone.
         """
+        self._memory()
         if isinstance(tasks, Sequence):
             self._check_memory(tasks)
         try:
@@ -172,9 +174,15 @@ class DaskRunner:
         )
 
     def _memory(self) -> int:
-        """Bytes the smallest worker has a thread; 0 when workers have no limit."""
+        """Bytes the smallest worker has a thread; 0 when workers have no limit.
+
+        While the workers that died are being replaced there may be none: then it is what they had.
+        """
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        return min((int(w["memory_limit"]) // max(1, w["nthreads"]) for w in workers if w["memory_limit"]), default=0)
+        limits = [int(w["memory_limit"]) // max(1, w["nthreads"]) for w in workers if w["memory_limit"]]
+        if limits:
+            self._limits[:] = [min(limits)]
+        return self._limits[0] if self._limits else 0
 
 
 class _Lanes:
