@@ -444,8 +444,8 @@ def _swept_as_layout_error(path: str) -> Iterator[None]:
 
 
 _SWEPT = (
-    "{}: found this build's unfinished file gone, expected it to be there; another build of the dataset "
-    "published meanwhile and cleared what was left: run the same command again"
+    "{}: found this build's unfinished file gone, expected it to be there; another build took this dataset over, "
+    "published, and cleared what was left: run the same command again"
 )
 
 
