@@ -10,34 +10,15 @@ from typing import Final
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from builder.errors import CaseError, Reason
+from builder.headers.attributes import PARSER_ERRORS
 
 DEFLATED: Final = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
 INFLATED_LIMIT: Final = 2 * 2**30
 """Bytes that a deflated data set may inflate to."""
 
 PIECE: Final = 2**16
-
-PARSE_ERRORS = (
-    InvalidDicomError,
-    BytesLengthException,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom raises on malformed bytes; a nesting deeper than the interpreter's stack is a RecursionError."""
 
 
 def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> Dataset:
@@ -52,7 +33,7 @@ def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> D
     with leniently():
         try:
             dataset: Dataset = dcmread(io.BytesIO(content), force=True)
-        except PARSE_ERRORS as error:
+        except PARSER_ERRORS as error:
             raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse the file ({type(error).__name__})") from None
     if len(dataset) == 0:
         raise CaseError(Reason.UNREADABLE, "the file ends before its data set does")

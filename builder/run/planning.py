@@ -252,7 +252,7 @@ def _previous(url: str | None, people: pa.Table, members: Sequence[Sequence[str]
         if len(found) > 1:
             raise LayoutError(
                 f"splits.previous: found person {person} in {found}: two persons of the earlier version "
-                "turned out to be one; name one of them in persons withdrawn, or start new splits without 'previous'"
+                "turned out to be one; leave that person out by a cohort rule, or start new splits without 'previous'"
             )
         rows += [{"person_key": person, "split": split} for split in found]
     return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
