@@ -196,9 +196,9 @@ def key_check(key: Key) -> str:
 
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
     """Fingerprint of everything a shard is made from: recipe, cases, and the content of their objects."""
-    content = objects.select(["case", "role", "header_sha256", "size", "sop_instance_uid"]).to_pylist()
+    names = ["case", "role", "content_sha256", "header_sha256", "size", "sop_instance_uid"]
     rows = sorted(
-        [r["case"], r["role"], r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""] for r in content
+        [r["case"], r["role"], r["content_sha256"] or r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""]
+        for r in objects.select(names).to_pylist()
     )
-    names = [[case.case_key, case.person_key] for case in cases]
-    return fingerprint(recipe_document, names, rows)
+    return fingerprint(recipe_document, [[case.case_key, case.person_key] for case in cases], rows)

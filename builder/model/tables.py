@@ -53,6 +53,7 @@ LEDGER_COLUMNS = (
     Column("detail", TEXT),
     Column("format", TEXT),  # dicom | dicomdir | nifti | nrrd | mha | xml | json | csv | ... | unknown
     Column("header_sha256", TEXT),  # of the bytes before Pixel Data; of the whole object for other files
+    Column("content_sha256", TEXT),  # of the whole object, where its source asks for identity by content
     Column("pixel_offset", WHOLE, unit="By"),  # of the value of Pixel Data when native, else null
     Column("pixel_length", WHOLE, unit="By"),
     Column("transfer_syntax_uid", TEXT, 0x00020010),

@@ -31,6 +31,10 @@ class Folder(BaseModel):
         Name of the site the files come from; a column of the dataset.
     include, exclude
         Globs of relative paths (``*`` also matches ``/``); empty ``include`` means everything.
+    identity
+        What makes a file another one for shards that are finished: ``header``, the bytes before its pixels and its
+        length, at the cost of reading headers alone; or ``content``, every byte, so that pixels rewritten in place
+        are noticed, at the cost of reading each new or touched file whole when it is indexed.
 
     Notes
     -----
@@ -46,6 +50,7 @@ class Folder(BaseModel):
     site: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    identity: Literal["header", "content"] = "header"
 
     @field_validator("url")
     @classmethod

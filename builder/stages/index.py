@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
 from builder.headers.walker import walk
@@ -19,7 +19,7 @@ from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
 from builder.storage import Store
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised whenever a row would come out different: parts written by an earlier version are read anew."""
 
 PART_FILES: Final = (256, 2048)
@@ -148,7 +148,8 @@ def index_partition(source: Source, position: int, entries: Sequence[Entry]) -> 
         rows = [_described_row(position, entry, description) for entry, description in found]
         return pa.Table.from_pylist(rows, schema=INSTANCES)
     batches = [entries[at : at + _BATCH] for at in range(0, len(entries), _BATCH)]
-    return pa.concat_tables([INSTANCES.empty_table(), *(_batch(source, position, batch) for batch in batches)])
+    tables = [_identified(source, batch, _batch(source, position, batch)) for batch in batches]
+    return pa.concat_tables([INSTANCES.empty_table(), *tables])
 
 
 _BATCH = 256
@@ -175,6 +176,20 @@ def _batch(source: Source, position: int, entries: Sequence[Entry]) -> pa.Table:
     tables.append(pa.Table.from_pylist([_row(source, position, entries[i]) for i in others], schema=INSTANCES))
     order = np.argsort(np.array(places + others, np.int64))
     return pa.concat_tables(tables).take(order).combine_chunks()
+
+
+def _identified(source: Source, entries: Sequence[Entry], table: pa.Table) -> pa.Table:
+    """The rows with a hash of every byte of each instance, where the source asks for identity by content."""
+    if getattr(source, "identity", "header") == "header":
+        return table
+    statuses = table["status"].to_pylist()
+    try:
+        digests = [sha256_of(source, e) if s == "instance" else None for e, s in zip(entries, statuses, strict=True)]
+    except CaseError as error:
+        what = f"source: a file changed while it was indexed ({error.reason.value}); run the same command again"
+        raise SourceError(what) from error
+    place = INSTANCES.get_field_index("content_sha256")
+    return table.set_column(place, INSTANCES.field(place), pa.array(digests, pa.string()))
 
 
 def _head(source: Source, entry: Entry, length: int) -> bytes:
