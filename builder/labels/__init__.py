@@ -7,9 +7,10 @@ from pydantic import Field
 from builder.labels.aim import Aim
 from builder.labels.boxes import BoxTable
 from builder.labels.classes import ClassTable
-from builder.labels.graphics import KeyObject, Presentation
+from builder.labels.key_object import KeyObject
 from builder.labels.landmarks import LandmarkTable
 from builder.labels.mask import MaskFile
+from builder.labels.presentation import Presentation
 from builder.labels.recist import Recist
 from builder.labels.report import Report
 from builder.labels.rtstruct import RtStruct

@@ -2,20 +2,24 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from builder.errors import CaseError, Reason
-from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
+from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
 from builder.labels.rows import load_rows, number
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
 from builder.protocols import ImageFacts, LabelObject
 
 FORMATS = ("xml", "text")
+KINDS = ("markup", "calculation", "observation", "observer")
 MAX_BYTES = 64 * 2**20
 
 
@@ -29,7 +33,7 @@ class Aim(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["aim"] = "aim"
     match: str
@@ -39,17 +43,29 @@ class Aim(BaseModel):
         """AIM files whose path fits the pattern."""
         return select_files(image, candidates, pattern=check_pattern(self.match), formats=FORMATS)
 
+    def mentions(self, content: bytes) -> Mentions:
+        """Which images an annotation of the file is on. Raises CaseError LABEL_UNREADABLE."""
+        annotations = parse_aim(content)
+        return lambda image: any(annotation.is_on(image) for annotation in annotations)
+
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """What a fetched file says of the image, with mapped UIDs; person, user and free text stay behind."""
+        """What a fetched file says of the image, with mapped UIDs; person and free text stay behind.
+
+        Annotations on other images are left out, and so is markup on other images of an annotation on several.
+        """
         rows = [
-            {**row, "instance": map_uid(row["instance"])} if row["kind"] == "markup" else row
-            for row in parse_aim(content)
-            if row["kind"] != "markup" or row["instance"] in image.sop_uids
+            {**row, **{uid: map_uid(str(row[uid])) for uid in ("instance", "frame") if row.get(uid)}}
+            for annotation in parse_aim(content)
+            if annotation.is_on(image)
+            for row in annotation.rows
+            if _lies_on(row, image)
         ]
         return json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Landmarks ``name/points``, measurements ``name`` and coded observations ``name/codes``, as far as there are.
+
+        Who annotated becomes ``reader1``, ``reader2`` in order of their names.
 
         Raises
         ------
@@ -57,9 +73,10 @@ class Aim(BaseModel):
             LABEL_MISSING, LABEL_UNREADABLE, LABEL_OFF_GRID or LABEL_EMPTY.
         """
         rows = load_rows(objects)
-        if any(row.get("kind") not in ("markup", "calculation", "observation") for row in rows):
+        if any(row.get("kind") not in KINDS for row in rows):
             raise CaseError(Reason.LABEL_UNREADABLE, "found rows that are no annotation cut from an AIM file")
-        evidence = Evidence(tier=self.tier)
+        observers = {str(row["name"]) for row in rows if row["kind"] == "observer"}
+        evidence = Evidence(tier=self.tier, readers=tuple(f"reader{n}" for n in range(1, len(observers) + 1)))
         annotations: list[Annotation] = []
         items = tuple(
             Measurement(
@@ -81,8 +98,24 @@ class Aim(BaseModel):
         return tuple(annotations)
 
 
-def parse_aim(content: bytes) -> list[dict[str, Any]]:
-    """Rows of an AIM 4 document: ``markup`` (a point each), ``calculation`` and ``observation``.
+@dataclass(frozen=True)
+class AimAnnotation:
+    """One image annotation: its rows, and the instances and series it says it is on."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    instances: frozenset[str]
+    series: frozenset[str]
+
+    def is_on(self, image: ImageRow) -> bool:
+        """By instance where it names any, else by series; one that names neither is wherever its path puts it."""
+        if self.instances:
+            return not self.instances.isdisjoint(image.sop_uids)
+        return not self.series or image.series_uid in self.series
+
+
+def parse_aim(content: bytes) -> list[AimAnnotation]:
+    """Annotations of an AIM 4 document with rows of kind ``markup`` (a point each), ``calculation``, ``observation``
+    and ``observer``.
 
     Document types and entities are refused, so nothing outside the file is ever opened and nothing expands.
 
@@ -101,52 +134,85 @@ def parse_aim(content: bytes) -> list[dict[str, Any]]:
     annotations = [element for element in root.iter() if _tag(element) in ("ImageAnnotation", "ImageAnnotationItem")]
     if "Annotation" not in _tag(root) or not annotations:
         raise _unreadable("found an XML file that is no AIM 4 annotation")
+    everybodys = [user for user in root if _tag(user) == "user"]
+    return [_annotation(element, index, everybodys) for index, element in enumerate(annotations)]
+
+
+def _annotation(
+    annotation: ElementTree.Element, index: int, users: Sequence[ElementTree.Element]
+) -> AimAnnotation:
     rows: list[dict[str, Any]] = []
-    for index, annotation in enumerate(annotations):
-        for element in annotation.iter():
-            if _tag(element) == "MarkupEntity":
-                rows.extend(_markup(element, index))
-            elif _tag(element) == "CalculationEntity":
-                rows.extend(_calculation(element, index))
-            elif _tag(element) in ("ImagingPhysicalEntity", "ImagingObservationEntity"):
-                code = _code(element, "typeCode")
-                if code:
-                    rows.append({"kind": "observation", "annotation": index, "what": _tag(element), "code": code})
-    return rows
+    instances, series = set(), set()
+    for user in [child for child in annotation if _tag(child) == "user"] or users:
+        name = _attribute(user, "loginName", "value") or _attribute(user, "name", "value")
+        if name:
+            rows.append({"kind": "observer", "annotation": index, "name": name})
+    for element in annotation.iter():
+        if _tag(element) == "MarkupEntity":
+            rows.extend(_markup(element, index))
+        elif _tag(element) == "CalculationEntity":
+            rows.extend(_calculation(element, index))
+        elif _tag(element) in ("ImagingPhysicalEntity", "ImagingObservationEntity"):
+            code = _code(element, "typeCode")
+            if code:
+                rows.append({"kind": "observation", "annotation": index, "what": _tag(element), "code": code})
+        elif _tag(element) == "imageSeries":
+            series.add(_attribute(element, "instanceUid", "root"))
+        elif _tag(element) == "Image":
+            instances.add(_attribute(element, "sopInstanceUid", "root"))
+    instances |= {str(row["instance"]) for row in rows if row.get("instance")}
+    return AimAnnotation(tuple(rows), frozenset(instances - {""}), frozenset(series - {""}))
+
+
+def _lies_on(row: Mapping[str, Any], image: ImageRow) -> bool:
+    """Whether a row is no markup, or markup on one of the image's instances or in its frame of reference."""
+    if row["kind"] != "markup":
+        return True
+    if "z" in row:
+        return row["frame"] in ("", image.frame_of_reference_uid)
+    return row["instance"] in image.sop_uids
 
 
 def _landmarks(name: str, rows: Sequence[Any], image: ImageFacts, evidence: Evidence) -> Landmarks:
-    voxels = []
-    for row in rows:
-        index = image.uid_to_slice.get(str(row.get("instance")))
-        if index is None:
-            raise CaseError(Reason.LABEL_OFF_GRID, "found AIM markup on an instance that is none of the image's")
-        # pixel corners, as in DICOM's SCOORD, which AIM 4 took over
-        voxels.append((index, number(row, "y") - 0.5, number(row, "x") - 0.5))
+    points = np.stack([_point(row, image) for row in rows])
     classes = tuple(str(row["shape"]) for row in rows)
     groups = tuple(f"{row['annotation']}.{row['markup']}" for row in rows)
-    return Landmarks(name, image.geometry.to_world(voxels), classes, groups, evidence)
+    return Landmarks(name, points, classes, groups, evidence)
+
+
+def _point(row: Mapping[str, Any], image: ImageFacts) -> NDArray[np.float64]:
+    """(3,) LPS mm."""
+    if "z" in row:
+        return np.array([number(row, axis) for axis in "xyz"])
+    index = image.uid_to_slice.get(str(row.get("instance")))
+    if index is None:
+        raise CaseError(Reason.LABEL_OFF_GRID, "found AIM markup on an instance that is none of the image's")
+    # pixel corners, as in DICOM's SCOORD, which AIM 4 took over
+    return np.asarray(image.geometry.to_world([(index, number(row, "y") - 0.5, number(row, "x") - 0.5)])[0])
 
 
 def _markup(element: ElementTree.Element, index: int) -> list[dict[str, Any]]:
+    """A row a point: pixels of an instance, or (three dimensions) LPS mm of a frame of reference."""
     kind = next((v for k, v in element.attrib.items() if k.endswith("}type")), "").split(":")[-1]
-    if not kind.startswith("TwoDimension"):
+    flat = kind.startswith("TwoDimension")
+    if not flat and not kind.startswith("ThreeDimension"):
         return []
-    instance = _attribute(element, "imageReferenceUid", "root")
-    order = _attribute(element, "shapeIdentifier", "value") or "0"
-    points = []
-    for point in (e for e in element.iter() if _tag(e) == "TwoDimensionSpatialCoordinate"):
+    uid, axes = (("imageReferenceUid", "xy") if flat else ("frameOfReferenceUid", "xyz"))
+    facts = {
+        "kind": "markup",
+        "annotation": index,
+        "markup": _attribute(element, "shapeIdentifier", "value") or "0",
+        "shape": kind.removeprefix("TwoDimension").removeprefix("ThreeDimension").lower(),
+        "instance" if flat else "frame": _attribute(element, uid, "root"),
+    }
+    points: list[tuple[int, dict[str, float]]] = []
+    for point in (e for e in element.iter() if _tag(e).endswith("DimensionSpatialCoordinate")):
         try:
             place = int(_attribute(point, "coordinateIndex", "value") or 0)
-            x, y = float(_attribute(point, "x", "value")), float(_attribute(point, "y", "value"))
+            points.append((place, {axis: float(_attribute(point, axis, "value")) for axis in axes}))
         except ValueError as error:
             raise _unreadable("found AIM coordinates that are no numbers") from error
-        points.append((place, x, y))
-    shape = kind.removeprefix("TwoDimension").lower()
-    return [
-        {"kind": "markup", "annotation": index, "markup": order, "shape": shape, "instance": instance, "x": x, "y": y}
-        for _, x, y in sorted(points)
-    ]
+    return [{**facts, **at} for _, at in sorted(points, key=lambda p: p[0])]
 
 
 def _calculation(element: ElementTree.Element, index: int) -> list[dict[str, Any]]:

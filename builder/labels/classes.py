@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import CaseError, Reason
-from builder.labels.linking import ImageRow, Selection
+from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.rows import Cell, Row, Table, load_rows
 from builder.model.case import Annotation, Classes, Evidence, Scalar
 from builder.protocols import ImageFacts, LabelObject
@@ -94,6 +94,10 @@ class ClassTable(BaseModel):
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Tables whose path fits the pattern."""
         return self.table.select(image, candidates)
+
+    def mentions(self, content: bytes) -> Mentions:
+        """Which images the table has a row of."""
+        return self.table.mentions(content)
 
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
         """The image's rows of a fetched table, for ``read``."""

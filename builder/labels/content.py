@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.model.case import Code
+from builder.protocols import LabelObject
 
 MAX_DEPTH = 64
 MAX_ITEMS = 200_000
@@ -102,6 +103,16 @@ def instances_of(dataset: Dataset) -> Iterator[str]:
     """Referenced SOP Instance UIDs (0008,1155) of an item's Referenced SOP Sequence."""
     for reference in dataset.get("ReferencedSOPSequence") or []:
         yield str(reference.get("ReferencedSOPInstanceUID") or "")
+
+
+def datasets_of(objects: Sequence[LabelObject], what: str) -> list[Dataset]:
+    """The data sets of ``objects``; ``what`` they should be. Raises CaseError LABEL_MISSING or LABEL_UNREADABLE."""
+    if not objects:
+        raise CaseError(Reason.LABEL_MISSING, f"found no {what} linked to the image")
+    datasets = [item.content for item in objects]
+    if not all(isinstance(dataset, Dataset) for dataset in datasets):
+        raise CaseError(Reason.LABEL_UNREADABLE, f"found an object that is no {what}")
+    return datasets
 
 
 def _children(item: Dataset) -> Sequence[Dataset]:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from builder.labels.linking import ImageRow, Selection
+from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate
 from builder.labels.rows import Table, load_rows
 from builder.model.case import Annotation, Evidence, Landmarks
@@ -51,6 +51,10 @@ class LandmarkTable(BaseModel):
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Tables whose path fits the pattern."""
         return self.table.select(image, candidates)
+
+    def mentions(self, content: bytes) -> Mentions:
+        """Which images the table has a row of."""
+        return self.table.mentions(content)
 
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
         """The image's rows of a fetched table, for ``read``."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -53,6 +53,10 @@ class Selection:
 
     rows: tuple[int, ...] = ()
     how: How = How.NONE
+
+
+Mentions: TypeAlias = Callable[[ImageRow], bool]
+"""Whether a file of many images' labels, once parsed, has anything to say of an image."""
 
 
 def select_references(image: ImageRow, candidates: pa.Table, *, sop_classes: tuple[str, ...]) -> Selection:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from builder.labels.consensus import fuse_lines
-from builder.labels.linking import ImageRow, Selection
+from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, locate
 from builder.labels.rows import Row, Table, load_rows, number
 from builder.model.case import Annotation, Evidence, Landmarks, Measurement, Measurements
@@ -51,6 +51,10 @@ class Recist(BaseModel):
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Tables whose path fits the pattern."""
         return self.table.select(image, candidates)
+
+    def mentions(self, content: bytes) -> Mentions:
+        """Which images the table has a row of."""
+        return self.table.mentions(content)
 
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
         """The image's rows of a fetched table, for ``read``."""

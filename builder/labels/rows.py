@@ -1,11 +1,13 @@
 """Label tables (CSV, TSV, JSON, COCO): the rows of one image cut out, with mapped UIDs and nothing else of the table.
 
-A table names many patients. ``cut_rows`` runs where the archive's own identifiers are still known and keeps only the
-rows of one image and the columns a reader asked for; readers see its result and never the table.
+A table names many patients. ``Table.cut`` runs where the archive's own identifiers are still known and keeps only the
+rows of one image and the columns a reader asked for; readers see its result and never the table. Which images a table
+has rows of is asked before anything is built (``Table.mentions``), so an image without a row is one without a label.
 """
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
-from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
+from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
 from builder.protocols import LabelObject
 
 FORMATS = ("csv", "tsv", "json", "text")
@@ -49,6 +51,17 @@ class Table(BaseModel):
         """Tables whose path fits the pattern."""
         return select_files(image, candidates, pattern=check_pattern(self.match), formats=FORMATS)
 
+    def mentions(self, content: bytes) -> Mentions:
+        """Which images the table has a row of. Raises CaseError LABEL_UNREADABLE."""
+        columns = list(self.by)
+        named = {tuple(_text(row, column) for column in columns) for row in parse_table(content, needed=columns)}
+
+        def has_row(image: ImageRow) -> bool:
+            facts = _facts(image)
+            return any(names in named for names in itertools.product(*(facts[fact] for fact in self.by.values())))
+
+        return has_row
+
     def cut(self, content: bytes, image: ImageRow, *, columns: Sequence[str], map_uid: Callable[[str], str]) -> bytes:
         """The image's rows with ``columns`` and, under ``instance``, the mapped UID of the slice a row names.
 
@@ -65,9 +78,9 @@ class Table(BaseModel):
         facts = _facts(image)
         kept = []
         for row in parse_table(content, needed=[*self.by, *columns]):
-            values = {column: str(row.get(column) or "").strip() for column in self.by}
+            values = {column: _text(row, column) for column in self.by}
             if all(values[column] in facts[fact] for column, fact in self.by.items()):
-                out: dict[str, Any] = {column: row[column] for column in columns}
+                out: dict[str, Any] = {column: row.get(column) for column in columns}
                 for column, fact in self.by.items():
                     if fact == "instance":
                         out["instance"] = map_uid(values[column])
@@ -144,6 +157,10 @@ def number(row: Row, column: str) -> float:
     if not math.isfinite(value):
         raise _unreadable(f"found a cell of column {column} that is not finite")
     return value
+
+
+def _text(row: Row, column: str) -> str:
+    return str(row.get(column) or "").strip()
 
 
 def _facts(image: ImageRow) -> dict[str, frozenset[str]]:

@@ -33,7 +33,7 @@ from builder.spec import DatasetSpec
 from builder.split import assign, hold_out
 from builder.stages.candidates import clinical_counts, person_column, series_table
 from builder.stages.inventory import Inventory, Survey
-from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack
+from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack, open_files
 from builder.stages.lock import environment_lock
 from builder.stages.shard import SPEC, plan_path
 from builder.stages.survey import IDENTITIES
@@ -178,6 +178,7 @@ def _link(
     links: list[list[Link]] = [[] for _ in range(stacks.num_rows)]
     if not spec.labels:
         return links
+    opened = open_files(annotations, spec.labels, spec.sources)
     wanted: dict[int, dict[tuple[str, int], int]] = {}
     columns = ("chunk", "series_uid", "stack", "usable_reason")
     for row, (chunk, uid, stack, reason) in enumerate(
@@ -187,7 +188,7 @@ def _link(
             wanted.setdefault(chunk, {})[(uid, stack)] = row
     for chunk in progress.track(sorted(wanted), stage="link", total=len(wanted)):
         for row, members in _members(inventory, survey, chunk, wanted[chunk]):
-            links[row] = link_stack(image_row(members), person_keys[row], annotations, spec.labels)
+            links[row] = link_stack(image_row(members), person_keys[row], annotations, spec.labels, opened)
     return links
 
 

@@ -1,14 +1,22 @@
 """Which annotation objects belong to which image stack: decided before any pixel is read."""
 
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
 
 import pyarrow as pa
 
+from builder.errors import CaseError
 from builder.labels import AnyLabel
-from builder.labels.linking import ImageRow
+from builder.labels.linking import ImageRow, Mentions
 from builder.model.tables import INSTANCES
+from builder.sources import AnySource
+from builder.stages.fetch import read_object
+
+Opened: TypeAlias = Callable[[str, int], Mentions]
+"""Label and row of the annotations table to which images that file has anything to say of."""
 
 LINKED = "linked"
 MISSING = "missing"
@@ -51,16 +59,38 @@ def gather_annotations(table: pa.Table, person_keys: Sequence[str | None]) -> An
     return Annotations(table.select(INSTANCES.names), {p: tuple(r) for p, r in groups.items()}, tuple(files))
 
 
+def open_files(annotations: Annotations, labels: Mapping[str, AnyLabel], sources: Sequence[AnySource]) -> Opened:
+    """Reads files that hold labels of many images, each once, when a stack first asks for one.
+
+    A file that does not parse is taken to speak of every image: the case's own exclusion then says what is wrong.
+    """
+
+    @cache
+    def mentions(label: str, row: int) -> Mentions:
+        ask = getattr(labels[label], "mentions", None)
+        if ask is None:
+            return _anything
+        (facts,) = annotations.table.slice(row, 1).to_pylist()
+        try:
+            found: Mentions = ask(read_object(facts, sources))
+        except CaseError:
+            return _anything
+        return found
+
+    return mentions
+
+
 def link_stack(
-    image: ImageRow, person_key: str, annotations: Annotations, labels: Mapping[str, AnyLabel]
+    image: ImageRow, person_key: str, annotations: Annotations, labels: Mapping[str, AnyLabel], opened: Opened
 ) -> list[Link]:
-    """One link a label, in the spec's order; a label without an object has no rows."""
+    """One link a label, in the spec's order; a label without an object, or without a row in any table, has no rows."""
     rows = annotations.candidates(person_key)
     candidates = annotations.table.take(pa.array(rows, pa.int64()))
     links = []
     for name, reader in labels.items():
         found = reader.select(image, candidates)
-        links.append(Link(name, tuple(rows[i] for i in found.rows), str(found.how)))
+        kept = tuple(rows[i] for i in found.rows if opened(name, rows[i])(image))
+        links.append(Link(name, kept, str(found.how)))
     return links
 
 
@@ -82,6 +112,10 @@ def label_state(links: Iterable[Link]) -> tuple[str, str | None]:
     """``linked`` when every label found an object, else ``missing`` with the names of the labels that did not."""
     absent = [link.label for link in links if not link.rows]
     return (MISSING, "no object found for " + ", ".join(absent)) if absent else (LINKED, None)
+
+
+def _anything(_image: ImageRow) -> bool:
+    return True
 
 
 def _common_folder(paths: Sequence[str]) -> str:

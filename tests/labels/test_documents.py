@@ -1,5 +1,6 @@
 """SR, presentation states, key objects and AIM: dcsrdump and highdicom as oracles, the corpus' odd files, safe XML."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -18,8 +19,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from builder.errors import CaseError, Reason
 from builder.labels.aim import Aim, parse_aim
 from builder.labels.content import read_groups
-from builder.labels.graphics import KeyObject, Presentation
+from builder.labels.key_object import KeyObject
 from builder.labels.linking import KEY_OBJECT_SELECTION, ImageRow
+from builder.labels.presentation import Presentation
 from builder.labels.sr import StructuredReport
 from builder.model.case import Boxes, Classes, Landmarks, Measurements
 from builder.model.geometry import Geometry
@@ -308,6 +310,27 @@ class TestAimContract(LabelReaderContract):
         assert list(codes.values.values()) == ["RadLex:RID1326"]
         assert b"DOE" not in objects[0].content
         assert b"P1" not in objects[0].content
+        assert numbers.evidence.readers == ("reader1",)
+
+    def test_it_is_on_the_images_it_names_and_on_no_other(self, reader: Any) -> None:
+        mentioned = reader.mentions(AIM.encode())
+        assert mentioned(ImageRow("1", sop_uids=frozenset({"1.3", "1.4"})))
+        assert not mentioned(ImageRow("1", sop_uids=frozenset({"1.4"})))
+        assert json.loads(reader.cut(AIM.encode(), ImageRow("1", sop_uids=frozenset({"1.4"})), map_uid=str)) == []
+
+    def test_markup_in_patient_space_keeps_its_millimetres(self, reader: Any, image: ImageFacts) -> None:
+        markup = """<MarkupEntity xsi:type="ThreeDimensionPolyline"><shapeIdentifier value="5"/>
+            <frameOfReferenceUid root="{}"/><threeDimensionSpatialCoordinateCollection>
+            <ThreeDimensionSpatialCoordinate><coordinateIndex value="0"/><x value="-9.25"/><y value="-18.5"/>
+            <z value="33.125"/></ThreeDimensionSpatialCoordinate>
+            </threeDimensionSpatialCoordinateCollection></MarkupEntity>"""
+        inside, elsewhere = markup.format("1.9"), markup.format("1.8")
+        text = AIM.replace("</markupEntityCollection>", f"{inside}{elsewhere}</markupEntityCollection>")
+        row = ImageRow("1", frame_of_reference_uid="1.9", sop_uids=frozenset({"1.3"}))
+        cut = LabelObject(reader.cut(text.encode(), row, map_uid=lambda uid: "m" + uid))
+        points = next(a for a in reader.read("a", [cut], image) if isinstance(a, Landmarks))
+        assert points.classes == ("multipoint", "multipoint", "polyline")
+        assert points.points_mm[-1].tolist() == [-9.25, -18.5, 33.125]
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,35 @@ class TestParsing:
         assert reader.select(ROW, pa.Table.from_pylist(rows, schema=INSTANCES)).rows == (0,)
 
 
+class TestMentions:
+    """What the plan asks of a table: whose rows it holds."""
+
+    @pytest.mark.parametrize(
+        ("by", "there"),
+        [
+            ({"who": "patient"}, True),
+            ({"who": "patient", "series": "series"}, False),
+            ({"series": "series"}, True),
+            ({"sop": "instance"}, True),
+            ({"who": "parent_name", "sop": "instance"}, True),
+            ({"sop": "study"}, False),
+        ],
+    )
+    def test_rows_are_found_by_every_column_together(self, by: dict[str, Any], there: bool) -> None:
+        content = b"who,series,sop,v\nP1,1.9.9,c,1\nP2,1.2.3,x,0\n"
+        reader = ClassTable.model_validate(
+            {"table": {"match": "*", "by": by}, "findings": {"f": {"column": "v"}}, "kind": "classes"}
+        )
+        assert reader.mentions(content)(ROW) is there
+        # what the plan is told is what the case then finds
+        assert (json.loads(reader.cut(content, ROW, map_uid=mapped)) != []) is there
+
+    def test_a_table_without_the_column_is_unreadable(self) -> None:
+        reader = ClassTable.model_validate(TestClassContract.options)
+        with pytest.raises(CaseError, match="no column PatientID"):
+            reader.mentions(b"a,b\n1,2\n")
+
+
 class TestPropagation:
     def combined(self, rule: str, *cells: str) -> Any:
         reader = ClassTable(

@@ -1,4 +1,4 @@
-"""Presentation states and key objects: drawn graphics as weak boxes and points, marked images as a class."""
+"""Presentation states (PS3.3 A.33): what a viewer drew as weak boxes and points."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -10,15 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.labels.content import instances_of
-from builder.labels.linking import (
-    KEY_OBJECT_SELECTION,
-    PRESENTATION_STATES,
-    ImageRow,
-    Selection,
-    select_references,
-)
-from builder.model.case import Annotation, Boxes, Classes, Evidence, Landmarks
+from builder.labels.content import datasets_of
+from builder.labels.linking import PRESENTATION_STATES, ImageRow, Selection, select_references
+from builder.model.case import Annotation, Boxes, Evidence, Landmarks
 from builder.protocols import ImageFacts, LabelObject
 
 Drawing = tuple[str, NDArray[np.float64]]
@@ -52,7 +46,7 @@ class Presentation(BaseModel):
         CaseError
             LABEL_MISSING, LABEL_UNREADABLE, or LABEL_EMPTY when nothing is drawn on this image in image coordinates.
         """
-        drawings = [d for dataset in _datasets(objects, "presentation state") for d in _drawings(dataset, image)]
+        drawings = [d for dataset in datasets_of(objects, "presentation state") for d in _drawings(dataset, image)]
         evidence = Evidence(tier=self.tier, note="weak")
         closed = [points for shape, points in drawings if shape in ("circle", "ellipse", "polygon")]
         others = [(shape, points) for shape, points in drawings if shape in ("point", "polyline")]
@@ -68,46 +62,6 @@ class Presentation(BaseModel):
         if not annotations:
             raise CaseError(Reason.LABEL_EMPTY, "found a presentation state without graphics on this image")
         return tuple(annotations)
-
-
-class KeyObject(BaseModel):
-    """Key object selections: whether somebody marked an image of this series."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
-
-    kind: Literal["key_object"] = "key_object"
-    tier: str = "single_reader"
-
-    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Key objects that refer to the image by instance or series."""
-        return select_references(image, candidates, sop_classes=(KEY_OBJECT_SELECTION,))
-
-    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Classes ``name`` with ``is_key_image`` and ``key_images``, the number of marked slices.
-
-        Raises
-        ------
-        CaseError
-            LABEL_MISSING or LABEL_UNREADABLE.
-        """
-        marked: set[int] = set()
-        for dataset in _datasets(objects, "key object selection"):
-            if "ContentSequence" not in dataset:
-                raise CaseError(Reason.LABEL_UNREADABLE, "found a key object selection without content")
-            for item in dataset.ContentSequence:
-                marked.update(image.uid_to_slice[uid] for uid in instances_of(item) if uid in image.uid_to_slice)
-        values = {"is_key_image": bool(marked), "key_images": len(marked)}
-        return (Classes(name, values, Evidence(tier=self.tier)),)
-
-
-def _datasets(objects: Sequence[LabelObject], what: str) -> list[Dataset]:
-    if not objects:
-        raise CaseError(Reason.LABEL_MISSING, f"found no {what} linked to the image")
-    datasets = [item.content for item in objects]
-    if not all(isinstance(dataset, Dataset) for dataset in datasets):
-        raise CaseError(Reason.LABEL_UNREADABLE, f"found an object that is no {what}")
-    return datasets
 
 
 def _drawings(dataset: Dataset, image: ImageFacts) -> list[Drawing]:

@@ -1,0 +1,44 @@
+"""Key object selections (PS3.3 A.35.4): which images somebody marked."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from builder.errors import CaseError, Reason
+from builder.labels.content import datasets_of, instances_of
+from builder.labels.linking import KEY_OBJECT_SELECTION, ImageRow, Selection, select_references
+from builder.model.case import Annotation, Classes, Evidence
+from builder.protocols import ImageFacts, LabelObject
+
+
+class KeyObject(BaseModel):
+    """Key object selections: whether somebody marked an image of this series."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["key_object"] = "key_object"
+    tier: str = "single_reader"
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """Key objects that refer to the image by instance or series."""
+        return select_references(image, candidates, sop_classes=(KEY_OBJECT_SELECTION,))
+
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """Classes ``name`` with ``is_key_image`` and ``key_images``, the number of marked slices.
+
+        Raises
+        ------
+        CaseError
+            LABEL_MISSING or LABEL_UNREADABLE.
+        """
+        marked: set[int] = set()
+        for dataset in datasets_of(objects, "key object selection"):
+            if "ContentSequence" not in dataset:
+                raise CaseError(Reason.LABEL_UNREADABLE, "found a key object selection without content")
+            for item in dataset.ContentSequence:
+                marked.update(image.uid_to_slice[uid] for uid in instances_of(item) if uid in image.uid_to_slice)
+        values = {"is_key_image": bool(marked), "key_images": len(marked)}
+        return (Classes(name, values, Evidence(tier=self.tier)),)
