@@ -37,7 +37,14 @@ class Wanted:
     vr: str
 
 
-WANTED: Final = tuple(Wanted(c, c.tag, dictionary_VR(c.tag).split(" ")[0]) for c in HEADER_COLUMNS if c.tag is not None)
+PRIVATE_VRS: Final = {0x00651050: "DS"}
+"""VR of the private attributes among the columns, as their vendors' conformance statements give them."""
+
+WANTED: Final = tuple(
+    Wanted(c, c.tag, PRIVATE_VRS.get(c.tag) or dictionary_VR(c.tag).split(" ")[0])
+    for c in HEADER_COLUMNS
+    if c.tag is not None
+)
 """Every header column; the VR of Pixel Padding Value is US here and SS where Pixel Representation is 1."""
 
 

@@ -91,7 +91,7 @@ def _sliced(row: Mapping[str, Any], tokens: frozenset[str], frames: int) -> Kind
         return Kind.MULTIFRAME
     if row["modality"] == "CT" and tokens & SCOUTS:
         return Kind.LOCALIZER
-    if "MOSAIC" in tokens:
+    if "MOSAIC" in tokens or (row["grid_tiles"] or 0) > 1:
         return Kind.MOSAIC
     return Kind.SLICE
 

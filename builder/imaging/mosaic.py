@@ -1,6 +1,7 @@
-"""Siemens mosaics: many slices as tiles of one picture, whose places only the private CSA header tells.
+"""Mosaics: many slices as tiles of one picture, whose places only a private header tells.
 
-The layout of the CSA header is described in nibabel's documentation ("Siemens format DICOM with CSA header").
+Siemens writes them into its CSA header, whose layout nibabel's documentation describes ("Siemens format DICOM with CSA
+header"); United Imaging calls the picture a grid and lists the slices in a private sequence.
 """
 
 import struct
@@ -20,8 +21,9 @@ CSA_IMAGE_HEADER = Tag(0x0029, 0x1010)
 TILES = Tag(0x0019, 0x100A)
 """NumberOfImagesInMosaic, private creator ``SIEMENS MR HEADER``."""
 
-UIH_TILES = Tag(0x0065, 0x1050)
-"""Number of slices in a grid picture of United Imaging; such pictures are refused, not taken for one slice."""
+UIH_GROUP, UIH_CREATOR = 0x0065, "Image Private Header"
+UIH_TILES, UIH_FRAMES = 0x50, 0x51
+"""Number of slices in a grid (0065,xx50), and the sequence (0065,xx51) with ImagePositionPatient of each."""
 
 MAX_TAGS = 1_000
 MAX_TILES = 1_024
@@ -38,20 +40,13 @@ class Tiles:
 
 
 def tiles_of(dataset: Dataset) -> Tiles:
-    """Where the tiles of a mosaic lie.
-
-    ImagePositionPatient of a mosaic is that of a slice as large as the whole mosaic; half the difference in size brings
-    it to the first slice's corner. Slices follow the CSA slice normal at SpacingBetweenSlices.
+    """Where the tiles of a mosaic or grid lie.
 
     Raises
     ------
     CaseError
-        UNKNOWN_GEOMETRY when the CSA header or another input is absent.
+        UNKNOWN_GEOMETRY when the private header or another input is absent.
     """
-    csa = read_csa(_bytes(dataset, CSA_IMAGE_HEADER))
-    count = _count(dataset, csa)
-    normal = csa.get("SliceNormalVector", ())
-    spacing = float(dataset.get("SpacingBetweenSlices") or 0)
     try:
         cosines = np.array([float(v) for v in dataset.ImageOrientationPatient]).reshape(2, 3)
         origin = np.array([float(v) for v in dataset.ImagePositionPatient])
@@ -59,24 +54,18 @@ def tiles_of(dataset: Dataset) -> Tiles:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
     except (AttributeError, TypeError, ValueError):
         raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without position, orientation, spacing or size") from None
-    if len(normal) != 3 or spacing <= 0 or len(origin) != 3 or len(pixel) != 2:
-        raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without SliceNormalVector or SpacingBetweenSlices")
-    side = ceil(sqrt(count))
-    if rows % side or columns % side:
-        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{rows} x {columns} mosaic of {count} tiles, {side} a side")
-    tile = np.array([rows // side, columns // side])
-    shift = (np.array([rows, columns]) - tile) / 2 * pixel
-    first = origin + cosines[1] * shift[0] + cosines[0] * shift[1]
-    step = _normal(cosines, np.array([float(v) for v in normal])) * spacing
-    positions = first + np.arange(count)[:, None] * step
-    return Tiles(int(tile[0]), int(tile[1]), side, tuple((float(x), float(y), float(z)) for x, y, z in positions))
+    if len(origin) != 3 or len(pixel) != 2:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without position, orientation, spacing or size")
+    if CSA_IMAGE_HEADER not in dataset and is_grid(dataset):
+        return _grid_tiles(dataset, rows, columns)
+    return _mosaic_tiles(dataset, rows, columns, cosines=cosines, origin=origin, pixel=pixel)
 
 
-def is_uih_grid(dataset: Dataset) -> bool:
-    """Whether United Imaging's private count of tiles (0065,1050) is above one."""
-    value = getattr(dataset.get(UIH_TILES), "value", None)
+def is_grid(dataset: Dataset) -> bool:
+    """Whether this is a picture of several slices by United Imaging."""
+    count = _private(dataset, UIH_TILES)
     try:
-        return value is not None and int(value) > 1
+        return count is not None and int(count) > 1
     except (TypeError, ValueError):
         return False
 
@@ -85,6 +74,67 @@ def cut_tiles(picture: NDArray[Any], side: int) -> NDArray[Any]:
     """(row, column) mosaic of ``side`` by ``side`` tiles to (slice, row, column); tiles run along rows first."""
     rows, columns = picture.shape[0] // side, picture.shape[1] // side
     return picture.reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)
+
+
+def _grid_tiles(dataset: Dataset, rows: int, columns: int) -> Tiles:
+    """Tiles of a United Imaging grid: every slice states its own position."""
+    count = int(_private(dataset, UIH_TILES))
+    frames = _private(dataset, UIH_FRAMES)
+    try:
+        positions = [tuple(float(v) for v in item.ImagePositionPatient) for item in frames]
+    except (AttributeError, TypeError, ValueError):
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "grid without the positions of its slices (0065,xx51)") from None
+    if len(positions) != count or any(len(position) != 3 for position in positions):
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"grid of {count} slices with {len(positions)} positions")
+    side, tile = _cut(rows, columns, count)
+    return Tiles(*tile, side, tuple((x, y, z) for x, y, z in positions))
+
+
+def _private(dataset: Dataset, element: int) -> Any:
+    """The value of an element of United Imaging's block, None where there is none."""
+    try:
+        return dataset.private_block(UIH_GROUP, UIH_CREATOR)[element].value
+    except KeyError:
+        return None
+
+
+def _cut(rows: int, columns: int, count: int) -> tuple[int, tuple[int, int]]:
+    """Tiles along a side, and the rows and columns of one. Raises CaseError UNKNOWN_GEOMETRY."""
+    if not 1 <= count <= MAX_TILES:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"mosaic of {count} tiles, expected 1 to {MAX_TILES}")
+    side = ceil(sqrt(count))
+    if rows % side or columns % side:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{rows} x {columns} mosaic of {count} tiles, {side} a side")
+    return side, (rows // side, columns // side)
+
+
+def _mosaic_tiles(
+    dataset: Dataset,
+    rows: int,
+    columns: int,
+    *,
+    cosines: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    pixel: NDArray[np.float64],
+) -> Tiles:
+    """Tiles of a Siemens mosaic.
+
+    ImagePositionPatient of a mosaic is that of a slice as large as the whole mosaic; half the difference in size brings
+    it to the first slice's corner. Slices follow the CSA slice normal at SpacingBetweenSlices.
+    """
+    csa = read_csa(_bytes(dataset, CSA_IMAGE_HEADER))
+    count = _count(dataset, csa)
+    normal = csa.get("SliceNormalVector", ())
+    spacing = float(dataset.get("SpacingBetweenSlices") or 0)
+    if len(normal) != 3 or spacing <= 0:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without SliceNormalVector or SpacingBetweenSlices")
+    side, size = _cut(rows, columns, count)
+    tile = np.array(size)
+    shift = (np.array([rows, columns]) - tile) / 2 * pixel
+    first = origin + cosines[1] * shift[0] + cosines[0] * shift[1]
+    step = _normal(cosines, np.array([float(v) for v in normal])) * spacing
+    positions = first + np.arange(count)[:, None] * step
+    return Tiles(int(tile[0]), int(tile[1]), side, tuple((float(x), float(y), float(z)) for x, y, z in positions))
 
 
 def _normal(cosines: NDArray[np.float64], stated: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,12 +151,9 @@ def _count(dataset: Dataset, csa: Mapping[str, tuple[str, ...]]) -> int:
     stated = csa.get("NumberOfImagesInMosaic", ())
     element = dataset.get(TILES)
     try:
-        count = int(stated[0]) if stated else int(element.value)
+        return int(stated[0]) if stated else int(element.value)
     except (AttributeError, TypeError, ValueError):
         raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without NumberOfImagesInMosaic") from None
-    if not 1 <= count <= MAX_TILES:
-        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"mosaic of {count} tiles, expected 1 to {MAX_TILES}")
-    return count
 
 
 def _bytes(dataset: Dataset, tag: int) -> bytes:

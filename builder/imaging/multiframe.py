@@ -120,7 +120,7 @@ def frame_rows(dataset: Dataset) -> list[Row]:
 
 
 def mosaic_rows(dataset: Dataset) -> list[Row]:
-    """One row a tile of a Siemens mosaic, with the position the CSA header gives it."""
+    """One row a tile of a mosaic, with the position its maker's private header gives it."""
     base = _base_row(dataset)
     tiles = tiles_of(dataset)
     image_type = "\\".join(t for t in (base["image_type"] or "").split("\\") if t != "MOSAIC")

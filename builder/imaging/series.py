@@ -24,7 +24,7 @@ COLUMNS = (
     *("inversion_time", "flip_angle", "b_value", "convolution_kernel", "rows", "columns", "number_of_frames"),
     *("samples_per_pixel", "bits_allocated", "image_position_patient", "image_orientation_patient", "pixel_spacing"),
     *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices", "frame_reference_time"),
-    *("pixel_padding_value", "rescale_slope", "rescale_intercept"),
+    *("pixel_padding_value", "rescale_slope", "rescale_intercept", "grid_tiles"),
 )
 """Columns of INSTANCES that decide about stacks."""
 

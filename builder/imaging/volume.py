@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.even import even_geometry, evened
-from builder.imaging.mosaic import is_uih_grid
 from builder.imaging.multiframe import functional_group, settle
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
@@ -196,8 +195,6 @@ def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tupl
         raise CaseError(Reason.INCONSISTENT_PIXELS, f"{found} in a stack of {stack.shape[1]} x {stack.shape[2]}")
     if form.samples != 1 or form.photometric == "PALETTE COLOR":
         raise CaseError(Reason.INCONSISTENT_PIXELS, f"{form.photometric} in a stack of slices")
-    if not stack.tiles and is_uih_grid(dataset):
-        raise CaseError(Reason.UNSUPPORTED_OBJECT, "a United Imaging grid: many slices in one picture")
     padding = padding_of(dataset, form)
     slices = []
     for channel, index, frame in places:

@@ -141,6 +141,7 @@ HEADER_COLUMNS = (
     Column("frame_reference_time", REAL, 0x00541300, "ms"),
     Column("burned_in_annotation", TEXT, 0x00280301),
     Column("lossy_image_compression", TEXT, 0x00282110),
+    Column("grid_tiles", SMALL, 0x00651050),  # United Imaging: slices in one picture
 )
 """Attributes of the top level of a data set; several values of one text attribute are joined by a backslash."""
 
