@@ -10,13 +10,31 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
-from builder.model.case import Boxes, Case, Classes, Landmarks, Mask, Measurements, Sample, Scalar, Text, ValueDomain
+from builder.model.case import (
+    Boxes,
+    Case,
+    Classes,
+    Code,
+    Landmarks,
+    Mask,
+    Measurements,
+    Sample,
+    Scalar,
+    Text,
+    ValueDomain,
+)
 from builder.model.geometry import Geometry
 from builder.model.keyed import Key
 
 Three: TypeAlias = tuple[int, int, int]
 Extent = Annotated[int, Field(ge=1, le=2048)]
 Extents: TypeAlias = tuple[Extent, Extent, Extent]
+
+DIGITS = 9
+"""Decimals of voxel coordinates: a millionth of a millimetre at any spacing; what lies beyond is one machine's."""
+
+SHARES = "1/255"
+"""Unit of a mask that holds shares: 255 is wholly inside."""
 
 AIR_HU = -1024
 """What fills a sample beyond the scanned volume in HU: the lowest value of a 12-bit CT; 0 in every other domain."""
@@ -30,7 +48,7 @@ class Patches(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["patches"] = "patches"
     shape: Extents
@@ -45,7 +63,7 @@ class Grid(BaseModel):
     """Patches of one shape on a regular grid that covers the volume; the last of an axis is padded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["grid"] = "grid"
     shape: Extents
@@ -60,7 +78,7 @@ class Whole(BaseModel):
     """One sample a case: the whole volume, stored in chunks from which crops can be read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["volumes"] = "volumes"
     chunk: Extents = (32, 32, 32)
@@ -135,7 +153,8 @@ def describe_fields(case: Case) -> dict[str, FieldFacts]:
     """Unit and segments of the fields that ``cut`` gives, by field name."""
     facts = {"image": FieldFacts(case.volume.domain.value, {})}
     for mask in case.masks:
-        facts[field_name(mask)] = FieldFacts("", {s.name: (s.channel, s.value) for s in mask.segments})
+        segments = {s.name: (s.channel, s.value) for s in mask.segments}
+        facts[field_name(mask)] = FieldFacts(SHARES if mask.fractional else "", segments)
     return facts
 
 
@@ -222,7 +241,7 @@ def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: 
     fill = pad_value(case.volume.domain)
     arrays = {"image": _crop(case.volume.voxels, start, shape=shape, fill=fill)}
     inside_any = np.zeros(shape, bool)
-    names, counts = [], []
+    names, counts, categories, types = [], [], [], []
     for mask in case.masks:
         piece = _crop(mask.voxels, start, shape=shape, fill=0)
         arrays[field_name(mask)] = piece
@@ -232,6 +251,8 @@ def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: 
             inside_any |= inside
             names.append(f"{mask.name}/{segment.name}")
             counts.append(int(np.count_nonzero(inside)))
+            categories.append(_code(segment.category))
+            types.append(_code(segment.type))
     row: dict[str, Scalar] = {
         **case.row,
         "sample_key": f"{case.case_key}-{number:04d}",
@@ -245,7 +266,13 @@ def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: 
         "foreground_voxels": int(np.count_nonzero(inside_any)),
     }
     geometry = case.volume.geometry.box(start, shape)
-    ragged: dict[str, list[Any]] = {"segment_names": names, "segment_voxels": counts, **_annotations(case, geometry)}
+    ragged: dict[str, list[Any]] = {
+        "segment_names": names,
+        "segment_voxels": counts,
+        "segment_categories": categories,
+        "segment_types": types,
+        **_annotations(case, geometry),
+    }
     return Sample(arrays, geometry, row, ragged)
 
 
@@ -299,6 +326,10 @@ def _annotations(case: Case, geometry: Geometry) -> dict[str, list[Any]]:
                 measurement_quantities=[item.quantity for item in note.items],
                 measurement_values=[item.value for item in note.items],
                 measurement_units=[item.unit for item in note.items],
+                measurement_concepts=[_code(item.concept) for item in note.items],
+                measurement_findings=[_code(item.finding) for item in note.items],
+                measurement_sites=[_code(item.site) for item in note.items],
+                measurement_tracking=[item.tracking_id for item in note.items],
             )
         elif isinstance(note, Classes):
             extend(
@@ -319,7 +350,7 @@ def _boxes_in(note: Boxes, geometry: Geometry) -> tuple[list[int], list[float]]:
         first, last = voxels.min(axis=0), voxels.max(axis=0)
         if (first < end).all() and (last >= -0.5).all():
             kept.append(number)
-            flat += [float(x) for x in np.round(np.concatenate([first, last]), 6)]
+            flat += [float(x) for x in np.round(np.concatenate([first, last]), DIGITS)]
     return kept, flat
 
 
@@ -328,7 +359,11 @@ def _points_in(note: Landmarks, geometry: Geometry) -> tuple[list[int], list[flo
     voxels = geometry.to_voxel(note.points_mm)
     inside = ((voxels >= -0.5) & (voxels < np.asarray(geometry.shape) - 0.5)).all(axis=1)
     kept = [int(i) for i in np.flatnonzero(inside)]
-    return kept, [float(x) for x in np.round(voxels[kept], 6).ravel()]
+    return kept, [float(x) for x in np.round(voxels[kept], DIGITS).ravel()]
+
+
+def _code(code: Code | None) -> str | None:
+    return None if code is None else str(code)
 
 
 def _text(value: Scalar) -> str | None:

@@ -21,6 +21,9 @@ IMAGE_LIBRARY = ("DCM", "111028")
 FINDING = {("DCM", "121071")}
 FINDING_SITE = {("SCT", "363698007"), ("SRT", "G-C0E3"), ("SNM3", "G-C0E3"), ("99SDM", "G-C0E3")}
 DERIVATION = {("DCM", "121401")}
+TRACKING_UID = ("DCM", "112040")
+OBSERVER_TYPE, PERSON_OBSERVER, DEVICE = ("DCM", "121005"), ("DCM", "121008"), ("DCM", "121007")
+DEVICE_OBSERVERS = {("DCM", "121012"), ("DCM", "121013")}
 CONTEXT = ("HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD", "HAS PROPERTIES")
 
 
@@ -47,9 +50,11 @@ class Number:
 
 @dataclass(eq=False)
 class Group:
-    """What one measurement group (or, without groups, the whole document) says."""
+    """What one measurement group (or, without groups, the whole document) says; ``tracking_uid`` names what it is of
+    across reports."""
 
     number: int
+    tracking_uid: str = ""
     finding: Code | None = None
     site: Code | None = None
     numbers: list[Number] = field(default_factory=list)
@@ -88,6 +93,34 @@ def read_groups(dataset: Dataset) -> list[Group]:
         _take(item, concept, group, parent)
         stack.extend((child, group, depth + 1, item) for child in reversed(_children(item)))
     return groups
+
+
+@dataclass(frozen=True)
+class Observers:
+    """How many persons observed what a report says, and whether a device did (PS3.16 TID 1001)."""
+
+    persons: int
+    device: bool
+
+
+def read_observers(dataset: Dataset) -> Observers:
+    """Who observed, from the contexts at the top of a report: a person where a context does not say.
+
+    Persons are counted, for their names are taken out before a report is read.
+    """
+    named = devices = persons = 0
+    for item in _children(dataset):
+        if str(item.get("RelationshipType") or "") != "HAS OBS CONTEXT":
+            continue
+        concept = code_of(item.get("ConceptNameCodeSequence"))
+        name = (concept.scheme, concept.value) if concept else ("", "")
+        if name == OBSERVER_TYPE:
+            said = code_of(item.get("ConceptCodeSequence"))
+            device = said is not None and (said.scheme, said.value) == DEVICE
+            devices, persons = devices + device, persons + (not device)
+        named += name == PERSON_OBSERVER
+        devices += name in DEVICE_OBSERVERS
+    return Observers(max(named, persons), devices > 0)
 
 
 def code_of(sequence: Any) -> Code | None:
@@ -139,6 +172,8 @@ def _take(item: Dataset, concept: Code | None, group: Group, parent: Dataset | N
             group.site = group.site or value
         elif relation not in CONTEXT:
             group.codes.append((concept, value))
+    elif kind == "UIDREF" and name == TRACKING_UID:
+        group.tracking_uid = group.tracking_uid or str(item.get("UID") or "")
     elif kind in ("SCOORD", "SCOORD3D"):
         group.graphics.append(_graphic(item, kind, concept))
 

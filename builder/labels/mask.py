@@ -72,6 +72,8 @@ class MaskFile(BaseModel):
     def _one_way_to_name(self) -> "MaskFile":
         if bool(self.values) == bool(self.names):
             raise ValueError("found values and names both set or both missing, expected one of them")
+        if self.content == "probability" and self.layout == "map":
+            raise ValueError("found layout map with content probability, expected channels: shares need one each")
         if self.content == "probability" and self.names:
             raise ValueError("found names with content probability, expected values: {0: <name of the first layer>}")
         if 0 in self.values and self.content == "labels":

@@ -38,13 +38,15 @@ class Seg(BaseModel):
     tolerance_voxels, off_grid, interpolation
         As for mask files: a segmentation with a grid of its own is resampled on record, or refused.
     fractional
-        ``keep`` shares as 0..255, or count a voxel as inside from one ``half`` on.
+        What becomes of a FRACTIONAL object: a voxel counts as inside from one ``half`` on, or (``keep``) the mask holds
+        shares of 255. The mask of a BINARY object or a label map then holds shares too, 0 and 255: a field means the
+        same in every case.
     several
         More than one linked object: ``refuse`` the case, or ``join`` them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["seg"] = "seg"
     segments: dict[str, Pattern] = {}
@@ -52,7 +54,7 @@ class Seg(BaseModel):
     tolerance_voxels: float = Field(default=0.01, ge=0, le=0.5)
     off_grid: OffGrid = "resample"
     interpolation: Interpolation = "nearest"
-    fractional: Literal["keep", "half"] = "keep"
+    fractional: Literal["keep", "half"] = "half"
     several: Literal["refuse", "join"] = "refuse"
     require: Literal["any", "all"] = "any"
     empty: Empty = "exclude"
@@ -63,6 +65,8 @@ class Seg(BaseModel):
     def _something_is_asked_for(self) -> "Seg":
         if not self.segments and not self.codes:
             raise ValueError("found neither segments nor codes, expected one structure at least")
+        if self.fractional == "keep" and self.layout == "map":
+            raise ValueError("found layout map with fractional keep, expected channels: shares need one each")
         for code in self.codes.values():
             if not re.fullmatch(r"[^:\s]+:\S+", code):
                 raise ValueError(f"codes: found {code!r}, expected <scheme>:<value> like SCT:108369006")
@@ -84,13 +88,12 @@ class Seg(BaseModel):
         declared = list(dict.fromkeys([*self.segments, *self.codes]))
         measures = {"segments": 0.0, "segments_matched": 0.0, "resampled": 0.0, "drift_voxels": 0.0}
         found: dict[str, list[Structure]] = {part: [] for part in declared}
-        shares = self.fractional == "keep" and any(_is_fractional(d) for d in datasets)
+        shares = self.fractional == "keep"
         for dataset in datasets:
             for structure in self._read_one(dataset, image, measures):
                 voxels = structure.voxels
                 assert voxels is not None
-                scaled = voxels if shares or voxels.dtype == np.bool_ else voxels >= 128
-                scaled = scaled.astype(np.uint8) * 255 if shares and scaled.dtype == np.bool_ else scaled
+                scaled = _as_shares(voxels) if shares else voxels >= (1 if voxels.dtype == np.bool_ else 128)
                 found[structure.name].append(Structure(structure.name, scaled, structure.category, structure.type))
         missing = [part for part in declared if not found[part]]
         if self.require == "all" and missing:
@@ -249,6 +252,10 @@ def _is_fractional(dataset: Dataset) -> bool:
 def _is_automatic(dataset: Dataset) -> bool:
     kinds = {str(s.get("SegmentAlgorithmType") or "") for s in dataset.get("SegmentSequence") or []}
     return kinds == {"AUTOMATIC"}
+
+
+def _as_shares(voxels: NDArray[Any]) -> NDArray[Any]:
+    return voxels.astype(np.uint8) * 255 if voxels.dtype == np.bool_ else voxels
 
 
 def _volume(voxels: NDArray[Any], geometry: Geometry) -> float:

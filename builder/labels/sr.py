@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.labels.content import Graphic, Group, read_groups
+from builder.labels.content import Graphic, Group, read_groups, read_observers
 from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, ImageRow, Selection, select_references
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
 from builder.protocols import ImageFacts, LabelObject
@@ -27,10 +27,12 @@ class StructuredReport(BaseModel):
         ``keep`` the points of SCOORD and SCOORD3D as landmarks ``<name>/points``, or ``leave`` them.
     several
         More than one report: ``refuse`` the case, or ``join`` them.
+    tier
+        Evidence tier; reports that only devices observed are ``machine``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["sr"] = "sr"
     quantities: tuple[str, ...] = ()
@@ -56,7 +58,9 @@ class StructuredReport(BaseModel):
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Measurements ``name``, landmarks ``name/points`` and coded answers ``name/codes``, as far as there are any.
 
-        Tracking identifiers become numbers of the groups, for they are free text. ``evidence.note`` holds the grade:
+        Measurements of one group share the (mapped) Tracking Unique Identifier, else the group's number; Tracking
+        Identifiers stay behind, for they are free text. ``evidence.readers`` counts the reports' observers, report
+        after report, for their names are gone. ``evidence.note`` holds the grade:
         ``A`` reads under TID 1500 by highdicom's rules, ``B`` has measurement groups, ``C`` is any other content.
 
         Raises
@@ -66,11 +70,12 @@ class StructuredReport(BaseModel):
         """
         groups: list[Group] = []
         grades = []
-        for dataset in self._datasets(objects):
+        datasets = self._datasets(objects)
+        for dataset in datasets:
             found = read_groups(dataset)
             grades.append(_grade(dataset, found))
             groups.extend(found)
-        evidence = Evidence(tier=self.tier, note=f"grade {max(grades)}")
+        evidence = self._evidence(datasets, max(grades))
         annotations: list[Annotation] = []
         items = tuple(item for number, group in enumerate(groups) for item in self._measure(group, number))
         if items:
@@ -99,6 +104,13 @@ class StructuredReport(BaseModel):
                 raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no structured report with content")
         return datasets
 
+    def _evidence(self, datasets: Sequence[Dataset], grade: str) -> Evidence:
+        observers = [read_observers(dataset) for dataset in datasets]
+        persons = sum(o.persons for o in observers)
+        automatic = persons == 0 and all(o.device for o in observers)
+        readers = tuple(f"reader{n}" for n in range(1, persons + 1))
+        return Evidence(tier="machine" if automatic else self.tier, readers=readers, note=f"grade {grade}")
+
     def _measure(self, group: Group, number: int) -> list[Measurement]:
         kept = []
         for item in group.numbers:
@@ -107,7 +119,12 @@ class StructuredReport(BaseModel):
             quantity = item.concept.meaning or item.concept.value
             if item.derivation is not None:
                 quantity = f"{quantity}, {item.derivation.meaning}"
-            kept.append(Measurement(quantity, item.value, item.unit.value, group.finding, group.site, str(number)))
+            tracking = group.tracking_uid or str(number)
+            kept.append(
+                Measurement(
+                    quantity, item.value, item.unit.value, group.finding, group.site, tracking, concept=item.concept
+                )
+            )
         return kept
 
 

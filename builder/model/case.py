@@ -68,6 +68,9 @@ class Code:
     scheme: str
     meaning: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.value}"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -158,7 +161,8 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number a reader measured: ``unit`` is UCUM; ``finding`` and ``site`` are coded where the source codes them."""
+    """A number a reader measured: ``unit`` is UCUM; ``concept`` (of the quantity), ``finding`` and ``site`` are coded
+    where the source codes them. ``tracking_id`` is shared by what was measured of one thing."""
 
     quantity: str
     value: float
@@ -166,6 +170,7 @@ class Measurement:
     finding: Code | None = None
     site: Code | None = None
     tracking_id: str | None = None
+    concept: Code | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ SAMPLE_COLUMNS = (
     Column("foreground_voxels", WHOLE),  # inside any segment of any mask
     Column("segment_names", TEXTS),  # <mask>/<segment>, in the order of the masks
     Column("segment_voxels", WHOLES),  # of this sample, one a segment name
+    Column("segment_categories", TEXTS),  # coded category, <scheme>:<value>, null where the source codes none
+    Column("segment_types", TEXTS),  # coded property type, likewise
     Column("box_names", TEXTS),
     Column("box_classes", TEXTS),
     Column("boxes", REALS),  # 6 a box: first and last voxel coordinate (slice, row, column) in the sample
@@ -35,7 +37,11 @@ SAMPLE_COLUMNS = (
     Column("measurement_names", TEXTS),
     Column("measurement_quantities", TEXTS),
     Column("measurement_values", REALS),
-    Column("measurement_units", TEXTS),
+    Column("measurement_units", TEXTS),  # UCUM
+    Column("measurement_concepts", TEXTS),  # <scheme>:<value> of the quantity, null where it is not coded
+    Column("measurement_findings", TEXTS),  # <scheme>:<value> of what was measured, likewise
+    Column("measurement_sites", TEXTS),  # <scheme>:<value> of where, likewise
+    Column("measurement_tracking", TEXTS),  # what is measured together, or again at another time, has one name
     Column("class_names", TEXTS),  # <label>/<finding>
     Column("class_values", TEXTS),
     Column("text_names", TEXTS),

@@ -104,6 +104,15 @@ class TestSrContract(LabelReaderContract):
         (found,) = StructuredReport(quantities=("DCM:222",)).read("m", [LabelObject(content)], IMAGE)
         assert [i.value for i in found.items] == [2.0]  # type: ignore[union-attr]
 
+    def test_what_only_a_device_observed_is_of_a_machine(self, reader: Any) -> None:
+        device = item(RelationshipType="HAS OBS CONTEXT", ValueType="CODE")
+        device.ConceptNameCodeSequence = Items([code("121005", meaning="Observer Type")])
+        device.ConceptCodeSequence = Items([code("121007", meaning="Device")])
+        (found,) = reader.read("m", [LabelObject(report(device, measured("1")))], IMAGE)
+        assert (found.evidence.tier, found.evidence.readers) == ("machine", ())
+        (found,) = reader.read("m", [LabelObject(report(measured("1")))], IMAGE)
+        assert found.evidence.tier == "single_reader"
+
     def test_a_report_nested_beyond_reason_is_refused(self) -> None:
         content = measured("1")
         for _ in range(100):
@@ -175,6 +184,13 @@ class TestReportsOfTheCorpus:
         assert "SCT:371928007" in codes.values.values()
         assert points.classes[0] == "circle"
         assert np.allclose(points.points_mm[-1], [123.5, 234.1, -23.7], atol=1e-4)
+        # the one who measured, and the name the nodule has in every report about it
+        assert measurements.evidence.readers == ("reader1",)
+        assert measurements.evidence.tier == "single_reader"
+        assert len({m.tracking_id for m in measurements.items}) == 4
+        assert nodule.tracking_id is not None
+        assert nodule.tracking_id.startswith("1.2.826.")
+        assert str(nodule.concept) == "SCT:81827009"
         # tracking identifiers are free text and stay behind
         assert "LungNodule0001" not in repr(measurements)
 

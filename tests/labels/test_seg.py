@@ -151,11 +151,11 @@ class TestSegmentationsLand:
         chosen = Seg(segments={"a": "."}).select(facts, pa.Table.from_pylist([row], schema=INSTANCES))
         assert (chosen.rows, chosen.how) == ((0,), How.FRAME_OF_REFERENCE)
         assert "ReferencedSeriesSequence" not in dataset
-        mask = read(dataset, image)
+        mask = read(dataset, image, fractional="keep")
         assert mask.fractional
         assert mask.measures["resampled"] == 0
         assert mask.voxels.sum(dtype=np.int64) == dataset.pixel_array.sum(dtype=np.int64) > 0
-        half = read(dataset, image, fractional="half")
+        half = read(dataset, image)
         assert not half.fractional
         assert half.voxels.sum() == (dataset.pixel_array >= 128).sum()
 
@@ -171,9 +171,15 @@ class TestSegmentationsLand:
             geometry = Geometry(volume.spatial_shape, affine, str(dataset.FrameOfReferenceUID))
             names = {f"s{s.SegmentNumber}": "." for s in dataset.SegmentSequence}
             wanted = {n: f"^{s.SegmentLabel}$" for n, s in zip(names, dataset.SegmentSequence, strict=True)}
-            mask = read(dataset, ImageFacts(geometry, "", {}), segments=wanted)
-            assert np.array_equal(np.moveaxis(mask.voxels, 0, -1), volume.array), path.name
-            assert mask.fractional == (dataset.SegmentationType == "FRACTIONAL")
+            mask = read(dataset, ImageFacts(geometry, "", {}), segments=wanted, fractional="keep")
+            # a field of shares holds them for every kind of object, wholly inside being 255
+            top = 1 if dataset.SegmentationType == "FRACTIONAL" else 255
+            assert np.array_equal(np.moveaxis(mask.voxels, 0, -1), volume.array * top), path.name
+            assert mask.fractional
+            half = read(dataset, ImageFacts(geometry, "", {}), segments=wanted)
+            assert not half.fractional
+            assert np.array_equal(half.voxels > 0, mask.voxels >= 128)
+            assert half.voxels.max() == 1
 
     def test_the_segmentation_of_the_sr_example_stands_on_its_own_grid(self, corpus: Any) -> None:
         dataset = pydicom.dcmread(corpus("segmentation") / "dcmqi_seg_sr_pm" / "sr-example" / "seg.dcm")
@@ -268,7 +274,15 @@ class TestGridsAndRefusals:
         with pytest.raises(CaseError, match="bytes of pixels"):
             read(dataset, image)
 
-    @pytest.mark.parametrize("options", [{}, {"codes": {"a": "nonsense"}}, {"segments": {"a": "("}}])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"codes": {"a": "nonsense"}},
+            {"segments": {"a": "("}},
+            {"segments": {"a": "."}, "fractional": "keep", "layout": "map"},
+        ],
+    )
     def test_contradictory_options_are_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
             Seg(**options)
