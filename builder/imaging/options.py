@@ -55,12 +55,16 @@ class VolumeOptions(BaseModel):
     pet
         ``suv`` where every input is present and consistent, else activity with the reason in the notes; ``require_suv``
         excludes a series that cannot be SUV; ``activity`` keeps what the source states.
+    philips
+        Numbers of a Philips MR: ``display`` values as the file's rescale gives them, noting a private scale that is
+        left alone; or ``precise``, what the scanner measured, comparable between series (2005,xx0E). A Philips series
+        without that scale is then excluded.
     max_voxels, max_frames
         A stack larger than this is excluded before any pixel is read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     regular: KeepOrNot = "keep"
     sheared: Literal["keep", "resample", "exclude"] = "keep"
@@ -85,6 +89,7 @@ class VolumeOptions(BaseModel):
     monochrome1: Literal["invert", "keep"] = "invert"
     padding: Literal["fill", "keep"] = "fill"
     pet: Literal["suv", "require_suv", "activity"] = "suv"
+    philips: Literal["display", "precise"] = "display"
     max_voxels: int = Field(default=2**30, gt=0)
     max_frames: int = Field(default=20_000, gt=0)
 

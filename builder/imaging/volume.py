@@ -1,7 +1,7 @@
 """A stack and its data sets become a volume: one array, one grid, one meaning of the numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from builder.imaging.even import even_geometry, evened
 from builder.imaging.multiframe import functional_group, settle
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
+from builder.imaging.philips import APPLIED, NO_SCALES, Scales, scales_of
 from builder.imaging.pictures import PICTURES, assemble_picture
 from builder.imaging.pixels import PixelFormat, pixel_format
 from builder.imaging.rescale import Rescale, padding_of, padding_range, rescale_of
@@ -50,6 +51,7 @@ def assemble(
     *,
     fill: PixelFill | None = None,
     calibration: Calibration | None = None,
+    scales: Scales | None = None,
 ) -> Volume:
     """Decode, rescale and order the slices of ``stack``.
 
@@ -64,6 +66,8 @@ def assemble(
     calibration
         What turns a PET's values into SUV, when it was settled from headers before de-identification; by default it
         is settled from ``datasets``.
+    scales
+        The private scale of a Philips MR, likewise.
 
     Returns
     -------
@@ -83,7 +87,8 @@ def assemble(
     if stack.modality == "PT":
         found = calibration or calibrate([i.dataset for i in instances if i.dataset is not None])
         return _volume(stack, instances, meaning=_activity(found, options), options=options, fill=fill)
-    return _volume(stack, instances, meaning=_meaning(stack, instances), options=options, fill=fill)
+    instances, notes = _scaled(instances, scales or scales_of(datasets), options)
+    return _volume(stack, instances, meaning=_meaning(stack, instances, notes), options=options, fill=fill)
 
 
 def assemble_indexed(
@@ -93,6 +98,7 @@ def assemble_indexed(
     *,
     fill: PixelFill,
     calibration: Calibration | None = None,
+    scales: Scales = NO_SCALES,
 ) -> Volume:
     """``assemble`` from index rows and native pixel bytes, without parsing any header again.
 
@@ -104,6 +110,8 @@ def assemble_indexed(
         INSTANCES rows of its instances, in any order.
     fill
         Reads the native pixels of an instance, at ``pixel_offset`` of its file.
+    scales
+        The private scale of a Philips MR: of every instance where the options apply it, else of any.
 
     Raises
     ------
@@ -122,7 +130,8 @@ def assemble_indexed(
     if stack.modality == "PT":
         meaning = _activity(calibration or Calibration(1.0, ValueDomain.ARBITRARY, ("pet_not_calibrated",)), options)
     else:
-        meaning = _meaning(stack, instances)
+        instances, notes = _scaled(instances, scales, options)
+        meaning = _meaning(stack, instances, notes)
     return _volume(stack, instances, meaning=meaning, options=options, fill=fill)
 
 
@@ -240,13 +249,26 @@ def _activity(found: Calibration, options: VolumeOptions) -> _Meaning:
     return _Meaning(found.factor, found.domain, found.notes)
 
 
-def _meaning(stack: Stack, instances: Sequence[Instance]) -> _Meaning:
+def _scaled(
+    instances: Sequence[Instance], scales: Scales, options: VolumeOptions
+) -> tuple[list[Instance], tuple[str, ...]]:
+    """The instances read at the scale the options ask for, and what to note. Raises CaseError UNKNOWN_UNITS."""
+    if options.philips == "display" or not scales.slopes:
+        return list(instances), scales.notes
+    scaled = [
+        replace(i, slices=tuple(replace(s, rescale=scales.apply(s.rescale, i.uid, s.frame)) for s in i.slices))
+        for i in instances
+    ]
+    return scaled, (APPLIED,)
+
+
+def _meaning(stack: Stack, instances: Sequence[Instance], notes: tuple[str, ...]) -> _Meaning:
     """What the numbers of anything but a PET are."""
     stated = any(s.rescale.stated for i in instances for s in i.slices)
     kinds = {s.rescale.kind for i in instances for s in i.slices}
     if stack.modality == "CT" and stated and kinds <= {"", "HU"}:
         return _Meaning(1.0, ValueDomain.HOUNSFIELD, ())
     if stack.modality == "MR" or stated:
-        notes = tuple(f"rescale_type={kind}" for kind in sorted(kinds - {"", "US"}))
-        return _Meaning(1.0, ValueDomain.ARBITRARY, notes)
+        kind_notes = tuple(f"rescale_type={kind}" for kind in sorted(kinds - {"", "US"}))
+        return _Meaning(1.0, ValueDomain.ARBITRARY, (*notes, *kind_notes))
     return _Meaning(1.0, ValueDomain.STORED, ())

@@ -13,7 +13,9 @@ from pydicom.dataset import Dataset
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import PARSER_ERRORS
 from builder.imaging.kinds import Kind, kind_of
+from builder.imaging.options import VolumeOptions
 from builder.imaging.parse import parse_instance
+from builder.imaging.philips import is_philips_mr
 from builder.imaging.suv import SUV_TAGS, Calibration, calibrate
 from builder.plan import IMAGE_ROLE
 from builder.protocols import Entry, LabelObject
@@ -48,8 +50,8 @@ class Objects:
     calibration: Calibration | None = None
 
 
-def fetch(rows: pa.Table, sources: Sequence[AnySource]) -> Objects:
-    """Read the objects of one case.
+def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) -> Objects:
+    """Read the objects of one case, as whole as ``volumes`` needs them.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource]) -> Objects:
             labels.setdefault(row["role"], []).append(LabelObject(content, name))
     images = rows.filter(pa.array([row["role"] == IMAGE_ROLE for row in listed]))
     first = parse_instance(read_object(image_rows[0], sources))
-    if _rows_suffice(image_rows, first):
+    if _rows_suffice(image_rows, first, volumes):
         calibration = _calibration(image_rows, sources) if image_rows[0]["modality"] == "PT" else None
         return Objects(images, (), first, labels, calibration)
     rest = tuple(parse_instance(read_object(row, sources)) for row in image_rows[1:])
@@ -91,9 +93,11 @@ def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, lengt
         ) from error
 
 
-def _rows_suffice(rows: Sequence[Row], first: Dataset) -> bool:
+def _rows_suffice(rows: Sequence[Row], first: Dataset, volumes: VolumeOptions) -> bool:
     """Whether every image is one native, uncompressed slice whose Modality LUT is linear."""
     if "ModalityLUTSequence" in first or "FloatPixelData" in first:
+        return False
+    if volumes.philips == "precise" and is_philips_mr(first):
         return False
     return all(
         row["pixel_offset"] is not None

@@ -17,6 +17,7 @@ from builder.errors import CaseError, Reason
 from builder.imaging.axes import stacks_for
 from builder.imaging.multiframe import settle
 from builder.imaging.options import VolumeOptions, admit
+from builder.imaging.philips import scales_of
 from builder.imaging.rows import dataset_of
 from builder.imaging.series import Stack
 from builder.imaging.suv import calibrate
@@ -111,11 +112,15 @@ def _assemble(
         mapped = [recipe.uids(uid) for uid in objects.rows.column("sop_instance_uid").to_pylist()]
         place = objects.rows.schema.get_field_index("sop_instance_uid")
         rows = objects.rows.set_column(place, "sop_instance_uid", pa.array(mapped, pa.string()))
-        return assemble_indexed(stack, rows, recipe.volumes, fill=fill, calibration=objects.calibration)
-    # a PET is calibrated by the archive's own times: a profile may remove them
+        scales = scales_of((objects.first,))
+        return assemble_indexed(
+            stack, rows, recipe.volumes, fill=fill, calibration=objects.calibration, scales=scales
+        )
+    # a PET is calibrated by the archive's own times, a Philips MR by private elements: a profile may remove them
     calibration = calibrate(objects.images) if stack.modality == "PT" else None
     clean = tuple(_clean(image, plan, recipe, known) for image in objects.images)
-    return assemble(stack, clean, recipe.volumes, fill=fill, calibration=calibration)
+    scales = scales_of(objects.images).with_uids(_Mapped(recipe.uids))
+    return assemble(stack, clean, recipe.volumes, fill=fill, calibration=calibration, scales=scales)
 
 
 def _kinds_of(rows: pa.Table) -> tuple[Dataset, ...]:

@@ -155,7 +155,7 @@ def _recipe(spec: DatasetSpec, key: Key) -> Recipe:
 
 
 def _add(writer: ShardWriter, plan: CasePlan, rows: pa.Table, spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
-    objects = fetch(rows, spec.sources)
+    objects = fetch(rows, spec.sources, spec.volumes)
     case = prepare(plan, objects, recipe, fill=_pixels_of(objects.rows, spec.sources, recipe.uids))
     samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
     writer.add_case(samples, described=describe_fields(case))

@@ -1,0 +1,104 @@
+"""Philips' private scale of MR values: what the scanner measured, beside what it displays.
+
+Stored values become display values by RescaleSlope RS and RescaleIntercept RI. Those depend on the window of the scan, so
+that display values of two series cannot be compared; (stored * RS + RI) / (RS * SS) can, with the private scale slope SS
+(Chenevert et al., Translational Oncology 7(1), 2014, doi:10.1593/tlo.13811).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from builder.errors import CaseError, Reason
+from builder.imaging.parse import leniently
+from builder.imaging.rescale import Rescale
+
+GROUP = 0x2005
+CREATOR, SCALE_SLOPE = "Philips MR Imaging DD 001", 0x0E
+FRAME_CREATOR, FRAME_SEQUENCE = "Philips MR Imaging DD 005", 0x0F
+"""The scale slope lies in (2005,xx0E): of an instance, or of an item of (2005,xx0F) among the per-frame groups."""
+
+NOT_APPLIED = "philips_scale_not_applied"
+APPLIED = "philips_scale_applied"
+
+
+@dataclass(frozen=True)
+class Scales:
+    """SOPInstanceUID to the scale slope of each frame, None where a frame states none; Philips MR instances only."""
+
+    slopes: Mapping[str, tuple[float | None, ...]]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a volume says of a scale that is there and left alone."""
+        return (NOT_APPLIED,) if any(slope for frames in self.slopes.values() for slope in frames) else ()
+
+    def with_uids(self, mapping: Mapping[str, str]) -> "Scales":
+        """The same under other UIDs."""
+        return replace(self, slopes={mapping[uid]: frames for uid, frames in self.slopes.items()})
+
+    def apply(self, rescale: Rescale, uid: str, frame: int) -> Rescale:
+        """The rescale of a frame to scanner values; as it is for what Philips did not make.
+
+        Raises
+        ------
+        CaseError
+            UNKNOWN_UNITS where a Philips frame states no scale: display and scanner values must not stand side by side.
+        """
+        frames = self.slopes.get(uid)
+        if frames is None:
+            return rescale
+        slope = frames[min(frame, len(frames) - 1)]
+        if slope is None or rescale.table is not None:
+            raise CaseError(
+                Reason.UNKNOWN_UNITS,
+                "found a Philips MR image without its private scale slope, expected one (volumes.philips: precise)",
+            )
+        factor = 1.0 / (rescale.slope * slope)
+        return replace(rescale, slope=1.0 / slope, intercept=rescale.intercept * factor, stated=True)
+
+
+NO_SCALES = Scales({})
+
+
+@leniently()
+def scales_of(datasets: Sequence[Dataset]) -> Scales:
+    """The scale slopes of MR instances by Philips, from headers as the archive has them: a profile may remove them."""
+    return Scales({str(d.get("SOPInstanceUID", "")): _frames(d) for d in datasets if is_philips_mr(d)})
+
+
+def is_philips_mr(dataset: Dataset) -> bool:
+    """Whether an instance is MR and by Philips, whatever its spelling."""
+    maker = str(dataset.get("Manufacturer") or "")
+    return dataset.get("Modality") == "MR" and "philips" in maker.lower()
+
+
+def _frames(dataset: Dataset) -> tuple[float | None, ...]:
+    own = _slope(dataset)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if own is not None or not groups:
+        return (own,)
+    return tuple(_in_group(group) for group in groups)
+
+
+def _in_group(group: Dataset) -> float | None:
+    items = _private(group, FRAME_CREATOR, FRAME_SEQUENCE)
+    return _slope(items[0]) if items else None
+
+
+def _slope(dataset: Dataset) -> float | None:
+    try:
+        number = float(_private(dataset, CREATOR, SCALE_SLOPE))
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number != 0 else None
+
+
+def _private(dataset: Dataset, creator: str, element: int) -> Any:
+    try:
+        return dataset.private_block(GROUP, creator)[element].value
+    except KeyError:
+        return None
