@@ -1,8 +1,8 @@
 """Philips' private scale of MR values: what the scanner measured, beside what it displays.
 
-Stored values become display values by RescaleSlope RS and RescaleIntercept RI. Those depend on the window of the scan, so
-that display values of two series cannot be compared; (stored * RS + RI) / (RS * SS) can, with the private scale slope SS
-(Chenevert et al., Translational Oncology 7(1), 2014, doi:10.1593/tlo.13811).
+Stored values become display values by RescaleSlope RS and RescaleIntercept RI. Those depend on the window of the scan,
+so that display values of two series cannot be compared; (stored * RS + RI) / (RS * SS) can, with the private scale
+slope SS (Chenevert et al., Translational Oncology 7(1), 2014, doi:10.1593/tlo.13811).
 """
 
 import math

@@ -12,6 +12,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from builder.imaging.parse import leniently
+from builder.imaging.pet_frames import pet_headers
 from builder.model.case import ValueDomain
 
 PHILIPS_SUV = Tag(0x7053, 0x1000)
@@ -24,6 +26,7 @@ GE_SCAN_TIME = Tag(0x0009, 0x100D)
 SUV_TAGS = (
     *("Units", "SUVType", "CorrectedImage", "DecayCorrection", "DecayFactor", "FrameReferenceTime", "PatientWeight"),
     *("SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "RadiopharmaceuticalInformationSequence"),
+    *("SOPClassUID", "TimezoneOffsetFromUTC"),
     *(PHILIPS_SUV, PHILIPS_ACTIVITY, GE_SCAN_TIME),
 )
 """Every attribute ``calibrate`` looks at: keywords and private tags."""
@@ -50,14 +53,16 @@ class _NoSUV(Exception):
     """An input is missing or contradicts another; the message is the code for the notes."""
 
 
+@leniently()
 def calibrate(datasets: Sequence[Dataset]) -> Calibration:
     """How to read the values of a PET series.
 
     Parameters
     ----------
     datasets
-        Headers of all slices. Needed: Units, CorrectedImage, DecayCorrection, PatientWeight, dates and times of series
-        and acquisition, DecayFactor, FrameReferenceTime and Radiopharmaceutical Information Sequence.
+        Headers of all slices, or of enhanced or legacy converted objects. Needed: Units, CorrectedImage,
+        DecayCorrection, PatientWeight, dates and times of series and acquisition, DecayFactor, FrameReferenceTime and
+        Radiopharmaceutical Information Sequence.
 
     Returns
     -------
@@ -65,6 +70,7 @@ def calibrate(datasets: Sequence[Dataset]) -> Calibration:
         SUVbw where it is certain; otherwise Bq/ml or arbitrary with factor 1 and a code that says what stood against
         it. Dates may be shifted, as long as all are shifted alike.
     """
+    datasets = [header for dataset in datasets for header in pet_headers(dataset)]
     units = _shared(datasets, "Units")
     if units == "GML":
         kind = _shared(datasets, "SUVType")
@@ -111,7 +117,8 @@ def _factor(datasets: Sequence[Dataset]) -> float:
         raise _NoSUV("decay_correction_" + _code(correction).lower())
     half_life = _within(_number(drug.get("RadionuclideHalfLife")), (1.0, 1e7), "half_life")
     scan = _scan_start(datasets)
-    wait = _wait_seconds(drug, scan, half_life)
+    zone = str(datasets[0].get("TimezoneOffsetFromUTC") or "").strip()
+    wait = _wait_seconds(drug, scan, half_life, zone=zone)
     _check_decay_factors(datasets, scan, half_life)
     return weight * 1000.0 / (dose * math.pow(2.0, -wait / half_life))
 
@@ -155,16 +162,20 @@ def _scan_start(datasets: Sequence[Dataset]) -> datetime:
     raise _NoSUV("series_time_after_acquisition")
 
 
-def _wait_seconds(drug: Dataset, scan: datetime, half_life: float) -> float:
-    """Seconds from injection to scan; an injection time of day later than the scan's was the day before."""
+def _wait_seconds(drug: Dataset, scan: datetime, half_life: float, *, zone: str) -> float:
+    """Seconds from injection to scan; an injection time of day later than the scan's was the day before.
+
+    ``zone`` is the offset from UTC the scan's times are in, "" where it is not stated.
+    """
     clock = drug.get("RadiopharmaceuticalStartTime")
     stamp = drug.get("RadiopharmaceuticalStartDateTime")
     if not clock and not stamp:
         raise _NoSUV("injection_time_absent")
     if stamp:
         text = str(stamp)
-        injected = _moment(text[:8], text[8:].split("+")[0].split("-")[0], "injection_time")
-        apart = _moment(text[:8], clock, "injection_time") - injected if clock else timedelta(0)
+        plain = text.split("+")[0].split("-")[0]
+        injected = _moment(plain[:8], plain[8:], "injection_time") + _shift(text[len(plain) :], zone)
+        apart = _moment(f"{injected:%Y%m%d}", clock, "injection_time") - injected if clock else timedelta(0)
         if abs(apart.total_seconds()) > 1:  # start times are often cut to whole seconds
             raise _NoSUV("injection_times_differ")
     else:
@@ -175,6 +186,22 @@ def _wait_seconds(drug: Dataset, scan: datetime, half_life: float) -> float:
     if not 0 <= wait <= HALF_LIVES * half_life:
         raise _NoSUV("injection_to_scan_implausible")
     return wait
+
+
+def _shift(own: str, zone: str) -> timedelta:
+    """What brings a time with an offset from UTC of its own to the offset of the others; none where one is unknown."""
+    if not own or not zone:
+        return timedelta(0)
+    return _offset(zone) - _offset(own)
+
+
+def _offset(text: str) -> timedelta:
+    """An offset from UTC, ``&ZZXX`` (PS3.5 6.2 DT)."""
+    digits = text[1:]
+    if text[:1] not in ("+", "-") or len(digits) != 4 or not digits.isdigit():
+        raise _NoSUV("utc_offset_malformed")
+    span = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return span if text[0] == "+" else -span
 
 
 def _check_decay_factors(datasets: Sequence[Dataset], scan: datetime, half_life: float) -> None:

@@ -13,6 +13,7 @@ from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.imaging.multiframe import resolve
 from builder.imaging.options import VolumeOptions
+from builder.imaging.philips import scales_of
 from builder.imaging.rows import instances_of
 from builder.imaging.series import Stack, split_stacks
 from builder.imaging.volume import assemble
@@ -52,8 +53,10 @@ def test_volumes_are_the_same(
         for stack in stacks_of(datasets):
             names = [uid for channel in stack.uids for uid in channel]
             names += [stack.series_uid, stack.frame_of_reference or ""]
+            mapping = uids.mapping(names)
+            scales = scales_of([d for d in datasets if str(d.SOPInstanceUID) in names]).with_uids(mapping)
             before = assemble(stack, datasets, VolumeOptions())
-            after = assemble(stack.with_uids(uids.mapping(names)), clean, VolumeOptions())
+            after = assemble(stack.with_uids(mapping), clean, VolumeOptions(), scales=scales)
             np.testing.assert_array_equal(before.voxels, after.voxels)
             np.testing.assert_array_equal(before.geometry.affine, after.geometry.affine)
             assert after.domain is before.domain is domain
