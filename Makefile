@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo
 
-.PHONY: setup servers demo test check faults faults-long test-cluster bench clean
+.PHONY: setup servers demo test check faults faults-long test-cluster test-peers bench clean
 
 setup: $(STAMP)
 
@@ -57,8 +57,18 @@ test-cluster: setup
 	tests/cluster/install.sh $(BIN)
 	BUILDER_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster
 
+# What needs libraries that do not fit beside the tests': nnU-Net reads what is exported for it.
+PEERS := .peers
+$(PEERS)/.installed: constraints-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints-peers.txt
+	touch $@
+
+test-peers: setup $(PEERS)/.installed
+	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py
+
 bench: setup
 	for name in resample decode index split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -200,9 +200,39 @@ class Dataset:
             raise SpecError(f"split: found {name!r}, expected one of {', '.join(known)}")
         return self._masked(pc.fill_null(pc.equal(splits, name), False))
 
-    def where(self, expression: str) -> "Dataset":
-        """The samples whose row fulfils an expression (see ``builder.model.expression``). Raises SpecError."""
-        return self._masked(compile_expression(expression, self._table.schema).mask(self._table))
+    def where(self, expression: str | pc.Expression) -> "Dataset":
+        """The samples whose row fulfils an expression, of ``builder.model.expression`` or of Arrow. Raises SpecError.
+
+        Only the columns it names are read; nothing is copied.
+        """
+        if isinstance(expression, str):
+            return self._masked(compile_expression(expression, self._table.schema).mask(self._table))
+        from pyarrow.dataset import dataset  # imports pandas, where there is one
+
+        hits = dataset(self._table).to_table(columns={"hit": expression}).column("hit")
+        return self._masked(pc.fill_null(hits, False))
+
+    def sql(self, query: str) -> pa.Table:
+        """The answer to a DuckDB query over ``samples``: this dataset's rows, and their ``position`` here.
+
+        ``select`` takes the positions of an answer. The query sees nothing but this table.
+
+        Raises
+        ------
+        SpecError
+            When DuckDB refuses the query.
+        """
+        import duckdb
+
+        positions = pa.array(np.arange(len(self)))
+        table = self.table.append_column("position", positions)
+        with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
+            connection.register("samples", table)
+            try:
+                answer = connection.sql(query)
+                return pa.table({}) if answer is None else answer.to_arrow_table()
+            except duckdb.Error as error:
+                raise SpecError(f"sql: found a query DuckDB refuses ({error}), expected one over samples") from error
 
     def select(self, positions: ArrayLike) -> "Dataset":
         """The samples at ``positions`` of this dataset, in that order; repeats are allowed."""

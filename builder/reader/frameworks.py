@@ -1,15 +1,18 @@
-"""Samples in the classes of other libraries, each with its grid in that library's convention.
+"""Samples and batches in the classes of other libraries, each with its grid in that library's convention.
 
 MONAI and TorchIO keep world coordinates in RAS mm, as NIfTI does; the array axes stay (slice, row, column).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.errors import MissingExtra
 from builder.model.geometry import Affine, Geometry
+from builder.reader.batches import Batch
 from builder.reader.dataset import Item
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -65,9 +68,55 @@ def to_torchio(item: Item) -> Any:
     return torchio.Subject(**images, row=item.row)
 
 
+def to_numpy(batch: Batch, columns: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """A batch as a dict of arrays, a pytree: every field, ``index``, and the chosen columns of the rows.
+
+    Numbers with missing values become float64 with NaN; texts become objects, missing ones None.
+    """
+    found = {**batch.arrays, "index": batch.indices}
+    table = batch.table if columns else None
+    for name in columns:
+        assert table is not None
+        found[name] = _column(table.column(name))
+    return found
+
+
+def to_jax(batch: Batch, columns: Sequence[str] = (), *, device: Any = None) -> dict[str, Any]:
+    """As ``to_numpy``, as JAX arrays on ``device``; numbers and truth values only.
+
+    On a CPU they may share the batch's memory, which is not used again while they live.
+
+    Raises
+    ------
+    MissingExtra
+        Without JAX.
+    ValueError
+        For a column of texts.
+    """
+    try:
+        import jax
+    except ImportError as error:
+        raise MissingExtra("jax", "jax") from error
+    found = to_numpy(batch, columns)
+    for name, array in found.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: found {array.dtype}, expected numbers or truth values")
+    arrays: dict[str, Any] = jax.device_put(found, device)
+    return arrays
+
+
 def nifti_arrays(item: Item, name: str) -> tuple[NDArray[Any], Affine]:
     """A field as NIfTI keeps it, (column, row, slice[, channel]), and the affine that goes with it."""
     array = np.transpose(item.arrays[name], (3, 2, 1, 0))
     if array.shape[3] == 1:
         array = array[..., 0]
     return np.ascontiguousarray(array), np.asarray(ras_affine(item.geometry)[:, [2, 1, 0, 3]])
+
+
+def _column(values: pa.ChunkedArray) -> NDArray[Any]:
+    kind = values.type
+    if pa.types.is_integer(kind) and values.null_count:
+        values = values.cast(pa.float64())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not values.null_count):
+        return np.asarray(values.to_numpy())
+    return np.array(values.to_pylist(), dtype=object)

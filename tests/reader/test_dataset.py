@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +54,26 @@ def test_splits_expressions_and_selections(patches: Any) -> None:
             call()
     with pytest.raises(SpecError, match="did you mean 'age_years'"):
         dataset.where("age_year > 3")
+
+
+def test_arrow_filters_and_sql_select(patches: Any) -> None:
+    dataset = open_dataset(patches.root, split="train")
+    older = dataset.where(pc.field("age_years") > 8)
+    assert older.rows.tolist() == dataset.where("age_years > 8").rows.tolist() != []
+    found = dataset.sql("select sex, count(*) as n from samples group by sex order by sex").to_pylist()
+    assert {row["sex"]: row["n"] for row in found} == {
+        sex: dataset.where(f"sex = '{sex}'").rows.size for sex in ("F", "M")
+    }
+    ordered = dataset.select(
+        dataset.sql("select position from samples where age_years is not null order by age_years desc")["position"]
+    )
+    ages = ordered.table.column("age_years").to_pylist()
+    assert ages == sorted(ages, reverse=True)
+    assert len(ages) == len(dataset.where("age_years is not missing"))
+    np.testing.assert_array_equal(ordered[0]["image"], patches.samples[int(ordered.rows[0])].arrays["image"])
+    for query in ("select nothing from samples", f"select * from read_parquet('{patches.root}/**/*.parquet')"):
+        with pytest.raises(SpecError, match="expected one over samples"):
+            dataset.sql(query)
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import dask.array
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorstore
+import xarray
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,13 +64,62 @@ def test_zarr_python_reads_equal_arrays(tmp_path: Path, codec: str, dtype: str) 
     assert (receipt.rows, receipt.cases) == (5, 2)
 
 
-def test_tensorstore_reads_equal_arrays(tmp_path: Path) -> None:
-    ts = pytest.importorskip("tensorstore")
-    samples = [make_sample(i) for i in range(4)]
-    write_shard(open_store(tmp_path), FINGERPRINT, cases=[samples], facts=FACTS)
-    path = str(tmp_path / "data" / FINGERPRINT / "image") + "/"
-    array = ts.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}).result()
-    np.testing.assert_array_equal(array.read().result(), np.stack([s.arrays["image"] for s in samples]))
+def with_zarrs(path: Path) -> NDArray[Any]:
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        array = zarr.open_array(str(path), mode="r")
+        assert "Zarrs" in type(array._async_array.codec_pipeline).__name__
+        return np.asarray(array[:])
+
+
+def with_tensorstore(path: Path) -> NDArray[Any]:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}}
+    return np.asarray(tensorstore.open(spec).result().read().result())
+
+
+def with_dask(path: Path) -> NDArray[Any]:
+    array = dask.array.from_zarr(str(path))
+    assert array.npartitions >= 1
+    return np.asarray(array.compute(scheduler="synchronous"))
+
+
+def with_xarray(path: Path) -> NDArray[Any]:
+    root = next(parent for parent in path.parents if parent.name == FINGERPRINT)
+    group = path.parent.relative_to(root).as_posix().removeprefix(".") or None
+    others = [other.name for other in path.parent.iterdir() if other.name != path.name]  # of other shapes
+    with xarray.open_zarr(str(root), group=group, chunks=None, drop_variables=others) as found:
+        names = ("sample", "channel", "slice", "row", "column")
+        assert found[path.name].dims == names[-found[path.name].ndim :]
+        return np.asarray(found[path.name].values)
+
+
+READERS: Mapping[str, Callable[[Path], NDArray[Any]]] = {
+    "zarrs": with_zarrs,
+    "tensorstore": with_tensorstore,
+    "dask.array": with_dask,
+    "xarray": with_xarray,
+}
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_other_libraries_read_equal_arrays(tmp_path: Path, name: str, codec: str) -> None:
+    for dtype in ("int16", "float32"):
+        samples = [make_sample(i, dtype=dtype, channels=2) for i in range(3)]
+        store = open_store(tmp_path / dtype)
+        write_shard(store, FINGERPRINT, cases=[samples], codec=CODECS[codec], facts=FACTS)
+        for member in ("image", "tumor"):
+            found = READERS[name](tmp_path / dtype / "data" / FINGERPRINT / member)
+            np.testing.assert_array_equal(found, np.stack([s.arrays[member] for s in samples]))
+            assert found.dtype == samples[0].arrays[member].dtype
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_other_libraries_read_whole_volumes(tmp_path: Path, name: str) -> None:
+    samples = [make_sample(i, shape=shape) for i, shape in enumerate([(9, 17, 33), (40, 8, 5)])]
+    write_shard(open_store(tmp_path), FINGERPRINT, cases=[samples], facts=FACTS, chunk=(8, 8, 16))
+    for number, sample in enumerate(samples):
+        found = READERS[name](tmp_path / "data" / FINGERPRINT / "image" / str(number))
+        np.testing.assert_array_equal(found, sample.arrays["image"])
 
 
 def test_whole_volumes_are_arrays_of_their_own(tmp_path: Path) -> None:

@@ -1,0 +1,7 @@
+"""Datasets as files that other tools expect."""
+
+from builder.reader.export.nifti import export_datalist, export_nifti
+from builder.reader.export.nnunet import export_nnunet, export_nnunet_preprocessed
+from builder.reader.export.tar import export_webdataset
+
+__all__ = ["export_datalist", "export_nifti", "export_nnunet", "export_nnunet_preprocessed", "export_webdataset"]

@@ -1,0 +1,187 @@
+"""nnU-Net v2: its raw layout, and its preprocessed layout, from which its trainer reads.
+
+Source: nnU-Net v2, documentation/dataset_format.md; nnunetv2/training/dataloading/nnunet_dataset.py.
+"""
+
+import json
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.errors import MissingExtra, SpecError
+from builder.reader.dataset import Dataset, Item
+from builder.reader.export.nifti import write_nifti
+from builder.reader.frameworks import nifti_arrays
+
+MOST_LOCATIONS = 10_000
+"""Voxels of a class that its trainer may centre a patch on, as nnU-Net's own preprocessing keeps them."""
+
+
+def export_nnunet(
+    dataset: Dataset, folder: str | Path, *, number: int, label: str, test_splits: Sequence[str] = ("test",)
+) -> Path:
+    """nnU-Net v2's raw layout: ``Dataset<number>_<name>`` with imagesTr, labelsTr, imagesTs and dataset.json.
+
+    Each channel of ``image`` is a file ``_0000``, ``_0001``, ...; the segments of ``label`` become consecutive classes
+    from 1 in the order of their values. Samples of ``test_splits`` go to imagesTs, their labels to labelsTs.
+
+    Raises
+    ------
+    SpecError
+        For a label that is no label map of one channel with stated segments.
+    """
+    classes = _classes(dataset, label)
+    root = _fresh_folder(dataset, folder, number)
+    training = 0
+    for item in dataset:
+        suffix = "Ts" if item.row["split"] in test_splits else "Tr"
+        training += suffix == "Tr"
+        _write_raw(item, label, root=root, suffix=suffix, classes=classes)
+    _write_about(dataset, root, label, classes, training=training)
+    return root
+
+
+def export_nnunet_preprocessed(
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    number: int,
+    label: str,
+    patch: tuple[int, int, int],
+    configuration: str = "nnUNetPlans_3d_fullres",
+    test_splits: Sequence[str] = ("test",),
+) -> Path:
+    """nnU-Net v2's preprocessed layout: what its trainer reads, with the dataset's own splits as its only fold.
+
+    ``Dataset<number>_<name>/<configuration>`` gets ``<sample_key>.b2nd``, ``_seg.b2nd`` and ``.pkl``; beside it lie
+    dataset.json, splits_final.json (train and validation) and gt_segmentations. Voxels are float32 and otherwise as the
+    dataset has them: resampling and scaling are the spec's. Plans are nnU-Net's to make (``nnUNetv2_plan_experiment``
+    on what ``export_nnunet`` writes). Samples of ``test_splits`` are left out.
+
+    Parameters
+    ----------
+    patch
+        (slice, row, column) of the patches that will be cut, to choose the blocks by.
+
+    Raises
+    ------
+    SpecError
+        For a label that is no label map of one channel with stated segments.
+    MissingExtra
+        Without blosc2.
+    """
+    classes = _classes(dataset, label)
+    root = _fresh_folder(dataset, folder, number)
+    (root / configuration).mkdir(parents=True)
+    fold: dict[str, list[str]] = {"train": [], "val": []}
+    for item in dataset:
+        row = item.row
+        if row["split"] in test_splits:
+            continue
+        key = str(row["sample_key"])
+        fold["val" if row["split"] == "validation" else "train"].append(key)
+        _write_preprocessed(item, label, root / configuration / key, classes=classes, patch=patch)
+        mask, affine = nifti_arrays(item, label)
+        write_nifti(root / "gt_segmentations" / f"{key}.nii.gz", _mapped(mask, classes), affine)
+    (root / "splits_final.json").write_text(json.dumps([fold], indent=1) + "\n")
+    _write_about(dataset, root, label, classes, training=len(fold["train"]) + len(fold["val"]))
+    return root
+
+
+def _classes(dataset: Dataset, label: str) -> dict[int, int]:
+    """Stored value of each segment to nnU-Net's consecutive class."""
+    layout = dataset.layout(label)
+    if layout.channels != 1 or not layout.segments:
+        raise SpecError(f"label: found {label!r} with {layout.channels} channels, expected one channel with segments")
+    return {value: number for number, value in enumerate(sorted(v for _, v in layout.segments.values()), start=1)}
+
+
+def _fresh_folder(dataset: Dataset, folder: str | Path, number: int) -> Path:
+    root = Path(folder) / f"Dataset{number:03d}_{dataset.manifest.name}"
+    if root.exists():
+        shutil.rmtree(root)
+    root.mkdir(parents=True)
+    return root
+
+
+def _write_about(
+    dataset: Dataset, root: Path, label: str, classes: Mapping[int, int], *, training: int
+) -> None:
+    segments = sorted(dataset.layout(label).segments.items(), key=lambda segment: segment[1][1])
+    image = dataset.layout("image")
+    document = {
+        "channel_names": {str(channel): _channel_name(image.unit) for channel in range(image.channels)},
+        "labels": {"background": 0, **{name: classes[value] for name, (_, value) in segments}},
+        "numTraining": training,
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _write_raw(item: Item, label: str, *, root: Path, suffix: str, classes: Mapping[int, int]) -> None:
+    key = item.row["sample_key"]
+    image, affine = nifti_arrays(item, "image")
+    for channel in range(item["image"].shape[0]):
+        part = image if image.ndim == 3 else np.ascontiguousarray(image[..., channel])
+        write_nifti(root / f"images{suffix}" / f"{key}_{channel:04d}.nii.gz", part, affine)
+    mask, affine = nifti_arrays(item, label)
+    write_nifti(root / f"labels{suffix}" / f"{key}.nii.gz", _mapped(mask, classes), affine)
+
+
+def _write_preprocessed(
+    item: Item, label: str, path: Path, *, classes: Mapping[int, int], patch: tuple[int, int, int]
+) -> None:
+    try:
+        import blosc2
+    except ImportError as error:
+        raise MissingExtra("blosc2", "nnunet") from error
+    mask = _mapped(item[label], classes).astype(np.int16)
+    for suffix, array in (("", item["image"].astype(np.float32)), ("_seg", mask)):
+        blocks, chunks = _block_shapes(array, patch)
+        params = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1}
+        target = f"{path}{suffix}.b2nd"
+        blosc2.asarray(np.ascontiguousarray(array), urlpath=target, chunks=chunks, blocks=blocks, cparams=params)
+    shape = tuple(int(n) for n in mask.shape[1:])
+    properties = {
+        "spacing": [float(n) for n in item.geometry.spacing_mm],
+        "shape_before_cropping": shape,
+        "shape_after_cropping_and_before_resampling": shape,
+        "bbox_used_for_cropping": [[0, n] for n in shape],
+        "class_locations": {number: _locations(mask, number) for number in sorted(classes.values())},
+    }
+    with path.with_name(f"{path.name}.pkl").open("wb") as stream:
+        pickle.dump(properties, stream, protocol=4)
+
+
+def _block_shapes(array: NDArray[Any], patch: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Blocks of at most 128 KiB that look like the patch, and chunks of at most two of them along an axis."""
+    block = [min(n, 1 << max(p - 1, 0).bit_length()) for n, p in zip(array.shape[1:], patch, strict=True)]
+    while np.prod(block) * array.itemsize > 128 << 10:
+        longest = int(np.argmax(block))
+        block[longest] = -(-block[longest] // 2)
+    return (1, *block), (1, *(min(n, 2 * b) for n, b in zip(array.shape[1:], block, strict=True)))
+
+
+def _locations(mask: NDArray[Any], number: int) -> NDArray[np.int64]:
+    """(n, 4) voxels (channel, slice, row, column) of a class, evenly taken when there are many."""
+    found = np.argwhere(mask == number)
+    if len(found) > MOST_LOCATIONS:
+        found = found[np.linspace(0, len(found) - 1, MOST_LOCATIONS).astype(np.int64)]
+    return np.asarray(found, dtype=np.int64)
+
+
+def _mapped(mask: NDArray[Any], classes: Mapping[int, int]) -> NDArray[np.uint8]:
+    mapped = np.zeros(mask.shape, np.uint8)
+    for value, number in classes.items():
+        mapped[mask == value] = number
+    return mapped
+
+
+def _channel_name(unit: str) -> str:
+    """nnU-Net normalises by this name: CT for Hounsfield units, anything else by z-score."""
+    return "CT" if unit == "HU" else "image"

@@ -1,0 +1,47 @@
+"""WebDataset: tar files whose members share the part of their name before the first dot."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from builder.reader.dataset import Dataset, Item
+
+
+def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file: int = 256) -> list[Path]:
+    """Write every sample as ``<sample_key>.<field>.npy`` and its row as ``.json`` into numbered tar files.
+
+    WebDataset decodes them with ``decode()``: arrays are (channel, slice, row, column). Equal datasets, equal bytes.
+    Source: WebDataset file format specification, "files sharing a basename".
+
+    Returns
+    -------
+    list
+        The tar files, in the order of the samples.
+    """
+    if samples_per_file < 1:
+        raise ValueError(f"samples_per_file: found {samples_per_file}, expected 1 or more")
+    root, paths = Path(folder), []
+    root.mkdir(parents=True, exist_ok=True)
+    for number, first in enumerate(range(0, len(dataset), samples_per_file)):
+        paths.append(root / f"{dataset.manifest.name}-{number:06d}.tar")
+        with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
+            for item in dataset[first : first + samples_per_file]:
+                for name, data in _members(item):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    return paths
+
+
+def _members(item: Item) -> Iterator[tuple[str, bytes]]:
+    row = item.row
+    key = str(row["sample_key"]).replace(".", "_")
+    for name, array in sorted(item.arrays.items()):
+        data = io.BytesIO()
+        np.save(data, array)
+        yield f"{key}.{name}.npy", data.getvalue()
+    yield f"{key}.json", json.dumps(row, sort_keys=True, default=str).encode()
