@@ -10,6 +10,7 @@ from builder.labels.classes import ClassTable
 from builder.labels.key_object import KeyObject
 from builder.labels.landmarks import LandmarkTable
 from builder.labels.mask import MaskFile
+from builder.labels.polygons import PolygonTable
 from builder.labels.presentation import Presentation
 from builder.labels.recist import Recist
 from builder.labels.report import Report
@@ -24,6 +25,7 @@ LABELS = {
     "key_object": KeyObject,
     "landmarks": LandmarkTable,
     "mask": MaskFile,
+    "polygons": PolygonTable,
     "presentation": Presentation,
     "recist": Recist,
     "report": Report,
@@ -40,6 +42,7 @@ AnyLabel: TypeAlias = Annotated[
     | KeyObject
     | LandmarkTable
     | MaskFile
+    | PolygonTable
     | Presentation
     | Recist
     | Report

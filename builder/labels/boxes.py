@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from builder.errors import CaseError, Reason
 from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate
-from builder.labels.rows import Row, Table, load_rows, number
+from builder.labels.rows import Row, Table, is_blank, load_rows, number
 from builder.model.case import Annotation, Boxes, Evidence
 from builder.protocols import ImageFacts, LabelObject
 
@@ -29,15 +29,19 @@ class BoxTable(BaseModel):
         Columns of the lower corner, or (``centre``) of the middle.
     size
         Columns of the extent along the same axes, in the space's unit; without ``z`` a box on one slice is a slice
-        thick. ``diameter`` instead: one column for all three (a nodule's sphere).
+        thick. ``opposite`` instead: columns of the other end (``x_max``, ``y_max``); ``diameter`` instead: one column
+        for all three (a nodule's sphere).
     anchor
         Whether ``corner`` names the corner or the centre.
     label
         Column of the class; without it every box is of class ``name``.
+
+    A row whose cells of coordinates are all empty says that nothing is there: an image with such rows only has no
+    boxes, which is not the same as an image without a row.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["boxes"] = "boxes"
     table: Table
@@ -45,6 +49,7 @@ class BoxTable(BaseModel):
     corner: Axes
     anchor: Literal["corner", "centre"] = "corner"
     size: Axes | None = None
+    opposite: Axes | None = None
     diameter: str | None = None
     label: str | None = None
     name: str = "lesion"
@@ -53,16 +58,21 @@ class BoxTable(BaseModel):
     @model_validator(mode="after")
     def _one_extent(self) -> "BoxTable":
         check_axes(self.corner, self.space)
-        if (self.size is None) == (self.diameter is None):
-            raise ValueError("found size and diameter both set or both missing, expected one of them")
-        if self.size is not None and (self.size.z is None) != (self.corner.z is None):
-            raise ValueError("found corner and size of different dimension, expected z in both or in neither")
+        given = [option for option in (self.size, self.opposite, self.diameter) if option is not None]
+        if len(given) != 1:
+            raise ValueError(f"found {len(given)} of size, opposite and diameter, expected one of them")
+        extent = self.size or self.opposite
+        if extent is not None and (extent.z is None) != (self.corner.z is None):
+            raise ValueError("found corner and extent of different dimension, expected z in both or in neither")
+        if self.opposite is not None and self.anchor == "centre":
+            raise ValueError("found opposite with anchor centre, expected anchor corner")
         return self
 
     @property
     def columns(self) -> list[str]:
         """Columns of the table that are read."""
-        extent = self.size.columns if self.size else [self.diameter]
+        axes = self.size or self.opposite
+        extent = axes.columns if axes else [self.diameter]
         return [c for c in [*self.corner.columns, *extent, self.label] if c]
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
@@ -85,8 +95,10 @@ class BoxTable(BaseModel):
         CaseError
             LABEL_MISSING, LABEL_UNREADABLE or LABEL_OFF_GRID.
         """
-        rows = load_rows(objects)
-        corners = np.stack([image.geometry.to_world(_corners(*self._ends(row, image))) for row in rows])
+        marks = [c for c in self.columns if c != self.label]
+        rows = [row for row in load_rows(objects) if not is_blank(row, marks)]
+        found = [image.geometry.to_world(_corners(*self._ends(row, image))) for row in rows]
+        corners = np.asarray(found, dtype=np.float64).reshape(-1, 8, 3)
         classes = tuple(str(row.get(self.label) or self.name) if self.label else self.name for row in rows)
         return (Boxes(name, corners, classes, Evidence(tier=self.tier)),)
 
@@ -126,9 +138,12 @@ class BoxTable(BaseModel):
         if self.diameter is not None:
             width = number(row, self.diameter)
             return (width, width, width)
-        assert self.size is not None
-        depth = number(row, self.size.z) if self.size.z else 0.0
-        return (number(row, self.size.x), number(row, self.size.y), depth)
+        axes = self.size or self.opposite
+        assert axes is not None
+        ends = [number(row, column) for column in axes.columns]
+        if self.opposite is not None:
+            ends = [end - number(row, column) for end, column in zip(ends, self.corner.columns, strict=True)]
+        return (ends[0], ends[1], ends[2] if axes.z else 0.0)
 
 
 def _corners(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate
-from builder.labels.rows import Table, load_rows
+from builder.labels.rows import Table, is_blank, load_rows
 from builder.model.case import Annotation, Evidence, Landmarks
 from builder.protocols import ImageFacts, LabelObject
 
@@ -29,10 +28,12 @@ class LandmarkTable(BaseModel):
         Column of the point's name; without it every point is called ``name``.
     group
         Column whose equal values join points (the two ends of a line).
+
+    A row whose coordinates are all empty says that nothing is there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["landmarks"] = "landmarks"
     table: Table
@@ -69,8 +70,8 @@ class LandmarkTable(BaseModel):
         CaseError
             LABEL_MISSING, LABEL_UNREADABLE or LABEL_OFF_GRID.
         """
-        rows = load_rows(objects)
-        points = image.geometry.to_world(np.stack([locate(row, self.point, self.space, image) for row in rows]))
+        rows = [row for row in load_rows(objects) if not is_blank(row, self.point.columns)]
+        points = image.geometry.to_world([locate(row, self.point, self.space, image) for row in rows])
         classes = tuple(str(row.get(self.label) or self.name) if self.label else self.name for row in rows)
         groups: tuple[str, ...] = ()
         if self.group is not None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
+from builder.labels.coco import coco_rows
 from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
 from builder.protocols import LabelObject
 
@@ -27,7 +28,9 @@ MAX_ROWS_A_CASE = 100_000
 Fact: TypeAlias = Literal["series", "study", "patient", "instance", "folder_name", "parent_name"]
 """What of the image a column names: its series, study or patient, one of its instances, or its folders' names."""
 
-Cell: TypeAlias = str | int | float | bool | None
+Cell: TypeAlias = Any
+"""Text of a CSV; a number, text, list or mapping of JSON; None where a row has nothing."""
+
 Row: TypeAlias = Mapping[str, Cell]
 
 
@@ -91,8 +94,7 @@ class Table(BaseModel):
 def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str, Cell]]:
     """Rows of a CSV or TSV with a header, a JSON list of objects, or a COCO file.
 
-    A COCO file gives a row an annotation with ``file_name``, ``file_stem``, ``x``, ``y``, ``width``, ``height``,
-    ``category`` and ``score`` (cocodataset.org, format of object detection).
+    A COCO file gives a row an annotation, see ``builder.labels.coco.coco_rows``.
 
     Raises
     ------
@@ -148,6 +150,11 @@ def load_rows(objects: Sequence[LabelObject]) -> list[Row]:
     return rows
 
 
+def is_blank(row: Row, columns: Sequence[str]) -> bool:
+    """Whether a row has nothing in any of ``columns``: somebody looked at the image and found nothing to mark."""
+    return all(not _text(row, column) for column in columns)
+
+
 def number(row: Row, column: str) -> float:
     """The finite number in a cell. Raises CaseError LABEL_UNREADABLE."""
     try:
@@ -160,7 +167,8 @@ def number(row: Row, column: str) -> float:
 
 
 def _text(row: Row, column: str) -> str:
-    return str(row.get(column) or "").strip()
+    cell = row.get(column)
+    return "" if cell is None else str(cell).strip()
 
 
 def _facts(image: ImageRow) -> dict[str, frozenset[str]]:
@@ -178,26 +186,7 @@ def _facts(image: ImageRow) -> dict[str, frozenset[str]]:
 def _json_rows(document: Any) -> list[dict[str, Cell]]:
     if isinstance(document, list):
         return [dict(row) for row in document]
-    images = {image["id"]: str(image["file_name"]) for image in document["images"]}
-    categories = {category["id"]: str(category["name"]) for category in document["categories"]}
-    rows: list[dict[str, Cell]] = []
-    for item in document["annotations"]:
-        x, y, width, height = (float(v) for v in item["bbox"])
-        name = images[item["image_id"]]
-        stem = name.rsplit("/", 1)[-1]
-        rows.append(
-            {
-                "file_name": name,
-                "file_stem": stem.rsplit(".", 1)[0] if stem.endswith((".dcm", ".png", ".jpg", ".jpeg")) else stem,
-                "x": x,
-                "y": y,
-                "width": width,
-                "height": height,
-                "category": categories[item["category_id"]],
-                "score": item.get("score"),
-            }
-        )
-    return rows
+    return coco_rows(document)
 
 
 def _unreadable(detail: str) -> CaseError:
