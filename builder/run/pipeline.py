@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike, environ
 from pathlib import Path
@@ -20,10 +21,10 @@ from builder.run.planning import make_plan
 from builder.run.progress import Progress, SilentProgress
 from builder.spec import DatasetSpec, withhold_locations
 from builder.specfile import fill_parameters, load_spec
-from builder.stages.finish import Published, finish
 from builder.stages.graph import Runner, Task
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.isolate import isolate_shard
+from builder.stages.published import Published
 from builder.stages.shard import ShardArgument, build_shard
 from builder.storage import Store, open_store
 
@@ -233,12 +234,21 @@ def _build(
         for shard in plan.shards
     ]
     resumed = 0
-    for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
-        resumed += outcome.value.resumed
+    with ThreadPoolExecutor(1) as background:
+        finishing = background.submit(_load_finish)
+        for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
+            resumed += outcome.value.resumed
     progress.say("finish: index, ledger, report")
-    published = finish(plan, planned.inventory, planned.survey, dataset, guard=guard)
+    published = finishing.result()(plan, planned.inventory, planned.survey, dataset, guard=guard)
     private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
     return Built(dataset.url, published, len(plan.shards), resumed)
+
+
+def _load_finish() -> Callable[..., Published]:
+    """``finish`` with the statistics behind its report: loaded while shards are built, and by no worker."""
+    from builder.stages.finish import finish
+
+    return finish
 
 
 def _inputs(plan: DatasetPlan) -> str:

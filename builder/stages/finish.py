@@ -1,7 +1,7 @@
 """Receipts -> index, ledger, totals, report, manifest; then the pointer is swapped. Nothing is published in part."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -37,23 +37,12 @@ from builder.stages.accounts import Accounts, account
 from builder.stages.catalog import catalog_files
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.privacy import scan
+from builder.stages.published import Published
 from builder.stages.report import report_files
 from builder.stages.shard import CASE_FACTS, read_receipt
 from builder.storage import Store, checkpoint
 
 COHORT_DECISIONS = ("included", "rule", "reason", "detail")
-
-
-@dataclass(frozen=True)
-class Published:
-    """What was published: the version, its totals by level and status, and whether it was there before."""
-
-    version: str
-    samples: int
-    cases: int
-    persons: int
-    totals: Mapping[str, Mapping[str, int]]
-    unchanged: bool
 
 
 def finish(

@@ -1,0 +1,53 @@
+"""Pictures of the report, looked at as a reader of the page would."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from builder.model.case import Sample
+from builder.model.geometry import Geometry
+from builder.reader.dataset import open_dataset
+from builder.stages.thumbnails import OUTLINE, PIXELS, thumbnails
+from tests.reader.conftest import make_sample, publish
+
+
+def pictures(root: Path, samples: list[Sample], **options: object) -> list[Image.Image]:
+    publish(root, [samples], **options)  # type: ignore[arg-type]
+    dataset = open_dataset(root)
+    found = thumbnails(dataset.table, dataset.manifest, dataset.store, count=len(samples))
+    assert [p["sample_key"] for p in found] == dataset.table.column("sample_key").to_pylist()
+    return [Image.open(io.BytesIO(base64.b64decode(p["png"].partition(",")[2]))) for p in found]
+
+
+def sample(image: np.ndarray, mask: np.ndarray) -> Sample:
+    row = make_sample(0, (1, 1, 1)).row
+    return Sample({"image": image[None], "tumor": mask[None]}, Geometry(image.shape, np.eye(4)), row)
+
+
+@pytest.mark.parametrize("chunk", [None, (4, 16, 16)])
+def test_shows_the_slice_with_most_foreground(tmp_path: Path, chunk: tuple[int, int, int] | None) -> None:
+    image = np.zeros((9, 40, 50), np.int16)
+    image[7, :, 25:] = 1000
+    mask = np.zeros(image.shape, np.uint8)
+    mask[7, 10:20, 5:15], mask[2, 0, 0] = 1, 1
+    (picture,) = pictures(tmp_path / "set", [sample(image, mask)], chunk=chunk)
+    pixels = np.asarray(picture)
+    assert pixels.shape == (120, 150, 3)
+    assert (pixels[:, 80:] == 255).all()  # the bright half of slice 7
+    drawn = (pixels == OUTLINE).all(axis=-1)
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (30, 59, 15, 44)
+    assert not drawn[35:55, 20:40].any()  # an outline, no filled box
+
+
+def test_a_large_slice_without_a_mask_is_shrunk_and_grey(tmp_path: Path) -> None:
+    image = np.zeros((3, 4 * PIXELS, 2 * PIXELS), np.int16)
+    image[1, :, :PIXELS] = 500
+    (picture,) = pictures(tmp_path / "set", [sample(image, np.zeros(image.shape, np.uint8))], chunk=(2, 64, 64))
+    assert (picture.mode, picture.size) == ("L", (PIXELS // 2, PIXELS))
+    assert (np.asarray(picture)[:, : PIXELS // 4] == 255).all()
+    assert (np.asarray(picture)[:, PIXELS // 4 :] == 0).all()
