@@ -1,0 +1,318 @@
+"""One archive with every form of label: spec, plan, build, dataset, reader; each lands where it was drawn."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+
+import builder
+from builder.labels import LABELS
+from builder.run.pipeline import build
+from tests import synthetic
+from tests.endtoend.trees import KEY
+
+START, STOP = (2, 8, 10), (6, 20, 24)
+"""The lesion: voxels START <= (slice, row, column) < STOP of every image."""
+
+SLICE = 3
+"""The slice that annotations of one slice are on."""
+
+SPEC = """
+name: every-form
+license: CC0-1.0
+sources:
+  - {kind: folder, url: "${tree}"}
+labels:
+  contours: {kind: rtstruct, roi: {lesion: "(?i)gtv"}}
+  segments: {kind: seg, segments: {lesion: "(?i)gtv"}}
+  shares: {kind: seg, segments: {lesion: "(?i)gtv"}, fractional: keep}
+  voxels: {kind: mask, match: "{parent}/mask.nii.gz", values: {1: lesion}}
+  outlines:
+    kind: polygons
+    table: {match: "coco.json", by: {file_stem: instance}}
+    space: pixel_corner
+    outline: segmentation
+    label: category
+    structures: {lesion: lesion}
+  boxes:
+    kind: boxes
+    table: {match: "boxes.csv", by: {series: series}}
+    space: LPS
+    corner: {x: x0, y: y0, z: z0}
+    opposite: {x: x1, y: y1, z: z1}
+    label: finding
+  points:
+    kind: landmarks
+    table: {match: "points.csv", by: {who: patient}}
+    space: RAS
+    point: {x: R, y: A, z: S}
+    label: name
+  lines:
+    kind: recist
+    table: {match: "lines.csv", by: {sop: instance}}
+    start: {x: x0, y: y0}
+    end: {x: x1, y: y1}
+    reader: annotator
+  grade:
+    kind: classes
+    table: {match: "grades.csv", by: {who: patient}}
+    findings: {grade: {column: grade, levels: [low, high]}, spread: {column: spread, values: {"0": no, "1": "yes"}}}
+    tier: pathology
+  words: {kind: report, match: "{parent}/report.txt", findings: [effusion, nodule]}
+  findings: {kind: sr}
+  markup: {kind: aim, match: "{parent}/aim.xml"}
+  drawn: {kind: presentation}
+  marked: {kind: key_object}
+deid: {patient_key: "${env:BUILDER_KEY}"}
+samples: {kind: volumes, chunk: [8, 16, 16]}
+splits: {ratios: {train: 0.5, validation: 0.25, test: 0.25}, seed: 7}
+"""
+
+AIM = """<?xml version="1.0" encoding="UTF-8"?>
+<ImageAnnotationCollection xmlns="gme://caCORE.caCORE/4.4/edu.northwestern.radiology.AIM" aimVersion="AIMv4_0"
+    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><user><loginName value="jdoe"/></user>
+  <imageAnnotations><ImageAnnotation>
+    <calculationEntityCollection><CalculationEntity><typeCode code="G-D7FE" codeSystemName="SRT"/>
+      <calculationResultCollection><CalculationResult><unitOfMeasure value="mm"/><value value="14.0"/>
+      </CalculationResult></calculationResultCollection></CalculationEntity></calculationEntityCollection>
+    <markupEntityCollection><MarkupEntity xsi:type="TwoDimensionMultiPoint"><shapeIdentifier value="1"/>
+      <imageReferenceUid root="{uid}"/><twoDimensionSpatialCoordinateCollection>
+      <TwoDimensionSpatialCoordinate><coordinateIndex value="0"/><x value="10"/><y value="8"/>
+      </TwoDimensionSpatialCoordinate>
+      <TwoDimensionSpatialCoordinate><coordinateIndex value="1"/><x value="24"/><y value="8"/>
+      </TwoDimensionSpatialCoordinate></twoDimensionSpatialCoordinateCollection></MarkupEntity>
+    </markupEntityCollection>
+  </ImageAnnotation></imageAnnotations></ImageAnnotationCollection>"""
+
+
+def item(**attributes: Any) -> Dataset:
+    dataset = Dataset()
+    for name, value in attributes.items():
+        setattr(dataset, name, Items(value) if name.endswith("Sequence") else value)
+    return dataset
+
+
+def code(value: str, scheme: str, meaning: str) -> Items:
+    return Items([item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)])
+
+
+def reference(made: synthetic.Stack) -> Items:
+    image = made.images[SLICE]
+    return Items([item(ReferencedSOPClassUID=image.SOPClassUID, ReferencedSOPInstanceUID=image.SOPInstanceUID)])
+
+
+def document(made: synthetic.Stack, sop_class: str, modality: str, **attributes: Any) -> Dataset:
+    """An object of the image's patient and study that refers to one of its slices."""
+    dataset = synthetic.rtstruct(made, {}, name=modality)
+    for name in ("StructureSetROISequence", "ROIContourSequence", "RTROIObservationsSequence", "StructureSetLabel"):
+        del dataset[name]
+    del dataset.ReferencedFrameOfReferenceSequence
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
+    dataset.Modality = modality
+    for name, value in attributes.items():
+        setattr(dataset, name, Items(value) if name.endswith("Sequence") else value)
+    return dataset
+
+
+def report(made: synthetic.Stack) -> Dataset:
+    """A TID 1500 group: a diameter of 14 mm between two points, of a coded finding at a coded site."""
+    image = item(RelationshipType="SELECTED FROM", ValueType="IMAGE", ReferencedSOPSequence=reference(made))
+    line = item(
+        RelationshipType="INFERRED FROM",
+        ValueType="SCOORD",
+        GraphicType="POLYLINE",
+        GraphicData=[10.0, 8.0, 24.0, 8.0],
+        ContentSequence=[image],
+    )
+    diameter = item(
+        RelationshipType="CONTAINS",
+        ValueType="NUM",
+        ConceptNameCodeSequence=code("81827009", "SCT", "Diameter"),
+        MeasuredValueSequence=[
+            item(NumericValue="14.0", MeasurementUnitsCodeSequence=code("mm", "UCUM", "millimeter"))
+        ],
+        ContentSequence=[line],
+    )
+    facts = [
+        item(
+            RelationshipType="CONTAINS",
+            ValueType="CODE",
+            ConceptNameCodeSequence=code(*name),
+            ConceptCodeSequence=code(*value),
+        )
+        for name, value in (
+            (("121071", "DCM", "Finding"), ("27925004", "SCT", "Nodule")),
+            (("363698007", "SCT", "Finding Site"), ("39607008", "SCT", "Lung")),
+        )
+    ]
+    group = item(
+        RelationshipType="CONTAINS",
+        ValueType="CONTAINER",
+        ConceptNameCodeSequence=code("125007", "DCM", "Measurement Group"),
+        ContentSequence=[*facts, diameter],
+    )
+    return document(
+        made,
+        "1.2.840.10008.5.1.4.1.1.88.33",
+        "SR",
+        ValueType="CONTAINER",
+        ConceptNameCodeSequence=code("126000", "DCM", "Imaging Measurement Report"),
+        ContentSequence=[group],
+    )
+
+
+def presentation(made: synthetic.Stack) -> Dataset:
+    circle = item(
+        GraphicAnnotationUnits="PIXEL", GraphicDimensions=2, NumberOfGraphicPoints=2, GraphicType="CIRCLE",
+        GraphicData=[17.0, 14.0, 24.0, 14.0],
+    )  # fmt: skip
+    return document(
+        made,
+        "1.2.840.10008.5.1.4.1.1.11.1",
+        "PR",
+        GraphicAnnotationSequence=[item(ReferencedImageSequence=reference(made), GraphicObjectSequence=[circle])],
+    )
+
+
+def key_object(made: synthetic.Stack) -> Dataset:
+    image = item(RelationshipType="CONTAINS", ValueType="IMAGE", ReferencedSOPSequence=reference(made))
+    return document(made, "1.2.840.10008.5.1.4.1.1.88.59", "KO", ValueType="CONTAINER", ContentSequence=[image])
+
+
+def write_person(tree: Path, number: int) -> synthetic.Stack:
+    """One person's CT with an object of every form beside it."""
+    name = f"ANNA^{number:03d}"
+    home = tree / f"person{number}"
+    made = synthetic.ct_series(home / "ct", patient_id=name, study=name, series=name, frame=name)
+    inside = np.zeros(made.geometry.shape, bool)
+    inside[tuple(slice(a, b) for a, b in zip(START, STOP, strict=True))] = True
+    synthetic.rtstruct(made, {"GTV": synthetic.box_contours(made.geometry, START, STOP)}, directory=home / "rt")
+    synthetic.seg(made, {"GTV": inside}, directory=home / "seg")
+    for kind, dataset in (("sr", report(made)), ("pr", presentation(made)), ("ko", key_object(made))):
+        synthetic.write_all([dataset], home / kind)
+    # NIfTI: axes (column, row, slice), RAS
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ made.geometry.affine[:, [2, 1, 0, 3]]
+    nibabel.save(nibabel.Nifti1Image(inside.transpose(2, 1, 0).astype(np.uint8), affine), home / "mask.nii.gz")
+    (home / "aim.xml").write_text(AIM.replace("{uid}", str(made.images[SLICE].SOPInstanceUID)))
+    (home / "report.txt").write_text("FINDINGS: No pleural effusion. There is a nodule in the left upper lobe.")
+    return made
+
+
+def write_tables(tree: Path, people: list[synthetic.Stack]) -> None:
+    """The tables of many patients; the last person has no row in any."""
+    rows: dict[str, list[list[Any]]] = {
+        "boxes.csv": [["series", "x0", "y0", "z0", "x1", "y1", "z1", "finding"]],
+        "points.csv": [["who", "R", "A", "S", "name"]],
+        "lines.csv": [["sop", "x0", "y0", "x1", "y1", "annotator"]],
+        "grades.csv": [["who", "grade", "spread"]],
+    }
+    coco: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "lesion"}]}
+    for number, made in enumerate(people[:-1]):
+        who, sop = str(made.images[0].PatientID), str(made.images[SLICE].SOPInstanceUID)
+        low, high = made.geometry.to_world([np.array(START) - 0.5, np.array(STOP) - 0.5])
+        first, last = np.minimum(low, high), np.maximum(low, high)
+        middle = made.geometry.to_world([(np.array(START) + np.array(STOP) - 1) / 2])[0]
+        rows["boxes.csv"].append([made.series_uid, *first, *last, "mass"])
+        rows["points.csv"].append([who, -middle[0], -middle[1], middle[2], "centre"])
+        rows["lines.csv"].append([sop, 10, 8, 24, 8, "jane"])
+        rows["grades.csv"].append([who, ("low", "high")[number % 2], number % 2])
+        coco["images"].append({"id": number, "file_name": f"{sop}.png"})
+        coco["annotations"].append(
+            {"image_id": number, "category_id": 1, "segmentation": [[10, 8, 24, 8, 24, 20, 10, 20]]}
+        )
+    for name, lines in rows.items():
+        with (tree / name).open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+    (tree / "coco.json").write_text(json.dumps(coco))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[synthetic.Stack]]:
+    """The dataset's folder and the people of its archive."""
+    folder = tmp_path_factory.mktemp("forms")
+    people = [write_person(folder / "tree", number) for number in range(5)]
+    write_tables(folder / "tree", people)
+    (folder / "spec.yaml").write_text(SPEC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        build(folder / "spec.yaml", to=folder / "out", parameters={"tree": str(folder / "tree")})
+    return folder / "out", people
+
+
+def test_the_spec_has_every_kind() -> None:
+    kinds = {line.split("kind: ")[1].split(",")[0].strip("}") for line in SPEC.splitlines() if "kind: " in line}
+    assert kinds >= set(LABELS)
+
+
+def test_who_is_in_no_table_is_excluded_by_the_plan(built: Any) -> None:
+    out, people = built
+    data = builder.open_dataset(out)
+    assert len(data) == len(people) - 1
+    version = (out / "CURRENT").read_text().strip()
+    table = pq.read_table(out / "versions" / version / "exclusions.parquet")
+    assert "shard" not in table.column("stage").to_pylist()
+    (lost,) = (row for row in table.to_pylist() if row["stage"] == "cohort")
+    assert lost["reason"] == "label_missing"
+    assert lost["detail"] == "no object found for outlines, boxes, points, lines, grade"
+
+
+def test_masks_of_every_form_are_one_lesion(built: Any) -> None:
+    truth = np.zeros((8, 32, 32), bool)
+    truth[tuple(slice(a, b) for a, b in zip(START, STOP, strict=True))] = True
+    on_slice = truth & (np.arange(8) == SLICE)[:, None, None]
+    for sample in builder.open_dataset(built[0]):
+        for name in ("contours", "segments", "voxels"):
+            np.testing.assert_array_equal(sample[name][0] == 1, truth, err_msg=name)
+        np.testing.assert_array_equal(sample["shares"][0], truth * np.uint8(255))
+        np.testing.assert_array_equal(sample["outlines"][0] == 1, on_slice)
+        types = dict(zip(sample.row["segment_names"], sample.row["segment_types"], strict=True))
+        categories = dict(zip(sample.row["segment_names"], sample.row["segment_categories"], strict=True))
+        assert types["segments/lesion"] == types["shares/lesion"] == "SCT:4147007"
+        assert categories["segments/lesion"] == "SCT:49755003"
+        assert types["voxels/lesion"] is None
+
+
+def test_boxes_points_and_lines_lie_on_the_lesion(built: Any) -> None:
+    for sample in builder.open_dataset(built[0]):
+        row = sample.row
+        boxes = dict(zip(row["box_names"], np.reshape(row["boxes"], (-1, 6)).tolist(), strict=True))
+        assert boxes["boxes"] == pytest.approx([*np.array(START) - 0.5, *np.array(STOP) - 0.5], abs=1e-6)
+        assert boxes["drawn"] == pytest.approx([2.5, 6.5, 9.5, 3.5, 20.5, 23.5])
+        points: dict[str, list[list[float]]] = {}
+        for name, point in zip(row["landmark_names"], np.reshape(row["landmarks"], (-1, 3)).tolist(), strict=True):
+            points.setdefault(name, []).append(point)
+        assert points.pop("points") == [pytest.approx([3.5, 13.5, 16.5])]
+        line = [pytest.approx([3, 7.5, 9.5], abs=1e-6), pytest.approx([3, 7.5, 23.5], abs=1e-6)]
+        assert points == {"lines": line, "findings/points": line, "markup/points": line}
+
+
+def test_measurements_and_classes_keep_unit_codes_and_value(built: Any) -> None:
+    spread = []
+    for sample in builder.open_dataset(built[0]):
+        row = sample.row
+        columns = ("quantities", "values", "units", "concepts", "findings", "sites")
+        items = zip(row["measurement_names"], *(row[f"measurement_{c}"] for c in columns), strict=True)
+        found = {name: tuple(values) for name, *values in items}
+        assert found["lines/length"] == ("long_axis", pytest.approx(14.0), "mm", None, None, None)
+        assert found["findings"] == ("Diameter", 14.0, "mm", "SCT:81827009", "SCT:27925004", "SCT:39607008")
+        assert found["markup"][:3] == ("SRT:G-D7FE", 14.0, "mm")
+        classes = dict(zip(row["class_names"], row["class_values"], strict=True))
+        assert classes["marked/is_key_image"] == "true"
+        assert classes["marked/key_images"] == "1"
+        assert (classes["words/effusion"], classes["words/nodule"]) == ("negative", "positive")
+        spread.append((classes["grade/grade"], classes["grade/spread"]))
+    assert sorted(spread) == [("0", "no")] * 2 + [("1", "yes")] * 2
+
+
+def test_no_name_left(built: Any) -> None:
+    out, people = built
+    published = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file())
+    assert not any(str(made.images[0].PatientID).encode() in published for made in people)
+    assert not any(name in published for name in (b"jdoe", b"jane"))
