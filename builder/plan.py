@@ -173,7 +173,9 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     Locations, cohort rules, clinical columns, splits and the report are not in it: they do not touch voxels.
     """
     document = without_locations(spec)
-    blocks = {name: document[name] for name in ("seed", "volumes", "labels", "deid", "transforms", "samples")}
+    blocks = {name: document[name] for name in ("seed", "volumes", "deid", "transforms", "samples")}
+    # as text, for the order of labels and structures is that of channels, and says who wins where structures overlap
+    blocks["labels"] = json.dumps(document["labels"])
     plugins = [*spec.labels.values(), *spec.transforms]
     blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
     return {

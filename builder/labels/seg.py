@@ -156,8 +156,11 @@ class Seg(BaseModel):
                 continue
             own = _paint(dataset, frames, slices, numbers={s.number for s in group}, geometry=geometry)
             moved = self._move(own, placement)
-            measures[f"{part}/own_grid_volume_mm3"] = _volume(own, geometry)
-            measures[f"{part}/voxel_volume_mm3"] = _volume(moved, image.geometry)
+            for measure, volume in (
+                (f"{part}/own_grid_volume_mm3", _volume(own, geometry)),
+                (f"{part}/voxel_volume_mm3", _volume(moved, image.geometry)),
+            ):
+                measures[measure] = measures.get(measure, 0.0) + volume
             structures.append(Structure(part, moved, group[0].category, group[0].type))
         return structures
 

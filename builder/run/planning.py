@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from builder.cohort import select_cohort
 from builder.errors import LayoutError, SpecError
 from builder.model.keyed import Key
-from builder.model.layout import canonical_json, fingerprint
+from builder.model.layout import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.patches import estimate
@@ -280,8 +280,10 @@ def _shards(
     for bucket, held in buckets.items():
         table = pa.concat_tables([_numbered(objects[c.case_key], i) for i, c in enumerate(held)])
         plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table))
-    store = private.join(PLAN, fingerprint([p.fingerprint for p in plans], spec.model_dump(mode="json", by_alias=True)))
-    store.put(SPEC, canonical_json(spec.model_dump(mode="json", by_alias=True)))
+    # in the spec's own order, which sorted keys would lose
+    text = spec.model_dump_json(by_alias=True).encode()
+    store = private.join(PLAN, fingerprint([p.fingerprint for p in plans], text))
+    store.put(SPEC, text)
     for plan in progress.track(plans, stage="plan", total=len(plans)):
         if not store.exists(plan_path(plan.fingerprint)):
             store.put(plan_path(plan.fingerprint), plan.to_parquet())

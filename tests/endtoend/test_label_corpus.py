@@ -1,0 +1,117 @@
+"""Segmentations and boxes of the corpus on their own images, from spec to reader."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+
+import builder
+from builder.run.pipeline import build
+from tests.endtoend.trees import KEY
+
+SPEC = """
+name: corpus
+license: CC-BY-3.0
+sources: [{kind: folder, url: "${tree}"}]
+deid: {patient_key: "${env:BUILDER_KEY}"}
+samples: {kind: volumes, chunk: [16, 64, 64]}
+"""
+
+Built = Callable[..., Any]
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Built:
+    """Builds a dataset of a folder with further blocks of a spec, and opens it."""
+
+    def run(tree: Path, blocks: str) -> Any:
+        monkeypatch.setenv("BUILDER_KEY", KEY)
+        (tmp_path / "spec.yaml").write_text(SPEC + blocks)
+        build(tmp_path / "spec.yaml", to=tmp_path / "out", parameters={"tree": str(tree)})
+        return builder.open_dataset(tmp_path / "out")
+
+    return run
+
+
+def test_a_segmentation_equals_its_answer_key_in_the_dataset(corpus: Any, tmp_path: Path, built: Built) -> None:
+    folder = corpus("segmentation") / "dcmqi_seg_sr_pm" / "segmentations"
+    shutil.copytree(folder / "ct-3slice", tmp_path / "tree" / "ct")
+    path = shutil.copy(folder / "partial_overlaps.dcm", tmp_path / "tree")
+    names = {"green": (1, 1), "orange": (2, 2), "purple": (3, 3), "light": (1, 4), "dark": (1, 5)}
+    segments = ", ".join(f"{name}: {name.upper()}" for name in names)
+    (sample,) = built(tmp_path / "tree", f"labels: {{parts: {{kind: seg, segments: {{{segments}}}}}}}")
+    # channels in the order of the spec, which is not that of the alphabet
+    for channel, (file, number) in zip(sample["parts"], names.values(), strict=True):
+        key = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / f"partial_overlaps-{file}.nrrd")))
+        np.testing.assert_array_equal(channel == 1, key == number)
+    assert sample.row["label.parts.overlap_voxels"] > 0
+    codes = [s.SegmentedPropertyTypeCodeSequence[0] for s in pydicom.dcmread(path).SegmentSequence]
+    assert sample.row["segment_types"] == [f"{c.CodingSchemeDesignator}:{c.CodeValue}" for c in codes]
+
+
+def test_overlapping_zones_are_channels_with_their_codes(corpus: Any, built: Built) -> None:
+    folder = corpus("segmentation") / "qin_prostate_adc_seg"
+    dataset = pydicom.dcmread(next((folder / "seg").iterdir()))
+    wanted = {}
+    for item in dataset.SegmentSequence:
+        code = item.SegmentedPropertyTypeCodeSequence[0]
+        wanted[f"s{item.SegmentNumber}"] = (item.SegmentLabel, f"{code.CodingSchemeDesignator}:{code.CodeValue}")
+    blocks = ", ".join(f'{name}: "^{label}$"' for name, (label, _) in wanted.items())
+    (sample,) = built(folder, f"labels: {{zones: {{kind: seg, segments: {{{blocks}}}}}}}")
+    assert sample.row["segment_names"] == [f"zones/{name}" for name in wanted]
+    assert sample.row["segment_types"] == [code for _, code in wanted.values()]
+    volume = highdicom.seg.Segmentation.from_dataset(dataset).get_volume()
+    assert [int(c.sum()) for c in sample["zones"]] == [int(volume.array[..., n].sum()) for n in range(4)]
+    assert sample.row["label.zones.resampled"] == 0
+
+
+def test_shares_land_on_every_time_point_by_frame_of_reference(corpus: Any, built: Built) -> None:
+    folder = corpus("segmentation") / "ucsf_br06_dce4d"
+    stored = pydicom.dcmread(next((folder / "seg_fractional").glob("*.dcm"))).pixel_array
+    block = 'labels: {breast: {kind: seg, segments: {breast: "."}, fractional: keep}}\nvolumes: {time_series: split}'
+    samples = list(built(folder, block))
+    assert len(samples) == 3
+    for sample in samples:
+        assert sample["breast"].sum(dtype=np.int64) == stored.sum(dtype=np.int64) > 0
+        assert sample["breast"].max() == stored.max() == 255
+
+
+def test_a_pet_keeps_its_two_segments(corpus: Any, built: Built) -> None:
+    folder = corpus("segmentation") / "qin_hn_0024_pet_seg"
+    dataset = pydicom.dcmread(next(p for p in (folder / "SEG").rglob("*") if p.is_file()))
+    block = 'labels: {tumor: {kind: seg, segments: {any: "."}}}\nvolumes: {irregular: resample}'
+    (sample,) = built(folder, block)
+    # the segments do not overlap: each voxel of the object is one of the image
+    assert np.count_nonzero(sample["tumor"]) == np.count_nonzero(dataset.pixel_array)
+
+
+def test_a_nodule_of_luna16_lands_on_the_lidc_slab(corpus: Any, tmp_path: Path, built: Built) -> None:
+    shutil.copytree(corpus("segmentation") / "lidc_0314_slab" / "ct", tmp_path / "tree" / "ct")
+    shutil.copy(corpus("tables") / "tables" / "luna16_annotations.csv", tmp_path / "tree")
+    (sample,) = built(
+        tmp_path / "tree",
+        """
+labels:
+  nodule:
+    kind: boxes
+    table: {match: "*.csv", by: {seriesuid: series}}
+    space: LPS
+    corner: {x: coordX, y: coordY, z: coordZ}
+    anchor: centre
+    diameter: diameter_mm
+    name: nodule
+""",
+    )
+    assert sample.row["box_classes"] == ["nodule"]
+    low, high = np.reshape(sample.row["boxes"], (2, 3))
+    assert (high - low) * sample.geometry.spacing_mm == pytest.approx([15.49] * 3, abs=0.05)
+    middle = tuple(np.round((low + high) / 2).astype(int))
+    # soft tissue within, lung outside
+    assert sample["image"][(0, *middle)] > -200
+    assert sample["image"][0, middle[0], middle[1], int(high[2]) + 8] < -500
