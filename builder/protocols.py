@@ -106,6 +106,11 @@ class ImageFacts:
     uid_to_slice: Mapping[str, int]
     modality: str = ""
 
+    @property
+    def in_patient_space(self) -> bool:
+        """False for a picture (radiograph, ultrasound): its plane is a frame of reference named by its own UID."""
+        return self.geometry.frame_of_reference not in self.uid_to_slice
+
 
 @runtime_checkable
 class LabelReader(Protocol):

@@ -35,6 +35,7 @@ TECHNICAL = frozenset(
         "spacing_column_mm",
         "slice_thickness_mm",
         "orientation",
+        "header_findings",
         "manufacturer",
         "manufacturer_model",
         "vendor",

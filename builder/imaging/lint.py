@@ -8,7 +8,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from builder.imaging.parse import leniently
+from builder.imaging.series import Stack
 from builder.model.case import ValueDomain, Volume
+from builder.model.geometry import Geometry
 
 AIR_HU = (-1100.0, -900.0)
 """Where the first percentile of a CT with air around or inside the body lies; a crop without air lies above."""
@@ -65,8 +67,19 @@ def lint(volume: Volume, datasets: Sequence[Dataset] = ()) -> tuple[Finding, ...
         In the order of ``Rule``; empty when all is plausible.
     """
     return tuple(
-        sorted([*_of_values(volume), *_of_grid(volume), *_of_headers(datasets)], key=lambda f: [*Rule].index(f.rule))
+        sorted(
+            [*_of_values(volume), *_of_grid(volume.geometry), *_of_headers(datasets)],
+            key=lambda f: [*Rule].index(f.rule),
+        )
     )
+
+
+def lint_stack(stack: Stack, kvp: float | None) -> tuple[Finding, ...]:
+    """The checks that headers alone allow, before anything is decoded: tube voltage, spacing and field of view."""
+    found = [] if kvp is None or stack.modality != "CT" else _of_voltage(kvp)
+    if stack.geometry is not None:
+        found = [*_of_grid(stack.geometry), *found]
+    return tuple(sorted(found, key=lambda f: [*Rule].index(f.rule)))
 
 
 def _of_values(volume: Volume) -> list[Finding]:
@@ -102,9 +115,9 @@ def _at_end_of_bits(value: float) -> bool:
     return any(int(value) + offset + 1 == 1 << bits for bits in range(8, 17) for offset in (0, 1000, 1024))
 
 
-def _of_grid(volume: Volume) -> list[Finding]:
-    spacing = volume.geometry.spacing_mm
-    extent = [n * s for n, s in zip(volume.geometry.shape, spacing, strict=True)]
+def _of_grid(geometry: Geometry) -> list[Finding]:
+    spacing = geometry.spacing_mm
+    extent = [n * s for n, s in zip(geometry.shape, spacing, strict=True)]
     wide = [s for s in spacing if not SPACING_MM[0] <= s <= SPACING_MM[1]]
     long = [e for e in extent[1:] if not EXTENT_MM[0] <= e <= EXTENT_MM[1]]
     return [Finding(Rule.SPACING, s) for s in wide[:1]] + [Finding(Rule.EXTENT, e) for e in long[:1]]
@@ -117,6 +130,10 @@ def _of_headers(datasets: Sequence[Dataset]) -> list[Finding]:
                 kvp = float(dataset.KVP)
             except (TypeError, ValueError):
                 continue
-            if not KVP[0] <= kvp <= KVP[1]:
-                return [Finding(Rule.KVP, kvp)]
+            if found := _of_voltage(kvp):
+                return found
     return []
+
+
+def _of_voltage(kvp: float) -> list[Finding]:
+    return [] if KVP[0] <= kvp <= KVP[1] else [Finding(Rule.KVP, kvp)]

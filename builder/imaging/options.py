@@ -121,7 +121,7 @@ def admit(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
 def check_limits(stack: Stack, options: VolumeOptions) -> None:
     """Compare what the headers announce with the limits. Raises CaseError TOO_LARGE."""
     slices, rows, columns = stack.shape
-    voxels = slices * rows * columns * max(1, len(stack.channels)) * stack.samples
+    voxels = slices * rows * columns * len(stack.channels)
     check_voxels(voxels, options)
     if stack.frames > options.max_frames:
         raise CaseError(Reason.TOO_LARGE, f"{stack.frames} frames, at most {options.max_frames} (volumes.max_frames)")

@@ -11,24 +11,20 @@ from builder.errors import CaseError, Reason
 from builder.imaging.options import VolumeOptions
 from builder.imaging.pixels import PixelFormat, pixel_format, stored_values
 from builder.imaging.rescale import Rescale, padding_of, rescale_of
-from builder.imaging.series import Stack
-from builder.imaging.spacing import Verdict
+from builder.imaging.series import COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 
-PICTURES = frozenset(
-    {Verdict.PROJECTION, Verdict.LOCALIZER, Verdict.STILL, Verdict.CINE, Verdict.SECONDARY_CAPTURE}
-)  # fmt: skip
-
 NO_PLACE = "no_patient_geometry"
-"""Note of every picture: its grid is its own plane in mm, not the patient's space; no mask of another image joins."""
+"""Note of every picture: its grid is its own plane in mm, not the patient's space; no mask from there joins."""
 
 
 def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Volume:
     """Decode one picture or film: frames along the slice axis, colour as three channels.
 
     The grid lies in the picture's own plane: rows and columns at the spacing the file states for the detector
-    (0018,1164), else for the object (0028,0030), else 1 mm with a note. It has no frame of reference.
+    (0018,1164), else for the object (0028,0030), else 1 mm with a note. Its frame of reference is named by its own
+    SOPInstanceUID: no annotation in the patient's space can lie in it.
 
     Raises
     ------
@@ -44,10 +40,10 @@ def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeO
         raise CaseError(Reason.TOO_LARGE, f"{form.frames * form.frame_values} values, at most {options.max_voxels}")
     stored = stored_values(dataset, form)
     affine, notes = _plane(dataset)
-    geometry = Geometry((form.frames, form.rows, form.columns), affine)
+    geometry = Geometry((form.frames, form.rows, form.columns), affine, uid)
     if stored.ndim == 4:
         channels = np.ascontiguousarray(_eight_bits(stored, form).transpose(3, 0, 1, 2))
-        return Volume(channels, geometry, ValueDomain.RGB, ("r", "g", "b"), notes=(NO_PLACE, *notes))
+        return Volume(channels, geometry, ValueDomain.RGB, COLOURS, notes=(NO_PLACE, *notes))
     return _grey(dataset, form, stored, geometry=geometry, options=options, notes=notes)
 
 

@@ -22,7 +22,8 @@ COLUMNS = (
     *("frame_of_reference_uid", "series_time", "acquisition_time", "content_time", "modality", "image_type"),
     *("acquisition_number", "instance_number", "temporal_position", "trigger_time", "echo_number", "echo_time"),
     *("inversion_time", "flip_angle", "b_value", "convolution_kernel", "rows", "columns", "number_of_frames"),
-    *("samples_per_pixel", "bits_allocated", "image_position_patient", "image_orientation_patient", "pixel_spacing"),
+    *("samples_per_pixel", "photometric_interpretation", "bits_allocated"),
+    *("image_position_patient", "image_orientation_patient", "pixel_spacing"),
     *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices", "frame_reference_time"),
     *("pixel_padding_value", "rescale_slope", "rescale_intercept", "grid_tiles"),
 )
@@ -40,6 +41,13 @@ KINDS = {
     Kind.NOT_AN_IMAGE: Verdict.NOT_AN_IMAGE,
 }
 
+PICTURES = frozenset(
+    {Verdict.PROJECTION, Verdict.LOCALIZER, Verdict.STILL, Verdict.CINE, Verdict.SECONDARY_CAPTURE}
+)  # fmt: skip
+"""Verdicts of what lies in a plane of its own and not in the patient's space."""
+
+COLOURS = ("r", "g", "b")
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -56,12 +64,12 @@ class Stack:
     verdict, detail
         What the stack is, and the numbers behind it; no identifiers.
     uids
-        SOPInstanceUIDs, one tuple a channel, slices in the order of the grid.
+        SOPInstanceUIDs, one tuple a channel, slices in the order of the grid; of a picture one tuple in all.
     frame_numbers
         Parallel to ``uids``: the frame (from 0; for a mosaic the tile) of each slice in its instance. Empty when every
         instance is one slice.
     channels
-        One name a channel: ``("image",)``, ``("t0", "t1", ...)`` or ``("te20", "te40", ...)``.
+        One name a channel: ``("image",)``, ``("t0", "t1", ...)``, ``("te20", "te40", ...)`` or ``("r", "g", "b")``.
     affine
         Voxel (slice, row, column) to LPS mm; None where no regular grid holds the slices or none is known.
     uneven, offsets
@@ -100,7 +108,6 @@ class Stack:
     frame_of_reference: str | None = None
     grid: Verdict = Verdict.UNKNOWN_GEOMETRY
     frames: int = 1
-    samples: int = 1
     bits_allocated: int = 16
     voxel_bytes: int = 2
     tiles: int = 0
@@ -335,12 +342,18 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
         shape=(sum(row["number_of_frames"] or 1 for row in rows), first["rows"] or 0, first["columns"] or 0),
         frame_of_reference=None if frames_are_private(rows) else first["frame_of_reference_uid"],
         frames=sum(row["number_of_frames"] or 1 for row in rows),
-        samples=first["samples_per_pixel"] or 1, bits_allocated=first["bits_allocated"] or 16,
+        channels=COLOURS if _is_colour(first, verdict) else ("image",), bits_allocated=first["bits_allocated"] or 16,
         voxel_bytes=_voxel_bytes(rows), tiles=first.get("tiles", 0),
         echo_time=first["echo_time"], b_value=first["b_value"], component=component_of(first),
         modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
         transfer_syntaxes=tuple(sorted({row["transfer_syntax_uid"] or "" for row in rows})),
     )  # fmt: skip
+
+
+def _is_colour(row: Row, verdict: Verdict) -> bool:
+    """Whether a picture becomes red, green and blue."""
+    colour = (row["samples_per_pixel"] or 1) == 3 or row["photometric_interpretation"] == "PALETTE COLOR"
+    return colour and verdict in PICTURES
 
 
 def _voxel_bytes(rows: Rows) -> int:

@@ -14,10 +14,10 @@ from builder.imaging.multiframe import functional_group, settle
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
 from builder.imaging.philips import APPLIED, NO_SCALES, Scales, scales_of
-from builder.imaging.pictures import PICTURES, assemble_picture
+from builder.imaging.pictures import assemble_picture
 from builder.imaging.pixels import PixelFormat, pixel_format
 from builder.imaging.rescale import Rescale, padding_of, padding_range, rescale_of
-from builder.imaging.series import Stack
+from builder.imaging.series import PICTURES, Stack
 from builder.imaging.spacing import Verdict
 from builder.imaging.suv import Calibration, calibrate
 from builder.imaging.values import Instance, PixelFill, Slice, decode, dtype_of
@@ -142,8 +142,8 @@ def estimate_bytes(stack: Stack) -> int:
     caller holds in memory come on top.
     """
     slices, rows, columns = stack.shape
-    plane = rows * columns * stack.samples
-    values = plane * slices * len(stack.channels)
+    plane = rows * columns * (len(stack.channels) if stack.verdict in PICTURES else 1)
+    values = rows * columns * slices * len(stack.channels)
     total = values * stack.voxel_bytes
     if stack.frame_numbers or stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC, Verdict.CINE):
         total += values * max(1, stack.bits_allocated // 8)

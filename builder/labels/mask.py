@@ -101,6 +101,12 @@ class MaskFile(BaseModel):
                     Reason.LABEL_OFF_GRID,
                     f"found a label on another grid ({placement.drift_voxels:.3g} voxels off), expected the image's",
                 )
+            if placement.resampled and not image.in_patient_space:
+                raise CaseError(
+                    Reason.LABEL_GEOMETRY,
+                    "found a mask on another grid than the picture's, expected the same one: a picture's plane has no "
+                    "place in the patient",
+                )
             measures["resampled"] = max(measures["resampled"], float(placement.resampled))
             measures["drift_voxels"] = max(measures["drift_voxels"], placement.drift_voxels)
             for structure in self._structures(grid, placement, measures):

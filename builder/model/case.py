@@ -43,7 +43,9 @@ class Volume:
         (slice, row, column) bool, True where the source says there is no data (PixelPaddingValue, 0028,0120); None
         when every voxel is data.
     notes
-        Facts found on the way (lint findings, why a PET is not SUV), as short codes without identifiers.
+        Facts found on the way (what was tolerated, why a PET is not SUV), as short codes without identifiers.
+    findings
+        What is physically implausible (``builder.imaging.lint``): ``rule=number``.
     """
 
     voxels: NDArray[Any]
@@ -52,6 +54,7 @@ class Volume:
     channels: tuple[str, ...] = ("image",)
     padding: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:

@@ -181,6 +181,7 @@ SERIES_COLUMNS = (
     Column("spacing_column_mm", REAL, unit="mm"),
     Column("slice_thickness_mm", REAL, 0x00180050, "mm"),
     Column("orientation", TEXT),
+    Column("header_findings", TEXT),  # implausible by the headers: "kvp=12; spacing=30" (builder.imaging.lint), or null
     Column("manufacturer", TEXT, 0x00080070),
     Column("manufacturer_model", TEXT, 0x00081090),
     Column("vendor", TEXT),  # normalised manufacturer

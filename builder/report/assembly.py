@@ -16,6 +16,7 @@ from builder.report.crossings import crossings
 from builder.report.flow import attrition, flow
 from builder.report.labels import is_measure, label_statistics, outcomes
 from builder.report.people import is_number, one_row_each
+from builder.report.physics import physics
 from builder.report.power import power
 from builder.report.vendors import unmapped
 
@@ -132,6 +133,7 @@ def assemble(
         "power": power(persons, answers, split=tested, groups=known, mask_below=mask_below),
         "leakage": {"keys": crossings(index), "pixels": None if certificate is None else dict(certificate)},
         "vendors_unmapped": _unmapped(index),
+        "physics": physics(index, cohort),
         "quarantine": _quarantine(exclusions),
         "thumbnails": [dict(t) for t in thumbnails],
         "lock": lock,

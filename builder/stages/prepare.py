@@ -15,6 +15,7 @@ from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
 from builder.imaging.axes import stacks_for
+from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.philips import scales_of
@@ -65,7 +66,9 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     pixels = _judge((objects.first, *(objects.images or _kinds_of(objects.rows))), recipe.deid)
     known = identifiers_in((objects.first, *objects.images, *_datasets(objects.labels)))
     stack = _stack(objects, recipe)
-    volume = _with_verdict(_assemble(stack, plan, objects, recipe, known, fill), pixels)
+    volume = _assemble(stack, plan, objects, recipe, known, fill)
+    findings = tuple(str(finding) for finding in lint(volume, objects.images or (objects.first,)))
+    volume = _with_verdict(replace(volume, findings=findings), pixels)
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
     annotations: list[Annotation] = []
     for name, reader in recipe.labels.items():

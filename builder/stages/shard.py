@@ -37,9 +37,10 @@ CASE_FACTS = pa.schema(
         ("measure_names", pa.list_(pa.string())),
         ("measure_values", pa.list_(pa.float64())),
         ("notes", pa.list_(pa.string())),
+        ("findings", pa.list_(pa.string())),
     ]
 )
-"""Columns every sample repeats of its case: measures of its labels, and codes about its volume."""
+"""Columns every sample repeats of its case: measures of its labels, codes about its volume, and what is implausible."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:
         "measure_names": list(measures),
         "measure_values": list(measures.values()),
         "notes": sorted(case.volume.notes),
+        "findings": list(case.volume.findings),
     }
     for sample in samples:
         yield replace(sample, ragged={**sample.ragged, **facts})

@@ -11,6 +11,7 @@ import pyarrow as pa
 from builder.deid.columns import OLDEST_AGE, age_band
 from builder.errors import CaseError
 from builder.imaging.axes import stacks_for
+from builder.imaging.lint import lint_stack
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.series import Stack
 from builder.imaging.volume import estimate_bytes
@@ -200,6 +201,7 @@ def _stack_row(
         "spacing_column_mm": spacing[2],
         "slice_thickness_mm": first["slice_thickness"],
         "orientation": stack.geometry.orientation if stack.geometry is not None else None,
+        "header_findings": "; ".join(str(f) for f in lint_stack(stack, first["kvp"])) or None,
         "vendor": normalise(first["manufacturer"]),
         "body_part": first["body_part_examined"],
         "sex": sex if sex in ("F", "M", "O") else None,

@@ -244,7 +244,7 @@ def test_a_white_is_small_radiograph_is_turned_round() -> None:
     volume = assemble(stack, made.images, VolumeOptions(projection="keep"))
     np.testing.assert_array_equal(volume.voxels[0], 4095 - made.voxels)
     assert "monochrome1_inverted" in volume.notes
-    assert volume.geometry.frame_of_reference is None
+    assert volume.geometry.frame_of_reference == str(made.images[0].SOPInstanceUID)
 
 
 @pytest.mark.parametrize("signed", [True, False])

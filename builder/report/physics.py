@@ -1,0 +1,59 @@
+"""What the voxels mean and what is implausible about them, counted over cases and over candidate series."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+Json = Any
+
+
+def physics(index: pa.Table, cohort: pa.Table) -> dict[str, Json]:
+    """Domains, notes and findings of the cases, and findings of the candidate series' headers.
+
+    Parameters
+    ----------
+    index
+        With ``case_key``, and where they are known ``domain`` (text), ``notes`` and ``findings`` (lists of codes,
+        ``rule`` or ``rule=number``).
+    cohort
+        One row a candidate series, where known with ``header_findings`` (codes joined by ``; ``).
+
+    Returns
+    -------
+    dict
+        ``domains``, ``notes``: name to number of cases; ``findings``, ``header_findings``: a row a rule with its
+        number of cases or series and the smallest and largest number it saw.
+    """
+    names = [n for n in ("domain", "notes", "findings") if n in index.column_names]
+    cases = list({row["case_key"]: row for row in index.select(["case_key", *names]).to_pylist()}.values())
+    known = {name: [case[name] for case in cases] for name in names}
+    stated = cohort.column("header_findings").to_pylist() if "header_findings" in cohort.column_names else []
+    return {
+        "domains": _counts([[domain] for domain in known.get("domain", []) if domain]),
+        "notes": _counts([sorted({_rule(n) for n in notes or ()}) for notes in known.get("notes", [])]),
+        "findings": _by_rule([found or () for found in known.get("findings", [])]),
+        "header_findings": _by_rule([found.split("; ") if found else () for found in stated]),
+    }
+
+
+def _rule(code: str) -> str:
+    return code.partition("=")[0]
+
+
+def _counts(groups: Sequence[Sequence[str]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for group in groups:
+        for name in group:
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _by_rule(groups: Sequence[Sequence[str]]) -> list[Json]:
+    """A row a rule: how many things it spoke of, and between which numbers."""
+    seen: dict[str, list[float]] = {}
+    for group in groups:
+        for code in group:
+            rule, _, number = code.partition("=")
+            seen.setdefault(rule, []).append(float(number))
+    return [{"rule": r, "things": len(v), "low": min(v), "high": max(v)} for r, v in sorted(seen.items())]

@@ -1,0 +1,31 @@
+"""Domains and findings are counted once a case or series, whatever the number of samples."""
+
+import pyarrow as pa
+
+from builder.report.physics import physics
+
+INDEX = pa.table(
+    {
+        "case_key": ["a", "a", "b", "c"],
+        "domain": ["HU", "HU", "HU", "SUVbw"],
+        "notes": [["jitter_mm=0.2"], ["jitter_mm=0.2"], ["jitter_mm=0.1", "face_risk"], []],
+        "findings": [["ct_air=-700", "kvp=12"], ["ct_air=-700", "kvp=12"], ["ct_air=-650"], None],
+    }
+)
+COHORT = pa.table({"header_findings": ["kvp=12; spacing=30", None, "kvp=300"]})
+
+
+def test_every_case_counts_once() -> None:
+    found = physics(INDEX, COHORT)
+    assert found["domains"] == {"HU": 2, "SUVbw": 1}
+    assert found["notes"] == {"face_risk": 1, "jitter_mm": 2}
+    assert found["findings"] == [
+        {"rule": "ct_air", "things": 2, "low": -700.0, "high": -650.0},
+        {"rule": "kvp", "things": 1, "low": 12.0, "high": 12.0},
+    ]
+    assert [(row["rule"], row["things"]) for row in found["header_findings"]] == [("kvp", 2), ("spacing", 1)]
+
+
+def test_tables_without_these_columns_have_nothing_to_say() -> None:
+    nothing = physics(INDEX.select(["case_key"]), pa.table({"series_key": ["s"]}))
+    assert nothing == {"domains": {}, "notes": {}, "findings": [], "header_findings": []}
