@@ -14,7 +14,7 @@ from builder.model.tables import INSTANCES
 from builder.persons import Persons
 from builder.spec import DatasetSpec, without_locations
 
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 """Raised when the same plan would give other bytes for a reason no plug-in's VERSION covers."""
 
 IMAGE_ROLE = "image"

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from builder.errors import CaseError, Reason
+from builder.labels.label import Label
 from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
 from builder.labels.rows import load_rows, number
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
@@ -23,7 +23,7 @@ KINDS = ("markup", "calculation", "observation", "observer")
 MAX_BYTES = 64 * 2**20
 
 
-class Aim(BaseModel):
+class Aim(Label):
     """Annotations from AIM files.
 
     Parameters
@@ -32,12 +32,10 @@ class Aim(BaseModel):
         Glob over paths, see ``builder.labels.linking.select_files``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 2
 
     kind: Literal["aim"] = "aim"
     match: str
-    tier: str = "single_reader"
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """AIM files whose path fits the pattern."""

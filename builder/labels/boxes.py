@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from builder.errors import CaseError, Reason
+from builder.labels.label import Label
 from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate
 from builder.labels.rows import Row, Table, is_blank, load_rows, number
@@ -16,7 +17,7 @@ from builder.model.case import Annotation, Boxes, Evidence
 from builder.protocols import ImageFacts, LabelObject
 
 
-class BoxTable(BaseModel):
+class BoxTable(Label):
     """Boxes from a table.
 
     Parameters
@@ -40,7 +41,6 @@ class BoxTable(BaseModel):
     boxes, which is not the same as an image without a row.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 2
 
     kind: Literal["boxes"] = "boxes"
@@ -53,7 +53,6 @@ class BoxTable(BaseModel):
     diameter: str | None = None
     label: str | None = None
     name: str = "lesion"
-    tier: str = "single_reader"
 
     @model_validator(mode="after")
     def _one_extent(self) -> "BoxTable":

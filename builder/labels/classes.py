@@ -8,12 +8,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import CaseError, Reason
+from builder.labels.label import Label
 from builder.labels.linking import ImageRow, Mentions, Selection
-from builder.labels.rows import Cell, Row, Table, load_rows
-from builder.model.case import Annotation, Classes, Evidence, Scalar
+from builder.labels.rows import Cell, Row, Table, load_rows, reader_of
+from builder.model.case import Annotation, Classes, Evidence, Reading, Scalar
 from builder.protocols import ImageFacts, LabelObject
 
-Propagate: TypeAlias = Literal["same", "any", "all", "max", "most"]
+Propagate: TypeAlias = Literal["same", "any", "all", "max", "most", "undecided"]
 
 
 class ClassColumn(BaseModel):
@@ -67,7 +68,7 @@ class ClassColumn(BaseModel):
         return int(number) if number.is_integer() else number
 
 
-class ClassTable(BaseModel):
+class ClassTable(Label):
     """Classes from a table.
 
     Parameters
@@ -79,17 +80,19 @@ class ClassTable(BaseModel):
         Name to column.
     propagate
         When several rows are the image's: ``same`` demands that they agree; ``any`` and ``all`` combine positive and
-        negative, ``max`` takes the highest number or level, ``most`` the most frequent value (a tie is refused).
+        negative, ``max`` takes the highest number or level, ``most`` the most frequent value (a tie is refused),
+        ``undecided`` leaves null what they disagree about: for a consensus to settle.
+    reader
+        Column of who judged, where several readers have a row each; they get keyed names.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["classes"] = "classes"
     table: Table
     findings: dict[str, ClassColumn] = Field(min_length=1)
     propagate: Propagate = "same"
-    tier: str = "single_reader"
+    reader: str | None = None
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Tables whose path fits the pattern."""
@@ -102,7 +105,7 @@ class ClassTable(BaseModel):
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
         """The image's rows of a fetched table, for ``read``."""
         columns = [finding.column for finding in self.findings.values()]
-        return self.table.cut(content, image, columns=columns, map_uid=map_uid)
+        return self.table.cut(content, image, columns=columns, map_uid=map_uid, reader=self.reader)
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Classes called ``name``; a finding nobody judged is null.
@@ -114,9 +117,20 @@ class ClassTable(BaseModel):
         """
         rows = load_rows(objects)
         values = {finding: self._combine(finding, column, rows) for finding, column in self.findings.items()}
-        if all(value is None for value in values.values()):
+        readings = self._readings(rows) if self.reader else ()
+        if all(value is None for value in values.values()) and not readings:
             raise CaseError(Reason.LABEL_EMPTY, "found a row for the image in which every finding is missing")
-        return (Classes(name, values, Evidence(tier=self.tier)),)
+        evidence = Evidence(tier=self.tier, readers=tuple(sorted({r.reader for r in readings})))
+        return (Classes(name, values, evidence, readings),)
+
+    def _readings(self, rows: Sequence[Row]) -> tuple[Reading, ...]:
+        """What each reader said of each finding, as far as something was said."""
+        said = [
+            Reading(reader_of(row), finding, column.decode(row.get(column.column)))
+            for row in rows
+            for finding, column in self.findings.items()
+        ]
+        return tuple(reading for reading in said if reading.value is not None)
 
     def _combine(self, finding: str, column: ClassColumn, rows: Sequence[Row]) -> Scalar:
         found = [column.decode(row.get(column.column)) for row in rows]
@@ -125,6 +139,8 @@ class ClassTable(BaseModel):
             return None
         if len(set(said)) == 1:
             return said[0]
+        if self.propagate == "undecided":
+            return None
         if self.propagate == "max" and all(isinstance(value, int | float) for value in said):
             return max(value for value in said if isinstance(value, int | float))
         if self.propagate in ("any", "all"):

@@ -27,6 +27,15 @@ def majority(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     return np.asarray(2 * votes > len(masks))
 
 
+def majority_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.int64]:
+    """The label that more than half of the readers give a voxel; 0 where no label has that many."""
+    stacked = np.stack([np.asarray(m) for m in maps])
+    out = np.zeros(stacked.shape[1:], dtype=np.int64)
+    for label in np.unique(stacked):
+        out[2 * np.count_nonzero(stacked == label, axis=0) > len(maps)] = int(label)
+    return out
+
+
 def staple(
     masks: Sequence[NDArray[np.bool_]], *, iterations: int = 100, tolerance: float = 1e-7, prior: float | None = None
 ) -> Staple:

@@ -4,23 +4,21 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from builder.errors import CaseError, Reason
 from builder.labels.content import datasets_of, instances_of
+from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, ImageRow, Selection, select_references
 from builder.model.case import Annotation, Classes, Evidence
 from builder.protocols import ImageFacts, LabelObject
 
 
-class KeyObject(BaseModel):
+class KeyObject(Label):
     """Key object selections: whether somebody marked an image of this series."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["key_object"] = "key_object"
-    tier: str = "single_reader"
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Key objects that refer to the image by instance or series."""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from builder.labels.label import Label
 from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate
 from builder.labels.rows import Table, is_blank, load_rows
@@ -13,7 +14,7 @@ from builder.model.case import Annotation, Evidence, Landmarks
 from builder.protocols import ImageFacts, LabelObject
 
 
-class LandmarkTable(BaseModel):
+class LandmarkTable(Label):
     """Points from a table.
 
     Parameters
@@ -32,7 +33,6 @@ class LandmarkTable(BaseModel):
     A row whose coordinates are all empty says that nothing is there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 2
 
     kind: Literal["landmarks"] = "landmarks"
@@ -42,7 +42,6 @@ class LandmarkTable(BaseModel):
     label: str | None = None
     group: str | None = None
     name: str = "point"
-    tier: str = "single_reader"
 
     @model_validator(mode="after")
     def _point_fits_space(self) -> "LandmarkTable":

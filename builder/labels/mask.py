@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.labels.files import FileSegment, LabelGrid, read_label_file
+from builder.labels.label import Label
 from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
 from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
@@ -23,7 +24,7 @@ LARGEST_WHOLE = 2.0**53
 FORMATS = ("nifti", "nrrd", "mha", "mhd", "metaimage", "raw")
 
 
-class MaskFile(BaseModel):
+class MaskFile(Label):
     """Masks from label files beside the images.
 
     Parameters
@@ -51,13 +52,12 @@ class MaskFile(BaseModel):
         A file without a declared voxel: ``exclude`` the case, or ``keep`` it as a true negative.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["mask"] = "mask"
     match: Annotated[str, AfterValidator(check_pattern)]
-    values: dict[int, str] = {}
-    names: dict[str, Pattern] = {}
+    values: dict[int, str] = Field(default_factory=dict)
+    names: dict[str, Pattern] = Field(default_factory=dict)
     content: Literal["labels", "probability"] = "labels"
     tolerance_voxels: float = Field(default=0.01, ge=0, le=0.5)
     off_grid: OffGrid = "resample"
@@ -66,7 +66,6 @@ class MaskFile(BaseModel):
     several: Literal["refuse", "join"] = "refuse"
     empty: Empty = "exclude"
     layout: Layout = "channels"
-    tier: str = "single_reader"
 
     @model_validator(mode="after")
     def _one_way_to_name(self) -> "MaskFile":

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.labels.coco import Outline, read_outline
 from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_contours
+from builder.labels.label import Label
 from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
 from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate, slice_of
@@ -21,7 +22,7 @@ from builder.model.geometry import Geometry
 from builder.protocols import ImageFacts, LabelObject
 
 
-class PolygonTable(BaseModel):
+class PolygonTable(Label):
     """Masks from outlines in a table.
 
     Parameters
@@ -47,7 +48,6 @@ class PolygonTable(BaseModel):
     An image that has a row, be it one without coordinates, was looked at: structures nobody outlined there are empty.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["polygons"] = "polygons"
@@ -65,7 +65,6 @@ class PolygonTable(BaseModel):
     max_step_mm: float = Field(default=10.0, gt=0)
     layout: Layout = "channels"
     empty: Empty = "exclude"
-    tier: str = "single_reader"
 
     @model_validator(mode="after")
     def _one_form(self) -> "PolygonTable":

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.labels.content import datasets_of
+from builder.labels.label import Label
 from builder.labels.linking import PRESENTATION_STATES, ImageRow, Selection, select_references
 from builder.model.case import Annotation, Boxes, Evidence, Landmarks
 from builder.protocols import ImageFacts, LabelObject
@@ -18,7 +18,7 @@ from builder.protocols import ImageFacts, LabelObject
 Drawing = tuple[str, NDArray[np.float64]]
 
 
-class Presentation(BaseModel):
+class Presentation(Label):
     """Graphics that a viewer saved (PS3.3 C.10.5): weak labels, for nobody says what they surround.
 
     Parameters
@@ -27,12 +27,10 @@ class Presentation(BaseModel):
         ``boxes`` round closed graphics (circle, ellipse, closed polyline) and ``points`` of all others, or one of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["presentation"] = "presentation"
     shapes: Literal["both", "boxes", "points"] = "both"
-    tier: str = "single_reader"
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Presentation states that refer to the image by instance or series."""

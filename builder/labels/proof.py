@@ -1,8 +1,10 @@
 """Evidence that labels landed where they were drawn: figures for every mask and box, and thresholds that exclude."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,12 @@ BODY_SHARE = 0.05
 ROUND_TRIP_SLICES = 64
 """Slices of a structure that make the round trip at most, evenly chosen: enough to prove the geometry."""
 
+BODY_SLICES = 16
+"""Slices, evenly chosen, from which the middle of the body is found."""
+
+_PART = "all"
+"""What stands for the segment in the figures of boxes and points."""
+
 
 class Proof(BaseModel):
     """Figures and thresholds; what has no threshold is measured and kept, and excludes nothing.
@@ -38,8 +46,12 @@ class Proof(BaseModel):
         Smallest share of a structure's voxels (or a box's) inside the body.
     border_mm
         Smallest distance of a structure from the image's border.
+    inside
+        Smallest share of a label's boxes or points that lie in the image.
     side
-        Structure name to the side of the patient it must lie on.
+        Name of a structure (or of a label of boxes or points) to the side of the patient it must lie on.
+    coded_side
+        Whether a structure whose own code says left or right must lie there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,92 +62,93 @@ class Proof(BaseModel):
     round_trip_dice: float | None = Field(default=None, ge=0, le=1)
     body_overlap: float | None = Field(default=None, ge=0, le=1)
     border_mm: float | None = Field(default=None, ge=0)
+    inside: float | None = Field(default=None, ge=0, le=1)
     side: dict[str, Literal["left", "right"]] = {}
+    coded_side: Literal["measured", "required"] = "measured"
 
-    def prove(self, annotations: Sequence[Annotation], volume: Volume) -> tuple[Annotation, ...]:
-        """The annotations, masks with the figures added to their ``measures`` as ``<segment>/<figure>``.
+    def prove(
+        self, annotations: Sequence[Annotation], volume: Volume, *, body: "Body | None" = None
+    ) -> tuple[Annotation, ...]:
+        """The annotations; masks, boxes and landmarks with the figures added to their ``measures``.
+
+        Parameters
+        ----------
+        body
+            The body in the volume, where it was looked for before.
 
         Raises
         ------
         CaseError
-            LABEL_UNPROVEN with the first figure beyond its threshold.
+            LABEL_UNPROVEN with every figure beyond its threshold.
         """
-        body: NDArray[np.bool_] | None = None
-        proven: list[Annotation] = []
-        for annotation in annotations:
-            if isinstance(annotation, Mask | Boxes) and body is None:
-                body = find_body(volume)
-            if isinstance(annotation, Mask):
-                assert body is not None
-                proven.append(self._prove_mask(annotation, body))
-            elif isinstance(annotation, Boxes):
-                assert body is not None
-                self._prove_boxes(annotation, body, volume.geometry)
-                proven.append(annotation)
-            else:
-                if isinstance(annotation, Landmarks):
-                    _check_inside(annotation, volume.geometry)
-                proven.append(annotation)
-        return tuple(proven)
+        found = body or Body(volume)
+        proven = tuple(_measured(annotation, found) for annotation in annotations)
+        faults = [fault for annotation in proven for fault in self._faults(annotation)]
+        if faults:
+            raise CaseError(Reason.LABEL_UNPROVEN, "; ".join(faults))
+        return proven
 
-    def _prove_mask(self, mask: Mask, body: NDArray[np.bool_]) -> Mask:
-        measures = dict(mask.measures)
-        for segment in mask.segments:
-            inside = mask.inside(segment)
-            if not inside.any():
-                continue
-            figures = _measure(segment, inside, mask.geometry, body)
-            ratio = _volume_ratio(segment, measures)
-            if ratio is not None:
-                figures["volume_ratio"] = ratio
-            if f"{segment.name}/planes_on_slice_fraction" in measures:
-                figures["planes_on_slice_fraction"] = measures[f"{segment.name}/planes_on_slice_fraction"]
-            self._check(segment.name, figures)
-            measures.update({f"{segment.name}/{name}": value for name, value in figures.items()})
-        return replace(mask, measures=measures)
+    def _faults(self, annotation: Annotation) -> Iterator[str]:
+        if not isinstance(annotation, Mask | Boxes | Landmarks):
+            return
+        parts = [s.name for s in annotation.segments] if isinstance(annotation, Mask) else [_PART]
+        for part in parts:
+            mark = f"{part}/"
+            figures = {n.removeprefix(mark): v for n, v in annotation.measures.items() if n.startswith(mark)}
+            name = part if isinstance(annotation, Mask) else annotation.name
+            yield from self._beyond(name, figures)
 
-    def _check(self, part: str, figures: dict[str, float]) -> None:
+    def _beyond(self, part: str, figures: Mapping[str, float]) -> Iterator[str]:
         if self.volume_ratio is not None and "volume_ratio" in figures:
             low, high = self.volume_ratio
             if not low <= figures["volume_ratio"] <= high:
-                raise _unproven(part, "volume ratio", figures["volume_ratio"], f"{low} to {high}")
+                yield _fault(part, "volume ratio", figures["volume_ratio"], f"{low} to {high}")
         for name, limit in (
             ("planes_on_slice_fraction", self.planes_on_slice),
             ("round_trip_dice", self.round_trip_dice),
             ("body_overlap", self.body_overlap),
             ("border_mm", self.border_mm),
+            ("inside_fraction", self.inside),
         ):
             if limit is not None and name in figures and figures[name] < limit:
-                raise _unproven(part, name, figures[name], f"at least {limit}")
-        if part in self.side and figures["left_share"] != 0.5:
-            on_left = figures["left_share"] > 0.5
-            if on_left != (self.side[part] == "left"):
-                raise _unproven(part, "share on the left", figures["left_share"], f"the {self.side[part]} side")
-
-    def _prove_boxes(self, boxes: Boxes, body: NDArray[np.bool_], geometry: Geometry) -> None:
-        for corners in boxes.corners_mm:
-            voxels = geometry.to_voxel(corners)
-            first = np.clip(np.round(voxels.min(axis=0)), 0, geometry.shape).astype(int)
-            last = np.clip(np.round(voxels.max(axis=0)) + 1, 0, geometry.shape).astype(int)
-            part = body[first[0] : last[0], first[1] : last[1], first[2] : last[2]]
-            if not part.size:
-                raise _unproven(boxes.name, "voxels of a box in the image", 0, "at least 1")
-            overlap = float(part.mean())
-            if self.body_overlap is not None and overlap < self.body_overlap:
-                raise _unproven(boxes.name, "body_overlap", overlap, f"at least {self.body_overlap}")
+                yield _fault(part, name, figures[name], f"at least {limit}")
+        share = figures.get("left_share", 0.5)
+        if part in self.side and share != 0.5 and (share > 0.5) != (self.side[part] == "left"):
+            yield _fault(part, "share on the left", share, f"the {self.side[part]} side")
+        if self.coded_side == "required" and figures.get("on_coded_side", 1.0) < 0.5:
+            yield _fault(part, "share on the coded side", figures["on_coded_side"], "at least 0.5")
 
 
-def find_body(volume: Volume) -> NDArray[np.bool_]:
-    """(slice, row, column) bool, True in the body: a threshold, then cavities filled slice by slice."""
-    from scipy.ndimage import binary_fill_holes
+class Body:
+    """Where the body is, found slice by slice when asked for: a threshold, then cavities filled."""
 
-    image = volume.voxels[0]
-    if volume.domain is ValueDomain.HOUNSFIELD:
-        threshold = BODY_HU
-    else:
-        threshold = BODY_SHARE * float(np.percentile(image[::2, ::2, ::2], 99))
-    body = np.asarray(image > threshold)
-    return np.stack([binary_fill_holes(plane) for plane in body])
+    def __init__(self, volume: Volume) -> None:
+        self.geometry = volume.geometry
+        self._image = volume.voxels[0]
+        self._planes: dict[int, NDArray[np.bool_]] = {}
+        self._threshold = BODY_HU
+        if volume.domain is not ValueDomain.HOUNSFIELD:
+            self._threshold = BODY_SHARE * float(np.percentile(self._image[::2, ::2, ::2], 99))
+
+    def plane(self, index: int) -> NDArray[np.bool_]:
+        """(row, column) bool of one slice, True in the body."""
+        from scipy.ndimage import binary_fill_holes
+
+        if index not in self._planes:
+            self._planes[index] = np.asarray(binary_fill_holes(self._image[index] > self._threshold))
+        return self._planes[index]
+
+    @cached_property
+    def middle_mm(self) -> float:
+        """LPS x of the body's centre of mass, from evenly chosen slices; of the grid's where there is no body."""
+        count = self.geometry.shape[0]
+        total, weight = np.zeros(3), 0
+        for index in np.unique(np.linspace(0, count - 1, min(count, BODY_SLICES)).astype(int)):
+            rows, columns = np.nonzero(self.plane(int(index)))
+            total += [index * len(rows), rows.sum(), columns.sum()]
+            weight += len(rows)
+        centre = total / weight if weight else (np.asarray(self.geometry.shape) - 1) / 2
+        return float(self.geometry.to_world(centre)[0, 0])
 
 
 def round_trip_dice(inside: NDArray[np.bool_], geometry: Geometry) -> float:
@@ -166,40 +179,121 @@ def _runs(plane: NDArray[np.bool_], index: int) -> list[NDArray[np.float64]]:
     ]
 
 
-def _measure(
-    segment: Segment, inside: NDArray[np.bool_], geometry: Geometry, body: NDArray[np.bool_]
-) -> dict[str, float]:
-    spots = np.argwhere(inside)
-    low, high = spots.min(axis=0), spots.max(axis=0)
-    rims = np.minimum(low, np.asarray(geometry.shape) - 1 - high) * np.asarray(geometry.spacing_mm)
-    middle = (
-        float(geometry.to_world(np.argwhere(body[:: max(1, body.shape[0] // 16)]).mean(axis=0))[0, 0])
-        if body.any()
-        else 0.0
-    )
-    left = geometry.to_world(spots)[:, 0] - middle
-    return {
-        "voxels": float(len(spots)),
-        "body_overlap": float(body[inside].mean()),
+def _measured(annotation: Annotation, body: Body) -> Annotation:
+    """The annotation with its figures."""
+    if isinstance(annotation, Mask):
+        measures = dict(annotation.measures)
+        for segment in annotation.segments:
+            inside = annotation.inside(segment)
+            if inside.any():
+                figures = _of_structure(segment, inside, annotation.geometry, body)
+                ratio = _volume_ratio(segment, measures)
+                if ratio is not None:
+                    figures["volume_ratio"] = ratio
+                measures.update({f"{segment.name}/{name}": _settled(v) for name, v in figures.items()})
+        return replace(annotation, measures=measures)
+    if isinstance(annotation, Boxes):
+        corners = [body.geometry.to_voxel(c) for c in annotation.corners_mm]
+        figures = _of_boxes(corners, body) if corners else {}
+    elif isinstance(annotation, Landmarks):
+        figures = _of_points(body.geometry.to_voxel(annotation.points_mm), body) if len(annotation.points_mm) else {}
+    else:
+        return annotation
+    return replace(annotation, measures={f"{_PART}/{name}": _settled(v) for name, v in figures.items()})
+
+
+def _settled(value: float) -> float:
+    """Nine digits: what lies beyond is the rounding of one machine's linear algebra."""
+    return round(float(f"{value:.9g}"), 9)
+
+
+def _of_structure(segment: Segment, inside: NDArray[np.bool_], geometry: Geometry, body: Body) -> dict[str, float]:
+    used = np.flatnonzero(inside.any(axis=(1, 2)))
+    voxels = overlap = 0
+    left = 0.0
+    for index in used:
+        rows, columns = np.nonzero(inside[index])
+        spots = np.stack([np.full(len(rows), index), rows, columns], axis=1)
+        voxels += len(rows)
+        overlap += int(np.count_nonzero(body.plane(int(index))[rows, columns]))
+        left += _left(geometry.to_world(spots)[:, 0], body)
+    extent = [np.flatnonzero(inside.any(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2), (0, 1))]
+    low, high = np.asarray(extent, dtype=np.float64).T
+    rims = _rims(low, high, geometry)
+    figures = {
+        "voxels": float(voxels),
+        "body_overlap": overlap / voxels,
         "border_mm": float(rims.min()),
         "border_in_plane_mm": float(rims[1:].min()),
-        "left_share": float(np.mean(left > 0) + 0.5 * np.mean(left == 0)),
+        "left_share": left / voxels,
         "round_trip_dice": round_trip_dice(inside, geometry),
+    }
+    side = coded_side(segment)
+    if side is not None:
+        figures["on_coded_side"] = figures["left_share"] if side == "left" else 1 - figures["left_share"]
+    return figures
+
+
+def coded_side(segment: Segment) -> Literal["left", "right"] | None:
+    """The side that the meaning of a structure's coded type names, None where it names none or both."""
+    words = set(re.findall(r"[a-z]+", segment.type.meaning.lower())) if segment.type else set()
+    if "left" in words and "right" not in words:
+        return "left"
+    return "right" if "right" in words and "left" not in words else None
+
+
+def _of_boxes(boxes: Sequence[NDArray[np.float64]], body: Body) -> dict[str, float]:
+    """Figures of the worst of some boxes, given by their corners in voxel coordinates."""
+    shape = np.asarray(body.geometry.shape)
+    overlaps, rims, left, inside = [], [], 0.0, 0
+    for corners in boxes:
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        # a voxel is in the box when its centre is, and the box holds one voxel at least
+        first = np.clip(np.ceil(low - 1e-6), 0, shape).astype(int)
+        last = np.clip(np.maximum(np.floor(high + 1e-6), first) + 1, 0, shape).astype(int)
+        inside += bool((low >= -0.5 - 1e-6).all() and (high <= shape - 0.5 + 1e-6).all())
+        planes = [body.plane(i)[first[1] : last[1], first[2] : last[2]] for i in range(first[0], last[0])]
+        held = sum(plane.size for plane in planes)
+        overlaps.append(sum(int(np.count_nonzero(plane)) for plane in planes) / held if held else 0.0)
+        rims.append(float(_rims(low + 0.5, high - 0.5, body.geometry).min()))
+        left += _left(body.geometry.to_world((low + high) / 2)[:, 0], body)
+    return {
+        "boxes": float(len(boxes)),
+        "body_overlap": min(overlaps),
+        "border_mm": min(rims),
+        "inside_fraction": inside / len(boxes),
+        "left_share": left / len(boxes),
     }
 
 
-def _volume_ratio(segment: Segment, measures: dict[str, float]) -> float | None:
+def _of_points(points: NDArray[np.float64], body: Body) -> dict[str, float]:
+    shape = np.asarray(body.geometry.shape)
+    inside: NDArray[np.bool_] = np.all((points >= -0.5 - 1e-6) & (points <= shape - 0.5 + 1e-6), axis=1)
+    near = np.clip(np.round(points), 0, shape - 1).astype(int)
+    held = sum(bool(body.plane(int(s))[r, c]) for s, r, c in near[inside])
+    return {
+        "points": float(len(points)),
+        "body_overlap": held / len(points),
+        "inside_fraction": float(np.mean(inside)),
+        "left_share": _left(body.geometry.to_world(points)[:, 0], body) / len(points),
+    }
+
+
+def _rims(low: NDArray[np.float64], high: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """Distance in mm of an extent (first and last voxel) from the nearer border along each axis."""
+    return np.asarray(np.minimum(low, np.asarray(geometry.shape) - 1 - high) * np.asarray(geometry.spacing_mm))
+
+
+def _left(x_mm: NDArray[np.float64], body: Body) -> float:
+    """How many places lie on the patient's left of the body's middle; those on it count half."""
+    return float(np.count_nonzero(x_mm > body.middle_mm) + 0.5 * np.count_nonzero(x_mm == body.middle_mm))
+
+
+def _volume_ratio(segment: Segment, measures: Mapping[str, float]) -> float | None:
     after = measures.get(f"{segment.name}/voxel_volume_mm3")
     before = measures.get(f"{segment.name}/contour_volume_mm3", measures.get(f"{segment.name}/own_grid_volume_mm3"))
     return after / before if after is not None and before else None
 
 
-def _check_inside(landmarks: Landmarks, geometry: Geometry) -> None:
-    voxels = geometry.to_voxel(landmarks.points_mm)
-    outside = ((voxels < -0.5) | (voxels > np.asarray(geometry.shape) - 0.5)).any(axis=1)
-    if outside.any():
-        raise _unproven(landmarks.name, "points beyond the image", float(outside.sum()), "0")
-
-
-def _unproven(part: str, figure: str, value: Any, expected: str) -> CaseError:
-    return CaseError(Reason.LABEL_UNPROVEN, f"{part}: found {figure} {value:.4g}, expected {expected}")
+def _fault(part: str, figure: str, value: float, expected: str) -> str:
+    return f"{part}: found {figure} {value:.4g}, expected {expected}"

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator
 
 from builder.errors import CaseError, Reason
+from builder.labels.label import Label
 from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
 from builder.labels.reports import Status, label_report, load_lexicon
-from builder.model.case import Annotation, Classes, Evidence
+from builder.model.case import Annotation, Classes, Evidence, Tier
 from builder.model.keyed import Key
 from builder.protocols import ImageFacts, LabelObject
 
@@ -19,7 +20,7 @@ MAX_BYTES = 4 * 2**20
 FORMATS = ("text", "txt", "xml", "html", "unknown")
 
 
-class Report(BaseModel):
+class Report(Label):
     """Findings a report names, denies or doubts; the text itself goes nowhere.
 
     Parameters
@@ -37,8 +38,8 @@ class Report(BaseModel):
         More than one report: ``refuse`` the case, or ``join`` their findings.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
+    TIER: ClassVar[Tier] = "report_text"
 
     kind: Literal["report"] = "report"
     match: Annotated[str, AfterValidator(check_pattern)]
@@ -72,7 +73,7 @@ class Report(BaseModel):
                 Reason.LABEL_MISSING, f"found no finding {', '.join(unknown)} in the lexicon {self.lexicon}"
             )
         values = {finding: self._value(verdicts[finding]) for finding in wanted}
-        return (Classes(name, values, Evidence(tier="report_text", tool=f"{self.lexicon}/{self.VERSION}")),)
+        return (Classes(name, values, Evidence(tier=self.tier, tool=f"{self.lexicon}/{self.VERSION}")),)
 
     def _value(self, status: Status) -> str:
         return self.alternatives if status is Status.ALTERNATIVE else status.value

@@ -18,12 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
 from builder.labels.coco import coco_rows
+from builder.labels.evidence import reader_name
 from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
 from builder.protocols import LabelObject
 
 FORMATS = ("csv", "tsv", "json", "text")
 MAX_BYTES = 2**30
 MAX_ROWS_A_CASE = 100_000
+READER = "reader"
+"""Where a cut row holds the keyed name of its reader."""
 
 Fact: TypeAlias = Literal["series", "study", "patient", "instance", "folder_name", "parent_name"]
 """What of the image a column names: its series, study or patient, one of its instances, or its folders' names."""
@@ -65,8 +68,21 @@ class Table(BaseModel):
 
         return has_row
 
-    def cut(self, content: bytes, image: ImageRow, *, columns: Sequence[str], map_uid: Callable[[str], str]) -> bytes:
+    def cut(
+        self,
+        content: bytes,
+        image: ImageRow,
+        *,
+        columns: Sequence[str],
+        map_uid: Callable[[str], str],
+        reader: str | None = None,
+    ) -> bytes:
         """The image's rows with ``columns`` and, under ``instance``, the mapped UID of the slice a row names.
+
+        Parameters
+        ----------
+        reader
+            Column of who made the row: a keyed name of it is kept, for ``reader_of``.
 
         Returns
         -------
@@ -80,13 +96,15 @@ class Table(BaseModel):
         """
         facts = _facts(image)
         kept = []
-        for row in parse_table(content, needed=[*self.by, *columns]):
+        for row in parse_table(content, needed=[*self.by, *columns, *([reader] if reader else [])]):
             values = {column: _text(row, column) for column in self.by}
             if all(values[column] in facts[fact] for column, fact in self.by.items()):
                 out: dict[str, Any] = {column: row.get(column) for column in columns}
                 for column, fact in self.by.items():
                     if fact == "instance":
                         out["instance"] = map_uid(values[column])
+                if reader is not None:
+                    out[READER] = reader_name(str(row.get(reader) or ""), map_uid=map_uid)
                 kept.append(out)
         return json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -153,6 +171,11 @@ def load_rows(objects: Sequence[LabelObject]) -> list[Row]:
 def is_blank(row: Row, columns: Sequence[str]) -> bool:
     """Whether a row has nothing in any of ``columns``: somebody looked at the image and found nothing to mark."""
     return all(not _text(row, column) for column in columns)
+
+
+def reader_of(row: Row) -> str:
+    """The keyed name of a row's reader; empty where the table names none."""
+    return str(row.get(READER) or "")
 
 
 def number(row: Row, column: str) -> float:

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_contours
+from builder.labels.label import Label
 from builder.labels.layers import Layout, Pattern, Structure, layer
 from builder.labels.linking import RT_STRUCTURE_SET, ImageRow, Selection, select_references
 from builder.model.case import Annotation, Code, Evidence
@@ -26,7 +27,7 @@ MAX_CONTOURS = 200_000
 MAX_POINTS = 20_000_000
 
 
-class RtStruct(BaseModel):
+class RtStruct(Label):
     """Masks from RTSTRUCT objects.
 
     Parameters
@@ -42,11 +43,10 @@ class RtStruct(BaseModel):
         ``any``: one declared structure is enough; ``all``: a case that lacks one is excluded.
     several
         More than one linked object: ``refuse`` the case, ``join`` all of them.
-    tier
-        Evidence tier; objects whose ROIs all say ROI Generation Algorithm AUTOMATIC (3006,0036) are ``machine``.
+
+    Objects whose ROIs all say ROI Generation Algorithm AUTOMATIC (3006,0036) are of the tier ``machine``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["rtstruct"] = "rtstruct"
@@ -58,7 +58,6 @@ class RtStruct(BaseModel):
     layout: Layout = "channels"
     require: Literal["any", "all"] = "any"
     several: Literal["refuse", "join"] = "refuse"
-    tier: str = "single_reader"
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Structure sets that refer to the image by instance, series or frame of reference."""

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.labels.content import code_of
 from builder.labels.frames import Frames, describe_frames, frame_pixels, image_slices, own_grid
+from builder.labels.label import Label
 from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
 from builder.labels.linking import LABEL_MAP_SEGMENTATION, SEGMENTATION, ImageRow, Selection, select_references
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
@@ -25,7 +26,7 @@ BACKGROUND = ("DCM", "125040")
 """Property type of a label map's background segment (PS3.16 CID 7151)."""
 
 
-class Seg(BaseModel):
+class Seg(Label):
     """Masks from DICOM SEG objects.
 
     Parameters
@@ -45,12 +46,11 @@ class Seg(BaseModel):
         More than one linked object: ``refuse`` the case, or ``join`` them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 2
 
     kind: Literal["seg"] = "seg"
-    segments: dict[str, Pattern] = {}
-    codes: dict[str, str] = {}
+    segments: dict[str, Pattern] = Field(default_factory=dict)
+    codes: dict[str, str] = Field(default_factory=dict)
     tolerance_voxels: float = Field(default=0.01, ge=0, le=0.5)
     off_grid: OffGrid = "resample"
     interpolation: Interpolation = "nearest"
@@ -59,7 +59,6 @@ class Seg(BaseModel):
     require: Literal["any", "all"] = "any"
     empty: Empty = "exclude"
     layout: Layout = "channels"
-    tier: str = "single_reader"
 
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> "Seg":

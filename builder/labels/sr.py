@@ -6,17 +6,18 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.labels.content import Graphic, Group, read_groups, read_observers
+from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, ImageRow, Selection, select_references
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
 from builder.protocols import ImageFacts, LabelObject
 
 
-class StructuredReport(BaseModel):
+class StructuredReport(Label):
     """Measurements, coded findings and coordinates from SR objects.
 
     Parameters
@@ -27,18 +28,16 @@ class StructuredReport(BaseModel):
         ``keep`` the points of SCOORD and SCOORD3D as landmarks ``<name>/points``, or ``leave`` them.
     several
         More than one report: ``refuse`` the case, or ``join`` them.
-    tier
-        Evidence tier; reports that only devices observed are ``machine``.
+
+    Reports that only devices observed are of the tier ``machine``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 2
 
     kind: Literal["sr"] = "sr"
     quantities: tuple[str, ...] = ()
     coordinates: Literal["keep", "leave"] = "keep"
     several: Literal["refuse", "join"] = "refuse"
-    tier: str = "single_reader"
 
     @field_validator("quantities")
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,27 +75,35 @@ class Code:
         return f"{self.scheme}:{self.value}"
 
 
+Tier: TypeAlias = Literal[
+    "pathology", "genomic", "outcome", "prospective", "consensus", "single_reader", "report_text", "crowd", "machine"
+]
+"""How strong a label is."""
+
+EVIDENCE_TIERS: tuple[Tier, ...] = get_args(Tier)
+"""Strongest first."""
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """Who says so: tier of the label, readers, tool. ``tier`` is an index into ``EVIDENCE_TIERS``, strongest first."""
+    """Who says so: the tier of the label, its readers, tool and time.
 
-    tier: str = "single_reader"
+    Parameters
+    ----------
+    readers
+        Keyed names where objects or tables state them, else as the spec states them.
+    time
+        As the spec states it.
+    days_after_image
+        Whole days from the image's study to the label, where both state a date.
+    """
+
+    tier: Tier = "single_reader"
     readers: tuple[str, ...] = ()
     tool: str | None = None
     note: str | None = None
-
-
-EVIDENCE_TIERS = (
-    "pathology",
-    "genomic",
-    "outcome",
-    "prospective",
-    "consensus",
-    "single_reader",
-    "report_text",
-    "crowd",
-    "machine",
-)
+    time: str | None = None
+    days_after_image: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +122,9 @@ class Mask:
     """Structures on a grid: a label map (one channel, several values) or overlapping channels (value 1 each).
 
     ``voxels`` is (channel, slice, row, column) uint8 or uint16; for ``fractional`` masks 0..255 means 0..1 and every
-    segment has a channel of its own. ``measures`` holds facts of its making (volumes before and after, fraction of
-    contour planes that found a slice, ...), name with unit suffix to number.
+    segment has a channel of its own. A case without this label has no segment in it. ``measures`` holds facts of its
+    making (volumes before and after, fraction of contour planes that found a slice, ...), name with unit suffix to
+    number.
     """
 
     name: str
@@ -129,8 +138,6 @@ class Mask:
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:
             raise ValueError(f"voxels: found shape {self.voxels.shape}, expected (channel, *{self.geometry.shape})")
-        if not self.segments:
-            raise ValueError("segments: found none, expected at least one")
 
     def inside(self, segment: Segment) -> NDArray[np.bool_]:
         """(slice, row, column) bool, True inside ``segment`` (for fractional masks: at least one half)."""
@@ -149,6 +156,7 @@ class Boxes:
     corners_mm: NDArray[np.float64]
     classes: tuple[str, ...]
     evidence: Evidence = Evidence()
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +168,7 @@ class Landmarks:
     classes: tuple[str, ...]
     groups: tuple[str, ...] = ()
     evidence: Evidence = Evidence()
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,12 +186,22 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What one reader said of one quantity or finding; readers have keyed names."""
+
+    reader: str
+    quantity: str
+    value: Scalar
+
+
+@dataclass(frozen=True)
 class Measurements:
-    """Measurements of one case under one label name."""
+    """Measurements of one case under one label name; ``readings`` says which reader measured what."""
 
     name: str
     items: tuple[Measurement, ...]
     evidence: Evidence = Evidence()
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +211,7 @@ class Classes:
     name: str
     values: Mapping[str, Scalar]
     evidence: Evidence = Evidence()
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)

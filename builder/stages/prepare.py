@@ -25,7 +25,8 @@ from builder.imaging.suv import calibrate
 from builder.imaging.values import PixelFill
 from builder.imaging.volume import assemble, assemble_indexed
 from builder.labels import AnyLabel
-from builder.model.case import Annotation, Case, Volume
+from builder.labels.proof import Body
+from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.fetch import Objects
@@ -71,12 +72,13 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     volume = _with_verdict(replace(volume, findings=findings), pixels)
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
     annotations: list[Annotation] = []
+    body = Body(volume)
     for name, reader in recipe.labels.items():
         found = tuple(
             _clean_label(label, reader, objects.rows, plan, recipe, known) for label in objects.labels.get(name, ())
         )
         if found:
-            annotations.extend(reader.read(name, found, image))
+            annotations.extend(reader.proof.prove(reader.read(name, found, image), volume, body=body))
     case = Case(plan.case_key, volume, tuple(annotations))
     for transform in recipe.transforms:
         case = transform(case)
@@ -84,10 +86,13 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
 
 
 def measures_of(case: Case) -> dict[str, float]:
-    """Facts of a case's masks: ``<mask>/<segment>/volume_mm3`` on the final grid, and ``<mask>/<measure>``."""
+    """Facts of a case's labels: ``<label>/<measure>``, and of its masks ``<mask>/<segment>/volume_mm3`` on the final
+    grid."""
     measures: dict[str, float] = {}
+    for annotation in case.annotations:
+        if isinstance(annotation, Mask | Boxes | Landmarks):
+            measures.update({f"{annotation.name}/{name}": float(value) for name, value in annotation.measures.items()})
     for mask in case.masks:
-        measures.update({f"{mask.name}/{name}": float(value) for name, value in mask.measures.items()})
         for segment in mask.segments:
             voxels = int(np.count_nonzero(mask.inside(segment)))
             measures[f"{mask.name}/{segment.name}/volume_mm3"] = round(voxels * mask.geometry.voxel_volume_mm3, 3)

@@ -25,7 +25,7 @@ labels:
     kind: classes
     table: {match: "*.csv", by: {PatientID: patient}}
     findings: {metastasis: {column: lungmets, values: {"0": negative, "1": positive}}}
-    tier: outcome
+    evidence: {tier: outcome}
 deid: {patient_key: "${env:BUILDER_KEY}"}
 samples: {kind: volumes, chunk: [16, 32, 32]}
 splits: {ratios: {train: 0.5, validation: 0.25, test: 0.25}, seed: 7}

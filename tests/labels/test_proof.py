@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.labels.proof import Proof, find_body, round_trip_dice
+from builder.labels.proof import Body, Proof, coded_side, round_trip_dice
 from builder.labels.rtstruct import RtStruct
-from builder.model.case import Boxes, Landmarks, Mask, Segment, ValueDomain, Volume
+from builder.model.case import Boxes, Code, Landmarks, Mask, Segment, ValueDomain, Volume
 from builder.model.geometry import Geometry, corner_voxels
 from builder.protocols import LabelObject
 from tests import synthetic
@@ -41,8 +41,9 @@ def block(*box: slice) -> NDArray[np.bool_]:
 
 
 def test_the_body_holds_its_lung() -> None:
-    body = find_body(phantom())
-    assert body.sum() == 10 * 30 * 40
+    body = Body(phantom())
+    assert sum(body.plane(index).sum() for index in range(10)) == 10 * 30 * 40
+    assert body.middle_mm == pytest.approx(-50 + 2 * 24.5)
 
 
 def test_figures_of_a_known_block() -> None:
@@ -77,16 +78,54 @@ def test_thresholds_exclude_with_the_figure(rule: dict[str, Any], figure: str) -
     assert caught.value.reason is Reason.LABEL_UNPROVEN
 
 
-def test_boxes_and_points_beyond_the_image_are_unproven() -> None:
-    inside = GEOMETRY.to_world(corner_voxels((3, 4, 5)) + np.array([2, 10, 10]))[None]
-    Proof(body_overlap=0.9).prove([Boxes("b", inside, ("x",))], phantom())
-    for bad in (Boxes("b", inside + 1000, ("x",)), Landmarks("l", inside[0, :1] + 1000, ("x",))):
-        with pytest.raises(CaseError) as caught:
-            Proof().prove([bad], phantom())
+def test_all_figures_beyond_their_thresholds_are_named() -> None:
+    inside = block(slice(1, 5), slice(30, 40), slice(30, 44))
+    with pytest.raises(CaseError) as caught:
+        Proof(body_overlap=0.9, border_mm=5, side={"t": "right"}).prove([mask(inside)], phantom())
+    assert [part.split()[2] for part in caught.value.detail.split("; ")] == ["body_overlap", "border_mm", "share"]
+
+
+def test_boxes_and_points_have_figures_and_thresholds() -> None:
+    unit = corner_voxels((2, 2, 2))
+    inside = GEOMETRY.to_world(unit * [3, 4, 5] + [1.5, 9.5, 29.5])[None]
+    (proven,) = Proof(body_overlap=0.9, inside=1, side={"b": "left"}).prove([Boxes("b", inside, ("x",))], phantom())
+    assert isinstance(proven, Boxes)
+    assert proven.measures == {
+        "all/boxes": 1, "all/body_overlap": 1, "all/border_mm": 6, "all/inside_fraction": 1, "all/left_share": 1,
+    }  # fmt: skip
+    for far in (Boxes("b", inside + 1000, ("x",)), Landmarks("l", inside[0, :1] + 1000, ("x",))):
+        (kept,) = Proof().prove([far], phantom())
+        assert kept.measures["all/inside_fraction"] == 0  # type: ignore[union-attr]
+        with pytest.raises(CaseError, match="inside_fraction") as caught:
+            Proof(inside=1).prove([far], phantom())
         assert caught.value.reason is Reason.LABEL_UNPROVEN
     air = GEOMETRY.to_world(corner_voxels((3, 3, 3)))[None]
     with pytest.raises(CaseError, match="body_overlap"):
         Proof(body_overlap=0.9).prove([Boxes("b", air, ("x",))], phantom())
+    with pytest.raises(CaseError, match="right side"):
+        Proof(side={"l": "right"}).prove([Landmarks("l", inside[0, :1], ("x",))], phantom())
+
+
+@pytest.mark.parametrize(("meaning", "side"), [("Left kidney", "left"), ("Lung, right", "right"), ("Liver", None)])
+def test_a_coded_side_is_held_against_the_place(meaning: str, side: str | None) -> None:
+    inside = block(slice(2, 5), slice(10, 20), slice(30, 44))
+    segment = Segment("t", type=Code("1", "SCT", meaning))
+    drawn = Mask("m", inside[None].astype(np.uint8), GEOMETRY, (segment,))
+    (proven,) = Proof().prove([drawn], phantom())
+    assert coded_side(segment) == side
+    share = {"left": 1.0, "right": 0.0, None: None}[side]
+    assert proven.measures.get("t/on_coded_side") == share  # type: ignore[union-attr]
+    if side == "right":
+        with pytest.raises(CaseError, match="coded side"):
+            Proof(coded_side="required").prove([drawn], phantom())
+
+
+def test_the_middle_of_the_body_is_found_whatever_the_slices_run_along() -> None:
+    axial = phantom()
+    affine = GEOMETRY.affine[:, [2, 1, 0, 3]]
+    sagittal = Geometry((50, 40, 10), affine)
+    volume = Volume(np.ascontiguousarray(axial.voxels.transpose(0, 3, 2, 1)), sagittal, axial.domain)
+    assert Body(volume).middle_mm == pytest.approx(Body(axial).middle_mm, abs=1.5)
 
 
 @settings(max_examples=20, deadline=None)

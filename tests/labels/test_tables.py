@@ -13,9 +13,11 @@ from pydantic import ValidationError
 from builder.errors import CaseError, Reason
 from builder.labels.boxes import BoxTable
 from builder.labels.classes import ClassColumn, ClassTable
+from builder.labels.evidence import reader_name
+from builder.labels.fusion import Consensus
 from builder.labels.linking import ImageRow
 from builder.labels.recist import Recist
-from builder.labels.rows import parse_table
+from builder.labels.rows import READER, parse_table
 from builder.model.case import Boxes, Classes, Landmarks, Measurements
 from builder.model.geometry import Geometry
 from builder.model.tables import INSTANCES
@@ -105,7 +107,7 @@ class TestClassContract(LabelReaderContract):
             "dead": {"column": "event", "values": {"1": "positive", "0": "negative"}},
             "age": {"column": "age"},
         },
-        "tier": "outcome",
+        "evidence": {"tier": "outcome"},
     }
 
     @pytest.fixture
@@ -147,15 +149,21 @@ class TestRecistContract(LabelReaderContract):
         assert np.allclose(GEOMETRY.to_voxel(points.points_mm[:2]), [[1, 2, 1], [1, 6, 4]])
         assert points.groups == ("0", "0", "1", "1", "2", "2")
         assert lengths.items[0].value == pytest.approx(2.5)
-        assert points.evidence.readers == ("reader1", "reader2")
+        assert len(points.evidence.readers) == 2
+        assert [r.reader for r in lengths.readings] == [points.evidence.readers[i] for i in (1, 0, 1)]
+        assert not any(b"jane" in o.content or b"abe" in o.content for o in objects)
         assert points.evidence.tier == "crowd"
 
     def test_the_fused_line_lies_on_the_slice_of_most(self, reader: Any, objects: Any) -> None:
-        fused = reader.model_copy(update={"consensus": "fused"})
-        points, lengths = fused.read("l", objects, IMAGE)
+        fuse = Consensus(of=("l",), method="lines")
+        points, lengths = fuse.fuse("one", reader.read("l", objects, IMAGE), GEOMETRY)
+        assert isinstance(points, Landmarks)
+        assert isinstance(lengths, Measurements)
         assert len(lengths.items) == 1
         assert np.allclose(GEOMETRY.to_voxel(points.points_mm)[:, 0], 2)
-        assert points.evidence.tier == "consensus"
+        assert points.evidence.tier == "crowd"  # many of a crowd are a crowd
+        assert points.measures["lines"] == 3
+        assert Consensus(of=("l",), method="lines", least=3).fuse("one", (points, lengths), GEOMETRY) == ()
 
 
 class TestParsing:
@@ -323,7 +331,7 @@ class TestCrowdsCure:
         for row in rows:
             series.setdefault(row["seriesUID"], []).append(row)
         assert len(series) == 443
-        every, fused = Recist(**self.OPTIONS), Recist(**self.OPTIONS, consensus="fused")
+        every, fuse = Recist(**self.OPTIONS), Consensus(of=("line",), method="lines", least=1)
         lines = 0
         for own in series.values():
             slices = {row["instanceUID"]: int(float(row["sliceIndex"])) for row in own}
@@ -331,7 +339,10 @@ class TestCrowdsCure:
             spacing = _pixel_spacing(own)
             geometry = Geometry((depth, 512, 512), np.diag([1.0, spacing, spacing, 1])[[2, 1, 0, 3]])
             image = ImageFacts(geometry, "", slices)
-            objects = [LabelObject({**row, "instance": row["instanceUID"]}) for row in own]
+            objects = [
+                LabelObject({**row, "instance": row["instanceUID"], READER: reader_name(row["annotator"], map_uid=str)})
+                for row in own
+            ]
             points, lengths = every.read("line", objects, image)
             assert isinstance(points, Landmarks)
             assert isinstance(lengths, Measurements)
@@ -340,7 +351,7 @@ class TestCrowdsCure:
             stated = np.array([item.value for item in lengths.items if item.quantity == "long_axis_stated"])
             # the pixel spacing is the one unknown of a series: with the median of it all lines must fit
             assert np.median(np.abs(ours / stated - 1)) < 1e-6
-            one, length = fused.read("line", objects, image)
+            one, length = fuse.fuse("one", (points, lengths), geometry)
             assert len(one.classes) == 2  # type: ignore[union-attr]
             assert min(ours) * 0.3 <= length.items[0].value <= max(ours) * 1.05  # type: ignore[union-attr]
         assert lines == 2345

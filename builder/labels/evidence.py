@@ -1,0 +1,126 @@
+"""Who stands behind a label: what an object says of its readers, its tool and its time, else what the spec says."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pydicom.dataset import Dataset
+
+from builder.labels.label import Stated
+from builder.model.case import EVIDENCE_TIERS, Annotation, Tier
+
+PERSON_OBSERVER = "121008"
+"""Person Observer Name (PS3.16 TID 1003)."""
+
+DEVICE_OBSERVER_MODEL = ("121014", "121015")
+"""Device Observer Manufacturer and Model Name (PS3.16 TID 1004)."""
+
+DATES = ("StructureSetDate", "ContentDate", "PresentationCreationDate", "SeriesDate", "InstanceCreationDate")
+"""When an object was made, best first: (3006,0008), (0008,0023), (0070,0082), (0008,0021), (0008,0012)."""
+
+PEOPLE = ("ContentCreatorName", "OperatorsName", "ReviewerName")
+"""Who made it: (0070,0084), (0008,1070), (300E,0008)."""
+
+Some = TypeVar("Some", bound=Annotation)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What an object says of its making; names are keyed."""
+
+    readers: tuple[str, ...] = ()
+    tool: str | None = None
+    days_after_image: int | None = None
+
+
+def observe(
+    dataset: Dataset,
+    *,
+    days_after_image: Callable[[str], int | None],
+    map_uid: Callable[[str], str],
+    clean: Callable[[str], str],
+) -> Observed:
+    """What a label object as the archive has it says of its readers, tool and time.
+
+    Parameters
+    ----------
+    days_after_image
+        Whole days from the image's study to a date (VR DA), None where one of them is no date.
+    map_uid
+        The keyed map; names of people become ``reader_name`` of it.
+    clean
+        Cleans a short text of everything that may name somebody.
+    """
+    people = sorted({reader_name(n, map_uid=map_uid) for n in _people(dataset) if n.strip(" ^")})
+    made = (days_after_image(str(dataset.get(name) or "")) for name in DATES)
+    days = next((day for day in made if day is not None), None)
+    return Observed(tuple(people), clean(" ".join(_tool(dataset))) or None, days)
+
+
+def merge(observed: Sequence[Observed]) -> Observed:
+    """One statement of several objects': all readers, the tool they share, the latest day."""
+    tools = {o.tool for o in observed}
+    days = [o.days_after_image for o in observed if o.days_after_image is not None]
+    return Observed(
+        tuple(sorted({r for o in observed for r in o.readers})),
+        tools.pop() if len(tools) == 1 else None,
+        max(days, default=None),
+    )
+
+
+def settle(annotation: Some, stated: Stated, observed: Observed) -> Some:
+    """The annotation with its evidence: as the reader and the object say, and as the spec says where they do not."""
+    found = annotation.evidence
+    evidence = replace(
+        found,
+        readers=observed.readers or found.readers or stated.readers,
+        tool=found.tool or observed.tool or stated.tool,
+        time=stated.time,
+        days_after_image=observed.days_after_image,
+    )
+    return replace(annotation, evidence=evidence)
+
+
+def reader_name(name: str, *, map_uid: Callable[[str], str]) -> str:
+    """The keyed name of a reader: the same wherever somebody reads, and nothing without the key."""
+    return "reader-" + hashlib.sha256(map_uid(f"reader:{name.strip().casefold()}").encode()).hexdigest()[:12]
+
+
+def weakest(tiers: Sequence[Tier]) -> Tier:
+    """The weakest of some tiers."""
+    return max(tiers, key=EVIDENCE_TIERS.index)
+
+
+def strongest(tiers: Sequence[Tier]) -> Tier:
+    """The strongest of some tiers."""
+    return min(tiers, key=EVIDENCE_TIERS.index)
+
+
+def _people(dataset: Dataset) -> Iterator[str]:
+    for name in PEOPLE:
+        value = dataset.get(name)
+        if value:
+            yield from [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
+    for item in dataset.get("VerifyingObserverSequence") or []:
+        yield str(item.get("VerifyingObserverName") or "")
+    for item in dataset.get("RTROIObservationsSequence") or []:
+        yield str(item.get("ROIInterpreter") or "")
+    yield from _observers(dataset, (PERSON_OBSERVER,), "PersonName")
+
+
+def _tool(dataset: Dataset) -> list[str]:
+    """Names of the device, then of the algorithm, each once."""
+    parts: list[Any] = [dataset.get("Manufacturer"), dataset.get("ManufacturerModelName")]
+    parts += _observers(dataset, DEVICE_OBSERVER_MODEL, "TextValue")
+    for item in dataset.get("SegmentSequence") or []:
+        parts.append(item.get("SegmentAlgorithmName"))
+    return list(dict.fromkeys(str(p).strip() for p in parts if p))
+
+
+def _observers(dataset: Dataset, codes: Sequence[str], keyword: str) -> Iterator[str]:
+    """Values of the content items of the root that carry one of the codes (observer context, PS3.16 TID 1001)."""
+    for item in dataset.get("ContentSequence") or []:
+        concept = (item.get("ConceptNameCodeSequence") or [Dataset()])[0]
+        if str(concept.get("CodeValue") or "") in codes and item.get(keyword):
+            yield str(item.get(keyword))
