@@ -115,6 +115,10 @@ class DatasetPlan:
         INSTANCES rows of annotation objects and files.
     clinical
         A match report for each clinical table.
+    origins
+        Where everything used came from, by schema ORIGINS of ``builder.stages.origins``.
+    procedures
+        Studies by RadLex Playbook procedure; None without a playbook.
     """
 
     url: str
@@ -129,6 +133,8 @@ class DatasetPlan:
     clinical: tuple[Mapping[str, Any], ...]
     shards: tuple[ShardSummary, ...]
     lock: Mapping[str, Any]
+    origins: pa.Table
+    procedures: Mapping[str, Any] | None = None
 
     @property
     def cases(self) -> list[CasePlan]:

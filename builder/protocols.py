@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from builder.errors import CaseError
 from builder.model.case import Annotation, Case
 from builder.model.geometry import Geometry
+from builder.model.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,15 @@ class Describing(Protocol):
 
         Neighbouring entries are asked for together. Raises SourceError when the server does not answer.
         """
+        ...
+
+
+@runtime_checkable
+class Stating(Protocol):
+    """What a source offers beside ``Source`` when it knows the terms of each of its series."""
+
+    def series_origins(self) -> Mapping[str, Origin]:
+        """SeriesInstanceUID to what is stated of it. Raises SourceError, SpecError."""
         ...
 
 

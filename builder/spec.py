@@ -14,6 +14,7 @@ from builder.imaging.options import VolumeOptions
 from builder.labels import AnyLabel
 from builder.model.tables import SERIES
 from builder.patches import AnySamples
+from builder.report.catalog.statement import Governance, Statement, UseCase
 from builder.sources import AnySource
 from builder.split import Splits
 from builder.transforms import AnyTransform
@@ -63,6 +64,8 @@ class DatasetSpec(BaseModel):
     description: str = ""
     license: str
     """SPDX identifier or name of the licence the dataset is under."""
+    usage: Literal["commercial"] | None = None
+    """Use that must be proven: the build stops where the licence of anything it would use does not allow it."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     sources: Annotated[tuple[AnySource, ...], Field(min_length=1)]
     persons: PersonOptions = PersonOptions()
@@ -76,6 +79,9 @@ class DatasetSpec(BaseModel):
     splits: Splits = Splits()
     report: ReportOptions = ReportOptions()
     shards: ShardOptions = ShardOptions()
+    governance: Governance = Governance()
+    use_case: UseCase = UseCase()
+    catalog: Statement = Statement()
 
     @model_validator(mode="after")
     def _references_resolve(self) -> "DatasetSpec":
@@ -111,7 +117,7 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
     return document
 
 
-PUBLIC_SOURCE_FIELDS = ("kind", "site", "collections", "modalities", "licenses", "page", "port", "retrieve")
+PUBLIC_SOURCE_FIELDS = ("kind", "site", "origin", "collections", "modalities", "licenses", "page", "port", "retrieve")
 """What a manifest tells of a source; queries and lists of patients are withheld like locations."""
 
 LOCATION_FIELDS = ("url", "aliases", "previous")

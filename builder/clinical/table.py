@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from builder.model.origin import Origin
+
 
 class ClinicalColumn(BaseModel):
     """One column of a clinical table.
@@ -68,6 +70,8 @@ class ClinicalTable(BaseModel):
         Codes that mean no value, beside an empty cell.
     min_matched
         Fraction of the persons with images that must have a row; fewer stop the build.
+    origin
+        Where the table came from, and its licence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +86,7 @@ class ClinicalTable(BaseModel):
     missing: tuple[str, ...] = ()
     columns: Mapping[str, ClinicalColumn] = Field(min_length=1)
     min_matched: float = Field(default=0.0, ge=0.0, le=1.0)
+    origin: Origin = Origin()
 
     @model_validator(mode="after")
     def _picks_from_many(self) -> "ClinicalTable":

@@ -24,6 +24,7 @@ from builder.specfile import fill_parameters, load_spec
 from builder.stages.graph import Runner, Task
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.isolate import isolate_shard
+from builder.stages.playbook import UNMAPPED
 from builder.stages.published import Published
 from builder.stages.shard import ShardArgument, build_shard
 from builder.storage import Store, open_store
@@ -63,6 +64,8 @@ class Planned:
             "peak_bytes_per_task": max((s.peak_bytes for s in plan.shards), default=0),
             "clinical": list(plan.clinical),
             "persons": plan.persons.counts(),
+            "licenses": _licenses(plan),
+            "procedures": None if plan.procedures is None else dict(plan.procedures),
         }
 
     def text(self) -> str:
@@ -78,6 +81,8 @@ class Planned:
                 for i, r in enumerate(facts["clinical"])
             ),
             "  identity: " + ", ".join(f"{count} {kind}" for kind, count in facts["persons"].items()),
+            "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
+            *_procedure_lines(facts["procedures"]),
             f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, "
             f"at most {_size(facts['sample_bytes'])} of samples before compression, "
             f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
@@ -253,9 +258,10 @@ def _load_finish() -> Callable[..., Published]:
 
 def _inputs(plan: DatasetPlan) -> str:
     """Fingerprint of everything a version is made from."""
-    tables = [parquet_bytes(t) for t in (plan.cohort, plan.splits, plan.links, plan.annotations)]
+    tables = [parquet_bytes(t) for t in (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins)]
     shards = [s.fingerprint for s in plan.shards]
-    return fingerprint(plan.published_spec, dict(plan.lock), shards, list(plan.clinical), *tables)
+    procedures = None if plan.procedures is None else dict(plan.procedures)
+    return fingerprint(plan.published_spec, dict(plan.lock), shards, list(plan.clinical), procedures, *tables)
 
 
 def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
@@ -272,6 +278,22 @@ def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
 
 def _key(spec: DatasetSpec) -> Key:
     return resolve_key(spec.deid.patient_key, environ, read=lambda path: Path(path).read_bytes())
+
+
+def _licenses(plan: DatasetPlan) -> dict[str, int]:
+    """Licence to the number of series and tables under it; ``not stated`` is one of them."""
+    names = sorted(name or "not stated" for name in plan.origins.column("license").to_pylist())
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def _procedure_lines(procedures: Mapping[str, Any] | None) -> list[str]:
+    if procedures is None:
+        return []
+    unmapped = f"; the rest is listed in {UNMAPPED} of the private workspace"
+    return [
+        f"  RadLex Playbook: {procedures['mapped']} of {procedures['studies']} studies have a procedure"
+        + (unmapped if procedures["mapped"] < procedures["studies"] else "")
+    ]
 
 
 def _size(count: int) -> str:

@@ -35,6 +35,8 @@ from builder.stages.candidates import clinical_counts, person_column, series_tab
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack, open_files
 from builder.stages.lock import environment_lock
+from builder.stages.origins import gather_origins, prove_usage
+from builder.stages.playbook import map_procedures
 from builder.stages.shard import SPEC, plan_path
 from builder.stages.survey import IDENTITIES
 from builder.storage import Store, open_store
@@ -58,7 +60,8 @@ def make_plan(
     Raises
     ------
     SpecError
-        When a column the spec names does not exist, or nothing is left to build.
+        When a column the spec names does not exist, a licence does not allow the use that must be proven, or nothing
+        is left to build.
     """
     stacks = survey.stacks()
     table = inventory.annotations()
@@ -66,6 +69,8 @@ def make_plan(
     annotations = gather_annotations(table, _annotation_persons(table, persons))
     clinical = read_clinical(spec, persons, stacks, key=key)
     cohort, links = _cohort(spec, inventory, survey, stacks, persons, clinical, annotations, key, progress)
+    origins = gather_origins(spec, cohort, links, annotations.table, key=key)
+    prove_usage(spec, origins)
     splits = _splits(spec, cohort, persons, key)
     store, shards = _shards(spec, private, inventory, survey, cohort, links, annotations, key, progress)
     return DatasetPlan(
@@ -81,6 +86,8 @@ def make_plan(
         clinical=clinical.reports,
         shards=shards,
         lock=environment_lock(spec, key=key),
+        origins=origins,
+        procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
     )
 
 

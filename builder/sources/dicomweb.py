@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import PARSER_ERRORS
 from builder.headers.identity import sop_instance_uid
+from builder.model.origin import Origin
 from builder.protocols import Description, Entry
 from builder.sources.http import Answer, Server, SignIn, server
 from builder.sources.multipart import parts
@@ -62,6 +63,7 @@ class DicomWeb(BaseModel):
     kind: Literal["dicomweb"] = "dicomweb"
     url: str
     site: str | None = None
+    origin: Origin = Origin()
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     page: int = Field(default=500, ge=1, le=10_000)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, MissingExtra, SourceError
+from builder.model.origin import Origin
 from builder.protocols import Description, Entry
 from builder.sources.series_cache import SeriesFolder, series_cache
 
@@ -74,6 +75,7 @@ class Dimse(BaseModel):
     retrieve: Literal["get", "move"] = "get"
     store_port: int | None = Field(default=None, ge=1, le=65535)
     site: str | None = None
+    origin: Origin = Origin()
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.sniff import HEAD_BYTES, sniff
+from builder.model.origin import Origin
 from builder.protocols import Entry
 from builder.sources.archives import list_members, read_member
 
@@ -48,6 +49,7 @@ class Folder(BaseModel):
     kind: Literal["folder"] = "folder"
     url: str
     site: str | None = None
+    origin: Origin = Origin()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     identity: Literal["header", "content"] = "header"

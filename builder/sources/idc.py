@@ -3,7 +3,7 @@
 import functools
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlencode
@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from builder.errors import SourceError, SpecError
+from builder.model.origin import Origin
 from builder.protocols import Entry
 from builder.sources.http import Server, server
 
 PUBLIC_ENDPOINT: Final = "https://{bucket}.s3.amazonaws.com"
 
 _COLUMNS = ("collection_id", "PatientID", "Modality", "SeriesInstanceUID", "license_short_name")
+_DOI = "source_DOI"
 _PLACE = ("aws_bucket", "crdc_series_uuid")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _SERIES = re.compile(r"[0-9a-f\-]{36}")
@@ -46,6 +48,7 @@ class Idc(BaseModel):
     kind: Literal["idc"] = "idc"
     index: str
     site: str | None = None
+    origin: Origin = Origin()
     collections: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
@@ -100,12 +103,17 @@ class Idc(BaseModel):
             raise SourceError(f"found {len(data)} bytes of a range, expected {length}", host=self._server(bucket).host)
         return data
 
+    def series_origins(self) -> Mapping[str, Origin]:
+        """Licence, collection and DOI of every chosen series, as the index states them. Raises SpecError."""
+        return {row["SeriesInstanceUID"]: _origin(row) for row in self._chosen()}
+
     def _chosen(self) -> Sequence[dict[str, Any]]:
         """Rows of the index, ordered by bucket and series."""
         wanted = (self.collections, self.patients, self.modalities, self.series, self.licenses)
         given = [pc.field(n).isin(pa.array(v, pa.string())) for n, v in zip(_COLUMNS, wanted, strict=True) if v]
         try:
-            columns = [*_COLUMNS, *_PLACE, "instanceCount"]
+            stated = [_DOI] if _DOI in pq.read_schema(self.index).names else []
+            columns = [*_COLUMNS, *_PLACE, *stated, "instanceCount"]
             table = pq.read_table(Path(self.index), columns=columns, filters=functools.reduce(operator.and_, given))
         except (OSError, KeyError, ValueError) as error:
             raise SpecError(
@@ -120,6 +128,15 @@ class Idc(BaseModel):
 
     def _server(self, bucket: str) -> Server:
         return server(self.endpoint.format(bucket=bucket))
+
+
+def _origin(row: dict[str, Any]) -> Origin:
+    doi = row.get(_DOI) or ""
+    return Origin(
+        title=row["collection_id"] or None,
+        license=row["license_short_name"] or None,
+        doi=doi if doi.startswith("10.") else None,
+    )
 
 
 def _objects(bucket: Server, prefix: str) -> Iterator[tuple[str, int, str]]:

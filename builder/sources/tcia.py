@@ -4,7 +4,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.identity import sop_instance_uid
 from builder.headers.sniff import sniff
+from builder.model.origin import Origin
 from builder.protocols import Description, Entry
 from builder.sources.http import Server, SignIn, server
 from builder.sources.series_cache import CACHE_LIMIT, SeriesFolder, series_cache
@@ -46,6 +47,7 @@ class Tcia(BaseModel):
     collection: str
     url: str = PUBLIC_URL
     site: str | None = None
+    origin: Origin = Origin()
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     sign_in: SignIn | None = None
@@ -93,6 +95,11 @@ class Tcia(BaseModel):
 
         return series_cache().read(("tcia", self.url, series), instance, fetch, start=start, length=length)
 
+    def series_origins(self) -> Mapping[str, Origin]:
+        """Licence and collection of every series, as the server lists them. Raises SourceError."""
+        found = self._ask(f"getSeries?Collection={quote(self.collection)}&format=json")
+        return {_text(row, "SeriesInstanceUID"): _origin(row) for row in found}
+
     def _instances(self, series: str) -> Sequence[str]:
         found = self._ask(f"getSOPInstanceUIDs?SeriesInstanceUID={series}&format=json")
         return sorted({_text(row, *_INSTANCE_NAMES) for row in found})
@@ -118,6 +125,18 @@ def _text(row: dict[str, Any], *names: str) -> str:
     if not value or not set(value) <= set("0123456789."):
         raise SourceError(f"found a row without a UID in {names[0]}, expected one in each", host="")
     return value
+
+
+def _origin(row: dict[str, Any]) -> Origin:
+    """What a row of getSeries says of a series' terms; the collection's page is a DOI's address."""
+    page = str(row.get("CollectionURI") or "")
+    _, named, doi = page.partition("doi.org/")
+    return Origin(
+        title=row.get("Collection") or None,
+        license=row.get("LicenseURI") or row.get("LicenseName") or None,
+        doi=doi if named and doi.startswith("10.") else None,
+        page=page if not named and page.startswith("http") else None,
+    )
 
 
 def _unpack(body: bytes, folder: SeriesFolder, host: str) -> None:

@@ -1,31 +1,73 @@
 """The catalog records of a version: facts of plan, tables, manifest and report, rendered into ``catalog/``."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from builder.model.layout import (
     CATALOG,
     COHORT,
-    EXCLUSIONS,
     INDEX,
-    LEDGER,
     SPLITS,
     FieldLayout,
     Manifest,
     fingerprint,
+    shard_path,
     stored_object,
 )
+from builder.model.parquet import parquet_bytes
 from builder.plan import DatasetPlan
-from builder.report.catalog import PARQUET, Facts, SourceFacts, StoredFile, catalog
+from builder.report.catalog.documents import catalog
+from builder.report.catalog.facts import (
+    PARQUET,
+    ColumnFacts,
+    Facts,
+    LeftFacts,
+    ProcedureFacts,
+    RangeFacts,
+    ShardFacts,
+    SourceFacts,
+    SplitFacts,
+    StoredFile,
+    TableFacts,
+    ValueCount,
+)
+from builder.report.catalog.statement import Statement
+from builder.report.people import one_row_each
+from builder.spec import DatasetSpec
 from builder.stages.report import REPORT_JSON
 
-KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",), LEDGER: (), COHORT: (), EXCLUSIONS: ()}
+KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",)}
 ABOVE = "../"
 """The records lie in a folder beside the files they describe."""
+
+ROOT = "../../../"
+"""From the records' folder to the dataset's."""
+
+ORIGINS_TABLE = f"{CATALOG}/origins.parquet"
+
+OF_IMAGES = ("modality", "body_part", "image_type", "manufacturer", "manufacturer_model", "vendor", "kvp")
+OF_PERSONS = ("sex", "age_band", "site")
+RANGES = {
+    "age_years": "a",
+    "slices": None,
+    "rows": None,
+    "columns": None,
+    "spacing_slice_mm": "mm",
+    "spacing_row_mm": "mm",
+    "spacing_column_mm": "mm",
+    "slice_thickness_mm": "mm",
+    "magnetic_field_strength": "T",
+}
+"""Numbers of the source images whose range is told: column of the cohort to its unit (UCUM)."""
+
+MOST_VALUES = 12
+"""Values of a column told one by one; the rest are counted together."""
 
 _MEDIA_TYPES = {".parquet": PARQUET, ".json": "application/json", ".html": "text/html"}
 
@@ -38,51 +80,198 @@ def catalog_files(
     ``files`` are the objects of the version so far. The version in the records is the fingerprint of those files:
     the version's own name depends on the records and cannot stand in them.
     """
-    texts = catalog(_facts(plan, tables, files, manifest))
-    return {f"{CATALOG}/{name}": text.encode() for name, text in texts.items()}
+    own = {ORIGINS_TABLE: parquet_bytes(plan.origins)}
+    facts = gather(plan, {**tables, ORIGINS_TABLE: plan.origins}, {**files, **own}, manifest)
+    return {**own, **{f"{CATALOG}/{name}": text.encode() for name, text in catalog(facts).items()}}
 
 
-def _facts(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str, bytes], manifest: Manifest) -> Facts:
+def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str, bytes], manifest: Manifest) -> Facts:
+    """Everything the records say, once."""
     spec = plan.spec
+    report = json.loads(files[REPORT_JSON])
     stored = [stored_object(name, files[name]) for name in sorted(files)]
-    shards = [o.bytes for shard in manifest.shards for o in shard.objects]
-    modalities = tables[INDEX]["modality"].unique().to_pylist() if "modality" in tables[INDEX].column_names else []
     content = fingerprint(replace(manifest, files=tuple(stored)).to_json())
+    included = tables[COHORT].filter(tables[COHORT]["included"])
+    labels = {field.name for field in manifest.fields} & set(spec.labels)
     return Facts(
         name=spec.name,
         version=f"0.0.0+{content[:12]}",
         license=spec.license,
         description=spec.description or None,
-        sources=tuple(_source(source) for source in spec.sources),
-        tables={ABOVE + name: table.schema for name, table in tables.items()},
-        keys={ABOVE + name: KEYS[name] for name in tables},
+        usage=spec.usage,
+        governance=spec.governance,
+        use_case=spec.use_case,
+        statement=_published_statement(plan),
+        sources=_sources(plan),
+        tables=tuple(_table(name, table) for name, table in sorted(tables.items())),
         files=tuple(StoredFile(ABOVE + s.path, s.bytes, s.sha256, _media_type(s.path)) for s in stored),
-        shards=(len(manifest.shards), sum(shards)),
+        shards=_shards(manifest),
         arrays={field.name: _array(field) for field in manifest.fields},
-        modalities=tuple(sorted(m for m in modalities if m)),
-        report=json.loads(files[REPORT_JSON]),
+        labels={name: f"read from {label.kind} objects" for name, label in spec.labels.items()}
+        | {f.name: f"{', '.join(sorted(f.segments))}, read from {spec.labels[f.name].kind} objects"
+           for f in manifest.fields if f.name in labels and f.segments},
+        images={n: _values(included[n]) for n in OF_IMAGES if n in included.column_names},
+        people=_people(spec, tables[INDEX]),
+        ranges=_ranges(included),
+        source_files=sum(n for k, n in manifest.totals.items() if k.startswith("files.")),
+        source_bytes=sum(included["bytes"].to_pylist()) if "bytes" in included.column_names else 0,
+        sampling=_sampling(spec),
         preprocessing=tuple(_step(transform) for transform in spec.transforms),
         deidentification=_deidentification(spec.deid.retain),
         annotation=tuple(f"{name}: read from {label.kind} objects" for name, label in spec.labels.items()),
-    )
+        procedures=_procedures(plan.procedures),
+        **_of_report(report),
+    )  # fmt: skip
 
 
-def _source(source: Any) -> SourceFacts:
-    """A source by kind, site and collection; never by its address, which may name a machine or a patient."""
-    words = [source.kind, *(str(getattr(source, n)) for n in ("site", "collection") if getattr(source, n, None))]
-    return SourceFacts(" ".join(words))
+def _of_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report found, as facts."""
+    left: Counter[tuple[str, str]] = Counter()
+    for box in report["flow"]["boxes"]:
+        for row in box["left"]:
+            left[(row["reason"], row["level"])] += row["things"]
+    persons = [k["in_two_splits"] for k in report["leakage"]["keys"] if k["key"] == "person_key"]
+    test = report.get("power", {}).get("split")
+    return {
+        "splits": tuple(SplitFacts(r["split"], r["persons"], r["cases"], r["samples"]) for r in report["splits"]),
+        "strata": ((report.get("balance") or {}).get("strata") or {}).get("number"),
+        "disjoint": not persons[0] if persons else None,
+        "left": tuple(LeftFacts(reason, level, n) for (reason, level), n in sorted(left.items())),
+        "findings": tuple(findings(report)),
+        "outcomes": tuple(
+            f"{e['outcome']}: {e['positives']} yes and {e['negatives']} no in {test}"
+            for e in report.get("power", {}).get("outcomes", ())
+        ),
+    }
+
+
+def findings(report: Mapping[str, Any]) -> list[str]:
+    """What the report found that a user must know: untested groups, associations, gaps in the data."""
+    found = []
+    for row in report.get("associations", ()):
+        if row["q"] < 0.05:
+            strength = f"Cramer's V {row['cramers_v']:.2f}, q {row['q']:.3g}"
+            found.append(f"{row['label']} is associated with {row['group']} ({strength})")
+    for entry in report.get("power", {}).get("outcomes", ()):
+        silent = [f"{r['column']} = {r['level']}" for r in entry["groups"] if not r["speaks"]]
+        if silent:
+            where = ", ".join(silent) if len(silent) < len(entry["groups"]) else "any of the groups"
+            found.append(f"the {report['power']['split']} split cannot speak for {entry['outcome']} in {where}")
+    for entry in report.get("table_one", ()):
+        for row in entry.get("levels", ()):
+            share = row["cells"]["all"]["share"]
+            if row["level"] == "missing" and share:
+                found.append(f"{entry['column']} is unknown for {100 * share:.1f} % of the persons")
+    return found
+
+
+def _published_statement(plan: DatasetPlan) -> Statement:
+    """The statement without the playbook's location."""
+    said = plan.spec.catalog
+    if said.playbook is None:
+        return said
+    url = plan.published_spec["catalog"]["playbook"]["url"]
+    return said.model_copy(update={"playbook": said.playbook.model_copy(update={"url": url})})
+
+
+def _sources(plan: DatasetPlan) -> tuple[SourceFacts, ...]:
+    """One entry a role and set of terms; a source without title by kind and site, never by its address."""
+    counted: Counter[tuple[Any, ...]] = Counter()
+    for row in plan.origins.to_pylist():
+        name = row["title"] or _unnamed(plan.spec, row["role"], row["source"])
+        terms = (row["license"], row["citation"], row["doi"], row["page"])
+        counted[(name, row["role"], *terms)] += row["series_key"] is not None
+    order = sorted(counted, key=lambda k: tuple(x or "" for x in k))
+    return tuple(SourceFacts(k[0], k[1], counted[k], *k[2:]) for k in order)
+
+
+def _unnamed(spec: DatasetSpec, role: str, number: int) -> str:
+    if role == "clinical":
+        return f"clinical table {number + 1}"
+    source: Any = spec.sources[number]
+    return " ".join(str(x) for x in (source.kind, source.site, getattr(source, "collection", None)) if x)
+
+
+def _table(name: str, table: pa.Table) -> TableFacts:
+    columns = []
+    for field in table.schema:
+        notes = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+        columns.append(ColumnFacts(field.name, str(field.type), notes.get("unit"), notes.get("dicom_tag")))
+    return TableFacts(ABOVE + name, table.num_rows, tuple(columns), KEYS.get(name, ()))
+
+
+def _shards(manifest: Manifest) -> ShardFacts:
+    size = sum(o.bytes for shard in manifest.shards for o in shard.objects)
+    folders = tuple(ROOT + shard_path(shard.fingerprint) for shard in manifest.shards if shard.rows)
+    return ShardFacts(len(manifest.shards), size, folders)
+
+
+def _people(spec: DatasetSpec, index: pa.Table) -> dict[str, tuple[ValueCount, ...]]:
+    """Characteristics of the persons whose samples are in the dataset; small cells are masked as in the report."""
+    names = [n for n in dict.fromkeys((*OF_PERSONS, *spec.report.groups)) if n in index.column_names]
+    names = [n for n in names if n not in OF_IMAGES]
+    persons = one_row_each(index, names)
+    found = {name: _values(persons[name]) for name in names}
+    least = spec.report.mask_below
+    return {n: v for n, v in found.items() if not any(c.count < least for c in v)}
+
+
+def _values(column: pa.ChunkedArray) -> tuple[ValueCount, ...]:
+    """The most frequent values with their number of rows, in the order of their names; the rest as ``others``."""
+    counted = Counter(None if v is None else _word(v) for v in column.to_pylist())
+    ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
+    first = sorted(ordered[:MOST_VALUES], key=lambda item: (item[0] is None, item[0] or ""))
+    rest = ordered[MOST_VALUES:]
+    other = [ValueCount(f"{len(rest)} others", sum(n for _, n in rest))] if rest else []
+    return (*(ValueCount(value, n) for value, n in first), *other)
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ranges(included: pa.Table) -> dict[str, RangeFacts]:
+    found = {}
+    for name, unit in RANGES.items():
+        values = included[name].drop_null().to_pylist() if name in included.column_names else []
+        if values:
+            low, middle, high = (float(f"{x:.6g}") for x in (min(values), np.median(values), max(values)))
+            found[name] = RangeFacts(low, middle, high, unit)
+    return found
+
+
+def _procedures(found: Mapping[str, Any] | None) -> ProcedureFacts | None:
+    if found is None:
+        return None
+    rows = tuple((p["rpid"], p["name"], p["studies"]) for p in found["procedures"])
+    return ProcedureFacts(found["studies"], found["mapped"], found["without_description"], rows)
 
 
 def _array(field: FieldLayout) -> str:
-    shape = "x".join(map(str, field.shape)) if field.shape else "one volume a sample"
+    shape = " x ".join(map(str, field.shape)) if field.shape else "one volume a sample"
     unit = f", {field.unit}" if field.unit else ""
     names = f", {', '.join(sorted(field.segments))}" if field.segments else ""
-    return f"{field.dtype}, {field.channels} channels, {shape} (slice, row, column){unit}{names}"
+    channels = "1 channel" if field.channels == 1 else f"{field.channels} channels"
+    return f"{field.dtype}, {channels}, {shape} (slice, row, column){unit}{names}"
 
 
-def _step(transform: Any) -> str:
-    options = transform.model_dump(mode="json", by_alias=True, exclude={"kind"})
-    return f"{transform.kind} {json.dumps(options, sort_keys=True)}"
+def _sampling(spec: DatasetSpec) -> str:
+    return _step(spec.samples)
+
+
+def _step(step: Any) -> str:
+    """A block of the spec in words: its kind, and its options but for empty ones."""
+    options = step.model_dump(mode="json", by_alias=True, exclude={"kind"})
+    told = [f"{k.replace('_', ' ')} {_option(v)}" for k, v in options.items() if v not in (None, [], {}, "", "none")]
+    return f"{step.kind}: {', '.join(told)}" if told else str(step.kind)
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_option(v)}" for k, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f" {'x' if len(value) == 3 else 'to' if len(value) == 2 else 'and'} ".join(_option(v) for v in value)
+    return "yes" if value is True else "no" if value is False else _word(value)
 
 
 def _deidentification(retained: Any) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from builder.plan import DatasetPlan
 from builder.reader.views import split_views
 from builder.spec import DatasetSpec
 from builder.stages.accounts import Accounts, account
-from builder.stages.catalog import catalog_files
+from builder.stages.catalog import ORIGINS_TABLE, catalog_files
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.privacy import scan
 from builder.stages.published import Published
@@ -65,10 +65,9 @@ def finish(
     draft = _draft(plan, receipts, accounts)
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     files |= split_views(dataset, draft, tables[INDEX])
-    files |= split_views(dataset, draft, tables[INDEX])
     files |= report_files(plan, accounts, tables, draft, dataset)
     files |= catalog_files(plan, tables, files, draft)
-    scan(plan, inventory, tables, files)
+    scan(plan, inventory, {**tables, ORIGINS_TABLE: plan.origins}, files)
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))
     manifest = replace(draft, files=stored)
     return _publish(replace(manifest, version=version_name(manifest)), files, dataset, accounts, guard)

@@ -125,7 +125,7 @@ def index_part(plan: PartPlan, *, store: Store) -> PartReceipt:
 
 def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
     """Fingerprint of what decides a part's rows: the source's options, this code's version, and the listing."""
-    options = source.model_dump_json() if hasattr(source, "model_dump_json") else repr(source)
+    options = source.model_dump_json(exclude={"origin"}) if hasattr(source, "model_dump_json") else repr(source)
     digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
     for entry in entries:
         digest.update(json.dumps([entry.path, entry.member, entry.size, entry.stamp]).encode())

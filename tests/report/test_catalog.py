@@ -2,94 +2,112 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from builder.errors import LayoutError
 from builder.model.tables import EXCLUSIONS
-from builder.report.catalog import PARQUET, Facts, Governance, SourceFacts, StoredFile, catalog, todos
+from builder.report.catalog.cmimi import cmimi
 from builder.report.catalog.croissant import croissant
-from builder.report.catalog.licenses import allows_commercial_use, combine, license_url
+from builder.report.catalog.documents import catalog
+from builder.report.catalog.facts import (
+    PARQUET,
+    ColumnFacts,
+    Facts,
+    LeftFacts,
+    ProcedureFacts,
+    RangeFacts,
+    ShardFacts,
+    SourceFacts,
+    SplitFacts,
+    StoredFile,
+    TableFacts,
+    ValueCount,
+    facts_document,
+    parse_facts,
+    todos,
+)
+from builder.report.catalog.licenses import (
+    CREATIVE_COMMONS,
+    allows_commercial_use,
+    combine,
+    conflicts,
+    forbids_commercial_use,
+    license_url,
+    normal,
+)
+from builder.report.catalog.page import page
+from builder.report.catalog.statement import Annotation, Governance, Statement, UseCase
 
 INDEX = pa.table(
     {
         "sample_key": ["s1", "s2", "s3"],
-        "person_key": ["p1", "p1", "p2"],
         "split": ["train", "train", "test"],
         "row": pa.array([0, 1, 0], pa.int64()),
         "age_years": pa.array([50.5, None, 61.0], pa.float64()),
         "smoker": [True, False, None],
         "affine": pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float64())),
         "findings": pa.array([["a"], ["a", "b"], ["c"]], pa.list_(pa.string())),
-    },
-    schema=None,
-).cast(
-    pa.schema(
-        [
-            pa.field("sample_key", pa.string()),
-            pa.field("person_key", pa.string()),
-            pa.field("split", pa.string()),
-            pa.field("row", pa.int64()),
-            pa.field("age_years", pa.float64(), metadata={"unit": "a", "dicom_tag": "0010,1010"}),
-            pa.field("smoker", pa.bool_()),
-            pa.field("affine", pa.list_(pa.float64())),
-            pa.field("findings", pa.list_(pa.string())),
-        ]
-    )
+    }
 )
+
+RECORDS = {
+    "facts.json", "croissant.json", "datacite.json", "ro-crate-metadata.json", "c-mimi.json", "fair.json",
+    "claim.json", "use-case.json", "terms.json", "datasheet.md", "index.html",
+}  # fmt: skip
+
+
+def columns(schema):
+    units = {"age_years": ("a", "0010,1010")}
+    return tuple(ColumnFacts(f.name, str(f.type), *units.get(f.name, (None, None))) for f in schema)
+
 
 FULL = {
     "description": "PET of sarcoma, for segmentation of tumours.",
-    "identifier": "10.5281/zenodo.1",
-    "url": "https://example.org/sarcoma",
-    "creators": ("McGill University",),
-    "publisher": "Example",
-    "published": "2026-01-31",
-    "keywords": ("sarcoma",),
-    "citation": "Someone: Sarcoma. 2026.",
-    "sources": (SourceFacts("TCIA sarcoma", "https://example.org/tcia", "CC-BY-3.0", "Vallieres 2015", "10.7937/x"),),
-    "modalities": ("PT",),
+    "usage": "commercial",
+    "governance": Governance(
+        owner="a", responsible="b", contact="c", access="open", costs="none", ethics_approval="d", maintenance="e"
+    ),
+    "use_case": UseCase(
+        task="t", clinical_question="q", users="u", setting="s", intended_use=("f",), out_of_scope=("g",),
+        limitations=("h",),
+    ),
+    "statement": Statement(
+        title="Sarcoma <b>", creators=("McGill University",), publisher="Example", published="2026-01-31",
+        identifier="10.5281/zenodo.1", page="https://example.org/sarcoma", citation="Someone: Sarcoma. 2026.",
+        keywords=("sarcoma",),
+        annotation=Annotation(protocol="p", rationale="r", annotators="two", tools="x", agreement="0.9"),
+    ),
+    "sources": (
+        SourceFacts("TCIA sarcoma", "image", 3, "CC BY 3.0", "Vallieres 2015", "10.7937/x", "https://example.org/tcia"),
+        SourceFacts("TCIA sarcoma", "label", 3, "CC-BY-3.0", None, "10.7937/x"),
+        SourceFacts("clinical", "clinical", 0, "CC0-1.0", None, None, "https://example.org/table"),
+    ),
+    "shards": ShardFacts(2, 1000, ("../../../data/" + "a" * 32, "../../../data/" + "b" * 32)),
+    "arrays": {"image": "float32 (channel, slice, row, column), SUVbw", "tumor": "uint8"},
+    "labels": {"tumor": "read from rtstruct objects"},
+    "images": {"modality": (ValueCount("PT", 3),), "manufacturer": (ValueCount("GE", 3),)},
+    "people": {"sex": (ValueCount("F", 1), ValueCount(None, 1))},
+    "ranges": {"age_years": RangeFacts(50, 55, 61, "a")},
+    "source_files": 10,
+    "source_bytes": 100,
+    "splits": (SplitFacts("train", 1, 2, 2), SplitFacts("test", 1, 1, 1)),
+    "strata": 4,
+    "disjoint": True,
+    "left": (LeftFacts("time_series", "series", 2), LeftFacts("not_dicom", "file", 2)),
+    "findings": ("race is unknown for 25.0 % of the persons",),
+    "outcomes": ("x: 1 yes and 0 no in test",),
+    "sampling": "patches",
     "preprocessing": ("resampled to 3 mm",),
     "deidentification": ("identifiers replaced by keyed hashes",),
     "annotation": ("contours of one reader",),
-    "arrays": {"image": "float32 (channel, slice, row, column), SUVbw"},
-    "shards": (2, 1000),
-    "governance": Governance(
-        owner="a",
-        responsible="b",
-        contact="c",
-        access="open",
-        costs="none",
-        ethics_approval="d",
-        maintenance="e",
-        intended_use=("f",),
-        out_of_scope=("g",),
-        limitations=("h",),
-    ),
-    "report": {
-        "splits": [
-            {"split": "train", "persons": 1, "cases": 2, "samples": 2},
-            {"split": "test", "persons": 1, "cases": 1, "samples": 1},
-        ],
-        "flow": {"boxes": [{"left": [{"reason": "gapped", "things": 1, "level": "series"}]}]},
-        "associations": [{"label": "grade", "group": "vendor", "cramers_v": 0.9, "q": 0.001}],
-        "power": {
-            "split": "test",
-            "outcomes": [
-                {
-                    "outcome": "x",
-                    "positives": 1,
-                    "negatives": 0,
-                    "groups": [{"column": "sex", "level": "F", "speaks": False}],
-                }
-            ],
-        },
-        "table_one": [{"levels": [{"level": "missing", "cells": {"all": {"share": 0.25}}}], "column": "race"}],
-        "leakage": {"keys": [{"key": "person_key", "in_two_splits": 0}]},
-        "balance": {"strata": {"number": 4}},
-    },
-}
+    "procedures": ProcedureFacts(3, 2, 1, (("RPID34", "PET", 2),)),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -97,11 +115,9 @@ def stored(tmp_path):
     path = tmp_path / "index.parquet"
     pq.write_table(INDEX, path)
     content = path.read_bytes()
-    file = StoredFile(
-        "index.parquet", len(content), hashlib.sha256(content).hexdigest(), PARQUET
-    )
-    bare = {"tables": {"index.parquet": INDEX.schema}, "keys": {"index.parquet": ("sample_key",)}, "files": (file,)}
-    return tmp_path, bare
+    file = StoredFile("index.parquet", len(content), hashlib.sha256(content).hexdigest(), PARQUET)
+    table = TableFacts("index.parquet", INDEX.num_rows, columns(INDEX.schema), ("sample_key",))
+    return tmp_path, {"tables": (table,), "files": (file,)}
 
 
 def facts(bare, **more):
@@ -121,6 +137,7 @@ def test_croissant_validates_and_its_records_are_the_rows(stored):
     dataset = mlcroissant.Dataset(jsonld=str(record))
     assert not dataset.metadata.ctx.issues.errors
     assert not dataset.metadata.ctx.issues.warnings
+    assert dataset.metadata.ctx.is_v1_1()
     rows = [
         {k.removeprefix("index/"): v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
         for row in dataset.records("index")
@@ -129,6 +146,19 @@ def test_croissant_validates_and_its_records_are_the_rows(stored):
     assert [row["row"] for row in rows] == [0, 1, 0]
     assert rows[0]["age_years"] == 50.5
     assert list(rows[2]["affine"]) == [5.0, 6.0]
+
+
+@OTHERS
+def test_the_responsible_ai_fields_are_understood(stored):
+    mlcroissant = pytest.importorskip("mlcroissant", reason="pip install mlcroissant")
+    folder, bare = stored
+    record = folder / "croissant.json"
+    record.write_text(json.dumps(croissant(facts(bare, **FULL))))
+    understood = mlcroissant.Dataset(jsonld=str(record)).metadata
+    assert understood.data_biases == ["race is unknown for 25.0 % of the persons"]
+    assert understood.data_use_cases == ["f"]
+    assert understood.data_annotation_platform == ["x"]
+    assert understood.data_release_maintenance_plan == "e"
 
 
 @OTHERS
@@ -142,30 +172,53 @@ def test_a_record_of_which_nothing_is_stated_still_validates_but_for_what_is_mis
 
 def test_the_tables_of_the_project_have_a_type_a_column(stored):
     _, bare = stored
-    bare = {**bare, "tables": {**bare["tables"], "versions/1/exclusions.parquet": EXCLUSIONS}}
-    sets = {r["name"]: r for r in croissant(facts(bare))["recordSet"]}
+    more = TableFacts("../exclusions.parquet", 0, columns(EXCLUSIONS))
+    sets = {r["name"]: r for r in croissant(facts({**bare, "tables": (*bare["tables"], more)}))["recordSet"]}
     assert [f["name"] for f in sets["exclusions"]["field"]] == EXCLUSIONS.names
     kinds = {f["name"]: f["dataType"] for f in sets["index"]["field"]}
     assert kinds == {
-        "sample_key": "sc:Text", "person_key": "sc:Text", "split": "sc:Text", "row": "sc:Integer",
-        "age_years": "sc:Float", "smoker": "sc:Boolean", "affine": "sc:Float", "findings": "sc:Text",
+        "sample_key": "sc:Text", "split": ["sc:Text", "cr:Split"], "row": "cr:Int64", "age_years": "cr:Float64",
+        "smoker": "sc:Boolean", "affine": "cr:Float64", "findings": "sc:Text",
     }  # fmt: skip
     age = next(f for f in sets["index"]["field"] if f["name"] == "age_years")
     assert age["description"] == "unit a (UCUM), DICOM attribute (0010,1010)"
+    lists = {f["name"] for f in sets["index"]["field"] if f.get("isArray")}
+    assert lists == {"affine", "findings"}
 
 
-def test_everything_stated_leaves_no_todo_that_the_data_could_answer(stored):
+def test_everything_stated_leaves_no_todo(stored):
     _, bare = stored
     texts = catalog(facts(bare, **FULL))
-    assert set(texts) == {
-        "croissant.json", "datacite.json", "ro-crate-metadata.json", "fair.json", "claim.json", "datasheet.md",
-    }  # fmt: skip
+    assert set(texts) == RECORDS
     for name, text in texts.items():
-        left = todos(json.loads(text) if name.endswith(".json") else text)
-        # CLAIM asks who annotated, with which tools and how well they agree: no file says so
-        assert len(left) == (4 if name == "claim.json" else 0), (name, left)
+        left = todos(json.loads(text) if name.endswith(".json") else text.partition("<nav>")[2] or text)
+        # what a training run reports comes after the version is published
+        assert len(left) == {"c-mimi.json": 1, "index.html": 1}.get(name, 0), (name, left)
     assert "race is unknown for 25.0 %" in texts["datasheet.md"]
-    assert "name the authors of every source" in texts["datasheet.md"]
+    assert "Name the authors of every source" in texts["datasheet.md"]
+    assert "time series: 2 series; not dicom: 2 files" in texts["datasheet.md"]
+
+
+def test_completeness_counts_the_answered_items(stored):
+    _, bare = stored
+    none = cmimi(facts(bare))
+    assert [i["item"] for i in none["items"]] == list(range(1, 17))
+    assert none["completeness"] == none["answered"] / 16 == len([i for i in none["items"] if not todos(i)]) / 16
+    full = cmimi(facts(bare, **FULL))
+    assert full["answered"] == 15
+    done = cmimi(facts(bare, **FULL), uses=3, runs=("unet: Dice 0.8",))
+    assert done["completeness"] == 1.0
+    assert "3 read sessions" in done["items"][14]["answer"]
+
+
+def test_the_page_shows_every_value_escaped_and_loads_nothing(stored):
+    _, bare = stored
+    text = page(facts(bare, **FULL), runs=["<i>unet</i>"])
+    assert "Sarcoma &lt;b&gt;" in text
+    assert "<b>" not in text.replace("<b>not met</b>", "")
+    assert "&lt;i&gt;unet" in text
+    for word in ("<script", "<img", "<link", "src="):
+        assert word not in text
 
 
 def test_nothing_is_invented(stored):
@@ -174,10 +227,22 @@ def test_nothing_is_invented(stored):
     assert "TODO" in texts["datasheet.md"]
     assert "TODO" in texts["datacite.json"]
     met = {row["principle"]: row["met"] for row in json.loads(texts["fair.json"])}
-    assert not any(met[p] for p in ("F1", "F3", "F4", "A1", "A1.2", "A2", "I3", "R1.2"))
+    assert not any(met[p] for p in ("F1", "F3", "F4", "A1", "A1.2", "A2", "I3", "R1", "R1.2"))
     assert len(met) == 15
     assert "datePublished" not in json.loads(texts["croissant.json"])
     assert texts == catalog(facts(bare))
+
+
+def test_facts_are_read_back_as_they_were(stored):
+    _, bare = stored
+    one = facts(bare, **FULL)
+    text = catalog(one)["facts.json"]
+    assert parse_facts(json.loads(text)) == one
+    assert catalog(parse_facts(json.loads(text))) == catalog(one)
+    with pytest.raises(LayoutError, match="expected 1; build the dataset again"):
+        parse_facts({**facts_document(one), "facts_version": 0})
+    with pytest.raises(LayoutError, match="do not fit"):
+        parse_facts({**facts_document(one), "files": "none"})
 
 
 def test_datacite_is_valid(stored):
@@ -185,6 +250,7 @@ def test_datacite_is_valid(stored):
     _, bare = stored
     record = json.loads(catalog(facts(bare, **FULL))["datacite.json"])
     assert [error.message for error in schema.validator.iter_errors(record)] == []
+    assert [r["relatedIdentifier"] for r in record["relatedIdentifiers"]] == ["10.7937/x"]
 
 
 def test_ro_crate_is_read_by_its_library(stored):
@@ -194,9 +260,24 @@ def test_ro_crate_is_read_by_its_library(stored):
     (folder / "ro-crate-metadata.json").write_text(text)
     (folder / "data").mkdir()
     crate = rocrate.ROCrate(folder)
-    assert crate.name == "sarcoma"
+    assert crate.name == "Sarcoma <b>"
     assert {e.id for e in crate.data_entities} == {"index.parquet", "data/"}
     assert crate.dereference("index.parquet")["sha256"] == bare["files"][0].sha256
+    assert crate.dereference("https://doi.org/10.7937/x")["license"] == CREATIVE_COMMONS["CC-BY-3.0"]
+
+
+def test_citations_name_each_source_once(stored):
+    _, bare = stored
+    terms = json.loads(catalog(facts(bare, **FULL))["terms.json"])
+    assert terms["citations"] == [
+        "Vallieres 2015 https://doi.org/10.7937/x",
+        "clinical. https://example.org/table",
+    ]
+    assert terms["commercial_use"] == "allowed by every licence"
+    unstated = replace(facts(bare, **FULL), sources=(SourceFacts("folder north"),))
+    terms = json.loads(catalog(unstated)["terms.json"])
+    assert terms["commercial_use"] == "not proven"
+    assert len(todos(terms)) == 2
 
 
 @pytest.mark.parametrize(
@@ -208,11 +289,50 @@ def test_ro_crate_is_read_by_its_library(stored):
         (["CC-BY-SA-4.0", "CC-BY-NC-SA-4.0"], False, "contradict"),
         (["CC-BY-4.0", None], False, "read by a person"),
         (["Restricted"], False, "read by a person"),
+        (["MIT", "ODbL-1.0"], True, "shared under ODbL-1.0"),
     ],
 )
 def test_licences_combine(licenses, commercial, says):
     assert allows_commercial_use(licenses) is commercial
     assert any(says in sentence for sentence in combine(licenses))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("CC BY 3.0", "CC-BY-3.0"),
+        ("cc-by-nc-sa-4.0", "CC-BY-NC-SA-4.0"),
+        ("Creative Commons Attribution 3.0 Unported License", "CC-BY-3.0"),
+        ("Creative Commons Attribution-NonCommercial 4.0 International License", "CC-BY-NC-4.0"),
+        ("http://creativecommons.org/licenses/by/3.0/", "CC-BY-3.0"),
+        ("https://creativecommons.org/licenses/by-nc/4.0/legalcode", "CC-BY-NC-4.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "CC0-1.0"),
+        # what cannot be read is not judged: a word may forbid something
+        ("Creative Commons Attribution Non Commercial 3.0", None),
+        ("CC BY", None),
+        ("National Library of Medicine Terms and Conditions; May 21, 2019", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_licences_have_one_name(name, expected):
+    assert normal(name) == expected
+
+
+@given(st.sampled_from(sorted(CREATIVE_COMMONS)), st.sampled_from(["{}", "{}legalcode"]))
+def test_every_creative_commons_licence_is_known_by_its_address(name, form):
+    assert normal(form.format(CREATIVE_COMMONS[name])) == name
+    assert normal(name.replace("-", " ", 1).replace("-", " ")) == name
+    assert (forbids_commercial_use(name) is None) == ("NC" not in name and "ND" not in name)
+
+
+def test_a_dataset_may_not_grant_more_than_its_sources():
+    assert conflicts("CC-BY-3.0", ["CC-BY-3.0", "CC0-1.0", None]) == ()
+    assert "authors to be named" in conflicts("CC0-1.0", ["CC BY 3.0"])[0]
+    assert "no commercial use" in conflicts("CC-BY-4.0", ["CC-BY-NC-4.0"])[0]
+    assert "shared alike" in conflicts("CC-BY-4.0", ["CC-BY-SA-4.0"])[0]
+    assert "adaptations" in conflicts("CC-BY-ND-4.0", ["CC-BY-ND-4.0"])[0]
+    assert conflicts("see the agreement", ["CC-BY-ND-4.0"]) == ()
 
 
 def test_addresses_of_licences():

@@ -17,7 +17,7 @@ import pytest
 from pydicom.filebase import DicomBytesIO
 
 from builder.errors import CaseError, Reason, SourceError, SpecError
-from builder.protocols import Describing, Source
+from builder.protocols import Describing, Source, Stating
 from builder.sources import Folder, Idc, Tcia, http, series_cache
 from builder.stages.index import index_partition
 from tests.sources.archive import make_archive
@@ -72,6 +72,8 @@ def nbia(files: dict[str, bytes], faults: set[str], asked: list[str]) -> Callabl
                     first = pydicom.dcmread(DicomBytesIO(next(iter(members.values()))))
                     row = {"SeriesInstanceUID": uid, "StudyInstanceUID": str(first.StudyInstanceUID)}
                     row |= {"Modality": first.Modality, "PatientID": first.PatientID, "ImageCount": len(members)}
+                    row |= {"Collection": "My Collection", "CollectionURI": "https://doi.org/10.7937/TCIA.1"}
+                    row |= {"LicenseURI": "http://creativecommons.org/licenses/by/3.0/"}
                     rows.append(row)
                 return 200, {}, json.dumps(rows[::-1]).encode()
             case "/getSOPInstanceUIDs":
@@ -102,6 +104,17 @@ def test_tcia(files: dict[str, bytes], expected: dict[str, dict[str, Any]]) -> N
             assert source.read(entry) == files[entry.path.rpartition("/")[2]]
         assert len(list(Tcia(url=url, collection="My Collection", modalities=("RTSTRUCT",)).list())) == 1
         assert list(Tcia(url=url, collection="My Collection", patients=("nobody",)).list()) == []
+
+
+def test_tcia_tells_the_terms_of_each_series(files: dict[str, bytes]) -> None:
+    with http_server(nbia(files, set(), [])) as url:
+        source = Tcia(url=url, collection="My Collection")
+        assert isinstance(source, Stating)
+        origins = source.series_origins()
+    assert set(origins) == set(series_of(files))
+    assert {o.model_dump_json(exclude_none=True) for o in origins.values()} == {
+        '{"title":"My Collection","license":"http://creativecommons.org/licenses/by/3.0/","doi":"10.7937/TCIA.1"}'
+    }
 
 
 @pytest.mark.parametrize(("fault", "text"), [("incomplete", "ImageCount"), ("cut", "damaged zip")])

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import pyarrow as pa
-
-from builder.report.catalog.facts import Facts, counts, findings, split_sentence, stated
+from builder.report.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
 from builder.report.catalog.licenses import license_url
 
 Json = dict[str, Any]
@@ -54,37 +52,53 @@ CONTEXT: Json = {
 }
 
 
+MOST_FOLDERS = 1000
+"""Shards listed one by one; of more a pattern stands in the record, and the manifest says which are meant."""
+
+_TYPES = {
+    "string": "sc:Text",
+    "large_string": "sc:Text",
+    "bool": "sc:Boolean",
+    "float": "cr:Float32",
+    "double": "cr:Float64",
+    **{f"{sign}int{n}": f"cr:{sign.upper()}Int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)},
+}
+"""Arrow's types to Croissant's; dates and times are ``sc:Date``, everything else is text."""
+
+
 def croissant(facts: Facts) -> Json:
     """The record as a JSON-LD document.
 
-    Tables are file objects with checksum and a typed record set each; the shards are one file set, whose checksums
-    the manifest holds. Fields nobody stated are left out where the format allows, else a TODO.
+    Tables are file objects with checksum and a typed record set each; the objects of the shards are file sets, one a
+    field, whose checksums the manifest holds. Fields nobody stated are left out where the format allows, else a TODO.
     """
+    said = facts.statement
     record: Json = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": facts.name,
+        "alternateName": said.title,
         "description": stated(facts.description, "what the dataset is and what it is for (spec: description)"),
         "license": license_url(facts.license),
-        "url": facts.url,
+        "url": said.page,
         "version": facts.version,
-        "datePublished": facts.published,
-        "identifier": facts.identifier,
-        "keywords": [*facts.keywords, *facts.modalities],
-        "citeAs": facts.citation,
-        "creator": [{"@type": "sc:Organization", "name": name} for name in facts.creators],
-        "publisher": [{"@type": "sc:Organization", "name": facts.publisher}] if facts.publisher else [],
+        "datePublished": said.published,
+        "identifier": f"https://doi.org/{said.identifier}" if said.identifier else None,
+        "keywords": list(dict.fromkeys((*said.keywords, *facts.modalities))),
+        "citeAs": said.citation,
+        "creator": [{"@type": "sc:Organization", "name": name} for name in said.creators],
+        "publisher": [{"@type": "sc:Organization", "name": said.publisher}] if said.publisher else [],
         "isLiveDataset": False,
         **_responsible_ai(facts),
-        "distribution": _distribution(facts),
-        "recordSet": [_record_set(path, schema, facts) for path, schema in sorted(facts.tables.items())],
+        "distribution": [*_file_objects(facts), *_file_sets(facts)],
+        "recordSet": [_record_set(table) for table in sorted(facts.tables, key=lambda t: t.path)],
     }
     return {k: v for k, v in record.items() if v not in (None, [], "")}
 
 
-def _distribution(facts: Facts) -> list[Json]:
-    parts: list[Json] = [
+def _file_objects(facts: Facts) -> list[Json]:
+    return [
         {
             "@type": "cr:FileObject",
             "@id": file.path,
@@ -96,85 +110,104 @@ def _distribution(facts: Facts) -> list[Json]:
         }
         for file in sorted(facts.files, key=lambda f: f.path)
     ]
-    number, size = facts.shards
-    if number:
-        arrays = "; ".join(f"{name}: {meaning}" for name, meaning in sorted(facts.arrays.items()))
-        parts.append(
-            {
-                "@type": "cr:FileSet",
-                "@id": "shards",
-                "name": "shards",
-                "description": f"{number} Zarr v3 groups, {size} bytes. {arrays}".strip(),
-                "encodingFormat": "application/vnd.zarr; version=3",
-                "includes": "data/*/**",
-            }
-        )
-    return parts
 
 
-def _record_set(path: str, schema: pa.Schema, facts: Facts) -> Json:
-    name = path.rsplit("/", 1)[-1].removesuffix(".parquet")
-    keys = [{"@id": f"{name}/{key}"} for key in facts.keys.get(path, ()) if key in schema.names]
-    record: Json = {"@type": "cr:RecordSet", "@id": name, "name": name}
+def _file_sets(facts: Facts) -> list[Json]:
+    """One file set a field of the samples, and one for their rows; ``includes`` are the shards of this version."""
+    shards = facts.shards
+    if not shards.number:
+        return []
+    folders = list(shards.folders)
+    if len(folders) > MOST_FOLDERS:
+        folders = [folders[0].rsplit("/", 1)[0] + "/*"]
+    total = f"of {shards.number} shards (Zarr v3 groups), {shards.bytes} bytes in all; checksums: ../dataset.json"
+    arrays = [(name, f"{meaning} {total}", "application/vnd.zarr; version=3", f"{name}/**")
+              for name, meaning in sorted(facts.arrays.items())]  # fmt: skip
+    return [
+        {
+            "@type": "cr:FileSet",
+            "@id": f"shards/{name}",
+            "name": f"shards/{name}",
+            "description": description,
+            "encodingFormat": kind,
+            "includes": [f"{folder}/{pattern}" for folder in folders],
+        }
+        for name, description, kind, pattern in [
+            *arrays,
+            ("samples", f"One row a sample {total}", PARQUET, "samples.parquet"),
+        ]
+    ]
+
+
+def _record_set(table: TableFacts) -> Json:
+    names = {column.name for column in table.columns}
+    keys = [{"@id": f"{table.name}/{key}"} for key in table.keys if key in names]
+    record: Json = {
+        "@type": "cr:RecordSet",
+        "@id": table.name,
+        "name": table.name,
+        "description": f"{table.rows} rows",
+    }
     if keys:
         record["key"] = keys if len(keys) > 1 else keys[0]
-    record["field"] = [_field(name, path, column) for column in schema]
+    record["field"] = [_field(table, column) for column in table.columns]
     return record
 
 
-def _field(record: str, path: str, column: pa.Field) -> Json:
+def _field(table: TableFacts, column: ColumnFacts) -> Json:
     """A column: its type, and unit and DICOM tag in words."""
-    kind = column.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    notes = {k.decode(): v.decode() for k, v in (column.metadata or {}).items()}
-    words = [f"unit {notes['unit']} (UCUM)"] if "unit" in notes else []
-    words += [f"DICOM attribute ({notes['dicom_tag']})"] if "dicom_tag" in notes else []
+    words = [f"unit {column.unit} (UCUM)"] if column.unit else []
+    words += [f"DICOM attribute ({column.dicom_tag})"] if column.dicom_tag else []
+    inner = _inner(column.type)
+    kind: str | list[str] = _data_type(inner or column.type)
     described: Json = {
         "@type": "cr:Field",
-        "@id": f"{record}/{column.name}",
+        "@id": f"{table.name}/{column.name}",
         "name": column.name,
         "description": ", ".join(words),
-        "dataType": _data_type(kind.value_type if is_list else kind),
-        "source": {"fileObject": {"@id": path}, "extract": {"column": column.name}},
+        "dataType": [kind, "cr:Split"] if column.name == "split" else kind,
+        "source": {"fileObject": {"@id": table.path}, "extract": {"column": column.name}},
     }
-    if is_list:
+    if inner is not None:
         described |= {"isArray": True, "arrayShape": "-1"}
     return {k: v for k, v in described.items() if v != ""}
 
 
-def _data_type(kind: pa.DataType) -> str:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_boolean(kind):
-        return "sc:Boolean"
-    if pa.types.is_integer(kind):
-        return "sc:Integer"
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "sc:Float"
-    if pa.types.is_temporal(kind):
+def _inner(kind: str) -> str | None:
+    """Type of the elements of a list: Arrow calls them ``list<item: double>``."""
+    if not kind.startswith(("list<", "large_list<")):
+        return None
+    return kind[kind.index("<") + 1 : -1].split(": ", 1)[-1].removesuffix(" not null")
+
+
+def _data_type(kind: str) -> str:
+    if kind.startswith("dictionary<values="):
+        kind = kind.removeprefix("dictionary<values=").split(",")[0]
+    if kind.startswith(("date", "timestamp", "time")):
         return "sc:Date"
-    return "sc:Text"
+    return _TYPES.get(kind, "sc:Text")
 
 
 def _responsible_ai(facts: Facts) -> Json:
-    """Fields of the RAI vocabulary that the build can answer; lists and texts as the vocabulary wants them."""
-    boxes = facts.report.get("flow", {}).get("boxes", ())
-    left = sorted({row["reason"] for box in boxes for row in box["left"]})
-    governance = facts.governance
-    sources = "; ".join(s.name for s in facts.sources)
-    persons = counts(facts, "persons")
+    """Fields of the RAI vocabulary that the build or the spec can answer; others are left out."""
+    use, note = facts.use_case, facts.statement.annotation
+    sources = "; ".join(dict.fromkeys(s.name for s in facts.sources))
+    left = "; ".join(map(str, facts.left))
+    persons = [f"{facts.persons} persons, named by keyed hashes only"] if facts.persons else []
     fields: Json = {
-        "rai:dataCollection": f"Taken from {sources}. {split_sentence(facts)}." if sources else None,
-        "rai:dataCollectionMissingData": f"Left out, with one reason each: {', '.join(left)}." if left else None,
-        "rai:dataPreprocessingProtocol": list(facts.preprocessing),
-        "rai:dataAnnotationProtocol": list(facts.annotation),
-        "rai:dataBiases": findings(facts),
-        "rai:dataLimitations": list(governance.limitations),
-        "rai:dataUseCases": list(governance.intended_use),
-        "rai:personalSensitiveInformation": [
-            *([f"{persons} persons, named by keyed hashes only"] if persons else []),
-            *facts.deidentification,
-        ],
-        "rai:dataReleaseMaintenancePlan": governance.maintenance,
+        "rai:dataCollection": f"Taken from {sources}. {facts.split_sentence or ''}".strip() if sources else None,
+        "rai:dataCollectionRawData": "DICOM objects of the sources; not part of the dataset" if sources else None,
+        "rai:dataCollectionMissingData": f"Left out, with one reason each: {left}" if left else None,
+        "rai:dataImputationProtocol": "Missing values are kept as missing; nothing was imputed",
+        "rai:dataPreprocessingProtocol": [*facts.preprocessing, *([facts.sampling] if facts.sampling else [])],
+        "rai:dataAnnotationProtocol": [*facts.annotation, *([note.protocol] if note.protocol else [])],
+        "rai:dataAnnotationPlatform": note.tools,
+        "rai:dataAnnotationAnalysis": note.agreement,
+        "rai:annotatorDemographics": note.annotators,
+        "rai:dataBiases": list(facts.findings),
+        "rai:dataLimitations": [*use.limitations, *(f"not meant for: {x}" for x in use.out_of_scope)],
+        "rai:dataUseCases": list(use.intended_use),
+        "rai:personalSensitiveInformation": [*persons, *facts.deidentification],
+        "rai:dataReleaseMaintenancePlan": facts.governance.maintenance,
     }
     return {k: v for k, v in fields.items() if v}

@@ -1,24 +1,65 @@
-"""Licences: their addresses, and what follows when data under several of them are combined."""
+"""Licences: one name for each, their addresses, and what follows when data under several of them are combined."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 CREATIVE_COMMONS = {
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
     **{
         f"CC-{kind}-{version}": f"https://creativecommons.org/licenses/{kind.lower()}/{version}/"
         for kind in ("BY", "BY-SA", "BY-NC", "BY-ND", "BY-NC-SA", "BY-NC-ND")
-        for version in ("2.0", "3.0", "4.0")
+        for version in ("1.0", "2.0", "2.5", "3.0", "4.0")
     },
 }
+
+OPEN: Mapping[str, frozenset[str]] = {
+    **{name: frozenset({"BY"}) for name in ("MIT", "ISC", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause")},
+    **{name: frozenset({"BY"}) for name in ("ODC-By-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0")},
+    **{name: frozenset({"BY", "SA"}) for name in ("ODbL-1.0", "CDLA-Sharing-1.0")},
+    "PDDL-1.0": frozenset(),
+}
+"""Licences that are judged beside Creative Commons': SPDX identifier to what they ask, in Creative Commons' letters."""
+
+_WORDS = {
+    "attribution": "BY",
+    "noncommercial": "NC",
+    "non-commercial": "NC",
+    "sharealike": "SA",
+    "share-alike": "SA",
+    "noderivatives": "ND",
+    "noderivs": "ND",
+    "no-derivatives": "ND",
+}
+_SAYS_NOTHING = frozenset(
+    ("creative", "commons", "public", "license", "licence", "unported", "international", "generic")
+)
+_ORDER = ("BY", "NC", "SA", "ND")
+_VERSION = re.compile(r"(\d\.\d)")
+
+
+def normal(name: str | None) -> str | None:
+    """The SPDX identifier of a licence this module judges, from its name, address or identifier; else None."""
+    text = (name or "").strip()
+    known = {k.lower(): k for k in (*CREATIVE_COMMONS, *OPEN)}
+    tidy = re.sub(r"[\s_-]+", "-", text.lower())
+    if tidy in known:
+        return known[tidy]
+    by_address = {re.sub(r"^https?://(www\.)?", "", a): k for k, a in CREATIVE_COMMONS.items()}
+    address = re.sub(r"^https?://(www\.)?", "", text.lower())
+    for start, found in by_address.items():
+        if address == start.rstrip("/") or address.startswith(start):
+            return found
+    return _spelled_out(text.lower(), known)
 
 
 def license_url(name: str) -> str:
     """The licence's address: Creative Commons' own, or SPDX's for anything that looks like its identifiers."""
-    tidy = "-".join(name.replace(" ", "-").split("-")).strip("-")
     if name.startswith("http"):
         return name
-    if tidy.upper() in CREATIVE_COMMONS:
-        return CREATIVE_COMMONS[tidy.upper()]
+    found = normal(name)
+    if found in CREATIVE_COMMONS:
+        return CREATIVE_COMMONS[found]
+    name = found or name
     if name and all(c.isalnum() or c in ".-+" for c in name):
         return f"https://spdx.org/licenses/{name}"
     return name
@@ -27,13 +68,12 @@ def license_url(name: str) -> str:
 def combine(licenses: Iterable[str | None]) -> tuple[str, ...]:
     """What the licences of all sources ask of the whole, in words; unknown ones are named, never guessed.
 
-    Only Creative Commons licences are judged. Raises nothing: contradictions are sentences of the result.
+    Raises nothing: contradictions are sentences of the result.
     """
-    found = sorted({x or "not stated" for x in licenses})
-    known = [x for x in found if _normal(x) in CREATIVE_COMMONS]
-    parts = {x: set(_normal(x).split("-")) for x in known}
+    found = sorted({normal(x) or x or "not stated" for x in licenses})
+    parts = {x: _asks(x) for x in found if normal(x) is not None}
     says = []
-    unknown = [x for x in found if x not in known]
+    unknown = [x for x in found if x not in parts]
     if unknown:
         says.append(f"read by a person before publication: {', '.join(unknown)}")
     if any("ND" in p for p in parts.values()):
@@ -41,7 +81,7 @@ def combine(licenses: Iterable[str | None]) -> tuple[str, ...]:
     if any("NC" in p for p in parts.values()):
         says.append("commercial use is not allowed: a source is under a non-commercial licence")
     alike = sorted(x for x, p in parts.items() if "SA" in p)
-    if len({_normal(x).rsplit("-", 1)[0] for x in alike}) > 1:
+    if len({x.rsplit("-", 1)[0] for x in alike}) > 1:
         says.append(f"share-alike licences contradict each other: {', '.join(alike)}")
     elif alike:
         says.append(f"the whole must be shared under {alike[-1]} or a later version")
@@ -50,11 +90,55 @@ def combine(licenses: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(says)
 
 
+def conflicts(own: str, sources: Iterable[str | None]) -> tuple[str, ...]:
+    """Where a dataset's own licence grants what a source's does not; empty where it cannot be told."""
+    if normal(own) is None:
+        return ()
+    mine = _asks(own)
+    found = []
+    for name in sorted({n for x in sources if (n := normal(x)) is not None}):
+        asks = _asks(name)
+        if "ND" in asks:
+            found.append(f"{name} does not allow adaptations to be shared, whatever their licence")
+        elif "SA" in asks and name.rsplit("-", 1)[0] != str(normal(own)).rsplit("-", 1)[0]:
+            found.append(f"{name} must be shared alike, not under {own}")
+        elif "NC" in asks and "NC" not in mine:
+            found.append(f"{name} allows no commercial use, {own} does")
+        elif "BY" in asks and "BY" not in mine:
+            found.append(f"{name} asks for its authors to be named, {own} does not")
+    return tuple(found)
+
+
+def forbids_commercial_use(name: str | None) -> str | None:
+    """Why commercial use of data under a licence is not proven; None where it is."""
+    found = normal(name)
+    if found is None:
+        return "is not one this program can judge" if name else "is not stated"
+    refused = {"NC": "allows no commercial use", "ND": "allows no adaptations"}
+    return next((why for letters, why in refused.items() if letters in _asks(found)), None)
+
+
 def allows_commercial_use(licenses: Iterable[str | None]) -> bool:
-    """Whether every licence is a Creative Commons one without NC or ND; anything unknown is not proven."""
-    parts = [_normal(x or "") for x in licenses]
-    return bool(parts) and all(p in CREATIVE_COMMONS and not {"NC", "ND"} & set(p.split("-")) for p in parts)
+    """Whether every licence is known and without NC or ND; anything unknown is not proven."""
+    names = list(licenses)
+    return bool(names) and all(forbids_commercial_use(name) is None for name in names)
 
 
-def _normal(name: str) -> str:
-    return name.upper().replace(" ", "-")
+def _asks(name: str) -> frozenset[str]:
+    """The letters of a judged licence: BY, NC, SA, ND."""
+    found = normal(name) or ""
+    return OPEN[found] if found in OPEN else frozenset(found.split("-")) & frozenset(_ORDER)
+
+
+def _spelled_out(text: str, known: Mapping[str, str]) -> str | None:
+    """``Creative Commons Attribution-NonCommercial 4.0 International`` and the like."""
+    version = _VERSION.search(text)
+    if "creative commons" not in text or version is None:
+        return None
+    text = re.sub(r"(attribution|noncommercial)-(?=no|share)", r"\1 ", text)
+    words = set(re.findall(r"[a-z-]+", text)) - _SAYS_NOTHING
+    if not words <= _WORDS.keys():
+        return None  # a word that may forbid something
+    letters = {_WORDS[w] for w in words}
+    kind = "-".join(x for x in _ORDER if x in letters)
+    return known.get(f"cc-{kind}-{version[1]}".lower())

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from builder.report.catalog.facts import Facts, stated
+from builder.report.catalog.facts import Facts, SourceFacts, stated
 from builder.report.catalog.licenses import license_url
 
 Json = dict[str, Any]
@@ -10,67 +10,57 @@ Json = dict[str, Any]
 
 def datacite(facts: Facts) -> Json:
     """Attributes of a DataCite record (schema 4.5); mandatory ones that nobody stated are TODOs."""
-    related = [
-        {"relatedIdentifier": s.doi, "relatedIdentifierType": "DOI", "relationType": "IsDerivedFrom"}
-        for s in facts.sources
-        if s.doi
-    ]
-    creators = facts.creators or (stated(None, "the creators"),)
+    said = facts.statement
+    creators = said.creators or (stated(None, "the creators (spec: catalog.creators)"),)
+    year = said.published[:4] if said.published else stated(None, "the date of publication (spec: catalog.published)")
     record: Json = {
         "schemaVersion": "http://datacite.org/schema/kernel-4",
-        "doi": facts.identifier,
+        "doi": said.identifier,
         "creators": [{"name": name} for name in creators],
-        "titles": [{"title": facts.name}],
-        "publisher": {"name": stated(facts.publisher, "who publishes the dataset")},
-        "publicationYear": facts.published[:4] if facts.published else stated(None, "the year of publication"),
+        "titles": [{"title": said.title or facts.name}],
+        "publisher": {"name": stated(said.publisher, "who publishes the dataset (spec: catalog.publisher)")},
+        "publicationYear": year,
         "types": {"resourceTypeGeneral": "Dataset", "resourceType": "Medical images for machine learning"},
         "version": facts.version,
-        "subjects": [{"subject": word} for word in (*facts.keywords, *facts.modalities)],
+        "subjects": [{"subject": word} for word in dict.fromkeys((*said.keywords, *facts.modalities))],
         "rightsList": [{"rights": facts.license, "rightsUri": license_url(facts.license)}],
         "descriptions": [
-            {"description": stated(facts.description, "what the dataset is"), "descriptionType": "Abstract"}
+            {"description": stated(facts.description, "what the dataset is (spec: description)"),
+             "descriptionType": "Abstract"}
         ],
-        "relatedIdentifiers": related,
-        "sizes": [f"{sum(f.bytes for f in facts.files) + facts.shards[1]} bytes"],
+        "relatedIdentifiers": [
+            {"relatedIdentifier": doi, "relatedIdentifierType": "DOI", "relationType": "IsDerivedFrom"}
+            for doi in dict.fromkeys(s.doi for s in facts.sources if s.doi)
+        ],
+        "sizes": [f"{sum(f.bytes for f in facts.files) + facts.shards.bytes} bytes", f"{facts.samples} samples"],
         "formats": sorted({f.media_type for f in facts.files}),
-    }
+    }  # fmt: skip
     return {k: v for k, v in record.items() if v not in ([], None)}
 
 
 def ro_crate(facts: Facts) -> Json:
     """``ro-crate-metadata.json`` of RO-Crate 1.1: the root, its files, and its sources."""
-    parts = [{"@id": f.path} for f in sorted(facts.files, key=lambda f: f.path)]
-    parts += [{"@id": "data/"}] if facts.shards[0] else []
+    files = sorted(facts.files, key=lambda f: f.path)
+    sources = {_source_id(s): _source(s) for s in facts.sources}
+    said = facts.statement
     root: Json = {
         "@id": "./",
         "@type": "Dataset",
-        "name": facts.name,
-        "description": stated(facts.description, "what the dataset is"),
-        "datePublished": stated(facts.published, "the date of publication"),
+        "name": said.title or facts.name,
+        "description": stated(facts.description, "what the dataset is (spec: description)"),
+        "datePublished": stated(said.published, "the date of publication (spec: catalog.published)"),
         "license": {"@id": license_url(facts.license)},
         "version": facts.version,
-        "hasPart": parts,
-        "isBasedOn": [{"@id": _source_id(i, s.url)} for i, s in enumerate(facts.sources)],
+        "hasPart": [*({"@id": f.path} for f in files), *([{"@id": "data/"}] if facts.shards.number else [])],
+        "isBasedOn": [{"@id": name} for name in sources],
     }
-    files = [
-        {
-            "@id": f.path,
-            "@type": "File",
-            "contentSize": str(f.bytes),
-            "encodingFormat": f.media_type,
-            "sha256": f.sha256,
-        }
-        for f in sorted(facts.files, key=lambda f: f.path)
-    ]
-    shards = [
-        {"@id": "data/", "@type": "Dataset", "name": "shards", "description": f"{facts.shards[0]} Zarr v3 groups"}
-    ]
-    sources = [
-        {k: v for k, v in {"@id": _source_id(i, s.url), "@type": "CreativeWork", "name": s.name,
-                           "license": license_url(s.license) if s.license else None,
-                           "citation": s.citation}.items() if v}
-        for i, s in enumerate(facts.sources)
+    parts = [
+        {"@id": f.path, "@type": "File", "contentSize": str(f.bytes), "encodingFormat": f.media_type,
+         "sha256": f.sha256}
+        for f in files
     ]  # fmt: skip
+    words = f"{facts.shards.number} Zarr v3 groups, {facts.shards.bytes} bytes"
+    shards = [{"@id": "data/", "@type": "Dataset", "name": "shards", "description": words}]
     return {
         "@context": "https://w3id.org/ro/crate/1.1/context",
         "@graph": [
@@ -81,12 +71,26 @@ def ro_crate(facts: Facts) -> Json:
                 "about": {"@id": "./"},
             },
             {k: v for k, v in root.items() if v != []},
-            *files,
-            *(shards if facts.shards[0] else []),
-            *sources,
+            *parts,
+            *(shards if facts.shards.number else []),
+            *sources.values(),
         ],
     }
 
 
-def _source_id(number: int, url: str | None) -> str:
-    return url or f"#source-{number + 1}"
+def _source_id(source: SourceFacts) -> str:
+    """Its DOI's address, its page, or a name inside the crate."""
+    if source.doi:
+        return f"https://doi.org/{source.doi}"
+    return source.page or "#" + "-".join((source.name, source.license or "unknown")).replace(" ", "-")
+
+
+def _source(source: SourceFacts) -> Json:
+    entity = {
+        "@id": _source_id(source),
+        "@type": "CreativeWork",
+        "name": source.name,
+        "license": license_url(source.license) if source.license else None,
+        "citation": source.citation,
+    }
+    return {k: v for k, v in entity.items() if v}

@@ -1,0 +1,129 @@
+"""What a medical image dataset should tell of itself, after the C-MIMI whitepaper, with a completeness score.
+
+The sixteen items cover what Table 2 of the whitepaper asks (Kohli, Summers, Geis 2017,
+doi:10.1007/s10278-017-9976-3), in this project's words and order.
+"""
+
+from typing import Any
+
+from builder.report.catalog.facts import TODO, Facts, RangeFacts, ValueCount
+
+DEEP_LEARNING = ("architecture", "loss", "optimizer", "learning_rate", "batch_size", "epochs")
+"""The six parameters a training run reports back (``builder record-training``)."""
+
+ABOUT = {
+    1: ("image types", None),
+    2: ("number of persons, examinations and images", None),
+    3: ("imaging procedures, by RadLex Playbook", "catalog.playbook"),
+    4: ("equipment and acquisition", None),
+    5: ("source of the images", None),
+    6: ("population", "deid.retain, clinical"),
+    7: ("annotations and their types", "labels"),
+    8: ("ground truth: who made it, how, and how well readers agree", "catalog.annotation"),
+    9: ("de-identification", None),
+    10: ("formats and preprocessing", None),
+    11: ("partitions for training, validation and testing", None),
+    12: ("use cases", "use_case"),
+    13: ("owner and responsible party", "governance.owner, governance.responsible"),
+    14: ("access, costs, licence and ethics approval", "governance.access, costs, ethics_approval"),
+    15: ("log of use", "catalog.log_of_use"),
+    16: ("deep-learning parameters of training runs", None),
+}
+
+
+def cmimi(facts: Facts, *, uses: int | None = None, runs: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Each item with its answer or a TODO, and how many of the sixteen are answered.
+
+    Parameters
+    ----------
+    uses
+        Read sessions in the log of use; None while nobody can have read the version.
+    runs
+        What training runs reported back, one text each.
+    """
+    answers = {**_images(facts), **_making(facts), **_people(facts, uses, runs)}
+    items = [
+        {
+            "item": i,
+            "about": about,
+            "answer": answers[i] or _todo(i, about, block),
+            "answered": bool(answers[i]),
+        }
+        for i, (about, block) in ABOUT.items()
+    ]
+    answered = sum(1 for item in items if item["answered"])
+    return {"items": items, "answered": answered, "of": len(items), "completeness": answered / len(items)}
+
+
+def _todo(item: int, about: str, block: str | None) -> str:
+    if item == 16:
+        return f"{TODO}: no training run reported back yet (builder record-training)"
+    return f"{TODO}: state the {about}" + (f" (spec: {block})" if block else "")
+
+
+def _images(facts: Facts) -> dict[int, str | None]:
+    types = [_counted(name, facts.images) for name in ("modality", "body_part", "image_type")]
+    equipment = [_counted(name, facts.images) for name in ("manufacturer", "manufacturer_model", "kvp")]
+    acquired = [_ranged(name, found) for name, found in facts.ranges.items() if name != "age_years"]
+    sources = [f"{s.name} ({s.series} series of {s.role}s)" if s.series else s.name for s in facts.sources]
+    numbers = (
+        f"{facts.persons} persons, {facts.cases} cases, {facts.samples} samples; {facts.source_files} files found, "
+        f"{facts.source_bytes} bytes of images used"
+    )
+    return {
+        1: "; ".join(filter(None, types)) or None,
+        2: numbers if facts.persons else None,
+        3: _procedures(facts),
+        4: "; ".join(filter(None, [*equipment, *acquired])) or None,
+        5: "; ".join([*sources, *filter(None, [_counted("site", facts.people)])]) or None,
+    }
+
+
+def _procedures(facts: Facts) -> str | None:
+    found = facts.procedures
+    if found is None or not found.mapped:
+        return None
+    rows = (f"{rpid} {name}: {studies}" for rpid, name, studies in found.procedures)
+    return "; ".join([f"{found.mapped} of {found.studies} studies mapped", *rows])
+
+
+def _making(facts: Facts) -> dict[int, str | None]:
+    note = facts.statement.annotation
+    truth = [note.protocol, note.annotators, note.agreement]
+    people = [_counted(name, facts.people) for name in facts.people if name != "site"]
+    age = facts.ranges.get("age_years")
+    formats = "Zarr v3 arrays and Parquet tables"
+    return {
+        6: "; ".join(filter(None, [*([_ranged("age_years", age)] if age else []), *people])) or None,
+        7: "; ".join(f"{name}: {kind}" for name, kind in facts.labels.items()) or None,
+        8: "; ".join(t for t in truth if t) if all(truth) else None,
+        9: "; ".join(facts.deidentification) or None,
+        10: "; ".join([formats, *(f"{n}: {m}" for n, m in facts.arrays.items()), *facts.preprocessing])
+        if facts.arrays else None,
+        11: facts.split_sentence,
+    }  # fmt: skip
+
+
+def _people(facts: Facts, uses: int | None, runs: tuple[str, ...]) -> dict[int, str | None]:
+    card, who = facts.use_case, facts.governance
+    case = [card.task, *card.intended_use]
+    access = (who.access, who.costs, who.ethics_approval)
+    logged = "kept beside the dataset, one entry a read session (builder uses)"
+    return {
+        12: "; ".join(c for c in case if c) if card.task and card.intended_use else None,
+        13: f"owner: {who.owner}; responsible: {who.responsible}" if who.owner and who.responsible else None,
+        14: "; ".join([facts.license, *(a for a in access if a)]) if all(access) else None,
+        15: (logged if uses is None else f"{uses} read sessions, {logged}") if facts.statement.log_of_use else None,
+        16: "; ".join(runs) or None,
+    }
+
+
+def _counted(name: str, found: Any) -> str | None:
+    values: tuple[ValueCount, ...] = found.get(name, ())
+    words = ", ".join(f"{v.value} {v.count}" for v in values if v.value is not None)
+    return f"{name}: {words}" if words else None
+
+
+def _ranged(name: str, found: RangeFacts) -> str:
+    unit = f" {found.unit}" if found.unit else ""
+    return f"{name}: {found.low:g} to {found.high:g}{unit}, median {found.median:g}"

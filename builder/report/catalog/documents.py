@@ -1,0 +1,34 @@
+"""All records of a dataset, by file name."""
+
+import json
+from typing import Any
+
+from builder.report.catalog.claim import claim
+from builder.report.catalog.cmimi import cmimi
+from builder.report.catalog.croissant import croissant
+from builder.report.catalog.datasheet import datasheet
+from builder.report.catalog.facts import Facts, facts_document
+from builder.report.catalog.fair import fair
+from builder.report.catalog.page import page
+from builder.report.catalog.records import datacite, ro_crate
+from builder.report.catalog.use_case import terms, use_case
+
+FACTS = "facts.json"
+PAGE = "index.html"
+
+
+def catalog(facts: Facts) -> dict[str, str]:
+    """File name below ``catalog/`` to its text; what nobody stated is a TODO in it."""
+    documents: dict[str, Any] = {
+        FACTS: facts_document(facts),
+        "croissant.json": croissant(facts),
+        "datacite.json": datacite(facts),
+        "ro-crate-metadata.json": ro_crate(facts),
+        "c-mimi.json": cmimi(facts),
+        "fair.json": fair(facts),
+        "claim.json": claim(facts),
+        "use-case.json": use_case(facts),
+        "terms.json": terms(facts),
+    }
+    texts = {name: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for name, value in documents.items()}
+    return {**texts, "datasheet.md": datasheet(facts), PAGE: page(facts)}

@@ -1,0 +1,49 @@
+"""The catalog records on one page: no network, no script, every text escaped, all values from the facts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from builder.report.catalog.claim import claim
+from builder.report.catalog.cmimi import cmimi
+from builder.report.catalog.datasheet import questions_of
+from builder.report.catalog.facts import TODO, Facts
+from builder.report.catalog.fair import fair
+from builder.report.catalog.use_case import terms, use_case
+
+
+def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> str:
+    """The page as HTML text; ``uses`` and ``runs`` as for ``cmimi``."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["words"] = lambda name: name.replace("_", " ")
+    environment.filters["items"] = _items
+    environment.tests["open"] = _is_open
+    text = environment.get_template("page.html.jinja").render(
+        facts=facts,
+        governance=facts.governance.model_dump(),
+        card=use_case(facts),
+        terms=terms(facts),
+        cmimi=cmimi(facts, uses=uses, runs=tuple(runs)),
+        fair=fair(facts),
+        claim=claim(facts),
+        datasheet=questions_of(facts),
+    )
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _items(value: Any) -> list[str]:
+    """A text or list as lines."""
+    return [str(value)] if isinstance(value, str) else [str(v) for v in value]
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a person still has to answer."""
+    return isinstance(value, str) and value.startswith(TODO)

@@ -1,0 +1,76 @@
+"""The use-case card, and the terms everything came under."""
+
+from typing import Any
+
+from builder.report.catalog.facts import Facts, SourceFacts, stated
+from builder.report.catalog.licenses import combine, conflicts, forbids_commercial_use, license_url, normal
+
+SPEC = "(spec: use_case.{})"
+
+
+def use_case(facts: Facts) -> dict[str, Any]:
+    """What the dataset is for, what goes in and comes out, and for whom it cannot speak."""
+    card = facts.use_case
+    people = {name: [f"{v.value or 'not known'}: {v.count}" for v in found] for name, found in facts.people.items()}
+    return {
+        "name": facts.statement.title or facts.name,
+        "task": stated(card.task, "what a model made from it does " + SPEC.format("task")),
+        "clinical_question": stated(card.clinical_question, "the question " + SPEC.format("clinical_question")),
+        "users": stated(card.users, "who would act on the answer " + SPEC.format("users")),
+        "setting": stated(card.setting, "where it would be used " + SPEC.format("setting")),
+        "input": [f"{name}: {meaning}" for name, meaning in facts.arrays.items() if name not in facts.labels],
+        "output": [f"{name}: {meaning}" for name, meaning in facts.labels.items()],
+        "population": {"persons": facts.persons, **people},
+        "intended_use": list(card.intended_use) or stated(None, "the intended use " + SPEC.format("intended_use")),
+        "out_of_scope": list(card.out_of_scope) or stated(None, "what is out of scope " + SPEC.format("out_of_scope")),
+        "limitations": [*card.limitations, *facts.findings],
+    }
+
+
+def terms(facts: Facts) -> dict[str, Any]:
+    """Every licence with what is under it, what they ask together, and every source to cite."""
+    names = [s.license for s in facts.sources]
+    judged = ((s, forbids_commercial_use(s.license)) for s in facts.sources)
+    refused = sorted({f"{s.license or f'the licence of {s.name}'} {why}" for s, why in judged if why is not None})
+    own = forbids_commercial_use(facts.license)
+    refused += [f"the dataset's own licence {facts.license} {own}"] if own else []
+    return {
+        "license": facts.license,
+        "license_url": license_url(facts.license),
+        "usage": facts.usage,
+        "commercial_use": "allowed by every licence" if facts.sources and not refused else "not proven",
+        "commercial_use_refused_by": refused,
+        "together": list(combine(names)),
+        "conflicts": list(conflicts(facts.license, names)),
+        "sources": [_source(source) for source in facts.sources],
+        "citations": _citations(facts.sources),
+    }
+
+
+def citation(source: SourceFacts) -> str:
+    """How to cite a source: the reference its authors ask for, else its name with DOI or page, else a TODO."""
+    where = f"https://doi.org/{source.doi}" if source.doi else source.page
+    if source.citation:
+        known = where is None or (source.doi or where) in source.citation
+        return source.citation if known else f"{source.citation} {where}"
+    return f"{source.name}. {where}" if where else stated(None, f"how to cite {source.name} (spec: origin.citation)")
+
+
+def _citations(sources: tuple[SourceFacts, ...]) -> list[str]:
+    """One citation a DOI, page or name, the authors' own where a source states it."""
+    known: dict[str, SourceFacts] = {}
+    for source in sorted(sources, key=lambda s: s.citation is None):
+        known.setdefault(source.doi or source.page or source.name, source)
+    return list(dict.fromkeys(citation(s) for s in known.values()))
+
+
+def _source(source: SourceFacts) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "role": source.role,
+        "series": source.series,
+        "license": stated(source.license, f"the licence of {source.name} (spec: origin.license)"),
+        "spdx": normal(source.license),
+        "doi": source.doi,
+        "page": source.page,
+    }

@@ -1,0 +1,115 @@
+"""Where everything a plan uses came from, series by series, and the proof that its licences allow the stated use."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from builder.errors import SpecError
+from builder.model.keyed import Key
+from builder.model.origin import Origin
+from builder.model.tables import SMALL, TEXT, Column, schema
+from builder.protocols import Stating
+from builder.report.catalog.licenses import forbids_commercial_use
+from builder.spec import DatasetSpec
+
+ORIGINS = schema(
+    (
+        Column("series_key", TEXT),  # null for files that are no DICOM series, and for clinical tables
+        Column("role", TEXT),  # image | label | clinical
+        Column("source", SMALL),  # position in the spec's sources, or among its clinical tables
+        Column("title", TEXT),
+        Column("license", TEXT),
+        Column("citation", TEXT),
+        Column("doi", TEXT),
+        Column("page", TEXT),
+    )
+)
+"""One row a series that is used, and one a clinical table: what is stated of its origin."""
+
+MOST_NAMED = 5
+
+
+def gather_origins(
+    spec: DatasetSpec, cohort: pa.Table, links: pa.Table, annotations: pa.Table, *, key: Key
+) -> pa.Table:
+    """The origins of the included series, the annotation objects they are linked to, and the clinical tables.
+
+    What a source knows of a series comes first, what the spec states of the source fills the rest.
+
+    Parameters
+    ----------
+    cohort, links, annotations
+        With the private ``series_uid``; ``links`` by schema LINKS, ``annotations`` what it counts the rows of.
+
+    Raises
+    ------
+    SourceError, SpecError
+        When a source cannot say what it stated of its series.
+    """
+    images = cohort.filter(cohort["included"]).select(["source", "series_uid"]).to_pylist()
+    used = sorted(set(links.column("annotation").to_pylist()))
+    labels = annotations.select(["source", "series_uid"]).take(pa.array(used, pa.int64())).to_pylist()
+    found = {("image", r["source"], r["series_uid"]) for r in images}
+    found |= {("label", r["source"], r["series_uid"]) for r in labels}
+    stated = _stated(spec, {source for _, source, _ in found})
+    rows = []
+    for role, source, uid in found:
+        series = None if uid is None else key.name("series", uid)
+        rows.append(_row(role, source, series, stated[source].get(uid, _own(spec, source))))
+    rows += [_row("clinical", number, None, table.origin) for number, table in enumerate(spec.clinical)]
+    rows.sort(key=lambda r: (r["role"], r["source"], r["series_key"] or ""))
+    return pa.Table.from_pylist(rows, schema=ORIGINS)
+
+
+def prove_usage(spec: DatasetSpec, origins: pa.Table) -> None:
+    """Nothing, if every licence allows the use the spec wants proven.
+
+    Raises
+    ------
+    SpecError
+        Naming each licence that does not, or that is not known, with the number of things under it.
+    """
+    if spec.usage is None:
+        return
+    counted = Counter((r["role"], r["source"], r["license"]) for r in origins.to_pylist())
+    faults = [
+        f"{_things(role, source, count)} under {license or 'no stated licence'}, which {why}"
+        for (role, source, license), count in sorted(counted.items(), key=str)
+        if (why := forbids_commercial_use(license)) is not None
+    ]
+    own = forbids_commercial_use(spec.license)
+    faults += [f"the dataset's own licence {spec.license}, which {own}"] if own is not None else []
+    if faults:
+        more = [f"{len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
+        raise SpecError(
+            f"usage: found {'; '.join([*faults[:MOST_NAMED], *more])}; expected licences that allow commercial use: "
+            "leave them out (a source's licenses, or a cohort rule), state origin.license of a source where it is "
+            "known, or take 'usage: commercial' out of the spec"
+        )
+
+
+def _things(role: str, source: int, count: int) -> str:
+    if role == "clinical":
+        return f"clinical table {source + 1}"
+    return f"{count} series of {role}s from source {source + 1}"
+
+
+def _stated(spec: DatasetSpec, sources: set[int]) -> dict[int, Mapping[str, Origin]]:
+    """Source to series to what is stated of it, completed by what the spec says of the source."""
+    found: dict[int, Mapping[str, Origin]] = {}
+    for position in sorted(sources):
+        source: Any = spec.sources[position]
+        own = source.series_origins() if isinstance(source, Stating) else {}
+        found[position] = {uid: origin.completed(_own(spec, position)) for uid, origin in own.items()}
+    return found
+
+
+def _own(spec: DatasetSpec, source: int) -> Origin:
+    origin: Origin = getattr(spec.sources[source], "origin", Origin())
+    return origin
+
+
+def _row(role: str, source: int, series_key: str | None, origin: Origin) -> dict[str, Any]:
+    return {"series_key": series_key, "role": role, "source": source, **origin.model_dump()}

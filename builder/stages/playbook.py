@@ -1,0 +1,126 @@
+"""Study descriptions of a plan to RadLex Playbook procedures, by the user's table; descriptions stay private."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from builder.clinical.sheet import Sheet, read_sheet
+from builder.errors import SpecError
+from builder.report.catalog.statement import Playbook
+from builder.stages.inventory import Inventory
+from builder.storage import Store, open_store
+
+UNMAPPED = "playbook-unmapped.csv"
+RPID = re.compile(r"RPID\d{1,6}")
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """One procedure of the playbook: its identifier (``RPID34``) and name."""
+
+    rpid: str
+    name: str
+
+
+def map_procedures(
+    playbook: Playbook | None, cohort: pa.Table, inventory: Inventory, private: Store
+) -> Mapping[str, Any] | None:
+    """How many studies of the included series are of which procedure, and how many of none.
+
+    Descriptions the table does not have are written to the private workspace (``playbook-unmapped.csv``), most
+    frequent first: they are free text of the archive and never leave.
+
+    Returns
+    -------
+    Mapping or None
+        ``studies``, ``mapped``, ``without_description`` and ``procedures`` (``rpid``, ``name``, ``studies``); None
+        without a playbook.
+
+    Raises
+    ------
+    SpecError
+        When the table cannot be read, lacks a column, or gives one description two procedures.
+    """
+    if playbook is None:
+        return None
+    table = read_playbook(playbook)
+    descriptions = _descriptions(cohort, inventory)
+    found = Counter(table.get(normal(text)) for text in descriptions.values())
+    unknown = Counter(text for text in descriptions.values() if normal(text) and normal(text) not in table)
+    _write_unmapped(unknown, private)
+    return {
+        "studies": len(descriptions),
+        "mapped": sum(n for procedure, n in found.items() if procedure is not None),
+        "without_description": sum(not normal(text) for text in descriptions.values()),
+        "procedures": [
+            {"rpid": p.rpid, "name": p.name, "studies": n}
+            for p, n in sorted(found.items(), key=lambda item: (-item[1], item[0].rpid if item[0] else ""))
+            if p is not None
+        ],
+    }
+
+
+def read_playbook(playbook: Playbook) -> dict[str, Procedure]:
+    """Description in its normal form to procedure. Raises SpecError."""
+    folder, _, name = playbook.url.rpartition("/")
+    try:
+        sheet = read_sheet(open_store(folder or ".").read(name))
+    except FileNotFoundError:
+        raise SpecError("catalog.playbook: found no table at its url, expected one; check the path") from None
+    except SpecError as error:
+        raise SpecError(f"catalog.playbook: {str(error).removeprefix('clinical: ')}") from None
+    columns = [_column(sheet, heading) for heading in (playbook.description, playbook.rpid, playbook.name)]
+    found: dict[str, Procedure] = {}
+    for number, cells in sheet.rows:
+        text, rpid, title = (str(cells[c] or "").strip() for c in columns)
+        if not normal(text):
+            continue
+        if not RPID.fullmatch(rpid):
+            raise SpecError(f"catalog.playbook: found no RPID in row {number}, expected one like RPID34")
+        known = found.setdefault(normal(text), Procedure(rpid, title))
+        if known.rpid != rpid:
+            raise SpecError(
+                f"catalog.playbook: found {known.rpid} and {rpid} for one description (row {number}), expected one"
+            )
+    return found
+
+
+def normal(text: str) -> str:
+    """A description for comparing: letters and digits in lower case, all else as one space."""
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
+
+
+def _column(sheet: Sheet, heading: str) -> int:
+    if heading not in sheet.headings:
+        raise SpecError(
+            f"catalog.playbook: found no column {heading!r}, expected it among {', '.join(sheet.headings)}"
+        )
+    return sheet.headings.index(heading)
+
+
+def _descriptions(cohort: pa.Table, inventory: Inventory) -> dict[str, str]:
+    """Study of the included series to its description, the first in the order of the chunks that has letters."""
+    included = cohort.filter(cohort["included"])
+    studies = {r["series_uid"]: r["study_key"] for r in included.select(["series_uid", "study_key"]).to_pylist()}
+    found = dict.fromkeys(sorted(set(studies.values())), "")
+    for number in sorted(set(included.column("chunk").to_pylist())):
+        chunk = inventory.chunk(number, columns=["series_uid", "study_description"])
+        for row in chunk.group_by(["series_uid", "study_description"], use_threads=False).aggregate([]).to_pylist():
+            study = studies.get(row["series_uid"])
+            if study is not None and not normal(found[study]):
+                found[study] = row["study_description"] or ""
+    return found
+
+
+def _write_unmapped(unknown: Counter[str], private: Store) -> None:
+    sink = io.StringIO()
+    rows = csv.writer(sink, lineterminator="\n")
+    rows.writerow(["studies", "description"])
+    rows.writerows([n, text] for text, n in sorted(unknown.items(), key=lambda item: (-item[1], item[0])))
+    private.put(UNMAPPED, sink.getvalue().encode())
