@@ -77,11 +77,15 @@ def parse_shard_plan(data: bytes) -> ShardPlan:
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """A shard of the plan, without its objects."""
+    """A shard of the plan, without its objects.
+
+    ``encoded``: whether any of its pixels are compressed, so that decoders of other makers run on them.
+    """
 
     fingerprint: str
     bucket: str
     cases: tuple[CasePlan, ...]
+    encoded: bool = False
 
     @property
     def peak_bytes(self) -> int:

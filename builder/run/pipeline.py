@@ -235,6 +235,7 @@ def _build(
             ShardArgument(plan.url, dataset.url, shard.fingerprint),
             memory=shard.peak_bytes,
             isolate=isolate_shard,
+            deadly=shard.encoded,
         )
         for shard in plan.shards
     ]

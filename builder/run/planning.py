@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from builder.cohort import select_cohort
 from builder.errors import LayoutError, SpecError
+from builder.imaging.pixels import NATIVE
 from builder.model.keyed import Key
 from builder.model.layout import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -296,7 +297,13 @@ def _shards(
             store.put(plan_path(plan.fingerprint), plan.to_parquet())
     store.put("shards.json", json.dumps([[p.fingerprint, p.bucket, len(p.cases)] for p in plans]).encode())
     store.put("cohort.parquet", parquet_bytes(cohort))
-    return store, tuple(ShardSummary(p.fingerprint, p.bucket, p.cases) for p in plans)
+    return store, tuple(ShardSummary(p.fingerprint, p.bucket, p.cases, _encoded(p)) for p in plans)
+
+
+def _encoded(plan: ShardPlan) -> bool:
+    """Whether any object of a shard has compressed pixels, or does not say."""
+    rows = zip(*(plan.objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True)
+    return any(form == "dicom" and syntax not in NATIVE for form, syntax in rows)
 
 
 def _objects(

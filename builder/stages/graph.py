@@ -24,6 +24,8 @@ class Task:
     isolate
         Called with ``argument`` and the bytes a worker has, after the task killed its process again and again, alone
         too: finds and records what is at fault, so that the next run of the task leaves it out.
+    deadly
+        Whether it runs decoders that may end its process on damaged files: a runner keeps such a task out of its own.
     """
 
     key: str
@@ -32,6 +34,7 @@ class Task:
     lane: str = ""
     memory: int = 0
     isolate: Callable[[Any, int], Any] | None = None
+    deadly: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""A process of its own for tasks that may end the process they run in.
+
+It runs one at a time, is started once and replaced when it dies. It is a plain ``python -m``, not multiprocessing:
+nothing of the caller's script is imported or run again.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, BinaryIO
+
+
+class Died(Exception):
+    """The process ended before the task returned; ``status`` is minus the signal, or its exit code."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Apart:
+    """Runs functions in the other process. Use as a context manager: leaving it ends the process.
+
+    Functions are importable, arguments, values and errors picklable, as everywhere a runner is given tasks.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Apart":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """What ``function`` returns; raises what it raises, or Died."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            pickle.dump((function, argument), process.stdin)
+            process.stdin.flush()
+            value, error = pickle.load(process.stdout)  # noqa: S301 (our own process)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+            process.communicate()
+            self._process = None
+            raise Died(process.returncode) from None
+        if error is not None:
+            raise error
+        return value
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "builder.run.apart"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self._process
+
+    def _end(self) -> None:
+        """Kill it, at a task or not: a task can be cut off anywhere."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """In the other process: run what is asked for until there is nothing more."""
+    with ThreadPoolExecutor(1) as thread:  # whose futures hold an error instead of raising it
+        while True:
+            try:
+                function, argument = pickle.load(requests)  # noqa: S301 (from the process that started this one)
+            except EOFError:
+                return
+            future = thread.submit(function, argument)
+            error = future.exception()
+            pickle.dump((None if error else future.result(), error), answers)
+            answers.flush()
+
+
+if __name__ == "__main__":
+    # what a library prints must not mix with the answers
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)
+        serve(sys.stdin.buffer, answers)
