@@ -1,8 +1,10 @@
 """A case to samples: patches around a label, a grid of patches, or the whole volume."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -36,6 +38,10 @@ DIGITS = 9
 SHARES = "1/255"
 """Unit of a mask that holds shares: 255 is wholly inside."""
 
+DEFAULT_CHUNK: Three = (32, 32, 32)
+CHUNK_EXTENTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+CHUNK_COST = 20_000
+"""Voxels (int16, preset fast) that are decoded in the time a chunk costs beside its decoding: about 10 microseconds."""
 AIR_HU = -1024
 """What fills a sample beyond the scanned volume in HU: the lowest value of a 12-bit CT; 0 in every other domain."""
 
@@ -81,8 +87,10 @@ class Whole(BaseModel):
     VERSION: ClassVar[int] = 2
 
     kind: Literal["volumes"] = "volumes"
-    chunk: Extents = (32, 32, 32)
-    """(slice, row, column) of a chunk: about half of the crops that will be read."""
+    crop: Extents | None = None
+    """(slice, row, column) of the crops that will be read: chunks are chosen so that these are read fastest."""
+    chunk: Extents | None = None
+    """(slice, row, column) of a chunk; chosen for ``crop`` when absent, 32 along each axis without either."""
 
 
 AnySamples: TypeAlias = Annotated[Patches | Grid | Whole, Field(discriminator="kind")]
@@ -146,7 +154,33 @@ def estimate(options: AnySamples, shape: Three, *, bytes_per_voxel: int) -> Esti
 
 def shard_chunk(options: AnySamples) -> Three | None:
     """The ``chunk`` a shard of these samples is written with: None where all have one shape."""
-    return options.chunk if isinstance(options, Whole) else None
+    if not isinstance(options, Whole):
+        return None
+    if options.chunk is not None:
+        return options.chunk
+    return DEFAULT_CHUNK if options.crop is None else choose_chunk(options.crop)
+
+
+def choose_chunk(crop: Three) -> Three:
+    """(slice, row, column) of the chunks from which a crop at any place is read fastest.
+
+    Along an axis a crop of n voxels meets (n - 1) / c + 1 chunks of c voxels on average, each of which is decoded
+    whole; beside that every chunk costs as much time as decoding ``CHUNK_COST`` voxels (``benchmarks/read.py``).
+    """
+    axes = [sorted({*(c for c in CHUNK_EXTENTS if c < n), min(n, CHUNK_EXTENTS[-1])}) for n in crop]
+
+    def cost(chunk: Three) -> tuple[Fraction, Three]:  # exact, so that the choice is the same everywhere
+        met = math.prod((Fraction(n - 1, c) + 1 for n, c in zip(crop, chunk, strict=True)), start=Fraction(1))
+        return met * (math.prod(chunk) + CHUNK_COST), chunk
+
+    return min(itertools.product(axes[0], axes[1], axes[2]), key=cost)
+
+
+def describe_storage(options: AnySamples) -> str:
+    """How samples will lie in a shard, for a person."""
+    if isinstance(options, Whole):
+        return f"whole volumes in chunks of {_times(shard_chunk(options) or DEFAULT_CHUNK)} voxels"
+    return f"samples of {_times(options.shape)} voxels, one chunk each"
 
 
 def describe_fields(case: Case) -> dict[str, FieldFacts]:
@@ -166,6 +200,10 @@ def field_name(mask: Mask) -> str:
 def pad_value(domain: ValueDomain) -> int:
     """What fills voxels beyond the volume."""
     return AIR_HU if domain is ValueDomain.HOUNSFIELD else 0
+
+
+def _times(shape: Three) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _check_grids(case: Case) -> None:

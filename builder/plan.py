@@ -192,6 +192,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
         "format": FORMAT_VERSION,
         "engine": ENGINE_VERSION,
         "codec": spec.shards.codec,
+        "fields": {name: rule.model_dump(mode="json") for name, rule in sorted(spec.shards.fields.items())},
         "key": key_check(key),
         "blocks": blocks,
         "versions": [

@@ -15,6 +15,7 @@ from builder.labels import AnyLabel
 from builder.model.tables import SERIES
 from builder.patches import AnySamples
 from builder.report.catalog.statement import Governance, Statement, UseCase
+from builder.shards import CodecName, FieldStorage
 from builder.sources import AnySource
 from builder.split import Splits
 from builder.transforms import AnyTransform
@@ -52,7 +53,9 @@ class ShardOptions(BaseModel):
     target_mib: Annotated[float, Field(gt=0, le=4096)] = 64
     """Uncompressed bytes of the samples of one shard."""
     cases: Annotated[int, Field(ge=1, le=4096)] = 32
-    codec: Literal["fast", "small", "archive"] = "fast"
+    codec: CodecName = "fast"
+    fields: Mapping[str, FieldStorage] = Field(default_factory=dict)
+    """How single fields are stored: ``image``, or a mask by its label's name."""
 
 
 class DatasetSpec(BaseModel):
@@ -88,6 +91,10 @@ class DatasetSpec(BaseModel):
         centred = getattr(self.samples, "centred_on", None)
         if centred is not None and centred not in self.labels:
             raise ValueError(f"samples.centred_on: found {centred!r}, expected one of the labels {sorted(self.labels)}")
+        known = ["image", *self.labels]
+        wrong = [name for name in self.shards.fields if name.split(".")[0] not in known]
+        if wrong:
+            raise ValueError(f"shards.fields: found {wrong[0]!r}, expected some of {known}")
         names = [name for table in self.clinical for name in table.columns]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:

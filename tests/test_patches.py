@@ -24,7 +24,7 @@ from builder.model.case import (
 )
 from builder.model.geometry import Geometry, corner_voxels
 from builder.model.keyed import Key
-from builder.patches import Grid, Patches, Whole, cut, describe_fields, estimate, shard_chunk
+from builder.patches import CHUNK_COST, Grid, Patches, Whole, choose_chunk, cut, describe_fields, estimate, shard_chunk
 
 KEY = Key(b"0" * 32)
 AFFINE = np.array([[0, 0, 0.7, -10], [0, 0.7, 0, 20], [2.5, 0, 0, 5], [0, 0, 0, 1]], float)
@@ -181,3 +181,19 @@ def test_other_annotations_move_into_the_sample() -> None:
         assert sample.ragged["class_names"] == ["read/grade", "read/malignant", "read/other"]
         assert sample.ragged["class_values"] == ["3", "true", None]
         assert sample.ragged["texts"] == ["none"]
+
+
+@pytest.mark.parametrize("crop", [(96, 96, 96), (16, 128, 128), (1, 256, 256), (24, 24, 24), (9, 40, 33)])
+def test_chunks_are_chosen_for_the_crops(crop: tuple[int, int, int]) -> None:
+    """Against the voxels really decoded for crops at every place of a chunk's period, axis by axis."""
+
+    def cost(chunk: tuple[int, ...]) -> float:
+        met = [np.mean([(a + n - 1) // c - a // c + 1 for a in range(c)]) for n, c in zip(crop, chunk, strict=True)]
+        return float(np.prod(met) * (np.prod(chunk) + CHUNK_COST))
+
+    chosen = shard_chunk(Whole(kind="volumes", crop=crop))
+    assert chosen == choose_chunk(crop)
+    for other in [(32, 32, 32), (64, 64, 64), (16, 16, 16), crop, (1, 128, 128), (8, 32, 32)]:
+        assert cost(chosen) <= cost(other) * (1 + 1e-9)
+    assert shard_chunk(Whole(kind="volumes", crop=crop, chunk=(5, 6, 7))) == (5, 6, 7)
+    assert shard_chunk(Whole(kind="volumes")) == (32, 32, 32)

@@ -60,6 +60,13 @@ def test_all_faults_at_once_each_at_its_place():
     assert lines[line - 1][column - 1] == "0"
 
 
+def test_fields_to_store_are_fields():
+    block = "shards: {fields: {image: {dtype: int16, factor: 0.5}, tumor.left: {codec: small}}}\n"
+    assert parse_spec((GOOD + block).encode()).shards.fields["image"].factor == 0.5
+    assert "found 'tumour'" in faults(GOOD + "shards: {fields: {tumour: {codec: small}}}\n")[0]
+    assert "expected one of int8" in faults(GOOD + "shards: {fields: {image: {factor: 0.5}}}\n")[0]
+
+
 def test_expressions_and_columns_are_checked_against_what_there_is():
     found = faults(GOOD.replace("modality ==", "modalty ==") + "splits: {stratify: [sexx]}\n")
     assert "did you mean 'modality'" in found[0]

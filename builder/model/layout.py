@@ -16,9 +16,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from builder.errors import LayoutError, Reason
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when an older reader could not read what a newer writer wrote; part of every shard's fingerprint."""
 
 CURRENT = "CURRENT"
@@ -55,6 +58,20 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How stored whole numbers become values: value = stored * factor + offset, in the field's unit."""
+
+    factor: float
+    offset: float = 0.0
+
+    def unpack(self, stored: NDArray[Any], out: NDArray[np.float32]) -> None:
+        """Write values to ``out``. Rounding ``(value - offset) / factor`` gives the stored numbers back."""
+        np.multiply(stored, np.float32(self.factor), out=out)
+        if self.offset:
+            np.add(out, np.float32(self.offset), out=out)
+
+
+@dataclass(frozen=True)
 class FieldLayout:
     """One array field of every sample.
 
@@ -75,6 +92,8 @@ class FieldLayout:
         Unit or domain of the numbers (``HU``); "" for masks.
     segments
         For masks: name to ``[channel, value]``.
+    packing
+        How stored numbers become values; None where they are the values.
     """
 
     name: str
@@ -84,6 +103,7 @@ class FieldLayout:
     dtype: str
     unit: str = ""
     segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -349,8 +369,28 @@ def _field(at: _Entries) -> FieldLayout:
             raise LayoutError(f"{at.where}: found {pair!r} for segment {name!r}, expected [channel, value]")
         segments[name] = (int(pair[0]), int(pair[1]))
     return FieldLayout(
-        at.text("name"), at.count("channels"), shape, _three(at, "chunk"), at.text("dtype"), at.text("unit"), segments
+        name=at.text("name"),
+        channels=at.count("channels"),
+        shape=shape,
+        chunk=_three(at, "chunk"),
+        dtype=at.text("dtype"),
+        unit=at.text("unit"),
+        segments=segments,
+        packing=_packing(at),
     )
+
+
+def _packing(at: _Entries) -> Packing | None:
+    if at.document.get("packing") is None:
+        return None
+    found = at.mapping("packing")
+    try:
+        packing = Packing(float(found["factor"]), float(found["offset"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise LayoutError(f"{at.where}: found the packing {dict(found)!r}, expected factor and offset") from error
+    if not packing.factor > 0:
+        raise LayoutError(f"{at.where}: found the factor {packing.factor}, expected one above 0")
+    return packing
 
 
 def _three(at: _Entries, key: str) -> tuple[int, int, int]:

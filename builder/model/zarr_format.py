@@ -32,12 +32,17 @@ class Codec:
 def array_document(
     shape: Sequence[int],
     *,
+    name: str,
     chunk: Sequence[int],
     dtype: str,
     codec: Codec,
     attributes: Mapping[str, Json],
 ) -> Json:
-    """``zarr.json`` of an array that is one shard object with inner chunks of ``chunk``."""
+    """``zarr.json`` of an array that is one shard object with inner chunks of ``chunk``.
+
+    ``name`` is the field's: xarray takes axes of one name for one axis, and an image and a mask need not have as many
+    channels.
+    """
     whole = [-(-n // c) * c for n, c in zip(shape, chunk, strict=True)]
     sharding = {
         "chunk_shape": list(chunk),
@@ -55,7 +60,7 @@ def array_document(
         "fill_value": _fill_value(dtype),
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "attributes": dict(attributes),
-        "dimension_names": list(SAMPLE_AXES if len(shape) == len(SAMPLE_AXES) else VOLUME_AXES),
+        "dimension_names": _axes(name, len(shape)),
         "storage_transformers": [],
     }
 
@@ -127,6 +132,11 @@ def _blosc_codec(dtype: str, codec: Codec) -> Json:
             "blocksize": 0,
         },
     }
+
+
+def _axes(name: str, count: int) -> list[str]:
+    axes = SAMPLE_AXES if count == len(SAMPLE_AXES) else VOLUME_AXES
+    return [f"{name}_channel" if axis == "channel" and name != "image" else axis for axis in axes]
 
 
 def _fill_value(dtype: str) -> Json:

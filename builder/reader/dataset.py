@@ -32,7 +32,7 @@ from builder.reader.cache import ObjectCache
 from builder.reader.jobs import Chosen, make_job, objects_of
 from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
 from builder.reader.shard import ChunkObject
-from builder.reader.source import Source, find_places
+from builder.reader.source import Source, Values, find_places
 from builder.storage import LocalStore, Store, open_store
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def open_dataset(
     fields: Sequence[str] | None = None,
     version: str | None = None,
     checksums: bool = True,
+    values: Values = "physical",
     cache: str | Path | None = None,
     cache_bytes: int = 64 << 30,
 ) -> "Dataset":
@@ -63,6 +64,9 @@ def open_dataset(
         A version other than the published one.
     checksums
         Whether each chunk's crc32c is compared when it is read (5 to 10 % of the time).
+    values
+        ``physical``: packed numbers become float32 values. ``stored``: they come as they are stored, with
+        ``layout(name).packing`` to turn them into values later, e.g. on a GPU.
     cache, cache_bytes
         A local folder that keeps the objects of an object store, and the size it may reach. Without it ranges are
         read from the store again and again.
@@ -86,17 +90,23 @@ def open_dataset(
     for name in chosen:
         if name not in names:
             raise SpecError(f"fields: found {name!r}, expected some of {', '.join(names)}")
-    dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums)
+    dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums, values=values)
     if cache is not None:
         dataset._source.cache = ObjectCache(LocalStore(Path(cache).absolute()), cache_bytes)
     return dataset if split is None else dataset.split(split)
 
 
 def dataset_over(
-    store: Store, manifest: Manifest, table: pa.Table, *, fields: Sequence[str], checksums: bool = True
+    store: Store,
+    manifest: Manifest,
+    table: pa.Table,
+    *,
+    fields: Sequence[str],
+    checksums: bool = True,
+    values: Values = "physical",
 ) -> "Dataset":
     """The samples of an index table and a manifest at hand, published or not. Raises LayoutError."""
-    source = Source(store, manifest, checksums, *find_places(table, manifest))
+    source = Source(store, manifest, checksums, values, *find_places(table, manifest))
     return Dataset(source, table, np.arange(table.num_rows), tuple(fields))
 
 
@@ -183,6 +193,10 @@ class Dataset:
             raise SpecError(f"fields: found {name!r}, expected one of {', '.join(self.fields)}")
         return found
 
+    def dtype(self, name: str) -> str:
+        """NumPy name of the numbers of a field as they are read (see ``values`` of ``open_dataset``)."""
+        return self._source.dtype(self.layout(name))
+
     @property
     def store(self) -> Store:
         """Where the dataset lies."""
@@ -249,7 +263,7 @@ class Dataset:
         index = int(self.rows[position])
         arrays = {}
         for name in self.fields:
-            arrays[name] = np.empty(self.shape(index, name), self.layout(name).dtype)
+            arrays[name] = np.empty(self.shape(index, name), self.dtype(name))
             self._source.read(index, name, arrays[name])
         return Item(index, arrays, self._table)
 
@@ -274,8 +288,8 @@ class Dataset:
         for name in self.fields:
             shape = self._source.batch_shape(indices, self.layout(name))
             if out is None:
-                arrays[name] = np.empty(shape, self.layout(name).dtype)
-            _check_buffer(arrays[name], shape, self.layout(name))
+                arrays[name] = np.empty(shape, self.dtype(name))
+            _check_buffer(arrays[name], shape, name, dtype=self.dtype(name))
             self._source.read_many(indices, name, arrays[name], rows=self._source.storage_order(indices))
         return Batch(indices, arrays, self._table)
 
@@ -382,7 +396,7 @@ class Dataset:
         arrays = {}
         for name in self.fields:
             layout = self.layout(name)
-            arrays[name] = np.empty((layout.channels, *shape), layout.dtype)
+            arrays[name] = np.empty((layout.channels, *shape), self.dtype(name))
             self._source.crop(index, name, start, out=arrays[name])
         return arrays
 
@@ -425,8 +439,8 @@ def _verify(data: bytes, path: str, *, manifest: Manifest) -> None:
         raise LayoutError(f"{path}: found the SHA-256 {digest}, expected {entry.sha256}; the file is damaged")
 
 
-def _check_buffer(buffer: NDArray[Any], shape: tuple[int, ...], layout: FieldLayout) -> None:
-    if buffer.shape != shape or buffer.dtype != np.dtype(layout.dtype) or not buffer.flags.c_contiguous:
+def _check_buffer(buffer: NDArray[Any], shape: tuple[int, ...], name: str, *, dtype: str) -> None:
+    if buffer.shape != shape or buffer.dtype != np.dtype(dtype) or not buffer.flags.c_contiguous:
         raise ValueError(
-            f"out[{layout.name!r}]: found {buffer.dtype} {buffer.shape}, expected C-contiguous {layout.dtype} {shape}"
+            f"out[{name!r}]: found {buffer.dtype} {buffer.shape}, expected C-contiguous {dtype} {shape}"
         )

@@ -49,7 +49,7 @@ def make_job(
     arrays = {}
     for layout in chosen.layouts:
         shape = source.batch_shape(indices, layout) if crop is None else (len(indices), layout.channels, *crop)
-        arrays[layout.name] = pool.take(shape, layout.dtype)
+        arrays[layout.name] = pool.take(shape, source.dtype(layout))
     starts = None
     if crop is not None:
         starts = random_starts(source.shapes[indices], crop, numbers=numbers, seed=seed, epoch=epoch)

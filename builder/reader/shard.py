@@ -46,6 +46,8 @@ class ChunkObject:
         The objects of the dataset that hold an open file, oldest first; at most ``MOST_OPEN_FILES`` do.
     cache
         Where whole objects are kept; None to read ranges from the store.
+    packed
+        The layout of packed numbers that are to become values; None to give numbers as they are stored.
     """
 
     store: Store
@@ -55,6 +57,7 @@ class ChunkObject:
     verify: bool
     opened: "deque[ChunkObject]" = field(repr=False)
     cache: ObjectCache | None = None
+    packed: FieldLayout | None = None
     _reader: ObjectReader | None = field(default=None, repr=False)
     _index: list[tuple[int, int]] | None = field(default=None, repr=False)
 
@@ -87,7 +90,16 @@ class ChunkObject:
         return self._open().read_many([index[chunk] for chunk in chunks])
 
     def decompress(self, data: bytes | memoryview, out: NDArray[Any], *, chunk: int) -> None:
-        """Check a stored chunk and decompress it into ``out``. Raises LayoutError."""
+        """Check a stored chunk and decompress it into ``out``, as values. Raises LayoutError."""
+        layout = self.packed
+        if layout is None or layout.packing is None:
+            self._decompress(data, out, chunk=chunk)
+            return
+        stored = np.empty(out.shape, layout.dtype)
+        self._decompress(data, stored, chunk=chunk)
+        layout.packing.unpack(stored, out)
+
+    def _decompress(self, data: bytes | memoryview, out: NDArray[Any], *, chunk: int) -> None:
         expected = self.index[chunk][1]
         if len(data) != expected or expected < _HEADER_BYTES + CHECKSUM_BYTES:
             raise LayoutError(f"{self.path}: found {len(data)} bytes of chunk {chunk}, expected {expected}; cut short")

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ AIR_HU = -1024
 """What fills crops beyond a volume in HU, as in patches; 0 in every other unit."""
 
 
+Values: TypeAlias = Literal["physical", "stored"]
+
+
 @dataclass
 class Source:
     """Where samples lie: shared by a dataset and its subsets."""
@@ -32,6 +35,7 @@ class Source:
     store: Store
     manifest: Manifest
     verify: bool
+    values: Values
     shards: NDArray[np.int32]
     places: NDArray[np.int64]
     shapes: NDArray[np.int32]
@@ -47,6 +51,19 @@ class Source:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_objects": {}, "_opened": deque(), "buffers": Buffers()}
+
+    def dtype(self, layout: FieldLayout) -> str:
+        """NumPy name of the numbers that are read: packed ones become float32 values, unless asked for as stored."""
+        return layout.dtype if layout.packing is None or self.values == "stored" else "float32"
+
+    def fill_value(self, layout: FieldLayout) -> float:
+        """What lies beyond a sample, as its numbers are read."""
+        value = AIR_HU if layout.unit == "HU" else 0
+        if layout.packing is None or self.values == "physical":
+            return value if np.dtype(self.dtype(layout)).kind in "if" else 0
+        limits = np.iinfo(layout.dtype)
+        stored = round((value - layout.packing.offset) / layout.packing.factor)
+        return max(limits.min, min(limits.max, stored))
 
     def shape(self, index: int) -> tuple[int, int, int]:
         s, r, c = self.shapes[index].tolist()
@@ -114,8 +131,8 @@ class Source:
         if all(part.stop == m for part, m in zip(inner, out.shape[1:], strict=True)):
             self.crop(index, name, (s, r, c), out=out)
             return
-        out[...] = AIR_HU if layout.unit == "HU" and np.dtype(layout.dtype).kind in "if" else 0
-        piece = np.empty((layout.channels, *(part.stop for part in inner)), layout.dtype)
+        out[...] = self.fill_value(layout)
+        piece = np.empty((layout.channels, *(part.stop for part in inner)), out.dtype)
         self.crop(index, name, (s, r, c), out=piece)
         out[(slice(None), *inner)] = piece
 
@@ -133,7 +150,8 @@ class Source:
             chunks = entry.rows if layout.shape else chunk_count(layout, self.shape(index))
             # two threads may both come here: both objects are right, and one is kept
             path = shard_path(entry.fingerprint, path)
-            fresh = ChunkObject(self.store, path, expected, chunks, self.verify, self._opened, self.cache)
+            packed = layout if layout.packing is not None and self.values == "physical" else None
+            fresh = ChunkObject(self.store, path, expected, chunks, self.verify, self._opened, self.cache, packed)
             found = self._objects.setdefault(key, fresh)
         return found, place if layout.shape else 0
 

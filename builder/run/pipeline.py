@@ -12,6 +12,7 @@ from builder.deid import resolve_key
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT, fingerprint, parse_current
 from builder.model.parquet import parquet_bytes
+from builder.patches import describe_storage
 from builder.plan import DatasetPlan
 from builder.run.clusters import load_cluster
 from builder.run.inventory import take_inventory, take_survey
@@ -59,6 +60,7 @@ class Planned:
             "excluded_by_rule": dict(sorted(rules.items())),
             "persons_by_split": splits,
             "shards": len(plan.shards),
+            "stored_as": describe_storage(plan.spec.samples),
             "input_bytes": sum(c.input_bytes for c in plan.cases),
             "sample_bytes": sum(c.sample_bytes for c in plan.cases),
             "peak_bytes_per_task": max((s.peak_bytes for s in plan.shards), default=0),
@@ -86,6 +88,7 @@ class Planned:
             f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, "
             f"at most {_size(facts['sample_bytes'])} of samples before compression, "
             f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
+            f"  {facts['stored_as']}",
         ]
         return "\n".join(lines)
 

@@ -30,6 +30,7 @@ from builder.plan import (
 )
 from builder.run.clinical import Clinical, read_clinical
 from builder.run.progress import Progress
+from builder.shards import MOST_WAITING_BYTES
 from builder.spec import DatasetSpec
 from builder.split import assign, hold_out
 from builder.stages.candidates import clinical_counts, person_column, series_table
@@ -357,5 +358,5 @@ def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> 
         stack=row["stack"],
         input_bytes=stored,
         sample_bytes=samples.bytes,
-        peak_bytes=stored + row["peak_bytes"] + 2 * largest * per_voxel,
+        peak_bytes=stored + row["peak_bytes"] + 2 * largest * per_voxel + MOST_WAITING_BYTES,
     )

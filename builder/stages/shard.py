@@ -108,7 +108,12 @@ def write(
     recipe = _recipe(spec, key)
     chunk = shard_chunk(spec.samples)
     with open_shard(
-        dataset, plan.fingerprint, codec=CODECS[spec.shards.codec], facts=CASE_FACTS, chunk=chunk
+        dataset,
+        plan.fingerprint,
+        codec=CODECS[spec.shards.codec],
+        facts=CASE_FACTS,
+        chunk=chunk,
+        storage=spec.shards.fields,
     ) as writer:
         for number, case_plan in enumerate(plan.cases):
             try:

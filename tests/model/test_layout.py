@@ -17,6 +17,7 @@ from builder.model.layout import (
     ExcludedCase,
     FieldLayout,
     Manifest,
+    Packing,
     Receipt,
     ShardEntry,
     StoredObject,
@@ -92,7 +93,7 @@ def make_receipt() -> Receipt:
         cases=2,
         excluded=(ExcludedCase("k", Reason.LABEL_EMPTY, "found none"),),
         fields=(
-            FieldLayout("image", 1, (1, 2, 3), (1, 2, 3), "int16", "HU"),
+            FieldLayout("image", 1, (1, 2, 3), (1, 2, 3), "int16", "HU", packing=Packing(0.5, -3.0)),
             FieldLayout("tumor", 2, None, (4, 4, 4), "uint8", "", {"core": (0, 1)}),
         ),
         tallies={"ages": {"60-69": 2}},
@@ -114,7 +115,7 @@ def test_parsers_are_inverse() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["format_version"], 99, "found format version 99, expected 1"),
+        (["format_version"], 99, "found format version 99, expected 2"),
         (["rows"], "3", "found str as rows, expected int"),
         (["rows"], -1, "0 or more"),
         (["rows"], True, "found bool as rows"),

@@ -28,7 +28,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.samples import index_schema
-from builder.shards import open_shard
+from builder.shards import FieldStorage, open_shard
 from builder.storage import open_store
 
 FACTS = pa.schema([("age_years", pa.float64()), ("sex", pa.string())])
@@ -70,13 +70,14 @@ def publish(
     version: str = "v1",
     splits: Sequence[str] = ("train", "train", "validation", "test"),
     described: Mapping[str, tuple[str, Mapping[str, tuple[int, int]]]] = MappingProxyType({}),
+    storage: Mapping[str, FieldStorage] = MappingProxyType({}),
 ) -> Made:
     """Write shards, index, manifest and CURRENT."""
     store = open_store(root)
     tables, entries, fields = [], [], {}
     for number, samples in enumerate(shards):
         name = fingerprint("shard", number)
-        with open_shard(store, name, facts=FACTS, chunk=chunk) as writer:
+        with open_shard(store, name, facts=FACTS, chunk=chunk, storage=storage) as writer:
             for sample in samples:
                 writer.add_case([sample])
             for field, (unit, segments) in described.items():
@@ -149,3 +150,20 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Made:
         samples.append(Sample({**sample.arrays, "tumor": mask}, sample.geometry, sample.row))
     described = {"image": ("HU", {}), "tumor": ("", {"edema": (0, 5), "core": (0, 3)})}
     return publish(tmp_path_factory.mktemp("labelled") / "set", [samples[:5], samples[5:]], described=described)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Made]:
+    """Four samples in HU, halves of a unit, stored as int16: as patches, and as volumes in chunks."""
+    rule = FieldStorage(dtype="int16", factor=0.5, offset=-100.0)
+    samples = []
+    for number in range(4):
+        sample = make_sample(number, (6, 7, 8))
+        halves = {**sample.arrays, "image": sample.arrays["image"] * np.float32(0.5)}
+        samples.append(Sample(halves, sample.geometry, sample.row))
+    root = tmp_path_factory.mktemp("packed")
+    options: dict[str, Any] = {"storage": {"image": rule}, "described": {"image": ("HU", {})}}
+    return {
+        "patches": publish(root / "patches", [samples], **options),
+        "volumes": publish(root / "volumes", [samples], chunk=(3, 4, 4), **options),
+    }

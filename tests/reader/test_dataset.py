@@ -109,6 +109,27 @@ def test_volumes_and_their_crops(volumes: Any) -> None:
     np.testing.assert_array_equal(dataset.get([1])["image"][0], volumes.samples[1].arrays["image"])
 
 
+@pytest.mark.parametrize("kind", ["patches", "volumes"])
+def test_packed_fields_become_values(packed: Any, kind: str) -> None:
+    made = packed[kind]
+    dataset, stored = open_dataset(made.root), open_dataset(made.root, values="stored")
+    packing = stored.layout("image").packing
+    assert packing is not None
+    assert (dataset.dtype("image"), stored.dtype("image")) == ("float32", "int16")
+    expected = made.stack("image", range(4))
+    for found in (dataset.get(range(4))["image"], np.stack([item["image"] for item in dataset])):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+    raw = stored.get(range(4))["image"]
+    assert raw.dtype == np.int16
+    np.testing.assert_array_equal(raw * packing.factor + packing.offset, expected)
+    np.testing.assert_array_equal(dataset.crop(2, (1, 2, 3), (4, 3, 5))["image"], expected[2, :, 1:5, 2:5, 3:8])
+    larger = (8, 7, 8)  # than the samples of (6, 7, 8): filled up with air
+    padded, bare = (next(iter(d.batches(4, crop=larger)))["image"] for d in (dataset, stored))
+    assert (padded[:, :, 6:] == -1024).all()
+    np.testing.assert_array_equal(bare * packing.factor + packing.offset, padded)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_crop(volumes: Any, patches: Any, data: st.DataObject) -> None:
@@ -202,7 +223,7 @@ def test_cut_and_missing_objects_are_refused(fresh: Callable[..., Any]) -> None:
         ("CURRENT", lambda b: b"../v1\n", "one line"),
         ("CURRENT", lambda b: b"v2\n", "found no versions/v2"),
         ("versions/v1/dataset.json", lambda b: b[:50], "no valid JSON"),
-        ("versions/v1/dataset.json", lambda b: b.replace(b'version":1', b'version":2'), "version 2, expected 1"),
+        ("versions/v1/dataset.json", lambda b: b.replace(b'version":2', b'version":1'), "version 1, expected 2"),
         ("versions/v1/dataset.json", lambda b: b.replace(b'"rows":5', b'"rows":4'), "beyond the rows"),
         ("versions/v1/dataset.json", lambda b: b.replace(b'"shards":', b'"sherds":'), "found nothing as shards"),
         ("versions/v1/index.parquet", lambda b: b[:-1], "SHA-256"),

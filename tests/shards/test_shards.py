@@ -87,7 +87,8 @@ def with_xarray(path: Path) -> NDArray[Any]:
     group = path.parent.relative_to(root).as_posix().removeprefix(".") or None
     others = [other.name for other in path.parent.iterdir() if other.name != path.name]  # of other shapes
     with xarray.open_zarr(str(root), group=group, chunks=None, drop_variables=others) as found:
-        names = ("sample", "channel", "slice", "row", "column")
+        channel = "channel" if "image" in path.parts else "tumor_channel"
+        names = ("sample", channel, "slice", "row", "column")
         assert found[path.name].dims == names[-found[path.name].ndim :]
         return np.asarray(found[path.name].values)
 
@@ -131,7 +132,8 @@ def test_whole_volumes_are_arrays_of_their_own(tmp_path: Path) -> None:
             array = zarr.open_array(str(tmp_path / "data" / FINGERPRINT / name / str(number)), mode="r")
             np.testing.assert_array_equal(array[:], sample.arrays[name])
             assert array.chunks[1:] == (8, 8, 16)
-            assert array.metadata.dimension_names == ("channel", "slice", "row", "column")
+            channel = "channel" if name == "image" else "tumor_channel"
+            assert array.metadata.dimension_names == (channel, "slice", "row", "column")
     assert {f.shape for f in receipt.fields} == {None}
 
 

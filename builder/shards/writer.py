@@ -7,15 +7,12 @@ number of samples is known only at the end. Any Zarr v3 reader opens the result.
 """
 
 import contextlib
-import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numcodecs.blosc as blosc
 import numpy as np
@@ -31,6 +28,7 @@ from builder.model.layout import (
     ExcludedCase,
     FieldLayout,
     Json,
+    Packing,
     Receipt,
     StoredObject,
     canonical_json,
@@ -40,25 +38,14 @@ from builder.model.layout import (
 )
 from builder.model.parquet import parquet_bytes
 from builder.model.samples import sample_schema
-from builder.model.zarr_format import CHECKSUM_BYTES, Codec, array_document, checksum, encode_index, group_document
+from builder.model.zarr_format import Codec, array_document, group_document
+from builder.shards.storing import AS_THEY_COME, CODECS, FieldStorage
+from builder.shards.streams import Streams
 from builder.storage import Store, checkpoint
 
-# Blosc with two or more threads divides a buffer by timing, and its bytes differ from run to run
-blosc.use_threads = False
-
 DTYPES = ("bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32", "float64")
-DEFAULT_CHUNK = (32, 32, 32)
 _WRITERS = 8
 _NO_FACTS = pa.schema([])
-
-
-CODECS: Mapping[str, Codec] = {
-    "fast": Codec("lz4", 5, "shuffle"),
-    "small": Codec("zstd", 1, "shuffle"),
-    "archive": Codec("zstd", 7, "bitshuffle"),
-}
-"""CT of 64^3 voxels, ratio and GB/s decoded on one core: fast 2.1 and 4.9; small 2.5 and 1.2; archive smallest. Masks
-with ``fast``: 25 and 10; packed to bits they would be 8 and 16, and with bit shuffle 77 and 1.8."""
 
 
 def write_shard(
@@ -70,9 +57,12 @@ def write_shard(
     facts: pa.Schema = _NO_FACTS,
     fields: Sequence[FieldLayout] = (),
     chunk: tuple[int, int, int] | None = None,
+    storage: Mapping[str, FieldStorage] = AS_THEY_COME,
 ) -> Receipt:
     """Write the samples of ``cases`` as one shard; see ``open_shard`` for the parameters."""
-    with open_shard(store, fingerprint, codec=codec, facts=facts, fields=fields, chunk=chunk) as writer:
+    with open_shard(
+        store, fingerprint, codec=codec, facts=facts, fields=fields, chunk=chunk, storage=storage
+    ) as writer:
         for samples in cases:
             writer.add_case(samples)
         return writer.finish()
@@ -87,6 +77,7 @@ def open_shard(
     facts: pa.Schema = _NO_FACTS,
     fields: Sequence[FieldLayout] = (),
     chunk: tuple[int, int, int] | None = None,
+    storage: Mapping[str, FieldStorage] = AS_THEY_COME,
 ) -> "Iterator[ShardWriter]":
     """A writer for the shard ``data/<fingerprint>`` of the dataset at ``store``.
 
@@ -99,10 +90,13 @@ def open_shard(
     chunk
         (slice, row, column) of inner chunks when samples are whole volumes of differing shape: one array a sample.
         None: samples of one shape, one inner chunk each.
+    storage
+        How some fields are stored, by name; the others as they come, with ``codec``.
     """
     folder = store.join(shard_path(fingerprint))
     with folder.scratch() as scratch, contextlib.ExitStack() as stack:
-        yield ShardWriter(folder, fingerprint, scratch, stack, codec, sample_schema(facts), tuple(fields), chunk)
+        streams = Streams(scratch, stack)
+        yield ShardWriter(folder, fingerprint, codec, sample_schema(facts), tuple(fields), chunk, storage, streams)
 
 
 class Described(Protocol):
@@ -124,17 +118,19 @@ NOTHING: "Mapping[str, Described]" = MappingProxyType({})
 
 @dataclass
 class ShardWriter:
-    """Adds samples as they come and holds one in memory; nothing can be read until ``finish``."""
+    """Adds samples as they come and holds few in memory; nothing can be read until ``finish``.
+
+    A sample's arrays must not be changed once it was added: they are compressed while the next ones are prepared.
+    """
 
     folder: Store
     fingerprint: str
-    scratch: Path
-    stack: contextlib.ExitStack
     codec: Codec
     schema: pa.Schema
     fields: tuple[FieldLayout, ...]
     chunk: tuple[int, int, int] | None
-    _streams: "dict[str, _Stream]" = field(default_factory=dict)
+    storage: Mapping[str, FieldStorage]
+    streams: Streams
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _excluded: list[ExcludedCase] = field(default_factory=list)
@@ -153,7 +149,7 @@ class ShardWriter:
         CaseError
             When a sample's fields are not those of the shard, as raised by ``describe``, or by ``samples``.
         """
-        rows, marks = len(self._rows), {name: stream.mark() for name, stream in self._streams.items()}
+        rows, undo = len(self._rows), self.streams.mark()
         fields = self.fields
         try:
             for sample in samples:
@@ -161,7 +157,7 @@ class ShardWriter:
             for name, facts in described.items() if len(self._rows) > rows else ():
                 self.describe(name, unit=facts.unit, segments=facts.segments)
         except BaseException:
-            self._rewind(marks)
+            undo()
             del self._rows[rows:]
             self.fields = fields
             raise
@@ -196,12 +192,13 @@ class ShardWriter:
 
     def finish(self, *, tallies: Mapping[str, Json] | None = None) -> Receipt:
         """Move everything into place, the receipt last."""
+        self.streams.drain()
         checkpoint("shard.finish")
         rows = pa.Table.from_pylist(self._rows, schema=self.schema)
         members = dict(self._members())
         about = {"fingerprint": self.fingerprint, "format_version": FORMAT_VERSION}
         documents = {"": group_document(about, members=members), **members}
-        work: list[Callable[[], StoredObject]] = [partial(self._commit, path) for path in sorted(self._streams)]
+        work: list[Callable[[], StoredObject]] = [partial(self._commit, path) for path in sorted(self.streams.streams)]
         for path, document in documents.items():
             work.append(partial(self._put, f"{path}/zarr.json".lstrip("/"), canonical_json(document)))
         work.append(partial(self._put, SAMPLES, parquet_bytes(rows)))
@@ -222,30 +219,27 @@ class ShardWriter:
         return receipt
 
     def _add(self, sample: Sample) -> None:
-        arrays = {check_field_name(name): _plain(sample.arrays[name], name) for name in sorted(sample.arrays)}
+        stored = {check_field_name(name): self._stored(name, sample.arrays[name]) for name in sorted(sample.arrays)}
         row = self._row(sample)
-        self._check(arrays)
+        self._check(stored)
         number = len(self._rows)
-        for name, array in arrays.items():
-            if self.chunk is None:
-                self._stream(name).append(array, self.codec)
-                continue
-            stream = self._stream(f"{name}/{number}")
-            for piece in _pieces(array, self.chunk):
-                stream.append(piece, self.codec)
-            stream.close()
-            self._shapes[f"{name}/{number}"] = array.shape
+        for name, array in stored.items():
+            path = name if self.chunk is None else f"{name}/{number}"
+            self.streams.append(path, array, self._codec(name), chunk=self.chunk)
+            self._shapes[path] = array.shape
         self._rows.append(row)
 
-    def _rewind(self, marks: "Mapping[str, _Mark]") -> None:
-        """Put every stream back to its mark, and drop those that had none."""
-        for path in [p for p in self._streams if p not in marks]:
-            stream = self._streams.pop(path)
-            stream.file.close()
-            stream.path.unlink()
-        for path, mark in marks.items():
-            if not self._streams[path].file.closed:
-                self._streams[path].rewind(mark)
+    def _stored(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        rule = self.storage.get(name)
+        return _plain(array if rule is None else rule.convert(name, array), name)
+
+    def _codec(self, name: str) -> Codec:
+        rule = self.storage.get(name)
+        return self.codec if rule is None or rule.codec is None else CODECS[rule.codec]
+
+    def _packing(self, name: str) -> Packing | None:
+        rule = self.storage.get(name)
+        return None if rule is None else rule.packing
 
     def _row(self, sample: Sample) -> dict[str, Any]:
         """The sample's row, with what its geometry says; no key may be lost."""
@@ -269,7 +263,9 @@ class ShardWriter:
 
     def _check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Compare a sample's arrays with the fields of the shard, or make them the fields."""
-        found = tuple(_layout(name, array, self.chunk) for name, array in arrays.items())
+        found = tuple(
+            replace(_layout(name, array, self.chunk), packing=self._packing(name)) for name, array in arrays.items()
+        )
         if not self.fields:
             self.fields = found
         expected = {f.name: f for f in self.fields}
@@ -286,14 +282,8 @@ class ShardWriter:
                     f"expected {there.dtype} {(there.channels, there.shape)} as in every sample of the dataset",
                 )
 
-    def _stream(self, path: str) -> "_Stream":
-        if path not in self._streams:
-            scratch = self.scratch / path.replace("/", "@")
-            self._streams[path] = _Stream(scratch, self.stack.enter_context(scratch.open("w+b")))
-        return self._streams[path]
-
     def _commit(self, path: str) -> StoredObject:
-        stream = self._streams[path]
+        stream = self.streams.streams[path]
         stream.close()
         target = f"{path}/c/" + "/".join("0" * (5 if self.chunk is None else 4))
         self.folder.commit(target, stream.path)
@@ -307,8 +297,13 @@ class ShardWriter:
         """Path and metadata of every array and group below the shard's own."""
         for layout in self.fields if self._rows else ():
             segments = {name: list(place) for name, place in layout.segments.items()}
-            attributes = {"unit": layout.unit, "segments": segments}
-            describe = partial(array_document, dtype=layout.dtype, codec=self.codec, attributes=attributes)
+            attributes: dict[str, Json] = {"unit": layout.unit, "segments": segments}
+            if layout.packing is not None:  # as the CF conventions name them, section 8.1: xarray applies them
+                attributes |= {"scale_factor": layout.packing.factor, "add_offset": layout.packing.offset}
+            codec = self._codec(layout.name)
+            describe = partial(
+                array_document, name=layout.name, dtype=layout.dtype, codec=codec, attributes=attributes
+            )
             inner = (layout.channels, *layout.chunk)
             if layout.shape is not None:
                 yield layout.name, describe((len(self._rows), *inner), chunk=(1, *inner))
@@ -317,53 +312,6 @@ class ShardWriter:
             for number in range(len(self._rows)):
                 path = f"{layout.name}/{number}"
                 yield path, describe(self._shapes[path], chunk=inner)
-
-
-@dataclass
-class _Stream:
-    """One object in the making: its scratch file, where its chunks lie, and the digest so far."""
-
-    path: Path
-    file: BinaryIO
-    places: list[tuple[int, int]] = field(default_factory=list)
-    position: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def append(self, array: NDArray[Any], codec: Codec) -> None:
-        shuffle = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}[codec.shuffle]
-        data = blosc.compress(array, codec.compressor.encode(), codec.level, shuffle, 0)
-        self.places.append((self.position, len(data) + CHECKSUM_BYTES))
-        self._write(data)
-        self._write(checksum(data))
-
-    def mark(self) -> "_Mark":
-        return _Mark(len(self.places), self.position, self.digest.copy())
-
-    def rewind(self, mark: "_Mark") -> None:
-        self.file.seek(mark.position)
-        self.file.truncate()
-        del self.places[mark.chunks :]
-        self.position, self.digest = mark.position, mark.digest
-
-    def close(self) -> None:
-        """Append the index; further calls do nothing."""
-        if not self.file.closed:
-            self._write(encode_index(self.places))
-            self.file.close()
-
-    def _write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.digest.update(data)
-        self.position += len(data)
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """Where a stream stood."""
-
-    chunks: int
-    position: int
-    digest: Any
 
 
 def _plain(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -387,15 +335,3 @@ def _layout(name: str, array: NDArray[Any], chunk: tuple[int, int, int] | None) 
             "cut smaller patches or store whole volumes in chunks",
         )
     return FieldLayout(name, channels, shape, inner, array.dtype.name)
-
-
-def _pieces(array: NDArray[Any], chunk: tuple[int, int, int]) -> Iterator[NDArray[Any]]:
-    """Inner chunks of a volume in C order; the last of an axis is filled up with zeros, as Zarr does."""
-    starts = [range(0, n, c) for n, c in zip(array.shape[1:], chunk, strict=True)]
-    for s, r, c in itertools.product(*starts):
-        piece = array[:, s : s + chunk[0], r : r + chunk[1], c : c + chunk[2]]
-        if piece.shape[1:] != chunk:
-            whole = np.zeros((array.shape[0], *chunk), array.dtype)
-            whole[:, : piece.shape[1], : piece.shape[2], : piece.shape[3]] = piece
-            piece = whole
-        yield np.ascontiguousarray(piece)

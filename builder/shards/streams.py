@@ -1,0 +1,151 @@
+"""Objects in the making: chunks are compressed and written by a thread while the next samples are prepared."""
+
+import contextlib
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numcodecs.blosc as blosc
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.model.zarr_format import CHECKSUM_BYTES, Codec, checksum, encode_index
+
+# Blosc with two or more threads divides a buffer by timing, and its bytes differ from run to run
+blosc.use_threads = False
+
+MOST_WAITING_BYTES = 32 << 20
+"""Uncompressed bytes that may wait for the thread; a larger sample is waited for."""
+Chunk: TypeAlias = tuple[int, int, int] | None
+
+
+@dataclass
+class Streams:
+    """The streams of a shard. One thread does everything in the order it was asked for, so bytes do not depend on it.
+
+    An array that was added must not be changed by the caller any more. What fails is raised by the next call.
+    """
+
+    scratch: Path
+    stack: contextlib.ExitStack
+    streams: "dict[str, Stream]" = field(default_factory=dict)
+    _waiting: "deque[tuple[int, Future[None]]]" = field(default_factory=deque)
+    _executor: ThreadPoolExecutor | None = None
+    _files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def append(self, path: str, array: NDArray[Any], codec: Codec, *, chunk: Chunk) -> None:
+        """Add an array to an object: as one chunk, or in chunks of ``chunk`` as all the object holds."""
+        held = sum(size for size, _ in self._waiting)
+        while self._waiting and held + array.nbytes > MOST_WAITING_BYTES:
+            size, future = self._waiting.popleft()
+            future.result()
+            held -= size
+        self._ask(lambda: self._write(path, array, codec, chunk), array.nbytes)
+        if array.nbytes > MOST_WAITING_BYTES:
+            self.drain()
+
+    def mark(self) -> "Callable[[], None]":
+        """A function that undoes everything added after this call."""
+        marks: dict[str, _Mark] = {}
+        self._ask(lambda: marks.update({path: stream.mark() for path, stream in self.streams.items()}), 0)
+        return lambda: self._ask(lambda: self._rewind(marks), 0)
+
+    def drain(self) -> None:
+        """Wait until all is written. Raises what failed."""
+        while self._waiting:
+            self._waiting.popleft()[1].result()
+
+    def _ask(self, call: Callable[[], None], size: int) -> None:
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()[1].result()
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="builder-encoder")
+            self.stack.enter_context(self._files)  # closed after the thread has ended
+            self.stack.callback(self._executor.shutdown, wait=True, cancel_futures=True)
+        self._waiting.append((size, self._executor.submit(call)))
+
+    def _write(self, path: str, array: NDArray[Any], codec: Codec, chunk: Chunk) -> None:
+        if path not in self.streams:
+            scratch = self.scratch / path.replace("/", "@")
+            self.streams[path] = Stream(scratch, self._files.enter_context(scratch.open("w+b")))
+        stream = self.streams[path]
+        if chunk is None:
+            stream.append(array, codec)
+            return
+        for piece in _pieces(array, chunk):
+            stream.append(piece, codec)
+        stream.close()
+
+    def _rewind(self, marks: "Mapping[str, _Mark]") -> None:
+        """Put every stream back to its mark, and drop those that had none."""
+        for path in [p for p in self.streams if p not in marks]:
+            stream = self.streams.pop(path)
+            stream.file.close()
+            stream.path.unlink()
+        for path, mark in marks.items():
+            if not self.streams[path].file.closed:
+                self.streams[path].rewind(mark)
+
+
+@dataclass
+class Stream:
+    """One object in the making: its scratch file, where its chunks lie, and the digest so far."""
+
+    path: Path
+    file: BinaryIO
+    places: list[tuple[int, int]] = field(default_factory=list)
+    position: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def append(self, array: NDArray[Any], codec: Codec) -> None:
+        shuffle = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}[codec.shuffle]
+        data = blosc.compress(array, codec.compressor.encode(), codec.level, shuffle, 0)
+        self.places.append((self.position, len(data) + CHECKSUM_BYTES))
+        self._write(data)
+        self._write(checksum(data))
+
+    def mark(self) -> "_Mark":
+        return _Mark(len(self.places), self.position, self.digest.copy())
+
+    def rewind(self, mark: "_Mark") -> None:
+        self.file.seek(mark.position)
+        self.file.truncate()
+        del self.places[mark.chunks :]
+        self.position, self.digest = mark.position, mark.digest
+
+    def close(self) -> None:
+        """Append the index; further calls do nothing."""
+        if not self.file.closed:
+            self._write(encode_index(self.places))
+            self.file.close()
+
+    def _write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+        self.position += len(data)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """Where a stream stood."""
+
+    chunks: int
+    position: int
+    digest: Any
+
+
+def _pieces(array: NDArray[Any], chunk: tuple[int, int, int]) -> Iterator[NDArray[Any]]:
+    """Inner chunks of a volume in C order; the last of an axis is filled up with zeros, as Zarr does."""
+    starts = [range(0, n, c) for n, c in zip(array.shape[1:], chunk, strict=True)]
+    for s, r, c in itertools.product(*starts):
+        piece = array[:, s : s + chunk[0], r : r + chunk[1], c : c + chunk[2]]
+        if piece.shape[1:] != chunk:
+            whole = np.zeros((array.shape[0], *chunk), array.dtype)
+            whole[:, : piece.shape[1], : piece.shape[2], : piece.shape[3]] = piece
+            piece = whole
+        yield np.ascontiguousarray(piece)
