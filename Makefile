@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo
+CORPUS ?= corpus
+CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long test-cluster test-peers bench clean
+.PHONY: setup servers demo test check faults faults-long test-cluster test-peers bench contours clean
 
 setup: $(STAMP)
 
@@ -70,5 +72,9 @@ test-peers: setup $(PEERS)/.installed
 bench: setup
 	for name in resample decode index split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
+# Contours to voxels beside plastimatch (Debian: apt-get install plastimatch): the table of docs/labels.md, and pictures.
+contours: setup
+	$(BIN)/python benchmarks/contours.py $(CORPUS) --pictures $(CONTOURS)
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(CONTOURS) $(VENV) $(PEERS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
