@@ -138,12 +138,18 @@ def instances_of(dataset: Dataset) -> Iterator[str]:
         yield str(reference.get("ReferencedSOPInstanceUID") or "")
 
 
-def datasets_of(objects: Sequence[LabelObject], what: str) -> list[Dataset]:
-    """The data sets of ``objects``; ``what`` they should be. Raises CaseError LABEL_MISSING or LABEL_UNREADABLE."""
+def datasets_of(objects: Sequence[LabelObject], what: str, *, sop_class: str) -> list[Dataset]:
+    """The data sets of ``objects``, each ``what`` of a SOP class that starts with ``sop_class``.
+
+    Raises
+    ------
+    CaseError
+        LABEL_MISSING without objects, LABEL_UNREADABLE for others.
+    """
     if not objects:
         raise CaseError(Reason.LABEL_MISSING, f"found no {what} linked to the image")
     datasets = [item.content for item in objects]
-    if not all(isinstance(dataset, Dataset) for dataset in datasets):
+    if not all(isinstance(d, Dataset) and str(d.get("SOPClassUID") or "").startswith(sop_class) for d in datasets):
         raise CaseError(Reason.LABEL_UNREADABLE, f"found an object that is no {what}")
     return datasets
 

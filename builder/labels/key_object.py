@@ -6,17 +6,20 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from builder.errors import CaseError, Reason
-from builder.labels.content import datasets_of, instances_of
+from builder.labels.content import code_of, datasets_of, instances_of
 from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, ImageRow, Selection, select_references
 from builder.model.case import Annotation, Classes, Evidence
 from builder.protocols import ImageFacts, LabelObject
 
+REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
+"""Document titles of scheme DCM that say an image is not to be used (PS3.16 CID 7011): no key images."""
+
 
 class KeyObject(Label):
     """Key object selections: whether somebody marked an image of this series."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["key_object"] = "key_object"
 
@@ -27,15 +30,20 @@ class KeyObject(Label):
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Classes ``name`` with ``is_key_image`` and ``key_images``, the number of marked slices.
 
+        A selection that rejects images (for quality, safety, a wrong worklist entry or expiry) marks none.
+
         Raises
         ------
         CaseError
             LABEL_MISSING or LABEL_UNREADABLE.
         """
         marked: set[int] = set()
-        for dataset in datasets_of(objects, "key object selection"):
+        for dataset in datasets_of(objects, "key object selection", sop_class=KEY_OBJECT_SELECTION):
             if "ContentSequence" not in dataset:
                 raise CaseError(Reason.LABEL_UNREADABLE, "found a key object selection without content")
+            title = code_of(dataset.get("ConceptNameCodeSequence"))
+            if title is not None and title.scheme == "DCM" and title.value in REJECTIONS:
+                continue
             for item in dataset.ContentSequence:
                 marked.update(image.uid_to_slice[uid] for uid in instances_of(item) if uid in image.uid_to_slice)
         values = {"is_key_image": bool(marked), "key_images": len(marked)}

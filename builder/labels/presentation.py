@@ -44,7 +44,8 @@ class Presentation(Label):
         CaseError
             LABEL_MISSING, LABEL_UNREADABLE, or LABEL_EMPTY when nothing is drawn on this image in image coordinates.
         """
-        drawings = [d for dataset in datasets_of(objects, "presentation state") for d in _drawings(dataset, image)]
+        states = datasets_of(objects, "presentation state", sop_class=PRESENTATION_STATES)
+        drawings = [drawing for dataset in states for drawing in _drawings(dataset, image)]
         evidence = Evidence(tier=self.tier, note="weak")
         closed = [points for shape, points in drawings if shape in ("circle", "ellipse", "polygon")]
         others = [(shape, points) for shape, points in drawings if shape in ("point", "polyline")]

@@ -10,7 +10,7 @@ from pydantic import field_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.labels.content import Graphic, Group, read_groups, read_observers
+from builder.labels.content import Graphic, Group, datasets_of, read_groups, read_observers
 from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, ImageRow, Selection, select_references
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
@@ -93,14 +93,11 @@ class StructuredReport(Label):
         return tuple(annotations)
 
     def _datasets(self, objects: Sequence[LabelObject]) -> list[Dataset]:
-        if not objects:
-            raise CaseError(Reason.LABEL_MISSING, "found no structured report linked to the image")
         if len(objects) > 1 and self.several == "refuse":
             raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {len(objects)} reports, expected one; several: join")
-        datasets = [item.content for item in objects]
-        for dataset in datasets:
-            if not isinstance(dataset, Dataset) or "ContentSequence" not in dataset:
-                raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no structured report with content")
+        datasets = datasets_of(objects, "structured report", sop_class=STRUCTURED_REPORTS)
+        if any("ContentSequence" not in dataset for dataset in datasets):
+            raise CaseError(Reason.LABEL_UNREADABLE, "found a structured report without content")
         return datasets
 
     def _evidence(self, datasets: Sequence[Dataset], grade: str) -> Evidence:

@@ -34,6 +34,10 @@ IMAGE = ImageFacts(GEOMETRY, "2.25.1", {"1.1": 0, "1.2": 1, "1.3": 2, "1.4": 3})
 ANYWHERE = ImageFacts(GEOMETRY, "", {})
 
 
+GRAYSCALE = "1.2.840.10008.5.1.4.1.1.11.1"
+"""Grayscale Softcopy Presentation State Storage."""
+
+
 def item(**attributes: Any) -> Dataset:
     dataset = Dataset()
     for name, value in attributes.items():
@@ -228,7 +232,7 @@ class TestPresentationContract(LabelReaderContract):
             item(GraphicAnnotationUnits="PIXEL", GraphicType="ELLIPSE", GraphicData=[10, 20, 30, 20, 20, 15, 20, 25]),
         ]
         annotation = item(ReferencedImageSequence=[reference("1.3")], GraphicObjectSequence=shapes)
-        return [LabelObject(item(GraphicAnnotationSequence=[annotation]))]
+        return [LabelObject(item(SOPClassUID=GRAYSCALE, GraphicAnnotationSequence=[annotation]))]
 
     def test_graphics_lie_where_they_were_drawn(self, reader: Any, objects: Any) -> None:
         boxes, points = reader.read("g", objects, IMAGE)
@@ -263,11 +267,19 @@ class TestKeyObjectContract(LabelReaderContract):
     @pytest.fixture
     def objects(self, image: ImageFacts) -> list[LabelObject]:
         marks = [item(ValueType="IMAGE", ReferencedSOPSequence=[reference(uid)]) for uid in ("1.2", "1.4", "7.7")]
-        return [LabelObject(report(*marks))]
+        selection = report(*marks)
+        selection.SOPClassUID = KEY_OBJECT_SELECTION
+        selection.ConceptNameCodeSequence = Items([code("113000", meaning="Of Interest")])
+        return [LabelObject(selection)]
 
     def test_marked_slices_are_counted(self, reader: Any, objects: Any) -> None:
         (found,) = reader.read("k", objects, IMAGE)
         assert dict(found.values) == {"is_key_image": True, "key_images": 2}
+
+    def test_rejected_images_are_no_key_images(self, reader: Any, objects: Any) -> None:
+        objects[0].content.ConceptNameCodeSequence[0].CodeValue = "113001"
+        (found,) = reader.read("k", objects, IMAGE)
+        assert dict(found.values) == {"is_key_image": False, "key_images": 0}
 
 
 AIM = """<?xml version="1.0" encoding="UTF-8"?>
@@ -380,7 +392,7 @@ def test_aim_is_found_by_path() -> None:
 
 def test_presentation_of_one_kind_of_shape() -> None:
     shape = item(GraphicAnnotationUnits="PIXEL", GraphicType="POINT", GraphicData=[0.5, 0.5])
-    content = item(GraphicAnnotationSequence=[item(GraphicObjectSequence=[shape])])
+    content = item(SOPClassUID=GRAYSCALE, GraphicAnnotationSequence=[item(GraphicObjectSequence=[shape])])
     (points,) = Presentation(shapes="points").read("g", [LabelObject(content)], IMAGE)
     assert len(points.classes) == 4  # type: ignore[union-attr]
     with pytest.raises(CaseError):
