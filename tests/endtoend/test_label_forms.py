@@ -64,7 +64,7 @@ labels:
     kind: classes
     table: {match: "grades.csv", by: {who: patient}}
     findings: {grade: {column: grade, levels: [low, high]}, spread: {column: spread, values: {"0": no, "1": "yes"}}}
-    tier: pathology
+    evidence: {tier: pathology}
   words: {kind: report, match: "{parent}/report.txt", findings: [effusion, nodule]}
   findings: {kind: sr}
   markup: {kind: aim, match: "{parent}/aim.xml"}
