@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.options import VolumeOptions
-from builder.imaging.pixels import PixelFormat, pixel_format, stored_values
+from builder.imaging.pixels import PixelFormat, pixel_format, stored_values, stream_notes
 from builder.imaging.rescale import Rescale, padding_of, rescale_of
 from builder.imaging.series import COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
@@ -40,6 +40,7 @@ def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeO
         raise CaseError(Reason.TOO_LARGE, f"{form.frames * form.frame_values} values, at most {options.max_voxels}")
     stored = stored_values(dataset, form)
     affine, notes = _plane(dataset)
+    notes = (*notes, *stream_notes(dataset, form))
     geometry = Geometry((form.frames, form.rows, form.columns), affine, uid)
     if stored.ndim == 4:
         channels = np.ascontiguousarray(_eight_bits(stored, form).transpose(3, 0, 1, 2))

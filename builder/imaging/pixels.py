@@ -21,8 +21,16 @@ RLE = "1.2.840.10008.1.2.5"
 JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+LOSSY_STREAM = "lossy_jpeg_stated_lossless"
+"""Note of pixels whose transfer syntax says lossless JPEG while the stream is a baseline one."""
+
 PREFERRED = {"1.2.840.10008.1.2.4.80": "pyjpegls", "1.2.840.10008.1.2.4.81": "pyjpegls"}
 """Plugin of pydicom by transfer syntax where the first it would try is not the fastest."""
+
+_START_OF_JPEG = b"\xff\xd8\xff"
+_BASELINE = 0xC0
+_FRAMES_AND_SCANS = frozenset({*range(0xC1, 0xC4), *range(0xC5, 0xCC), *range(0xCD, 0xD0), 0xD9, 0xDA})
+"""JPEG markers (ITU-T T.81 B.1.1.3) that end the search for a baseline frame: other frames, end of image, a scan."""
 
 DECODE_ERRORS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, EOFError, OSError,
@@ -188,6 +196,8 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
         from builder.imaging.rle import decode_rle  # compiled code is loaded where it is needed
 
         return decode_rle(encapsulated_frames(dataset, form), form)
+    if stream_notes(dataset, form):
+        return _decoded(dataset, form)
     if form.syntax in JPEG_LOSSLESS and form.bits_allocated in (8, 16):
         from builder.imaging.lossless import decode_lossless
 
@@ -197,6 +207,23 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 
         return decode_extended(encapsulated_frames(dataset, form), form)
     return _decoded(dataset, form)
+
+
+def stream_notes(dataset: Dataset, form: PixelFormat) -> tuple[str, ...]:
+    """``LOSSY_STREAM`` where the first stream of an encapsulated Pixel Data is not what its transfer syntax says."""
+    if form.syntax not in JPEG_LOSSLESS or form.bits_allocated != 8:
+        return ()
+    content = _pixel_bytes(dataset, form)
+    start = content.find(_START_OF_JPEG)
+    place = start + 2
+    while start >= 0 and place + 4 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == _BASELINE:
+            return (LOSSY_STREAM,)
+        if marker in _FRAMES_AND_SCANS:
+            return ()
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return ()
 
 
 def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:

@@ -15,7 +15,7 @@ from builder.imaging.options import REASONS, VolumeOptions, action_on, check_lim
 from builder.imaging.parse import leniently
 from builder.imaging.philips import APPLIED, NO_SCALES, Scales, scales_of
 from builder.imaging.pictures import assemble_picture
-from builder.imaging.pixels import PixelFormat, pixel_format
+from builder.imaging.pixels import PixelFormat, pixel_format, stream_notes
 from builder.imaging.rescale import Rescale, padding_of, padding_range, rescale_of
 from builder.imaging.series import PICTURES, Stack
 from builder.imaging.spacing import Verdict
@@ -172,7 +172,8 @@ def _volume(
     if padding is not None and options.padding == "fill":
         voxels[:, padding] = AIR_HU if meaning.domain == ValueDomain.HOUNSFIELD else 0
     wider = ("beyond_int16",) if voxels.dtype != dtype else ()
-    notes = tuple(sorted({*stack.notes, *meaning.notes, *wider}))
+    streams = {note for i in instances if i.dataset is not None for note in stream_notes(i.dataset, i.form)}
+    notes = tuple(sorted({*stack.notes, *meaning.notes, *wider, *streams}))
     if stack.uneven is not None:
         voxels, padding = evened(voxels, padding, np.array(stack.offsets))
         notes = (*notes, f"resampled_from={stack.verdict}")

@@ -1,6 +1,7 @@
 """The compiled decoders against encoders and decoders of others, and against damaged bytes."""
 
 import copy
+import io
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
@@ -21,7 +23,7 @@ from pydicom.uid import RLELossless
 from builder.errors import CaseError, Reason
 from builder.imaging.lossless import decode_frame
 from builder.imaging.parse import leniently, parse_instance
-from builder.imaging.pixels import JPEG_LOSSLESS, RLE, pixel_format, stored_values
+from builder.imaging.pixels import JPEG_LOSSLESS, LOSSY_STREAM, RLE, pixel_format, stored_values, stream_notes
 from tests import synthetic
 
 Corpus = Callable[[str], Path]
@@ -117,6 +119,19 @@ def test_extended_jpeg_of_twelve_bits_is_decoded_as_dcmtk_decodes_it(corpus: Cor
     with leniently():
         ours = stored_values(dataset, pixel_format(dataset))[0]
         np.testing.assert_array_equal(ours, pixel_array(dcmread(tmp_path / "decoded.dcm")))
+
+
+def test_a_baseline_stream_stated_to_be_lossless_is_decoded_and_noted(corpus: Corpus) -> None:
+    dataset = parse_instance((corpus("odd") / "dcmjs_misc" / "sample-op.dcm").read_bytes())
+    form = pixel_format(dataset)
+    assert form.syntax in JPEG_LOSSLESS
+    assert stream_notes(dataset, form) == (LOSSY_STREAM,)
+    with leniently():
+        ours = stored_values(dataset, form)[0]
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    np.testing.assert_array_equal(ours, np.asarray(Image.open(io.BytesIO(frame))))
+    honest = image(np.arange(400).reshape(20, 20) % 256, encoding="jpeg_lossless", bits=16)
+    assert stream_notes(honest, pixel_format(honest)) == ()
 
 
 def test_restart_intervals_begin_a_new_prediction() -> None:
