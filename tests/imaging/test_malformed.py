@@ -5,16 +5,19 @@ import resource
 import signal
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from builder.errors import CaseError, Reason
 from builder.imaging.multiframe import resolve
 from builder.imaging.options import admit
-from builder.imaging.parse import parse_instance
+from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.rows import instances_of
 from builder.imaging.series import split_stacks
 from builder.imaging.volume import assemble
@@ -44,10 +47,19 @@ def bounded() -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 - before < MEBIBYTES
 
 
-def outcome(content: bytes) -> str:
-    """``volume``, or the reason why there is none."""
+PLACE = {
+    "ImagePositionPatient": ["0", "0", "0"], "ImageOrientationPatient": ["1", "0", "0", "0", "1", "0"],
+    "PixelSpacing": ["1", "1"], "SpacingBetweenSlices": "1",
+}  # fmt: skip
+
+
+def outcome(content: bytes, *, place: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """``volume``, or the reason why there is none; ``place`` is added to the header."""
     try:
         dataset = parse_instance(content)
+        with leniently():
+            for keyword, value in place.items():
+                setattr(dataset, keyword, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             stacks = split_stacks(instances_of([dataset]))
@@ -71,6 +83,19 @@ def test_every_fuzzed_file_ends_in_a_volume_or_a_reason(corpus: Corpus) -> None:
         found[what] = found.get(what, 0) + 1
     assert set(found) <= {*(r.value for r in Reason), "volume"}
     assert json.loads((root / "manifest.json").read_text()) is not None
+
+
+def test_every_fuzzed_file_with_a_place_in_space_is_decoded_or_refused(corpus: Corpus) -> None:
+    root = corpus("odd") / "malformed" / "fuzz"
+    ends: Counter[str] = Counter()
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".json"):
+        with bounded():
+            ends[outcome(path.read_bytes(), place=PLACE)] += 1
+    assert outcome((root / "baseline" / "BASELINE_valid_ct.dcm").read_bytes(), place=PLACE) == "volume"
+    reasons = {"undecodable_pixels", "inconsistent_pixels", "not_an_image", "too_large", "unreadable"}
+    assert set(ends) <= {"volume", *reasons}
+    assert ends["volume"] > 40
+    assert ends["undecodable_pixels"] > 5
 
 
 def test_every_odd_single_ends_in_a_volume_or_a_reason(corpus: Corpus) -> None:
