@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long test-cluster test-peers bench contours clean
+.PHONY: setup servers demo test check faults faults-long resume test-cluster test-peers bench contours clean
 
 setup: $(STAMP)
 
@@ -53,6 +53,10 @@ faults: setup
 
 faults-long: setup
 	BUILDER_FAULTS=long $(BIN)/python -m pytest tests/faults
+
+# A run interrupted at every tenth step and continued on every number of ranks and workers, under fork and spawn.
+resume: setup
+	BUILDER_RESUME=all $(BIN)/python -m pytest tests/reader/test_resume.py --durations 5
 
 # Real Slurm, SSH, TLS and S3 on this machine (Debian, root: installs packages).
 test-cluster: setup

@@ -134,6 +134,12 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return publish(tmp_path_factory.mktemp("volumes") / "set", [samples[:3], samples[3:]], chunk=(4, 5, 6))
 
 
+@pytest.fixture(scope="session")
+def patch_maker() -> Callable[..., Made]:
+    """A function that makes a dataset of patches."""
+    return make_patches
+
+
 @pytest.fixture
 def fresh(tmp_path: Path) -> Callable[..., Made]:
     """A function that makes a dataset the test may damage."""
