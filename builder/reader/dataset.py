@@ -198,6 +198,11 @@ class Dataset:
         return self._source.dtype(self.layout(name))
 
     @property
+    def checksums(self) -> bool:
+        """Whether each chunk's crc32c is compared when it is read."""
+        return self._source.verify
+
+    @property
     def store(self) -> Store:
         """Where the dataset lies."""
         return self._source.store
