@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -123,6 +123,8 @@ class DatasetPlan:
         Where everything used came from, by schema ORIGINS of ``builder.stages.origins``.
     procedures
         Studies by RadLex Playbook procedure; None without a playbook.
+    structures
+        By label, how many names of ROIs and segments its expressions take and leave; see ``builder.stages.coverage``.
     """
 
     url: str
@@ -139,6 +141,7 @@ class DatasetPlan:
     lock: Mapping[str, Any]
     origins: pa.Table
     procedures: Mapping[str, Any] | None = None
+    structures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cases(self) -> list[CasePlan]:

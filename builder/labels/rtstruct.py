@@ -63,6 +63,10 @@ class RtStruct(Label):
         """Structure sets that refer to the image by instance, series or frame of reference."""
         return select_references(image, candidates, sop_classes=(RT_STRUCTURE_SET,))
 
+    def structures_of(self, roi_name: str) -> tuple[str, ...]:
+        """The structures that take a ROI of this name."""
+        return tuple(segment for segment, pattern in self.roi.items() if re.search(pattern, roi_name))
+
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """One mask called ``name`` with a segment for each declared structure that was found.
 

@@ -75,6 +75,10 @@ class Seg(Label):
         """Segmentations that refer to the image by instance, series or frame of reference."""
         return select_references(image, candidates, sop_classes=(SEGMENTATION, LABEL_MAP_SEGMENTATION))
 
+    def structures_of(self, segment_label: str) -> tuple[str, ...]:
+        """The structures that take a segment of this label, as far as labels decide and not codes."""
+        return tuple(part for part, pattern in self.segments.items() if re.search(pattern, segment_label))
+
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """One mask called ``name`` with a segment for each declared structure that was found.
 

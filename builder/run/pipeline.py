@@ -68,6 +68,7 @@ class Planned:
             "persons": plan.persons.counts(),
             "licenses": _licenses(plan),
             "procedures": None if plan.procedures is None else dict(plan.procedures),
+            "structures": dict(plan.structures),
         }
 
     def text(self) -> str:
@@ -85,6 +86,7 @@ class Planned:
             "  identity: " + ", ".join(f"{count} {kind}" for kind, count in facts["persons"].items()),
             "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
             *_procedure_lines(facts["procedures"]),
+            *_structure_lines(facts["structures"]),
             f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, "
             f"at most {_size(facts['sample_bytes'])} of samples before compression, "
             f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
@@ -288,6 +290,17 @@ def _licenses(plan: DatasetPlan) -> dict[str, int]:
     """Licence to the number of series and tables under it; ``not stated`` is one of them."""
     names = sorted(name or "not stated" for name in plan.origins.column("license").to_pylist())
     return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def _structure_lines(structures: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for label, facts in structures.items():
+        found = ", ".join(f"{name} in {cases}" for name, cases in facts["structures"].items()) or "no structure"
+        lines.append(
+            f"  label {label}: {found} of {facts['cases']} cases; {facts['names_taken_by_none']} of {facts['names']} "
+            "names taken by none, see label-names.csv in the private workspace"
+        )
+    return lines
 
 
 def _procedure_lines(procedures: Mapping[str, Any] | None) -> list[str]:

@@ -34,6 +34,7 @@ from builder.shards import MOST_WAITING_BYTES
 from builder.spec import DatasetSpec
 from builder.split import assign, hold_out
 from builder.stages.candidates import clinical_counts, person_column, series_table
+from builder.stages.coverage import map_structures
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack, open_files
 from builder.stages.lock import environment_lock
@@ -90,6 +91,7 @@ def make_plan(
         lock=environment_lock(spec, key=key),
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
+        structures=map_structures(spec.labels, links, table, private),
     )
 
 

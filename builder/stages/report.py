@@ -59,6 +59,7 @@ def report_files(
     )
     document["clinical"] = list(plan.clinical)
     document["persons"] = plan.persons.counts()
+    document["structures"] = dict(plan.structures)
     data = canonical_json(document)
     # the page is made of the JSON that is stored, so that it can be made again from it
     return {REPORT_JSON: data, REPORT_PAGE: render(json.loads(data)).encode()}

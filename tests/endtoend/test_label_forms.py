@@ -193,7 +193,8 @@ def write_person(tree: Path, number: int) -> synthetic.Stack:
     made = synthetic.ct_series(home / "ct", patient_id=name, study=name, series=name, frame=name)
     inside = np.zeros(made.geometry.shape, bool)
     inside[tuple(slice(a, b) for a, b in zip(START, STOP, strict=True))] = True
-    synthetic.rtstruct(made, {"GTV": synthetic.box_contours(made.geometry, START, STOP)}, directory=home / "rt")
+    rois = {"GTV": synthetic.box_contours(made.geometry, START, STOP), f"skin of {name}": []}
+    synthetic.rtstruct(made, rois, directory=home / "rt")
     synthetic.seg(made, {"GTV": inside}, directory=home / "seg")
     for kind, dataset in (("sr", report(made)), ("pr", presentation(made)), ("ko", key_object(made))):
         synthetic.write_all([dataset], home / kind)
@@ -309,6 +310,22 @@ def test_measurements_and_classes_keep_unit_codes_and_value(built: Any) -> None:
         assert (classes["words/effusion"], classes["words/nodule"]) == ("negative", "positive")
         spread.append((classes["grade/grade"], classes["grade/spread"]))
     assert sorted(spread) == [("0", "no")] * 2 + [("1", "yes")] * 2
+
+
+def test_names_of_rois_are_listed_in_private_and_counted_in_the_report(built: Any) -> None:
+    out, people = built
+    private = out.with_name(out.name + ".private")
+    with (private / "label-names.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    mine = [row for row in listed if row["label"] == "contours"]
+    assert [row["name"] for row in mine] == [*(f"skin of {p.images[0].PatientID}" for p in people[:-1]), "GTV"]
+    assert [(row["structures"], row["cases"]) for row in mine] == [("", "1")] * 4 + [("lesion", "4")]
+    version = (out / "CURRENT").read_text().strip()
+    report = json.loads((out / "versions" / version / "report" / "report.json").read_text())
+    counts = {"cases": 4, "names": 5, "names_taken_by_none": 4, "structures": {"lesion": 4}}
+    assert report["structures"]["contours"] == counts
+    page = (out / "versions" / version / "report" / "index.html").read_text()
+    assert "Names of ROIs and segments" in page
 
 
 def test_no_name_left(built: Any) -> None:

@@ -1,0 +1,78 @@
+"""Which names of ROIs and segments a plan's labels take, and which they leave; the names stay private."""
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from builder.labels import AnyLabel
+from builder.storage import Store
+
+NAMES = "label-names.csv"
+
+
+def map_structures(
+    labels: Mapping[str, AnyLabel], links: pa.Table, annotations: pa.Table, private: Store
+) -> dict[str, Any]:
+    """For each label that names structures by expressions: how many cases have each, and how many names none takes.
+
+    Every name with the structures that take it is written to the private workspace (``label-names.csv``), those that
+    nothing takes first: names are free text of the archive and never leave.
+
+    Parameters
+    ----------
+    links
+        By schema LINKS: the included cases.
+    annotations
+        By schema INSTANCES, with the names of each object.
+
+    Returns
+    -------
+    dict
+        Label to ``cases``, ``names``, ``names_taken_by_none`` and ``structures`` (structure to cases with a name).
+    """
+    named = annotations.column("label_names")
+    # (label, name) to the cases whose objects have it
+    cases: dict[tuple[str, str], set[str]] = {}
+    linked: dict[str, set[str]] = {}
+    for row in links.to_pylist():
+        if hasattr(labels[row["label"]], "structures_of"):
+            linked.setdefault(row["label"], set()).add(row["case_key"])
+            for name in named[row["annotation"]].as_py() or ():
+                cases.setdefault((row["label"], name), set()).add(row["case_key"])
+    taken = {pair: labels[pair[0]].structures_of(pair[1]) for pair in cases}  # type: ignore[union-attr]
+    if linked:
+        _write_names(cases, taken, private)
+    return {label: _facts(label, linked[label], cases, taken) for label in sorted(linked)}
+
+
+def _facts(
+    label: str,
+    linked: set[str],
+    cases: Mapping[tuple[str, str], set[str]],
+    taken: Mapping[tuple[str, str], tuple[str, ...]],
+) -> dict[str, Any]:
+    mine = {pair: structures for pair, structures in taken.items() if pair[0] == label}
+    found: dict[str, set[str]] = {}
+    for pair, structures in mine.items():
+        for structure in structures:
+            found.setdefault(structure, set()).update(cases[pair])
+    return {
+        "cases": len(linked),
+        "names": len(mine),
+        "names_taken_by_none": sum(not structures for structures in mine.values()),
+        "structures": {structure: len(found[structure]) for structure in sorted(found)},
+    }
+
+
+def _write_names(
+    cases: Mapping[tuple[str, str], set[str]], taken: Mapping[tuple[str, str], tuple[str, ...]], private: Store
+) -> None:
+    sink = io.StringIO()
+    rows = csv.writer(sink, lineterminator="\n")
+    rows.writerow(["label", "name", "structures", "cases"])
+    ordered = sorted(cases, key=lambda pair: (pair[0], bool(taken[pair]), -len(cases[pair]), pair[1]))
+    rows.writerows([label, name, " ".join(taken[label, name]), len(cases[label, name])] for label, name in ordered)
+    private.put(NAMES, sink.getvalue().encode())
