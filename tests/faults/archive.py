@@ -31,7 +31,7 @@ def write_archive(folder: Path, *, persons: int = 10) -> Path:
     """Persons with a CT of 8 slices and a structure set each, a file that is no DICOM and one that is cut off."""
     for number in range(persons):
         home = folder / f"p{number:03d}"
-        made = ct_series(home / "ct", patient_id=f"F{number:03d}", study=str(number))
+        made = ct_series(home / "ct", patient_id=f"W{number:03d}", study=str(number))
         rtstruct(made, {"GTV": box_contours(made.geometry, (2, 8, 8), (6, 20, 20))}, directory=home / "rt")
     (folder / "README.txt").write_text("an export\n")
     whole = next((folder / "p000" / "ct").iterdir()).read_bytes()

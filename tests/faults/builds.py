@@ -3,15 +3,19 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import builder
 from builder.errors import LayoutError
@@ -19,13 +23,22 @@ from builder.storage import SCRATCH_PREFIX
 from tests.faults.archive import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
+POISON = f"{ROOT}/tests/faults/poison:{ROOT}"
+"""PYTHONPATH under which cases can be made deadly."""
 RUN = os.environ.get("BUILDER_FAULTS", "few")
+FORKING = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}
+"""Workers are forked too: one that was killed is back at once."""
 
 
 def count(name: str, *, ci: int, long: int) -> int:
     """How often a fault is tried: ``BUILDER_FAULTS_<NAME>``, or by BUILDER_FAULTS: few (a fifth of ci), ci, long."""
     number = {"few": -(-ci // 5), "ci": ci, "long": long}[RUN]
     return int(os.environ.get(f"BUILDER_FAULTS_{name}", number))
+
+
+def portions(total: int, *, size: int) -> list[Any]:
+    """``total`` tries in portions, each a test of its own: a long run that was cut off continues at the next one."""
+    return [pytest.param(min(size, total - first), id=f"from-{first}") for first in range(0, total, size)]
 
 
 @dataclass
@@ -41,6 +54,11 @@ class Server:
         self.process.stdin.flush()
         return next(iter(json.loads(self.process.stdout.readline()).values()))
 
+    def warm(self, spec: Path, folder: Path) -> None:
+        """Have everything imported that a build of ``spec`` imports."""
+        argv = ["build", str(spec), "--to", str(folder / "dataset")]
+        assert self.ask({"warm": {"argv": argv, "log": str(folder / "log")}}) > 0
+
 
 @contextmanager
 def open_server(env: dict[str, str] | None = None) -> Iterator[Server]:
@@ -48,7 +66,7 @@ def open_server(env: dict[str, str] | None = None) -> Iterator[Server]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("BUILDER_", "PYTEST_"))}
     with subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "faults" / "server.py")],
-        env={**kept, "BUILDER_KEY": KEY, **(env or {})},
+        env={**kept, **FORKING, "BUILDER_KEY": KEY, "PYTHONPATH": str(ROOT), **(env or {})},
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -66,7 +84,7 @@ class Build:
     log: Path
     status: int | None = None
 
-    def wait(self, seconds: float = 400.0) -> int:
+    def wait(self, seconds: float = 1200.0) -> int:
         """Exit code, or minus the signal."""
         status = self.poll(seconds)
         if status is None:
@@ -83,6 +101,14 @@ class Build:
     def kill(self) -> None:
         """SIGKILL everything the build started."""
         os.killpg(self.pid, signal.SIGKILL)
+
+    def at_work_after(self, case: "Case", dice: random.Random) -> bool:
+        """Whether the build still runs a moment after it got on; it may get on no more (then five seconds pass)."""
+        marks, start = case.marks(), time.monotonic()
+        while self.poll() is None and case.marks() == marks and time.monotonic() - start < 5:
+            time.sleep(0.01)
+        time.sleep(dice.uniform(0.0, 0.15))
+        return self.poll() is None
 
     def said(self) -> str:
         """What it printed."""
@@ -110,6 +136,15 @@ class Case:
         log = self.target.with_suffix(".log")
         request = {"argv": list(argv), "env": {**self.env, **(env or {})}, "log": str(log), "fault": fault or {}}
         return Build(self.server, self.server.ask({"start": request}), log)
+
+    @property
+    def private(self) -> Path:
+        """Its workspace."""
+        return self.target.with_name(self.target.name + ".private")
+
+    def marks(self) -> int:
+        """A number that grows as the build gets on."""
+        return len(list(self.private.glob("**/*.parquet"))) + len(list(self.target.glob("data/*/receipt.json")))
 
     def finish(self) -> None:
         """Type the same command again, clean up, and look for what is left over."""

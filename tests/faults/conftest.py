@@ -1,20 +1,17 @@
 """One small archive, one undisturbed build of it, and the process that forks the disturbed ones."""
 
-from collections import Counter
+import hashlib
+import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults import counts
 from tests.faults.archive import write_archive, write_spec
 from tests.faults.builds import Case, Poller, Server, leftovers, open_server, tree
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    with open_server() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +19,13 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The spec of the small archive: 10 cases in some 5 shards."""
     folder = tmp_path_factory.mktemp("faults")
     return write_spec(folder / "spec.yaml", write_archive(folder / "archive"))
+
+
+@pytest.fixture(scope="session")
+def server(spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with open_server() as opened:
+        opened.warm(spec, tmp_path_factory.mktemp("warm"))
+        yield opened
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +39,18 @@ def undisturbed(server: Server, spec: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def disturb(server: Server, spec: Path, undisturbed: Path, tmp_path: Path) -> Iterator[Callable[..., Case]]:
     """A target that is watched by a reader and compared with the undisturbed dataset at the end of the test."""
+    yield from _disturb(server, spec, undisturbed, tmp_path)
+
+
+@pytest.fixture
+def disturb_crowd(
+    server: Server, crowd: Path, crowd_undisturbed: Path, tmp_path: Path
+) -> Iterator[Callable[..., Case]]:
+    """As ``disturb``, with the crowd."""
+    yield from _disturb(server, crowd, crowd_undisturbed, tmp_path)
+
+
+def _disturb(server: Server, spec: Path, undisturbed: Path, tmp_path: Path) -> Iterator[Callable[..., Case]]:
     cases: list[tuple[Case, Poller]] = []
 
     def make(*more: str, name: str = "dataset", env: dict[str, str] | None = None) -> Case:
@@ -53,21 +69,53 @@ def disturb(server: Server, spec: Path, undisturbed: Path, tmp_path: Path) -> It
         assert len(poller.versions) == case.versions
 
 
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> random.Random:
+    """Chance, the same in every run of a test and another one in each test."""
+    return random.Random(request.node.name)
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The spec of 63 persons, one a shard: many tasks, and 60 innocents beside 3 deadly ones."""
+    folder = tmp_path_factory.mktemp("crowd")
+    return write_spec(folder / "spec.yaml", write_archive(folder / "archive", persons=63), cases=1)
+
+
+@pytest.fixture(scope="session")
+def crowd_undisturbed(server: Server, crowd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    case = Case(server, crowd, tmp_path_factory.mktemp("crowd-undisturbed") / "dataset")
+    case.finish()
+    return case.target
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what passed in the run that is continued; mix the faults, so that an unfinished run has tried each."""
+    if os.environ.get(counts.VARIABLE) is None:
+        return
+    passed = counts.passed()
+    done = [item for item in items if item.nodeid in passed]
+    config.hook.pytest_deselected(items=done)
+    items[:] = sorted(
+        (item for item in items if item.nodeid not in passed),
+        key=lambda item: hashlib.sha256(item.nodeid.encode()).hexdigest(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _row(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Which row of the table a test belongs to."""
+    marker = request.node.get_closest_marker("fault")
+    if marker is not None:
+        parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+        record_property("fault", marker.args[0].format(**parameters))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        counts.note(report)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table of the run: how often each fault was tried, and how likely one still does harm (95 %: 3/n)."""
-    tried: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
-    for outcome in ("passed", "failed", "error"):
-        for report in terminalreporter.stats.get(outcome, ()):
-            if "tests/faults/" not in report.nodeid:
-                continue
-            name = report.nodeid.partition("::")[2].partition("[")[0]
-            if outcome == "passed":
-                tried[name] += int(dict(report.user_properties).get("times", 1))
-            else:
-                failed[name] += 1
-    if tried or failed:
-        terminalreporter.write_line(f"{'fault':60} {'tried':>6} {'harm':>5}  95 % bound")
-    for name in sorted({*tried, *failed}):
-        bound = f"{3 / tried[name]:.4f}" if tried[name] and not failed[name] else ""
-        terminalreporter.write_line(f"{name:60} {tried[name]:6} {failed[name]:5}  {bound}")
+    for line in counts.table():
+        terminalreporter.write_line(line)

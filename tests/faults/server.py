@@ -1,10 +1,14 @@
 """Runs ``builder`` commands in forked children of a process that has everything imported: a build starts in no time.
 
-Speaks JSON lines: {"start": {...}} is answered by {"pid"}, {"wait": {...}} by {"status"} (null: still at work).
-A fault is planted in the child, before the command starts: see ``plant``.
+Speaks JSON lines: {"start": {...}} is answered by {"pid"}, {"wait": {...}} by {"status"} (null: still at work),
+{"warm": {...}} by {"modules"}: from then on what that command imported is imported already, in Dask's workers too.
+A fault is planted in the child, before the command starts: see ``plant``. Besides builder's commands there are
+``scheduler`` and ``worker``, which are Dask's own.
 """
 
+import ctypes
 import errno
+import importlib
 import json
 import os
 import sys
@@ -13,30 +17,68 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+CLONE_NEWNET = 0x40000000
+
 
 def main() -> None:
     """Serve until stdin ends."""
     preload()
     for line in sys.stdin:
         request = json.loads(line)
-        answer = {"pid": start(**request["start"])} if "start" in request else {"status": wait(**request["wait"])}
+        if "warm" in request:
+            answer: dict[str, Any] = {"modules": warm(**request["warm"])}
+        elif "start" in request:
+            answer = {"pid": start(**request["start"])}
+        else:
+            answer = {"status": wait(**request["wait"])}
         print(json.dumps(answer), flush=True)
 
 
 def preload() -> None:
     """Import what a build imports; nothing here starts a thread."""
+    import distributed.cli.dask_scheduler
+    import distributed.cli.dask_worker
+
     import builder.cli
-    import builder.imaging.pixels
-    import builder.labels.rtstruct
     import builder.reader.dataset
-    import builder.report.assembly
-    import builder.run.pipeline
-    import builder.shards
-    import builder.stages.finish  # noqa: F401
+    import builder.run.dask
+    import builder.run.pipeline  # noqa: F401
 
 
-def start(argv: list[str], env: dict[str, str], log: str, fault: dict[str, Any]) -> int:
-    """Fork a child that runs the command in a session of its own."""
+def warm(argv: list[str], log: str) -> int:
+    """Run a command in a child, and import here what it imported; returns how many modules that were."""
+    reading, writing = os.pipe()
+    before = set(sys.modules)
+    pid = start(argv, {}, log, {}, report=writing)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        imported = [name for name in json.load(stream) if name not in before]
+    os.waitpid(pid, 0)
+    found = [name for name in imported if _imports(name)]
+    _preload_workers(["distributed", *(n for n in sys.modules if n.startswith("builder.")), *found])
+    return len(found)
+
+
+def _imports(name: str) -> bool:
+    """Whether a module could be imported; one that only exists inside a command cannot."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+def _preload_workers(names: list[str]) -> None:
+    """Let the process that forks Dask's workers import modules before the first of them."""
+    from distributed.utils import get_mp_context
+
+    context = get_mp_context()
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(names)
+
+
+def start(argv: list[str], env: dict[str, str], log: str, fault: dict[str, Any], *, report: int = -1) -> int:
+    """Fork a child that runs the command in a session of its own; writes to ``report`` what it imported."""
     pid = os.fork()
     if pid:
         return pid
@@ -52,6 +94,8 @@ def start(argv: list[str], env: dict[str, str], log: str, fault: dict[str, Any])
         os.umask(int(env.get("FAULTS_UMASK", "022"), 8))
         plant(**fault)
         code = run(argv)
+        if report >= 0:
+            os.write(report, json.dumps(list(sys.modules)).encode())
     except Exception:  # noqa: BLE001
         traceback.print_exc()
     finally:
@@ -62,10 +106,15 @@ def start(argv: list[str], env: dict[str, str], log: str, fault: dict[str, Any])
 
 def run(argv: list[str]) -> int:
     """The command's exit code."""
+    from distributed.cli.dask_scheduler import main as scheduler
+    from distributed.cli.dask_worker import main as worker
+
     from builder.cli import main as command
 
     try:
-        command(argv)
+        {"scheduler": lambda: scheduler(argv[1:]), "worker": lambda: worker(argv[1:])}.get(
+            argv[0], lambda: command(argv)
+        )()
     except SystemExit as done:
         return int(done.code or 0)
     return 72
@@ -83,14 +132,29 @@ def wait(pid: int, seconds: float) -> int | None:
         time.sleep(0.005)
 
 
-def plant(write: int = 0, code: str = "ENOSPC", clock: float = 0.0, jumps: int = 0, twice: str = "") -> None:
-    """Plant a fault: the ``write``-th flush fails with an errno, the clock is off or jumps back, tasks run twice."""
+def plant(
+    write: int = 0, code: str = "ENOSPC", clock: float = 0.0, jumps: int = 0, twice: str = "", space: str = ""
+) -> None:
+    """Plant a fault: the ``write``-th flush fails with an errno, the clock is off or jumps back, tasks run twice.
+
+    ``space`` is a network name space to move to.
+    """
+    if space:
+        enter(space)
     if write:
         fail_flush(write, getattr(errno, code))
     if clock or jumps:
         shift_clock(clock, jumps)
     if twice:
         run_twice(twice)
+
+
+def enter(space: str) -> None:
+    """Move this process into a named network name space."""
+    library = ctypes.CDLL(None, use_errno=True)
+    with open(f"/var/run/netns/{space}") as handle:  # noqa: PTH123
+        if library.setns(handle.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
 
 
 def fail_flush(number: int, code: int) -> None:

@@ -11,6 +11,7 @@ from tests.faults.builds import Case, Server, count, tree
 TRIES = count("BUCKET", ci=5, long=50)
 
 
+@pytest.mark.fault("S3: {fault}")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_store_misbehaves(
     server: Server, spec: Path, undisturbed: Path, tmp_path: Path, record_property, fault: str

@@ -4,38 +4,60 @@ import random
 import shutil
 from pathlib import Path
 
+import pytest
+
 from builder.stages.verify import verify
-from tests.faults.builds import count
+from tests.faults.builds import count, portions
 
 DAMAGES = count("DAMAGES", ci=300, long=10_000)
+KINDS = ("flip", "truncate", "delete", "extra")
+AT_ONCE = 25
 
 
-def test_every_damage_is_found(undisturbed: Path, tmp_path: Path, record_property) -> None:
+def damage(path: Path, kind: str, dice: random.Random) -> str:
+    """Damage a file, or put one beside it; returns the name of what is wrong now."""
+    whole = path.read_bytes()
+    if kind == "extra":
+        path = path.with_name(path.name + ".more")
+        path.write_bytes(b"?")
+    elif kind == "delete":
+        path.unlink()
+    elif kind == "truncate":
+        path.write_bytes(whole[: dice.randrange(len(whole))])
+    else:
+        bit = dice.randrange(len(whole) * 8)
+        path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+    return path.name
+
+
+@pytest.mark.fault("bit flip, truncation, deletion or extra file in the published dataset")
+@pytest.mark.parametrize("damages", portions(DAMAGES, size=500))
+def test_every_damage_is_found(
+    undisturbed: Path, tmp_path: Path, dice: random.Random, damages: int, record_property
+) -> None:
+    """Pointer and manifest one at a time, of the other objects several at once: each must be named."""
     copy = tmp_path / "dataset"
     shutil.copytree(undisturbed, copy)
-    dice = random.Random(13)
     files = sorted(p for p in copy.rglob("*") if p.is_file())
-    for number in range(DAMAGES):
-        path = dice.choice(files)
-        whole = path.read_bytes()
-        damage = ("flip", "truncate", "delete", "extra")[number % 4]
-        extra = path.with_name(path.name + ".more")
-        if damage == "flip":
-            changed = bytearray(whole)
-            bit = dice.randrange(len(whole) * 8)
-            changed[bit // 8] ^= 1 << (bit % 8)
-            path.write_bytes(bytes(changed))
-        elif damage == "truncate":
-            path.write_bytes(whole[: dice.randrange(len(whole))])
-        elif damage == "delete":
-            path.unlink()
-        elif path.name != "CURRENT":
-            extra.write_bytes(b"?")
+    roots = [p for p in files if p.name in ("CURRENT", "dataset.json")]
+    done = 0
+    while done < damages:
+        if dice.random() < 0.3:
+            chosen = [dice.choice(roots)]
         else:
-            continue
+            chosen = dice.sample([p for p in files if p not in roots], min(AT_ONCE, damages - done, len(files) - 2))
+        whole = {path: path.read_bytes() for path in chosen}
+        kinds = [dice.choice(KINDS if path.name != "CURRENT" else KINDS[:3]) for path in chosen]
+        wrong = {damage(path, kind, dice): path.parent for path, kind in zip(chosen, kinds, strict=True)}
         faults = verify(str(copy)).faults
-        extra.unlink(missing_ok=True)
-        path.write_bytes(whole)
-        assert faults, f"damage {number}: {damage} of {path.relative_to(copy)} was not found"
+        for path, kind in zip(chosen, kinds, strict=True):
+            name = path.relative_to(copy).as_posix() + (".more" if kind == "extra" else "")
+            named = any(fault.startswith(f"{name}:") for fault in faults)
+            assert named or (path in roots and faults), f"{kind} of {name} was not found among {faults}"
+        for name, folder in wrong.items():
+            (folder / name).unlink(missing_ok=True)
+        for path, data in whole.items():
+            path.write_bytes(data)
+        done += len(chosen)
     assert verify(str(copy)).faults == ()
-    record_property("times", DAMAGES)
+    record_property("times", done)

@@ -41,7 +41,7 @@ def test_dead_then_published(disturb: Callable[..., Case]) -> None:
     assert {e["stage"] for e in events if e["event"] == "stage"} >= {"list", "index", "survey", "build"}
     private = case.target.with_name(case.target.name + ".private")
     text = "".join(p.read_text() for p in private.glob("journal/*/*.jsonl"))
-    assert "F001" not in text
+    assert "W001" not in text
     assert str(case.spec.parent) not in text
 
 

@@ -13,7 +13,9 @@ import pytest
 from tests.faults.archive import write_archive, write_spec
 from tests.faults.builds import Case, Poller, Server, count, leftovers, open_server, tree
 
-WRITES = count("WRITES", ci=20, long=140)
+FLUSHES = 249
+"""How many there are in a build: what is asked for beyond meets none, and says so."""
+WRITES = count("WRITES", ci=20, long=FLUSHES)
 CLOCKS = count("CLOCKS", ci=4, long=20)
 TWO_BUILDERS = count("TWO_BUILDERS", ci=5, long=50)
 STOPS = count("STOPS", ci=5, long=50)
@@ -26,7 +28,8 @@ def spread(total: int, most: int) -> list[int]:
     return sorted({1 + i * (most - 1) // max(1, total - 1) for i in range(total)})
 
 
-@pytest.mark.parametrize("number", spread(WRITES, 140))
+@pytest.mark.fault("disk full or I/O error from the k-th flush on")
+@pytest.mark.parametrize("number", spread(WRITES, FLUSHES))
 def test_disk_full_or_broken_from_a_write_on(disturb: Callable[..., Case], number: int) -> None:
     case = disturb()
     code = ("ENOSPC", "EIO")[number % 2]
@@ -38,6 +41,7 @@ def test_disk_full_or_broken_from_a_write_on(disturb: Callable[..., Case], numbe
         assert "Traceback" not in build.said()
 
 
+@pytest.mark.fault("clock a day off, or jumping back")
 @pytest.mark.parametrize("number", range(CLOCKS))
 def test_clocks_a_day_off_and_jumping_back(disturb: Callable[..., Case], number: int) -> None:
     case = disturb()
@@ -49,12 +53,14 @@ def test_clocks_a_day_off_and_jumping_back(disturb: Callable[..., Case], number:
     assert second.wait() == 0, second.said()
 
 
+@pytest.mark.fault("every task executed twice: {how}")
 @pytest.mark.parametrize("how", ["after", "at once"])
 def test_every_task_runs_twice(disturb: Callable[..., Case], how: str) -> None:
     build = disturb().start(fault={"twice": how})
     assert build.wait() == 0, build.said()
 
 
+@pytest.mark.fault("two builders, one dataset")
 @pytest.mark.parametrize("number", range(TWO_BUILDERS))
 def test_two_builders_of_one_dataset(disturb: Callable[..., Case], number: int) -> None:
     case = disturb()
@@ -66,6 +72,7 @@ def test_two_builders_of_one_dataset(disturb: Callable[..., Case], number: int) 
     assert second.wait() == 0, second.said()
 
 
+@pytest.mark.fault("SIGSTOP past the lease, another builder, SIGCONT")
 @pytest.mark.parametrize("number", range(STOPS))
 def test_a_builder_that_stood_still_publishes_nothing_late(
     server: Server, spec: Path, undisturbed: Path, tmp_path: Path, number: int
@@ -73,7 +80,7 @@ def test_a_builder_that_stood_still_publishes_nothing_late(
     """It is stopped past the lease; another takes over with another spec; it wakes, and must not publish its own."""
     other = tmp_path / "other.yaml"
     other.write_text(spec.read_text().replace("seed: 11", "seed: 12"))
-    env = {"BUILDER_LEASE_SECONDS": "1.5"}
+    env = {"BUILDER_LEASE_SECONDS": "3"}
     stale, case = (Case(server, path, tmp_path / "dataset", (), env) for path in (other, spec))
     poller = Poller(case.target)
     poller.start()
@@ -110,16 +117,24 @@ SURROUNDINGS = (
 )
 
 
-@pytest.mark.parametrize("number", range(min(ORDERS, len(SURROUNDINGS)) if ORDERS <= 10 else ORDERS))
-def test_surroundings_do_not_matter(disturb: Callable[..., Case], server: Server, number: int) -> None:
-    variables = SURROUNDINGS[number % len(SURROUNDINGS)]
-    workers = 1 + number % 8
-    more = () if number < len(SURROUNDINGS) else ("--cluster", "local", "--workers", str(workers))
-    case = disturb(*more, env=variables)
-    with open_server(variables) as case.server:
-        build = case.start()
-        assert build.wait() == 0, build.said()
-    case.server = server
+@pytest.mark.fault("order, 1 to 8 workers, threads, hash seed, time zone, locale, umask")
+@pytest.mark.parametrize("number", range(min(ORDERS, len(SURROUNDINGS))))
+def test_surroundings_do_not_matter(
+    disturb: Callable[..., Case], server: Server, spec: Path, tmp_path: Path, number: int, record_property
+) -> None:
+    """The same surroundings under the serial runner and, in a long run, under local clusters of several sizes."""
+    variables = SURROUNDINGS[number]
+    sizes = [0, *(1 + (number + 3 * i) % 8 for i in range(-(-ORDERS // len(SURROUNDINGS)) - 1))]
+    with open_server(variables) as other:
+        other.warm(spec, tmp_path / "warm")
+        for size in sizes:
+            more = ("--cluster", "local", "--workers", str(size)) if size else ()
+            case = disturb(*more, name=f"dataset-{size}", env=variables)
+            case.server = other
+            build = case.start()
+            assert build.wait() == 0, build.said()
+            case.server, case.more = server, ()
+    record_property("times", len(sizes))
 
 
 @pytest.fixture
@@ -128,6 +143,7 @@ def own_archive(tmp_path: Path) -> tuple[Path, Path]:
     return archive, write_spec(tmp_path / "spec.yaml", archive)
 
 
+@pytest.mark.fault("a source object replaced while a build is at work")
 @pytest.mark.parametrize("number", range(REPLACED))
 def test_a_source_object_is_replaced_during_the_build(
     server: Server, own_archive: tuple[Path, Path], tmp_path: Path, number: int
