@@ -45,14 +45,20 @@ check: setup
 	$(BIN)/lint-imports
 
 test: setup check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 15
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 15 --ignore tests/faults
+	$(MAKE) faults
 
-# Every fault as often as CI tries it, with the table of counts; the long run takes hours.
+# Every fault as often as CI tries it, with the table of counts. PARTS tests run at once: much of the time is waiting.
+PARTS ?= 2
 faults: setup
-	BUILDER_FAULTS=ci $(BIN)/python -m pytest tests/faults
+	BUILDER_FAULTS=ci $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal --durations 15 tests/faults
 
+# Far more often, for an hour or two; cut off at any time, it continues when typed again. Its counts grow in the log.
 faults-long: setup
-	BUILDER_FAULTS=long $(BIN)/python -m pytest tests/faults
+	BUILDER_FAULTS=long BUILDER_FAULTS_LOG=$(FAULTS_LOG) \
+	    $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal tests/faults
+
+FAULTS_LOG ?= .faults/long.jsonl
 
 # A run interrupted at every tenth step and continued on every number of ranks and workers, under fork and spawn.
 resume: setup

@@ -191,6 +191,7 @@ def build(
         keep_journal(private, lease.counter, facts={"dataset": loaded.name, "cluster": profile.kind}) as journal,
         profile.open(workers) as runner,
     ):
+        open_store(str(to)).fence()  # a builder that stood still until now publishes nothing any more
         report = JournalProgress(shown, journal)
         planned = _plan(loaded, str(to), parameters or {}, runner, report)
         return _build(planned, open_store(str(to)), runner, report, lease.check)

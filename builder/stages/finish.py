@@ -226,8 +226,7 @@ def _publish(
         checkpoint("publish.manifest")
         dataset.put(version_path(manifest.version, MANIFEST), document)
         checkpoint("publish.current")
-        guard()
-        dataset.put(CURRENT, pointer)
+        dataset.swap(CURRENT, pointer, guard=guard)
         checkpoint("publish.done")
     return Published(
         version=manifest.version,

@@ -1,7 +1,10 @@
-"""A small S3 server in a thread that misbehaves on purpose: one fault every so many requests."""
+"""A small S3 server in a thread that misbehaves on purpose: a fault in so many requests, at random."""
 
+import base64
 import hashlib
 import http.server
+import random
+import re
 import socket
 import struct
 import threading
@@ -11,28 +14,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
-FAULTS = ("500", "503", "429", "timeout", "slow", "reset", "short", "lost")
+FAULTS = ("500", "503", "429", "timeout", "slow", "reset", "short", "hash", "lost")
 
 
 @dataclass
 class Bucket:
-    """Objects by key; every ``every``-th request meets ``fault``."""
+    """Objects by key; one of ``every`` requests meets ``fault``."""
 
     fault: str
     every: int
     objects: dict[str, bytes] = field(default_factory=dict)
-    requests: int = 0
+    attributes: dict[str, dict[str, str]] = field(default_factory=dict)
     faults: int = 0
+    dice: random.Random = field(default_factory=lambda: random.Random(8))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def strikes(self) -> bool:
         with self.lock:
-            self.requests += 1
-            hit = self.requests % self.every == 0
+            hit = self.dice.random() * self.every < 1
             self.faults += hit
             return hit
+
+
+def _tag(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
+def _flipped(data: bytes) -> bytes:
+    """The same with one bit in the middle another one."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :] if data else data
 
 
 @contextmanager
@@ -62,7 +75,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query = self._key()
         if "list-type" in query:
-            self._faulty(200, self._listing(query.get("prefix", "")))
+            self._faulty(200, self._listing(query.get("prefix", "")), damageable=False)
             return
         data = self.bucket.objects.get(path)
         if data is None:
@@ -74,38 +87,66 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             start, stop = (int(first), int(last) + 1) if first else (len(data) - int(last), len(data))
             stop = min(stop, len(data))
             more = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
-            self._faulty(206, data[start:stop], more)
+            self._faulty(206, data[start:stop], {**self._about(path), **more})
         else:
-            self._faulty(200, data)
+            self._faulty(200, data, self._about(path))
 
     def do_HEAD(self) -> None:
-        data = self.bucket.objects.get(self._key()[0])
-        self._faulty(404 if data is None else 200, data or b"", head=True)
+        path = self._key()[0]
+        data = self.bucket.objects.get(path)
+        self._faulty(404 if data is None else 200, data or b"", self._about(path), head=True)
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        with self.bucket.lock:
-            taken = self.headers.get("If-None-Match") == "*" and self._key()[0] in self.bucket.objects
+        path = self._key()[0]
         strikes = self.bucket.strikes()
-        if strikes and self.bucket.fault != "lost":
+        if strikes and self.bucket.fault == "hash":
+            body = _flipped(body)
+        elif strikes and self.bucket.fault != "lost":
             self._misbehave(b"")
             return
-        if not taken:
-            self.bucket.objects[self._key()[0]] = body
-        if strikes:
+        stated = self.headers.get("x-amz-checksum-sha256")
+        if stated != base64.b64encode(hashlib.sha256(body).digest()).decode():
+            self._answer(400, b"<Error><Code>BadDigest</Code></Error>")
+            return
+        with self.bucket.lock:
+            taken = not self._may_replace(path)
+            if not taken:
+                self.bucket.objects[path] = body
+                names = [name for name in self.headers if name.lower().startswith("x-amz-meta-")]
+                self.bucket.attributes[path] = {name: self.headers[name] for name in names}
+        if strikes and self.bucket.fault == "lost":
             self._hang_up()
         elif taken:
             self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
         else:
-            self._answer(200, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+            self._answer(200, b"", {"ETag": _tag(body)})
+
+    def _may_replace(self, path: str) -> bool:
+        """Whether the conditions of a request hold."""
+        known = self.bucket.objects.get(path)
+        if self.headers.get("If-None-Match") == "*":
+            return known is None
+        expected = self.headers.get("If-Match")
+        return expected is None or (known is not None and expected == _tag(known))
+
+    def _about(self, path: str) -> dict[str, str]:
+        """The headers that tell what is stored."""
+        data = self.bucket.objects.get(path)
+        return {} if data is None else {"ETag": _tag(data), **self.bucket.attributes.get(path, {})}
 
     def do_DELETE(self) -> None:
         self.bucket.objects.pop(self._key()[0], None)
         self._faulty(204, b"")
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._answer(501, b"")
+        """Deletion of several objects by name."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        keys = [unescape(key) for key in re.findall("<Key>(.*?)</Key>", body)]
+        for key in keys:
+            self.bucket.objects.pop(key, None)
+        done = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+        self._faulty(200, f"<DeleteResult>{done}</DeleteResult>".encode(), damageable=False)
 
     def _key(self) -> tuple[str, dict[str, str]]:
         parts = urllib.parse.urlsplit(self.path)
@@ -121,11 +162,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
         return f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
 
-    def _faulty(self, status: int, data: bytes, more: dict[str, str] | None = None, *, head: bool = False) -> None:
-        if self.bucket.strikes():
-            self._misbehave(data)
-        else:
+    def _faulty(
+        self,
+        status: int,
+        data: bytes,
+        more: dict[str, str] | None = None,
+        *,
+        head: bool = False,
+        damageable: bool = True,
+    ) -> None:
+        """Answer, or meet the fault; of listings nobody has a hash."""
+        damages = self.bucket.fault == "hash"
+        if (damages and not damageable) or not self.bucket.strikes():
             self._answer(status, data, more, head=head)
+        elif damages:
+            self._answer(status, _flipped(data), more, head=head)
+        else:
+            self._misbehave(data)
 
     def _answer(self, status: int, data: bytes, more: dict[str, str] | None = None, *, head: bool = False) -> None:
         self.send_response(status)

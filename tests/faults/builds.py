@@ -56,6 +56,7 @@ class Server:
 
     def warm(self, spec: Path, folder: Path) -> None:
         """Have everything imported that a build of ``spec`` imports."""
+        folder.mkdir(exist_ok=True)
         argv = ["build", str(spec), "--to", str(folder / "dataset")]
         assert self.ask({"warm": {"argv": argv, "log": str(folder / "log")}}) > 0
 

@@ -38,7 +38,8 @@ class Roles:
         """One more worker."""
         argv = ("worker", self.url, "--nthreads", "1", "--memory-limit", "1.5GiB", "--death-timeout", "60")
         scratch = ("--no-dashboard", "--local-directory", str(self.folder / "scratch"))
-        self.workers.append(role(self.server, self.folder, *argv, *scratch, *self.more, *more, env=self.env, fault=fault))
+        options = (*scratch, *self.more, *more)
+        self.workers.append(role(self.server, self.folder, *argv, *options, env=self.env, fault=fault))
 
     def end(self) -> None:
         """Kill all that is left."""

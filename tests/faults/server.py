@@ -37,7 +37,7 @@ def main() -> None:
 def preload() -> None:
     """Import what a build imports; nothing here starts a thread."""
     import distributed.cli.dask_scheduler
-    import distributed.cli.dask_worker
+    import distributed.cli.dask_worker  # noqa: F401
 
     import builder.cli
     import builder.reader.dataset

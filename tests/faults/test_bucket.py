@@ -22,6 +22,7 @@ def test_the_store_misbehaves(
         if struck >= TRIES:
             break
         with serve(fault, every=(17, 23, 31, 13)[attempt % 4]) as (bucket, address):
+            bucket.dice.seed(attempt)
             env = {"AWS_ENDPOINT": address, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
             env |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
             case = Case(server, spec, tmp_path / f"log-{attempt}", (), env)

@@ -15,7 +15,7 @@ REACHED = {
     **dict.fromkeys(("commit.before", "commit.fsynced", "commit.renamed"), range(1, 11)),
     **dict.fromkeys(("shard.finish", "shard.receipt"), (1, 3, 5, 2, 4)),
     **dict.fromkeys(("create.before", "create.tmp", "create.fsynced", "create.linked"), (1,)),
-    **dict.fromkeys(("publish.manifest", "publish.current", "publish.done"), (1,)),
+    **dict.fromkeys(("publish.manifest", "publish.current", "swap.guarded", "publish.done"), (1,)),
 }
 """Each named point, and at which of its times in a build a process can be killed there."""
 TIMES = count("CRASH_TIMES", ci=2, long=10)

@@ -14,8 +14,8 @@ KINDS = ("flip", "truncate", "delete", "extra")
 AT_ONCE = 25
 
 
-def damage(path: Path, kind: str, dice: random.Random) -> str:
-    """Damage a file, or put one beside it; returns the name of what is wrong now."""
+def damage(path: Path, kind: str, dice: random.Random) -> Path:
+    """Damage a file, or put one beside it; returns what is wrong now."""
     whole = path.read_bytes()
     if kind == "extra":
         path = path.with_name(path.name + ".more")
@@ -27,7 +27,7 @@ def damage(path: Path, kind: str, dice: random.Random) -> str:
     else:
         bit = dice.randrange(len(whole) * 8)
         path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
-    return path.name
+    return path
 
 
 @pytest.mark.fault("bit flip, truncation, deletion or extra file in the published dataset")
@@ -48,14 +48,14 @@ def test_every_damage_is_found(
             chosen = dice.sample([p for p in files if p not in roots], min(AT_ONCE, damages - done, len(files) - 2))
         whole = {path: path.read_bytes() for path in chosen}
         kinds = [dice.choice(KINDS if path.name != "CURRENT" else KINDS[:3]) for path in chosen]
-        wrong = {damage(path, kind, dice): path.parent for path, kind in zip(chosen, kinds, strict=True)}
+        wrong = [damage(path, kind, dice) for path, kind in zip(chosen, kinds, strict=True)]
         faults = verify(str(copy)).faults
-        for path, kind in zip(chosen, kinds, strict=True):
-            name = path.relative_to(copy).as_posix() + (".more" if kind == "extra" else "")
+        for original, path in zip(chosen, wrong, strict=True):
+            name = path.relative_to(copy).as_posix()
             named = any(fault.startswith(f"{name}:") for fault in faults)
-            assert named or (path in roots and faults), f"{kind} of {name} was not found among {faults}"
-        for name, folder in wrong.items():
-            (folder / name).unlink(missing_ok=True)
+            assert named or (original in roots and faults), f"the damage of {name} was not found among {faults}"
+        for path in wrong:
+            path.unlink(missing_ok=True)
         for path, data in whole.items():
             path.write_bytes(data)
         done += len(chosen)

@@ -1,0 +1,52 @@
+"""Where datasets live: one small store over a local folder or an object store, with atomic and durable writes.
+
+Every write is whole or absent: a local object is written beside its name, flushed and renamed; an object store puts it
+in one request. Readers never list. The only package that touches files, obstore or fsspec for datasets.
+"""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from builder.errors import SpecError
+from builder.storage.contract import ObjectReader, Store
+from builder.storage.crash import CRASH_VARIABLE, STOP_VARIABLE, checkpoint
+from builder.storage.local import SCRATCH_PREFIX, LocalStore
+from builder.storage.objects import ObjectStore
+
+__all__ = [
+    "CRASH_VARIABLE",
+    "SCRATCH_PREFIX",
+    "STOP_VARIABLE",
+    "LocalStore",
+    "ObjectReader",
+    "ObjectStore",
+    "Store",
+    "checkpoint",
+    "open_store",
+]
+
+_OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", "http", "https")
+
+
+def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
+    """A store at a folder or URL (``s3://``, ``gs://``, ``az://``, ``memory://``); nothing is created or contacted.
+
+    Parameters
+    ----------
+    directory_mode
+        Permissions of folders made on a local disk (before the umask): 0o700 for a private workspace.
+
+    Raises
+    ------
+    SpecError
+        When the URL's scheme is not one of those above.
+    """
+    text = str(url)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme in ("", "file"):
+        path = Path(unquote(urlsplit(text).path)) if scheme else Path(text)
+        return LocalStore(path.expanduser().absolute(), directory_mode)
+    if scheme not in _OBJECT_SCHEMES:
+        expected = ", ".join(f"{s}://" for s in ("file", *_OBJECT_SCHEMES))
+        raise SpecError(f"found the URL scheme {scheme!r} in {text!r}, expected a folder or one of {expected}")
+    return ObjectStore(text.rstrip("/"))

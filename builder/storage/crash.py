@@ -1,0 +1,23 @@
+"""Named points at which the fault tests stop a process."""
+
+import os
+import signal
+
+CRASH_VARIABLE = "BUILDER_CRASH_AT"
+STOP_VARIABLE = "BUILDER_STOP_AT"
+_hits: dict[str, int] = {}
+
+
+def checkpoint(name: str) -> None:
+    """Die here when ``BUILDER_CRASH_AT`` is ``name`` or ``name:n`` and this is the n-th time.
+
+    The fault tests kill a process (SIGKILL) at every durable step this way, and with ``BUILDER_STOP_AT`` let it stand
+    still (SIGSTOP); without the variables nothing happens.
+    """
+    for variable, number in ((CRASH_VARIABLE, signal.SIGKILL), (STOP_VARIABLE, signal.SIGSTOP)):
+        target, _, count = os.environ.get(variable, "").partition(":")
+        if target != name:
+            continue
+        _hits[name] = _hits.get(name, 0) + 1
+        if _hits[name] == int(count or 1):
+            os.kill(os.getpid(), number)

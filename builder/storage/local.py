@@ -1,0 +1,231 @@
+"""Objects in a folder: each is written beside its name, flushed, and renamed."""
+
+import contextlib
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import LayoutError
+from builder.storage.contract import SWEPT, ObjectReader, checked
+from builder.storage.crash import checkpoint
+
+SCRATCH_PREFIX = ".scratch-"
+
+
+def _read_umask() -> int:
+    """The process's umask; to read it is to set it, which no thread may see, hence at import."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder on a file system that renames atomically."""
+
+    root: Path
+    directory_mode: int = 0o777
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    def join(self, *parts: str) -> "LocalStore":
+        return LocalStore(self._locate("/".join(parts)), self.directory_mode)
+
+    def read(self, path: str) -> bytes:
+        return self._locate(path).read_bytes()
+
+    def read_range(self, path: str, start: int, *, length: int) -> bytes:
+        return self.read_ranges(path, [(start, length)])[0]
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        handle = os.open(self._locate(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return [_read_at(handle, start, length) for start, length in ranges]
+        finally:
+            os.close(handle)
+
+    def open(self, path: str) -> ObjectReader:
+        handle = os.open(self._locate(path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # an empty file cannot be mapped
+            empty = os.fstat(handle).st_size == 0
+            return _LocalReader(memoryview(b"" if empty else mmap.mmap(handle, 0, access=mmap.ACCESS_READ)))
+        finally:
+            os.close(handle)
+
+    def size(self, path: str) -> int:
+        return self._locate(path).stat().st_size
+
+    def exists(self, path: str) -> bool:
+        return self._locate(path).is_file()
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        top = self._locate(prefix) if prefix else self.root
+        found = ((Path(folder) / name for name in names) for folder, _, names in os.walk(top))
+        yield from sorted(path.relative_to(self.root).as_posix() for paths in found for path in paths)
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        with _swept_as_layout_error(path):
+            scratch = _write_beside(target, data, step="write")
+            _replace(scratch, target, step="write")
+
+    def swap(self, path: str, data: bytes, *, guard: Callable[[], None]) -> None:
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        with _swept_as_layout_error(path):
+            scratch = _write_beside(target, data, step="write")
+            try:
+                # a successor that guard does not know of yet will fence, and then there is nothing to rename
+                guard()
+                checkpoint("swap.guarded")
+                _replace(scratch, target, step="write")
+            finally:
+                scratch.unlink(missing_ok=True)
+
+    def fence(self) -> None:
+        for path in self.root.glob(f"{SCRATCH_PREFIX}*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
+    def put_unflushed(self, path: str, data: bytes) -> None:
+        """As ``put``, but a power failure may leave a damaged object: for caches, which can be filled again."""
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        handle, name = tempfile.mkstemp(prefix=SCRATCH_PREFIX, dir=target.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(name).replace(target)
+
+    def create(self, path: str, data: bytes) -> None:
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        scratch = _write_beside(target, data, step="create")
+        try:
+            # link fails where the name exists, also between machines on NFS; rename would replace silently
+            os.link(scratch, target)
+            checkpoint("create.linked")
+        finally:
+            scratch.unlink()
+        _flush_folder(target.parent)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        self._make_folder(self.root)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self.root) as folder:
+            try:
+                yield Path(folder)
+            except FileNotFoundError as error:
+                if Path(folder).exists():
+                    raise
+                raise LayoutError(SWEPT.format(self.root.name)) from error
+
+    def commit(self, path: str, scratch: Path) -> None:
+        target = self._locate(path)
+        self._make_folder(target.parent)
+        checkpoint("commit.before")
+        with _swept_as_layout_error(path):
+            scratch.chmod(0o666 & ~_UMASK)
+            _flush(scratch)
+            checkpoint("commit.fsynced")
+            _replace(scratch, target, step="commit")
+
+    def delete(self, path: str) -> None:
+        self._locate(path).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        found = [Path(at) / n for at, folders, names in os.walk(self.root) for n in (*folders, *names)]
+        left = [path for path in found if path.name.startswith(SCRATCH_PREFIX)]
+        for path in left:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        return len(left)
+
+    def _locate(self, path: str) -> Path:
+        return self.root / checked(path)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and its parents, each durable before it is used."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(mode=self.directory_mode, exist_ok=True)
+        _flush_folder(folder.parent)
+
+
+@dataclass(frozen=True)
+class _LocalReader:
+    """A mapped file: ranges are views of the page cache and cost no copy; published objects never change."""
+
+    view: memoryview
+
+    def read(self, start: int, length: int) -> memoryview:
+        return self.view[start : start + length]
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[memoryview]:
+        return (self.view[start : start + length] for start, length in ranges)
+
+
+@contextlib.contextmanager
+def _swept_as_layout_error(path: str) -> Iterator[None]:
+    """An unfinished file that is gone was swept by a build that published meanwhile: this writer is too late."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LayoutError(SWEPT.format(path)) from error
+
+
+def _read_at(handle: int, start: int, length: int) -> bytes:
+    data = os.pread(handle, length, start)
+    if len(data) == length or not data:
+        return data
+    parts = [data]  # one call returns at most 2 GiB, and signals cut it short
+    while (got := sum(map(len, parts))) < length and (more := os.pread(handle, length - got, start + got)):
+        parts.append(more)
+    return b"".join(parts)
+
+
+def _write_beside(target: Path, data: bytes, *, step: str) -> Path:
+    checkpoint(f"{step}.before")
+    handle, name = tempfile.mkstemp(prefix=SCRATCH_PREFIX, dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            checkpoint(f"{step}.tmp")
+            os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    checkpoint(f"{step}.fsynced")
+    return Path(name)
+
+
+def _replace(scratch: Path, target: Path, *, step: str) -> None:
+    scratch.replace(target)
+    checkpoint(f"{step}.renamed")
+    _flush_folder(target.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_flush_folder = _flush

@@ -1,0 +1,215 @@
+"""Objects in a bucket: each is sent in one request, with its SHA-256 beside it."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from builder.errors import LayoutError, MissingExtra, SourceError
+from builder.storage.contract import ObjectReader, checked
+from builder.storage.crash import checkpoint
+
+ATTEMPTS = 4
+DIGEST = "buildersha256"
+"""Name of the attribute that holds an object's SHA-256: letters and digits, as every kind of store takes them."""
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A bucket, or a folder of it, through obstore (retries with backoff; credentials come from the environment)."""
+
+    root: str
+    prefix: str = field(default="")
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/{self.prefix}" if self.prefix else self.root
+
+    def join(self, *parts: str) -> "ObjectStore":
+        return ObjectStore(self.root, self._key("/".join(parts)))
+
+    def read(self, path: str) -> bytes:
+        return _ask(path, lambda: _whole(path, _obstore().get(self._client(), self._key(path))))
+
+    def read_range(self, path: str, start: int, *, length: int) -> bytes:
+        if length == 0:
+            return b""
+        key = self._key(path)
+        return _ask(path, lambda: bytes(_obstore().get_range(self._client(), key, start=start, length=length)))
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        if not ranges:
+            return []
+        starts, lengths = [r[0] for r in ranges], [r[1] for r in ranges]
+        key = self._key(path)
+        found = _ask(path, lambda: _obstore().get_ranges(self._client(), key, starts=starts, lengths=lengths))
+        return [bytes(part) for part in found]
+
+    def open(self, path: str) -> ObjectReader:
+        return _RemoteReader(self, path)
+
+    def size(self, path: str) -> int:
+        return _ask(path, lambda: int(_obstore().head(self._client(), self._key(path))["size"]))
+
+    def exists(self, path: str) -> bool:
+        try:
+            self.size(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        base = self._key(prefix) if prefix else self.prefix
+        cut = len(self.prefix) + 1 if self.prefix else 0
+        listed = partial(_obstore().list, prefix=base or None)
+        found = _ask(prefix, lambda: [entry["path"] for page in listed(self._client()) for entry in page])
+        yield from sorted(path[cut:] for path in found)
+
+    def put(self, path: str, data: bytes) -> None:
+        checkpoint("write.before")
+        _ask(path, lambda: self._put(path, data))
+        checkpoint("write.renamed")
+
+    def swap(self, path: str, data: bytes, *, guard: Callable[[], None]) -> None:
+        found = self._version(path)
+        guard()
+        checkpoint("swap.guarded")
+        try:
+            _ask(path, lambda: self._put(path, data, mode="create" if found is None else found))
+        except (_obstore().exceptions.AlreadyExistsError, _obstore().exceptions.PreconditionError) as error:
+            # an answer that got lost on the way makes a store try again and meet its own object
+            if self.read(path) != data:
+                raise LayoutError(
+                    f"{path}: found that another build replaced it meanwhile, expected it to be as it was; "
+                    "nothing was published by this build, the other one's stands"
+                ) from error
+        checkpoint("write.renamed")
+
+    def fence(self) -> None:
+        return  # swap names the object it replaces
+
+    def create(self, path: str, data: bytes) -> None:
+        checkpoint("create.before")
+        try:
+            _ask(path, lambda: self._put(path, data, mode="create"))
+        except _obstore().exceptions.AlreadyExistsError as error:
+            raise FileExistsError(errno.EEXIST, "found an object, expected none", path) from error
+        checkpoint("create.linked")
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="builder-") as folder:
+            yield Path(folder)
+
+    def commit(self, path: str, scratch: Path) -> None:
+        checkpoint("commit.before")
+        with scratch.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        _ask(path, lambda: _obstore().put(self._client(), self._key(path), scratch, attributes={DIGEST: digest}))
+        scratch.unlink()
+        checkpoint("commit.renamed")
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            _ask(path, lambda: _obstore().delete(self._client(), self._key(path)))
+
+    def sweep(self) -> int:
+        return 0  # an object that was not sent whole does not exist
+
+    def _put(self, path: str, data: bytes, *, mode: Any = "overwrite") -> None:
+        digest = {DIGEST: hashlib.sha256(data).hexdigest()}
+        _obstore().put(self._client(), self._key(path), data, attributes=digest, mode=mode)
+
+    def _version(self, path: str) -> dict[str, str] | None:
+        """What the store calls the object as it is now; None when there is none."""
+        try:
+            found = _ask(path, lambda: _obstore().head(self._client(), self._key(path)))
+        except FileNotFoundError:
+            return None
+        return {name: found[name] for name in ("e_tag", "version") if found[name] is not None}
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{checked(path)}" if self.prefix else checked(path)
+
+    def _client(self) -> Any:
+        # a client owns threads, which do not survive a fork: one a process
+        return _client(self.root, os.getpid())
+
+
+@dataclass(frozen=True)
+class _RemoteReader:
+    """An object by name; connections are the client's."""
+
+    store: ObjectStore
+    path: str
+
+    def read(self, start: int, length: int) -> bytes:
+        return self.store.read_range(self.path, start, length=length)
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes]:
+        return self.store.read_ranges(self.path, ranges)
+
+
+@cache
+def _client(root: str, process: int) -> Any:
+    store = _obstore().store
+    if root.startswith("memory://"):
+        return store.MemoryStore()
+    if root.startswith(("s3://", "s3a://")):
+        # the server refuses what arrived damaged
+        return store.from_url(root, config={"checksum_algorithm": "SHA256"})
+    plain = {"client_options": {"allow_http": True}} if root.startswith("http://") else {}
+    return store.from_url(root, **plain)
+
+
+def _obstore() -> Any:
+    try:
+        import obstore
+    except ImportError as error:
+        raise MissingExtra("obstore", "objectstore") from error
+    return obstore
+
+
+class _Damaged(Exception):
+    """An answer that is not what was stored."""
+
+
+def _whole(path: str, answer: Any) -> bytes:
+    """The bytes of an answer, once they have the SHA-256 that was stored with them. Raises _Damaged."""
+    data = bytes(answer.bytes())
+    stated = answer.attributes.get(DIGEST)
+    if stated is not None and hashlib.sha256(data).hexdigest() != stated:
+        raise _Damaged
+    return data
+
+
+def _ask(path: str, call: Callable[[], Answer]) -> Answer:
+    """The answer of an object store, asked again when it was cut off or damaged on the way.
+
+    obstore tries again what fails before an answer starts; every call here may be made twice.
+    """
+    errors = _obstore().exceptions
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call()
+        except (FileNotFoundError, errors.NotFoundError) as error:
+            raise FileNotFoundError(errno.ENOENT, "found no object", path) from error
+        except (errors.AlreadyExistsError, errors.PreconditionError):
+            raise
+        except (errors.BaseError, _Damaged) as error:
+            refused = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
+            if refused or attempt == ATTEMPTS:
+                what = "a damaged answer" if isinstance(error, _Damaged) else f"no answer but {type(error).__name__}"
+                raise SourceError(
+                    f"object store: found {what}, {attempt} time(s), expected the object as it was stored; "
+                    "check address, credentials and network, and run the same command again",
+                    attempt=attempt,
+                ) from error
+    raise AssertionError("unreachable")
