@@ -9,12 +9,16 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from builder.errors import LayoutError
 from builder.model.layout import StoredObject
 from builder.storage import LocalStore, ObjectReader, Store
+
+Wait: TypeAlias = Literal["arrived", "compared"]
 
 
 @dataclass
@@ -36,30 +40,72 @@ class ObjectCache:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_states": {}}
 
-    def open(self, store: Store, path: str, *, expected: StoredObject) -> ObjectReader:
+    def open(self, store: Store, path: str, *, expected: StoredObject, wait: Wait) -> ObjectReader:
         """The object ``path`` of ``store``, fetched whole if it is not here yet.
+
+        One thread of a process fetches it; the others wait until it has arrived. Only then is its SHA-256 compared
+        and its file written, one object at a time, so that processors are left for those who decode.
+
+        Parameters
+        ----------
+        wait
+            What other threads wait for: ``arrived`` where every chunk's checksum is compared anyway, else ``compared``.
 
         Raises
         ------
         LayoutError
-            When what comes is not what the manifest says.
+            When what comes is not what the manifest says; it is not kept.
         FileNotFoundError
             When the store does not have it.
         """
         state, name = self._state(), f"{expected.sha256[:2]}/{expected.sha256}"
-        with state.lock:
-            mine = state.fetching.setdefault(name, threading.Lock())
-        with mine:
-            with contextlib.suppress(FileNotFoundError):
-                reader = self.folder.open(name)
-                self._note(state, name, expected.bytes)
-                return reader
-            data = store.read(path)
+        while True:
+            with state.lock:
+                coming = state.coming.get(name)
+                mine = coming is None
+                if coming is None:
+                    coming = state.coming[name] = Future()
+            if not mine:
+                if coming.exception() is None:
+                    return coming.result()
+                continue  # whoever fetched it was told what failed; this thread tries again
+            try:
+                return self._fetch(state, name, store, path, expected, coming, wait)
+            except BaseException as error:
+                if not coming.done():
+                    coming.set_exception(error)
+                raise
+            finally:
+                with state.lock:
+                    del state.coming[name]
+
+    def _fetch(
+        self,
+        state: "_State",
+        name: str,
+        store: Store,
+        path: str,
+        expected: StoredObject,
+        coming: "Future[ObjectReader]",
+        wait: Wait,
+    ) -> ObjectReader:
+        with contextlib.suppress(FileNotFoundError):
+            kept = self.folder.open(name)
+            coming.set_result(kept)
+            self._note(state, name, expected.bytes)
+            return kept
+        data = store.read(path)
+        reader = Arriving(memoryview(data))
+        if wait == "arrived":
+            coming.set_result(reader)
+        with state.keeping:
             found = hashlib.sha256(data).hexdigest()
             if found != expected.sha256:
                 raise LayoutError(f"{path}: found the SHA-256 {found}, expected {expected.sha256}; it is damaged")
             self.folder.put_unflushed(name, data)
-            reader = self.folder.open(name)
+        reader.inner = self.folder.open(name)
+        if not coming.done():
+            coming.set_result(reader)
         self._note(state, name, len(data))
         return reader
 
@@ -89,4 +135,19 @@ class _State:
 
     used: OrderedDict[str, int]
     lock: threading.Lock = field(default_factory=threading.Lock)
-    fetching: dict[str, threading.Lock] = field(default_factory=dict)
+    keeping: threading.Lock = field(default_factory=threading.Lock)
+    coming: "dict[str, Future[ObjectReader]]" = field(default_factory=dict)
+
+
+@dataclass
+class Arriving:
+    """An object in memory that becomes its file once that is written; whoever holds it need not know."""
+
+    inner: memoryview | ObjectReader
+
+    def read(self, start: int, length: int) -> bytes | memoryview:
+        inner = self.inner
+        return inner[start : start + length] if isinstance(inner, memoryview) else inner.read(start, length)
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes | memoryview]:
+        return [self.read(start, length) for start, length in ranges]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from builder.errors import LayoutError
 from builder.model.layout import FieldLayout, StoredObject
 from builder.model.zarr_format import CHECKSUM_BYTES, decode_index, index_bytes
-from builder.reader.cache import ObjectCache
+from builder.reader.cache import ObjectCache, Wait
 from builder.storage import ObjectReader, Store
 
 # The calling thread decompresses, outside the interpreter lock: threads are the reader's own affair
@@ -131,7 +131,8 @@ class ChunkObject:
                 if self.cache is None:
                     reader = self.store.open(self.path)
                 else:
-                    reader = self.cache.open(self.store, self.path, expected=self.expected)
+                    wait: Wait = "arrived" if self.verify else "compared"
+                    reader = self.cache.open(self.store, self.path, expected=self.expected, wait=wait)
             except FileNotFoundError as error:
                 raise LayoutError(f"{self.path}: found no object, expected {self.expected.bytes} bytes") from error
             self._reader = reader
