@@ -95,7 +95,7 @@ class DatasetSpec(BaseModel):
         wrong = [name for name in self.shards.fields if name.split(".")[0] not in known]
         if wrong:
             raise ValueError(f"shards.fields: found {wrong[0]!r}, expected some of {known}")
-        names = [name for table in self.clinical for name in table.columns]
+        names = [name for table in self.clinical for name in table.names]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"clinical: found the columns {twice} in several tables, expected each name once")

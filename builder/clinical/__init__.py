@@ -1,5 +1,6 @@
 """Clinical tables: typed, ranged columns a person, and who of the images has a row."""
 
+from builder.clinical.events import Event
 from builder.clinical.matching import MatchReport, check_match, match
 from builder.clinical.rows import CellIssue, ClinicalRows, read_table, schema
 from builder.clinical.table import ClinicalColumn, ClinicalTable, Pick
@@ -9,6 +10,7 @@ __all__ = [
     "ClinicalColumn",
     "ClinicalRows",
     "ClinicalTable",
+    "Event",
     "MatchReport",
     "Pick",
     "check_match",

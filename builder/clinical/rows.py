@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from builder.clinical.events import derive, event_columns
 from builder.clinical.sheet import Cell, Sheet, read_sheet
 from builder.clinical.table import ClinicalColumn, ClinicalTable
 from builder.errors import SpecError
@@ -97,12 +98,20 @@ def read_table(
 
 
 def schema(options: ClinicalTable) -> pa.Schema:
-    """Arrow schema of ``ClinicalRows.table``: ``person_id``, then the columns in declared order, with units."""
+    """Arrow schema of ``ClinicalRows.table``: ``person_id``, the declared columns and those of events, with units."""
     fields = [pa.field("person_id", pa.string())]
     for name, column in options.columns.items():
         unit = "d" if column.type == "date" else column.unit
         fields.append(pa.field(name, _TYPES[column.type], metadata={"unit": unit} if unit else None))
+    for name, event in options.events.items():
+        happened, time = event_columns(name)
+        fields += [pa.field(happened, pa.bool_()), _timed(time, options.columns[event.time])]
     return pa.schema(fields)
+
+
+def _timed(name: str, column: ClinicalColumn) -> pa.Field:
+    unit = "d" if column.type == "date" else column.unit
+    return pa.field(name, pa.float64(), metadata={"unit": unit} if unit else None)
 
 
 _Row: TypeAlias = tuple[int, Sequence[Cell]]
@@ -190,6 +199,13 @@ def _typed(
             values[name] = _value(cell, column, day)
         except ValueError as error:
             issues.append(CellIssue(number, name, str(error)))
+    for name, event in options.events.items():
+        happened, time = event_columns(name)
+        try:
+            values[happened], values[time] = derive(event, values) or (None, None)
+        except ValueError as error:
+            values[happened] = values[time] = None
+            issues.append(CellIssue(number, happened, str(error)))
     return values, issues
 
 

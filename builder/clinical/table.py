@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from builder.clinical.events import Event, event_columns
 from builder.model.origin import Origin
 
 
@@ -85,6 +86,7 @@ class ClinicalTable(BaseModel):
     pick: Pick | None = None
     missing: tuple[str, ...] = ()
     columns: Mapping[str, ClinicalColumn] = Field(min_length=1)
+    events: Mapping[str, Event] = Field(default_factory=dict)
     min_matched: float = Field(default=0.0, ge=0.0, le=1.0)
     origin: Origin = Origin()
 
@@ -96,6 +98,27 @@ class ClinicalTable(BaseModel):
                 "expected one with many and none with one"
             )
         return self
+
+    @model_validator(mode="after")
+    def _events_use_columns(self) -> "ClinicalTable":
+        for name, event in self.events.items():
+            unknown = [column for column in event.sources if column not in self.columns]
+            if unknown:
+                raise ValueError(f"events.{name}: found the column {unknown[0]!r}, expected one declared in columns")
+            times = [column for column in (event.time, event.censored) if column is not None]
+            if any(self.columns[column].type not in ("number", "integer", "date") for column in times):
+                raise ValueError(f"events.{name}: found a time that is no number, integer or date")
+            if len({self.columns[column].unit for column in times}) > 1:
+                raise ValueError(f"events.{name}: found times of different units, expected one")
+        twice = set(self.columns) & {column for name in self.events for column in event_columns(name)}
+        if twice:
+            raise ValueError(f"events: found {sorted(twice)} among columns, expected other names")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dataset's columns it gives, in order."""
+        return (*self.columns, *(column for name in self.events for column in event_columns(name)))
 
     @field_validator("person_pattern")
     @classmethod

@@ -75,7 +75,7 @@ def finish(
 
 def crossing_columns(spec: DatasetSpec, names: Iterable[str]) -> tuple[str, ...]:
     """The columns that may cross into the dataset: technical ones, retained characteristics, clinical ones."""
-    clinical = [name for table in spec.clinical for name in table.columns]
+    clinical = [name for table in spec.clinical for name in table.names]
     return crossing(list(names), retain=spec.deid.retain, clinical=clinical)
 
 
@@ -110,7 +110,7 @@ def _tables(
 
 def _checked(table: pa.Table, spec: DatasetSpec) -> pa.Table:
     """The table once every text in it has passed the allow list's checks. Raises PrivacyError."""
-    clinical = [name for t in spec.clinical for name in t.columns]
+    clinical = [name for t in spec.clinical for name in t.names]
     texts = [f.name for f in table.schema if pa.types.is_string(f.type)]
     for name in texts:
         for value in table.column(name).unique().to_pylist():

@@ -78,7 +78,7 @@ def _searched(table: pa.Table) -> pa.Table:
 
 def _counts(table: pa.Table, spec: DatasetSpec) -> frozenset[str]:
     """Whole-number columns but those of clinical tables, which may hold anything."""
-    clinical = {name for t in spec.clinical for name in t.columns}
+    clinical = {name for t in spec.clinical for name in t.names}
     return frozenset(f.name for f in table.schema if pa.types.is_integer(f.type) and f.name not in clinical)
 
 

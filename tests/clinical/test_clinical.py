@@ -55,6 +55,73 @@ def test_sarcoma_table(corpus: Any) -> None:
 
 
 @pytest.mark.parametrize("cancer", ["luad", "ov", "kirc", "lihc"])
+def test_death_with_the_time_to_it(corpus: Any, cancer: str) -> None:
+    """Days from diagnosis to death, or to the last contact with those alive, against the cells of the file."""
+    data = next(corpus("tables").rglob(f"tcga_clinical_patient_{cancer}.txt")).read_bytes()
+    options = declared(
+        person_id="bcr_patient_barcode",
+        person_pattern=r"TCGA-\w\w-\w{4}",
+        missing=["[Not Available]", "[Not Applicable]", "[Completed]", "[Discrepancy]", "[Unknown]"],
+        columns={
+            "vital": {"from": "vital_status", "type": "category", "levels": ["Alive", "Dead"]},
+            "death_days": {"from": "death_days_to", "type": "integer", "unit": "d"},
+            "contact_days": {"from": "last_contact_days_to", "type": "integer", "unit": "d"},
+        },
+        events={
+            "death": {"column": "vital", "happened": ["Dead"], "time": "death_days", "censored": "contact_days"}
+        },
+    )
+    rows = read_table(data, options)
+    assert schema(options).field("death_time").metadata == {b"unit": b"d"}
+    found = {r["person_id"]: (r["death_event"], r["death_time"]) for r in rows.table.to_pylist()}
+    lost = 0
+    for line in csv.DictReader(io.StringIO(data.decode()), delimiter="\t"):
+        if line["bcr_patient_barcode"].startswith("TCGA-"):
+            dead = line["vital_status"] == "Dead"
+            days = line["death_days_to" if dead else "last_contact_days_to"]
+            known = days.isdigit() and line["vital_status"] in ("Alive", "Dead")
+            assert found[line["bcr_patient_barcode"]] == ((dead, float(days)) if known else (None, None))
+            lost += not known and line["vital_status"] in ("Alive", "Dead")
+    assert len([i for i in rows.issues if i.column == "death_event"]) == lost
+    assert 0.1 < sum(event is True for event, _ in found.values()) / len(found) < 0.7
+
+
+def test_an_event_from_a_boolean_and_a_date() -> None:
+    options = declared(
+        columns={"back": {"from": "b", "type": "boolean"}, "when": {"from": "d", "type": "date"}},
+        events={"relapse": {"column": "back", "happened": ["true"], "time": "when"}},
+    )
+    data = b"id,b,d\nA,yes,2020-01-11\nB,no,2020-03-01\nC,yes,\nD,,2020-01-01\nE,no,2019-12-01\n"
+    dates = dict.fromkeys("ABCDE", datetime.date(2020, 1, 1))
+    rows = read_table(data, options, study_dates=dates)
+    found = {r["person_id"]: (r["relapse_event"], r["relapse_time"]) for r in rows.table.to_pylist()}
+    assert found == {
+        "A": (True, 10.0), "B": (False, 60.0), "C": (None, None), "D": (None, None), "E": (None, None),
+    }  # fmt: skip
+    assert [(i.row, i.problem.split()[2]) for i in rows.issues] == [(4, "without"), (6, "before")]
+    assert schema(options).field("relapse_time").metadata == {b"unit": b"d"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"column": "nothing", "happened": ["1"], "time": "when"},
+        {"column": "back", "happened": ["1"], "time": "back"},
+        {"column": "back", "happened": [], "time": "when"},
+        {"column": "back", "happened": ["1"], "time": "when", "censored": "years"},
+    ],
+)
+def test_events_that_cannot_be_are_refused(event: dict[str, Any]) -> None:
+    columns = {
+        "back": {"from": "b", "type": "boolean"},
+        "when": {"from": "d", "type": "integer", "unit": "d"},
+        "years": {"from": "y", "type": "integer", "unit": "a"},
+    }
+    with pytest.raises(ValueError, match="events"):
+        declared(columns=columns, events={"relapse": event})
+
+
+@pytest.mark.parametrize("cancer", ["luad", "ov", "kirc", "lihc"])
 def test_biotab_heading_rows_are_no_patients(corpus: Any, cancer: str) -> None:
     path = next(corpus("tables").rglob(f"tcga_clinical_patient_{cancer}.txt"))
     with path.open(newline="") as stream:

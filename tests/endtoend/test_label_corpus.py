@@ -91,6 +91,33 @@ def test_a_pet_keeps_its_two_segments(corpus: Any, built: Built) -> None:
     assert np.count_nonzero(sample["tumor"]) == np.count_nonzero(dataset.pixel_array)
 
 
+def test_an_outcome_with_its_time_is_two_columns_of_every_sample(corpus: Any, tmp_path: Path, built: Built) -> None:
+    cohort = corpus("sts") / "sts_cohort"
+    for name in ("STS_002", "STS_003", "STS_008"):
+        shutil.copytree(cohort / name / "CT" / "image", tmp_path / "tree" / name)
+    table = next((corpus("sts") / "sts_clinical").glob("*.xlsx"))
+    samples = built(
+        tmp_path / "tree",
+        f"""
+clinical:
+  - url: "{table}"
+    person_id: Patient ID
+    person_pattern: STS_\\d{{3}}
+    missing: ["--", "N/A"]
+    columns:
+      status: {{from: "Status (NED, AWD, D)", type: category}}
+      outcome_days: {{from: "Time – diagnosis to outcome (days)", type: integer, unit: d}}
+      follow_up_days: {{from: "Time – diagnosis to last follow-up (days)", type: integer, unit: d}}
+    events:
+      death: {{column: status, happened: [D], time: follow_up_days}}
+""",  # noqa: RUF001
+    )
+    rows = [sample.row for sample in samples]
+    assert len(rows) == 3
+    assert all(row["death_event"] is (row["status"] == "D") for row in rows)
+    assert all(row["death_time"] == row["follow_up_days"] > 0 for row in rows)
+
+
 def test_a_nodule_of_luna16_lands_on_the_lidc_slab(corpus: Any, tmp_path: Path, built: Built) -> None:
     shutil.copytree(corpus("segmentation") / "lidc_0314_slab" / "ct", tmp_path / "tree" / "ct")
     shutil.copy(corpus("tables") / "tables" / "luna16_annotations.csv", tmp_path / "tree")
