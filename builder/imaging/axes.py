@@ -25,25 +25,31 @@ def stacks_for(instances: pa.Table, options: VolumeOptions) -> tuple[Stack, ...]
     -------
     tuple of Stack
         Joined ones have the verdict ``channels`` and stand where the first of them stood. Stacks are joined when all
-        that belong together are regular or sheared and lie on one grid; otherwise they stay apart.
+        that belong together are regular or sheared, or time series that the options keep, and lie on one grid;
+        otherwise they stay apart.
     """
-    stacks = split_stacks(instances)
+    return joined(split_stacks(instances), options)
+
+
+def joined(stacks: Sequence[Stack], options: VolumeOptions) -> tuple[Stack, ...]:
+    """The stacks of one series, or of one multi-frame object, with those put together that ``options.join`` names."""
     if not options.join:
-        return stacks
+        return tuple(stacks)
     groups: dict[tuple[object, ...], list[Stack]] = {}
     for stack in stacks:
-        groups.setdefault(_kinship(stack, options.join), []).append(stack)
+        groups.setdefault(_kinship(stack, options), []).append(stack)
     found = [stack for group in groups.values() for stack in _joined(group, options.join)]
     ordered = sorted(found, key=lambda stack: stack.number)
     return tuple(replace(stack, number=number) for number, stack in enumerate(ordered))
 
 
-def _kinship(stack: Stack, axes: Sequence[Axis]) -> tuple[object, ...]:
+def _kinship(stack: Stack, options: VolumeOptions) -> tuple[object, ...]:
     """What two stacks must share to be channels of one volume; a stack that cannot be one is its own kin."""
-    if stack.verdict not in (Verdict.REGULAR, Verdict.SHEARED):
+    kept = stack.verdict == Verdict.TIME_SERIES and options.time_series == "keep"
+    if stack.verdict not in (Verdict.REGULAR, Verdict.SHEARED) and not kept:
         return (stack.number,)
-    fixed = tuple(None if axis in axes else getattr(stack, axis) for axis in PREFIXES)
-    return (stack.modality, stack.component, stack.shape, stack.frame_of_reference, fixed)
+    fixed = tuple(None if axis in options.join else getattr(stack, axis) for axis in PREFIXES)
+    return (stack.modality, stack.component, stack.shape, stack.channels, stack.frame_of_reference, fixed)
 
 
 def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
@@ -53,7 +59,7 @@ def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
         return group
     ordered = [stack for _, stack in sorted(zip(values, group, strict=True), key=lambda pair: pair[0])]
     first = ordered[0]
-    names = tuple("_".join(f"{PREFIXES[axis]}{getattr(stack, axis):g}" for axis in axes) for stack in ordered)
+    names = tuple(name for stack in ordered for name in _names(stack, axes))
     return [
         replace(
             first, number=min(stack.number for stack in group), verdict=Verdict.CHANNELS, split_rule="",
@@ -66,6 +72,12 @@ def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
             notes=tuple(sorted({note for stack in ordered for note in stack.notes})),
         )
     ]  # fmt: skip
+
+
+def _names(stack: Stack, axes: Sequence[Axis]) -> list[str]:
+    """``te20``; of a time series ``te20_t0``, ``te20_t1``, ..."""
+    own = "_".join(f"{PREFIXES[axis]}{getattr(stack, axis):g}" for axis in axes)
+    return [own if len(stack.channels) == 1 else f"{own}_{channel}" for channel in stack.channels]
 
 
 def _one_grid(group: Sequence[Stack]) -> bool:

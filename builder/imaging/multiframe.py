@@ -12,10 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from builder.errors import CaseError, Reason
+from builder.imaging.axes import joined
 from builder.imaging.mosaic import tiles_of
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.parse import leniently
-from builder.imaging.rows import instance_row
+from builder.imaging.rows import header_values, instance_row
 from builder.imaging.rules import Row
 from builder.imaging.series import Stack, split_rows
 from builder.imaging.spacing import Verdict
@@ -75,7 +76,7 @@ def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
 
 
 def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Stack:
-    """The stack to assemble: itself, or the one stack inside a multi-frame or mosaic object.
+    """The stack to assemble: itself, or the one stack inside a multi-frame or mosaic object, joined as they say.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) ->
     """
     if action_on(stack, options) != "exclude" and stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC):
         check_limits(stack, options)
-        found = resolve(stack, datasets)
+        found = joined(resolve(stack, datasets), options)
         if len(found) != 1:
             names = ", ".join(sorted({f"{s.split_rule or 'instance'}: {s.verdict}" for s in found}))
             detail = f"{stack.verdict} with {len(found)} stacks ({names}), expected 1"
@@ -148,7 +149,7 @@ def _base_row(dataset: Dataset) -> Row:
 
 def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, Any]:
     """What the functional groups state, by column; the image's top level holds where they are silent."""
-    found: dict[str, Any] = {}
+    found = _unassigned(own, shared)
     for column, (group, keyword) in FRAME_VALUES.items():
         item = _item(own, group) or _item(shared, group)
         value = item.get(keyword) if item is not None else None
@@ -161,6 +162,19 @@ def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, A
     diffusion = _item(own, "MRDiffusionSequence")
     if diffusion is not None:
         found["diffusion_direction"] = _direction(diffusion)
+    return found
+
+
+def _unassigned(own: Dataset | None, shared: Dataset | None) -> dict[str, Any]:
+    """What the slices of a legacy converted object stated and no functional group holds (PS3.3 C.7.6.16.2.25)."""
+    found: dict[str, Any] = {}
+    for group, name in (
+        (shared, "UnassignedSharedConvertedAttributesSequence"),
+        (own, "UnassignedPerFrameConvertedAttributesSequence"),
+    ):
+        item = _item(group, name)
+        found |= header_values(item) if item is not None else {}
+    found.pop("instance_number", None)
     return found
 
 

@@ -21,10 +21,11 @@ TIME_RULES = (
 KEYS = (
     *("temporal_position", "trigger_time", "acquisition_number", "content_time", "acquisition_time", "series_time"),
     *("frame_reference_time", "inversion_time", "flip_angle", "convolution_kernel", "slice_thickness", "image_type"),
-    *("dimension", "diffusion_direction"),
+    *("dimension", "diffusion_direction", "series_number"),
 )
-"""Columns that may tell repeats apart by equal values, strongest statement first. The last two exist for frames of
-multi-frame objects only (``builder.imaging.multiframe``)."""
+"""Columns that may tell repeats apart by equal values, strongest statement first. ``dimension`` and
+``diffusion_direction`` exist for frames of multi-frame objects only (``builder.imaging.multiframe``); Series Number
+tells copies apart that were given one SeriesInstanceUID."""
 
 RANKS = ("trigger_time", "frame_reference_time", "acquisition_time", "content_time", "instance_number")
 """Columns that may tell repeats apart by their order at each position, when all are repeated equally often."""

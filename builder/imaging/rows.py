@@ -34,10 +34,12 @@ def instance_row(dataset: Dataset) -> dict[str, Any]:
     syntax = meta.get("TransferSyntaxUID") if meta is not None else None
     row["status"] = "instance"
     row["transfer_syntax_uid"] = str(syntax) if syntax else None
-    for column, tag in _TAGGED:
-        if tag in dataset:
-            row[column.name] = _cell(dataset, column)
-    return row
+    return row | header_values(dataset)
+
+
+def header_values(dataset: Dataset) -> dict[str, Any]:
+    """Header columns to their values, of the attributes that the top level of ``dataset`` has."""
+    return {column.name: _cell(dataset, column) for column, tag in _TAGGED if tag in dataset}
 
 
 def dataset_of(row: Mapping[str, Any]) -> Dataset:

@@ -20,8 +20,9 @@ Matrix: TypeAlias = tuple[tuple[float, float, float, float], ...]
 COLUMNS = (
     *("status", "path", "transfer_syntax_uid", "sop_class_uid", "sop_instance_uid", "series_uid"),
     *("frame_of_reference_uid", "series_time", "acquisition_time", "content_time", "modality", "image_type"),
-    *("acquisition_number", "instance_number", "temporal_position", "trigger_time", "echo_number", "echo_time"),
-    *("inversion_time", "flip_angle", "b_value", "convolution_kernel", "rows", "columns", "number_of_frames"),
+    *("acquisition_number", "series_number", "instance_number", "temporal_position", "trigger_time"),
+    *("echo_number", "echo_time", "inversion_time", "flip_angle", "b_value", "convolution_kernel"),
+    *("rows", "columns", "number_of_frames"),
     *("samples_per_pixel", "photometric_interpretation", "bits_allocated"),
     *("image_position_patient", "image_orientation_patient", "pixel_spacing"),
     *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices", "frame_reference_time"),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, SpecError
-from builder.imaging.axes import stacks_for
+from builder.imaging.axes import joined, stacks_for
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
@@ -125,7 +125,7 @@ def _parts(
     try:
         admit(stack, options)
         datasets = list(_datasets(stack, rows, source))
-        found = resolve(stack, datasets)
+        found = joined(resolve(stack, datasets), options)
     except CaseError as error:
         yield stack, (), error
         return

@@ -325,6 +325,39 @@ def test_echoes_can_be_joined_as_named_channels() -> None:
         np.testing.assert_array_equal(volume.voxels[channel], echoes[source].voxels)
 
 
+def test_echoes_inside_one_object_can_be_joined() -> None:
+    echoes = [
+        synthetic.mr_series(slices=3, series=str(n), attributes={"EchoTime": str(20 * n), "EchoNumbers": str(n)})
+        for n in (1, 2)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        images = list(synthetic.merge(*echoes))
+        enhanced = highdicom.legacy.LegacyConvertedEnhancedMRImage(images, "2.25.77", 1, "2.25.78", 1)
+    (stack,) = split_stacks(instances_of([enhanced]))
+    assert [(s.split_rule, s.echo_time) for s in resolve(stack, [enhanced])] == [("echo_time", 20), ("echo_time", 40)]
+    with pytest.raises(CaseError) as caught:
+        assemble(stack, [enhanced])
+    assert caught.value.reason == Reason.UNSUPPORTED_OBJECT
+    volume = assemble(stack, [enhanced], VolumeOptions(join=("echo_time",)))
+    assert volume.channels == ("te20", "te40")
+    for channel, echo in enumerate(echoes):
+        np.testing.assert_array_equal(volume.voxels[channel], echo.voxels)
+
+
+def test_echoes_over_time_are_named_by_both() -> None:
+    series = [
+        synthetic.mr_series(slices=3, times=2, series=str(n), attributes={"EchoTime": str(20 * n)}) for n in (1, 2)
+    ]
+    images = synthetic.merge(*series)
+    options = VolumeOptions(join=("echo_time",), time_series="keep")
+    (stack,) = stacks_for(instances_of(images), options)
+    volume = assemble(stack, images, options)
+    assert volume.channels == ("te20_t0", "te20_t1", "te40_t0", "te40_t1")
+    np.testing.assert_array_equal(volume.voxels.reshape(2, 2, 3, 32, 32), np.stack([s.voxels for s in series]))
+    assert len(stacks_for(instances_of(images), VolumeOptions(join=("echo_time",)))) == 2
+
+
 def test_echoes_on_different_grids_stay_apart() -> None:
     first = synthetic.mr_series(slices=4, attributes={"EchoTime": "20"})
     other = synthetic.mr_series(slices=4, series="2", origin=(-16, -16, 0), attributes={"EchoTime": "40"})
