@@ -109,6 +109,8 @@ class CaseError(BuilderError):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.picture: bytes | None = None
+        """A PNG of what is wrong, where that can be seen."""
 
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.detail}"

@@ -188,8 +188,9 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     document = without_locations(spec)
     blocks = {name: document[name] for name in ("seed", "volumes", "deid", "transforms", "samples")}
     # as text, for the order of labels and structures is that of channels, and says who wins where structures overlap
-    blocks["labels"] = json.dumps(document["labels"])
+    blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus")}
     plugins = [*spec.labels.values(), *spec.transforms]
+    fused = [[block.method, block.VERSION] for block in spec.consensus.values()]
     blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
     return {
         "format": FORMAT_VERSION,
@@ -197,9 +198,11 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
         "codec": spec.shards.codec,
         "fields": {name: rule.model_dump(mode="json") for name, rule in sorted(spec.shards.fields.items())},
         "key": key_check(key),
+        "labels_are": spec.cohort.labels,
         "blocks": blocks,
         "versions": [
             *([plugin.kind, plugin.VERSION] for plugin in plugins),
+            *fused,
             *([name, block.VERSION] for name, block in blocks_with_versions),
         ],
     }

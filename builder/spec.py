@@ -12,6 +12,7 @@ from builder.cohort import Cohort
 from builder.deid import Deid
 from builder.imaging.options import VolumeOptions
 from builder.labels import AnyLabel
+from builder.labels.fusion import Consensus
 from builder.model.tables import SERIES
 from builder.patches import AnySamples
 from builder.report.catalog.statement import Governance, Statement, UseCase
@@ -76,6 +77,7 @@ class DatasetSpec(BaseModel):
     cohort: Cohort = Cohort()
     volumes: VolumeOptions = VolumeOptions()
     labels: Mapping[LabelName, AnyLabel] = Field(default_factory=dict)
+    consensus: Mapping[LabelName, Consensus] = Field(default_factory=dict)
     deid: Deid
     transforms: tuple[AnyTransform, ...] = ()
     samples: AnySamples
@@ -88,18 +90,43 @@ class DatasetSpec(BaseModel):
 
     @model_validator(mode="after")
     def _references_resolve(self) -> "DatasetSpec":
+        _check_consensus(self.labels, self.consensus)
         centred = getattr(self.samples, "centred_on", None)
-        if centred is not None and centred not in self.labels:
-            raise ValueError(f"samples.centred_on: found {centred!r}, expected one of the labels {sorted(self.labels)}")
-        known = ["image", *self.labels]
-        wrong = [name for name in self.shards.fields if name.split(".")[0] not in known]
+        dropped = {label for c in self.consensus.values() if c.readers == "drop" for label in c.labels}
+        known = sorted({*self.labels, *self.consensus} - dropped)
+        if centred is not None and centred not in known:
+            raise ValueError(f"samples.centred_on: found {centred!r}, expected one of the labels {known}")
+        fields = ["image", *known]
+        wrong = [name for name in self.shards.fields if name.split(".")[0] not in fields]
         if wrong:
-            raise ValueError(f"shards.fields: found {wrong[0]!r}, expected some of {known}")
+            raise ValueError(f"shards.fields: found {wrong[0]!r}, expected some of {fields}")
         names = [name for table in self.clinical for name in table.names]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"clinical: found the columns {twice} in several tables, expected each name once")
         return self
+
+
+FUSED_KINDS = {
+    "staple": ("rtstruct", "seg", "mask", "polygons"),
+    "majority": ("rtstruct", "seg", "mask", "polygons", "classes", "report"),
+    "dawid_skene": ("classes", "report"),
+    "lines": ("recist",),
+}
+"""Kinds of labels that each method of a consensus can fuse."""
+
+
+def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consensus]) -> None:
+    for name, block in blocks.items():
+        if name in labels:
+            raise ValueError(f"consensus.{name}: found a label of this name, expected another one")
+        for label in block.labels:
+            kind = labels[label].kind if label in labels else None
+            if kind not in FUSED_KINDS[block.method]:
+                expected = f"labels of kind {', '.join(FUSED_KINDS[block.method])} for {block.method}"
+                raise ValueError(f"consensus.{name}.of: found {label!r} ({kind or 'no label'}), expected {expected}")
+        if len({labels[label].kind in ("classes", "report") for label in block.labels}) > 1:
+            raise ValueError(f"consensus.{name}.of: found masks and classes, expected one of them")
 
 
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:

@@ -17,11 +17,13 @@ from builder.labels.label import Stated
 from builder.labels.proof import Proof
 from builder.model.case import (
     Annotation,
+    Classes,
     Evidence,
     Landmarks,
     Mask,
     Measurement,
     Measurements,
+    Reading,
     Segment,
     Tier,
 )
@@ -88,11 +90,37 @@ class Consensus(BaseModel):
             return ()
         return (self._fuse_masks(name, members),)
 
+    def votes(self, annotations: Sequence[Annotation]) -> tuple[Reading, ...]:
+        """What each reader said of the classes and lines that are fused; a label without readers is a reader itself."""
+        found: list[Reading] = []
+        for annotation in annotations:
+            if annotation.name.partition("/")[0] not in self.labels:
+                continue
+            if isinstance(annotation, Measurements | Classes) and annotation.readings:
+                found.extend(annotation.readings)
+            elif isinstance(annotation, Classes) and annotation.name in self.of:
+                values = sorted(annotation.values.items())
+                found.extend(Reading(annotation.name, finding, v) for finding, v in values if v is not None)
+        return tuple(found)
+
+    def fuses_masks(self, annotations: Sequence[Annotation]) -> bool:
+        """Whether any of its labels is a mask."""
+        return any(isinstance(a, Mask) and a.name in self.labels for a in annotations)
+
+    def blank(self, name: str, annotations: Sequence[Annotation]) -> tuple[Mask, ...]:
+        """The mask of a case without this consensus: as large as others', without a voxel and without a segment."""
+        model = next((a for a in annotations if isinstance(a, Mask) and a.name in self.labels), None)
+        if model is None:
+            return ()
+        whole = self.of[0] in self.labels
+        voxels = np.zeros_like(model.voxels) if whole else np.zeros((1, *model.geometry.shape), np.uint8)
+        return (Mask(name, voxels, model.geometry, ()),)
+
     def remaining(self, annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
-        """The annotations that stay beside the consensus."""
+        """The annotations that stay beside the consensus; classes go once they are settled, with all cases."""
         if self.readers == "keep":
             return tuple(annotations)
-        return tuple(a for a in annotations if a.name.partition("/")[0] not in self.labels)
+        return tuple(a for a in annotations if a.name.partition("/")[0] not in self.labels or isinstance(a, Classes))
 
     def _fuse_masks(self, name: str, members: "Sequence[_Member]") -> Mask:
         model = members[0].mask

@@ -78,6 +78,13 @@ def layer(
     return Mask(name, voxels, geometry, segments, fractional, evidence or Evidence(), facts)
 
 
+def blank_layer(name: str, structures: int, geometry: Geometry, *, layout: Layout) -> Mask:
+    """The mask of a case without this label: as large as others', without a voxel and without a segment."""
+    channels = structures if layout == "channels" else 1
+    kind = np.uint8 if layout == "channels" or structures < 256 else np.uint16
+    return Mask(name, np.zeros((channels, *geometry.shape), kind), geometry, ())
+
+
 def _channels(structures: Sequence[Structure], shape: tuple[int, int, int]) -> tuple[NDArray[Any], tuple[Segment, ...]]:
     voxels = np.zeros((len(structures), *shape), dtype=np.uint8)
     segments = []

@@ -79,6 +79,11 @@ class MaskFile(Label):
             raise ValueError("found value 0 among values, expected it to stay background")
         return self
 
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The structures the spec names, in order."""
+        return tuple(dict.fromkeys(self.values.values())) or tuple(self.names)
+
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Files whose path fits the pattern."""
         return select_files(image, candidates, pattern=self.match, formats=FORMATS)
@@ -110,7 +115,7 @@ class MaskFile(Label):
             measures["drift_voxels"] = max(measures["drift_voxels"], placement.drift_voxels)
             for structure in self._structures(grid, placement, measures):
                 found.setdefault(structure.name, []).append(structure)
-        declared = list(dict.fromkeys(self.values.values())) or list(self.names)
+        declared = self.declared
         return (
             layer(
                 name,

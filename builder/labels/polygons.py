@@ -78,6 +78,11 @@ class PolygonTable(Label):
             raise ValueError(f"found outlines in space {self.space}, expected pixel_corner or pixel_centre")
         return self
 
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The structures the spec names, in order."""
+        return tuple(self.structures)
+
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Tables whose path fits the pattern."""
         return self.table.select(image, candidates)

@@ -59,6 +59,11 @@ class RtStruct(Label):
     require: Literal["any", "all"] = "any"
     several: Literal["refuse", "join"] = "refuse"
 
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The structures the spec names, in order."""
+        return tuple(self.roi)
+
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Structure sets that refer to the image by instance, series or frame of reference."""
         return select_references(image, candidates, sop_classes=(RT_STRUCTURE_SET,))

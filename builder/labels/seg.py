@@ -71,6 +71,11 @@ class Seg(Label):
                 raise ValueError(f"codes: found {code!r}, expected <scheme>:<value> like SCT:108369006")
         return self
 
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The structures the spec names, in order."""
+        return tuple(dict.fromkeys([*self.segments, *self.codes]))
+
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Segmentations that refer to the image by instance, series or frame of reference."""
         return select_references(image, candidates, sop_classes=(SEGMENTATION, LABEL_MAP_SEGMENTATION))
@@ -88,7 +93,7 @@ class Seg(Label):
             LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_EMPTY, LABEL_UNREADABLE, LABEL_GEOMETRY or LABEL_OFF_GRID.
         """
         datasets = self._datasets(objects)
-        declared = list(dict.fromkeys([*self.segments, *self.codes]))
+        declared = self.declared
         measures = {"segments": 0.0, "segments_matched": 0.0, "resampled": 0.0, "drift_voxels": 0.0}
         found: dict[str, list[Structure]] = {part: [] for part in declared}
         shares = self.fractional == "keep"
@@ -135,7 +140,7 @@ class Seg(Label):
         """Declared structures of one object on the image's grid: bool, or uint8 shares of 255."""
         described = describe_segments(dataset)
         wanted = {
-            part: [s for s in described if self._fits(part, s)] for part in dict.fromkeys([*self.segments, *self.codes])
+            part: [s for s in described if self._fits(part, s)] for part in self.declared
         }
         measures["segments"] += len(described)
         measures["segments_matched"] += len({s.number for group in wanted.values() for s in group})

@@ -240,12 +240,15 @@ class Case:
         In the order of the spec's labels; names are unique.
     row
         Allow-listed facts of the case (clinical columns, vendor, age), ready for the sample table.
+    readings
+        Name of a consensus to what each reader said of it.
     """
 
     case_key: str
     volume: Volume
     annotations: tuple[Annotation, ...] = ()
     row: Mapping[str, Scalar] = field(default_factory=dict)
+    readings: Mapping[str, tuple[Reading, ...]] = field(default_factory=dict)
 
     @property
     def masks(self) -> tuple[Mask, ...]:

@@ -224,6 +224,11 @@ def stored_object(path: str, data: bytes) -> StoredObject:
     return StoredObject(path, len(data), hashlib.sha256(data).hexdigest())
 
 
+def picture_path(case_key: str) -> str:
+    """Where a shard keeps the picture of a case whose labels failed their proof."""
+    return f"pictures/{case_key}.png"
+
+
 def shard_path(shard: str, *parts: str) -> str:
     """Path of a shard, or of something in it, below the dataset's root."""
     if not _FINGERPRINT.fullmatch(shard):

@@ -7,12 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.report.agreement import agreement
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
 from builder.report.baseline import metadata_baseline
 from builder.report.bias import intersections, representativeness, table_one
 from builder.report.classes import with_classes
 from builder.report.crossings import crossings
+from builder.report.evidence import evidence
 from builder.report.flow import attrition, flow
 from builder.report.labels import is_measure, label_statistics, outcomes
 from builder.report.people import is_number, one_row_each
@@ -64,6 +66,8 @@ def assemble(
     rules: Sequence[str] = (),
     reference: Mapping[str, Mapping[str, float]] | None = None,
     certificate: Mapping[str, Any] | None = None,
+    consensus: Mapping[str, Mapping[str, Any]] | None = None,
+    unproven: Sequence[Mapping[str, Any]] = (),
     mask_below: int = 0,
     seed: int = 0,
 ) -> dict[str, Json]:
@@ -95,6 +99,10 @@ def assemble(
         Column to level to share of a population to compare with.
     certificate
         Result of the pixel comparison (``builder.report.leakage``), shown beside the key checks made here.
+    consensus
+        The spec's ``consensus`` block: name to ``method`` and ``of``.
+    unproven
+        ``case_key``, ``detail`` and ``png`` (a data URI) of cases whose labels failed their proof.
     mask_below
         Counts below this are masked wherever persons are broken down by groups.
     seed
@@ -125,6 +133,9 @@ def assemble(
         "table_one": table_one(persons, wanted, splits=order, mask_below=mask_below),
         "balance": None if ratios is None else balance(dealt, ratios=ratios, columns=named),
         "labels": label_statistics(cases, labels, splits=order, mask_below=mask_below),
+        "evidence": evidence(index, splits=order),
+        "agreement": agreement(index, consensus or {}, seed=seed),
+        "unproven": [dict(u) for u in unproven],
         "associations": associations(persons, said, known, seed=seed),
         "missingness": missingness(persons, said, known, seed=seed),
         "intersections": intersections(persons, known[:MOST_INTERSECTED], split=tested, mask_below=mask_below),

@@ -51,6 +51,7 @@ def render(report: Mapping[str, Any]) -> str:
         "fixed": _fixed,
         "probability": _probability,
         "range": _range,
+        "interval": _interval,
         "words": _words,
         "in_order": _in_order,
         "number_of": _number_of,
@@ -145,6 +146,15 @@ def _range(cell: Mapping[str, Any]) -> str:
     if cell["low"] is None:
         return ""
     return f"({100 * cell['low']:.1f}\u2013{100 * cell['high']:.1f})"
+
+
+def _interval(figure: Mapping[str, Any] | None) -> str:
+    """A figure with its interval; a dash where it is not defined."""
+    if not figure or figure.get("value") is None:
+        return NOTHING
+    if figure["low"] is None:
+        return _fixed(figure["value"])
+    return f"{_fixed(figure['value'])} ({_fixed(figure['low'])} to {_fixed(figure['high'])})"
 
 
 _ORDER = (

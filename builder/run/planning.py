@@ -350,7 +350,7 @@ def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> 
         if None not in spacing:
             shape, spacing = transform.projected(shape, spacing)
             largest = max(largest, shape[0] * shape[1] * shape[2])
-    per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * len(spec.labels)
+    per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * (1 + len(spec.labels) + len(spec.consensus))
     stored = sum(objects.column("size").to_pylist())
     samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
     return CasePlan(

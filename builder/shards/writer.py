@@ -134,6 +134,7 @@ class ShardWriter:
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _excluded: list[ExcludedCase] = field(default_factory=list)
+    _attached: dict[str, bytes] = field(default_factory=dict)
     _cases: int = 0
 
     def add_case(self, samples: Iterable[Sample], *, described: "Mapping[str, Described]" = NOTHING) -> int:
@@ -169,6 +170,10 @@ class ShardWriter:
         """Record that a case gave no sample, and why."""
         self._excluded.append(ExcludedCase(case_key, error.reason, error.detail))
 
+    def attach(self, path: str, data: bytes) -> None:
+        """Write a file that is no array beside the shard's own, listed and checked like them."""
+        self._attached[path] = data
+
     def describe(self, name: str, *, unit: str = "", segments: Mapping[str, tuple[int, int]] | None = None) -> None:
         """State a field's unit (``mixed`` when cases differ) and segments; before or after its samples.
 
@@ -202,6 +207,7 @@ class ShardWriter:
         for path, document in documents.items():
             work.append(partial(self._put, f"{path}/zarr.json".lstrip("/"), canonical_json(document)))
         work.append(partial(self._put, SAMPLES, parquet_bytes(rows)))
+        work += [partial(self._put, path, data) for path, data in sorted(self._attached.items())]
         # each waits for the disk; together they wait about once
         with ThreadPoolExecutor(_WRITERS) as executor:
             objects = [future.result() for future in [executor.submit(step) for step in work]]

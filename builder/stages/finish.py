@@ -34,12 +34,15 @@ from builder.plan import DatasetPlan
 from builder.reader.views import split_views
 from builder.spec import DatasetSpec
 from builder.stages.accounts import Accounts, account
+from builder.stages.annotate import CASE_FACTS
 from builder.stages.catalog import ORIGINS_TABLE, catalog_files
+from builder.stages.consensus import settle_classes, with_evidence
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.privacy import scan
 from builder.stages.published import Published
 from builder.stages.report import report_files
-from builder.stages.shard import CASE_FACTS, read_receipt
+from builder.stages.shard import read_receipt
+from builder.stages.thumbnails import unproven
 from builder.storage import Store, checkpoint
 
 COHORT_DECISIONS = ("included", "rule", "reason", "detail")
@@ -65,7 +68,7 @@ def finish(
     draft = _draft(plan, receipts, accounts)
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     files |= split_views(dataset, draft, tables[INDEX])
-    files |= report_files(plan, accounts, tables, draft, dataset)
+    files |= report_files(plan, accounts, tables, draft, dataset, unproven(receipts, dataset))
     files |= catalog_files(plan, tables, files, draft)
     scan(plan, inventory, {**tables, ORIGINS_TABLE: plan.origins}, files)
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))
@@ -150,7 +153,7 @@ def _index(
     table = samples.add_column(0, "split", pa.array(splits, pa.string()))
     for name in facts:
         table = table.append_column(name, joined.column(name))
-    return _with_measures(table)
+    return with_evidence(_with_measures(settle_classes(table, plan.spec)))
 
 
 def _with_measures(table: pa.Table) -> pa.Table:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 from pydicom.dataset import Dataset
 
@@ -25,10 +24,10 @@ from builder.imaging.suv import calibrate
 from builder.imaging.values import PixelFill
 from builder.imaging.volume import assemble, assemble_indexed
 from builder.labels import AnyLabel
-from builder.labels.proof import Body
-from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Volume
+from builder.model.case import Case, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
+from builder.stages.annotate import Reads, annotate
 from builder.stages.fetch import Objects
 from builder.stages.link import image_row
 from builder.transforms import AnyTransform
@@ -47,7 +46,7 @@ class Recipe:
     profile: Profile
     uids: UidMap
     volumes: VolumeOptions
-    labels: Mapping[str, AnyLabel]
+    reads: Reads
     transforms: Sequence[AnyTransform]
 
 
@@ -71,32 +70,19 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     findings = tuple(str(finding) for finding in lint(volume, objects.images or (objects.first,)))
     volume = _with_verdict(replace(volume, findings=findings), pixels)
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
-    annotations: list[Annotation] = []
-    body = Body(volume)
-    for name, reader in recipe.labels.items():
-        found = tuple(
-            _clean_label(label, reader, objects.rows, plan, recipe, known) for label in objects.labels.get(name, ())
-        )
-        if found:
-            annotations.extend(reader.proof.prove(reader.read(name, found, image), volume, body=body))
-    case = Case(plan.case_key, volume, tuple(annotations))
+    labelled = annotate(
+        objects.labels,
+        volume,
+        image,
+        recipe.reads,
+        study_date=objects.rows.column("study_date")[0].as_py(),
+        known=known,
+        clean=lambda label, reader: _clean_label(label, reader, objects.rows, plan, recipe, known),
+    )
+    case = Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)
     for transform in recipe.transforms:
         case = transform(case)
     return case
-
-
-def measures_of(case: Case) -> dict[str, float]:
-    """Facts of a case's labels: ``<label>/<measure>``, and of its masks ``<mask>/<segment>/volume_mm3`` on the final
-    grid."""
-    measures: dict[str, float] = {}
-    for annotation in case.annotations:
-        if isinstance(annotation, Mask | Boxes | Landmarks):
-            measures.update({f"{annotation.name}/{name}": float(value) for name, value in annotation.measures.items()})
-    for mask in case.masks:
-        for segment in mask.segments:
-            voxels = int(np.count_nonzero(mask.inside(segment)))
-            measures[f"{mask.name}/{segment.name}/volume_mm3"] = round(voxels * mask.geometry.voxel_volume_mm3, 3)
-    return dict(sorted(measures.items()))
 
 
 def _judge(images: Sequence[Dataset], deid: Deid) -> PixelVerdict:

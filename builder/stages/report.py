@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -37,8 +38,9 @@ def report_files(
     tables: Mapping[str, pa.Table],
     manifest: Manifest,
     dataset: Store,
+    failed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, bytes]:
-    """``report/report.json`` and ``report/index.html``."""
+    """``report/report.json`` and ``report/index.html``; ``failed`` are cases whose labels failed their proof."""
     index = tables[INDEX]
     document = assemble(
         title=plan.spec.name,
@@ -54,6 +56,8 @@ def report_files(
         ratios=plan.spec.splits.ratios,
         strata=[c for c in plan.spec.splits.stratify if c in index.column_names],
         rules=_rules(plan),
+        consensus=json.loads(plan.spec.model_dump_json(include={"consensus"}))["consensus"],
+        unproven=failed,
         mask_below=plan.spec.report.mask_below,
         seed=plan.spec.seed,
     )

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import environ
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,30 +17,20 @@ from builder.errors import CaseError, Reason
 from builder.imaging.values import PixelFill
 from builder.model.case import Case, Sample
 from builder.model.keyed import Key
-from builder.model.layout import RECEIPT, Receipt, parse_receipt, shard_path
+from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
 from builder.patches import cut, describe_fields, shard_chunk
 from builder.plan import CasePlan, ShardPlan, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
+from builder.stages.annotate import CASE_FACTS, Reads, facts_of
 from builder.stages.fetch import fetch, read_object
-from builder.stages.prepare import Recipe, measures_of, prepare
+from builder.stages.prepare import Recipe, prepare
 from builder.storage import Store, open_store
 
 SPEC = "spec.json"
 VERDICTS = "verdicts"
 NOBODY: Mapping[str, CaseError] = {}
-
-CASE_FACTS = pa.schema(
-    [
-        ("measure_names", pa.list_(pa.string())),
-        ("measure_values", pa.list_(pa.float64())),
-        ("notes", pa.list_(pa.string())),
-        ("findings", pa.list_(pa.string())),
-    ]
-)
-"""Columns every sample repeats of its case: measures of its labels, codes about its volume, and what is implausible."""
-
 
 @dataclass(frozen=True)
 class ShardArgument:
@@ -122,6 +111,8 @@ def write(
                 _add(writer, case_plan, _rows(plan, number), spec, recipe, key)
             except CaseError as error:
                 writer.exclude(case_plan.case_key, error)
+                if error.picture is not None:
+                    writer.attach(picture_path(case_plan.case_key), error.picture)
         return writer.finish()
 
 
@@ -155,7 +146,7 @@ def _recipe(spec: DatasetSpec, key: Key) -> Recipe:
         profile=Profile(frozenset(Option(name) for name in spec.deid.options)),
         uids=UidMap(key),
         volumes=spec.volumes,
-        labels=spec.labels,
+        reads=Reads(spec.labels, spec.consensus, spec.cohort.labels, UidMap(key)),
         transforms=spec.transforms,
     )
 
@@ -182,13 +173,7 @@ def _pixels_of(rows: pa.Table, sources: Sequence[AnySource], uids: UidMap) -> Pi
 
 
 def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:
-    measures = measures_of(case)
-    facts: dict[str, list[Any]] = {
-        "measure_names": list(measures),
-        "measure_values": list(measures.values()),
-        "notes": sorted(case.volume.notes),
-        "findings": list(case.volume.findings),
-    }
+    facts = facts_of(case)
     for sample in samples:
         yield replace(sample, ragged={**sample.ragged, **facts})
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
-from builder.labels.agreement import bootstrap, cohen_kappa, dice, hausdorff_mm, icc_one_way, icc_two_way
+from builder.labels.agreement import dice, hausdorff_mm
 from builder.labels.consensus import dawid_skene, fuse_lines, majority, staple, staple_labels
 from builder.labels.rows import parse_table
+from builder.report.reliability import bootstrap, cohen_kappa, icc_one_way, icc_two_way
 
 
 def readers(seed: int = 5, shape: tuple[int, ...] = (12, 20, 20)) -> tuple[NDArray[np.bool_], list[NDArray[np.bool_]]]:

@@ -1,0 +1,85 @@
+"""Slices as small PNG pictures, with the outlines of what is marked on them."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.model.case import Annotation, Boxes, Landmarks, Mask, Volume
+from builder.model.geometry import Geometry
+
+PIXELS = 160
+"""Longer edge a picture is drawn at, about: whole pixels are repeated or averaged."""
+
+PERCENTILES = (1.0, 99.5)
+"""Of the slice, drawn black and white."""
+
+OUTLINE = (255, 196, 0)
+
+
+def draw_slice(plane: NDArray[Any], inside: NDArray[np.bool_]) -> bytes:
+    """A PNG of a (row, column) slice, with the outline of ``inside``."""
+    from PIL import Image
+
+    low, high = np.percentile(plane, PERCENTILES)
+    grey = _resized(np.clip((plane - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8))
+    picture = grey
+    if inside.any():
+        picture = np.repeat(grey[..., None], 3, axis=2)
+        picture[_outline(_resized(inside.astype(np.uint8) * 255) > 127)] = OUTLINE
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, format="PNG")
+    return sink.getvalue()
+
+
+def draw_labels(volume: Volume, annotations: Sequence[Annotation]) -> bytes:
+    """A PNG of the slice with most of the masks, boxes and points of a case, else of the middle one."""
+    inside = np.zeros(volume.geometry.shape, bool)
+    for annotation in annotations:
+        if isinstance(annotation, Mask):
+            for segment in annotation.segments:
+                inside |= annotation.inside(segment)
+        elif isinstance(annotation, Boxes):
+            for corners in annotation.corners_mm:
+                inside[_window(volume.geometry.to_voxel(corners), volume.geometry, 0)] = True
+        elif isinstance(annotation, Landmarks):
+            for point in volume.geometry.to_voxel(annotation.points_mm):
+                inside[_window(point[None], volume.geometry, 2)] = True
+    counts = np.count_nonzero(inside, axis=(1, 2))
+    level = int(np.argmax(counts)) if counts.any() else len(counts) // 2
+    return draw_slice(volume.voxels[0, level].astype(np.float32), inside[level])
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as text that stands in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _window(corners: NDArray[np.float64], geometry: Geometry, grown: int) -> tuple[slice, ...]:
+    """Voxels from the first to the last corner, grown in the plane, within the grid."""
+    around = np.array([0, grown, grown])
+    low = np.round(corners.min(axis=0)).astype(int) - around
+    high = np.round(corners.max(axis=0)).astype(int) + around + 1
+    bounds = zip(low, high, geometry.shape, strict=True)
+    return tuple(slice(min(max(int(a), 0), n), min(max(int(b), 0), n)) for a, b, n in bounds)
+
+
+def _resized(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blocks averaged where the plane is larger than a picture, pixels repeated where it is smaller."""
+    from PIL import Image
+
+    longest = max(plane.shape)
+    if longest > PIXELS:
+        return np.asarray(Image.fromarray(plane).reduce(max(1, round(longest / PIXELS))))
+    scale = max(1, PIXELS // longest)
+    return np.kron(plane, np.ones((scale, scale), np.uint8))
+
+
+def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of a region with a neighbour outside of it."""
+    padded = np.pad(region, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.asarray(region & ~inner)

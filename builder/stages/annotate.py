@@ -1,0 +1,212 @@
+"""A case's labels: read on the image's grid, with their evidence, proved, and fused where the spec says so."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydicom.dataset import Dataset
+
+from builder.deid.identifiers import Identifiers
+from builder.deid.text import clean_label
+from builder.deid.uids import UidMap
+from builder.errors import CaseError, Reason
+from builder.labels import AnyLabel
+from builder.labels.evidence import Observed, merge, observe, settle
+from builder.labels.fusion import Consensus
+from builder.labels.layers import blank_layer
+from builder.labels.proof import Body, Proof
+from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, Volume
+from builder.protocols import ImageFacts, LabelObject
+from builder.report.pictures import draw_labels
+from builder.stages.survey import dicom_date
+
+CASE_FACTS = pa.schema(
+    [
+        ("measure_names", pa.list_(pa.string())),
+        ("measure_values", pa.list_(pa.float64())),
+        ("evidence_labels", pa.list_(pa.string())),
+        ("evidence_tiers", pa.list_(pa.string())),
+        ("evidence_readers", pa.list_(pa.string())),
+        ("evidence_tools", pa.list_(pa.string())),
+        ("evidence_times", pa.list_(pa.string())),
+        ("evidence_days", pa.list_(pa.int64())),
+        ("reading_labels", pa.list_(pa.string())),
+        ("reading_readers", pa.list_(pa.string())),
+        ("reading_quantities", pa.list_(pa.string())),
+        ("reading_values", pa.list_(pa.string())),
+        ("notes", pa.list_(pa.string())),
+        ("findings", pa.list_(pa.string())),
+    ]
+)
+"""Columns every sample repeats of its case: measures and evidence of its labels, what each reader said, codes about its
+volume, and what is implausible about it."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A case's annotations, and what each reader said of what a consensus fuses (consensus name to readings)."""
+
+    annotations: tuple[Annotation, ...]
+    readings: Mapping[str, tuple[Reading, ...]]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How a spec wants labels read; the same for every case.
+
+    Parameters
+    ----------
+    required
+        ``required``: a case has all labels; ``optional``: those it lacks become masks without a segment.
+    """
+
+    labels: Mapping[str, AnyLabel]
+    consensus: Mapping[str, Consensus]
+    required: str
+    uids: UidMap
+
+
+def annotate(
+    objects: Mapping[str, Sequence[LabelObject]],
+    volume: Volume,
+    image: ImageFacts,
+    reads: Reads,
+    *,
+    study_date: str | None,
+    known: Identifiers,
+    clean: Callable[[LabelObject, AnyLabel], LabelObject],
+) -> Labelled:
+    """The labels of a case, from its objects as the archive has them.
+
+    Parameters
+    ----------
+    study_date
+        Of the image: evidence says how many days later a label was made.
+    known
+        Identifiers that the objects state.
+    clean
+        De-identifies an object.
+
+    Raises
+    ------
+    CaseError
+        With a label reason; LABEL_UNPROVEN has a picture of what failed.
+    """
+    body = Body(volume)
+    found: list[Annotation] = []
+    for name, reader in reads.labels.items():
+        own = objects.get(name, ())
+        if not own:
+            found.extend(_absent(name, reader, image))
+            continue
+        seen = _observed(own, study_date, known, reads.uids)
+        drawn = reader.read(name, [clean(item, reader) for item in own], image)
+        found.extend(_proved(reader.proof, [settle(a, reader.evidence, seen) for a in drawn], volume, body))
+    return _fused(found, volume, body, reads)
+
+
+def facts_of(case: Case) -> dict[str, list[Any]]:
+    """A case's values of CASE_FACTS."""
+    measures = _measures_of(case)
+    evidence = {a.name.partition("/")[0]: a.evidence for a in reversed(case.annotations) if not _is_blank(a)}
+    said = [(label, r) for label in sorted(case.readings) for r in case.readings[label]]
+    stated = [evidence[label] for label in sorted(evidence)]
+    return {
+        "measure_names": list(measures),
+        "measure_values": list(measures.values()),
+        "evidence_labels": sorted(evidence),
+        "evidence_tiers": [e.tier for e in stated],
+        "evidence_readers": ["+".join(e.readers) for e in stated],
+        "evidence_tools": [e.tool for e in stated],
+        "evidence_times": [e.time for e in stated],
+        "evidence_days": [e.days_after_image for e in stated],
+        "reading_labels": [label for label, _ in said],
+        "reading_readers": [r.reader for _, r in said],
+        "reading_quantities": [r.quantity for _, r in said],
+        "reading_values": [_text(r.value) for _, r in said],
+        "notes": sorted(case.volume.notes),
+        "findings": list(case.volume.findings),
+    }
+
+
+def _fused(found: list[Annotation], volume: Volume, body: Body, reads: Reads) -> Labelled:
+    kept: list[Annotation] = list(found)
+    readings = {}
+    for name, consensus in reads.consensus.items():
+        readings[name] = consensus.votes(found)
+        fused = consensus.fuse(name, found, volume.geometry)
+        kept.extend(_proved(consensus.proof, fused, volume, body))
+        if not fused and consensus.fuses_masks(found):
+            if reads.required == "required":
+                detail = f"consensus {name}: found too few readers, expected {consensus.least}"
+                raise CaseError(Reason.LABEL_MISSING, detail)
+            kept.extend(consensus.blank(name, found))
+    for consensus in reads.consensus.values():
+        kept = list(consensus.remaining(kept))
+    return Labelled(tuple(kept), {name: said for name, said in readings.items() if said})
+
+
+def _proved(proof: Proof, drawn: Sequence[Annotation], volume: Volume, body: Body) -> tuple[Annotation, ...]:
+    try:
+        return proof.prove(drawn, volume, body=body)
+    except CaseError as error:
+        error.picture = draw_labels(volume, drawn)
+        raise
+
+
+def _absent(name: str, reader: AnyLabel, image: ImageFacts) -> tuple[Annotation, ...]:
+    """A mask without a segment where the reader's masks have a declared shape, else nothing."""
+    structures = getattr(reader, "declared", None)
+    if structures is None:
+        return ()
+    return (blank_layer(name, len(structures), image.geometry, layout=getattr(reader, "layout", "channels")),)
+
+
+def _observed(
+    objects: Sequence[LabelObject], study_date: str | None, known: Identifiers, uids: UidMap
+) -> Observed:
+    taken = dicom_date(study_date)
+
+    def days_after_image(text: str) -> int | None:
+        made = dicom_date(text)
+        return (made - taken).days if made is not None and taken is not None else None
+
+    return merge(
+        [
+            observe(
+                item.content,
+                days_after_image=days_after_image,
+                map_uid=uids,
+                clean=lambda text: clean_label(text, known),
+            )
+            for item in objects
+            if isinstance(item.content, Dataset)
+        ]
+    )
+
+
+def _measures_of(case: Case) -> dict[str, float]:
+    """``<label>/<measure>``, and of masks ``<mask>/<segment>/volume_mm3`` on the final grid."""
+    measures: dict[str, float] = {}
+    for annotation in case.annotations:
+        if isinstance(annotation, Mask | Boxes | Landmarks):
+            measures.update({f"{annotation.name}/{name}": float(value) for name, value in annotation.measures.items()})
+    for mask in case.masks:
+        for segment in mask.segments:
+            voxels = int(np.count_nonzero(mask.inside(segment)))
+            measures[f"{mask.name}/{segment.name}/volume_mm3"] = round(voxels * mask.geometry.voxel_volume_mm3, 3)
+    return dict(sorted(measures.items()))
+
+
+def _is_blank(annotation: Annotation) -> bool:
+    return isinstance(annotation, Mask) and not annotation.segments
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return None if value is None else str(value)

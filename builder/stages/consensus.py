@@ -1,0 +1,129 @@
+"""What only all cases together tell: classes out of readers' votes, joined to the index with their evidence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from builder.labels.evidence import weakest
+from builder.labels.fusion import Consensus
+from builder.labels.votes import Settled, Vote, settle_votes
+from builder.spec import DatasetSpec
+
+EVIDENCE_COLUMNS = {
+    "tier": pa.string(),
+    "readers": pa.list_(pa.string()),
+    "tool": pa.string(),
+    "time": pa.string(),
+    "days_after_image": pa.int64(),
+}
+"""``evidence.<label>.<fact>``: columns of the index, null where a case lacks the label."""
+
+_TOUCHED = ("class_", "measure_", "evidence_", "reading_")
+_STORED = {"tier": "tiers", "readers": "readers", "tool": "tools", "time": "times", "days_after_image": "days"}
+
+
+def settle_classes(index: pa.Table, spec: DatasetSpec) -> pa.Table:
+    """The index with the settled classes of every consensus about classes among its class labels and measures.
+
+    The readers' classes go where the consensus drops them.
+    """
+    for name, block in spec.consensus.items():
+        kinds = {spec.labels[label].kind for label in block.labels}
+        if kinds <= {"classes", "report"}:
+            index = _with_settled(index, name, block)
+    return index
+
+
+def with_evidence(index: pa.Table) -> pa.Table:
+    """The evidence of each sample's labels as columns, sorted by name, in place of the lists."""
+    labels = index.column("evidence_labels").to_pylist()
+    for label in sorted({name for row in labels for name in row or ()}):
+        places = [row.index(label) if row and label in row else None for row in labels]
+        for fact, kind in EVIDENCE_COLUMNS.items():
+            stored = index.column(f"evidence_{_STORED[fact]}").to_pylist()
+            values = [None if at is None else row[at] for at, row in zip(places, stored, strict=True)]
+            if fact == "readers":
+                values = [None if v is None else [r for r in v.split("+") if r] for v in values]
+            index = index.append_column(f"evidence.{label}.{fact}", pa.array(values, kind))
+    return index.drop_columns(["evidence_labels", *(f"evidence_{stored}" for stored in _STORED.values())])
+
+
+def _with_settled(index: pa.Table, name: str, block: Consensus) -> pa.Table:
+    settled = settle_votes(_votes(index, name), method=block.method, least=block.least)
+    rows = index.select(["case_key", *(c for c in index.column_names if c.startswith(_TOUCHED))]).to_pylist()
+    by_case: dict[str, dict[str, Settled]] = {}
+    for (case, finding), value in settled.items():
+        by_case.setdefault(case, {})[finding] = value
+    changed = [_settled_row(row, name, block, by_case.get(row["case_key"], {})) for row in rows]
+    for column in changed[0] if changed else ():
+        place = index.schema.get_field_index(column)
+        index = index.set_column(
+            place, index.schema.field(place), pa.array([row[column] for row in changed], index.schema.field(place).type)
+        )
+    return index
+
+
+def _votes(index: pa.Table, name: str) -> list[Vote]:
+    """Every case's readings of a consensus, once however many samples the case has."""
+    columns = ("case_key", "reading_labels", "reading_readers", "reading_quantities", "reading_values")
+    seen: dict[str, list[Vote]] = {}
+    for case, labels, *lists in zip(*(index.column(c).to_pylist() for c in columns), strict=True):
+        if case not in seen:
+            parts = zip(labels or (), *(part or () for part in lists), strict=True)
+            seen[case] = [Vote(case, r, q, v) for label, r, q, v in parts if label == name and v is not None]
+    return [vote for case in sorted(seen) for vote in seen[case]]
+
+
+def _settled_row(row: Mapping[str, Any], name: str, block: Consensus, values: Mapping[str, Settled]) -> dict[str, Any]:
+    """The columns of a sample that a consensus changes."""
+    classes = list(zip(row["class_names"] or (), row["class_values"] or (), strict=True))
+    measures = list(zip(row["measure_names"] or (), row["measure_values"] or (), strict=True))
+    evidence = _evidence_of(row)
+    members = [evidence[label] for label in block.labels if label in evidence]
+    if block.readers == "drop":
+        classes = [c for c in classes if c[0].partition("/")[0] not in block.labels]
+        evidence = {label: facts for label, facts in evidence.items() if label not in block.labels}
+    for finding, settled in sorted(values.items()):
+        classes.append((f"{name}/{finding}", settled.value))
+        measures.append((f"{name}/{finding}/probability", settled.probability))
+        measures.append((f"{name}/{finding}/readers", float(settled.readers)))
+    if values:
+        said = sorted({r for _, r in _readers(row, name)})
+        evidence[name] = _evidence(members, said, block, max(s.readers for s in values.values()))
+    ordered = sorted(evidence)
+    return {
+        "class_names": [n for n, _ in classes],
+        "class_values": [v for _, v in classes],
+        "measure_names": [n for n, _ in measures],
+        "measure_values": [v for _, v in measures],
+        "evidence_labels": ordered,
+        **{f"evidence_{stored}": [evidence[label][fact] for label in ordered] for fact, stored in _STORED.items()},
+    }
+
+
+def _evidence_of(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    labels = row["evidence_labels"] or ()
+    return {
+        label: {fact: row[f"evidence_{stored}"][at] for fact, stored in _STORED.items()}
+        for at, label in enumerate(labels)
+    }
+
+
+def _readers(row: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
+    pairs = zip(row["reading_labels"] or (), row["reading_readers"] or (), strict=True)
+    return [(label, reader) for label, reader in pairs if label == name]
+
+
+def _evidence(members: Sequence[Mapping[str, Any]], said: Sequence[str], block: Consensus, most: int) -> dict[str, Any]:
+    tier = weakest([m["tier"] for m in members]) if members else "single_reader"
+    if tier == "single_reader" and most > 1:
+        tier = "consensus"
+    days = [m["days_after_image"] for m in members if m["days_after_image"] is not None]
+    return {
+        "tier": block.evidence.tier or tier,
+        "readers": "+".join(block.evidence.readers or said),
+        "tool": block.evidence.tool or f"{block.method}/{block.VERSION}",
+        "time": block.evidence.time,
+        "days_after_image": max(days, default=None),
+    }
