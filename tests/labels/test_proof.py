@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
 
 from builder.errors import CaseError, Reason
 from builder.labels.proof import Body, Proof, coded_side, round_trip_dice
@@ -44,6 +45,15 @@ def test_the_body_holds_its_lung() -> None:
     body = Body(phantom())
     assert sum(body.plane(index).sum() for index in range(10)) == 10 * 30 * 40
     assert body.middle_mm == pytest.approx(-50 + 2 * 24.5)
+
+
+def test_cavities_are_filled_as_scipy_fills_them() -> None:
+    random = np.random.default_rng(3)
+    for share in (0.3, 0.5, 0.6, 0.8):
+        image = np.where(random.random((1, 4, 60, 70)) < share, 40, -1000).astype(np.int16)
+        body = Body(Volume(image, Geometry((4, 60, 70), np.eye(4)), ValueDomain.HOUNSFIELD))
+        for index in range(4):
+            np.testing.assert_array_equal(body.plane(index), binary_fill_holes(image[0, index] > -400))
 
 
 def test_figures_of_a_known_block() -> None:
