@@ -118,11 +118,11 @@ class Record:
 
 def measure_reading(url: str | Path, options: Options) -> Record:
     """Read cold, then warm with each number of threads and loader workers, with and without checksums."""
-    checked = open_dataset(url, cache=options.cache)
+    checked = open_dataset(url, uses="off", cache=options.cache)
     if options.loader_workers:
         checked.torch_batches(1)  # PyTorch is imported before anything is timed
     readings = [_measure_cold(url, options)]
-    unchecked = open_dataset(url, cache=options.cache, checksums=False)
+    unchecked = open_dataset(url, uses="off", cache=options.cache, checksums=False)
     for dataset in (checked, unchecked):
         for count in options.threads:
             readings.append(_measure(dataset, options, "threads", count))
@@ -148,9 +148,9 @@ def rates_of(path: Path) -> dict[str, float]:
 def _measure_cold(url: str | Path, options: Options) -> Reading:
     """One epoch, or as much of it as time allows, from files that are not in memory."""
     cache = None if options.cache is None else Path(options.cache) / f"cold-{time.time_ns():x}"
-    _evict(open_dataset(url))
+    _evict(open_dataset(url, uses="off"))
     began = time.perf_counter()
-    dataset = open_dataset(url, cache=cache)
+    dataset = open_dataset(url, uses="off", cache=cache)
     return _measure(dataset, options, "threads", max(options.threads), opened=time.perf_counter() - began)
 
 

@@ -33,6 +33,7 @@ from builder.reader.jobs import Chosen, make_job, objects_of
 from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
 from builder.reader.shard import ChunkObject
 from builder.reader.source import Source, Values, find_places
+from builder.reader.uses import BESIDE, log_use
 from builder.storage import LocalStore, Store, open_store
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def open_dataset(
     values: Values = "physical",
     cache: str | Path | None = None,
     cache_bytes: int = 64 << 30,
+    uses: str = BESIDE,
 ) -> "Dataset":
     """Open a dataset in a folder or object store.
 
@@ -70,6 +72,8 @@ def open_dataset(
     cache, cache_bytes
         A local folder that keeps the objects of an object store, and the size it may reach. Without it ranges are
         read from the store again and again.
+    uses
+        Where the log of use goes: ``beside`` the dataset, ``off``, or a folder or URL (``builder.reader.uses``).
 
     Raises
     ------
@@ -93,7 +97,9 @@ def open_dataset(
     dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums, values=values)
     if cache is not None:
         dataset._source.cache = ObjectCache(LocalStore(Path(cache).absolute()), cache_bytes)
-    return dataset if split is None else dataset.split(split)
+    chosen_split = dataset if split is None else dataset.split(split)
+    log_use(store, manifest, where=uses, split=split, fields=chosen, samples=len(chosen_split))
+    return chosen_split
 
 
 def dataset_over(

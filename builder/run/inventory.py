@@ -19,7 +19,7 @@ from builder.stages.graph import Runner, Task
 from builder.stages.index import PartPlan, PartReceipt, index_part, plan_index
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.merge import merge_parts
-from builder.stages.survey import SurveyArgument, survey_chunk
+from builder.stages.survey import STACKS, SurveyArgument, survey_chunk
 from builder.storage import Store, open_store
 
 INDEX = "index"
@@ -70,7 +70,8 @@ def take_survey(
     progress: Progress,
 ) -> Survey:
     """Split every series into stacks and judge them by the geometry policy; no pixels are read."""
-    folder = "survey/" + fingerprint(VERSION, options.VERSION, options.model_dump(mode="json"), list(sites))
+    decides = (options.VERSION, options.model_dump(mode="json"), list(sites), STACKS.names)
+    folder = "survey/" + fingerprint(VERSION, *decides)
     parts = tuple(
         SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sites), options)
         for number, chunk in enumerate(inventory.chunks)

@@ -27,6 +27,7 @@ from builder.report.catalog.facts import (
     PARQUET,
     ColumnFacts,
     Facts,
+    LabelFacts,
     LeftFacts,
     ProcedureFacts,
     RangeFacts,
@@ -92,7 +93,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
     stored = [stored_object(name, files[name]) for name in sorted(files)]
     content = fingerprint(replace(manifest, files=tuple(stored)).to_json())
     included = tables[COHORT].filter(tables[COHORT]["included"])
-    labels = {field.name for field in manifest.fields} & set(spec.labels)
+    segments = {field.name: tuple(sorted(field.segments)) for field in manifest.fields}
     return Facts(
         name=spec.name,
         version=f"0.0.0+{content[:12]}",
@@ -107,9 +108,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         files=tuple(StoredFile(ABOVE + s.path, s.bytes, s.sha256, _media_type(s.path)) for s in stored),
         shards=_shards(manifest),
         arrays={field.name: _array(field) for field in manifest.fields},
-        labels={name: f"read from {label.kind} objects" for name, label in spec.labels.items()}
-        | {f.name: f"{', '.join(sorted(f.segments))}, read from {spec.labels[f.name].kind} objects"
-           for f in manifest.fields if f.name in labels and f.segments},
+        labels={name: LabelFacts(label.kind, segments.get(name, ())) for name, label in spec.labels.items()},
         images={n: _values(included[n]) for n in OF_IMAGES if n in included.column_names},
         people=_people(spec, tables[INDEX]),
         ranges=_ranges(included),
@@ -121,7 +120,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         annotation=tuple(f"{name}: read from {label.kind} objects" for name, label in spec.labels.items()),
         procedures=_procedures(plan.procedures),
         **_of_report(report),
-    )  # fmt: skip
+    )
 
 
 def _of_report(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,18 @@ class LeftFacts:
 
 
 @dataclass(frozen=True)
+class LabelFacts:
+    """A label: the kind of object it was read from, and the names of its structures."""
+
+    kind: str
+    structures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        names = f"{', '.join(self.structures)}, " if self.structures else ""
+        return f"{names}read from {self.kind} objects"
+
+
+@dataclass(frozen=True)
 class ValueCount:
     """A value and the number of cases (or persons) that have it; None is not known."""
 
@@ -156,7 +168,7 @@ class Facts:
     arrays
         Name of an array of each sample to its meaning, e.g. ``image: float32, 1 channel, ...``.
     labels
-        Names of the labels, with the kinds of object they were read from.
+        Name of a label to what it was read from, and its structures.
     images
         Column (``modality``, ``vendor``, ``body_part``, ...) to its values by number of cases.
     people
@@ -188,7 +200,7 @@ class Facts:
     files: tuple[StoredFile, ...] = ()
     shards: ShardFacts = ShardFacts()
     arrays: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, LabelFacts] = field(default_factory=dict)
     images: Mapping[str, tuple[ValueCount, ...]] = field(default_factory=dict)
     people: Mapping[str, tuple[ValueCount, ...]] = field(default_factory=dict)
     ranges: Mapping[str, RangeFacts] = field(default_factory=dict)

@@ -1,15 +1,29 @@
 """The command line: one command a stage; each parses its arguments and calls one function."""
 
 import errno
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from builder.cli import library
+from builder.cli.bench import bench
+from builder.cli.options import (
+    Cluster,
+    Dataset,
+    Machine,
+    Params,
+    SpecPath,
+    Target,
+    Workers,
+    filled,
+    present,
+    print_json,
+    style,
+)
 from builder.errors import BuilderError, MissingExtra, ResourceError, SpecError
 
 OK, AT_FAULT, MISUSED = 0, 1, 2
@@ -24,30 +38,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-bench = typer.Typer(help="Measure how fast this machine is.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
-
-SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The dataset's YAML spec.")]
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL of a dataset.")]
-Target = Annotated[str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.")]
-Params = Annotated[
-    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Fill ${NAME} in the spec's URLs; repeatable.")
-]
-Cluster = Annotated[
-    str, typer.Option("--cluster", help="serial, local, tcp://HOST:PORT, tls://HOST:PORT, or a profile's YAML file.")
-]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers of a local cluster.")]
-Machine = Annotated[
-    bool, typer.Option("--json", help="Print JSON for machines; progress becomes JSON lines on stderr.")
-]
-
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the spec, for editors."""
     from builder.spec import DatasetSpec
 
-    _print_json(DatasetSpec.model_json_schema(by_alias=True))
+    print_json(DatasetSpec.model_json_schema(by_alias=True))
 
 
 @app.command()
@@ -57,7 +54,7 @@ def validate(spec: SpecPath, as_json: Machine = False) -> None:
 
     loaded = load_spec(spec)
     if as_json:
-        _print_json({"spec": str(spec), "valid": True, "name": loaded.name})
+        print_json({"spec": str(spec), "valid": True, "name": loaded.name})
     else:
         typer.echo(f"{spec}: valid; dataset {loaded.name!r} from {len(loaded.sources)} source(s)")
 
@@ -75,11 +72,11 @@ def plan(
     from builder.run.pipeline import plan as make_plan
     from builder.run.progress import open_progress
 
-    with open_progress(_style(as_json)) as progress:
+    with open_progress(style(as_json)) as progress:
         outcome = make_plan(
-            spec, to=to, parameters=_parameters(param), cluster=cluster, workers=workers, progress=progress
+            spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress
         )
-    _present(outcome.facts(), as_json, outcome.text)
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -95,11 +92,11 @@ def build(
     from builder.run.pipeline import build as run_build
     from builder.run.progress import open_progress
 
-    with open_progress(_style(as_json)) as progress:
+    with open_progress(style(as_json)) as progress:
         outcome = run_build(
-            spec, to=to, parameters=_parameters(param), cluster=cluster, workers=workers, progress=progress
+            spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress
         )
-    _present(outcome.facts(), as_json, outcome.text)
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -108,9 +105,9 @@ def verify(dataset: Dataset, as_json: Machine = False) -> None:
     from builder.run.progress import open_progress
     from builder.stages.verify import verify as run_verify
 
-    with open_progress(_style(as_json)) as progress:
+    with open_progress(style(as_json)) as progress:
         findings = run_verify(dataset, progress=lambda items, total: progress.track(items, stage="verify", total=total))
-    _present(findings.facts(), as_json, findings.text)
+    present(findings.facts(), as_json, findings.text)
     if findings.faults:
         raise typer.Exit(AT_FAULT)
 
@@ -126,8 +123,8 @@ def submit(
     """Hand a build to a cluster and return at once; status, logs, watch and cancel follow it from anywhere."""
     from builder.run.submit import submit as hand_over
 
-    outcome = hand_over(spec, to=to, cluster=cluster, parameters=_parameters(param))
-    _present(outcome.facts(), as_json, outcome.text)
+    outcome = hand_over(spec, to=to, cluster=cluster, parameters=filled(param))
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -140,7 +137,7 @@ def certs(
     from builder.run.certs import write_certificates
 
     outcome = write_certificates(to, days=days)
-    _present(outcome.facts(), as_json, outcome.text)
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -155,7 +152,7 @@ def gc(
     from builder.run.gc import collect
 
     outcome = collect(dataset, unreferenced=unreferenced)
-    _present(outcome.facts(), as_json, outcome.text)
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -164,7 +161,7 @@ def status(dataset: Dataset, as_json: Machine = False) -> None:
     from builder.run.journal import read_status
 
     outcome = read_status(dataset)
-    _present(outcome.facts(), as_json, outcome.text)
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -173,7 +170,7 @@ def logs(dataset: Dataset, as_json: Machine = False) -> None:
     from builder.run.journal import describe_event, read_events
 
     events = read_events(dataset)
-    _present({"events": events}, as_json, lambda: "\n".join(map(describe_event, events)))
+    present({"events": events}, as_json, lambda: "\n".join(map(describe_event, events)))
 
 
 @app.command()
@@ -191,7 +188,7 @@ def cancel(dataset: Dataset, as_json: Machine = False) -> None:
     from builder.run.journal import ask_to_cancel
 
     run = ask_to_cancel(dataset)
-    _present({"run": run}, as_json, lambda: f"{dataset}: asked run {run} to stop")
+    present({"run": run}, as_json, lambda: f"{dataset}: asked run {run} to stop")
 
 
 @app.command()
@@ -206,7 +203,7 @@ def inspect(
     from builder.stages.inspect import inspect as look
 
     outcome = look(dataset, name, environment=os.environ)
-    _present(outcome.facts(), as_json, outcome.text)
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -219,7 +216,7 @@ def explain(
     from builder.stages.inspect import explain as why
 
     outcome = why(dataset, name, environment=os.environ)
-    _present(outcome.facts(), as_json, outcome.text)
+    present(outcome.facts(), as_json, outcome.text)
 
 
 @app.command()
@@ -232,7 +229,7 @@ def report(
     from builder.stages.report import render_again
 
     place = render_again(dataset)
-    _present({"report": place}, as_json, lambda: place)
+    present({"report": place}, as_json, lambda: place)
     if show:
         typer.launch(place)
 
@@ -250,7 +247,7 @@ def volumes(
     from builder.stages.volumes import verdict_lines, write_volumes
 
     table = write_volumes(path, to)
-    _present({"stacks": table.to_pylist()}, as_json, lambda: "\n".join(verdict_lines(table)))
+    present({"stacks": table.to_pylist()}, as_json, lambda: "\n".join(verdict_lines(table)))
 
 
 @app.command()
@@ -265,39 +262,12 @@ def phantom(
     from builder.phantom import write_archive
 
     summary = write_archive(to, patients=patients, seed=seed, size=size)
-    _present(summary.facts(), as_json, lambda: summary.text)
+    present(summary.facts(), as_json, lambda: summary.text)
 
 
-@bench.command("read")
-def bench_read(
-    dataset: Dataset,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples a batch.")] = 16,
-    threads: Annotated[str, typer.Option("--threads", help="Numbers of threads to try.")] = "0,1,2,4",
-    loaders: Annotated[str, typer.Option("--loader-workers", help="Numbers of DataLoader processes to try.")] = "",
-    crop: Annotated[str, typer.Option("--crop", help="Read random boxes: slices,rows,columns.")] = "",
-    cache: Annotated[str | None, typer.Option("--cache", help="Folder for copies of remote objects.")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time a line takes.")] = 3.0,
-    keep: Annotated[Path | None, typer.Option("--keep", metavar="FILE", help="Keep the record as JSON.")] = None,
-    compare: Annotated[Path | None, typer.Option("--compare", metavar="FILE", help="A record kept before.")] = None,
-    as_json: Machine = False,
-) -> None:
-    """How fast a dataset is read: rates and times a batch, cold and warm, with and without checksums."""
-    from builder.reader.bench import Options, measure_reading, parse_numbers, rates_of
-
-    s, r, c = parse_numbers(crop, name="--crop", count=3) if crop else (0, 0, 0)
-    options = Options(
-        batch_size=batch,
-        threads=parse_numbers(threads, name="--threads"),
-        loader_workers=parse_numbers(loaders, name="--loader-workers"),
-        crop=(s, r, c) if crop else None,
-        cache=cache,
-        seconds=seconds,
-    )
-    before = rates_of(compare) if compare is not None else None
-    record = measure_reading(dataset, options)
-    if keep is not None:
-        keep.write_text(json.dumps(record.facts(), indent=1, sort_keys=True) + "\n")
-    _present(record.facts(), as_json, lambda: record.text(before))
+for _command in library.COMMANDS:
+    app.command()(_command)
+app.add_typer(bench, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -320,28 +290,3 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _fail(error: BuilderError, code: int) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def _style(as_json: bool) -> str:
-    return "json" if as_json else "auto"
-
-
-def _present(facts: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
-    if as_json:
-        _print_json(facts)
-    else:
-        typer.echo(text())
-
-
-def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, sort_keys=True))
-
-
-def _parameters(pairs: Sequence[str] | None) -> dict[str, str]:
-    parameters: dict[str, str] = {}
-    for pair in pairs or ():
-        name, separator, value = pair.partition("=")
-        if not separator or not name:
-            raise SpecError(f"--param: found {pair!r}, expected NAME=VALUE")
-        parameters[name] = value
-    return parameters

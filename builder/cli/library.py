@@ -1,0 +1,92 @@
+"""Commands on datasets that are published: find, compare, and report of their use."""
+
+from typing import Annotated
+
+import typer
+
+from builder.cli.options import Dataset, Machine, measures, present
+
+Versioned = Annotated[str, typer.Argument(metavar="DATASET[@VERSION]", help="A dataset, or another version of it.")]
+
+
+def catalog(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Datasets, or folders with datasets in them.")],
+    modality: Annotated[list[str] | None, typer.Option("--modality", help="CT, MR, ...; repeatable: any of.")] = None,
+    body_part: Annotated[list[str] | None, typer.Option("--body-part", help="As in the headers; repeatable.")] = None,
+    license: Annotated[list[str] | None, typer.Option("--license", help="Of the set or a source; repeatable.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help="Label or structure; repeatable.")] = None,
+    word: Annotated[list[str] | None, typer.Option("--word", help="In name, title or description: all of.")] = None,
+    usage: Annotated[str | None, typer.Option("--usage", help="commercial: every licence allows it.")] = None,
+    as_json: Machine = False,
+) -> None:
+    """Search datasets by what their catalogs say."""
+    from builder.library.search import Wanted, search
+
+    modalities, body_parts, labels, licenses, words = (
+        tuple(values or ()) for values in (modality, body_part, label, license, word)
+    )
+    outcome = search(paths, Wanted(modalities, body_parts, labels, licenses, usage, words))
+    present(outcome.facts(), as_json, outcome.text)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="DATASET, or DATASET@VERSION.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="DATASET, or DATASET@VERSION.")],
+    as_json: Machine = False,
+) -> None:
+    """What two versions or datasets do not have in common."""
+    from builder.library.diff import diff as compare
+
+    outcome = compare(a, b)
+    present(outcome.facts(), as_json, outcome.text)
+
+
+def records(
+    dataset: Versioned,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Machine = False,
+) -> None:
+    """Render the catalog page again with the log of use and the training runs reported since."""
+    from builder.library.records import render_records
+
+    outcome = render_records(dataset)
+    present(outcome.facts(), as_json, outcome.text)
+    if show:
+        typer.launch(outcome.place)
+
+
+def uses(
+    dataset: Dataset,
+    at: Annotated[str | None, typer.Option("--at", help="Where BUILDER_USES sent the log; else beside it.")] = None,
+    as_json: Machine = False,
+) -> None:
+    """The log of use: read sessions by version and split."""
+    from builder.library.uses import read_uses
+
+    outcome = read_uses(dataset, at=at)
+    present(outcome.facts(), as_json, outcome.text)
+
+
+def record_training(
+    dataset: Versioned,
+    architecture: Annotated[str | None, typer.Option("--architecture", help="e.g. 'U-Net, 5 levels'.")] = None,
+    loss: Annotated[str | None, typer.Option("--loss")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", metavar="NAME=VALUE", help="Repeatable.")] = None,
+    evaluated_on: Annotated[str | None, typer.Option("--evaluated-on", metavar="SPLIT")] = None,
+    code: Annotated[str | None, typer.Option("--code", metavar="URL")] = None,
+    as_json: Machine = False,
+) -> None:
+    """Report the six parameters of a training run, and its results, back to the dataset."""
+    from builder.library.training import record_training as keep
+
+    six = {"architecture": architecture, "loss": loss, "optimizer": optimizer, "learning_rate": learning_rate,
+           "batch_size": batch_size, "epochs": epochs}  # fmt: skip
+    outcome = keep(dataset, {**six, "metrics": measures(metric), "evaluated_on": evaluated_on, "code": code})
+    present(outcome.facts(), as_json, outcome.text)
+
+
+COMMANDS = (catalog, diff, records, uses, record_training)

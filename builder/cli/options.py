@@ -1,0 +1,64 @@
+"""Arguments that commands share, and how outcomes are printed."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from builder.errors import SpecError
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The dataset's YAML spec.")]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL of a dataset.")]
+Target = Annotated[str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.")]
+Params = Annotated[
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Fill ${NAME} in the spec's URLs; repeatable.")
+]
+Cluster = Annotated[
+    str, typer.Option("--cluster", help="serial, local, tcp://HOST:PORT, tls://HOST:PORT, or a profile's YAML file.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers of a local cluster.")]
+Machine = Annotated[
+    bool, typer.Option("--json", help="Print JSON for machines; progress becomes JSON lines on stderr.")
+]
+
+
+def style(as_json: bool) -> str:
+    """How progress is shown."""
+    return "json" if as_json else "auto"
+
+
+def present(facts: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+    """Print an outcome, for machines or for a person."""
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(text())
+
+
+def print_json(document: Any) -> None:
+    """Print a document with its keys in order."""
+    typer.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+def filled(pairs: Sequence[str] | None, *, option: str = "--param") -> dict[str, str]:
+    """``NAME=VALUE`` pairs as a mapping. Raises SpecError."""
+    parameters: dict[str, str] = {}
+    for pair in pairs or ():
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise SpecError(f"{option}: found {pair!r}, expected NAME=VALUE")
+        parameters[name] = value
+    return parameters
+
+
+def measures(pairs: Sequence[str] | None) -> dict[str, float]:
+    """``NAME=NUMBER`` pairs of ``--metric``. Raises SpecError."""
+    found = {}
+    for name, value in filled(pairs, option="--metric").items():
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise SpecError(f"--metric: found {name}={value}, expected a number after '='") from None
+    return found

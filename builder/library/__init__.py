@@ -1,0 +1,1 @@
+"""Datasets once they are published: finding and comparing them, and what is reported of their use."""

@@ -1,0 +1,165 @@
+"""What training runs report back: six parameters and their results, beside the dataset, never changed."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from builder.deid.columns import allowed_row
+from builder.errors import LayoutError, PrivacyError, SpecError
+from builder.library.versions import Version, open_version
+from builder.model.layout import canonical_json, fingerprint
+from builder.report.catalog.cmimi import DEEP_LEARNING
+from builder.storage import Store, open_store
+
+TRAINING = ".training"
+"""Added to a dataset's location: the folder of the reports."""
+
+
+class TrainingRun(BaseModel):
+    """One training run.
+
+    Parameters
+    ----------
+    architecture, loss, optimizer, learning_rate, batch_size, epochs
+        The six parameters.
+    metrics
+        Name of a result to its value, e.g. ``{dice: 0.81}``.
+    evaluated_on
+        The split the metrics were computed on.
+    code
+        Address of the code, of the very revision where there is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str = Field(min_length=1)
+    loss: str = Field(min_length=1)
+    optimizer: str = Field(min_length=1)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    evaluated_on: str | None = None
+    code: str | None = Field(default=None, pattern=r"^https?://\S+$")
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_finite(cls, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        wrong = sorted(name for name, value in metrics.items() if not math.isfinite(value))
+        if wrong:
+            raise ValueError(f"found {', '.join(wrong)} that is no finite number")
+        return metrics
+
+    def sentence(self) -> str:
+        """The run in one line."""
+        told = ", ".join(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in DEEP_LEARNING[1:])
+        on = f" on {self.evaluated_on}" if self.evaluated_on else ""
+        results = ", ".join(f"{name} {value:g}" for name, value in sorted(self.metrics.items()))
+        return f"{self.architecture}: {told}" + (f"; {results}{on}" if results else "")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A report as it is kept; ``fresh`` says whether it was not there before."""
+
+    dataset: str
+    version: str
+    name: str
+    run: TrainingRun
+    fresh: bool
+
+    def facts(self) -> dict[str, Any]:
+        """The report as JSON-able data."""
+        return {"dataset": self.dataset, "version": self.version, "name": self.name, "fresh": self.fresh,
+                "run": self.run.model_dump(mode="json")}  # fmt: skip
+
+    def text(self) -> str:
+        """The report for a person."""
+        said = "recorded" if self.fresh else "was recorded before"
+        return f"{self.dataset} {self.version}: {said} as {self.name}\n  {self.run.sentence()}"
+
+
+def record_training(url: str, values: Mapping[str, Any]) -> Recorded:
+    """Keep a training run's report beside the version it was trained on; the same report is kept once.
+
+    Parameters
+    ----------
+    url
+        ``DATASET`` or ``DATASET@VERSION``.
+    values
+        Fields of ``TrainingRun``; None is not given.
+
+    Raises
+    ------
+    SpecError
+        Naming every field that is missing or wrong.
+    PrivacyError
+        For a text of the shape of an identifier.
+    LayoutError
+        When there is no such version, or it has no such split.
+    """
+    run = _checked({k: v for k, v in values.items() if v is not None})
+    version = open_version(url)
+    _check_split(run, version)
+    document = canonical_json({"version": version.manifest.version, **run.model_dump(mode="json")})
+    name = fingerprint(document)
+    fresh = True
+    try:
+        _home(version).create(f"{version.manifest.version}/{name}.json", document)
+    except FileExistsError:
+        fresh = False
+    return Recorded(version.manifest.name, version.manifest.version, name, run, fresh)
+
+
+def read_training(version: Version) -> tuple[TrainingRun, ...]:
+    """Every run that was reported for a version, in the order of their names. Raises LayoutError for a damaged one."""
+    home = _home(version)
+    runs = []
+    for path in home.list(version.manifest.version):
+        if path.endswith(".json"):
+            try:
+                document = json.loads(home.read(path))
+                runs.append(TrainingRun(**{k: v for k, v in document.items() if k != "version"}))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise LayoutError(
+                    f"{path}: found no training run ({type(error).__name__}), expected what record-training writes"
+                ) from None
+    return tuple(runs)
+
+
+def _home(version: Version) -> Store:
+    return open_store(version.store.url + TRAINING)
+
+
+def _checked(values: Mapping[str, Any]) -> TrainingRun:
+    try:
+        run = TrainingRun.model_validate(values)
+    except ValidationError as error:
+        faults = [_fault(e) for e in error.errors(include_url=False)]
+        raise SpecError("training run: " + "; ".join(faults)) from None
+    texts = {name: getattr(run, name) for name in ("architecture", "loss", "optimizer")}
+    try:
+        allowed_row(texts, retain=(), clinical=texts)
+    except PrivacyError as error:
+        raise PrivacyError(f"training run: {error}") from None
+    return run
+
+
+def _fault(error: Any) -> str:
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"{name}: found nothing, expected a value"
+    text = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{name}: {text}" if text.startswith("found") else f"{name}: found {error['input']!r}, expected {text}"
+
+
+def _check_split(run: TrainingRun, version: Version) -> None:
+    if run.evaluated_on is None:
+        return
+    known = sorted({row.split for row in version.facts().splits})
+    if run.evaluated_on not in known:
+        raise LayoutError(f"evaluated_on: found {run.evaluated_on!r}, expected one of {', '.join(known)}")
