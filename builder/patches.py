@@ -220,7 +220,7 @@ def _draw(case: Case, options: Patches, *, key: Key, seed: int) -> Iterator[tupl
     """Starts of random patches, label first."""
     usable = np.ones(case.volume.geometry.shape, bool) if case.volume.padding is None else ~case.volume.padding
     groups = [(options.per_case, "background", _Voxels(usable))]
-    if options.centred_on is not None:
+    if options.centred_on is not None and not _lacks(case, options.centred_on):
         inside = _inside(case, options.centred_on)
         around = round(options.per_case * options.background)
         groups = [
@@ -254,6 +254,12 @@ class _Voxels:
         flat = int(np.flatnonzero(self._inside[s])[number - before])
         row, column = divmod(flat, self._inside.shape[2])
         return (s, row, column)
+
+
+def _lacks(case: Case, label: str) -> bool:
+    """Whether a case was planned without this label: its masks have no segment, so nothing is known to be outside."""
+    masks = [mask for mask in case.masks if mask.name == label or mask.name.startswith(f"{label}/")]
+    return bool(masks) and not any(mask.segments for mask in masks)
 
 
 def _inside(case: Case, label: str) -> NDArray[np.bool_]:

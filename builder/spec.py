@@ -135,6 +135,8 @@ def candidate_schema(spec: DatasetSpec) -> pa.Schema:
     for table in spec.clinical:
         for field in list(clinical_schema(table))[1:]:
             fields.setdefault(field.name, field)
+    if spec.labels:
+        fields["label_status"] = pa.field("label_status", pa.string())
     return pa.schema(list(fields.values()))
 
 

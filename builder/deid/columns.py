@@ -47,6 +47,7 @@ TECHNICAL = frozenset(
         "image_type",
         "units",
         "annotations",
+        "label_status",
         "repetition_time",
         "echo_time",
         "inversion_time",

@@ -95,14 +95,15 @@ class Proof(BaseModel):
         for part in parts:
             mark = f"{part}/"
             figures = {n.removeprefix(mark): v for n, v in annotation.measures.items() if n.startswith(mark)}
-            name = part if isinstance(annotation, Mask) else annotation.name
-            yield from self._beyond(name, figures)
+            of_mask = isinstance(annotation, Mask)
+            for fault in self._beyond(part if of_mask else annotation.name, figures):
+                yield f"{annotation.name}/{part}: {fault}" if of_mask else f"{annotation.name}: {fault}"
 
     def _beyond(self, part: str, figures: Mapping[str, float]) -> Iterator[str]:
         if self.volume_ratio is not None and "volume_ratio" in figures:
             low, high = self.volume_ratio
             if not low <= figures["volume_ratio"] <= high:
-                yield _fault(part, "volume ratio", figures["volume_ratio"], f"{low} to {high}")
+                yield _fault("volume ratio", figures["volume_ratio"], f"{low} to {high}")
         for name, limit in (
             ("planes_on_slice_fraction", self.planes_on_slice),
             ("round_trip_dice", self.round_trip_dice),
@@ -111,12 +112,12 @@ class Proof(BaseModel):
             ("inside_fraction", self.inside),
         ):
             if limit is not None and name in figures and figures[name] < limit:
-                yield _fault(part, name, figures[name], f"at least {limit}")
+                yield _fault(name, figures[name], f"at least {limit}")
         share = figures.get("left_share", 0.5)
         if part in self.side and share != 0.5 and (share > 0.5) != (self.side[part] == "left"):
-            yield _fault(part, "share on the left", share, f"the {self.side[part]} side")
+            yield _fault("share on the left", share, f"the {self.side[part]} side")
         if self.coded_side == "required" and figures.get("on_coded_side", 1.0) < 0.5:
-            yield _fault(part, "share on the coded side", figures["on_coded_side"], "at least 0.5")
+            yield _fault("share on the coded side", figures["on_coded_side"], "at least 0.5")
 
 
 class Body:
@@ -306,5 +307,5 @@ def _volume_ratio(segment: Segment, measures: Mapping[str, float]) -> float | No
     return after / before if after is not None and before else None
 
 
-def _fault(part: str, figure: str, value: float, expected: str) -> str:
-    return f"{part}: found {figure} {value:.4g}, expected {expected}"
+def _fault(figure: str, value: float, expected: str) -> str:
+    return f"found {figure} {value:.4g}, expected {expected}"

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from builder.cohort import select_cohort
 from builder.errors import LayoutError, SpecError
 from builder.imaging.pixels import NATIVE
+from builder.model.case import EVIDENCE_TIERS
 from builder.model.keyed import Key
 from builder.model.layout import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -32,11 +33,21 @@ from builder.run.clinical import Clinical, read_clinical
 from builder.run.progress import Progress
 from builder.shards import MOST_WAITING_BYTES
 from builder.spec import DatasetSpec
-from builder.split import assign, hold_out
+from builder.split import assign, deal_elsewhere, hold_out
 from builder.stages.candidates import clinical_counts, person_column, series_table
 from builder.stages.coverage import map_structures
 from builder.stages.inventory import Inventory, Survey
-from builder.stages.link import Annotations, Link, gather_annotations, image_row, label_state, link_stack, open_files
+from builder.stages.link import (
+    Annotations,
+    Link,
+    gather_annotations,
+    image_row,
+    label_state,
+    label_status,
+    link_stack,
+    open_files,
+    planned_tier,
+)
 from builder.stages.lock import environment_lock
 from builder.stages.origins import gather_origins, prove_usage
 from builder.stages.playbook import map_procedures
@@ -161,6 +172,8 @@ def _cohort(
         "label_state": pa.array([s for s, _ in states], pa.string()),
         "label_detail": pa.array([d for _, d in states], pa.string()),
         "case_key": pa.array(case_keys, pa.string()),
+        "label_status": pa.array([label_status(links) if spec.labels else None for links in found], pa.string()),
+        "label_tier": pa.array([planned_tier(links, spec) for links in found], pa.string()),
     }
     for name, values in extra.items():
         table = table.append_column(name, values)
@@ -229,12 +242,30 @@ def _splits(spec: DatasetSpec, cohort: pa.Table, persons: Persons, key: Key) -> 
     previous = _previous(spec.splits.previous, people, members)
     if spec.splits.hold_out:
         previous = hold_out(people, spec.splits.hold_out, previous=previous)
+    previous = deal_elsewhere(people, _barred(spec, cohort), spec.splits, previous=previous)
     dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
     by_key = dict(zip(people.column("person_key").to_pylist(), members, strict=True))
     dealt = dealt.add_column(
         1, "members", pa.array([by_key[p] for p in dealt.column("person_key").to_pylist()], pa.list_(pa.string()))
     )
     return dealt
+
+
+def _barred(spec: DatasetSpec, cohort: pa.Table) -> set[str]:
+    """Persons who may not be tested on: a case of theirs lacks a label, or has weaker evidence than another's."""
+    if not spec.labels:
+        return set()
+    options = spec.splits.tested
+    rows = cohort.filter(cohort["included"]).select(["person_key", "label_status", "label_tier"]).to_pylist()
+    barred: set[str] = set()
+    if options.labels == "complete":
+        barred |= {row["person_key"] for row in rows if row["label_status"] != "labelled"}
+    if options.evidence == "as_strong":
+        best = min((EVIDENCE_TIERS.index(row["label_tier"]) for row in rows if row["label_tier"]), default=0)
+        barred |= {
+            row["person_key"] for row in rows if not row["label_tier"] or EVIDENCE_TIERS.index(row["label_tier"]) > best
+        }
+    return barred
 
 
 def _people(cohort: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -3,13 +3,16 @@
 from builder.split.assignment import assign, remember
 from builder.split.exports import csv_text, monai_datalist, nnunet_splits
 from builder.split.holdouts import folds, hold_out, leave_one_out
-from builder.split.options import HoldOut, Splits
+from builder.split.options import HoldOut, Splits, Tested
+from builder.split.tested import deal_elsewhere
 
 __all__ = [
     "HoldOut",
     "Splits",
+    "Tested",
     "assign",
     "csv_text",
+    "deal_elsewhere",
     "folds",
     "hold_out",
     "leave_one_out",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -36,6 +36,28 @@ class HoldOut(BaseModel):
         return self
 
 
+class Tested(BaseModel):
+    """What a person must have to be dealt to a split that tests; who was there in an earlier version stays.
+
+    Parameters
+    ----------
+    splits
+        The splits that test.
+    labels
+        ``complete``: no case of the person lacks a label of the spec; ``any``: unlabelled and partly labelled cases
+        may be tested on as well.
+    evidence
+        ``as_strong``: the evidence of every tested case is at least as strong as that of any case trained on;
+        ``any``: it may be weaker.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    splits: tuple[str, ...] = ("test",)
+    labels: Literal["complete", "any"] = "complete"
+    evidence: Literal["any", "as_strong"] = "any"
+
+
 class Splits(BaseModel):
     """How persons are dealt to splits. ``previous`` is the URL of an earlier version's ``splits.parquet``."""
 
@@ -46,6 +68,7 @@ class Splits(BaseModel):
     seed: int = 0
     previous: str | None = None
     hold_out: tuple[HoldOut, ...] = ()
+    tested: Tested = Tested()
 
     @field_validator("ratios")
     @classmethod

@@ -5,9 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.labels.evidence import weakest
+from builder.errors import SpecError
+from builder.labels.evidence import strongest, weakest
 from builder.labels.fusion import Consensus
 from builder.labels.votes import Settled, Vote, settle_votes
+from builder.model.case import EVIDENCE_TIERS, Tier
 from builder.spec import DatasetSpec
 
 EVIDENCE_COLUMNS = {
@@ -47,6 +49,34 @@ def with_evidence(index: pa.Table) -> pa.Table:
                 values = [None if v is None else [r for r in v.split("+") if r] for v in values]
             index = index.append_column(f"evidence.{label}.{fact}", pa.array(values, kind))
     return index.drop_columns(["evidence_labels", *(f"evidence_{stored}" for stored in _STORED.values())])
+
+
+def check_evidence(index: pa.Table, spec: DatasetSpec) -> None:
+    """Hold the evidence that was found against what the spec demands of the splits that test.
+
+    Raises
+    ------
+    SpecError
+        When a tested case has weaker evidence than a case trained on.
+    """
+    options = spec.splits.tested
+    if options.evidence == "any" or not index.num_rows:
+        return
+    columns = [c for c in index.column_names if c.startswith("evidence.") and c.endswith(".tier")]
+    tiers: dict[str, set[Tier]] = {"tested": set(), "trained": set()}
+    for row in index.select(["split", *columns]).to_pylist():
+        stated = [row[column] for column in columns if row[column] is not None]
+        if stated:
+            tiers["tested" if row["split"] in options.splits else "trained"].add(strongest(stated))
+    if not tiers["tested"] or not tiers["trained"]:
+        return
+    weak, strong = weakest(sorted(tiers["tested"])), strongest(sorted(tiers["trained"]))
+    if EVIDENCE_TIERS.index(weak) > EVIDENCE_TIERS.index(strong):
+        raise SpecError(
+            f"splits.tested.evidence: found a tested case of tier {weak} and a case trained on of tier {strong}, for "
+            "objects say otherwise than the spec's evidence blocks; state the tier of each label, or leave out the "
+            "weaker cases; nothing is published"
+        )
 
 
 def _with_settled(index: pa.Table, name: str, block: Consensus) -> pa.Table:

@@ -36,7 +36,7 @@ from builder.spec import DatasetSpec
 from builder.stages.accounts import Accounts, account
 from builder.stages.annotate import CASE_FACTS
 from builder.stages.catalog import ORIGINS_TABLE, catalog_files
-from builder.stages.consensus import settle_classes, with_evidence
+from builder.stages.consensus import check_evidence, settle_classes, with_evidence
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.privacy import scan
 from builder.stages.published import Published
@@ -65,6 +65,7 @@ def finish(
     receipts = _receipts(plan, dataset)
     accounts = account(plan, receipts, inventory, survey)
     tables = _tables(plan, receipts, accounts, dataset)
+    check_evidence(tables[INDEX], plan.spec)
     draft = _draft(plan, receipts, accounts)
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     files |= split_views(dataset, draft, tables[INDEX])

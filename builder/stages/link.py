@@ -10,9 +10,12 @@ import pyarrow as pa
 
 from builder.errors import CaseError
 from builder.labels import AnyLabel
+from builder.labels.evidence import strongest, weakest
 from builder.labels.linking import ImageRow, Mentions
+from builder.model.case import Tier
 from builder.model.tables import INSTANCES
 from builder.sources import AnySource
+from builder.spec import DatasetSpec
 from builder.stages.fetch import read_object
 
 Opened: TypeAlias = Callable[[str, int], Mentions]
@@ -112,6 +115,26 @@ def label_state(links: Iterable[Link]) -> tuple[str, str | None]:
     """``linked`` when every label found an object, else ``missing`` with the names of the labels that did not."""
     absent = [link.label for link in links if not link.rows]
     return (MISSING, "no object found for " + ", ".join(absent)) if absent else (LINKED, None)
+
+
+def label_status(links: Sequence[Link]) -> str:
+    """``labelled``, ``partly_labelled`` or ``unlabelled``: how many of the spec's labels found an object."""
+    found = sum(bool(link.rows) for link in links)
+    return "labelled" if found == len(links) else "partly_labelled" if found else "unlabelled"
+
+
+def planned_tier(links: Sequence[Link], spec: DatasetSpec) -> Tier | None:
+    """The strongest evidence that a stack's labels will have by the spec, None for a stack without labels.
+
+    Objects may yet say that a machine made them; ``builder.stages.consensus.check_evidence`` looks at what they said.
+    """
+    tiers = {link.label: spec.labels[link.label].tier for link in links if link.rows}
+    for block in spec.consensus.values():
+        members = [tiers[label] for label in block.labels if label in tiers]
+        if members and len(members) >= min(block.least, len(block.labels)):
+            weak = weakest(members)
+            tiers[",".join(block.of)] = block.evidence.tier or ("consensus" if weak == "single_reader" else weak)
+    return strongest(list(tiers.values())) if tiers else None
 
 
 def _anything(_image: ImageRow) -> bool:
