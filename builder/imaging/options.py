@@ -42,8 +42,9 @@ class VolumeOptions(BaseModel):
     ----------
     regular, sheared, ...
         What happens to a stack of that verdict. ``keep``: its grid exactly as found. ``resample``: to a regular grid
-        (irregular stacks linearly along the slice axis while they are assembled; sheared ones by the resample
-        transform). ``split``: one volume a time point, or one a run without a gap. ``exclude``: an exclusion row.
+        (irregular stacks linearly along the slice axis while they are assembled; sheared ones, with their labels, by
+        the spec's ``resample`` transform, or at their own spacing where it has none). ``split``: one volume a time
+        point, or one a run without a gap. ``exclude``: an exclusion row.
     join
         Named axes: stacks of a series that differ only in these (``echo_time``, ``b_value``) become channels of one
         volume, where they share a grid.

@@ -31,6 +31,7 @@ from builder.stages.annotate import Reads, annotate
 from builder.stages.fetch import Objects
 from builder.stages.link import image_row
 from builder.transforms import AnyTransform
+from builder.transforms.resample import Resample
 
 KIND_COLUMNS = (
     *("sop_class_uid", "modality", "image_type", "conversion_type", "burned_in_annotation", "body_part_examined"),
@@ -80,9 +81,18 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
         clean=lambda label, reader: _clean_label(label, reader, objects.rows, plan, recipe, known),
     )
     case = Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)
-    for transform in recipe.transforms:
+    for transform in (*_straightening(volume, recipe), *recipe.transforms):
         case = transform(case)
     return case
+
+
+def _straightening(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
+    """What makes a sheared grid orthogonal at its own spacing, where the spec asks for that and has no resampling."""
+    if recipe.volumes.sheared != "resample" or volume.geometry.is_orthogonal:
+        return ()
+    if any(isinstance(transform, Resample) for transform in recipe.transforms):
+        return ()
+    return (Resample(kind="resample", spacing_mm=(None, None, None)),)
 
 
 def _judge(images: Sequence[Dataset], deid: Deid) -> PixelVerdict:

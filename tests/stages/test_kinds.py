@@ -137,3 +137,40 @@ def test_a_scale_left_alone_is_noted(build: Build, tmp_path: Path) -> None:
     dataset, index, _, _ = build(written(tmp_path / "archive", philips.images))
     assert "philips_scale_not_applied" in index[0]["notes"]
     np.testing.assert_array_equal(dataset[0]["image"][0], philips.voxels)
+
+
+@pytest.mark.parametrize("action", ["keep", "resample"])
+def test_a_tilted_gantry_is_kept_or_made_straight_with_its_label(build: Build, action: str, tmp_path: Path) -> None:
+    made = synthetic.ct_series(slices=12, tilt_degrees=15.0)
+    inside = np.zeros(made.geometry.shape, bool)
+    inside[3:9, 8:24, 8:24] = True
+    folder = written(tmp_path / "archive", [*made.images, synthetic.seg(made, {"Box": inside})])
+    labels = {"box": {"kind": "seg", "segments": {"box": "Box"}}}
+    dataset, index, _, _ = build(folder, labels=labels, volumes={"sheared": action})
+    sample = dataset[0]
+    assert index[0]["verdict"] == "sheared"
+    assert sample.geometry.is_orthogonal == (action == "resample")
+    assert sample["box"].shape == sample["image"].shape
+    volume_mm3 = np.count_nonzero(sample["box"]) * sample.geometry.voxel_volume_mm3
+    assert volume_mm3 == pytest.approx(inside.sum() * made.geometry.voxel_volume_mm3, rel=0.05)
+    middle = sample.geometry.to_world(np.argwhere(sample["box"][0])).mean(axis=0)
+    np.testing.assert_allclose(middle, made.geometry.to_world(np.argwhere(inside)).mean(axis=0), atol=0.3)
+
+
+@pytest.mark.parametrize("form", ["seg", "rtstruct"])
+def test_a_label_beyond_a_filled_gap_stays_where_it_was_drawn(build: Build, form: str, tmp_path: Path) -> None:
+    whole = synthetic.ct_series(slices=12)
+    made = synthetic.ct_series(slices=12, missing=(4,))
+    inside = np.zeros(whole.geometry.shape, bool)
+    inside[7:10, 8:24, 8:24] = True
+    if form == "seg":
+        drawn = synthetic.seg(made, {"Box": np.delete(inside, 4, axis=0)})
+        label = {"kind": "seg", "segments": {"box": "Box"}}
+    else:
+        drawn = synthetic.rtstruct(made, {"Box": synthetic.box_contours(whole.geometry, (7, 8, 8), (10, 24, 24))})
+        label = {"kind": "rtstruct", "roi": {"box": "Box"}}
+    folder = written(tmp_path / "archive", [*made.images, drawn])
+    dataset, index, _, exclusions = build(folder, labels={"box": label}, volumes={"gapped": "resample"})
+    assert exclusions == []
+    assert index[0]["verdict"] == "gapped"
+    np.testing.assert_array_equal(dataset[0]["box"][0] > 0, inside)
