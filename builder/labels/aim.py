@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
+from builder.labels.evidence import reader_name
 from builder.labels.label import Label
 from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
 from builder.labels.rows import load_rows, number
@@ -52,7 +53,7 @@ class Aim(Label):
         Annotations on other images are left out, and so is markup on other images of an annotation on several.
         """
         rows = [
-            {**row, **{uid: map_uid(str(row[uid])) for uid in ("instance", "frame") if row.get(uid)}}
+            _keyed(row, map_uid)
             for annotation in parse_aim(content)
             if annotation.is_on(image)
             for row in annotation.rows
@@ -63,7 +64,7 @@ class Aim(Label):
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Landmarks ``name/points``, measurements ``name`` and coded observations ``name/codes``, as far as there are.
 
-        Who annotated becomes ``reader1``, ``reader2`` in order of their names.
+        Who annotated has a keyed name, the same in every case.
 
         Raises
         ------
@@ -74,7 +75,7 @@ class Aim(Label):
         if any(row.get("kind") not in KINDS for row in rows):
             raise CaseError(Reason.LABEL_UNREADABLE, "found rows that are no annotation cut from an AIM file")
         observers = {str(row["name"]) for row in rows if row["kind"] == "observer"}
-        evidence = Evidence(tier=self.tier, readers=tuple(f"reader{n}" for n in range(1, len(observers) + 1)))
+        evidence = Evidence(tier=self.tier, readers=tuple(sorted(observers)))
         annotations: list[Annotation] = []
         items = tuple(
             Measurement(
@@ -160,6 +161,13 @@ def _annotation(
             instances.add(_attribute(element, "sopInstanceUid", "root"))
     instances |= {str(row["instance"]) for row in rows if row.get("instance")}
     return AimAnnotation(tuple(rows), frozenset(instances - {""}), frozenset(series - {""}))
+
+
+def _keyed(row: Mapping[str, Any], map_uid: Callable[[str], str]) -> dict[str, Any]:
+    """The row with mapped UIDs, and a keyed name of who observed."""
+    if row["kind"] == "observer":
+        return {**row, "name": reader_name(str(row["name"]), map_uid=map_uid)}
+    return {**row, **{uid: map_uid(str(row[uid])) for uid in ("instance", "frame") if row.get(uid)}}
 
 
 def _lies_on(row: Mapping[str, Any], image: ImageRow) -> bool:

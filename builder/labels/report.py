@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.labels.label import Label
@@ -48,6 +48,14 @@ class Report(Label):
     alternatives: Literal["uncertain", "positive"] = "uncertain"
     several: Literal["refuse", "join"] = "refuse"
 
+    @model_validator(mode="after")
+    def _findings_are_known(self) -> "Report":
+        unknown = [finding for finding in self.findings if finding not in load_lexicon(self.lexicon).findings]
+        if unknown:
+            known = ", ".join(load_lexicon(self.lexicon).findings)
+            raise ValueError(f"findings: found {unknown[0]!r}, expected those of the lexicon {self.lexicon}: {known}")
+        return self
+
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
         """Report files whose path fits the pattern."""
         return select_files(image, candidates, pattern=self.match, formats=FORMATS)
@@ -67,11 +75,6 @@ class Report(Label):
         lexicon = load_lexicon(self.lexicon)
         verdicts = label_report("\n\n".join(_text(item.content) for item in objects), lexicon)
         wanted = self.findings or tuple(lexicon.findings)
-        unknown = [finding for finding in wanted if finding not in verdicts]
-        if unknown:
-            raise CaseError(
-                Reason.LABEL_MISSING, f"found no finding {', '.join(unknown)} in the lexicon {self.lexicon}"
-            )
         values = {finding: self._value(verdicts[finding]) for finding in wanted}
         return (Classes(name, values, Evidence(tier=self.tier, tool=f"{self.lexicon}/{self.VERSION}")),)
 

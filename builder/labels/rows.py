@@ -10,7 +10,8 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -59,12 +60,10 @@ class Table(BaseModel):
 
     def mentions(self, content: bytes) -> Mentions:
         """Which images the table has a row of. Raises CaseError LABEL_UNREADABLE."""
-        columns = list(self.by)
-        named = {tuple(_text(row, column) for column in columns) for row in parse_table(content, needed=columns)}
+        named = _rows_by_name(content, tuple(self.by), ())
 
         def has_row(image: ImageRow) -> bool:
-            facts = _facts(image)
-            return any(names in named for names in itertools.product(*(facts[fact] for fact in self.by.values())))
+            return any(names in named for names in self._names(image))
 
         return has_row
 
@@ -94,19 +93,39 @@ class Table(BaseModel):
         CaseError
             LABEL_UNREADABLE when the table has no such column or does not parse.
         """
-        facts = _facts(image)
+        named = _rows_by_name(content, tuple(self.by), (*columns, *([reader] if reader else [])))
+        found = sorted(
+            ((*numbered, names) for names in self._names(image) for numbered in named.get(names, ())),
+            key=lambda item: item[0],
+        )
         kept = []
-        for row in parse_table(content, needed=[*self.by, *columns, *([reader] if reader else [])]):
-            values = {column: _text(row, column) for column in self.by}
-            if all(values[column] in facts[fact] for column, fact in self.by.items()):
-                out: dict[str, Any] = {column: row.get(column) for column in columns}
-                for column, fact in self.by.items():
-                    if fact == "instance":
-                        out["instance"] = map_uid(values[column])
-                if reader is not None:
-                    out[READER] = reader_name(str(row.get(reader) or ""), map_uid=map_uid)
-                kept.append(out)
+        for _, row, names in found:
+            out: dict[str, Any] = {column: row.get(column) for column in columns}
+            for name, fact in zip(names, self.by.values(), strict=True):
+                if fact == "instance":
+                    out["instance"] = map_uid(name)
+            if reader is not None:
+                out[READER] = reader_name(str(row.get(reader) or ""), map_uid=map_uid)
+            kept.append(out)
         return json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+    def _names(self, image: ImageRow) -> Iterator[tuple[str, ...]]:
+        """What the columns of ``by`` may say in a row of the image."""
+        facts = _facts(image)
+        return itertools.product(*(facts[fact] for fact in self.by.values()))
+
+
+@lru_cache(maxsize=4)
+def _rows_by_name(
+    content: bytes, by: tuple[str, ...], columns: tuple[str, ...]
+) -> Mapping[tuple[str, ...], Sequence[tuple[int, Row]]]:
+    """What ``by`` says to the rows that say it, numbered, with ``columns`` alone: case after case asks for its own."""
+    found: dict[tuple[str, ...], list[tuple[int, Row]]] = {}
+    for number, row in enumerate(parse_table(content, needed=[*by, *columns])):
+        names = tuple(_text(row, column) for column in by)
+        found.setdefault(names, []).append((number, {column: row.get(column) for column in columns}))
+    return found
 
 
 def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str, Cell]]:
@@ -126,9 +145,8 @@ def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str,
         if text.lstrip()[:1] in ("[", "{"):
             rows = _json_rows(json.loads(text))
         else:
-            lines = text.splitlines()
-            delimiter = "\t" if lines and lines[0].count("\t") > lines[0].count(",") else ","
-            rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+            header = text.split("\n", 1)[0]
+            rows = list(csv.DictReader(io.StringIO(text), delimiter=max(",\t;", key=header.count)))
     except (UnicodeDecodeError, ValueError, csv.Error, KeyError, TypeError, RecursionError) as error:
         raise _unreadable("found a label table that does not parse, expected CSV, TSV, JSON or COCO") from error
     missing = [column for column in needed if rows and column not in rows[0]]

@@ -1,5 +1,6 @@
 """Segmentations and boxes of the corpus on their own images, from spec to reader."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import SimpleITK
 
 import builder
 from builder.run.pipeline import build
-from tests.endtoend.trees import KEY
+from tests.endtoend.trees import KEY, ROOT
 
 SPEC = """
 name: corpus
@@ -23,6 +24,7 @@ deid: {patient_key: "${env:BUILDER_KEY}"}
 samples: {kind: volumes, chunk: [16, 64, 64]}
 """
 
+LIDC = ROOT / "specs" / "lidc-nodules.yaml"
 Built = Callable[..., Any]
 
 
@@ -118,26 +120,24 @@ clinical:
     assert all(row["death_time"] == row["follow_up_days"] > 0 for row in rows)
 
 
-def test_a_nodule_of_luna16_lands_on_the_lidc_slab(corpus: Any, tmp_path: Path, built: Built) -> None:
-    shutil.copytree(corpus("segmentation") / "lidc_0314_slab" / "ct", tmp_path / "tree" / "ct")
-    shutil.copy(corpus("tables") / "tables" / "luna16_annotations.csv", tmp_path / "tree")
-    (sample,) = built(
-        tmp_path / "tree",
-        """
-labels:
-  nodule:
-    kind: boxes
-    table: {match: "*.csv", by: {seriesuid: series}}
-    space: LPS
-    corner: {x: coordX, y: coordY, z: coordZ}
-    anchor: centre
-    diameter: diameter_mm
-    name: nodule
-""",
-    )
+def test_a_nodule_of_luna16_lands_on_the_lidc_slab(
+    corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    (tmp_path / "tables").mkdir()
+    shutil.copy(corpus("tables") / "tables" / "luna16_annotations.csv", tmp_path / "tables")
+    folders = {"images": str(corpus("segmentation") / "lidc_0314_slab"), "tables": str(tmp_path / "tables")}
+    build(LIDC, to=tmp_path / "out", parameters=folders)
+    (sample,) = builder.open_dataset(tmp_path / "out")
     assert sample.row["box_classes"] == ["nodule"]
     low, high = np.reshape(sample.row["boxes"], (2, 3))
-    assert (high - low) * sample.geometry.spacing_mm == pytest.approx([15.49] * 3, abs=0.05)
+    image = next((corpus("segmentation") / "lidc_0314_slab" / "ct").iterdir())
+    uid = pydicom.dcmread(image, stop_before_pixels=True).SeriesInstanceUID
+    with (tmp_path / "tables" / "luna16_annotations.csv").open(newline="") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["seriesuid"] == uid)
+    spot = [float(row[name]) for name in ("coordX", "coordY", "coordZ")]
+    assert sample.geometry.to_world([(low + high) / 2])[0] == pytest.approx(spot, abs=1e-6)
+    assert (high - low) * sample.geometry.spacing_mm == pytest.approx([float(row["diameter_mm"])] * 3, abs=1e-6)
     middle = tuple(np.round((low + high) / 2).astype(int))
     # soft tissue within, lung outside
     assert sample["image"][(0, *middle)] > -200

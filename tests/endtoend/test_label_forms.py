@@ -152,11 +152,23 @@ def report(made: synthetic.Stack) -> Dataset:
             (("363698007", "SCT", "Finding Site"), ("39607008", "SCT", "Lung")),
         )
     ]
+    tracking = item(
+        RelationshipType="HAS OBS CONTEXT",
+        ValueType="UIDREF",
+        ConceptNameCodeSequence=code("112040", "DCM", "Tracking Unique Identifier"),
+        UID=synthetic.uid("lesion", made.series_uid),
+    )
+    observer = item(
+        RelationshipType="HAS OBS CONTEXT",
+        ValueType="PNAME",
+        ConceptNameCodeSequence=code("121008", "DCM", "Person Observer Name"),
+        PersonName="ROE^RICHARD",
+    )
     group = item(
         RelationshipType="CONTAINS",
         ValueType="CONTAINER",
         ConceptNameCodeSequence=code("125007", "DCM", "Measurement Group"),
-        ContentSequence=[*facts, diameter],
+        ContentSequence=[tracking, *facts, diameter],
     )
     return document(
         made,
@@ -164,7 +176,7 @@ def report(made: synthetic.Stack) -> Dataset:
         "SR",
         ValueType="CONTAINER",
         ConceptNameCodeSequence=code("126000", "DCM", "Imaging Measurement Report"),
-        ContentSequence=[group],
+        ContentSequence=[observer, group],
     )
 
 
@@ -304,6 +316,9 @@ def test_measurements_and_classes_keep_unit_codes_and_value(built: Any) -> None:
         assert found["lines/length"] == ("long_axis", pytest.approx(14.0), "mm", None, None, None)
         assert found["findings"] == ("Diameter", 14.0, "mm", "SCT:81827009", "SCT:27925004", "SCT:39607008")
         assert found["markup"][:3] == ("SRT:G-D7FE", 14.0, "mm")
+        tracking = dict(zip(row["measurement_names"], row["measurement_tracking"], strict=True))["findings"]
+        assert tracking.startswith("2.25.")
+        assert tracking not in {synthetic.uid("lesion", made.series_uid) for made in built[1]}
         classes = dict(zip(row["class_names"], row["class_values"], strict=True))
         assert classes["marked/is_key_image"] == "true"
         assert classes["marked/key_images"] == "1"
@@ -332,4 +347,4 @@ def test_no_name_left(built: Any) -> None:
     out, people = built
     published = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file())
     assert not any(str(made.images[0].PatientID).encode() in published for made in people)
-    assert not any(name in published for name in (b"jdoe", b"jane"))
+    assert not any(name in published for name in (b"jdoe", b"jane", b"ROE^RICHARD"))

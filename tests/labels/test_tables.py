@@ -184,6 +184,18 @@ class TestParsing:
             reader.read("c", cut(reader, content), IMAGE)
         assert caught.value.reason in (Reason.LABEL_UNREADABLE, Reason.LABEL_MISSING)
 
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_columns_are_told_apart_by_what_the_header_uses_most(self, separator: str) -> None:
+        text = separator.join(["who", "x"]) + "\n" + separator.join(["a", "1.5"]) + "\n"
+        assert parse_table(text.encode(), needed=["x"]) == [{"who": "a", "x": "1.5"}]
+
+    def test_rows_of_several_instances_keep_the_order_of_the_table(self) -> None:
+        reader = BoxTable.model_validate(TestBoxContract.options)
+        text = "uid,x,y,w,h,finding\n" + "".join(f"{'dbca'[n % 4]},{n},0,1,1,f{n}\n" for n in range(12))
+        rows = json.loads(reader.cut(text.encode(), ROW, map_uid=mapped))
+        assert [row["finding"] for row in rows] == [f"f{n}" for n in range(12)]
+        assert [row["instance"] for row in rows] == [f"m-{'dbca'[n % 4]}" for n in range(12)]
+
     def test_a_missing_column_is_named(self) -> None:
         with pytest.raises(CaseError, match="column y"):
             parse_table(b"x,z\n1,2\n", needed=["x", "y"])
