@@ -14,7 +14,7 @@ import pytest
 import builder
 from builder.errors import SpecError
 from builder.run.pipeline import build, plan
-from builder.split import Splits, Tested
+from builder.split import Splits
 from builder.stages.consensus import check_evidence
 from tests.endtoend.trees import KEY
 
@@ -107,7 +107,7 @@ def test_the_spec_may_allow_them_and_may_demand_strong_evidence(
 
 
 def test_evidence_is_held_against_what_the_objects_say() -> None:
-    spec: Any = SimpleNamespace(splits=Splits(tested=Tested(evidence="as_strong")))
+    spec: Any = SimpleNamespace(splits=Splits.model_validate({"tested": {"evidence": "as_strong"}}))
     tiers = {"train": "single_reader", "test": "machine"}
     index = pa.table({"split": list(tiers), "evidence.drawn.tier": list(tiers.values())})
     with pytest.raises(SpecError, match="tier machine"):
