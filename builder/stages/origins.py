@@ -75,7 +75,7 @@ def prove_usage(spec: DatasetSpec, origins: pa.Table) -> None:
         return
     counted = Counter((r["role"], r["source"], r["license"]) for r in origins.to_pylist())
     faults = [
-        f"{_things(role, source, count)} under {license or 'no stated licence'}, which {why}"
+        _things(role, source, count) + (f" under {license}, which {why}" if license else " under no stated licence")
         for (role, source, license), count in sorted(counted.items(), key=str)
         if (why := forbids_commercial_use(license)) is not None
     ]

@@ -205,6 +205,11 @@ def test_completeness_counts_the_answered_items(stored):
     none = cmimi(facts(bare))
     assert [i["item"] for i in none["items"]] == list(range(1, 17))
     assert none["completeness"] == none["answered"] / 16 == len([i for i in none["items"] if not todos(i)]) / 16
+    half = cmimi(facts(bare, governance=Governance(owner="a", access="b"), statement=Statement(log_of_use=False)))
+    told = {i["item"]: i["answer"] for i in half["items"]}
+    assert told[13] == "TODO: state responsible (spec: governance)"
+    assert told[14] == "TODO: state costs, ethics_approval (spec: governance)"
+    assert told[15] == "TODO: state the log of use (spec: catalog.log_of_use)"
     full = cmimi(facts(bare, **FULL))
     assert full["answered"] == 15
     done = cmimi(facts(bare, **FULL), uses=3, runs=("unet: Dice 0.8",))

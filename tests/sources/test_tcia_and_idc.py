@@ -248,3 +248,19 @@ def test_idc_does_not_expand_entities(tmp_path: Path, bucket: tuple[Bucket, str]
     bomb = b'<!DOCTYPE a [<!ENTITY b "bbbb">]><ListBucketResult>&b;</ListBucketResult>'
     with http_server(lambda target, headers: (200, {}, bomb)) as url, pytest.raises(SourceError, match="not a listing"):
         list(Idc(index=bucket[1], collections=("mine",), endpoint=url).list())
+
+
+def test_idc_tells_the_terms_of_each_series_of_its_real_index() -> None:
+    package = pytest.importorskip("idc_index_data", reason="pip install idc-index-data")
+    index = str(package.IDC_INDEX_PARQUET_FILEPATH)
+    rows = pq.read_table(
+        index,
+        columns=["SeriesInstanceUID", "license_short_name", "source_DOI"],
+        filters=[("collection_id", "in", ["soft_tissue_sarcoma", "qin_sarcoma"])],
+    ).to_pylist()
+    source = Idc(index=index, collections=("soft_tissue_sarcoma", "qin_sarcoma"))
+    assert isinstance(source, Stating)
+    origins = source.series_origins()
+    told = {uid: (o.license, o.doi) for uid, o in origins.items()}
+    assert told == {r["SeriesInstanceUID"]: (r["license_short_name"], r["source_DOI"]) for r in rows}
+    assert {o.license for o in origins.values()} == {"CC BY 3.0", "CC BY 4.0"}

@@ -105,7 +105,7 @@ def test_commercial_use_is_proven_when_all_allow_it(tmp_path):
     allowed = origins(made).filter(pa.compute.not_equal(origins(made)["license"], "CC BY-NC 4.0"))
     prove_usage(made, allowed)
     unknown = allowed.set_column(4, "license", pa.array([None] * allowed.num_rows, pa.string()))
-    with pytest.raises(SpecError, match="clinical table 1 under no stated licence, which is not stated"):
+    with pytest.raises(SpecError, match="clinical table 1 under no stated licence; "):
         prove_usage(made, unknown)
 
 

@@ -24,8 +24,8 @@ ABOUT = {
     10: ("formats and preprocessing", None),
     11: ("partitions for training, validation and testing", None),
     12: ("use cases", "use_case"),
-    13: ("owner and responsible party", "governance.owner, governance.responsible"),
-    14: ("access, costs, licence and ethics approval", "governance.access, costs, ethics_approval"),
+    13: ("owner and responsible party", "governance"),
+    14: ("access, costs, licence and ethics approval", "governance"),
     15: ("log of use", "catalog.log_of_use"),
     16: ("deep-learning parameters of training runs", None),
 }
@@ -42,11 +42,12 @@ def cmimi(facts: Facts, *, uses: int | None = None, runs: tuple[str, ...] = ()) 
         What training runs reported back, one text each.
     """
     answers = {**_images(facts), **_making(facts), **_people(facts, uses, runs)}
+    unstated = {i: [n for n in names if not getattr(part, n)] for i, (part, names) in _asked(facts).items()}
     items = [
         {
             "item": i,
             "about": about,
-            "answer": answers[i] or _todo(i, about, block),
+            "answer": answers[i] or _todo(i, about, block, ", ".join(unstated.get(i, ()))),
             "answered": bool(answers[i]),
         }
         for i, (about, block) in ABOUT.items()
@@ -55,17 +56,27 @@ def cmimi(facts: Facts, *, uses: int | None = None, runs: tuple[str, ...] = ()) 
     return {"items": items, "answered": answered, "of": len(items), "completeness": answered / len(items)}
 
 
-def _todo(item: int, about: str, block: str | None) -> str:
+def _todo(item: int, about: str, block: str | None, missing: str) -> str:
     if item == 16:
         return f"{TODO}: no training run reported back yet (builder record-training)"
-    return f"{TODO}: state the {about}" + (f" (spec: {block})" if block else "")
+    return f"{TODO}: state {missing or f'the {about}'}" + (f" (spec: {block})" if block else "")
+
+
+def _asked(facts: Facts) -> dict[int, tuple[Any, tuple[str, ...]]]:
+    """Item to what people must all state of it: the block, and the keys in it."""
+    return {
+        8: (facts.statement.annotation, ("protocol", "annotators", "agreement")),
+        12: (facts.use_case, ("task", "intended_use")),
+        13: (facts.governance, ("owner", "responsible")),
+        14: (facts.governance, ("access", "costs", "ethics_approval")),
+    }
 
 
 def _images(facts: Facts) -> dict[int, str | None]:
     types = [_counted(name, facts.images) for name in ("modality", "body_part", "image_type")]
     equipment = [_counted(name, facts.images) for name in ("manufacturer", "manufacturer_model", "kvp")]
     acquired = [_ranged(name, found) for name, found in facts.ranges.items() if name != "age_years"]
-    sources = [f"{s.name} ({s.series} series of {s.role}s)" if s.series else s.name for s in facts.sources]
+    sources = [f"{s.name} ({f'{s.series} series, ' if s.series else ''}{s.role})" for s in facts.sources]
     numbers = (
         f"{facts.persons} persons, {facts.cases} cases, {facts.samples} samples; {facts.source_files} files found, "
         f"{facts.source_bytes} bytes of images used"
@@ -120,10 +131,13 @@ def _people(facts: Facts, uses: int | None, runs: tuple[str, ...]) -> dict[int, 
 
 def _counted(name: str, found: Any) -> str | None:
     values: tuple[ValueCount, ...] = found.get(name, ())
-    words = ", ".join(f"{v.value} {v.count}" for v in values if v.value is not None)
-    return f"{name}: {words}" if words else None
+    words = ", ".join(f"{v.value} ({v.count})" for v in values if v.value is not None)
+    return f"{name.replace('_', ' ')}: {words}" if words else None
 
 
 def _ranged(name: str, found: RangeFacts) -> str:
     unit = f" {found.unit}" if found.unit else ""
-    return f"{name}: {found.low:g} to {found.high:g}{unit}, median {found.median:g}"
+    words = name.removesuffix("_mm").removesuffix("_years").replace("_", " ")
+    if found.low == found.high:
+        return f"{words}: {found.low:g}{unit}"
+    return f"{words}: {found.low:g} to {found.high:g}{unit}, median {found.median:g}"
