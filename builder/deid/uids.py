@@ -23,6 +23,18 @@ _REGISTERED_ELSEWHERE = frozenset(
 )
 
 
+_REGISTERED_SINCE = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation Storage
+        "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
+        "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
+        "1.2.840.10008.1.2.4.111",  # JPEG XL JPEG Recompression
+        "1.2.840.10008.1.2.4.112",  # JPEG XL
+    }
+)
+"""Registered in PS3.6 Annex A, and not known to every pydicom in use."""
+
+
 @dataclass(frozen=True)
 class UidMap:
     """Replaces UIDs by ``Key.uid``; registered ones (SOP classes, transfer syntaxes, well-known frames of reference,
@@ -52,4 +64,4 @@ class UidMap:
 
 def is_registered(uid: str) -> bool:
     """Whether a UID is published by the standard or a terminology, so that it says nothing about a patient."""
-    return uid in UID_dictionary or uid in _REGISTERED_ELSEWHERE
+    return uid in UID_dictionary or uid in _REGISTERED_SINCE or uid in _REGISTERED_ELSEWHERE

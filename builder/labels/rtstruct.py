@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -21,7 +21,10 @@ from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
 from builder.protocols import ImageFacts, LabelObject
 
-CLOSED = ("CLOSED_PLANAR", "CLOSED_PLANAR_XOR", "CLOSEDPLANAR_XOR")
+XOR = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
+"""The standard's term, and what some writers make of it: contours of a plane toggle, whatever the spec's ``holes``."""
+
+CLOSED = ("CLOSED_PLANAR", *XOR)
 Frame: TypeAlias = Literal["same", "dangling", "other"]
 MAX_CONTOURS = 200_000
 MAX_POINTS = 20_000_000
@@ -42,12 +45,12 @@ class RtStruct(Label):
     require
         ``any``: one declared structure is enough; ``all``: a case that lacks one is excluded.
     several
-        More than one linked object: ``refuse`` the case, ``join`` all of them.
+        More than one linked object with a declared structure: ``refuse`` the case, ``join`` all of them.
 
     Objects whose ROIs all say ROI Generation Algorithm AUTOMATIC (3006,0036) are of the tier ``machine``.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["rtstruct"] = "rtstruct"
     roi: dict[str, Pattern] = Field(min_length=1)
@@ -80,7 +83,7 @@ class RtStruct(Label):
         CaseError
             LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_EMPTY, LABEL_UNREADABLE, LABEL_GEOMETRY or LABEL_OFF_GRID.
         """
-        rois = self._read_rois(objects, image)
+        rois = [roi for found in self._chosen(self._read_rois(objects, image)) for roi in found]
         rules = Rules(self.inclusion, self.holes, self.gaps, self.max_step_mm)
         measures = _coverage(rois, self.roi)
         structures = []
@@ -90,24 +93,28 @@ class RtStruct(Label):
         missing = [s.name for s in structures if s.voxels is None]
         if self.require == "all" and missing:
             raise CaseError(Reason.LABEL_MISSING, f"found no contours for {', '.join(missing)}; require is all")
-        evidence = Evidence(tier="machine" if rois and all(r.automatic for r in rois) else self.tier)
+        taken = [roi for roi in rois if self.structures_of(roi.name)]
+        evidence = Evidence(tier="machine" if taken and all(r.automatic for r in taken) else self.tier)
         mask = layer(name, structures, image.geometry, layout=self.layout, evidence=evidence, measures=measures)
         return (mask,)
 
-    def _read_rois(self, objects: Sequence[LabelObject], image: ImageFacts) -> "list[_Roi]":
+    def _read_rois(self, objects: Sequence[LabelObject], image: ImageFacts) -> "list[list[_Roi]]":
+        """The ROIs of each object."""
         if not objects:
             raise CaseError(Reason.LABEL_MISSING, "found no RTSTRUCT linked to the image")
-        if len(objects) > 1 and self.several == "refuse":
+        if any(not isinstance(o.content, Dataset) or o.content.get("SOPClassUID") != RT_STRUCTURE_SET for o in objects):
+            raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no RT Structure Set")
+        return [read_rois(item.content, frame_of_reference=image.geometry.frame_of_reference) for item in objects]
+
+    def _chosen(self, objects: "list[list[_Roi]]") -> "list[list[_Roi]]":
+        """Those with a declared structure, where any has one: others are no reason to refuse the case."""
+        chosen = [rois for rois in objects if any(self.structures_of(roi.name) for roi in rois)]
+        if len(chosen) > 1 and self.several == "refuse":
             raise CaseError(
                 Reason.LABEL_AMBIGUOUS,
-                f"found {len(objects)} RTSTRUCTs for the image, expected one; several: join",
+                f"found {len(chosen)} RTSTRUCTs with declared structures for the image, expected one; several: join",
             )
-        rois = []
-        for item in objects:
-            if not isinstance(item.content, Dataset) or item.content.get("SOPClassUID") != RT_STRUCTURE_SET:
-                raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no RT Structure Set")
-            rois.extend(read_rois(item.content, frame_of_reference=image.geometry.frame_of_reference))
-        return rois
+        return chosen or objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +126,7 @@ class _Roi:
     points: int
     open: int
     degenerate: int
+    toggles: bool
     automatic: bool
     type: Code | None
     frame: Frame
@@ -164,6 +172,7 @@ def _frame_of(item: Dataset, stated: set[str], expected: str | None) -> Frame:
 def _read_roi(item: Dataset, sequence: Sequence[Dataset], code: Code | None, frame: Frame) -> _Roi:
     closed: list[NDArray[np.float64]] = []
     points = opened = degenerate = 0
+    toggles = False
     for contour in sequence:
         form = str(contour.get("ContourGeometricType") or "").strip().upper()
         data = _contour_data(contour)
@@ -175,8 +184,10 @@ def _read_roi(item: Dataset, sequence: Sequence[Dataset], code: Code | None, fra
             degenerate += 1
         else:
             closed.append(data)
+            toggles |= form in XOR
     automatic = str(item.get("ROIGenerationAlgorithm") or "").upper() == "AUTOMATIC"
-    return _Roi(str(item.get("ROIName") or ""), tuple(closed), points, opened, degenerate, automatic, code, frame)
+    name = str(item.get("ROIName") or "")
+    return _Roi(name, tuple(closed), points, opened, degenerate, toggles, automatic, code, frame)
 
 
 def _contour_data(contour: Dataset) -> NDArray[np.float64]:
@@ -242,7 +253,8 @@ def _fill_structure(
         return Structure(segment, None)
     if any(roi.frame == "other" for roi in drawn):
         raise CaseError(Reason.LABEL_GEOMETRY, f"found {segment} in another frame of reference than the image's")
-    filled = [fill_contours(roi.contours, geometry, rules) for roi in drawn]
+    toggled = replace(rules, holes="even_odd")
+    filled = [fill_contours(roi.contours, geometry, toggled if roi.toggles else rules) for roi in drawn]
     inside = np.logical_or.reduce([f.inside for f in filled])
     planes = sum(f.planes for f in filled)
     if sum(f.planes_outside for f in filled) == planes:

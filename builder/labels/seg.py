@@ -43,10 +43,10 @@ class Seg(Label):
         shares of 255. The mask of a BINARY object or a label map then holds shares too, 0 and 255: a field means the
         same in every case.
     several
-        More than one linked object: ``refuse`` the case, or ``join`` them.
+        More than one linked object with a declared structure: ``refuse`` the case, or ``join`` them.
     """
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     kind: Literal["seg"] = "seg"
     segments: dict[str, Pattern] = Field(default_factory=dict)
@@ -92,7 +92,7 @@ class Seg(Label):
         CaseError
             LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_EMPTY, LABEL_UNREADABLE, LABEL_GEOMETRY or LABEL_OFF_GRID.
         """
-        datasets = self._datasets(objects)
+        datasets = self._chosen(self._datasets(objects))
         declared = self.declared
         measures = {"segments": 0.0, "segments_matched": 0.0, "resampled": 0.0, "drift_voxels": 0.0}
         found: dict[str, list[Structure]] = {part: [] for part in declared}
@@ -114,7 +114,7 @@ class Seg(Label):
                 layout=self.layout,
                 fractional=shares,
                 empty=self.empty,
-                evidence=Evidence(tier="machine" if all(_is_automatic(d) for d in datasets) else self.tier),
+                evidence=Evidence(tier="machine" if all(s.automatic for s in self._taken(datasets)) else self.tier),
                 measures=measures,
             ),
         )
@@ -122,10 +122,6 @@ class Seg(Label):
     def _datasets(self, objects: Sequence[LabelObject]) -> list[Dataset]:
         if not objects:
             raise CaseError(Reason.LABEL_MISSING, "found no segmentation linked to the image")
-        if len(objects) > 1 and self.several == "refuse":
-            raise CaseError(
-                Reason.LABEL_AMBIGUOUS, f"found {len(objects)} segmentations for the image, expected one; several: join"
-            )
         datasets = [item.content for item in objects]
         for dataset in datasets:
             known = isinstance(dataset, Dataset) and dataset.get("SOPClassUID") in (
@@ -135,6 +131,21 @@ class Seg(Label):
             if not known:
                 raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no Segmentation")
         return datasets
+
+    def _chosen(self, datasets: list[Dataset]) -> list[Dataset]:
+        """Those with a declared structure, where any has one: others are no reason to refuse the case."""
+        chosen = [dataset for dataset in datasets if self._taken([dataset])]
+        if len(chosen) > 1 and self.several == "refuse":
+            raise CaseError(
+                Reason.LABEL_AMBIGUOUS,
+                f"found {len(chosen)} segmentations with declared structures, expected one an image; several: join",
+            )
+        return chosen or datasets
+
+    def _taken(self, datasets: Sequence[Dataset]) -> "list[SegmentFacts]":
+        """The segments that a declared structure takes."""
+        segments = [segment for dataset in datasets for segment in describe_segments(dataset)]
+        return [segment for segment in segments if any(self._fits(part, segment) for part in self.declared)]
 
     def _read_one(self, dataset: Dataset, image: ImageFacts, measures: dict[str, float]) -> list[Structure]:
         """Declared structures of one object on the image's grid: bool, or uint8 shares of 255."""
@@ -207,6 +218,7 @@ class SegmentFacts:
     label: str
     category: Code | None
     type: Code | None
+    automatic: bool = False
 
 
 def describe_segments(dataset: Dataset) -> list[SegmentFacts]:
@@ -227,7 +239,8 @@ def describe_segments(dataset: Dataset) -> list[SegmentFacts]:
         kind = code_of(item.get("SegmentedPropertyTypeCodeSequence"))
         if (padding is not None and int(number) == int(padding)) or (kind and (kind.scheme, kind.value) == BACKGROUND):
             continue
-        facts.append(SegmentFacts(int(number), str(item.get("SegmentLabel") or ""), category, kind))
+        automatic = str(item.get("SegmentAlgorithmType") or "") == "AUTOMATIC"
+        facts.append(SegmentFacts(int(number), str(item.get("SegmentLabel") or ""), category, kind, automatic))
     return facts
 
 
@@ -258,11 +271,6 @@ def _check_frame_of_reference(dataset: Dataset, image: ImageFacts) -> None:
 
 def _is_fractional(dataset: Dataset) -> bool:
     return str(dataset.get("SegmentationType") or "") == "FRACTIONAL"
-
-
-def _is_automatic(dataset: Dataset) -> bool:
-    kinds = {str(s.get("SegmentAlgorithmType") or "") for s in dataset.get("SegmentSequence") or []}
-    return kinds == {"AUTOMATIC"}
 
 
 def _as_shares(voxels: NDArray[Any]) -> NDArray[Any]:

@@ -96,10 +96,28 @@ class LabelReaderContract:
             assert caught.value.reason.value.startswith("label_"), content
             assert not any(secret in str(caught.value) for secret in IDENTIFIERS)
 
+    def test_a_file_of_many_images_tells_which_before_it_is_cut(self, reader: Any) -> None:
+        from builder.labels.linking import ImageRow
+
+        assert hasattr(reader, "cut") == hasattr(reader, "mentions")
+        elsewhere = ImageRow("1.2.826.0.1.42")
+        files = [content for content in self.rubbish if isinstance(content, bytes)]
+        for content in files if hasattr(reader, "mentions") else ():
+            said = _said(reader.mentions, content, elsewhere)
+            assert said is False or str(said).startswith(Reason.LABEL_UNREADABLE), content
+            assert not any(secret in str(said) for secret in IDENTIFIERS)
+
     def test_selecting_from_nothing_selects_nothing(self, reader: Any) -> None:
         from builder.labels.linking import ImageRow
 
         assert reader.select(ImageRow("1.2.3"), INSTANCES.empty_table()).rows == ()
+
+
+def _said(mentions: Any, content: bytes, image: Any) -> bool | CaseError:
+    try:
+        return bool(mentions(content)(image))
+    except CaseError as error:
+        return error
 
 
 def _frozen(annotation: Any) -> tuple[Any, ...]:

@@ -32,6 +32,7 @@ sources:
 labels:
   contours: {kind: rtstruct, roi: {lesion: "(?i)gtv"}}
   segments: {kind: seg, segments: {lesion: "(?i)gtv"}}
+  numbers: {kind: seg, segments: {lesion: "^mapped$", liver: "^liver$"}}
   shares: {kind: seg, segments: {lesion: "(?i)gtv"}, fractional: keep}
   voxels: {kind: mask, match: "{parent}/mask.nii.gz", values: {1: lesion}}
   outlines:
@@ -208,6 +209,8 @@ def write_person(tree: Path, number: int) -> synthetic.Stack:
     rois = {"GTV": synthetic.box_contours(made.geometry, START, STOP), f"skin of {name}": []}
     synthetic.rtstruct(made, rois, directory=home / "rt")
     synthetic.seg(made, {"GTV": inside}, directory=home / "seg")
+    parts = {"liver": np.flip(inside, axis=2), "mapped": inside}
+    synthetic.seg(made, parts, kind="LABELMAP", name="labelmap", directory=home / "labelmap")
     for kind, dataset in (("sr", report(made)), ("pr", presentation(made)), ("ko", key_object(made))):
         synthetic.write_all([dataset], home / kind)
     # NIfTI: axes (column, row, slice), RAS
@@ -283,6 +286,9 @@ def test_masks_of_every_form_are_one_lesion(built: Any) -> None:
     for sample in builder.open_dataset(built[0]):
         for name in ("contours", "segments", "voxels"):
             np.testing.assert_array_equal(sample[name][0] == 1, truth, err_msg=name)
+        liver = np.flip(truth, axis=2)
+        np.testing.assert_array_equal(sample["numbers"][0] == 1, truth)
+        np.testing.assert_array_equal(sample["numbers"][1] == 1, liver & ~truth)
         np.testing.assert_array_equal(sample["shares"][0], truth * np.uint8(255))
         np.testing.assert_array_equal(sample["outlines"][0] == 1, on_slice)
         types = dict(zip(sample.row["segment_names"], sample.row["segment_types"], strict=True))

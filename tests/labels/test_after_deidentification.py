@@ -55,6 +55,12 @@ def mapped(image: ImageFacts) -> ImageFacts:
             "dcmqi_seg_sr_pm/segmentations/liver.dcm",
             {"kind": "seg", "codes": {"liver": "SRT:T-62000"}},
         ),
+        (
+            "segmentation",
+            "dcmqi_seg_sr_pm/segmentations/24x38x3/image",
+            "dcmqi_seg_sr_pm/segmentations/sparse-labelmap-noppv.dcm",
+            {"kind": "seg", "segments": {"any": "."}},
+        ),
     ],
 )
 def test_masks_are_the_same_before_and_after(

@@ -378,6 +378,34 @@ class TestOddObjects:
         assert mask.measures["tumor/point_contours"] == 1
         assert mask.measures["tumor/degenerate_contours"] == 1
 
+    def test_contours_that_toggle_do_so_under_every_rule_of_the_spec(self) -> None:
+        made, image = self.made()
+        rings = [
+            *synthetic.box_contours(made.geometry, (2, 4, 4), (3, 16, 16)),
+            *synthetic.box_contours(made.geometry, (2, 8, 8), (3, 12, 12)),
+        ]
+        dataset = synthetic.rtstruct(made, {"GTV": rings})
+        for contour in dataset.ROIContourSequence[0].ContourSequence:
+            contour.ContourGeometricType = "CLOSEDPLANAR_XOR"
+        for holes in ("even_odd", "union"):
+            (mask,) = RtStruct(roi={"t": "GTV"}, holes=holes).read("t", [LabelObject(dataset)], image)  # type: ignore[arg-type]
+            assert mask.voxels.sum() == 144 - 16  # type: ignore[union-attr]
+        for contour in dataset.ROIContourSequence[0].ContourSequence:
+            contour.ContourGeometricType = "CLOSED_PLANAR"
+        (mask,) = RtStruct(roi={"t": "GTV"}, holes="union").read("t", [LabelObject(dataset)], image)
+        assert mask.voxels.sum() == 144  # type: ignore[union-attr]
+
+    def test_only_the_structures_taken_say_whether_a_machine_drew_them(self) -> None:
+        made, image = self.made()
+        boxes = synthetic.box_contours(made.geometry, (2, 5, 5), (3, 9, 9))
+        dataset = synthetic.rtstruct(made, {"GTV": boxes, "heart": boxes})
+        dataset.StructureSetROISequence[1].ROIGenerationAlgorithm = "AUTOMATIC"
+        tiers = [
+            RtStruct(roi={"t": name}).read("t", [LabelObject(dataset)], image)[0].evidence.tier
+            for name in ("GTV", "heart", "GTV|heart")
+        ]
+        assert tiers == ["single_reader", "machine", "single_reader"]
+
     def test_an_empty_roi_is_missing(self) -> None:
         with pytest.raises(CaseError) as caught:
             self.read({"GTV": []})
@@ -420,6 +448,9 @@ class TestOddObjects:
         with pytest.raises(CaseError, match="liver"):
             self.read(rois, roi={"tumor": "GTV", "liver": "liver"}, require="all")
         objects = [LabelObject(synthetic.rtstruct(made, {n: c}, name=n)) for n, c in rois.items()]
+        # an object without a declared structure is no reason to refuse the case
+        (one,) = RtStruct(roi={"t": "node"}).read("t", objects, image)
+        assert one.voxels.sum() == 50  # type: ignore[union-attr]
         with pytest.raises(CaseError) as caught:
             RtStruct(roi={"t": "."}).read("t", objects, image)
         assert caught.value.reason is Reason.LABEL_AMBIGUOUS

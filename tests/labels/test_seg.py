@@ -264,6 +264,18 @@ class TestGridsAndRefusals:
             read(dataset, ImageFacts(Geometry((2, 32, 32), np.eye(4), "1.2.3"), "", {}))
         assert caught.value.reason is Reason.LABEL_GEOMETRY
 
+    def test_another_segmentation_of_the_image_does_not_make_it_ambiguous(self) -> None:
+        made, dataset, mask = self.made()
+        other = synthetic.seg(made, {"heart": ~mask}, name="other")
+        for item in other.SegmentSequence:
+            item.SegmentAlgorithmType = "AUTOMATIC"
+        objects = [LabelObject(other), LabelObject(dataset)]
+        image = ImageFacts(made.geometry, "", {})
+        (found,) = Seg(segments={"a": "GTV"}).read("s", objects, image)
+        assert np.array_equal(found.voxels[0], mask)  # type: ignore[union-attr]
+        assert found.evidence.tier == "single_reader"
+        assert Seg(segments={"a": "heart"}).read("s", objects, image)[0].evidence.tier == "machine"
+
     def test_short_pixels_and_two_objects_are_refused(self) -> None:
         made, dataset, _ = self.made()
         image = ImageFacts(made.geometry, "", {})
