@@ -38,7 +38,7 @@ class Report(Label):
         More than one report: ``refuse`` the case, or ``join`` their findings.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     TIER: ClassVar[Tier] = "report_text"
 
     kind: Literal["report"] = "report"

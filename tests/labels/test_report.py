@@ -50,6 +50,12 @@ class TestReportContract(LabelReaderContract):
         ("No pneumothorax, but a small effusion is present.", "effusion", "positive"),
         ("No change in the right effusion.", "effusion", "positive"),
         ("Possible early pneumonia.", "pneumonia", "uncertain"),
+        ("Cannot exclude mass lesions.", "mass", "uncertain"),
+        ("Opacities which may be compatible with mild edema.", "edema", "uncertain"),
+        ("Bibasal atelectasis or scarring.", "atelectasis", "uncertain"),
+        ("Basilar atelectasis/scarring.", "atelectasis", "uncertain"),
+        ("No effusion or pneumothorax.", "effusion", "negative"),
+        ("Changes of cystic fibrosis.", "fibrosis", "absent"),
         ("Pneumonia cannot be excluded.", "pneumonia", "uncertain"),
         ("Opacity may represent atelectasis.", "atelectasis", "uncertain"),
         ("Opacity consistent with atelectasis.", "atelectasis", "positive"),
@@ -147,6 +153,27 @@ class TestGoldTable:
         assert len(texts) == 1097
         wrong = sum("positive" in label_report(text, LEXICON).values() for text in texts)
         assert wrong <= 11
+
+
+class TestMentions:
+    """What a person called positive, negative or uncertain, in reports the lexicon was not written on."""
+
+    @pytest.mark.parametrize("status", ["positive", "negative", "uncertain"])
+    @pytest.mark.parametrize("sample", ["1", "2"])  # the cues were mended on the first
+    def test_each_status_by_itself(self, corpus: Any, status: str, sample: str) -> None:
+        with (corpus("tables") / "reports" / "openi_indiana_reports.csv").open() as file:
+            texts = {row["uid"]: f"{row['findings']}\n\n{row['impression']}" for row in csv.DictReader(file)}
+        with (Path(__file__).parent / "mentions.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["sample"] == sample]
+        pairs = []
+        for row in rows:
+            said = label_report(texts[row["uid"]], LEXICON)[row["finding"]].value
+            pairs.append((row["verdict"], "uncertain" if said == "alternative" else said))
+        hits = pairs.count((status, status))
+        wrong = sum((truth == status) != (said == status) for truth, said in pairs)
+        assert len(pairs) > 150
+        assert hits >= 25
+        assert 2 * hits / (2 * hits + wrong) >= 0.90
 
 
 @given(st.text(max_size=300))

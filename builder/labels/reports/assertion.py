@@ -66,8 +66,10 @@ def judge_sentence(sentence: str, lexicon: Lexicon) -> list[tuple[str, Status]]:
     apparent = _spans(sentence, lexicon.cues.get("apparent", ()))
     stops = _outside(_spans(sentence, lexicon.cues.get("stop", ())), apparent)
     cues = {role: _matches(sentence, expressions) for role, expressions in lexicon.cues.items()}
+    doubts = cues.get("uncertain before", [])
     for role in ("negated before", "negated after"):
-        cues[role] = _outside(cues.get(role, []), apparent)
+        # "cannot exclude" doubts, although "exclude" denies
+        cues[role] = _outside(_uncovered(cues.get(role, []), doubts), apparent)
     verdicts = []
     for finding, expressions in lexicon.findings.items():
         for mention in _outside(_spans(sentence, expressions), _spans(sentence, lexicon.apparent.get(finding, ()))):
@@ -86,8 +88,10 @@ def _judge(sentence: str, mention: Span, cues: Mapping[str, Sequence[Span]], sto
     doubted = _before(sentence, mention, cues.get("uncertain before", ()), stops) or _after(
         sentence, mention, cues.get("uncertain after", ()), stops
     )
-    offered = _before(sentence, mention, cues.get("alternative before", ()), stops) or _after(
-        sentence, mention, cues.get("alternative after", ()), stops
+    offered = (
+        _before(sentence, mention, cues.get("alternative before", ()), stops)
+        or _after(sentence, mention, cues.get("alternative after", ()), stops)
+        or _beside(sentence, mention, cues.get("alternative next", ()))
     )
     if any(mention[0] <= cue[0] and cue[1] <= mention[1] for cue in cues.get("negated before", ())):
         return Status.NEGATIVE  # "the heart is not enlarged" names the finding around its denial
@@ -106,6 +110,12 @@ def _before(sentence: str, mention: Span, cues: Sequence[Span], stops: Sequence[
 
 def _after(sentence: str, mention: Span, cues: Sequence[Span], stops: Sequence[Span]) -> bool:
     return any(mention[1] <= cue[0] and _reaches(sentence, mention[1], cue[0], stops) for cue in cues)
+
+
+def _beside(sentence: str, mention: Span, cues: Sequence[Span]) -> bool:
+    """Whether a cue follows at once, or a stroke joins the mention to another word (``atelectasis/scarring``)."""
+    joined = sentence[mention[1] :].startswith("/") or sentence[: mention[0]].endswith("/")
+    return joined or any(mention[1] <= cue[0] and not sentence[mention[1] : cue[0]].strip() for cue in cues)
 
 
 def _reaches(sentence: str, start: int, end: int, stops: Sequence[Span]) -> bool:
@@ -127,6 +137,11 @@ def _spans(sentence: str, expressions: Sequence[re.Pattern[str]]) -> list[Span]:
 
 def _matches(sentence: str, expressions: Sequence[re.Pattern[str]]) -> list[Span]:
     return sorted({m.span() for e in expressions for m in e.finditer(sentence)})
+
+
+def _uncovered(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
+    """Spans that are no part of a longer one of ``others``."""
+    return [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o != s for o in others)]
 
 
 def _outside(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
