@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
+from builder.imaging.pixels import check_syntax
 from builder.imaging.series import Stack
 from builder.imaging.spacing import Verdict
 
@@ -110,12 +111,15 @@ def admit(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
     Raises
     ------
     CaseError
-        With the verdict's reason when the options exclude it, TOO_LARGE when it is beyond their limits.
+        With the verdict's reason when the options exclude it, TOO_LARGE when it is beyond their limits,
+        UNSUPPORTED_TRANSFER_SYNTAX when nothing here decodes its pixels.
     """
     action = action_on(stack, options)
     if action == "exclude":
         raise CaseError(REASONS[stack.verdict], f"{stack.verdict}: {stack.detail}")
     check_limits(stack, options)
+    for syntax in stack.transfer_syntaxes:
+        check_syntax(syntax)
     return stack.split() if action == "split" else (stack,)
 
 

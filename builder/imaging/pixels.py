@@ -3,6 +3,7 @@
 import struct
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,22 @@ def stored_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     return values.reshape(form.frames, form.rows, form.columns)
 
 
+@lru_cache(maxsize=256)
+def check_syntax(syntax: str) -> None:
+    """Raise CaseError UNSUPPORTED_TRANSFER_SYNTAX when no decoder of this environment reads a transfer syntax.
+
+    "" is one the index does not know; pixels tell it.
+    """
+    if not syntax or syntax in NATIVE or syntax in JPEG_LOSSLESS or syntax == RLE:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except (NotImplementedError, ValueError):
+        raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"no decoder for {syntax}") from None
+    if not available:
+        raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"no permissive decoder installed for {syntax}")
+
+
 def masked(values: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
     """Clear what lies above HighBit and below the lowest stored bit (overlays in unused bits), extend the sign."""
     values = values.astype(form.dtype, copy=False)
@@ -239,12 +256,8 @@ def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:
 
 def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     """All frames through pydicom's decoders; colour comes back as RGB."""
-    try:
-        decoder = get_decoder(form.syntax)
-    except (NotImplementedError, ValueError):
-        raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"no decoder for {form.syntax}") from None
-    if not decoder.is_available:
-        raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"no permissive decoder installed for {form.syntax}")
+    check_syntax(form.syntax)
+    decoder = get_decoder(form.syntax)
     _pixel_bytes(dataset, form)
     try:
         with warnings.catch_warnings():

@@ -18,7 +18,7 @@ from builder.imaging.axes import stacks_for
 from builder.imaging.multiframe import resolve, settle
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import instances_of
-from builder.imaging.series import Stack, split_stacks
+from builder.imaging.series import Stack, split_rows, split_stacks
 from builder.imaging.spacing import Verdict
 from builder.imaging.volume import assemble, assemble_indexed, estimate_bytes
 from builder.model.case import ValueDomain, Volume
@@ -379,3 +379,17 @@ def test_a_settled_mosaic_needs_no_private_header_any_more(corpus: Callable[[str
     stripped = assemble(stack.with_uids(mapping), datasets, options)
     np.testing.assert_array_equal(stripped.voxels, expected.voxels)
     np.testing.assert_array_equal(stripped.geometry.affine, expected.geometry.affine)
+
+
+@pytest.mark.parametrize(("syntax", "known"), [("4.102", False), ("4.110", False), ("4.201", True), ("4.50", True)])
+def test_a_transfer_syntax_nobody_decodes_is_named_by_the_plan(syntax: str, known: bool) -> None:
+    rows = instances_of(synthetic.ct_series(slices=3).images).to_pylist()
+    for row in rows:
+        row["transfer_syntax_uid"] = f"1.2.840.10008.1.2.{syntax}"
+    (stack,) = split_rows(rows)
+    if known:
+        assert admit(stack, VolumeOptions()) == (stack,)
+        return
+    with pytest.raises(CaseError) as caught:
+        admit(stack, VolumeOptions())
+    assert caught.value.reason == Reason.UNSUPPORTED_TRANSFER_SYNTAX
