@@ -50,13 +50,14 @@ test: setup check
 
 # Every fault as often as CI tries it, with the table of counts. PARTS tests run at once: much of the time is waiting.
 PARTS ?= 2
+KEPT := -o tmp_path_retention_policy=failed
 faults: setup
-	BUILDER_FAULTS=ci $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal --durations 15 tests/faults
+	BUILDER_FAULTS=ci $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal --durations 15 $(KEPT) tests/faults
 
 # Far more often, for an hour or two; cut off at any time, it continues when typed again. Its counts grow in the log.
 faults-long: setup
 	BUILDER_FAULTS=long BUILDER_FAULTS_LOG=$(FAULTS_LOG) \
-	    $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal tests/faults
+	    $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal $(KEPT) tests/faults
 
 FAULTS_LOG ?= .faults/long.jsonl
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 CLONE_NEWNET = 0x40000000
+FAILING = "planted: a flush fails"
 
 
 def main() -> None:
@@ -164,6 +165,7 @@ def fail_flush(number: int, code: int) -> None:
     def fsync(handle: int) -> None:
         seen[0] += 1
         if seen[0] >= number:
+            print(FAILING, file=sys.stderr, flush=True)
             raise OSError(code, os.strerror(code))
         real(handle)
 
