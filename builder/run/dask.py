@@ -1,7 +1,6 @@
 """The Dask runner: the same tasks, submitted to a Client with a bounded number in flight, whatever dies meanwhile."""
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from builder.errors import ResourceError, SourceError
+from builder.run.batches import Batch, Batches, run_batch
 from builder.stages.graph import Outcome, Task
 
-LANE_WIDTH = 4
 RETRIES = 3
 ISOLATIONS = 3
 LOOK_SECONDS = 5.0
@@ -28,7 +27,7 @@ WORKER_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class DaskRunner:
-    """Runs tasks on the workers of ``client``.
+    """Runs tasks on the workers of ``client``; short ones travel in batches.
 
     A task that raises is tried again ``RETRIES`` times. A task whose worker died too often is tried again alone, with
     nothing else in flight, because the neighbours of a deadly task die with it. When it is deadly alone, its
@@ -39,7 +38,7 @@ class DaskRunner:
     client
         A connected ``distributed.Client``; the caller closes it.
     window
-        Tasks in flight per worker thread: enough to hide the scheduler's round trip, few enough to bound its memory.
+        Batches in flight per worker thread: enough to hide the scheduler's round trip, few enough to bound its memory.
     """
 
     client: Client
@@ -76,8 +75,8 @@ class DaskRunner:
             ) from error
 
     def _run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        waiting = _Lanes(tasks)
-        flight: dict[Any, Task] = {}
+        waiting = Batches(tasks)
+        flight: dict[Any, Batch] = {}
         suspects: list[Task] = []
         arrivals: SimpleQueue[Any] = SimpleQueue()
         width, asked = self.width, time.monotonic()
@@ -85,9 +84,9 @@ class DaskRunner:
             if time.monotonic() - asked > LOOK_SECONDS:  # asking costs a round trip; workers come and go slowly
                 width, asked = self.width, time.monotonic()
             limit = 0 if suspects else self.window * width
-            while len(flight) < limit and (task := waiting.next(flight.values())) is not None:
-                future = self._submit(task.function, task.argument, key=task.key)
-                flight[future.key] = task
+            while len(flight) < limit and (batch := waiting.next(width)):
+                future = self._submit(run_batch, [(t.function, t.argument) for t in batch], key=_key(batch))
+                flight[future.key] = batch
                 future.add_done_callback(arrivals.put)
             if not flight and not suspects:
                 return
@@ -96,13 +95,14 @@ class DaskRunner:
                 yield Outcome(suspect, self._run_alone(suspect))
                 continue
             future = self._next(arrivals)
-            task = flight.pop(future.key)
+            batch = flight.pop(future.key)
             try:
-                value = future.result()
+                values, seconds = future.result()
             except KilledWorker:
-                suspects.append(task)
+                suspects += waiting.died(batch)
                 continue
-            yield Outcome(task, value)
+            waiting.ended(batch, len(values), seconds)
+            yield from map(Outcome, batch, values)  # as many as there are values
             future.release()
 
     def _next(self, arrivals: "SimpleQueue[Any]") -> Any:
@@ -185,30 +185,6 @@ class DaskRunner:
         return self._limits[0] if self._limits else 0
 
 
-class _Lanes:
-    """Hands out tasks in order, but at most ``LANE_WIDTH`` at once from one lane."""
-
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        self._tasks = iter(tasks)
-        self._held: deque[Task] = deque()
-
-    def next(self, running: Iterable[Task]) -> Task | None:
-        busy: dict[str, int] = {}
-        for task in running:
-            busy[task.lane] = busy.get(task.lane, 0) + 1
-        for _ in range(len(self._held)):
-            task = self._held.popleft()
-            if _free(task, busy):
-                return task
-            self._held.append(task)
-        for task in self._tasks:
-            if _free(task, busy):
-                return task
-            self._held.append(task)
-            if len(self._held) >= 1024:
-                return None
-        return None
-
-
-def _free(task: Task, busy: dict[str, int]) -> bool:
-    return not task.lane or busy.get(task.lane, 0) < LANE_WIDTH
+def _key(batch: Batch) -> str:
+    """What dashboards show: Dask takes the word before the first number for the stage."""
+    return batch[0].key if len(batch) == 1 else f"{batch[0].key}-{len(batch)}"
