@@ -47,8 +47,11 @@ class DaskRunner:
 
     @property
     def width(self) -> int:
-        """Worker threads of the cluster, at least 1."""
-        threads: int = sum(self.client.nthreads().values())
+        """Worker threads of the cluster, at least 1. Raises SourceError when the scheduler is gone."""
+        try:
+            threads: int = sum(self.client.nthreads().values())
+        except OSError as error:
+            raise scheduler_gone() from error
         return max(1, threads)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
@@ -62,17 +65,13 @@ class DaskRunner:
         SourceError
             When the scheduler is gone.
         """
-        self._memory()
+        available = self.memory()
         if isinstance(tasks, Sequence):
-            self._check_memory(tasks)
+            check_memory(tasks, available)
         try:
             yield from self._run(tasks)
         except (CancelledError, CommClosedError) as error:
-            raise SourceError(
-                "the cluster's scheduler is gone, and the tasks it held with it; "
-                "what is finished is kept: run the same command again",
-                host="scheduler",
-            ) from error
+            raise scheduler_gone() from error
 
     def _run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         waiting = Batches(tasks)
@@ -140,7 +139,7 @@ class DaskRunner:
         for attempt in range(ISOLATIONS):
             try:
                 key = f"isolate-{attempt}-{task.key}"
-                self._submit(task.isolate, task.argument, self._memory(), key=key).result()
+                self._submit(task.isolate, task.argument, self.memory(), key=key).result()
                 break
             except KilledWorker as error:
                 if attempt + 1 == ISOLATIONS:
@@ -155,34 +154,56 @@ class DaskRunner:
             f"task {task.key}: its worker died again and again, alone too, and no single case is at fault; "
             "give the workers more memory, or fewer threads each, and run the same command again",
             projected=task.memory,
-            available=self._memory(),
+            available=self.memory(),
         )
 
-    def _check_memory(self, tasks: Sequence[Task]) -> None:
-        """Refuse what cannot fit, before anything is submitted."""
-        available = self._memory()
-        largest = max(tasks, key=lambda task: task.memory, default=None)
-        if largest is None or not available or largest.memory + WORKER_BYTES <= available:
-            return
-        too_large = sum(task.memory + WORKER_BYTES > available for task in tasks)
-        raise ResourceError(
-            f"memory: found {too_large} of {len(tasks)} tasks that need more than a worker thread has: "
-            f"{largest.memory} bytes projected for {largest.key} and {WORKER_BYTES} for the worker itself, "
-            f"expected at most {available}; give the workers more memory, or fewer threads each",
-            projected=largest.memory + WORKER_BYTES,
-            available=available,
-        )
-
-    def _memory(self) -> int:
+    def memory(self) -> int:
         """Bytes the smallest worker has a thread; 0 when workers have no limit.
 
-        While the workers that died are being replaced there may be none: then it is what they had.
+        While the workers that died are being replaced there may be none: then it is what they had. Raises SourceError
+        when the scheduler is gone.
         """
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        try:
+            known = self.client.scheduler_info(n_workers=-1)
+        except OSError as error:
+            raise scheduler_gone() from error
+        if "workers" not in known:  # what a client that lost its scheduler knows
+            raise scheduler_gone()
+        workers = known["workers"].values()
         limits = [int(w["memory_limit"]) // max(1, w["nthreads"]) for w in workers if w["memory_limit"]]
         if limits:
             self._limits[:] = [min(limits)]
         return self._limits[0] if self._limits else 0
+
+
+def scheduler_gone() -> SourceError:
+    """What to raise when nobody answers any more."""
+    return SourceError(
+        "the cluster's scheduler is gone, and the tasks it held with it; "
+        "what is finished is kept: run the same command again",
+        host="scheduler",
+    )
+
+
+def fits(task: Task, available: int) -> bool:
+    """Whether a task's projected memory is within what a worker has a thread; 0 stands for no limit."""
+    return not available or task.memory + WORKER_BYTES <= available
+
+
+def check_memory(tasks: Sequence[Task], available: int) -> None:
+    """Refuse what cannot fit, before anything is submitted. Raises ResourceError."""
+    too_large = [task for task in tasks if not fits(task, available)]
+    if not too_large:
+        return
+    largest = max(too_large, key=lambda task: task.memory)
+    raise ResourceError(
+        f"memory: found {len(too_large)} of {len(tasks)} tasks that need more than a worker thread has: "
+        f"{largest.memory} bytes projected for {largest.key} and {WORKER_BYTES} for the worker itself, "
+        f"expected at most {available}; give the workers more memory, fewer threads each, or the profile a block "
+        "'large' with workers for such tasks",
+        projected=largest.memory + WORKER_BYTES,
+        available=available,
+    )
 
 
 def _key(batch: Batch) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -85,7 +86,12 @@ def _run(argument: ShardArgument, first: int, stop: int, memory: int) -> tuple[i
     request = json.dumps({"argument": argument.__dict__, "first": first, "stop": stop})
     command = [sys.executable, "-m", "builder.stages.isolate", request]
     nothing = subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as child:
+    with (
+        tempfile.TemporaryDirectory(prefix="builder-") as folder,  # a process that dies leaves its own behind
+        subprocess.Popen(
+            command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, env={**os.environ, "TMPDIR": folder}
+        ) as child,
+    ):
         outgrew = threading.Event()
         guard = threading.Thread(target=_guard, args=(child, memory, outgrew), daemon=True)
         guard.start()

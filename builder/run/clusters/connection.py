@@ -2,11 +2,12 @@
 
 import ipaddress
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import SourceError
 from builder.run.clusters.likeness import check_likeness
@@ -36,6 +37,28 @@ class Tls(BaseModel):
         return ("cert", self.cert_file), ("key", self.key_file)
 
 
+class Large(BaseModel):
+    """Workers with more memory than the others, for tasks that do not fit those; started when there is such a task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """How many; with SSH, on each host."""
+    memory_gib: Annotated[float, Field(gt=0)]
+    """Of one of them."""
+
+
+def with_large(usual: Runner, large: Large | None, profile: Callable[[Large], Any]) -> Runner:
+    """``usual``, and where a profile has a block ``large`` a lane to the workers that ``profile`` of it starts."""
+    from builder.run.dask import DaskRunner
+    from builder.run.large import LargeLane
+
+    if large is None:
+        return usual
+    assert isinstance(usual, DaskRunner)
+    return LargeLane(usual, int(large.memory_gib * 2**30), lambda: profile(large).open(None))
+
+
 @contextmanager
 def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
     """A runner on a cluster object or a scheduler's address, once ``workers`` workers are there.
@@ -47,7 +70,7 @@ def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
     """
     from distributed import Client
 
-    from builder.run.dask import DaskRunner
+    from builder.run.dask import DaskRunner, scheduler_gone
 
     security = tls.security() if tls else None
     try:
@@ -61,13 +84,15 @@ def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
     with client:
         try:
             client.wait_for_workers(workers, timeout=WORKER_SECONDS)
+            check_likeness(client)
         except TimeoutError:
-            found = len(client.scheduler_info(n_workers=-1)["workers"])
+            found = len(client.scheduler_info(n_workers=-1).get("workers", ()))
             raise SourceError(
                 f"cluster: found {found} workers after {WORKER_SECONDS} s, expected {workers}; look into their logs",
                 host="scheduler",
             ) from None
-        check_likeness(client)
+        except (OSError, CancelledError) as error:
+            raise scheduler_gone() from error
         yield DaskRunner(client)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import MissingExtra
-from builder.run.clusters.connection import Tls, configure_dask, connect
+from builder.run.clusters.connection import Large, Tls, configure_dask, connect, with_large
 from builder.stages.graph import Runner
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
@@ -42,6 +42,8 @@ class Kubernetes(BaseModel):
     """Secret whose keys become variables, such as BUILDER_KEY and a store's credentials."""
     service_account: Name | None = None
     volumes: tuple[Volume, ...] = ()
+    large: Large | None = None
+    """Workers for tasks that do not fit the others."""
     tls: Tls
     """Paths inside the pods, from a volume."""
     VERSION: ClassVar[int] = 1
@@ -60,7 +62,11 @@ class Kubernetes(BaseModel):
             KubeCluster(custom_cluster_spec=spec, namespace=self.namespace, security=self.tls.security()) as cluster,
             connect(cluster, tls=self.tls, workers=count) as runner,
         ):
-            yield runner
+            yield with_large(runner, self.large, self._as_large)
+
+    def _as_large(self, large: Large) -> "Kubernetes":
+        update = {"workers": large.workers, "memory_gib": large.memory_gib, "large": None, "name": f"{self.name}-large"}
+        return self.model_copy(update=update)
 
 
 def render_cluster(profile: Kubernetes, *, workers: int) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def check_likeness(client: Any) -> None:
     """
     here = environment_here()
     found = client.run(environment_here, on_error="return")
-    unlike = sum(answer != here for answer in found.values())
+    # a worker that died meanwhile is like nobody, and will be replaced
+    unlike = sum(answer != here for answer in found.values() if not isinstance(answer, OSError))
     if unlike:
         raise SourceError(
             f"cluster: found {unlike} of {len(found)} workers with another Python, library or version of this package, "

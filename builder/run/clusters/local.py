@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import ResourceError
-from builder.run.clusters.connection import configure_dask, connect
+from builder.run.clusters.connection import Large, configure_dask, connect, with_large
 from builder.stages.graph import Runner
 
 STARTS = 5
@@ -26,6 +26,8 @@ class Local(BaseModel):
     """Of one worker; None: the machine's memory shared out."""
     scratch: str | None = None
     """Folder for workers' temporary files; None: the system's."""
+    large: Large | None = None
+    """Workers for tasks that do not fit the others."""
     dashboard: bool = False
     VERSION: ClassVar[int] = 1
 
@@ -38,7 +40,11 @@ class Local(BaseModel):
             # a worker whose nanny dies as well is replaced
             cluster.adapt(minimum=count, maximum=count, interval="2s")
             with connect(cluster, tls=None, workers=1) as runner:
-                yield runner
+                yield with_large(runner, self.large, self._as_large)
+
+    def _as_large(self, large: Large) -> "Local":
+        update = {"workers": large.workers, "memory_gib": large.memory_gib, "large": None}
+        return self.model_copy(update=update)
 
     def _start(self, count: int) -> Any:
         """A cluster of ``count`` workers; tried again when a worker dies while it starts."""

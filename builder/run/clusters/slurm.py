@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import MissingExtra
-from builder.run.clusters.connection import Tls, configure_dask, connect
+from builder.run.clusters.connection import Large, Tls, configure_dask, connect, with_large
 from builder.stages.graph import Runner
 
 LOOPBACK = "lo"
@@ -39,6 +39,8 @@ class Slurm(BaseModel):
     """Shell lines before the worker starts, such as ``module load ...``."""
     adaptive: Annotated[int, Field(ge=0)] | None = None
     """Fewest jobs when there is little to do; None: always all of them."""
+    large: Large | None = None
+    """Workers for tasks that do not fit the others."""
     tls: Tls | None = None
     VERSION: ClassVar[int] = 1
 
@@ -64,7 +66,11 @@ class Slurm(BaseModel):
                 interval="2s", wait_count=5,
             )  # fmt: skip
             with connect(cluster, tls=self.tls, workers=1) as runner:
-                yield runner
+                yield with_large(runner, self.large, self._as_large)
+
+    def _as_large(self, large: Large) -> "Slurm":
+        update = {"workers": large.workers, "memory_gib": large.memory_gib, "large": None}
+        return self.model_copy(update=update)
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import MissingExtra, SpecError
-from builder.run.clusters.connection import Tls, configure_dask, connect, is_loopback
+from builder.run.clusters.connection import Large, Tls, configure_dask, connect, is_loopback, with_large
 from builder.stages.graph import Runner
 
 
@@ -32,6 +32,8 @@ class Ssh(BaseModel):
     scratch: str | None = None
     environment: tuple[str, ...] = ("BUILDER_KEY",)
     """Names of variables that are handed on through SSH; sshd's AcceptEnv must allow them. Values are never written."""
+    large: Large | None = None
+    """Workers for tasks that do not fit the others."""
     tls: Tls | None = None
     VERSION: ClassVar[int] = 1
 
@@ -64,7 +66,11 @@ class Ssh(BaseModel):
             ) as cluster,
             connect(cluster, tls=self.tls, workers=len(self.hosts) * self.workers_per_host) as runner,
         ):
-            yield runner
+            yield with_large(runner, self.large, self._as_large)
+
+    def _as_large(self, large: Large) -> "Ssh":
+        update = {"workers_per_host": large.workers, "memory_gib": large.memory_gib, "large": None}
+        return self.model_copy(update=update)
 
     def _connection(self) -> dict[str, Any]:
         options: dict[str, Any] = {"port": self.port, "known_hosts": self.known_hosts or ()}
