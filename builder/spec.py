@@ -35,15 +35,43 @@ class PersonOptions(BaseModel):
     """What to do when one PatientID has several sexes or birth dates."""
 
 
+class Reference(BaseModel):
+    """A population the dataset is compared with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    """Which population, and where its figures are from."""
+    shares: Mapping[str, Mapping[str, Annotated[float, Field(gt=0)]]]
+    """Column to level to share, e.g. ``sex: {F: 0.51, M: 0.49}``; shares are scaled to a sum of 1."""
+
+
 class ReportOptions(BaseModel):
     """What the report breaks down, and how small cells are protected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     groups: tuple[str, ...] = ("sex", "age_band", "vendor", "site")
+    outcomes: tuple[str, ...] = ()
+    """Columns a model is to predict, beside the labels: associations, metadata baseline and power are theirs too."""
+    reference: Reference | None = None
     mask_below: Annotated[int, Field(ge=0, le=100)] = 0
     """Counts below this are masked, with complementary suppression; 0 shows all."""
     thumbnails: Annotated[int, Field(ge=0, le=64)] = 12
+
+
+class LeakOptions(BaseModel):
+    """How images under two names are looked for, and what happens to the persons they are found with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pixels: Literal["near", "exact", "off"] = "near"
+    """``near``: equal pixels, shared planes, and copies that were cropped, rescaled, compressed, flipped or windowed;
+    ``exact``: equal pixels and shared planes only."""
+    on_match: Literal["merge", "stop", "report"] = "merge"
+    """``merge``: the persons go to one split; ``stop``: nothing is published; ``report``: the certificate tells."""
+    thresholds: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    """Correlation from which two volumes count as one image, by modality, in place of the measured defaults."""
 
 
 class ShardOptions(BaseModel):
@@ -82,6 +110,7 @@ class DatasetSpec(BaseModel):
     transforms: tuple[AnyTransform, ...] = ()
     samples: AnySamples
     splits: Splits = Splits()
+    leaks: LeakOptions = LeakOptions()
     report: ReportOptions = ReportOptions()
     shards: ShardOptions = ShardOptions()
     governance: Governance = Governance()

@@ -18,6 +18,7 @@ from ruamel.yaml.nodes import ScalarNode
 from builder.cohort import check_cohort
 from builder.errors import SpecError
 from builder.spec import DatasetSpec, candidate_schema
+from builder.split import TRUE_DATE
 
 MAXIMUM_BYTES = 1 << 20
 MAXIMUM_DEPTH = 32
@@ -107,10 +108,17 @@ def _column_faults(spec: DatasetSpec, tree: CommentedMap, name: str) -> Iterator
     found: list[tuple[tuple[str | int, ...], str]] = [
         (("cohort", *place), message) for place, message in check_cohort(spec.cohort, schema)
     ]
+    compared = spec.report.reference.shares if spec.report.reference is not None else {}
     named: list[tuple[tuple[str | int, ...], str]] = [
         *((("splits", "stratify", i), c) for i, c in enumerate(spec.splits.stratify)),
-        *((("splits", "hold_out", i, "column"), h.column) for i, h in enumerate(spec.splits.hold_out)),
+        *(
+            (("splits", "hold_out", i, "column"), h.column)
+            for i, h in enumerate(spec.splits.hold_out)
+            if h.column != TRUE_DATE
+        ),
         *((("report", "groups", i), c) for i, c in enumerate(spec.report.groups)),
+        *((("report", "outcomes", i), c) for i, c in enumerate(spec.report.outcomes)),
+        *((("report", "reference", "shares", c), c) for c in compared),
     ]
     for place, column in named:
         if column not in schema.names:

@@ -16,10 +16,11 @@ from builder.report.classes import with_classes
 from builder.report.crossings import crossings
 from builder.report.evidence import evidence
 from builder.report.flow import attrition, flow
-from builder.report.labels import is_measure, label_statistics, outcomes
+from builder.report.labels import AGREEMENT, agreement_by_group, is_measure, label_statistics, outcomes
 from builder.report.people import is_number, one_row_each
 from builder.report.physics import physics
 from builder.report.power import power
+from builder.report.shift import GEOMETRY, INTENSITIES, shift
 from builder.report.vendors import unmapped
 
 Json = Any
@@ -41,6 +42,9 @@ HEADER_FACTS = (
     "slice_thickness_mm",
 )
 """What a model could read off the acquisition without looking at the image."""
+
+SITES = ("site", "vendor", "collection")
+"""Columns whose groups are compared in geometry and intensities, beside the splits."""
 
 MOST_QUARANTINED = 500
 """Rows of the quarantine list; the counts by reason are always complete."""
@@ -98,7 +102,7 @@ def assemble(
     reference
         Column to level to share of a population to compare with.
     certificate
-        Result of the pixel comparison (``builder.report.leakage``), shown beside the key checks made here.
+        The leak certificate of a build (``leaks.json``); without it the keys of ``index`` are checked here.
     consensus
         The spec's ``consensus`` block: name to ``method`` and ``of``.
     unproven
@@ -113,7 +117,10 @@ def assemble(
     order = split_order(index["split"].to_pylist(), ratios)
     wanted = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
     persons = one_row_each(index, list(dict.fromkeys(["split", *wanted, *labels, *HEADER_FACTS])))
-    cases = one_row_each(index, ["split", *labels], key="case_key")
+    agreed = [c for c in index.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT]
+    by = list(dict.fromkeys(["split", *SITES, *groups]))
+    columns = list(dict.fromkeys([*by, *labels, *agreed, *GEOMETRY, *INTENSITIES]))
+    cases = one_row_each(index, columns, key="case_key")
     known = [g for g in groups if g in persons.column_names]
     named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
     said = [n for n in labels if n in persons.column_names and not _is_making(n, persons)]
@@ -136,13 +143,15 @@ def assemble(
         "evidence": evidence(index, splits=order),
         "agreement": agreement(index, consensus or {}, seed=seed),
         "unproven": [dict(u) for u in unproven],
+        "agreement_by_group": agreement_by_group(cases, known, mask_below=mask_below),
+        "shift": shift(cases, by=["split", *(c for c in SITES if c in cases.column_names)], mask_below=mask_below),
         "associations": associations(persons, said, known, seed=seed),
         "missingness": missingness(persons, said, known, seed=seed),
         "intersections": intersections(persons, known[:MOST_INTERSECTED], split=tested, mask_below=mask_below),
         "representativeness": representativeness(persons, reference or {}, mask_below=mask_below),
         "baseline": metadata_baseline(persons, answers, HEADER_FACTS, seed=seed),
         "power": power(persons, answers, split=tested, groups=known, mask_below=mask_below),
-        "leakage": {"keys": crossings(index), "pixels": None if certificate is None else dict(certificate)},
+        "leakage": {"keys": crossings(index), "pixels": None} if certificate is None else dict(certificate),
         "vendors_unmapped": _unmapped(index),
         "physics": physics(index, cohort),
         "quarantine": _quarantine(exclusions),

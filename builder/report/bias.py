@@ -182,14 +182,14 @@ def _measured(
 ) -> Json:
     groups = {s: values[m] for s, m in members.items()}
     groups["all"] = np.concatenate(list(groups.values())) if groups else values
-    table = {s: _moments(g, mask_below) for s, g in groups.items()}
+    table = {s: moments(g, mask_below) for s, g in groups.items()}
     known = [g[~np.isnan(g)] for s, g in groups.items() if s != "all"]
     gaps = [difference_of_means(a, b) for a, b in combinations(known, 2)]
     worst = max((g for g in gaps if g is not None), default=None)
     return {"column": name, "kind": "numbers", "splits": table, "difference": worst}
 
 
-def _moments(values: NDArray[np.float64], mask_below: int) -> Json:
+def moments(values: NDArray[np.float64], mask_below: int) -> Json:
     """Count, missing, mean, standard deviation and quartiles; no extremes, for those are single persons."""
     known = values[~np.isnan(values)]
     entry: dict[str, Json] = {"count": len(known), "missing": len(values) - len(known)}

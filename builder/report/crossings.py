@@ -1,8 +1,10 @@
 """Whether anything that must stay together lies in two splits."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,3 +31,44 @@ def crossings(rows: pa.Table, *, keys: Sequence[str] = KEYS) -> list[Json]:
         crossed = pc.sum(pc.greater(counted["split_count_distinct"], 1)).as_py() or 0
         entries.append({"key": key, "values": counted.num_rows, "in_two_splits": crossed})
     return entries
+
+
+def overlapping_samples(index: pa.Table) -> Json:
+    """Samples of two splits whose boxes overlap in one frame of reference.
+
+    Parameters
+    ----------
+    index
+        ``split``, ``frame_of_reference_key``, ``affine`` (16 numbers, row by row, to LPS mm), ``slices``, ``rows``
+        and ``columns`` of every sample. Boxes are compared along the axes of the world.
+
+    Returns
+    -------
+    dict
+        ``frames_of_reference``, how many of them lie in two splits, the ``pairs`` compared in those, and how many of
+        the pairs overlap (``in_two_splits``).
+    """
+    counts = {"frames_of_reference": 0, "shared": 0, "pairs": 0, "in_two_splits": 0}
+    needed = ("split", "frame_of_reference_key", "affine", "slices", "rows", "columns")
+    if any(name not in index.column_names for name in needed):
+        return counts
+    known = index.filter(pc.is_valid(index["frame_of_reference_key"])).select(list(needed))
+    splits = known.group_by("frame_of_reference_key", use_threads=False).aggregate([("split", "count_distinct")])
+    shared = splits.filter(pc.greater(splits["split_count_distinct"], 1))["frame_of_reference_key"].to_pylist()
+    counts |= {"frames_of_reference": splits.num_rows, "shared": len(shared)}
+    for name in sorted(shared):
+        rows = known.filter(pc.equal(known["frame_of_reference_key"], name)).to_pylist()
+        boxes = [(row["split"], *_world_box(row)) for row in rows]
+        for (one, low, high), (other, low_, high_) in combinations(boxes, 2):
+            if one != other:
+                counts["pairs"] += 1
+                counts["in_two_splits"] += bool(np.all(low < high_) and np.all(low_ < high))
+    return counts
+
+
+def _world_box(row: Json) -> tuple[Any, Any]:
+    """Lowest and highest corner of a sample in LPS mm, its voxels taken whole."""
+    affine = np.array(row["affine"]).reshape(4, 4)
+    ends = [(-0.5, row[name] - 0.5) for name in ("slices", "rows", "columns")]
+    corners = np.array([(z, y, x, 1.0) for z in ends[0] for y in ends[1] for x in ends[2]]) @ affine.T
+    return corners[:, :3].min(axis=0), corners[:, :3].max(axis=0)

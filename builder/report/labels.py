@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import stats
 
 from builder.report.bias import difference_of_means, proportion
-from builder.report.people import is_number, levels, numbers
+from builder.report.people import MISSING, is_measured, is_number, levels, numbers
 
 Json = Any
 
@@ -41,6 +42,48 @@ def label_statistics(
         else:
             entries.append(_levels(name, column, members, mask_below))
     return entries
+
+
+AGREEMENT = (
+    *("dice", "hd95_mm", "sensitivity", "specificity"),
+    *("median_difference_mm", "lines_within_two_slices_fraction"),
+)
+"""Last parts of the measures that say how far the readers of a label agree."""
+
+
+def agreement_by_group(cases: pa.Table, groups: Sequence[str], *, mask_below: int = 0) -> list[Json]:
+    """One entry a measure of agreement and group: count and quartiles of the cases of each level.
+
+    ``p`` is that of the Kruskal-Wallis test over levels of at least two cases. A label that readers agree on less in
+    one group is a worse label there, and a model will look worse for it.
+    """
+    columns = sorted(c for c in cases.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT)
+    entries = []
+    for name in columns:
+        values = numbers(cases[name])
+        for group in groups:
+            if group not in cases.column_names or is_measured(cases[group]):
+                continue
+            coded = levels(cases[group])
+            inside = {n: values[(coded.codes == i) & ~np.isnan(values)] for i, n in enumerate(coded.names)}
+            enough = [v for n, v in inside.items() if n != MISSING and len(v) >= max(2, mask_below)]
+            tested = len(enough) > 1 and len(np.unique(np.concatenate(enough))) > 1
+            entries.append(
+                {
+                    "measure": name.removeprefix("label."),
+                    "group": group,
+                    "levels": [{"level": n, **_quartiles(v, mask_below)} for n, v in inside.items()],
+                    "p": float(stats.kruskal(*enough).pvalue) if tested else None,
+                }
+            )
+    return entries
+
+
+def _quartiles(known: Any, mask_below: int) -> Json:
+    if 0 < len(known) < mask_below:
+        return {"count": None, "q1": None, "median": None, "q3": None}
+    q1, median, q3 = np.quantile(known, [0.25, 0.5, 0.75]).tolist() if len(known) else (None, None, None)
+    return {"count": len(known), "q1": q1, "median": median, "q3": q3}
 
 
 def is_measure(name: str) -> bool:

@@ -43,8 +43,9 @@ def power(
     -------
     dict
         ``outcomes``: positives and negatives in the split, half-widths of 95 % intervals at assumed sensitivities
-        and AUCs, how many positives a half-width of 0.05 would take; and a row a group level with its half-width at
-        sensitivity 0.9, the smallest difference from all others that would show with 80 % power, and ``speaks``:
+        and AUCs, how many positives a half-width of 0.05 would take, and ``needed``; and a row a group level with its
+        half-width at sensitivity 0.9, the smallest difference from all others that would show with 80 % power, and
+        ``speaks``:
         whether the half-width is at most 0.10.
     """
     tested = np.array(persons["split"].to_pylist(), dtype=object) == split
@@ -63,10 +64,31 @@ def power(
                 "specificity": [{"assumed": s, "half_width": half_width(s, negatives)} for s in SENSITIVITIES],
                 "auc": [{"assumed": a, "half_width": _auc_half_width(a, positives, negatives)} for a in AREAS],
                 "positives_needed": {f"{s:g}": needed_for_proportion(s, 0.05) for s in SENSITIVITIES},
+                "needed": needed(sum(v is True for v in values), sum(v is False for v in values)),
                 "groups": [row for g, c in coded.items() for row in _group_rows(g, c, yes, mask_below)],
             }
         )
     return {"split": split, "persons": int(tested.sum()), "outcomes": entries}
+
+
+ASSUMED = 0.9
+WIDTH = 0.05
+PARAMETERS = 10
+NAGELKERKE = 0.15
+"""What a planned study is reckoned with: sensitivity and specificity of 0.9 to within 0.05, and a model of ten
+parameters that explains 15 % of what can be explained (the value Riley et al. propose where nothing is known)."""
+
+
+def needed(positives: int, negatives: int) -> Json:
+    """Persons a study at this prevalence would take: to measure a test (Buderer), to develop a model (Riley)."""
+    if not positives or not negatives:
+        return None
+    share = positives / (positives + negatives)
+    sensitivity, specificity = buderer(sensitivity=ASSUMED, specificity=ASSUMED, prevalence=share, width=WIDTH)
+    ceiling = 1 - math.exp(2 * (share * math.log(share) + (1 - share) * math.log(1 - share)))
+    riley = riley_binary(parameters=PARAMETERS, r2_cox_snell=NAGELKERKE * ceiling, prevalence=share)
+    return {"prevalence": share, "for_sensitivity": sensitivity, "for_specificity": specificity,
+            "to_develop": max(riley.values()), "to_develop_by": riley}  # fmt: skip
 
 
 def half_width(assumed: float, number: int) -> float | None:

@@ -24,7 +24,7 @@ from builder.storage import Store, open_store
 
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 2
+VERSION = 3
 _RECEIPT = "inventory.json"
 
 

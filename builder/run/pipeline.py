@@ -1,9 +1,9 @@
 """The whole way from a spec to a published dataset, on any runner."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from os import PathLike, environ
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from builder.specfile import fill_parameters, load_spec
 from builder.stages.graph import Runner, Task
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.isolate import isolate_shard
+from builder.stages.leaks import Compared, compare, deal_again
 from builder.stages.playbook import UNMAPPED
 from builder.stages.published import Published
 from builder.stages.shard import ShardArgument, build_shard
@@ -32,6 +33,9 @@ from builder.storage import Store, open_store
 
 PRIVATE_SUFFIX = ".private"
 PUBLISHED = "published.json"
+PRINTS = "prints"
+STANDS_OUT = 0.05
+"""False discovery rate below which ``plan`` prints an association."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,9 @@ class Planned:
     plan: DatasetPlan
     inventory: Inventory
     survey: Survey
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """The report before the build, empty inside a build; ``report_page`` is where its page lies."""
+    report_page: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Counts, exclusions by rule, bytes, memory and shards."""
@@ -69,6 +76,8 @@ class Planned:
             "licenses": _licenses(plan),
             "procedures": None if plan.procedures is None else dict(plan.procedures),
             "structures": dict(plan.structures),
+            "report": dict(self.report),
+            "report_page": self.report_page,
         }
 
     def text(self) -> str:
@@ -91,6 +100,8 @@ class Planned:
             f"at most {_size(facts['sample_bytes'])} of samples before compression, "
             f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
             f"  {facts['stored_as']}",
+            *_report_lines(self.report),
+            *([f"  report: {self.report_page}"] if self.report_page else []),
         ]
         return "\n".join(lines)
 
@@ -160,7 +171,7 @@ def plan(
     """
     loaded = _loaded(spec)
     with load_cluster(cluster).open(workers) as runner:
-        return _plan(loaded, str(to), parameters or {}, runner, progress or SilentProgress())
+        return _with_report(_plan(loaded, str(to), parameters or {}, runner, progress or SilentProgress()))
 
 
 def build(
@@ -234,11 +245,12 @@ def _build(
     done = _published(private, dataset, inputs)
     if done is not None:
         return Built(dataset.url, done, len(plan.shards), len(plan.shards))
+    prints = private_store(dataset.url).join(PRINTS) if plan.spec.leaks.pixels != "off" else None
     tasks = [
         Task(
             f"shard-{shard.fingerprint}",
             build_shard,
-            ShardArgument(plan.url, dataset.url, shard.fingerprint),
+            ShardArgument(plan.url, dataset.url, shard.fingerprint, prints.url if prints is not None else ""),
             memory=shard.peak_bytes,
             isolate=isolate_shard,
             deadly=shard.encoded,
@@ -246,14 +258,52 @@ def _build(
         for shard in plan.shards
     ]
     resumed = 0
+    compared = Compared((), (), {})
     with ThreadPoolExecutor(1) as background:
         finishing = background.submit(_load_finish)
         for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
             resumed += outcome.value.resumed
+    if prints is not None:
+        progress.say("leaks: every volume with every other one")
+        compared = compare(plan, prints)
+    plan = deal_again(plan, compared)
     progress.say("finish: index, ledger, report")
-    published = finishing.result()(plan, planned.inventory, planned.survey, dataset, guard=guard)
+    published = finishing.result()(plan, compared, planned.inventory, planned.survey, dataset, guard=guard)
     private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
     return Built(dataset.url, published, len(plan.shards), resumed)
+
+
+def _with_report(planned: Planned) -> Planned:
+    """The report of a plan, written into its private folder."""
+    from builder.stages.report import REPORT_JSON, REPORT_PAGE, plan_files
+
+    store = open_store(planned.plan.url, directory_mode=0o700)
+    files = plan_files(planned.plan)
+    for name, data in files.items():
+        store.put(name, data)
+    return replace(planned, report=json.loads(files[REPORT_JSON]), report_page=f"{store.url}/{REPORT_PAGE}")
+
+
+def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """What the report says first: balance, associations that stand out, and what the test split can show."""
+    if not report:
+        return
+    balance = report["balance"]
+    if balance is not None:
+        yield (
+            f"  balance: worst of {balance['strata']['number']} strata {balance['strata']['worst_persons']:.2f} "
+            f"persons off, worst single level {balance['worst_level_persons']:.2f}"
+        )
+    for row in (*report["associations"], *report["missingness"]):
+        if row["q"] < STANDS_OUT:
+            yield f"  {row['label']} follows {row['group']}: V {row['cramers_v']:.2f}, q {row['q']:.3f}"
+    for row in report["baseline"]:
+        if row["auc"] is not None:
+            yield f"  {row['outcome']} from headers alone: AUC {row['auc']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    for entry in report["power"]["outcomes"]:
+        widths = {w["assumed"]: w["half_width"] for w in entry["sensitivity"]}
+        shown = "no sensitivity" if widths[0.9] is None else f"a sensitivity of 0.9 to within {widths[0.9]:.2f}"
+        yield f"  {entry['outcome']}: {entry['positives']} yes, {entry['negatives']} no to test on: shows {shown}"
 
 
 def _load_finish() -> Callable[..., Published]:

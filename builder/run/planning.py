@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 from builder.cohort import select_cohort
 from builder.errors import LayoutError, SpecError
 from builder.imaging.pixels import NATIVE
-from builder.model.case import EVIDENCE_TIERS
 from builder.model.keyed import Key
 from builder.model.layout import fingerprint
-from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
 from builder.patches import estimate
 from builder.persons import Persons, group_persons, identity
@@ -33,9 +32,10 @@ from builder.run.clinical import Clinical, read_clinical
 from builder.run.progress import Progress
 from builder.shards import MOST_WAITING_BYTES
 from builder.spec import DatasetSpec
-from builder.split import assign, deal_elsewhere, hold_out
-from builder.stages.candidates import clinical_counts, person_column, series_table
+from builder.split import TRUE_DATE
+from builder.stages.candidates import accession_column, clinical_counts, person_column, series_table
 from builder.stages.coverage import map_structures
+from builder.stages.deal import deal, shared_keys
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.link import (
     Annotations,
@@ -52,7 +52,7 @@ from builder.stages.lock import environment_lock
 from builder.stages.origins import gather_origins, prove_usage
 from builder.stages.playbook import map_procedures
 from builder.stages.shard import SPEC, plan_path
-from builder.stages.survey import IDENTITIES
+from builder.stages.survey import IDENTITIES, dicom_date
 from builder.storage import Store, open_store
 
 PLAN = "plan"
@@ -85,7 +85,8 @@ def make_plan(
     cohort, links = _cohort(spec, inventory, survey, stacks, persons, clinical, annotations, key, progress)
     origins = gather_origins(spec, cohort, links, annotations.table, key=key)
     prove_usage(spec, origins)
-    splits = _splits(spec, cohort, persons, key)
+    shared = [group for found in shared_keys(cohort) for group in found.groups]
+    splits = deal(spec, cohort, persons, together=shared if spec.leaks.on_match == "merge" else ())
     store, shards = _shards(spec, private, inventory, survey, cohort, links, annotations, key, progress)
     return DatasetPlan(
         url=store.url,
@@ -174,6 +175,8 @@ def _cohort(
         "case_key": pa.array(case_keys, pa.string()),
         "label_status": pa.array([label_status(links) if spec.labels else None for links in found], pa.string()),
         "label_tier": pa.array([planned_tier(links, spec) for links in found], pa.string()),
+        TRUE_DATE: pa.array([dicom_date(d) for d in stacks.column(TRUE_DATE).to_pylist()], pa.date32()),
+        "accession_key": accession_column(stacks, key),
     }
     for name, values in extra.items():
         table = table.append_column(name, values)
@@ -228,77 +231,6 @@ def _members(
             places.setdefault(wanted[name], []).append(position)
     instances = inventory.chunk(chunk) if places else None
     return [] if instances is None else [(row, instances.take(pa.array(p))) for row, p in sorted(places.items())]
-
-
-def _splits(spec: DatasetSpec, cohort: pa.Table, persons: Persons, key: Key) -> pa.Table:
-    """One row a person of the cohort: split, stratum, and the keyed PatientIDs a later version recognises it by."""
-    strata = list(spec.splits.stratify)
-    held = [h.column for h in spec.splits.hold_out]
-    missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
-    if missing:
-        raise SpecError(f"splits: found the columns {missing}, expected columns of SERIES or of a clinical table")
-    people = _people(cohort, list(dict.fromkeys((*strata, *held))))
-    members = [list(persons.members[p]) for p in people.column("person_key").to_pylist()]
-    previous = _previous(spec.splits.previous, people, members)
-    if spec.splits.hold_out:
-        previous = hold_out(people, spec.splits.hold_out, previous=previous)
-    previous = deal_elsewhere(people, _barred(spec, cohort), spec.splits, previous=previous)
-    dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
-    by_key = dict(zip(people.column("person_key").to_pylist(), members, strict=True))
-    dealt = dealt.add_column(
-        1, "members", pa.array([by_key[p] for p in dealt.column("person_key").to_pylist()], pa.list_(pa.string()))
-    )
-    return dealt
-
-
-def _barred(spec: DatasetSpec, cohort: pa.Table) -> set[str]:
-    """Persons who may not be tested on: a case of theirs lacks a label, or has weaker evidence than another's."""
-    if not spec.labels:
-        return set()
-    options = spec.splits.tested
-    rows = cohort.filter(cohort["included"]).select(["person_key", "label_status", "label_tier"]).to_pylist()
-    barred: set[str] = set()
-    if options.labels == "complete":
-        barred |= {row["person_key"] for row in rows if row["label_status"] != "labelled"}
-    if options.evidence == "as_strong":
-        best = min((EVIDENCE_TIERS.index(row["label_tier"]) for row in rows if row["label_tier"]), default=0)
-        barred |= {
-            row["person_key"] for row in rows if not row["label_tier"] or EVIDENCE_TIERS.index(row["label_tier"]) > best
-        }
-    return barred
-
-
-def _people(cohort: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Persons of the included rows with their first value of each column (rows are sorted), and their series."""
-    included = cohort.filter(cohort["included"])
-    rows: dict[str, dict[str, Any]] = {}
-    for row in included.select(["person_key", *columns]).to_pylist():
-        person = rows.setdefault(row["person_key"], {**row, "series": 0})
-        person["series"] += 1
-        for column in columns:
-            person[column] = row[column] if person[column] is None else person[column]
-    fields = [cohort.schema.field(c).remove_metadata() for c in columns]
-    schema = pa.schema([("person_key", pa.string()), *fields, ("series", pa.int64())])
-    return pa.Table.from_pylist([rows[p] for p in sorted(rows)], schema=schema)
-
-
-def _previous(url: str | None, people: pa.Table, members: Sequence[Sequence[str]]) -> pa.Table | None:
-    """Splits of an earlier version, under today's person keys: a person is known again by any keyed PatientID."""
-    if url is None:
-        return None
-    folder, _, name = url.rpartition("/")
-    earlier = read_parquet(open_store(folder or ".").read(name))
-    home = {m: row["split"] for row in earlier.to_pylist() for m in (row["person_key"], *row["members"])}
-    rows = []
-    for person, names in zip(people.column("person_key").to_pylist(), members, strict=True):
-        found = sorted({home[m] for m in (person, *names) if m in home})
-        if len(found) > 1:
-            raise LayoutError(
-                f"splits.previous: found person {person} in {found}: two persons of the earlier version "
-                "turned out to be one; leave that person out by a cohort rule, or start new splits without 'previous'"
-            )
-        rows += [{"person_key": person, "split": split} for split in found]
-    return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
 
 
 def _shards(

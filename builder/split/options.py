@@ -11,6 +11,9 @@ DEFAULT_RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 MOST_SPLITS = 32
 
+TRUE_DATE = "study_date"
+"""Column with the archive's own dates: hold-outs may name it, nothing else may, and it is never published."""
+
 FINEST = 10_000
 """Ratios finer than one part in this many are rounded to it."""
 
@@ -18,7 +21,8 @@ FINEST = 10_000
 class HoldOut(BaseModel):
     """Persons who go to one split whatever the ratios say: those of some sites, vendors, countries, or after a date.
 
-    Give ``values`` (a person with any of them is held out) or ``since`` (a person with any value from there on).
+    Give ``values`` (a person with any of them is held out) or ``since`` (a person with any value from there on; with
+    ``column: study_date`` the cut is made on the archive's true dates, before any is taken out).
     A ``split`` that the ratios do not name, such as ``external``, gets these persons and nobody else.
     """
 

@@ -71,6 +71,15 @@ def clinical_counts(clinical: pa.Table | None, person_keys: Sequence[str]) -> li
     return [int(p in known) for p in person_keys]
 
 
+def accession_column(stacks: pa.Table, key: Key) -> pa.Array:
+    """Keyed accession numbers of every stack row; numbers of two sites are never equal, blank ones are null."""
+    rows = zip(stacks.column("site").to_pylist(), stacks.column("accession_number").to_pylist(), strict=True)
+    return pa.array(
+        [key.name("accession", site or "", text.strip()) if (text or "").strip() else None for site, text in rows],
+        pa.string(),
+    )
+
+
 def _keyed(stacks: pa.Table, column: str, kind: str, key: Key) -> pa.Array:
     names: dict[str | None, str | None] = {None: None}
     for value in stacks.column(column).unique().to_pylist():

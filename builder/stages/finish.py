@@ -12,6 +12,7 @@ from builder.model.layout import (
     CURRENT,
     EXCLUSIONS,
     INDEX,
+    LEAKS,
     LEDGER,
     MANIFEST,
     RECEIPT,
@@ -21,6 +22,7 @@ from builder.model.layout import (
     Manifest,
     Receipt,
     ShardEntry,
+    canonical_json,
     fingerprint,
     shard_path,
     stored_object,
@@ -38,6 +40,7 @@ from builder.stages.annotate import CASE_FACTS
 from builder.stages.catalog import ORIGINS_TABLE, catalog_files
 from builder.stages.consensus import check_evidence, settle_classes, with_evidence
 from builder.stages.inventory import Inventory, Survey
+from builder.stages.leaks import Compared, certificate, with_intensities
 from builder.stages.privacy import scan
 from builder.stages.published import Published
 from builder.stages.report import report_files
@@ -49,7 +52,13 @@ COHORT_DECISIONS = ("included", "rule", "reason", "detail")
 
 
 def finish(
-    plan: DatasetPlan, inventory: Inventory, survey: Survey, dataset: Store, *, guard: Callable[[], None]
+    plan: DatasetPlan,
+    compared: Compared,
+    inventory: Inventory,
+    survey: Survey,
+    dataset: Store,
+    *,
+    guard: Callable[[], None],
 ) -> Published:
     """Gather the receipts, account for every file, render, check, and publish.
 
@@ -66,10 +75,13 @@ def finish(
     accounts = account(plan, receipts, inventory, survey)
     tables = _tables(plan, receipts, accounts, dataset)
     check_evidence(tables[INDEX], plan.spec)
+    tables[INDEX] = with_intensities(tables[INDEX], compared)
     draft = _draft(plan, receipts, accounts)
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     files |= split_views(dataset, draft, tables[INDEX])
-    files |= report_files(plan, accounts, tables, draft, dataset, unproven(receipts, dataset))
+    leaks = certificate(plan, compared, tables[INDEX])
+    files[LEAKS] = canonical_json(leaks)
+    files |= report_files(plan, accounts, tables, draft, dataset, leaks, unproven(receipts, dataset))
     files |= catalog_files(plan, tables, files, draft)
     scan(plan, inventory, {**tables, ORIGINS_TABLE: plan.origins}, files)
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))

@@ -1,6 +1,6 @@
 """The pure middle: one case's fetched objects become a de-identified, labelled, transformed case."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -51,13 +51,17 @@ class Recipe:
     transforms: Sequence[AnyTransform]
 
 
-def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Case:
+def prepare(
+    plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill, witness: Callable[[Volume], None]
+) -> Case:
     """Turn one case's fetched objects into a case ready to be cut into samples.
 
     Parameters
     ----------
     fill
         Reads the native pixels of an instance, named by its mapped SOPInstanceUID, where no data sets are held.
+    witness
+        Is shown the volume as the archive holds it, before anything is blanked or transformed.
 
     Raises
     ------
@@ -68,6 +72,7 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     known = identifiers_in((objects.first, *objects.images, *_datasets(objects.labels)))
     stack = _stack(objects, recipe)
     volume = _assemble(stack, plan, objects, recipe, known, fill)
+    witness(volume)
     findings = tuple(str(finding) for finding in lint(volume, objects.images or (objects.first,)))
     volume = _with_verdict(replace(volume, findings=findings), pixels)
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
@@ -84,6 +89,12 @@ def prepare(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill
     for transform in (*_straightening(volume, recipe), *recipe.transforms):
         case = transform(case)
     return case
+
+
+def read_volume(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Volume:
+    """The volume of a case as the archive holds it, nothing blanked or transformed. Raises as ``prepare``."""
+    known = identifiers_in((objects.first, *objects.images))
+    return _assemble(_stack(objects, recipe), plan, objects, recipe, known, fill)
 
 
 def _straightening(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:

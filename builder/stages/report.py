@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.deid.columns import crossing
 from builder.errors import LayoutError
 from builder.model.layout import (
     COHORT,
@@ -19,6 +20,7 @@ from builder.model.layout import (
     parse_current,
     version_path,
 )
+from builder.model.tables import EXCLUSIONS as EXCLUSIONS_SCHEMA
 from builder.plan import DatasetPlan
 from builder.report import assemble
 from builder.report.html import render
@@ -38,32 +40,75 @@ def report_files(
     tables: Mapping[str, pa.Table],
     manifest: Manifest,
     dataset: Store,
+    leaks: Mapping[str, Any],
     failed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, bytes]:
     """``report/report.json`` and ``report/index.html``; ``failed`` are cases whose labels failed their proof."""
     index = tables[INDEX]
     document = assemble(
-        title=plan.spec.name,
         index=index,
         cohort=tables[COHORT],
         exclusions=tables[EXCLUSIONS],
-        splits=plan.splits,
         totals=accounts.totals,
-        lock=plan.lock,
-        groups=[g for g in plan.spec.report.groups if g in index.column_names],
-        labels=[c for c in index.column_names if VOLUME_COLUMN.fullmatch(c)],
+        labels=[c for c in index.column_names if VOLUME_COLUMN.fullmatch(c)] + _outcomes(plan, index),
         thumbnails=thumbnails(index, manifest, dataset, count=plan.spec.report.thumbnails),
-        ratios=plan.spec.splits.ratios,
-        strata=[c for c in plan.spec.splits.stratify if c in index.column_names],
-        rules=_rules(plan),
         consensus=json.loads(plan.spec.model_dump_json(include={"consensus"}))["consensus"],
         unproven=failed,
-        mask_below=plan.spec.report.mask_below,
-        seed=plan.spec.seed,
+        certificate=leaks,
+        **_options(plan, index),
     )
+    return _files(plan, document)
+
+
+def plan_files(plan: DatasetPlan) -> dict[str, bytes]:
+    """The same two files of a plan: persons, splits and columns as they would be, before any image is read.
+
+    A sample is a case here; what only images tell (volumes of labels, intensities, copies) is missing.
+    """
+    clinical = [name for table in plan.spec.clinical for name in table.columns]
+    columns = crossing(plan.cohort.column_names, retain=plan.spec.deid.retain, clinical=clinical)
+    cohort = plan.cohort.select([*columns, "included", "rule", "reason", "detail"])
+    index = cohort.filter(cohort["included"])
+    split_of = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
+    splits = pa.array([split_of[p] for p in index["person_key"].to_pylist()], pa.string())
+    index = index.append_column("split", splits).append_column("sample_key", index["case_key"])
+    document = assemble(
+        index=index,
+        cohort=cohort,
+        exclusions=EXCLUSIONS_SCHEMA.empty_table(),
+        totals={},
+        labels=_outcomes(plan, index),
+        **_options(plan, index),
+    )
+    return _files(plan, document)
+
+
+def _options(plan: DatasetPlan, index: pa.Table) -> dict[str, Any]:
+    """What the report takes from the plan, whether it is built or not."""
+    options, splits = plan.spec.report, plan.spec.splits
+    return {
+        "title": plan.spec.name,
+        "splits": plan.splits,
+        "lock": plan.lock,
+        "groups": [g for g in options.groups if g in index.column_names],
+        "ratios": splits.ratios,
+        "strata": [c for c in splits.stratify if c in index.column_names],
+        "rules": _rules(plan),
+        "reference": options.reference.shares if options.reference is not None else None,
+        "mask_below": options.mask_below,
+        "seed": plan.spec.seed,
+    }
+
+
+def _outcomes(plan: DatasetPlan, index: pa.Table) -> list[str]:
+    return [c for c in plan.spec.report.outcomes if c in index.column_names]
+
+
+def _files(plan: DatasetPlan, document: dict[str, Any]) -> dict[str, bytes]:
     document["clinical"] = list(plan.clinical)
     document["persons"] = plan.persons.counts()
     document["structures"] = dict(plan.structures)
+    document["reference"] = plan.spec.report.reference.name if plan.spec.report.reference is not None else None
     data = canonical_json(document)
     # the page is made of the JSON that is stored, so that it can be made again from it
     return {REPORT_JSON: data, REPORT_PAGE: render(json.loads(data)).encode()}

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import environ
 from pathlib import Path
@@ -15,17 +15,19 @@ from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
 from builder.imaging.values import PixelFill
-from builder.model.case import Case, Sample
+from builder.model.case import Case, Sample, Volume
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
+from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
 from builder.plan import CasePlan, ShardPlan, parse_shard_plan
+from builder.report.leakage import Print, prints_table, take_print
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
 from builder.stages.annotate import CASE_FACTS, Reads, facts_of
 from builder.stages.fetch import fetch, read_object
-from builder.stages.prepare import Recipe, prepare
+from builder.stages.prepare import Recipe, prepare, read_volume
 from builder.storage import Store, open_store
 
 SPEC = "spec.json"
@@ -39,6 +41,8 @@ class ShardArgument:
     plan: str
     dataset: str
     shard: str
+    prints: str = ""
+    """Store of the prints of volumes; empty when none are taken."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,18 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
     """Build one shard, or find that its receipt is there. Safe to run again, and twice at once."""
     dataset = open_store(argument.dataset)
     receipt = read_receipt(dataset, argument.shard)
-    if receipt is not None:
+    prints = open_store(argument.prints, directory_mode=0o700) if argument.prints else None
+    if receipt is not None and (prints is None or prints.exists(prints_path(argument.shard))):
         return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), True)
     store = open_store(argument.plan, directory_mode=0o700)
     spec = _load_spec(store)
     plan = load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
-    receipt = write(plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard))
+    if receipt is not None:
+        assert prints is not None
+        prints.put(prints_path(argument.shard), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
+        return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), True)
+    receipt = write(plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), prints=prints)
     return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), False)
 
 
@@ -79,13 +88,24 @@ def read_receipt(dataset: Store, shard: str) -> Receipt | None:
         return None
 
 
+def prints_path(shard: str) -> str:
+    """Where the prints of a shard's volumes lie in their store."""
+    return f"{shard}.parquet"
+
+
 def load_plan(store: Store, shard: str) -> ShardPlan:
     """A shard's plan from the plan's store."""
     return parse_shard_plan(store.read(plan_path(shard)))
 
 
 def write(
-    plan: ShardPlan, spec: DatasetSpec, dataset: Store, *, key: Key, convicted: Mapping[str, CaseError] = NOBODY
+    plan: ShardPlan,
+    spec: DatasetSpec,
+    dataset: Store,
+    *,
+    key: Key,
+    convicted: Mapping[str, CaseError] = NOBODY,
+    prints: Store | None = None,
 ) -> Receipt:
     """Prepare every case of a plan and write the shard; a case that cannot be used loses only itself.
 
@@ -93,9 +113,12 @@ def write(
     ----------
     convicted
         Cases that kill the process that prepares them, with the reason to exclude them: they are not touched.
+    prints
+        Where the prints of the volumes go.
     """
     recipe = _recipe(spec, key)
     chunk = shard_chunk(spec.samples)
+    taken: list[Print] = []
     with open_shard(
         dataset,
         plan.fingerprint,
@@ -108,12 +131,31 @@ def write(
             try:
                 if case_plan.case_key in convicted:
                     raise convicted[case_plan.case_key]
-                _add(writer, case_plan, _rows(plan, number), spec, recipe, key)
+                fresh: list[Print] = []
+                keep = fresh.append if prints is not None else None
+                _add(writer, case_plan, _rows(plan, number), spec, recipe, key, keep=keep)
             except CaseError as error:
                 writer.exclude(case_plan.case_key, error)
                 if error.picture is not None:
                     writer.attach(picture_path(case_plan.case_key), error.picture)
+            else:
+                taken += fresh
+        if prints is not None:
+            prints.put(prints_path(plan.fingerprint), parquet_bytes(prints_table(taken)))
         return writer.finish()
+
+
+def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) -> list[Print]:
+    """The prints of a finished shard's volumes, from the archive again: their store was lost, or is younger."""
+    recipe = _recipe(spec, key)
+    excluded = {e.case_key for e in receipt.excluded}
+    taken = []
+    for number, case_plan in enumerate(plan.cases):
+        if case_plan.case_key not in excluded:
+            objects = fetch(_rows(plan, number), spec.sources, spec.volumes)
+            volume = read_volume(case_plan, objects, recipe, fill=_pixels_of(objects.rows, spec.sources, recipe.uids))
+            taken.append(_print(volume, case_plan, objects.rows))
+    return taken
 
 
 def rehearse(argument: ShardArgument, number: int) -> None:
@@ -151,11 +193,31 @@ def _recipe(spec: DatasetSpec, key: Key) -> Recipe:
     )
 
 
-def _add(writer: ShardWriter, plan: CasePlan, rows: pa.Table, spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
+def _add(
+    writer: ShardWriter,
+    plan: CasePlan,
+    rows: pa.Table,
+    spec: DatasetSpec,
+    recipe: Recipe,
+    key: Key,
+    *,
+    keep: Callable[[Print], None] | None,
+) -> None:
     objects = fetch(rows, spec.sources, spec.volumes)
-    case = prepare(plan, objects, recipe, fill=_pixels_of(objects.rows, spec.sources, recipe.uids))
+
+    def witness(volume: Volume) -> None:
+        if keep is not None:
+            keep(_print(volume, plan, objects.rows))
+
+    fill = _pixels_of(objects.rows, spec.sources, recipe.uids)
+    case = prepare(plan, objects, recipe, fill=fill, witness=witness)
     samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
     writer.add_case(samples, described=describe_fields(case))
+
+
+def _print(volume: Volume, plan: CasePlan, rows: pa.Table) -> Print:
+    modality = rows.column("modality")[0].as_py() or ""
+    return take_print(volume.voxels, key=plan.case_key, person_key=plan.person_key, modality=modality)
 
 
 def _pixels_of(rows: pa.Table, sources: Sequence[AnySource], uids: UidMap) -> PixelFill:

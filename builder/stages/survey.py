@@ -29,6 +29,7 @@ PRIVATE_COLUMNS = (
     Column("patient_sex", TEXT),
     Column("patient_birth_date", TEXT),
     Column("study_date", TEXT),
+    Column("accession_number", TEXT),
     Column("frame_of_reference_uid", TEXT),
     Column("chunk", pa.int32()),
 )

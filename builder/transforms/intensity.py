@@ -109,6 +109,12 @@ class Intensity(BaseModel):
         return Mapping(low, high, found.deviation, found.mean)
 
     @property
+    def fitted_on(self) -> str:
+        """Whose values the mapping depends on, for the leak certificate."""
+        free = self.clip_percent is not None or self.zscore != "none" or (self.scale is not None and not self._fixed)
+        return "each volume by itself" if free else "nothing"
+
+    @property
     def _fixed(self) -> bool:
         return self.clip is not None or self.window is not None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import mutual_info_score
+from sklearn.metrics import mutual_info_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import power_proportions_2indep, proportion_confint
 
@@ -197,8 +197,17 @@ def test_sample_sizes_of_published_examples():
     assert needed_for_proportion(0.95, 0.05) == 73
     assert sensitivity == pytest.approx(243, abs=1)
     assert specificity == pytest.approx(351, abs=1)
-    # Hanley & McNeil 1982: 58 normal and 51 abnormal images, area 0.893, standard error 0.032
-    assert hanley_mcneil(0.893, 51, 58) == pytest.approx(0.032, abs=0.001)
+    # the 109 CT images of Hanley & McNeil 1982, from the ratings themselves (Stata Base Reference Manual, roctab: area
+    # 0.8932, standard error 0.0320)
+    normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
+    ratings = np.repeat(np.tile(np.arange(5), 2), [*normal, *abnormal])
+    truth = np.repeat([False, True], [sum(normal), sum(abnormal)])
+    area = roc_auc_score(truth, ratings)
+    assert area == pytest.approx(0.8932, abs=5e-5)
+    assert hanley_mcneil(area, 51, 58) == pytest.approx(0.0320, abs=1e-3), "the closed form is an approximation"
+    # Riley et al., Stat Med 2019;38:1276, as pmsampsize 1.1.3 and its tests give it: 24 parameters, R2 0.288, 17.4 %
+    found = riley_binary(parameters=24, r2_cox_snell=0.288, prevalence=0.174)
+    assert (found["shrinkage"], found["optimism"], found["overall_risk"]) == (623, 662, 221)
     # Riley et al., BMJ 2020;368:m441, pre-eclampsia: 30 parameters, R2 of Cox and Snell 0.05, outcome in 5 %
     found = riley_binary(parameters=30, r2_cox_snell=0.05, prevalence=0.05)
     assert found["shrinkage"] == pytest.approx(5249, abs=1)

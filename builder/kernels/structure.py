@@ -1,0 +1,78 @@
+"""The fine structure of a part of a small cube: what is left of it once everything smooth is taken away."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.kernels.compiled import compiled
+
+SMOOTH = 5
+"""What is smoother than a part of the box this many times smaller than its edge is taken away."""
+
+
+def fine_structure(cube: NDArray[np.float32], box: tuple[float, ...], edge: int) -> NDArray[np.float32]:
+    """(edge ** 3,) fine structure of a box of a cube, of length 1 and mean 0; zeros where there is none.
+
+    Parameters
+    ----------
+    box
+        Low and high of each axis, as shares of it: (low, low, low, high, high, high). Linear interpolation at the
+        middles of ``edge`` parts; ends repeat. The smooth part is a Gaussian of ``edge / 5``, cut at two deviations.
+    """
+    return np.asarray(_structure(cube, np.array(box, dtype=np.float64), edge, _gaussian(edge)))
+
+
+def _gaussian(edge: int) -> NDArray[np.float64]:
+    deviation = edge / SMOOTH
+    radius = int(2 * deviation + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
+    return np.asarray(weights / weights.sum())
+
+
+@compiled
+def _structure(cube: Any, box: Any, edge: Any, weights: Any) -> Any:
+    sampled = np.empty((edge, edge, edge))
+    below = np.empty((3, edge), np.int64)
+    share = np.empty((3, edge))
+    for axis in range(3):
+        size = cube.shape[axis]
+        for i in range(edge):
+            at = (box[axis] + (i + 0.5) / edge * (box[axis + 3] - box[axis])) * size - 0.5
+            at = min(max(at, 0.0), size - 1.0)
+            below[axis, i] = min(int(at), size - 2)
+            share[axis, i] = at - below[axis, i]
+    for i in range(edge):
+        z, w = below[0, i], share[0, i]
+        for j in range(edge):
+            y, v = below[1, j], share[1, j]
+            for k in range(edge):
+                x, u = below[2, k], share[2, k]
+                top = (cube[z, y, x] * (1 - u) + cube[z, y, x + 1] * u) * (1 - v)
+                top += (cube[z, y + 1, x] * (1 - u) + cube[z, y + 1, x + 1] * u) * v
+                low = (cube[z + 1, y, x] * (1 - u) + cube[z + 1, y, x + 1] * u) * (1 - v)
+                low += (cube[z + 1, y + 1, x] * (1 - u) + cube[z + 1, y + 1, x + 1] * u) * v
+                sampled[i, j, k] = top * (1 - w) + low * w
+    smooth = _blurred(_blurred(_blurred(sampled, weights), weights), weights)
+    fine = (sampled - smooth).reshape(-1)
+    fine -= fine.mean()
+    length = np.sqrt((fine * fine).sum())
+    out = np.zeros(fine.shape[0], np.float32)
+    if length > 1e-6:
+        for i in range(fine.shape[0]):
+            out[i] = fine[i] / length
+    return out
+
+
+@compiled
+def _blurred(values: Any, weights: Any) -> Any:
+    """Blur along the first axis, and turn the axes round by one: three times is all of them."""
+    edge, radius = values.shape[0], weights.shape[0] // 2
+    out = np.zeros((values.shape[1], values.shape[2], edge))
+    for i in range(edge):
+        for k in range(weights.shape[0]):
+            source, weight = min(max(i + k - radius, 0), edge - 1), weights[k]
+            for y in range(values.shape[1]):
+                for x in range(values.shape[2]):
+                    out[y, x, i] += weight * values[source, y, x]
+    return out

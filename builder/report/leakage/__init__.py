@@ -1,0 +1,28 @@
+"""Whether one image lies under two names, and the certificate that says what was compared and found."""
+
+from builder.report.leakage.certificate import certify
+from builder.report.leakage.matching import THRESHOLD, THRESHOLDS, Match, find_matches
+from builder.report.leakage.prints import (
+    PRINTS,
+    Print,
+    parse_prints,
+    pixel_digest,
+    prints_table,
+    small_copy,
+    take_print,
+)
+
+__all__ = [
+    "PRINTS",
+    "THRESHOLD",
+    "THRESHOLDS",
+    "Match",
+    "Print",
+    "certify",
+    "find_matches",
+    "parse_prints",
+    "pixel_digest",
+    "prints_table",
+    "small_copy",
+    "take_print",
+]

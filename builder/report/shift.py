@@ -1,0 +1,78 @@
+"""How intensities and geometry differ between splits and between sites: what a model could stumble over."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import stats
+
+from builder.report.bias import difference_of_means, moments
+from builder.report.people import MISSING, is_number, levels, numbers
+
+Json = Any
+
+GEOMETRY = (
+    *("spacing_slice_mm", "spacing_row_mm", "spacing_column_mm", "slice_thickness_mm"),
+    *("slices", "rows", "columns"),
+)
+INTENSITIES = ("intensity_low", "intensity_median", "intensity_high")
+"""1 %, 50 % and 99 % of the block means of a case's volume as the archive holds it."""
+
+FEWEST = 2
+MOST_GROUPS = 40
+"""A column of more groups gets no table."""
+
+
+def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Json]:
+    """One entry a quantity and grouping: moments a group, and how far apart the groups lie.
+
+    Parameters
+    ----------
+    cases
+        One row a case with the quantities and the columns of ``by``.
+    by
+        Columns whose groups are compared, ``split`` first.
+
+    Returns
+    -------
+    list
+        ``quantity``, ``by``, ``groups`` (name to moments), ``difference``: the largest standardised difference of two
+        groups, and ``distance``: the largest two-sample Kolmogorov-Smirnov statistic, 0 for equal distributions and 1
+        for disjoint ones, with its two groups. Groups below two cases, or below ``mask_below``, are not compared.
+    """
+    entries = []
+    for grouping in by:
+        if grouping not in cases.column_names:
+            continue
+        coded = levels(cases[grouping])
+        names = [n for n in coded.names if n != MISSING]
+        if not 2 <= len(names) <= MOST_GROUPS:
+            continue
+        for quantity in (*GEOMETRY, *INTENSITIES):
+            if quantity in cases.column_names and is_number(cases[quantity].type):
+                values = numbers(cases[quantity])
+                groups = {n: values[coded.codes == coded.names.index(n)] for n in names}
+                entries.append(_compared(quantity, grouping, groups, mask_below))
+    return entries
+
+
+def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], mask_below: int) -> Json:
+    known = {n: v[~np.isnan(v)] for n, v in groups.items()}
+    enough = {n: v for n, v in known.items() if len(v) >= max(FEWEST, mask_below)}
+    gaps = [difference_of_means(a, b) for a, b in combinations(enough.values(), 2)]
+    apart = [
+        (float(stats.ks_2samp(a, b, method="asymp").statistic), one, other)
+        for (one, a), (other, b) in combinations(enough.items(), 2)
+    ]
+    furthest = max(apart, key=lambda x: x[0], default=(None, None, None))
+    return {
+        "quantity": quantity,
+        "by": by,
+        "groups": {n: moments(v, mask_below) for n, v in groups.items()},
+        "difference": max((g for g in gaps if g is not None), default=None),
+        "distance": furthest[0],
+        "between": [furthest[1], furthest[2]],
+    }

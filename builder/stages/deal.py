@@ -1,0 +1,183 @@
+"""Persons of the cohort -> splits: what must stay together is joined first, and nobody moves who has a place."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.errors import LayoutError, SpecError
+from builder.model.case import EVIDENCE_TIERS
+from builder.model.parquet import read_parquet
+from builder.persons import Persons
+from builder.spec import DatasetSpec
+from builder.split import assign, deal_elsewhere, hold_out
+from builder.storage import open_store
+
+JOINING_KEYS = ("frame_of_reference_key", "accession_key")
+"""Two persons who share one of these are dealt as one; studies and PatientIDs make persons already."""
+
+MOST_SHARERS = 5
+"""A value that more persons share is a default of some machine rather than a fact about a person."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a key says about persons: groups that share a value, and values too many share to mean anything."""
+
+    key: str
+    groups: tuple[tuple[str, ...], ...]
+    too_common: int
+
+
+def shared_keys(cohort: pa.Table) -> tuple[Shared, ...]:
+    """Frames of reference and accession numbers of included series that lie with several persons."""
+    included = cohort.filter(cohort["included"])
+    found = []
+    for name in JOINING_KEYS:
+        if name not in included.column_names:
+            continue
+        known = included.filter(pc.is_valid(included[name])).select([name, "person_key"])
+        holders: dict[str, set[str]] = {}
+        for value, person in zip(known[name].to_pylist(), known["person_key"].to_pylist(), strict=True):
+            holders.setdefault(value, set()).add(person)
+        several = [tuple(sorted(h)) for h in holders.values() if len(h) > 1]
+        groups = {h for h in several if len(h) <= MOST_SHARERS}
+        found.append(Shared(name, tuple(sorted(groups)), sum(len(h) > MOST_SHARERS for h in several)))
+    return tuple(found)
+
+
+def deal(spec: DatasetSpec, cohort: pa.Table, persons: Persons, *, together: Iterable[Sequence[str]] = ()) -> pa.Table:
+    """One row a person of the cohort: split, stratum, and the keyed PatientIDs a later version recognises it by.
+
+    Parameters
+    ----------
+    together
+        Groups of person keys that must not be parted; groups that overlap are one.
+
+    Raises
+    ------
+    SpecError
+        A column is missing, or a hold-out cannot be had.
+    LayoutError
+        An earlier version put persons who belong together into two splits.
+    """
+    strata = list(spec.splits.stratify)
+    held = [h.column for h in spec.splits.hold_out]
+    missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
+    if missing:
+        raise SpecError(f"splits: found the columns {missing}, expected columns of SERIES or of a clinical table")
+    leader = _leaders(cohort, together)
+    people = _people(cohort, strata, leader)
+    groups: dict[str, list[str]] = {}
+    for person, first in sorted(leader.items()):
+        groups.setdefault(first, []).append(person)
+    names = {first: [m for p in group for m in (p, *persons.members[p])] for first, group in groups.items()}
+    previous = _previous(spec.splits.previous, names)
+    if spec.splits.hold_out:
+        places = _places(cohort, list(dict.fromkeys(held)), leader)
+        previous = hold_out(places, spec.splits.hold_out, previous=previous)
+    barred = {leader[person] for person in _barred(spec, cohort)}
+    previous = deal_elsewhere(people, barred, spec.splits, previous=previous)
+    dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
+    return _expanded(dealt, groups, persons)
+
+
+def joined(groups: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Person to the first of everybody that belongs together with that person; only of persons in a group."""
+    first: dict[str, str] = {}
+
+    def find(person: str) -> str:
+        while first.setdefault(person, person) != person:
+            person = first[person]
+        return person
+
+    for group in groups:
+        for other in group[1:]:
+            a, b = sorted((find(group[0]), find(other)))
+            first[b] = a
+    return {person: find(person) for person in first}
+
+
+def _barred(spec: DatasetSpec, cohort: pa.Table) -> set[str]:
+    """Persons who may not be tested on: a case of theirs lacks a label, or has weaker evidence than another's."""
+    if not spec.labels:
+        return set()
+    options = spec.splits.tested
+    rows = cohort.filter(cohort["included"]).select(["person_key", "label_status", "label_tier"]).to_pylist()
+    barred: set[str] = set()
+    if options.labels == "complete":
+        barred |= {row["person_key"] for row in rows if row["label_status"] != "labelled"}
+    if options.evidence == "as_strong":
+        best = min((EVIDENCE_TIERS.index(row["label_tier"]) for row in rows if row["label_tier"]), default=0)
+        barred |= {
+            row["person_key"] for row in rows if not row["label_tier"] or EVIDENCE_TIERS.index(row["label_tier"]) > best
+        }
+    return barred
+
+
+def _leaders(cohort: pa.Table, together: Iterable[Sequence[str]]) -> dict[str, str]:
+    everybody = set(cohort.filter(cohort["included"])["person_key"].to_pylist())
+    first = joined([[p for p in group if p in everybody] for group in together if set(group) & everybody])
+    return {person: first.get(person, person) for person in everybody}
+
+
+def _people(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str]) -> pa.Table:
+    """Groups of persons with their first value of each column (rows are sorted), and their series."""
+    rows: dict[str, dict[str, Any]] = {}
+    for row in cohort.filter(cohort["included"]).select(["person_key", *columns]).to_pylist():
+        first = leader[row["person_key"]]
+        group = rows.setdefault(first, {**row, "person_key": first, "series": 0})
+        group["series"] += 1
+        for column in columns:
+            group[column] = row[column] if group[column] is None else group[column]
+    fields = [cohort.schema.field(c).remove_metadata() for c in columns]
+    schema = pa.schema([("person_key", pa.string()), *fields, ("series", pa.int64())])
+    return pa.Table.from_pylist([rows[p] for p in sorted(rows)], schema=schema)
+
+
+def _places(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str]) -> pa.Table:
+    """Groups of persons with all their values of each column: one series at a held-out site is enough."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for row in cohort.filter(cohort["included"]).select(["person_key", *columns]).to_pylist():
+        cells = found.setdefault(leader[row["person_key"]], {c: [] for c in columns})
+        for column, values in cells.items():
+            given = row[column] if isinstance(row[column], list) else [row[column]]
+            values += [v for v in given if v is not None and v not in values]
+    keys = sorted(found)
+    cells = {c: pa.array([found[k][c] for k in keys]) for c in columns}
+    return pa.table({"person_key": pa.array(keys, pa.string()), **cells})
+
+
+def _previous(url: str | None, names: Mapping[str, Sequence[str]]) -> pa.Table | None:
+    """Splits of an earlier version, under today's keys: a person is known again by any keyed PatientID."""
+    if url is None:
+        return None
+    folder, _, name = url.rpartition("/")
+    earlier = read_parquet(open_store(folder or ".").read(name))
+    home = {m: row["split"] for row in earlier.to_pylist() for m in (row["person_key"], *row["members"])}
+    rows = []
+    for person, known_as in sorted(names.items()):
+        found = sorted({home[m] for m in known_as if m in home})
+        if len(found) > 1:
+            raise LayoutError(
+                f"splits.previous: found person {person} in {found}: two persons of the earlier version "
+                "turned out to be one, or to share images; leave one out by a cohort rule, or start new splits "
+                "without 'previous'"
+            )
+        rows += [{"person_key": person, "split": split} for split in found]
+    return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
+
+
+def _expanded(dealt: pa.Table, groups: Mapping[str, Sequence[str]], persons: Persons) -> pa.Table:
+    """A row for every person of a group, with the person's own keyed PatientIDs."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in dealt.to_pylist():
+            for person in groups[row["person_key"]]:
+                yield {**row, "person_key": person, "members": list(persons.members[person])}
+
+    fields = [dealt.schema.field(n) for n in ("split", "stratum", "pooled")]
+    order = [pa.field("person_key", pa.string()), pa.field("members", pa.list_(pa.string())), *fields]
+    return pa.Table.from_pylist(sorted(rows(), key=lambda r: r["person_key"]), schema=pa.schema(order))

@@ -1,0 +1,152 @@
+"""Prints of all volumes -> pairs that show one image -> persons who share a split, and the leak certificate."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from builder.errors import LayoutError
+from builder.model.parquet import read_parquet
+from builder.plan import DatasetPlan
+from builder.report.crossings import crossings, overlapping_samples
+from builder.report.leakage import THRESHOLDS, Match, Print, certify, find_matches, parse_prints
+from builder.report.leakage.matching import NEIGHBOURS
+from builder.report.shift import INTENSITIES
+from builder.spec import DatasetSpec
+from builder.stages.deal import deal, joined, shared_keys
+from builder.stages.shard import prints_path
+from builder.storage import Store
+
+Json = Any
+
+MOST_ALIKE = 10
+"""Persons who may show one image before it is the comparison that is doubted: images on one atlas are all alike."""
+
+
+FITTED = ("dawid_skene",)
+EVERY_CASE = "how readers answered in all cases, those of the test split too"
+"""Of a consensus that estimates its readers' confusion: not a leak of images, but to be known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What the comparison of all volumes found; nothing when the spec turns it off."""
+
+    prints: tuple[Print, ...]
+    matches: tuple[Match, ...]
+    thresholds: Mapping[str, float]
+
+
+def compare(plan: DatasetPlan, prints: Store) -> Compared:
+    """Compare every volume of the dataset with every other one."""
+    options = plan.spec.leaks
+    thresholds = {**THRESHOLDS, **options.thresholds}
+    found = [p for s in plan.shards for p in parse_prints(read_parquet(prints.read(prints_path(s.fingerprint))))]
+    matches = find_matches(found, thresholds=thresholds, neighbours=NEIGHBOURS if options.pixels == "near" else 0)
+    return Compared(tuple(found), matches, thresholds)
+
+
+def deal_again(plan: DatasetPlan, compared: Compared) -> DatasetPlan:
+    """The plan with persons who show one image in one split; the very same plan where there is nothing to join.
+
+    Raises
+    ------
+    LayoutError
+        Images lie under several persons and ``leaks.on_match`` is ``stop``, or an earlier version already put them
+        into two splits.
+    """
+    shared = shared_keys(plan.cohort)
+    groups = [group for found in shared for group in found.groups]
+    if plan.spec.leaks.on_match == "stop" and (compared.matches or groups):
+        first = compared.matches[0].persons if compared.matches else groups[0][:2]
+        raise LayoutError(
+            f"leaks: found {len(compared.matches)} pairs of volumes of different persons that show one image and "
+            f"{len(groups)} frames of reference or accession numbers of several persons, for instance of {first[0]} "
+            f"and {first[1]}; expected none: state in persons.aliases that they are one person, leave one out, or set "
+            "leaks.on_match: merge"
+        )
+    if plan.spec.leaks.on_match != "merge" or not compared.matches:
+        return plan
+    together = [*groups, *(m.persons for m in compared.matches)]
+    _check_credible(compared)
+    return replace(plan, splits=deal(plan.spec, plan.cohort, plan.persons, together=together))
+
+
+def _check_credible(compared: Compared) -> None:
+    """Raise LayoutError when near copies chain more persons together than copies do."""
+    first = joined([m.persons for m in compared.matches if not m.exact and not m.planes])
+    sizes = Counter(first.values())
+    largest = max(sizes.values(), default=0)
+    if largest > MOST_ALIKE:
+        raise LayoutError(
+            f"leaks: found {largest} persons whose volumes are all alike, expected {MOST_ALIKE} at most: images "
+            "that were registered to one atlas or made by one program are. Raise leaks.thresholds for their modality, "
+            "or set leaks.pixels: exact"
+        )
+
+
+def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[str, Json]:
+    """Everything that was compared across splits: counts, thresholds, digests, and what was found.
+
+    ``found`` is how many things still lie in two splits: 0, unless the spec says to report only.
+    """
+    split_of = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
+    prints = [replace(p, split=split_of.get(p.person_key)) for p in compared.prints]
+    matches = [replace(m, splits=(split_of.get(m.persons[0]), split_of.get(m.persons[1]))) for m in compared.matches]
+    pixels = None
+    if plan.spec.leaks.pixels != "off":
+        pixels = certify(prints, matches, thresholds=compared.thresholds)
+        pixels["compared"] = plan.spec.leaks.pixels
+    keys = crossings(index)
+    keys += [k for k in crossings(_dealt(plan, split_of)) if k["key"] not in {row["key"] for row in keys}]
+    patches = overlapping_samples(index)
+    left = [sum(k["in_two_splits"] for k in keys), patches["in_two_splits"], pixels["in_two_splits"] if pixels else 0]
+    return {
+        "on_match": plan.spec.leaks.on_match,
+        "found": sum(left),
+        "keys": keys,
+        "shared": [
+            {"key": s.key, "groups": len(s.groups), "persons": len({p for g in s.groups for p in g}),
+             "too_common": s.too_common} for s in shared_keys(plan.cohort)
+        ],
+        "pixels": pixels,
+        "patches": patches,
+        "statistics": statistics_of(plan.spec),
+        "labels": labels_of(plan.spec),
+    }  # fmt: skip
+
+
+def with_intensities(index: pa.Table, compared: Compared) -> pa.Table:
+    """The index with three quantiles of each case's values as the archive holds them, where volumes were compared."""
+    if not compared.prints:
+        return index
+    found = {p.key: p.quantiles for p in compared.prints}
+    rows = [found.get(key) for key in index["case_key"].to_pylist()]
+    for place, name in enumerate(INTENSITIES):
+        index = index.append_column(name, pa.array([None if r is None else r[place] for r in rows], pa.float64()))
+    return index
+
+
+def statistics_of(spec: DatasetSpec) -> list[Json]:
+    """What each transform takes statistics of, and the persons outside train among them: none, where each volume is
+    measured by itself."""
+    fits = [(t.kind, getattr(t, "fitted_on", "nothing")) for t in spec.transforms]
+    return [{"transform": kind, "fitted_on": on, "persons_outside_train": 0} for kind, on in fits]
+
+
+def labels_of(spec: DatasetSpec) -> list[Json]:
+    """What each label is derived from: its own case's objects and rows, or, where readers were judged, all cases."""
+    own = [{"label": n, "kind": r.kind, "derived_from": "its own case"} for n, r in sorted(spec.labels.items())]
+    fused = [(n, c.method) for n, c in sorted(getattr(spec, "consensus", {}).items())]
+    return own + [
+        {"label": n, "kind": f"consensus, {how}", "derived_from": EVERY_CASE if how in FITTED else "its own case"}
+        for n, how in fused
+    ]
+
+
+def _dealt(plan: DatasetPlan, split_of: Mapping[str, str]) -> pa.Table:
+    included = plan.cohort.filter(plan.cohort["included"])
+    splits = [split_of.get(p) for p in included["person_key"].to_pylist()]
+    return included.append_column("split", pa.array(splits, pa.string()))
