@@ -111,6 +111,7 @@ def _column_faults(spec: DatasetSpec, tree: CommentedMap, name: str) -> Iterator
     compared = spec.report.reference.shares if spec.report.reference is not None else {}
     named: list[tuple[tuple[str | int, ...], str]] = [
         *((("splits", "stratify", i), c) for i, c in enumerate(spec.splits.stratify)),
+        *((("splits", "leave_one_out"), c) for c in (spec.splits.leave_one_out,) if c is not None),
         *(
             (("splits", "hold_out", i, "column"), h.column)
             for i, h in enumerate(spec.splits.hold_out)

@@ -39,6 +39,7 @@ RECEIPT = "receipt.json"
 VIEWS = "views"
 REPORT = "report"
 CATALOG = "catalog"
+EXPORTS = "exports"
 
 Json: TypeAlias = Any
 """What canonical JSON holds: dict with text keys, list, tuple, str, int, finite float, bool, None."""

@@ -168,7 +168,7 @@ def split_order(names: Sequence[str | None], ratios: Mapping[str, float] | None)
     return [*dict.fromkeys(n for n in first if n in found or n in (ratios or {})), *sorted(found - set(first))]
 
 
-_SPLIT_COLUMNS = ("person_key", "split", "stratum", "pooled", "members", "series")
+_SPLIT_COLUMNS = ("person_key", "split", "stratum", "pooled", "folds", "members", "series")
 
 
 def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.Table]) -> pa.Table:

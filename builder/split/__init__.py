@@ -3,11 +3,12 @@
 from builder.split.assignment import assign, remember
 from builder.split.exports import csv_text, monai_datalist, nnunet_splits
 from builder.split.holdouts import folds, hold_out, leave_one_out
-from builder.split.options import TRUE_DATE, HoldOut, Splits, Tested
+from builder.split.options import TRUE_DATE, Folds, HoldOut, Splits, Tested
 from builder.split.tested import deal_elsewhere
 
 __all__ = [
     "TRUE_DATE",
+    "Folds",
     "HoldOut",
     "Splits",
     "Tested",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -62,6 +62,15 @@ class Tested(BaseModel):
     evidence: Literal["any", "as_strong"] = "any"
 
 
+class Folds(BaseModel):
+    """Cross-validation over everybody who is not tested on: stratified folds of persons, dealt anew each repeat."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: Annotated[int, Field(ge=2, le=MOST_SPLITS)] = 5
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+
+
 class Splits(BaseModel):
     """How persons are dealt to splits. ``previous`` is the URL of an earlier version's ``splits.parquet``."""
 
@@ -73,6 +82,10 @@ class Splits(BaseModel):
     previous: str | None = None
     hold_out: tuple[HoldOut, ...] = ()
     tested: Tested = Tested()
+    folds: Folds | None = None
+    """Written to the column ``folds`` of ``splits.parquet``, a number a repeat, and to ``exports/splits_final.json``."""
+    leave_one_out: str | None = None
+    """Column (site, vendor, collection) whose values are each left out once: ``exports/leave_one_out.json``."""
 
     @field_validator("ratios")
     @classmethod

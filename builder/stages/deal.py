@@ -12,7 +12,7 @@ from builder.model.case import EVIDENCE_TIERS
 from builder.model.parquet import read_parquet
 from builder.persons import Persons
 from builder.spec import DatasetSpec
-from builder.split import assign, deal_elsewhere, hold_out
+from builder.split import assign, deal_elsewhere, folds, hold_out
 from builder.storage import open_store
 
 JOINING_KEYS = ("frame_of_reference_key", "accession_key")
@@ -81,7 +81,7 @@ def deal(spec: DatasetSpec, cohort: pa.Table, persons: Persons, *, together: Ite
     barred = {leader[person] for person in _barred(spec, cohort)}
     previous = deal_elsewhere(people, barred, spec.splits, previous=previous)
     dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
-    return _expanded(dealt, groups, persons)
+    return _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), groups, persons)
 
 
 def joined(groups: Iterable[Sequence[str]]) -> dict[str, str]:
@@ -170,6 +170,24 @@ def _previous(url: str | None, names: Mapping[str, Sequence[str]]) -> pa.Table |
     return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
 
 
+def _folds(spec: DatasetSpec, people: pa.Table, dealt: pa.Table) -> pa.Array:
+    """The fold of each repeat of everybody the folds are for, null for the others."""
+    options = spec.splits.folds
+    kind = pa.list_(pa.int32())
+    if options is None:
+        return pa.nulls(dealt.num_rows, kind)
+    training = set(spec.splits.ratios) - set(spec.splits.tested.splits)
+    inside = pc.is_in(dealt["split"], pa.array(sorted(training), pa.string()))
+    chosen = people.filter(pc.is_in(people["person_key"], dealt.filter(inside)["person_key"]))
+    found = folds(
+        chosen, options.k, strata=list(spec.splits.stratify), seed=spec.splits.seed, repeats=options.repeats
+    )
+    of: dict[str, list[int]] = {}
+    for person, fold in zip(found["person_key"].to_pylist(), found["fold"].to_pylist(), strict=True):
+        of.setdefault(person, []).append(fold)  # repeats follow one another
+    return pa.array([of.get(person) for person in dealt["person_key"].to_pylist()], kind)
+
+
 def _expanded(dealt: pa.Table, groups: Mapping[str, Sequence[str]], persons: Persons) -> pa.Table:
     """A row for every person of a group, with the person's own keyed PatientIDs."""
 
@@ -178,6 +196,6 @@ def _expanded(dealt: pa.Table, groups: Mapping[str, Sequence[str]], persons: Per
             for person in groups[row["person_key"]]:
                 yield {**row, "person_key": person, "members": list(persons.members[person])}
 
-    fields = [dealt.schema.field(n) for n in ("split", "stratum", "pooled")]
+    fields = [dealt.schema.field(n) for n in ("split", "stratum", "pooled", "folds")]
     order = [pa.field("person_key", pa.string()), pa.field("members", pa.list_(pa.string())), *fields]
     return pa.Table.from_pylist(sorted(rows(), key=lambda r: r["person_key"]), schema=pa.schema(order))

@@ -39,6 +39,7 @@ from builder.stages.accounts import Accounts, account
 from builder.stages.annotate import CASE_FACTS
 from builder.stages.catalog import ORIGINS_TABLE, catalog_files
 from builder.stages.consensus import check_evidence, settle_classes, with_evidence
+from builder.stages.exports import export_files
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.leaks import Compared, certificate, with_intensities
 from builder.stages.privacy import scan
@@ -81,6 +82,7 @@ def finish(
     files |= split_views(dataset, draft, tables[INDEX])
     leaks = certificate(plan, compared, tables[INDEX])
     files[LEAKS] = canonical_json(leaks)
+    files |= export_files(plan.spec, plan.splits, tables[INDEX])
     files |= report_files(plan, accounts, tables, draft, dataset, leaks, unproven(receipts, dataset))
     files |= catalog_files(plan, tables, files, draft)
     scan(plan, inventory, {**tables, ORIGINS_TABLE: plan.origins}, files)

@@ -1,0 +1,76 @@
+"""The splits of a version in the words of other tools, published beside it."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from builder.model.layout import EXPORTS
+from builder.spec import DatasetSpec
+from builder.split import csv_text, leave_one_out, monai_datalist, nnunet_splits
+
+
+def export_files(spec: DatasetSpec, splits: pa.Table, index: pa.Table) -> dict[str, bytes]:
+    """``exports/``: ``splits.csv``, ``splits_final.json`` (nnU-Net), ``datalist.json`` (MONAI), ``leave_one_out.json``.
+
+    Cases are named by their sample keys, as ``export_nnunet`` and ``export_datalist`` of the reader name their files.
+    ``splits_final.json`` holds the folds of the spec, repeat by repeat, else train and validation as one fold.
+    """
+    files = {"splits.csv": csv_text(splits.drop_columns(["members", "folds"]))}
+    if index.num_rows:
+        cases = pa.table({"case_key": index["sample_key"], "person_key": index["person_key"]})
+        files["splits_final.json"] = nnunet_splits(cases, _folds(splits) if spec.splits.folds is not None else splits)
+        files["datalist.json"] = monai_datalist([_entry(row, spec) for row in _rows(index)])
+        if spec.splits.leave_one_out is not None and spec.splits.leave_one_out in index.column_names:
+            files["leave_one_out.json"] = _left_out(index, spec.splits.leave_one_out)
+    return {f"{EXPORTS}/{name}": text.encode() for name, text in files.items()}
+
+
+def _folds(splits: pa.Table) -> pa.Table:
+    """One row a person, repeat and fold, as ``builder.split.folds`` gives it."""
+    rows = [
+        {"person_key": row["person_key"], "repeat": repeat, "fold": fold}
+        for row in splits.select(["person_key", "folds"]).to_pylist()
+        for repeat, fold in enumerate(row["folds"] or ())
+    ]
+    return pa.Table.from_pylist(
+        rows, schema=pa.schema([("person_key", pa.string()), ("repeat", pa.int32()), ("fold", pa.int32())])
+    )
+
+
+def _rows(index: pa.Table) -> list[dict[str, Any]]:
+    rows = index.select(["sample_key", "split"]).to_pylist()
+    return sorted(rows, key=lambda row: row["sample_key"])
+
+
+def _entry(row: dict[str, Any], spec: DatasetSpec) -> dict[str, Any]:
+    key = row["sample_key"]
+    fields = ["image", *sorted(spec.labels)]
+    return {"split": row["split"], **{name: f"{name}/{key}.nii.gz" for name in fields}}
+
+
+def _left_out(index: pa.Table, column: str) -> str:
+    """For every value of the column the samples to test on, and those of everybody who has it nowhere."""
+    found = leave_one_out(_values(index, column), column)
+    samples: dict[str, list[str]] = {}
+    for key, person in zip(index["sample_key"].to_pylist(), index["person_key"].to_pylist(), strict=True):
+        samples.setdefault(person, []).append(key)
+    document = {}
+    for value in sorted(set(found["fold"].to_pylist())):
+        tested = {p for p, v in zip(*(found[c].to_pylist() for c in ("person_key", "fold")), strict=True) if v == value}
+        document[value] = {
+            "train": sorted(k for p, keys in samples.items() if p not in tested for k in keys),
+            "test": sorted(k for p in tested for k in samples[p]),
+        }
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _values(index: pa.Table, column: str) -> pa.Table:
+    """Persons with all their values."""
+    found: dict[str, list[Any]] = {}
+    for person, value in zip(index["person_key"].to_pylist(), index[column].to_pylist(), strict=True):
+        held = found.setdefault(person, [])
+        if value not in held:
+            held.append(value)
+    keys = sorted(found)
+    return pa.table({"person_key": pa.array(keys, pa.string()), column: pa.array([found[k] for k in keys])})

@@ -1,0 +1,119 @@
+"""Dealing persons of a cohort: who must stay together, who is held out, and folds."""
+
+import datetime
+import json
+
+import pyarrow as pa
+import pytest
+
+from builder.errors import LayoutError
+from builder.model.parquet import parquet_bytes
+from builder.persons import Persons
+from builder.spec import DatasetSpec
+from builder.stages.deal import deal, joined, shared_keys
+from builder.stages.exports import export_files
+
+PEOPLE = [f"p{i:02d}" for i in range(20)]
+
+
+def spec(**splits) -> DatasetSpec:
+    return DatasetSpec.model_validate(
+        {
+            "name": "dealt", "license": "CC0-1.0", "sources": [{"kind": "folder", "url": "/nowhere"}],
+            "deid": {"patient_key": "${env:BUILDER_KEY}"}, "samples": {"kind": "volumes"},
+            "splits": {"ratios": {"train": 0.6, "validation": 0.2, "test": 0.2}, **splits},
+        }
+    )  # fmt: skip
+
+
+def cohort(**columns) -> pa.Table:
+    """Two series a person; columns are functions of (number of the person, number of the series)."""
+    rows = [(i, j) for i in range(len(PEOPLE)) for j in (0, 1)]
+    made = {name: [value(i, j) for i, j in rows] for name, value in columns.items()}
+    return pa.table({"person_key": [PEOPLE[i] for i, _ in rows], "included": [True] * len(rows), **made})
+
+
+def persons() -> Persons:
+    return Persons({}, {p: (f"m-{p}",) for p in PEOPLE}, ())
+
+
+def homes(table: pa.Table) -> dict[str, str]:
+    return dict(zip(table["person_key"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def test_groups_that_overlap_share_a_split_and_everybody_keeps_a_row():
+    groups = [("p03", "p07"), ("p07", "p11"), ("p01", "p02"), ("elsewhere", "p01")]
+    dealt = deal(spec(), cohort(), persons(), together=groups)
+    home = homes(dealt)
+    assert sorted(home) == PEOPLE
+    assert home["p03"] == home["p07"] == home["p11"]
+    assert home["p01"] == home["p02"]
+    assert dealt["members"].to_pylist() == [[f"m-{p}"] for p in PEOPLE]
+    assert deal(spec(), cohort(), persons(), together=groups[::-1]).equals(dealt), "in any order"
+    assert joined(groups)["p11"] == "p03"
+
+
+def test_one_series_at_a_site_holds_a_person_out_with_everybody_joined_to_that_person():
+    table = cohort(site=lambda i, j: "far" if (i, j) == (4, 1) else "near")
+    held = spec(hold_out=[{"column": "site", "values": ["far"], "split": "external"}])
+    home = homes(deal(held, table, persons(), together=[("p04", "p09")]))
+    assert {p for p, s in home.items() if s == "external"} == {"p04", "p09"}
+
+
+def test_time_is_cut_on_true_dates():
+    table = cohort(study_date=lambda i, j: datetime.date(2010 + i, 1 + j, 1))
+    held = spec(hold_out=[{"column": "study_date", "since": "2027-02-01", "split": "later"}])
+    assert {p for p, s in homes(deal(held, table, persons())).items() if s == "later"} == {"p17", "p18", "p19"}
+
+
+def test_whom_an_earlier_version_parted_cannot_be_joined(tmp_path):
+    first = deal(spec(), cohort(), persons())
+    home = homes(first)
+    (tmp_path / "splits.parquet").write_bytes(parquet_bytes(first))
+    grown = spec(previous=str(tmp_path / "splits.parquet"))
+    apart = next((a, b) for a in PEOPLE for b in PEOPLE if home[a] != home[b])
+    together = next((a, b) for a in PEOPLE for b in PEOPLE if a < b and home[a] == home[b])
+    assert homes(deal(grown, cohort(), persons(), together=[together])) == home
+    with pytest.raises(LayoutError, match="two persons of the earlier version"):
+        deal(grown, cohort(), persons(), together=[apart])
+
+
+def test_shared_values_join_unless_too_many_share_them():
+    table = cohort(
+        frame_of_reference_key=lambda i, j: "common" if j else f"f{i // 2}" if i < 4 else f"own{i}",
+        accession_key=lambda i, j: None,
+    )
+    frames, accession = shared_keys(table)
+    assert (frames.groups, frames.too_common) == ((("p00", "p01"), ("p02", "p03")), 1)
+    assert (accession.groups, accession.too_common) == ((), 0)
+
+
+def test_folds_are_for_those_who_are_not_tested_on_and_do_not_part_groups():
+    given = spec(folds={"k": 4, "repeats": 3})
+    dealt = deal(given, cohort(), persons(), together=[("p03", "p07")])
+    rows = {row["person_key"]: row for row in dealt.to_pylist()}
+    assert all((row["folds"] is None) == (row["split"] == "test") for row in rows.values())
+    assert rows["p03"]["folds"] == rows["p07"]["folds"]
+    assert all(len(row["folds"]) == 3 and set(row["folds"]) <= set(range(4)) for row in rows.values() if row["folds"])
+    index = pa.table(
+        {
+            "sample_key": [f"{p}-{n}" for p in PEOPLE for n in (0, 1)],
+            "person_key": [p for p in PEOPLE for _ in (0, 1)],
+            "split": [rows[p]["split"] for p in PEOPLE for _ in (0, 1)],
+            "site": ["a" if i < 6 or (i, n) == (9, 1) else "b" for i in range(20) for n in (0, 1)],
+        }
+    )
+    files = export_files(given.model_copy(update={"splits": given.splits.model_copy(
+        update={"leave_one_out": "site"})}), dealt, index)  # fmt: skip
+    entries = json.loads(files["exports/splits_final.json"])
+    trained = {k for k, p in zip(index["sample_key"].to_pylist(), index["person_key"].to_pylist(), strict=True)
+               if rows[p]["split"] != "test"}  # fmt: skip
+    assert len(entries) == 12
+    assert all(set(e["train"]) | set(e["val"]) == trained and not set(e["train"]) & set(e["val"]) for e in entries)
+    assert sorted(k for e in entries[:4] for k in e["val"]) == sorted(trained)
+    left = json.loads(files["exports/leave_one_out.json"])
+    assert "p09-0" in left["a"]["test"] and "p09-1" in left["b"]["test"], "tested in both, trained in neither"
+    assert not any(k.startswith("p09") for side in left.values() for k in side["train"])
+    listed = json.loads(files["exports/datalist.json"])
+    assert sum(map(len, listed.values())) == 40
+    assert files["exports/splits.csv"].decode().splitlines()[0] == "person_key,split,stratum,pooled"
