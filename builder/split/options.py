@@ -83,7 +83,7 @@ class Splits(BaseModel):
     hold_out: tuple[HoldOut, ...] = ()
     tested: Tested = Tested()
     folds: Folds | None = None
-    """Written to the column ``folds`` of ``splits.parquet``, a number a repeat, and to ``exports/splits_final.json``."""
+    """Written to the column ``folds`` of ``splits.parquet``, a number a repeat, and ``exports/splits_final.json``."""
     leave_one_out: str | None = None
     """Column (site, vendor, collection) whose values are each left out once: ``exports/leave_one_out.json``."""
 
