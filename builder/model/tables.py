@@ -51,7 +51,7 @@ LEDGER_COLUMNS = (
     Column("status", TEXT),  # instance | file | duplicate | quarantined ("file": a mask, AIM or table file by content)
     Column("reason", TEXT),  # builder.errors.Reason, for duplicate and quarantined
     Column("detail", TEXT),
-    Column("format", TEXT),  # dicom | dicomdir | nifti | nrrd | mha | xml | json | csv | ... | unknown
+    Column("format", TEXT),  # dicom | dicomdir | nifti | nrrd | mha | mhd | raw | xml | json | csv | ... | unknown
     Column("header_sha256", TEXT),  # of the bytes before Pixel Data; of the whole object for other files
     Column("content_sha256", TEXT),  # of the whole object, where its source asks for identity by content
     Column("pixel_offset", WHOLE, unit="By"),  # of the value of Pixel Data when native, else null

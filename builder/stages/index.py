@@ -19,7 +19,7 @@ from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
 from builder.storage import Store
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raised whenever a row would come out different: parts written by an earlier version are read anew."""
 
 PART_FILES: Final = (256, 2048)
@@ -29,6 +29,8 @@ FILE_LIMIT: Final = 16 * 2**30
 """A mask or table of more bytes is not hashed and therefore not used."""
 
 _USED_FORMATS = MASKS | TABLES | DOCUMENTS
+VOXEL_SUFFIXES = (".raw", ".zraw")
+"""Names of the voxels beside a MetaImage header (.mhd): nothing in them says what they are."""
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 _ENTRIES = pa.schema([("path", pa.string()), ("member", pa.string()), ("size", pa.int64()), ("stamp", pa.string())])
 
@@ -288,7 +290,9 @@ def _file_row(source: Source, entry: Entry, form: str) -> dict[str, Any]:
     if form in ARCHIVES:
         why = "an archive inside an archive is not opened" if entry.member else _USELESS_ARCHIVE
         return _quarantined(form, CaseError(Reason.UNREADABLE, why))
-    if form not in _USED_FORMATS:
+    if form not in _USED_FORMATS and (entry.member or entry.path).lower().endswith(VOXEL_SUFFIXES):
+        form = "raw"
+    elif form not in _USED_FORMATS:
         why = f"found {form} content, expected DICOM, a mask or a table"
         return _quarantined(form, CaseError(Reason.NOT_DICOM, why))
     if entry.size > FILE_LIMIT:

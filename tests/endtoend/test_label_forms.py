@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
@@ -35,6 +36,8 @@ labels:
   numbers: {kind: seg, segments: {lesion: "^mapped$", liver: "^liver$"}}
   shares: {kind: seg, segments: {lesion: "(?i)gtv"}, fractional: keep}
   voxels: {kind: mask, match: "{parent}/mask.nii.gz", values: {1: lesion}}
+  slicer: {kind: mask, match: "{parent}/slicer.seg.nrrd", names: {lesion: "(?i)tumor"}}
+  itk: {kind: mask, match: "{parent}/itk.*", values: {7: lesion}}
   outlines:
     kind: polygons
     table: {match: "coco.json", by: {file_stem: instance}}
@@ -216,9 +219,24 @@ def write_person(tree: Path, number: int) -> synthetic.Stack:
     # NIfTI: axes (column, row, slice), RAS
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ made.geometry.affine[:, [2, 1, 0, 3]]
     nibabel.save(nibabel.Nifti1Image(inside.transpose(2, 1, 0).astype(np.uint8), affine), home / "mask.nii.gz")
+    write_itk(made, inside, home)
     (home / "aim.xml").write_text(AIM.replace("{uid}", str(made.images[SLICE].SOPInstanceUID)))
     (home / "report.txt").write_text("FINDINGS: No pleural effusion. There is a nodule in the left upper lobe.")
     return made
+
+
+def write_itk(made: synthetic.Stack, inside: Any, home: Path) -> None:
+    """A MetaImage header with its voxels beside it, and a segmentation as 3D Slicer writes it."""
+    for name, value in (("itk.mhd", 7), ("slicer.seg.nrrd", 1)):
+        image = SimpleITK.GetImageFromArray(inside.astype(np.uint8) * value)
+        image.SetSpacing(made.geometry.spacing_mm[::-1])
+        image.SetOrigin(made.geometry.origin_mm)
+        image.SetDirection(made.geometry.directions[:, ::-1].ravel())
+        facts = {"ID": "Segment_1", "Name": "Tumor", "LabelValue": "1", "Layer": "0"}
+        facts["Tags"] = "TerminologyEntry:~SCT^49755003^Morphologically Altered~SCT^4147007^Mass~^^~~^^~^^|"
+        for key, text in facts.items() if value == 1 else ():
+            image.SetMetaData(f"Segment0_{key}", text)
+        SimpleITK.WriteImage(image, str(home / name))
 
 
 def write_tables(tree: Path, people: list[synthetic.Stack]) -> None:
@@ -284,7 +302,7 @@ def test_masks_of_every_form_are_one_lesion(built: Any) -> None:
     truth[tuple(slice(a, b) for a, b in zip(START, STOP, strict=True))] = True
     on_slice = truth & (np.arange(8) == SLICE)[:, None, None]
     for sample in builder.open_dataset(built[0]):
-        for name in ("contours", "segments", "voxels"):
+        for name in ("contours", "segments", "voxels", "slicer", "itk"):
             np.testing.assert_array_equal(sample[name][0] == 1, truth, err_msg=name)
         liver = np.flip(truth, axis=2)
         np.testing.assert_array_equal(sample["numbers"][0] == 1, truth)
@@ -293,7 +311,7 @@ def test_masks_of_every_form_are_one_lesion(built: Any) -> None:
         np.testing.assert_array_equal(sample["outlines"][0] == 1, on_slice)
         types = dict(zip(sample.row["segment_names"], sample.row["segment_types"], strict=True))
         categories = dict(zip(sample.row["segment_names"], sample.row["segment_categories"], strict=True))
-        assert types["segments/lesion"] == types["shares/lesion"] == "SCT:4147007"
+        assert types["segments/lesion"] == types["shares/lesion"] == types["slicer/lesion"] == "SCT:4147007"
         assert categories["segments/lesion"] == "SCT:49755003"
         assert types["voxels/lesion"] is None
 
