@@ -47,6 +47,7 @@ TECHNICAL = frozenset(
         "image_type",
         "units",
         "annotations",
+        "license",
         "label_status",
         "repetition_time",
         "echo_time",

@@ -23,7 +23,7 @@ class Origin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str | None = Field(default=None, min_length=1)
-    license: str | None = Field(default=None, min_length=1)
+    license: str | None = Field(default=None, min_length=1, max_length=200)
     citation: str | None = Field(default=None, min_length=1)
     doi: str | None = Field(default=None, pattern=r"^10\.\d{4,9}/\S+$")
     page: str | None = Field(default=None, pattern=r"^https?://\S+$")

@@ -198,6 +198,7 @@ SERIES_COLUMNS = (
     Column("age_band", TEXT),
     Column("study_day", WHOLE, unit="d"),  # days since the person's first study
     Column("annotations", TEXTS),  # kinds of annotation objects that point here, sorted
+    Column("license", TEXT),  # of the series: SPDX identifier where it is a known one, else as it was stated
 )
 
 SERIES = schema(SERIES_COLUMNS)

@@ -49,7 +49,7 @@ from builder.stages.link import (
     planned_tier,
 )
 from builder.stages.lock import environment_lock
-from builder.stages.origins import gather_origins, prove_usage
+from builder.stages.origins import Stated, ask_origins, gather_origins, prove_usage
 from builder.stages.playbook import map_procedures
 from builder.stages.shard import SPEC, plan_path
 from builder.stages.survey import IDENTITIES, dicom_date
@@ -82,8 +82,9 @@ def make_plan(
     persons = _persons(spec, survey, table, inventory.leftovers(), key)
     annotations = gather_annotations(table, _annotation_persons(table, persons))
     clinical = read_clinical(spec, persons, stacks, key=key)
-    cohort, links = _cohort(spec, inventory, survey, stacks, persons, clinical, annotations, key, progress)
-    origins = gather_origins(spec, cohort, links, annotations.table, key=key)
+    stated = ask_origins(spec)
+    cohort, links = _cohort(spec, inventory, survey, stacks, persons, clinical, annotations, stated, key, progress)
+    origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     prove_usage(spec, origins)
     shared = [group for found in shared_keys(cohort) for group in found.groups]
     splits = deal(spec, cohort, persons, together=shared if spec.leaks.on_match == "merge" else ())
@@ -150,6 +151,7 @@ def _cohort(
     persons: Persons,
     clinical: Clinical,
     annotations: Annotations,
+    stated: Stated,
     key: Key,
     progress: Progress,
 ) -> tuple[pa.Table, pa.Table]:
@@ -157,7 +159,8 @@ def _cohort(
     person_keys = person_column(stacks, persons)
     found = _link(spec, inventory, survey, stacks, person_keys, annotations, progress)
     kinds = [sorted({link.label for link in links if link.rows}) for links in found]
-    table = series_table(stacks, person_keys, key=key, annotations=kinds, clinical=clinical.table)
+    terms = stated.licenses(stacks)
+    table = series_table(stacks, person_keys, key=key, annotations=kinds, licenses=terms, clinical=clinical.table)
     case_keys = [
         key.name("case", uid, str(number))
         for uid, number in zip(stacks.column("series_uid").to_pylist(), stacks.column("stack").to_pylist(), strict=True)

@@ -39,6 +39,7 @@ def series_table(
     *,
     key: Key,
     annotations: Sequence[Sequence[str]] = (),
+    licenses: Sequence[str | None] = (),
     clinical: pa.Table | None = None,
 ) -> pa.Table:
     """SERIES with the clinical columns behind it, one row a stack, in the order of ``stacks``.
@@ -47,6 +48,8 @@ def series_table(
     ----------
     annotations
         Kinds of annotation objects that point at each stack; empty: none known.
+    licenses
+        The licence of each stack; empty: none known.
     clinical
         ``person_key`` and typed columns, one row a person. A column that SERIES has too (sex, age_years) takes the
         clinical value where there is one, else the header's.
@@ -59,6 +62,7 @@ def series_table(
     columns["study_day"] = pa.array(_study_days(stacks, person_keys), pa.int64())
     kinds = annotations or [()] * stacks.num_rows
     columns["annotations"] = pa.array([sorted(set(k)) for k in kinds], pa.list_(pa.string()))
+    columns["license"] = pa.array(licenses or [None] * stacks.num_rows, pa.string())
     if clinical is not None:
         _add_clinical(columns, clinical, person_keys)
     ordered = [c.name for c in SERIES_COLUMNS] + sorted(set(columns) - set(SERIES.names))

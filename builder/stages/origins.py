@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from builder.model.keyed import Key
 from builder.model.origin import Origin
 from builder.model.tables import SMALL, TEXT, Column, schema
 from builder.protocols import Stating
-from builder.report.catalog.licenses import forbids_commercial_use
+from builder.report.catalog.licenses import forbids_commercial_use, normal
 from builder.spec import DatasetSpec
 
 ORIGINS = schema(
@@ -31,33 +32,68 @@ ORIGINS = schema(
 MOST_NAMED = 5
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What is stated of every series: by its source, completed by what the spec states of the source.
+
+    Parameters
+    ----------
+    series
+        For each source of the spec: SeriesInstanceUID to origin; empty where the source knows none.
+    own
+        For each source of the spec: what the spec states of it.
+    """
+
+    series: tuple[Mapping[str, Origin], ...]
+    own: tuple[Origin, ...]
+
+    def of(self, source: int, uid: str | None) -> Origin:
+        """The origin of a series of a source."""
+        return self.series[source].get(uid or "", self.own[source])
+
+    def licenses(self, stacks: pa.Table) -> list[str | None]:
+        """The licence of each stack: SPDX identifier where it is a known one, else as it was stated."""
+        rows = zip(stacks.column("source").to_pylist(), stacks.column("series_uid").to_pylist(), strict=True)
+        return [normal(name) or name for name in (self.of(source, uid).license for source, uid in rows)]
+
+
+def ask_origins(spec: DatasetSpec) -> Stated:
+    """Ask every source what it knows of its series.
+
+    Raises
+    ------
+    SourceError, SpecError
+        When a source cannot say.
+    """
+    own = tuple(getattr(source, "origin", Origin()) for source in spec.sources)
+    series = tuple(
+        {uid: origin.completed(mine) for uid, origin in source.series_origins().items()}
+        if isinstance(source, Stating)
+        else {}
+        for source, mine in zip(spec.sources, own, strict=True)
+    )
+    return Stated(series, own)
+
+
 def gather_origins(
-    spec: DatasetSpec, cohort: pa.Table, links: pa.Table, annotations: pa.Table, *, key: Key
+    spec: DatasetSpec, stated: Stated, cohort: pa.Table, links: pa.Table, annotations: pa.Table, *, key: Key
 ) -> pa.Table:
     """The origins of the included series, the annotation objects they are linked to, and the clinical tables.
-
-    What a source knows of a series comes first, what the spec states of the source fills the rest.
 
     Parameters
     ----------
     cohort, links, annotations
         With the private ``series_uid``; ``links`` by schema LINKS, ``annotations`` what it counts the rows of.
-
-    Raises
-    ------
-    SourceError, SpecError
-        When a source cannot say what it stated of its series.
     """
     images = cohort.filter(cohort["included"]).select(["source", "series_uid"]).to_pylist()
     used = sorted(set(links.column("annotation").to_pylist()))
     labels = annotations.select(["source", "series_uid"]).take(pa.array(used, pa.int64())).to_pylist()
     found = {("image", r["source"], r["series_uid"]) for r in images}
     found |= {("label", r["source"], r["series_uid"]) for r in labels}
-    stated = _stated(spec, {source for _, source, _ in found})
     rows = []
     for role, source, uid in found:
         series = None if uid is None else key.name("series", uid)
-        rows.append(_row(role, source, series, stated[source].get(uid, _own(spec, source))))
+        rows.append(_row(role, source, series, stated.of(source, uid)))
     rows += [_row("clinical", number, None, table.origin) for number, table in enumerate(spec.clinical)]
     rows.sort(key=lambda r: (r["role"], r["source"], r["series_key"] or ""))
     return pa.Table.from_pylist(rows, schema=ORIGINS)
@@ -85,7 +121,7 @@ def prove_usage(spec: DatasetSpec, origins: pa.Table) -> None:
         more = [f"{len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
         raise SpecError(
             f"usage: found {'; '.join([*faults[:MOST_NAMED], *more])}; expected licences that allow commercial use: "
-            "leave them out (a source's licenses, or a cohort rule), state origin.license of a source where it is "
+            "leave them out (a cohort rule on the column license), state origin.license of a source where it is "
             "known, or take 'usage: commercial' out of the spec"
         )
 
@@ -94,21 +130,6 @@ def _things(role: str, source: int, count: int) -> str:
     if role == "clinical":
         return f"clinical table {source + 1}"
     return f"{count} series of {role}s from source {source + 1}"
-
-
-def _stated(spec: DatasetSpec, sources: set[int]) -> dict[int, Mapping[str, Origin]]:
-    """Source to series to what is stated of it, completed by what the spec says of the source."""
-    found: dict[int, Mapping[str, Origin]] = {}
-    for position in sorted(sources):
-        source: Any = spec.sources[position]
-        own = source.series_origins() if isinstance(source, Stating) else {}
-        found[position] = {uid: origin.completed(_own(spec, position)) for uid, origin in own.items()}
-    return found
-
-
-def _own(spec: DatasetSpec, source: int) -> Origin:
-    origin: Origin = getattr(spec.sources[source], "origin", Origin())
-    return origin
 
 
 def _row(role: str, source: int, series_key: str | None, origin: Origin) -> dict[str, Any]:

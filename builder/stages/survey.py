@@ -33,7 +33,7 @@ PRIVATE_COLUMNS = (
     Column("frame_of_reference_uid", TEXT),
     Column("chunk", pa.int32()),
 )
-KEYED = ("series_key", "study_key", "person_key", "frame_of_reference_key", "study_day", "annotations")
+KEYED = ("series_key", "study_key", "person_key", "frame_of_reference_key", "study_day", "annotations", "license")
 DECIDED_COLUMNS = (
     Column("usable_reason", TEXT),  # builder.errors.Reason of the geometry policy, null when the stack can be used
     Column("usable_detail", TEXT),

@@ -66,6 +66,7 @@ def test_every_series_has_its_origin(version):
     images = {row["series_key"] for row in origins if row["role"] == "image"}
     assert images == {row["series_key"] for row in cohort if row["included"]}
     assert {row["license"] for row in origins} == {"CC-BY-3.0"}
+    assert {row["license"] for row in cohort} == {"CC-BY-3.0"}
     assert sum(row["role"] == "label" for row in origins) == 34
     terms = record(version, "terms.json")
     assert terms["commercial_use"] == "allowed by every licence"

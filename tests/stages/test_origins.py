@@ -10,9 +10,9 @@ from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.model.origin import Origin
 from builder.plan import LINKS
-from builder.spec import DatasetSpec, withhold_locations
+from builder.spec import DatasetSpec, candidate_schema, withhold_locations
 from builder.stages.index import part_name
-from builder.stages.origins import gather_origins, prove_usage
+from builder.stages.origins import ask_origins, gather_origins, prove_usage
 
 KEY = Key(b"k" * 32)
 COHORT = pa.table(
@@ -69,7 +69,7 @@ def spec(tmp_path: Path, *, usage: str | None = None, license: str = "CC-BY-4.0"
 
 
 def origins(made: DatasetSpec) -> pa.Table:
-    return gather_origins(made, COHORT, LINKED, ANNOTATIONS, key=KEY)
+    return gather_origins(made, ask_origins(made), COHORT, LINKED, ANNOTATIONS, key=KEY)
 
 
 def test_each_series_has_what_its_source_knows_completed_by_the_spec(tmp_path):
@@ -85,6 +85,12 @@ def test_each_series_has_what_its_source_knows_completed_by_the_spec(tmp_path):
         ("clinical", None): (None, "CC0-1.0", None, None),
     }
     assert len(rows) == 6
+
+
+def test_the_licence_is_a_column_a_cohort_can_ask_for(tmp_path):
+    made = spec(tmp_path, license="my own terms")
+    assert ask_origins(made).licenses(COHORT) == ["CC-BY-4.0", "CC-BY-NC-4.0", "my own terms", "CC-BY-NC-4.0"]
+    assert candidate_schema(made).field("license").type == pa.string()
 
 
 def test_commercial_use_is_refused_by_one_series(tmp_path):
