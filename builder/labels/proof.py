@@ -209,7 +209,8 @@ def _measured(annotation: Annotation, body: Body) -> Annotation:
         figures = _of_points(body.geometry.to_voxel(annotation.points_mm), body) if len(annotation.points_mm) else {}
     else:
         return annotation
-    return replace(annotation, measures={f"{_PART}/{name}": _settled(v) for name, v in figures.items()})
+    found = {f"{_PART}/{name}": _settled(value) for name, value in figures.items()}
+    return replace(annotation, measures={**annotation.measures, **found})
 
 
 def _settled(value: float) -> float:

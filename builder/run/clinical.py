@@ -59,6 +59,7 @@ def read_clinical(spec: DatasetSpec, persons: Persons, stacks: pa.Table, *, key:
         fields += list(clinical_schema(options))[1:]
         reports.append(
             {
+                "columns": list(options.columns),
                 **_summary(found, key),
                 "rows_that_are_no_person": len(rows.not_persons),
                 "cells_not_taken": [{"row": i.row, "column": i.column, "problem": i.problem} for i in rows.issues],

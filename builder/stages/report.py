@@ -106,6 +106,7 @@ def _outcomes(plan: DatasetPlan, index: pa.Table) -> list[str]:
 
 def _files(plan: DatasetPlan, document: dict[str, Any]) -> dict[str, bytes]:
     document["clinical"] = list(plan.clinical)
+    document["clinical_persons"] = _clinical_persons(plan.cohort)
     document["persons"] = plan.persons.counts()
     document["structures"] = dict(plan.structures)
     document["reference"] = plan.spec.report.reference.name if plan.spec.report.reference is not None else None
@@ -137,6 +138,15 @@ def render_again(url: str) -> str:
     beside = open_store(store.url + ".report")
     beside.put(f"{version}.html", page)
     return f"{beside.url}/{version}.html"
+
+
+def _clinical_persons(cohort: pa.Table) -> dict[str, int]:
+    """How many persons with images have a row in any clinical table."""
+    rows = zip(cohort.column("person_key").to_pylist(), cohort.column("clinical_rows").to_pylist(), strict=True)
+    found: dict[str, bool] = {}
+    for person, count in rows:
+        found[person] = found.get(person, False) or bool(count)
+    return {"matched": sum(found.values()), "persons": len(found)}
 
 
 def _rules(plan: DatasetPlan) -> list[str]:
