@@ -80,8 +80,10 @@ $(PEERS)/.installed: constraints-peers.txt
 test-peers: setup $(PEERS)/.installed
 	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py
 
+# Ratios against peers and floors, each script under five minutes. PEERS=path/to/python that has the extra `peers`.
 bench: setup
-	for name in resample decode index split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in resample decode index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/build.py --workers 2 $(if $(PEERS),--peer-python $(PEERS))
 
 # Contours to voxels beside plastimatch (Debian: apt-get install plastimatch): the table of docs/labels.md, and pictures.
 contours: setup

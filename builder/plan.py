@@ -17,6 +17,9 @@ from builder.spec import DatasetSpec, without_locations
 ENGINE_VERSION = 4
 """Raised when the same plan would give other bytes for a reason no plug-in's VERSION covers."""
 
+MOST_AHEAD_BYTES = 512 << 20
+"""A case that needs more than this to be decoded is not loaded while the one before it is worked on."""
+
 IMAGE_ROLE = "image"
 PLANNED = pa.schema([pa.field("case", pa.int32()), pa.field("role", pa.string()), *INSTANCES])
 """Objects of a shard: INSTANCES rows with the case (position in the plan) and the role (``image`` or a label)."""
@@ -40,7 +43,9 @@ class CasePlan:
     sample_bytes
         Projected uncompressed bytes of its samples.
     peak_bytes
-        Projected peak memory while it is built.
+        Projected peak memory while it is built, from the first byte read to the last sample written.
+    load_bytes
+        Projected peak memory until it is decoded: this may be beside the work on the case before it.
     """
 
     case_key: str
@@ -50,6 +55,7 @@ class CasePlan:
     input_bytes: int
     sample_bytes: int
     peak_bytes: int
+    load_bytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +95,9 @@ class ShardSummary:
 
     @property
     def peak_bytes(self) -> int:
-        """Projected peak memory of its task: its largest case."""
-        return max((case.peak_bytes for case in self.cases), default=0)
+        """Projected peak memory of its task: its largest case with the one that is loaded meanwhile."""
+        beside = [c.load_bytes if c.load_bytes <= MOST_AHEAD_BYTES else 0 for c in self.cases[1:]] + [0]
+        return max((c.peak_bytes + more for c, more in zip(self.cases, beside, strict=False)), default=0)
 
 
 LINKS = pa.schema([("annotation", pa.int64()), ("case_key", pa.string()), ("label", pa.string()), ("how", pa.string())])

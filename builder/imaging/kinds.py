@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -98,7 +99,12 @@ def _sliced(row: Mapping[str, Any], tokens: frozenset[str], frames: int) -> Kind
 
 def image_tokens(row: Mapping[str, Any]) -> frozenset[str]:
     """The values of Image Type (0008,0008), in capitals."""
-    return frozenset(value.strip().upper() for value in (row["image_type"] or "").split("\\") if value.strip())
+    return _tokens(row["image_type"] or "")
+
+
+@lru_cache(maxsize=4096)  # all slices of a series share a few
+def _tokens(image_type: str) -> frozenset[str]:
+    return frozenset(value.strip().upper() for value in image_type.split("\\") if value.strip())
 
 
 def component_of(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike, environ
 from pathlib import Path
@@ -259,16 +258,17 @@ def _build(
     ]
     resumed = 0
     compared = Compared((), (), {})
-    with ThreadPoolExecutor(1) as background:
-        finishing = background.submit(_load_finish)
-        for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
-            resumed += outcome.value.resumed
+    for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
+        resumed += outcome.value.resumed
     if prints is not None:
         progress.say("leaks: every volume with every other one")
         compared = compare(plan, prints)
     plan = deal_again(plan, compared)
     progress.say("finish: index, ledger, report")
-    published = finishing.result()(plan, compared, planned.inventory, planned.survey, dataset, guard=guard)
+    # loaded here, with the statistics behind the report: no worker needs it, and this process had voxels to hold
+    from builder.stages.finish import finish
+
+    published = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=guard)
     private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
     return Built(dataset.url, published, len(plan.shards), resumed)
 
@@ -304,13 +304,6 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
         widths = {w["assumed"]: w["half_width"] for w in entry["sensitivity"]}
         shown = "no sensitivity" if widths[0.9] is None else f"a sensitivity of 0.9 to within {widths[0.9]:.2f}"
         yield f"  {entry['outcome']}: {entry['positives']} yes, {entry['negatives']} no to test on: shows {shown}"
-
-
-def _load_finish() -> Callable[..., Published]:
-    """``finish`` with the statistics behind its report: loaded while shards are built, and by no worker."""
-    from builder.stages.finish import finish
-
-    return finish
 
 
 def _inputs(plan: DatasetPlan) -> str:

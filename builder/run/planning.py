@@ -29,8 +29,8 @@ from builder.plan import (
     shard_fingerprint,
 )
 from builder.run.clinical import Clinical, read_clinical
+from builder.run.memory import project_memory
 from builder.run.progress import Progress
-from builder.shards import MOST_WAITING_BYTES
 from builder.spec import DatasetSpec
 from builder.split import TRUE_DATE
 from builder.stages.candidates import accession_column, clinical_counts, person_column, series_table
@@ -170,6 +170,7 @@ def _cohort(
         "usable_reason": stacks.column("usable_reason"),
         "usable_detail": stacks.column("usable_detail"),
         "peak_bytes": stacks.column("peak_bytes"),
+        "voxel_bytes": stacks.column("voxel_bytes"),
         "series_uid": stacks.column("series_uid"),
         "chunk": stacks.column("chunk"),
         "clinical_rows": pa.array(clinical_counts(clinical.table, person_keys), pa.int64()),
@@ -311,20 +312,19 @@ def _numbered(objects: pa.Table, number: int) -> pa.Table:
 def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> CasePlan:
     shape = (row["slices"], row["rows"], row["columns"])
     spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
-    largest = shape[0] * shape[1] * shape[2]
     for transform in spec.transforms:
         if None not in spacing:
             shape, spacing = transform.projected(shape, spacing)
-            largest = max(largest, shape[0] * shape[1] * shape[2])
     per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * (1 + len(spec.labels) + len(spec.consensus))
-    stored = sum(objects.column("size").to_pylist())
     samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
+    needed = project_memory(spec, row, objects)
     return CasePlan(
         case_key=row["case_key"],
         person_key=row["person_key"],
         series_key=row["series_key"],
         stack=row["stack"],
-        input_bytes=stored,
+        input_bytes=sum(objects.column("size").to_pylist()),
         sample_bytes=samples.bytes,
-        peak_bytes=stored + row["peak_bytes"] + 2 * largest * per_voxel + MOST_WAITING_BYTES,
+        peak_bytes=needed.peak,
+        load_bytes=needed.load,
     )

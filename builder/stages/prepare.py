@@ -51,10 +51,10 @@ class Recipe:
     transforms: Sequence[AnyTransform]
 
 
-def prepare(
+def load(
     plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill, witness: Callable[[Volume], None]
 ) -> Case:
-    """Turn one case's fetched objects into a case ready to be cut into samples.
+    """Turn one case's fetched objects into a de-identified case with its labels, on the grid of its image.
 
     Parameters
     ----------
@@ -85,14 +85,22 @@ def prepare(
         known=known,
         clean=lambda label, reader: _clean_label(label, reader, objects.rows, plan, recipe, known),
     )
-    case = Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)
-    for transform in (*_straightening(volume, recipe), *recipe.transforms):
+    return Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)
+
+
+def transformed(case: Case, recipe: Recipe) -> Case:
+    """The case after all transforms, ready to be cut. Raises CaseError.
+
+    Where the caller keeps no name of the case it gives, the voxels before each transform are let go of as soon as it is
+    done.
+    """
+    for transform in (*_straightening(case.volume, recipe), *recipe.transforms):
         case = transform(case)
     return case
 
 
 def read_volume(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Volume:
-    """The volume of a case as the archive holds it, nothing blanked or transformed. Raises as ``prepare``."""
+    """The volume of a case as the archive holds it, nothing blanked or transformed. Raises as ``load``."""
     known = identifiers_in((objects.first, *objects.images))
     return _assemble(_stack(objects, recipe), plan, objects, recipe, known, fill)
 

@@ -3,7 +3,9 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import environ
 from pathlib import Path
 
@@ -20,14 +22,15 @@ from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
 from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
-from builder.plan import CasePlan, ShardPlan, parse_shard_plan
+from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, parse_shard_plan
 from builder.report.leakage import Print, prints_table, take_print
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
 from builder.stages.annotate import CASE_FACTS, Reads, facts_of
+from builder.stages.ahead import Pending, one_ahead
 from builder.stages.fetch import fetch, read_object
-from builder.stages.prepare import Recipe, prepare, read_volume
+from builder.stages.prepare import Recipe, load, read_volume, transformed
 from builder.storage import Store, open_store
 
 SPEC = "spec.json"
@@ -117,29 +120,26 @@ def write(
         Where the prints of the volumes go.
     """
     recipe = _recipe(spec, key)
-    chunk = shard_chunk(spec.samples)
     taken: list[Print] = []
-    with open_shard(
-        dataset,
-        plan.fingerprint,
-        codec=CODECS[spec.shards.codec],
-        facts=CASE_FACTS,
-        chunk=chunk,
-        storage=spec.shards.fields,
-    ) as writer:
-        for number, case_plan in enumerate(plan.cases):
+    fresh: list[list[Print]] = [[] for _ in plan.cases]
+    steps = [
+        partial(_load, plan, n, spec, recipe, convicted, keep=found.append if prints is not None else None)
+        for n, found in enumerate(fresh)
+    ]
+    sizes = [case.load_bytes for case in plan.cases]
+    with (
+        _writer(plan, spec, dataset) as writer,
+        one_ahead(steps, sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,
+    ):
+        for case_plan, pending, found in zip(plan.cases, loaded, fresh, strict=True):
             try:
-                if case_plan.case_key in convicted:
-                    raise convicted[case_plan.case_key]
-                fresh: list[Print] = []
-                keep = fresh.append if prints is not None else None
-                _add(writer, case_plan, _rows(plan, number), spec, recipe, key, keep=keep)
+                _add(writer, pending, spec, recipe, key)
             except CaseError as error:
                 writer.exclude(case_plan.case_key, error)
                 if error.picture is not None:
                     writer.attach(picture_path(case_plan.case_key), error.picture)
             else:
-                taken += fresh
+                taken += found
         if prints is not None:
             prints.put(prints_path(plan.fingerprint), parquet_bytes(prints_table(taken)))
         return writer.finish()
@@ -169,6 +169,17 @@ def rehearse(argument: ShardArgument, number: int) -> None:
         write(one, spec, open_store(folder), key=key)
 
 
+def _writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractContextManager[ShardWriter]:
+    return open_shard(
+        dataset,
+        plan.fingerprint,
+        codec=CODECS[spec.shards.codec],
+        facts=CASE_FACTS,
+        chunk=shard_chunk(spec.samples),
+        storage=spec.shards.fields,
+    )
+
+
 def _load_spec(store: Store) -> DatasetSpec:
     return DatasetSpec.model_validate_json(store.read(SPEC))
 
@@ -193,24 +204,31 @@ def _recipe(spec: DatasetSpec, key: Key) -> Recipe:
     )
 
 
-def _add(
-    writer: ShardWriter,
-    plan: CasePlan,
-    rows: pa.Table,
+def _load(
+    plan: ShardPlan,
+    number: int,
     spec: DatasetSpec,
     recipe: Recipe,
-    key: Key,
+    convicted: Mapping[str, CaseError] = NOBODY,
     *,
-    keep: Callable[[Print], None] | None,
-) -> None:
-    objects = fetch(rows, spec.sources, spec.volumes)
+    keep: Callable[[Print], None] | None = None,
+) -> Case:
+    """Fetch and decode a case: what may run while the one before it is transformed and written."""
+    case = plan.cases[number]
+    if case.case_key in convicted:
+        raise convicted[case.case_key]
+    objects = fetch(_rows(plan, number), spec.sources, spec.volumes)
 
     def witness(volume: Volume) -> None:
         if keep is not None:
-            keep(_print(volume, plan, objects.rows))
+            keep(_print(volume, case, objects.rows))
 
     fill = _pixels_of(objects.rows, spec.sources, recipe.uids)
-    case = prepare(plan, objects, recipe, fill=fill, witness=witness)
+    return load(case, objects, recipe, fill=fill, witness=witness)
+
+
+def _add(writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
+    case = transformed(pending.take(), recipe)
     samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
     writer.add_case(samples, described=describe_fields(case))
 

@@ -38,6 +38,7 @@ DECIDED_COLUMNS = (
     Column("usable_reason", TEXT),  # builder.errors.Reason of the geometry policy, null when the stack can be used
     Column("usable_detail", TEXT),
     Column("peak_bytes", WHOLE, unit="By"),  # projected while it is assembled; 0 when it is not usable
+    Column("voxel_bytes", WHOLE, unit="By"),  # of one voxel of the volume with its padding mask; 0 when not usable
 )
 STACK_COLUMNS = PRIVATE_COLUMNS + tuple(c for c in SERIES_COLUMNS if c.name not in KEYED) + DECIDED_COLUMNS
 STACKS = schema(STACK_COLUMNS)
@@ -173,8 +174,13 @@ def _usable(stack: Stack, options: VolumeOptions) -> dict[str, Any]:
     try:
         admit(stack, options)
     except CaseError as error:
-        return {"usable_reason": error.reason.value, "usable_detail": error.detail, "peak_bytes": 0}
-    return {"usable_reason": None, "usable_detail": None, "peak_bytes": estimate_bytes(stack)}
+        return {"usable_reason": error.reason.value, "usable_detail": error.detail, "peak_bytes": 0, "voxel_bytes": 0}
+    return {
+        "usable_reason": None,
+        "usable_detail": None,
+        "peak_bytes": estimate_bytes(stack),
+        "voxel_bytes": stack.voxel_bytes,
+    }
 
 
 def _stack_row(

@@ -1,0 +1,79 @@
+"""CT archives for benchmarks: series of 512 x 512 slices, real ones repeated back and forth, or noise."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+SPACING_MM = 2.5
+
+
+def write_archive(folder: Path, *, series: int, slices: int, sample: Path | None = None) -> None:
+    """One folder a series, explicit little endian, one person each.
+
+    Parameters
+    ----------
+    sample
+        A folder with CT slices of one series; None: the slab of the corpus (``BUILDER_CORPUS`` or ``../shared/corpus``
+        beside the checkout), or noise where there is no corpus.
+    """
+    found = _slices(sample)
+    for number in range(series):
+        place = folder / f"s{number:03d}"
+        place.mkdir(parents=True)
+        for z in range(slices):
+            back = z % (2 * len(found) - 2)
+            dataset = found[min(back, 2 * len(found) - 2 - back)]
+            _name(dataset, number, z)
+            dataset.save_as(place / f"{z:04d}.dcm", enforce_file_format=True)
+
+
+def _slices(sample: Path | None) -> list[Dataset]:
+    if sample is None:
+        home = Path(os.environ.get("BUILDER_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "corpus"))
+        if not (home / "unpack.py").is_file():
+            return [_noise(z) for z in range(8)]
+        with tempfile.TemporaryDirectory(prefix="bench-corpus-") as folder:
+            subprocess.run([sys.executable, home / "unpack.py", "segmentation", "--to", folder], check=True)
+            return _read(Path(folder) / "lidc_0314_slab" / "ct")
+    return _read(sample)
+
+
+def _read(folder: Path) -> list[Dataset]:
+    found = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
+    return sorted(found, key=lambda d: float(d.ImagePositionPatient[2]))
+
+
+def _noise(seed: int) -> Dataset:
+    """A disc of 40 HU with noise of 20 HU in air."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[-1:1:512j, -1:1:512j]
+    plane = np.where(x**2 + y**2 < 0.6, 40, -1000) + rng.normal(0, 20, (512, 512))
+    dataset = Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+    dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.PixelSpacing, dataset.ImageOrientationPatient = [0.78125, 0.78125], [1, 0, 0, 0, 1, 0]
+    dataset.Rows = dataset.Columns = 512
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+    dataset.PixelData = np.clip(np.rint(plane + 1024), 0, 4095).astype("<u2").tobytes()
+    return dataset
+
+
+def _name(dataset: Dataset, number: int, z: int) -> None:
+    """Give a slice its series and its place."""
+    base = f"2.25.{1000 + number}"
+    dataset.PatientID, dataset.PatientName = f"P{number:03d}", f"Series{number:03d}"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"{base}.1", f"{base}.2"
+    dataset.FrameOfReferenceUID = f"{base}.3"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{base}.4.{z + 1}"
+    dataset.InstanceNumber, dataset.SliceThickness = z + 1, SPACING_MM
+    dataset.ImagePositionPatient = [-200.0, -200.0, SPACING_MM * z]
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian

@@ -1,0 +1,138 @@
+"""What a case needs of memory, projected from headers and the spec before any pixel is read.
+
+The sum of what lives at the same time, step by step: the decoded volume with its padding mask and label masks, then
+for every transform what goes in, what comes out and what it needs meanwhile, at last the samples on their way to disk.
+``benchmarks/memory.py`` compares it with what is measured.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from builder.labels import AnyLabel
+from builder.patches import Whole
+from builder.plan import IMAGE_ROLE
+from builder.shards import MOST_WAITING_BYTES
+from builder.spec import DatasetSpec
+from builder.transforms import AnyTransform
+
+BESIDES = 2 << 20
+"""Headers, tables and buffers that do not grow with the volume."""
+
+PADDING_SHARE = 0.4
+"""Of a byte a voxel, where a padding value is stated: headers do not say whether any voxel has it and a mask is held.
+So the projection is at most a fifth off either way."""
+
+LABEL_SCRATCH = 2
+"""Bytes a voxel of the image while one structure is drawn or moved."""
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Bytes: ``peak`` from the first byte read to the last sample written, ``load`` until the case is decoded."""
+
+    peak: int
+    load: int
+
+
+def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> Needed:
+    """Memory of one case.
+
+    Parameters
+    ----------
+    row
+        Of the cohort: the stack's shape, spacing, ``voxel_bytes`` and ``peak_bytes`` of its assembly.
+    objects
+        What is fetched for it, by schema PLANNED without the case.
+    """
+    shape = (row["slices"], row["rows"], row["columns"])
+    spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
+    masks = sum(_mask_channels(label) for label in spec.labels.values()) + len(spec.consensus)
+    held = _Held(max(1, row["channels"] or 1), row["voxel_bytes"], masks)
+    unsure = int((1 - PADDING_SHARE) * held.padded * math.prod(shape))
+    load = row["peak_bytes"] - unsure + _fetched(objects) + BESIDES
+    if spec.labels:
+        load = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
+    peak = load
+    for transform in spec.transforms if None not in spacing else ():
+        after, spacing = transform.projected(shape, spacing)
+        then = held.after(transform)
+        alive = held.of(shape) + then.of(after) + _scratch(transform, held, shape, after)
+        peak = max(peak, alive + BESIDES)
+        shape, held = after, then
+    return Needed(peak=max(peak, held.of(shape) + _waiting(spec, held, shape) + BESIDES), load=load)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a case holds: channels, bytes a voxel of one with the padding mask, and channels of masks."""
+
+    channels: int
+    voxel_bytes: int
+    masks: int
+
+    @property
+    def padded(self) -> int:
+        """1 where a padding mask is held: types take 1, 2 or 4 bytes, so an odd sum has one."""
+        return int(self.voxel_bytes in (3, 5))
+
+    @property
+    def item(self) -> int:
+        """Bytes of a value."""
+        return self.voxel_bytes - self.padded
+
+    def of(self, shape: Shape) -> int:
+        """Bytes on a grid."""
+        per_voxel = self.channels * self.item + PADDING_SHARE * self.padded + self.masks
+        return int(math.prod(shape) * per_voxel)
+
+    def after(self, transform: AnyTransform) -> "_Held":
+        """What a transform leaves: intensity may change the type."""
+        if transform.kind != "intensity":
+            return self
+        scaled = transform.scale is not None or transform.zscore != "none"
+        item = np.dtype(transform.dtype).itemsize if transform.dtype else 4 if scaled else self.item
+        return _Held(self.channels, item + self.padded, self.masks)
+
+
+def _scratch(transform: AnyTransform, held: _Held, before: Shape, after: Shape) -> int:
+    """What a transform needs beside its input and output."""
+    if transform.kind == "resample" and (transform.image == "cubic" or transform.antialias != "none"):
+        # builder.kernels.filtered: a float32 stack, in bands where it passes twice the channel's input and output
+        both = (math.prod(before) + math.prod(after)) * held.item
+        return min(4 * before[0] * after[1] * after[2], 2 * both)
+    if transform.kind == "intensity" and transform.zscore != "none":
+        return 4 * math.prod(before)
+    return 0
+
+
+def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
+    """Samples cut and not yet written; a whole volume is written from where it lies."""
+    if isinstance(spec.samples, Whole):
+        return math.prod(shape) if held.masks else 0
+    sample = held.of(spec.samples.shape)
+    return sample + min(MOST_WAITING_BYTES, sample * 8)
+
+
+def _fetched(objects: pa.Table) -> int:
+    """Bytes of the files that are held until the case is decoded: all but native images, read straight into place."""
+    columns = (objects.column(name).to_pylist() for name in ("role", "pixel_offset", "size"))
+    rows = [(role == IMAGE_ROLE and offset is not None, size) for role, offset, size in zip(*columns, strict=True)]
+    whole = sum(size for direct, size in rows if not direct)
+    return int(whole + max((size for direct, size in rows if direct), default=0))
+
+
+def _mask_channels(label: AnyLabel) -> int:
+    """Channels of the masks a label gives; none where it gives boxes, points or values."""
+    if label.kind not in ("rtstruct", "seg", "mask"):
+        return 0
+    if getattr(label, "layout", "channels") != "channels":
+        return 1
+    named = (getattr(label, name, None) for name in ("roi", "segments", "codes", "values", "names"))
+    return max(1, *(len(names) for names in named if names))

@@ -1,0 +1,71 @@
+"""What the plan says of memory, beside what tracemalloc counts while the case is built."""
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.deid import resolve_key
+from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardSummary
+from builder.run.pipeline import plan
+from builder.spec import DatasetSpec
+from builder.stages.shard import SPEC, load_plan, write
+from builder.storage import open_store
+from tests.synthetic import box_contours, ct_series, rtstruct
+
+LINEAR = {"kind": "resample", "spacing_mm": [1.5, 1.0, 1.0], "image": "linear"}
+WAYS: dict[str, dict[str, Any]] = {
+    "linear": {"transforms": [LINEAR]},
+    "cubic": {"transforms": [{**LINEAR, "image": "cubic"}]},
+    "labelled": {"transforms": [LINEAR], "labels": {"tumor": {"kind": "rtstruct", "roi": {"tumor": "GTV"}}}},
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CT series of 12.6 MB with a structure set."""
+    folder = tmp_path_factory.mktemp("archive")
+    made = ct_series(folder, slices=24, shape=(512, 512), spacing=(3.0, 1.0, 1.0), padding=0)
+    rtstruct(made, {"GTV": box_contours(made.geometry, (4, 100, 100), (8, 130, 130))}, directory=folder)
+    return folder
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_projected_within_a_quarter_and_at_most_three_times_input_and_output(
+    archive: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", "11" * 32)
+    base = {
+        "name": "memory",
+        "license": "CC0-1.0",
+        "sources": [{"kind": "folder", "url": str(archive), "site": "here"}],
+        "deid": {"patient_key": "${env:BUILDER_KEY}"},
+        "samples": {"kind": "volumes"},
+    }
+    planned = plan(DatasetSpec.model_validate({**base, **WAYS[way]}), to=tmp_path / "data").plan
+    store = open_store(planned.url)
+    spec = DatasetSpec.model_validate_json(store.read(SPEC))
+    whole = load_plan(store, planned.shards[0].fingerprint)
+    (case,) = whole.cases
+    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "11" * 32}, read=lambda path: Path(path).read_bytes())
+    write(whole, spec, open_store(tmp_path / "first"), key=key)  # compiles, imports
+    tracemalloc.start()
+    receipt = write(whole, spec, open_store(tmp_path / "second"), key=key)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert receipt.rows
+    assert peak * 0.75 <= case.peak_bytes <= peak * 1.25
+    voxels_in, voxels_out = 24 * 512 * 512, 48 * 512 * 512
+    assert peak <= 3 * 2 * (voxels_in + voxels_out)
+
+
+def test_a_shard_needs_its_largest_case_beside_the_next_that_is_loaded() -> None:
+    def case(peak: int, load: int) -> CasePlan:
+        return CasePlan("c", "p", "s", 0, 0, 0, peak, load)
+
+    assert ShardSummary("f", "", ()).peak_bytes == 0
+    assert ShardSummary("f", "", (case(9, 5), case(7, 4), case(8, 6))).peak_bytes == 13
+    large = MOST_AHEAD_BYTES + 1
+    assert ShardSummary("f", "", (case(9, 5), case(large + 1, large))).peak_bytes == large + 1
