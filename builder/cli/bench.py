@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.options import Dataset, Machine, present
+from builder.cli.options import Dataset, Machine, Params, SpecPath, filled, present
 
 bench = typer.Typer(help="Measure how fast this machine is.", no_args_is_help=True)
 
@@ -38,6 +38,31 @@ def bench_read(
     )
     before = rates_of(compare) if compare is not None else None
     record = measure_reading(dataset, options)
+    if keep is not None:
+        keep.write_text(json.dumps(record.facts(), indent=1, sort_keys=True) + "\n")
+    present(record.facts(), as_json, lambda: record.text(before))
+
+
+@bench.command("build")
+def bench_build(
+    spec: SpecPath,
+    param: Params = None,
+    workers: Annotated[str, typer.Option("--workers", help="Numbers of workers to try; 0 is serial.")] = "0,1,2",
+    folder: Annotated[Path | None, typer.Option("--in", metavar="DIR", help="Folder the datasets grow in.")] = None,
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="FILE", help="Keep the record as JSON.")] = None,
+    compare: Annotated[Path | None, typer.Option("--compare", metavar="FILE", help="A record kept before.")] = None,
+    as_json: Machine = False,
+) -> None:
+    """How fast a spec is built: stages and steps, processor time a case, overhead and scaling over workers.
+
+    Every number of workers builds the dataset anew, in a folder that is removed again.
+    """
+    from builder.reader.bench import parse_numbers
+    from builder.run.bench import measure_building, rates_of
+
+    counts = parse_numbers(workers, name="--workers")
+    before = rates_of(compare) if compare is not None else None
+    record = measure_building(spec, parameters=filled(param), workers=counts, folder=folder)
     if keep is not None:
         keep.write_text(json.dumps(record.facts(), indent=1, sort_keys=True) + "\n")
     present(record.facts(), as_json, lambda: record.text(before))

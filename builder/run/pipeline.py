@@ -181,8 +181,9 @@ def build(
     cluster: str = "serial",
     workers: int | None = None,
     progress: Progress | None = None,
+    watch: Callable[[Runner], Runner] | None = None,
 ) -> Built:
-    """Build and publish a dataset; arguments as for ``plan``.
+    """Build and publish a dataset; arguments as for ``plan``. ``watch`` puts a runner in front of the cluster's.
 
     Started again it continues: shards whose receipt is there are not built again. On an unchanged spec and archive it
     does nothing.
@@ -203,8 +204,9 @@ def build(
     ):
         open_store(str(to)).fence()  # a builder that stood still until now publishes nothing any more
         report = JournalProgress(shown, journal)
-        planned = _plan(loaded, str(to), parameters or {}, runner, report)
-        return _build(planned, open_store(str(to)), runner, report, lease.check)
+        watched = runner if watch is None else watch(runner)
+        planned = _plan(loaded, str(to), parameters or {}, watched, report)
+        return _build(planned, open_store(str(to)), watched, report, lease.check)
 
 
 def private_store(dataset: str) -> Store:

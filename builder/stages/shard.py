@@ -4,8 +4,9 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import pairwise
 from os import environ
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from builder.report.leakage import Print, prints_table, take_print
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
-from builder.stages.annotate import CASE_FACTS, Reads, facts_of
 from builder.stages.ahead import Pending, one_ahead
+from builder.stages.annotate import CASE_FACTS, Reads, facts_of
 from builder.stages.fetch import fetch, read_object
 from builder.stages.prepare import Recipe, load, read_volume, transformed
 from builder.storage import Store, open_store
@@ -167,6 +168,50 @@ def rehearse(argument: ShardArgument, number: int) -> None:
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
         one = ShardPlan(plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(_rows(plan, number)))
         write(one, spec, open_store(folder), key=key)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Seconds of the steps of cases, one after the other, and the bytes that went through them."""
+
+    cases: int = 0
+    load_s: float = 0.0
+    transform_s: float = 0.0
+    write_s: float = 0.0
+    input_bytes: int = 0
+    output_bytes: int = 0
+
+    def __add__(self, other: "Steps") -> "Steps":
+        return Steps(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def megabytes_per_s(self) -> dict[str, float]:
+        """10^6 bytes a second: stored ones while loading, voxels of the result while transforming and writing."""
+        pairs = (("load", self.input_bytes, self.load_s), ("transform", self.output_bytes, self.transform_s))
+        steps = (*pairs, ("write", self.output_bytes, self.write_s))
+        return {name: size / seconds / 1e6 for name, size, seconds in steps if seconds > 0}
+
+
+def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
+    """Build a shard of the first case of a planned one in ``argument.dataset`` and time its steps."""
+    store = open_store(argument.plan, directory_mode=0o700)
+    spec, plan = _load_spec(store), load_plan(store, argument.shard)
+    key = resolve_key(spec.deid.patient_key, environ, read=_file)
+    recipe, marks = _recipe(spec, key), [clock()]
+    with _writer(plan, spec, open_store(argument.dataset)) as writer:
+        try:
+            case = _load(plan, 0, spec, recipe)
+            marks.append(clock())
+            case = transformed(case, recipe)
+            size = case.volume.voxels.nbytes + sum(mask.voxels.nbytes for mask in case.masks)
+            marks.append(clock())
+            samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
+            writer.add_case(samples, described=describe_fields(case))
+        except CaseError:
+            return Steps()
+        writer.finish()
+    marks.append(clock())
+    load, transform, write = (after - before for before, after in pairwise(marks))
+    return Steps(1, load, transform, write, plan.cases[0].input_bytes, size)
 
 
 def _writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractContextManager[ShardWriter]:

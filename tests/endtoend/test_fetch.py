@@ -26,8 +26,8 @@ def test_both_ways_to_read_agree(tmp_path: Path, monkeypatch, modality: str):
     asked = []
     whole_rule = fetch._rows_suffice
 
-    def never(rows, first):
-        asked.append(whole_rule(rows, first))
+    def never(rows, first, volumes):
+        asked.append(whole_rule(rows, first, volumes))
         return False
 
     parameters = {"phantom": str(tmp_path / "phantom")}

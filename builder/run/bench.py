@@ -1,0 +1,246 @@
+"""How fast a spec is built here: stages, workers and what they cost, to compare machines, options and releases by."""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from builder.errors import SpecError
+from builder.model.layout import Json
+from builder.plan import CasePlan
+from builder.run.pipeline import Planned, build, plan
+from builder.run.progress import Item
+from builder.stages.graph import Outcome, Runner, Task
+from builder.stages.shard import ShardArgument, Steps, measure_case
+
+RECORD_VERSION = 1
+MOST_CASES = 8
+"""Whose steps are measured one by one."""
+
+
+@dataclass(frozen=True)
+class Building:
+    """One build from an empty folder to a published dataset.
+
+    Parameters
+    ----------
+    workers
+        0: serial, in one process; else worker processes of a local cluster.
+    stage_s
+        Wall seconds by stage; ``start`` is everything before the first, ``finish`` everything after the last shard.
+    total_s
+        Wall seconds of all.
+    cases_per_s, input_mb_per_s, output_mb_per_s
+        Of the stage ``build``: cases, stored bytes read and uncompressed bytes of samples (10^6) a second.
+    cpu_s_per_case
+        Processor time of this process and all workers, start to end, by the number of cases.
+    idle_share
+        Of the workers' time in stage ``build``, what was not spent in tasks: scheduling, waiting, an uneven end.
+    """
+
+    workers: int
+    stage_s: Mapping[str, float]
+    total_s: float
+    cases_per_s: float
+    input_mb_per_s: float
+    output_mb_per_s: float
+    cpu_s_per_case: float
+    idle_share: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that was measured of a spec."""
+
+    dataset: str
+    cases: int
+    steps: Steps
+    builds: tuple[Building, ...]
+
+    def facts(self) -> dict[str, Json]:
+        """For JSON, with what the machine is."""
+        machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
+        return {"record_version": RECORD_VERSION, "machine": machine, **asdict(self)}
+
+    def text(self, before: Mapping[int, float] | None = None) -> str:
+        """For a person; ``before`` holds cases a second by workers of an earlier record."""
+        megabytes = ", ".join(f"{name} {rate:.0f}" for name, rate in self.steps.megabytes_per_s().items())
+        lines = [f"{self.dataset}: {self.cases} cases", f"  one case alone, MB/s a step: {megabytes}"]
+        first = next((b for b in self.builds if b.workers <= 1), None)
+        for b in self.builds:
+            stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in b.stage_s.items())
+            scaled = "" if first is None or first is b else f", {b.cases_per_s / first.cases_per_s:.2f} x one"
+            change = f" ({b.cases_per_s / before[b.workers]:.2f} x before)" if before and b.workers in before else ""
+            name = "serial" if b.workers == 0 else f"{b.workers} workers"
+            lines += [
+                f"  {name}: {b.cases_per_s:.2f} cases/s{change}{scaled}, "
+                f"{b.input_mb_per_s:.0f} MB/s in, {b.output_mb_per_s:.0f} MB/s out, "
+                f"{b.cpu_s_per_case:.2f} CPU s a case, "
+                f"{100 * b.idle_share:.1f} % of the workers' time outside tasks",
+                f"    {b.total_s:.1f} s in all: {stages}",
+            ]
+        return "\n".join(lines)
+
+
+def measure_building(
+    spec: Path, *, parameters: Mapping[str, str], workers: Sequence[int], folder: Path | None = None
+) -> Record:
+    """Plan once, measure the steps of a few cases alone, then build anew with each number of workers.
+
+    Parameters
+    ----------
+    workers
+        0 is the serial runner.
+    folder
+        Where the datasets grow and are removed again; None: the system's temporary folder.
+
+    Raises
+    ------
+    SpecError, SourceError, LayoutError, ResourceError
+        As ``build``.
+    """
+    with tempfile.TemporaryDirectory(prefix="builder-bench-", dir=folder) as place:
+        planned = plan(spec, to=f"{place}/plan", parameters=parameters)
+        steps = _steps(planned)
+        cases = planned.plan.cases
+        builds = tuple(_measure(spec, f"{place}/{n}", parameters, count, cases) for n, count in enumerate(workers))
+    return Record(planned.plan.spec.name, len(planned.plan.cases), steps, builds)
+
+
+def rates_of(path: Path) -> dict[int, float]:
+    """Cases a second by number of workers, of a record kept before. Raises SpecError."""
+    try:
+        record = json.loads(path.read_text())
+        if record["record_version"] != RECORD_VERSION:
+            raise ValueError
+        return {b["workers"]: b["cases_per_s"] for b in record["builds"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SpecError(f"{path}: found no record of 'builder bench build', expected one kept with --keep") from None
+
+
+def _steps(planned: Planned) -> Steps:
+    """Of evenly chosen cases, each after one that is not counted: the first pays for loading kernels."""
+    shards = planned.plan.shards
+    chosen = [shards[i * len(shards) // MOST_CASES] for i in range(MOST_CASES)] if len(shards) > MOST_CASES else shards
+    total = Steps()
+    for number, shard in enumerate([*chosen[:1], *chosen]):
+        with tempfile.TemporaryDirectory(prefix="builder-") as folder:
+            found = measure_case(ShardArgument(planned.plan.url, folder, shard.fingerprint), time.perf_counter)
+        total = total + found if number else total
+    return total
+
+
+def _measure(
+    spec: Path, to: str, parameters: Mapping[str, str], workers: int, cases: Sequence[CasePlan]
+) -> Building:
+    clock, watched = _Clock(), _Watched()
+    began, cpu = time.perf_counter(), _processor_s()
+    build(
+        spec,
+        to=to,
+        parameters=parameters,
+        cluster="local" if workers else "serial",
+        workers=workers or None,
+        progress=clock,
+        watch=watched.over,
+    )
+    total, finish = time.perf_counter() - began, clock.finish_s()
+    clock.stages |= {"start": max(0.0, total - finish - sum(clock.stages.values())), "finish": finish}
+    wall = max(clock.stages.get("build", 0.0), 1e-9)
+    return Building(
+        workers=workers,
+        stage_s={name: round(seconds, 3) for name, seconds in clock.stages.items()},
+        total_s=round(total, 3),
+        cases_per_s=len(cases) / wall,
+        input_mb_per_s=sum(c.input_bytes for c in cases) / wall / 1e6,
+        output_mb_per_s=sum(c.sample_bytes for c in cases) / wall / 1e6,
+        cpu_s_per_case=(_processor_s() - cpu) / max(1, len(cases)),
+        idle_share=max(0.0, 1 - watched.seconds.get("shard", 0.0) / (max(1, workers) * wall)),
+    )
+
+
+def _processor_s() -> float:
+    """Of this process and the children it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@dataclass
+class _Clock:
+    """Progress that keeps the seconds of each stage."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    _ended: float = 0.0
+
+    def track(self, items: Iterable[Item], *, stage: str, total: int | None) -> Iterator[Item]:
+        began = time.perf_counter()
+        yield from items
+        self._ended = time.perf_counter()
+        self.stages[stage] = self.stages.get(stage, 0.0) + self._ended - began
+
+    def say(self, message: str) -> None:
+        return
+
+    def finish_s(self) -> float:
+        """Since the last stage ended."""
+        return time.perf_counter() - self._ended
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A task's function with its argument, to be timed where it runs."""
+
+    function: Callable[[Any], Any]
+    argument: Any
+    isolate: Callable[[Any, int], Any] | None
+
+
+def _timed(call: _Call) -> tuple[Any, float]:
+    began = time.perf_counter()
+    value = call.function(call.argument)
+    return value, time.perf_counter() - began
+
+
+def _isolated(call: _Call, memory: int) -> Any:
+    return call.isolate(call.argument, memory) if call.isolate is not None else None
+
+
+@dataclass
+class _Watched:
+    """A runner whose tasks say how long they took; seconds by the first word of their keys."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    inner: Runner | None = None
+
+    def over(self, runner: Runner) -> Runner:
+        """Watch this one."""
+        self.inner = runner
+        return self
+
+    @property
+    def width(self) -> int:
+        assert self.inner is not None
+        return self.inner.width
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """As the runner watched."""
+        assert self.inner is not None
+        calls = [
+            replace(
+                task,
+                function=_timed,
+                argument=_Call(task.function, task.argument, task.isolate),
+                isolate=_isolated if task.isolate is not None else None,
+            )
+            for task in tasks
+        ]
+        for outcome in self.inner.run(calls):
+            value, seconds = outcome.value
+            kind = outcome.task.key.split("-")[0]
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+            yield Outcome(outcome.task, value)
