@@ -12,7 +12,6 @@ from typing import Any
 
 from builder.errors import SpecError
 from builder.model.layout import Json
-from builder.plan import CasePlan
 from builder.run.pipeline import Planned, build, plan
 from builder.run.progress import Item
 from builder.stages.graph import Outcome, Runner, Task
@@ -36,7 +35,8 @@ class Building:
     total_s
         Wall seconds of all.
     cases_per_s, input_mb_per_s, output_mb_per_s
-        Of the stage ``build``: cases, stored bytes read and uncompressed bytes of samples (10^6) a second.
+        Of the stage ``build``: cases, stored bytes, and bytes of transformed volumes and masks (as of the cases whose
+        steps were measured) in 10^6 a second.
     cpu_s_per_case
         Processor time of this process and all workers, start to end, by the number of cases.
     idle_share
@@ -71,7 +71,7 @@ class Record:
         """For a person; ``before`` holds cases a second by workers of an earlier record."""
         megabytes = ", ".join(f"{name} {rate:.0f}" for name, rate in self.steps.megabytes_per_s().items())
         lines = [f"{self.dataset}: {self.cases} cases", f"  one case alone, MB/s a step: {megabytes}"]
-        first = next((b for b in self.builds if b.workers <= 1), None)
+        first = next((b for count in (1, 0) for b in self.builds if b.workers == count), None)
         for b in self.builds:
             stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in b.stage_s.items())
             scaled = "" if first is None or first is b else f", {b.cases_per_s / first.cases_per_s:.2f} x one"
@@ -108,7 +108,11 @@ def measure_building(
         planned = plan(spec, to=f"{place}/plan", parameters=parameters)
         steps = _steps(planned)
         cases = planned.plan.cases
-        builds = tuple(_measure(spec, f"{place}/{n}", parameters, count, cases) for n, count in enumerate(workers))
+        sizes = (sum(c.input_bytes for c in cases), len(cases) * steps.output_bytes // max(1, steps.cases))
+        places = [f"{place}/{number}" for number in range(len(workers))]
+        builds = tuple(
+            _measure(spec, to, parameters, count, len(cases), sizes) for to, count in zip(places, workers, strict=True)
+        )
     return Record(planned.plan.spec.name, len(planned.plan.cases), steps, builds)
 
 
@@ -136,7 +140,7 @@ def _steps(planned: Planned) -> Steps:
 
 
 def _measure(
-    spec: Path, to: str, parameters: Mapping[str, str], workers: int, cases: Sequence[CasePlan]
+    spec: Path, to: str, parameters: Mapping[str, str], workers: int, cases: int, sizes: tuple[int, int]
 ) -> Building:
     clock, watched = _Clock(), _Watched()
     began, cpu = time.perf_counter(), _processor_s()
@@ -156,10 +160,10 @@ def _measure(
         workers=workers,
         stage_s={name: round(seconds, 3) for name, seconds in clock.stages.items()},
         total_s=round(total, 3),
-        cases_per_s=len(cases) / wall,
-        input_mb_per_s=sum(c.input_bytes for c in cases) / wall / 1e6,
-        output_mb_per_s=sum(c.sample_bytes for c in cases) / wall / 1e6,
-        cpu_s_per_case=(_processor_s() - cpu) / max(1, len(cases)),
+        cases_per_s=cases / wall,
+        input_mb_per_s=sizes[0] / wall / 1e6,
+        output_mb_per_s=sizes[1] / wall / 1e6,
+        cpu_s_per_case=(_processor_s() - cpu) / max(1, cases),
         idle_share=max(0.0, 1 - watched.seconds.get("shard", 0.0) / (max(1, workers) * wall)),
     )
 
