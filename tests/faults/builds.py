@@ -107,8 +107,8 @@ class Build:
         """Whether the build still runs a moment after it got on; it may get on no more (then five seconds pass)."""
         marks, start = case.marks(), time.monotonic()
         while self.poll() is None and case.marks() == marks and time.monotonic() - start < 5:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0.0, 0.15))
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0.0, 0.1))
         return self.poll() is None
 
     def said(self) -> str:
@@ -156,7 +156,10 @@ class Case:
 
 
 class Poller(threading.Thread):
-    """A reader that looks every 50 ms, checks every object of what it finds, and reads it once to the last sample."""
+    """A reader that looks every 50 ms which version is published, and reads each once to the last sample.
+
+    It checks every object of what it finds when that is new, and twice a second.
+    """
 
     def __init__(self, dataset: Path) -> None:
         super().__init__(daemon=True)
@@ -164,14 +167,23 @@ class Poller(threading.Thread):
         self.versions: list[str] = []
         self.faults: list[str] = []
         self._done = threading.Event()
+        self._seen: tuple[bytes, float] = (b"", 0.0)
 
     def run(self) -> None:
         while not self._done.wait(0.05):
             self.look()
 
     def look(self) -> None:
-        if not (self.dataset / "CURRENT").exists():
+        try:
+            pointer = (self.dataset / "CURRENT").read_bytes()
+        except FileNotFoundError:
             return
+        if self._seen[0] == pointer and time.monotonic() - self._seen[1] < 0.5:
+            return
+        self.check()
+        self._seen = pointer, time.monotonic()
+
+    def check(self) -> None:
         try:
             found = builder.open_dataset(self.dataset)
             version = found.manifest.version
@@ -189,6 +201,7 @@ class Poller(threading.Thread):
     def stop(self) -> None:
         self._done.set()
         self.join()
+        self._seen = b"", 0.0
         self.look()
 
 

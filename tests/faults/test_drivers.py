@@ -1,7 +1,6 @@
 """Drivers and schedulers killed at random moments, and the same command typed again."""
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +14,9 @@ LOCAL = ("--cluster", "local", "--workers", "1")
 SERIAL_KILLS = count("SERIAL_KILLS", ci=4, long=100)
 LOCAL_DRIVER_KILLS = count("LOCAL_DRIVER_KILLS", ci=3, long=40)
 REMOTE_DRIVER_KILLS = count("REMOTE_DRIVER_KILLS", ci=3, long=60)
-SCHEDULER_KILLS = count("SCHEDULER_KILLS", ci=5, long=100)
-AT_ONCE = 5
+SCHEDULER_KILLS = count("SCHEDULER_KILLS", ci=8, long=120)
+"""More than the table asks for: some builds end before their scheduler is killed."""
+AT_ONCE = 8
 
 
 def kill_again_and_again(
@@ -72,13 +72,16 @@ def test_drivers_of_a_running_cluster(
 @pytest.mark.fault("SIGKILL of the scheduler; the same command with a new one")
 @pytest.mark.parametrize("kills", portions(SCHEDULER_KILLS, size=AT_ONCE))
 def test_schedulers(
-    server: Server, disturb_crowd: Callable[..., Case], dice: random.Random, tmp_path: Path, kills: int, record_property
+    server: Server, disturb: Callable[..., Case], dice: random.Random, tmp_path: Path, kills: int, record_property
 ) -> None:
-    """The driver ends by itself and says what to do; five such builds at once, because it waits before it gives up."""
-    cases = [disturb_crowd(name=f"dataset-{number}") for number in range(kills)]
+    """The driver ends by itself and says what to do; several such builds at once, for it waits before it gives up."""
+    cases = [disturb(name=f"dataset-{number}") for number in range(kills)]
+    killed = 0
     with ExitStack() as stack:
-        builds = list(struck(server, cases, dice, stack, tmp_path))
-        for build in builds:
+        for build in list(struck(server, cases, dice, stack, tmp_path)):
+            if build.wait() == 0:  # it had published when the scheduler died
+                continue
+            killed += 1
             assert build.wait() == 1, build.said()
             assert "run the same command again" in build.said()
             assert "Traceback" not in build.said()
@@ -87,20 +90,18 @@ def test_schedulers(
             case.more = roles.place
             case.finish()
             case.more = ()
-    record_property("times", kills)
+    record_property("times", killed)
 
 
 def struck(
     server: Server, cases: list[Case], dice: random.Random, stack: ExitStack, folder: Path
 ) -> Iterator[Build]:
-    """A build of each case, after its scheduler was killed."""
+    """A build of each case, its scheduler killed when it got on for a random number of times."""
     for number, case in enumerate(cases):
         roles: Roles = stack.enter_context(open_roles(server, folder / f"roles-{number}", *ALONE, workers=1))
         case.more = roles.place
         build = case.start()
-        end = time.monotonic() + 300
-        for _ in range(dice.randrange(1, 30)):
-            assert build.at_work_after(case, dice), build.said()
-            assert time.monotonic() < end, build.said()
+        for _ in range(dice.randrange(1, 14)):
+            build.at_work_after(case, dice)
         roles.scheduler.kill()
         yield build
