@@ -134,14 +134,24 @@ def wait(pid: int, seconds: float) -> int | None:
 
 
 def plant(
-    write: int = 0, code: str = "ENOSPC", clock: float = 0.0, jumps: int = 0, twice: str = "", space: str = ""
+    write: int = 0,
+    code: str = "ENOSPC",
+    clock: float = 0.0,
+    jumps: int = 0,
+    twice: str = "",
+    space: str = "",
+    power: str = "",
 ) -> None:
     """Plant a fault: the ``write``-th flush fails with an errno, the clock is off or jumps back, tasks run twice.
 
-    ``space`` is a network name space to move to.
+    ``space`` is a network name space to move to, ``power`` a file that notes what a power failure would spare.
     """
     if space:
         enter(space)
+    if power:
+        from tests.faults.power import record
+
+        record(power)
     if write:
         fail_flush(write, getattr(errno, code))
     if clock or jumps:
