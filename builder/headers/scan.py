@@ -22,6 +22,7 @@ US_KIND: Final = 3
 FD_KIND: Final = 4
 PADDING_KIND: Final = 5
 LOCAL_KIND: Final = 6
+FL_KIND: Final = 7
 """How a wanted value is written; LOCAL is text in the Specific Character Set."""
 
 DEPTH_LIMIT: Final = 32
@@ -72,7 +73,7 @@ def _vr_table() -> NDArray[np.uint8]:
 
 
 _VRS = _vr_table()
-_US, _SS, _FD = _pair("US"), _pair("SS"), _pair("FD")
+_US, _SS, _FD, _FL = _pair("US"), _pair("SS"), _pair("FD"), _pair("FL")
 
 
 def _is_binary_table() -> NDArray[np.uint8]:
@@ -265,11 +266,12 @@ def _grade(data: Any, at: int, length: int, pair: int, kind: int, most: int, sig
 
     ``pair`` is its VR as encoded, 0 in implicit VR.
     """
-    if US_KIND <= kind <= PADDING_KIND:
-        wanted = _FD if kind == FD_KIND else _US
+    if US_KIND <= kind <= PADDING_KIND or kind == FL_KIND:
+        wanted = _FD if kind == FD_KIND else _FL if kind == FL_KIND else _US
+        size = 8 if kind == FD_KIND else 4 if kind == FL_KIND else 2
         if pair not in (0, wanted) and not (kind == PADDING_KIND and pair == _SS and signed):
             return 2
-        return 0 if length == (8 if kind == FD_KIND else 2) or length == 0 else 2
+        return 0 if length == size or length == 0 else 2
     if _IS_BINARY[pair] or length > TEXT_LIMIT:
         return 2
     text = _text_kind(data, at, at + length)

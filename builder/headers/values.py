@@ -37,7 +37,9 @@ class Wanted:
     vr: str
 
 
-PRIVATE_VRS: Final = {0x00651050: "DS"}
+PRIVATE_VRS: Final = {
+    0x00651050: "DS", 0x0019100C: "IS", 0x00431039: "IS", 0x20011003: "FL", 0x00651009: "FD",
+}  # fmt: skip
 """VR of the private attributes among the columns, as their vendors' conformance statements give them."""
 
 WANTED: Final = tuple(

@@ -37,6 +37,8 @@ CHARSETS: Final = (
 
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 _MANY = 64
+_FLOATS: Final = {"FD": "<f8", "FL": "<f4"}
+_BINARY_KINDS: Final = {"US": scanning.US_KIND, "FD": scanning.FD_KIND, "FL": scanning.FL_KIND}
 _SORTED = sorted(WANTED, key=lambda wanted: wanted.tag)
 
 
@@ -99,9 +101,10 @@ def _kept(data: Any, places: Any, lengths: Any, facts: Any) -> NDArray[np.bool_]
     classes = _strings(data, places[:, place], lengths[:, place])
     annotating = pc.fill_null(pc.match_substring_regex(classes, ANNOTATION_PATTERN), False)
     keep &= ~np.asarray(annotating)
-    place = names.index("b_value")
-    finite = np.isfinite(_doubles(data, places[:, place]))
-    keep &= finite | (places[:, place] < 0)
+    for place, wanted in enumerate(_SORTED):
+        if wanted.vr in _FLOATS:
+            finite = np.isfinite(_floats(data, places[:, place], _FLOATS[wanted.vr]))
+            keep &= finite | (places[:, place] < 0)
     return keep
 
 
@@ -134,8 +137,8 @@ def _columns(data: Any, places: Any, lengths: Any, foreign: Sequence[Mapping[int
             if wanted.column.name.startswith("pixel_padding"):
                 values = np.where(signed, values.astype(np.int16), values)
             array = pa.array(values, mask=where < 0).cast(wanted.column.type)
-        elif wanted.vr == "FD":
-            array = pa.array(_doubles(data, where), mask=where < 0)
+        elif wanted.vr in _FLOATS:
+            array = pa.array(_floats(data, where, _FLOATS[wanted.vr]), mask=where < 0)
         elif foreign[place]:
             array = _mixed(data, where, lengths[:, place], foreign[place])
         else:
@@ -176,12 +179,13 @@ def _strings(data: Any, places: Any, lengths: Any) -> Any:
     return pa.Array.from_buffers(pa.string(), len(places), buffers)
 
 
-def _doubles(data: Any, places: Any) -> NDArray[np.float64]:
-    """Little endian doubles at ``places``; arbitrary where there is none."""
-    found = np.zeros((len(places), 8), np.uint8)
+def _floats(data: Any, places: Any, dtype: str) -> NDArray[np.float64]:
+    """Little endian floats at ``places``; arbitrary where there is none."""
+    width = np.dtype(dtype).itemsize
+    found = np.zeros((len(places), width), np.uint8)
     there = places >= 0
-    found[there] = data[places[there][:, None] + np.arange(8)]
-    return found.view("<f8")[:, 0].astype(np.float64)
+    found[there] = data[places[there][:, None] + np.arange(width)]
+    return found.view(dtype)[:, 0].astype(np.float64)
 
 
 def _rows(names: Sequence[str]) -> NDArray[np.uint8]:
@@ -195,8 +199,8 @@ def _rows(names: Sequence[str]) -> NDArray[np.uint8]:
 def _kind(wanted: Wanted) -> int:
     if wanted.column.name.startswith("pixel_padding"):
         return scanning.PADDING_KIND
-    if wanted.vr in ("US", "FD"):
-        return scanning.US_KIND if wanted.vr == "US" else scanning.FD_KIND
+    if wanted.vr in _BINARY_KINDS:
+        return _BINARY_KINDS[wanted.vr]
     if wanted.column.type == TEXT:
         return scanning.LOCAL_KIND if wanted.vr in LOCAL_TYPES else scanning.TEXT_KIND
     return scanning.DECIMAL_KIND if wanted.column.type in (REAL, REALS) else scanning.WHOLE_KIND

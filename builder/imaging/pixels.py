@@ -1,13 +1,16 @@
 """Stored pixel values of one instance, and the rule that turns them into numbers with a meaning."""
 
+import io
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
@@ -214,7 +217,7 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 
         return decode_rle(encapsulated_frames(dataset, form), form)
     if stream_notes(dataset, form):
-        return _decoded(dataset, form)
+        return _baseline(encapsulated_frames(dataset, form), form)
     if form.syntax in JPEG_LOSSLESS and form.bits_allocated in (8, 16):
         from builder.imaging.lossless import decode_lossless
 
@@ -241,6 +244,21 @@ def stream_notes(dataset: Dataset, form: PixelFormat) -> tuple[str, ...]:
             return ()
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
     return ()
+
+
+def _baseline(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
+    """(frame, row, column) grey values of baseline JPEG streams, through libjpeg: gdcm can abort on what is damaged."""
+    out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint8)
+    for plane, frame in zip(out, frames, strict=True):
+        try:
+            picture = np.asarray(Image.open(io.BytesIO(frame)))
+        except (*DECODE_ERRORS, SyntaxError) as error:
+            raise CaseError(Reason.UNDECODABLE_PIXELS, f"baseline JPEG: {_complaint(error)}") from None
+        if picture.shape != plane.shape or picture.dtype != np.uint8:
+            detail = f"a baseline JPEG of {picture.shape} {picture.dtype}, expected {plane.shape} uint8"
+            raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
+        plane[...] = picture
+    return out.astype(form.dtype, copy=False)
 
 
 def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:

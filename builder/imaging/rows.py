@@ -11,6 +11,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
+from builder.headers.values import PRIVATE_VRS, NotAValue, Wanted, cell
 from builder.imaging.parse import leniently
 from builder.model.tables import HEADER_COLUMNS, INSTANCES, REAL, REALS, SMALL, TEXT, WHOLE, Column
 
@@ -77,6 +78,8 @@ def _cell(dataset: Dataset, column: Column) -> Any:
         value = None if element is None else element.value
     except (ValueError, TypeError, KeyError, OverflowError, UnicodeError, NotImplementedError):
         return None  # a malformed element reads as absent
+    if isinstance(value, bytes) and column.tag in PRIVATE_VRS:
+        value = _undeclared(value, column)
     if value is None or value == "" or (isinstance(value, MultiValue) and len(value) == 0):
         return None
     if column.type == TEXT:
@@ -88,6 +91,16 @@ def _cell(dataset: Dataset, column: Column) -> Any:
     if number is None or column.type == REAL:
         return number
     return int(number) if number.is_integer() and abs(number) <= WHOLE_LIMIT[column.type] else None
+
+
+def _undeclared(raw: bytes, column: Column) -> Any:
+    """A private element of an implicit file, whose VR only its maker tells; little endian as such files are."""
+    assert column.tag is not None
+    wanted = Wanted(column, column.tag, PRIVATE_VRS[column.tag])
+    try:
+        return cell(wanted, raw, vr="UN", little=True, encodings=["iso8859"])
+    except NotAValue:
+        return None
 
 
 def _reals(value: Any) -> list[float] | None:

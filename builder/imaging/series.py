@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.imaging.diffusion import b_value_of
 from builder.imaging.kinds import Kind, component_of, kind_of
 from builder.imaging.repeats import Part, separate
 from builder.imaging.rules import ORIENTATION_TOLERANCE, Row, Rows, frames_are_private, geometry_fault, pure_groups
@@ -26,7 +27,8 @@ COLUMNS = (
     *("samples_per_pixel", "photometric_interpretation", "bits_allocated"),
     *("image_position_patient", "image_orientation_patient", "pixel_spacing"),
     *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices", "frame_reference_time"),
-    *("pixel_padding_value", "rescale_slope", "rescale_intercept", "grid_tiles"),
+    *("pixel_padding_value", "rescale_slope", "rescale_intercept", "grid_tiles", "manufacturer"),
+    *("siemens_b_value", "ge_b_value", "philips_b_value", "uih_b_value"),
 )
 """Columns of INSTANCES that decide about stacks."""
 
@@ -181,7 +183,7 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
 
 def split_rows(rows: Rows) -> tuple[Stack, ...]:
     """``split_stacks`` of rows that are dictionaries already: of instances, or of the frames of multi-frame objects."""
-    rows = sorted(rows, key=_order)
+    rows = sorted((row | {"b_value": b_value_of(row)} for row in rows), key=_order)
     found: list[Stack] = []
     for rule, group in pure_groups(rows):
         found.extend(_stacks(group, rule=rule))

@@ -142,6 +142,10 @@ HEADER_COLUMNS = (
     Column("burned_in_annotation", TEXT, 0x00280301),
     Column("lossy_image_compression", TEXT, 0x00282110),
     Column("grid_tiles", SMALL, 0x00651050),  # United Imaging: slices in one picture
+    Column("siemens_b_value", REAL, 0x0019100C, "s/mm2"),
+    Column("ge_b_value", REALS, 0x00431039, "s/mm2"),  # the first of several numbers
+    Column("philips_b_value", REAL, 0x20011003, "s/mm2"),
+    Column("uih_b_value", REAL, 0x00651009, "s/mm2"),
 )
 """Attributes of the top level of a data set; several values of one text attribute are joined by a backslash."""
 
