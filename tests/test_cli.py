@@ -12,8 +12,15 @@ from tests.endtoend.trees import ROOT, SARCOMA, run
 
 def test_python_m_builder_lists_the_commands():
     done = run("--help")
-    for name in ["schema", "validate", "plan", "build", "verify", "inspect", "explain", "report", "volumes", "phantom"]:
+    for name in ["schema", "validate", "plan", "build", "verify", "inspect", "explain", "report", "volumes", "phantom",
+                 "catalog", "diff", "records", "uses", "record-training"]:  # fmt: skip
         assert name in done.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert run("--version").stdout == f"builder {version('medical-dataset-builder')}\n"
 
 
 def test_schema_is_a_json_schema_of_the_spec():
@@ -45,6 +52,10 @@ def test_validate(tmp_path: Path):
         (["verify", "absent"], 1, "CURRENT: found nothing"),
         (["explain", "absent", "1.2.3"], 1, "no published dataset"),
         (["report", "absent"], 1, "no published report"),
+        (["diff", "absent", "absent"], 1, "no published dataset"),
+        (["catalog", "absent"], 2, "found no folder"),
+        (["uses", "absent"], 1, "no published dataset"),
+        (["record-training", "absent"], 2, "architecture: found nothing"),
     ],
 )
 def test_exit_codes_and_messages(arguments, code, message, tmp_path: Path):

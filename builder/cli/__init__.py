@@ -39,6 +39,23 @@ app = typer.Typer(
 )
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"builder {version('medical-dataset-builder')}")
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Build machine-learning datasets out of medical imaging archives."""
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the spec, for editors."""
@@ -73,9 +90,7 @@ def plan(
     from builder.run.progress import open_progress
 
     with open_progress(style(as_json)) as progress:
-        outcome = make_plan(
-            spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress
-        )
+        outcome = make_plan(spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress)
     present(outcome.facts(), as_json, outcome.text)
 
 
@@ -93,9 +108,7 @@ def build(
     from builder.run.progress import open_progress
 
     with open_progress(style(as_json)) as progress:
-        outcome = run_build(
-            spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress
-        )
+        outcome = run_build(spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress)
     present(outcome.facts(), as_json, outcome.text)
 
 
@@ -130,7 +143,7 @@ def submit(
 @app.command()
 def certs(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for ca.pem, cert.pem and key.pem.")],
-    days: Annotated[int, typer.Option("--days", min=1, max=3650)] = 365,
+    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long they are valid.")] = 365,
     as_json: Machine = False,
 ) -> None:
     """Make certificates for mutual TLS in a cluster, and print the block for its profile."""
@@ -253,8 +266,8 @@ def volumes(
 @app.command()
 def phantom(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the archive.")],
-    patients: Annotated[int, typer.Option("--patients", min=1, max=100_000)] = 24,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 20251121,
+    patients: Annotated[int, typer.Option("--patients", min=1, max=100_000, help="Persons in it.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed writes the same archive.")] = 20251121,
     size: Annotated[str, typer.Option("--size", help="small, or realistic (512 x 512 x 150).")] = "small",
     as_json: Machine = False,
 ) -> None:

@@ -10,7 +10,7 @@ Versioned = Annotated[str, typer.Argument(metavar="DATASET[@VERSION]", help="A d
 
 
 def catalog(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Datasets, or folders with datasets in them.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Datasets, or folders with datasets in them.")],
     modality: Annotated[list[str] | None, typer.Option("--modality", help="CT, MR, ...; repeatable: any of.")] = None,
     body_part: Annotated[list[str] | None, typer.Option("--body-part", help="As in the headers; repeatable.")] = None,
     license: Annotated[list[str] | None, typer.Option("--license", help="Of the set or a source; repeatable.")] = None,
@@ -70,14 +70,14 @@ def uses(
 def record_training(
     dataset: Versioned,
     architecture: Annotated[str | None, typer.Option("--architecture", help="e.g. 'U-Net, 5 levels'.")] = None,
-    loss: Annotated[str | None, typer.Option("--loss")] = None,
-    optimizer: Annotated[str | None, typer.Option("--optimizer")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs")] = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", metavar="NAME=VALUE", help="Repeatable.")] = None,
-    evaluated_on: Annotated[str | None, typer.Option("--evaluated-on", metavar="SPLIT")] = None,
-    code: Annotated[str | None, typer.Option("--code", metavar="URL")] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="e.g. 'Dice + cross-entropy'.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="e.g. 'AdamW'.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The first one.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Samples a step.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the split.")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", metavar="NAME=VALUE", help="A result.")] = None,
+    evaluated_on: Annotated[str | None, typer.Option("--evaluated-on", metavar="SPLIT", help="Of the metrics.")] = None,
+    code: Annotated[str | None, typer.Option("--code", metavar="URL", help="Of the very revision.")] = None,
     as_json: Machine = False,
 ) -> None:
     """Report the six parameters of a training run, and its results, back to the dataset."""

@@ -174,7 +174,10 @@ def resolve_key(
     if name is not None:
         value = environment.get(name)
         if not value:
-            raise SpecError(f"deid.patient_key: environment variable {name} is not set, expected it to hold the secret")
+            raise SpecError(
+                f"deid.patient_key: environment variable {name} is not set, expected it to hold the secret; make one "
+                "with python -c 'import secrets; print(secrets.token_hex(32))', and keep it for the same names again"
+            )
         return Key(value.strip().encode())
     if read is None:
         raise SpecError("deid.patient_key: found ${file:...}, expected ${env:NAME} where no file can be read")

@@ -124,9 +124,10 @@ class Status:
 
     def text(self) -> str:
         """The same for a person."""
-        count = f"{self.done}" if self.total is None else f"{self.done} of {self.total}"
+        count = f" {self.done}" if self.total is None else f" {self.done} of {self.total}"
         news = f"; {self.message}" if self.message else ""
-        return f"run {self.run}: {self.state}, {self.stage} {count} (process {self.pid} on {self.host}){news}"
+        stage = f"{self.stage}{count if self.done or self.total else ''}"
+        return f"run {self.run}: {self.state}, {stage} (process {self.pid} on {self.host}){news}"
 
 
 def read_status(dataset: str) -> Status:
@@ -181,9 +182,17 @@ def follow(dataset: str) -> Iterator[dict[str, Any]]:
 
 
 def ask_to_cancel(dataset: str) -> int:
-    """Ask the last run to stop: it does so within seconds of its next event. Returns its number."""
+    """Ask the last run to stop: it does so within seconds of its next event. Returns its number.
+
+    Raises
+    ------
+    LayoutError
+        When there is none, or it has ended.
+    """
     store = _open(dataset)
     run = _newest(store)
+    if any(event["event"] == "end" for _, event in _events(store, run, after=-1)):
+        raise LayoutError(f"{dataset}: found run {run} ended, expected one at work; builder status tells how it ended")
     store.put(f"{_folder(run)}/{CANCEL}", b"")
     return run
 

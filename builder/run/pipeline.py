@@ -142,7 +142,8 @@ class Built:
             f"{self.dataset}: published version {p.version}\n"
             f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
             f"({self.resumed} were there already)\n{totals}\n"
-            f"  report: {self.dataset}/versions/{p.version}/report/index.html"
+            f"  report: {self.dataset}/versions/{p.version}/report/index.html\n"
+            f"  catalog: {self.dataset}/versions/{p.version}/catalog/index.html"
         )
 
 

@@ -29,6 +29,7 @@ from builder.storage import Store, open_store
 
 KEYS = ("sample_key", "case_key", "person_key", "series_key", "study_key", "object_key", "key")
 MOST_ROWS = 20
+USUAL_ORDER = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def _summary(url: str, store: Store, manifest: Manifest) -> Answer:
         store.read(version_path(manifest.version, INDEX)), columns=["split", "case_key", "person_key"]
     )
     rows = []
-    for split in sorted(set(splits.column("split").to_pylist())):
+    found = set(splits.column("split").to_pylist())
+    for split in [*(s for s in USUAL_ORDER if s in found), *sorted(found - set(USUAL_ORDER))]:
         part = splits.filter(pc.equal(splits.column("split"), split))
         cases, persons = (len(set(part.column(c).to_pylist())) for c in ("case_key", "person_key"))
         rows.append({"split": split, "samples": part.num_rows, "cases": cases, "persons": persons})
