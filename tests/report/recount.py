@@ -164,6 +164,9 @@ def recount(
     _power(book, persons)
     _leakage(book, index, cohort, splits, prints)
     _quarantine(book, exclusions)
+    _evidence(book, index)
+    _physics(book, index)
+    _structures(book, index)
     return book.forgotten()
 
 
@@ -617,3 +620,47 @@ def _quarantine(book: Book, exclusions: pd.DataFrame) -> None:
         if row["instances"] is not None:
             assert ((exclusions.key == row["key"]) & (exclusions.instances == row["instances"])).any()
             book.expect(row, "instances", row["instances"])
+
+
+def _evidence(book: Book, index: pd.DataFrame) -> None:
+    cases = index.drop_duplicates("case_key")
+    for entry in book.document["evidence"]:
+        facts = {f: cases[f"evidence.{entry['label']}.{f}"] for f in ("tier", "readers", "tool", "days_after_image")}
+        stated = facts["tier"].notna()
+        readers = facts["readers"][stated].map(lambda names: list(names) if names is not None else [])
+        book.all(entry, {"cases": int(stated.sum()), "without": int((~stated).sum()),
+                         "readers": len(set(readers.explode().dropna()))})  # fmt: skip
+        counts = readers.map(len)
+        book.all(entry["readers_a_case"], {"least": int(counts.min()), "most": int(counts.max())})
+        for row in entry["tiers"]:
+            mine = facts["tier"] == row["tier"]
+            book.expect(row, "all", int(mine.sum()))
+            for split in row["splits"]:
+                book.expect(row["splits"], split, int((mine & (cases.split == split)).sum()))
+        for row in entry["tools"]:
+            book.expect(row, "cases", int((facts["tool"] == row["tool"]).sum()))
+        days = facts["days_after_image"].dropna()
+        if entry["days_after_image"] is not None:
+            book.all(entry["days_after_image"], {"known": len(days), "first": days.min(), "last": days.max()})
+
+
+def _physics(book: Book, index: pd.DataFrame) -> None:
+    found = book.document["physics"]
+    cases = index.drop_duplicates("case_key")
+    for name in found["domains"]:
+        book.expect(found["domains"], name, int((cases.domain == name).sum()))
+    for name in found["notes"]:
+        having = cases.notes.map(lambda codes, name=name: any(code.partition("=")[0] == name for code in codes))
+        book.expect(found["notes"], name, int(having.sum()))
+
+
+def _structures(book: Book, index: pd.DataFrame) -> None:
+    """Cases a label has, and each of its structures; which names stand in the archive only the archive knows."""
+    cases = index.drop_duplicates("case_key")
+    for label, entry in book.document.get("structures", {}).items():
+        book.expect(entry, "cases", len(cases))
+        for name in entry["structures"]:
+            volumes = cases[f"label.{label}.{name}.volume_mm3"]
+            book.expect(entry["structures"], name, int((volumes > 0).sum()))
+        for name in ("names", "names_taken_by_none"):
+            book.expect(entry, name, entry[name])
