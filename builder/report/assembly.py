@@ -144,7 +144,7 @@ def assemble(
         "agreement": agreement(index, consensus or {}, seed=seed),
         "unproven": [dict(u) for u in unproven],
         "agreement_by_group": agreement_by_group(cases, known, mask_below=mask_below),
-        "shift": shift(cases, by=["split", *(c for c in SITES if c in cases.column_names)], mask_below=mask_below),
+        "shift": shift(_as_acquired(cases, cohort), by=["split", *SITES], mask_below=mask_below),
         "associations": associations(persons, said, known, seed=seed),
         "missingness": missingness(persons, said, known, seed=seed),
         "intersections": intersections(persons, known[:MOST_INTERSECTED], split=tested, mask_below=mask_below),
@@ -182,6 +182,21 @@ def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.
         cells = pa.array([value.get(k) for k in splits["person_key"].to_pylist()], persons[name].type)
         splits = splits.append_column(name, cells)
     return splits
+
+
+def _as_acquired(cases: pa.Table, cohort: pa.Table) -> pa.Table:
+    """Cases with the geometry of the images as they were found, in place of that of their samples."""
+    if "case_key" not in cohort.column_names:
+        return cases
+    names = [n for n in GEOMETRY if n in cohort.column_names]
+    rows = one_row_each(cohort.filter(cohort["included"]), names, key="case_key")
+    place = {key: i for i, key in enumerate(rows["case_key"].to_pylist())}
+    order = pa.array([place.get(key) for key in cases["case_key"].to_pylist()], pa.int64())
+    for name in names:
+        values = rows[name].combine_chunks().take(order)
+        found = cases.schema.get_field_index(name)
+        cases = cases.append_column(name, values) if found < 0 else cases.set_column(found, name, values)
+    return cases
 
 
 def _is_making(name: str, persons: pa.Table) -> bool:

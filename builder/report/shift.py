@@ -40,8 +40,9 @@ def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Js
     -------
     list
         ``quantity``, ``by``, ``groups`` (name to moments), ``difference``: the largest standardised difference of two
-        groups, and ``distance``: the largest two-sample Kolmogorov-Smirnov statistic, 0 for equal distributions and 1
-        for disjoint ones, with its two groups. Groups below two cases, or below ``mask_below``, are not compared.
+        groups, ``distance``: the largest two-sample Kolmogorov-Smirnov statistic, 0 for equal distributions and 1 for
+        disjoint ones, with its two groups, and ``p``: the smallest p of these tests times their number. Groups below
+        two cases, or below ``mask_below``, are not compared.
     """
     entries = []
     for grouping in by:
@@ -63,16 +64,14 @@ def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], ma
     known = {n: v[~np.isnan(v)] for n, v in groups.items()}
     enough = {n: v for n, v in known.items() if len(v) >= max(FEWEST, mask_below)}
     gaps = [difference_of_means(a, b) for a, b in combinations(enough.values(), 2)]
-    apart = [
-        (float(stats.ks_2samp(a, b, method="asymp").statistic), one, other)
-        for (one, a), (other, b) in combinations(enough.items(), 2)
-    ]
-    furthest = max(apart, key=lambda x: x[0], default=(None, None, None))
+    tests = {(one, other): stats.ks_2samp(enough[one], enough[other]) for one, other in combinations(enough, 2)}
+    furthest = max(tests, key=lambda pair: tests[pair].statistic) if tests else None
     return {
         "quantity": quantity,
         "by": by,
         "groups": {n: moments(v, mask_below) for n, v in groups.items()},
         "difference": max((g for g in gaps if g is not None), default=None),
-        "distance": furthest[0],
-        "between": [furthest[1], furthest[2]],
+        "distance": float(tests[furthest].statistic) if furthest is not None else None,
+        "between": list(furthest) if furthest is not None else [],
+        "p": min(1.0, len(tests) * min(float(t.pvalue) for t in tests.values())) if tests else None,
     }
