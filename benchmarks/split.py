@@ -1,19 +1,22 @@
 """Splits compared in one run: ours, random, scikit-learn's StratifiedGroupKFold, iterative-stratification.
 
-    python benchmarks/split.py [--slow]
+    python benchmarks/split.py [--slow] [INFOclinical_STS.xlsx]
 
-On the CT patients of the public index of the Imaging Data Commons (pip install idc-index-data==25.0.5). ``--slow``
-adds StratifiedGroupKFold, which takes minutes; iterative-stratification is compared when it is installed
-(pip install iterative-stratification). Prints a row a method: seconds, and how far strata, single levels and the
-total are off (points: levels of at least 20 persons).
+On the CT patients of the public index of the Imaging Data Commons (pip install idc-index-data==25.0.5), and on the
+soft-tissue sarcoma cohort by grade and sex when its clinical sheet is given. ``--slow`` adds StratifiedGroupKFold on
+the large table, which takes minutes. Prints a row a method: seconds of the clock and of the processor, and how far
+strata, single levels and the total are off (points: levels of at least 20 persons).
 """
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import duckdb
 import numpy as np
+import openpyxl
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -25,17 +28,44 @@ STRATA = ["collection", "sex", "age_band", "vendor"]
 TWENTIETHS = {"train": 14, "validation": 3, "test": 3}
 
 
+HEADER = (
+    *("method", "s", "s of processor", "stratum off", "strata >= 1", "level off", "levels >= 2"),
+    *("worst points", "train %"),
+)
+
+
 def main() -> None:
-    persons = idc_ct_persons()
-    codes, cells = cells_of(persons)
-    print(f"{persons.num_rows} persons, {len(np.unique(cells))} strata")
-    header = ("method", "s", "stratum off", "strata >= 1", "level off", "levels >= 2", "worst points", "total points")
-    print(" | ".join(header))
-    for name, method in methods(persons, codes, cells).items():
-        start = time.perf_counter()
+    sheets = [Path(a) for a in sys.argv[1:] if a.endswith(".xlsx")]
+    for sheet in sheets:
+        compare(sarcoma_persons(sheet), ["grade", "sex"], grouped="always")
+    compare(idc_ct_persons(), STRATA, grouped="always" if "--slow" in sys.argv else "never")
+
+
+def compare(persons: pa.Table, strata: list[str], *, grouped: str) -> None:
+    """Print the table of one cohort."""
+    codes, cells = cells_of(persons, strata)
+    print(f"{persons.num_rows} persons by {', '.join(strata)}: {len(np.unique(cells))} strata")
+    print(" | ".join(HEADER))
+    for name, method in methods(persons, codes, cells, strata, grouped).items():
+        start, used = time.perf_counter(), time.process_time()
         split = method()
-        seconds = time.perf_counter() - start
-        print(" | ".join([name, f"{seconds:.2f}", *figures(split, codes, cells)]), flush=True)
+        seconds = [time.perf_counter() - start, time.process_time() - used]
+        print(" | ".join([name, *(f"{s:.2f}" for s in seconds), *figures(split, codes, cells)]), flush=True)
+
+
+def sarcoma_persons(sheet: Path) -> pa.Table:
+    """The patients of the clinical sheet with grade and sex."""
+    rows = list(openpyxl.load_workbook(sheet).active.iter_rows(values_only=True))
+    names = [str(c).strip() if c is not None else "" for c in rows[0]]
+    people = [dict(zip(names, row, strict=True)) for row in rows[1:] if str(row[0]).startswith("STS_")]
+    said = [None if p["Grade"] in ("--", "N/A", "") else str(p["Grade"]).strip() for p in people]
+    return pa.table(
+        {
+            "person_key": [str(p["Patient ID"]) for p in people],
+            "grade": pa.array(said, pa.string()),
+            "sex": pa.array([str(p["Sex"]).strip() for p in people], pa.string()),
+        }
+    )
 
 
 def idc_ct_persons() -> pa.Table:
@@ -57,21 +87,21 @@ def idc_ct_persons() -> pa.Table:
     return rows.append_column("vendor", vendor)
 
 
-def cells_of(persons: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def cells_of(persons: pa.Table, strata: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(person, column) codes of the strata columns, and the stratum of each person."""
-    columns = [np.unique([str(v) for v in persons[c].to_pylist()], return_inverse=True)[1] for c in STRATA]
+    columns = [np.unique([str(v) for v in persons[c].to_pylist()], return_inverse=True)[1] for c in strata]
     codes = np.stack(columns, axis=1)
     return codes, np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def methods(
-    persons: pa.Table, codes: NDArray[np.int64], cells: NDArray[np.int64]
+    persons: pa.Table, codes: NDArray[np.int64], cells: NDArray[np.int64], strata: list[str], grouped: str
 ) -> dict[str, Callable[[], NDArray[np.int64]]]:
     """Name to a function that gives 0, 1 or 2 (train, validation, test) a person."""
     number = {name: i for i, name in enumerate(RATIOS)}
 
     def ours() -> NDArray[np.int64]:
-        table = assign(persons, ratios=RATIOS, strata=STRATA, seed=7)
+        table = assign(persons, ratios=RATIOS, strata=strata, seed=7)
         return np.array([number[s] for s in table["split"].to_pylist()])
 
     def random() -> NDArray[np.int64]:
@@ -90,23 +120,27 @@ def methods(
             return twentieths([test for _, test in folds], persons.num_rows)
 
         found["iterative-stratification"] = iterative
-    if "--slow" in sys.argv:
+    if grouped == "always":
 
-        def grouped() -> NDArray[np.int64]:
+        def by_group() -> NDArray[np.int64]:
             from sklearn.model_selection import StratifiedGroupKFold
 
-            folds = StratifiedGroupKFold(20, shuffle=True, random_state=0).split(cells, cells, np.arange(len(cells)))
-            return twentieths([test for _, test in folds], persons.num_rows)
+            k = min(20, int(np.bincount(cells).max()))  # it refuses more folds than the largest stratum has persons
+            folds = StratifiedGroupKFold(k, shuffle=True, random_state=0).split(cells, cells, np.arange(len(cells)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # strata of fewer persons than folds
+                return twentieths([test for _, test in folds], persons.num_rows)
 
-        found["StratifiedGroupKFold"] = grouped
+        found["StratifiedGroupKFold"] = by_group
     return found
 
 
 def twentieths(folds: list[NDArray[np.int64]], persons: int) -> NDArray[np.int64]:
-    """Twenty folds joined to 14, 3 and 3."""
+    """Twenty folds (or fewer) joined to 14, 3 and 3 twentieths."""
     split = np.zeros(persons, dtype=np.int64)
+    train, validation = round(0.70 * len(folds)), round(0.85 * len(folds))
     for i, members in enumerate(folds):
-        split[members] = 0 if i < 14 else 1 if i < 17 else 2
+        split[members] = 0 if i < train else 1 if i < validation else 2
     return split
 
 
