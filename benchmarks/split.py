@@ -30,7 +30,7 @@ TWENTIETHS = {"train": 14, "validation": 3, "test": 3}
 
 HEADER = (
     *("method", "s", "s of processor", "stratum off", "strata >= 1", "level off", "levels >= 2"),
-    *("worst points", "train %"),
+    *("worst points", "total off, points"),
 )
 
 

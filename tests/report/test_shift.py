@@ -1,0 +1,56 @@
+"""Differences between splits and sites, and agreement by group, on tables where the answer is known."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from builder.report.labels import agreement_by_group
+from builder.report.shift import shift
+
+
+def cases(seed: int, apart: float) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    split = np.repeat(["train", "test"], [60, 30])
+    values = rng.normal(size=90) + apart * (split == "test")
+    return pa.table({"split": split, "spacing_row_mm": values, "site": np.tile(["a", "b", "c"], 30)})
+
+
+def test_a_shift_between_splits_is_seen_and_none_where_there_is_none():
+    far = {(e["quantity"], e["by"]): e for e in shift(cases(1, 1.5), by=["split", "site"])}
+    found = far["spacing_row_mm", "split"]
+    values = cases(1, 1.5).to_pandas()
+    one, two = (values.spacing_row_mm[values.split == s] for s in ("test", "train"))
+    assert found["distance"] == pytest.approx(stats.ks_2samp(one, two).statistic)
+    assert found["p"] < 1e-4
+    assert found["difference"] == pytest.approx(
+        abs(one.mean() - two.mean()) / np.sqrt((one.var() + two.var()) / 2)
+    )
+    assert sorted(found["between"]) == ["test", "train"]
+    assert far["spacing_row_mm", "site"]["p"] > 0.05
+    (near,) = shift(cases(1, 0.0), by=["split"])
+    assert near["p"] > 0.05
+
+
+def test_small_groups_are_neither_compared_nor_described():
+    table = pa.table({"split": ["train"] * 6 + ["test"] * 3, "slices": list(range(9))})
+    (shown,) = shift(table, by=["split"], mask_below=4)
+    assert shown["distance"] is None
+    assert shown["groups"]["test"]["median"] is None
+    (alone,) = shift(table, by=["split"])
+    assert alone["distance"] == 1.0
+
+
+def test_agreement_by_group_is_that_of_scipy():
+    rng = np.random.default_rng(3)
+    sex = np.repeat(["F", "M"], 20)
+    dice = np.where(sex == "F", 0.9, 0.7) + 0.02 * rng.normal(size=40)
+    table = pa.table({"sex": sex, "label.t.t.a~b.dice": dice, "label.t.t.planes": np.ones(40)})
+    (entry,) = agreement_by_group(table, ["sex", "absent"])
+    assert (entry["measure"], entry["group"]) == ("t.t.a~b.dice", "sex")
+    assert entry["p"] == pytest.approx(stats.kruskal(dice[:20], dice[20:]).pvalue)
+    assert {row["level"]: row["count"] for row in entry["levels"]} == {"F": 20, "M": 20}
+    assert entry["levels"][0]["median"] == pytest.approx(np.median(dice[:20]))
+    hidden = agreement_by_group(table.slice(0, 23), ["sex"], mask_below=5)[0]
+    assert hidden["levels"][1] == {"level": "M", "count": None, "q1": None, "median": None, "q3": None}
+    assert hidden["p"] is None
