@@ -126,6 +126,8 @@ class DatasetPlan:
         INSTANCES rows of annotation objects and files.
     clinical
         A match report for each clinical table.
+    reviews
+        Label to the findings that a person judged.
     origins
         Where everything used came from, by schema ORIGINS of ``builder.stages.origins``.
     procedures
@@ -149,6 +151,7 @@ class DatasetPlan:
     origins: pa.Table
     procedures: Mapping[str, Any] | None = None
     structures: Mapping[str, Any] = field(default_factory=dict)
+    reviews: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
     @property
     def cases(self) -> list[CasePlan]:

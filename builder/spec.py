@@ -185,7 +185,7 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
 PUBLIC_SOURCE_FIELDS = ("kind", "site", "origin", "collections", "modalities", "licenses", "page", "port", "retrieve")
 """What a manifest tells of a source; queries and lists of patients are withheld like locations."""
 
-LOCATION_FIELDS = ("url", "aliases", "previous")
+LOCATION_FIELDS = ("url", "aliases", "previous", "review")
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
 path nor variable enters a fingerprint (a check value of the key itself does)."""
 

@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import ScalarNode
 
 from builder.cohort import check_cohort
 from builder.errors import SpecError
-from builder.spec import DatasetSpec, candidate_schema
+from builder.spec import LOCATION_FIELDS, DatasetSpec, candidate_schema
 from builder.split import TRUE_DATE
 
 MAXIMUM_BYTES = 1 << 20
@@ -66,7 +66,7 @@ def parse_spec(data: bytes, *, name: str = "spec") -> DatasetSpec:
 
 
 def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> DatasetSpec:
-    """The spec with ``${NAME}`` replaced in every field called ``url``.
+    """The spec with ``${NAME}`` replaced in every field that holds a location.
 
     Locations are not part of any fingerprint; what the sources hold is. Raises SpecError naming each parameter that
     has no value, and each given one that nothing uses.
@@ -134,7 +134,7 @@ def _column_faults(spec: DatasetSpec, tree: CommentedMap, name: str) -> Iterator
 def _map_urls(node: Any, filled: Any) -> Any:
     if isinstance(node, dict):
         return {
-            k: filled(v) if k in ("url", "previous", "aliases") and isinstance(v, str) else _map_urls(v, filled)
+            k: filled(v) if k in LOCATION_FIELDS and isinstance(v, str) else _map_urls(v, filled)
             for k, v in node.items()
         }
     if isinstance(node, list):

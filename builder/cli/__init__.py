@@ -248,6 +248,24 @@ def report(
 
 
 @app.command()
+def review(
+    spec: SpecPath,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="A label of kind report.")],
+    to: Target,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The table to write, where the archive may be.")],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many cases to draw.")] = 100,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Draw from this split only; repeatable.")] = None,
+    param: Params = None,
+    as_json: Machine = False,
+) -> None:
+    """Draw cases of a published dataset for a person to read again; the filled table gives the label's error rate."""
+    from builder.run.review import draw
+
+    outcome = draw(spec, label, to=to, count=count, out=out, parameters=filled(param), splits=split or ())
+    present(outcome.facts(), as_json, outcome.text)
+
+
+@app.command()
 def volumes(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of DICOM files.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for NIfTI files and verdicts.")],

@@ -40,6 +40,8 @@ class Label(BaseModel):
         Who stands behind the label.
     proof
         Thresholds that a case's annotation must keep; the figures are measured without any.
+    review
+        URL of a table that ``builder review`` drew and a person filled in; the report tells its error rate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +49,7 @@ class Label(BaseModel):
 
     evidence: Stated = Stated()
     proof: Proof = Proof()
+    review: str | None = None
 
     @property
     def tier(self) -> Tier:

@@ -73,7 +73,7 @@ class Report(Label):
         if len(objects) > 1 and self.several == "refuse":
             raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {len(objects)} reports, expected one; several: join")
         lexicon = load_lexicon(self.lexicon)
-        verdicts = label_report("\n\n".join(_text(item.content) for item in objects), lexicon)
+        verdicts = label_report("\n\n".join(report_text(item.content) for item in objects), lexicon)
         wanted = self.findings or tuple(lexicon.findings)
         values = {finding: self._value(verdicts[finding]) for finding in wanted}
         return (Classes(name, values, Evidence(tier=self.tier, tool=f"{self.lexicon}/{self.VERSION}")),)
@@ -87,7 +87,8 @@ def draw_review(case_keys: Sequence[str], count: int, *, key: Key) -> list[str]:
     return sorted(set(case_keys), key=lambda case: (key.number("review", case), case))[:count]
 
 
-def _text(content: object) -> str:
+def report_text(content: object) -> str:
+    """The text of a report file without its tags. Raises CaseError LABEL_UNREADABLE or LABEL_EMPTY."""
     if not isinstance(content, bytes | bytearray) or len(content) > MAX_BYTES:
         raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no text file of at most 4 MiB")
     try:

@@ -314,7 +314,8 @@ def _inputs(plan: DatasetPlan) -> str:
     tables = [parquet_bytes(t) for t in (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins)]
     shards = [s.fingerprint for s in plan.shards]
     procedures = None if plan.procedures is None else dict(plan.procedures)
-    return fingerprint(plan.published_spec, dict(plan.lock), shards, list(plan.clinical), procedures, *tables)
+    reviews = {name: list(rows) for name, rows in plan.reviews.items()}
+    return fingerprint(plan.published_spec, dict(plan.lock), shards, list(plan.clinical), procedures, reviews, *tables)
 
 
 def _published(private: Store, dataset: Store, inputs: str) -> Published | None:

@@ -51,6 +51,7 @@ from builder.stages.link import (
 from builder.stages.lock import environment_lock
 from builder.stages.origins import Stated, ask_origins, gather_origins, prove_usage
 from builder.stages.playbook import map_procedures
+from builder.stages.reviews import read_reviews
 from builder.stages.shard import SPEC, plan_path
 from builder.stages.survey import IDENTITIES, dicom_date
 from builder.storage import Store, open_store
@@ -105,6 +106,7 @@ def make_plan(
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
         structures=map_structures(spec.labels, links, table, private),
+        reviews=read_reviews(spec),
     )
 
 

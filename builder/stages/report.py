@@ -24,6 +24,7 @@ from builder.model.tables import EXCLUSIONS as EXCLUSIONS_SCHEMA
 from builder.plan import DatasetPlan
 from builder.report import assemble
 from builder.report.html import render
+from builder.report.reviews import reviews
 from builder.stages.accounts import GEOMETRY_RULE, Accounts
 from builder.stages.thumbnails import thumbnails
 from builder.storage import Store, open_store
@@ -57,7 +58,7 @@ def report_files(
         certificate=leaks,
         **_options(plan, index),
     )
-    return _files(plan, document)
+    return _files(plan, {**document, "reviews": reviews(index, plan.reviews)})
 
 
 def plan_files(plan: DatasetPlan) -> dict[str, bytes]:

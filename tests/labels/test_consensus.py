@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
+from builder.errors import CaseError, Reason
 from builder.labels.agreement import dice, hausdorff_mm
 from builder.labels.consensus import dawid_skene, fuse_lines, majority, staple, staple_labels
+from builder.labels.fusion import Consensus
 from builder.labels.rows import parse_table
+from builder.labels.votes import Vote, settle_votes
+from builder.model.case import Mask, Segment
+from builder.model.geometry import Geometry
 from builder.report.reliability import bootstrap, cohen_kappa, icc_one_way, icc_two_way
 
 
@@ -122,6 +127,91 @@ def test_weights_are_repetitions() -> None:
     often = dawid_skene(np.repeat(votes, weights, axis=0), 2)
     assert np.allclose(np.repeat(once.probability, weights, axis=0), often.probability)
     assert np.allclose(once.confusion, often.confusion)
+
+
+def _dawid_skene_of_voxels(maps: list[NDArray[Any]], rounds: int = 200) -> NDArray[np.int64]:
+    """Multi-label STAPLE as its paper writes it, voxel by voxel, in float64: slow and plain."""
+    votes = np.stack([m.ravel() for m in maps])
+    labels = np.unique(votes)
+    belief = np.stack([(votes == label).sum(axis=0) for label in labels]) + 0.01
+    belief = belief / belief.sum(axis=0)
+    for _ in range(rounds):
+        prior = belief.mean(axis=1)
+        found = np.repeat(np.log(prior)[:, None], votes.shape[1], axis=1)
+        for said in votes:
+            counts = np.stack([belief[:, said == label].sum(axis=1) for label in labels], axis=1) + 0.01
+            confusion = counts / counts.sum(axis=1, keepdims=True)
+            found += np.log(confusion)[:, np.searchsorted(labels, said)]
+        after = np.exp(found - found.max(axis=0))
+        after /= after.sum(axis=0)
+        moved, belief = np.abs(after - belief).max(), after
+        if moved < 1e-9:
+            break
+    return np.asarray(labels[belief.argmax(axis=0)].reshape(maps[0].shape))
+
+
+def test_label_maps_beyond_2_to_the_24_voxels_are_fused_in_the_box_of_their_labels() -> None:
+    """SimpleITK's multi-label filter counts in float32, which stops at 2**24; the background alone has more here."""
+    random = np.random.default_rng(8)
+    shape = (260, 260, 260)
+    box = (slice(100, 116), slice(120, 150), slice(60, 90))
+    truth = np.zeros((16, 30, 30), np.uint8)
+    truth[2:14, 3:15, 3:27], truth[2:14, 15:27, 5:25] = 1, 2
+    geometry = Geometry(shape, np.eye(4))
+    segments = (Segment("a", 0, 1), Segment("b", 0, 2))
+    members = []
+    for number, rate in enumerate((0.95, 0.85, 0.6)):
+        voxels = np.zeros((1, *shape), np.uint8)
+        voxels[(0, *box)] = np.where(random.random(truth.shape) < rate, truth, random.integers(0, 3, truth.shape))
+        members.append(Mask(f"r{number}", voxels, geometry, segments))
+    assert members[0].voxels.size > 2**24
+    fuse = Consensus(of=("r0", "r1", "r2"), method="staple", margin_voxels=0)
+    (fused,) = fuse.fuse("truth", members, geometry)
+    assert isinstance(fused, Mask)
+    drawn = np.logical_or.reduce([m.voxels[0] > 0 for m in members])
+    used = tuple(
+        slice(int(n[0]), int(n[-1]) + 1)
+        for n in (np.flatnonzero(drawn.any(axis=a)) for a in ((1, 2), (0, 2), (0, 1)))
+    )
+    reference = _dawid_skene_of_voxels([m.voxels[0][used] for m in members])
+    np.testing.assert_array_equal(fused.voxels[0][used], reference)
+    assert np.count_nonzero(fused.voxels) == np.count_nonzero(reference)
+    assert np.mean(fused.voxels[(0, *box)] == truth) > 0.95
+    assert fused.evidence.tier == "consensus"
+    assert fused.measures["a/r0/sensitivity"] > fused.measures["a/r2/sensitivity"]
+
+
+def test_settled_votes_do_not_depend_on_their_order_and_need_enough_readers() -> None:
+    votes = [
+        Vote(f"c{case}", reader, "sick", "no" if wrong else "yes")
+        for case in range(12)
+        for reader, wrong in (("a", False), ("b", False), ("c", case % 2 == 0))
+    ]
+    votes += [Vote("alone", "a", "sick", "yes"), Vote("c0", "a", "sick", "no"), Vote("c0", "a", "sick", "yes")]
+    for method in ("majority", "dawid_skene"):
+        found = settle_votes(votes, method=method, least=2)
+        assert found == settle_votes(votes[::-1], method=method, least=2)
+        assert {value.value for value in found.values()} == {"yes"}
+        assert ("alone", "sick") not in found
+        assert found["c0", "sick"].readers == 3
+
+
+def test_masks_of_unlike_layout_and_too_few_readers_are_refused() -> None:
+    geometry = Geometry((2, 4, 4), np.eye(4))
+    one = Mask("a", np.ones((1, 2, 4, 4), np.uint8), geometry, (Segment("x"),))
+    two = Mask("b", np.ones((2, 2, 4, 4), np.uint8), geometry, (Segment("x"), Segment("y", 1)))
+    other = Mask("b", np.ones((1, 2, 4, 4), np.uint8) * 2, geometry, (Segment("x", 0, 2),))
+    fuse = Consensus(of=("a", "b"), method="majority")
+    for wrong in (two, other):
+        with pytest.raises(CaseError) as caught:
+            fuse.fuse("t", [one, wrong], geometry)
+        assert caught.value.reason is Reason.LABEL_AMBIGUOUS
+    assert fuse.fuse("t", [one], geometry) == ()
+    (blank,) = fuse.blank("t", [one])
+    assert (blank.voxels.shape, blank.segments) == ((1, 2, 4, 4), ())
+    parts = Consensus(of=("b/x", "b/y"), method="majority")
+    (joined,) = parts.fuse("t", [two], geometry)
+    assert [s.name for s in joined.segments] == ["t"]  # type: ignore[union-attr]
 
 
 class TestAgreement:
