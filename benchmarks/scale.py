@@ -1,20 +1,33 @@
 """What the scheduler costs: empty tasks through the Dask runner, memory and time a task at growing numbers.
 
     python -m benchmarks.scale --tasks 10000 100000
+    python -m benchmarks.scale --shards 100000
 
 Prints a line of JSON for each number: seconds, microseconds a task, and how far the driver's peak memory (client and
 scheduler; workers are other processes) grew over what it was before. A bounded window means that memory does not grow
 with the number of tasks. With --seconds 1 the tasks sleep, and the share of time that workers stood idle is printed.
+--shards deals as many cases of one person each to shards, writes every shard's plan, and lets the workers read them
+all back: what planning and scheduling cost when nothing is decoded.
 """
 
 import argparse
 import json
 import resource
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import pyarrow as pa
+
+from builder.model.keyed import Key
+from builder.plan import PLANNED, CasePlan, ShardPlan, assign_buckets, shard_fingerprint
 from builder.run.clusters.local import Local
 from builder.stages.graph import Task
+from builder.stages.shard import load_plan, plan_path
+from builder.storage import open_store
+
+SLICES = 8
 
 
 def work(seconds: float) -> None:
@@ -53,15 +66,61 @@ def measure(count: int, *, workers: int, seconds: float) -> dict[str, float]:
     }
 
 
+def measure_shards(count: int, *, workers: int) -> dict[str, float]:
+    """Plan ``count`` shards of one case each, and schedule a task for each that reads its plan."""
+    with tempfile.TemporaryDirectory(prefix="builder-scale-") as folder:
+        before, start = peak_mib(), time.perf_counter()
+        names = write_plans(count, Path(folder))
+        planned = time.perf_counter() - start
+        peak = peak_mib()
+        with Local(memory_gib=1).open(workers) as runner:
+            start = time.perf_counter()
+            cases = sum(o.value for o in runner.run([Task(f"shard-{n}", cases_of, (folder, n)) for n in names]))
+            scheduled = time.perf_counter() - start
+    assert cases == count
+    return {
+        "shards": len(names),
+        "plan_seconds": round(planned, 2),
+        "plan_ms_per_shard": round(1e3 * planned / count, 3),
+        "plan_peak_mib_grown": round(peak - before, 1),
+        "schedule_seconds": round(scheduled, 2),
+        "schedule_us_per_shard": round(1e6 * scheduled / count, 1),
+        "schedule_peak_mib_grown": round(peak_mib() - peak, 1),
+    }
+
+
+def write_plans(count: int, folder: Path) -> list[str]:
+    """Plans of cases with a few objects each, as planning writes them; returns the shards' names."""
+    key, store = Key(b"scale" * 8), open_store(folder)
+    cases = [CasePlan(key.name("case", f"{n}"), key.name("person", f"{n}"), "s", 0, 1, 1, 1) for n in range(count)]
+    columns = [pa.nulls(SLICES, field.type) for field in PLANNED]
+    objects = pa.Table.from_arrays(columns, schema=PLANNED)
+    names = []
+    for bucket, held in assign_buckets(cases, key=key, most_cases=1, most_bytes=1 << 30).items():
+        name = shard_fingerprint({"format": 1}, held, objects)
+        store.put(plan_path(name), ShardPlan(name, bucket, tuple(held), objects).to_parquet())
+        names.append(name)
+    return names
+
+
+def cases_of(argument: tuple[str, str]) -> int:
+    """On a worker: how many cases a shard's plan has."""
+    folder, name = argument
+    return len(load_plan(open_store(folder), name).cases)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--tasks", type=int, nargs="*", default=[])
+    parser.add_argument("--shards", type=int, nargs="*", default=[])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.0)
     given = parser.parse_args()
     for count in given.tasks:
         print(json.dumps(measure(count, workers=given.workers, seconds=given.seconds)), flush=True)
+    for count in given.shards:
+        print(json.dumps(measure_shards(count, workers=given.workers)), flush=True)
 
 
 if __name__ == "__main__":
