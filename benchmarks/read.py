@@ -1,28 +1,37 @@
-"""Reading: this reader against the floor and its peers, on the same patches, in one process and one run.
+"""Reading: this reader against the floor and its peers, on the same patches, in one run.
 
-    python benchmarks/read.py [--images FOLDER] [--patches 64] [--rounds 5] [--json FILE]
+    python benchmarks/read.py [--images FOLDER] [--patches 64] [--rounds 5] [--peer-python PYTHON] [--json FILE]
 
 Patches of 96^3 int16 are cut from CT slices below ``--images`` (any folder of DICOM) or from a synthetic volume, and
-written as a dataset of patches, a dataset of whole volumes in chunks of 32^3, a memory map, and blosc2 files as nnU-Net
-writes them. The page cache is warm. The floor decompresses the stored chunks from memory into one buffer. Last, every
-request waits 20 and 100 ms, as an object store's does: an epoch with an empty cache folder against one of local files.
+written as a dataset of patches and a dataset of whole volumes in the chunks that are chosen for such crops. The page
+cache is warm. The floor decompresses the stored chunks from memory, into one buffer that stays in the processor's cache
+or, as whoever makes batches must, into batches that do not.
 
 ``cpu`` is samples a second of processor time with one thread of ours, which a busy machine disturbs less than wall
 time; ``wall`` is samples a second of wall time with two. Every contestant runs once a round, so that all see the same
-machine; the best round counts. Aims: patches at least 0.9 of the floor without checksums and 0.75 with, 4 x
-zarr-python, 9 x blosc2, 50 x MONAI; crops at least as fast as tensorstore.
+machine. The rate is that of the best round, the ratio the median over rounds of the ratio to the floor in the same
+round. Aims: patches at least 0.9 of the floor without checksums and 0.75 with, 4 x zarr-python, 9 x blosc2 as nnU-Net
+wrote it (zstd, level 8), 50 x MONAI; crops at least as fast as tensorstore.
 
-Peers that are not installed are left out: pip install tensorstore blosc2 monai torch.
+Other libraries run in a process of their own, ``benchmarks/peers/reading.py``, by the Python of ``--peer-python``
+(``make test-peers`` makes one that has them all); those it lacks are left out. They read their own files of the same
+voxels.
+
+Last, every request waits 20 and 100 ms, as an object store's does: an epoch with an empty cache folder against one of
+local files, and against a store that does not wait.
 """
 
 import argparse
+import contextlib
 import json
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,26 +59,28 @@ from builder.model.layout import (
     write_current,
 )
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.patches import choose_chunk
 from builder.reader import Dataset, open_dataset
 from builder.shards import write_shard
 from builder.storage import LocalStore, open_store
 
 EDGE = 96
-CHUNK = (32, 32, 32)
+SHAPE = (160, 320, 320)
+"""Volumes have at least so many voxels along each axis."""
 BATCH = 4
-BATCHES: dict[str, Any] = {}
+BATCHES: dict[Any, Any] = {}
 Array = NDArray[Any]
-Run = Callable[[], int]
+Run = Callable[[], tuple[int, float]]
+"""Reads some samples; their number and the seconds it took, of the clock it is measured by."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to read: a function that reads some samples and returns their number."""
+    """One way to read."""
 
     group: str
     name: str
     run: Run
-    clock: str
 
 
 def main() -> None:
@@ -78,68 +89,91 @@ def main() -> None:
     options.add_argument("--images", type=Path)
     options.add_argument("--patches", type=int, default=64)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--peer-python", default=sys.executable)
     options.add_argument("--json", type=Path)
     arguments = options.parse_args()
     volumes = list(find_volumes(arguments.images)) if arguments.images else []
     print(f"{len(volumes)} CT volumes" if volumes else "a synthetic volume", file=sys.stderr)
     volumes = volumes or [make_volume()]
-    with tempfile.TemporaryDirectory(prefix="builder-bench-") as folder:
+    patches = cut_patches(volumes, arguments.patches)
+    with tempfile.TemporaryDirectory(prefix="builder-bench-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
         contestants = [
-            *patch_contestants(Path(folder), cut_patches(volumes, arguments.patches)),
-            *crop_contestants(Path(folder), volumes),
+            *patch_contestants(folder, patches),
+            *peer_contestants(folder / "peers", patches, volumes, arguments.peer_python, stack),
+            *thread_contestants(folder / "patches"),
+            *crop_contestants(folder, volumes),
         ]
-        rates = measure(contestants, arguments.rounds)
-        show(contestants, rates)
-        rates |= measure_latency(Path(folder))
+        results = measure(contestants, arguments.rounds)
+        show(contestants, results)
+        results |= measure_latency(folder, patches)
     if arguments.json:
-        arguments.json.write_text(json.dumps(rates, indent=1, sort_keys=True) + "\n")
+        arguments.json.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def measure(contestants: list[Contestant], rounds: int) -> dict[str, float]:
-    """Best samples a second of every contestant, after one round to warm up; those below 20 run in two rounds."""
-    best: dict[str, float] = {}
+    """Best rate of every contestant, and the median of its ratios to the first of its group."""
+    rates: dict[str, list[float]] = {f"{one.group}/{one.name}": [] for one in contestants}
     for number in range(rounds + 1):
         for one in contestants:
-            name = f"{one.group}/{one.name}"
-            if number > 1 and best[name] < 20:
-                continue
-            clock = time.process_time if one.clock == "cpu" else time.perf_counter
-            began = clock()
-            rate = one.run() / (clock() - began)
-            best[name] = max(best.get(name, 0.0), rate) if number else 0.0
-            if number == 0:
-                best[name] = rate if rate < 20 else 0.0
-    return best
+            count, seconds = one.run()
+            if number:  # the first round warms up
+                rates[f"{one.group}/{one.name}"].append(count / seconds)
+    found: dict[str, float] = {}
+    for one in contestants:
+        name = f"{one.group}/{one.name}"
+        first = next(other for other in contestants if other.group == one.group)
+        floor = rates[f"{one.group}/{first.name}"]
+        found[name] = max(rates[name])
+        found[f"{name}/ratio"] = float(np.median(np.array(rates[name]) / floor))
+    return found
 
 
-def show(contestants: list[Contestant], rates: Mapping[str, float]) -> None:
+def show(contestants: list[Contestant], results: Mapping[str, float]) -> None:
     """One line a contestant, with the ratio to the first of its group."""
     for group in dict.fromkeys(one.group for one in contestants):
-        members = [one for one in contestants if one.group == group]
-        first = rates[f"{group}/{members[0].name}"]
         print(f"\n{group}")
-        for one in members:
-            rate = rates[f"{group}/{one.name}"]
-            print(f"  {one.name:48s} {rate:9.0f}/s {rate / first:7.3f} of the first, which is {first / rate:7.1f} x")
+        for one in contestants:
+            if one.group == group:
+                rate, ratio = (results[f"{group}/{one.name}{part}"] for part in ("", "/ratio"))
+                print(f"  {one.name:60s} {rate:8.0f}/s {ratio:7.3f} of the first, which is {1 / ratio:6.1f} x")
 
 
-def measure_latency(folder: Path) -> dict[str, float]:
-    """Share of the local rate that is kept when every request waits, and round trips to the first batch."""
-    root = write_dataset(folder / "far", [cut_patches([make_volume()], 32) for _ in range(12)], chunk=None)
-    options: dict[str, Any] = {"order": "shard_shuffled", "threads": 2, "requests": 8}
-    train = work_of_a_step()
-    warm = run_epoch(open_dataset(root), train, options)[0]
-    kept = {}
-    print("\nobject store that takes a while to answer, 8 requests at once, 12 shards of 32 patches, one epoch")
-    for latency in (0.02, 0.1):
-        store = SlowStore(LocalStore(root), latency)
-        began = time.perf_counter()
-        dataset = open_dataset(store, cache=folder / f"cache{latency}")  # type: ignore[arg-type]
-        opened = time.perf_counter() - began
-        seconds, first = run_epoch(dataset, train, options)
-        kept[f"latency {latency * 1e3:.0f} ms/share of local rate"] = warm / seconds
-        trips = (opened + first) / latency
-        print(f"  {latency * 1e3:4.0f} ms: {warm / seconds:.2f} of the local rate, first batch after {trips:.1f} trips")
+def by_clock(run: Callable[[], int], clock: Callable[[], float]) -> Run:
+    """``run`` with the time it takes."""
+
+    def timed() -> tuple[int, float]:
+        began = clock()
+        return run(), clock() - began
+
+    return timed
+
+
+def measure_latency(folder: Path, patches: list[Array]) -> dict[str, float]:
+    """Share of the rate that is kept when every request waits, and round trips to the first batch."""
+    root = write_dataset(folder / "far", [patches[:32] for _ in range(12)], chunk=None)
+    options: dict[str, Any] = {"order": "shard_shuffled", "threads": 1, "requests": 8}
+    kept: dict[str, float] = {}
+    print("\nobject store that takes a while to answer, 8 requests at once, 12 shards, one epoch, one thread")
+    for name, train in (("as fast as it can", lambda batch: None), ("steps of 4 ms a sample", work_of_a_step())):
+        local = min(run_epoch(open_dataset(root), train, options)[0] for _ in range(2))
+        best: dict[float, tuple[float, float]] = {}
+        for number, latency in enumerate((0.0, 0.02, 0.1) * 2):
+            began = time.perf_counter()
+            store = SlowStore(LocalStore(root), latency)
+            dataset = open_dataset(store, cache=folder / f"cache {name} {number}")  # type: ignore[arg-type]
+            opened = time.perf_counter() - began
+            seconds, first = run_epoch(dataset, train, options)
+            before = best.get(latency, (seconds, opened + first))
+            best[latency] = min(before[0], seconds), min(before[1], opened + first)
+        for latency in (0.02, 0.1):
+            at_once, first = best[0.0][0] / best[latency][0], best[latency][1]
+            label = f"latency {latency * 1e3:.0f} ms, {name}"
+            kept |= {f"{label}/of local files": local / best[latency][0], f"{label}/of a store at once": at_once}
+            kept[f"{label}/trips to the first batch"] = first / latency
+            shares = f"{local / best[latency][0]:.2f} of local files, {at_once:.2f} of a store at once"
+            trips = f"first batch after {first / latency:.1f} trips ({best[0.0][1] * 1e3:.0f} ms without latency)"
+            print(f"  {label}: {shares}, {trips}")
     return kept
 
 
@@ -176,42 +210,75 @@ class SlowStore:
 
 
 def patch_contestants(folder: Path, patches: list[Array]) -> Iterator[Contestant]:
-    """Readers of whole patches."""
+    """Readers of whole patches, by processor time."""
     root = write_dataset(folder / "patches", [patches[i::4] for i in range(4)], chunk=None)
-    patches = [patch for i in range(4) for patch in patches[i::4]]
     dataset, bare = open_dataset(root), open_dataset(root, checksums=False)
     stored = [read_stored(dataset, i) for i in range(len(dataset))]
     ratio = sum(p.nbytes for p in patches) / sum(map(len, stored))
     print(f"{len(patches)} patches, compressed {ratio:.2f} : 1", file=sys.stderr)
-    arrays = [zarr.open_array(str(p.parent), mode="r") for p in sorted(root.rglob("image/zarr.json"))]
+    path = folder / "patches.npy"
+    np.save(path, np.stack(patches))
+    mapped = np.load(path, mmap_mode="r")
+    for name, run in (
+        ("floor: decompress", lambda: decompress_all(stored)),
+        ("floor of batches: decompress into batches", lambda: decompress_into_batches(stored)),
+        ("one by one, no checksums", lambda: run_items(bare)),
+        ("one by one", lambda: run_items(dataset)),
+        ("batches, no checksums", lambda: run_batches(bare, threads=0)),
+        ("batches", lambda: run_batches(dataset, threads=0)),
+        ("zarr-python", lambda: read_zarr(root)),
+        ("tensorstore", tensorstore_patches(root, threads=1)),
+        ("memory map, copied", lambda: len([np.array(patch) for patch in mapped])),
+    ):
+        if run is not None:
+            yield Contestant("patches, cpu", name, by_clock(run, time.process_time))
 
-    def read_zarr() -> int:
-        return sum(len([array[i] for i in range(array.shape[0])]) for array in arrays)
 
-    group = "patches, cpu"
-    yield Contestant(group, "floor: decompress", lambda: decompress_all(stored), "cpu")
-    yield Contestant(group, "floor: decompress into batches", lambda: decompress_into_batches(stored), "cpu")
-    yield Contestant(group, "batches, no checksums", lambda: run_batches(bare, threads=0), "cpu")
-    yield Contestant(group, "batches", lambda: run_batches(dataset, threads=0), "cpu")
-    yield Contestant(group, "one by one, no checksums", lambda: run_items(bare), "cpu")
-    yield Contestant(group, "one by one", lambda: run_items(dataset), "cpu")
-    yield Contestant(group, "zarr-python", read_zarr, "cpu")
-    yield from tensorstore_patches(group, root)
-    yield from memory_map(group, folder, patches)
-    yield from blosc2_crops(group, folder, patches)
-    yield from monai_persistent(group, folder, patches)
-    group = "patches, wall, two threads"
-    yield Contestant(group, "floor: decompress", lambda: decompress_in_threads(stored), "wall")
-    yield Contestant(group, "batches, no checksums", lambda: run_batches(bare, threads=2), "wall")
-    yield Contestant(group, "batches", lambda: run_batches(dataset, threads=2), "wall")
-    yield Contestant(group, "zarr-python", read_zarr, "wall")
-    for one in tensorstore_patches(group, root):
-        yield Contestant(group, one.name, one.run, "wall")
+def thread_contestants(root: Path) -> Iterator[Contestant]:
+    """Readers of whole patches, two threads, by wall time."""
+    dataset, bare = open_dataset(root), open_dataset(root, checksums=False)
+    stored = [read_stored(dataset, i) for i in range(len(dataset))]
+    for name, run in (
+        ("floor: decompress", lambda: decompress_in_threads(stored, decompress_all)),
+        ("floor of batches: decompress into batches", lambda: decompress_in_threads(stored, decompress_into_batches)),
+        ("batches, no checksums", lambda: run_batches(bare, threads=2)),
+        ("batches", lambda: run_batches(dataset, threads=2)),
+        ("zarr-python", lambda: read_zarr(root)),
+        ("tensorstore", tensorstore_patches(root, threads=2)),
+    ):
+        if run is not None:
+            yield Contestant("patches, wall, two threads", name, by_clock(run, time.perf_counter))
+
+
+def peer_contestants(
+    folder: Path, patches: list[Array], volumes: list[Array], python: str, stack: contextlib.ExitStack
+) -> Iterator[Contestant]:
+    """Other libraries, by the processor time of their own process."""
+    folder.mkdir()
+    np.save(folder / "patches.npy", np.stack(patches[:32]))
+    for number, volume in enumerate(volumes):
+        np.save(folder / f"volume{number}.npy", volume)
+    command = [python, str(Path(__file__).parent / "peers" / "reading.py"), str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    stack.callback(process.wait)
+    stack.callback(process.stdin.close)  # type: ignore[union-attr]
+
+    def ask(name: str) -> tuple[int, float]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(name, file=process.stdin, flush=True)
+        answer = json.loads(process.stdout.readline())
+        return answer["samples"], answer["cpu"]
+
+    assert process.stdout is not None
+    for name, remark in json.loads(process.stdout.readline()):
+        yield Contestant("patches, cpu", f"{name}; {remark}", partial(ask, name))
 
 
 def crop_contestants(folder: Path, volumes: list[Array]) -> Iterator[Contestant]:
-    """Readers of random crops out of whole volumes."""
-    root = write_dataset(folder / "volumes", [volumes], chunk=CHUNK)
+    """Readers of random crops out of whole volumes, by processor and by wall time."""
+    chunk = choose_chunk((EDGE, EDGE, EDGE))
+    root = write_dataset(folder / "volumes", [volumes], chunk=chunk)
     dataset, bare = open_dataset(root), open_dataset(root, checksums=False)
     rng = np.random.default_rng(0)
     boxes = []
@@ -227,17 +294,28 @@ def crop_contestants(folder: Path, volumes: list[Array]) -> Iterator[Contestant]
             source.crop(number, (s, r, c), (EDGE, EDGE, EDGE))
         return len(boxes)
 
-    def read_zarr() -> int:
+    def read_arrays() -> int:
         for number, (s, r, c) in boxes:
             arrays[number][:, s : s + EDGE, r : r + EDGE, c : c + EDGE]
         return len(boxes)
 
-    for clock in ("cpu", "wall"):
-        group = f"crops of volumes in chunks of 32^3, {clock}"
-        yield from tensorstore_crops(group, paths, boxes, clock)
-        yield Contestant(group, "crop, no checksums", lambda: read_ours(bare), clock)
-        yield Contestant(group, "crop", lambda: read_ours(dataset), clock)
-        yield Contestant(group, "zarr-python", read_zarr, clock)
+    for clock, name in ((time.process_time, "cpu"), (time.perf_counter, "wall")):
+        for label, run in (
+            ("tensorstore, one thread", tensorstore_crops(paths, boxes)),
+            ("crop, no checksums", lambda: read_ours(bare)),
+            ("crop", lambda: read_ours(dataset)),
+            ("zarr-python", read_arrays),
+        ):
+            if run is not None:
+                group = f"crops of volumes in chunks of {' x '.join(map(str, chunk))}, {name}"
+                yield Contestant(group, label, by_clock(run, clock))
+
+
+def read_zarr(root: Path) -> int:
+    """Every patch by zarr-python."""
+    if root not in BATCHES:
+        BATCHES[root] = [zarr.open_array(str(p.parent), mode="r") for p in sorted(root.rglob("image/zarr.json"))]
+    return sum(len([array[i] for i in range(array.shape[0])]) for array in BATCHES[root])
 
 
 def run_batches(dataset: Dataset, *, threads: int) -> int:
@@ -268,15 +346,18 @@ def decompress_all(stored: list[bytes]) -> int:
 
 def decompress_into_batches(stored: list[bytes]) -> int:
     """The floor of whoever makes batches: two of them in turn, which do not stay in the processor's cache."""
-    out = BATCHES.setdefault("buffers", np.zeros((2, BATCH, EDGE, EDGE, EDGE), np.int16))
+    key = id(stored[0])  # each thread has its own
+    if key not in BATCHES:
+        BATCHES[key] = np.zeros((2, BATCH, EDGE, EDGE, EDGE), np.int16)
+    out = BATCHES[key]
     for number, data in enumerate(stored):
         blosc.decompress(data, out[number // BATCH % 2, number % BATCH])
     return len(stored)
 
 
-def decompress_in_threads(stored: list[bytes]) -> int:
-    """The floor, two threads."""
-    threads = [threading.Thread(target=decompress_all, args=(stored[i::2],)) for i in range(2)]
+def decompress_in_threads(stored: list[bytes], run: Callable[[list[bytes]], int]) -> int:
+    """A floor, two threads."""
+    threads = [threading.Thread(target=run, args=(stored[i::2],)) for i in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -284,13 +365,13 @@ def decompress_in_threads(stored: list[bytes]) -> int:
     return len(stored)
 
 
-def tensorstore_patches(group: str, root: Path) -> Iterator[Contestant]:
+def tensorstore_patches(root: Path, *, threads: int) -> Callable[[], int] | None:
     """Google's tensorstore on the same arrays."""
     try:
         import tensorstore as ts
     except ImportError:
-        return
-    context = ts.Context({"data_copy_concurrency": {"limit": 1 if "cpu" in group else 2}})
+        return None
+    context = ts.Context({"data_copy_concurrency": {"limit": threads}})
     arrays = [
         ts.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{p.parent}/"}}, context=context).result()
         for p in sorted(root.rglob("image/zarr.json"))
@@ -304,17 +385,15 @@ def tensorstore_patches(group: str, root: Path) -> Iterator[Contestant]:
                 count += len([future.result() for future in futures])
         return count
 
-    yield Contestant(group, "tensorstore", run, "cpu")
+    return run
 
 
-def tensorstore_crops(
-    group: str, paths: list[str], boxes: list[tuple[int, Any]], clock: str
-) -> Iterator[Contestant]:
+def tensorstore_crops(paths: list[str], boxes: list[tuple[int, Any]]) -> Callable[[], int] | None:
     """Google's tensorstore on the same volumes."""
     try:
         import tensorstore as ts
     except ImportError:
-        return
+        return None
     context = ts.Context({"data_copy_concurrency": {"limit": 1}})
     arrays = [
         ts.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{p}/"}}, context=context).result()
@@ -326,64 +405,7 @@ def tensorstore_crops(
             arrays[number][:, s : s + EDGE, r : r + EDGE, c : c + EDGE].read().result()
         return len(boxes)
 
-    yield Contestant(group, "tensorstore, one thread", run, clock)
-
-
-def memory_map(group: str, folder: Path, patches: list[Array]) -> Iterator[Contestant]:
-    """Uncompressed patches in one file."""
-    path = folder / "patches.npy"
-    np.save(path, np.stack(patches))
-    mapped = np.load(path, mmap_mode="r")
-    yield Contestant(group, "memory map, copied", lambda: len([np.array(patch) for patch in mapped]), "cpu")
-
-
-def blosc2_crops(group: str, folder: Path, patches: list[Array]) -> Iterator[Contestant]:
-    """A random crop of a larger blosc2 file, with codec, level and chunks as nnU-Net v2 writes them."""
-    try:
-        import blosc2
-    except ImportError:
-        return
-    blosc2.set_nthreads(1)
-    paths = []
-    for number, patch in enumerate(patches[:8]):
-        larger = np.pad(patch, 24, mode="reflect")[None].astype(np.float32)
-        path = folder / f"{number}.b2nd"
-        params = {"codec": blosc2.Codec.ZSTD, "clevel": 8, "nthreads": 1}
-        blosc2.asarray(larger, urlpath=str(path), chunks=(1, 96, 96, 96), blocks=(1, 32, 32, 32), cparams=params)
-        paths.append(str(path))
-
-    def run() -> int:
-        for number, path in enumerate(paths):
-            file = blosc2.open(path, mode="r", dparams={"nthreads": 1}, mmap_mode="r")
-            file[:, number : number + EDGE, 5 : 5 + EDGE, 9 : 9 + EDGE]
-        return len(paths)
-
-    yield Contestant(group, "blosc2 as nnU-Net, random crop", run, "cpu")
-
-
-def monai_persistent(group: str, folder: Path, patches: list[Array]) -> Iterator[Contestant]:
-    """MONAI's PersistentDataset of volumes of (160, 320, 320), with a random crop."""
-    try:
-        import torch
-        from monai.data import PersistentDataset
-        from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandSpatialCropd
-    except ImportError:
-        return
-    torch.set_num_threads(1)
-    items = []
-    for number, patch in enumerate(patches[:4]):
-        path = folder / f"larger{number}.npy"
-        np.save(path, np.pad(patch, ((32, 32), (112, 112), (112, 112)), mode="symmetric"))
-        items.append({"image": str(path)})
-    transform = Compose(
-        [
-            LoadImaged(keys="image", reader="NumpyReader"),
-            EnsureChannelFirstd(keys="image", channel_dim="no_channel"),
-            RandSpatialCropd(keys="image", roi_size=(EDGE, EDGE, EDGE), random_size=False),
-        ]
-    )
-    dataset = PersistentDataset(items, transform, cache_dir=folder / "monai")
-    yield Contestant(group, "MONAI PersistentDataset, random crop", lambda: len(list(dataset)), "cpu")
+    return run
 
 
 def write_dataset(root: Path, shards: list[list[Array]], *, chunk: tuple[int, int, int] | None) -> Path:
@@ -434,7 +456,8 @@ def find_volumes(folder: Path, most: int = 4) -> Iterator[Array]:
             continue
         images = [pydicom.dcmread(slices[z]).pixel_array for z in sorted(slices)[:160]]
         volume = np.stack(images)
-        volume = np.pad(volume, ((0, max(EDGE + 32 - len(volume), 0)), (0, 0), (0, 0)), mode="symmetric")
+        missing = [(0, max(n - m, 0)) for n, m in zip(SHAPE, volume.shape, strict=True)]
+        volume = np.pad(volume, missing, mode="symmetric")
         if min(volume.shape) >= EDGE:
             yield volume.astype(np.int16) - np.int16(1024)
             found += 1
@@ -445,7 +468,7 @@ def find_volumes(folder: Path, most: int = 4) -> Iterator[Array]:
 def make_volume() -> Array:
     """Smooth bodies in air with the noise of a scanner."""
     rng = np.random.default_rng(0)
-    body = ndimage.gaussian_filter(rng.normal(0, 1, (160, 192, 192)).astype(np.float32), 8)
+    body = ndimage.gaussian_filter(rng.normal(0, 1, SHAPE).astype(np.float32), 8)
     body *= 300 / body.std()
     volume = (body + rng.normal(0, 12, body.shape)).astype(np.int16)
     volume[body < -150] = -1024

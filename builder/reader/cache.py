@@ -9,16 +9,14 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from builder.errors import LayoutError
 from builder.model.layout import StoredObject
 from builder.storage import LocalStore, ObjectReader, Store
-
-Wait: TypeAlias = Literal["arrived", "compared"]
 
 
 @dataclass
@@ -40,16 +38,19 @@ class ObjectCache:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_states": {}}
 
-    def open(self, store: Store, path: str, *, expected: StoredObject, wait: Wait) -> ObjectReader:
+    def open(
+        self, store: Store, path: str, *, expected: StoredObject, check: Callable[[bytes], None] | None = None
+    ) -> ObjectReader:
         """The object ``path`` of ``store``, fetched whole if it is not here yet.
 
-        One thread of a process fetches it; the others wait until it has arrived. Only then is its SHA-256 compared
-        and its file written, one object at a time, so that processors are left for those who decode.
+        One thread of a process fetches it; the others wait until it has arrived. Only then is it checked and its
+        file written, one object at a time, so that processors are left for those who decode.
 
         Parameters
         ----------
-        wait
-            What other threads wait for: ``arrived`` where every chunk's checksum is compared anyway, else ``compared``.
+        check
+            Raises LayoutError when what came is damaged, for readers that check each chunk again and so need not wait
+            for it; None compares the SHA-256 before anybody gets the object.
 
         Raises
         ------
@@ -70,7 +71,7 @@ class ObjectCache:
                     return coming.result()
                 continue  # whoever fetched it was told what failed; this thread tries again
             try:
-                return self._fetch(state, name, store, path, expected, coming, wait)
+                return self._fetch(state, name, store, path, expected, coming, check)
             except BaseException as error:
                 if not coming.done():
                     coming.set_exception(error)
@@ -87,7 +88,7 @@ class ObjectCache:
         path: str,
         expected: StoredObject,
         coming: "Future[ObjectReader]",
-        wait: Wait,
+        check: Callable[[bytes], None] | None,
     ) -> ObjectReader:
         with contextlib.suppress(FileNotFoundError):
             kept = self.folder.open(name)
@@ -96,12 +97,13 @@ class ObjectCache:
             return kept
         data = store.read(path)
         reader = Arriving(memoryview(data))
-        if wait == "arrived":
+        if check is not None:
             coming.set_result(reader)
         with state.keeping:
-            found = hashlib.sha256(data).hexdigest()
-            if found != expected.sha256:
-                raise LayoutError(f"{path}: found the SHA-256 {found}, expected {expected.sha256}; it is damaged")
+            if check is None:
+                _compare(data, path, expected)
+            else:
+                check(data)
             self.folder.put_unflushed(name, data)
         reader.inner = self.folder.open(name)
         if not coming.done():
@@ -127,6 +129,12 @@ class ObjectCache:
             known = {path: self.folder.size(path) for path in self.folder.list() if path.count("/") == 1}
             state = self._states.setdefault(os.getpid(), _State(used=OrderedDict(known)))
         return state
+
+
+def _compare(data: bytes, path: str, expected: StoredObject) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected.sha256:
+        raise LayoutError(f"{path}: found the SHA-256 {found}, expected {expected.sha256}; it is damaged")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from builder.errors import LayoutError
 from builder.model.layout import FieldLayout, StoredObject
 from builder.model.zarr_format import CHECKSUM_BYTES, decode_index, index_bytes
-from builder.reader.cache import ObjectCache, Wait
+from builder.reader.cache import ObjectCache
 from builder.storage import ObjectReader, Store
 
 # The calling thread decompresses, outside the interpreter lock: threads are the reader's own affair
@@ -104,8 +104,8 @@ class ChunkObject:
         if len(data) != expected or expected < _HEADER_BYTES + CHECKSUM_BYTES:
             raise LayoutError(f"{self.path}: found {len(data)} bytes of chunk {chunk}, expected {expected}; cut short")
         stored = np.frombuffer(data, np.uint8)
-        if self.verify and google_crc32c.value(stored) != _RESIDUE:
-            raise LayoutError(f"{self.path}: found a wrong checksum in chunk {chunk}, expected its crc32c; damaged")
+        if self.verify:
+            self._compare(stored, chunk=chunk)
         try:
             blosc.decompress(stored[:-CHECKSUM_BYTES], out)
         except (RuntimeError, ValueError) as error:
@@ -113,6 +113,10 @@ class ChunkObject:
         # after decompressing, which rejects a larger chunk: a page not in memory yet is waited for outside the lock
         if int.from_bytes(data[4:8], "little") != out.nbytes:
             raise LayoutError(f"{self.path}: found a wrong size of chunk {chunk}, expected {out.nbytes}; damaged")
+
+    def _compare(self, stored: NDArray[np.uint8], *, chunk: int) -> None:
+        if google_crc32c.value(stored) != _RESIDUE:
+            raise LayoutError(f"{self.path}: found a wrong checksum in chunk {chunk}, expected its crc32c; damaged")
 
     @property
     def index(self) -> list[tuple[int, int]]:
@@ -124,6 +128,15 @@ class ChunkObject:
             self._index = [(offset, count) for offset, count in table.tolist()]
         return self._index
 
+    def _check_whole(self, data: bytes) -> None:
+        """Compare every checksum in the whole object: of its chunks and of its index, between which nothing lies."""
+        if len(data) != self.expected.bytes:
+            raise LayoutError(f"{self.path}: found {len(data)} bytes, expected {self.expected.bytes}; cut short")
+        view, length = np.frombuffer(data, np.uint8), index_bytes(self.chunks)
+        table = decode_index(data[-length:], chunks=self.chunks, size=len(data), where=self.path)
+        for number, (offset, count) in enumerate(table.tolist()):
+            self._compare(view[offset : offset + count], chunk=number)
+
     def _open(self) -> ObjectReader:
         reader = self._reader
         if reader is None:
@@ -131,8 +144,8 @@ class ChunkObject:
                 if self.cache is None:
                     reader = self.store.open(self.path)
                 else:
-                    wait: Wait = "arrived" if self.verify else "compared"
-                    reader = self.cache.open(self.store, self.path, expected=self.expected, wait=wait)
+                    check = self._check_whole if self.verify else None
+                    reader = self.cache.open(self.store, self.path, expected=self.expected, check=check)
             except FileNotFoundError as error:
                 raise LayoutError(f"{self.path}: found no object, expected {self.expected.bytes} bytes") from error
             self._reader = reader

@@ -17,8 +17,9 @@ CODECS: Mapping[str, Codec] = {
     "small": Codec("zstd", 1, "shuffle"),
     "archive": Codec("zstd", 7, "bitshuffle"),
 }
-"""``benchmarks/codecs.py`` measures them. Masks are bytes under Blosc, not packed to bits: bits would be larger than
-what Blosc makes of them, and every reader would have to unpack them."""
+"""``benchmarks/codecs.py`` measures them. Masks are bytes under Blosc. Packed to bits first they would be a third as
+large and decode nearly twice as fast, but they are about a tenth of a sample's stored bytes, and no Zarr library would
+read them as they are (zarr-python 3.1 and tensorstore have no such codec)."""
 
 CodecName = Literal["fast", "small", "archive"]
 MOST_OFFSET = 2.0**20

@@ -175,8 +175,14 @@ def test_damage_on_the_way_or_in_the_cache_is_noticed(fresh: Callable[..., Any],
     path = next(p for p in made.root.rglob("c/0/0/0/0/0") if "/image/" in str(p))
     good = path.read_bytes()
     path.write_bytes(good[:10] + bytes([good[10] ^ 1]) + good[11:])
-    with pytest.raises(LayoutError, match="SHA-256"):
+    with pytest.raises(LayoutError, match="wrong checksum in chunk 0"):
         open_far(made, latency=0, cache=folder)[1][0]
+    with pytest.raises(LayoutError, match="SHA-256"):
+        open_far(made, latency=0, cache=folder, checksums=False)[1][0]
+    path.write_bytes(good[:-5])
+    for checksums in (True, False):
+        with pytest.raises(LayoutError, match="found"):
+            open_far(made, latency=0, cache=folder, checksums=checksums)[1][0]
     assert not [p for p in folder.rglob("*") if p.is_file()]
     path.write_bytes(good)
     open_far(made, latency=0, cache=folder)[1][0]
