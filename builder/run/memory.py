@@ -53,7 +53,7 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
     """
     shape = (row["slices"], row["rows"], row["columns"])
     spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
-    masks = sum(_mask_channels(label) for label in spec.labels.values()) + len(spec.consensus)
+    masks = sum(mask_channels(label) for label in spec.labels.values()) + len(spec.consensus)
     held = _Held(max(1, row["channels"] or 1), row["voxel_bytes"], masks)
     unsure = int((1 - PADDING_SHARE) * held.padded * math.prod(shape))
     load = row["peak_bytes"] - unsure + _fetched(objects) + BESIDES
@@ -128,11 +128,7 @@ def _fetched(objects: pa.Table) -> int:
     return int(whole + max((size for direct, size in rows if direct), default=0))
 
 
-def _mask_channels(label: AnyLabel) -> int:
+def mask_channels(label: AnyLabel) -> int:
     """Channels of the masks a label gives; none where it gives boxes, points or values."""
-    if label.kind not in ("rtstruct", "seg", "mask"):
-        return 0
-    if getattr(label, "layout", "channels") != "channels":
-        return 1
-    named = (getattr(label, name, None) for name in ("roi", "segments", "codes", "values", "names"))
-    return max(1, *(len(names) for names in named if names))
+    declared: tuple[str, ...] = getattr(label, "declared", ())
+    return len(declared) if getattr(label, "layout", "channels") == "channels" else min(1, len(declared))

@@ -29,7 +29,7 @@ from builder.plan import (
     shard_fingerprint,
 )
 from builder.run.clinical import Clinical, read_clinical
-from builder.run.memory import project_memory
+from builder.run.memory import mask_channels, project_memory
 from builder.run.progress import Progress
 from builder.spec import DatasetSpec
 from builder.split import TRUE_DATE
@@ -317,7 +317,8 @@ def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> 
     for transform in spec.transforms:
         if None not in spacing:
             shape, spacing = transform.projected(shape, spacing)
-    per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * (1 + len(spec.labels) + len(spec.consensus))
+    masks = 1 + sum(mask_channels(label) for label in spec.labels.values()) + len(spec.consensus)
+    per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * masks
     samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
     needed = project_memory(spec, row, objects)
     return CasePlan(
