@@ -105,7 +105,11 @@ class Idc(BaseModel):
 
     def series_origins(self) -> Mapping[str, Origin]:
         """Licence, collection and DOI of every chosen series, as the index states them. Raises SpecError."""
-        return {row["SeriesInstanceUID"]: _origin(row) for row in self._chosen()}
+        origins = functools.cache(_origin)  # an index has a million series, and a few hundred origins
+        return {
+            row["SeriesInstanceUID"]: origins(row["collection_id"], row["license_short_name"], row.get(_DOI))
+            for row in self._chosen()
+        }
 
     def _chosen(self) -> Sequence[dict[str, Any]]:
         """Rows of the index, ordered by bucket and series."""
@@ -130,12 +134,11 @@ class Idc(BaseModel):
         return server(self.endpoint.format(bucket=bucket))
 
 
-def _origin(row: dict[str, Any]) -> Origin:
-    doi = row.get(_DOI) or ""
+def _origin(collection: str | None, license: str | None, doi: str | None) -> Origin:
     return Origin(
-        title=row["collection_id"] or None,
-        license=row["license_short_name"] or None,
-        doi=doi if doi.startswith("10.") else None,
+        title=collection or None,
+        license=license or None,
+        doi=doi if doi and doi.startswith("10.") else None,
     )
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 import pyarrow as pa
 
@@ -66,8 +66,9 @@ def ask_origins(spec: DatasetSpec) -> Stated:
         When a source cannot say.
     """
     own = tuple(getattr(source, "origin", Origin()) for source in spec.sources)
+    completed = cache(Origin.completed)  # a million series have a few hundred origins
     series = tuple(
-        {uid: origin.completed(mine) for uid, origin in source.series_origins().items()}
+        {uid: completed(origin, mine) for uid, origin in source.series_origins().items()}
         if isinstance(source, Stating)
         else {}
         for source, mine in zip(spec.sources, own, strict=True)
@@ -83,20 +84,24 @@ def gather_origins(
     Parameters
     ----------
     cohort, links, annotations
-        With the private ``series_uid``; ``links`` by schema LINKS, ``annotations`` what it counts the rows of.
+        With the private ``series_uid``, the cohort also with ``series_key``; ``links`` by schema LINKS,
+        ``annotations`` what it counts the rows of.
     """
-    images = cohort.filter(cohort["included"]).select(["source", "series_uid"]).to_pylist()
+    included = cohort.filter(cohort["included"])
     used = sorted(set(links.column("annotation").to_pylist()))
-    labels = annotations.select(["source", "series_uid"]).take(pa.array(used, pa.int64())).to_pylist()
-    found = {("image", r["source"], r["series_uid"]) for r in images}
-    found |= {("label", r["source"], r["series_uid"]) for r in labels}
-    rows = []
-    for role, source, uid in found:
-        series = None if uid is None else key.name("series", uid)
-        rows.append(_row(role, source, series, stated.of(source, uid)))
-    rows += [_row("clinical", number, None, table.origin) for number, table in enumerate(spec.clinical)]
-    rows.sort(key=lambda r: (r["role"], r["source"], r["series_key"] or ""))
-    return pa.Table.from_pylist(rows, schema=ORIGINS)
+    labels = annotations.select(["source", "series_uid"]).take(pa.array(used, pa.int64()))
+    images = zip(*(included.column(c).to_pylist() for c in ("source", "series_uid", "series_key")), strict=True)
+    annotated = {(source, uid) for source, uid in zip(*(c.to_pylist() for c in labels.columns), strict=True)}
+    rows = [("image", source, name, stated.of(source, uid)) for source, uid, name in dict.fromkeys(images)]
+    rows += [
+        ("label", source, None if uid is None else key.name("series", uid), stated.of(source, uid))
+        for source, uid in annotated
+    ]
+    rows += [("clinical", number, None, table.origin) for number, table in enumerate(spec.clinical)]
+    rows.sort(key=lambda row: (row[0], row[1], row[2] or ""))
+    columns = {"series_key": [r[2] for r in rows], "role": [r[0] for r in rows], "source": [r[1] for r in rows]}
+    columns |= {name: [getattr(r[3], name) for r in rows] for name in Origin.model_fields}
+    return pa.table(columns, schema=ORIGINS)
 
 
 def prove_usage(spec: DatasetSpec, origins: pa.Table) -> None:
@@ -109,7 +114,8 @@ def prove_usage(spec: DatasetSpec, origins: pa.Table) -> None:
     """
     if spec.usage is None:
         return
-    counted = Counter((r["role"], r["source"], r["license"]) for r in origins.to_pylist())
+    terms = (origins.column(name).to_pylist() for name in ("role", "source", "license"))
+    counted = Counter(zip(*terms, strict=True))
     faults = [
         _things(role, source, count) + (f" under {license}, which {why}" if license else " under no stated licence")
         for (role, source, license), count in sorted(counted.items(), key=str)
@@ -130,7 +136,3 @@ def _things(role: str, source: int, count: int) -> str:
     if role == "clinical":
         return f"clinical table {source + 1}"
     return f"{count} series of {role}s from source {source + 1}"
-
-
-def _row(role: str, source: int, series_key: str | None, origin: Origin) -> dict[str, Any]:
-    return {"series_key": series_key, "role": role, "source": source, **origin.model_dump()}

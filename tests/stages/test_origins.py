@@ -20,6 +20,7 @@ COHORT = pa.table(
         "included": [True, True, True, False],
         "source": pa.array([0, 0, 1, 0], pa.int32()),
         "series_uid": ["1.1", "1.2", "2.1", "1.9"],
+        "series_key": [KEY.name("series", uid) for uid in ("1.1", "1.2", "2.1", "1.9")],
     }
 )
 ANNOTATIONS = pa.table({"source": pa.array([0, 0, 1], pa.int32()), "series_uid": ["1.3", "1.8", None]})

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 CREATIVE_COMMONS = {
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
@@ -37,6 +38,7 @@ _ORDER = ("BY", "NC", "SA", "ND")
 _VERSION = re.compile(r"(\d\.\d)")
 
 
+@cache
 def normal(name: str | None) -> str | None:
     """The SPDX identifier of a licence this module judges, from its name, address or identifier; else None."""
     text = (name or "").strip()
