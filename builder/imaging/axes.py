@@ -9,8 +9,8 @@ from builder.imaging.options import Axis, VolumeOptions
 from builder.imaging.series import Stack, split_stacks
 from builder.imaging.spacing import Verdict
 
-PREFIXES: dict[Axis, str] = {"echo_time": "te", "b_value": "b"}
-"""Channel names are these and the value: ``te20`` (ms), ``b1000`` (s/mm2)."""
+PREFIXES: dict[Axis, str] = {"echo_time": "te", "b_value": "b", "component": ""}
+"""Channel names are these and the value: ``te20`` (ms), ``b1000`` (s/mm2), ``magnitude``."""
 
 
 def stacks_for(instances: pa.Table, options: VolumeOptions) -> tuple[Stack, ...]:
@@ -49,7 +49,7 @@ def _kinship(stack: Stack, options: VolumeOptions) -> tuple[object, ...]:
     if stack.verdict not in (Verdict.REGULAR, Verdict.SHEARED) and not kept:
         return (stack.number,)
     fixed = tuple(None if axis in options.join else getattr(stack, axis) for axis in PREFIXES)
-    return (stack.modality, stack.component, stack.shape, stack.channels, stack.frame_of_reference, fixed)
+    return (stack.modality, stack.shape, stack.channels, stack.frame_of_reference, fixed)
 
 
 def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
@@ -76,8 +76,14 @@ def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
 
 def _names(stack: Stack, axes: Sequence[Axis]) -> list[str]:
     """``te20``; of a time series ``te20_t0``, ``te20_t1``, ..."""
-    own = "_".join(f"{PREFIXES[axis]}{getattr(stack, axis):g}" for axis in axes)
+    own = "_".join(_name(stack, axis) for axis in axes)
     return [own if len(stack.channels) == 1 else f"{own}_{channel}" for channel in stack.channels]
+
+
+def _name(stack: Stack, axis: Axis) -> str:
+    if axis == "component":
+        return "-".join("".join(c for c in token.lower() if c.isalnum()) for token in stack.component) or "image"
+    return f"{PREFIXES[axis]}{getattr(stack, axis):g}"
 
 
 def _one_grid(group: Sequence[Stack]) -> bool:

@@ -158,7 +158,8 @@ def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, A
     for group in FRAME_TYPES:
         item = _item(own, group) or _item(shared, group)
         if item is not None and item.get("FrameType"):
-            found["image_type"] = "\\".join(str(v) for v in item.FrameType)
+            part = item.get("ComplexImageComponent")
+            found["image_type"] = "\\".join(str(v) for v in (*item.FrameType, *([part] if part else [])))
     diffusion = _item(own, "MRDiffusionSequence")
     if diffusion is not None:
         found["diffusion_direction"] = _direction(diffusion)

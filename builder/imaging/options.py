@@ -32,7 +32,7 @@ REASONS = {
 }
 """The exclusion reason of a verdict whose action is ``exclude``."""
 
-Axis = Literal["echo_time", "b_value"]
+Axis = Literal["echo_time", "b_value", "component"]
 KeepOrNot = Literal["keep", "exclude"]
 
 
@@ -47,8 +47,8 @@ class VolumeOptions(BaseModel):
         the spec's ``resample`` transform, or at their own spacing where it has none). ``split``: one volume a time
         point, or one a run without a gap. ``exclude``: an exclusion row.
     join
-        Named axes: stacks of a series that differ only in these (``echo_time``, ``b_value``) become channels of one
-        volume, where they share a grid.
+        Named axes: stacks of a series that differ only in these become channels of one volume, where they share a
+        grid. ``component`` is what Image Type says an image shows: magnitude, phase, water, a map, ...
     monochrome1
         ``invert`` pictures whose smallest value is white (0028,0004) when they carry no physical unit, or ``keep``.
     padding

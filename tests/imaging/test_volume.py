@@ -358,6 +358,18 @@ def test_echoes_over_time_are_named_by_both() -> None:
     assert len(stacks_for(instances_of(images), VolumeOptions(join=("echo_time",)))) == 2
 
 
+def test_magnitude_and_field_map_of_one_object_can_be_joined(corpus: Callable[[str], Path]) -> None:
+    (datasets,) = series_of(corpus("geometry") / "enhanced_mr" / "Philips")
+    (stack,) = split_stacks(instances_of(datasets))
+    parts = resolve(stack, datasets)
+    assert [part.split_rule for part in parts] == ["image_type", "image_type"]
+    volume = assemble(stack, datasets, VolumeOptions(join=("component", "echo_time")))
+    assert volume.channels == ("fieldmap-real_te0", "m-magnitude_te1.52")
+    for part in parts:
+        channel = int("M" in part.component)
+        np.testing.assert_allclose(volume.voxels[channel], assemble(part, datasets).voxels[0], rtol=1e-6)
+
+
 def test_echoes_on_different_grids_stay_apart() -> None:
     first = synthetic.mr_series(slices=4, attributes={"EchoTime": "20"})
     other = synthetic.mr_series(slices=4, series="2", origin=(-16, -16, 0), attributes={"EchoTime": "40"})
