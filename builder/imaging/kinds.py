@@ -50,8 +50,8 @@ SCOUTS = frozenset({"LOCALIZER", "SURVIEW", "REF_SURVIEW", "SCOUT", "TOPOGRAM"})
 COMPONENTS = frozenset(
     {
         *("M", "P", "R", "I", "MAGNITUDE", "PHASE", "PHASE MAP", "REAL", "IMAGINARY", "VELOCITY", "MAG", "B0 MAP"),
-        *("FIELD_MAP", "WATER", "FAT", "W", "F", "IN_PHASE", "OUT_PHASE", "IP", "OP", "IN-PHASE", "OPP_PHASE", "W_ONLY", "F_ONLY"),
-        *("ADC", "TRACEW", "TRACE", "FA", "EADC", "ISOTROPIC", "DIFFUSION", "T1 MAP", "T2 MAP", "R2 MAP"),
+        *("WATER", "FAT", "W", "F", "IN_PHASE", "OUT_PHASE", "IP", "OP", "IN-PHASE", "OPP_PHASE", "W_ONLY", "F_ONLY"),
+        *("FIELD_MAP", "ADC", "TRACEW", "TRACE", "FA", "EADC", "ISOTROPIC", "DIFFUSION", "T1 MAP", "T2 MAP", "R2 MAP"),
         *("CBF", "CBV", "MTT", "TTP", "RCBF", "RCBV", "RMTT", "TMAX", "PBP", "PERFUSION", "SUBTRACT", "SUBTRACTION"),
         *("T2_STAR MAP", "MPR", "CSA MPR", "MIP", "MINIP", "PROJECTION IMAGE", "REFORMATTED", "AVERAGE"),
         *("MEAN", "STDDEV", "LOCALIZER", "SCREEN SAVE", "ATTENUATION", "NAC"),

@@ -1,13 +1,10 @@
 """Malformed files: each ends in a volume or in a reason, soon and in little memory, without an unexpected exception."""
 
 import json
-import resource
-import signal
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,29 +19,10 @@ from builder.imaging.rows import instances_of
 from builder.imaging.series import split_stacks
 from builder.imaging.volume import assemble
 from tests import synthetic
+from tests.imaging.bounds import bounded
 from tests.imaging.reading import KEEP
 
 Corpus = Callable[[str], Path]
-SECONDS = 20
-MEBIBYTES = 1024
-
-
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Stop what hangs, and refuse what grows beyond a gigabyte of what the process already used."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise TimeoutError(f"still at it after {SECONDS} s")
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, old)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 - before < MEBIBYTES
 
 
 PLACE = {

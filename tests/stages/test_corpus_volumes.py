@@ -1,12 +1,9 @@
 """``builder volumes`` on every folder of the corpus: a golden table, and what the corpus' catalogue says of each."""
 
 import csv
-import resource
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 from builder.errors import Reason
 from builder.imaging.spacing import Verdict
 from builder.stages.volumes import write_volumes
+from tests.imaging.bounds import bounded
 
 Corpus = Callable[[str], Path]
 HERE = Path(__file__).parent
@@ -43,7 +41,6 @@ FOLDERS = (
     ("sts", "sts001_raw"),
     *(("sts", f"sts_cohort/{patient}") for patient in PATIENTS),
 )  # fmt: skip
-SECONDS, MEBIBYTES = 20, 1024
 
 
 def rows_of(path: Path, destination: Path, *, archive: str, folder: str) -> list[dict[str, str]]:
@@ -86,24 +83,6 @@ def test_the_golden_verdicts_are_what_the_catalogue_describes(entry: dict[str, s
         name, _, number = part.partition(" ")
         wanted[name] = int(number or 1)
     assert Counter(rows) == wanted
-
-
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Stop what hangs, and refuse what grows beyond a gigabyte of what the process already used."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise TimeoutError(f"still at it after {SECONDS} s")
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, old)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 - before < MEBIBYTES
 
 
 def test_every_malformed_file_ends_in_a_volume_or_a_reason(corpus: Corpus, tmp_path: Path) -> None:
