@@ -1,6 +1,7 @@
 """Reading: this reader against the floor and its peers, on the same patches, in one run.
 
-    python benchmarks/read.py [--images FOLDER] [--patches 64] [--rounds 5] [--peer-python PYTHON] [--json FILE]
+    python benchmarks/read.py [--images FOLDER] [--volumes 2] [--patches 64] [--rounds 5]
+                              [--peer-python PYTHON] [--json FILE]
 
 Patches of 96^3 int16 are cut from CT slices below ``--images`` (any folder of DICOM) or from a synthetic volume, and
 written as a dataset of patches and a dataset of whole volumes in the chunks that are chosen for such crops. The page
@@ -87,12 +88,13 @@ def main() -> None:
     """Print rates and ratios, and keep them where ``--json`` says."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images", type=Path)
+    options.add_argument("--volumes", type=int, default=2, help="CT volumes to read at most")
     options.add_argument("--patches", type=int, default=64)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--peer-python", default=sys.executable)
     options.add_argument("--json", type=Path)
     arguments = options.parse_args()
-    volumes = list(find_volumes(arguments.images)) if arguments.images else []
+    volumes = list(find_volumes(arguments.images, arguments.volumes)) if arguments.images else []
     print(f"{len(volumes)} CT volumes" if volumes else "a synthetic volume", file=sys.stderr)
     volumes = volumes or [make_volume()]
     patches = cut_patches(volumes, arguments.patches)
