@@ -5,8 +5,8 @@
 On the CT patients of the public index of the Imaging Data Commons (pip install idc-index-data==25.0.5), and on the
 soft-tissue sarcoma cohort by grade and sex when its clinical sheet is given. ``--slow`` adds StratifiedGroupKFold on
 the large table, which takes minutes; iterative-stratification is compared where it is installed (not beside the tests:
-it brings a top-level package called ``tests``). Prints a row a method: seconds of the clock and of the processor, and how far
-strata, single levels and the total are off (points: levels of at least 20 persons).
+it brings a top-level package called ``tests``). Prints a row a method: seconds of the clock and of the processor, and
+how far strata, single levels and the total are off (points: levels of at least 20 persons).
 """
 
 import sys
