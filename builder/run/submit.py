@@ -15,8 +15,8 @@ from typing import Any
 
 from builder.errors import ResourceError, SpecError
 from builder.run.clusters import Cluster, load_cluster
+from builder.run.clusters.jobs import Jobs
 from builder.run.clusters.kubernetes import Kubernetes, render_job
-from builder.run.clusters.slurm import Slurm
 from builder.storage import open_store
 
 PRIVATE_SUFFIX = ".private"
@@ -73,7 +73,7 @@ def submit(spec: Path, *, to: str, cluster: str, parameters: Mapping[str, str]) 
 
 
 def _start(profile: Cluster, command: list[str], identity: str, log: str) -> Submission:
-    if isinstance(profile, Slurm):
+    if isinstance(profile, Jobs) and profile.kind == "slurm":
         return Submission(identity, "slurm job", _sbatch(profile, command, identity, log), socket.gethostname(), log)
     if isinstance(profile, Kubernetes):
         name = _apply(render_job(profile, ["builder", *command], identity=identity))
@@ -103,7 +103,7 @@ def _detach(command: list[str], log: str) -> int:
     return process.pid
 
 
-def _sbatch(profile: Slurm, command: list[str], identity: str, log: str) -> str:
+def _sbatch(profile: Jobs, command: list[str], identity: str, log: str) -> str:
     """Submit the driver as a job; returns its number. Slurm hands the environment on, the script has no value of it."""
     options = [f"--job-name=builder-{identity}", f"--output={log}", "--open-mode=append", f"--time={profile.walltime}"]
     options += [f"--mem={DRIVER_MEMORY_MIB}M", "--requeue", "--parsable"]

@@ -7,6 +7,7 @@ import pytest
 
 from builder.errors import SpecError
 from builder.run.clusters import CLUSTERS, load_cluster
+from builder.run.clusters.jobs import DIALECTS
 from builder.run.clusters.kubernetes import render_cluster, render_job
 
 PROFILES = sorted((Path(__file__).resolve().parents[2] / "cluster").glob("*.yaml"))
@@ -18,7 +19,7 @@ def test_examples_are_valid(path: Path) -> None:
 
 
 def test_every_kind_but_serial_has_an_example() -> None:
-    assert {p.stem for p in PROFILES} == set(CLUSTERS) - {"serial"}
+    assert {p.stem for p in PROFILES} == set(CLUSTERS) - {"serial", "moab", "sge", "lsf", "oar"}  # these are as pbs
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,8 @@ def test_every_kind_but_serial_has_an_example() -> None:
         ("kind: address\nurl: tcp://10.0.0.5:8786\n", "tls://"),
         ("kind: address\nurl: tls://10.0.0.5:8786\n", "builder certs"),
         ("kind: local\nworker: 3\n", "worker"),
-        ("kind: pbs\n", "pbs"),
+        ("kind: condor\n", "condor"),
+        ("kind: pbs\nworkers: 1\nmemory_gib: 1\ncores: 2\n", "resources"),
         ("kind: kubernetes\nimage: x\nworkers: 1\nmemory_gib: 1\n", "tls"),
         ("{", "YAML"),
     ],
@@ -76,3 +78,30 @@ def test_certificates_form_a_chain_for_both_ends(tmp_path: Path) -> None:
         context.load_cert_chain(made.cert_file, made.key_file)
     with pytest.raises(SpecError, match=r"found ca\.pem"):
         write_certificates(tmp_path / "certs")
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("slurm", ["#SBATCH -p long", "#SBATCH -A us", "#SBATCH -t 1-02:30:00", "#SBATCH --cpus-per-task=1"]),
+        ("pbs", ["#PBS -q long", "#PBS -A us", "#PBS -l select=1:ncpus=1:mem=4096MB", "#PBS -l walltime=26:30:00"]),
+        ("moab", ["#PBS -q long", "#PBS -A us", "#PBS -l walltime=26:30:00"]),
+        ("sge", ["#$ -q long", "#$ -P us", "#$ -l h_rt=26:30:00"]),
+        ("lsf", ["#BSUB -q long", '#BSUB -P "us"', "#BSUB -W 26:30"]),
+        ("oar", ["#OAR -q long", "#OAR --project us"]),
+    ],
+)
+def test_queues_are_asked_in_their_own_words(kind: str, lines: list[str], tmp_path: Path) -> None:
+    """The head of the job's script, as dask-jobqueue writes it; no queue is asked."""
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    path = tmp_path / "profile.yaml"
+    path.write_text(
+        f"kind: {kind}\nworkers: 2\nmemory_gib: 4\nwalltime: 1-02:30:00\npartition: long\naccount: us\n"
+        "directives: ['--one-more']\nprologue: ['module load python']\n"
+    )
+    profile = load_cluster(str(path))
+    with getattr(jobqueue, DIALECTS[kind].cluster)(**profile.options()) as cluster:  # type: ignore[union-attr]
+        script = cluster.job_script().splitlines()
+    for line in (*lines, f"{lines[0].split()[0]} --one-more", "module load python"):
+        assert line in script, "\n".join(script)
+    assert any("--nthreads 1" in line for line in script)

@@ -9,20 +9,20 @@ from ruamel.yaml.error import YAMLError
 
 from builder.errors import SpecError
 from builder.run.clusters.address import Address
+from builder.run.clusters.jobs import DIALECTS, Jobs
 from builder.run.clusters.kubernetes import Kubernetes
 from builder.run.clusters.local import Local
 from builder.run.clusters.serial import Serial
-from builder.run.clusters.slurm import Slurm
 from builder.run.clusters.ssh import Ssh
 
-AnyCluster = Annotated[Serial | Local | Address | Ssh | Slurm | Kubernetes, Field(discriminator="kind")]
-Cluster = Serial | Local | Address | Ssh | Slurm | Kubernetes
+AnyCluster = Annotated[Serial | Local | Address | Ssh | Jobs | Kubernetes, Field(discriminator="kind")]
+Cluster = Serial | Local | Address | Ssh | Jobs | Kubernetes
 CLUSTERS: dict[str, type[BaseModel]] = {
     "serial": Serial,
     "local": Local,
     "address": Address,
     "ssh": Ssh,
-    "slurm": Slurm,
+    **dict.fromkeys(DIALECTS, Jobs),
     "kubernetes": Kubernetes,
 }
 

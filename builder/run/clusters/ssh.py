@@ -60,7 +60,7 @@ class Ssh(BaseModel):
                 [self.hosts[0], *self.hosts],
                 connect_options=self._connection(),
                 worker_options=self._worker(),
-                scheduler_options={"dashboard": False, **self._bound(), "port": 0},
+                scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0", **self._bound(), "port": 0},
                 remote_python=self.python,
                 security=self.tls.security() if self.tls else None,
             ) as cluster,

@@ -1,7 +1,8 @@
-"""A Slurm cluster, through dask-jobqueue."""
+"""A queue of batch jobs (Slurm, PBS, SGE, LSF, OAR, Moab), through dask-jobqueue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,12 +14,41 @@ from builder.stages.graph import Runner
 LOOPBACK = "lo"
 
 
-class Slurm(BaseModel):
+@dataclass(frozen=True)
+class Dialect:
+    """How dask-jobqueue calls what the kinds of queues call differently.
+
+    Parameters
+    ----------
+    cluster
+        The class.
+    account
+        The option that says who pays.
+    cores
+        The option for cores beyond the one a worker uses; empty where ``resources`` says it.
+    """
+
+    cluster: str
+    account: str
+    cores: str = ""
+
+
+DIALECTS = {
+    "slurm": Dialect("SLURMCluster", "account", "job_cpu"),
+    "pbs": Dialect("PBSCluster", "account"),
+    "moab": Dialect("MoabCluster", "account"),
+    "sge": Dialect("SGECluster", "project"),
+    "lsf": Dialect("LSFCluster", "project", "ncpus"),
+    "oar": Dialect("OARCluster", "project"),
+}
+
+
+class Jobs(BaseModel):
     """One job a worker; a job that is lost is replaced."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["slurm"] = "slurm"
+    kind: Literal["slurm", "pbs", "moab", "sge", "lsf", "oar"]
     workers: Annotated[int, Field(ge=1, le=10_000)]
     memory_gib: Annotated[float, Field(gt=0)]
     """Of one job."""
@@ -27,6 +57,8 @@ class Slurm(BaseModel):
     account: str | None = None
     cores: Annotated[int, Field(ge=1, le=256)] = 1
     """Of one job; a worker runs one task at a time all the same, more cores only get more memory on some clusters."""
+    resources: str | None = None
+    """What a job asks for in the words of PBS, Moab, SGE or OAR, such as ``select=1:ncpus=1:mem=8gb``."""
     interface: str = LOOPBACK
     """Network interface of scheduler and workers, such as ib0."""
     scratch: str | None = None
@@ -34,7 +66,7 @@ class Slurm(BaseModel):
     """Folder for the jobs' output; None: it is thrown away."""
     python: str | None = None
     directives: tuple[str, ...] = ()
-    """Further #SBATCH options."""
+    """Further lines for the head of the job's script, without #SBATCH, #PBS, ..."""
     prologue: tuple[str, ...] = ()
     """Shell lines before the worker starts, such as ``module load ...``."""
     adaptive: Annotated[int, Field(ge=0)] | None = None
@@ -45,21 +77,29 @@ class Slurm(BaseModel):
     VERSION: ClassVar[int] = 1
 
     @model_validator(mode="after")
-    def _beyond_loopback_only_with_tls(self) -> "Slurm":
+    def _beyond_loopback_only_with_tls(self) -> "Jobs":
         if self.tls is None and self.interface != LOOPBACK:
             raise ValueError("tls: found nothing, expected TLS files beyond this machine; 'builder certs' makes them")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_in_words_of_its_queue(self) -> "Jobs":
+        if self.kind in ("slurm", "lsf") and self.resources is not None:
+            raise ValueError(f"resources: found them with kind {self.kind}, expected cores, memory_gib and directives")
+        if self.kind not in ("slurm", "lsf") and self.cores != 1:
+            raise ValueError(f"cores: found {self.cores} with kind {self.kind}, expected resources to ask for them")
         return self
 
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
         """A runner on jobs that are submitted for this build, and end with it."""
         try:
-            from dask_jobqueue import SLURMCluster
+            import dask_jobqueue
         except ImportError as error:
             raise MissingExtra("dask-jobqueue", "slurm") from error
         configure_dask()
         count = workers or self.workers
-        with SLURMCluster(**self._options()) as cluster:
+        with getattr(dask_jobqueue, DIALECTS[self.kind].cluster)(**self.options()) as cluster:
             # under scale() a job that is lost is never replaced; adapt() holds the number
             cluster.adapt(
                 minimum_jobs=count if self.adaptive is None else min(self.adaptive, count), maximum_jobs=count,
@@ -68,26 +108,40 @@ class Slurm(BaseModel):
             with connect(cluster, tls=self.tls, workers=1) as runner:
                 yield with_large(runner, self.large, self._as_large)
 
-    def _as_large(self, large: Large) -> "Slurm":
+    def _as_large(self, large: Large) -> "Jobs":
         update = {"workers": large.workers, "memory_gib": large.memory_gib, "large": None}
         return self.model_copy(update=update)
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """What dask-jobqueue is told."""
+        dialect = DIALECTS[self.kind]
         return {
             "queue": self.partition,
-            "account": self.account,
+            dialect.account: self.account,
             "cores": 1,
-            "job_cpu": self.cores,
+            **({dialect.cores: self.cores} if dialect.cores else {"resource_spec": self.resources}),
             "processes": 1,
             "memory": f"{int(self.memory_gib * 2**30)}B",
-            "walltime": self.walltime,
+            "walltime": self._walltime(),
             "interface": self.interface,
             "local_directory": self.scratch,
             "log_directory": self.logs,
             "death_timeout": 120,
             "job_extra_directives": list(self.directives),
             "job_script_prologue": list(self.prologue),
-            "scheduler_options": {"dashboard": False},
+            # pages of state and metrics, without TLS: for this machine alone, on any port
+            "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            "worker_extra_args": ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
+            **({"memory_per_core_property_name": "not_applicable"} if self.kind == "oar" else {}),
             **({"python": self.python} if self.python else {}),
             **({"security": self.tls.security()} if self.tls else {}),
         }
+
+    def _walltime(self) -> str:
+        """Only Slurm knows days, and LSF no seconds."""
+        if self.kind == "slurm":
+            return self.walltime
+        days, _, rest = self.walltime.rpartition("-")
+        hours, minutes, seconds = rest.split(":")
+        total = f"{24 * int(days or 0) + int(hours):02d}:{minutes}"
+        return total if self.kind == "lsf" else f"{total}:{seconds}"
