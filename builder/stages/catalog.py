@@ -40,7 +40,7 @@ from builder.report.catalog.facts import (
 )
 from builder.report.catalog.statement import Statement
 from builder.report.people import one_row_each
-from builder.spec import DatasetSpec
+from builder.spec import DatasetSpec, ReportOptions
 from builder.stages.report import REPORT_JSON
 
 KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",)}
@@ -109,7 +109,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         shards=_shards(manifest),
         arrays={field.name: _array(field) for field in manifest.fields},
         labels={name: LabelFacts(label.kind, segments.get(name, ())) for name, label in spec.labels.items()},
-        images={n: _values(included[n]) for n in OF_IMAGES if n in included.column_names},
+        images={n: _values(included[n], spec.report) for n in OF_IMAGES if n in included.column_names},
         people=_people(spec, tables[INDEX]),
         ranges=_ranges(included),
         source_files=sum(n for k, n in manifest.totals.items() if k.startswith("files.")),
@@ -140,6 +140,7 @@ def _of_report(report: Mapping[str, Any]) -> dict[str, Any]:
         "outcomes": tuple(
             f"{e['outcome']}: {e['positives']} yes and {e['negatives']} no in {test}"
             for e in report.get("power", {}).get("outcomes", ())
+            if None not in (e["positives"], e["negatives"])
         ),
     }
 
@@ -206,23 +207,25 @@ def _shards(manifest: Manifest) -> ShardFacts:
 
 
 def _people(spec: DatasetSpec, index: pa.Table) -> dict[str, tuple[ValueCount, ...]]:
-    """Characteristics of the persons whose samples are in the dataset; small cells are masked as in the report."""
+    """Characteristics of the persons whose samples are in the dataset."""
     names = [n for n in dict.fromkeys((*OF_PERSONS, *spec.report.groups)) if n in index.column_names]
     names = [n for n in names if n not in OF_IMAGES]
     persons = one_row_each(index, names)
-    found = {name: _values(persons[name]) for name in names}
-    least = spec.report.mask_below
-    return {n: v for n, v in found.items() if not any(c.count < least for c in v)}
+    return {name: _values(persons[name], spec.report) for name in names}
 
 
-def _values(column: pa.ChunkedArray) -> tuple[ValueCount, ...]:
-    """The most frequent values with their number of rows, in the order of their names; the rest as ``others``."""
+def _values(column: pa.ChunkedArray, options: ReportOptions) -> tuple[ValueCount, ...]:
+    """The most frequent values with their number of rows, in the order of their names; the rest as ``others``.
+
+    Where a number is below ``mask_below`` all of the column are masked: one alone follows from the others.
+    """
     counted = Counter(None if v is None else _word(v) for v in column.to_pylist())
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
     first = sorted(ordered[:MOST_VALUES], key=lambda item: (item[0] is None, item[0] or ""))
     rest = ordered[MOST_VALUES:]
-    other = [ValueCount(f"{len(rest)} others", sum(n for _, n in rest))] if rest else []
-    return (*(ValueCount(value, n) for value, n in first), *other)
+    told = [*first, *([(f"{len(rest)} others", sum(n for _, n in rest))] if rest else [])]
+    masked = any(n < options.mask_below for n in counted.values())
+    return tuple(ValueCount(value, None if masked else n) for value, n in told)
 
 
 def _word(value: Any) -> str:

@@ -227,6 +227,14 @@ def test_the_page_shows_every_value_escaped_and_loads_nothing(stored):
         assert word not in text
 
 
+def test_masked_counts_are_not_told(stored):
+    _, bare = stored
+    masked = {"people": {"sex": (ValueCount("F", None), ValueCount(None, None))}}
+    texts = catalog(facts(bare, **{**FULL, **masked}))
+    assert "sex: F, not known" in texts["datasheet.md"]
+    assert "None" not in texts["datasheet.md"] + texts["use-case.json"] + texts["c-mimi.json"]
+
+
 def test_nothing_is_invented(stored):
     _, bare = stored
     texts = catalog(facts(bare))

@@ -131,7 +131,7 @@ def _people(facts: Facts, uses: int | None, runs: tuple[str, ...]) -> dict[int, 
 
 def _counted(name: str, found: Any) -> str | None:
     values: tuple[ValueCount, ...] = found.get(name, ())
-    words = ", ".join(f"{v.value} ({v.count})" for v in values if v.value is not None)
+    words = ", ".join(str(v) for v in values if v.value is not None)
     return f"{name.replace('_', ' ')}: {words}" if words else None
 
 

@@ -43,7 +43,7 @@ def _composition(facts: Facts) -> Sections:
     private = "; ".join(facts.deidentification) or stated(None, "how it was de-identified")
     left = "; ".join(map(str, facts.left)) or "nothing"
     people = [
-        f"{name.replace('_', ' ')}: " + ", ".join(f"{v.value or 'not known'} ({v.count})" for v in found)
+        f"{name.replace('_', ' ')}: " + ", ".join(map(str, found))
         for name, found in facts.people.items()
     ]
     return {

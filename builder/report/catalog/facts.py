@@ -126,10 +126,13 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class ValueCount:
-    """A value and the number of cases (or persons) that have it; None is not known."""
+    """A value (None: not known) and the number of cases or persons that have it (None: masked)."""
 
     value: str | None
-    count: int
+    count: int | None
+
+    def __str__(self) -> str:
+        return f"{self.value or 'not known'}" + ("" if self.count is None else f" ({self.count})")
 
 
 @dataclass(frozen=True)

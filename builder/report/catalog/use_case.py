@@ -11,7 +11,7 @@ SPEC = "(spec: use_case.{})"
 def use_case(facts: Facts) -> dict[str, Any]:
     """What the dataset is for, what goes in and comes out, and for whom it cannot speak."""
     card = facts.use_case
-    people = {name: [f"{v.value or 'not known'} ({v.count})" for v in found] for name, found in facts.people.items()}
+    people = {name: [str(v) for v in found] for name, found in facts.people.items()}
     return {
         "name": facts.statement.title or facts.name,
         "task": stated(card.task, "what a model made from it does " + SPEC.format("task")),
