@@ -94,12 +94,9 @@ class Table(BaseModel):
             LABEL_UNREADABLE when the table has no such column or does not parse.
         """
         named = _rows_by_name(content, tuple(self.by), (*columns, *([reader] if reader else [])))
-        found = sorted(
-            ((*numbered, names) for names in self._names(image) for numbered in named.get(names, ())),
-            key=lambda item: item[0],
-        )
+        found = [(*numbered, names) for names in self._names(image) for numbered in named.get(names, ())]
         kept = []
-        for _, row, names in found:
+        for _, row, names in sorted(found, key=lambda item: item[0]):
             out: dict[str, Any] = {column: row.get(column) for column in columns}
             for name, fact in zip(names, self.by.values(), strict=True):
                 if fact == "instance":
