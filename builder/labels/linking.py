@@ -49,10 +49,14 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of the candidates that annotate the image, in table order, and how they were linked."""
+    """Rows of the candidates that annotate the image, in table order, and how they were linked.
+
+    ``passed`` are rows that refer to it and name nothing that is asked for.
+    """
 
     rows: tuple[int, ...] = ()
     how: How = How.NONE
+    passed: tuple[int, ...] = ()
 
 
 Mentions: TypeAlias = Callable[[ImageRow], bool]
@@ -82,6 +86,17 @@ def select_references(image: ImageRow, candidates: pa.Table, *, sop_classes: tup
         if found:
             return Selection(found, how)
     return Selection()
+
+
+def select_named(
+    found: Selection, candidates: pa.Table, structures_of: Callable[[str], tuple[str, ...]]
+) -> Selection:
+    """Those of ``found`` with a name (of a ROI or segment) that a structure takes, or without any name in the index."""
+    named = candidates.column("label_names").to_pylist()
+    kept = tuple(
+        row for row in found.rows if not named[row] or any(structures_of(name) for name in (*named[row], ""))
+    )
+    return Selection(kept, found.how if kept else How.NONE, tuple(row for row in found.rows if row not in kept))
 
 
 def select_files(image: ImageRow, candidates: pa.Table, *, pattern: str, formats: tuple[str, ...]) -> Selection:

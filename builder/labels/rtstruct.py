@@ -16,7 +16,7 @@ from builder.errors import CaseError, Reason
 from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_contours
 from builder.labels.label import Label
 from builder.labels.layers import Layout, Pattern, Structure, layer
-from builder.labels.linking import RT_STRUCTURE_SET, ImageRow, Selection, select_references
+from builder.labels.linking import RT_STRUCTURE_SET, ImageRow, Selection, select_named, select_references
 from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
 from builder.protocols import ImageFacts, LabelObject
@@ -68,8 +68,9 @@ class RtStruct(Label):
         return tuple(self.roi)
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Structure sets that refer to the image by instance, series or frame of reference."""
-        return select_references(image, candidates, sop_classes=(RT_STRUCTURE_SET,))
+        """Structure sets that refer to the image by instance, series or frame of reference, and name a structure."""
+        found = select_references(image, candidates, sop_classes=(RT_STRUCTURE_SET,))
+        return select_named(found, candidates, self.structures_of)
 
     def structures_of(self, roi_name: str) -> tuple[str, ...]:
         """The structures that take a ROI of this name."""

@@ -16,7 +16,14 @@ from builder.labels.content import code_of
 from builder.labels.frames import Frames, describe_frames, frame_pixels, image_slices, own_grid
 from builder.labels.label import Label
 from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
-from builder.labels.linking import LABEL_MAP_SEGMENTATION, SEGMENTATION, ImageRow, Selection, select_references
+from builder.labels.linking import (
+    LABEL_MAP_SEGMENTATION,
+    SEGMENTATION,
+    ImageRow,
+    Selection,
+    select_named,
+    select_references,
+)
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
 from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
@@ -77,8 +84,12 @@ class Seg(Label):
         return tuple(dict.fromkeys([*self.segments, *self.codes]))
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Segmentations that refer to the image by instance, series or frame of reference."""
-        return select_references(image, candidates, sop_classes=(SEGMENTATION, LABEL_MAP_SEGMENTATION))
+        """Segmentations that refer to the image by instance, series or frame of reference, and name a structure.
+
+        The index has no codes: where they decide, the object itself is asked.
+        """
+        found = select_references(image, candidates, sop_classes=(SEGMENTATION, LABEL_MAP_SEGMENTATION))
+        return found if self.codes else select_named(found, candidates, self.structures_of)
 
     def structures_of(self, segment_label: str) -> tuple[str, ...]:
         """The structures that take a segment of this label, as far as labels decide and not codes."""

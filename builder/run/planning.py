@@ -84,7 +84,9 @@ def make_plan(
     annotations = gather_annotations(table, _annotation_persons(table, persons))
     clinical = read_clinical(spec, persons, stacks, key=key)
     stated = ask_origins(spec)
-    cohort, links = _cohort(spec, inventory, survey, stacks, persons, clinical, annotations, stated, key, progress)
+    cohort, links, passed = _cohort(
+        spec, inventory, survey, stacks, persons, clinical, annotations, stated, key, progress
+    )
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     prove_usage(spec, origins)
     shared = [group for found in shared_keys(cohort) for group in found.groups]
@@ -105,7 +107,7 @@ def make_plan(
         lock=environment_lock(spec, key=key),
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
-        structures=map_structures(spec.labels, links, table, private),
+        structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),
         reviews=read_reviews(spec),
     )
 
@@ -156,8 +158,8 @@ def _cohort(
     stated: Stated,
     key: Key,
     progress: Progress,
-) -> tuple[pa.Table, pa.Table]:
-    """Every stack with its decision, and the links of those whose geometry can be used."""
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Every stack with its decision, the links of the included ones, and what was passed over of all."""
     person_keys = person_column(stacks, persons)
     found = _link(spec, inventory, survey, stacks, person_keys, annotations, progress)
     kinds = [sorted({link.label for link in links if link.rows}) for links in found]
@@ -188,14 +190,15 @@ def _cohort(
         table = table.append_column(name, values)
     cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
     chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
-    rows = [
-        {"annotation": row, "case_key": case, "label": link.label, "how": link.how}
-        for case, links in zip(case_keys, found, strict=True)
-        if case in chosen
-        for link in links
-        for row in link.rows
-    ]
-    return cohort, pa.Table.from_pylist(rows, schema=LINKS)
+    included = [(case, link) for case, links in zip(case_keys, found, strict=True) if case in chosen for link in links]
+    everything = [(case, link) for case, links in zip(case_keys, found, strict=True) for link in links]
+    linked = [_link_row(case, link, row) for case, link in included for row in link.rows]
+    passed = [_link_row(case, link, row) for case, link in everything for row in link.passed]
+    return cohort, pa.Table.from_pylist(linked, schema=LINKS), pa.Table.from_pylist(passed, schema=LINKS)
+
+
+def _link_row(case_key: str, link: Link, annotation: int) -> dict[str, Any]:
+    return {"annotation": annotation, "case_key": case_key, "label": link.label, "how": link.how}
 
 
 def _link(

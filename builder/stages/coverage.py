@@ -24,7 +24,7 @@ def map_structures(
     Parameters
     ----------
     links
-        By schema LINKS: the included cases.
+        By schema LINKS: the included cases, and every object that was passed over for its names.
     annotations
         By schema INSTANCES, with the names of each object.
 

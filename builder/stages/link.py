@@ -27,11 +27,15 @@ MISSING = "missing"
 
 @dataclass(frozen=True)
 class Link:
-    """What one label found for one stack: rows of the annotations table, and by which reference."""
+    """What one label found for one stack: rows of the annotations table, and by which reference.
+
+    ``passed`` are objects that refer to the stack and name nothing the label asks for.
+    """
 
     label: str
     rows: tuple[int, ...]
     how: str
+    passed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ def link_stack(
     for name, reader in labels.items():
         found = reader.select(image, candidates)
         kept = tuple(rows[i] for i in found.rows if opened(name, rows[i])(image))
-        links.append(Link(name, kept, str(found.how)))
+        links.append(Link(name, kept, str(found.how), tuple(rows[i] for i in found.passed)))
     return links
 
 

@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence as Items
 
 import builder
 from builder.labels import LABELS
-from builder.run.pipeline import build
+from builder.run.pipeline import build, plan
 from tests import synthetic
 from tests.endtoend.trees import KEY
 
@@ -365,6 +365,24 @@ def test_names_of_rois_are_listed_in_private_and_counted_in_the_report(built: An
     assert report["structures"]["contours"] == counts
     page = (out / "versions" / version / "report" / "index.html").read_text()
     assert "Names of ROIs and segments" in page
+
+
+def test_an_object_that_names_no_structure_is_passed_over_by_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    for number, name in enumerate(("GTV", "heart")):
+        made = synthetic.ct_series(tmp_path / "tree" / name, patient_id=name, study=name, series=name, frame=name)
+        rois = {name: synthetic.box_contours(made.geometry, START, STOP)}
+        synthetic.rtstruct(made, rois, directory=tmp_path / "tree" / f"rt{number}")
+    labels = 'labels: {lesion: {kind: rtstruct, roi: {lesion: "GTV"}}}'
+    for cohort, cases in (("required", 1), ("optional", 2)):
+        head = SPEC.partition("labels:")[0] + f"cohort: {{labels: {cohort}}}\n{labels}\ndeid:"
+        (tmp_path / "spec.yaml").write_text(head + SPEC.partition("\ndeid:")[2])
+        planned = plan(tmp_path / "spec.yaml", to=tmp_path / "out", parameters={"tree": str(tmp_path / "tree")})
+        assert len(planned.plan.cases) == cases
+        counts = {"cases": 2, "names": 2, "names_taken_by_none": 1, "structures": {"lesion": 1}}
+        assert planned.plan.structures == {"lesion": counts}
 
 
 def test_no_name_left(built: Any) -> None:
