@@ -12,6 +12,11 @@ from builder.kernels.compiled import compiled
 
 HEADER_BYTES = 64
 MAX_SEGMENTS = 15
+LONGEST = 128
+"""Bytes of the longest run of PackBits."""
+SHORT = 16
+"""Bytes copied in one step."""
+SLACK = LONGEST
 
 
 def decode_rle(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
@@ -22,14 +27,15 @@ def decode_rle(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
     CaseError
         UNDECODABLE_PIXELS when a segment is cut off or gives too few or too many bytes.
     """
-    size = form.dtype.itemsize
-    out = np.empty((form.frames, form.rows * form.columns, size), dtype=np.uint8)
+    size, count = form.dtype.itemsize, form.rows * form.columns
+    out = np.empty((form.frames, count, size), dtype=np.uint8)
+    segments = np.empty((size, count + SLACK), dtype=np.uint8)
     for plane, frame in zip(out, frames, strict=True):
-        _decode_frame(np.frombuffer(frame, dtype=np.uint8), plane)
+        _decode_frame(np.frombuffer(frame, dtype=np.uint8), plane, segments)
     return out.reshape(form.frames, form.rows, form.columns * size).view(form.dtype.newbyteorder("<"))
 
 
-def _decode_frame(content: NDArray[np.uint8], plane: NDArray[np.uint8]) -> None:
+def _decode_frame(content: NDArray[np.uint8], plane: NDArray[np.uint8], segments: NDArray[np.uint8]) -> None:
     """Decode the segments of a frame, the most significant byte first, into (pixel, byte)."""
     if len(content) < HEADER_BYTES:
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"an RLE frame of {len(content)} bytes")
@@ -40,33 +46,59 @@ def _decode_frame(content: NDArray[np.uint8], plane: NDArray[np.uint8]) -> None:
     ends = [*(int(o) for o in header[2 : count + 1]), len(content)]
     for segment, end in enumerate(ends):
         start = int(header[segment + 1])
-        written = unpack(content[min(start, len(content)) : min(end, len(content))], plane[:, size - 1 - segment])
+        written = unpack(content[min(start, len(content)) : min(end, len(content))], segments[segment])
         if written != plane.shape[0]:
             detail = f"an RLE segment of {written} bytes, expected {plane.shape[0]}"
             raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
+    if size == 2:
+        weave(segments[0], segments[1], plane)
+        return
+    for segment in range(size):
+        plane[:, size - 1 - segment] = segments[segment, :-SLACK]
 
 
 @compiled
 def unpack(content: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
-    """Expand PackBits into ``out`` and return how many bytes were written; stops where either side ends."""
+    """Expand PackBits into ``out`` and return how many bytes were written; stops where either side ends.
+
+    The last ``SLACK`` bytes of ``out`` are there to be written over: runs are copied in blocks of a fixed size, a
+    short one in one step, and what goes too far is overwritten by the next run.
+    """
     place, read = 0, 0
-    size, length = out.shape[0], content.shape[0]
+    size, length = out.shape[0] - SLACK, content.shape[0]
     while read < length and place < size:
-        code = content[read]
+        code = int(content[read])
         read += 1
-        if code < 128:
-            run = min(int(code) + 1, size - place, length - read)
+        if code > 128 and read < length:
+            block, value = out[place : place + LONGEST], content[read]
+            for k in range(SHORT):
+                block[k] = value
+            if 257 - code > SHORT:
+                for k in range(SHORT, LONGEST):
+                    block[k] = value
+            place += 257 - code
+            read += 1
+        elif code < 128 and read + LONGEST <= length:
+            block, source = out[place : place + LONGEST], content[read : read + LONGEST]
+            for k in range(SHORT):
+                block[k] = source[k]
+            if code >= SHORT:
+                for k in range(SHORT, LONGEST):
+                    block[k] = source[k]
+            place += code + 1
+            read += code + 1
+        elif code < 128:
+            run = min(code + 1, size - place, length - read)
             for k in range(run):
                 out[place + k] = content[read + k]
             place += run
-            read += int(code) + 1
-        elif code > 128:
-            if read >= length:
-                break
-            run = min(257 - int(code), size - place)
-            value = content[read]
-            for k in range(run):
-                out[place + k] = value
-            place += run
-            read += 1
-    return place
+            read += code + 1
+    return min(place, size)
+
+
+@compiled
+def weave(high: NDArray[np.uint8], low: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Bytes of 16-bit values side by side, the low one first."""
+    for k in range(out.shape[0]):
+        out[k, 0] = low[k]
+        out[k, 1] = high[k]

@@ -7,6 +7,7 @@ import pytest
 
 import builder
 from builder.phantom import write_archive
+from builder.run import serial
 from builder.run.pipeline import build
 from builder.stages import fetch
 from tests.endtoend.trees import KEY, ROOT
@@ -30,6 +31,7 @@ def test_both_ways_to_read_agree(tmp_path: Path, monkeypatch, modality: str):
         asked.append(whole_rule(rows, first, volumes))
         return False
 
+    monkeypatch.setattr(serial, "_apart", lambda task, apart: task.function(task.argument))
     parameters = {"phantom": str(tmp_path / "phantom")}
     build(spec, to=tmp_path / "inplace", parameters=parameters)
     monkeypatch.setattr(fetch, "_rows_suffice", never)
