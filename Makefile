@@ -84,6 +84,8 @@ test-peers: setup $(PEERS)/.installed
 # Ratios against peers and floors, each script under five minutes. PEERS=path/to/python that has the extra `peers`.
 bench: setup
 	for name in resample decode index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/resample.py --threads 2
+	$(BIN)/python benchmarks/decode.py --processes 2
 	$(BIN)/python benchmarks/build.py --workers 2 $(if $(PEERS),--peer-python $(PEERS))
 
 # Contours to voxels beside plastimatch (Debian: apt-get install plastimatch): the table of docs/labels.md, and pictures.

@@ -22,7 +22,7 @@ def write_archive(folder: Path, *, series: int, slices: int, sample: Path | None
         A folder with CT slices of one series; None: the slab of the corpus (``BUILDER_CORPUS`` or ``../shared/corpus``
         beside the checkout), or noise where there is no corpus.
     """
-    found = _slices(sample)
+    found = sample_slices(sample)
     for number in range(series):
         place = folder / f"s{number:03d}"
         place.mkdir(parents=True)
@@ -33,13 +33,15 @@ def write_archive(folder: Path, *, series: int, slices: int, sample: Path | None
             dataset.save_as(place / f"{z:04d}.dcm", enforce_file_format=True)
 
 
-def _slices(sample: Path | None) -> list[Dataset]:
+def sample_slices(sample: Path | None) -> list[Dataset]:
+    """Slices of one series, in order; ``sample`` as for ``write_archive``."""
     if sample is None:
         home = Path(os.environ.get("BUILDER_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "corpus"))
         if not (home / "unpack.py").is_file():
             return [_noise(z) for z in range(8)]
         with tempfile.TemporaryDirectory(prefix="bench-corpus-") as folder:
-            subprocess.run([sys.executable, home / "unpack.py", "segmentation", "--to", folder], check=True)
+            command = [sys.executable, home / "unpack.py", "segmentation", "--to", folder]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             return _read(Path(folder) / "lidc_0314_slab" / "ct")
     return _read(sample)
 

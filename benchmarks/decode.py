@@ -1,15 +1,22 @@
 """How fast a CT series becomes a volume, by encoding, beside other readers and the floor.
 
-    python benchmarks/decode.py [--slices 200] [--repeats 3] [--corpus DIR]
+    python benchmarks/decode.py [--slices 200] [--repeats 3] [--sample DIR] [--processes 2] [--peer-python PYTHON]
 
-One thread, warm page cache, files on local disk. ``indexed`` is ``assemble_indexed``: positions and pixel offsets
+Warm page cache, files on local disk, one thread a process. With one process times are CPU time, which a busy machine
+disturbs less than wall time; with several every process reads the whole series and the slowest one's wall time counts.
+``--peer-python`` has the extra ``peers``: its decoders get the same frames.
+
+``indexed`` is ``assemble_indexed``: positions and pixel offsets
 come from the index, as in a build; ``parsed`` is ``assemble`` with headers parsed by pydicom; ``decoded`` is the same
 without the parsing. The floor reads the bytes of the files and copies the volume once. All readers' values are compared
 with the truth before their time counts.
 """
 
 import argparse
+import json
+import multiprocessing
 import os
+import subprocess
 import tempfile
 import time
 import warnings
@@ -21,6 +28,7 @@ import gdcm
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
+from archive import sample_slices  # benchmarks/archive.py, beside this file
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
@@ -45,15 +53,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--corpus", type=Path, default=Path("/work/corpus/lidc_0314_slab/ct"))
+    parser.add_argument("--sample", type=Path, help="folder of CT slices; default: the corpus' slab, or noise")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--peer-python", type=Path)
     parser.add_argument("--only", choices=list(SYNTAXES), action="append")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(f"{options.slices} slices of 512 x 512 int16, best of {options.repeats}, ms (x floor)")
+    several = f"{options.processes} processes" if options.processes > 1 else "1 process"
+    print(f"{options.slices} slices of 512 x 512 int16, {several}, best of {options.repeats}, ms (x floor)")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
-        truth = write_series(raw, slices=options.slices, sample=options.corpus)
-        floor = best(lambda: read_once(raw, truth), options.repeats)
+        truth = write_series(raw, slices=options.slices, sample=options.sample)
+        floor = best(lambda: read_once(raw, truth), options.repeats, options.processes)
         print(f"{'floor: read and copy':24s} {floor * 1000:8.0f}")
         for name, syntax in SYNTAXES.items():
             if options.only and name not in options.only:
@@ -66,25 +77,55 @@ def main() -> None:
                 if not np.array_equal(np.asarray(run()).astype(np.int64), truth):
                     print(f"{name:14s} {reader:9s} wrong values")
                     continue
-                took = best(run, options.repeats)
+                took = best(run, options.repeats, options.processes)
                 print(f"{name:14s} {reader:9s} {took * 1000:8.0f} ({took / floor:.1f})", flush=True)
+            if syntax is not None and options.peer_python is not None:
+                ask_peers(options.peer_python, place, name, repeats=options.repeats, floor=floor)
 
 
-def best(run: Callable[[], Any], repeats: int) -> float:
-    """Shortest wall time of several runs, in seconds."""
+def ask_peers(python: Path, place: Path, syntax: str, *, repeats: int, floor: float) -> None:
+    """Decoders of the other Python on the same files: decoding alone, no sorting, rescaling or stacking."""
+    script = Path(__file__).parent / "peers" / "decoders.py"
+    command = [python, script, place, syntax, "--repeats", str(repeats)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    answer = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+    for name, took in json.loads(answer).items():
+        print(f"{syntax:14s} {name:28s} {took * 1000:8.0f} ({took / floor:.1f})", flush=True)
+
+
+def best(run: Callable[[], Any], repeats: int, processes: int) -> float:
+    """Shortest time of several runs, in seconds: CPU time alone, wall time of the slowest beside others."""
+    if processes == 1:
+        return min(timed(run, time.process_time) for _ in range(repeats))
+    context = multiprocessing.get_context("fork")
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
+        barrier, answers = context.Barrier(processes), context.Queue()
+
+        def one(barrier: Any = barrier, answers: Any = answers) -> None:
+            barrier.wait()
+            answers.put(timed(run, time.perf_counter))
+
+        started = [context.Process(target=one) for _ in range(processes)]
+        for process in started:
+            process.start()
+        times.append(max(answers.get() for _ in started))
+        for process in started:
+            process.join()
     return min(times)
 
 
-def write_series(folder: Path, *, slices: int, sample: Path) -> NDArray[np.int64]:
+def timed(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    """Seconds of one run."""
+    start = clock()
+    run()
+    return clock() - start
+
+
+def write_series(folder: Path, *, slices: int, sample: Path | None) -> NDArray[np.int64]:
     """A series made of the sample's slices repeated along z, explicit little endian; returns its true HU."""
     folder.mkdir(parents=True)
-    found = [pydicom.dcmread(p) for p in sorted(sample.iterdir())]
-    found.sort(key=lambda d: float(d.ImagePositionPatient[2]))
+    found = sample_slices(sample)
     planes = []
     for index in range(slices):
         dataset = found[index % len(found)]
