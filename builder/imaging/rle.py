@@ -93,7 +93,7 @@ def unpack(content: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
                 out[place + k] = content[read + k]
             place += run
             read += code + 1
-    return min(place, size)
+    return int(min(place, size))
 
 
 @compiled
