@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.errors import SpecError
+from builder.errors import LayoutError, SpecError
 from builder.storage import CRASH_VARIABLE, SCRATCH_PREFIX, ObjectStore, Store, open_store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,3 +154,37 @@ def test_the_crash_hook_counts(tmp_path: Path) -> None:
     died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, env=env, check=False)
     assert died.returncode == -signal.SIGKILL
     assert list(open_store(tmp_path).list()) == ["0", "1", "2"]
+
+
+def test_a_swap_that_another_writer_overtook_is_refused(tmp_path: Path) -> None:
+    """On a disk by the successor's fence, in a bucket by the successor's own swap: both between guard and swap."""
+    for url, overtake in ((str(tmp_path), "fence"), ("memory://swap", "swap")):
+        store = open_store(url)
+        store.swap("CURRENT", b"first", guard=lambda: None)
+
+        def successor(store: Store = store, how: str = overtake) -> None:
+            if how == "fence":
+                store.fence()
+            else:
+                store.swap("CURRENT", b"second", guard=lambda: None)
+
+        before = b"first" if overtake == "fence" else b"second"
+        with pytest.raises(LayoutError, match="another build"):
+            store.swap("CURRENT", b"late", guard=successor)
+        assert store.read("CURRENT") == before
+        store.swap("CURRENT", b"third", guard=lambda: None)
+        assert store.read("CURRENT") == b"third"
+        assert list(store.list()) == ["CURRENT"]
+
+
+def test_a_swap_whose_guard_refuses_leaves_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.put("CURRENT", b"first")
+
+    def refuse() -> None:
+        raise LayoutError("taken over")
+
+    with pytest.raises(LayoutError, match="taken over"):
+        store.swap("CURRENT", b"late", guard=refuse)
+    assert store.read("CURRENT") == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["CURRENT"]
