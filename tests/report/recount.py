@@ -166,6 +166,7 @@ def recount(
     _leakage(book, index, cohort, splits, prints)
     _quarantine(book, exclusions)
     _unmapped(book, cases)
+    _matched(book, cohort)
     _evidence(book, index)
     _physics(book, index)
     _structures(book, index)
@@ -647,6 +648,16 @@ def _unmapped(book: Book, cases: pd.DataFrame) -> None:
     names = cases.get(column, pd.Series(dtype=object)).dropna().map(lambda name: " ".join(name.split()))
     for name in book.document["vendors_unmapped"]:
         book.expect(book.document["vendors_unmapped"], name, int((names == name).sum()))
+
+
+def _matched(book: Book, cohort: pd.DataFrame) -> None:
+    """Persons with images, and those of them with a clinical row: told by a declared column that is not empty."""
+    entry = book.document.get("clinical_persons")
+    if entry is not None:
+        clinical = cohort.groupby("person_key").grade.agg(lambda values: values.notna().any())
+        book.expect(entry, "persons", cohort.person_key.nunique())
+        assert clinical.sum() <= entry["matched"] <= len(clinical)
+        book.expect(entry, "matched", sum(c["matched"] for c in book.document["clinical"]))
 
 
 def _evidence(book: Book, index: pd.DataFrame) -> None:
