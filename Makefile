@@ -81,12 +81,12 @@ $(PEERS)/.installed: constraints-peers.txt
 test-peers: setup $(PEERS)/.installed
 	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py
 
-# Ratios against peers and floors, each script under five minutes. PEERS=path/to/python that has the extra `peers`.
+# Ratios against peers and floors, each script under five minutes on a quiet machine; the peers of builds when .peers has them.
 bench: setup
 	for name in resample decode index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/resample.py --threads 2
 	$(BIN)/python benchmarks/decode.py --processes 2
-	$(BIN)/python benchmarks/build.py --workers 2 $(if $(PEERS),--peer-python $(PEERS))
+	$(BIN)/python benchmarks/build.py --workers 2 $(if $(wildcard $(PEERS)/bin/imgtools),--peer-python $(CURDIR)/$(PEERS)/bin/python)
 
 # Contours to voxels beside plastimatch (Debian: apt-get install plastimatch): the table of docs/labels.md, and pictures.
 contours: setup
