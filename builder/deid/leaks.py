@@ -31,6 +31,10 @@ _CHUNK = 1 << 22
 _ROWS = 1 << 15
 _LONGEST = 512
 _RUN = re.compile(rb"[0-9]+|[a-z\x80-\xff]+")
+_HASH = re.compile(rb"(?<![0-9a-z])(?:[0-9a-f]{32}(?:[0-9a-f]{32})?|[0-9a-hjkmnp-tv-z]{26})(?![0-9a-z])")
+"""A fingerprint or checksum in hexadecimal, or a keyed name in base 32: "f012" occurs in one of many by chance."""
+_TELLING = 12
+"""Characters from which a value inside a hash is none by chance: 16^12 is beyond the hashes a dataset holds."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Canaries:
 
     ``anchors`` maps such a run to the values that contain it: output is cut into runs once, so the time to scan does
     not grow with the number of values. A value is found wherever it stands as a whole (upper and lower case alike),
-    inside a longer text too, unless its anchor run is itself part of a longer run of the same kind.
+    inside a longer text too, unless its anchor run is itself part of a longer run of the same kind. A value of fewer
+    than 12 characters inside a hexadecimal hash of 32 or 64, or a keyed name of 26 of base 32, is there by chance.
     """
 
     anchors: dict[bytes, tuple[bytes, ...]]
@@ -173,7 +178,8 @@ def _stands_in(needle: bytes, text: bytes) -> bool:
     while start >= 0:
         stop = start + len(needle)
         joined = _joins(text[max(start - 1, 0) : start], needle[:1]) or _joins(needle[-1:], text[stop : stop + 1])
-        if not joined and not (needle.isdigit() and _is_bare_number(text, start, stop)):
+        number = needle.isdigit() and _is_bare_number(text, start, stop)
+        if not joined and not number and not _is_in_hash(text, start, stop):
             return True
         start = text.find(needle, start + 1)
     return False
@@ -182,6 +188,15 @@ def _stands_in(needle: bytes, text: bytes) -> bool:
 def _is_bare_number(text: bytes, start: int, stop: int) -> bool:
     before, after = text[max(start - 8, 0) : start].rstrip(), text[stop : stop + 8].lstrip()
     return before[-1:] in (b":", b",", b"[") and after[:1] in (b",", b"]", b"}")
+
+
+def _is_in_hash(text: bytes, start: int, stop: int) -> bool:
+    """Whether a short value is a part of a hash or of a keyed name."""
+    if stop - start >= _TELLING:
+        return False
+    begin = max(start - 65, 0)
+    around = _HASH.finditer(text[begin : stop + 65])
+    return any(begin + found.start() <= start and stop <= begin + found.end() for found in around)
 
 
 def _joins(left: bytes, right: bytes) -> bool:

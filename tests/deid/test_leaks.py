@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from builder.deid.leaks import Canaries, assert_clean, values_to_find
 from builder.errors import PrivacyError
+from builder.model.keyed import Key
 
 VALUES = ["DOE^JANE", "MRN-55512345", "1.2.840.113619.2.55.3.604688", "Müller", "ACC9912"]
 CANARIES = Canaries.of(VALUES)
@@ -68,6 +69,18 @@ def test_counts_are_no_leak() -> None:
     assert leaks(b"patient 55512345 was", canaries)
     assert not leaks(b"patient 12345 was", canaries)
     assert_clean(pa.table({"bytes": [55512345]}), canaries, where="index", counts=frozenset({"bytes"}))
+
+
+def test_a_short_value_within_a_hash_is_chance() -> None:
+    canaries = Canaries.of(["F012", "ab12", "0123456789abcdef"])
+    digest = "ab1f012c" + "5" * 24
+    name = Key(b"k" * 32).name("person", "x")
+    assert not leaks(f'{{"data/{digest}/image": "{digest * 2}"}}'.encode(), canaries)
+    assert not leaks(name.encode(), Canaries.of([name[4:9]]))
+    assert leaks(digest[:31].encode(), canaries)
+    assert leaks(f"{digest} F012".encode(), canaries)
+    assert leaks(b"0123456789abcdef" * 2, canaries)
+    assert leaks(digest.encode(), Canaries.of([digest]))
 
 
 def test_values_of_an_inventory() -> None:
