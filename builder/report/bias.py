@@ -71,12 +71,17 @@ def standardised_difference(first: NDArray[np.int64], second: NDArray[np.int64])
     return None if not np.any(covariance) else round(float(np.sqrt(max(0.0, square))), 9)
 
 
+ROUNDING = 1e-9
+"""A spread below this share of the largest value is rounding of equal ones."""
+
+
 def difference_of_means(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """Cohen's d with the mean of both variances; None below two values, or without any spread."""
+    """Cohen's d with the mean of both variances; None below two values, or where neither spreads beyond rounding."""
     if len(first) < 2 or len(second) < 2:
         return None
     spread = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2))
-    return abs(float(first.mean() - second.mean())) / spread if spread > 0 else None
+    rounding = ROUNDING * max(float(np.abs(first).max()), float(np.abs(second).max()))
+    return abs(float(first.mean() - second.mean())) / spread if spread > rounding else None
 
 
 def intersections(persons: pa.Table, columns: Sequence[str], *, split: str, mask_below: int = 0) -> list[Json]:

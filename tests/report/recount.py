@@ -128,7 +128,8 @@ def gap_of_means(a: pd.Series, b: pd.Series) -> float | None:
     if len(a) < 2 or len(b) < 2:
         return None
     spread = math.sqrt((a.var() + b.var()) / 2)
-    return abs(a.mean() - b.mean()) / spread if spread > 0 else None
+    alike = spread <= 1e-9 * max(a.abs().max(), b.abs().max())  # equal values, but for rounding
+    return None if alike else abs(a.mean() - b.mean()) / spread
 
 
 def largest(gaps: Sequence[float | None]) -> float | None:

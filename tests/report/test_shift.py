@@ -32,6 +32,14 @@ def test_a_shift_between_splits_is_seen_and_none_where_there_is_none():
     assert near["p"] > 0.05
 
 
+def test_rounding_is_no_spread():
+    spacing = [4.583333333] * 7 + [4.583333333 + 1e-15] * 4 + [5.1] * 3 + [5.1 + 1e-15] * 2
+    table = pa.table({"spacing_row_mm": spacing, "split": ["train"] * 7 + ["test"] * 4 + ["validation"] * 5})
+    (found,) = shift(table, by=["split"])
+    assert found["difference"] is None
+    assert found["distance"] == 1
+
+
 def test_small_groups_are_neither_compared_nor_described():
     table = pa.table({"split": ["train"] * 6 + ["test"] * 3, "slices": list(range(9))})
     (shown,) = shift(table, by=["split"], mask_below=4)
