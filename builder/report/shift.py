@@ -21,6 +21,9 @@ GEOMETRY = (
 INTENSITIES = ("intensity_low", "intensity_median", "intensity_high")
 """1 %, 50 % and 99 % of the block means of a case's volume as the archive holds it."""
 
+DIGITS = 3
+"""Decimals that are compared: makers write one spacing with more or fewer digits, and that is no difference."""
+
 FEWEST = 2
 MOST_GROUPS = 40
 """A column of more groups gets no table."""
@@ -62,7 +65,7 @@ def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Js
 
 def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], mask_below: int) -> Json:
     known = {n: v[~np.isnan(v)] for n, v in groups.items()}
-    enough = {n: v for n, v in known.items() if len(v) >= max(FEWEST, mask_below)}
+    enough = {n: np.round(v, DIGITS) for n, v in known.items() if len(v) >= max(FEWEST, mask_below)}
     gaps = [difference_of_means(a, b) for a, b in combinations(enough.values(), 2)]
     tests = {
         (one, other): stats.ks_2samp(enough[one], enough[other], method="asymp")  # the exact one gives up on ties

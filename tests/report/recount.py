@@ -356,7 +356,7 @@ def _shift(book: Book, cases: pd.DataFrame, cohort: pd.DataFrame) -> None:
         parts = {n: values[group == n] for n in entry["groups"]}
         for name, cells in entry["groups"].items():
             book.all(cells, moments(parts[name]))
-        enough = {n: np.sort(v.dropna().to_numpy()) for n, v in parts.items() if v.notna().sum() >= 2}
+        enough = {n: np.sort(v.dropna().to_numpy().round(3)) for n, v in parts.items() if v.notna().sum() >= 2}
         book.expect(entry, "difference", largest([gap_of_means(pd.Series(a), pd.Series(b))
                                                   for a, b in combinations(enough.values(), 2)]))  # fmt: skip
         apart = [(_distance(a, b), a, b) for a, b in combinations(enough.values(), 2)]

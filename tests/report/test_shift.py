@@ -33,11 +33,12 @@ def test_a_shift_between_splits_is_seen_and_none_where_there_is_none():
 
 
 def test_rounding_is_no_spread():
-    spacing = [4.583333333] * 7 + [4.583333333 + 1e-15] * 4 + [5.1] * 3 + [5.1 + 1e-15] * 2
-    table = pa.table({"spacing_row_mm": spacing, "split": ["train"] * 7 + ["test"] * 4 + ["validation"] * 5})
-    (found,) = shift(table, by=["split"])
-    assert found["difference"] is None
-    assert found["distance"] == 1
+    spacing = [0.9765625] * 7 + [0.976562] * 4 + [5.1] * 3 + [5.1 + 1e-15] * 2
+    split = ["train"] * 7 + ["test"] * 4
+    (alike,) = shift(pa.table({"spacing_row_mm": spacing[:11], "split": split}), by=["split"])
+    assert (alike["difference"], alike["distance"], alike["p"]) == (None, 0, 1)
+    (apart,) = shift(pa.table({"spacing_row_mm": spacing, "split": [*split, *["validation"] * 5]}), by=["split"])
+    assert (apart["difference"], apart["distance"]) == (None, 1)
 
 
 def test_small_groups_are_neither_compared_nor_described():
