@@ -12,7 +12,7 @@ from builder.report.shift import shift
 def cases(seed: int, apart: float) -> pa.Table:
     rng = np.random.default_rng(seed)
     split = np.repeat(["train", "test"], [60, 30])
-    values = rng.normal(size=90) + apart * (split == "test")
+    values = np.round(rng.normal(size=90) + apart * (split == "test"), 3)
     return pa.table({"split": split, "spacing_row_mm": values, "site": np.tile(["a", "b", "c"], 30)})
 
 
