@@ -46,6 +46,9 @@ class CasePlan:
         Projected peak memory while it is built, from the first byte read to the last sample written.
     load_bytes
         Projected peak memory until it is decoded: this may be beside the work on the case before it.
+    frames
+        Where a multi-frame object holds several stacks, the frames (from 0) of this one: a tuple for each of its image
+        objects, in their order. Empty when the case is made of its objects whole.
     """
 
     case_key: str
@@ -56,6 +59,7 @@ class CasePlan:
     sample_bytes: int
     peak_bytes: int
     load_bytes: int = 0
+    frames: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,9 @@ def parse_shard_plan(data: bytes) -> ShardPlan:
     """A shard plan from ``ShardPlan.to_parquet``."""
     objects = read_parquet(data)
     facts = json.loads(objects.schema.metadata[_PLAN_KEY])
-    cases = tuple(CasePlan(**case) for case in facts["cases"])
+    cases = tuple(
+        CasePlan(**case | {"frames": tuple(tuple(frames) for frames in case["frames"])}) for case in facts["cases"]
+    )
     return ShardPlan(facts["fingerprint"], facts["bucket"], cases, objects.replace_schema_metadata(None))
 
 
@@ -230,4 +236,5 @@ def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePl
         [r["case"], r["role"], r["content_sha256"] or r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""]
         for r in objects.select(names).to_pylist()
     )
-    return fingerprint(recipe_document, [[case.case_key, case.person_key] for case in cases], rows)
+    named = [[case.case_key, case.person_key, *([case.frames] if case.frames else [])] for case in cases]
+    return fingerprint(recipe_document, named, rows)

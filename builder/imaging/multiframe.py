@@ -4,9 +4,9 @@ Enhanced objects keep per-frame facts in functional groups (PS3.3 C.7.6.16), whi
 stacks are made from the data sets themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -22,6 +22,9 @@ from builder.imaging.series import Stack, split_rows
 from builder.imaging.spacing import Verdict
 
 MAX_FRAMES = 100_000
+
+Frames: TypeAlias = Mapping[str, Set[int]]
+"""SOPInstanceUID to those of its frames (from 0) that belong to one stack."""
 
 FRAME_VALUES = {
     "image_position_patient": ("PlanePositionSequence", "ImagePositionPatient"),
@@ -46,7 +49,7 @@ SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209056, 0x00201041})
 
 
 @leniently()
-def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
+def resolve(stack: Stack, datasets: Sequence[Dataset], frames: Frames | None = None) -> tuple[Stack, ...]:
     """The stacks inside multi-frame and mosaic objects; any other stack as it is.
 
     Parameters
@@ -56,6 +59,8 @@ def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
     datasets
         Headers of its instances, in any order, not de-identified: mosaics need Siemens' private CSA header, functional
         groups may lose what a profile removes. Use ``Stack.with_uids`` afterwards.
+    frames
+        The frames to look at; by default all.
 
     Raises
     ------
@@ -70,13 +75,20 @@ def resolve(stack: Stack, datasets: Sequence[Dataset]) -> tuple[Stack, ...]:
     if missing:
         raise CaseError(Reason.SOURCE_MISSING, f"{missing} of {len(wanted)} instances are absent")
     rows_of = mosaic_rows if stack.verdict == Verdict.MOSAIC else frame_rows
-    rows = [row for uid in sorted(wanted) for row in rows_of(held[uid])]
+    rows = [
+        row for uid in sorted(wanted) for row in rows_of(held[uid])
+        if frames is None or row["frame"] in frames.get(uid, ())
+    ]  # fmt: skip
     found = split_rows(rows)
     return tuple(replace(s, split_rule=s.split_rule or stack.split_rule) for s in found)
 
 
-def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Stack:
+def settle(
+    stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions, frames: Frames | None = None
+) -> Stack:
     """The stack to assemble: itself, or the one stack inside a multi-frame or mosaic object, joined as they say.
+
+    ``frames`` are those of the one that is meant, where an object holds several.
 
     Raises
     ------
@@ -86,7 +98,7 @@ def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) ->
     """
     if action_on(stack, options) != "exclude" and stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC):
         check_limits(stack, options)
-        found = joined(resolve(stack, datasets), options)
+        found = joined(resolve(stack, datasets, frames), options)
         if len(found) != 1:
             names = ", ".join(sorted({f"{s.split_rule or 'instance'}: {s.verdict}" for s in found}))
             detail = f"{stack.verdict} with {len(found)} stacks ({names}), expected 1"

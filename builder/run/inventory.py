@@ -63,20 +63,23 @@ def take_inventory(sources: Sequence[AnySource], private: Store, *, runner: Runn
 
 def take_survey(
     inventory: Inventory,
-    sites: Sequence[str | None],
+    sources: Sequence[AnySource],
     options: VolumeOptions,
     *,
     runner: Runner,
     progress: Progress,
 ) -> Survey:
     """Split every series into stacks and judge them by the geometry policy; no pixels are read."""
+    sites = tuple(source.site for source in sources)
     decides = (options.VERSION, options.model_dump(mode="json"), list(sites), STACKS.names)
     folder = "survey/" + fingerprint(VERSION, *decides)
     parts = tuple(
-        SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sites), options)
+        SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sources), options)
         for number, chunk in enumerate(inventory.chunks)
     )
-    tasks = [Task(f"survey-{number:05d}", survey_chunk, part) for number, part in enumerate(parts)]
+    # headers of multi-frame objects are read again: servers among the sources bound how many tasks run at once
+    lane = min((source.lane for source in sources if source.lane), default="")
+    tasks = [Task(f"survey-{number:05d}", survey_chunk, part, lane=lane) for number, part in enumerate(parts)]
     for _ in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
         pass
     return Survey(inventory.store, parts)

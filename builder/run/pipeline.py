@@ -224,8 +224,7 @@ def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Run
     key = _key(resolved)
     private = private_store(to)
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress)
-    sites = [source.site for source in resolved.sources]
-    survey = take_survey(inventory, sites, resolved.volumes, runner=runner, progress=progress)
+    survey = take_survey(inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress)
     plan = make_plan(
         resolved,
         private,

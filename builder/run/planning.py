@@ -177,6 +177,10 @@ def _cohort(
         "voxel_bytes": stacks.column("voxel_bytes"),
         "series_uid": stacks.column("series_uid"),
         "chunk": stacks.column("chunk"),
+        "holders": stacks.column("holders"),
+        "holder_instances": stacks.column("holder_instances"),
+        "holder_bytes": stacks.column("holder_bytes"),
+        "frame_lists": stacks.column("frame_lists"),
         "clinical_rows": pa.array(clinical_counts(clinical.table, person_keys), pa.int64()),
         "label_state": pa.array([s for s, _ in states], pa.string()),
         "label_detail": pa.array([d for _, d in states], pa.string()),
@@ -215,13 +219,10 @@ def _link(
     if not spec.labels:
         return links
     opened = open_files(annotations, spec.labels, spec.sources)
-    wanted: dict[int, dict[tuple[str, int], int]] = {}
-    columns = ("chunk", "series_uid", "stack", "usable_reason")
-    for row, (chunk, uid, stack, reason) in enumerate(
-        zip(*(stacks.column(c).to_pylist() for c in columns), strict=True)
-    ):
-        if reason is None:
-            wanted.setdefault(chunk, {})[(uid, stack)] = row
+    wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
+    for row, stack in enumerate(stacks.select(["chunk", "series_uid", "holders", "usable_reason"]).to_pylist()):
+        if stack["usable_reason"] is None:
+            wanted.setdefault(stack["chunk"], []).append((row, stack))
     for chunk in progress.track(sorted(wanted), stage="link", total=len(wanted)):
         for row, members in _members(inventory, survey, chunk, wanted[chunk]):
             links[row] = link_stack(image_row(members), person_keys[row], annotations, spec.labels, opened)
@@ -229,15 +230,19 @@ def _link(
 
 
 def _members(
-    inventory: Inventory, survey: Survey, chunk: int, wanted: Mapping[tuple[str, int], int]
+    inventory: Inventory, survey: Survey, chunk: int, wanted: Sequence[tuple[int, Mapping[str, Any]]]
 ) -> list[tuple[int, pa.Table]]:
     """The instances of the wanted stacks of a chunk, with the number each is wanted under."""
     membership = survey.membership(chunk)
+    wanting: dict[tuple[str, int], list[int]] = {}
+    for number, stack in wanted:
+        for holder in stack["holders"]:
+            wanting.setdefault((stack["series_uid"], holder), []).append(number)
     places: dict[int, list[int]] = {}
     names = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
     for position, name in enumerate(names):
-        if name in wanted:
-            places.setdefault(wanted[name], []).append(position)
+        for number in wanting.get(name, ()):
+            places.setdefault(number, []).append(position)
     instances = inventory.chunk(chunk) if places else None
     return [] if instances is None else [(row, instances.take(pa.array(p))) for row, p in sorted(places.items())]
 
@@ -289,9 +294,9 @@ def _objects(
     annotations: Annotations,
 ) -> dict[str, pa.Table]:
     """INSTANCES rows of every included case: its images, then its labels, with the role in front."""
-    wanted: dict[int, dict[tuple[str, int], int]] = {}
+    wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
     for position, row in enumerate(included):
-        wanted.setdefault(row["chunk"], {})[(row["series_uid"], row["stack"])] = position
+        wanted.setdefault(row["chunk"], []).append((position, row))
     tables: dict[str, list[pa.Table]] = {row["case_key"]: [] for row in included}
     for chunk, names in sorted(wanted.items()):
         for position, members in _members(inventory, survey, chunk, names):
@@ -333,4 +338,5 @@ def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> 
         sample_bytes=samples.bytes,
         peak_bytes=needed.peak,
         load_bytes=needed.load,
+        frames=tuple(tuple(frames) for frames in row["frame_lists"] or ()),
     )

@@ -1,6 +1,6 @@
 """What became of everything: ledger, exclusions and totals from a plan and its receipts."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,18 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     excluded = {e.case_key: e for r in receipts.values() for e in r.excluded}
     shard_of = {case.case_key: shard.fingerprint for shard in plan.shards for case in shard.cases}
     rows = plan.cohort.to_pylist()
-    fates = Fates(_stack_fates(rows, shard_of, excluded), _annotation_fates(plan, shard_of, excluded))
+    deciding = _deciding(rows, excluded)
+    stacks = {place: _fate(row, shard_of, excluded) for place, row in deciding.items()}
+    fates = Fates(stacks, _annotation_fates(plan, shard_of, excluded))
     totals = Totals()
     ledger = pa.concat_tables([LEDGER.empty_table(), *chained(_parts(plan, inventory, survey, fates), totals)]).sort_by(
         [("object_key", "ascending"), ("status", "ascending")]
     )
-    used = sum(r["instances"] for r in rows if r["included"] and r["case_key"] not in excluded)
+    gone = _instances(rows, deciding)
+    used = sum(gone[r["case_key"]] for r in rows if _is_used(r, excluded))
     check_totals(totals, files=inventory.files, published={"instances": used})
-    exclusions = _exclusions(rows, excluded, inventory, plan, set(fates.annotations))
+    counted = [{**row, "instances": gone[row["case_key"]]} for row in rows]
+    exclusions = _exclusions(counted, excluded, inventory, plan, set(fates.annotations))
     return Accounts(ledger, exclusions, totals.by_level())
 
 
@@ -77,20 +81,47 @@ def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
     return [(table.filter(instance), True), (table.filter(pc.invert(instance)), False)]
 
 
-def _stack_fates(
-    rows: list[dict[str, Any]], shard_of: Mapping[str, str], excluded: Mapping[str, Any]
-) -> dict[tuple[str, int], Fate]:
-    fates = {}
+def _is_used(row: Mapping[str, Any], excluded: Mapping[str, Any]) -> bool:
+    return bool(row["included"]) and row["case_key"] not in excluded
+
+
+def _deciding(
+    rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]
+) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """For every number in MEMBERSHIP the stack that says what became of its instances.
+
+    Of the stacks inside one multi-frame object that is the first that is used, else the first: an object counts once.
+    """
+    found: dict[tuple[str, int], Mapping[str, Any]] = {}
     for row in rows:
-        place = (row["series_uid"], row["stack"])
-        if not row["included"]:
-            quarantined = row["rule"] == GEOMETRY_RULE
-            fates[place] = Fate(QUARANTINED if quarantined else EXCLUDED, "cohort", row["reason"])
-        elif row["case_key"] in excluded:
-            fates[place] = Fate(QUARANTINED, "shard", excluded[row["case_key"]].reason.value)
-        else:
-            fates[place] = Fate(USED, shard=shard_of[row["case_key"]])
-    return fates
+        for holder in row["holders"]:
+            before = found.get((row["series_uid"], holder))
+            if before is None or (_is_used(row, excluded) and not _is_used(before, excluded)):
+                found[row["series_uid"], holder] = row
+    return found
+
+
+def _instances(
+    rows: Sequence[Mapping[str, Any]], deciding: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> dict[str, int]:
+    """For every case_key how many instances it decides about."""
+    return {
+        row["case_key"]: sum(
+            count
+            for holder, count in zip(row["holders"], row["holder_instances"], strict=True)
+            if deciding[row["series_uid"], holder] is row
+        )
+        for row in rows
+    }
+
+
+def _fate(row: Mapping[str, Any], shard_of: Mapping[str, str], excluded: Mapping[str, Any]) -> Fate:
+    if not row["included"]:
+        quarantined = row["rule"] == GEOMETRY_RULE
+        return Fate(QUARANTINED if quarantined else EXCLUDED, "cohort", row["reason"])
+    if row["case_key"] in excluded:
+        return Fate(QUARANTINED, "shard", excluded[row["case_key"]].reason.value)
+    return Fate(USED, shard=shard_of[row["case_key"]])
 
 
 def _annotation_fates(

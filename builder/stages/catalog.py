@@ -113,7 +113,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         people=_people(spec, tables[INDEX]),
         ranges=_ranges(included),
         source_files=sum(n for k, n in manifest.totals.items() if k.startswith("files.")),
-        source_bytes=sum(included["bytes"].to_pylist()) if "bytes" in included.column_names else 0,
+        source_bytes=_source_bytes(plan.cohort) if "bytes" in included.column_names else 0,
         sampling=_sampling(spec),
         preprocessing=tuple(_step(transform) for transform in spec.transforms),
         deidentification=_deidentification(spec.deid.retain),
@@ -230,6 +230,13 @@ def _values(column: pa.ChunkedArray, options: ReportOptions) -> tuple[ValueCount
 
 def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _source_bytes(cohort: pa.Table) -> int:
+    """Bytes of the image files of included series; an object that holds several stacks counts once."""
+    included = cohort.filter(cohort["included"]).select(["series_uid", "holders", "holder_bytes"]).to_pylist()
+    held = [((r["series_uid"], h), n) for r in included for h, n in zip(r["holders"], r["holder_bytes"], strict=True)]
+    return sum(dict(held).values())
 
 
 def _ranges(included: pa.Table) -> dict[str, RangeFacts]:

@@ -2,8 +2,9 @@
 
 import io
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from builder.imaging.parse import parse_instance
 from builder.imaging.philips import is_philips_mr
 from builder.imaging.suv import SUV_TAGS, Calibration, calibrate
 from builder.plan import IMAGE_ROLE
-from builder.protocols import Entry, LabelObject
+from builder.protocols import Describing, Entry, LabelObject
 from builder.sources import AnySource
 
 Row = Mapping[str, Any]
@@ -91,6 +92,36 @@ def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, lengt
             "source: found an object that changed after it was indexed, expected the same one during a build; "
             "nothing was published: run the same command again, it takes the object as it is then"
         ) from error
+
+
+def read_headers(rows: Sequence[Row], sources: Sequence[AnySource]) -> list[Dataset]:
+    """The data sets of instances, in their order, for what precedes the pixels. Raises as ``fetch``."""
+    return [
+        header
+        for place, group in groupby(rows, key=lambda row: row["source"])
+        for header in _headers(tuple(group), sources[place], sources)
+    ]
+
+
+def _headers(rows: Sequence[Row], source: AnySource, sources: Sequence[AnySource]) -> Iterator[Dataset]:
+    if not isinstance(source, Describing):
+        yield from (_header(row, sources) for row in rows)
+        return
+    for description in source.describe([Entry(row["path"], row["size"], row["stamp"], row["member"]) for row in rows]):
+        if isinstance(description, CaseError):
+            raise description
+        yield parse_instance(description.data)
+
+
+def _header(row: Row, sources: Sequence[AnySource]) -> Dataset:
+    """What precedes native pixels; the whole of any other object. Raises CaseError."""
+    if row["pixel_offset"] is None:
+        return parse_instance(read_object(row, sources))
+    data = read_object(row, sources, length=row["pixel_offset"])
+    try:
+        return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
+    except PARSER_ERRORS as error:
+        raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse a header ({type(error).__name__})") from error
 
 
 def _rows_suffice(rows: Sequence[Row], first: Dataset, volumes: VolumeOptions) -> bool:

@@ -70,7 +70,7 @@ def load(
     """
     pixels = _judge((objects.first, *(objects.images or _kinds_of(objects.rows))), recipe.deid)
     known = identifiers_in((objects.first, *objects.images, *_datasets(objects.labels)))
-    stack = _stack(objects, recipe)
+    stack = _stack(plan, objects, recipe)
     volume = _assemble(stack, plan, objects, recipe, known, fill)
     witness(volume)
     findings = tuple(str(finding) for finding in lint(volume, objects.images or (objects.first,)))
@@ -102,7 +102,7 @@ def transformed(case: Case, recipe: Recipe) -> Case:
 def read_volume(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Volume:
     """The volume of a case as the archive holds it, nothing blanked or transformed. Raises as ``load``."""
     known = identifiers_in((objects.first, *objects.images))
-    return _assemble(_stack(objects, recipe), plan, objects, recipe, known, fill)
+    return _assemble(_stack(plan, objects, recipe), plan, objects, recipe, known, fill)
 
 
 def _straightening(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
@@ -175,8 +175,8 @@ def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:
     return [o.content for found in labels.values() for o in found if isinstance(o.content, Dataset)]
 
 
-def _stack(objects: Objects, recipe: Recipe) -> Stack:
-    """The one stack the plan chose, under mapped UIDs: its own instances alone must give it again.
+def _stack(plan: CasePlan, objects: Objects, recipe: Recipe) -> Stack:
+    """The one stack the plan chose, under mapped UIDs: its own instances, or its own frames, alone must give it again.
 
     What a multi-frame object holds is read from the object as the archive has it: de-identified, it may lack the
     private header that places the tiles of a mosaic.
@@ -189,7 +189,9 @@ def _stack(objects: Objects, recipe: Recipe) -> Stack:
             f"the case's {rows.num_rows} instances form {len(stacks)} stacks, "
             "expected the 1 that was planned; plan again",
         )
-    settled = settle(stacks[0], objects.images, recipe.volumes) if objects.images else stacks[0]
+    uids = rows.column("sop_instance_uid").to_pylist()
+    frames = {uid: frozenset(own) for uid, own in zip(uids, plan.frames, strict=True)} if plan.frames else None
+    settled = settle(stacks[0], objects.images, recipe.volumes, frames) if objects.images else stacks[0]
     return settled.with_uids(_Mapped(recipe.uids))
 
 

@@ -1,8 +1,8 @@
 """Chunks of INSTANCES -> one row a pure stack, with its verdict: what the cohort is chosen from. No pixels are read."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -18,6 +18,8 @@ from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
 from builder.report.vendors import normalise
+from builder.sources import AnySource
+from builder.stages.inner import Candidate, admitted, opened
 from builder.stages.merge import by_series
 from builder.storage import open_store
 
@@ -40,12 +42,23 @@ DECIDED_COLUMNS = (
     Column("peak_bytes", WHOLE, unit="By"),  # projected while it is assembled; 0 when it is not usable
     Column("voxel_bytes", WHOLE, unit="By"),  # of one voxel of the volume with its padding mask; 0 when not usable
 )
-STACK_COLUMNS = PRIVATE_COLUMNS + tuple(c for c in SERIES_COLUMNS if c.name not in KEYED) + DECIDED_COLUMNS
+HOLDING_COLUMNS = (
+    Column("holders", pa.list_(pa.int32())),  # numbers in MEMBERSHIP whose instances the stack is made of
+    Column("holder_instances", pa.list_(pa.int32())),  # how many instances each of them has
+    Column("holder_bytes", pa.list_(pa.int64())),  # and how many bytes their files
+    Column("frame_lists", pa.list_(pa.list_(pa.int32()))),  # of each instance, in order; null for whole instances
+)
+STACK_COLUMNS = (
+    *PRIVATE_COLUMNS, *(c for c in SERIES_COLUMNS if c.name not in KEYED), *DECIDED_COLUMNS, *HOLDING_COLUMNS
+)  # fmt: skip
 STACKS = schema(STACK_COLUMNS)
 """One row a stack, private: SERIES without what needs the key or the person, plus the identifiers those come from."""
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
-"""Parallel to a chunk's rows: which stack of its series each instance is in (-1: none, it is no image)."""
+"""Parallel to a chunk's rows: which stack of its series each instance is in (-1: none, it is no image).
+
+Instances that several stacks share the frames of have a number of their own, which these stacks name as a holder.
+"""
 
 IDENTITIES = pa.schema(
     [(name, TEXT) for name in ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date")]
@@ -61,7 +74,7 @@ class SurveyArgument:
     chunk: str
     folder: str
     number: int
-    sites: tuple[str | None, ...]
+    sources: tuple[AnySource, ...]
     options: VolumeOptions
 
     @property
@@ -81,21 +94,23 @@ class SurveyArgument:
 
 
 def survey_chunk(argument: SurveyArgument) -> None:
-    """Survey one chunk; a finished one is left as it is."""
+    """Survey one chunk; a finished one is left as it is. Raises SourceError when a source does not answer."""
     store = open_store(argument.store)
     if store.exists(argument.membership):
         return
     chunk = read_parquet(store.read(argument.chunk))
-    stacks, membership = survey(chunk, number=argument.number, sites=argument.sites, options=argument.options)
+    stacks, membership = survey(chunk, number=argument.number, sources=argument.sources, options=argument.options)
     store.put(argument.stacks, parquet_bytes(stacks))
     store.put(argument.identities, parquet_bytes(identities(chunk)))
     store.put(argument.membership, parquet_bytes(membership))
 
 
 def survey(
-    chunk: pa.Table, *, number: int, sites: tuple[str | None, ...], options: VolumeOptions
+    chunk: pa.Table, *, number: int, sources: Sequence[AnySource], options: VolumeOptions
 ) -> tuple[pa.Table, pa.Table]:
     """Stacks of every series of a chunk, those that the options split into their parts.
+
+    ``sources`` are asked for the headers of multi-frame objects.
 
     Returns
     -------
@@ -107,17 +122,19 @@ def survey(
     numbers: list[int] = []
     for instances in by_series(chunk):
         uids = instances.column("sop_instance_uid").to_pylist()
-        stacks = [part for stack in stacks_for(instances, options) for part in _admitted(stack, options)]
-        stacks = [replace(stack, number=i) for i, stack in enumerate(stacks)]
-        place = {uid: stack.number for stack in stacks for channel in stack.uids for uid in channel}
+        stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]
+        candidates = opened(stacks, instances, sources, options)
+        place = _places(candidates)
         first = instances.slice(0, 1).to_pylist()[0]
         name = first["series_uid"] or f"\0{uids[0] or first['path']}"
         series_names.extend([name] * len(uids))
         numbers.extend(place.get(uid, -1) for uid in uids)
-        for stack in stacks:
-            members = instances.filter(pa.array([place.get(u) == stack.number for u in uids]))
-            facts = {"series_uid": name, "chunk": number, **_usable(stack, options)}
-            rows.append(_stack_row(stack, members, facts, sites=sites))
+        for candidate in candidates:
+            holders = _holders(candidate, place)
+            members = instances.filter(pa.array([place.get(u) in holders for u in uids]))
+            facts = {"series_uid": name, "chunk": number, "site": sources[members["source"][0].as_py()].site}
+            facts |= _usable(candidate, members, options) | _holding(candidate, members, holders, place)
+            rows.append(_stack_row(candidate.stack, members, facts))
     membership = pa.table([pa.array(series_names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
     return pa.Table.from_pylist(rows, schema=STACKS), membership
 
@@ -163,14 +180,43 @@ def _stated_age(text: str | None) -> float | None:
     return int(match[1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}[match[2]]
 
 
-def _admitted(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
-    try:
-        return admit(stack, options)
-    except CaseError:
-        return (stack,)
+def _places(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """SOPInstanceUID to the number its instance has in MEMBERSHIP."""
+    place = {uid: c.stack.number for c in candidates if c.frames is None for uid in c.uids}
+    sharing: dict[str, tuple[int, ...]] = {}
+    for candidate in candidates:
+        for uid in candidate.frames or ():
+            sharing[uid] = (*sharing.get(uid, ()), candidate.stack.number)
+    shared = sorted({group for group in sharing.values() if len(group) > 1})
+    numbers = {group: len(candidates) + i for i, group in enumerate(shared)}
+    return place | {uid: numbers.get(group, group[0]) for uid, group in sharing.items()}
 
 
-def _usable(stack: Stack, options: VolumeOptions) -> dict[str, Any]:
+def _holders(candidate: Candidate, place: Mapping[str, int]) -> tuple[int, ...]:
+    """Numbers in MEMBERSHIP of the instances of a candidate."""
+    if candidate.frames is None:
+        return (candidate.stack.number,)
+    return tuple(sorted({place[uid] for uid in candidate.frames}))
+
+
+def _holding(
+    candidate: Candidate, members: pa.Table, holders: Sequence[int], place: Mapping[str, int]
+) -> dict[str, Any]:
+    """Which instances and frames a candidate is made of."""
+    uids = members.column("sop_instance_uid").to_pylist()
+    sizes = members.column("size").to_pylist()
+    held = [[size for uid, size in zip(uids, sizes, strict=True) if place[uid] == holder] for holder in holders]
+    frames = candidate.frames
+    return {
+        "holders": list(holders),
+        "holder_instances": [len(found) for found in held],
+        "holder_bytes": [sum(found) for found in held],
+        "frame_lists": None if frames is None else [list(frames[uid]) for uid in uids],
+    }
+
+
+def _usable(candidate: Candidate, members: pa.Table, options: VolumeOptions) -> dict[str, Any]:
+    stack = candidate.stack
     try:
         admit(stack, options)
     except CaseError as error:
@@ -178,14 +224,22 @@ def _usable(stack: Stack, options: VolumeOptions) -> dict[str, Any]:
     return {
         "usable_reason": None,
         "usable_detail": None,
-        "peak_bytes": estimate_bytes(stack),
+        "peak_bytes": estimate_bytes(stack) + _decoded_beside(candidate, members),
         "voxel_bytes": stack.voxel_bytes,
     }
 
 
-def _stack_row(
-    stack: Stack, members: pa.Table, facts: Mapping[str, Any], *, sites: tuple[str | None, ...]
-) -> dict[str, Any]:
+def _decoded_beside(candidate: Candidate, members: pa.Table) -> int:
+    """Bytes of other stacks' frames, which are decoded with this one's: of one instance at a time."""
+    if candidate.frames is None:
+        return 0
+    names = zip(*(members.column(name).to_pylist() for name in ("sop_instance_uid", "number_of_frames")), strict=True)
+    others = max((frames or 1) - len(candidate.frames[uid]) for uid, frames in names)
+    _, rows, columns = candidate.stack.shape
+    return others * rows * columns * max(1, candidate.stack.bits_allocated // 8)
+
+
+def _stack_row(stack: Stack, members: pa.Table, facts: Mapping[str, Any]) -> dict[str, Any]:
     first = _first_values(members)
     age = age_years(first["patient_age"], first["patient_birth_date"], first["study_date"])
     spacing = stack.geometry.spacing_mm if stack.geometry is not None else (None, None, None)
@@ -197,7 +251,6 @@ def _stack_row(
         "split_rule": stack.split_rule,
         "verdict": stack.verdict.value,
         "verdict_detail": stack.detail,
-        "site": sites[first["source"]],
         "instances": members.num_rows,
         "frames": stack.frames,
         "bytes": sum(members.column("size").to_pylist()),

@@ -1,0 +1,92 @@
+"""The stacks inside multi-frame objects: where an object holds several, each is a candidate of its own.
+
+The index knows nothing of frames, so the headers of such objects are read a second time. No pixels are decoded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from builder.errors import CaseError
+from builder.headers.attributes import PARSER_ERRORS
+from builder.imaging.axes import joined
+from builder.imaging.multiframe import resolve
+from builder.imaging.options import VolumeOptions, admit
+from builder.imaging.series import Stack
+from builder.imaging.spacing import Verdict
+from builder.sources import AnySource
+from builder.stages.fetch import read_headers
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A stack that may become a case.
+
+    Parameters
+    ----------
+    frames
+        SOPInstanceUID to those of its frames (from 0) that are this stack's, in ascending order; None for a stack of
+        whole instances.
+    """
+
+    stack: Stack
+    frames: Mapping[str, tuple[int, ...]] | None = None
+
+    @property
+    def uids(self) -> frozenset[str]:
+        """SOPInstanceUIDs of its instances."""
+        return frozenset(uid for channel in self.stack.uids for uid in channel)
+
+
+def opened(
+    stacks: Sequence[Stack], instances: pa.Table, sources: Sequence[AnySource], options: VolumeOptions
+) -> list[Candidate]:
+    """The candidates among the stacks of one series, numbered.
+
+    A multi-frame object with several stacks, after ``options.join`` and ``split``, gives one each: the first has the
+    object's own number, the others come behind all other stacks, whose numbers do not change. An object with one stack
+    stays as it is, and one that cannot be read too: the task that builds its case meets the same error and records it.
+
+    Raises
+    ------
+    SourceError
+        When a source does not answer.
+    """
+    first: list[Candidate] = []
+    more: list[Candidate] = []
+    for stack in stacks:
+        found = _parts(stack, instances, sources, options) if stack.verdict == Verdict.MULTIFRAME else ()
+        first.append(found[0] if len(found) > 1 else Candidate(stack))
+        more.extend(found[1:])
+    return [replace(c, stack=replace(c.stack, number=number)) for number, c in enumerate([*first, *more])]
+
+
+def admitted(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
+    """``admit``, with a stack that the options refuse as it is."""
+    try:
+        return admit(stack, options)
+    except CaseError:
+        return (stack,)
+
+
+def _parts(
+    stack: Stack, instances: pa.Table, sources: Sequence[AnySource], options: VolumeOptions
+) -> Sequence[Candidate]:
+    """The stacks inside an object that the options admit; none where it cannot be read."""
+    held = {uid for channel in stack.uids for uid in channel}
+    rows = [row for row in instances.to_pylist() if row["sop_instance_uid"] in held]
+    try:
+        admit(stack, options)
+        found = joined(resolve(stack, read_headers(rows, sources)), options)
+    except (CaseError, *PARSER_ERRORS):
+        return ()
+    return [Candidate(part, _frames(part)) for inner in found for part in admitted(inner, options)]
+
+
+def _frames(stack: Stack) -> Mapping[str, tuple[int, ...]]:
+    frames: dict[str, set[int]] = {}
+    for uids, numbers in zip(stack.uids, stack.frame_numbers, strict=True):
+        for uid, number in zip(uids, numbers, strict=True):
+            frames.setdefault(uid, set()).add(number)
+    return {uid: tuple(sorted(numbers)) for uid, numbers in frames.items()}
