@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import stats
 
 from builder.report.people import MISSING, Levels, levels
 
@@ -79,6 +78,8 @@ def permutation_p(table: NDArray[np.int64], *, seed: int, name: str) -> float:
 
     The tables are drawn by Patefield's algorithm from a generator keyed by ``seed`` and ``name``.
     """
+    from scipy import stats
+
     table = _without_empty_lines(table)
     if min(table.shape) < 2:
         return 1.0
@@ -120,6 +121,8 @@ def _tested(persons: pa.Table, pairs: Sequence[tuple[str, str]], *, seed: int) -
             }
         )
     if entries:
+        from scipy import stats
+
         adjusted = stats.false_discovery_control([e["p"] for e in entries], method="bh")
         entries = [{**e, "q": float(q)} for e, q in zip(entries, adjusted, strict=True)]
     return sorted(entries, key=lambda e: (-e["cramers_v"], e["label"], e["group"]))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 from builder.report.people import is_measured, levels, numbers
 from builder.report.power import Z, hanley_mcneil
@@ -66,6 +66,8 @@ def metadata_baseline(
 
 def fit(features: Reals, target: NDArray[np.bool_]) -> Reals:
     """Weights of a logistic model, the intercept first and unpenalised: L2 with C = 1, by L-BFGS."""
+    from scipy import optimize
+
     design = np.concatenate([np.ones((len(features), 1)), features], axis=1)
     sign = np.where(target, 1.0, -1.0)
 
@@ -82,6 +84,8 @@ def fit(features: Reals, target: NDArray[np.bool_]) -> Reals:
 
 def auc(target: NDArray[np.bool_], scores: Reals) -> float:
     """Area under the ROC curve: the share of pairs that are ordered rightly, ties counting one half."""
+    from scipy import stats
+
     ranks = stats.rankdata(np.round(scores, 6))
     positives, negatives = int(target.sum()), int((~target).sum())
     return float((ranks[target].sum() - positives * (positives + 1) / 2) / (positives * negatives))

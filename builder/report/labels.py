@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
 
 from builder.report.bias import difference_of_means, proportion
 from builder.report.people import MISSING, is_measured, is_number, levels, numbers
@@ -73,10 +72,16 @@ def agreement_by_group(cases: pa.Table, groups: Sequence[str], *, mask_below: in
                     "measure": name.removeprefix("label."),
                     "group": group,
                     "levels": [{"level": n, **_quartiles(v, mask_below)} for n, v in inside.items()],
-                    "p": float(stats.kruskal(*enough).pvalue) if tested else None,
+                    "p": _kruskal(enough) if tested else None,
                 }
             )
     return entries
+
+
+def _kruskal(groups: Sequence[Any]) -> float:
+    from scipy import stats
+
+    return float(stats.kruskal(*groups).pvalue)
 
 
 def _quartiles(known: Any, mask_below: int) -> Json:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
+from scipy import special
 
 from builder.report.bias import wilson
 from builder.report.people import Levels, is_measured, levels
 
 Json = Any
 
-Z = float(stats.norm.ppf(0.975))
+Z = float(special.ndtri(0.975))
 SENSITIVITIES = (0.80, 0.90, 0.95)
 AREAS = (0.75, 0.85, 0.95)
 POWER = 0.80
@@ -120,7 +120,7 @@ def detectable_difference(base: float, first: int, second: int) -> float | None:
     """Smallest drop from ``base`` that a two-sided 5 % test of two proportions shows with 80 % power; None if none."""
     if not first or not second:
         return None
-    alpha, beta = Z, float(stats.norm.ppf(POWER))
+    alpha, beta = Z, float(special.ndtri(POWER))
 
     def shows(drop: float) -> bool:
         other = base - drop

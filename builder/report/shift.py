@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import stats
 
 from builder.report.bias import difference_of_means, moments
 from builder.report.people import MISSING, is_number, levels, numbers
@@ -63,12 +62,18 @@ def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Js
     return entries
 
 
+def _kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64]) -> Any:
+    from scipy import stats
+
+    return stats.ks_2samp(first, second, method="asymp")  # the exact one gives up on ties
+
+
 def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], mask_below: int) -> Json:
     known = {n: v[~np.isnan(v)] for n, v in groups.items()}
     enough = {n: np.round(v, DIGITS) for n, v in known.items() if len(v) >= max(FEWEST, mask_below)}
     gaps = [difference_of_means(a, b) for a, b in combinations(enough.values(), 2)]
     tests = {
-        (one, other): stats.ks_2samp(enough[one], enough[other], method="asymp")  # the exact one gives up on ties
+        (one, other): _kolmogorov_smirnov(enough[one], enough[other])
         for one, other in combinations(enough, 2)
     }
     furthest = max(tests, key=lambda pair: tests[pair].statistic) if tests else None

@@ -13,7 +13,6 @@ PACKAGES = (
     "numpy",
     "numba",
     "scipy",
-    "statsmodels",
     "pyarrow",
     "duckdb",
     "numcodecs",
