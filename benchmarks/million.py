@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def survey() -> tuple[pa.Table, pa.Table]:
-    """Rows by schema STACKS, one a series, with collection as a further column; and a clinical row a patient."""
+    """Rows by schema STACKS, one a series; and a clinical row a patient."""
     import idc_index_data
 
     index = str(idc_index_data.IDC_INDEX_PARQUET_FILEPATH)
@@ -85,6 +85,7 @@ def survey() -> tuple[pa.Table, pa.Table]:
         "series_uid": "SeriesInstanceUID", "study_uid": "StudyInstanceUID",
         "patient_id": "collection_id || '/' || PatientID", "patient_sex": "PatientSex",
         "study_date": "replace(CAST(StudyDate AS VARCHAR), '-', '')", "modality": "Modality", "site": "collection_id",
+        "collection": "collection_id",
         "instances": "instanceCount", "frames": "instanceCount", "slices": "instanceCount",
         "manufacturer": "Manufacturer",
         "manufacturer_model": "ManufacturerModelName", "body_part": "BodyPartExamined",

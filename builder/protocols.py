@@ -46,6 +46,16 @@ class Source(Protocol):
         ...
 
     @property
+    def country(self) -> str | None:
+        """Name or code of the country the objects come from; a column of the dataset."""
+        ...
+
+    @property
+    def collection(self) -> str | None:
+        """Name of the collection or study the objects belong to; a column of the dataset."""
+        ...
+
+    @property
     def lane(self) -> str:
         """Name of the queue that bounds how many tasks talk to this source's server at once; "" for unbounded."""
         ...

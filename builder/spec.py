@@ -182,7 +182,10 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
     return document
 
 
-PUBLIC_SOURCE_FIELDS = ("kind", "site", "origin", "collections", "modalities", "licenses", "page", "port", "retrieve")
+PUBLIC_SOURCE_FIELDS = (
+    "kind", "site", "country", "collection", "origin", "collections", "modalities", "licenses", "page", "port",
+    "retrieve",
+)  # fmt: skip
 """What a manifest tells of a source; queries and lists of patients are withheld like locations."""
 
 LOCATION_FIELDS = ("url", "aliases", "previous", "review")

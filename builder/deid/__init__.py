@@ -18,6 +18,8 @@ RETAINABLE = (
     "patient_size_m",
     "patient_weight_kg",
     "site",
+    "country",
+    "collection",
     "device_serial_key",
     "study_day",
 )

@@ -170,6 +170,8 @@ SERIES_COLUMNS = (
     Column("verdict", TEXT),  # regular, sheared, irregular, gapped, ... (builder.imaging.series)
     Column("verdict_detail", TEXT),
     Column("site", TEXT),
+    Column("country", TEXT),
+    Column("collection", TEXT),
     Column("source", SMALL),
     Column("modality", TEXT, 0x00080060),
     Column("sop_class_uid", TEXT, 0x00080016),

@@ -28,7 +28,7 @@ Json = Any
 REPORT_VERSION = 1
 
 USUAL_ORDER = ("train", "validation", "test")
-ALWAYS_SHOWN = ("sex", "age_years", "age_band", "vendor", "manufacturer", "modality", "site")
+ALWAYS_SHOWN = ("sex", "age_years", "age_band", "vendor", "manufacturer", "modality", "site", "country", "collection")
 """Shown in Table 1 beside the groups the spec names, where the index has them."""
 
 HEADER_FACTS = (
@@ -43,7 +43,7 @@ HEADER_FACTS = (
 )
 """What a model could read off the acquisition without looking at the image."""
 
-SITES = ("site", "vendor", "collection")
+SITES = ("site", "vendor", "collection", "country")
 """Columns whose groups are compared in geometry and intensities, beside the splits."""
 
 MOST_QUARANTINED = 500

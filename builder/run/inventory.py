@@ -19,7 +19,7 @@ from builder.stages.graph import Runner, Task
 from builder.stages.index import PartPlan, PartReceipt, index_part, plan_index
 from builder.stages.inventory import Inventory, Survey
 from builder.stages.merge import merge_parts
-from builder.stages.survey import STACKS, SurveyArgument, survey_chunk
+from builder.stages.survey import STACKS, SurveyArgument, stated, survey_chunk
 from builder.storage import Store, open_store
 
 INDEX = "index"
@@ -70,8 +70,8 @@ def take_survey(
     progress: Progress,
 ) -> Survey:
     """Split every series into stacks and judge them by the geometry policy; no pixels are read."""
-    sites = tuple(source.site for source in sources)
-    decides = (options.VERSION, options.model_dump(mode="json"), list(sites), STACKS.names)
+    places = [stated(source) for source in sources]
+    decides = (options.VERSION, options.model_dump(mode="json"), places, STACKS.names)
     folder = "survey/" + fingerprint(VERSION, *decides)
     parts = tuple(
         SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sources), options)

@@ -63,6 +63,8 @@ class DicomWeb(BaseModel):
     kind: Literal["dicomweb"] = "dicomweb"
     url: str
     site: str | None = None
+    country: str | None = None
+    collection: str | None = None
     origin: Origin = Origin()
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()

@@ -75,6 +75,8 @@ class Dimse(BaseModel):
     retrieve: Literal["get", "move"] = "get"
     store_port: int | None = Field(default=None, ge=1, le=65535)
     site: str | None = None
+    country: str | None = None
+    collection: str | None = None
     origin: Origin = Origin()
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()

@@ -28,8 +28,8 @@ class Folder(BaseModel):
     ----------
     url
         The folder: a path or a ``file://`` URL.
-    site
-        Name of the site the files come from; a column of the dataset.
+    site, country, collection
+        Names of the site, the country and the collection the files come from; columns of the dataset.
     include, exclude
         Globs of relative paths (``*`` also matches ``/``); empty ``include`` means everything.
     identity
@@ -49,6 +49,8 @@ class Folder(BaseModel):
     kind: Literal["folder"] = "folder"
     url: str
     site: str | None = None
+    country: str | None = None
+    collection: str | None = None
     origin: Origin = Origin()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

@@ -48,6 +48,8 @@ class Idc(BaseModel):
     kind: Literal["idc"] = "idc"
     index: str
     site: str | None = None
+    country: str | None = None
+    collection: str | None = None
     origin: Origin = Origin()
     collections: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()

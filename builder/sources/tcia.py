@@ -31,7 +31,7 @@ class Tcia(BaseModel):
     url
         Root of the API: version 1 is public; version 2 (``.../services/v2``) wants ``sign_in`` with a bearer token.
     collection
-        Name of the collection.
+        Name of the collection; a column of the dataset.
     patients, modalities
         PatientIDs and modalities wanted; empty means all.
 
@@ -47,6 +47,7 @@ class Tcia(BaseModel):
     collection: str
     url: str = PUBLIC_URL
     site: str | None = None
+    country: str | None = None
     origin: Origin = Origin()
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from builder.plan import DatasetPlan
 from builder.report.catalog.documents import catalog
 from builder.report.catalog.facts import (
     PARQUET,
+    PLACES,
     ColumnFacts,
     Facts,
     LabelFacts,
@@ -53,7 +54,7 @@ ROOT = "../../../"
 ORIGINS_TABLE = f"{CATALOG}/origins.parquet"
 
 OF_IMAGES = ("modality", "body_part", "image_type", "manufacturer", "manufacturer_model", "vendor", "kvp")
-OF_PERSONS = ("sex", "age_band", "site")
+OF_PERSONS = ("sex", "age_band", *PLACES)
 RANGES = {
     "age_years": "a",
     "slices": None,
@@ -189,7 +190,7 @@ def _unnamed(spec: DatasetSpec, role: str, number: int) -> str:
     if role == "clinical":
         return f"clinical table {number + 1}"
     source: Any = spec.sources[number]
-    return " ".join(str(x) for x in (source.kind, source.site, getattr(source, "collection", None)) if x)
+    return " ".join(str(x) for x in (source.kind, source.site, source.collection) if x)
 
 
 def _table(name: str, table: pa.Table) -> TableFacts:

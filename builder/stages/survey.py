@@ -132,11 +132,16 @@ def survey(
         for candidate in candidates:
             holders = _holders(candidate, place)
             members = instances.filter(pa.array([place.get(u) in holders for u in uids]))
-            facts = {"series_uid": name, "chunk": number, "site": sources[members["source"][0].as_py()].site}
+            facts = {"series_uid": name, "chunk": number, **stated(sources[members["source"][0].as_py()])}
             facts |= _usable(candidate, members, options) | _holding(candidate, members, holders, place)
             rows.append(_stack_row(candidate.stack, members, facts))
     membership = pa.table([pa.array(series_names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
     return pa.Table.from_pylist(rows, schema=STACKS), membership
+
+
+def stated(source: AnySource) -> dict[str, str | None]:
+    """What a source states of all its objects, by column."""
+    return {"site": source.site, "country": source.country, "collection": source.collection}
 
 
 def identities(instances: pa.Table) -> pa.Table:

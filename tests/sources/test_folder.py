@@ -27,7 +27,7 @@ def fill(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def test_is_a_source_and_pickles(tmp_path: Path) -> None:
-    source = Folder(url=str(tmp_path), site="here")
+    source = Folder(url=str(tmp_path), site="here", country="NO", collection="trial")
     assert isinstance(source, Source)
     assert pickle.loads(pickle.dumps(source)) == source  # noqa: S301 - our own bytes
 

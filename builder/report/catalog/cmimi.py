@@ -6,7 +6,7 @@ doi:10.1007/s10278-017-9976-3), in this project's words and order.
 
 from typing import Any
 
-from builder.report.catalog.facts import TODO, Facts, RangeFacts, ValueCount
+from builder.report.catalog.facts import PLACES, TODO, Facts, RangeFacts, ValueCount
 
 DEEP_LEARNING = ("architecture", "loss", "optimizer", "learning_rate", "batch_size", "epochs")
 """The six parameters a training run reports back (``builder record-training``)."""
@@ -86,7 +86,7 @@ def _images(facts: Facts) -> dict[int, str | None]:
         2: numbers if facts.persons else None,
         3: _procedures(facts),
         4: "; ".join(filter(None, [*equipment, *acquired])) or None,
-        5: "; ".join([*sources, *filter(None, [_counted("site", facts.people)])]) or None,
+        5: "; ".join([*sources, *filter(None, (_counted(name, facts.people) for name in PLACES))]) or None,
     }
 
 
@@ -101,7 +101,7 @@ def _procedures(facts: Facts) -> str | None:
 def _making(facts: Facts) -> dict[int, str | None]:
     note = facts.statement.annotation
     truth = [note.protocol, note.annotators, note.agreement]
-    people = [_counted(name, facts.people) for name in facts.people if name != "site"]
+    people = [_counted(name, facts.people) for name in facts.people if name not in PLACES]
     age = facts.ranges.get("age_years")
     formats = "Zarr v3 arrays and Parquet tables"
     return {

@@ -18,6 +18,9 @@ FACTS_VERSION = 1
 TODO = "TODO"
 """Begins every text that only a person can supply."""
 
+PLACES = ("site", "country", "collection")
+"""Columns that say where images are from."""
+
 PARQUET = "application/x-parquet"
 """Media type of tables: what Croissant's readers know, not the registered application/vnd.apache.parquet."""
 
