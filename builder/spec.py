@@ -133,6 +133,7 @@ class DatasetSpec(BaseModel):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"clinical: found the columns {twice} in several tables, expected each name once")
+        _check_sequester(self)
         return self
 
 
@@ -156,6 +157,40 @@ def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consen
                 raise ValueError(f"consensus.{name}.of: found {label!r} ({kind or 'no label'}), expected {expected}")
         if len({labels[label].kind in ("classes", "report") for label in block.labels}) > 1:
             raise ValueError(f"consensus.{name}.of: found masks and classes, expected one of them")
+
+
+def _check_sequester(spec: DatasetSpec) -> None:
+    """Labels that are taken out must not show in where samples lie, nor in their voxels."""
+    options = spec.splits.sequester
+    if options is None:
+        return
+    splits = sorted({*spec.splits.ratios, *(rule.split for rule in spec.splits.hold_out)})
+    unknown = sorted({*options.splits} - {*splits})
+    if unknown:
+        raise ValueError(f"splits.sequester.splits: found {unknown}, expected some of {splits}")
+    clinical = {name for table in spec.clinical for name in table.names} - {*spec.report.outcomes}
+    wrong = sorted({*options.keep} - clinical)
+    if wrong:
+        expected = f"clinical columns that are no report.outcomes: {sorted(clinical)}"
+        raise ValueError(f"splits.sequester.keep: found {wrong}, expected {expected}")
+    closed = clinical - {*options.keep} | {*spec.report.outcomes}
+    held = sorted({rule.column for rule in spec.splits.hold_out if rule.split in options.splits} & closed)
+    if held:
+        raise ValueError(f"splits.hold_out: found {held}, which tells the labels of sequestered samples")
+    telling = [name for name in ("centred_on", "foreground_at_least") if getattr(spec.samples, name, None)]
+    telling += [
+        f"{t.kind} {name}" for t in spec.transforms for name in ("mask", "inside_mask")
+        if name in LABELLED.get(t.kind, ()) and getattr(t, name) is not None
+    ]  # fmt: skip
+    if telling:
+        raise ValueError(
+            f"splits.sequester: found {', '.join(telling)}, which places or scales images by their labels; expected "
+            "samples and transforms that do not depend on labels"
+        )
+
+
+LABELLED: Mapping[str, tuple[str, ...]] = {"crop": ("mask",), "intensity": ("inside_mask",)}
+"""Options of transforms that look at a case's labels."""
 
 
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:

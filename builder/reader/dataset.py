@@ -22,6 +22,8 @@ from builder.model.layout import (
     MANIFEST,
     FieldLayout,
     Manifest,
+    ShardEntry,
+    StoredObject,
     parse_current,
     parse_manifest,
     version_path,
@@ -51,6 +53,7 @@ def open_dataset(
     cache: str | Path | None = None,
     cache_bytes: int = 64 << 30,
     uses: str = BESIDE,
+    labels: str | Path | Store | None = None,
 ) -> "Dataset":
     """Open a dataset in a folder or object store.
 
@@ -74,11 +77,14 @@ def open_dataset(
         read from the store again and again.
     uses
         Where the log of use goes: ``beside`` the dataset, ``off``, or a folder or URL (``builder.reader.uses``).
+    labels
+        The separate store of sequestered labels (``splits.sequester`` of the spec): samples come with all their labels.
 
     Raises
     ------
     LayoutError
-        When nothing is published there, a file is not what the manifest says, or the format is of another version.
+        When nothing is published there, a file is not what the manifest says, the format is of another version, or
+        ``labels`` is not of these samples and images.
     SpecError
         For a split or field the dataset does not have.
     """
@@ -97,9 +103,35 @@ def open_dataset(
     dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums, values=values)
     if cache is not None:
         dataset._source.cache = ObjectCache(LocalStore(Path(cache).absolute()), cache_bytes)
+    if labels is not None:
+        whole = open_dataset(labels, fields=chosen, checksums=checksums, values=values, uses="off")
+        dataset = with_labels(dataset, whole)
     chosen_split = dataset if split is None else dataset.split(split)
     log_use(store, manifest, where=uses, split=split, fields=chosen, samples=len(chosen_split))
     return chosen_split
+
+
+def with_labels(dataset: "Dataset", whole: "Dataset") -> "Dataset":
+    """The samples of a dataset as its separate store of labels has them.
+
+    Raises
+    ------
+    LayoutError
+        When the store is not that of these samples, or their images differ.
+    """
+    places = {key: place for place, key in enumerate(whole.table["sample_key"].to_pylist())}
+    keys = dataset.table["sample_key"].to_pylist()
+    images = [[_images_of(shard) for shard in d.manifest.shards] for d in (dataset, whole)]
+    if images[0] != images[1] or any(key not in places for key in keys):
+        raise LayoutError(
+            "labels: found the labels of other samples or images, expected those of this version; "
+            "open the version it was published with"
+        )
+    return replace(whole, rows=np.array([places[key] for key in keys], np.int64))
+
+
+def _images_of(shard: ShardEntry) -> list[StoredObject]:
+    return [o for o in shard.objects if o.path.startswith("image/")]
 
 
 def dataset_over(

@@ -113,13 +113,18 @@ class Built:
     published: Published
     shards: int
     resumed: int
+    version: str = ""
+    """Of what everybody may see, where labels are sequestered; ``published`` is the whole dataset then."""
+    labels: str = ""
+    """The separate store of sequestered labels."""
 
     def facts(self) -> dict[str, Any]:
         """What was published, as JSON-able data."""
         p = self.published
         return {
             "dataset": self.dataset,
-            "version": p.version,
+            "version": self.version or p.version,
+            **({"labels": {"dataset": self.labels, "version": p.version}} if self.labels else {}),
             "unchanged": p.unchanged,
             "samples": p.samples,
             "cases": p.cases,
@@ -132,18 +137,19 @@ class Built:
     def text(self) -> str:
         """The facts as lines for a person."""
         p = self.published
+        version, whole = self.version or p.version, self.labels or self.dataset
         if p.unchanged:
-            return f"{self.dataset}: nothing to do, version {p.version} is published and its inputs are unchanged"
+            return f"{self.dataset}: nothing to do, version {version} is published and its inputs are unchanged"
         totals = "\n".join(
             f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
             for level, counts in p.totals.items()
         )
         return (
-            f"{self.dataset}: published version {p.version}\n"
+            f"{self.dataset}: published version {version}\n"
             f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
             f"({self.resumed} were there already)\n{totals}\n"
-            f"  report: {self.dataset}/versions/{p.version}/report/index.html\n"
-            f"  catalog: {self.dataset}/versions/{p.version}/catalog/index.html"
+            f"  report: {whole}/versions/{p.version}/report/index.html\n"
+            f"  catalog: {whole}/versions/{p.version}/catalog/index.html"
         )
 
 
@@ -207,7 +213,7 @@ def build(
         report = JournalProgress(shown, journal)
         watched = runner if watch is None else watch(runner)
         planned = _plan(loaded, str(to), parameters or {}, watched, report)
-        return _build(planned, open_store(str(to)), watched, report, lease.check)
+        return _build_open(planned, open_store(str(to)), watched, report, lease.check)
 
 
 def private_store(dataset: str) -> Store:
@@ -237,8 +243,27 @@ def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Run
     return Planned(plan, inventory, survey)
 
 
-def _build(
+def _build_open(
     planned: Planned, dataset: Store, runner: Runner, progress: Progress, guard: Callable[[], None]
+) -> Built:
+    """Build into the dataset or, where labels are sequestered, into their store and publish the rest."""
+    options = planned.plan.spec.splits.sequester
+    beside = private_store(dataset.url)
+    if options is None:
+        return _build(planned, dataset, beside, runner, progress, guard)
+    whole = open_store(options.url)
+    from builder.stages.sequester import check_places, publish_open
+
+    check_places(whole, dataset)
+    whole.fence()
+    built = _build(planned, whole, beside, runner, progress, guard)
+    progress.say("sequester: the dataset without the labels of " + ", ".join(options.splits))
+    version = publish_open(whole, dataset, planned.plan.spec, guard=guard)
+    return replace(built, dataset=dataset.url, version=version, labels=whole.url)
+
+
+def _build(
+    planned: Planned, dataset: Store, beside: Store, runner: Runner, progress: Progress, guard: Callable[[], None]
 ) -> Built:
     plan = planned.plan
     private = open_store(plan.url, directory_mode=0o700)
@@ -246,7 +271,7 @@ def _build(
     done = _published(private, dataset, inputs)
     if done is not None:
         return Built(dataset.url, done, len(plan.shards), len(plan.shards))
-    prints = private_store(dataset.url).join(PRINTS) if plan.spec.leaks.pixels != "off" else None
+    prints = beside.join(PRINTS) if plan.spec.leaks.pixels != "off" else None
     tasks = [
         Task(
             f"shard-{shard.fingerprint}",

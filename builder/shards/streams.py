@@ -14,7 +14,7 @@ import numcodecs.blosc as blosc
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.model.zarr_format import CHECKSUM_BYTES, Codec, checksum, encode_index
+from builder.model.zarr_format import Codec, checksum, encode_index
 
 # Blosc with two or more threads divides a buffer by timing, and its bytes differ from run to run
 blosc.use_threads = False
@@ -103,11 +103,9 @@ class Stream:
     digest: Any = field(default_factory=hashlib.sha256)
 
     def append(self, array: NDArray[Any], codec: Codec) -> None:
-        shuffle = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}[codec.shuffle]
-        data = blosc.compress(array, codec.compressor.encode(), codec.level, shuffle, 0)
-        self.places.append((self.position, len(data) + CHECKSUM_BYTES))
+        data = encode_chunk(array, codec)
+        self.places.append((self.position, len(data)))
         self._write(data)
-        self._write(checksum(data))
 
     def mark(self) -> "_Mark":
         return _Mark(len(self.places), self.position, self.digest.copy())
@@ -128,6 +126,13 @@ class Stream:
         self.file.write(data)
         self.digest.update(data)
         self.position += len(data)
+
+
+def encode_chunk(array: NDArray[Any], codec: Codec) -> bytes:
+    """An inner chunk as it is stored: compressed, its crc32c behind it."""
+    shuffle = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}[codec.shuffle]
+    data: bytes = blosc.compress(array, codec.compressor.encode(), codec.level, shuffle, 0)
+    return data + checksum(data)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,26 @@ class Folds(BaseModel):
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
 
 
+class Sequester(BaseModel):
+    """Labels of the splits that test lie in a separate store; what is published has the images of these splits alone.
+
+    Parameters
+    ----------
+    url
+        Where the whole dataset goes, with all labels, its report and its records: for those who score predictions.
+    splits
+        The splits whose labels are taken out.
+    keep
+        Clinical columns that sequestered samples keep; all others are null.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[str, Field(min_length=1)]
+    splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
+    keep: tuple[str, ...] = ()
+
+
 class Splits(BaseModel):
     """How persons are dealt to splits. ``previous`` is the URL of an earlier version's ``splits.parquet``."""
 
@@ -82,6 +102,7 @@ class Splits(BaseModel):
     previous: str | None = None
     hold_out: tuple[HoldOut, ...] = ()
     tested: Tested = Tested()
+    sequester: Sequester | None = None
     folds: Folds | None = None
     """Written to the column ``folds`` of ``splits.parquet``, a number a repeat, and ``exports/splits_final.json``."""
     leave_one_out: str | None = None

@@ -1,7 +1,7 @@
 """Receipts -> index, ledger, totals, report, manifest; then the pointer is swapped. Nothing is published in part."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -86,9 +86,15 @@ def finish(
     files |= report_files(plan, accounts, tables, draft, dataset, leaks, unproven(receipts, dataset))
     files |= catalog_files(plan, tables, files, draft)
     scan(plan, inventory, {**tables, ORIGINS_TABLE: plan.origins}, files)
-    stored = tuple(stored_object(name, files[name]) for name in sorted(files))
-    manifest = replace(draft, files=stored)
-    return _publish(replace(manifest, version=version_name(manifest)), files, dataset, accounts, guard)
+    swapped = publish_files(draft, files, dataset, guard)
+    return Published(
+        version=swapped.version,
+        samples=draft.totals["samples"],
+        cases=draft.totals["cases"],
+        persons=accounts.totals["persons"].get("used", 0),
+        totals=accounts.totals,
+        unchanged=swapped.unchanged,
+    )
 
 
 def crossing_columns(spec: DatasetSpec, names: Iterable[str]) -> tuple[str, ...]:
@@ -230,10 +236,21 @@ def version_name(manifest: Manifest) -> str:
     return fingerprint(replace(manifest, version="").to_json())
 
 
-def _publish(
-    manifest: Manifest, files: Mapping[str, bytes], dataset: Store, accounts: Accounts, guard: Callable[[], None]
-) -> Published:
-    document = manifest.to_json()
+@dataclass(frozen=True)
+class Swapped:
+    """The version readers see now, and whether they saw it before."""
+
+    version: str
+    unchanged: bool
+
+
+def publish_files(
+    draft: Manifest, files: Mapping[str, bytes], dataset: Store, guard: Callable[[], None]
+) -> Swapped:
+    """Write the files of a version, its manifest, and swap the pointer; ``guard`` as for ``finish``."""
+    stored = tuple(stored_object(name, files[name]) for name in sorted(files))
+    manifest = replace(draft, files=stored)
+    manifest = replace(manifest, version=version_name(manifest))
     guard()
     dataset.sweep()
     current = _current(dataset)
@@ -242,18 +259,11 @@ def _publish(
         for name in sorted(files):
             dataset.put(version_path(manifest.version, name), files[name])
         checkpoint("publish.manifest")
-        dataset.put(version_path(manifest.version, MANIFEST), document)
+        dataset.put(version_path(manifest.version, MANIFEST), manifest.to_json())
         checkpoint("publish.current")
         dataset.swap(CURRENT, pointer, guard=guard)
         checkpoint("publish.done")
-    return Published(
-        version=manifest.version,
-        samples=manifest.totals["samples"],
-        cases=manifest.totals["cases"],
-        persons=accounts.totals["persons"].get("used", 0),
-        totals=accounts.totals,
-        unchanged=current == pointer,
-    )
+    return Swapped(manifest.version, current == pointer)
 
 
 def _current(dataset: Store) -> bytes | None:

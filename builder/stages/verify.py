@@ -135,7 +135,10 @@ def _unexpected(store: Store, version: str, manifest: Manifest, listed: set[str]
 
 
 def _check_totals(store: Store, version: str, manifest: Manifest) -> list[str]:
-    tables = {n: read_parquet(store.read(version_path(version, n))) for n in (INDEX, LEDGER, SPLITS)}
+    sequestered = manifest.spec.get("splits", {}).get("sequester") is not None
+    published = {stored.path for stored in manifest.files}  # without a ledger where labels are in another store
+    names = [n for n in (INDEX, LEDGER, SPLITS) if n in published or not sequestered]
+    tables = {n: read_parquet(store.read(version_path(version, n))) for n in names}
     faults = []
     for shard in manifest.shards:
         receipt = parse_receipt(store.read(shard_path(shard.fingerprint, RECEIPT)))
@@ -151,9 +154,9 @@ def _check_totals(store: Store, version: str, manifest: Manifest) -> list[str]:
 
 
 def _recounted(tables: Mapping[str, pa.Table]) -> dict[str, int]:
-    ledger = tables[LEDGER]
     totals = Totals()
-    totals.add(ledger, instances=False)
+    if LEDGER in tables:
+        totals.add(tables[LEDGER], instances=False)
     counts = {f"{level}.{s}": n for level, c in totals.by_level().items() for s, n in c.items() if level != "instances"}
     index = tables[INDEX]
     return counts | {"samples": index.num_rows, "cases": len(set(index.column("case_key").to_pylist()))}

@@ -1,0 +1,283 @@
+"""The published dataset without the labels of its test splits, made from the whole one that a separate store keeps.
+
+What may stay of a sequestered sample is an allow list: everything else of its rows becomes null, every voxel of its
+fields but the image becomes zero, and what is computed from all samples (report, catalog, leak certificate, cohort and
+ledger) stays with the whole dataset.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from builder.errors import LayoutError, SpecError
+from builder.model.layout import (
+    CURRENT,
+    INDEX,
+    LEDGER,
+    MANIFEST,
+    RECEIPT,
+    SAMPLES,
+    SPLITS,
+    Manifest,
+    Receipt,
+    ShardEntry,
+    StoredObject,
+    canonical_json,
+    fingerprint,
+    parse_current,
+    parse_manifest,
+    parse_receipt,
+    shard_path,
+    stored_object,
+    version_path,
+)
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.samples import PLACE_COLUMNS
+from builder.model.tables import SERIES
+from builder.model.zarr_format import Codec, decode_index, encode_index, index_bytes
+from builder.plan import IMAGE_ROLE
+from builder.reader.views import split_views
+from builder.report.shift import INTENSITIES
+from builder.shards.streams import encode_chunk
+from builder.spec import DatasetSpec
+from builder.split.options import Sequester
+from builder.stages.exports import export_files
+from builder.stages.finish import publish_files
+from builder.stages.shard import read_receipt
+from builder.storage import Store
+
+VERSION = 1
+"""Raised when the same whole dataset would give other bytes."""
+
+SEQUESTERED = "sequestered"
+"""``label_status`` of a sample whose labels lie in the separate store alone."""
+
+OF_IMAGES = (
+    "sample_key", "case_key", "slices", "rows", "columns", "spacing_slice_mm", "spacing_row_mm", "spacing_column_mm",
+    "affine", "domain", "start_slice", "start_row", "start_column", "pad_voxels",
+)  # fmt: skip
+"""Columns of a sample that tell of its image alone."""
+
+OF_LABELS = ("annotations", "label_status")
+"""Columns of a series that tell of its labels."""
+
+NOTES = "notes"
+OPEN_NOTES = ("intensity/", "intensity_clipped/")
+"""Notes about a volume that tell of its image alone."""
+
+OF_PERSONS = ("person_key", "split", "members", "folds")
+"""Columns of ``splits.parquet`` that tell nothing of a person's labels; strata may."""
+
+
+def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Callable[[], None]) -> str:
+    """Publish what of the version published at ``whole`` may be seen by everybody, and return that version's name.
+
+    The same whole version gives the same bytes; a shard that was finished before is not written again.
+
+    Raises
+    ------
+    LayoutError
+        When the whole dataset is damaged.
+    """
+    options = spec.splits.sequester
+    if options is None:
+        raise ValueError("splits.sequester: found nothing, expected where the labels go")
+    version = parse_current(whole.read(CURRENT))
+    manifest = parse_manifest(whole.read(version_path(version, MANIFEST)))
+    tables = {name: _table(whole, version, manifest, name) for name in (INDEX, SPLITS)}
+    kept = open_columns(spec, options)
+    hidden = _hidden(tables[INDEX], options)
+    by_shard: dict[str, set[int]] = {}
+    for shard, row, hide in zip(*(tables[INDEX][c].to_pylist() for c in ("shard", "row")), hidden, strict=True):
+        if hide:
+            by_shard.setdefault(shard, set()).add(row)
+    shards = [_open_shard(whole, target, s, by_shard.get(s.fingerprint, set()), kept) for s in manifest.shards]
+    names = {old.fingerprint: new.fingerprint for old, new in zip(manifest.shards, shards, strict=True)}
+    index = _open_index(tables[INDEX], hidden, kept, names)
+    splits = blanked(tables[SPLITS], _hidden(tables[SPLITS], options), OF_PERSONS)
+    draft = Manifest(
+        name=manifest.name,
+        version="",
+        spec=manifest.spec,
+        lock=manifest.lock,
+        fields=manifest.fields,
+        shards=tuple(shards),
+        files=(),
+        totals={name: manifest.totals[name] for name in ("samples", "cases")},
+    )
+    files = {INDEX: parquet_bytes(index), SPLITS: parquet_bytes(splits)}
+    files |= split_views(target, draft, index)
+    files |= export_files(spec, splits, index)
+    return publish_files(draft, files, target, guard).version
+
+
+def check_places(whole: Store, target: Store) -> None:
+    """See, before anything is written, that the whole dataset and the open one do not take each other's place.
+
+    Raises
+    ------
+    SpecError
+        When they are one place.
+    LayoutError
+        When a dataset with all its labels is published at ``target``, where it would stay readable, or an open one at
+        ``whole``.
+    """
+    if whole.url.rstrip("/") == target.url.rstrip("/"):
+        raise SpecError("splits.sequester.url: found the place of the dataset itself, expected another one")
+    for store, wrong, expected in ((target, True, "without labels to sequester"), (whole, False, "with all labels")):
+        if _is_labelled(store) is wrong:
+            found = "with all its labels" if wrong else "whose labels are sequestered"
+            raise LayoutError(
+                f"splits.sequester: found a dataset published {found}, expected none or one {expected}; "
+                "choose another place"
+            )
+
+
+def open_columns(spec: DatasetSpec, options: Sequester) -> frozenset[str]:
+    """Names of the columns a sequestered sample keeps."""
+    clinical = {name for table in spec.clinical for name in table.names} - {*options.keep}
+    if "age_years" in clinical:
+        clinical.add("age_band")  # made of the clinical age
+    own = {*OF_IMAGES, *INTENSITIES, *(c.name for c in PLACE_COLUMNS), *SERIES.names} - {*OF_LABELS, *clinical}
+    return frozenset((own | {*options.keep}) - {*spec.report.outcomes})
+
+
+def blanked(table: pa.Table, hidden: Sequence[bool], kept: Collection[str]) -> pa.Table:
+    """The table with null in the hidden rows of every column that is not kept."""
+    order = pa.array([None if hide else row for row, hide in enumerate(hidden)], pa.int64())
+    for place, field in enumerate(table.schema):
+        if field.name == NOTES:
+            table = table.set_column(place, field, _open_notes(table[NOTES], hidden, field.type))
+        elif field.name not in kept:
+            table = table.set_column(place, field, table.column(place).take(order))
+    return table
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A whole shard, which rows of it are hidden, and what its open counterpart is called."""
+
+    store: Store
+    receipt: Receipt
+    hidden: frozenset[int]
+    kept: frozenset[str]
+    name: str
+
+    def read(self, stored: StoredObject) -> bytes:
+        path = shard_path(self.receipt.fingerprint, stored.path)
+        data = self.store.read(path)
+        if hashlib.sha256(data).hexdigest() != stored.sha256:
+            raise LayoutError(f"{path}: found another content than its receipt states; verify the store of the labels")
+        return data
+
+    def opened(self, stored: StoredObject) -> bytes | None:
+        """What everybody may see of an object; None when that is nothing."""
+        field, _, rest = stored.path.partition("/")
+        if stored.path == SAMPLES:
+            table = read_parquet(self.read(stored))
+            return parquet_bytes(blanked(table, [i in self.hidden for i in range(table.num_rows)], self.kept))
+        if stored.path == "zarr.json":
+            document = json.loads(self.read(stored))
+            document["attributes"]["fingerprint"] = self.name
+            return canonical_json(document)
+        if field not in {f.name for f in self.receipt.fields}:
+            return None
+        data = self.read(stored)
+        if field == IMAGE_ROLE or rest.endswith("zarr.json"):
+            return data
+        if rest.startswith("c/"):
+            return self._zeroed(data, field, self.hidden)
+        row, _, _ = rest.partition("/")
+        return self._zeroed(data, f"{field}/{row}", None) if int(row) in self.hidden else data
+
+    def _zeroed(self, data: bytes, array: str, chunks: Collection[int] | None) -> bytes:
+        """An object with zeros in some of its inner chunks, all when None."""
+        if chunks is not None and not chunks:
+            return data
+        document = json.loads(self.store.read(shard_path(self.receipt.fingerprint, array, "zarr.json")))
+        inner = document["codecs"][0]["configuration"]
+        blosc = next(c["configuration"] for c in inner["codecs"] if c["name"] == "blosc")
+        codec = Codec(blosc["cname"], blosc["clevel"], blosc["shuffle"])
+        zeros = encode_chunk(np.zeros(inner["chunk_shape"], document["data_type"]), codec)
+        grid = zip(document["shape"], inner["chunk_shape"], strict=True)
+        count = int(np.prod([-(-n // c) for n, c in grid]))
+        places = decode_index(data[-index_bytes(count):], chunks=count, size=len(data), where=array)
+        parts = [
+            zeros if chunks is None or number in chunks else data[start : start + length]
+            for number, (start, length) in enumerate(places.tolist())
+        ]
+        return _joined(parts)
+
+
+def _open_shard(whole: Store, target: Store, entry: ShardEntry, hidden: set[int], kept: frozenset[str]) -> ShardEntry:
+    receipt = parse_receipt(whole.read(shard_path(entry.fingerprint, RECEIPT)))
+    name = fingerprint("open shard", VERSION, entry.fingerprint, sorted(hidden), sorted(kept))
+    shard = _Shard(whole, receipt, frozenset(hidden), kept, name)
+    found = read_receipt(target, name)
+    if found is None:
+        objects = []
+        for stored in receipt.objects:
+            data = shard.opened(stored)
+            if data is not None:
+                target.put(shard_path(name, stored.path), data)
+                objects.append(stored_object(stored.path, data))
+        found = Receipt(name, tuple(objects), receipt.rows, receipt.cases, fields=receipt.fields)
+        target.put(shard_path(name, RECEIPT), found.to_json())
+    return ShardEntry(name, found.rows, (*found.objects, stored_object(RECEIPT, found.to_json())))
+
+
+def _open_index(
+    index: pa.Table, hidden: Sequence[bool], kept: frozenset[str], names: Mapping[str, str]
+) -> pa.Table:
+    index = blanked(index, hidden, kept)
+    shards = pa.array([names[s] for s in index["shard"].to_pylist()], pa.string())
+    index = index.set_column(index.schema.get_field_index("shard"), "shard", shards)
+    known: list[Any] = [None] * index.num_rows
+    place = index.schema.get_field_index("label_status")
+    if place >= 0:
+        known = index["label_status"].to_pylist()
+        index = index.remove_column(place)
+    said = [SEQUESTERED if hide else status for status, hide in zip(known, hidden, strict=True)]
+    return index.add_column(place if place >= 0 else index.num_columns, "label_status", pa.array(said, pa.string()))
+
+
+def _hidden(table: pa.Table, options: Sequester) -> list[bool]:
+    return [split in options.splits for split in table["split"].to_pylist()]
+
+
+def _open_notes(column: pa.ChunkedArray, hidden: Sequence[bool], kind: pa.DataType) -> pa.Array:
+    rows = [
+        [n for n in notes if n.startswith(OPEN_NOTES)] if hide and notes is not None else notes
+        for notes, hide in zip(column.to_pylist(), hidden, strict=True)
+    ]
+    return pa.array(rows, kind)
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    """Inner chunks as one object, their index at the end."""
+    places, data = [], bytearray()
+    for part in parts:
+        places.append((len(data), len(part)))
+        data += part
+    return bytes(data) + encode_index(places)
+
+
+def _table(store: Store, version: str, manifest: Manifest, name: str) -> pa.Table:
+    data = store.read(version_path(version, name))
+    if stored_object(name, data) not in manifest.files:
+        raise LayoutError(f"{name}: found another content than the manifest states; verify the store of the labels")
+    return read_parquet(data)
+
+
+def _is_labelled(store: Store) -> bool | None:
+    """Whether what is published has all its labels, which come with a ledger; None where nothing is."""
+    try:
+        version = parse_current(store.read(CURRENT))
+    except FileNotFoundError:
+        return None
+    return LEDGER in {f.path for f in parse_manifest(store.read(version_path(version, MANIFEST))).files}
