@@ -28,7 +28,11 @@ JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 LOSSY_STREAM = "lossy_jpeg_stated_lossless"
 """Note of pixels whose transfer syntax says lossless JPEG while the stream is a baseline one."""
 
-PREFERRED = {"1.2.840.10008.1.2.4.80": "pyjpegls", "1.2.840.10008.1.2.4.81": "pyjpegls"}
+PREFERRED = {
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # lossless: every decoder gives the same values
+}
 """Plugin of pydicom by transfer syntax where the first it would try is not the fastest."""
 
 _START_OF_JPEG = b"\xff\xd8\xff"
