@@ -1,7 +1,8 @@
 """Reading a dataset for training: needs NumPy, PyArrow and a decompressor; no Zarr, Dask, pydicom or SimpleITK."""
 
 from builder.reader.batches import Batch, Batches
-from builder.reader.dataset import Dataset, Item, open_dataset
+from builder.reader.dataset import Dataset, Item
+from builder.reader.opening import open_dataset
 from builder.reader.order import State
 
 __all__ = ["Batch", "Batches", "Dataset", "Item", "State", "open_dataset"]

@@ -13,7 +13,8 @@ import numpy as np
 
 from builder.errors import SpecError
 from builder.model.layout import Json
-from builder.reader.dataset import Dataset, open_dataset
+from builder.reader.dataset import Dataset
+from builder.reader.opening import open_dataset
 from builder.storage import LocalStore
 
 Three: TypeAlias = tuple[int, int, int]

@@ -1,11 +1,8 @@
 """A published dataset as training code sees it: a table of samples, and their voxels."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -13,139 +10,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from builder.errors import LayoutError, MissingExtra, SpecError
+from builder.errors import MissingExtra, SpecError
 from builder.model.expression import compile as compile_expression
 from builder.model.geometry import Geometry
 from builder.model.layout import (
-    CURRENT,
-    INDEX,
-    MANIFEST,
     FieldLayout,
     Manifest,
-    ShardEntry,
-    StoredObject,
-    parse_current,
-    parse_manifest,
-    version_path,
 )
-from builder.model.parquet import read_parquet
 from builder.reader.batches import Allocate, Batch, Batches, Buffers, Work
-from builder.reader.cache import ObjectCache
 from builder.reader.jobs import Chosen, make_job, objects_of
 from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
 from builder.reader.shard import ChunkObject
-from builder.reader.source import Source, Values, find_places
-from builder.reader.uses import BESIDE, log_use
-from builder.storage import LocalStore, Store, open_store
+from builder.reader.source import Source
+from builder.storage import LocalStore, Store
 
 if TYPE_CHECKING:
     from builder.reader.torch import TorchBatches, TorchSamples
-
-
-def open_dataset(
-    url: str | Path | Store,
-    *,
-    split: str | None = None,
-    fields: Sequence[str] | None = None,
-    version: str | None = None,
-    checksums: bool = True,
-    values: Values = "physical",
-    cache: str | Path | None = None,
-    cache_bytes: int = 64 << 30,
-    uses: str = BESIDE,
-    labels: str | Path | Store | None = None,
-) -> "Dataset":
-    """Open a dataset in a folder or object store.
-
-    Parameters
-    ----------
-    url
-        A folder, a URL (``s3://``, ``gs://``, ``az://``), or a store that is open already.
-    split
-        Name of a split; all samples when None.
-    fields
-        Array fields to read; all when None.
-    version
-        A version other than the published one.
-    checksums
-        Whether each chunk's crc32c is compared when it is read (5 to 10 % of the time).
-    values
-        ``physical``: packed numbers become float32 values. ``stored``: they come as they are stored, with
-        ``layout(name).packing`` to turn them into values later, e.g. on a GPU.
-    cache, cache_bytes
-        A local folder that keeps the objects of an object store, and the size it may reach. Without it ranges are
-        read from the store again and again.
-    uses
-        Where the log of use goes: ``beside`` the dataset, ``off``, or a folder or URL (``builder.reader.uses``).
-    labels
-        The separate store of sequestered labels (``splits.sequester`` of the spec): samples come with all their labels.
-
-    Raises
-    ------
-    LayoutError
-        When nothing is published there, a file is not what the manifest says, the format is of another version, or
-        ``labels`` is not of these samples and images.
-    SpecError
-        For a split or field the dataset does not have.
-    """
-    store = open_store(url) if isinstance(url, (str, Path)) else url
-    version = version or parse_current(_read(store, CURRENT))
-    with ThreadPoolExecutor(2) as executor:  # one round trip for both
-        pending = executor.submit(_read, store, version_path(version, INDEX))
-        manifest = parse_manifest(_read(store, version_path(version, MANIFEST)))
-        data = pending.result()
-    _verify(data, INDEX, manifest=manifest)
-    names = [layout.name for layout in manifest.fields]
-    chosen = tuple(names if fields is None else fields)
-    for name in chosen:
-        if name not in names:
-            raise SpecError(f"fields: found {name!r}, expected some of {', '.join(names)}")
-    dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums, values=values)
-    if cache is not None:
-        dataset._source.cache = ObjectCache(LocalStore(Path(cache).absolute()), cache_bytes)
-    if labels is not None:
-        whole = open_dataset(labels, fields=chosen, checksums=checksums, values=values, uses="off")
-        dataset = with_labels(dataset, whole)
-    chosen_split = dataset if split is None else dataset.split(split)
-    log_use(store, manifest, where=uses, split=split, fields=chosen, samples=len(chosen_split))
-    return chosen_split
-
-
-def with_labels(dataset: "Dataset", whole: "Dataset") -> "Dataset":
-    """The samples of a dataset as its separate store of labels has them.
-
-    Raises
-    ------
-    LayoutError
-        When the store is not that of these samples, or their images differ.
-    """
-    places = {key: place for place, key in enumerate(whole.table["sample_key"].to_pylist())}
-    keys = dataset.table["sample_key"].to_pylist()
-    images = [[_images_of(shard) for shard in d.manifest.shards] for d in (dataset, whole)]
-    if images[0] != images[1] or any(key not in places for key in keys):
-        raise LayoutError(
-            "labels: found the labels of other samples or images, expected those of this version; "
-            "open the version it was published with"
-        )
-    return replace(whole, rows=np.array([places[key] for key in keys], np.int64))
-
-
-def _images_of(shard: ShardEntry) -> list[StoredObject]:
-    return [o for o in shard.objects if o.path.startswith("image/")]
-
-
-def dataset_over(
-    store: Store,
-    manifest: Manifest,
-    table: pa.Table,
-    *,
-    fields: Sequence[str],
-    checksums: bool = True,
-    values: Values = "physical",
-) -> "Dataset":
-    """The samples of an index table and a manifest at hand, published or not. Raises LayoutError."""
-    source = Source(store, manifest, checksums, values, *find_places(table, manifest))
-    return Dataset(source, table, np.arange(table.num_rows), tuple(fields))
 
 
 @dataclass(frozen=True, eq=False)
@@ -462,24 +342,6 @@ def _torch() -> Any:
     except ImportError as error:
         raise MissingExtra("torch", "torch") from error
     return torch
-
-
-def _read(store: Store, path: str) -> bytes:
-    try:
-        return store.read(path)
-    except FileNotFoundError as error:
-        raise LayoutError(
-            f"{store.url}: found no {path}, expected a published dataset; build one, or check the location"
-        ) from error
-
-
-def _verify(data: bytes, path: str, *, manifest: Manifest) -> None:
-    entry = next((f for f in manifest.files if f.path == path), None)
-    if entry is None:
-        raise LayoutError(f"{MANIFEST}: found no entry for {path}, expected one")
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != entry.sha256:
-        raise LayoutError(f"{path}: found the SHA-256 {digest}, expected {entry.sha256}; the file is damaged")
 
 
 def _check_buffer(buffer: NDArray[Any], shape: tuple[int, ...], name: str, *, dtype: str) -> None:

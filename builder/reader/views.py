@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from builder.model.layout import VIEWS, Json, Manifest, canonical_json
 from builder.model.zarr_format import group_document
-from builder.reader.dataset import Dataset, dataset_over
+from builder.reader.dataset import Dataset
+from builder.reader.opening import dataset_over
 from builder.storage import Store
 
 ROOT = "root"

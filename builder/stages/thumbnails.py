@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from builder.errors import Reason
 from builder.model.layout import Manifest, Receipt, picture_path, shard_path
-from builder.reader.dataset import Dataset, dataset_over
+from builder.reader.dataset import Dataset
+from builder.reader.opening import dataset_over
 from builder.report.pictures import data_uri, draw_slice
 from builder.storage import Store
 

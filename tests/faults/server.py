@@ -41,7 +41,7 @@ def preload() -> None:
     import distributed.cli.dask_worker  # noqa: F401
 
     import builder.cli
-    import builder.reader.dataset
+    import builder.reader.opening
     import builder.run.dask
     import builder.run.pipeline  # noqa: F401
 

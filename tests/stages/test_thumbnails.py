@@ -10,7 +10,7 @@ from PIL import Image
 
 from builder.model.case import Sample
 from builder.model.geometry import Geometry
-from builder.reader.dataset import open_dataset
+from builder.reader.opening import open_dataset
 from builder.report.pictures import OUTLINE, PIXELS
 from builder.stages.thumbnails import thumbnails
 from tests.reader.conftest import make_sample, publish
