@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from builder.errors import CaseError, Reason, SourceError
+from builder.errors import CaseError, Reason
 from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
 from builder.headers.walker import walk
@@ -184,12 +184,15 @@ def _identified(source: Source, entries: Sequence[Entry], table: pa.Table) -> pa
     """The rows with a hash of every byte of each instance, where the source asks for identity by content."""
     if getattr(source, "identity", "header") == "header":
         return table
-    statuses = table["status"].to_pylist()
-    try:
-        digests = [sha256_of(source, e) if s == "instance" else None for e, s in zip(entries, statuses, strict=True)]
-    except CaseError as error:
-        what = f"source: a file changed while it was indexed ({error.reason.value}); run the same command again"
-        raise SourceError(what) from error
+    digests: list[str | None] = []
+    for row, (entry, status) in enumerate(zip(entries, table["status"].to_pylist(), strict=True)):
+        try:
+            digests.append(sha256_of(source, entry) if status == "instance" else None)
+        except CaseError as error:  # it changed since it was listed: this file alone is set aside
+            digests.append(None)
+            aside = _ledger(table["source"][row].as_py(), entry) | _quarantined("dicom", error)
+            aside_table = pa.Table.from_pylist([aside], schema=INSTANCES)
+            table = pa.concat_tables([table.slice(0, row), aside_table, table.slice(row + 1)])
     place = INSTANCES.get_field_index("content_sha256")
     return table.set_column(place, INSTANCES.field(place), pa.array(digests, pa.string()))
 

@@ -235,3 +235,21 @@ def test_details_hold_no_identifier(corpus: Any) -> None:
         for name in ("patient_id", "sop_instance_uid", "path"):
             value = row[name]
             assert not value or len(value) < 4 or value not in (row["detail"] or "")
+
+
+def test_a_file_that_shrinks_while_hashed_is_set_aside_alone(corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Folder(url=str(corpus("sts") / "sts001_raw"), identity="content")
+    entries = list(source.list())[:5]
+    whole = index.sha256_of
+
+    def shrunk(at: Folder, entry: Entry) -> str:
+        if entry == entries[2]:
+            raise CaseError(Reason.SOURCE_CHANGED, "shorter than listed")
+        return whole(at, entry)
+
+    monkeypatch.setattr(index, "sha256_of", shrunk)
+    rows = index_partition(source, 0, entries).to_pylist()
+    assert [row["path"] for row in rows] == [entry.path for entry in entries]
+    assert [row["status"] for row in rows] == ["instance", "instance", "quarantined", "instance", "instance"]
+    assert [row["content_sha256"] is None for row in rows] == [False, False, True, False, False]
+    assert rows[2]["reason"] == Reason.SOURCE_CHANGED.value
