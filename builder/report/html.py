@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from builder.report.labels import title as label_title
+from builder.report.templates import template_environment
 
 MARKS = ("circle", "square", "triangle", "diamond", "cross", "bar")
 """One shape a split: told apart without colour."""
@@ -38,13 +38,7 @@ def render(report: Mapping[str, Any]) -> str:
     report
         What ``assemble`` returned, or the same read back from ``report.json``.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(Path(__file__).parent)
     environment.filters |= {
         "whole": _whole,
         "percent": _percent,

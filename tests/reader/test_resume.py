@@ -5,7 +5,6 @@ under fork and under spawn; without it a few of each. Under spawn most workers a
 run what DataLoader runs in a worker, since starting thousands that import PyTorch takes hours; some are DataLoader's.
 """
 
-import contextlib
 import itertools
 import multiprocessing
 import os
@@ -101,8 +100,11 @@ def with_loader(dataset: Any, state: State, rank: int, setting: Setting) -> list
     found = [plain(batch) for batch in itertools.islice(iterator, STEPS)]
     if setting.workers:
         # PyTorch 2.13: a worker that is sent away may abort while it exits (one of 70 under spawn on a busy machine)
-        with contextlib.suppress(RuntimeError):
+        try:
             iterator._shutdown_workers()
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
     return found
 
 

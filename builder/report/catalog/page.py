@@ -10,19 +10,12 @@ from builder.report.catalog.datasheet import questions_of
 from builder.report.catalog.facts import TODO, Facts
 from builder.report.catalog.fair import fair
 from builder.report.catalog.use_case import terms, use_case
+from builder.report.templates import template_environment
 
 
 def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> str:
     """The page as HTML text; ``uses`` and ``runs`` as for ``cmimi``."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(Path(__file__).parent)
     environment.filters["words"] = lambda name: name.replace("_", " ")
     environment.filters["items"] = _items
     environment.tests["open"] = _is_open

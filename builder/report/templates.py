@@ -1,0 +1,26 @@
+"""How pages are rendered: one environment for the report's page and the catalog's."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def template_environment(folder: Path) -> "Environment":
+    """Jinja's environment for the templates of a folder: everything is escaped, and an unknown name is an error.
+
+    Raises
+    ------
+    jinja2.UndefinedError
+        While rendering, for a name the template is not given.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
