@@ -78,7 +78,7 @@ def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
     except OSError as error:
         raise SourceError(
             f"cluster: found no scheduler that answers ({type(error).__name__}), expected one; "
-            "check the address and the TLS files",
+            "check the address and the TLS files, and run the same command again",
             host="scheduler",
         ) from error
     with client:
