@@ -351,6 +351,7 @@ def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
         return None
     if found["inputs"] != inputs or found["published"]["version"] != current:
         return None
+    dataset.settle(CURRENT)
     return Published(**{**found["published"], "unchanged": True})
 
 

@@ -48,7 +48,7 @@ from builder.spec import DatasetSpec
 from builder.split.options import Sequester
 from builder.stages.exports import export_files
 from builder.stages.finish import publish_files
-from builder.stages.shard import read_receipt
+from builder.stages.shard import found_receipt
 from builder.storage import Store
 
 VERSION = 1
@@ -218,7 +218,7 @@ def _open_shard(whole: Store, target: Store, entry: ShardEntry, hidden: set[int]
     receipt = parse_receipt(whole.read(shard_path(entry.fingerprint, RECEIPT)))
     name = fingerprint("open shard", VERSION, entry.fingerprint, sorted(hidden), sorted(kept))
     shard = _Shard(whole, receipt, frozenset(hidden), kept, name)
-    found = read_receipt(target, name)
+    found = found_receipt(target, name)
     if found is None:
         objects = []
         for stored in receipt.objects:

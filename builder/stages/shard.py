@@ -68,7 +68,7 @@ def plan_path(shard: str) -> str:
 def build_shard(argument: ShardArgument) -> ShardOutcome:
     """Build one shard, or find that its receipt is there. Safe to run again, and twice at once."""
     dataset = open_store(argument.dataset)
-    receipt = read_receipt(dataset, argument.shard)
+    receipt = found_receipt(dataset, argument.shard)
     prints = open_store(argument.prints, directory_mode=0o700) if argument.prints else None
     if receipt is not None and (prints is None or prints.exists(prints_path(argument.shard))):
         return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), True)
@@ -90,6 +90,21 @@ def read_receipt(dataset: Store, shard: str) -> Receipt | None:
         return parse_receipt(dataset.read(shard_path(shard, RECEIPT)))
     except FileNotFoundError:
         return None
+
+
+def found_receipt(dataset: Store, shard: str) -> Receipt | None:
+    """The receipt of a shard that another run may have written, made durable.
+
+    None where the shard is not finished, or lacks an object that its receipt names: then it is to be built again.
+    """
+    receipt = read_receipt(dataset, shard)
+    if receipt is None:
+        return None
+    there = set(dataset.list(shard_path(shard)))
+    if not there.issuperset(shard_path(shard, stored.path) for stored in receipt.objects):
+        return None
+    dataset.settle(shard_path(shard, RECEIPT))
+    return receipt
 
 
 def prints_path(shard: str) -> str:

@@ -71,6 +71,10 @@ class Store(Protocol):
         """Write an object only if there is none: of several writers one wins. Raises FileExistsError for the others."""
         ...
 
+    def settle(self, path: str) -> None:
+        """Make an object durable that is there: its writer may have died before it was."""
+        ...
+
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A local folder for objects still being written; it and all left in it go at the end."""
         ...

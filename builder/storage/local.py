@@ -1,6 +1,7 @@
 """Objects in a folder: each is written beside its name, flushed, and renamed."""
 
 import contextlib
+import errno
 import mmap
 import os
 import shutil
@@ -24,6 +25,14 @@ def _read_umask() -> int:
 
 
 _UMASK = _read_umask()
+
+_DURABLE: set[str] = set()
+"""Folders whose names this process knows to survive a power failure; some are forgotten when they become many."""
+
+_MANY = 4096
+
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})
+"""Why the folder above one that is there cannot be flushed by this user, or never needs it."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,11 @@ class LocalStore:
             scratch.unlink()
         _flush_folder(target.parent)
 
+    def settle(self, path: str) -> None:
+        folder = self._locate(path).parent
+        self._make_folder(folder)
+        _flush_folder(folder)
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         self._make_folder(self.root)
@@ -157,12 +171,25 @@ class LocalStore:
         return self.root / checked(path)
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and its parents, each durable before it is used."""
-        if folder.is_dir():
+        """Make a folder and its parents, each durable before it is used.
+
+        Whoever made one that is there may have died before its name was durable: that is flushed too, once a process.
+        """
+        there = folder.is_dir()
+        if folder == folder.parent or (there and str(folder) in _DURABLE):
             return
         self._make_folder(folder.parent)
-        folder.mkdir(mode=self.directory_mode, exist_ok=True)
-        _flush_folder(folder.parent)
+        if not there:
+            folder.mkdir(mode=self.directory_mode, exist_ok=True)
+            checkpoint("folder.made")
+        try:
+            _flush_folder(folder.parent)
+        except OSError as error:
+            if not there or error.errno not in _NOT_OURS:
+                raise
+        if len(_DURABLE) >= _MANY:
+            _DURABLE.clear()
+        _DURABLE.add(str(folder))
 
 
 @dataclass(frozen=True)

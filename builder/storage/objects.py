@@ -103,6 +103,9 @@ class ObjectStore:
             raise FileExistsError(errno.EEXIST, "found an object, expected none", path) from error
         checkpoint("create.linked")
 
+    def settle(self, path: str) -> None:
+        """Nothing to do: an object store answers when an object is durable."""
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="builder-") as folder:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def record(log: str) -> None:
         def call(source: Any, target: Any, **options: Any) -> None:
             kept = ""
             if os.path.isfile(target) and how != "link":  # noqa: PTH113
-                kept = str(saved / f"{len(os.listdir(saved))}-{os.getpid()}")  # noqa: PTH208
+                kept = str(saved / uuid.uuid4().hex)
                 real["link"](target, kept)
             real[how](source, target, **options)
             note(source=os.path.abspath(source), name=os.path.abspath(target), kept=kept)  # noqa: PTH100
@@ -48,19 +49,20 @@ def record(log: str) -> None:
         setattr(os, how, named(how))
 
 
-def fail(log: Path, roots: list[Path], dice: random.Random) -> int:
-    """Take from folders what a power failure after the recorded events may take; returns how much that was."""
+def fail(log: Path, roots: list[Path], dice: random.Random) -> list[str]:
+    """Take from folders what a power failure after the recorded events may take; returns what that was."""
     flushed, pending = _replay([json.loads(line) for line in log.read_text().splitlines()])
-    lost = 0
+    lost = []
     for root in roots:
         for path in [p for p in root.rglob("*") if p.is_file()]:
             if str(path) not in flushed and path.stat().st_size:
                 os.truncate(path, 0)
-                lost += 1
+                lost.append(str(path))
     for event in reversed(pending):
-        if dice.random() < 0.5 or not Path(event.get("name") or event["made"]).exists():
+        name = event.get("name") or event["made"]
+        if dice.random() < 0.5 or not Path(name).exists():
             continue
-        lost += 1
+        lost.append(name)
         if "made" in event:
             shutil.rmtree(event["made"], ignore_errors=True)
         elif event["kept"]:

@@ -12,6 +12,7 @@ SPREAD = (1, 30, 7, 12, 18, 24, 36, 42, 48, 54)
 """Of the writes of a build: the first, and some further on."""
 REACHED = {
     **dict.fromkeys(("write.before", "write.tmp", "write.fsynced", "write.renamed"), SPREAD),
+    "folder.made": SPREAD,
     **dict.fromkeys(("commit.before", "commit.fsynced", "commit.renamed"), range(1, 11)),
     **dict.fromkeys(("shard.finish", "shard.receipt"), (1, 3, 5, 2, 4)),
     **dict.fromkeys(("create.before", "create.tmp", "create.fsynced", "create.linked"), (1,)),
