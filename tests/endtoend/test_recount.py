@@ -1,21 +1,50 @@
-"""Every number of the sarcoma cohort's report, from the Parquet files of the dataset, by other libraries."""
+"""Every number of the sarcoma cohort's report, recomputed from its tables and the original files."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from tests.report.recount import recount
+from tests.report.originals import originals
+from tests.report.recount import numbers, recount, spoiled
 
 
-def test_every_number_of_the_sarcoma_report(sarcoma: Path):
+@pytest.fixture(scope="module")
+def told(sarcoma: Path, corpus) -> dict:
+    """The report, the tables beside it, those of the private workspace, and the original files."""
     version = sarcoma / "versions" / (sarcoma / "CURRENT").read_text().split()[0]
-    document = json.loads((version / "report" / "report.json").read_bytes())
-    tables = {
-        name: pd.read_parquet(version / f"{name}.parquet")
-        for name in ("index", "cohort", "exclusions", "splits", "ledger")
+    manifest = json.loads((version / "dataset.json").read_bytes())
+    private = sarcoma.with_name("dataset.private")
+    names = ("index", "cohort", "exclusions", "splits", "ledger")
+    tables = {name: pd.read_parquet(version / f"{name}.parquet") for name in names}
+    (planned,) = private.glob("plan/*/cohort.parquet")
+    return {
+        "document": json.loads((version / "report" / "report.json").read_bytes()),
+        **tables,
+        "prints": pd.concat([pd.read_parquet(p) for p in private.glob("prints/*.parquet")], ignore_index=True),
+        "private": pd.read_parquet(planned),
+        "archive": originals(corpus("sts") / "sts_cohort", corpus("sts") / "sts_clinical" / "INFOclinical_STS.xlsx"),
+        "spec": manifest["spec"],
+        "lock": manifest["lock"],
+        "ratios": manifest["spec"]["splits"]["ratios"],
+        "seed": manifest["spec"]["seed"],
     }
-    prints = pd.concat(pd.read_parquet(p) for p in sarcoma.with_name("dataset.private").glob("prints/*.parquet"))
-    ratios = {"train": 0.70, "validation": 0.15, "test": 0.15}
-    forgotten = recount(document, **tables, ratios=ratios, prints=prints, seed=20251121)
-    assert forgotten == [], "numbers that nothing recomputed"
+
+
+def test_every_number_of_the_sarcoma_report(told):
+    assert recount(**told) == {}
+
+
+def test_each_number_of_it_is_noticed_when_it_changes(told):
+    changed = spoiled(told["document"])
+    complaints = recount(**{**told, "document": changed})
+    every = {path for path, _, _ in numbers(changed)}
+    assert len(every) > 900
+    assert every <= set(complaints)
+
+
+def test_the_private_accession_key_names_what_the_headers_say(told):
+    stated = {number for _, modality, number in told["archive"].accessions.values() if modality == "PT"}
+    row = next(row for row in told["document"]["leakage"]["keys"] if row["key"] == "accession_key")
+    assert row["values"] == len(stated)

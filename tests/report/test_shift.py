@@ -50,6 +50,22 @@ def test_small_groups_are_neither_compared_nor_described():
     assert alone["distance"] == 1.0
 
 
+def test_few_cases_prove_little():
+    table = pa.table({"split": ["train"] * 3 + ["test"] * 3, "slices": [1, 1, 2, 7, 8, 9]})
+    (found,) = shift(table, by=["split"])
+    assert found["distance"] == 1.0
+    assert found["p"] == pytest.approx(2 / 20), "two of the twenty ways to deal six values to two groups of three"
+
+
+@pytest.mark.parametrize(("few", "many"), [(2, 3), (9, 5), (20, 20), (100, 100), (7, 1200), (2, 5000)])
+def test_the_p_of_a_distance_is_that_of_scipy(few, many):
+    rng = np.random.default_rng(few)
+    one, two = np.round(rng.normal(size=few), 3), np.round(rng.normal(0.7, size=many), 3)
+    table = pa.table({"split": ["train"] * few + ["test"] * many, "slices": np.concatenate([one, two])})
+    (found,) = shift(table, by=["split"])
+    assert found["p"] == pytest.approx(stats.ks_2samp(one, two, method="exact").pvalue, rel=1e-9)
+
+
 def test_agreement_by_group_is_that_of_scipy():
     rng = np.random.default_rng(3)
     sex = np.repeat(["F", "M"], 20)

@@ -190,13 +190,27 @@ def test_crossings_find_what_lies_in_two_splits():
     ]
 
 
-def test_sample_sizes_of_published_examples():
+def test_buderer_gives_the_sizes_of_published_examples():
+    # Buderer's own example (Acad Emerg Med 1996;3:895) as Stata's diagsampsi (Linden 2020, SSC) prints it: sensitivity
+    # 90 %, specificity 85 %, prevalence 20 %, width 10 %: 173 and 62 persons
+    assert buderer(sensitivity=0.9, specificity=0.85, prevalence=0.2, width=0.1) == (173, 62)
     # Jones, Carley & Harrison, Emerg Med J 2003;20:453: sensitivity 95 %, width 5 %, prevalence 30 %: 243 patients
     # (73 with the disorder); they round 73 / 0.3 down
     sensitivity, specificity = buderer(sensitivity=0.95, specificity=0.8, prevalence=0.3, width=0.05)
     assert needed_for_proportion(0.95, 0.05) == 73
     assert sensitivity == pytest.approx(243, abs=1)
     assert specificity == pytest.approx(351, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "error"), [(20, 200, 0.06498283), (110, 110, 0.03282048), (20, 20, 0.07789072)]
+)
+def test_the_error_of_an_auc_is_that_of_published_examples(positives, negatives, error):
+    # printed in the manual of the R package auctestr 1.0.0, se_auc(0.75, ...), which applies Hanley & McNeil 1982
+    assert hanley_mcneil(0.75, positives, negatives) == pytest.approx(error, abs=5e-9)
+
+
+def test_the_error_of_an_auc_is_near_that_of_the_ratings_of_hanley_and_mcneil():
     # the 109 CT images of Hanley & McNeil 1982, from the ratings themselves (Stata Base Reference Manual, roctab: area
     # 0.8932, standard error 0.0320)
     normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
@@ -205,10 +219,26 @@ def test_sample_sizes_of_published_examples():
     area = roc_auc_score(truth, ratings)
     assert area == pytest.approx(0.8932, abs=5e-5)
     assert hanley_mcneil(area, 51, 58) == pytest.approx(0.0320, abs=1e-3), "the closed form is an approximation"
-    # Riley et al., Stat Med 2019;38:1276, as pmsampsize 1.1.3 and its tests give it: 24 parameters, R2 0.288, 17.4 %
-    found = riley_binary(parameters=24, r2_cox_snell=0.288, prevalence=0.174)
-    assert (found["shrinkage"], found["optimism"], found["overall_risk"]) == (623, 662, 221)
-    # Riley et al., BMJ 2020;368:m441, pre-eclampsia: 30 parameters, R2 of Cox and Snell 0.05, outcome in 5 %
+
+
+@pytest.mark.parametrize(
+    ("parameters", "r2", "prevalence", "sizes"),
+    [
+        (24, 0.288, 0.174, (623, 662, 221)),
+        (24, 0.55, 0.174, (255, 532, 221)),
+        (36, 0.288, 0.174, (934, 992, 221)),
+        (24, 0.288, 0.25, (623, 590, 289)),
+    ],
+)
+def test_riley_gives_the_sizes_of_pmsampsize(parameters, r2, prevalence, sizes):
+    # tests 4.1 to 4.4 of the R package pmsampsize 1.1.3 by the authors (tests/testthat/test_bin.R on CRAN); 4.1 is the
+    # example of Riley et al., Stat Med 2019;38:1276
+    found = riley_binary(parameters=parameters, r2_cox_snell=r2, prevalence=prevalence)
+    assert (found["shrinkage"], found["optimism"], found["overall_risk"]) == sizes
+
+
+def test_riley_gives_the_sizes_of_the_pre_eclampsia_example():
+    # Riley et al., BMJ 2020;368:m441: 30 parameters, R2 of Cox and Snell 0.05, outcome in 5 %
     found = riley_binary(parameters=30, r2_cox_snell=0.05, prevalence=0.05)
     assert found["shrinkage"] == pytest.approx(5249, abs=1)
     assert found["overall_risk"] == 73
