@@ -141,6 +141,7 @@ def measure(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     environment = {**os.environ, **ONE_THREAD, "BUILDER_KEY": secrets.token_hex(32)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once
     arguments = [str(a) for a in command(archive, out / "data")]
     if arguments[0] != sys.executable:
         environment.pop("PYTHONPATH", None)

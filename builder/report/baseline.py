@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import special
 
 from builder.report.people import is_measured, levels, numbers
 from builder.report.power import Z, hanley_mcneil
@@ -66,7 +65,7 @@ def metadata_baseline(
 
 def fit(features: Reals, target: NDArray[np.bool_]) -> Reals:
     """Weights of a logistic model, the intercept first and unpenalised: L2 with C = 1, by L-BFGS."""
-    from scipy import optimize
+    from scipy import optimize, special
 
     design = np.concatenate([np.ones((len(features), 1)), features], axis=1)
     sign = np.where(target, 1.0, -1.0)

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import special
 
 from builder.report.masking import masked_cells
 from builder.report.people import Levels, is_measured, levels, numbers
@@ -53,8 +53,8 @@ def wilson(count: int, total: int) -> tuple[float, float] | None:
     """95 % Wilson score interval of a proportion (Wilson 1927); None when there is nobody."""
     if total == 0:
         return None
-    # written out, not scipy.stats, which takes longer to load than a small dataset to report on; the same digits
-    z, share = float(special.ndtri(0.5 + 0.5 * CONFIDENCE)), count / total
+    # written out, not scipy's, which takes longer to load than a small dataset to report on
+    z, share = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE), count / total
     scale = 2 * (total + z**2)
     centre = (2 * total * share + z**2) / scale
     reach = z / scale * math.sqrt(4 * total * share * (1 - share) + z**2)

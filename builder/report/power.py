@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import special
 
 from builder.report.bias import wilson
 from builder.report.people import Levels, is_measured, levels
 
 Json = Any
 
-Z = float(special.ndtri(0.975))
+Z = NormalDist().inv_cdf(0.975)
 SENSITIVITIES = (0.80, 0.90, 0.95)
 AREAS = (0.75, 0.85, 0.95)
 POWER = 0.80
@@ -120,7 +120,7 @@ def detectable_difference(base: float, first: int, second: int) -> float | None:
     """Smallest drop from ``base`` that a two-sided 5 % test of two proportions shows with 80 % power; None if none."""
     if not first or not second:
         return None
-    alpha, beta = Z, float(special.ndtri(POWER))
+    alpha, beta = Z, NormalDist().inv_cdf(POWER)
 
     def shows(drop: float) -> bool:
         other = base - drop

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,9 @@ blosc.use_threads = False
 
 MOST_WAITING_BYTES = 32 << 20
 """Uncompressed bytes that may wait for the thread; a larger sample is waited for."""
+EARLY_BYTES = 4 << 20
+"""Written bytes that are handed to the disk at once."""
+
 Chunk: TypeAlias = tuple[int, int, int] | None
 
 
@@ -101,6 +105,8 @@ class Stream:
     places: list[tuple[int, int]] = field(default_factory=list)
     position: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
+    _handed: int = 0
+    """Bytes that the disk was asked to write already."""
 
     def append(self, array: NDArray[Any], codec: Codec) -> None:
         data = encode_chunk(array, codec)
@@ -115,6 +121,7 @@ class Stream:
         self.file.truncate()
         del self.places[mark.chunks :]
         self.position, self.digest = mark.position, mark.digest
+        self._handed = min(self._handed, mark.position)
 
     def close(self) -> None:
         """Append the index; further calls do nothing."""
@@ -126,6 +133,16 @@ class Stream:
         self.file.write(data)
         self.digest.update(data)
         self.position += len(data)
+        if self.position - self._handed >= EARLY_BYTES:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the disk begin with what there is, so that the flush at the end waits for less."""
+        self.file.flush()
+        if hasattr(os, "posix_fadvise"):  # Linux starts to write pages that it is told nobody needs
+            length = self.position - self._handed
+            os.posix_fadvise(self.file.fileno(), self._handed, length, os.POSIX_FADV_DONTNEED)
+        self._handed = self.position
 
 
 def encode_chunk(array: NDArray[Any], codec: Codec) -> bytes:
