@@ -9,6 +9,8 @@ the DICOM files and leaves 1 mm volumes on disk. ``builder`` is the command line
 verdicts, plan, de-identification, checksums, fsync, accounting, report and publication. The peers do none of
 that. The slow ones get ``--slow-series`` series and are compared with builder on as many.
 
+What each way stored is held against builder's: the script's volumes must be the same but for rounding.
+
 CPU seconds are of the process and all its children: on a busy machine they are what to compare. Memory is the
 largest process. Peers get one thread in a process. ``--workers`` adds lines with several processes.
 ``peers`` is the optional extra that installs MONAI, TorchIO, nnU-Net and med-imagetools; ``--peer-python`` is the
@@ -58,6 +60,8 @@ class Run:
     cpu_s: float
     peak_mb: float
     stored_mb: float
+    output: str
+    """What its volumes are beside builder's."""
 
 
 def main() -> None:
@@ -94,6 +98,7 @@ def parse() -> argparse.Namespace:
 def measure_all(options: argparse.Namespace, many: Path, few: Path, place: Path) -> list[Run]:
     """Every way on its archive, the fast ones first."""
     runs: list[Run] = []
+    reference = place / "reference.npy"
     plans: list[tuple[str, Path, int, Callable[[Path, Path], Sequence[str | Path]]]] = [
         ("builder", many, 1, lambda archive, out: builder(archive, out, workers=1)),
         ("expert npy", many, 1, lambda archive, out: expert(archive, out, store="npy", workers=1)),
@@ -120,7 +125,7 @@ def measure_all(options: argparse.Namespace, many: Path, few: Path, place: Path)
             continue
         count = len(list(archive.iterdir()))
         found = [
-            measure(name, archive, place / "out", command, series=count, workers=workers)
+            measure(name, archive, place / "out", command, series=count, workers=workers, reference=reference)
             for _ in range(options.repeats)
         ]
         runs.append(min(found, key=lambda run: run.cpu_s))
@@ -136,8 +141,12 @@ def measure(
     *,
     series: int,
     workers: int,
+    reference: Path,
 ) -> Run:
-    """Run a command to its end; what it left on disk is counted and removed."""
+    """Run a command to its end; what it left on disk is counted, compared with what builder made, and removed.
+
+    ``reference`` keeps the volume of builder's first line: all series of the archive have the same voxels.
+    """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     environment = {**os.environ, **ONE_THREAD, "BUILDER_KEY": secrets.token_hex(32)}
@@ -155,9 +164,10 @@ def measure(
     if process.returncode:
         raise SystemExit(f"{name} failed:\n{log.read_text()[-3000:]}")
     check(name, out / "data", series=series)
+    note = compare(name, out / "data", reference)
     stored = sum(f.stat().st_size for f in (out / "data").rglob("*") if f.is_file())
     shutil.rmtree(out)
-    return Run(name, series, workers, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, stored / 1e6)
+    return Run(name, series, workers, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, stored / 1e6, note)
 
 
 def builder(archive: Path, out: Path, *, workers: int) -> list[str | Path]:
@@ -190,12 +200,23 @@ def check(name: str, out: Path, *, series: int) -> None:
             raise SystemExit(f"{name}: found {volume.dtype} {volume.shape}, expected int16 volumes")
 
 
+def compare(name: str, out: Path, reference: Path) -> str:
+    """What ``alike.py`` finds, in a process of its own: what this one holds would count as memory of the next line."""
+    found = subprocess.run(
+        [sys.executable, HERE / "alike.py", name, out, reference], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        raise SystemExit(f"{name}: {found.stderr.strip()}")
+    return found.stdout.strip()
+
+
 def line(run: Run) -> str:
     """One run for a person."""
     workers = f"{run.workers} processes" if run.workers > 1 else "1 process"
     return (
         f"{run.name:15s} {run.series:3d} series, {workers:12s} {run.wall_s:7.1f} s wall {run.cpu_s:7.1f} s CPU "
-        f"({run.cpu_s / run.series:5.2f} a series)  {run.peak_mb:6.0f} MB peak  {run.stored_mb:7.0f} MB stored"
+        f"({run.cpu_s / run.series:5.2f} a series)  {run.peak_mb:6.0f} MB peak  {run.stored_mb:7.0f} MB stored  "
+        f"{run.output}"
     )
 
 

@@ -19,7 +19,9 @@ def read(folder):
 
 def to_one_millimetre(image):
     size = [round(n * s) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]
-    frame = (image.GetOrigin(), (1.0, 1.0, 1.0), image.GetDirection())
+    # the new grid covers the same box: its first voxel lies half a voxel inside the old one's outer edge
+    origin = image.TransformContinuousIndexToPhysicalPoint([0.5 / s - 0.5 for s in image.GetSpacing()])
+    frame = (origin, (1.0, 1.0, 1.0), image.GetDirection())
     return sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, *frame, -1024, sitk.sitkInt16)
 
 
