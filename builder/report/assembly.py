@@ -172,14 +172,15 @@ _SPLIT_COLUMNS = ("person_key", "split", "stratum", "pooled", "folds", "members"
 
 
 def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.Table]) -> pa.Table:
-    """The splits with ``columns`` added from the first other table that has them."""
+    """The splits with ``columns`` added from the first other table that has them, as persons were dealt by them: by
+    the first known value of each."""
     for name in columns:
         source = next((t for t in others if name in t.column_names), None)
         if name in splits.column_names or source is None:
             continue
-        persons = one_row_each(source, [name])
-        value = dict(zip(persons["person_key"].to_pylist(), persons[name].to_pylist(), strict=True))
-        cells = pa.array([value.get(k) for k in splits["person_key"].to_pylist()], persons[name].type)
+        rows = source.select(["person_key", name]).filter(pc.is_valid(source[name]))
+        value = dict(zip(*(rows[c].to_pylist()[::-1] for c in ("person_key", name)), strict=True))
+        cells = pa.array([value.get(k) for k in splits["person_key"].to_pylist()], rows[name].type)
         splits = splits.append_column(name, cells)
     return splits
 

@@ -26,7 +26,12 @@ _OUTLINES: Mapping[str, tuple[tuple[float, float], ...]] = {
     ),
 }
 
-PLOT_WIDTH = 240
+MOST_ROWS = 20
+"""Levels of a column of Table 1 shown without being asked for."""
+
+_UNITS = ("mm", "years", "mm3", "ml", "days")
+
+PLOT_WIDTH = 220
 PLOT_ROW = 14
 
 
@@ -48,11 +53,15 @@ def render(report: Mapping[str, Any]) -> str:
         "interval": _interval,
         "words": _words,
         "in_order": _in_order,
+        "short": _short,
+        "stayed_whole": _stayed_whole,
+        "upright": _upright,
         "number_of": _number_of,
         "label_title": label_title,
         "json": _json,
         "png": _png,
     }
+    environment.tests["folded"] = _folded
     order = [row["split"] for row in report["splits"]]
     page = environment.get_template("page.html.jinja").render(
         report=report,
@@ -165,8 +174,38 @@ def _in_order(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _words(value: str) -> str:
-    """A column's or reason's name in words."""
+    """A column's or reason's name in words, its unit in brackets."""
+    for unit in _UNITS:
+        if value.endswith("_" + unit):
+            return f"{value.removesuffix('_' + unit)} ({unit})".replace("_", " ")
     return value.replace("_", " ")
+
+
+def _short(value: float) -> str:
+    """Two decimals, or none where the value is whole."""
+    return _fixed(value, 0 if value == round(value) else 2)
+
+
+def _folded(entry: Mapping[str, Any]) -> bool:
+    """Whether a column of Table 1 has so many levels that it is opened on demand."""
+    return len(entry.get("levels", ())) > MOST_ROWS
+
+
+def _stayed_whole(attrition: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether of every person of every group a series stayed."""
+    rows = [row for entry in attrition for row in entry["levels"]]
+    return all(row["stayed"]["count"] is not None and row["stayed"]["count"] == row["candidates"] for row in rows)
+
+
+def _upright(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Two groups crossed, that of more levels down the page: column names, levels across, rows of cells."""
+    (down, across), cells = entry["levels"], entry["cells"]
+    grid = [cells[i * len(across) : (i + 1) * len(across)] for i in range(len(down))]
+    columns = list(entry["columns"])
+    if len(across) > len(down):
+        columns, down, across = columns[::-1], across, down
+        grid = [list(column) for column in zip(*grid, strict=True)]
+    return {"columns": columns, "across": across, "rows": list(zip(down, grid, strict=True))}
 
 
 def _json(value: Any) -> str:

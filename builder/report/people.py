@@ -1,6 +1,7 @@
 """From rows of samples or series to one row a person, and from columns to levels."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ MOST_VALUES = 10
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """A column as codes into sorted level names; ``missing`` is a level of its own and comes last."""
+    """A column as codes into level names in reading order (20-29 before 100-109); ``missing`` is one and comes last."""
 
     codes: NDArray[np.int64]
     names: tuple[str, ...]
@@ -50,6 +51,8 @@ def one_row_each(rows: pa.Table, columns: Sequence[str], *, key: str = "person_k
             None if h < 0 else distinct[low_] if low_ == h or numeric else SEVERAL
             for low_, h in zip(low.tolist(), high.tolist(), strict=True)
         ]
+        if SEVERAL in cells:
+            cells = [None if c is None else _text(c) for c in cells]
         out[name] = pa.array(cells) if cells else pa.array([], rows.schema.field(name).type)
     return pa.table(out)
 
@@ -63,7 +66,9 @@ def levels(column: pa.ChunkedArray | pa.Array) -> Levels:
         names = [f"below {_text(distinct[middle])}", f"{_text(distinct[middle])} and above"]
         codes = np.where(codes < 0, -1, (codes >= middle).astype(np.int64))
     else:
-        names = [_text(value) for value in distinct]
+        order = sorted(range(len(distinct)), key=lambda i: _reading_order(distinct[i]))
+        codes = np.append(np.argsort(order), -1)[codes].astype(np.int64)
+        names = [_text(distinct[i]) for i in order]
     if (codes < 0).any():
         names.append(MISSING)
         codes = np.where(codes < 0, len(names) - 1, codes)
@@ -103,6 +108,14 @@ def _codes(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int64], list[
     rank[np.array(order, dtype=np.int64)] = np.arange(len(order))
     indices = np.asarray(encoded.indices.fill_null(len(raw)).to_numpy(zero_copy_only=False), dtype=np.int64)
     return rank[indices], [raw[i] for i in order]
+
+
+def _reading_order(value: Any) -> tuple[Any, ...]:
+    """Sort key: numbers in a text by their size, disagreeing persons after the others."""
+    if not isinstance(value, str):
+        return (False, value)
+    parts = re.split(r"([0-9]+)", value)
+    return (value == SEVERAL, *(int(p) if i % 2 else p for i, p in enumerate(parts)), value)
 
 
 def _text(value: Any) -> str:

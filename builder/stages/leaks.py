@@ -114,7 +114,7 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
         "pixels": pixels,
         "patches": patches,
         "statistics": statistics_of(plan.spec),
-        "labels": labels_of(plan.spec),
+        "labels": labels_of(plan.spec, index),
     }  # fmt: skip
 
 
@@ -136,14 +136,19 @@ def statistics_of(spec: DatasetSpec) -> list[Json]:
     return [{"transform": kind, "fitted_on": on, "persons_outside_train": 0} for kind, on in fits]
 
 
-def labels_of(spec: DatasetSpec) -> list[Json]:
-    """What each label is derived from: its own case's objects and rows, or, where readers were judged, all cases."""
-    own = [{"label": n, "kind": r.kind, "derived_from": "its own case"} for n, r in sorted(spec.labels.items())]
-    fused = [(n, c.method) for n, c in sorted(getattr(spec, "consensus", {}).items())]
-    return own + [
-        {"label": n, "kind": f"consensus, {how}", "derived_from": EVERY_CASE if how in FITTED else "its own case"}
-        for n, how in fused
-    ]
+def labels_of(spec: DatasetSpec, index: pa.Table) -> list[Json]:
+    """What each label is derived from: its own case's objects and rows, or, where readers were judged, all cases.
+
+    ``persons_outside_train`` are those whose cases had a part in the labels of others.
+    """
+    everybody = set(zip(index["person_key"].to_pylist(), index["split"].to_pylist(), strict=True))
+    outside = len({person for person, split in everybody if split != "train"})
+    made: list[tuple[str, str, bool]] = [(n, r.kind, False) for n, r in sorted(spec.labels.items())]
+    made += [(n, f"consensus, {c.method}", c.method in FITTED) for n, c in sorted(spec.consensus.items())]
+    return [
+        {"label": name, "kind": kind, "derived_from": EVERY_CASE if fitted else "its own case",
+         "persons_outside_train": outside if fitted else 0} for name, kind, fitted in made
+    ]  # fmt: skip
 
 
 def _dealt(plan: DatasetPlan, split_of: Mapping[str, str]) -> pa.Table:

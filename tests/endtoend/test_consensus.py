@@ -124,6 +124,10 @@ def test_dawid_skene_settles_the_votes_over_all_cases(built: tuple[Path, dict[st
     (entry,) = next(e for e in _document(home)["agreement"] if e["name"] == "spread")["classes"]
     assert entry["readers_in_all"] == 3
     assert sum(r["alike"]["value"] == 1 for r in entry["readers"]) == 2
+    outside = sum(row["persons"] for row in _document(home)["splits"] if row["split"] != "train")
+    parts = {row["label"]: row["persons_outside_train"] for row in _document(home)["leakage"]["labels"]}
+    assert outside > 0
+    assert parts == {"anna": 0, "bert": 0, "carl": 0, "votes": 0, "truth": 0, "most": 0, "spread": outside}
 
 
 def test_a_label_in_the_air_is_left_out_and_shown(built: tuple[Path, dict[str, int]]) -> None:

@@ -51,7 +51,9 @@ def originals(archive: Path, sheet: Path) -> Originals:
                 break  # one series a folder
             for uid in _drawn_on(header):
                 outlined.setdefault(uid, set()).update(str(r.ROIName) for r in header.StructureSetROISequence)
-    rows = openpyxl.load_workbook(sheet, read_only=True).active.iter_rows(min_row=2, max_col=1, values_only=True)
+    book = openpyxl.load_workbook(sheet)
+    rows = list(book.active.iter_rows(min_row=2, max_col=1, values_only=True))
+    book.close()
     return Originals(
         patients=frozenset(patient for patient, _, _ in accessions.values()),
         accessions=accessions,

@@ -362,7 +362,7 @@ def _balance(
     strata = [row(None, rows) for _, rows in dealt.groupby("stratum")]
     book.all(found["strata"], {"number": len(strata), "worst_persons": max(strata),
                                "one_person_or_more": sum(s >= 1 for s in strata)})  # fmt: skip
-    included = people(cohort[cohort["included"]])
+    included = cohort[cohort["included"]].groupby("person_key").first()  # the first known value
     offs = []
     for column in dict.fromkeys(entry["column"] for entry in found["levels"]):
         source = splits.set_index("person_key")[column] if column in splits else included[column]
@@ -609,7 +609,8 @@ def _power(book: Book, persons: pd.DataFrame) -> None:
         for row in entry["groups"]:
             inside = int(((levels(persons[row["column"]]) == row["level"]) & tested & (answers == True)).sum())  # noqa: E712
             drop = _smallest_drop(inside, yes - inside)
-            book.all(row, {"positives": inside, "half_width": _half(0.9, inside), "detectable_difference": drop})
+            book.all(row, {"positives": inside, "half_width": _half(0.9, inside)})
+            book.expect(row, "detectable_difference", drop, within=1e-5)  # statsmodels counts the far tail too
 
 
 def _half(assumed: float, number: int) -> float | None:
@@ -677,6 +678,9 @@ def _leakage(book: Book, index: pd.DataFrame, splits: pd.DataFrame, prints: Any,
         book.all(row, {"groups": len(set(several)), "persons": len(persons), "too_common": 0})
     for row in found["statistics"]:
         assert row["fitted_on"] == "nothing", "count the persons it was fitted on"
+        book.expect(row, "persons_outside_train", 0)
+    for row in found["labels"]:
+        assert row["derived_from"] == "its own case", "count the persons it was derived from"
         book.expect(row, "persons_outside_train", 0)
 
 

@@ -19,6 +19,7 @@ idc = pytest.importorskip("idc_index_data", reason="pip install idc-index-data==
 RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 STRATA = ["collection", "sex", "age_band", "vendor"]
 GROUPS = ["sex", "age_band", "vendor"]
+LABELS = ["sex", "screened"]
 RULES = ["image", "maker_known"]
 REFERENCE = {"sex": {"F": 0.5, "M": 0.5}}
 
@@ -33,7 +34,8 @@ def tables() -> dict[str, pa.Table]:
             CASE WHEN PatientSex IN ('F', 'M') THEN PatientSex END AS sex,
             CASE WHEN regexp_matches(PatientAge, '^[0-9]{{3}}Y$')
                 THEN (CAST(PatientAge[1:3] AS INT) // 10 * 10)::VARCHAR END AS age_band,
-            Manufacturer AS manufacturer, instanceCount AS instances, instanceCount AS slices,
+            CASE WHEN collection_id = 'nlst' THEN 'yes' ELSE 'no' END AS screened, Manufacturer AS manufacturer,
+            instanceCount AS instances, instanceCount AS slices,
             instanceCount >= 20 AND Manufacturer IS NOT NULL AS included,
             CASE WHEN instanceCount < 20 THEN 'image' WHEN Manufacturer IS NULL THEN 'maker_known' END AS rule,
             CASE WHEN instanceCount < 20 OR Manufacturer IS NULL THEN 'not_selected' END AS reason,
@@ -53,11 +55,13 @@ def tables() -> dict[str, pa.Table]:
 
 def test_every_number_of_the_report_on_a_large_archive(tables):
     document = assemble(
-        **tables, totals={}, lock={}, groups=GROUPS, labels=["sex"], ratios=RATIOS, strata=STRATA, rules=RULES,
+        **tables, totals={}, lock={}, groups=GROUPS, labels=LABELS, ratios=RATIOS, strata=STRATA, rules=RULES,
         reference=REFERENCE, seed=3,
     )  # fmt: skip
     document = json.loads(canonical_json(document))
     assert document["splits"][0]["persons"] > 20_000
+    assert document["balance"]["two_persons_or_more"] == 0
+    assert [e["auc"] is None for e in document["baseline"]] == [False]
     assert {rule for e in document["attrition"] for row in e["levels"] for rule in row["removed_by"]} == set(RULES)
     frames = {name: table.to_pandas() for name, table in tables.items()}
     assert recount(document, **frames, ratios=RATIOS, rules=RULES, reference=REFERENCE, seed=3) == {}
@@ -69,7 +73,7 @@ def test_each_number_is_noticed_when_it_changes_or_is_new(tables):
     for name in ("cohort", "index", "splits"):
         small[name] = tables[name].filter(pc.is_in(tables[name]["person_key"], chosen))
     said = {"ratios": RATIOS, "rules": RULES, "reference": REFERENCE, "seed": 3}
-    document = assemble(**small, totals={}, lock={}, groups=GROUPS, labels=["sex"], strata=STRATA, **said)
+    document = assemble(**small, totals={}, lock={}, groups=GROUPS, labels=LABELS, strata=STRATA, **said)
     document = json.loads(canonical_json(document))
     frames = {name: table.to_pandas() for name, table in small.items()}
     assert recount(document, **frames, **said) == {}

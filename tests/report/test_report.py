@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from builder.model.tables import EXCLUSIONS
 from builder.report import assemble, render
+from builder.report.people import levels, one_row_each
 from builder.split import assign
 
 RATIOS = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -306,6 +307,19 @@ def test_an_empty_dataset_still_has_a_report(inputs):
     document = assemble(**{**empty, "thumbnails": []}, ratios=RATIOS)
     json.dumps(document, allow_nan=False)
     assert "Nothing was left out" in render(document)
+
+
+def test_groups_are_in_reading_order():
+    names = ["100-109", "20-29", "several", "4-9", None]
+    column = pa.array(names)
+    coded = levels(column)
+    assert coded.names == ("4-9", "20-29", "100-109", "several", "missing")
+    assert [coded.names[c] for c in coded.codes[:5]] == ["100-109", "20-29", "several", "4-9", "missing"]
+
+
+def test_persons_whose_rows_disagree_are_several_whatever_the_type():
+    rows = pa.table({"person_key": ["a", "a", "b", "c"], "yes": [True, False, True, None]})
+    assert one_row_each(rows, ["yes"])["yes"].to_pylist() == ["several", "true", None]
 
 
 def test_nothing_is_known_of_anybody(inputs):
