@@ -66,7 +66,7 @@ def levels(column: pa.ChunkedArray | pa.Array) -> Levels:
         names = [f"below {_text(distinct[middle])}", f"{_text(distinct[middle])} and above"]
         codes = np.where(codes < 0, -1, (codes >= middle).astype(np.int64))
     else:
-        order = sorted(range(len(distinct)), key=lambda i: _reading_order(distinct[i]))
+        order = sorted(range(len(distinct)), key=lambda i: reading_order(distinct[i]))
         codes = np.append(np.argsort(order), -1)[codes].astype(np.int64)
         names = [_text(distinct[i]) for i in order]
     if (codes < 0).any():
@@ -110,7 +110,7 @@ def _codes(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int64], list[
     return rank[indices], [raw[i] for i in order]
 
 
-def _reading_order(value: Any) -> tuple[Any, ...]:
+def reading_order(value: Any) -> tuple[Any, ...]:
     """Sort key: numbers in a text by their size, disagreeing persons after the others."""
     if not isinstance(value, str):
         return (False, value)

@@ -21,12 +21,14 @@ from builder.model.layout import (
     stored_object,
 )
 from builder.model.parquet import parquet_bytes
+from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES
 from builder.plan import DatasetPlan
 from builder.report.catalog.documents import catalog
 from builder.report.catalog.facts import (
     PARQUET,
     PLACES,
     ColumnFacts,
+    EvidenceFacts,
     Facts,
     LabelFacts,
     LeftFacts,
@@ -40,11 +42,18 @@ from builder.report.catalog.facts import (
     ValueCount,
 )
 from builder.report.catalog.statement import Statement
-from builder.report.people import one_row_each
+from builder.report.people import one_row_each, reading_order
 from builder.spec import DatasetSpec, ReportOptions
 from builder.stages.report import REPORT_JSON
 
 KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",)}
+_NOTES = {
+    field.name: {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+    for schema in (INSTANCES, LEDGER, EXCLUSIONS, SERIES)
+    for field in schema
+}
+"""Unit and DICOM attribute of the columns that come from headers, by name: tables that were joined keep none."""
+
 ABOVE = "../"
 """The records lie in a folder beside the files they describe."""
 
@@ -120,6 +129,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         deidentification=_deidentification(spec.deid.retain),
         annotation=tuple(f"{name}: read from {label.kind} objects" for name, label in spec.labels.items()),
         procedures=_procedures(plan.procedures),
+        eligibility=_eligibility(plan.published_spec["cohort"]),
         **_of_report(report),
     )
 
@@ -143,14 +153,33 @@ def _of_report(report: Mapping[str, Any]) -> dict[str, Any]:
             for e in report.get("power", {}).get("outcomes", ())
             if None not in (e["positives"], e["negatives"])
         ),
+        "evidence": tuple(_evidence(entry) for entry in report.get("evidence", ())),
+        "agreed": tuple(
+            f"{e['name']}: {e['method'].replace('_', ' ')} of {', '.join(e['of'])}, compared in the report"
+            for e in report.get("agreement", ())
+        ),
     }
+
+
+def _evidence(entry: Mapping[str, Any]) -> EvidenceFacts:
+    tiers = tuple(ValueCount(t["tier"], t["all"]) for t in entry["tiers"])
+    tools = tuple(ValueCount(t["tool"], t["cases"]) for t in entry["tools"])
+    return EvidenceFacts(entry["label"], tiers, entry["readers"], tools)
+
+
+def _eligibility(cohort: Mapping[str, Any]) -> tuple[str, ...]:
+    """How series were chosen: the cohort block of the published spec in words."""
+    rules = [f"{rule['name']}: {rule['keep']}" for rule in cohort["rules"]]
+    single = [f"one series a {cohort['one_per']}"] if cohort["one_per"] != "series" else []
+    return (f"images: {cohort['image']}", *rules, f"labels {cohort['labels']}",
+            f"clinical row {cohort['clinical']}", *single)  # fmt: skip
 
 
 def findings(report: Mapping[str, Any]) -> list[str]:
     """What the report found that a user must know: untested groups, associations, gaps in the data."""
     found = []
     for row in report.get("associations", ()):
-        if row["q"] < 0.05:
+        if row["q"] < 0.05 and row["cramers_v"] >= 0.1:
             strength = f"Cramer's V {row['cramers_v']:.2f}, q {row['q']:.3g}"
             found.append(f"{row['label']} is associated with {row['group']} ({strength})")
     for entry in report.get("power", {}).get("outcomes", ()):
@@ -196,7 +225,7 @@ def _unnamed(spec: DatasetSpec, role: str, number: int) -> str:
 def _table(name: str, table: pa.Table) -> TableFacts:
     columns = []
     for field in table.schema:
-        notes = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+        notes = _NOTES.get(field.name, {})
         columns.append(ColumnFacts(field.name, str(field.type), notes.get("unit"), notes.get("dicom_tag")))
     return TableFacts(ABOVE + name, table.num_rows, tuple(columns), KEYS.get(name, ()))
 
@@ -222,7 +251,7 @@ def _values(column: pa.ChunkedArray, options: ReportOptions) -> tuple[ValueCount
     """
     counted = Counter(None if v is None else _word(v) for v in column.to_pylist())
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
-    first = sorted(ordered[:MOST_VALUES], key=lambda item: (item[0] is None, item[0] or ""))
+    first = sorted(ordered[:MOST_VALUES], key=lambda item: (item[0] is None, reading_order(item[0] or "")))
     rest = ordered[MOST_VALUES:]
     told = [*first, *([(f"{len(rest)} others", sum(n for _, n in rest))] if rest else [])]
     masked = any(n < options.mask_below for n in counted.values())

@@ -197,7 +197,7 @@ def test_everything_stated_leaves_no_todo(stored):
         assert len(left) == {"c-mimi.json": 1, "index.html": 1}.get(name, 0), (name, left)
     assert "race is unknown for 25.0 %" in texts["datasheet.md"]
     assert "Name the authors of every source" in texts["datasheet.md"]
-    assert "time series: 2 series; not dicom: 2 files" in texts["datasheet.md"]
+    assert "time series: 2 series, not dicom: 2 files" in texts["datasheet.md"]
 
 
 def test_completeness_counts_the_answered_items(stored):
@@ -207,8 +207,8 @@ def test_completeness_counts_the_answered_items(stored):
     assert none["completeness"] == none["answered"] / 16 == len([i for i in none["items"] if not todos(i)]) / 16
     half = cmimi(facts(bare, governance=Governance(owner="a", access="b"), statement=Statement(log_of_use=False)))
     told = {i["item"]: i["answer"] for i in half["items"]}
-    assert told[13] == "TODO: state responsible (spec: governance)"
-    assert told[14] == "TODO: state costs, ethics_approval (spec: governance)"
+    assert told[13] == "owner: a; TODO: state responsible (spec: governance)"
+    assert told[14] == "licence: CC-BY-4.0; access: b; TODO: state costs, ethics_approval (spec: governance)"
     assert told[15] == "TODO: state the log of use (spec: catalog.log_of_use)"
     full = cmimi(facts(bare, **FULL))
     assert full["answered"] == 15

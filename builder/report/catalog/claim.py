@@ -3,6 +3,7 @@
 from typing import Any
 
 from builder.report.catalog.facts import TODO, Facts
+from builder.report.catalog.reference import agreement, annotators, tools
 
 ABOUT = {
     7: "data sources",
@@ -22,13 +23,17 @@ ABOUT = {
     21: "level at which partitions are disjoint",
 }
 
+SPEC = {14: "protocol", 15: "rationale", 16: "annotators", 17: "tools", 18: "agreement"}
+"""Item to the key of ``catalog.annotation`` that answers it."""
+
 
 def claim(facts: Facts) -> list[dict[str, Any]]:
     """Items 7 to 21 (Mongan 2020, doi:10.1148/ryai.2020200029): each with its answer, or a TODO."""
-    answers = {**_data(facts), **_reference_standard(facts), **_partitions(facts)}
+    known = {**_data(facts), **_reference_standard(facts), **_partitions(facts)}
+    answers = {i: known[i] or _todo(i, about) for i, about in ABOUT.items()}
     return [
-        {"item": i, "about": a, "answer": answers[i] or f"{TODO}: state the {a}", "answered": bool(answers[i])}
-        for i, a in ABOUT.items()
+        {"item": i, "about": about, "answer": answers[i], "answered": TODO not in answers[i]}
+        for i, about in ABOUT.items()
     ]
 
 
@@ -38,12 +43,17 @@ def missing_data(facts: Facts) -> str:
     return "kept as missing values; nothing was imputed" + (f": {'; '.join(gaps)}" if gaps else "")
 
 
+def _todo(item: int, about: str) -> str:
+    return f"{TODO}: state the {about}" + (f" (spec: catalog.annotation.{SPEC[item]})" if item in SPEC else "")
+
+
 def _data(facts: Facts) -> dict[int, str | None]:
     sources = "; ".join(dict.fromkeys(f"{s.name} ({s.doi})" if s.doi else s.name for s in facts.sources))
-    left = "; ".join(map(str, facts.left))
+    left = ", ".join(map(str, facts.left))
+    chosen = [*facts.eligibility, *([f"left out: {left}"] if left else [])]
     return {
         7: sources or None,
-        8: left or None,
+        8: "; ".join(chosen) or None,
         9: "; ".join(facts.preprocessing) or None,
         10: facts.sampling,
         11: "; ".join(f"{t.name}: {len(t.columns)} columns, {t.rows} rows" for t in facts.tables) or None,
@@ -57,9 +67,9 @@ def _reference_standard(facts: Facts) -> dict[int, str | None]:
     return {
         14: "; ".join([*facts.annotation, *([note.protocol] if note.protocol else [])]) or None,
         15: note.rationale,
-        16: note.annotators,
-        17: note.tools,
-        18: note.agreement,
+        16: annotators(facts),
+        17: tools(facts),
+        18: agreement(facts),
     }
 
 

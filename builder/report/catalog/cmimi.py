@@ -7,6 +7,7 @@ doi:10.1007/s10278-017-9976-3), in this project's words and order.
 from typing import Any
 
 from builder.report.catalog.facts import PLACES, TODO, Facts, RangeFacts, ValueCount
+from builder.report.catalog.reference import agreement, who_stands_behind
 
 DEEP_LEARNING = ("architecture", "loss", "optimizer", "learning_rate", "batch_size", "epochs")
 """The six parameters a training run reports back (``builder record-training``)."""
@@ -42,15 +43,17 @@ def cmimi(facts: Facts, *, uses: int | None = None, runs: tuple[str, ...] = ()) 
         What training runs reported back, one text each.
     """
     answers = {**_images(facts), **_making(facts), **_people(facts, uses, runs)}
-    unstated = {i: [n for n in names if not getattr(part, n)] for i, (part, names) in _asked(facts).items()}
+    unstated = {i: [n for n, said in parts.items() if not said] for i, parts in _asked(facts).items()}
+    known = _known(facts)
+    todo = {i: _todo(i, about, block, ", ".join(unstated.get(i, ()))) for i, (about, block) in ABOUT.items()}
     items = [
         {
             "item": i,
             "about": about,
-            "answer": answers[i] or _todo(i, about, block, ", ".join(unstated.get(i, ()))),
+            "answer": answers[i] or "; ".join([*known.get(i, ()), todo[i]]),
             "answered": bool(answers[i]),
         }
-        for i, (about, block) in ABOUT.items()
+        for i, (about, _) in ABOUT.items()
     ]
     answered = sum(1 for item in items if item["answered"])
     return {"items": items, "answered": answered, "of": len(items), "completeness": answered / len(items)}
@@ -62,14 +65,23 @@ def _todo(item: int, about: str, block: str | None, missing: str) -> str:
     return f"{TODO}: state {missing or f'the {about}'}" + (f" (spec: {block})" if block else "")
 
 
-def _asked(facts: Facts) -> dict[int, tuple[Any, tuple[str, ...]]]:
-    """Item to what people must all state of it: the block, and the keys in it."""
+def _asked(facts: Facts) -> dict[int, dict[str, Any]]:
+    """Item to what must all be known of it, under the spec's keys: of agreement the labels may tell themselves."""
+    note, card, who = facts.statement.annotation, facts.use_case, facts.governance
     return {
-        8: (facts.statement.annotation, ("protocol", "annotators", "agreement")),
-        12: (facts.use_case, ("task", "intended_use")),
-        13: (facts.governance, ("owner", "responsible")),
-        14: (facts.governance, ("access", "costs", "ethics_approval")),
+        8: {"protocol": note.protocol, "annotators": note.annotators, "agreement": agreement(facts)},
+        12: {"task": card.task, "intended_use": card.intended_use},
+        13: {"owner": who.owner, "responsible": who.responsible},
+        14: {"access": who.access, "costs": who.costs, "ethics_approval": who.ethics_approval},
     }
+
+
+def _known(facts: Facts) -> dict[int, list[str]]:
+    """What is known of items that are answered in part."""
+    note, asked = facts.statement.annotation, _asked(facts)
+    truth = [note.protocol, note.annotators or who_stands_behind(facts), agreement(facts)]
+    owner, terms = ([f"{n.replace('_', ' ')}: {v}" for n, v in asked[i].items() if v] for i in (13, 14))
+    return {8: [t for t in truth if t], 13: owner, 14: [f"licence: {facts.license}", *terms]}
 
 
 def _images(facts: Facts) -> dict[int, str | None]:
@@ -100,7 +112,7 @@ def _procedures(facts: Facts) -> str | None:
 
 def _making(facts: Facts) -> dict[int, str | None]:
     note = facts.statement.annotation
-    truth = [note.protocol, note.annotators, note.agreement]
+    truth = [note.protocol, note.annotators, agreement(facts)]
     people = [_counted(name, facts.people) for name in facts.people if name not in PLACES]
     age = facts.ranges.get("age_years")
     formats = "Zarr v3 arrays and Parquet tables"
@@ -117,7 +129,7 @@ def _making(facts: Facts) -> dict[int, str | None]:
 
 def _people(facts: Facts, uses: int | None, runs: tuple[str, ...]) -> dict[int, str | None]:
     card, who = facts.use_case, facts.governance
-    case = [card.task, *card.intended_use]
+    case = [card.task.rstrip(".") if card.task else None, *card.intended_use]
     access = (who.access, who.costs, who.ethics_approval)
     logged = "kept beside the dataset, one entry a read session (builder uses)"
     return {

@@ -4,6 +4,7 @@ from typing import Any
 
 from builder.report.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
 from builder.report.catalog.licenses import license_url
+from builder.report.catalog.reference import agreement, tools, who_stands_behind
 
 Json = dict[str, Any]
 
@@ -201,9 +202,9 @@ def _responsible_ai(facts: Facts) -> Json:
         "rai:dataImputationProtocol": "Missing values are kept as missing; nothing was imputed",
         "rai:dataPreprocessingProtocol": [*facts.preprocessing, *([facts.sampling] if facts.sampling else [])],
         "rai:dataAnnotationProtocol": [*facts.annotation, *([note.protocol] if note.protocol else [])],
-        "rai:dataAnnotationPlatform": note.tools,
-        "rai:dataAnnotationAnalysis": note.agreement,
-        "rai:annotatorDemographics": note.annotators,
+        "rai:dataAnnotationPlatform": tools(facts),
+        "rai:dataAnnotationAnalysis": agreement(facts),
+        "rai:annotatorDemographics": note.annotators or who_stands_behind(facts),
         "rai:dataBiases": list(facts.findings),
         "rai:dataLimitations": [*use.limitations, *(f"not meant for: {x}" for x in use.out_of_scope)],
         "rai:dataUseCases": list(use.intended_use),

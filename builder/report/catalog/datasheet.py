@@ -2,6 +2,7 @@
 
 from builder.report.catalog.claim import missing_data
 from builder.report.catalog.facts import Facts, stated
+from builder.report.catalog.reference import tools, who_stands_behind
 from builder.report.catalog.use_case import terms
 
 Sections = dict[str, list[tuple[str, str]]]
@@ -41,7 +42,8 @@ def _composition(facts: Facts) -> Sections:
     )
     parts = "; ".join(f"{name}: {meaning}" for name, meaning in facts.arrays.items())
     private = "; ".join(facts.deidentification) or stated(None, "how it was de-identified")
-    left = "; ".join(map(str, facts.left)) or "nothing"
+    left = ", ".join(map(str, facts.left)) or "nothing"
+    chosen = f"Chosen: {'; '.join(facts.eligibility)}. " if facts.eligibility else ""
     people = [
         f"{name.replace('_', ' ')}: " + ", ".join(map(str, found))
         for name, found in facts.people.items()
@@ -50,7 +52,7 @@ def _composition(facts: Facts) -> Sections:
         "Composition": [
             ("What are the instances, and how many?", instances),
             ("What does each consist of?", parts or "See the manifest."),
-            ("Is it a sample of a larger set? Who was left out?", f"Left out, with one reason each: {left}."),
+            ("Is it a sample of a larger set? Who was left out?", f"{chosen}Left out, with one reason each: {left}."),
             ("Does it identify subpopulations?", "; ".join(people) or "No."),
             ("Are there labels?", "; ".join(f"{n}: {k}" for n, k in facts.labels.items()) or "No."),
             ("Is information missing?", missing_data(facts)),
@@ -68,7 +70,7 @@ def _making(facts: Facts) -> Sections:
     ]
     note = facts.statement.annotation
     ethics = stated(facts.governance.ethics_approval, "the ethics approval (spec: governance.ethics_approval)")
-    labels = "; ".join([*facts.annotation, *([note.protocol] if note.protocol else [])])
+    labels = "; ".join(filter(None, [*facts.annotation, note.protocol, who_stands_behind(facts), tools(facts)]))
     return {
         "Collection": [
             ("Where did the data come from?", "; ".join(sources) or stated(None, "the sources")),

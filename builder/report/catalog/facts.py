@@ -160,6 +160,16 @@ class ProcedureFacts:
 
 
 @dataclass(frozen=True)
+class EvidenceFacts:
+    """Who stands behind a label: its cases by tier of evidence, how many readers are named, its cases by tool."""
+
+    label: str
+    tiers: tuple[ValueCount, ...]
+    readers: int = 0
+    tools: tuple[ValueCount, ...] = ()
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything the catalog says of one version of a dataset.
 
@@ -191,6 +201,10 @@ class Facts:
         Steps in words, in order.
     procedures
         RadLex Playbook procedures; None where no table was given.
+    eligibility
+        Rules by which series were chosen, in words of the spec.
+    evidence, agreed
+        Who stands behind the labels, and where several readers were compared.
     """
 
     name: str
@@ -223,6 +237,9 @@ class Facts:
     deidentification: tuple[str, ...] = ()
     annotation: tuple[str, ...] = ()
     procedures: ProcedureFacts | None = None
+    eligibility: tuple[str, ...] = ()
+    evidence: tuple[EvidenceFacts, ...] = ()
+    agreed: tuple[str, ...] = ()
     facts_version: int = FACTS_VERSION
 
     @property

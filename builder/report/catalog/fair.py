@@ -62,7 +62,7 @@ def _interoperable(facts: Facts) -> dict[str, str | None]:
     dois = sorted({s.doi for s in facts.sources if s.doi} | {s.page for s in facts.sources if s.page})
     return {
         "I1": "Croissant 1.1 (JSON-LD), RO-Crate 1.1 (JSON-LD), Parquet, Zarr v3",
-        "I2": f"DICOM attributes of {tags} columns, UCUM units of {units}, SPDX licences{mapped}",
+        "I2": f"DICOM attributes of {tags} columns, UCUM units of {units} columns, SPDX licences{mapped}",
         "I3": f"derived from {', '.join(dois)}" if dois else None,
     }
 

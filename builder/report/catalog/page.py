@@ -39,4 +39,4 @@ def _items(value: Any) -> list[str]:
 
 def _is_open(value: Any) -> bool:
     """Whether a person still has to answer."""
-    return isinstance(value, str) and value.startswith(TODO)
+    return isinstance(value, str) and f"{TODO}:" in value

@@ -1,0 +1,35 @@
+"""The reference standard: what people said of it, else what the labels themselves tell."""
+
+from builder.report.catalog.facts import TODO, Facts
+
+
+def who_stands_behind(facts: Facts) -> str | None:
+    """Tiers of evidence and named readers of each label, as its objects and the spec tell them."""
+    words = [
+        f"{e.label}: {', '.join(str(t).replace('_', ' ') for t in e.tiers)}, "
+        + (f"{e.readers} named reader{'s' if e.readers > 1 else ''}" if e.readers else "readers not named")
+        for e in facts.evidence
+        if e.tiers
+    ]
+    return "; ".join(words) or None
+
+
+def annotators(facts: Facts) -> str | None:
+    """Who annotated; of labels that tell only in part, the rest is a TODO."""
+    told = who_stands_behind(facts)
+    if facts.statement.annotation.annotators or told is None:
+        return facts.statement.annotation.annotators
+    return f"{told}; {TODO}: state the annotators' qualifications (spec: catalog.annotation.annotators)"
+
+
+def tools(facts: Facts) -> str | None:
+    """Programs the labels were made with."""
+    said = facts.statement.annotation.tools
+    return said or "; ".join(f"{e.label}: {', '.join(map(str, e.tools))}" for e in facts.evidence if e.tools) or None
+
+
+def agreement(facts: Facts) -> str | None:
+    """How well readers agree, or that no case has a second one."""
+    tiers = {t.value for e in facts.evidence for t in e.tiers}
+    said = facts.statement.annotation.agreement or "; ".join(facts.agreed)
+    return said or ("not measured: each case was read by one reader" if tiers == {"single_reader"} else None)
