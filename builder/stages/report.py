@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.deid.columns import crossing
 from builder.errors import LayoutError
@@ -24,6 +25,7 @@ from builder.model.tables import EXCLUSIONS as EXCLUSIONS_SCHEMA
 from builder.plan import DatasetPlan
 from builder.report import assemble
 from builder.report.html import render
+from builder.report.labels import label_statistics
 from builder.report.reviews import reviews
 from builder.stages.accounts import GEOMETRY_RULE, Accounts
 from builder.stages.thumbnails import thumbnails
@@ -31,6 +33,7 @@ from builder.storage import Store, open_store
 
 REPORT_JSON = f"{REPORT}/report.json"
 REPORT_PAGE = f"{REPORT}/index.html"
+_LABEL_STATES = ("label_status", "label_tier")
 VOLUME_COLUMN = re.compile(r"label\..+\.volume_mm3")
 """Columns with the volume of a structure in a case."""
 
@@ -64,7 +67,8 @@ def report_files(
 def plan_files(plan: DatasetPlan) -> dict[str, bytes]:
     """The same two files of a plan: persons, splits and columns as they would be, before any image is read.
 
-    A sample is a case here; what only images tell (volumes of labels, intensities, copies) is missing.
+    A sample is a case here, and a label is there or not; what only images tell (volumes of labels, intensities, copies)
+    is missing, and so are files that no series needs. ``planned`` marks the document.
     """
     clinical = [name for table in plan.spec.clinical for name in table.columns]
     columns = crossing(plan.cohort.column_names, retain=plan.spec.deid.retain, clinical=clinical)
@@ -76,12 +80,37 @@ def plan_files(plan: DatasetPlan) -> dict[str, bytes]:
     document = assemble(
         index=index,
         cohort=cohort,
-        exclusions=EXCLUSIONS_SCHEMA.empty_table(),
+        exclusions=_not_selected(cohort),
         totals={},
         labels=_outcomes(plan, index),
         **_options(plan, index),
     )
+    document["planned"] = True
+    document["labels"] = [*_label_states(plan, splits, document), *document["labels"]]
     return _files(plan, document)
+
+
+def _not_selected(cohort: pa.Table) -> pa.Table:
+    """The candidates that no case is made of, by schema EXCLUSIONS."""
+    left = cohort.filter(pc.invert(cohort["included"]))
+    known = {"key": left["series_key"], "level": "series", "stage": "cohort"}
+    columns = {}
+    for field in EXCLUSIONS_SCHEMA:
+        value = known.get(field.name, left[field.name] if field.name in left.column_names else None)
+        if isinstance(value, pa.ChunkedArray):
+            columns[field.name] = value.cast(field.type)
+        else:
+            columns[field.name] = pa.repeat(pa.scalar(value, field.type), left.num_rows)
+    return pa.table(columns, schema=EXCLUSIONS_SCHEMA)
+
+
+def _label_states(plan: DatasetPlan, splits: pa.Array, document: Mapping[str, Any]) -> list[Any]:
+    """How many cases have their labels, and of which tier of evidence."""
+    if not plan.spec.labels:
+        return []
+    cases = plan.cohort.filter(plan.cohort["included"]).select([*_LABEL_STATES]).append_column("split", splits)
+    order = [row["split"] for row in document["splits"]]
+    return label_statistics(cases, _LABEL_STATES, splits=order, mask_below=plan.spec.report.mask_below)
 
 
 def _options(plan: DatasetPlan, index: pa.Table) -> dict[str, Any]:

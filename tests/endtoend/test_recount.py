@@ -6,6 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from builder.report import render
+from builder.run.pipeline import plan
+from tests.endtoend.trees import KEY, SARCOMA
 from tests.report.originals import originals
 from tests.report.recount import numbers, recount, spoiled
 
@@ -42,6 +45,25 @@ def test_each_number_of_it_is_noticed_when_it_changes(told):
     every = {path for path, _, _ in numbers(changed)}
     assert len(every) > 900
     assert every <= set(complaints)
+
+
+def test_the_plan_tells_the_same_before_the_build(told, corpus, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    plan(SARCOMA, to=tmp_path / "dataset", parameters={"corpus": str(corpus("sts"))})
+    (path,) = tmp_path.glob("dataset.private/plan/*/report/report.json")
+    planned, built = json.loads(path.read_bytes()), told["document"]
+    assert planned["planned"]
+    for name in ("table_one", "balance", "attrition", "intersections", "clinical", "structures"):
+        assert planned[name] == built[name], name
+    left = [row for row in built["quarantine"]["reasons"] if row["stage"] == "cohort"]
+    assert planned["quarantine"]["reasons"] == left
+    assert {e["label"]: e["levels"][0]["cells"]["all"]["count"] for e in planned["labels"]} == {
+        "label_status": 34, "label_tier": 34,
+    }  # fmt: skip
+    page = render(planned)
+    assert "what a build would hold" in page
+    assert "samples" not in page.partition("<nav>")[0].partition("No image was read yet")[0].partition("<h1>")[2]
+    assert "The dataset has no labels" not in page
 
 
 def test_the_private_accession_key_names_what_the_headers_say(told):
