@@ -17,7 +17,7 @@ from builder.report.crossings import crossings
 from builder.report.evidence import evidence
 from builder.report.flow import attrition, flow
 from builder.report.labels import AGREEMENT, agreement_by_group, is_measure, label_statistics, outcomes
-from builder.report.people import is_number, one_row_each
+from builder.report.people import is_number, levels, one_row_each
 from builder.report.physics import physics
 from builder.report.power import power
 from builder.report.shift import GEOMETRY, INTENSITIES, shift
@@ -50,7 +50,7 @@ MOST_QUARANTINED = 500
 """Rows of the quarantine list; the counts by reason are always complete."""
 
 MOST_INTERSECTED = 4
-"""Groups crossed with each other: six tables of pairs."""
+"""Groups of several levels crossed with each other, the first ones: six tables of pairs."""
 
 
 def assemble(
@@ -122,6 +122,7 @@ def assemble(
     columns = list(dict.fromkeys([*by, *labels, *agreed, *GEOMETRY, *INTENSITIES]))
     cases = one_row_each(index, columns, key="case_key")
     known = [g for g in groups if g in persons.column_names]
+    crossed = [g for g in known if len(levels(persons[g]).names) > 1][:MOST_INTERSECTED]
     named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
     said = [n for n in labels if n in persons.column_names and not _is_making(n, persons)]
     answers = outcomes(persons, labels)
@@ -147,7 +148,7 @@ def assemble(
         "shift": shift(_as_acquired(cases, cohort), by=["split", *SITES], mask_below=mask_below),
         "associations": associations(persons, said, known, seed=seed),
         "missingness": missingness(persons, said, known, seed=seed),
-        "intersections": intersections(persons, known[:MOST_INTERSECTED], split=tested, mask_below=mask_below),
+        "intersections": intersections(persons, crossed, split=tested, mask_below=mask_below),
         "representativeness": representativeness(persons, reference or {}, mask_below=mask_below),
         "baseline": metadata_baseline(persons, answers, HEADER_FACTS, seed=seed),
         "power": power(persons, answers, split=tested, groups=known, mask_below=mask_below),

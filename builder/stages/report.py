@@ -120,7 +120,7 @@ def _options(plan: DatasetPlan, index: pa.Table) -> dict[str, Any]:
         "title": plan.spec.name,
         "splits": plan.splits,
         "lock": plan.lock,
-        "groups": [g for g in options.groups if g in index.column_names],
+        "groups": list(options.groups),
         "ratios": splits.ratios,
         "strata": [c for c in splits.stratify if c in index.column_names],
         "rules": _rules(plan),

@@ -39,6 +39,11 @@ def test_every_number_of_the_sarcoma_report(told):
     assert recount(**told) == {}
 
 
+def test_all_groups_of_several_levels_are_crossed(told):
+    crossed = {tuple(e["columns"]) for e in told["document"]["intersections"]}
+    assert crossed == {("sex", "age_band"), ("sex", "grade"), ("age_band", "grade")}
+
+
 def test_each_number_of_it_is_noticed_when_it_changes(told):
     changed = spoiled(told["document"])
     complaints = recount(**{**told, "document": changed})
