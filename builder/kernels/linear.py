@@ -1,4 +1,4 @@
-"""Linear resampling along axes: each slice is shrunk in its plane once, then neighbouring slices are blended."""
+"""Linear resampling along axes: each slice is resampled in its plane once, then neighbouring slices are blended."""
 
 from typing import Any
 
@@ -6,45 +6,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.kernels.compiled import compiled
+from builder.kernels.prefetch import prefetch
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Line, linear_pairs
 
-BAND = 64
-"""Target rows worked on together, so that two planes of them stay in the second-level cache."""
+PLANE_VOXELS = 1 << 17
+"""Voxels of a plane that is blended at once: two such planes of float32 are a mebibyte, a common second-level cache."""
+AHEAD = 2
+"""Target rows by which source rows are asked for before they are used."""
 
 
 def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
     """Interpolate ``volume`` linearly at the given lines, each inside the field of view.
 
     Sums are float32; integers are rounded to the nearest, ties to even. No float copy of the volume is made: the
-    buffers hold two planes of 64 rows a thread.
+    buffers hold two planes a thread, of a whole slice or of as many of its rows as the cache holds.
     """
     out = np.empty((lines[0].size, lines[1].size, lines[2].size), dtype=volume.dtype)
     tables = []
     for line, count in zip(lines, volume.shape, strict=True):
         low, high, weight = linear_pairs(line, count)
         tables.append((low, high, weight.astype(np.float32)))
+    share = _share_intervals(tables[2][0], tables[2][2], volume.shape[2])
+    band = max(1, min(out.shape[1], PLANE_VOXELS // max(1, out.shape[2])))
     whole = volume.dtype.kind in "iu"
 
     def work(start: int, stop: int) -> None:
-        _blend(volume, out, start, stop, tables[0], tables[1], tables[2], whole)
+        _blend(volume, out, start, stop, tables[0], tables[1], tables[2], share, band, whole)
 
     run_slabs(work, out.shape[0], threads=threads)
     return out
 
 
+def _share_intervals(low: NDArray[np.uint32], weight: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """(count,) the weight with which each sample's interval is read; empty where two targets share an interval.
+
+    An axis that shrinks reads an interval once at most: every interval is then interpolated in one pass of wide
+    registers and the wanted ones are picked out, instead of picking two neighbours for each target.
+    """
+    if np.unique(low).size != low.size:
+        return np.empty(0, dtype=np.float32)
+    share = np.zeros(count, dtype=np.float32)
+    share[low] = weight
+    return share
+
+
 @compiled
-def _plane(source: Any, y0: int, y1: int, ys: Any, xs: Any, row: Any, plane: Any) -> None:
+def _plane(source: Any, y0: int, y1: int, ys: Any, xs: Any, share: Any, row: Any, plane: Any) -> None:
+    """Rows ``y0`` to ``y1`` of a source slice in the plane of the target; ``row`` has a column more than the source."""
     (ylow, yhigh, yweight), (xlow, xhigh, xweight) = ys, xs
+    count = source.shape[1]
+    between = np.empty(share.shape[0], np.float32)
     for y in range(y0, y1):
+        ahead = min(y + AHEAD, y1 - 1)
+        prefetch(source[ylow[ahead]])
+        prefetch(source[yhigh[ahead]])
         a, b, t = source[ylow[y]], source[yhigh[y]], yweight[y]
-        for x in range(row.shape[0]):
+        for x in range(count):
             p = np.float32(a[x])
             row[x] = p + t * (np.float32(b[x]) - p)
         target = plane[y - y0]
-        for x in range(xlow.shape[0]):
-            p = row[xlow[x]]
-            target[x] = p + xweight[x] * (row[xhigh[x]] - p)
+        if between.shape[0] > 0:
+            row[count] = row[count - 1]  # the last sample is its own upper neighbour
+            for x in range(between.shape[0]):
+                between[x] = row[x] + share[x] * (row[x + 1] - row[x])
+            for x in range(xlow.shape[0]):
+                target[x] = between[xlow[x]]
+        else:
+            for x in range(xlow.shape[0]):
+                p = row[xlow[x]]
+                target[x] = p + xweight[x] * (row[xhigh[x]] - p)
 
 
 @compiled
@@ -58,13 +89,15 @@ def _mix(a: Any, b: Any, t: Any, target: Any, whole: Any) -> None:
 
 
 @compiled
-def _blend(source: Any, out: Any, z0: int, z1: int, zs: Any, ys: Any, xs: Any, whole: Any) -> None:
+def _blend(
+    source: Any, out: Any, z0: int, z1: int, zs: Any, ys: Any, xs: Any, share: Any, band: int, whole: Any
+) -> None:
     zlow, zhigh, zweight = zs
     rows, columns = out.shape[1], out.shape[2]
-    row = np.empty(source.shape[2], np.float32)
-    planes = np.empty((2, BAND, columns), np.float32)
-    for y0 in range(0, rows, BAND):
-        y1 = min(y0 + BAND, rows)
+    row = np.empty(source.shape[2] + 1, np.float32)
+    planes = np.empty((2, band, columns), np.float32)
+    for y0 in range(0, rows, band):
+        y1 = min(y0 + band, rows)
         held_low, held_high, side = -1, -1, 0  # the slices that planes[side] and planes[1 - side] hold
         for z in range(z0, z1):
             low, high, t = int(zlow[z]), int(zhigh[z]), zweight[z]
@@ -72,14 +105,11 @@ def _blend(source: Any, out: Any, z0: int, z1: int, zs: Any, ys: Any, xs: Any, w
                 side = 1 - side
                 held_low, held_high = held_high, held_low
             if held_low != low:
-                _plane(source[low], y0, y1, ys, xs, row, planes[side])
+                _plane(source[low], y0, y1, ys, xs, share, row, planes[side])
                 held_low = low
-            if t == 0:  # never touch a neighbour that has no weight
-                for y in range(y0, y1):
-                    _mix(planes[side, y - y0], planes[side, y - y0], t, out[z, y], whole)
-                continue
-            if held_high != high:
-                _plane(source[high], y0, y1, ys, xs, row, planes[1 - side])
+            upper = side if t == 0 else 1 - side  # never touch a neighbour that has no weight
+            if upper != side and held_high != high:
+                _plane(source[high], y0, y1, ys, xs, share, row, planes[upper])
                 held_high = high
-            for y in range(y0, y1):
-                _mix(planes[side, y - y0], planes[1 - side, y - y0], t, out[z, y], whole)
+            lower, target = planes[side, : y1 - y0], out[z, y0:y1]  # contiguous: whole rows, one long loop
+            _mix(lower.reshape(-1), planes[upper, : y1 - y0].reshape(-1), t, target.reshape(-1), whole)

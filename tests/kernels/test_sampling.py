@@ -233,6 +233,18 @@ def test_bands_of_rows_do_not_change_the_bytes(bands, monkeypatch):
     assert np.abs(found - expected).max() <= 0.501
 
 
+@pytest.mark.parametrize("size", [31, 150])
+def test_planes_blended_in_parts_give_the_same_bytes(size, monkeypatch):
+    """Large slices are blended by as many rows as the cache holds; columns that shrink and that grow differ in how."""
+    from builder.kernels import linear
+
+    volume = noise((9, 53, 71), "int16")
+    lines = tuple(Line(o, (n / o - 1) / 2, n / o) for n, o in zip(volume.shape, (20, 47, size), strict=True))
+    whole = resample(volume, lines, method="linear", fill=0)
+    monkeypatch.setattr(linear, "PLANE_VOXELS", 5 * size)
+    np.testing.assert_array_equal(resample(volume, lines, method="linear", fill=0), whole)
+
+
 def test_fill_is_used_outside_the_field_and_only_there():
     source = make_grid((4, 4, 4), (1.0, 1.0, 1.0))
     volume = np.full(source.shape, 5, dtype=np.int16)
