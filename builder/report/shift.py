@@ -1,5 +1,6 @@
 """How intensities and geometry differ between splits and between sites: what a model could stumble over."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -80,18 +81,15 @@ def _kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64])
 def _counted(distance: float, m: int, n: int) -> float:
     """Share of the orders of m and n different values that lie as far apart (scipy's own count fails near 1).
 
-    An order is a path from (0, 0) to (m, n); by its length it is followed as long as it stays nearer than ``distance``.
+    An order is a path from (0, 0) to (m, n) in single steps: those are counted that stay nearer than ``distance``.
     """
-    i = np.arange(m + 1)
-    near = np.zeros(m + 1)
-    near[0] = 1.0
-    for length in range(1, m + n + 1):
-        j = length - i
-        came = near * np.maximum(j, 0)
-        came[1:] += near[:-1] * i[1:]
-        inside = (j >= 0) & (j <= n) & (np.abs(i * n - j * m) < distance * m * n - 1e-6)
-        near = np.where(inside, came / length, 0.0)
-    return float(1.0 - near[m])
+    few, many = sorted((m, n))
+    j = np.arange(many + 1)
+    near = np.ones(many + 1)
+    for i in range(few + 1):
+        inside = np.abs(i * many - j * few) < distance * m * n - 1e-6
+        near = np.where(inside, np.cumsum(np.where(inside, near, 0.0)) if i else near, 0.0)
+    return float(1.0 - near[many] / math.comb(m + n, few))
 
 
 def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], mask_below: int) -> Json:
