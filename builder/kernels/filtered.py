@@ -10,11 +10,11 @@ from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Taps, identity_taps
 
-COLUMNS = 64
-"""Columns filtered side by side in a plane: a block of them stays in the second-level cache."""
-ROWS = 16
+COLUMNS = 256
+"""Columns filtered side by side in a plane: long loops, and a block of 512 rows is a mebibyte of float64."""
+ROWS = 32
 """Rows filtered side by side along columns, after a transposition."""
-DEPTH_COLUMNS = 128
+DEPTH_COLUMNS = 512
 """Columns filtered side by side along slices."""
 POLE = float(np.sqrt(3.0) - 2.0)
 """Pole of the cubic B-spline prefilter (Unser 1999, doi:10.1109/79.799930)."""
@@ -150,7 +150,6 @@ def _filter_planes(
     rows_in, columns_in = source.shape[1], source.shape[2]
     rows, columns = yi.shape[0], xi.shape[0]
     upright = np.zeros((rows_in, COLUMNS), np.float64)
-    line = np.empty(COLUMNS, np.float64)
     wide = np.empty((rows, columns_in), np.float32)
     turned = np.zeros((columns_in, ROWS), np.float64)
     narrow = np.empty((columns, ROWS), np.float32)
@@ -164,10 +163,7 @@ def _filter_planes(
             if yspline:
                 _prefilter(upright)
             for y in range(rows):
-                _weigh(upright, yi[y], yw[y], line)
-                b = wide[y]
-                for x in range(m):
-                    b[x0 + x] = line[x]
+                _weigh(upright[:, :m], yi[y], yw[y], wide[y, x0 : x0 + m])
         for y0 in range(0, rows, ROWS):
             m = min(ROWS, rows - y0)
             for x in range(columns_in):

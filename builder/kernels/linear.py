@@ -27,9 +27,9 @@ def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, thr
     for line, count in zip(lines, volume.shape, strict=True):
         low, high, weight = linear_pairs(line, count)
         tables.append((low, high, weight.astype(np.float32)))
-    share = _share_intervals(tables[2][0], tables[2][2], volume.shape[2])
     band = max(1, min(out.shape[1], PLANE_VOXELS // max(1, out.shape[2])))
     whole = volume.dtype.kind in "iu"
+    share = _share_intervals(tables[2][0], tables[2][2], volume.shape[2] if whole else 0)
 
     def work(start: int, stop: int) -> None:
         _blend(volume, out, start, stop, tables[0], tables[1], tables[2], share, band, whole)
@@ -41,10 +41,11 @@ def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, thr
 def _share_intervals(low: NDArray[np.uint32], weight: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """(count,) the weight with which each sample's interval is read; empty where two targets share an interval.
 
+    With a count of 0 it is empty too: among real numbers a neighbour without weight may be NaN, and is not touched.
     An axis that shrinks reads an interval once at most: every interval is then interpolated in one pass of wide
     registers and the wanted ones are picked out, instead of picking two neighbours for each target.
     """
-    if np.unique(low).size != low.size:
+    if count == 0 or np.unique(low).size != low.size:
         return np.empty(0, dtype=np.float32)
     share = np.zeros(count, dtype=np.float32)
     share[low] = weight

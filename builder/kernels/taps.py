@@ -76,10 +76,13 @@ def nearest_index(line: Line, count: int) -> NDArray[np.uint32]:
 
 
 def linear_pairs(line: Line, count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float64]]:
-    """(size,) lower and upper neighbour and the upper's weight; beyond the outermost centres the edge value holds."""
+    """(size,) lower and upper neighbour and the upper's weight; beyond the outermost centres the edge value holds.
+
+    A neighbour without weight is not named: where values are real numbers it may be NaN.
+    """
     at = np.clip(line.positions, 0, count - 1)
     low = np.floor(at)
-    high = np.minimum(low + 1, count - 1)
+    high = np.where(at > low, np.minimum(low + 1, count - 1), low)
     return low.astype(np.uint32), high.astype(np.uint32), at - low
 
 

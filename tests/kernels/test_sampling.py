@@ -135,6 +135,14 @@ def test_the_kernels_themselves_keep_whole_positions(method):
     np.testing.assert_array_equal(resample(volume, lines, method=method, fill=0), volume[1:, :0:-1, 1:])
 
 
+def test_a_neighbour_without_weight_is_not_touched():
+    volume = np.full((5, 5, 5), np.nan, np.float32)
+    volume[::2, ::2, ::2] = np.arange(27, dtype=np.float32).reshape(3, 3, 3)
+    every_second = (Line(3, 0.0, 2.0),) * 3
+    kept = resample(volume, every_second, method="linear", fill=0)
+    np.testing.assert_array_equal(kept, volume[::2, ::2, ::2])
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
 @pytest.mark.parametrize("angles", [(0, 0, 0), (5, 6, 7)])
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic", "majority"])
