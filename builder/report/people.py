@@ -115,7 +115,7 @@ def reading_order(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, str):
         return (False, value)
     parts = re.split(r"([0-9]+)", value)
-    return (value == SEVERAL, *(int(p) if i % 2 else p for i, p in enumerate(parts)), value)
+    return (value == SEVERAL, tuple(int(p) if i % 2 else p for i, p in enumerate(parts)), value)
 
 
 def _text(value: Any) -> str:

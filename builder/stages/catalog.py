@@ -171,7 +171,8 @@ def _eligibility(cohort: Mapping[str, Any]) -> tuple[str, ...]:
     """How series were chosen: the cohort block of the published spec in words."""
     rules = [f"{rule['name']}: {rule['keep']}" for rule in cohort["rules"]]
     single = [f"one series a {cohort['one_per']}"] if cohort["one_per"] != "series" else []
-    return (f"images: {cohort['image']}", *rules, f"labels {cohort['labels']}",
+    images = [f"images: {cohort['image']}"] if cohort["image"] is not None else []
+    return (*images, *rules, f"labels {cohort['labels']}",
             f"clinical row {cohort['clinical']}", *single)  # fmt: skip
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from builder.model.tables import EXCLUSIONS
@@ -315,6 +317,12 @@ def test_groups_are_in_reading_order():
     coded = levels(column)
     assert coded.names == ("4-9", "20-29", "100-109", "several", "missing")
     assert [coded.names[c] for c in coded.codes[:5]] == ["100-109", "20-29", "several", "4-9", "missing"]
+
+
+@given(st.lists(st.text("ab 019-", max_size=5) | st.none()))
+def test_any_names_have_a_reading_order(names):
+    coded = levels(pa.array(names, pa.string()))
+    assert [coded.names[c] for c in coded.codes] == ["missing" if n is None else n for n in names]
 
 
 def test_persons_whose_rows_disagree_are_several_whatever_the_type():
