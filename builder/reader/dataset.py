@@ -125,6 +125,13 @@ class Dataset:
         """Where the dataset lies."""
         return self._source.store
 
+    def close_files(self) -> None:
+        """Let go of open files, whose pages count as memory of this process; the next read opens what it needs.
+
+        For this dataset and all its subsets, while none of them is being read.
+        """
+        self._source.close_files()
+
     def locate(self, position: int, name: str) -> tuple[ChunkObject, int]:
         """The stored object a field of a sample is in, and its first chunk there."""
         return self._source.locate(int(self.rows[position]), self.layout(name))

@@ -155,6 +155,11 @@ class Source:
             found = self._objects.setdefault(key, fresh)
         return found, place if layout.shape else 0
 
+    def close_files(self) -> None:
+        """Let go of all open objects: the list of open ones and each of its members hold one another."""
+        self._objects.clear()
+        self._opened.clear()
+
     def _entry(self, shard: int, path: str) -> StoredObject | None:
         """What the manifest says of an object of a shard; whole volumes have thousands."""
         if shard not in self._entries:

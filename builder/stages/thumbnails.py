@@ -34,6 +34,8 @@ def thumbnails(index: pa.Table, manifest: Manifest, dataset: Store, *, count: in
         item = masks[position]
         uri = data_uri(_picture(images, position, item.arrays))
         pictures.append({"sample_key": item.row["sample_key"], "split": item.row["split"], "png": uri})
+        for opened in (images, masks):
+            opened.close_files()
     return pictures
 
 

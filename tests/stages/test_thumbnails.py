@@ -11,7 +11,7 @@ from PIL import Image
 from builder.model.case import Sample
 from builder.model.geometry import Geometry
 from builder.reader.opening import open_dataset
-from builder.report.pictures import OUTLINE, PIXELS
+from builder.report.pictures import OUTLINE, PIXELS, draw_slice
 from builder.stages.thumbnails import thumbnails
 from tests.reader.conftest import make_sample, publish
 
@@ -52,3 +52,22 @@ def test_a_large_slice_without_a_mask_is_shrunk_and_grey(tmp_path: Path) -> None
     assert (picture.mode, picture.size) == ("L", (PIXELS // 2, PIXELS))
     assert (np.asarray(picture)[:, : PIXELS // 4] == 255).all()
     assert (np.asarray(picture)[:, PIXELS // 4 :] == 0).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="mapped files are listed by Linux only")
+def test_holds_one_sample_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "set"
+    rows = [make_sample(n, (6, 20, 20)) for n in range(4)]
+    publish(root, [[row] for row in rows])
+    mapped = []
+
+    def look(*arguments: object) -> bytes:
+        mapped.append(sum(str(root) in line for line in Path("/proc/self/maps").read_text().splitlines()))
+        return draw_slice(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("builder.stages.thumbnails.draw_slice", look)
+    dataset = open_dataset(root)
+    fields = len(dataset.manifest.fields)
+    thumbnails(dataset.table, dataset.manifest, dataset.store, count=4)
+    assert len(mapped) == 4
+    assert 1 <= max(mapped) <= fields
