@@ -1,6 +1,6 @@
 """Resampling against SimpleITK, scipy, nnU-Net's routine and the floor, in one process and one run.
 
-    python benchmarks/resample.py [--slices 50] [--threads 2]
+    python benchmarks/resample.py [--slices 50] [--threads 2] [--peer-python PYTHON]
 
 A head-like int16 volume of (slices, 512, 512) at 2.5 x 0.68 x 0.68 mm goes to 1 mm isotropic; label maps hold five
 structures. Every peer runs on one thread unless ``--threads`` is given, and gets the same grid. The floor reads the
@@ -9,13 +9,18 @@ with more they are wall time. They are the best of several runs for the fast one
 take seconds; compilation is done before. Aims: linear at least 25 x SimpleITK and at most 3 x the floor; cubic at
 least 35 x nnU-Net's routine and SimpleITK's B-spline.
 
-nnU-Net's routine is used when ``nnunetv2`` can be imported; else the call it makes, scikit-image's ``resize`` of order
-3 with edge mode and without antialiasing, when that can be.
+``--peer-python`` has the extra ``peers``: nnU-Net's own functions run there, on the same arrays, in the same run and by
+the same clock, on one thread (they have no other way).
 """
 
 import argparse
+import json
+import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +41,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--slices", type=int, default=50)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--peer-python", type=Path)
     arguments = options.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(arguments.threads)
     source, image, labels = make_head(arguments.slices)
@@ -44,12 +50,22 @@ def main() -> None:
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
     floor = measure_floor(image, target.shape, clock=clock)
     print(f"{'floor: input read, output written once':44s} {floor * 1e3:9.1f} ms")
-    compare_images(image, source, target, floor, threads=arguments.threads, clock=clock)
-    compare_labels(labels, source, target, floor, threads=arguments.threads, clock=clock)
+    nnunet = {}
+    if arguments.peer_python is not None:
+        nnunet = ask_nnunet(arguments.peer_python, image, labels, source, target, clock=clock)
+    compare_images(image, source, target, floor, threads=arguments.threads, clock=clock, nnunet=nnunet)
+    compare_labels(labels, source, target, floor, threads=arguments.threads, clock=clock, nnunet=nnunet)
 
 
 def compare_images(
-    image: Array, source: Geometry, target: Geometry, floor: float, *, threads: int, clock: Clock
+    image: Array,
+    source: Geometry,
+    target: Geometry,
+    floor: float,
+    *,
+    threads: int,
+    clock: Clock,
+    nnunet: dict[str, float],
 ) -> None:
     """Linear, cubic and nearest of an image, each beside its peers."""
 
@@ -57,7 +73,6 @@ def compare_images(
         return lambda: sample(image, source, target, method=method, fill=-1024, antialias=antialias, threads=threads)
 
     zoom = {"zoom": np.divide(target.shape, source.shape), "mode": "nearest", "grid_mode": True}
-    nnunet_name, nnunet = find_nnunet()
     peers: dict[str, list[tuple[str, Callable[[], Array]]]] = {
         "linear": [
             ("SimpleITK linear", lambda: ask_itk(image, source, target, sitk.sitkLinear)),
@@ -66,7 +81,6 @@ def compare_images(
         "cubic": [
             ("SimpleITK B-spline", lambda: ask_itk(image, source, target, sitk.sitkBSpline)),
             ("scipy zoom, order 3", lambda: ndimage.zoom(image, order=3, **zoom)),
-            (nnunet_name, lambda: nnunet(image, target.shape)),
         ],
         "nearest": [("SimpleITK nearest", lambda: ask_itk(image, source, target, sitk.sitkNearestNeighbor))],
     }
@@ -74,6 +88,8 @@ def compare_images(
         mine = report(f"builder {method}", ours(method), floor=floor, clock=clock)
         for name, other in others:
             compare(name, other, mine, clock=clock)
+        if method == "cubic":
+            show_peers({NNUNET[name]: nnunet[name] for name in nnunet if name != "labels"}, mine)
         exact = ask_itk(image.astype(np.float32), source, target, ITK[method])
         error = np.abs(ours(method)() - exact).max()
         in_float = np.abs(sample(image.astype(np.float32), source, target, method=method, fill=-1024) - exact).max()
@@ -83,7 +99,14 @@ def compare_images(
 
 
 def compare_labels(
-    labels: Array, source: Geometry, target: Geometry, floor: float, *, threads: int, clock: Clock
+    labels: Array,
+    source: Geometry,
+    target: Geometry,
+    floor: float,
+    *,
+    threads: int,
+    clock: Clock,
+    nnunet: dict[str, float],
 ) -> None:
     """Five structures: each label linear and the heaviest kept, against the same done label by label in SimpleITK."""
 
@@ -98,13 +121,14 @@ def compare_labels(
 
     for method in ("majority", "nearest"):
         mine = report(
-            f"builder labels, {method}",
+            f"builder five labels, {method}",
             lambda method=method: sample(labels, source, target, method=method, fill=0, threads=threads),
             floor=floor,
             clock=clock,
         )
         if method == "majority":
             compare("SimpleITK linear, label by label", one_by_one, mine, clock=clock)
+            show_peers({NNUNET["labels"]: nnunet["labels"]} if nnunet else {}, mine)
 
 
 ITK = {"linear": sitk.sitkLinear, "cubic": sitk.sitkBSpline, "nearest": sitk.sitkNearestNeighbor}
@@ -137,22 +161,28 @@ def ask_itk(array: Array, source: Geometry, target: Geometry, interpolator: int)
     )
 
 
-def find_nnunet() -> tuple[str, Callable[[Array, tuple[int, ...]], Array]]:
-    """nnU-Net's own function, the scikit-image call it makes, or nothing."""
-    try:
-        from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg
+NNUNET = {
+    "cubic": "nnU-Net, order 3",
+    "default": "nnU-Net's default, slices apart",
+    "labels": "nnU-Net, one-hot, order 1",
+}
 
-        return "nnU-Net, order 3", lambda image, shape: resample_data_or_seg(image[None].astype(np.float32), shape)[0]
-    except ImportError:
-        pass
-    try:
-        from skimage.transform import resize
-    except ImportError:
-        return "nnU-Net (not installed)", lambda image, shape: image
-    return (
-        "scikit-image resize, order 3 (nnU-Net's call)",
-        lambda image, shape: resize(image.astype(float), shape, 3, mode="edge", anti_aliasing=False),
-    )
+
+def ask_nnunet(
+    python: Path, image: Array, labels: Array, source: Geometry, target: Geometry, *, clock: Clock
+) -> dict[str, float]:
+    """Seconds of nnU-Net's functions in the other Python, one run each."""
+    script = Path(__file__).parent / "peers" / "resampling.py"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "image.npy", image)
+        np.save(Path(folder) / "labels.npy", labels)
+        grid = {"shape": target.shape, "old_mm": list(source.spacing_mm), "new_mm": list(target.spacing_mm)}
+        (Path(folder) / "grid.json").write_text(json.dumps(grid))
+        command = [python, script, folder] + ["--wall"] * (clock is time.perf_counter)
+        answer = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+    found: dict[str, float] = json.loads(answer.splitlines()[-1])
+    return found
 
 
 def measure_floor(image: Array, shape: tuple[int, ...], *, clock: Clock) -> float:
@@ -187,6 +217,12 @@ def compare(name: str, work: Callable[[], Array], mine: float, *, clock: Clock) 
     """Print a peer's time and how many times ours it is."""
     seconds = best_of(work, clock=clock)
     print(f"{'':4s}{name:40s} {seconds * 1e3:9.1f} ms   {seconds / mine:6.1f} x ours")
+
+
+def show_peers(seconds: dict[str, float], mine: float) -> None:
+    """Print what peers took that ran elsewhere."""
+    for name, took in seconds.items():
+        print(f"{'':4s}{name:40s} {took * 1e3:9.1f} ms   {took / mine:6.1f} x ours")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Taps, identity_taps
 
-COLUMNS = 256
-"""Columns filtered side by side in a plane: long loops, and a block of 512 rows is a mebibyte of float64."""
-ROWS = 32
-"""Rows filtered side by side along columns, after a transposition."""
-DEPTH_COLUMNS = 512
-"""Columns filtered side by side along slices."""
+BLOCK_SAMPLES = 1 << 16
+"""Samples filtered together: half a mebibyte of float64, so that both sweeps and the sums stay in a common second-level
+cache; within that the wider the block, the longer its loops."""
+ROWS = 48
+"""Rows filtered side by side along columns, after a transposition; a power of two would crowd few sets of a cache."""
 POLE = float(np.sqrt(3.0) - 2.0)
 """Pole of the cubic B-spline prefilter (Unser 1999, doi:10.1109/79.799930)."""
 HORIZON = 18
@@ -44,15 +43,19 @@ def spline_coefficients(volume: NDArray[Any], *, threads: int) -> NDArray[np.flo
     """Cubic B-spline coefficients of ``volume`` as float32, of its shape (mirrored edges)."""
     rows, columns = identity_taps(volume.shape[1]), identity_taps(volume.shape[2])
     stack = np.empty(volume.shape, dtype=np.float32)
+    width = _block_width(volume.shape[1], volume.shape[2])
 
     def plane(start: int, stop: int) -> None:
-        _filter_planes(volume, stack, start, stop, rows.index, rows.weight, True, columns.index, columns.weight, True)
+        _filter_planes(
+            volume, stack, start, stop, rows.index, rows.weight, True, columns.index, columns.weight, True, width
+        )
 
     run_slabs(plane, volume.shape[0], threads=threads)
     slices = identity_taps(volume.shape[0])
+    wide = _block_width(volume.shape[0], volume.shape[2])
 
     def depth(start: int, stop: int) -> None:  # in place: a block of columns is read before it is written
-        _filter_depth(stack, stack, 0, start, stop, slices.index, slices.weight, True, False, 0.0, 0.0)
+        _filter_depth(stack, stack, 0, start, stop, slices.index, slices.weight, True, wide, False, 0.0, 0.0)
 
     run_slabs(depth, volume.shape[1], threads=threads)
     return stack
@@ -67,16 +70,24 @@ def _resample_band(
     whole = volume.dtype.kind in "iu"
     low, high = (float(np.iinfo(volume.dtype).min), float(np.iinfo(volume.dtype).max)) if whole else (0.0, 0.0)
 
+    upright = _block_width(volume.shape[1], volume.shape[2])
+    wide = _block_width(volume.shape[0], out.shape[2])
+    columns = (along_x.index, along_x.weight, along_x.spline)
+
     def plane(a: int, b: int) -> None:
-        _filter_planes(
-            volume, stack, a, b, index, weight, along_y.spline, along_x.index, along_x.weight, along_x.spline
-        )
+        _filter_planes(volume, stack, a, b, index, weight, along_y.spline, *columns, upright)
 
     def depth(a: int, b: int) -> None:
-        _filter_depth(stack, out, first, a, b, along_z.index, along_z.weight, along_z.spline, whole, low, high)
+        _filter_depth(stack, out, first, a, b, along_z.index, along_z.weight, along_z.spline, wide, whole, low, high)
 
     run_slabs(plane, volume.shape[0], threads=threads)
     run_slabs(depth, stop - first, threads=threads)
+
+
+def _block_width(length: int, columns: int) -> int:
+    """How many of ``columns`` lines of ``length`` samples are filtered side by side, in blocks of about one width."""
+    blocks = -(-columns // max(16, BLOCK_SAMPLES // length))
+    return -(-columns // blocks)
 
 
 @compiled
@@ -145,17 +156,28 @@ def _weigh(block: Any, index: Any, weight: Any, out: Any) -> None:
 
 @compiled
 def _filter_planes(
-    source: Any, stack: Any, k0: int, k1: int, yi: Any, yw: Any, yspline: Any, xi: Any, xw: Any, xspline: Any
+    source: Any,
+    stack: Any,
+    k0: int,
+    k1: int,
+    yi: Any,
+    yw: Any,
+    yspline: Any,
+    xi: Any,
+    xw: Any,
+    xspline: Any,
+    width: int,
 ) -> None:
     rows_in, columns_in = source.shape[1], source.shape[2]
     rows, columns = yi.shape[0], xi.shape[0]
-    upright = np.zeros((rows_in, COLUMNS), np.float64)
+    upright = np.zeros((rows_in, width), np.float64)
+    line = np.empty(width, np.float64)
     wide = np.empty((rows, columns_in), np.float32)
     turned = np.zeros((columns_in, ROWS), np.float64)
     narrow = np.empty((columns, ROWS), np.float32)
     for k in range(k0, k1):
-        for x0 in range(0, columns_in, COLUMNS):
-            m = min(COLUMNS, columns_in - x0)
+        for x0 in range(0, columns_in, width):
+            m = min(width, columns_in - x0)
             for y in range(rows_in):
                 a, b = source[k, y], upright[y]
                 for x in range(m):
@@ -163,12 +185,16 @@ def _filter_planes(
             if yspline:
                 _prefilter(upright)
             for y in range(rows):
-                _weigh(upright[:, :m], yi[y], yw[y], wide[y, x0 : x0 + m])
+                _weigh(upright, yi[y], yw[y], line)
+                b = wide[y]
+                for x in range(m):
+                    b[x0 + x] = line[x]
         for y0 in range(0, rows, ROWS):
             m = min(ROWS, rows - y0)
-            for x in range(columns_in):
-                for y in range(m):
-                    turned[x, y] = wide[y0 + y, x]
+            for y in range(m):
+                a = wide[y0 + y]
+                for x in range(columns_in):
+                    turned[x, y] = a[x]
             if xspline:
                 _prefilter(turned)
             for x in range(columns):
@@ -181,16 +207,27 @@ def _filter_planes(
 
 @compiled
 def _filter_depth(
-    stack: Any, out: Any, first: int, y0: int, y1: int, zi: Any, zw: Any, spline: Any, whole: Any, low: Any, high: Any
+    stack: Any,
+    out: Any,
+    first: int,
+    y0: int,
+    y1: int,
+    zi: Any,
+    zw: Any,
+    spline: Any,
+    width: int,
+    whole: Any,
+    low: Any,
+    high: Any,
 ) -> None:
     """Rows ``y0`` to ``y1`` of the stack along slices, into rows ``first + y0`` and on of ``out``."""
     slices_in, _, columns = stack.shape
-    upright = np.zeros((slices_in, DEPTH_COLUMNS), np.float64)
-    line = np.empty(DEPTH_COLUMNS, np.float64)
+    upright = np.zeros((slices_in, width), np.float64)
+    line = np.empty(width, np.float64)
     floor, ceiling = np.float32(low), np.float32(high)
     for y in range(y0, y1):
-        for x0 in range(0, columns, DEPTH_COLUMNS):
-            m = min(DEPTH_COLUMNS, columns - x0)
+        for x0 in range(0, columns, width):
+            m = min(width, columns - x0)
             for k in range(slices_in):
                 a, b = stack[k, y], upright[k]
                 for x in range(m):
