@@ -1,6 +1,6 @@
 """Building a dataset beside the ways people do it now: CT series to 1 mm isotropic int16, stored, from a cold start.
 
-    python benchmarks/build.py --peer-python PEERS/bin/python [--series 12] [--slow-series 2] [--slices 150]
+    python benchmarks/build.py --peer-python PEERS/bin/python [--series 12] [--slow-series 4] [--slices 150]
         [--only NAME ...] [--repeats 1] [--workers 2] [--json FILE]
 
 One run, one archive: ``--series`` CT series of 512 x 512 x ``--slices``, made of real slices (``--sample``, a folder of
@@ -84,7 +84,7 @@ def parse() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=12)
-    parser.add_argument("--slow-series", type=int, default=2)
+    parser.add_argument("--slow-series", type=int, default=4)
     parser.add_argument("--slices", type=int, default=150)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
