@@ -73,6 +73,7 @@ test-cluster: setup
 
 # What needs libraries that do not fit beside the tests': nnU-Net reads what is exported for it.
 PEERS := .peers
+PEER_PYTHON = $(if $(wildcard $(PEERS)/bin/imgtools),--peer-python $(CURDIR)/$(PEERS)/bin/python)
 $(PEERS)/.installed: constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints-peers.txt
@@ -83,10 +84,11 @@ test-peers: setup $(PEERS)/.installed
 
 # Ratios against peers and floors, each script under five minutes on a quiet machine; the peers of builds when .peers has them.
 bench: setup
-	for name in resample decode index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in resample decode; do $(BIN)/python benchmarks/$$name.py $(PEER_PYTHON) || exit 1; done
 	$(BIN)/python benchmarks/resample.py --threads 2
 	$(BIN)/python benchmarks/decode.py --processes 2
-	$(BIN)/python benchmarks/build.py --workers 2 $(if $(wildcard $(PEERS)/bin/imgtools),--peer-python $(CURDIR)/$(PEERS)/bin/python)
+	$(BIN)/python benchmarks/build.py --workers 2 $(PEER_PYTHON)
 
 # Contours to voxels beside plastimatch (Debian: apt-get install plastimatch): the table of docs/labels.md, and pictures.
 contours: setup
