@@ -41,7 +41,7 @@ class Resample(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["resample"]
     spacing_mm: tuple[Millimetres | None, Millimetres | None, Millimetres | None]
