@@ -49,8 +49,8 @@ def table_one(persons: pa.Table, columns: Sequence[str], *, splits: Sequence[str
     return entries
 
 
-def wilson(count: int, total: int) -> tuple[float, float] | None:
-    """95 % Wilson score interval of a proportion (Wilson 1927); None when there is nobody."""
+def wilson(count: float, total: int) -> tuple[float, float] | None:
+    """95 % Wilson score interval of a proportion (Wilson 1927), of an expected count too; None when nobody is there."""
     if total == 0:
         return None
     # written out, not scipy's, which takes longer to load than a small dataset to report on

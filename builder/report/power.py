@@ -92,8 +92,8 @@ def needed(positives: int, negatives: int) -> Json:
 
 
 def half_width(assumed: float, number: int) -> float | None:
-    """Half the length of the 95 % Wilson interval when ``assumed`` of ``number`` persons are right."""
-    interval = wilson(round(assumed * number), number)
+    """Half the length of the 95 % Wilson interval at the share ``assumed`` of ``number`` persons."""
+    interval = wilson(assumed * number, number)
     return None if interval is None else (interval[1] - interval[0]) / 2
 
 
@@ -142,12 +142,14 @@ def riley_binary(*, parameters: int, r2_cox_snell: float, prevalence: float, shr
     """Persons needed to develop a model of a binary outcome (Riley 2020, doi:10.1136/bmj.m441).
 
     ``overall_risk``: the outcome proportion to within 0.05; ``shrinkage``: at most ``1 - shrinkage`` overfitting;
-    ``optimism``: at most 0.05 optimism in Nagelkerke's R2; ``error``: mean absolute error of predictions 0.05.
+    ``optimism``: at most 0.05 optimism in Nagelkerke's R2; ``error``: mean absolute error of predictions 0.05, by the
+    formula of van Smeden 2019 (doi:10.1177/0962280218784726), which is for the rarer of the two outcomes.
     """
     p = prevalence
     ceiling = 1 - math.exp(2 * (p * math.log(p) + (1 - p) * math.log(1 - p)))
     strict = r2_cox_snell / (r2_cox_snell + 0.05 * ceiling)
-    error = math.exp((-0.508 + 0.259 * math.log(p) + 0.504 * math.log(parameters) - math.log(0.05)) / 0.544)
+    rarer = min(p, 1 - p)
+    error = math.exp((-0.508 + 0.259 * math.log(rarer) + 0.504 * math.log(parameters) - math.log(0.05)) / 0.544)
     return {
         "overall_risk": math.ceil((1.96 / 0.05) ** 2 * p * (1 - p) - 1e-9),
         "shrinkage": math.ceil(parameters / ((shrinkage - 1) * math.log(1 - r2_cox_snell / shrinkage))),

@@ -616,7 +616,7 @@ def _power(book: Book, persons: pd.DataFrame) -> None:
 def _half(assumed: float, number: int) -> float | None:
     if not number:
         return None
-    low, high = proportion_confint(round(assumed * number), number, method="wilson")
+    low, high = proportion_confint(assumed * number, number, method="wilson")
     return (high - low) / 2
 
 
@@ -646,7 +646,7 @@ def _needed(book: Book, entry: Any, yes: int, no: int) -> None:
         "overall_risk": math.ceil(1.96**2 * p * (1 - p) / 0.0025 - 1e-9),
         "shrinkage": math.ceil(-10 / (0.1 * math.log1p(-r2 / 0.9))),
         "optimism": math.ceil(10 / ((strict - 1) * math.log1p(-r2 / strict))),
-        "error": math.ceil((math.exp(-0.508) * p**0.259 * 10**0.504 / 0.05) ** (1 / 0.544)),
+        "error": math.ceil((math.exp(-0.508) * min(p, 1 - p) ** 0.259 * 10**0.504 / 0.05) ** (1 / 0.544)),
     }
     book.all(entry["to_develop_by"], riley)
     book.expect(entry, "to_develop", max(riley.values()))

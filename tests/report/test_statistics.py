@@ -21,6 +21,7 @@ from builder.report.masking import masked_cells
 from builder.report.power import (
     buderer,
     detectable_difference,
+    half_width,
     hanley_mcneil,
     needed_for_proportion,
     riley_binary,
@@ -235,6 +236,19 @@ def test_riley_gives_the_sizes_of_pmsampsize(parameters, r2, prevalence, sizes):
     # example of Riley et al., Stat Med 2019;38:1276
     found = riley_binary(parameters=parameters, r2_cox_snell=r2, prevalence=prevalence)
     assert (found["shrinkage"], found["optimism"], found["overall_risk"]) == sizes
+
+
+def test_an_outcome_and_its_opposite_need_the_same_numbers():
+    common, rare = (riley_binary(parameters=10, r2_cox_snell=0.1, prevalence=p) for p in (0.9, 0.1))
+    assert common == rare
+
+
+def test_a_half_width_is_that_of_the_assumed_share():
+    """Statsmodels' interval at the share itself, also where no whole number of persons has it: 4.5 of 5."""
+    for share in (0.8, 0.9):
+        low, high = proportion_confint(share * 5, 5, method="wilson")
+        assert half_width(share, 5) == pytest.approx((high - low) / 2)
+    assert half_width(0.8, 5) != half_width(0.9, 5)
 
 
 def test_riley_gives_the_sizes_of_the_pre_eclampsia_example():
