@@ -87,6 +87,7 @@ bench: setup
 	for name in index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	for name in resample decode; do $(BIN)/python benchmarks/$$name.py $(PEER_PYTHON) || exit 1; done
 	$(BIN)/python benchmarks/resample.py --threads 2
+	$(BIN)/python benchmarks/index.py --processes 2
 	$(BIN)/python benchmarks/decode.py --processes 2
 	$(BIN)/python benchmarks/build.py --workers 2 $(PEER_PYTHON)
 
