@@ -101,7 +101,7 @@ def struck(
         roles: Roles = stack.enter_context(open_roles(server, folder / f"roles-{number}", *ALONE, workers=1))
         case.more = roles.place
         build = case.start()
-        for _ in range(dice.randrange(1, 14)):
+        for _ in range(dice.randrange(1, 9)):
             build.at_work_after(case, dice)
         roles.scheduler.kill()
         yield build
