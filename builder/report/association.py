@@ -15,6 +15,9 @@ Json = Any
 PERMUTATIONS = 2000
 """Random tables of the same margins behind each p-value; the smallest p they can give is 1 / 2001."""
 
+LOOK_Q, LOOK_V = 0.05, 0.1
+"""An association is worth a look below this q and from this V: of many persons the smallest one has a small q."""
+
 MOST_LEVELS = 200
 """A column of more levels is a name rather than a group, and is left out."""
 
@@ -42,6 +45,11 @@ def missingness(persons: pa.Table, labels: Sequence[str], columns: Sequence[str]
     absent = [label for label in labels if f"{label} missing" in flags]
     pairs += [(f"{label} missing", c) for label in absent for c in columns if label != c]
     return _tested(table, pairs, seed=seed)
+
+
+def is_worth_a_look(row: Json) -> bool:
+    """Whether an entry of ``associations`` or ``missingness`` is both strong and no chance."""
+    return bool(row["q"] < LOOK_Q and row["cramers_v"] >= LOOK_V)
 
 
 def cramers_v(table: NDArray[np.int64]) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from builder.report import association, shift
 from builder.report.labels import title as label_title
 from builder.report.templates import template_environment
 
@@ -61,7 +62,11 @@ def render(report: Mapping[str, Any]) -> str:
         "json": _json,
         "png": _png,
     }
-    environment.tests["folded"] = _folded
+    environment.tests |= {
+        "folded": _folded,
+        "strong": association.is_worth_a_look,
+        "far_apart": shift.is_worth_a_look,
+    }
     order = [row["split"] for row in report["splits"]]
     page = environment.get_template("page.html.jinja").render(
         report=report,

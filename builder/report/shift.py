@@ -1,9 +1,9 @@
 """How intensities and geometry differ between splits and between sites: what a model could stumble over."""
 
-import math
+import warnings
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ DIGITS = 3
 FEWEST = 2
 EXACT_UP_TO = 10_000
 """Pairs of values of two groups up to which the p of their distance is counted out, as if no value occurred twice."""
+
+LOOK_P, LOOK_DISTANCE = 0.05, 0.1
+"""A difference is worth a look below this p and from this distance: of many cases the smallest one has a small p."""
 
 MOST_GROUPS = 40
 """A column of more groups gets no table."""
@@ -67,29 +70,20 @@ def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Js
     return entries
 
 
+def is_worth_a_look(row: Json) -> bool:
+    """Whether an entry of ``shift`` is both large and no chance."""
+    return row["p"] is not None and row["p"] < LOOK_P and row["distance"] >= LOOK_DISTANCE
+
+
 def _kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
     """Distance of two groups, and the chance that values dealt to such groups lie as far apart."""
     from scipy import stats
 
-    found = stats.ks_2samp(first, second, method="asymp")
-    distance, sizes = float(found.statistic), (len(first), len(second))
-    if sizes[0] * sizes[1] > EXACT_UP_TO:
-        return distance, float(found.pvalue)
-    return distance, _counted(distance, *sizes)
-
-
-def _counted(distance: float, m: int, n: int) -> float:
-    """Share of the orders of m and n different values that lie as far apart (scipy's own count fails near 1).
-
-    An order is a path from (0, 0) to (m, n) in single steps: those are counted that stay nearer than ``distance``.
-    """
-    few, many = sorted((m, n))
-    j = np.arange(many + 1)
-    near = np.ones(many + 1)
-    for i in range(few + 1):
-        inside = np.abs(i * many - j * few) < distance * m * n - 1e-6
-        near = np.where(inside, np.cumsum(np.where(inside, near, 0.0)) if i else near, 0.0)
-    return float(1.0 - near[many] / math.comb(m + n, few))
+    method: Literal["exact", "asymp"] = "exact" if len(first) * len(second) <= EXACT_UP_TO else "asymp"
+    with warnings.catch_warnings():  # where the count rounds to a little more than 1, scipy takes the limit and says so
+        warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful", RuntimeWarning)
+        found = stats.ks_2samp(first, second, method=method)
+    return float(found.statistic), float(found.pvalue)
 
 
 def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], mask_below: int) -> Json:

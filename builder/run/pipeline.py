@@ -13,6 +13,7 @@ from builder.model.layout import CURRENT, fingerprint, parse_current
 from builder.model.parquet import parquet_bytes
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
+from builder.report.association import is_worth_a_look
 from builder.run.clusters import load_cluster
 from builder.run.inventory import take_inventory, take_survey
 from builder.run.journal import JournalProgress, keep_journal
@@ -33,8 +34,6 @@ from builder.storage import Store, open_store
 PRIVATE_SUFFIX = ".private"
 PUBLISHED = "published.json"
 PRINTS = "prints"
-STANDS_OUT = 0.05
-"""False discovery rate below which ``plan`` prints an association."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,7 +321,7 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
             f"persons off, worst single level {balance['worst_level_persons']:.2f}"
         )
     for row in (*report["associations"], *report["missingness"]):
-        if row["q"] < STANDS_OUT:
+        if is_worth_a_look(row):
             yield f"  {row['label']} follows {row['group']}: V {row['cramers_v']:.2f}, q {row['q']:.3f}"
     for row in report["baseline"]:
         if row["auc"] is not None:

@@ -139,9 +139,10 @@ class Stream:
     def _hand_over(self) -> None:
         """Let the disk begin with what there is, so that the flush at the end waits for less."""
         self.file.flush()
+        length = self.position - self._handed
         if hasattr(os, "posix_fadvise"):  # Linux starts to write pages that it is told nobody needs
-            length = self.position - self._handed
-            os.posix_fadvise(self.file.fileno(), self._handed, length, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):  # a file system without such advice: the flush at the end does it all
+                os.posix_fadvise(self.file.fileno(), self._handed, length, os.POSIX_FADV_DONTNEED)
         self._handed = self.position
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from builder.clinical import schema as clinical_schema
 from builder.model.layout import (
     CATALOG,
     COHORT,
@@ -21,8 +22,10 @@ from builder.model.layout import (
     stored_object,
 )
 from builder.model.parquet import parquet_bytes
-from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES
+from builder.model.samples import SAMPLE_COLUMNS
+from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema
 from builder.plan import DatasetPlan
+from builder.report.association import is_worth_a_look
 from builder.report.catalog.documents import catalog
 from builder.report.catalog.facts import (
     PARQUET,
@@ -47,13 +50,6 @@ from builder.spec import DatasetSpec, ReportOptions
 from builder.stages.report import REPORT_JSON
 
 KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",)}
-_NOTES = {
-    field.name: {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
-    for schema in (INSTANCES, LEDGER, EXCLUSIONS, SERIES)
-    for field in schema
-}
-"""Unit and DICOM attribute of the columns that come from headers, by name: tables that were joined keep none."""
-
 ABOVE = "../"
 """The records lie in a folder beside the files they describe."""
 
@@ -114,7 +110,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         use_case=spec.use_case,
         statement=_published_statement(plan),
         sources=_sources(plan),
-        tables=tuple(_table(name, table) for name, table in sorted(tables.items())),
+        tables=tuple(_table(name, table, spec) for name, table in sorted(tables.items())),
         files=tuple(StoredFile(ABOVE + s.path, s.bytes, s.sha256, _media_type(s.path)) for s in stored),
         shards=_shards(manifest),
         arrays={field.name: _array(field) for field in manifest.fields},
@@ -180,7 +176,7 @@ def findings(report: Mapping[str, Any]) -> list[str]:
     """What the report found that a user must know: untested groups, associations, gaps in the data."""
     found = []
     for row in report.get("associations", ()):
-        if row["q"] < 0.05 and row["cramers_v"] >= 0.1:
+        if is_worth_a_look(row):
             strength = f"Cramer's V {row['cramers_v']:.2f}, q {row['q']:.3g}"
             found.append(f"{row['label']} is associated with {row['group']} ({strength})")
     for entry in report.get("power", {}).get("outcomes", ()):
@@ -223,12 +219,28 @@ def _unnamed(spec: DatasetSpec, role: str, number: int) -> str:
     return " ".join(str(x) for x in (source.kind, source.site, source.collection) if x)
 
 
-def _table(name: str, table: pa.Table) -> TableFacts:
+def _table(name: str, table: pa.Table, spec: DatasetSpec) -> TableFacts:
+    notes = _column_notes(name, spec)
     columns = []
     for field in table.schema:
-        notes = _NOTES.get(field.name, {})
-        columns.append(ColumnFacts(field.name, str(field.type), notes.get("unit"), notes.get("dicom_tag")))
+        told = notes.get(field.name, {})
+        columns.append(ColumnFacts(field.name, str(field.type), told.get("unit"), told.get("dicom_tag")))
     return TableFacts(ABOVE + name, table.num_rows, tuple(columns), KEYS.get(name, ()))
+
+
+def _column_notes(table: str, spec: DatasetSpec) -> dict[str, dict[str, str]]:
+    """Unit and DICOM attribute of columns by name, for tables that were joined keep none.
+
+    A clinical column and a sample's own (its rows are not the image's) hide the attribute of that name.
+    """
+    schemas = [INSTANCES, LEDGER, EXCLUSIONS, SERIES, *(clinical_schema(sheet) for sheet in spec.clinical)]
+    if table == INDEX:
+        schemas.append(schema(SAMPLE_COLUMNS))
+    return {
+        field.name: {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+        for known in schemas
+        for field in known
+    }
 
 
 def _shards(manifest: Manifest) -> ShardFacts:

@@ -1,10 +1,14 @@
 """Differences between splits and sites, and agreement by group, on tables where the answer is known."""
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy import stats
 
+from builder.report import association
+from builder.report import shift as shifts
 from builder.report.labels import agreement_by_group
 from builder.report.shift import shift
 
@@ -63,7 +67,23 @@ def test_the_p_of_a_distance_is_that_of_scipy(few, many):
     one, two = np.round(rng.normal(size=few), 3), np.round(rng.normal(0.7, size=many), 3)
     table = pa.table({"split": ["train"] * few + ["test"] * many, "slices": np.concatenate([one, two])})
     (found,) = shift(table, by=["split"])
-    assert found["p"] == pytest.approx(stats.ks_2samp(one, two, method="exact").pvalue, rel=1e-9, abs=1e-12)
+    assert found["p"] == pytest.approx(stats.ks_2samp(one, two, method="exact").pvalue, rel=1e-9)
+
+
+def test_the_p_of_disjoint_groups_is_small_and_never_nothing():
+    table = pa.table({"split": ["train"] * 100 + ["test"] * 100, "slices": list(range(200))})
+    (found,) = shift(table, by=["split"])
+    assert found["p"] == pytest.approx(2 / math.comb(200, 100), rel=1e-9)
+
+
+def test_only_what_is_large_and_no_chance_is_worth_a_look():
+    assert shifts.is_worth_a_look({"p": 0.04, "distance": 0.1})
+    assert not shifts.is_worth_a_look({"p": 0.05, "distance": 0.5})
+    assert not shifts.is_worth_a_look({"p": 1e-9, "distance": 0.09})
+    assert not shifts.is_worth_a_look({"p": None, "distance": None})
+    assert association.is_worth_a_look({"q": 0.04, "cramers_v": 0.1})
+    assert not association.is_worth_a_look({"q": 0.05, "cramers_v": 0.9})
+    assert not association.is_worth_a_look({"q": 1e-9, "cramers_v": 0.09})
 
 
 def test_agreement_by_group_is_that_of_scipy():
