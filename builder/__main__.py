@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from builder.cli import main
+from builder.run.loading import load_libraries
 
 YOUNG_OBJECTS = 20_000
 """New objects before Python looks for cycles among them: loading the libraries makes many and no cycles."""
+BUILDS = frozenset({"build", "plan"})
+"""Commands that need all libraries of a build."""
 
 
 @dataclass
@@ -40,6 +43,8 @@ def run() -> NoReturn:
     way_out = _Exit()
     atexit.register(way_out.leave)  # the first to be registered is the last to run, after all threads have ended
     try:
+        if set(sys.argv[1:2]) & BUILDS:
+            load_libraries()
         main()
     except SystemExit as leaving:
         way_out.code = leaving.code if isinstance(leaving.code, int) else None

@@ -2,12 +2,11 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,6 +21,8 @@ VERDICTS: Final = pa.schema(
 """A row of INSTANCES that changes: the first three columns name it, the last three replace its own."""
 
 MEMORY_LIMIT: Final = "512MB"
+MEMORY_ROWS: Final = 100_000
+"""Up to so many instances are compared in memory, in less than DuckDB's library alone takes."""
 _NEEDED = ("source", "path", "member", "size", "stamp", "sop_instance_uid", "header_sha256")
 
 
@@ -63,13 +64,39 @@ def with_verdicts(part: pa.Table, verdicts: pa.Table) -> pa.Table:
 
 
 def _copies(parts: Iterable[pa.Table], folder: Path) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each UID that occurs more than once."""
+    """The rows of each UID that occurs more than once, in order."""
+    rows = _repeated(parts, folder)
+    for _, group in groupby(rows, key=itemgetter("sop_instance_uid")):
+        yield list(group)
+
+
+def _repeated(parts: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any]]:
+    """All rows whose UID occurs more than once: compared in memory as long as they are few, else on disk."""
+    instances = (part.filter(pc.equal(part["status"], "instance")).select(list(_NEEDED)) for part in parts)
+    held = [INSTANCES.empty_table().select(list(_NEEDED))]
+    rows = 0
+    for batch in instances:
+        held.append(batch)
+        rows += batch.num_rows
+        if rows > MEMORY_ROWS:
+            yield from _repeated_on_disk(chain(held, instances), folder)
+            return
+    table = pa.concat_tables(held)
+    counts = pc.value_counts(table["sop_instance_uid"].drop_null())
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    found = table.filter(pc.is_in(table["sop_instance_uid"], repeated))
+    order = [(name, "ascending") for name in ("sop_instance_uid", "source", "path", "member")]
+    yield from found.sort_by(order).to_pylist()
+
+
+def _repeated_on_disk(batches: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any]]:
+    import duckdb  # its library takes more memory than all of a small archive's rows
+
     with duckdb.connect(str(folder / "copies.duckdb")) as db:
         db.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET threads=1; SET temp_directory='{folder}'")
         fields = ", ".join(f"{n} {_SQL_TYPES[str(INSTANCES.field(n).type)]}" for n in _NEEDED)
         db.execute(f"CREATE TABLE found ({fields})")
-        for part in parts:
-            batch = part.filter(pc.equal(part["status"], "instance")).select(list(_NEEDED))
+        for batch in batches:
             db.register("batch", batch)
             db.execute("INSERT INTO found SELECT * FROM batch")
             db.unregister("batch")
@@ -78,9 +105,7 @@ def _copies(parts: Iterable[pa.Table], folder: Path) -> Iterator[list[dict[str, 
             "(SELECT sop_instance_uid FROM found GROUP BY sop_instance_uid HAVING count(*) > 1) "
             "ORDER BY sop_instance_uid, source, path, member"
         )
-        rows = (dict(zip(_NEEDED, row, strict=True)) for row in iter(cursor.fetchone, None))
-        for _, group in groupby(rows, key=itemgetter("sop_instance_uid")):
-            yield list(group)
+        yield from (dict(zip(_NEEDED, row, strict=True)) for row in iter(cursor.fetchone, None))
 
 
 _SQL_TYPES = {"int32": "INTEGER", "int64": "BIGINT", "string": "VARCHAR"}

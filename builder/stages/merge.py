@@ -1,11 +1,12 @@
 """Index parts -> INSTANCES in order: chunks that hold whole series, and the annotation objects beside them."""
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -15,7 +16,11 @@ from builder.storage import Store
 CHUNK_ROWS = 50_000
 """A chunk is cut at the first series boundary after this many rows."""
 
-ORDER = "series_uid NULLS LAST, sop_instance_uid NULLS LAST, source, path, member"
+MEMORY_ROWS = 20_000
+"""Up to so many rows are sorted in memory, in less than DuckDB's library alone takes."""
+BATCH_ROWS = 16_384
+ORDER = ("series_uid", "sop_instance_uid", "source", "path", "member")
+"""Rows without a UID come after those that have one."""
 ANNOTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
@@ -43,20 +48,16 @@ def merge_parts(parts: Sequence[Path], store: Store) -> list[str]:
     Returns
     -------
     list of str
-        Paths of the chunks, in order. Memory does not grow with the number of rows: DuckDB sorts out of core.
+        Paths of the chunks, in order. Memory does not grow with the number of rows: DuckDB sorts many out of core.
     """
-    annotation = " OR ".join(f"sop_class_uid LIKE '{c}'" for c in ANNOTATION_CLASSES)
-    with duckdb.connect(config={"threads": 1, "preserve_insertion_order": True}) as database:
-        database.read_parquet([str(p) for p in parts]).create_view("parts")
-        image = f"status = 'instance' AND NOT coalesce({annotation}, false)"
-        beside = f"(status = 'instance' AND coalesce({annotation}, false)) OR status = 'file'"
-        rest = "status NOT IN ('instance', 'file')"
+    rows = sum(pq.read_metadata(part).num_rows for part in parts)
+    with (_in_memory if rows <= MEMORY_ROWS else _out_of_core)(parts) as query:
         chunks = []
-        for number, table in enumerate(_chunks(_query(database, image))):
+        for number, table in enumerate(_chunks(query(IMAGES))):
             chunks.append(f"{IMAGES}/{number:05d}.parquet")
             store.put(chunks[-1], parquet_bytes(table))
-        store.put(ANNOTATIONS, _written(_query(database, beside)))
-        store.put(LEFTOVERS, _written(_query(database, rest)))
+        store.put(ANNOTATIONS, _written(query(ANNOTATIONS)))
+        store.put(LEFTOVERS, _written(query(LEFTOVERS)))
     return chunks
 
 
@@ -75,10 +76,47 @@ def by_series(chunk: pa.Table) -> Iterator[pa.Table]:
             start = row
 
 
-def _query(database: duckdb.DuckDBPyConnection, condition: str) -> Iterator[pa.RecordBatch]:
-    reader = database.sql(f"SELECT * FROM parts WHERE {condition} ORDER BY {ORDER}").to_arrow_reader(16_384)
-    for batch in reader:
-        yield pa.Table.from_batches([batch]).select(INSTANCES.names).cast(INSTANCES).combine_chunks().to_batches()[0]
+Query = Callable[[str], Iterator[pa.RecordBatch]]
+"""From IMAGES, ANNOTATIONS or LEFTOVERS to their rows in order."""
+
+
+@contextmanager
+def _in_memory(parts: Sequence[Path]) -> Iterator[Query]:
+    table = pa.concat_tables([pq.read_table(part, use_threads=False) for part in parts]).cast(INSTANCES)
+    table = table.sort_by([(name, "ascending") for name in ORDER])
+    is_instance, is_file = (pc.equal(table["status"], status) for status in ("instance", "file"))
+    is_annotation = pc.fill_null(pc.match_like(table["sop_class_uid"], ANNOTATION_CLASSES[0]), False)
+    for pattern in ANNOTATION_CLASSES[1:]:
+        is_annotation = pc.or_(is_annotation, pc.fill_null(pc.match_like(table["sop_class_uid"], pattern), False))
+    masks = {
+        IMAGES: pc.and_not(is_instance, is_annotation),
+        ANNOTATIONS: pc.or_(pc.and_(is_instance, is_annotation), is_file),
+        LEFTOVERS: pc.invert(pc.or_(is_instance, is_file)),
+    }
+    yield lambda which: iter(table.filter(masks[which]).combine_chunks().to_batches(max_chunksize=BATCH_ROWS))
+
+
+@contextmanager
+def _out_of_core(parts: Sequence[Path]) -> Iterator[Query]:
+    import duckdb  # its library takes more memory than all of a small archive's rows
+
+    annotation = "coalesce(" + " OR ".join(f"sop_class_uid LIKE '{c}'" for c in ANNOTATION_CLASSES) + ", false)"
+    conditions = {
+        IMAGES: f"status = 'instance' AND NOT {annotation}",
+        ANNOTATIONS: f"(status = 'instance' AND {annotation}) OR status = 'file'",
+        LEFTOVERS: "status NOT IN ('instance', 'file')",
+    }
+    order = ", ".join(f"{name} NULLS LAST" for name in ORDER)
+    with duckdb.connect(config={"threads": 1, "preserve_insertion_order": True}) as database:
+        database.read_parquet([str(part) for part in parts]).create_view("parts")
+
+        def query(which: str) -> Iterator[pa.RecordBatch]:
+            found = database.sql(f"SELECT * FROM parts WHERE {conditions[which]} ORDER BY {order}")
+            for batch in found.to_arrow_reader(BATCH_ROWS):
+                table = pa.Table.from_batches([batch]).select(INSTANCES.names).cast(INSTANCES)
+                yield table.combine_chunks().to_batches()[0]
+
+        yield query
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
