@@ -6,10 +6,10 @@ Warm page cache, files on local disk, one thread a process. With one process tim
 disturbs less than wall time; with several every process reads the whole series and the slowest one's wall time counts.
 ``--peer-python`` has the extra ``peers``: its decoders get the same frames.
 
-``indexed`` is ``assemble_indexed``: positions and pixel offsets
-come from the index, as in a build; ``parsed`` is ``assemble`` with headers parsed by pydicom; ``decoded`` is the same
-without the parsing. The floor reads the bytes of the files and copies the volume once. All readers' values are compared
-with the truth before their time counts.
+``indexed`` is ``assemble_indexed``: positions and pixel offsets come from the index, as in a build; ``parsed`` is
+``assemble`` with headers parsed by pydicom; ``decoded`` is the same without the parsing, and ``frames`` decodes and
+does no more, like the peers' decoders. The floor reads the bytes of the files and copies the volume once. All readers'
+values are compared with the truth before their time counts.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
 from builder.imaging.parse import parse_instance
+from builder.imaging.pixels import pixel_format, stored_values
 from builder.imaging.rows import instances_of
 from builder.imaging.series import split_stacks
 from builder.imaging.volume import assemble, assemble_indexed
@@ -71,7 +73,7 @@ def main() -> None:
                 continue
             place = raw if syntax is None else encoded(raw, Path(folder) / name, syntax)
             for reader, read in READERS.items():
-                if reader == "indexed" and syntax is not None:
+                if reader in (ENCODED_ALONE if syntax is None else RAW_ALONE):
                     continue
                 run = prepared(read, place)
                 if not np.array_equal(np.asarray(run()).astype(np.int64), truth):
@@ -214,6 +216,28 @@ def decoded(folder: Path) -> Iterator[Any]:
         yield assemble(stack, datasets).voxels[0]
 
 
+def frames(folder: Path) -> Iterator[Any]:
+    """Stored values of every instance whose format is known: no rescaling, no stacking, in the order of the files."""
+    datasets = [parse_instance(path.read_bytes()) for path in sorted(folder.iterdir())]
+    forms = [pixel_format(dataset) for dataset in datasets]
+    yield None
+    while True:
+        found = [stored_values(dataset, form) for dataset, form in zip(datasets, forms, strict=True)]
+        yield Stored(found, [int(dataset.RescaleIntercept) for dataset in datasets])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Decoded frames, made HU only where somebody looks at them."""
+
+    frames: list[NDArray[Any]]
+    intercepts: list[int]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        pairs = zip(self.frames, self.intercepts, strict=True)
+        return np.stack([frame[0].astype(np.int64) + intercept for frame, intercept in pairs])
+
+
 def by_pydicom(folder: Path) -> Iterator[Any]:
     """The usual loop: read, decode, sort, rescale, stack."""
     yield None
@@ -237,7 +261,9 @@ def by_simpleitk(folder: Path) -> Iterator[Any]:
         yield sitk.GetArrayViewFromImage(image)
 
 
-READERS = {"indexed": indexed, "parsed": parsed, "decoded": decoded, "pydicom": by_pydicom, "SimpleITK": by_simpleitk}
+READERS = {"indexed": indexed, "parsed": parsed, "decoded": decoded, "frames": frames}
+READERS |= {"pydicom": by_pydicom, "SimpleITK": by_simpleitk}
+RAW_ALONE, ENCODED_ALONE = frozenset({"indexed"}), frozenset({"frames"})
 
 if __name__ == "__main__":
     main()

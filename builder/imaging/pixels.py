@@ -198,6 +198,8 @@ def masked(values: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
     above = form.bits_allocated - 1 - form.high_bit
     if form.real or (above == 0 and below == 0):
         return values
+    if not form.signed and below == 0:
+        return np.asarray(np.bitwise_and(values, np.array(form.limits[1], dtype=form.dtype)))
     width = form.dtype.itemsize * 8
     shift = np.array(width - form.bits_allocated + above, dtype=form.dtype)
     back = np.array(shift + below, dtype=form.dtype)
@@ -230,7 +232,18 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
         from builder.imaging.extended import decode_extended
 
         return decode_extended(encapsulated_frames(dataset, form), form)
-    return _decoded(dataset, form)
+    values = _undisguised(dataset, form) if form.syntax in PREFERRED else None
+    return _decoded(dataset, form) if values is None else values
+
+
+def _undisguised(dataset: Dataset, form: PixelFormat) -> NDArray[Any] | None:
+    """Frames whose streams say what the data set says; None for all others."""
+    from builder.imaging.codestreams import decode_codestreams
+
+    try:
+        return decode_codestreams(encapsulated_frames(dataset, form), form)
+    except DECODE_ERRORS as error:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, _complaint(error)) from None
 
 
 def stream_notes(dataset: Dataset, form: PixelFormat) -> tuple[str, ...]:

@@ -1,0 +1,102 @@
+"""JPEG-LS and JPEG 2000 frames of one component straight through their libraries, without pydicom's own steps.
+
+That is for streams which state the rows, columns and sign of the data set, and at least its bits. Where they differ,
+pydicom's corrections are needed: such frames are left to it.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.imaging.pixels import PixelFormat
+
+JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
+JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
+
+_JLS_HEADER = struct.Struct(">HHHBHHB")
+"""SOI, SOF55, its length, precision, rows, columns, components (ISO/IEC 14495-1 C.1.4, C.2.2)."""
+_J2K_HEADER = struct.Struct(">HHHH8IHB")
+"""SOC, SIZ, its length, capabilities, eight extents, components, precision and sign (ISO/IEC 15444-1 A.5.1)."""
+
+Content: TypeAlias = bytearray | NDArray[np.uint8]
+Decoder: TypeAlias = Callable[[bytes], Content]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a stream says of its picture; JPEG-LS does not know signs, so ``signed`` is None there."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+    signed: bool | None
+
+    def is_of(self, form: PixelFormat) -> bool:
+        """Whether the values of such a stream are those of the data set, but for bits that are not stored."""
+        alike = (self.rows, self.columns, self.components) == (form.rows, form.columns, 1)
+        wide = form.bits_stored <= self.precision <= form.bits_allocated  # many writers state the allocated bits
+        return alike and wide and self.signed in (None, form.signed)
+
+
+def decode_codestreams(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any] | None:
+    """(frame, row, column) stored values in ``form.dtype``, not yet masked; None where pydicom is to decode them.
+
+    What the libraries raise on damaged streams is raised.
+    """
+    read, decode = _WAYS[form.syntax]
+    stated = [found for found in map(read, frames) if found is not None and found.is_of(form)]
+    if form.bits_allocated not in (8, 16) or len(stated) != len(frames):
+        return None
+    planes = [_values(decode(frame), found, form) for frame, found in zip(frames, stated, strict=True)]
+    return planes[0][None] if len(planes) == 1 else np.stack(planes)
+
+
+def _values(content: Content, stated: Stated, form: PixelFormat) -> NDArray[Any]:
+    """(row, column) values of a decoded frame, whose bytes are as wide as its stream's precision."""
+    dtype = np.dtype(f"<{form.dtype.kind}{1 if stated.precision <= 8 else 2}")
+    return np.frombuffer(content, dtype=dtype).reshape(form.rows, form.columns).astype(form.dtype, copy=False)
+
+
+def stated_by_jpeg_ls(frame: bytes) -> Stated | None:
+    """What a JPEG-LS stream states; None where its frame header is not its first segment."""
+    if len(frame) < _JLS_HEADER.size:
+        return None
+    start, marker, _, precision, rows, columns, components = _JLS_HEADER.unpack_from(frame)
+    if (start, marker) != (0xFFD8, 0xFFF7):
+        return None
+    return Stated(rows, columns, components, precision, None)
+
+
+def stated_by_jpeg_2000(frame: bytes) -> Stated | None:
+    """What a JPEG 2000 stream states of its first component; None where it is wrapped in a file format."""
+    if len(frame) < _J2K_HEADER.size:
+        return None
+    start, marker, _, _, width, height, left, top, *_, components, bits = _J2K_HEADER.unpack_from(frame)
+    if (start, marker) != (0xFF4F, 0xFF51):
+        return None
+    return Stated(height - top, width - left, components, (bits & 0x7F) + 1, bool(bits & 0x80))
+
+
+def _decode_jpeg_ls(frame: bytes) -> bytearray:
+    import jpeg_ls  # compiled code is loaded where it is needed
+
+    content: bytearray = jpeg_ls.decode_pixel_data(frame)[0]
+    return content
+
+
+def _decode_jpeg_2000(frame: bytes) -> NDArray[np.uint8]:
+    from openjpeg.utils import decode
+
+    content: NDArray[np.uint8] = decode(frame, j2k_format=0, reshape=False)
+    return content
+
+
+_WAYS: Mapping[str, tuple[Callable[[bytes], Stated | None], Decoder]] = {
+    **dict.fromkeys(sorted(JPEG_LS), (stated_by_jpeg_ls, _decode_jpeg_ls)),
+    JPEG_2000_LOSSLESS: (stated_by_jpeg_2000, _decode_jpeg_2000),
+}
