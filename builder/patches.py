@@ -284,17 +284,17 @@ def _tile(shape: Three, options: Grid) -> Iterator[tuple[Three, str]]:
 def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: str) -> Sample:
     fill = pad_value(case.volume.domain)
     arrays = {"image": _crop(case.volume.voxels, start, shape=shape, fill=fill)}
-    inside_any = np.zeros(shape, bool)
+    inside_any: NDArray[np.bool_] | None = None
     names, counts, categories, types = [], [], [], []
     for mask in case.masks:
         piece = _crop(mask.voxels, start, shape=shape, fill=0)
         arrays[field_name(mask)] = piece
         for segment in mask.segments:
             channel = piece[segment.channel]
-            inside = channel >= 128 if mask.fractional else channel == segment.value
-            inside_any |= inside
+            inside = np.asarray(channel >= 128 if mask.fractional else channel == segment.value)
             names.append(f"{mask.name}/{segment.name}")
             counts.append(int(np.count_nonzero(inside)))
+            inside_any = inside if inside_any is None else np.logical_or(inside_any, inside, out=inside_any)
             categories.append(_code(segment.category))
             types.append(_code(segment.type))
     row: dict[str, Scalar] = {
@@ -307,7 +307,7 @@ def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: 
         "start_column": start[2],
         "centred_on": centred_on,
         "pad_voxels": _outside(start, shape, whole=case.volume.geometry.shape),
-        "foreground_voxels": int(np.count_nonzero(inside_any)),
+        "foreground_voxels": 0 if inside_any is None else int(np.count_nonzero(inside_any)),
     }
     geometry = case.volume.geometry.box(start, shape)
     ragged: dict[str, list[Any]] = {

@@ -32,11 +32,12 @@ def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> D
     _check_inflated(content, inflated_limit)
     with leniently():
         try:
-            dataset: Dataset = dcmread(io.BytesIO(content), force=True)
+            dataset = dcmread(io.BytesIO(content), force=True)
         except PARSER_ERRORS as error:
             raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse the file ({type(error).__name__})") from None
     if len(dataset) == 0:
         raise CaseError(Reason.UNREADABLE, "the file ends before its data set does")
+    dataset.buffer = None  # the whole file once more, for elements that are read later: none is
     return dataset
 
 

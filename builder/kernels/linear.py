@@ -1,5 +1,6 @@
 """Linear resampling along axes: each slice is resampled in its plane once, then neighbouring slices are blended."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,31 @@ def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, thr
     Sums are float32; integers are rounded to the nearest, ties to even. No float copy of the volume is made: the
     buffers hold two planes a thread, of a whole slice or of as many of its rows as the cache holds.
     """
-    out = np.empty((lines[0].size, lines[1].size, lines[2].size), dtype=volume.dtype)
+    (whole,) = linear_slabs(volume, lines, slices=lines[0].size, threads=threads)
+    return whole
+
+
+def linear_slabs(
+    volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, threads: int
+) -> Iterator[NDArray[Any]]:
+    """The result of ``resample_linear``, ``slices`` slices at a time; each slab lies where the one before it lay."""
+    slab = np.empty((min(slices, lines[0].size), lines[1].size, lines[2].size), dtype=volume.dtype)
     tables = []
     for line, count in zip(lines, volume.shape, strict=True):
         low, high, weight = linear_pairs(line, count)
         tables.append((low, high, weight.astype(np.float32)))
-    band = max(1, min(out.shape[1], PLANE_VOXELS // max(1, out.shape[2])))
+    band = max(1, min(slab.shape[1], PLANE_VOXELS // max(1, slab.shape[2])))
     whole = volume.dtype.kind in "iu"
     share = _share_intervals(tables[2][0], tables[2][2], volume.shape[2] if whole else 0)
 
     def work(start: int, stop: int) -> None:
-        _blend(volume, out, start, stop, tables[0], tables[1], tables[2], share, band, whole)
+        _blend(volume, out, start, stop, zs, tables[1], tables[2], share, band, whole)
 
-    run_slabs(work, out.shape[0], threads=threads)
-    return out
+    for first in range(0, lines[0].size, slices):
+        zs = tuple(table[first : first + slices] for table in tables[0])
+        out = slab[: zs[0].size]
+        run_slabs(work, out.shape[0], threads=threads)
+        yield out
 
 
 def _share_intervals(low: NDArray[np.uint32], weight: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Nearest-neighbour resampling along axes: copies, never arithmetic."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,27 @@ from builder.kernels.taps import Line, nearest_index
 
 def resample_nearest(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
     """Take the nearest voxel of ``volume`` at the given lines; the middle between two goes to the higher index."""
-    out = np.empty((lines[0].size, lines[1].size, lines[2].size), dtype=volume.dtype)
-    zs, ys, xs = (nearest_index(line, count) for line, count in zip(lines, volume.shape, strict=True))
+    (whole,) = nearest_slabs(volume, lines, slices=lines[0].size, threads=threads)
+    return whole
+
+
+def nearest_slabs(
+    volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, threads: int
+) -> Iterator[NDArray[Any]]:
+    """The result of ``resample_nearest``, ``slices`` slices at a time; each slab lies where the one before it lay."""
+    slab = np.empty((min(slices, lines[0].size), lines[1].size, lines[2].size), dtype=volume.dtype)
+    indices, ys, xs = (nearest_index(line, count) for line, count in zip(lines, volume.shape, strict=True))
     bits = np.dtype(f"u{volume.dtype.itemsize}")  # one compiled kernel a width, whatever the type
-    source, target = volume.view(bits), out.view(bits)
+    source = volume.view(bits)
 
     def work(start: int, stop: int) -> None:
-        _pick(source, target, start, stop, zs, ys, xs)
+        _pick(source, out.view(bits), start, stop, zs, ys, xs)
 
-    run_slabs(work, out.shape[0], threads=threads)
-    return out
+    for first in range(0, lines[0].size, slices):
+        zs = indices[first : first + slices]
+        out = slab[: zs.size]
+        run_slabs(work, out.shape[0], threads=threads)
+        yield out
 
 
 @compiled

@@ -1,6 +1,7 @@
 """The entrance to the kernels: a volume on one grid, sampled on another."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ Lines = tuple[Line, Line, Line]
 
 ALIGNED_VOXELS = 1e-4
 """Largest drift, in source voxels over a whole target axis, of a grid that still counts as aligned with another."""
+
+SlabMaker: TypeAlias = Callable[[int], Iterator[NDArray[Any]]]
+"""Makes a volume so many slices at a time; a slab is good until the next one is asked for."""
 
 DTYPES = ("int16", "uint16", "uint8", "bool", "float32")
 
@@ -78,6 +82,32 @@ def sample(
 
     out = sample_oblique(array, matrix, target.shape, method=method, fill=float(fill), threads=threads)
     return out.view(_native(volume))
+
+
+def slab_maker(
+    volume: NDArray[Any], source: Geometry, target: Geometry, *, method: Method | str, threads: int = 1
+) -> SlabMaker | None:
+    """What makes the result of ``sample`` some slices at a time, where no more than that has to be in memory.
+
+    None where that is not so: for grids whose axes do not agree one by one, a target that reaches out of the source's
+    field of view, and methods that need the whole volume.
+    """
+    aligned = aligned_lines(index_map(source, target), target.shape)
+    if aligned is None or aligned[0] != (0, 1, 2):
+        return None
+    lines, method = aligned[1], Method(method)
+    if any(line.inside(count) != (0, line.size) for line, count in zip(lines, volume.shape, strict=True)):
+        return None
+    array = _checked(volume, method=method, fill=0)
+    if method is Method.LINEAR:
+        from builder.kernels.linear import linear_slabs
+
+        return lambda slices: linear_slabs(array, lines, slices=slices, threads=threads)
+    if method is Method.NEAREST:
+        from builder.kernels.nearest import nearest_slabs
+
+        return lambda slices: nearest_slabs(array, lines, slices=slices, threads=threads)
+    return None
 
 
 def resample(

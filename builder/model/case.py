@@ -1,6 +1,7 @@
 """What a person's image becomes: a volume, its annotations, a case, and the samples cut from it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, get_args
@@ -61,6 +62,41 @@ class Volume:
             raise ValueError(f"voxels: found shape {self.voxels.shape}, expected (channel, *{self.geometry.shape})")
         if self.voxels.shape[0] != len(self.channels):
             raise ValueError(f"channels: found {len(self.channels)} names for {self.voxels.shape[0]} channels")
+
+
+@dataclass(frozen=True, eq=False)
+class Slabs:
+    """Voxels that are made while they are written, so that the whole of them never is in memory.
+
+    Parameters
+    ----------
+    shape
+        (channel, slice, row, column).
+    dtype
+        Of every voxel.
+    make
+        Given a number of slices: the voxels, so many slices at a time and fewer at the end. Each array is good until
+        the next one is asked for.
+    """
+
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
+    make: Callable[[int], Iterator[NDArray[Any]]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -263,7 +299,8 @@ class Sample:
     Parameters
     ----------
     arrays
-        Field name to (channel, slice, row, column) array: ``image`` and one a mask name.
+        Field name to (channel, slice, row, column) array: ``image`` and one a mask name. A whole volume may be
+        ``Slabs``.
     geometry
         Grid of the arrays (all fields of a sample share it).
     row
@@ -272,7 +309,7 @@ class Sample:
         Field name to a list of numbers or strings (boxes, landmarks), stored in Parquet.
     """
 
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, NDArray[Any] | Slabs]
     geometry: Geometry
     row: Mapping[str, Scalar] = field(default_factory=dict)
     ragged: Mapping[str, list[Any]] = field(default_factory=dict)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from builder.imaging.spacing import Verdict
 from builder.labels import AnyLabel
-from builder.patches import Whole
+from builder.patches import Whole, shard_chunk
 from builder.plan import IMAGE_ROLE
 from builder.shards import MOST_WAITING_BYTES
 from builder.spec import DatasetSpec
+from builder.stages.late import late_resample
 from builder.transforms import AnyTransform
 
 BESIDES = 2 << 20
@@ -59,14 +61,33 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
     load = row["peak_bytes"] - unsure + _fetched(objects) + BESIDES
     if spec.labels:
         load = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
-    peak = load
-    for transform in spec.transforms if None not in spacing else ():
+    peak, slabs = load, _makes_slabs(spec, row)
+    for number, transform in enumerate(spec.transforms if None not in spacing else (), start=1):
         after, spacing = transform.projected(shape, spacing)
+        if slabs and number == len(spec.transforms):
+            return Needed(peak=max(peak, _late(spec, held, shape, after) + BESIDES), load=load)
         then = held.after(transform)
         alive = held.of(shape) + then.of(after) + _scratch(transform, held, shape, after)
         peak = max(peak, alive + BESIDES)
         shape, held = after, then
     return Needed(peak=max(peak, held.of(shape) + _waiting(spec, held, shape) + BESIDES), load=load)
+
+
+def _makes_slabs(spec: DatasetSpec, row: Mapping[str, Any]) -> bool:
+    """Whether a case's resampled image will be made while it is written."""
+    last = late_resample(spec)
+    return last is not None and last.axes == "image" and row["verdict"] != Verdict.SHEARED
+
+
+def _late(spec: DatasetSpec, held: "_Held", before: Shape, after: Shape) -> int:
+    """Bytes while the masks of a case are moved, counted, and written beside an image made slab by slab."""
+    chunk = shard_chunk(spec.samples)
+    slices = after[0] if chunk is None else min(chunk[0], after[0])
+    a_voxel, masks = held.channels * held.item, held.masks * math.prod(after)
+    image = a_voxel * math.prod(before)
+    counted = _counting(held, after)
+    written = a_voxel * slices * after[1] * after[2]
+    return max(held.of(before) + masks, image + masks + max(counted, written))
 
 
 @dataclass(frozen=True)
@@ -115,9 +136,14 @@ def _scratch(transform: AnyTransform, held: _Held, before: Shape, after: Shape) 
 def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
     """Samples cut and not yet written; a whole volume is written from where it lies."""
     if isinstance(spec.samples, Whole):
-        return math.prod(shape) if held.masks else 0
+        return _counting(held, shape)
     sample = held.of(spec.samples.shape)
     return sample + min(MOST_WAITING_BYTES, sample * 8)
+
+
+def _counting(held: _Held, shape: Shape) -> int:
+    """What is inside a segment, and inside any of several: a byte a voxel each."""
+    return min(2, held.masks) * math.prod(shape)
 
 
 def _fetched(objects: pa.Table) -> int:

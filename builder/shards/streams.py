@@ -15,6 +15,7 @@ import numcodecs.blosc as blosc
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.model.case import Slabs
 from builder.model.zarr_format import Codec, checksum, encode_index
 
 # Blosc with two or more threads divides a buffer by timing, and its bytes differ from run to run
@@ -42,8 +43,11 @@ class Streams:
     _executor: ThreadPoolExecutor | None = None
     _files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def append(self, path: str, array: NDArray[Any], codec: Codec, *, chunk: Chunk) -> None:
-        """Add an array to an object: as one chunk, or in chunks of ``chunk`` as all the object holds."""
+    def append(self, path: str, array: NDArray[Any] | Slabs, codec: Codec, *, chunk: Chunk) -> None:
+        """Add an array to an object: as one chunk, or in chunks of ``chunk`` as all the object holds.
+
+        ``Slabs`` are written in chunks; they are made by the thread that writes them.
+        """
         held = sum(size for size, _ in self._waiting)
         while self._waiting and held + array.nbytes > MOST_WAITING_BYTES:
             size, future = self._waiting.popleft()
@@ -73,17 +77,20 @@ class Streams:
             self.stack.callback(self._executor.shutdown, wait=True, cancel_futures=True)
         self._waiting.append((size, self._executor.submit(call)))
 
-    def _write(self, path: str, array: NDArray[Any], codec: Codec, chunk: Chunk) -> None:
+    def _write(self, path: str, array: NDArray[Any] | Slabs, codec: Codec, chunk: Chunk) -> None:
         if path not in self.streams:
             scratch = self.scratch / path.replace("/", "@")
             self.streams[path] = Stream(scratch, self._files.enter_context(scratch.open("w+b")))
         stream = self.streams[path]
-        if chunk is None:
+        if chunk is not None:
+            for slab in array.make(chunk[0]) if isinstance(array, Slabs) else (array,):
+                for piece in _pieces(slab, chunk):
+                    stream.append(piece, codec)
+            stream.close()
+        elif isinstance(array, Slabs):
+            raise ValueError(f"{path}: found slabs for a field of one chunk a sample, expected chunks to cut them into")
+        else:
             stream.append(array, codec)
-            return
-        for piece in _pieces(array, chunk):
-            stream.append(piece, codec)
-        stream.close()
 
     def _rewind(self, marks: "Mapping[str, _Mark]") -> None:
         """Put every stream back to its mark, and drop those that had none."""

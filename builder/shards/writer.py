@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numcodecs.blosc as blosc
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.model.case import Sample
+from builder.model.case import Sample, Slabs
 from builder.model.layout import (
     FORMAT_VERSION,
     RECEIPT,
@@ -45,6 +45,7 @@ from builder.storage import Store, checkpoint
 
 DTYPES = ("bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32", "float64")
 _WRITERS = 8
+Voxels = TypeVar("Voxels", NDArray[Any], Slabs)
 _NO_FACTS = pa.schema([])
 
 
@@ -235,8 +236,12 @@ class ShardWriter:
             self._shapes[path] = array.shape
         self._rows.append(row)
 
-    def _stored(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    def _stored(self, name: str, array: NDArray[Any] | Slabs) -> NDArray[Any] | Slabs:
         rule = self.storage.get(name)
+        if isinstance(array, Slabs):
+            if rule is not None and rule.dtype is not None:
+                raise ValueError(f"field {name}: found slabs, expected an array to be stored as {rule.dtype}")
+            return _checked(array, name)
         return _plain(array if rule is None else rule.convert(name, array), name)
 
     def _codec(self, name: str) -> Codec:
@@ -267,7 +272,7 @@ class ShardWriter:
             raise ValueError(f"sample: found the columns {unknown}, expected only those of the shard's schema")
         return row
 
-    def _check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def _check(self, arrays: Mapping[str, NDArray[Any] | Slabs]) -> None:
         """Compare a sample's arrays with the fields of the shard, or make them the fields."""
         found = tuple(
             replace(_layout(name, array, self.chunk), packing=self._packing(name)) for name, array in arrays.items()
@@ -322,15 +327,20 @@ class ShardWriter:
 
 def _plain(array: NDArray[Any], name: str) -> NDArray[Any]:
     """The array as it is stored: C order, little endian, a type Zarr knows."""
+    return np.ascontiguousarray(array, dtype=_checked(array, name).dtype.newbyteorder("<"))
+
+
+def _checked(array: Voxels, name: str) -> Voxels:
+    """The array itself; raises ValueError when it cannot be a field."""
     if array.ndim != 4 or array.dtype.name not in DTYPES or not array.size:
         raise ValueError(
             f"field {name}: found {array.dtype.name} {array.shape}, "
             f"expected (channel, slice, row, column) of one of {', '.join(DTYPES)}"
         )
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return array
 
 
-def _layout(name: str, array: NDArray[Any], chunk: tuple[int, int, int] | None) -> FieldLayout:
+def _layout(name: str, array: NDArray[Any] | Slabs, chunk: tuple[int, int, int] | None) -> FieldLayout:
     channels, slices, rows, columns = array.shape
     shape = (slices, rows, columns) if chunk is None else None
     inner = chunk or (slices, rows, columns)

@@ -94,7 +94,17 @@ def transformed(case: Case, recipe: Recipe) -> Case:
     Where the caller keeps no name of the case it gives, the voxels before each transform are let go of as soon as it is
     done.
     """
-    for transform in (*_straightening(case.volume, recipe), *recipe.transforms):
+    return through(case, steps_of(case.volume, recipe))
+
+
+def steps_of(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
+    """All transforms of a case with this volume."""
+    return (*_straightening(volume, recipe), *recipe.transforms)
+
+
+def through(case: Case, steps: Sequence[AnyTransform]) -> Case:
+    """The case after some transforms. Raises, and lets go of voxels, as ``transformed``."""
+    for transform in steps:
         case = transform(case)
     return case
 

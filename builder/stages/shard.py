@@ -31,6 +31,7 @@ from builder.spec import DatasetSpec
 from builder.stages.ahead import Pending, one_ahead
 from builder.stages.annotate import CASE_FACTS, Reads, facts_of
 from builder.stages.fetch import fetch, read_object
+from builder.stages.late import late_resample, transformed_late
 from builder.stages.prepare import Recipe, load, read_volume, transformed
 from builder.storage import Store, open_store
 
@@ -288,8 +289,14 @@ def _load(
 
 
 def _add(writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
-    case = transformed(pending.take(), recipe)
+    last = late_resample(spec)
+    if last is None:
+        case, image = transformed(pending.take(), recipe), None
+    else:
+        case, image = transformed_late(pending.take(), recipe, last)
     samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
+    if image is not None:
+        samples = (replace(sample, arrays={**sample.arrays, "image": image}) for sample in samples)
     writer.add_case(samples, described=describe_fields(case))
 
 

@@ -7,7 +7,9 @@ new voxel, every new voxel centre lies inside the old field, and resampling comm
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -15,9 +17,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
-from builder.kernels.sampling import aligned_lines, index_map, sample
+from builder.kernels.sampling import SlabMaker, aligned_lines, index_map, sample, slab_maker
 from builder.kernels.taps import Antialias, Method
-from builder.model.case import Annotation, Case, Mask, Volume
+from builder.model.case import Annotation, Case, Mask, Slabs, Volume
 from builder.model.geometry import Geometry
 from builder.transforms.orient import AXES, find_turn
 from builder.transforms.parts import Shape, Spacing, find_fill, move_parts, require_one_grid, segment_volumes_mm3
@@ -61,16 +63,40 @@ class Resample(BaseModel):
     def __call__(self, case: Case) -> Case:
         """The case on the new grid. Raises CaseError when a mask is on another grid or the new one is too large."""
         require_one_grid(case)
-        old = case.volume.geometry
-        geometry = make_grid(old, self.spacing_mm, axes=self.axes)
-        same = geometry.same_grid(old, tolerance_voxels=1e-9)
+        geometry = make_grid(case.volume.geometry, self.spacing_mm, axes=self.axes)
+        same = _is_same(case.volume, geometry)
+        return self._moved(case, case.volume if same else self._resample_volume(case.volume, geometry))
+
+    def in_slabs(self, case: Case) -> tuple[Case, Slabs] | None:
+        """The case on the new grid, and its image some slices at a time; None where the image is made as a whole only.
+
+        The case's own voxels are a stand-in, one zero seen everywhere, and its padding is left out. Raises as a call.
+        """
+        if self.antialias != "none":
+            return None
+        require_one_grid(case)
+        old, geometry = case.volume, make_grid(case.volume.geometry, self.spacing_mm, axes=self.axes)
+        found = [
+            slab_maker(channel, old.geometry, geometry, method=self.image, threads=self.threads)
+            for channel in old.voxels
+        ]
+        makers = [maker for maker in found if maker is not None]
+        if _is_same(old, geometry) or len(makers) < len(found):
+            return None
+        image = Slabs((len(makers), *geometry.shape), old.voxels.dtype, partial(_stacked, makers))
+        stand_in = np.broadcast_to(np.zeros((), image.dtype), image.shape)
+        return self._moved(case, replace(old, voxels=stand_in, geometry=geometry, padding=None)), image
+
+    def _moved(self, case: Case, volume: Volume) -> Case:
+        """The case with its image on the new grid, and its masks brought there."""
+        same = volume is case.volume
 
         def move(annotation: Annotation) -> Annotation:
             if not isinstance(annotation, Mask):
                 return annotation
-            return _record_volumes(annotation, annotation if same else self._resample_mask(annotation, geometry))
+            return _record_volumes(annotation, annotation if same else self._resample_mask(annotation, volume.geometry))
 
-        return move_parts(case, case.volume if same else self._resample_volume(case.volume, geometry), move)
+        return move_parts(case, volume, move)
 
     def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
         """Shape and spacing after resampling an orthogonal grid; a sheared or turned one grows beyond it."""
@@ -159,6 +185,16 @@ def make_grid(
     middle = geometry.affine[:3, 3] + (geometry.affine[:3, :3] * ((counts - 1) / 2)).sum(axis=1)
     affine[:3, 3] = middle - (affine[:3, :3] * ((np.asarray(sizes) - 1) / 2)).sum(axis=1)
     return Geometry((sizes[0], sizes[1], sizes[2]), affine, geometry.frame_of_reference)
+
+
+def _is_same(volume: Volume, geometry: Geometry) -> bool:
+    return geometry.same_grid(volume.geometry, tolerance_voxels=1e-9)
+
+
+def _stacked(makers: Sequence[SlabMaker], slices: int) -> Iterator[NDArray[Any]]:
+    """(channel, slice, row, column) slabs of the channels' own."""
+    for slabs in zip(*[maker(slices) for maker in makers], strict=True):
+        yield _stack(list(slabs))
 
 
 def _record_volumes(before: Mask, after: Mask) -> Mask:

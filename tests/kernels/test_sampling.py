@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from builder.kernels.sampling import Line, resample, sample
+from builder.kernels.sampling import Line, resample, sample, slab_maker
 from builder.model.geometry import Geometry
 
 ITK = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLinear, "cubic": sitk.sitkBSpline}
@@ -312,3 +312,41 @@ def test_cubic_equals_scipy_on_short_axes(shape):
     expected = ndimage.map_coordinates(coefficients, points, order=3, mode="mirror", prefilter=False)
     found = resample(volume, lines, method="cubic", fill=0)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@BOUNDED
+@given(
+    shape=st.tuples(*[st.integers(1, 30)] * 3),
+    old=st.tuples(*[st.floats(0.5, 4)] * 3),
+    new=st.tuples(*[st.integers(1, 40)] * 3),
+    slices=st.integers(1, 45),
+    method=st.sampled_from(["linear", "nearest"]),
+    dtype=st.sampled_from(["int16", "uint8", "float32"]),
+    threads=st.integers(1, 3),
+)
+def test_slabs_are_the_parts_of_the_whole(shape, old, new, slices, method, dtype, threads):
+    volume = noise(shape, dtype)
+    spacing = tuple(n * s / m for n, s, m in zip(shape, old, new, strict=True))
+    source, target = make_grid(shape, old), make_grid(new, spacing)  # one centre, one field of view
+    maker = slab_maker(volume, source, target, method=method, threads=threads)
+    assert maker is not None
+    slabs = [slab.copy() for slab in maker(slices)]
+    assert all(len(slab) == slices for slab in slabs[:-1])
+    whole = sample(volume, source, target, method=method, fill=0)
+    np.testing.assert_array_equal(np.concatenate(slabs), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "method"),
+    [
+        ({"angles": (0, 0, 7)}, "linear"),
+        ({"angles": (90, 0, 0)}, "linear"),
+        ({"centre": (9.0, 0, 0)}, "nearest"),
+        ({}, "cubic"),
+        ({}, "majority"),
+    ],
+    ids=["oblique", "turned", "reaches out", "cubic", "majority"],
+)
+def test_what_needs_the_whole_volume_has_no_slabs(change, method):
+    source, target = make_grid((6, 7, 8), (2.0, 1.0, 1.0)), make_grid((6, 7, 8), (1.0, 1.0, 1.0), **change)
+    assert slab_maker(noise((6, 7, 8), "uint8"), source, target, method=method) is None

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.model.case import Sample
+from builder.model.case import Sample, Slabs
 from builder.model.geometry import Geometry
 from builder.model.layout import SAMPLES, parse_receipt
-from builder.shards import CODECS, open_shard, write_shard
+from builder.shards import CODECS, FieldStorage, open_shard, write_shard
 from builder.storage import open_store
 
 FINGERPRINT = "0123456789abcdef" * 2
@@ -166,6 +166,39 @@ def test_bytes_do_not_depend_on_how_samples_arrive(tmp_path: Path) -> None:
         writer.add_case(it)
         writer.finish()
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+@pytest.mark.parametrize("chunk", [(2, 3, 8), (4, 4, 4), (32, 32, 32)], ids=str)
+def test_slabs_are_written_like_the_array_they_make(tmp_path: Path, chunk: tuple[int, int, int]) -> None:
+    sample = make_sample(0, shape=(9, 7, 8), channels=2)
+    image = np.asarray(sample.arrays["image"])
+    asked: list[int] = []
+
+    def make(slices: int) -> Iterator[NDArray[Any]]:
+        asked.append(slices)
+        room = np.empty_like(image[:, :slices])
+        for first in range(0, image.shape[1], slices):
+            part = image[:, first : first + slices]
+            room[:, : part.shape[1]] = part
+            yield room[:, : part.shape[1]]
+
+    slabs = Slabs((2, 9, 7, 8), image.dtype, make)
+    made = replace(sample, arrays={**sample.arrays, "image": slabs})
+    for name, one in (("whole", sample), ("slabs", made)):
+        write_shard(open_store(tmp_path / name), FINGERPRINT, cases=[[one]], facts=FACTS, chunk=chunk)
+    assert digests(tmp_path / "slabs") == digests(tmp_path / "whole")
+    assert asked == [chunk[0]]
+
+
+def test_slabs_need_chunks_and_their_own_type(tmp_path: Path) -> None:
+    sample = make_sample(0)
+    image = np.asarray(sample.arrays["image"])
+    made = replace(sample, arrays={**sample.arrays, "image": Slabs((1, 6, 7, 8), image.dtype, lambda n: iter([image]))})
+    with pytest.raises(ValueError, match="expected chunks"):
+        write_shard(open_store(tmp_path), FINGERPRINT, cases=[[made]], facts=FACTS)
+    storage = {"image": FieldStorage(dtype="float32")}
+    with pytest.raises(ValueError, match="stored as float32"):
+        write_shard(open_store(tmp_path), FINGERPRINT, cases=[[made]], facts=FACTS, chunk=(2, 2, 2), storage=storage)
 
 
 def test_failed_first_case_and_volumes_leave_no_trace(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Resampling of whole cases: the grid it chooses, SimpleITK on that grid, and parts that stay together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -14,10 +16,12 @@ from builder.model.geometry import Geometry, corner_voxels
 from builder.transforms import AnyTransform, Orient, Resample
 from builder.transforms.resample import make_grid
 from tests.transforms.cases import make_case, make_geometry, part
+from tests.transforms.test_contract import same
 
 BOUNDED = settings(max_examples=25, deadline=None, derandomize=True)
 SHAPES = st.tuples(*[st.integers(1, 14)] * 3)
 SPACINGS = st.tuples(*[st.floats(0.3, 6.0)] * 3)
+LATE = ("linear", "nearest")
 
 
 def resampled(case, spacing, **options):
@@ -234,6 +238,24 @@ def test_null_keeps_a_spacing_and_nothing_to_do_keeps_the_case():
     assert moved.volume.geometry.spacing_mm[0] == pytest.approx(2.5)
     assert moved.volume.geometry.shape == (7, 8, 8)
     np.testing.assert_array_equal(moved.volume.voxels, resampled(case, (2.5, 1.0, 1.0)).volume.voxels)
+
+
+@BOUNDED
+@given(shape=SHAPES, old=SPACINGS, new=SPACINGS, slices=st.integers(1, 20), image=st.sampled_from(LATE))
+def test_in_slabs_everything_is_as_in_one_go(shape, old, new, slices, image):
+    case = make_case(make_geometry(shape, old), padding=True, channels=2)
+    transform = Resample(kind="resample", spacing_mm=new, image=image)
+    made = transform.in_slabs(case)
+    if make_grid(case.volume.geometry, new).same_grid(case.volume.geometry, tolerance_voxels=1e-9):
+        assert made is None
+        return
+    late, slabs = made
+    whole = transform(case)
+    image = np.concatenate([slab.copy() for slab in slabs.make(slices)], axis=1)
+    np.testing.assert_array_equal(image, whole.volume.voxels)
+    assert (slabs.shape, slabs.dtype, slabs.nbytes) == (image.shape, image.dtype, image.nbytes)
+    assert same(replace(late, volume=replace(late.volume, voxels=image, padding=whole.volume.padding)), whole)
+    assert late.volume.voxels.strides == (0, 0, 0, 0)
 
 
 def test_threads_change_no_byte_and_no_fingerprint():

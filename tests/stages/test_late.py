@@ -1,0 +1,90 @@
+"""Images that are resampled while they are written, beside the same builds that resample first."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.deid import resolve_key
+from builder.run.pipeline import plan
+from builder.spec import DatasetSpec
+from builder.stages import shard
+from builder.stages.late import late_resample
+from builder.stages.shard import SPEC, load_plan, write
+from builder.storage import open_store
+from tests.synthetic import box_contours, ct_series, rtstruct
+
+LINEAR: dict[str, Any] = {"kind": "resample", "spacing_mm": [1.0, 1.5, 0.8], "image": "linear"}
+CHANGES: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "nearest": {"transforms": [{**LINEAR, "image": "nearest"}]},
+    "turned first": {"transforms": [{"kind": "orient", "to": "RAS"}, LINEAR]},
+    "patient axes": {"transforms": [{**LINEAR, "axes": "patient"}]},
+    "chunks of 7 slices": {"samples": {"kind": "volumes", "chunk": [7, 16, 16]}},
+    "two threads": {"transforms": [{**LINEAR, "threads": 2}]},
+}
+
+
+def spec_of(archive: Path, change: dict[str, Any]) -> DatasetSpec:
+    base = {
+        "name": "late",
+        "license": "CC0-1.0",
+        "sources": [{"kind": "folder", "url": str(archive), "site": "here"}],
+        "deid": {"patient_key": "${env:BUILDER_KEY}"},
+        "volumes": {"sheared": "resample"},
+        "labels": {"tumor": {"kind": "rtstruct", "roi": {"tumor": "GTV"}}},
+        "cohort": {"labels": "optional"},
+        "transforms": [LINEAR],
+        "samples": {"kind": "volumes"},
+    }
+    return DatasetSpec.model_validate({**base, **change})
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled series with padding, a tilted one, one of thick slices and another matrix, and one without a grid."""
+    folder = tmp_path_factory.mktemp("archive")
+    first = ct_series(folder / "a", slices=11, shape=(40, 36), padding=0, patient_id="A")
+    rtstruct(first, {"GTV": box_contours(first.geometry, (3, 8, 8), (7, 20, 20))}, directory=folder / "a")
+    ct_series(folder / "b", slices=9, shape=(24, 30), tilt_degrees=12.0, patient_id="B")
+    ct_series(folder / "c", slices=5, shape=(50, 21), spacing=(5.0, 0.7, 0.9), patient_id="C")
+    ct_series(folder / "d", slices=1, shape=(20, 20), patient_id="D")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_byte_is_that_of_resampling_first(
+    archive: Path, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", "11" * 32)
+    planned = plan(spec_of(archive, CHANGES[change]), to=tmp_path / "data").plan
+    store = open_store(planned.url)
+    spec = DatasetSpec.model_validate_json(store.read(SPEC))
+    assert late_resample(spec) == spec.transforms[-1]
+    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "11" * 32}, read=lambda path: Path(path).read_bytes())
+    rows = 0
+    for summary in planned.shards:
+        whole = load_plan(store, summary.fingerprint)
+        late = write(whole, spec, open_store(tmp_path / "late"), key=key)
+        with monkeypatch.context() as first:
+            first.setattr(shard, "late_resample", lambda spec: None)
+            assert write(whole, spec, open_store(tmp_path / "first"), key=key) == late
+        rows += late.rows
+    assert rows >= 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transforms": []},
+        {"transforms": [{**LINEAR, "image": "cubic"}]},
+        {"transforms": [{**LINEAR, "antialias": "lowpass"}]},
+        {"transforms": [LINEAR, {"kind": "intensity", "clip": [-1000, 1000]}]},
+        {"samples": {"kind": "grid", "shape": [8, 8, 8]}},
+        {"shards": {"fields": {"image": {"dtype": "int16"}}}},
+    ],
+    ids=["none", "cubic", "filtered", "not the last", "patches", "stored as another type"],
+)
+def test_what_is_resampled_first(change: dict[str, Any]) -> None:
+    assert late_resample(spec_of(Path("/nowhere"), change)) is None
