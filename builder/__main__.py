@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from builder.cli import main
+from builder.run.allocator import keep_one_heap
 from builder.run.loading import load_libraries
 
 YOUNG_OBJECTS = 20_000
@@ -40,6 +41,7 @@ class _Exit:
 def run() -> NoReturn:
     """Run the command line and end the process."""
     gc.set_threshold(YOUNG_OBJECTS)
+    keep_one_heap()
     way_out = _Exit()
     atexit.register(way_out.leave)  # the first to be registered is the last to run, after all threads have ended
     try:

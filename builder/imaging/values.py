@@ -12,6 +12,7 @@ from builder.errors import CaseError, Reason
 from builder.imaging.mosaic import cut_tiles
 from builder.imaging.pixels import BIG_ENDIAN, PixelFormat, masked, native_values, stored_values
 from builder.imaging.rescale import Rescale
+from builder.kernels.buffers import borrow
 
 PixelFill: TypeAlias = Callable[[str, memoryview], None]
 """Writes the native pixel bytes of the instance with this SOPInstanceUID into the memory given: the way around
@@ -91,7 +92,7 @@ def decode(
     tuple
         The voxels, and (slice, row, column) bool, True where a stored value is padding; None when there is none.
     """
-    voxels = np.empty(shape, dtype=dtype)
+    voxels = borrow(shape, dtype)
     padding = np.zeros(shape[1:], dtype=np.bool_) if any(s.padding for i in instances for s in i.slices) else None
     for instance in instances:
         if fill is not None and _is_direct(instance, dtype):

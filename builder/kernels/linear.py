@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.kernels.buffers import borrow
 from builder.kernels.compiled import compiled
 from builder.kernels.prefetch import prefetch
 from builder.kernels.slabs import run_slabs
@@ -31,7 +32,7 @@ def linear_slabs(
     volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, threads: int
 ) -> Iterator[NDArray[Any]]:
     """The result of ``resample_linear``, ``slices`` slices at a time; each slab lies where the one before it lay."""
-    slab = np.empty((min(slices, lines[0].size), lines[1].size, lines[2].size), dtype=volume.dtype)
+    slab = borrow((min(slices, lines[0].size), lines[1].size, lines[2].size), volume.dtype)
     tables = []
     for line, count in zip(lines, volume.shape, strict=True):
         low, high, weight = linear_pairs(line, count)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.kernels.buffers import borrow
 from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Line, nearest_index
@@ -21,7 +22,7 @@ def nearest_slabs(
     volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, threads: int
 ) -> Iterator[NDArray[Any]]:
     """The result of ``resample_nearest``, ``slices`` slices at a time; each slab lies where the one before it lay."""
-    slab = np.empty((min(slices, lines[0].size), lines[1].size, lines[2].size), dtype=volume.dtype)
+    slab = borrow((min(slices, lines[0].size), lines[1].size, lines[2].size), volume.dtype)
     indices, ys, xs = (nearest_index(line, count) for line, count in zip(lines, volume.shape, strict=True))
     bits = np.dtype(f"u{volume.dtype.itemsize}")  # one compiled kernel a width, whatever the type
     source = volume.view(bits)

@@ -14,6 +14,7 @@ from builder.model.parquet import parquet_bytes
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
 from builder.report.association import is_worth_a_look
+from builder.run.allocator import give_back
 from builder.run.clusters import load_cluster
 from builder.run.inventory import take_inventory, take_survey
 from builder.run.journal import JournalProgress, keep_journal
@@ -284,8 +285,10 @@ def _build(
     ]
     resumed = 0
     compared = Compared((), (), {})
+    give_back()
     for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
         resumed += outcome.value.resumed
+    give_back()
     if prints is not None:
         progress.say("leaks: every volume with every other one")
         compared = compare(plan, prints)

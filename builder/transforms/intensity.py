@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import CaseError, Reason
+from builder.kernels.buffers import borrow
 from builder.model.case import Case, ValueDomain, Volume
 from builder.transforms.parts import Shape, Spacing, find_mask, select_inside
 
@@ -71,7 +72,7 @@ class Intensity(BaseModel):
         volume = case.volume
         scaled = self.scale is not None or self.zscore != "none"
         dtype = np.dtype(DTYPES[self.dtype] if self.dtype else np.float32 if scaled else volume.voxels.dtype)
-        out = np.empty(volume.voxels.shape, dtype=dtype)
+        out = borrow(volume.voxels.shape, dtype)
         notes = list(volume.notes)
         for number, name in enumerate(volume.channels):
             mapping = self._find_mapping(case, volume.voxels[number])
