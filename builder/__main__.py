@@ -1,7 +1,6 @@
 """``python -m builder`` and the command ``builder``: the command line, and a quick way out of it."""
 
 import atexit
-import gc
 import os
 import sys
 from dataclasses import dataclass
@@ -9,10 +8,8 @@ from typing import NoReturn
 
 from builder.cli import main
 from builder.run.allocator import keep_one_heap
-from builder.run.loading import load_libraries
+from builder.run.loading import load_libraries, mind_garbage
 
-YOUNG_OBJECTS = 20_000
-"""New objects before Python looks for cycles among them: loading the libraries makes many and no cycles."""
 BUILDS = frozenset({"build", "plan"})
 """Commands that need all libraries of a build."""
 
@@ -40,7 +37,7 @@ class _Exit:
 
 def run() -> NoReturn:
     """Run the command line and end the process."""
-    gc.set_threshold(YOUNG_OBJECTS)
+    mind_garbage()
     keep_one_heap()
     way_out = _Exit()
     atexit.register(way_out.leave)  # the first to be registered is the last to run, after all threads have ended

@@ -4,6 +4,7 @@ For processes that are ours alone, the command line's and the workers': in a cal
 as they find them.
 """
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,14 @@ WITHOUT = {
     "numba.np.arraymath": ("scipy.linalg",),  # for products of matrices in compiled code
 }
 """A module, and what it looks for when it is loaded and does without where that is not installed."""
+
+YOUNG_OBJECTS = 20_000
+"""New objects before Python looks for cycles among them: loading the libraries makes many and no cycles."""
+
+
+def mind_garbage() -> None:
+    """Look for cycles less often than Python does by default."""
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def load_libraries() -> None:
@@ -88,7 +97,7 @@ class _Gdcm(ModuleType):
         self._is_open = True
 
     def __getattr__(self, name: str) -> Any:
-        if not self._is_open or name.startswith("__"):
+        if not self._is_open or not name[:1].isupper():  # pickle asks every module for the names of functions
             raise AttributeError(name)
         if sys.modules["gdcm"] is self:
             del sys.modules["gdcm"]

@@ -12,6 +12,7 @@ from builder.run.clusters.connection import Large, configure_dask, connect, with
 from builder.stages.graph import Runner
 
 STARTS = 5
+PRELOAD = "builder.run.worker"
 
 
 class Local(BaseModel):
@@ -58,6 +59,7 @@ class Local(BaseModel):
                     memory_limit="auto" if self.memory_gib is None else int(self.memory_gib * 2**30),
                     host="127.0.0.1",
                     local_directory=self.scratch,
+                    preload=[PRELOAD],
                     dashboard_address="127.0.0.1:0",
                     scheduler_kwargs={"dashboard": self.dashboard},
                 )

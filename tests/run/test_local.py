@@ -1,0 +1,36 @@
+"""Workers of the local cluster are ready before their first task, and keep the pages of their buffers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CODE = """
+import json, os, sys
+
+def look(name):
+    return getattr(sys.modules.get(name), "__name__", None), os.environ.get(name), os.getpid()
+
+if __name__ == "__main__":
+    from builder.run.clusters.local import Local
+    from builder.stages.graph import Task
+    names = ["builder.stages.shard", "pandas", "scipy.linalg", "_gdcm", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
+    with Local(workers=1).open(None) as runner:
+        found = {o.task.argument: o.value for o in runner.run([Task(f"look-{n}", look, n, memory=1) for n in names])}
+    assert {pid for *_, pid in found.values()} != {os.getpid()}
+    print(json.dumps({name: module or value for name, (module, value, _) in found.items()}))
+"""
+
+
+def test_a_worker_has_loaded_what_a_build_needs_and_no_more(tmp_path: Path) -> None:
+    script = tmp_path / "look.py"
+    script.write_text(CODE)
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run([sys.executable, script], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.strip() == (
+        '{"builder.stages.shard": "builder.stages.shard", "pandas": null, "scipy.linalg": null, "_gdcm": null, '
+        '"MALLOC_TRIM_THRESHOLD_": null, "OMP_NUM_THREADS": "1"}'
+    )
