@@ -10,18 +10,18 @@ from builder.kernels.compiled import compiled
 Reals = NDArray[np.float64]
 
 
-def block_means(volume: NDArray[Any], edge: int) -> Reals:
-    """(edge, edge, edge) means of (slice, row, column) voxels over each ``edge``-th of every axis.
+def block_means(volume: NDArray[Any], edges: tuple[int, int, int]) -> Reals:
+    """Means of (slice, row, column) voxels over as many equal parts of each axis as ``edges`` says.
 
-    An axis shorter than ``edge`` repeats its voxels. Sums run in one order, so the bits are the same everywhere.
+    An axis shorter than its edge repeats its voxels. Sums run in one order, so the bits are the same everywhere.
     """
     array = np.ascontiguousarray(volume, dtype=volume.dtype.newbyteorder("="))
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         array = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
-    sums = np.zeros((edge, edge, array.shape[2]))
-    _fold(array, *_overlaps(array.shape[0], edge), *_overlaps(array.shape[1], edge), sums)
-    first, last, weight = _overlaps(array.shape[2], edge)
-    means = np.zeros((edge, edge, edge))
+    sums = np.zeros((*edges[:2], array.shape[2]))
+    _fold(array, *_overlaps(array.shape[0], edges[0]), *_overlaps(array.shape[1], edges[1]), sums)
+    first, last, weight = _overlaps(array.shape[2], edges[2])
+    means = np.zeros(edges)
     for column in range(array.shape[2]):
         for cell in range(first[column], last[column] + 1):
             means[:, :, cell] += sums[:, :, column] * weight[column, cell - first[column]]

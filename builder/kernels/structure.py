@@ -20,10 +20,26 @@ def fine_structure(cube: NDArray[np.float32], box: tuple[float, ...], edge: int)
         Low and high of each axis, as shares of it: (low, low, low, high, high, high). Linear interpolation at the
         middles of ``edge`` parts; ends repeat. The smooth part is a Gaussian of ``edge / 5``, cut at two deviations.
     """
-    return np.asarray(_structure(cube, np.array(box, dtype=np.float64), edge, _gaussian(edge)))
+    return roughness(sampled(cube, box, edge))
 
 
-def _gaussian(edge: int) -> NDArray[np.float64]:
+def sampled(cube: NDArray[np.float32], box: tuple[float, ...], edge: int) -> NDArray[np.float64]:
+    """(edge, edge, edge) values of a box of a cube, before anything is taken away."""
+    return np.asarray(_sampled(cube, np.array(box, dtype=np.float64), edge))
+
+
+def roughness(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(edge ** 3,) fine structure of values that were sampled, of length 1 and mean 0; zeros where there is none."""
+    return np.asarray(_roughness(values, gaussian(values.shape[0])))
+
+
+def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Correlation of two fine structures, summed in one order."""
+    return float(_product(one, other))
+
+
+def gaussian(edge: int) -> NDArray[np.float64]:
+    """Weights of the smooth part of ``edge`` parts: an odd number, adding up to 1."""
     deviation = edge / SMOOTH
     radius = int(2 * deviation + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
@@ -31,8 +47,8 @@ def _gaussian(edge: int) -> NDArray[np.float64]:
 
 
 @compiled
-def _structure(cube: Any, box: Any, edge: Any, weights: Any) -> Any:
-    sampled = np.empty((edge, edge, edge))
+def _sampled(cube: Any, box: Any, edge: Any) -> Any:
+    values = np.empty((edge, edge, edge))
     below = np.empty((3, edge), np.int64)
     share = np.empty((3, edge))
     for axis in range(3):
@@ -52,9 +68,14 @@ def _structure(cube: Any, box: Any, edge: Any, weights: Any) -> Any:
                 top += (cube[z, y + 1, x] * (1 - u) + cube[z, y + 1, x + 1] * u) * v
                 low = (cube[z + 1, y, x] * (1 - u) + cube[z + 1, y, x + 1] * u) * (1 - v)
                 low += (cube[z + 1, y + 1, x] * (1 - u) + cube[z + 1, y + 1, x + 1] * u) * v
-                sampled[i, j, k] = top * (1 - w) + low * w
-    smooth = _blurred(_blurred(_blurred(sampled, weights), weights), weights)
-    fine = (sampled - smooth).reshape(-1)
+                values[i, j, k] = top * (1 - w) + low * w
+    return values
+
+
+@compiled
+def _roughness(values: Any, weights: Any) -> Any:
+    smooth = _blurred(_blurred(_blurred(values, weights), weights), weights)
+    fine = (values - smooth).reshape(-1)
     fine -= fine.mean()
     length = np.sqrt((fine * fine).sum())
     out = np.zeros(fine.shape[0], np.float32)
@@ -62,6 +83,14 @@ def _structure(cube: Any, box: Any, edge: Any, weights: Any) -> Any:
         for i in range(fine.shape[0]):
             out[i] = fine[i] / length
     return out
+
+
+@compiled
+def _product(one: Any, other: Any) -> Any:
+    total = 0.0
+    for i in range(one.shape[0]):
+        total += np.float64(one[i]) * np.float64(other[i])
+    return total
 
 
 @compiled

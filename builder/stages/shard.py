@@ -24,7 +24,7 @@ from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, 
 from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
 from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, parse_shard_plan
-from builder.report.leakage import Print, prints_table, take_print
+from builder.report.leakage import PRINTS_VERSION, Print, prints_table, take_print
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
@@ -110,7 +110,7 @@ def found_receipt(dataset: Store, shard: str) -> Receipt | None:
 
 def prints_path(shard: str) -> str:
     """Where the prints of a shard's volumes lie in their store."""
-    return f"{shard}.parquet"
+    return f"{shard}.{PRINTS_VERSION}.parquet"
 
 
 def load_plan(store: Store, shard: str) -> ShardPlan:

@@ -58,13 +58,15 @@ def test_an_installation_that_cannot_be_written_falls_back(installed, tmp_path):
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
 def test_no_kernel_fuses_a_multiplication_with_an_addition():
     """A fused operation rounds once instead of twice: it would change bytes between processors."""
-    from builder.kernels import filtered, linear
+    from builder.kernels import boxes, filtered, linear
 
+    cube = np.zeros((8, 8, 8), dtype=np.float32)
+    boxes.best_box(cube, cube.ravel(), (0.0, 0.0, 0.0, 1.0, 1.0, 1.0), first=0.1, least=0.2)
     volume = np.zeros((3, 9, 9), dtype=np.int16)
     lines = (Line(5, 0.1, 0.5), Line(5, 0.1, 0.5), Line(5, 0.1, 0.5))
     resample(volume, lines, method="linear", fill=0)
     resample(volume, lines, method="cubic", fill=0)
-    for kernel in (linear._blend, filtered._filter_planes):
+    for kernel in (linear._blend, filtered._filter_planes, boxes._search):
         fresh = type(kernel)(kernel.py_func, targetoptions=kernel.targetoptions)
         fresh.compile(kernel.signatures[0])
         text = "\n".join(fresh.inspect_asm().values())

@@ -1,6 +1,7 @@
 """Planted copies of real volumes are found, and no two persons are taken for one."""
 
 import io
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,17 @@ import SimpleITK
 from PIL import Image
 from scipy import ndimage
 
-from builder.report.leakage import certify, find_matches, pixel_digest, small_copy, take_print
+from builder.kernels.flips import parts
+from builder.report.leakage import (
+    certify,
+    find_matches,
+    parse_prints,
+    pixel_digest,
+    prints_table,
+    screening,
+    small_copy,
+    take_print,
+)
 
 
 def body(seed):
@@ -102,15 +113,116 @@ def test_flat_and_thin_volumes_are_compared_without_trouble(volume):
     assert find_matches(prints) == ()
 
 
-def test_no_two_patients_of_the_sarcoma_cohort_are_taken_for_one(corpus):
-    folders = sorted(corpus("sts").glob("sts_cohort/STS_*/PET/image"))[:8]
-    prints = []
-    for folder in folders:
-        reader = SimpleITK.ImageSeriesReader()
-        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-        voxels = SimpleITK.GetArrayFromImage(reader.Execute())
-        prints.append(take_print(voxels, key=folder.parts[-3], person_key=folder.parts[-3], split="train"))
-    assert len(prints) == 8
+CORPUS_COPIES = {
+    **COPIES,
+    "cropped, flipped, recompressed": lambda v: recompressed(cropped(v)[:, :, ::-1]),
+    "cropped, rescaled": lambda v: ndimage.zoom(cropped(v).astype(np.float32), (0.7, 1.2, 0.8), order=1),
+    "turned": lambda v: v.transpose(2, 0, 1)[::-1],
+    "white on black": lambda v: v.max() - cropped(v),
+}
+
+
+@pytest.fixture(scope="module")
+def patients(corpus):
+    """Series of PET, CT and MR of the sarcoma cohort, with the patient of each."""
+    found = {}
+    for modality, most in (("PET", 8), ("CT", 3), ("MR_T1", 3)):
+        for folder in sorted(corpus("sts").glob(f"sts_cohort/STS_*/{modality}/image"))[:most]:
+            reader = SimpleITK.ImageSeriesReader()
+            reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+            found[modality, folder.parts[-3]] = SimpleITK.GetArrayFromImage(reader.Execute())
+    assert len(found) == 14
+    return found
+
+
+@pytest.fixture(scope="module")
+def patients_prints(patients):
+    return [
+        take_print(v, key=f"{modality} {person}", person_key=person, modality=modality[:2])
+        for (modality, person), v in patients.items()
+    ]
+
+
+def test_no_two_patients_of_the_sarcoma_cohort_are_taken_for_one(patients_prints):
+    assert len({p.person_key for p in patients_prints}) >= 8
+    assert find_matches(patients_prints) == ()
+
+
+@pytest.mark.parametrize("kind", CORPUS_COPIES)
+def test_planted_copies_of_patients_are_found_and_nothing_else(kind, patients, patients_prints):
+    chosen = dict(enumerate(list(patients)[::2]))
+    planted = [
+        take_print(CORPUS_COPIES[kind](patients[name]), key=f"copy {n}", person_key=f"copy {n}", modality=name[0][:2])
+        for n, name in chosen.items()
+    ]
+    expected = {(f"copy {n}", " ".join(name)) for n, name in chosen.items()}
+    together = [*patients_prints, *planted]
+    matches = find_matches(together)
+    assert {(m.first, m.second) for m in matches} == {(min(pair), max(pair)) for pair in expected}
+    np.random.default_rng(0).shuffle(together)
+    assert find_matches(together) == matches, "whatever the order"
+
+
+def test_few_of_many_volumes_are_looked_at_closely(monkeypatch):
+    """Of more volumes than ``PROMISING`` those are looked at that the hashes of few crops are nearest to."""
+    volumes = [body(seed) for seed in range(14)]
+    prints = [take_print(v, key=f"k{i:02d}", person_key=f"p{i}") for i, v in enumerate(volumes)]
+    copies = [take_print(copy(volumes[i]), key=f"c{i}", person_key=f"q{i}") for i, copy in enumerate(COPIES.values())]
+    closely = find_matches([*prints, *copies])
+    assert len(closely) == len(COPIES)
+    seen = []
+    compared = screening._compared
+    monkeypatch.setattr(screening, "PROMISING", 4)
+    monkeypatch.setattr(screening, "_compared", lambda v, plain: seen.append(plain.shape[1]) or compared(v, plain))
+    assert find_matches([*copies, *prints]) == closely
+    assert len(seen) == 2 * len([*prints, *copies])
+    assert set(seen[: len(seen) // 2]) == {20}
+    assert max(seen[len(seen) // 2 :]) < 20
+
+
+def test_hashes_are_compared_in_whole_numbers():
+    """So no number of threads and no processor can change a score, and with it which pairs are looked at."""
+    first, second = (screening._hashes(small_copy(body(seed)), screening._ALL) for seed in (1, 2))
+    for hashes in (first, second):
+        lengths = (hashes.astype(np.int64) ** 2).sum(axis=(1, 2, 3))
+        assert np.array_equal(hashes, np.rint(hashes))
+        assert len(lengths) == 8**3
+        assert np.abs(np.sqrt(lengths) - screening.UNIT).max() < 12
+        assert 8 * lengths.max() < 2**24
+    scores, _ = screening._compared(parts(first), parts(second))
+    for flip in range(8):
+        axes = [1 + axis for axis, bit in enumerate((4, 2, 1)) if flip & bit]
+        exact = np.flip(second, axes).reshape(512, -1).astype(np.int64) @ first.reshape(512, -1).T.astype(np.int64)
+        assert np.array_equal(scores[:, flip], 8 * np.abs(exact).max(axis=1))
+
+
+def test_a_volume_without_structure_has_no_hash():
+    assert not screening._hashes(small_copy(np.ones((3, 4, 5))), screening._ALL).any()
+
+
+def test_a_threshold_of_the_spec_decides_and_is_named():
+    prints = [take_print(body(n), key=f"k{n}", person_key=f"p{n}", modality="CT") for n in (4, 5)]
     assert find_matches(prints) == ()
-    planted = take_print(cropped(voxels)[:, ::-1], key="planted", person_key="planted", split="test")
-    assert [{m.first, m.second} for m in find_matches([*prints, planted])] == [{"planted", folders[-1].parts[-3]}]
+    (alike,) = find_matches(prints, thresholds={"CT": 0.5})
+    assert 0.6 < alike.correlation < 0.85, "one outline, other organs"
+    for threshold, found in ((alike.correlation, (alike,)), (alike.correlation + 0.0001, ())):
+        assert find_matches(prints, thresholds={"CT": threshold}) == found
+        assert certify(prints, found, thresholds={"CT": threshold})["thresholds"] == {"CT": threshold}
+
+
+def test_another_modality_and_few_planes_ask_for_more():
+    noise = np.random.default_rng(0).normal(0, 340, body(2).shape)
+    a, b = (take_print(v, key=k, person_key=k, modality="CT") for k, v in (("a", body(2)), ("b", body(2) + noise)))
+    (found,) = find_matches([a, b])
+    assert 0.85 <= found.correlation < 0.9
+    assert find_matches([a, replace(b, planes=b.planes[:4])]) == (found,)
+    assert find_matches([a, replace(b, planes=b.planes[:3])]) == ()
+    assert find_matches([a, replace(b, modality="MR")]) == ()
+
+
+def test_prints_survive_their_table():
+    prints = [take_print(body(n)[: n or 40], key=f"k{n}", person_key="p", modality="CT") for n in range(4)]
+    again = parse_prints(prints_table(prints))
+    for one, other in zip(prints, again, strict=True):
+        for field in fields(one):
+            assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name

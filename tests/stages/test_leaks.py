@@ -12,6 +12,7 @@ from scipy import ndimage
 from builder.errors import LayoutError
 from builder.run.pipeline import build
 from builder.spec import DatasetSpec
+from tests.endtoend.trees import tree
 from tests.synthetic import ct_series
 
 KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
@@ -129,6 +130,26 @@ def test_lost_prints_are_taken_again_and_give_the_same_version(archive, parted):
     again = build(spec(archive, on_match="report"), to=parted)
     assert (parted / "CURRENT").read_text() == version
     assert again.resumed == again.shards
+
+
+def test_prints_of_an_earlier_version_are_not_read_but_taken_again(archive, parted):
+    version = (parted / "CURRENT").read_text()
+    private = parted.with_name("d.private")
+    taken = {path: path.read_bytes() for path in private.rglob("prints/*.parquet")}
+    for path in taken:
+        path.rename(path.with_name(path.name.split(".")[0] + ".parquet"))  # where version 1 lay
+    for path in private.rglob("prints/*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["levels", "shape"]), path)
+    (parted / "CURRENT").unlink()
+    build(spec(archive, on_match="report"), to=parted)
+    assert (parted / "CURRENT").read_text() == version
+    assert {path: path.read_bytes() for path in taken} == taken
+
+
+def test_workers_find_and_write_the_same(archive, parted, tmp_path):
+    build(spec(archive, on_match="report"), to=tmp_path / "d", cluster="local", workers=2)
+    assert tree(tmp_path / "d") == tree(parted)
+    assert published(parted, "leaks.json").read_bytes() == published(tmp_path / "d", "leaks.json").read_bytes()
 
 
 def test_persons_whom_an_earlier_version_parted_cannot_be_joined(archive, parted, tmp_path):

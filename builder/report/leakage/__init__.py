@@ -4,6 +4,7 @@ from builder.report.leakage.certificate import certify
 from builder.report.leakage.matching import THRESHOLD, THRESHOLDS, Match, find_matches
 from builder.report.leakage.prints import (
     PRINTS,
+    PRINTS_VERSION,
     Print,
     parse_prints,
     pixel_digest,
@@ -14,6 +15,7 @@ from builder.report.leakage.prints import (
 
 __all__ = [
     "PRINTS",
+    "PRINTS_VERSION",
     "THRESHOLD",
     "THRESHOLDS",
     "Match",

@@ -5,8 +5,21 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from builder.report.leakage.matching import ACROSS, SHARED_PLANES, THIN, THIN_THRESHOLD, THRESHOLD, THRESHOLDS, Match
-from builder.report.leakage.prints import Print
+from builder.kernels.boxes import OUTSIDE, SMALLEST
+from builder.report.leakage import fitting, screening
+from builder.report.leakage.matching import (
+    ACROSS,
+    NEIGHBOURS,
+    RANKS,
+    SHARED_PLANES,
+    THIN,
+    THIN_THRESHOLD,
+    THRESHOLD,
+    THRESHOLDS,
+    WINDOWED,
+    Match,
+)
+from builder.report.leakage.prints import PRINTS_VERSION, SMALL, Print
 
 Json = Any
 
@@ -34,7 +47,9 @@ def certify(
         "thresholds": {m: thresholds.get(m, threshold) for m in sorted({p.modality for p in prints})},
         "across_modalities": ACROSS,
         "thin": {"planes_below": THIN, "threshold": THIN_THRESHOLD},
+        "another_window": {"threshold": WINDOWED, "ranks": RANKS},
         "shared_planes": SHARED_PLANES,
+        "method": method(),
         "equal_pixels": sum(m.exact for m in matches),
         "near_duplicates": sum(not m.exact for m in matches),
         "in_two_splits": len(crossing),
@@ -43,4 +58,23 @@ def certify(
              "correlation": m.correlation, "exact": m.exact, "planes": m.planes} for m in matches
         ],
         "digest_of_digests": hashlib.sha256("".join(sorted(p.digest for p in prints)).encode()).hexdigest(),
+    }  # fmt: skip
+
+
+def method() -> dict[str, Json]:
+    """How copies are looked for: versions, sizes and limits of the search, none of which the spec can change."""
+    return {
+        "prints_version": PRINTS_VERSION,
+        "small_edge": SMALL,
+        "hash": {
+            "planes": screening.EDGE, "views": len(screening.VIEWS), "flips": len(screening.FLIPS),
+            "threshold": screening.SCREEN_THRESHOLD, "promising": screening.PROMISING, "neighbours": NEIGHBOURS,
+            "starts": screening.STARTS,
+        },
+        "fit": {
+            "edge": fitting.CONFIRM, "given_up_below": fitting.HOPELESS,
+            "given_up_below_in_one_window": fitting.HOPELESS_WINDOWED, "last_steps_from": fitting.WORTH,
+            "for_a_threshold_of": fitting.USUAL, "smallest_edge": SMALLEST, "outside": OUTSIDE,
+            "last_step": fitting.LEAST,
+        },
     }  # fmt: skip

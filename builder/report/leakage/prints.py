@@ -17,6 +17,12 @@ Reals = NDArray[np.float32]
 SMALL = 32
 """Edge of the small copy in voxels."""
 
+LEVELS = 257
+"""How many values of the small copy are kept beside its ranks."""
+
+STEPS = np.linspace(-0.5, 0.5, LEVELS)
+"""The ranks at which they are kept."""
+
 QUANTILES = (0.01, 0.5, 0.99)
 
 PRINTS = pa.schema(
@@ -27,10 +33,15 @@ PRINTS = pa.schema(
         pa.field("digest", pa.string()),
         pa.field("planes", pa.list_(pa.int64())),
         pa.field("small", pa.binary()),
+        pa.field("levels", pa.list_(pa.float32())),
+        pa.field("shape", pa.list_(pa.int64())),
         pa.field("quantiles", pa.list_(pa.float64())),
     ]
 )
 """One row a volume. Private: a small copy shows what samples may have left out."""
+
+PRINTS_VERSION = 2
+"""Raised whenever prints of the same volume change: those of an earlier version are not read, but taken again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +54,17 @@ class Print:
         Keyed names; the split where it is known.
     digest
         SHA-256 of the canonical pixels, whatever their order of slices.
+    shape
+        Voxels of each axis.
     planes
         Sorted 64-bit digests of the planes that are not of one value.
     small
         (32, 32, 32) ranks between -0.5 and 0.5.
+    levels
+        The 257 values that lie at equal steps of rank, lowest to highest, on a scale from 0 to 1: with the ranks they
+        give the small copy in its own window.
     quantiles
-        1 %, 50 % and 99 % of the block means the ranks were taken of, in the volume's own unit.
+        1 %, 50 % and 99 % of the means of 32 parts of each axis, in the volume's own unit.
     """
 
     key: str
@@ -56,6 +72,8 @@ class Print:
     split: str | None
     digest: str
     small: Reals
+    levels: Reals
+    shape: tuple[int, ...]
     planes: tuple[int, ...] = ()
     modality: str = ""
     quantiles: tuple[float, ...] = ()
@@ -71,9 +89,13 @@ def take_print(
     stack = voxels if voxels.ndim == 4 else voxels[None]
     digests = plane_digests(stack)
     planes = tuple(sorted({int.from_bytes(d[:8], "big", signed=True) for d in digests if d != FLAT}))
-    means = block_means(stack[0], SMALL)
-    found = tuple(np.quantile(means, QUANTILES, method="inverted_cdf").tolist())
-    return Print(key, person_key, split, _joined(digests, stack.shape), _ranks(means), planes, modality, found)
+    means = _means(stack[0])
+    blocks = block_means(means, (SMALL,) * 3)
+    small = _stretched(means)
+    return Print(
+        key, person_key, split, _joined(digests, stack.shape), _ranks(small), _levels(small), stack.shape[1:], planes,
+        modality, tuple(np.quantile(blocks, QUANTILES, method="inverted_cdf").tolist()),
+    )  # fmt: skip
 
 
 def pixel_digest(voxels: NDArray[Any]) -> str:
@@ -105,7 +127,29 @@ def plane_digests(voxels: NDArray[Any]) -> list[bytes]:
 def small_copy(voxels: NDArray[Any]) -> Reals:
     """(32, 32, 32) block means of a volume as ranks between -0.5 and 0.5: windows and rescaling of intensities, as
     long as they keep the order of values, hardly change it."""
-    return _ranks(block_means(voxels, SMALL))
+    return _ranks(_stretched(_means(voxels)))
+
+
+def _means(volume: NDArray[Any]) -> NDArray[np.float64]:
+    """Block means along the axes that have more voxels than the small copy; the other axes as they are."""
+    slices, rows, columns = (min(n, SMALL) for n in volume.shape)
+    return block_means(volume, (slices, rows, columns))
+
+
+def _stretched(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Axes shorter than the small copy by linear interpolation, so that a crop of few slices keeps its course."""
+    for axis, size in enumerate(means.shape):
+        at = np.clip((np.arange(SMALL) + 0.5) * size / SMALL - 0.5, 0, size - 1)
+        low = np.minimum(at.astype(np.int64), max(size - 2, 0))
+        share = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
+        high = np.minimum(low + 1, size - 1)
+        means = np.take(means, low, axis) * (1 - share) + np.take(means, high, axis) * share
+    return means
+
+
+def _levels(small: NDArray[np.float64]) -> Reals:
+    values = np.sort(small, axis=None)[np.arange(LEVELS) * (small.size - 1) // (LEVELS - 1)]
+    return np.asarray((values - values[0]) / max(float(values[-1] - values[0]), 1e-30), dtype=np.float32)
 
 
 def _ranks(small: NDArray[np.float64]) -> Reals:
@@ -121,7 +165,8 @@ def prints_table(prints: Sequence[Print]) -> pa.Table:
     rows = [
         {
             "case_key": p.key, "person_key": p.person_key, "modality": p.modality, "digest": p.digest,
-            "planes": list(p.planes), "small": _to_bytes(p.small), "quantiles": list(p.quantiles),
+            "planes": list(p.planes), "small": _to_bytes(p.small),
+            "levels": p.levels.tolist(), "shape": list(p.shape), "quantiles": list(p.quantiles),
         }
         for p in prints
     ]  # fmt: skip
@@ -132,8 +177,9 @@ def parse_prints(table: pa.Table) -> list[Print]:
     """Prints from rows by schema PRINTS."""
     return [
         Print(
-            row["case_key"], row["person_key"], None, row["digest"], _from_bytes(row["small"]), tuple(row["planes"]),
-            row["modality"], tuple(row["quantiles"]),
+            row["case_key"], row["person_key"], None, row["digest"], _from_bytes(row["small"]),
+            np.array(row["levels"], dtype=np.float32), tuple(row["shape"]), tuple(row["planes"]), row["modality"],
+            tuple(row["quantiles"]),
         )
         for row in table.to_pylist()
     ]  # fmt: skip

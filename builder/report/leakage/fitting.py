@@ -1,0 +1,138 @@
+"""Whether one volume is a part of another: a box is moved over it until the two agree or do not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from builder.kernels.boxes import best_box, nearest_box
+from builder.kernels.levels import on_curve
+from builder.kernels.structure import correlation, fine_structure, sampled
+from builder.report.leakage.prints import LEVELS, SMALL, STEPS, Print, Reals
+from builder.report.leakage.screening import Start
+
+Box = tuple[float, ...]
+
+COARSE, CONFIRM = 8, 16
+"""Edges of the grids on which a box is brought near and on which it is confirmed."""
+
+AROUND = (0.0, 0.04, -0.04, 0.08, -0.08)
+FIRST_STEP, FINE_STEP, LAST_STEP, LEAST = 0.06, 0.03, 0.01, 0.005
+"""Shares of an axis by which the ends of a box are moved: around a start, then step by step, less and less."""
+
+USUAL = 0.85
+"""The limit from which a fit counts that these are for; all three are lower by as much as another limit is."""
+
+HOPELESS, HOPELESS_WINDOWED, WORTH = 0.65, 0.7, 0.8
+"""A box that was brought near is given up below the first, and below the second in one window; a fit still below the
+third after all but the last steps is left as it is."""
+
+FEW = 4
+"""An axis of fewer voxels is compared from end to end, others from the middle of the first to that of the last one."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well two volumes agree, both seen in the window of one of them, and by their ranks alone."""
+
+    correlation: float
+    ranks: float
+
+
+NO_FIT = Fit(0.0, 0.0)
+
+Way = tuple[Reals, Reals]
+"""A whole cube, and the fine structure of the part in the same window."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two volumes, axes and flip of the one as those of the other: their ranks, and the levels of their windows."""
+
+    whole: Reals
+    whole_levels: Reals
+    part: Reals
+    part_levels: Reals
+    inner: Box
+    """The part from the middle of its first voxel to that of its last: beyond there is nothing to compare."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Own:
+    """The same two in their own windows."""
+
+    whole: Reals
+    part: Reals
+
+
+def fit(whole: Print, part: Print, starts: Sequence[Start], *, limit: float, enough: float) -> Fit:
+    """The best agreement of ``part`` with a box of ``whole``: exact where it reaches the limit, else perhaps too low.
+
+    Two copies of an image in different windows differ in contrast wherever one window is flat. So the values of one are
+    replaced, in order of rank, by those of the other (histogram specification) before fine structure is correlated;
+    either way round, and the better counts.
+
+    Parameters
+    ----------
+    limit
+        Fits that will not come near it are given up.
+    enough
+        Starts after one that reaches it are not tried.
+    """
+    spared = max(0.0, USUAL - limit)
+    best = NO_FIT
+    for start in starts:
+        pair, box = _posed(whole, part, start)
+        best = max(best, _fitted(pair, box, spared), key=lambda f: f.correlation)
+        if best.correlation >= enough:
+            break
+    return best
+
+
+def _posed(whole: Print, part: Print, start: Start) -> tuple[_Pair, Box]:
+    z, y, x = start.flip
+    margin = tuple(0.5 / min(n, SMALL) if n >= FEW else 0.0 for n in part.shape)
+    inner = (*margin, *(1 - m for m in margin))
+    box = tuple(start.box[e % 3] + share * (start.box[e % 3 + 3] - start.box[e % 3]) for e, share in enumerate(inner))
+    turned = np.ascontiguousarray(whole.small.transpose(start.turn))
+    flipped = np.ascontiguousarray(part.small[::z, ::y, ::x])
+    pair = _Pair(turned, whole.levels, flipped, part.levels, inner)
+    if correlation(fine_structure(turned, box, COARSE), fine_structure(flipped, inner, COARSE)) < 0:  # white on black
+        pair = replace(pair, part=-flipped, part_levels=1 - part.levels[::-1])
+    return pair, box
+
+
+def _fitted(pair: _Pair, box: Box, spared: float) -> Fit:
+    target = fine_structure(pair.part, pair.inner, COARSE)
+    _, box = nearest_box(pair.whole, target, box, shifts=AROUND)
+    near, box = best_box(pair.whole, target, box, first=FIRST_STEP, least=LEAST)
+    if near < HOPELESS - spared:
+        return NO_FIT
+    own = _Own(on_curve(pair.whole, STEPS, pair.whole_levels), on_curve(pair.part, STEPS, pair.part_levels))
+    ways = _ways(pair, own, box)
+    first = max(correlation(fine_structure(cube, box, CONFIRM), target) for cube, target in ways)
+    if first < HOPELESS_WINDOWED - spared:
+        return NO_FIT
+    score, box = _refined(ways, 0.0, box, FINE_STEP)
+    if score >= WORTH - spared:
+        score, box = _refined(_ways(pair, own, box), score, box, LAST_STEP)
+    target = fine_structure(pair.part, pair.inner, CONFIRM)
+    return Fit(score, correlation(fine_structure(pair.whole, box, CONFIRM), target))
+
+
+def _ways(pair: _Pair, own: _Own, box: Box) -> list[Way]:
+    """The whole in the window of the part beside the part, and the whole beside the part in the window of the whole.
+
+    A rank of one is taken for that rank of the other below which, in the box, there are as many.
+    """
+    some = np.arange(LEVELS) * (CONFIRM**3 - 1) // (LEVELS - 1)
+    ranks, values = (np.sort(sampled(c, box, CONFIRM), axis=None)[some] for c in (pair.whole, own.whole))
+    part_ranks, part_values = (np.sort(sampled(c, pair.inner, CONFIRM), axis=None)[some] for c in (pair.part, own.part))
+    seen, sought = on_curve(pair.whole, ranks, part_values), on_curve(pair.part, part_ranks, values)
+    return [(cube, fine_structure(c, pair.inner, CONFIRM)) for cube, c in ((seen, own.part), (own.whole, sought))]
+
+
+def _refined(ways: Sequence[Way], score: float, box: Box, step: float) -> tuple[float, Box]:
+    for cube, target in ways:
+        score, box = max((score, box), best_box(cube, target, box, first=step, least=LEAST), key=lambda f: f[0])
+    return score, box
