@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from builder.headers.plain import are_numbers, is_known, text_kind, trim, u16, u32
+
 DONE: Final = 0
 ODD: Final = 1
 SHORT: Final = 2
@@ -41,29 +43,7 @@ def _pair(name: str) -> Any:
 def _vr_table() -> NDArray[np.uint8]:
     """For two letters: 0 unknown, 1 a VR with 2 bytes of length, 2 with 4, 3 SQ, 4 UN (PS3.5 section 7.1.2)."""
     table = np.zeros(65536, np.uint8)
-    for name in [
-        "AE",
-        "AS",
-        "AT",
-        "CS",
-        "DA",
-        "DS",
-        "DT",
-        "FD",
-        "FL",
-        "IS",
-        "LO",
-        "LT",
-        "PN",
-        "SH",
-        "SL",
-        "SS",
-        "ST",
-        "TM",
-        "UI",
-        "UL",
-        "US",
-    ]:
+    for name in _SHORT_TYPES.split():
         table[_pair(name)] = 1
     for name in _LONG_TYPES.split():
         table[_pair(name)] = 2
@@ -88,16 +68,6 @@ _LOCAL_PAIRS = np.array([0, *(_pair(name) for name in _LOCAL_TYPES.split())], np
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _u16(data: Any, at: int) -> Any:
-    return np.int64(data[at]) | np.int64(data[at + 1]) << 8
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _u32(data: Any, at: int) -> Any:
-    return _u16(data, at) | _u16(data, at + 2) << 16
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
 def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> Any:
     """Position after the sequence of undefined length whose first item starts at ``at``; -1 odd, -2 beyond ``end``."""
     inside = 1  # levels: odd inside a sequence (items follow), even inside an item (elements follow)
@@ -106,7 +76,7 @@ def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> A
             return -1
         if at + 8 > end:
             return -2
-        group, element, length = _u16(data, at), _u16(data, at + 2), _u32(data, at + 4)
+        group, element, length = u16(data, at), u16(data, at + 2), u32(data, at + 4)
         if group == 0xFFFE:
             at += 8
             if inside % 2 == 1 and element == 0xE000:
@@ -125,15 +95,15 @@ def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> A
             return -1
         at += 8
         if not implicit:
-            kind = vrs[_u16(data, at - 4)]
+            kind = vrs[u16(data, at - 4)]
             if kind == 0:
                 return -1
             if kind == 1:
-                length = _u16(data, at - 2)
+                length = u16(data, at - 2)
             else:
                 if at + 4 > end:
                     return -2
-                length = _u32(data, at)
+                length = u32(data, at)
                 at += 4
                 if length == _UNDEFINED and kind != 3:
                     return -1
@@ -145,75 +115,6 @@ def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> A
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _text_kind(data: Any, start: int, end: int) -> Any:
-    """0 for ASCII text, 1 for text with other bytes, 2 for what has control characters or escapes."""
-    kind = 0
-    for i in range(start, end):
-        if (data[i] < 0x20 and data[i] != 0) or data[i] == 0x7F:
-            return 2
-        if data[i] > 0x7F:
-            kind = 1
-    return kind
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _is_number(data: Any, start: int, end: int, whole: bool) -> Any:
-    """Whether bytes are one number: digits with a sign, and for decimals a point and an exponent."""
-    if end - start > 40:
-        return False
-    at = start
-    if at < end and (data[at] == 0x2D or data[at] == 0x2B):
-        at += 1
-    digits = 0
-    while at < end and 0x30 <= data[at] <= 0x39:
-        at += 1
-        digits += 1
-    if whole:
-        return at == end and 0 < digits <= 9
-    if at < end and data[at] == 0x2E:
-        at += 1
-        while at < end and 0x30 <= data[at] <= 0x39:
-            at += 1
-            digits += 1
-    if digits == 0:
-        return False
-    if at < end and (data[at] == 0x65 or data[at] == 0x45):
-        at += 1
-        if at < end and (data[at] == 0x2D or data[at] == 0x2B):
-            at += 1
-        if end - at < 1 or end - at > 3 or (end - at == 3 and data[at] != 0x30):
-            return False  # an exponent of more than two digits may overflow
-        while at < end and 0x30 <= data[at] <= 0x39:
-            at += 1
-    return at == end
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _trim(data: Any, start: int, end: int) -> Any:
-    """Bounds without spaces and zero bytes at both ends."""
-    while start < end and (data[start] == 0x20 or data[start] == 0):
-        start += 1
-    while end > start and (data[end - 1] == 0x20 or data[end - 1] == 0):
-        end -= 1
-    return start, end
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _are_numbers(data: Any, start: int, end: int, most: int, whole: bool) -> Any:
-    """Whether bytes are one to ``most`` numbers separated by backslashes."""
-    at = start
-    count = 0
-    for i in range(start, end + 1):
-        if i == end or data[i] == 0x5C:
-            first, last = _trim(data, at, i)
-            count += 1
-            if count > most or not _is_number(data, first, last, whole):
-                return False
-            at = i + 1
-    return True
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
 def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
     """Status, where the data set starts, and the bounds of the Transfer Syntax UID."""
     at = begin + 132
@@ -222,18 +123,18 @@ def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
     while True:
         if at + 12 > end:
             return SHORT, at, first, last
-        if _u16(data, at) != 2:
+        if u16(data, at) != 2:
             return DONE, at, first, last
-        tag = _u16(data, at + 2)
+        tag = u16(data, at + 2)
         if tag <= previous:
             return ODD, at, first, last
         previous = tag
-        kind = vrs[_u16(data, at + 4)]
+        kind = vrs[u16(data, at + 4)]
         if kind == 1:
-            length = _u16(data, at + 6)
+            length = u16(data, at + 6)
             at += 8
         elif kind == 2:
-            length = _u32(data, at + 8)
+            length = u32(data, at + 8)
             at += 12
         else:
             return ODD, at, first, last
@@ -242,22 +143,6 @@ def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
         if tag == 0x10:
             first, last = at, at + length
         at += length
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _syntax(data: Any, first: int, last: int, known: Any, sizes: Any) -> Any:
-    """Index of the transfer syntax among the rows of ``known``; -1 when it is none of them."""
-    first, last = _trim(data, first, last)
-    for row in range(known.shape[0]):
-        if sizes[row] == last - first:
-            same = True
-            for i in range(last - first):
-                if data[first + i] != known[row, i]:
-                    same = False
-                    break
-            if same:
-                return row
-    return -1
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -274,13 +159,13 @@ def _grade(data: Any, at: int, length: int, pair: int, kind: int, most: int, sig
         return 0 if length == size or length == 0 else 2
     if _IS_BINARY[pair] or length > TEXT_LIMIT:
         return 2
-    text = _text_kind(data, at, at + length)
+    text = text_kind(data, at, at + length)
     if text == 1:
         return 1 if kind == LOCAL_KIND and np.any(pair == _LOCAL_PAIRS) else 2
-    first, last = _trim(data, at, at + length)
+    first, last = trim(data, at, at + length)
     if text == 2 or first == last or kind in (TEXT_KIND, LOCAL_KIND):
         return text
-    return 0 if _are_numbers(data, first, last, most, kind == WHOLE_KIND) else 2
+    return 0 if are_numbers(data, first, last, most, kind == WHOLE_KIND) else 2
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -289,16 +174,16 @@ def _element(data: Any, at: int, end: int, implicit: bool) -> Any:
     if at + 8 > end:
         return -2, 0, 0, at
     if implicit:
-        return 0, 0, _u32(data, at + 4), at + 8
-    pair = _u16(data, at + 4)
+        return 0, 0, u32(data, at + 4), at + 8
+    pair = u16(data, at + 4)
     kind = np.int64(_VRS[pair])
     if kind == 0:
         return -1, 0, 0, at
     if kind == 1:
-        return pair, kind, _u16(data, at + 6), at + 8
+        return pair, kind, u16(data, at + 6), at + 8
     if at + 12 > end:
         return -2, 0, 0, at
-    return pair, kind, _u32(data, at + 8), at + 12
+    return pair, kind, u32(data, at + 8), at + 12
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -306,7 +191,7 @@ def _is_sequence(data: Any, at: int, end: int, kind: int, implicit: bool) -> Any
     """Whether a value of undefined length is a sequence: by its VR, or in implicit VR by its first item."""
     if not implicit:
         return kind == 3
-    return at + 4 <= end and _u16(data, at) == 0xFFFE and _u16(data, at + 2) in (0xE000, 0xE0DD)
+    return at + 4 <= end and u16(data, at) == 0xFFFE and u16(data, at + 2) in (0xE000, 0xE0DD)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -332,7 +217,7 @@ def _scan_elements(
         if pair < 0:
             facts[2] = at - begin
             return ODD if pair == -1 else SHORT
-        tag = _u16(data, at) << 16 | _u16(data, at + 2)
+        tag = u16(data, at) << 16 | u16(data, at + 2)
         if tag <= previous or tag < 0x00080000 or tag > 0x7FE00010:
             return ODD
         previous = tag
@@ -357,7 +242,7 @@ def _scan_elements(
                 facts[2] = at - begin
                 return SHORT
             if tag == 0x00080005:
-                facts[5] = _is_known(data, value, at, charsets) - 1
+                facts[5] = is_known(data, value, at, charsets) - 1
                 if facts[5] < 0:
                     return ODD
                 continue
@@ -368,12 +253,12 @@ def _scan_elements(
                 facts[6] = 1
             first, last = value, at
             if kinds[next_wanted] < US_KIND or kinds[next_wanted] == LOCAL_KIND:
-                first, last = _trim(data, value, at)
+                first, last = trim(data, value, at)
             if last > first:
                 places[next_wanted] = first
                 lengths[next_wanted] = last - first
             if tag == 0x00280103:
-                signed = length == 2 and _u16(data, value) == 1
+                signed = length == 2 and u16(data, value) == 1
     facts[2] = size
     return DONE if begin + size <= end else SHORT
 
@@ -393,21 +278,6 @@ def _pixels(
             facts[3] = value
             facts[4] = length
     return DONE
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _is_known(data: Any, first: int, last: int, known: Any) -> Any:
-    """Number (from 1) of the row of ``known`` that bytes equal, once trimmed; 0 for none."""
-    first, last = _trim(data, first, last)
-    for row in range(known.shape[0]):
-        if last - first >= known.shape[1] or known[row, last - first] != 0:
-            continue
-        same = True
-        for i in range(last - first):
-            same = same and data[first + i] == known[row, i]
-        if same:
-            return row + 1
-    return 0
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -440,7 +310,7 @@ def scan(
         row = facts[file]
         status, at, first, last = _scan_meta(data, begin, end, _VRS)
         if status == DONE:
-            row[1] = _is_known(data, first, last, syntaxes) - 1
+            row[1] = is_known(data, first, last, syntaxes) - 1
             status = ODD
             if row[1] >= 0:
                 status = _scan_elements(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -112,20 +113,9 @@ def assemble(
     seed
         Key of the permutation tests.
     """
-    index, classes = with_classes(index)
-    labels = [*labels, *classes]
-    order = split_order(index["split"].to_pylist(), ratios)
-    wanted = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
-    persons = one_row_each(index, list(dict.fromkeys(["split", *wanted, *labels, *HEADER_FACTS])))
-    agreed = [c for c in index.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT]
-    by = list(dict.fromkeys(["split", *SITES, *groups]))
-    columns = list(dict.fromkeys([*by, *labels, *agreed, *GEOMETRY, *INTENSITIES]))
-    cases = one_row_each(index, columns, key="case_key")
-    known = [g for g in groups if g in persons.column_names]
-    crossed = [g for g in known if len(levels(persons[g]).names) > 1][:MOST_INTERSECTED]
+    seen = _views(index, groups, labels, ratios=ratios)
+    index, order, persons, known = seen.index, seen.order, seen.persons, seen.known
     named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
-    said = [n for n in labels if n in persons.column_names and not _is_making(n, persons)]
-    answers = outcomes(persons, labels)
     dealt = _with_columns(splits, named, (cohort.filter(cohort["included"]), index))
     tested = "test" if "test" in order else order[-1] if order else ""
     document = {
@@ -138,20 +128,20 @@ def assemble(
         "flow": flow(index=index, cohort=cohort, exclusions=exclusions, splits=order, rules=rules, totals=totals),
         "attrition": attrition(cohort, groups, rules=rules, mask_below=mask_below),
         "splits": _sizes(index, order),
-        "table_one": table_one(persons, wanted, splits=order, mask_below=mask_below),
+        "table_one": table_one(persons, seen.described, splits=order, mask_below=mask_below),
         "balance": None if ratios is None else balance(dealt, ratios=ratios, columns=named),
-        "labels": label_statistics(cases, labels, splits=order, mask_below=mask_below),
+        "labels": label_statistics(seen.cases, seen.labels, splits=order, mask_below=mask_below),
         "evidence": evidence(index, splits=order),
         "agreement": agreement(index, consensus or {}, seed=seed),
         "unproven": [dict(u) for u in unproven],
-        "agreement_by_group": agreement_by_group(cases, known, mask_below=mask_below),
-        "shift": shift(_as_acquired(cases, cohort), by=["split", *SITES], mask_below=mask_below),
-        "associations": associations(persons, said, known, seed=seed),
-        "missingness": missingness(persons, said, known, seed=seed),
-        "intersections": intersections(persons, crossed, split=tested, mask_below=mask_below),
+        "agreement_by_group": agreement_by_group(seen.cases, known, mask_below=mask_below),
+        "shift": shift(_as_acquired(seen.cases, cohort), by=["split", *SITES], mask_below=mask_below),
+        "associations": associations(persons, seen.stated, known, seed=seed),
+        "missingness": missingness(persons, seen.stated, known, seed=seed),
+        "intersections": intersections(persons, seen.crossed, split=tested, mask_below=mask_below),
         "representativeness": representativeness(persons, reference or {}, mask_below=mask_below),
-        "baseline": metadata_baseline(persons, answers, HEADER_FACTS, seed=seed),
-        "power": power(persons, answers, split=tested, groups=known, mask_below=mask_below),
+        "baseline": metadata_baseline(persons, seen.answers, HEADER_FACTS, seed=seed),
+        "power": power(persons, seen.answers, split=tested, groups=known, mask_below=mask_below),
         "leakage": {"keys": crossings(index), "pixels": None} if certificate is None else dict(certificate),
         "vendors_unmapped": _unmapped(index),
         "physics": physics(index, cohort),
@@ -160,6 +150,67 @@ def assemble(
         "lock": lock,
     }
     return dict(_plain(document))
+
+
+@dataclass(frozen=True)
+class _Views:
+    """The index as the parts of a report look at it.
+
+    Parameters
+    ----------
+    index
+        One row a sample, class labels as columns of their own.
+    labels
+        The columns that hold labels.
+    order
+        The splits as they are shown.
+    described
+        Columns of Table 1.
+    persons, cases
+        One row each.
+    known, crossed
+        Groups there are, and those of several levels that are crossed with each other.
+    stated
+        Labels of persons, without numbers about how they were made.
+    answers
+        Labels that are a yes or no.
+    """
+
+    index: pa.Table
+    labels: Sequence[str]
+    order: Sequence[str]
+    described: Sequence[str]
+    persons: pa.Table
+    cases: pa.Table
+    known: Sequence[str]
+    crossed: Sequence[str]
+    stated: Sequence[str]
+    answers: Any
+
+
+def _views(
+    index: pa.Table, groups: Sequence[str], labels: Sequence[str], *, ratios: Mapping[str, float] | None
+) -> _Views:
+    index, classes = with_classes(index)
+    labels = [*labels, *classes]
+    described = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
+    persons = one_row_each(index, list(dict.fromkeys(["split", *described, *labels, *HEADER_FACTS])))
+    agreed = [c for c in index.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT]
+    by = list(dict.fromkeys(["split", *SITES, *groups]))
+    columns = list(dict.fromkeys([*by, *labels, *agreed, *GEOMETRY, *INTENSITIES]))
+    known = [g for g in groups if g in persons.column_names]
+    return _Views(
+        index=index,
+        labels=labels,
+        order=split_order(index["split"].to_pylist(), ratios),
+        described=described,
+        persons=persons,
+        cases=one_row_each(index, columns, key="case_key"),
+        known=known,
+        crossed=[g for g in known if len(levels(persons[g]).names) > 1][:MOST_INTERSECTED],
+        stated=[n for n in labels if n in persons.column_names and not _is_making(n, persons)],
+        answers=outcomes(persons, labels),
+    )
 
 
 def split_order(names: Sequence[str | None], ratios: Mapping[str, float] | None) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 WITHOUT = {
     "pydicom": ("requests", "tqdm"),  # for downloads of its test files
     "pyarrow.parquet": ("pyarrow._azurefs", "pyarrow._gcsfs", "pyarrow._hdfs", "pyarrow._s3fs"),  # fsspec opens files
+    "numba.core.typing.cffi_utils": ("cffi",),  # for calls of C functions from compiled code
     "numba.np.arraymath": ("scipy.linalg",),  # for products of matrices in compiled code
 }
 """A module, and what it looks for when it is loaded and does without where that is not installed."""

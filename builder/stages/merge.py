@@ -82,7 +82,7 @@ Query = Callable[[str], Iterator[pa.RecordBatch]]
 
 @contextmanager
 def _in_memory(parts: Sequence[Path]) -> Iterator[Query]:
-    table = pa.concat_tables([pq.read_table(part, use_threads=False) for part in parts]).cast(INSTANCES)
+    table = pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts]).cast(INSTANCES)
     table = table.sort_by([(name, "ascending") for name in ORDER])
     is_instance, is_file = (pc.equal(table["status"], status) for status in ("instance", "file"))
     is_annotation = pc.fill_null(pc.match_like(table["sop_class_uid"], ANNOTATION_CLASSES[0]), False)
