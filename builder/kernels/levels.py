@@ -37,8 +37,8 @@ def _on_curve(values: Any, at: Any, levels: Any) -> Any:
         first[bucket] = point
     for i in range(values.shape[0]):
         value = np.float64(values[i])
-        if value <= at[0] or value >= at[last]:
-            out[i] = levels[0] if value < at[0] else levels[last] if value >= at[last] else levels[first[0]]
+        if value < at[0] or value >= at[last]:
+            out[i] = levels[0] if value < at[0] else levels[last]
             continue
         point = first[int((value - at[0]) * scale)]
         while at[point] > value:

@@ -80,7 +80,7 @@ def candidates(prints: Sequence[Print], neighbours: int) -> Iterator[tuple[int, 
     persons = np.unique([p.person_key for p in prints], return_inverse=True)[1]
     plain = parts(np.concatenate([_hashes(p.small, _WHOLE) for p in prints]))
     chosen: dict[tuple[int, int], tuple[Start, ...]] = {}
-    as_crop = _Nearest.of(len(prints), neighbours)
+    as_crop = _Nearest.of(len(prints), neighbours, STARTS)
     for whole, cropped in enumerate(_promising(prints, persons, plain)):
         scores, views = _compared(parts(_views(prints[whole].small, _ALL)), plain[:, cropped])
         flips = np.argsort(-scores, axis=1, kind="stable")[:, :STARTS]
@@ -101,12 +101,11 @@ def _promising(prints: Sequence[Print], persons: Places, plain: Reals) -> list[P
     if len(prints) <= PROMISING:
         return [everybody[persons != person] for person in persons]
     found: list[list[int]] = [[] for _ in prints]
-    as_crop = _Nearest.of(len(prints), PROMISING)
-    nothing = np.zeros((len(prints), STARTS, 2), np.int64)
+    as_crop, no_starts = _Nearest.of(len(prints), PROMISING, 0), np.zeros((len(prints), 0, 2), np.int64)
     for whole, p in enumerate(prints):
         scores, _ = _compared(parts(_views(p.small, _SOME)), plain)
         best = np.where(persons == persons[whole], -1, scores.max(axis=1)).astype(np.float32)
-        as_crop.offer(everybody, best, whole, nothing)
+        as_crop.offer(everybody, best, whole, no_starts)
         found[whole] = [c for c in np.argsort(-best, kind="stable")[:PROMISING].tolist() if best[c] >= 0]
     for crop, place in np.argwhere(as_crop.scores >= 0).tolist():
         found[as_crop.partners[crop, place]].append(crop)
@@ -133,11 +132,11 @@ class _Nearest:
     starts: Places
 
     @classmethod
-    def of(cls, volumes: int, places: int) -> "_Nearest":
+    def of(cls, volumes: int, places: int, starts: int) -> "_Nearest":
         """Nobody yet."""
         shape = (volumes, places)
         scores, partners = np.full(shape, -1, np.float32), np.full(shape, -1, np.int64)
-        return cls(np.full(volumes, -1, np.float32), scores, partners, np.zeros((*shape, STARTS, 2), np.int64))
+        return cls(np.full(volumes, -1, np.float32), scores, partners, np.zeros((*shape, starts, 2), np.int64))
 
     def offer(self, volumes: Places, score: Reals, partner: int, starts: Places) -> None:
         """Put the partner in the place of each volume's worst one, where it is better."""
