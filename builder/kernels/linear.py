@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.buffers import borrow
 from builder.kernels.compiled import compiled
 from builder.kernels.prefetch import prefetch
-from builder.kernels.slabs import run_slabs
+from builder.kernels.slabs import lay_slabs, run_slabs
 from builder.kernels.taps import Line, linear_pairs
 
 PLANE_VOXELS = 1 << 17
@@ -24,29 +23,28 @@ def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, thr
     Sums are float32; integers are rounded to the nearest, ties to even. No float copy of the volume is made: the
     buffers hold two planes a thread, of a whole slice or of as many of its rows as the cache holds.
     """
-    (whole,) = linear_slabs(volume, lines, slices=lines[0].size, threads=threads)
+    (whole,) = linear_slabs(volume, lines, slices=lines[0].size, rows=lines[1].size, threads=threads)
     return whole
 
 
 def linear_slabs(
-    volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, threads: int
+    volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, rows: int, threads: int
 ) -> Iterator[NDArray[Any]]:
-    """The result of ``resample_linear``, ``slices`` slices at a time; each slab lies where the one before it lay."""
-    slab = borrow((min(slices, lines[0].size), lines[1].size, lines[2].size), volume.dtype)
+    """The result of ``resample_linear`` in slabs, in C order of slices and rows; they share their memory."""
     tables = []
     for line, count in zip(lines, volume.shape, strict=True):
         low, high, weight = linear_pairs(line, count)
         tables.append((low, high, weight.astype(np.float32)))
-    band = max(1, min(slab.shape[1], PLANE_VOXELS // max(1, slab.shape[2])))
+    band = max(1, min(rows, lines[1].size, PLANE_VOXELS // max(1, lines[2].size)))
     whole = volume.dtype.kind in "iu"
     share = _share_intervals(tables[2][0], tables[2][2], volume.shape[2] if whole else 0)
 
     def work(start: int, stop: int) -> None:
-        _blend(volume, out, start, stop, zs, tables[1], tables[2], share, band, whole)
+        _blend(volume, out, start, stop, zs, ys, tables[2], share, band, whole)
 
-    for first in range(0, lines[0].size, slices):
-        zs = tuple(table[first : first + slices] for table in tables[0])
-        out = slab[: zs[0].size]
+    shape = (lines[0].size, lines[1].size, lines[2].size)
+    for out, across, down in lay_slabs(shape, volume.dtype, slices=slices, rows=rows):
+        zs, ys = (tuple(t[part] for t in table) for table, part in zip(tables, (across, down), strict=False))
         run_slabs(work, out.shape[0], threads=threads)
         yield out
 

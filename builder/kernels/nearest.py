@@ -6,33 +6,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.buffers import borrow
 from builder.kernels.compiled import compiled
-from builder.kernels.slabs import run_slabs
+from builder.kernels.slabs import lay_slabs, run_slabs
 from builder.kernels.taps import Line, nearest_index
 
 
 def resample_nearest(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
     """Take the nearest voxel of ``volume`` at the given lines; the middle between two goes to the higher index."""
-    (whole,) = nearest_slabs(volume, lines, slices=lines[0].size, threads=threads)
+    (whole,) = nearest_slabs(volume, lines, slices=lines[0].size, rows=lines[1].size, threads=threads)
     return whole
 
 
 def nearest_slabs(
-    volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, threads: int
+    volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, rows: int, threads: int
 ) -> Iterator[NDArray[Any]]:
-    """The result of ``resample_nearest``, ``slices`` slices at a time; each slab lies where the one before it lay."""
-    slab = borrow((min(slices, lines[0].size), lines[1].size, lines[2].size), volume.dtype)
-    indices, ys, xs = (nearest_index(line, count) for line, count in zip(lines, volume.shape, strict=True))
+    """The result of ``resample_nearest`` in slabs, in C order of slices and rows; they share their memory."""
+    all_z, all_y, xs = (nearest_index(line, count) for line, count in zip(lines, volume.shape, strict=True))
     bits = np.dtype(f"u{volume.dtype.itemsize}")  # one compiled kernel a width, whatever the type
     source = volume.view(bits)
 
     def work(start: int, stop: int) -> None:
         _pick(source, out.view(bits), start, stop, zs, ys, xs)
 
-    for first in range(0, lines[0].size, slices):
-        zs = indices[first : first + slices]
-        out = slab[: zs.size]
+    shape = (lines[0].size, lines[1].size, lines[2].size)
+    for out, across, down in lay_slabs(shape, volume.dtype, slices=slices, rows=rows):
+        zs, ys = all_z[across], all_y[down]
         run_slabs(work, out.shape[0], threads=threads)
         yield out
 

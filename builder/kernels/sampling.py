@@ -14,8 +14,8 @@ Lines = tuple[Line, Line, Line]
 ALIGNED_VOXELS = 1e-4
 """Largest drift, in source voxels over a whole target axis, of a grid that still counts as aligned with another."""
 
-SlabMaker: TypeAlias = Callable[[int], Iterator[NDArray[Any]]]
-"""Makes a volume so many slices at a time; a slab is good until the next one is asked for."""
+SlabMaker: TypeAlias = Callable[[int, int], Iterator[NDArray[Any]]]
+"""Makes a volume so many slices and rows, or all rows, at a time; a slab is good until the next one is asked for."""
 
 DTYPES = ("int16", "uint16", "uint8", "bool", "float32")
 
@@ -87,7 +87,7 @@ def sample(
 def slab_maker(
     volume: NDArray[Any], source: Geometry, target: Geometry, *, method: Method | str, threads: int = 1
 ) -> SlabMaker | None:
-    """What makes the result of ``sample`` some slices at a time, where no more than that has to be in memory.
+    """What makes the result of ``sample`` some slices and rows at a time, where no more than that has to be in memory.
 
     None where that is not so: for grids whose axes do not agree one by one, a target that reaches out of the source's
     field of view, and methods that need the whole volume.
@@ -96,17 +96,18 @@ def slab_maker(
     if aligned is None or aligned[0] != (0, 1, 2):
         return None
     lines, method = aligned[1], Method(method)
+    deep = 0 if threads == 1 else lines[1].size  # threads share all rows of some slices: a few are too little work
     if any(line.inside(count) != (0, line.size) for line, count in zip(lines, volume.shape, strict=True)):
         return None
     array = _checked(volume, method=method, fill=0)
     if method is Method.LINEAR:
         from builder.kernels.linear import linear_slabs
 
-        return lambda slices: linear_slabs(array, lines, slices=slices, threads=threads)
+        return lambda slices, rows: linear_slabs(array, lines, slices=slices, rows=max(rows, deep), threads=threads)
     if method is Method.NEAREST:
         from builder.kernels.nearest import nearest_slabs
 
-        return lambda slices: nearest_slabs(array, lines, slices=slices, threads=threads)
+        return lambda slices, rows: nearest_slabs(array, lines, slices=slices, rows=max(rows, deep), threads=threads)
     return None
 
 

@@ -1,8 +1,15 @@
-"""Splitting a loop over slices or rows among threads."""
+"""Splitting a loop over slices or rows among threads, or into parts that are made one after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.kernels.buffers import borrow
 
 
 def run_slabs(work: Callable[[int, int], None], count: int, *, threads: int) -> None:
@@ -19,3 +26,18 @@ def run_slabs(work: Callable[[int, int], None], count: int, *, threads: int) -> 
     with ThreadPoolExecutor(parts) as pool:
         for done in [pool.submit(work, start, stop) for start, stop in pairwise(bounds)]:
             done.result()
+
+
+def lay_slabs(
+    shape: tuple[int, int, int], dtype: np.dtype[Any], *, slices: int, rows: int
+) -> Iterator[tuple[NDArray[Any], slice, slice]]:
+    """Room for each slab of a (slice, row, column) array, and which slices and rows it is, in C order.
+
+    The slabs have ``slices`` slices and ``rows`` rows, fewer at the ends of the axes, and share their memory.
+    """
+    high, deep = min(slices, shape[0]), min(rows, shape[1])
+    room = borrow((high * deep * shape[2],), dtype)
+    for first in range(0, shape[0], high):
+        for top in range(0, shape[1], deep):
+            size = (min(high, shape[0] - first), min(deep, shape[1] - top), shape[2])
+            yield room[: prod(size)].reshape(size), slice(first, first + size[0]), slice(top, top + size[1])

@@ -75,13 +75,13 @@ class Slabs:
     dtype
         Of every voxel.
     make
-        Given a number of slices: the voxels, so many slices at a time and fewer at the end. Each array is good until
-        the next one is asked for.
+        Given numbers of slices and rows: the voxels, so many slices and rows (or all rows) at a time and fewer at the
+        ends, in C order. Each array is good until the next one is asked for.
     """
 
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
-    make: Callable[[int], Iterator[NDArray[Any]]]
+    make: Callable[[int, int], Iterator[NDArray[Any]]]
 
     @property
     def nbytes(self) -> int:

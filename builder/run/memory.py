@@ -17,7 +17,7 @@ from builder.imaging.spacing import Verdict
 from builder.labels import AnyLabel
 from builder.patches import Whole, shard_chunk
 from builder.plan import IMAGE_ROLE
-from builder.shards import MOST_WAITING_BYTES
+from builder.shards import MOST_WAITING_BYTES, SLAB_BYTES
 from builder.spec import DatasetSpec
 from builder.stages.late import late_resample
 from builder.transforms import AnyTransform
@@ -81,12 +81,11 @@ def _makes_slabs(spec: DatasetSpec, row: Mapping[str, Any]) -> bool:
 
 def _late(spec: DatasetSpec, held: "_Held", before: Shape, after: Shape) -> int:
     """Bytes while the masks of a case are moved, counted, and written beside an image made slab by slab."""
-    chunk = shard_chunk(spec.samples)
-    slices = after[0] if chunk is None else min(chunk[0], after[0])
+    chunk = shard_chunk(spec.samples) or after
     a_voxel, masks = held.channels * held.item, held.masks * math.prod(after)
     image = a_voxel * math.prod(before)
     counted = _counting(held, after)
-    written = a_voxel * slices * after[1] * after[2]
+    written = max(SLAB_BYTES, a_voxel * chunk[0] * chunk[1] * after[2])
     return max(held.of(before) + masks, image + masks + max(counted, written))
 
 

@@ -23,6 +23,8 @@ blosc.use_threads = False
 
 MOST_WAITING_BYTES = 32 << 20
 """Uncompressed bytes that may wait for the thread; a larger sample is waited for."""
+SLAB_BYTES = 2 << 20
+"""Of voxels that are made at once while they are written: a common second-level cache."""
 EARLY_BYTES = 4 << 20
 """Written bytes that are handed to the disk at once."""
 
@@ -83,7 +85,7 @@ class Streams:
             self.streams[path] = Stream(scratch, self._files.enter_context(scratch.open("w+b")))
         stream = self.streams[path]
         if chunk is not None:
-            for slab in array.make(chunk[0]) if isinstance(array, Slabs) else (array,):
+            for slab in array.make(chunk[0], _rows(array, chunk)) if isinstance(array, Slabs) else (array,):
                 for piece in _pieces(slab, chunk):
                     stream.append(piece, codec)
             stream.close()
@@ -167,6 +169,12 @@ class _Mark:
     chunks: int
     position: int
     digest: Any
+
+
+def _rows(slabs: Slabs, chunk: tuple[int, int, int]) -> int:
+    """Rows of a slab: as many of whole chunks as ``SLAB_BYTES`` hold, and one chunk's at least."""
+    line = slabs.shape[0] * chunk[0] * chunk[1] * slabs.shape[3] * slabs.dtype.itemsize
+    return chunk[1] * max(1, SLAB_BYTES // line)
 
 
 def _pieces(array: NDArray[Any], chunk: tuple[int, int, int]) -> Iterator[NDArray[Any]]:

@@ -68,7 +68,7 @@ class Resample(BaseModel):
         return self._moved(case, case.volume if same else self._resample_volume(case.volume, geometry))
 
     def in_slabs(self, case: Case) -> tuple[Case, Slabs] | None:
-        """The case on the new grid, and its image some slices at a time; None where the image is made as a whole only.
+        """The case on the new grid, and its image slab by slab; None where the image is made as a whole only.
 
         The case's own voxels are a stand-in, one zero seen everywhere, and its padding is left out. Raises as a call.
         """
@@ -191,9 +191,9 @@ def _is_same(volume: Volume, geometry: Geometry) -> bool:
     return geometry.same_grid(volume.geometry, tolerance_voxels=1e-9)
 
 
-def _stacked(makers: Sequence[SlabMaker], slices: int) -> Iterator[NDArray[Any]]:
+def _stacked(makers: Sequence[SlabMaker], slices: int, rows: int) -> Iterator[NDArray[Any]]:
     """(channel, slice, row, column) slabs of the channels' own."""
-    for slabs in zip(*[maker(slices) for maker in makers], strict=True):
+    for slabs in zip(*[maker(slices, rows) for maker in makers], strict=True):
         yield _stack(list(slabs))
 
 

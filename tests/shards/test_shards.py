@@ -169,31 +169,36 @@ def test_bytes_do_not_depend_on_how_samples_arrive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunk", [(2, 3, 8), (4, 4, 4), (32, 32, 32)], ids=str)
-def test_slabs_are_written_like_the_array_they_make(tmp_path: Path, chunk: tuple[int, int, int]) -> None:
+def test_slabs_are_written_like_the_array_they_make(
+    tmp_path: Path, chunk: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sample = make_sample(0, shape=(9, 7, 8), channels=2)
     image = np.asarray(sample.arrays["image"])
-    asked: list[int] = []
+    asked: list[tuple[int, int]] = []
 
-    def make(slices: int) -> Iterator[NDArray[Any]]:
-        asked.append(slices)
-        room = np.empty_like(image[:, :slices])
+    def make(slices: int, rows: int) -> Iterator[NDArray[Any]]:
+        asked.append((slices, rows))
+        room = np.empty(image.size, image.dtype)
         for first in range(0, image.shape[1], slices):
-            part = image[:, first : first + slices]
-            room[:, : part.shape[1]] = part
-            yield room[:, : part.shape[1]]
+            for top in range(0, image.shape[2], rows):
+                part = image[:, first : first + slices, top : top + rows]
+                room[: part.size] = part.ravel()
+                yield room[: part.size].reshape(part.shape)
 
     slabs = Slabs((2, 9, 7, 8), image.dtype, make)
     made = replace(sample, arrays={**sample.arrays, "image": slabs})
+    monkeypatch.setattr("builder.shards.streams.SLAB_BYTES", 1)
     for name, one in (("whole", sample), ("slabs", made)):
         write_shard(open_store(tmp_path / name), FINGERPRINT, cases=[[one]], facts=FACTS, chunk=chunk)
     assert digests(tmp_path / "slabs") == digests(tmp_path / "whole")
-    assert asked == [chunk[0]]
+    assert asked == [chunk[:2]]
 
 
 def test_slabs_need_chunks_and_their_own_type(tmp_path: Path) -> None:
     sample = make_sample(0)
     image = np.asarray(sample.arrays["image"])
-    made = replace(sample, arrays={**sample.arrays, "image": Slabs((1, 6, 7, 8), image.dtype, lambda n: iter([image]))})
+    slabs = Slabs((1, 6, 7, 8), image.dtype, lambda *size: iter([image]))
+    made = replace(sample, arrays={**sample.arrays, "image": slabs})
     with pytest.raises(ValueError, match="expected chunks"):
         write_shard(open_store(tmp_path), FINGERPRINT, cases=[[made]], facts=FACTS)
     storage = {"image": FieldStorage(dtype="float32")}
