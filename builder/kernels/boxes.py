@@ -136,7 +136,8 @@ def _folded(orders: Any, box: Any, axis: Any, weights: Any, rooms: Any, built: A
         same = same and (edge % 3 == axis or built[axis, edge] == box[edge])
     if not same:
         _fold(orders[axis], box, axis, weights, plain, blurred)
-        built[axis] = box
+        for edge in range(6):
+            built[axis, edge] = box[edge]
     return plain, blurred
 
 
@@ -174,8 +175,8 @@ def _fold(cube: Any, box: Any, axis: Any, weights: Any, plain: Any, blurred: Any
 def _smooth(taken: Any, weights: Any) -> Any:
     """Blurred along the first two axes; ends repeat."""
     edge, size, reach = taken.shape[0], taken.shape[2], weights.shape[0]
-    rows = np.zeros_like(taken)
-    out = np.zeros_like(taken)
+    rows = np.zeros((edge, edge, size), np.float32)
+    out = np.zeros((edge, edge, size), np.float32)
     for j in range(edge):
         for k in range(edge):
             row = rows[j, k]
@@ -216,7 +217,8 @@ def _score(plain: Any, blurred: Any, target: Any, weights: Any, low: Any, high: 
     sums = np.zeros((3, parts), np.float32)
     fine = np.empty(parts, np.float32)
     for i in range(edge):
-        fine[:] = sharp[i]
+        for n in range(parts):
+            fine[n] = sharp[i, n]
         for away in range(weights.shape[0]):
             before, after, weight = soft[max(i - away, 0)], soft[min(i + away, edge - 1)], weights[away]
             for n in range(parts):

@@ -74,10 +74,18 @@ def _sampled(cube: Any, box: Any, edge: Any) -> Any:
 
 @compiled
 def _roughness(values: Any, weights: Any) -> Any:
-    smooth = _blurred(_blurred(_blurred(values, weights), weights), weights)
-    fine = (values - smooth).reshape(-1)
-    fine -= fine.mean()
-    length = np.sqrt((fine * fine).sum())
+    # loops, for they are compiled in a third of the time that expressions of whole arrays take
+    smooth = _blurred(_blurred(_blurred(values, weights), weights), weights).reshape(-1)
+    sharp = values.reshape(-1)
+    fine = np.empty(sharp.shape[0])
+    total, squares = 0.0, 0.0
+    for i in range(fine.shape[0]):
+        fine[i] = sharp[i] - smooth[i]
+        total += fine[i]
+    for i in range(fine.shape[0]):
+        fine[i] -= total / fine.shape[0]
+        squares += fine[i] * fine[i]
+    length = np.sqrt(squares)
     out = np.zeros(fine.shape[0], np.float32)
     if length > 1e-6:
         for i in range(fine.shape[0]):
