@@ -3,7 +3,7 @@
 from builder.model.case import Case, Slabs
 from builder.patches import Whole
 from builder.spec import DatasetSpec
-from builder.stages.prepare import Recipe, steps_of, through
+from builder.stages.prepare import Recipe, steps_of
 from builder.transforms import Resample
 
 
@@ -24,7 +24,9 @@ def late_resample(spec: DatasetSpec) -> Resample | None:
 def transformed_late(case: Case, recipe: Recipe, last: Resample) -> tuple[Case, Slabs | None]:
     """The case after all transforms, ``last`` being the last of them, and its image where that is still to be made.
 
-    Then the voxels of the case are a stand-in (``Resample.in_slabs``). Raises as ``transformed``.
+    Then the voxels of the case are a stand-in (``Resample.in_slabs``). Raises as ``transformed``, and lets go of voxels
+    like it.
     """
-    case = through(case, steps_of(case.volume, recipe)[:-1])
+    for transform in steps_of(case.volume, recipe)[:-1]:
+        case = transform(case)
     return last.in_slabs(case) or (last(case), None)

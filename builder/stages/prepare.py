@@ -94,19 +94,14 @@ def transformed(case: Case, recipe: Recipe) -> Case:
     Where the caller keeps no name of the case it gives, the voxels before each transform are let go of as soon as it is
     done.
     """
-    return through(case, steps_of(case.volume, recipe))
+    for transform in steps_of(case.volume, recipe):
+        case = transform(case)
+    return case
 
 
 def steps_of(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
     """All transforms of a case with this volume."""
     return (*_straightening(volume, recipe), *recipe.transforms)
-
-
-def through(case: Case, steps: Sequence[AnyTransform]) -> Case:
-    """The case after some transforms. Raises, and lets go of voxels, as ``transformed``."""
-    for transform in steps:
-        case = transform(case)
-    return case
 
 
 def read_volume(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Volume:

@@ -19,6 +19,9 @@ LINEAR = {"kind": "resample", "spacing_mm": [1.5, 1.0, 1.0], "image": "linear"}
 WAYS: dict[str, dict[str, Any]] = {
     "linear": {"transforms": [LINEAR]},
     "cubic": {"transforms": [{**LINEAR, "image": "cubic"}]},
+    "turned": {"transforms": [{"kind": "orient", "to": "RAS"}, LINEAR]},
+    "scaled": {"transforms": [LINEAR, {"kind": "intensity", "clip": [-1000, 1000], "scale": [0, 1]}]},
+    "patches": {"transforms": [LINEAR], "samples": {"kind": "grid", "shape": [48, 64, 64]}},
     "labelled": {"transforms": [LINEAR], "labels": {"tumor": {"kind": "rtstruct", "roi": {"tumor": "GTV"}}}},
 }
 
