@@ -1,8 +1,8 @@
 """Memory of large arrays that is used again: fresh pages cost as much as the arithmetic that fills them.
 
 An array from ``borrow`` is like one of ``numpy.empty``. When it and all its views are gone its memory is kept, and the
-next array of about that size gets it. A few are kept at most; all are let go of when another size is asked for, so that
-what is kept never comes on top of what a larger volume needs.
+next array of about that size gets it. A few are kept at most, and whenever an array is asked for, those that do not serve
+are let go of: what is kept never comes on top of what a case needs.
 """
 
 import math
@@ -17,7 +17,7 @@ SMALLEST = 4 << 20
 LARGEST = 1 << 30
 """Bytes that may be kept in one piece."""
 MOST = 3
-"""Pieces that are kept: what a step reads, what it writes, and what it needs between."""
+"""Pieces that are kept, of which the next array chooses: what a case read, what it made, what it needed between."""
 LOOSE = 1.25
 """A piece may be so many times as large as what is asked for."""
 
@@ -54,14 +54,12 @@ def let_go() -> None:
 
 
 def _take(size: int) -> NDArray[np.uint8] | None:
-    """A kept piece that fits; where none does, none is kept any more."""
-    others: list[NDArray[np.uint8]] = []
+    """A kept piece that fits; the others are kept no more."""
+    found = None
     while True:
         try:
             piece = _idle.popleft()
         except IndexError:
-            return None
+            return found
         if size <= piece.size <= LOOSE * size:
-            _idle.extend(others)
-            return piece
-        others.append(piece)
+            found = piece

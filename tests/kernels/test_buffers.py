@@ -68,6 +68,17 @@ def test_a_piece_serves_what_is_a_little_smaller_and_is_let_go_for_anything_else
     assert kept() == [SMALLEST]
 
 
+def test_of_several_pieces_one_is_taken_and_the_others_are_let_go():
+    several = [borrow((SMALLEST * n,), np.uint8) for n in (1, 2, 4)]
+    places = [address(array) for array in several]
+    del several
+    gc.collect()
+    assert len(kept()) == 3
+    taken = borrow((SMALLEST * 2,), np.uint8)
+    assert address(taken) == places[1]
+    assert kept() == []
+
+
 def test_small_and_huge_arrays_are_not_kept():
     borrow((SMALLEST - 1,), np.uint8)
     assert kept() == []
