@@ -1,8 +1,8 @@
 """Memory of large arrays that is used again: fresh pages cost as much as the arithmetic that fills them.
 
 An array from ``borrow`` is like one of ``numpy.empty``. When it and all its views are gone its memory is kept, and the
-next array of about that size gets it. A few are kept at most, and whenever an array is asked for, those that do not serve
-are let go of: what is kept never comes on top of what a case needs.
+next array of about that size gets it. A few are kept at most, and whenever an array is asked for, those that do not
+serve are let go of.
 """
 
 import math

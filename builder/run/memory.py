@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from builder.imaging.spacing import Verdict
+from builder.kernels.buffers import LARGEST, SMALLEST
 from builder.labels import AnyLabel
 from builder.patches import Whole, shard_chunk
 from builder.plan import IMAGE_ROLE
@@ -70,7 +71,8 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
         alive = held.of(shape) + then.of(after) + _scratch(transform, held, shape, after)
         peak = max(peak, alive + BESIDES)
         shape, held = after, then
-    return Needed(peak=max(peak, held.of(shape) + _waiting(spec, held, shape) + BESIDES), load=load)
+    written = held.of(shape) + _waiting(spec, held, shape) + _kept(spec, row)
+    return Needed(peak=max(peak, written + BESIDES), load=load)
 
 
 def _makes_slabs(spec: DatasetSpec, row: Mapping[str, Any]) -> bool:
@@ -143,6 +145,12 @@ def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
 def _counting(held: _Held, shape: Shape) -> int:
     """What is inside a segment, and inside any of several: a byte a voxel each."""
     return min(2, held.masks) * math.prod(shape)
+
+
+def _kept(spec: DatasetSpec, row: Mapping[str, Any]) -> int:
+    """The memory of the input, which transforms do not need any more and the next case will (``kernels.buffers``)."""
+    size = row["slices"] * row["rows"] * row["columns"] * max(1, row["channels"] or 1) * (row["voxel_bytes"] & ~1 or 1)
+    return size if spec.transforms and SMALLEST <= size <= LARGEST else 0
 
 
 def _fetched(objects: pa.Table) -> int:
