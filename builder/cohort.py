@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import Reason, SpecError
 from builder.model.expression import compile as compile_expression
+from builder.model.sorting import ordered
 
 VERDICT_COLUMNS = (("included", pa.bool_()), ("rule", pa.string()), ("reason", pa.string()), ("detail", pa.string()))
 
@@ -64,7 +65,7 @@ def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> p
     SpecError
         For an expression that names unknown columns or compares unlike types.
     """
-    table = candidates.sort_by([("series_key", "ascending"), ("stack", "ascending")])
+    table = ordered(candidates, ["series_key", "stack"])
     ledger = _Decisions(table.num_rows)
     if options.image is not None:
         ledger.exclude(~_mask(options.image, table), "image", Reason.NOT_SELECTED)

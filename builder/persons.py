@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from builder.model.keyed import Key
+from builder.model.sorting import distinct
 
 Identity = tuple[str, str]
 """(Issuer of Patient ID (0010,0021), Patient ID (0010,0020)), both stripped; the issuer is often empty."""
@@ -106,7 +107,7 @@ def group_persons(instances: pa.Table, *, aliases: Iterable[tuple[str, str]] = (
 
 def _distinct(instances: pa.Table) -> list[tuple[Identity, str, str, str]]:
     names = ["patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date"]
-    rows = instances.select(names).group_by(names, use_threads=False).aggregate([]).to_pylist()
+    rows = distinct(instances.select(names)).to_pylist()
     return sorted(
         {
             (

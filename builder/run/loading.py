@@ -5,6 +5,7 @@ as they find them.
 """
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ def load_libraries() -> None:
     GDCM is loaded when the first frame is decoded by it; pandas, which pyarrow looks for with the first array made
     from a list, only for what cannot do without.
     """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps 8 MB that nothing else can use
     gdcm = _defer_gdcm()
     for module, others in WITHOUT.items():
         with _withheld(others):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.errors import CaseError, Reason
+from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
 from builder.protocols import Entry, Source
 from builder.stages.index import sha256_of
@@ -85,8 +86,7 @@ def _repeated(parts: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any
     counts = pc.value_counts(table["sop_instance_uid"].drop_null())
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     found = table.filter(pc.is_in(table["sop_instance_uid"], repeated))
-    order = [(name, "ascending") for name in ("sop_instance_uid", "source", "path", "member")]
-    yield from found.sort_by(order).to_pylist()
+    yield from ordered(found, ("sop_instance_uid", "source", "path", "member")).to_pylist()
 
 
 def _repeated_on_disk(batches: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any]]:

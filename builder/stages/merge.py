@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
 from builder.storage import Store
 
@@ -83,7 +84,7 @@ Query = Callable[[str], Iterator[pa.RecordBatch]]
 @contextmanager
 def _in_memory(parts: Sequence[Path]) -> Iterator[Query]:
     table = pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts]).cast(INSTANCES)
-    table = table.sort_by([(name, "ascending") for name in ORDER])
+    table = ordered(table, ORDER)
     is_instance, is_file = (pc.equal(table["status"], status) for status in ("instance", "file"))
     is_annotation = pc.fill_null(pc.match_like(table["sop_class_uid"], ANNOTATION_CLASSES[0]), False)
     for pattern in ANNOTATION_CLASSES[1:]:

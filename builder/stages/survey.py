@@ -16,6 +16,7 @@ from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.series import Stack
 from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.model.sorting import distinct
 from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
 from builder.report.vendors import normalise
 from builder.sources import AnySource
@@ -146,9 +147,7 @@ def stated(source: AnySource) -> dict[str, str | None]:
 
 def identities(instances: pa.Table) -> pa.Table:
     """Distinct identities of INSTANCES rows, sorted, by schema IDENTITIES."""
-    names = IDENTITIES.names
-    distinct = instances.select(names).group_by(names, use_threads=False).aggregate([])
-    return distinct.select(names).sort_by([(name, "ascending") for name in names])
+    return distinct(instances.select(IDENTITIES.names))
 
 
 def age_years(stated: str | None, birth_date: str | None, study_date: str | None) -> float | None:

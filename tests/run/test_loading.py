@@ -85,6 +85,6 @@ from builder.run.loading import load_libraries
 load_libraries()
 load_libraries()
 import pyarrow, requests, scipy.linalg, tqdm
-print(pyarrow.table({"a": [1, None]}).to_pandas()["a"].sum())
+print(pyarrow.table({"a": [1, None]}).to_pandas()["a"].sum(), pyarrow.default_memory_pool().backend_name)
 """
-    assert python(code).strip() == "1.0"
+    assert python(code).split() == ["1.0", "system"]
