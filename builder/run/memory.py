@@ -62,7 +62,7 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
     load = row["peak_bytes"] - unsure + _fetched(objects) + BESIDES
     if spec.labels:
         load = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
-    peak, slabs = load, _makes_slabs(spec, row)
+    peak, slabs, kept = load, _makes_slabs(spec, row), _kept(spec, held.channels * held.item * math.prod(shape))
     for number, transform in enumerate(spec.transforms if None not in spacing else (), start=1):
         after, spacing = transform.projected(shape, spacing)
         if slabs and number == len(spec.transforms):
@@ -71,7 +71,7 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
         alive = held.of(shape) + then.of(after) + _scratch(transform, held, shape, after)
         peak = max(peak, alive + BESIDES)
         shape, held = after, then
-    written = held.of(shape) + _waiting(spec, held, shape) + _kept(spec, row)
+    written = held.of(shape) + _waiting(spec, held, shape) + kept
     return Needed(peak=max(peak, written + BESIDES), load=load)
 
 
@@ -147,9 +147,8 @@ def _counting(held: _Held, shape: Shape) -> int:
     return min(2, held.masks) * math.prod(shape)
 
 
-def _kept(spec: DatasetSpec, row: Mapping[str, Any]) -> int:
-    """The memory of the input, which transforms do not need any more and the next case will (``kernels.buffers``)."""
-    size = row["slices"] * row["rows"] * row["columns"] * max(1, row["channels"] or 1) * (row["voxel_bytes"] & ~1 or 1)
+def _kept(spec: DatasetSpec, size: int) -> int:
+    """The memory of the input: nothing needs it after the transforms, and the next case will (``kernels.buffers``)."""
     return size if spec.transforms and SMALLEST <= size <= LARGEST else 0
 
 
