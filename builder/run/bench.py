@@ -231,6 +231,11 @@ class _Watched:
         assert self.inner is not None
         return self.inner.width
 
+    def dismiss(self) -> None:
+        """As the runner watched."""
+        assert self.inner is not None
+        self.inner.dismiss()
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """As the runner watched."""
         assert self.inner is not None

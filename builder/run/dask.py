@@ -54,6 +54,9 @@ class DaskRunner:
             raise scheduler_gone() from error
         return max(1, threads)
 
+    def dismiss(self) -> None:
+        """Workers end with the cluster's context."""
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Outcomes as they complete.
 

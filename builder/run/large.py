@@ -28,6 +28,9 @@ class LargeLane:
     def width(self) -> int:
         return self.usual.width
 
+    def dismiss(self) -> None:
+        """The usual workers end with their cluster's context; the larger ones have."""
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Outcomes as they complete; errors as of ``DaskRunner.run``.
 

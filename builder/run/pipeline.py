@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from os import PathLike, environ
 from pathlib import Path
@@ -15,7 +16,8 @@ from builder.patches import describe_storage
 from builder.plan import DatasetPlan
 from builder.report.association import is_worth_a_look
 from builder.run.allocator import give_back
-from builder.run.clusters import load_cluster
+from builder.run.arriving import Arriving
+from builder.run.clusters import Cluster, load_cluster
 from builder.run.inventory import take_inventory, take_survey
 from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import hold_lease
@@ -176,7 +178,7 @@ def plan(
         As ``--cluster`` of the command line.
     """
     loaded = _loaded(spec)
-    with load_cluster(cluster).open(workers) as runner:
+    with _opened(load_cluster(cluster), workers) as runner:
         return _with_report(_plan(loaded, str(to), parameters or {}, runner, progress or SilentProgress()))
 
 
@@ -207,13 +209,19 @@ def build(
     with (
         hold_lease(private, say=shown.say) as lease,
         keep_journal(private, lease.counter, facts={"dataset": loaded.name, "cluster": profile.kind}) as journal,
-        profile.open(workers) as runner,
+        _opened(profile, workers) as runner,
     ):
         open_store(str(to)).fence()  # a builder that stood still until now publishes nothing any more
         report = JournalProgress(shown, journal)
         watched = runner if watch is None else watch(runner)
         planned = _plan(loaded, str(to), parameters or {}, watched, report)
         return _build_open(planned, open_store(str(to)), watched, report, lease.check)
+
+
+def _opened(profile: Cluster, workers: int | None) -> AbstractContextManager[Runner]:
+    """A runner; processes of this machine start while the archive is read. Others may be long in coming."""
+    cluster = profile.open(workers)
+    return Arriving(cluster) if profile.kind == "local" else cluster
 
 
 def private_store(dataset: str) -> Store:
@@ -288,6 +296,7 @@ def _build(
     give_back()
     for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
         resumed += outcome.value.resumed
+    runner.dismiss()
     give_back()
     if prints is not None:
         progress.say("leaks: every volume with every other one")

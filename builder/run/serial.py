@@ -20,6 +20,9 @@ class SerialRunner:
     def width(self) -> int:
         return 1
 
+    def dismiss(self) -> None:
+        """Nobody was started."""
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """One outcome a task, in the order of the tasks.
 

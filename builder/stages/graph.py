@@ -56,3 +56,7 @@ class Runner(Protocol):
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Each task once or, after failures, again; each outcome once."""
         ...
+
+    def dismiss(self) -> None:
+        """There are no more tasks: workers that were started for them may end."""
+        ...
