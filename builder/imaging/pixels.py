@@ -232,16 +232,21 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
         from builder.imaging.extended import decode_extended
 
         return decode_extended(encapsulated_frames(dataset, form), form)
-    values = _undisguised(dataset, form) if form.syntax in PREFERRED else None
+    values = _by_library(dataset, form) if form.syntax in PREFERRED else None
     return _decoded(dataset, form) if values is None else values
 
 
-def _undisguised(dataset: Dataset, form: PixelFormat) -> NDArray[Any] | None:
-    """Frames whose streams say what the data set says; None for all others."""
+def _by_library(dataset: Dataset, form: PixelFormat) -> NDArray[Any] | None:
+    """Frames whose streams say what the data set says; None for all others, and where the frames cannot be told apart:
+    pydicom knows more ways to do that."""
     from builder.imaging.codestreams import decode_codestreams
 
     try:
-        return decode_codestreams(encapsulated_frames(dataset, form), form)
+        frames = encapsulated_frames(dataset, form)
+    except CaseError:
+        return None
+    try:
+        return decode_codestreams(frames, form)
     except DECODE_ERRORS as error:
         raise CaseError(Reason.UNDECODABLE_PIXELS, _complaint(error)) from None
 

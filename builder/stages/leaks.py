@@ -99,6 +99,8 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
     if plan.spec.leaks.pixels != "off":
         pixels = certify(prints, matches, thresholds=compared.thresholds)
         pixels["compared"] = plan.spec.leaks.pixels
+        if plan.spec.leaks.pixels == "exact":
+            pixels["method"] = None  # copies that are not equal were not looked for
     keys = crossings(index)
     keys += [k for k in crossings(_dealt(plan, split_of)) if k["key"] not in {row["key"] for row in keys}]
     patches = overlapping_samples(index)

@@ -86,6 +86,20 @@ def test_streams_that_say_another_precision_or_sign_give_what_pydicom_gives(
     np.testing.assert_array_equal(stored_values(dataset, form)[0], masked(theirs, form))
 
 
+@pytest.mark.parametrize("encoding", ["jpegls", "jpeg2000"])
+def test_frames_that_cannot_be_told_apart_here_are_left_to_pydicom(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.add.outer(np.arange(64), np.arange(64)) * 37 % 4096
+    dataset = image(values, encoding=encoding)
+
+    def refuse(*_: object) -> None:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, "frames")
+
+    monkeypatch.setattr("builder.imaging.pixels.encapsulated_frames", refuse)
+    np.testing.assert_array_equal(stored_values(dataset, pixel_format(dataset))[0], values)
+
+
 @pytest.mark.parametrize(("encoding", "said"), [("jpegls", stated_by_jpeg_ls), ("jpeg2000", stated_by_jpeg_2000)])
 def test_what_a_stream_states(encoding: str, said: Callable[[bytes], Stated | None]) -> None:
     (frame,) = generate_frames(image(np.arange(1443).reshape(37, 39), encoding=encoding).PixelData, number_of_frames=1)

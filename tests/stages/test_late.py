@@ -12,6 +12,7 @@ from builder.stages import shard
 from builder.stages.late import late_resample
 from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
+from builder.transforms import Resample
 from tests.synthetic import box_contours, ct_series, rtstruct
 
 LINEAR: dict[str, Any] = {"kind": "resample", "spacing_mm": [1.0, 1.5, 0.8], "image": "linear"}
@@ -63,7 +64,9 @@ def test_every_byte_is_that_of_resampling_first(
     spec = DatasetSpec.model_validate_json(store.read(SPEC))
     assert late_resample(spec) == spec.transforms[-1]
     key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "11" * 32}, read=lambda path: Path(path).read_bytes())
-    rows = 0
+    rows, in_slabs = 0, []
+    made = Resample.in_slabs
+    monkeypatch.setattr(Resample, "in_slabs", lambda *a: in_slabs.append(made(*a)) or in_slabs[-1])
     for summary in planned.shards:
         whole = load_plan(store, summary.fingerprint)
         late = write(whole, spec, open_store(tmp_path / "late"), key=key)
@@ -72,6 +75,7 @@ def test_every_byte_is_that_of_resampling_first(
             assert write(whole, spec, open_store(tmp_path / "first"), key=key) == late
         rows += late.rows
     assert rows >= 3
+    assert sum(found is not None for found in in_slabs) >= 2
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def test_a_build_can_be_told_to_stop(archive, tmp_path):
     build(spec(archive, on_match="merge", pixels="exact"), to=tmp_path / "d")
     pixels = json.loads(published(tmp_path / "d", "leaks.json").read_bytes())["pixels"]
     assert (len(pixels["matches"]), pixels["equal_pixels"], pixels["compared"]) == (3, 2, "exact")
+    assert pixels["method"] is None
 
 
 def test_lost_prints_are_taken_again_and_give_the_same_version(archive, parted):
