@@ -74,7 +74,8 @@ class ShardPlan:
     def to_parquet(self) -> bytes:
         """One file: the objects, with the rest as metadata. ``parse_shard_plan`` is its inverse."""
         facts = {"fingerprint": self.fingerprint, "bucket": self.bucket, "cases": [asdict(c) for c in self.cases]}
-        return parquet_bytes(self.objects.replace_schema_metadata({_PLAN_KEY: canonical_json(facts)}))
+        table = self.objects.replace_schema_metadata({_PLAN_KEY: canonical_json(facts)})
+        return parquet_bytes(table, compression="lz4")
 
 
 def parse_shard_plan(data: bytes) -> ShardPlan:

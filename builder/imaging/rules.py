@@ -1,9 +1,9 @@
 """The rules that cut a series into groups that no stack may mix: each a name and a way to divide rows."""
 
+import math
 from collections.abc import Callable, Sequence
+from operator import mul
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from builder.imaging.kinds import Kind, component_of, kind_of
 
@@ -42,11 +42,11 @@ def geometry_fault(row: Row) -> str | None:
         return f"{len(position)} position and {len(cosines)} orientation values, expected 3 and 6"
     if not spacing or len(spacing) != 2 or min(spacing) <= 0:
         return "no positive PixelSpacing"
-    if not np.isfinite([*position, *cosines, *spacing]).all():
+    if not all(map(math.isfinite, (*position, *cosines, *spacing))):
         return "position, orientation or spacing is not finite"
-    along, down = np.array(cosines[:3]), np.array(cosines[3:])
-    lengths = np.linalg.norm(along), np.linalg.norm(down)
-    if max(abs(n - 1) for n in lengths) > UNIT_TOLERANCE or abs(float(along @ down)) > UNIT_TOLERANCE:
+    along, down = cosines[:3], cosines[3:]
+    lengths = math.hypot(*along), math.hypot(*down)
+    if max(abs(n - 1) for n in lengths) > UNIT_TOLERANCE or abs(sum(map(mul, along, down))) > UNIT_TOLERANCE:
         return "direction cosines are not perpendicular unit vectors"
     return None
 

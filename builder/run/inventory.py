@@ -13,8 +13,8 @@ from builder.model.layout import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.run.progress import Progress
 from builder.sources import AnySource
-from builder.stages.directories import missing_files
-from builder.stages.duplicates import find_duplicates, with_verdicts
+from builder.stages.directories import LISTED, missing_files
+from builder.stages.duplicates import COMPARED, find_duplicates, part_with_verdicts
 from builder.stages.graph import Runner, Task
 from builder.stages.index import PartPlan, PartReceipt, index_part, plan_index
 from builder.stages.inventory import Inventory, Survey
@@ -95,17 +95,17 @@ def _merge(
 ) -> tuple[list[str], int]:
     """Chunks of the inventory, and how many files a DICOMDIR names that are not there: each gets a row of its own."""
 
-    def tables() -> Iterator[pa.Table]:
+    def tables(columns: Sequence[str]) -> Iterator[pa.Table]:
         for plan in plans:
-            yield read_parquet(index.read(plan.table))
+            yield read_parquet(index.read(plan.table), columns=list(columns))
 
-    verdicts = find_duplicates(tables(), sources)
-    missing = missing_files(tables, sources)
+    verdicts = find_duplicates(tables(COMPARED), sources)
+    missing = missing_files(lambda: tables(LISTED), sources)
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
         parts = []
-        for number, table in enumerate(tables()):
+        for number, plan in enumerate(plans):
             parts.append(Path(folder) / f"{number:06d}.parquet")
-            parts[-1].write_bytes(parquet_bytes(with_verdicts(table, verdicts)))
+            parts[-1].write_bytes(part_with_verdicts(index.read(plan.table), verdicts))
         if missing.num_rows:
             parts.append(Path(folder) / "missing.parquet")
             parts[-1].write_bytes(parquet_bytes(missing))

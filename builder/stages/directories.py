@@ -19,6 +19,8 @@ DIRECTORY_LIMIT: Final = 64 * 2**20
 """Bytes of a DICOMDIR that is read; a larger one is not compared."""
 
 _PLACE = ("source", "path", "member")
+LISTED: Final = (*_PLACE, "size", "stamp", "format")
+"""Columns of INSTANCES that ``missing_files`` looks at."""
 
 
 def missing_files(parts: Callable[[], Iterable[pa.Table]], sources: Sequence[Source]) -> pa.Table:
@@ -30,7 +32,7 @@ def missing_files(parts: Callable[[], Iterable[pa.Table]], sources: Sequence[Sou
     Parameters
     ----------
     parts
-        Called twice; gives tables of INSTANCES, one at a time.
+        Called twice; gives tables of INSTANCES, one at a time, with the columns ``LISTED`` at least.
     sources
         By position.
     """

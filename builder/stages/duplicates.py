@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.errors import CaseError, Reason
+from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
 from builder.protocols import Entry, Source
@@ -24,7 +25,10 @@ VERDICTS: Final = pa.schema(
 MEMORY_LIMIT: Final = "512MB"
 MEMORY_ROWS: Final = 100_000
 """Up to so many instances are compared in memory, in less than DuckDB's library alone takes."""
-_NEEDED = ("source", "path", "member", "size", "stamp", "sop_instance_uid", "header_sha256")
+_PLACE = ("source", "path", "member")
+_NEEDED = (*_PLACE, "size", "stamp", "sop_instance_uid", "header_sha256")
+COMPARED: Final = (*_NEEDED, "status")
+"""Columns of INSTANCES that ``find_duplicates`` looks at."""
 
 
 def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source]) -> pa.Table:
@@ -37,7 +41,8 @@ def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source]) -> pa.
     Parameters
     ----------
     parts
-        Tables of INSTANCES. They are read once, one at a time; what is kept of them lies on disk.
+        Tables of INSTANCES, with the columns ``COMPARED`` at least. They are read once, one at a time; what is kept of
+        them lies on disk.
     sources
         By position. Objects are read in full only where the sizes and header hashes of all copies agree, or where a
         source does not tell sizes.
@@ -46,15 +51,14 @@ def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source]) -> pa.
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
         for copies in _copies(parts, Path(folder)):
             verdicts += _verdicts(copies, sources)
-    verdicts.sort(key=itemgetter("source", "path", "member"))
+    verdicts.sort(key=itemgetter(*_PLACE))
     return pa.Table.from_pylist(verdicts, schema=VERDICTS)
 
 
 def with_verdicts(part: pa.Table, verdicts: pa.Table) -> pa.Table:
     """``part`` with the status, reason and detail that ``verdicts`` gives to its rows; every other row as it was."""
     found = {(v["source"], v["path"], v["member"]): v for v in verdicts.to_pylist()}
-    names = zip(*(part[name].to_pylist() for name in ("source", "path", "member")), strict=True)
-    changes = {row: found[name] for row, name in enumerate(names) if name in found}
+    changes = {row: found[name] for row, name in enumerate(_places(part)) if name in found}
     for column in ("status", "reason", "detail"):
         values = part[column].to_pylist()
         for row, change in changes.items():
@@ -62,6 +66,20 @@ def with_verdicts(part: pa.Table, verdicts: pa.Table) -> pa.Table:
         place = part.schema.get_field_index(column)
         part = part.set_column(place, part.schema.field(place), pa.array(values, pa.string()))
     return part
+
+
+def part_with_verdicts(data: bytes, verdicts: pa.Table) -> bytes:
+    """A stored part of the index after ``with_verdicts``: the same bytes where no verdict is on a row of it."""
+    if verdicts.num_rows == 0:
+        return data
+    judged = set(_places(verdicts))
+    if judged.isdisjoint(_places(read_parquet(data, columns=list(_PLACE)))):
+        return data
+    return parquet_bytes(with_verdicts(read_parquet(data), verdicts))
+
+
+def _places(table: pa.Table) -> Iterator[tuple[int, str, str]]:
+    return zip(*(table[name].to_pylist() for name in _PLACE), strict=True)
 
 
 def _copies(parts: Iterable[pa.Table], folder: Path) -> Iterator[list[dict[str, Any]]]:
@@ -136,5 +154,5 @@ def _whole_sha256(row: dict[str, Any], sources: Sequence[Source]) -> str:
 
 
 def _verdict(row: dict[str, Any], status: str, reason: Reason, detail: str) -> dict[str, Any]:
-    place = {name: row[name] for name in ("source", "path", "member")}
+    place = {name: row[name] for name in _PLACE}
     return place | {"status": status, "reason": reason.value, "detail": detail}

@@ -100,7 +100,7 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
         name = part_name(source, position, entries)
         plan = PartPlan(source, position, name, len(entries), sum(entry.size for entry in entries))
         if not store.exists(plan.receipt):
-            store.put(plan.listing, parquet_bytes(_entry_table(entries)))
+            store.put(plan.listing, parquet_bytes(_entry_table(entries), compression="lz4"))
         yield plan
 
 
@@ -110,7 +110,7 @@ def index_part(plan: PartPlan, *, store: Store) -> PartReceipt:
         return PartReceipt(**json.loads(store.read(plan.receipt)))
     listed = read_parquet(store.read(plan.listing)).to_pylist()
     table = index_partition(plan.source, plan.position, [Entry(**row) for row in listed])
-    data = parquet_bytes(table)
+    data = parquet_bytes(table, compression="lz4")
     statuses = table["status"].to_pylist()
     receipt = PartReceipt(
         name=plan.name,

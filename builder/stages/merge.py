@@ -14,12 +14,12 @@ from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
 from builder.storage import Store
 
-CHUNK_ROWS = 50_000
-"""A chunk is cut at the first series boundary after this many rows."""
+CHUNK_ROWS = 4_000
+"""From so many rows on a chunk is cut at its last series boundary: small enough for the workers to share few series."""
 
 MEMORY_ROWS = 20_000
 """Up to so many rows are sorted in memory, in less than DuckDB's library alone takes."""
-BATCH_ROWS = 16_384
+BATCH_ROWS = 4_096
 ORDER = ("series_uid", "sop_instance_uid", "source", "path", "member")
 """Rows without a UID come after those that have one."""
 ANNOTATION_CLASSES = (
