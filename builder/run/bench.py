@@ -109,10 +109,7 @@ def measure_building(
         steps = _steps(planned)
         cases = planned.plan.cases
         sizes = (sum(c.input_bytes for c in cases), len(cases) * steps.output_bytes // max(1, steps.cases))
-        places = [f"{place}/{number}" for number in range(len(workers))]
-        builds = tuple(
-            _measure(spec, to, parameters, count, len(cases), sizes) for to, count in zip(places, workers, strict=True)
-        )
+        builds = tuple(_measure(spec, place, parameters, count, len(cases), sizes) for count in workers)
     return Record(planned.plan.spec.name, len(planned.plan.cases), steps, builds)
 
 
@@ -140,20 +137,22 @@ def _steps(planned: Planned) -> Steps:
 
 
 def _measure(
-    spec: Path, to: str, parameters: Mapping[str, str], workers: int, cases: int, sizes: tuple[int, int]
+    spec: Path, place: str, parameters: Mapping[str, str], workers: int, cases: int, sizes: tuple[int, int]
 ) -> Building:
+    """One build in a folder inside ``place`` that is gone before the next one needs the room."""
     clock, watched = _Clock(), _Watched()
-    began, cpu = time.perf_counter(), _processor_s()
-    build(
-        spec,
-        to=to,
-        parameters=parameters,
-        cluster="local" if workers else "serial",
-        workers=workers or None,
-        progress=clock,
-        watch=watched.over,
-    )
-    total, finish = time.perf_counter() - began, clock.finish_s()
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        began, cpu = time.perf_counter(), _processor_s()
+        build(
+            spec,
+            to=f"{folder}/dataset",
+            parameters=parameters,
+            cluster="local" if workers else "serial",
+            workers=workers or None,
+            progress=clock,
+            watch=watched.over,
+        )
+        total, finish, cpu = time.perf_counter() - began, clock.finish_s(), _processor_s() - cpu
     clock.stages |= {"start": max(0.0, total - finish - sum(clock.stages.values())), "finish": finish}
     wall = max(clock.stages.get("build", 0.0), 1e-9)
     return Building(
@@ -163,7 +162,7 @@ def _measure(
         cases_per_s=cases / wall,
         input_mb_per_s=sizes[0] / wall / 1e6,
         output_mb_per_s=sizes[1] / wall / 1e6,
-        cpu_s_per_case=(_processor_s() - cpu) / max(1, cases),
+        cpu_s_per_case=cpu / max(1, cases),
         idle_share=max(0.0, 1 - watched.seconds.get("shard", 0.0) / (max(1, workers) * wall)),
     )
 

@@ -9,6 +9,8 @@ import yaml
 
 from builder import cli
 from builder.errors import SpecError
+from builder.model.layout import CURRENT
+from builder.run import bench
 from builder.run.bench import measure_building, rates_of
 from tests.synthetic import ct_series
 
@@ -35,9 +37,18 @@ def test_measures_every_stage_and_removes_what_it_built(
     spec.write_text(yaml.safe_dump(SPEC))
     place = tmp_path / "place"
     place.mkdir()
-    record = measure_building(spec, parameters={"archive": str(tmp_path / "archive")}, workers=(0,), folder=place)
+    left: list[int] = []
+    real = bench.build
+
+    def watched(*given: Any, **options: Any) -> Any:
+        left.append(len(list(place.rglob(CURRENT))))
+        return real(*given, **options)
+
+    monkeypatch.setattr(bench, "build", watched)
+    record = measure_building(spec, parameters={"archive": str(tmp_path / "archive")}, workers=(0, 0), folder=place)
+    assert left == [0, 0], "a dataset is removed before the next one needs the room"
     assert not list(place.iterdir())
-    (building,) = record.builds
+    building, _ = record.builds
     assert record.cases == 3
     assert {"start", "list", "index", "survey", "plan", "build", "finish"} <= set(building.stage_s)
     assert sum(building.stage_s.values()) == pytest.approx(building.total_s, abs=0.1)
