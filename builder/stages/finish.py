@@ -151,20 +151,7 @@ def _index(
     dataset: Store,
 ) -> pa.Table:
     """One row a sample: its place, what the shard says, what the cohort says of its case, and its labels' measures."""
-    parts = []
-    for shard in plan.shards:
-        receipt = receipts[shard.fingerprint]
-        if receipt.rows:
-            table = read_parquet(dataset.read(shard_path(shard.fingerprint, SAMPLES)))
-            place = {
-                "shard": pa.array([shard.fingerprint] * table.num_rows, pa.string()),
-                "row": pa.array(range(table.num_rows), pa.int64()),
-            }
-            parts.append(pa.table({**place, **{n: table.column(n) for n in table.column_names}}))
-    empty = schema(PLACE_COLUMNS[1:] + SAMPLE_COLUMNS).empty_table()
-    for field in CASE_FACTS:
-        empty = empty.append_column(field, pa.array([], field.type))
-    samples = pa.concat_tables(parts) if parts else empty
+    samples = _samples(plan, receipts, dataset)
     own = set(samples.column_names)
     facts = [c for c in columns if c not in own and c != "case_key"]
     rows = {key: i for i, key in enumerate(cohort.column("case_key").to_pylist())}
@@ -175,6 +162,31 @@ def _index(
     for name in facts:
         table = table.append_column(name, joined.column(name))
     return with_evidence(_with_measures(settle_classes(table, plan.spec)))
+
+
+def _samples(plan: DatasetPlan, receipts: Mapping[str, Receipt], dataset: Store) -> pa.Table:
+    """The rows of all shards and their places, in one piece: column by column a piece a shard would be slow."""
+    parts: list[pa.Table] = []
+    shards: list[str] = []
+    places: list[int] = []
+    for shard in plan.shards:
+        if receipts[shard.fingerprint].rows:
+            part = read_parquet(dataset.read(shard_path(shard.fingerprint, SAMPLES)))
+            parts.append(part)
+            shards += [shard.fingerprint] * part.num_rows
+            places += range(part.num_rows)
+    if not parts:
+        return _no_samples()
+    rows = pa.concat_tables(parts).combine_chunks()
+    place = {"shard": pa.array(shards, pa.string()), "row": pa.array(places, pa.int64())}
+    return pa.table({**place, **{name: rows.column(name) for name in rows.column_names}})
+
+
+def _no_samples() -> pa.Table:
+    empty = schema(PLACE_COLUMNS[1:] + SAMPLE_COLUMNS).empty_table()
+    for field in CASE_FACTS:
+        empty = empty.append_column(field, pa.array([], field.type))
+    return empty
 
 
 def _with_measures(table: pa.Table) -> pa.Table:
