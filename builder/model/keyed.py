@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from builder.errors import SpecError
@@ -30,6 +31,14 @@ class Key:
         """A 26-character lower-case base-32 pseudonym (128 bits) of ``parts``, distinct for every ``kind``."""
         return _base32(self.digest(kind, *parts)[:16])
 
+    def names(self, kind: str, values: Iterable[str]) -> Iterator[str]:
+        """``name`` of every one of many values of one ``kind``, which is hashed once."""
+        begun = hmac.new(self.secret, _framed(kind), hashlib.sha256)
+        for value in values:
+            own = begun.copy()
+            own.update(_framed(value))
+            yield _base32(own.digest()[:16])
+
     def uid(self, source_uid: str) -> str:
         """The replacement of a UID: ``2.25.`` and 128 bits as a decimal (PS3.5 B.2), equal wherever the UID recurs."""
         return "2.25." + str(int.from_bytes(self.digest("uid", source_uid)[:16], "big"))
@@ -40,12 +49,22 @@ class Key:
 
     def digest(self, kind: str, *parts: str) -> bytes:
         """HMAC-SHA256 of ``kind`` and ``parts``, each preceded by its length so that no two lists collide."""
-        message = b"".join(len(b).to_bytes(4, "big") + b for b in (p.encode() for p in (kind, *parts)))
+        message = b"".join([_framed(part) for part in (kind, *parts)])
         return hmac.new(self.secret, message, hashlib.sha256).digest()
 
 
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+_SHIFTS = range(120, -1, -10)
+"""Where the 13 pairs of letters of 128 bits begin."""
+
+
+def _framed(part: str) -> bytes:
+    data = part.encode()
+    return len(data).to_bytes(4, "big") + data
+
+
 def _base32(data: bytes) -> str:
-    alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+    """26 letters of 16 bytes, the first of three bits."""
     number = int.from_bytes(data, "big")
-    length = (len(data) * 8 + 4) // 5
-    return "".join(alphabet[(number >> (5 * i)) & 31] for i in reversed(range(length)))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in _SHIFTS])

@@ -15,6 +15,7 @@ from builder.stages.inventory import Inventory, Survey
 from builder.stages.ledger import (
     EXCLUDED,
     LABEL,
+    OF_FILES,
     QUARANTINED,
     USED,
     Fate,
@@ -28,6 +29,12 @@ from builder.stages.ledger import (
 )
 
 GEOMETRY_RULE = "geometry"
+
+_OF_STACKS = (
+    *("series_uid", "series_key", "person_key", "case_key"),
+    *("holders", "holder_instances", "included", "rule", "reason", "detail"),
+)
+"""Columns of the cohort that say what became of a stack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,7 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     """
     excluded = {e.case_key: e for r in receipts.values() for e in r.excluded}
     shard_of = {case.case_key: shard.fingerprint for shard in plan.shards for case in shard.cases}
-    rows = plan.cohort.to_pylist()
+    rows = plan.cohort.select(_OF_STACKS).to_pylist()
     deciding = _deciding(rows, excluded)
     stacks = {place: _fate(row, shard_of, excluded) for place, row in deciding.items()}
     fates = Fates(stacks, _annotation_fates(plan, shard_of, excluded))
@@ -67,7 +74,7 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
 
 def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates) -> Iterator[tuple[pa.Table, bool]]:
     for number in range(len(inventory.chunks)):
-        chunk, membership = inventory.chunk(number), survey.membership(number)
+        chunk, membership = inventory.chunk(number, columns=OF_FILES), survey.membership(number)
         yield image_ledger(chunk, membership, fates, persons=plan.persons, key=plan.key), True
     for table, is_dicom in _by_kind(inventory.annotations()):
         yield annotation_ledger(table, fates, persons=plan.persons, key=plan.key), is_dicom

@@ -15,6 +15,12 @@ USED, LABEL, EXCLUDED, QUARANTINED, DUPLICATE = "used", "label", "excluded", "qu
 STATUSES = (USED, LABEL, QUARANTINED, EXCLUDED, DUPLICATE)
 """Strongest first: a series, study or person has the strongest status any of its objects has."""
 
+OF_FILES = (
+    *("source", "path", "member", "sop_instance_uid", "series_uid", "study_uid"),
+    *("patient_id", "issuer_of_patient_id"),
+)
+"""Columns of INSTANCES a ledger is made from."""
+
 LEVELS = ("files", "instances", "series", "studies", "persons")
 
 
@@ -52,7 +58,7 @@ class Totals:
             self.instances.update(statuses)
         for level, column in (("series", "series_key"), ("studies", "study_key"), ("persons", "person_key")):
             best = self._best[level]
-            for name, status in zip(table.column(column).to_pylist(), statuses, strict=True):
+            for name, status in set(zip(table.column(column).to_pylist(), statuses, strict=True)):
                 if name is not None:
                     rank = STATUSES.index(status)
                     best[name] = min(rank, best.get(name, rank))
@@ -123,32 +129,41 @@ _UNLINKED = Fate(EXCLUDED, "labels", Reason.NOT_SELECTED.value)
 
 
 def _ledger(table: pa.Table, fates: list[Fate], *, persons: Persons, key: Key) -> pa.Table:
-    columns = ("sop_instance_uid", "series_uid", "study_uid", "patient_id", "issuer_of_patient_id")
-    uids, series, studies, patients, issuers = (table.column(c).to_pylist() for c in columns)
-    files = zip(*(table.column(c).to_pylist() for c in ("source", "path", "member")), strict=True)
-    keyed: dict[str | None, str | None] = {None: None, "": None}
-    rows = []
-    for uid, name, study, patient, issuer, file, fate in zip(
-        uids, series, studies, patients, issuers, files, fates, strict=True
-    ):
-        rows.append(
-            {
-                "object_key": key.name("object", uid) if uid else key.name("file", *map(str, file)),
-                "series_key": _once(keyed, name, "series", key),
-                "study_key": _once(keyed, study, "study", key),
-                "person_key": persons.keys.get(identity(patient, issuer, study)) if study or patient else None,
-                "status": fate.status,
-                "stage": fate.stage or None,
-                "reason": fate.reason or None,
-                "shard": fate.shard,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=LEDGER)
+    columns = {
+        "object_key": _object_keys(table, key),
+        "series_key": _keyed(table.column("series_uid"), "series", key),
+        "study_key": _keyed(table.column("study_uid"), "study", key),
+        "person_key": _person_keys(table, persons),
+        "status": [fate.status for fate in fates],
+        "stage": [fate.stage or None for fate in fates],
+        "reason": [fate.reason or None for fate in fates],
+        "shard": [fate.shard for fate in fates],
+    }
+    return pa.Table.from_pydict(columns, schema=LEDGER)
 
 
-def _once(keyed: dict[str | None, str | None], value: str | None, kind: str, key: Key) -> str | None:
-    """The keyed name of a value that many rows share; the cache holds one kind at a time per table."""
-    place = f"{kind}\0{value}" if value else None
-    if place not in keyed:
-        keyed[place] = key.name(kind, value) if value else None
-    return keyed[place]
+def _object_keys(table: pa.Table, key: Key) -> list[str]:
+    """Keyed SOPInstanceUIDs; keyed places of files that have none."""
+    uids = table.column("sop_instance_uid").to_pylist()
+    without = pa.array([place for place, uid in enumerate(uids) if not uid], pa.int64())
+    files = table.select(["source", "path", "member"]).take(without).to_pylist()
+    of_objects = key.names("object", filter(None, uids))
+    of_files = (key.name("file", *map(str, file.values())) for file in files)
+    return [next(of_objects) if uid else next(of_files) for uid in uids]
+
+
+def _keyed(column: pa.ChunkedArray, kind: str, key: Key) -> pa.Array:
+    """The keyed names of values that many rows share; null for null and for nothing."""
+    found = column.combine_chunks().dictionary_encode()
+    names = [key.name(kind, value) if value else None for value in found.dictionary.to_pylist()]
+    return pa.array(names, pa.string()).take(found.indices)
+
+
+def _person_keys(table: pa.Table, persons: Persons) -> list[str | None]:
+    columns = ("patient_id", "issuer_of_patient_id", "study_uid")
+    known = list(zip(*(table.column(c).to_pylist() for c in columns), strict=True))
+    keys = {
+        (patient, issuer, study): persons.keys.get(identity(patient, issuer, study)) if study or patient else None
+        for patient, issuer, study in set(known)
+    }
+    return [keys[who] for who in known]
