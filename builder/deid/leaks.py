@@ -31,6 +31,9 @@ _CHUNK = 1 << 22
 _ROWS = 1 << 15
 _LONGEST = 512
 _RUN = re.compile(rb"[0-9]+|[a-z\x80-\xff]+")
+_DIGITS = re.sub(rb"[^0-9]", b" ", bytes(range(256)))
+_LETTERS = re.sub(rb"[^a-z\x80-\xff]", b" ", bytes(range(256)))
+"""For ``bytes.translate``: runs of one kind stay, with spaces between them."""
 _HASH = re.compile(rb"(?<![0-9a-z])(?:[0-9a-f]{32}(?:[0-9a-f]{32})?|[0-9a-hjkmnp-tv-z]{26})(?![0-9a-z])")
 """A fingerprint or checksum in hexadecimal, or a keyed name in base 32: "f012" occurs in one of many by chance."""
 _TELLING = 12
@@ -68,7 +71,7 @@ class Canaries:
         found: set[bytes] = set()
         for chunk in _chunks(data):
             lower = chunk.lower()
-            for anchor in self.anchors.keys() & set(_RUN.findall(lower)):
+            for anchor in self.anchors.keys() & _runs(lower):
                 found.update(needle for needle in self.anchors[anchor] if _stands_in(needle, lower))
         return len(found)
 
@@ -167,6 +170,11 @@ def _chunks(data: bytes | memoryview) -> Iterator[bytes]:
         start += _CHUNK
         if start >= len(data):
             return
+
+
+def _runs(text: bytes) -> set[bytes]:
+    """What ``_RUN`` finds, each once, in a third of its time: texts are long, and most runs of theirs repeat."""
+    return {*text.translate(_DIGITS).split(), *text.translate(_LETTERS).split()}
 
 
 def _stands_in(needle: bytes, text: bytes) -> bool:

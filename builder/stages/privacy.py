@@ -91,14 +91,20 @@ def _without_numbers(canaries: Canaries) -> Canaries:
     return replace(canaries, anchors={anchor: needles for anchor, needles in kept.items() if needles})
 
 
-def _strings(document: Any) -> Iterator[str]:
-    """Every text of a JSON document, keys too."""
+def _strings(document: Any) -> list[str]:
+    """Every text of a JSON document in the order it is read, keys too."""
+    found: list[str] = []
+    _gather(document, found)
+    return found
+
+
+def _gather(document: Any, found: list[str]) -> None:
     if isinstance(document, str):
-        yield document
+        found.append(document)
     elif isinstance(document, dict):
         for key, value in document.items():
-            yield key
-            yield from _strings(value)
+            found.append(key)
+            _gather(value, found)
     elif isinstance(document, list):
         for value in document:
-            yield from _strings(value)
+            _gather(value, found)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.deid.leaks import Canaries, assert_clean, values_to_find
+from builder.deid.leaks import _RUN, Canaries, _runs, assert_clean, values_to_find
 from builder.errors import PrivacyError
 from builder.model.keyed import Key
 
@@ -115,3 +115,8 @@ def test_a_hundred_thousand_values_cost_no_more_than_one() -> None:
     start = time.perf_counter()
     assert CANARIES.count_in(data) == 0
     assert with_many < 10 * (time.perf_counter() - start)
+
+
+@given(st.binary(max_size=200))
+def test_a_text_is_cut_where_letters_and_digits_meet(text: bytes) -> None:
+    assert _runs(text.lower()) == set(_RUN.findall(text.lower()))
