@@ -409,6 +409,8 @@ def _three(at: _Entries, key: str) -> tuple[int, int, int]:
 
 def _check_keys(document: Json) -> None:
     """json.dumps would turn 1 and True into "1" and "true", and two keys into one."""
+    if isinstance(document, str | float | int):  # most of a document, and Mapping is asked slowly
+        return
     if isinstance(document, Mapping):
         for key, value in document.items():
             if not isinstance(key, str):

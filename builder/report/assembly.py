@@ -295,16 +295,16 @@ def _in_order(row: Json) -> tuple[str, str, str]:
 
 def _plain(value: Json) -> Json:
     """Only what JSON has: numbers become Python's, and what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v) for v in value]
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+    if isinstance(value, str | bool) or value is None:  # most values first: Mapping is asked slowly
         return value
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
     if hasattr(value, "item"):
         return _plain(value.item())
     return str(value)

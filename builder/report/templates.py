@@ -20,6 +20,7 @@ def template_environment(folder: Path) -> "Environment":
     return Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
+        optimized=False,  # each template is rendered once
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
