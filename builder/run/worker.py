@@ -1,10 +1,14 @@
 """What a worker process of the local cluster does before it takes tasks and after the last (Dask's preload)."""
 
+from importlib import import_module
 from typing import Any
 
 from builder.run.allocator import keep_one_heap
 from builder.run.leaving import WayOut
 from builder.run.loading import load_libraries, mind_garbage
+
+TASKS = ("builder.run.batches", "builder.run.inventory", "builder.stages.shard")
+"""Modules of the functions that a build's tasks call; the rest of the pipeline stays in the first process."""
 
 _WAY_OUT = WayOut()
 
@@ -15,7 +19,8 @@ def dask_setup(worker: Any) -> None:
     mind_garbage()
     keep_one_heap()
     load_libraries()
-    import builder.run.pipeline  # noqa: F401 (tasks are pickled by the names of its modules)
+    for module in TASKS:
+        import_module(module)
 
 
 def dask_teardown(worker: Any) -> None:

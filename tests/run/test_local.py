@@ -16,7 +16,8 @@ def look(name):
 if __name__ == "__main__":
     from builder.run.clusters.local import Local
     from builder.stages.graph import Task
-    names = ["builder.stages.shard", "pandas", "scipy.linalg", "_gdcm", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
+    modules = ["builder.stages.shard", "builder.run.pipeline", "pandas", "scipy.linalg", "_gdcm"]
+    names = [*modules, "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
     with Local(workers=1).open(None) as runner:
         found = {o.task.argument: o.value for o in runner.run([Task(f"look-{n}", look, n, memory=1) for n in names])}
     assert {pid for *_, pid in found.values()} != {os.getpid()}
@@ -31,6 +32,6 @@ def test_a_worker_has_loaded_what_a_build_needs_and_no_more(tmp_path: Path) -> N
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run([sys.executable, script], env=environment, check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout.strip() == (
-        '{"builder.stages.shard": "builder.stages.shard", "pandas": null, "scipy.linalg": null, "_gdcm": null, '
-        '"MALLOC_TRIM_THRESHOLD_": null, "OMP_NUM_THREADS": "1"}'
+        '{"builder.stages.shard": "builder.stages.shard", "builder.run.pipeline": null, "pandas": null, '
+        '"scipy.linalg": null, "_gdcm": null, "MALLOC_TRIM_THRESHOLD_": null, "OMP_NUM_THREADS": "1"}'
     )
