@@ -407,15 +407,19 @@ def _three(at: _Entries, key: str) -> tuple[int, int, int]:
     return (found[0], found[1], found[2])
 
 
+_LEAVES = (str, float, int)
+"""Most of a document; whether something is a Mapping takes long to ask."""
+
+
 def _check_keys(document: Json) -> None:
     """json.dumps would turn 1 and True into "1" and "true", and two keys into one."""
-    if isinstance(document, str | float | int):  # most of a document, and Mapping is asked slowly
-        return
     if isinstance(document, Mapping):
         for key, value in document.items():
             if not isinstance(key, str):
                 raise TypeError(f"found the key {key!r} of type {type(key).__name__}, expected text")
-            _check_keys(value)
+            if not isinstance(value, _LEAVES):
+                _check_keys(value)
     elif isinstance(document, (list, tuple)):
         for value in document:
-            _check_keys(value)
+            if not isinstance(value, _LEAVES):
+                _check_keys(value)

@@ -295,7 +295,7 @@ def _in_order(row: Json) -> tuple[str, str, str]:
 
 def _plain(value: Json) -> Json:
     """Only what JSON has: numbers become Python's, and what is not finite becomes null."""
-    if isinstance(value, str | bool) or value is None:  # most values first: Mapping is asked slowly
+    if isinstance(value, (str, bool)) or value is None:  # most values first: Mapping is asked slowly
         return value
     if isinstance(value, int):
         return int(value)
