@@ -36,6 +36,8 @@ _OF_STACKS = (
 )
 """Columns of the cohort that say what became of a stack."""
 
+_OF_LEFTOVERS = (*OF_FILES, "status", "reason")
+
 
 @dataclass(frozen=True, eq=False)
 class Accounts:
@@ -76,15 +78,15 @@ def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates
     for number in range(len(inventory.chunks)):
         chunk, membership = inventory.chunk(number, columns=OF_FILES), survey.membership(number)
         yield image_ledger(chunk, membership, fates, persons=plan.persons, key=plan.key), True
-    for table, is_dicom in _by_kind(inventory.annotations()):
+    for table, is_dicom in _by_kind(inventory.annotations(columns=OF_FILES)):
         yield annotation_ledger(table, fates, persons=plan.persons, key=plan.key), is_dicom
-    for table, is_dicom in _by_kind(inventory.leftovers()):
+    for table, is_dicom in _by_kind(inventory.leftovers(columns=_OF_LEFTOVERS)):
         yield leftover_ledger(table, persons=plan.persons, key=plan.key), is_dicom
 
 
 def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
     """The rows that are DICOM instances, and those that are other files."""
-    instance = pa.array([uid is not None for uid in table.column("sop_instance_uid").to_pylist()], pa.bool_())
+    instance = pc.is_valid(table.column("sop_instance_uid"))
     return [(table.filter(instance), True), (table.filter(pc.invert(instance)), False)]
 
 
@@ -168,7 +170,7 @@ def _exclusions(
                 {**common, "level": "case", "key": case.case_key, "stage": "shard", "rule": "prepare",
                  "reason": case.reason.value, "detail": case.detail}
             )  # fmt: skip
-    for row in inventory.leftovers().to_pylist():
+    for row in inventory.leftovers(columns=_OF_LEFTOVERS).to_pylist():
         found.append(
             {
                 "level": "file",
@@ -190,7 +192,7 @@ def _exclusions(
             "reason": Reason.NOT_SELECTED.value,
             "instances": int(row["sop_instance_uid"] is not None),
         }
-        for row in plan.annotations.to_pylist()
+        for row in plan.annotations.select(OF_FILES).to_pylist()
         if _name(row) not in linked
     ]
     table = pa.Table.from_pylist(found, schema=EXCLUSIONS)

@@ -30,17 +30,20 @@ class Inventory:
     chunks: tuple[str, ...]
     files: int
 
-    def annotations(self) -> pa.Table:
+    def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Annotation objects and files, by schema INSTANCES."""
-        return read_parquet(self.store.read(ANNOTATIONS))
+        return self._read(ANNOTATIONS, columns)
 
-    def leftovers(self) -> pa.Table:
+    def leftovers(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Duplicates and quarantined files, by schema INSTANCES."""
-        return read_parquet(self.store.read(LEFTOVERS))
+        return self._read(LEFTOVERS, columns)
 
     def chunk(self, number: int, *, columns: Sequence[str] | None = None) -> pa.Table:
         """The instances of a chunk."""
-        return read_parquet(self.store.read(self.chunks[number]), columns=None if columns is None else list(columns))
+        return self._read(self.chunks[number], columns)
+
+    def _read(self, path: str, columns: Sequence[str] | None) -> pa.Table:
+        return read_parquet(self.store.read(path), columns=None if columns is None else list(columns))
 
 
 @dataclass(frozen=True)
