@@ -82,6 +82,35 @@ def test_commit_moves_a_scratch_file(store: Store) -> None:
     assert list(store.list()) == ["x/part"]
 
 
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux tells what it holds in memory")
+def test_a_committed_file_is_left_on_the_disk_alone(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"0" * (8 << 20))
+    with plain.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if _is_in_memory(plain):
+        pytest.skip("a file system that keeps everything in memory")
+    store = open_store(tmp_path / "set")
+    with store.scratch() as scratch:
+        (scratch / "x").write_bytes(b"1" * (8 << 20))
+        assert _is_in_memory(scratch / "x")
+        store.commit("x", scratch / "x")
+    assert not _is_in_memory(tmp_path / "set/x")
+    assert store.read("x") == b"1" * (8 << 20)
+
+
+def _is_in_memory(path: Path) -> bool:
+    """Whether the middle of a file can be read without its disk."""
+    with path.open("rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(4096)], 4 << 20, os.RWF_NOWAIT) > 0
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", "a\0b"])
 def test_paths_stay_inside(store: Store, path: str) -> None:
     with pytest.raises(ValueError, match="relative path"):

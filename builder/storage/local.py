@@ -150,7 +150,7 @@ class LocalStore:
         checkpoint("commit.before")
         with _swept_as_layout_error(path):
             scratch.chmod(0o666 & ~_UMASK)
-            _flush(scratch)
+            _flush_uncached(scratch)
             checkpoint("commit.fsynced")
             _replace(scratch, target, step="commit")
 
@@ -256,3 +256,15 @@ def _flush(path: Path) -> None:
 
 
 _flush_folder = _flush
+
+
+def _flush_uncached(path: Path) -> None:
+    """As ``_flush``, and leave the memory of its pages to what is read: what was written will not be for a while."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # a file system without such advice
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(handle)
