@@ -3,7 +3,6 @@
 from importlib import import_module
 from typing import Any
 
-from builder.run.allocator import keep_one_heap
 from builder.run.leaving import WayOut
 from builder.run.loading import load_libraries, mind_garbage
 
@@ -17,7 +16,6 @@ def dask_setup(worker: Any) -> None:
     """Load what the first task of a build would load, while the other processes start."""
     _WAY_OUT.prepare()
     mind_garbage()
-    keep_one_heap()
     load_libraries()
     for module in TASKS:
         import_module(module)

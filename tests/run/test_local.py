@@ -17,7 +17,7 @@ if __name__ == "__main__":
     from builder.run.clusters.local import Local
     from builder.stages.graph import Task
     modules = ["builder.stages.shard", "builder.run.pipeline", "pandas", "scipy.linalg", "_gdcm"]
-    names = [*modules, "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
+    names = [*modules, "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "OMP_NUM_THREADS"]
     with Local(workers=1).open(None) as runner:
         found = {o.task.argument: o.value for o in runner.run([Task(f"look-{n}", look, n, memory=1) for n in names])}
     assert {pid for *_, pid in found.values()} != {os.getpid()}
@@ -33,5 +33,6 @@ def test_a_worker_has_loaded_what_a_build_needs_and_no_more(tmp_path: Path) -> N
     done = subprocess.run([sys.executable, script], env=environment, check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout.strip() == (
         '{"builder.stages.shard": "builder.stages.shard", "builder.run.pipeline": null, "pandas": null, '
-        '"scipy.linalg": null, "_gdcm": null, "MALLOC_TRIM_THRESHOLD_": null, "OMP_NUM_THREADS": "1"}'
+        '"scipy.linalg": null, "_gdcm": null, "MALLOC_TRIM_THRESHOLD_": null, "MALLOC_ARENA_MAX": "1", '
+        '"OMP_NUM_THREADS": "1"}'
     )

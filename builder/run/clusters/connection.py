@@ -107,8 +107,9 @@ def configure_dask() -> None:
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
         # a lost worker must be given up soon, else it is not replaced
         "distributed.deploy.lost-worker-timeout": "10s",
-        # not MALLOC_TRIM_THRESHOLD_, Dask's default: glibc then asks for fresh pages for every buffer of a case
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, 1),
+        # one heap for all threads of a worker, from its first on (``keep_one_heap`` of the first process); not
+        # MALLOC_TRIM_THRESHOLD_, Dask's default: glibc then asks for fresh pages for every buffer of a case
+        "distributed.nanny.pre-spawn-environ": {**dict.fromkeys(THREADS, 1), "MALLOC_ARENA_MAX": 1},
         # Dask's watching of itself, 50 to 100 times a second in every process, took 7 % of a core from two idle workers
         "distributed.admin.tick.interval": "500ms",
         "distributed.admin.system-monitor.interval": "2s",
