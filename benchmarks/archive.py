@@ -1,5 +1,11 @@
-"""CT archives for benchmarks: series of 512 x 512 slices, real ones repeated back and forth, or noise."""
+"""CT archives for benchmarks: series of 512 x 512 slices, real ones repeated back and forth, or noise.
 
+    python benchmarks/archive.py FOLDER [--series 48] [--slices 150] [--sample FOLDER] [--syntax jpeg2000]
+
+What ``builder bench build benchmarks/build.yaml --param archive=FOLDER`` can be asked to build.
+"""
+
+import argparse
 import os
 import subprocess
 import sys
@@ -9,12 +15,34 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
 
 SPACING_MM = 2.5
+SYNTAXES = {"explicit": ExplicitVRLittleEndian, "jpeg2000": JPEG2000Lossless}
 
 
-def write_archive(folder: Path, *, series: int, slices: int, sample: Path | None = None) -> None:
-    """One folder a series, explicit little endian, one person each.
+def main() -> None:
+    """Write one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--series", type=int, default=48)
+    parser.add_argument("--slices", type=int, default=150)
+    parser.add_argument("--sample", type=Path)
+    parser.add_argument("--syntax", choices=SYNTAXES, default="explicit")
+    options = parser.parse_args()
+    write_archive(
+        options.folder,
+        series=options.series,
+        slices=options.slices,
+        sample=options.sample,
+        syntax=SYNTAXES[options.syntax],
+    )
+
+
+def write_archive(
+    folder: Path, *, series: int, slices: int, sample: Path | None = None, syntax: UID = ExplicitVRLittleEndian
+) -> None:
+    """One folder a series, one person each, in the transfer syntax ``syntax``: explicit little endian or an encoder's.
 
     Parameters
     ----------
@@ -23,6 +51,8 @@ def write_archive(folder: Path, *, series: int, slices: int, sample: Path | None
         beside the checkout), or noise where there is no corpus.
     """
     found = sample_slices(sample)
+    for dataset in found:
+        _encode(dataset, syntax)
     for number in range(series):
         place = folder / f"s{number:03d}"
         place.mkdir(parents=True)
@@ -44,6 +74,17 @@ def sample_slices(sample: Path | None) -> list[Dataset]:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             return _read(Path(folder) / "lidc_0314_slab" / "ct")
     return _read(sample)
+
+
+def _encode(dataset: Dataset, syntax: UID) -> None:
+    """Put the pixels of a slice into a transfer syntax, whatever they come in."""
+    if dataset.file_meta.get("TransferSyntaxUID", syntax).is_compressed:
+        dataset.decompress()
+    if syntax.is_compressed:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.compress(syntax)
+    else:
+        dataset.file_meta.TransferSyntaxUID = syntax
 
 
 def _read(folder: Path) -> list[Dataset]:
@@ -78,4 +119,7 @@ def _name(dataset: Dataset, number: int, z: int) -> None:
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{base}.4.{z + 1}"
     dataset.InstanceNumber, dataset.SliceThickness = z + 1, SPACING_MM
     dataset.ImagePositionPatient = [-200.0, -200.0, SPACING_MM * z]
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+
+
+if __name__ == "__main__":
+    main()
