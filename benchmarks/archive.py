@@ -78,7 +78,7 @@ def sample_slices(sample: Path | None) -> list[Dataset]:
 
 def _encode(dataset: Dataset, syntax: UID) -> None:
     """Put the pixels of a slice into a transfer syntax, whatever they come in."""
-    if dataset.file_meta.get("TransferSyntaxUID", syntax).is_compressed:
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
         dataset.decompress()
     if syntax.is_compressed:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -99,6 +99,7 @@ def _noise(seed: int) -> Dataset:
     plane = np.where(x**2 + y**2 < 0.6, 40, -1000) + rng.normal(0, 20, (512, 512))
     dataset = Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
     dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.PixelSpacing, dataset.ImageOrientationPatient = [0.78125, 0.78125], [1, 0, 0, 0, 1, 0]

@@ -18,7 +18,7 @@ from builder.kernels.buffers import LARGEST, SMALLEST
 from builder.labels import AnyLabel
 from builder.patches import Whole, shard_chunk
 from builder.plan import IMAGE_ROLE
-from builder.shards import MOST_WAITING_BYTES, SLAB_BYTES
+from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
 from builder.spec import DatasetSpec
 from builder.stages.late import late_resample
 from builder.transforms import AnyTransform
@@ -139,7 +139,7 @@ def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
     if isinstance(spec.samples, Whole):
         return _counting(held, shape)
     sample = held.of(spec.samples.shape)
-    return sample + min(MOST_WAITING_BYTES, sample * 8)
+    return sample + min(MOST_WAITING_BYTES, sample * MOST_WAITING)
 
 
 def _counting(held: _Held, shape: Shape) -> int:

@@ -23,6 +23,10 @@ blosc.use_threads = False
 
 MOST_WAITING_BYTES = 32 << 20
 """Uncompressed bytes that may wait for the thread; a larger sample is waited for."""
+MOST_WAITING = 8
+"""Arrays of one size that may wait, where they are fewer bytes: more keep the thread no busier."""
+FEW_BYTES = 1 << 20
+"""Small arrays may be more."""
 SLAB_BYTES = 2 << 20
 """Of voxels that are made at once while they are written: a common second-level cache."""
 EARLY_BYTES = 4 << 20
@@ -51,7 +55,8 @@ class Streams:
         ``Slabs`` are written in chunks; they are made by the thread that writes them.
         """
         held = sum(size for size, _ in self._waiting)
-        while self._waiting and held + array.nbytes > MOST_WAITING_BYTES:
+        most = min(MOST_WAITING_BYTES, max(MOST_WAITING * array.nbytes, FEW_BYTES))
+        while self._waiting and held + array.nbytes > most:
             size, future = self._waiting.popleft()
             future.result()
             held -= size
