@@ -14,12 +14,12 @@ import pytest
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import Window
-from builder.model.parquet import parquet_bytes
+from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Entry
 from builder.sources import Folder
 from builder.stages import index
-from builder.stages.duplicates import find_duplicates, with_verdicts
+from builder.stages.duplicates import find_duplicates, part_with_verdicts, with_verdicts
 from builder.stages.index import index_part, index_partition, partition, plan_index
 from builder.storage import open_store
 
@@ -215,6 +215,9 @@ def test_duplicates(tmp_path: Path) -> None:
     assert verdicts.equals(find_duplicates([table.slice(3), table.slice(0, 3)], [source]))
     final = with_verdicts(table, verdicts)
     assert final.schema.equals(INSTANCES)
+    assert read_parquet(part_with_verdicts(parquet_bytes(table), verdicts)).equals(final)
+    unjudged = parquet_bytes(table.slice(6))
+    assert part_with_verdicts(unjudged, verdicts) is unjudged
     found = {r["path"]: (r["status"], r["reason"]) for r in final.to_pylist()}
     conflict = ("quarantined", "duplicate_conflicting")
     assert found == {

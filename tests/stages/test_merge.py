@@ -51,7 +51,7 @@ def merged(parts: list[pa.Table], folder: Path) -> dict[str, bytes]:
     files = []
     for number, part in enumerate(parts):
         files.append(folder / f"{number}.parquet")
-        files[-1].write_bytes(parquet_bytes(part))
+        files[-1].write_bytes(parquet_bytes(part, compression="lz4" if number % 2 else "zstd"))
     store = open_store(str(folder / "out"))
     merge_parts(files, store)
     return {path: store.read(path) for path in sorted(store.list())}
