@@ -44,6 +44,7 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from builder.model.canonical import fingerprint
 from builder.model.case import Sample
 from builder.model.geometry import Geometry
 from builder.model.layout import (
@@ -53,7 +54,6 @@ from builder.model.layout import (
     SAMPLES,
     Manifest,
     ShardEntry,
-    fingerprint,
     shard_path,
     stored_object,
     version_path,

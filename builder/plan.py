@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.model.canonical import canonical_json, fingerprint
 from builder.model.keyed import Key
-from builder.model.layout import FORMAT_VERSION, canonical_json, fingerprint
+from builder.model.layout import FORMAT_VERSION
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.persons import Persons

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from builder.deid.columns import allowed_row
 from builder.errors import LayoutError, PrivacyError, SpecError
 from builder.library.versions import Version, open_version
-from builder.model.layout import canonical_json, fingerprint
+from builder.model.canonical import canonical_json, fingerprint
 from builder.report.catalog.cmimi import DEEP_LEARNING
 from builder.storage import Store, open_store
 

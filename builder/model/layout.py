@@ -14,12 +14,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError, Reason
+from builder.model.canonical import Json, canonical_json
 
 FORMAT_VERSION = 2
 """Raised when an older reader could not read what a newer writer wrote; part of every shard's fingerprint."""
@@ -40,9 +41,6 @@ VIEWS = "views"
 REPORT = "report"
 CATALOG = "catalog"
 EXPORTS = "exports"
-
-Json: TypeAlias = Any
-"""What canonical JSON holds: dict with text keys, list, tuple, str, int, finite float, bool, None."""
 
 _FIELD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
@@ -195,30 +193,6 @@ class Manifest:
     def to_json(self) -> bytes:
         """Canonical JSON; ``parse_manifest`` is its inverse."""
         return canonical_json(asdict(self))
-
-
-def canonical_json(document: Json) -> bytes:
-    """UTF-8 JSON with sorted keys, no spaces, shortest float forms and one newline: equal values give equal bytes.
-
-    Raises
-    ------
-    ValueError
-        For NaN and infinity, which JSON does not have.
-    TypeError
-        For keys that are not text, and for values JSON does not have.
-    """
-    _check_keys(document)
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
-
-
-def fingerprint(*parts: Json) -> str:
-    """The first 32 hex digits of the SHA-256 of ``parts``; bytes and JSON values, no two lists of parts alike."""
-    digest = hashlib.sha256()
-    for part in parts:
-        tag, data = (b"b", part) if isinstance(part, bytes) else (b"j", canonical_json(part))
-        digest.update(tag + len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()[:32]
 
 
 def stored_object(path: str, data: bytes) -> StoredObject:
@@ -405,21 +379,3 @@ def _three(at: _Entries, key: str) -> tuple[int, int, int]:
     if len(found) != 3 or any(not isinstance(n, int) or n < 1 for n in found):
         raise LayoutError(f"{at.where}: found {key} = {found!r}, expected three positive counts (slice, row, column)")
     return (found[0], found[1], found[2])
-
-
-_LEAVES = (str, float, int)
-"""Most of a document; whether something is a Mapping takes long to ask."""
-
-
-def _check_keys(document: Json) -> None:
-    """json.dumps would turn 1 and True into "1" and "true", and two keys into one."""
-    if isinstance(document, Mapping):
-        for key, value in document.items():
-            if not isinstance(key, str):
-                raise TypeError(f"found the key {key!r} of type {type(key).__name__}, expected text")
-            if not isinstance(value, _LEAVES):
-                _check_keys(value)
-    elif isinstance(document, (list, tuple)):
-        for value in document:
-            if not isinstance(value, _LEAVES):
-                _check_keys(value)

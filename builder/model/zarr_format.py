@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError
-from builder.model.layout import Json
+from builder.model.canonical import Json
 
 CHECKSUM_BYTES = 4
 ENTRY_BYTES = 16

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from builder.errors import SpecError
-from builder.model.layout import Json
+from builder.model.canonical import Json
 from builder.reader.dataset import Dataset
 from builder.reader.opening import open_dataset
 from builder.storage import LocalStore

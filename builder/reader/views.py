@@ -11,7 +11,8 @@ import json
 
 import pyarrow as pa
 
-from builder.model.layout import VIEWS, Json, Manifest, canonical_json
+from builder.model.canonical import Json, canonical_json
+from builder.model.layout import VIEWS, Manifest
 from builder.model.zarr_format import group_document
 from builder.reader.dataset import Dataset
 from builder.reader.opening import dataset_over

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import SpecError
-from builder.model.layout import Json
+from builder.model.canonical import Json
 from builder.run.pipeline import Planned, build, plan
 from builder.run.progress import Item
 from builder.stages.graph import Outcome, Runner, Task

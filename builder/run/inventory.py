@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from builder.imaging.options import VolumeOptions
-from builder.model.layout import fingerprint
+from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.run.progress import Progress
 from builder.sources import AnySource

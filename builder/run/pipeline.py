@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from builder.deid import resolve_key
+from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
-from builder.model.layout import CURRENT, fingerprint, parse_current
+from builder.model.layout import CURRENT, parse_current
 from builder.model.parquet import parquet_bytes
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from builder.cohort import select_cohort
 from builder.errors import LayoutError, SpecError
 from builder.imaging.pixels import NATIVE
+from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
-from builder.model.layout import fingerprint
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
 from builder.patches import estimate

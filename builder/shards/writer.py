@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
+from builder.model.canonical import Json, canonical_json
 from builder.model.case import Sample, Slabs
 from builder.model.layout import (
     FORMAT_VERSION,
@@ -27,11 +28,9 @@ from builder.model.layout import (
     SAMPLES,
     ExcludedCase,
     FieldLayout,
-    Json,
     Packing,
     Receipt,
     StoredObject,
-    canonical_json,
     check_field_name,
     shard_path,
     stored_object,

@@ -10,17 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from builder.clinical import schema as clinical_schema
-from builder.model.layout import (
-    CATALOG,
-    COHORT,
-    INDEX,
-    SPLITS,
-    FieldLayout,
-    Manifest,
-    fingerprint,
-    shard_path,
-    stored_object,
-)
+from builder.model.canonical import fingerprint
+from builder.model.layout import CATALOG, COHORT, INDEX, SPLITS, FieldLayout, Manifest, shard_path, stored_object
 from builder.model.parquet import parquet_bytes
 from builder.model.samples import SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from builder.deid.columns import allowed_row, crossing
 from builder.errors import LayoutError
+from builder.model.canonical import canonical_json, fingerprint
 from builder.model.layout import (
     COHORT,
     CURRENT,
@@ -22,8 +23,6 @@ from builder.model.layout import (
     Manifest,
     Receipt,
     ShardEntry,
-    canonical_json,
-    fingerprint,
     shard_path,
     stored_object,
     version_path,

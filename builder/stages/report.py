@@ -10,17 +10,8 @@ import pyarrow.compute as pc
 
 from builder.deid.columns import crossing
 from builder.errors import LayoutError
-from builder.model.layout import (
-    COHORT,
-    CURRENT,
-    EXCLUSIONS,
-    INDEX,
-    REPORT,
-    Manifest,
-    canonical_json,
-    parse_current,
-    version_path,
-)
+from builder.model.canonical import canonical_json
+from builder.model.layout import COHORT, CURRENT, EXCLUSIONS, INDEX, REPORT, Manifest, parse_current, version_path
 from builder.model.tables import EXCLUSIONS as EXCLUSIONS_SCHEMA
 from builder.plan import DatasetPlan
 from builder.report import assemble

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from builder.errors import LayoutError, SpecError
+from builder.model.canonical import canonical_json, fingerprint
 from builder.model.layout import (
     CURRENT,
     INDEX,
@@ -27,8 +28,6 @@ from builder.model.layout import (
     Receipt,
     ShardEntry,
     StoredObject,
-    canonical_json,
-    fingerprint,
     parse_current,
     parse_manifest,
     parse_receipt,

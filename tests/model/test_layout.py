@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import LayoutError, Reason
+from builder.model.canonical import canonical_json, fingerprint
 from builder.model.layout import (
     ExcludedCase,
     FieldLayout,
@@ -21,9 +22,7 @@ from builder.model.layout import (
     Receipt,
     ShardEntry,
     StoredObject,
-    canonical_json,
     check_field_name,
-    fingerprint,
     parse_current,
     parse_manifest,
     parse_receipt,
@@ -75,7 +74,7 @@ def test_fingerprints_tell_lists_apart(one: list[Any], other: list[Any]) -> None
 
 
 def test_fingerprints_do_not_depend_on_the_process() -> None:
-    code = "from builder.model.layout import fingerprint; print(fingerprint({'b': 1, 'a': [1.5, None]}, b'x', 'y'))"
+    code = "from builder.model.canonical import fingerprint; print(fingerprint({'b': 1, 'a': [1.5, None]}, b'x', 'y'))"
     command = [sys.executable, "-c", code]
     found = {
         subprocess.run(command, cwd=ROOT, env={"PYTHONHASHSEED": seed}, check=True, capture_output=True).stdout

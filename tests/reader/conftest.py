@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from builder.model.canonical import fingerprint
 from builder.model.case import Sample
 from builder.model.geometry import Geometry
 from builder.model.layout import (
@@ -20,7 +21,6 @@ from builder.model.layout import (
     SAMPLES,
     Manifest,
     ShardEntry,
-    fingerprint,
     shard_path,
     stored_object,
     version_path,

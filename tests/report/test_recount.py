@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from builder.model.layout import canonical_json
+from builder.model.canonical import canonical_json
 from builder.model.tables import EXCLUSIONS
 from builder.report import assemble
 from builder.report.vendors import normalise

@@ -7,8 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from builder.errors import MissingExtra
+from builder.model.canonical import canonical_json
 from builder.model.geometry import Affine
-from builder.model.layout import canonical_json
 from builder.reader.dataset import Dataset
 from builder.reader.frameworks import nifti_arrays
 

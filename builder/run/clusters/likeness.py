@@ -7,7 +7,7 @@ from typing import Any
 
 import builder
 from builder.errors import SourceError
-from builder.model.layout import fingerprint
+from builder.model.canonical import fingerprint
 from builder.stages.lock import PACKAGES, package_version
 
 

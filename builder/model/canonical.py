@@ -1,0 +1,51 @@
+"""JSON of which equal values give equal bytes, and the fingerprints made of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any
+"""What canonical JSON holds: dict with text keys, list, tuple, str, int, finite float, bool, None."""
+
+
+def canonical_json(document: Json) -> bytes:
+    """UTF-8 JSON with sorted keys, no spaces, shortest float forms and one newline: equal values give equal bytes.
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinity, which JSON does not have.
+    TypeError
+        For keys that are not text, and for values JSON does not have.
+    """
+    _check_keys(document)
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def fingerprint(*parts: Json) -> str:
+    """The first 32 hex digits of the SHA-256 of ``parts``; bytes and JSON values, no two lists of parts alike."""
+    digest = hashlib.sha256()
+    for part in parts:
+        tag, data = (b"b", part) if isinstance(part, bytes) else (b"j", canonical_json(part))
+        digest.update(tag + len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:32]
+
+
+_LEAVES = (str, float, int)
+"""Most of a document; whether something is a Mapping takes long to ask."""
+
+
+def _check_keys(document: Json) -> None:
+    """json.dumps would turn 1 and True into "1" and "true", and two keys into one."""
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            if not isinstance(key, str):
+                raise TypeError(f"found the key {key!r} of type {type(key).__name__}, expected text")
+            if not isinstance(value, _LEAVES):
+                _check_keys(value)
+    elif isinstance(document, (list, tuple)):
+        for value in document:
+            if not isinstance(value, _LEAVES):
+                _check_keys(value)
