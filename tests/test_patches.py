@@ -76,6 +76,26 @@ def test_padding_is_counted() -> None:
     np.testing.assert_array_equal(sample.arrays["image"][0, 3:, 3:, 3:], case.volume.voxels[0, :3, :3, :3])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "domain", "fill"),
+    [
+        (np.int16, ValueDomain.HOUNSFIELD, -1024),
+        (np.uint16, ValueDomain.HOUNSFIELD, 0),
+        (np.uint8, ValueDomain.HOUNSFIELD, 0),
+        (np.int8, ValueDomain.HOUNSFIELD, -128),
+        (np.float32, ValueDomain.HOUNSFIELD, -1024),
+        (np.uint8, ValueDomain.ARBITRARY, 0),
+    ],
+)
+def test_padding_is_the_value_of_the_type_nearest_to_air(dtype: Any, domain: ValueDomain, fill: int) -> None:
+    voxels = np.full((1, 2, 2, 2), 7, dtype)
+    case = Case("abc", Volume(voxels, Geometry((2, 2, 2), AFFINE), domain))
+    (sample,) = cut(case, Grid(shape=(3, 2, 2)), key=KEY, seed=0)
+    image = sample.arrays["image"]
+    assert image.dtype == dtype
+    assert image[0].ravel().tolist() == [7] * 8 + [fill] * 4
+
+
 def test_draws_depend_on_key_seed_case_and_nothing_else() -> None:
     options = Patches(shape=(4, 4, 4), centred_on="tumor", per_case=4)
 

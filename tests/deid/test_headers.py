@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from pydicom import DataElement, Dataset, Sequence, dcmread
 from pydicom.datadict import DicomDictionary, RepeatersDictionary, private_dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -194,6 +195,23 @@ def test_without_the_option_dates_go() -> None:
     assert "AcquisitionTime" not in result
     assert result.LongitudinalTemporalInformationModified == "REMOVED"
     assert "PatientWeight" not in result
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "value",
+    ["19570413", "AB 123456", "1.3.6.1.4.1", "X" * 65, "ORIGINAL\\19570413\\AXIAL"],
+    ids=["a date", "a record number", "a UID", "too long", "one of several"],
+)
+def test_coded_values_that_are_no_codes_go(syntax: str, value: str) -> None:
+    """An undecoded code passes untouched only when it looks like one; numbers of persons and UIDs nearly do."""
+    source = Dataset()
+    source.add(DataElement(0x00080008, "CS", value.split("\\"), validation_mode=0))
+    raw = reread(source, syntax)
+    assert isinstance(raw.get_item(0x00080008), RawDataElement)
+    result = clean(raw)
+    kept = [part if part in ("ORIGINAL", "AXIAL") else "REMOVED" for part in value.split("\\")]
+    assert list(result.ImageType if len(kept) > 1 else [result.ImageType]) == kept
 
 
 def test_age_above_89_is_capped() -> None:

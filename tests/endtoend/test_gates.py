@@ -1,0 +1,82 @@
+"""The last gates before publishing: what fails one of them is not published, and what was published stays."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from builder.errors import LayoutError, PrivacyError
+from builder.run.pipeline import build
+from builder.spec import DatasetSpec
+from builder.stages import accounts
+from builder.stages.ledger import Fate, image_ledger
+from tests.endtoend.trees import KEY
+from tests.synthetic import ct_series
+
+PATIENT = "QZX4471"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    ct_series(folder, patient_id=PATIENT, slices=4, shape=(16, 16), padding=0)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+
+
+def make_spec(archive: Path, **options: Any) -> DatasetSpec:
+    document = {
+        "name": "gates",
+        "license": "CC0-1.0",
+        "sources": [{"kind": "folder", "url": str(archive), "site": "here"}],
+        "deid": {"patient_key": "${env:BUILDER_KEY}"},
+        "samples": {"kind": "volumes"},
+    }
+    return DatasetSpec.model_validate({**document, **options})
+
+
+def published(dataset: Path) -> bytes | None:
+    """The pointer that readers follow; None when nothing was published."""
+    pointer = dataset / "CURRENT"
+    return pointer.read_bytes() if pointer.exists() else None
+
+
+def test_an_identifier_in_anything_that_leaves_stops_the_publishing(archive: Path, tmp_path: Path) -> None:
+    """A Patient ID typed into the description would reach the report and the catalog: only the last scan sees it."""
+    dataset = tmp_path / "dataset"
+    with pytest.raises(PrivacyError, match="nothing is published") as refused:
+        build(make_spec(archive, description=f"The scan of patient {PATIENT.lower()}"), to=dataset)
+    assert PATIENT.lower() not in str(refused.value).lower()
+    assert published(dataset) is None
+    build(make_spec(archive, description="The scan of a patient"), to=dataset)
+    before = published(dataset)
+    assert before is not None
+    with pytest.raises(PrivacyError):
+        build(make_spec(archive, description=f"Seen again: {PATIENT}"), to=dataset)
+    assert published(dataset) == before
+
+
+def test_a_listed_file_without_a_row_in_the_ledger_stops_the_publishing(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_a_row(*arguments: Any, **options: Any) -> pa.Table:
+        return image_ledger(*arguments, **options).slice(1)
+
+    monkeypatch.setattr(accounts, "image_ledger", lose_a_row)
+    with pytest.raises(LayoutError, match="found 3 rows, expected 4"):
+        build(make_spec(archive), to=tmp_path / "dataset")
+    assert published(tmp_path / "dataset") is None
+
+
+def test_a_ledger_that_disagrees_with_the_shards_stops_the_publishing(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "_fate", lambda *_: Fate("excluded", "cohort", "rule"))
+    with pytest.raises(LayoutError, match=r"found 0 used instances, expected 4"):
+        build(make_spec(archive), to=tmp_path / "dataset")
+    assert published(tmp_path / "dataset") is None
