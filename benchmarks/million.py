@@ -17,12 +17,12 @@ import duckdb
 import pyarrow as pa
 
 from builder.cohort import Cohort, select_cohort
+from builder.headers.vendors import normalise
 from builder.model.keyed import Key
 from builder.model.tables import EXCLUSIONS
 from builder.persons import group_persons
 from builder.plan import CasePlan, assign_buckets
 from builder.report import assemble, render
-from builder.report.vendors import normalise
 from builder.spec import DatasetSpec
 from builder.stages.candidates import clinical_counts, person_column, series_table
 from builder.stages.deal import deal, shared_keys

@@ -21,7 +21,7 @@ import openpyxl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.report.vendors import normalise
+from builder.headers.vendors import normalise
 from builder.split import assign
 
 RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}

@@ -11,9 +11,9 @@ from builder.library.training import read_training
 from builder.library.uses import read_uses
 from builder.library.versions import Version, open_version
 from builder.model.layout import CURRENT
+from builder.model.licenses import forbids_commercial_use, normal
 from builder.report.catalog.cmimi import cmimi
 from builder.report.catalog.facts import Facts
-from builder.report.catalog.licenses import forbids_commercial_use, normal
 from builder.storage import LocalStore, open_store
 
 DEEPEST = 6

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.headers.vendors import unmapped
 from builder.report.agreement import agreement
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
@@ -22,7 +23,6 @@ from builder.report.people import is_number, levels, one_row_each
 from builder.report.physics import physics
 from builder.report.power import power
 from builder.report.shift import GEOMETRY, INTENSITIES, shift
-from builder.report.vendors import unmapped
 
 Json = Any
 

@@ -16,10 +16,10 @@ from builder.labels import AnyLabel
 from builder.labels.evidence import Observed, merge, observe, settle
 from builder.labels.fusion import Consensus
 from builder.labels.layers import blank_layer
+from builder.labels.pictures import draw_labels
 from builder.labels.proof import Body, Proof
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, Volume
 from builder.protocols import ImageFacts, LabelObject
-from builder.report.pictures import draw_labels
 from builder.stages.survey import dicom_date
 
 CASE_FACTS = pa.schema(

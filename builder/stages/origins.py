@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from builder.errors import SpecError
 from builder.model.keyed import Key
+from builder.model.licenses import forbids_commercial_use, normal
 from builder.model.origin import Origin
 from builder.model.tables import SMALL, TEXT, Column, schema
 from builder.protocols import Stating
-from builder.report.catalog.licenses import forbids_commercial_use, normal
 from builder.spec import DatasetSpec
 
 ORIGINS = schema(

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from builder.deid.columns import OLDEST_AGE, age_band
 from builder.errors import CaseError
+from builder.headers.vendors import normalise
 from builder.imaging.axes import stacks_for
 from builder.imaging.lint import lint_stack
 from builder.imaging.options import VolumeOptions, admit
@@ -18,7 +19,6 @@ from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import distinct
 from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
-from builder.report.vendors import normalise
 from builder.sources import AnySource
 from builder.stages.inner import Candidate, admitted, opened
 from builder.stages.merge import by_series

@@ -8,10 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.errors import Reason
+from builder.labels.pictures import data_uri, draw_slice
 from builder.model.layout import Manifest, Receipt, picture_path, shard_path
 from builder.reader.dataset import Dataset
 from builder.reader.opening import dataset_over
-from builder.report.pictures import data_uri, draw_slice
 from builder.storage import Store
 
 MOST_UNPROVEN = 64

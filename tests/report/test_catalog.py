@@ -11,6 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import LayoutError
+from builder.model.licenses import (
+    CREATIVE_COMMONS,
+    allows_commercial_use,
+    combine,
+    conflicts,
+    forbids_commercial_use,
+    license_url,
+    normal,
+)
 from builder.model.tables import EXCLUSIONS
 from builder.report.catalog.cmimi import cmimi
 from builder.report.catalog.croissant import croissant
@@ -32,15 +41,6 @@ from builder.report.catalog.facts import (
     facts_document,
     parse_facts,
     todos,
-)
-from builder.report.catalog.licenses import (
-    CREATIVE_COMMONS,
-    allows_commercial_use,
-    combine,
-    conflicts,
-    forbids_commercial_use,
-    license_url,
-    normal,
 )
 from builder.report.catalog.page import page
 from builder.report.catalog.statement import Annotation, Governance, Statement, UseCase

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from builder.headers.vendors import normalise
 from builder.model.canonical import canonical_json
 from builder.model.tables import EXCLUSIONS
 from builder.report import assemble
-from builder.report.vendors import normalise
 from builder.split import assign
 from tests.report.recount import numbers, recount, spoiled
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from builder.report.vendors import normalise
+from builder.headers.vendors import normalise
 from builder.split import assign
 
 idc = pytest.importorskip("idc_index_data", reason="pip install idc-index-data==25.0.5")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builder.labels.pictures import OUTLINE, PIXELS, draw_slice
 from builder.model.case import Sample
 from builder.model.geometry import Geometry
 from builder.reader.opening import open_dataset
-from builder.report.pictures import OUTLINE, PIXELS, draw_slice
 from builder.stages.thumbnails import thumbnails
 from tests.reader.conftest import make_sample, publish
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from builder.model.licenses import license_url
 from builder.report.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
-from builder.report.catalog.licenses import license_url
 from builder.report.catalog.reference import agreement, tools, who_stands_behind
 
 Json = dict[str, Any]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from builder.model.licenses import license_url
 from builder.report.catalog.facts import Facts, SourceFacts, stated
-from builder.report.catalog.licenses import license_url
 
 Json = dict[str, Any]
 

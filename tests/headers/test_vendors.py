@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder.report.vendors import normalise, unmapped
+from builder.headers.vendors import normalise, unmapped
 
 
 @pytest.mark.parametrize(
