@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from builder.copies import Match, Print, find_matches, take_print
 from builder.errors import CaseError
 from builder.imaging.axes import stacks_for
 from builder.imaging.options import admit
 from builder.imaging.parse import parse_instance
 from builder.imaging.volume import assemble
 from builder.protocols import Entry, Source
-from builder.report.leakage import Match, Print, find_matches, take_print
 from builder.sources.folder import Folder
 from builder.stages.duplicates import find_duplicates, with_verdicts
 from builder.stages.index import index_partition

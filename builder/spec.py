@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from builder.catalog.statement import Governance, Statement, UseCase
 from builder.clinical import ClinicalTable
 from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
@@ -15,7 +16,6 @@ from builder.labels import AnyLabel
 from builder.labels.fusion import Consensus
 from builder.model.tables import SERIES
 from builder.patches import AnySamples
-from builder.report.catalog.statement import Governance, Statement, UseCase
 from builder.shards import CodecName, FieldStorage
 from builder.sources import AnySource
 from builder.split import Splits

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from builder.catalog.cmimi import cmimi
+from builder.catalog.facts import todos
+from builder.catalog.page import page
 from builder.library.training import read_training
 from builder.library.uses import read_uses
 from builder.library.versions import open_version
-from builder.report.catalog.cmimi import cmimi
-from builder.report.catalog.facts import todos
-from builder.report.catalog.page import page
 from builder.storage import open_store
 
 BESIDE = ".report"

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from builder.catalog.cmimi import cmimi
+from builder.catalog.facts import Facts
 from builder.errors import LayoutError, SpecError
 from builder.library.training import read_training
 from builder.library.uses import read_uses
 from builder.library.versions import Version, open_version
 from builder.model.layout import CURRENT
 from builder.model.licenses import forbids_commercial_use, normal
-from builder.report.catalog.cmimi import cmimi
-from builder.report.catalog.facts import Facts
 from builder.storage import LocalStore, open_store
 
 DEEPEST = 6

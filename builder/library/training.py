@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from builder.catalog.cmimi import DEEP_LEARNING
 from builder.deid.columns import allowed_row
 from builder.errors import LayoutError, PrivacyError, SpecError
 from builder.library.versions import Version, open_version
 from builder.model.canonical import canonical_json, fingerprint
-from builder.report.catalog.cmimi import DEEP_LEARNING
 from builder.storage import Store, open_store
 
 TRAINING = ".training"

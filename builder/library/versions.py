@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.catalog.documents import FACTS
+from builder.catalog.facts import Facts, parse_facts
 from builder.errors import LayoutError
 from builder.model.layout import CATALOG, CURRENT, MANIFEST, Manifest, parse_current, parse_manifest, version_path
 from builder.model.parquet import read_parquet
-from builder.report.catalog.documents import FACTS
-from builder.report.catalog.facts import Facts, parse_facts
 from builder.storage import Store, open_store
 
 MARK = "@"

@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from builder.pages import template_environment
 from builder.report import association, shift
 from builder.report.labels import title as label_title
-from builder.report.templates import template_environment
 
 MARKS = ("circle", "square", "triangle", "diamond", "cross", "bar")
 """One shape a split: told apart without colour."""

@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builder.clinical import schema as clinical_schema
-from builder.model.canonical import fingerprint
-from builder.model.layout import CATALOG, COHORT, INDEX, SPLITS, FieldLayout, Manifest, shard_path, stored_object
-from builder.model.parquet import parquet_bytes
-from builder.model.samples import SAMPLE_COLUMNS
-from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema
-from builder.plan import DatasetPlan
-from builder.report.association import is_worth_a_look
-from builder.report.catalog.documents import catalog
-from builder.report.catalog.facts import (
+from builder.catalog.documents import catalog
+from builder.catalog.facts import (
     PARQUET,
     PLACES,
     ColumnFacts,
@@ -35,7 +27,15 @@ from builder.report.catalog.facts import (
     TableFacts,
     ValueCount,
 )
-from builder.report.catalog.statement import Statement
+from builder.catalog.statement import Statement
+from builder.clinical import schema as clinical_schema
+from builder.model.canonical import fingerprint
+from builder.model.layout import CATALOG, COHORT, INDEX, SPLITS, FieldLayout, Manifest, shard_path, stored_object
+from builder.model.parquet import parquet_bytes
+from builder.model.samples import SAMPLE_COLUMNS
+from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema
+from builder.plan import DatasetPlan
+from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
 from builder.spec import DatasetSpec, ReportOptions
 from builder.stages.report import REPORT_JSON

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.copies import THRESHOLDS, Match, Print, certify, find_matches, parse_prints
+from builder.copies.matching import NEIGHBOURS
 from builder.errors import LayoutError
 from builder.model.parquet import read_parquet
 from builder.plan import DatasetPlan
 from builder.report.crossings import crossings, overlapping_samples
-from builder.report.leakage import THRESHOLDS, Match, Print, certify, find_matches, parse_prints
-from builder.report.leakage.matching import NEIGHBOURS
 from builder.report.shift import INTENSITIES
 from builder.spec import DatasetSpec
 from builder.stages.deal import deal, joined, shared_keys

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.catalog.statement import Playbook
 from builder.clinical.sheet import Sheet, read_sheet
 from builder.errors import SpecError
-from builder.report.catalog.statement import Playbook
 from builder.stages.inventory import Inventory
 from builder.storage import Store, open_store
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.copies import PRINTS_VERSION, Print, prints_table, take_print
 from builder.deid import resolve_key
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
@@ -24,7 +25,6 @@ from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, 
 from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
 from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, parse_shard_plan
-from builder.report.leakage import PRINTS_VERSION, Print, prints_table, take_print
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from builder.report.catalog.facts import todos
+from builder.catalog.facts import todos
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 import pytest
 
+from builder.catalog.facts import Facts, LabelFacts, SourceFacts, ValueCount
+from builder.catalog.statement import Statement
 from builder.errors import SpecError
 from builder.library.search import Wanted, matches, search
-from builder.report.catalog.facts import Facts, LabelFacts, SourceFacts, ValueCount
-from builder.report.catalog.statement import Statement
 
 FACTS = Facts(
     name="lung",

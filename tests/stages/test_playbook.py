@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
+from builder.catalog.statement import Playbook
 from builder.errors import SpecError
-from builder.report.catalog.statement import Playbook
 from builder.stages.playbook import UNMAPPED, map_procedures, normal, read_playbook
 from builder.storage import open_store
 

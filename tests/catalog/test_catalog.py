@@ -10,21 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.errors import LayoutError
-from builder.model.licenses import (
-    CREATIVE_COMMONS,
-    allows_commercial_use,
-    combine,
-    conflicts,
-    forbids_commercial_use,
-    license_url,
-    normal,
-)
-from builder.model.tables import EXCLUSIONS
-from builder.report.catalog.cmimi import cmimi
-from builder.report.catalog.croissant import croissant
-from builder.report.catalog.documents import catalog
-from builder.report.catalog.facts import (
+from builder.catalog.cmimi import cmimi
+from builder.catalog.croissant import croissant
+from builder.catalog.documents import catalog
+from builder.catalog.facts import (
     PARQUET,
     ColumnFacts,
     Facts,
@@ -42,8 +31,19 @@ from builder.report.catalog.facts import (
     parse_facts,
     todos,
 )
-from builder.report.catalog.page import page
-from builder.report.catalog.statement import Annotation, Governance, Statement, UseCase
+from builder.catalog.page import page
+from builder.catalog.statement import Annotation, Governance, Statement, UseCase
+from builder.errors import LayoutError
+from builder.model.licenses import (
+    CREATIVE_COMMONS,
+    allows_commercial_use,
+    combine,
+    conflicts,
+    forbids_commercial_use,
+    license_url,
+    normal,
+)
+from builder.model.tables import EXCLUSIONS
 
 INDEX = pa.table(
     {

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from builder.report.catalog.facts import TODO, Facts
-from builder.report.catalog.reference import agreement, annotators, tools
+from builder.catalog.facts import TODO, Facts
+from builder.catalog.reference import agreement, annotators, tools
 
 ABOUT = {
     7: "data sources",

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from builder.report.catalog.claim import claim
-from builder.report.catalog.cmimi import cmimi
-from builder.report.catalog.datasheet import questions_of
-from builder.report.catalog.facts import TODO, Facts
-from builder.report.catalog.fair import fair
-from builder.report.catalog.use_case import terms, use_case
-from builder.report.templates import template_environment
+from builder.catalog.claim import claim
+from builder.catalog.cmimi import cmimi
+from builder.catalog.datasheet import questions_of
+from builder.catalog.facts import TODO, Facts
+from builder.catalog.fair import fair
+from builder.catalog.use_case import terms, use_case
+from builder.pages import template_environment
 
 
 def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.copies.prints import SMALL, Print, Reals
 from builder.kernels.flips import best_views, parts
-from builder.report.leakage.prints import SMALL, Print, Reals
 
 Doubles = NDArray[np.float64]
 Places = NDArray[np.int64]

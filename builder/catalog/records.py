@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from builder.catalog.facts import Facts, SourceFacts, stated
 from builder.model.licenses import license_url
-from builder.report.catalog.facts import Facts, SourceFacts, stated
 
 Json = dict[str, Any]
 

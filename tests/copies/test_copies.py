@@ -9,8 +9,7 @@ import SimpleITK
 from PIL import Image
 from scipy import ndimage
 
-from builder.kernels.flips import parts
-from builder.report.leakage import (
+from builder.copies import (
     certify,
     find_matches,
     parse_prints,
@@ -20,6 +19,7 @@ from builder.report.leakage import (
     small_copy,
     take_print,
 )
+from builder.kernels.flips import parts
 
 
 def body(seed):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from builder.report.catalog.facts import Facts
+from builder.catalog.facts import Facts
 
 NOT_MET = "not met"
 

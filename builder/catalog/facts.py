@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from builder.catalog.statement import Governance, Statement, UseCase
 from builder.errors import LayoutError
-from builder.report.catalog.statement import Governance, Statement, UseCase
 
 FACTS_VERSION = 1
 

@@ -5,9 +5,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from builder.kernels.boxes import OUTSIDE, SMALLEST
-from builder.report.leakage import fitting, screening
-from builder.report.leakage.matching import (
+from builder.copies import fitting, screening
+from builder.copies.matching import (
     ACROSS,
     NEIGHBOURS,
     RANKS,
@@ -19,7 +18,8 @@ from builder.report.leakage.matching import (
     WINDOWED,
     Match,
 )
-from builder.report.leakage.prints import PRINTS_VERSION, SMALL, Print
+from builder.copies.prints import PRINTS_VERSION, SMALL, Print
+from builder.kernels.boxes import OUTSIDE, SMALLEST
 
 Json = Any
 

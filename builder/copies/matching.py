@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from builder.report.leakage.fitting import USUAL, fit
-from builder.report.leakage.prints import Print
-from builder.report.leakage.screening import Start, candidates
+from builder.copies.fitting import USUAL, fit
+from builder.copies.prints import Print
+from builder.copies.screening import Start, candidates
 
 THRESHOLD = USUAL
 """Correlation of fine structure from which two volumes count as one image, where ``THRESHOLDS`` has no other."""

@@ -1,9 +1,9 @@
 """Datasheet for datasets (Gebru 2021, doi:10.1145/3458723); questions only a person can answer are TODOs."""
 
-from builder.report.catalog.claim import missing_data
-from builder.report.catalog.facts import Facts, stated
-from builder.report.catalog.reference import tools, who_stands_behind
-from builder.report.catalog.use_case import terms
+from builder.catalog.claim import missing_data
+from builder.catalog.facts import Facts, stated
+from builder.catalog.reference import tools, who_stands_behind
+from builder.catalog.use_case import terms
 
 Sections = dict[str, list[tuple[str, str]]]
 

@@ -1,6 +1,6 @@
 """The reference standard: what people said of it, else what the labels themselves tell."""
 
-from builder.report.catalog.facts import TODO, Facts
+from builder.catalog.facts import TODO, Facts
 
 
 def who_stands_behind(facts: Facts) -> str | None:

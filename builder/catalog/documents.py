@@ -3,15 +3,15 @@
 import json
 from typing import Any
 
-from builder.report.catalog.claim import claim
-from builder.report.catalog.cmimi import cmimi
-from builder.report.catalog.croissant import croissant
-from builder.report.catalog.datasheet import datasheet
-from builder.report.catalog.facts import Facts, facts_document
-from builder.report.catalog.fair import fair
-from builder.report.catalog.page import page
-from builder.report.catalog.records import datacite, ro_crate
-from builder.report.catalog.use_case import terms, use_case
+from builder.catalog.claim import claim
+from builder.catalog.cmimi import cmimi
+from builder.catalog.croissant import croissant
+from builder.catalog.datasheet import datasheet
+from builder.catalog.facts import Facts, facts_document
+from builder.catalog.fair import fair
+from builder.catalog.page import page
+from builder.catalog.records import datacite, ro_crate
+from builder.catalog.use_case import terms, use_case
 
 FACTS = "facts.json"
 PAGE = "index.html"

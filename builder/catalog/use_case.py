@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from builder.catalog.facts import Facts, SourceFacts, stated
 from builder.model.licenses import combine, conflicts, forbids_commercial_use, license_url, normal
-from builder.report.catalog.facts import Facts, SourceFacts, stated
 
 SPEC = "(spec: use_case.{})"
 

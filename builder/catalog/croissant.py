@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from builder.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
+from builder.catalog.reference import agreement, tools, who_stands_behind
 from builder.model.licenses import license_url
-from builder.report.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
-from builder.report.catalog.reference import agreement, tools, who_stands_behind
 
 Json = dict[str, Any]
 

@@ -1,8 +1,8 @@
 """Whether one image lies under two names, and the certificate that says what was compared and found."""
 
-from builder.report.leakage.certificate import certify
-from builder.report.leakage.matching import THRESHOLD, THRESHOLDS, Match, find_matches
-from builder.report.leakage.prints import (
+from builder.copies.certificate import certify
+from builder.copies.matching import THRESHOLD, THRESHOLDS, Match, find_matches
+from builder.copies.prints import (
     PRINTS,
     PRINTS_VERSION,
     Print,

@@ -6,8 +6,8 @@ doi:10.1007/s10278-017-9976-3), in this project's words and order.
 
 from typing import Any
 
-from builder.report.catalog.facts import PLACES, TODO, Facts, RangeFacts, ValueCount
-from builder.report.catalog.reference import agreement, who_stands_behind
+from builder.catalog.facts import PLACES, TODO, Facts, RangeFacts, ValueCount
+from builder.catalog.reference import agreement, who_stands_behind
 
 DEEP_LEARNING = ("architecture", "loss", "optimizer", "learning_rate", "batch_size", "epochs")
 """The six parameters a training run reports back (``builder record-training``)."""

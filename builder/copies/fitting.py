@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from builder.copies.prints import LEVELS, SMALL, STEPS, Print, Reals
+from builder.copies.screening import Start
 from builder.kernels.boxes import best_box, nearest_box
 from builder.kernels.levels import on_curve
 from builder.kernels.structure import correlation, fine_structure, sampled
-from builder.report.leakage.prints import LEVELS, SMALL, STEPS, Print, Reals
-from builder.report.leakage.screening import Start
 
 Box = tuple[float, ...]
 
