@@ -29,12 +29,12 @@ from builder.imaging.axes import stacks_for
 from builder.imaging.options import admit
 from builder.imaging.parse import parse_instance
 from builder.imaging.volume import assemble
+from builder.library.volumes import KEEP_ALL
+from builder.planning.duplicates import find_duplicates, with_verdicts
+from builder.planning.merge import by_series
 from builder.protocols import Entry, Source
 from builder.sources.folder import Folder
-from builder.stages.duplicates import find_duplicates, with_verdicts
 from builder.stages.index import index_partition
-from builder.stages.merge import by_series
-from builder.stages.volumes import KEEP_ALL
 
 Voxels = NDArray[Any]
 

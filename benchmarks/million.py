@@ -22,10 +22,10 @@ from builder.model.keyed import Key
 from builder.model.tables import EXCLUSIONS
 from builder.persons import group_persons
 from builder.plan import CasePlan, assign_buckets
+from builder.planning.candidates import clinical_counts, person_column, series_table
+from builder.planning.deal import deal, shared_keys
 from builder.report import assemble, render
 from builder.spec import DatasetSpec
-from builder.stages.candidates import clinical_counts, person_column, series_table
-from builder.stages.deal import deal, shared_keys
 from builder.stages.survey import IDENTITIES, STACKS
 
 STRATA = ["collection", "sex", "age_band", "vendor"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from builder.errors import BuilderError as BuilderError
+    from builder.library.verify import verify as verify
     from builder.model.case import Case as Case
     from builder.model.case import Sample as Sample
     from builder.model.case import Volume as Volume
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from builder.run.pipeline import build as build
     from builder.spec import DatasetSpec as DatasetSpec
     from builder.specfile import load_spec as load_spec
-    from builder.stages.verify import verify as verify
 
 _HOMES = {
     "BuilderError": "builder.errors",
@@ -28,7 +28,7 @@ _HOMES = {
     "build": "builder.run.pipeline",
     "load_spec": "builder.specfile",
     "open_dataset": "builder.reader",
-    "verify": "builder.stages.verify",
+    "verify": "builder.library.verify",
 }
 
 __all__ = sorted(_HOMES)

@@ -137,11 +137,11 @@ class DatasetPlan:
     reviews
         Label to the findings that a person judged.
     origins
-        Where everything used came from, by schema ORIGINS of ``builder.stages.origins``.
+        Where everything used came from, by schema ORIGINS of ``builder.planning.origins``.
     procedures
         Studies by RadLex Playbook procedure; None without a playbook.
     structures
-        By label, how many names of ROIs and segments its expressions take and leave; see ``builder.stages.coverage``.
+        By label, how many names of ROIs and segments its expressions take and leave; see ``builder.planning.coverage``.
     """
 
     url: str

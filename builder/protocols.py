@@ -5,14 +5,16 @@ A plug-in is a frozen pydantic model: the YAML block that configures it decodes 
 (it enters the fingerprint of every shard it touched).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from builder.errors import CaseError
 from builder.model.case import Annotation, Case
 from builder.model.geometry import Geometry
 from builder.model.origin import Origin
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -167,4 +169,16 @@ class Transform(Protocol):
         tuple[int, int, int], tuple[float, float, float]
     ]:
         """Shape and spacing after the transform, from those before: for memory and shard estimates."""
+        ...
+
+
+class Progress(Protocol):
+    """What the pipeline calls; stage names are fixed words, messages carry no identifier."""
+
+    def track(self, items: Iterable[Item], *, stage: str, total: int | None) -> Iterator[Item]:
+        """Pass ``items`` through while showing stage, count, rate and time left."""
+        ...
+
+    def say(self, message: str) -> None:
+        """One line of news."""
         ...

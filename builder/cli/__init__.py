@@ -115,8 +115,8 @@ def build(
 @app.command()
 def verify(dataset: Dataset, as_json: Machine = False) -> None:
     """Check every checksum and every total; exit 1 and name what is wrong."""
+    from builder.library.verify import verify as run_verify
     from builder.run.progress import open_progress
-    from builder.stages.verify import verify as run_verify
 
     with open_progress(style(as_json)) as progress:
         findings = run_verify(dataset, progress=lambda items, total: progress.track(items, stage="verify", total=total))
@@ -213,7 +213,7 @@ def inspect(
     as_json: Machine = False,
 ) -> None:
     """What is in a dataset; with an ID: everything known about it."""
-    from builder.stages.inspect import inspect as look
+    from builder.library.inspect import inspect as look
 
     outcome = look(dataset, name, environment=os.environ)
     present(outcome.facts(), as_json, outcome.text)
@@ -226,7 +226,7 @@ def explain(
     as_json: Machine = False,
 ) -> None:
     """Why an instance, series, study or patient is in, out or quarantined."""
-    from builder.stages.inspect import explain as why
+    from builder.library.inspect import explain as why
 
     outcome = why(dataset, name, environment=os.environ)
     present(outcome.facts(), as_json, outcome.text)
@@ -239,7 +239,7 @@ def report(
     as_json: Machine = False,
 ) -> None:
     """Render the report of the published version again and print where it lies."""
-    from builder.stages.report import render_again
+    from builder.publishing.report import render_again
 
     place = render_again(dataset)
     present({"report": place}, as_json, lambda: place)
@@ -275,7 +275,7 @@ def volumes(
 
     The files are not de-identified beyond dropping the headers; keep them where the archive may be.
     """
-    from builder.stages.volumes import verdict_lines, write_volumes
+    from builder.library.volumes import verdict_lines, write_volumes
 
     table = write_volumes(path, to)
     present({"stacks": table.to_pylist()}, as_json, lambda: "\n".join(verdict_lines(table)))

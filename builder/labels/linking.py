@@ -3,7 +3,7 @@
 import fnmatch
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -45,6 +45,20 @@ class ImageRow:
     folder: str = ""
     modality: str = ""
     patient_id: str = ""
+
+
+def image_row(stack_instances: pa.Table) -> ImageRow:
+    """The linking facts of a stack, from its INSTANCES rows."""
+    first = stack_instances.slice(0, 1).to_pylist()[0]
+    return ImageRow(
+        series_uid=first["series_uid"] or "",
+        study_uid=first["study_uid"] or "",
+        frame_of_reference_uid=first["frame_of_reference_uid"],
+        sop_uids=frozenset(u for u in stack_instances.column("sop_instance_uid").to_pylist() if u),
+        folder=_common_folder(stack_instances.column("path").to_pylist()),
+        modality=first["modality"] or "",
+        patient_id=first["patient_id"] or "",
+    )
 
 
 @dataclass(frozen=True)
@@ -186,3 +200,8 @@ def _glob_to_regex(pattern: str) -> str:
         else:
             pieces.append(re.escape(part))
     return "".join(pieces)
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    folders = sorted({posixpath.dirname(p) for p in paths})
+    return folders[0] if len(folders) == 1 else posixpath.commonpath(folders) if folders else ""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from builder.errors import BuilderError, LayoutError
+from builder.protocols import Progress
 from builder.run.lease import is_gone
-from builder.run.progress import Progress
 from builder.storage import Store, open_store
 
 PRIVATE_SUFFIX = ".private"

@@ -15,23 +15,23 @@ from builder.model.layout import CURRENT, parse_current
 from builder.model.parquet import parquet_bytes
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
+from builder.planning.inventory import Inventory, Survey, take_inventory, take_survey
+from builder.planning.making import make_plan
+from builder.planning.playbook import UNMAPPED
+from builder.protocols import Progress
+from builder.publishing.leaks import Compared, compare, deal_again
+from builder.publishing.published import Published
 from builder.report.association import is_worth_a_look
 from builder.run.allocator import give_back
 from builder.run.arriving import Arriving
 from builder.run.clusters import Cluster, load_cluster
-from builder.run.inventory import take_inventory, take_survey
 from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import hold_lease
-from builder.run.planning import make_plan
-from builder.run.progress import Progress, SilentProgress
+from builder.run.progress import SilentProgress
 from builder.spec import DatasetSpec, withhold_locations
 from builder.specfile import fill_parameters, load_spec
 from builder.stages.graph import Runner, Task
-from builder.stages.inventory import Inventory, Survey
 from builder.stages.isolate import isolate_shard
-from builder.stages.leaks import Compared, compare, deal_again
-from builder.stages.playbook import UNMAPPED
-from builder.stages.published import Published
 from builder.stages.shard import ShardArgument, build_shard
 from builder.storage import Store, open_store
 
@@ -261,7 +261,7 @@ def _build_open(
     if options is None:
         return _build(planned, dataset, beside, runner, progress, guard)
     whole = open_store(options.url)
-    from builder.stages.sequester import check_places, publish_open
+    from builder.publishing.sequester import check_places, publish_open
 
     check_places(whole, dataset)
     whole.fence()
@@ -305,7 +305,7 @@ def _build(
     plan = deal_again(plan, compared)
     progress.say("finish: index, ledger, report")
     # loaded here, with the statistics behind the report: no worker needs it, and this process had voxels to hold
-    from builder.stages.finish import finish
+    from builder.publishing.finish import finish
 
     published = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=guard)
     private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
@@ -314,7 +314,7 @@ def _build(
 
 def _with_report(planned: Planned) -> Planned:
     """The report of a plan, written into its private folder."""
-    from builder.stages.report import REPORT_JSON, REPORT_PAGE, plan_files
+    from builder.publishing.report import REPORT_JSON, REPORT_PAGE, plan_files
 
     store = open_store(planned.plan.url, directory_mode=0o700)
     files = plan_files(planned.plan)

@@ -6,22 +6,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
+
+from builder.protocols import Progress
 
 Item = TypeVar("Item")
 PLAIN_SECONDS = 5.0
-
-
-class Progress(Protocol):
-    """What the pipeline calls; stage names are fixed words, messages carry no identifier."""
-
-    def track(self, items: Iterable[Item], *, stage: str, total: int | None) -> Iterator[Item]:
-        """Pass ``items`` through while showing stage, count, rate and time left."""
-        ...
-
-    def say(self, message: str) -> None:
-        """One line of news."""
-        ...
 
 
 @dataclass(frozen=True)

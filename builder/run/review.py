@@ -12,9 +12,9 @@ from builder.labels.report import draw_review, report_text
 from builder.model.layout import CURRENT, INDEX, parse_current, version_path
 from builder.model.parquet import read_parquet
 from builder.plan import DatasetPlan
+from builder.planning.reviews import COLUMNS
 from builder.run.pipeline import plan as make_plan
 from builder.stages.fetch import read_object
-from builder.stages.reviews import COLUMNS
 from builder.stages.shard import load_plan
 from builder.storage import open_store
 

@@ -6,7 +6,7 @@ from typing import Any
 from builder.run.leaving import WayOut
 from builder.run.loading import load_libraries, mind_garbage
 
-TASKS = ("builder.run.batches", "builder.run.inventory", "builder.stages.shard")
+TASKS = ("builder.run.batches", "builder.stages.index", "builder.stages.shard", "builder.stages.survey")
 """Modules of the functions that a build's tasks call; the rest of the pipeline stays in the first process."""
 
 _WAY_OUT = WayOut()

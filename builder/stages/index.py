@@ -17,7 +17,7 @@ from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
-from builder.storage import Store
+from builder.storage import Store, open_store
 
 VERSION: Final = 3
 """Raised whenever a row would come out different: parts written by an earlier version are read anew."""
@@ -157,6 +157,20 @@ def index_partition(source: Source, position: int, entries: Sequence[Entry]) -> 
 _BATCH = 256
 _HEADS = (16 * 2**10, 128 * 2**10, 2 * 2**20)
 """Bytes of the start of a file: tried one after the other by the fast path, until the header fits."""
+
+
+@dataclass(frozen=True)
+class IndexArgument:
+    """One part to index, and the store it is written to."""
+
+    plan: PartPlan
+    store: str
+
+
+def run_index(argument: IndexArgument) -> PartReceipt:
+    """The task: index one part."""
+    return index_part(argument.plan, store=open_store(argument.store, directory_mode=0o700))
+
 
 
 def _batch(source: Source, position: int, entries: Sequence[Entry]) -> pa.Table:

@@ -24,12 +24,12 @@ from builder.imaging.suv import calibrate
 from builder.imaging.values import PixelFill
 from builder.imaging.volume import assemble, assemble_indexed
 from builder.labels import AnyLabel
+from builder.labels.linking import image_row
 from builder.model.case import Case, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.annotate import Reads, annotate
 from builder.stages.fetch import Objects
-from builder.stages.link import image_row
 from builder.transforms import AnyTransform
 from builder.transforms.resample import Resample
 

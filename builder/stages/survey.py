@@ -1,7 +1,7 @@
 """Chunks of INSTANCES -> one row a pure stack, with its verdict: what the cohort is chosen from. No pixels are read."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -21,7 +21,6 @@ from builder.model.sorting import distinct
 from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
 from builder.sources import AnySource
 from builder.stages.inner import Candidate, admitted, opened
-from builder.stages.merge import by_series
 from builder.storage import open_store
 
 PRIVATE_COLUMNS = (
@@ -121,7 +120,7 @@ def survey(
     rows: list[dict[str, Any]] = []
     series_names: list[str] = []
     numbers: list[int] = []
-    for instances in by_series(chunk):
+    for instances in _by_series(chunk):
         uids = instances.column("sop_instance_uid").to_pylist()
         stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]
         candidates = opened(stacks, instances, sources, options)
@@ -138,6 +137,16 @@ def survey(
             rows.append(_stack_row(candidate.stack, members, facts))
     membership = pa.table([pa.array(series_names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
     return pa.Table.from_pylist(rows, schema=STACKS), membership
+
+
+def _by_series(chunk: pa.Table) -> Iterator[pa.Table]:
+    """The series of a chunk, one table each, in order; rows without a series UID each stand alone."""
+    names = chunk.column("series_uid").to_pylist()
+    start = 0
+    for row in range(1, len(names) + 1):
+        if row == len(names) or names[row] != names[start] or names[row] is None:
+            yield chunk.slice(start, row - start)
+            start = row
 
 
 def stated(source: AnySource) -> dict[str, str | None]:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import builder
+from builder.library.verify import verify
 from builder.run.pipeline import build
-from builder.stages.verify import verify
 from tests.endtoend.trees import KEY
 
 SPEC = """

@@ -13,9 +13,9 @@ import pytest
 
 import builder
 from builder.errors import SpecError
+from builder.publishing.consensus import check_evidence
 from builder.run.pipeline import build, plan
 from builder.split import Splits
-from builder.stages.consensus import check_evidence
 from tests.endtoend.trees import KEY
 
 SPEC = """

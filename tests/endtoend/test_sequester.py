@@ -14,11 +14,11 @@ import zarr
 
 import builder
 from builder.errors import LayoutError, SpecError
+from builder.library.verify import verify
 from builder.phantom import write_archive
+from builder.publishing.sequester import OF_IMAGES
 from builder.run.pipeline import build
 from builder.specfile import load_spec
-from builder.stages.sequester import OF_IMAGES
-from builder.stages.verify import verify
 from tests.endtoend.trees import KEY, ROOT, tree
 
 SAMPLES = "samples: {kind: patches, shape: [24, 24, 24], centred_on: tumor, per_case: 4, background: 0.25}"
@@ -203,7 +203,7 @@ def test_what_would_tell_labels_is_refused(tmp_path: Path, old: str, new: str, s
 
 
 def test_an_unknown_column_is_blanked() -> None:
-    from builder.stages.sequester import blanked
+    from builder.publishing.sequester import blanked
 
     notes = ["crop_dropped/x=1", "intensity/0=1.0,0.0"]
     table = pa.table({"sample_key": ["a", "b"], "notes": [notes] * 2, "new": [1, 2]})

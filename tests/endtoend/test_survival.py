@@ -87,7 +87,7 @@ def test_killed_at_random_moments_and_continued(sarcoma: Path, corpus, tmp_path:
 
 
 def test_two_hundred_damages_are_all_found(sarcoma: Path, tmp_path: Path):
-    from builder.stages.verify import verify
+    from builder.library.verify import verify
 
     copy = tmp_path / "dataset"
     shutil.copytree(sarcoma, copy)

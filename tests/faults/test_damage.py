@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.stages.verify import verify
+from builder.library.verify import verify
 from tests.faults.builds import count, portions
 
 DAMAGES = count("DAMAGES", ci=300, long=10_000)

@@ -12,9 +12,9 @@ from builder.imaging.volume import assemble
 from builder.labels.rtstruct import RtStruct
 from builder.labels.seg import Seg
 from builder.model.case import ValueDomain
+from builder.planning.duplicates import find_duplicates, with_verdicts
 from builder.protocols import Entry, ImageFacts, LabelObject
 from builder.sources.folder import Folder
-from builder.stages.duplicates import find_duplicates, with_verdicts
 from builder.stages.index import index_partition
 
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from builder.errors import CaseError, Reason, SourceError, SpecError
 from builder.model.tables import INSTANCES
+from builder.planning.duplicates import find_duplicates
 from builder.protocols import Describing, Source
 from builder.sources import Folder, http
 from builder.sources.dicomweb import DicomWeb
 from builder.sources.multipart import parts
-from builder.stages.duplicates import find_duplicates
 from builder.stages.index import index_partition
 from tests.sources.archive import make_archive
 from tests.sources.servers import ORTHANC_MISSING, FakePacs, free_port, http_server, orthanc

@@ -16,10 +16,10 @@ from builder.errors import CaseError, Reason, SourceError
 from builder.headers.attributes import Window
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
+from builder.planning.duplicates import find_duplicates, part_with_verdicts, with_verdicts
 from builder.protocols import Entry
 from builder.sources import Folder
 from builder.stages import index
-from builder.stages.duplicates import find_duplicates, part_with_verdicts, with_verdicts
 from builder.stages.index import index_part, index_partition, partition, plan_index
 from builder.storage import open_store
 

@@ -8,7 +8,7 @@ from typing import Any
 import builder
 from builder.errors import SourceError
 from builder.model.canonical import fingerprint
-from builder.stages.lock import PACKAGES, package_version
+from builder.planning.lock import PACKAGES, package_version
 
 
 def environment_here() -> str:

@@ -10,9 +10,9 @@ from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.model.origin import Origin
 from builder.plan import LINKS
+from builder.planning.origins import ask_origins, gather_origins, prove_usage
 from builder.spec import DatasetSpec, candidate_schema, withhold_locations
 from builder.stages.index import part_name
-from builder.stages.origins import ask_origins, gather_origins, prove_usage
 
 KEY = Key(b"k" * 32)
 COHORT = pa.table(

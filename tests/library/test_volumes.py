@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builder.errors import SpecError
-from builder.stages.volumes import verdict_lines, write_volumes
+from builder.library.volumes import verdict_lines, write_volumes
 from tests import synthetic
 
 

@@ -9,9 +9,9 @@ import pytest
 from builder.errors import LayoutError
 from builder.model.parquet import parquet_bytes
 from builder.persons import Persons
+from builder.planning.deal import deal, joined, shared_keys
+from builder.publishing.exports import export_files
 from builder.spec import DatasetSpec
-from builder.stages.deal import deal, joined, shared_keys
-from builder.stages.exports import export_files
 
 PEOPLE = [f"p{i:02d}" for i in range(20)]
 

@@ -13,8 +13,8 @@ from builder.deid.leaks import Canaries, assert_clean, values_to_find
 from builder.deid.text import ordinary_words
 from builder.errors import PrivacyError
 from builder.plan import DatasetPlan
+from builder.planning.inventory import Inventory
 from builder.spec import DatasetSpec
-from builder.stages.inventory import Inventory
 
 KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
 """The shape of a keyed name (and of a sample's, with its number): what stands in key columns, and nothing else may."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from builder.deid.leaks import Canaries, assert_clean
 from builder.errors import PrivacyError
-from builder.stages.privacy import _texts
+from builder.publishing.privacy import _texts
 
 CANARIES = Canaries.of(["DOE^JANE", "55512345"])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

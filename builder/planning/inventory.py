@@ -1,4 +1,4 @@
-"""From sources to an inventory: every file indexed, duplicates judged, series surveyed; kept between runs."""
+"""What an archive holds: every file indexed, duplicates judged, series surveyed; kept between runs."""
 
 import json
 import tempfile
@@ -11,16 +11,15 @@ import pyarrow as pa
 from builder.imaging.options import VolumeOptions
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
-from builder.run.progress import Progress
+from builder.planning.directories import LISTED, missing_files
+from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts
+from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
+from builder.protocols import Progress
 from builder.sources import AnySource
-from builder.stages.directories import LISTED, missing_files
-from builder.stages.duplicates import COMPARED, find_duplicates, part_with_verdicts
 from builder.stages.graph import Runner, Task
-from builder.stages.index import PartPlan, PartReceipt, index_part, plan_index
-from builder.stages.inventory import Inventory, Survey
-from builder.stages.merge import merge_parts
-from builder.stages.survey import STACKS, SurveyArgument, stated, survey_chunk
-from builder.storage import Store, open_store
+from builder.stages.index import IndexArgument, PartPlan, plan_index, run_index
+from builder.stages.survey import IDENTITIES, STACKS, SurveyArgument, stated, survey_chunk
+from builder.storage import Store
 
 INDEX = "index"
 INVENTORY = "inventory"
@@ -29,16 +28,61 @@ _RECEIPT = "inventory.json"
 
 
 @dataclass(frozen=True)
-class IndexArgument:
-    """One part to index, and the store it is written to."""
+class Inventory:
+    """Where the inventory lies in the private workspace, and how many files it accounts for.
 
-    plan: PartPlan
-    store: str
+    Parameters
+    ----------
+    store
+        Store of the inventory.
+    chunks
+        Chunks of image instances, in order; whole series each.
+    files
+        Files listed by the sources, and files a DICOMDIR names that are not there: every one of them is in a chunk,
+        an annotation or a leftover.
+    """
+
+    store: Store
+    chunks: tuple[str, ...]
+    files: int
+
+    def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Annotation objects and files, by schema INSTANCES."""
+        return self._read(ANNOTATIONS, columns)
+
+    def leftovers(self, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Duplicates and quarantined files, by schema INSTANCES."""
+        return self._read(LEFTOVERS, columns)
+
+    def chunk(self, number: int, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """The instances of a chunk."""
+        return self._read(self.chunks[number], columns)
+
+    def _read(self, path: str, columns: Sequence[str] | None) -> pa.Table:
+        return read_parquet(self.store.read(path), columns=None if columns is None else list(columns))
 
 
-def run_index(argument: IndexArgument) -> PartReceipt:
-    """The task: index one part."""
-    return index_part(argument.plan, store=open_store(argument.store, directory_mode=0o700))
+@dataclass(frozen=True)
+class Survey:
+    """The stacks of an inventory under one geometry policy."""
+
+    store: Store
+    parts: tuple[SurveyArgument, ...]
+
+    def stacks(self) -> pa.Table:
+        """One row a stack, by schema STACKS, in the order of the chunks."""
+        return pa.concat_tables([STACKS.empty_table(), *(self._read(p.stacks) for p in self.parts)])
+
+    def identities(self) -> pa.Table:
+        """Identities of all chunks, by schema IDENTITIES; repeated where chunks share them."""
+        return pa.concat_tables([IDENTITIES.empty_table(), *(self._read(p.identities) for p in self.parts)])
+
+    def membership(self, number: int) -> pa.Table:
+        """Which stack each instance of a chunk is in."""
+        return self._read(self.parts[number].membership)
+
+    def _read(self, path: str) -> pa.Table:
+        return read_parquet(self.store.read(path))
 
 
 def take_inventory(sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress) -> Inventory:

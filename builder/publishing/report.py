@@ -14,12 +14,12 @@ from builder.model.canonical import canonical_json
 from builder.model.layout import COHORT, CURRENT, EXCLUSIONS, INDEX, REPORT, Manifest, parse_current, version_path
 from builder.model.tables import EXCLUSIONS as EXCLUSIONS_SCHEMA
 from builder.plan import DatasetPlan
+from builder.publishing.accounts import GEOMETRY_RULE, Accounts
+from builder.publishing.thumbnails import thumbnails
 from builder.report import assemble
 from builder.report.html import render
 from builder.report.labels import label_statistics
 from builder.report.reviews import reviews
-from builder.stages.accounts import GEOMETRY_RULE, Accounts
-from builder.stages.thumbnails import thumbnails
 from builder.storage import Store, open_store
 
 REPORT_JSON = f"{REPORT}/report.json"

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from builder.cohort import select_cohort
 from builder.errors import LayoutError, SpecError
 from builder.imaging.pixels import NATIVE
+from builder.labels.linking import image_row
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.model.parquet import parquet_bytes
@@ -28,30 +29,29 @@ from builder.plan import (
     recipe,
     shard_fingerprint,
 )
-from builder.run.clinical import Clinical, read_clinical
-from builder.run.memory import mask_channels, project_memory
-from builder.run.progress import Progress
-from builder.spec import DatasetSpec
-from builder.split import TRUE_DATE
-from builder.stages.candidates import accession_column, clinical_counts, person_column, series_table
-from builder.stages.coverage import map_structures
-from builder.stages.deal import deal, shared_keys
-from builder.stages.inventory import Inventory, Survey
-from builder.stages.link import (
+from builder.planning.candidates import accession_column, clinical_counts, person_column, series_table
+from builder.planning.clinical import Clinical, read_clinical
+from builder.planning.coverage import map_structures
+from builder.planning.deal import deal, shared_keys
+from builder.planning.inventory import Inventory, Survey
+from builder.planning.link import (
     Annotations,
     Link,
     gather_annotations,
-    image_row,
     label_state,
     label_status,
     link_stack,
     open_files,
     planned_tier,
 )
-from builder.stages.lock import environment_lock
-from builder.stages.origins import Stated, ask_origins, gather_origins, prove_usage
-from builder.stages.playbook import map_procedures
-from builder.stages.reviews import read_reviews
+from builder.planning.lock import environment_lock
+from builder.planning.memory import mask_channels, project_memory
+from builder.planning.origins import Stated, ask_origins, gather_origins, prove_usage
+from builder.planning.playbook import map_procedures
+from builder.planning.reviews import read_reviews
+from builder.protocols import Progress
+from builder.spec import DatasetSpec
+from builder.split import TRUE_DATE
 from builder.stages.shard import SPEC, plan_path
 from builder.stages.survey import IDENTITIES, dicom_date
 from builder.storage import Store, open_store

@@ -13,7 +13,7 @@ import pyarrow as pa
 from builder.catalog.statement import Playbook
 from builder.clinical.sheet import Sheet, read_sheet
 from builder.errors import SpecError
-from builder.stages.inventory import Inventory
+from builder.planning.inventory import Inventory
 from builder.storage import Store, open_store
 
 UNMAPPED = "playbook-unmapped.csv"

@@ -11,7 +11,7 @@ import pytest
 
 from builder.errors import Reason
 from builder.imaging.spacing import Verdict
-from builder.stages.volumes import write_volumes
+from builder.library.volumes import write_volumes
 from tests.imaging.bounds import bounded
 
 Corpus = Callable[[str], Path]

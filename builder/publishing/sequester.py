@@ -40,13 +40,13 @@ from builder.model.samples import PLACE_COLUMNS
 from builder.model.tables import SERIES
 from builder.model.zarr_format import Codec, decode_index, encode_index, index_bytes
 from builder.plan import IMAGE_ROLE
+from builder.publishing.exports import export_files
+from builder.publishing.finish import publish_files
 from builder.reader.views import split_views
 from builder.report.shift import INTENSITIES
 from builder.shards.streams import encode_chunk
 from builder.spec import DatasetSpec
 from builder.split.options import Sequester
-from builder.stages.exports import export_files
-from builder.stages.finish import publish_files
 from builder.stages.shard import found_receipt
 from builder.storage import Store
 

@@ -7,7 +7,7 @@ import pytest
 
 from builder.catalog.statement import Playbook
 from builder.errors import SpecError
-from builder.stages.playbook import UNMAPPED, map_procedures, normal, read_playbook
+from builder.planning.playbook import UNMAPPED, map_procedures, normal, read_playbook
 from builder.storage import open_store
 
 TABLE = "description,rpid,name\nCT CHEST W/O,RPID16,CT Chest without contrast\npet/ct torso,RPID1234,PET CT Torso\n,,\n"

@@ -12,10 +12,10 @@ from builder.copies.matching import NEIGHBOURS
 from builder.errors import LayoutError
 from builder.model.parquet import read_parquet
 from builder.plan import DatasetPlan
+from builder.planning.deal import deal, joined, shared_keys
 from builder.report.crossings import crossings, overlapping_samples
 from builder.report.shift import INTENSITIES
 from builder.spec import DatasetSpec
-from builder.stages.deal import deal, joined, shared_keys
 from builder.stages.shard import prints_path
 from builder.storage import Store
 

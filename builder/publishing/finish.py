@@ -32,20 +32,20 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import schema
 from builder.plan import DatasetPlan
+from builder.planning.inventory import Inventory, Survey
+from builder.publishing.accounts import Accounts, account
+from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
+from builder.publishing.consensus import check_evidence, settle_classes, with_evidence
+from builder.publishing.exports import export_files
+from builder.publishing.leaks import Compared, certificate, with_intensities
+from builder.publishing.privacy import scan
+from builder.publishing.published import Published
+from builder.publishing.report import report_files
+from builder.publishing.thumbnails import unproven
 from builder.reader.views import split_views
 from builder.spec import DatasetSpec
-from builder.stages.accounts import Accounts, account
 from builder.stages.annotate import CASE_FACTS
-from builder.stages.catalog import ORIGINS_TABLE, catalog_files
-from builder.stages.consensus import check_evidence, settle_classes, with_evidence
-from builder.stages.exports import export_files
-from builder.stages.inventory import Inventory, Survey
-from builder.stages.leaks import Compared, certificate, with_intensities
-from builder.stages.privacy import scan
-from builder.stages.published import Published
-from builder.stages.report import report_files
 from builder.stages.shard import read_receipt
-from builder.stages.thumbnails import unproven
 from builder.storage import Store, checkpoint
 
 COHORT_DECISIONS = ("included", "rule", "reason", "detail")

@@ -67,16 +67,6 @@ def read_chunk(store: Store, path: str, *, columns: list[str] | None = None) -> 
     return read_parquet(store.read(path), columns=columns)
 
 
-def by_series(chunk: pa.Table) -> Iterator[pa.Table]:
-    """The series of a chunk, one table each, in order; rows without a series UID each stand alone."""
-    names = chunk.column("series_uid").to_pylist()
-    start = 0
-    for row in range(1, len(names) + 1):
-        if row == len(names) or names[row] != names[start] or names[row] is None:
-            yield chunk.slice(start, row - start)
-            start = row
-
-
 Query = Callable[[str], Iterator[pa.RecordBatch]]
 """From IMAGES, ANNOTATIONS or LEFTOVERS to their rows in order."""
 

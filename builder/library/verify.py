@@ -25,8 +25,8 @@ from builder.model.layout import (
     version_path,
 )
 from builder.model.parquet import read_parquet
-from builder.stages.finish import version_name
-from builder.stages.ledger import Totals
+from builder.publishing.finish import version_name
+from builder.publishing.ledger import Totals
 from builder.storage import Store, open_store
 
 PIECE = 8 << 20

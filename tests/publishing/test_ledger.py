@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from builder.model.keyed import Key
 from builder.model.tables import INSTANCES, LEDGER
 from builder.persons import Persons, identity, patient_key
-from builder.stages.ledger import OF_FILES, Fate, Fates, Totals, annotation_ledger
+from builder.publishing.ledger import OF_FILES, Fate, Fates, Totals, annotation_ledger
 
 KEY = Key(b"0123456789abcdef")
 SOME = st.sampled_from([None, "", "1.2.3", "1.2.4", " A "])

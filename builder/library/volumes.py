@@ -21,9 +21,9 @@ from builder.imaging.parse import parse_instance
 from builder.imaging.series import Stack
 from builder.imaging.survey import verdict_row, verdict_table
 from builder.imaging.volume import assemble
+from builder.planning.duplicates import find_duplicates, with_verdicts
 from builder.protocols import Entry, Source
 from builder.sources.folder import Folder
-from builder.stages.duplicates import find_duplicates, with_verdicts
 from builder.stages.index import index_partition
 
 KEEP_ALL: Final = VolumeOptions(

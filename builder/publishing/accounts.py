@@ -11,8 +11,8 @@ from builder.errors import Reason
 from builder.model.layout import Receipt
 from builder.model.tables import EXCLUSIONS, LEDGER
 from builder.plan import DatasetPlan
-from builder.stages.inventory import Inventory, Survey
-from builder.stages.ledger import (
+from builder.planning.inventory import Inventory, Survey
+from builder.publishing.ledger import (
     EXCLUDED,
     LABEL,
     OF_FILES,

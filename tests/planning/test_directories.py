@@ -13,8 +13,8 @@ from pydicom.data import get_testdata_file
 from pydicom.fileset import FileSet
 
 from builder.model.tables import INSTANCES
+from builder.planning.directories import missing_files
 from builder.sources import Folder
-from builder.stages.directories import missing_files
 from builder.stages.index import index_partition
 
 

@@ -35,10 +35,10 @@ from builder.model.parquet import parquet_bytes
 from builder.model.samples import SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema
 from builder.plan import DatasetPlan
+from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
 from builder.spec import DatasetSpec, ReportOptions
-from builder.stages.report import REPORT_JSON
 
 KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",)}
 ABOVE = "../"

@@ -1,6 +1,5 @@
 """Which annotation objects belong to which image stack: decided before any pixel is read."""
 
-import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -101,20 +100,6 @@ def link_stack(
     return links
 
 
-def image_row(stack_instances: pa.Table) -> ImageRow:
-    """What linking may know of a stack, from its INSTANCES rows."""
-    first = stack_instances.slice(0, 1).to_pylist()[0]
-    return ImageRow(
-        series_uid=first["series_uid"] or "",
-        study_uid=first["study_uid"] or "",
-        frame_of_reference_uid=first["frame_of_reference_uid"],
-        sop_uids=frozenset(u for u in stack_instances.column("sop_instance_uid").to_pylist() if u),
-        folder=_common_folder(stack_instances.column("path").to_pylist()),
-        modality=first["modality"] or "",
-        patient_id=first["patient_id"] or "",
-    )
-
-
 def label_state(links: Iterable[Link]) -> tuple[str, str | None]:
     """``linked`` when every label found an object, else ``missing`` with the names of the labels that did not."""
     absent = [link.label for link in links if not link.rows]
@@ -130,7 +115,7 @@ def label_status(links: Sequence[Link]) -> str:
 def planned_tier(links: Sequence[Link], spec: DatasetSpec) -> Tier | None:
     """The strongest evidence that a stack's labels will have by the spec, None for a stack without labels.
 
-    Objects may yet say that a machine made them; ``builder.stages.consensus.check_evidence`` looks at what they said.
+    Objects may yet say that a machine made them; ``publishing.consensus.check_evidence`` looks at what they said.
     """
     tiers = {link.label: spec.labels[link.label].tier for link in links if link.rows}
     for block in spec.consensus.values():
@@ -143,8 +128,3 @@ def planned_tier(links: Sequence[Link], spec: DatasetSpec) -> Tier | None:
 
 def _anything(_image: ImageRow) -> bool:
     return True
-
-
-def _common_folder(paths: Sequence[str]) -> str:
-    folders = sorted({posixpath.dirname(p) for p in paths})
-    return folders[0] if len(folders) == 1 else posixpath.commonpath(folders) if folders else ""

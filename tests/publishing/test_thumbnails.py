@@ -11,8 +11,8 @@ from PIL import Image
 from builder.labels.pictures import OUTLINE, PIXELS, draw_slice
 from builder.model.case import Sample
 from builder.model.geometry import Geometry
+from builder.publishing.thumbnails import thumbnails
 from builder.reader.opening import open_dataset
-from builder.stages.thumbnails import thumbnails
 from tests.reader.conftest import make_sample, publish
 
 
@@ -65,7 +65,7 @@ def test_holds_one_sample_open_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
         mapped.append(sum(str(root) in line for line in Path("/proc/self/maps").read_text().splitlines()))
         return draw_slice(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("builder.stages.thumbnails.draw_slice", look)
+    monkeypatch.setattr("builder.publishing.thumbnails.draw_slice", look)
     dataset = open_dataset(root)
     fields = len(dataset.manifest.fields)
     thumbnails(dataset.table, dataset.manifest, dataset.store, count=4)
