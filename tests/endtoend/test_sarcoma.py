@@ -13,9 +13,9 @@ import pytest
 import zarr
 
 import builder
+from builder.library.inspect import explain, inspect
+from builder.publishing.report import render_again
 from builder.run.pipeline import build
-from builder.stages.inspect import explain, inspect
-from builder.stages.report import render_again
 from tests.endtoend.trees import KEY, SARCOMA, SARCOMA_CT_MR, run, tree
 
 
@@ -96,16 +96,6 @@ def test_another_zarr_reader_sees_the_same_voxels(sarcoma: Path):
         group = zarr.open_group(sarcoma / "data" / sample.row["shard"], mode="r")
         for name in ("image", "tumor"):
             np.testing.assert_array_equal(group[name][sample.row["row"]], sample[name])
-
-
-@pytest.fixture(scope="session")
-def ct_mr(corpus, tmp_path_factory) -> Path:
-    """The published dataset of ``specs/soft-tissue-sarcoma-ct-mr.yaml``, built serially."""
-    target = tmp_path_factory.mktemp("ct_mr") / "dataset"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BUILDER_KEY", KEY)
-        build(SARCOMA_CT_MR, to=target, parameters={"corpus": str(corpus("sts"))})
-    return target
 
 
 def test_ct_and_mr_are_whole_volumes_of_their_own_grids(ct_mr: Path, corpus):
