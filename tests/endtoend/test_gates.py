@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from builder.errors import LayoutError, PrivacyError
+from builder.publishing import accounts
+from builder.publishing.ledger import Fate, image_ledger
 from builder.run.pipeline import build
 from builder.spec import DatasetSpec
-from builder.stages import accounts
-from builder.stages.ledger import Fate, image_ledger
 from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
