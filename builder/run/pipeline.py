@@ -15,6 +15,7 @@ from builder.model.layout import CURRENT, parse_current
 from builder.model.parquet import parquet_bytes
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
+from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import Inventory, Survey, take_inventory, take_survey
 from builder.planning.making import make_plan
 from builder.planning.playbook import UNMAPPED
@@ -241,13 +242,15 @@ def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Run
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress)
     survey = take_survey(inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress)
     plan = make_plan(
-        resolved,
-        private,
-        published_spec=withhold_locations(spec),
-        key=key,
-        inventory=inventory,
-        survey=survey,
-        progress=progress,
+        PlanInputs(
+            spec=resolved,
+            published_spec=withhold_locations(spec),
+            private=private,
+            key=key,
+            inventory=inventory,
+            survey=survey,
+            progress=progress,
+        )
     )
     return Planned(plan, inventory, survey)
 

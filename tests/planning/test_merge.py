@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
+from builder.planning import duplicates, merge
 from builder.planning.merge import merge_parts
-from builder.stages import duplicates, merge
 from builder.storage import open_store
 
 TEXTS = st.sampled_from([None, "", "1.2", "1.2.3", "1.10", "é", "z", "\U0001f600"])

@@ -1,0 +1,128 @@
+"""Which stacks become cases: annotation objects are linked, the cohort's rules decide, and every decision is kept."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from builder.cohort import select_cohort
+from builder.labels.linking import image_row
+from builder.persons import Persons
+from builder.plan import (
+    LINKS,
+)
+from builder.planning.candidates import accession_column, clinical_counts, person_column, series_table
+from builder.planning.clinical import Clinical
+from builder.planning.inputs import PlanInputs
+from builder.planning.link import (
+    Annotations,
+    Link,
+    label_state,
+    label_status,
+    link_stack,
+    open_files,
+    planned_tier,
+)
+from builder.planning.origins import Stated
+from builder.split import TRUE_DATE
+from builder.stages.survey import dicom_date
+
+
+def choose_cases(
+    inputs: PlanInputs,
+    stacks: pa.Table,
+    *,
+    persons: Persons,
+    clinical: Clinical,
+    annotations: Annotations,
+    stated: Stated,
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Every stack with its decision, the links of the included ones, and the annotation objects passed over.
+
+    Returns
+    -------
+    tuple
+        The cohort table (SERIES, clinical and decision columns), then two tables by schema LINKS: links of the
+        included stacks, and objects that refer to a stack without holding anything its labels ask for.
+    """
+    spec, key = inputs.spec, inputs.key
+    person_keys = person_column(stacks, persons)
+    found = _link(inputs, stacks, person_keys=person_keys, annotations=annotations)
+    kinds = [sorted({link.label for link in links if link.rows}) for links in found]
+    terms = stated.licenses(stacks)
+    table = series_table(stacks, person_keys, key=key, annotations=kinds, licenses=terms, clinical=clinical.table)
+    case_keys = [
+        key.name("case", uid, str(number))
+        for uid, number in zip(stacks.column("series_uid").to_pylist(), stacks.column("stack").to_pylist(), strict=True)
+    ]
+    states = [label_state(links) for links in found]
+    extra = {
+        "usable_reason": stacks.column("usable_reason"),
+        "usable_detail": stacks.column("usable_detail"),
+        "peak_bytes": stacks.column("peak_bytes"),
+        "voxel_bytes": stacks.column("voxel_bytes"),
+        "series_uid": stacks.column("series_uid"),
+        "chunk": stacks.column("chunk"),
+        "holders": stacks.column("holders"),
+        "holder_instances": stacks.column("holder_instances"),
+        "holder_bytes": stacks.column("holder_bytes"),
+        "frame_lists": stacks.column("frame_lists"),
+        "clinical_rows": pa.array(clinical_counts(clinical.table, person_keys), pa.int64()),
+        "label_state": pa.array([s for s, _ in states], pa.string()),
+        "label_detail": pa.array([d for _, d in states], pa.string()),
+        "case_key": pa.array(case_keys, pa.string()),
+        "label_status": pa.array([label_status(links) if spec.labels else None for links in found], pa.string()),
+        "label_tier": pa.array([planned_tier(links, spec) for links in found], pa.string()),
+        TRUE_DATE: pa.array([dicom_date(d) for d in stacks.column(TRUE_DATE).to_pylist()], pa.date32()),
+        "accession_key": accession_column(stacks, key),
+    }
+    for name, values in extra.items():
+        table = table.append_column(name, values)
+    cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
+    chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
+    included = [(case, link) for case, links in zip(case_keys, found, strict=True) if case in chosen for link in links]
+    everything = [(case, link) for case, links in zip(case_keys, found, strict=True) for link in links]
+    linked = [_link_row(case, link, row) for case, link in included for row in link.rows]
+    passed = [_link_row(case, link, row) for case, link in everything for row in link.passed]
+    return cohort, pa.Table.from_pylist(linked, schema=LINKS), pa.Table.from_pylist(passed, schema=LINKS)
+
+
+def _link_row(case_key: str, link: Link, annotation: int) -> dict[str, Any]:
+    return {"annotation": annotation, "case_key": case_key, "label": link.label, "how": link.how}
+
+
+def _link(
+    inputs: PlanInputs, stacks: pa.Table, *, person_keys: Sequence[str], annotations: Annotations
+) -> list[list[Link]]:
+    """Links of every stack, in the order of the stacks; none for stacks that cannot be used."""
+    spec = inputs.spec
+    links: list[list[Link]] = [[] for _ in range(stacks.num_rows)]
+    if not spec.labels:
+        return links
+    opened = open_files(annotations, spec.labels, spec.sources)
+    wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
+    for row, stack in enumerate(stacks.select(["chunk", "series_uid", "holders", "usable_reason"]).to_pylist()):
+        if stack["usable_reason"] is None:
+            wanted.setdefault(stack["chunk"], []).append((row, stack))
+    for chunk in inputs.progress.track(sorted(wanted), stage="link", total=len(wanted)):
+        for row, instances in members(inputs, chunk, wanted[chunk]):
+            links[row] = link_stack(image_row(instances), person_keys[row], annotations, spec.labels, opened)
+    return links
+
+
+def members(
+    inputs: PlanInputs, chunk: int, wanted: Sequence[tuple[int, Mapping[str, Any]]]
+) -> list[tuple[int, pa.Table]]:
+    """The instances of the wanted stacks of a chunk, with the number each is wanted under."""
+    membership = inputs.survey.membership(chunk)
+    wanting: dict[tuple[str, int], list[int]] = {}
+    for number, stack in wanted:
+        for holder in stack["holders"]:
+            wanting.setdefault((stack["series_uid"], holder), []).append(number)
+    places: dict[int, list[int]] = {}
+    names = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
+    for position, name in enumerate(names):
+        for number in wanting.get(name, ()):
+            places.setdefault(number, []).append(position)
+    instances = inputs.inventory.chunk(chunk) if places else None
+    return [] if instances is None else [(row, instances.take(pa.array(p))) for row, p in sorted(places.items())]

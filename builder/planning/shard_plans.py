@@ -1,0 +1,120 @@
+"""The included cases dealt to shards: one plan file a shard, with the rows of every object it will read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from builder.imaging.pixels import NATIVE
+from builder.model.canonical import fingerprint
+from builder.model.parquet import parquet_bytes
+from builder.model.tables import INSTANCES
+from builder.patches import estimate
+from builder.plan import (
+    IMAGE_ROLE,
+    PLANNED,
+    CasePlan,
+    ShardPlan,
+    ShardSummary,
+    assign_buckets,
+    recipe,
+    shard_fingerprint,
+)
+from builder.planning.choosing import members
+from builder.planning.inputs import PlanInputs
+from builder.planning.link import (
+    Annotations,
+)
+from builder.planning.memory import mask_channels, project_memory
+from builder.spec import DatasetSpec
+from builder.stages.shard import SPEC, plan_path
+from builder.storage import Store
+
+PLAN = "plan"
+MASK_BYTES = 1
+
+
+def write_shard_plans(
+    inputs: PlanInputs, cohort: pa.Table, *, links: pa.Table, annotations: Annotations
+) -> tuple[Store, tuple[ShardSummary, ...]]:
+    """Deal the included cases to shards and write one plan file a shard; returns their store and summaries."""
+    spec, key = inputs.spec, inputs.key
+    included = cohort.filter(cohort["included"]).to_pylist()
+    objects = _objects(inputs, included, links=links, annotations=annotations)
+    cases = [_case_plan(spec, row, objects[row["case_key"]]) for row in included]
+    most_bytes = int(spec.shards.target_mib * 2**20)
+    buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
+    document = recipe(spec, key=key)
+    plans = []
+    for bucket, held in buckets.items():
+        table = pa.concat_tables([_numbered(objects[c.case_key], i) for i, c in enumerate(held)])
+        plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table))
+    # in the spec's own order, which sorted keys would lose
+    text = spec.model_dump_json(by_alias=True).encode()
+    store = inputs.private.join(PLAN, fingerprint([p.fingerprint for p in plans], text))
+    store.put(SPEC, text)
+    for plan in inputs.progress.track(plans, stage="plan", total=len(plans)):
+        if not store.exists(plan_path(plan.fingerprint)):
+            store.put(plan_path(plan.fingerprint), plan.to_parquet())
+    store.put("shards.json", json.dumps([[p.fingerprint, p.bucket, len(p.cases)] for p in plans]).encode())
+    store.put("cohort.parquet", parquet_bytes(cohort))
+    return store, tuple(ShardSummary(p.fingerprint, p.bucket, p.cases, _encoded(p)) for p in plans)
+
+
+def _encoded(plan: ShardPlan) -> bool:
+    """Whether any object of a shard has compressed pixels, or does not say."""
+    rows = zip(*(plan.objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True)
+    return any(form == "dicom" and syntax not in NATIVE for form, syntax in rows)
+
+
+def _objects(
+    inputs: PlanInputs, included: Sequence[Mapping[str, Any]], *, links: pa.Table, annotations: Annotations
+) -> dict[str, pa.Table]:
+    """INSTANCES rows of every included case: its images, then its labels, with the role in front."""
+    wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
+    for position, row in enumerate(included):
+        wanted.setdefault(row["chunk"], []).append((position, row))
+    tables: dict[str, list[pa.Table]] = {row["case_key"]: [] for row in included}
+    for chunk, names in sorted(wanted.items()):
+        for position, instances in members(inputs, chunk, names):
+            tables[included[position]["case_key"]].append(_with_role(instances, [IMAGE_ROLE] * instances.num_rows))
+    grouped: dict[str, list[tuple[int, str]]] = {}
+    for row in links.to_pylist():
+        grouped.setdefault(row["case_key"], []).append((row["annotation"], row["label"]))
+    for case, rows in grouped.items():
+        taken = annotations.table.take(pa.array([row for row, _ in rows], pa.int64()))
+        tables[case].append(_with_role(taken, [label for _, label in rows]))
+    return {case: pa.concat_tables(parts) for case, parts in tables.items()}
+
+
+def _with_role(instances: pa.Table, roles: Sequence[str]) -> pa.Table:
+    return instances.select(INSTANCES.names).add_column(0, "role", pa.array(roles, pa.string()))
+
+
+def _numbered(objects: pa.Table, number: int) -> pa.Table:
+    numbers = pa.array([number] * objects.num_rows, pa.int32())
+    return objects.add_column(0, "case", numbers).cast(PLANNED)
+
+
+def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> CasePlan:
+    shape = (row["slices"], row["rows"], row["columns"])
+    spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
+    for transform in spec.transforms:
+        if None not in spacing:
+            shape, spacing = transform.projected(shape, spacing)
+    masks = 1 + sum(mask_channels(label) for label in spec.labels.values()) + len(spec.consensus)
+    per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * masks
+    samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
+    needed = project_memory(spec, row, objects)
+    return CasePlan(
+        case_key=row["case_key"],
+        person_key=row["person_key"],
+        series_key=row["series_key"],
+        stack=row["stack"],
+        input_bytes=sum(objects.column("size").to_pylist()),
+        sample_bytes=samples.bytes,
+        peak_bytes=needed.peak,
+        load_bytes=needed.load,
+        frames=tuple(tuple(frames) for frames in row["frame_lists"] or ()),
+    )
