@@ -7,20 +7,20 @@ import pyarrow as pa
 
 from builder.model.layout import EXPORTS
 from builder.spec import DatasetSpec
-from builder.split import csv_text, leave_one_out, monai_datalist, nnunet_splits
+from builder.split import csv_text, leave_one_out, nnunet_splits
 
 
 def export_files(spec: DatasetSpec, splits: pa.Table, index: pa.Table) -> dict[str, bytes]:
-    """``exports/``: ``splits.csv``, ``splits_final.json`` (nnU-Net), ``datalist.json`` (MONAI), ``leave_one_out.json``.
+    """``exports/``: ``splits.csv``, ``splits_final.json`` (nnU-Net) and ``leave_one_out.json``.
 
-    Cases are named by their sample keys, as ``export_nnunet`` and ``export_datalist`` of the reader name their files.
-    ``splits_final.json`` holds the folds of the spec, repeat by repeat, else train and validation as one fold.
+    Cases are named by their sample keys, as ``export_nnunet`` of the reader names its files. ``splits_final.json``
+    holds the folds of the spec, repeat by repeat, else train and validation as one fold. There is no MONAI datalist
+    among them, because a datalist names files: ``export_datalist`` writes both.
     """
     files = {"splits.csv": csv_text(splits.drop_columns(["members", "folds"]))}
     if index.num_rows:
         cases = pa.table({"case_key": index["sample_key"], "person_key": index["person_key"]})
         files["splits_final.json"] = nnunet_splits(cases, _folds(splits) if spec.splits.folds is not None else splits)
-        files["datalist.json"] = monai_datalist([_entry(row, spec) for row in _rows(index)])
         if spec.splits.leave_one_out is not None and spec.splits.leave_one_out in index.column_names:
             files["leave_one_out.json"] = _left_out(index, spec.splits.leave_one_out)
     return {f"{EXPORTS}/{name}": text.encode() for name, text in files.items()}
@@ -36,17 +36,6 @@ def _folds(splits: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(
         rows, schema=pa.schema([("person_key", pa.string()), ("repeat", pa.int32()), ("fold", pa.int32())])
     )
-
-
-def _rows(index: pa.Table) -> list[dict[str, Any]]:
-    rows = index.select(["sample_key", "split"]).to_pylist()
-    return sorted(rows, key=lambda row: row["sample_key"])
-
-
-def _entry(row: dict[str, Any], spec: DatasetSpec) -> dict[str, Any]:
-    key = row["sample_key"]
-    fields = ["image", *sorted(spec.labels)]
-    return {"split": row["split"], **{name: f"{name}/{key}.nii.gz" for name in fields}}
 
 
 def _left_out(index: pa.Table, column: str) -> str:

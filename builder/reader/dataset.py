@@ -1,8 +1,9 @@
 """A published dataset as training code sees it: a table of samples, and their voxels."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -103,6 +104,13 @@ class Dataset:
     def shards(self) -> NDArray[np.int32]:
         """(sample,) number of the shard each sample lies in."""
         return self._source.shards[self.rows]
+
+    @cached_property
+    def selection(self) -> int:
+        """A number that names the dataset's version and these samples in their order; states of a run carry it."""
+        chosen = hashlib.sha256(self._source.manifest.version.encode() + b"\0")
+        chosen.update(np.ascontiguousarray(self.rows, dtype="<i8").tobytes())
+        return 1 + (int.from_bytes(chosen.digest()[:8], "big") >> 2)
 
     def layout(self, name: str) -> FieldLayout:
         """Type, shape and segments of a field. Raises SpecError for an unknown one."""
@@ -248,10 +256,11 @@ class Dataset:
         order
             ``sequential``, ``shuffled``, ``shard_shuffled`` or ``balanced`` (see ``builder.reader.order``).
         state
-            Where to go on, from ``Batch.state`` of any rank; replaces seed and epoch.
+            Where to go on, from ``Batch.state`` of any rank; replaces seed and epoch. It must come from the same
+            samples of the same version.
         weights
             (sample,) for ``balanced``: how often each sample should come, or the name of a column whose values
-            should all be as frequent.
+            should all be as frequent. Samples without a value are of no class and are not drawn.
         crop
             (slice, row, column) of a random box of each sample, another one each epoch; where a sample is smaller
             the box is filled up with the lowest value of its unit. None: whole samples, which must have one shape.
@@ -270,6 +279,7 @@ class Dataset:
         if order not in ORDERS:
             raise ValueError(f"order: found {order!r}, expected one of {', '.join(ORDERS)}")
         start = state if isinstance(state, State) else State(seed, epoch) if state is None else State.from_dict(state)
+        start = start.of(self.selection, len(self))
         population = Population(self.shards, self._weights(weights))
         positions = ORDERS[order](population, start.seed, start.epoch)
         layouts = tuple(self.layout(name) for name in self.fields)
@@ -306,7 +316,7 @@ class Dataset:
             if weights not in self._table.schema.names:
                 raise ValueError(f"weights: found no column {weights!r}, expected one of the index")
             values = self._table.column(weights).take(pa.array(self.rows)).to_pylist()
-            return class_weights(np.array([repr(value) for value in values]))
+            return class_weights(values)
         found = np.asarray(weights, dtype=np.float64)
         if found.shape != (len(self),):
             raise ValueError(f"weights: found shape {found.shape}, expected ({len(self)},)")

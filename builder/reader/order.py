@@ -5,8 +5,8 @@ it, rank ``r`` the ``r``-th part of these. So the state of a training run is (se
 number of ranks and workers before and after, the next global sample is the same.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,11 +20,19 @@ SHARDS_MIXED = 16
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: the next global sample is number ``seen`` of the order of (seed, epoch)."""
+    """Where a run stands: the next global sample is number ``seen`` of the order of (seed, epoch).
+
+    Parameters
+    ----------
+    selection
+        A number that names the samples the order is of (``Dataset.selection``); 0 when it is not known. A state is
+        refused for other samples, because number ``seen`` means something else there.
+    """
 
     seed: int = 0
     epoch: int = 0
     seen: int = 0
+    selection: int = field(default=0, compare=False)
 
     def to_dict(self) -> dict[str, int]:
         """As plain numbers, for a checkpoint."""
@@ -32,10 +40,21 @@ class State:
 
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> "State":
-        """The inverse of ``to_dict``. Raises ValueError for anything else."""
-        if set(document) != {"seed", "epoch", "seen"} or any(int(v) < 0 for v in document.values()):
-            raise ValueError(f"state: found {dict(document)!r}, expected seed, epoch and seen, none negative")
-        return State(int(document["seed"]), int(document["epoch"]), int(document["seen"]))
+        """The inverse of ``to_dict``; checkpoints of older releases lack ``selection``. Raises ValueError."""
+        wanted = {"seed", "epoch", "seen"}
+        if set(document) - {"selection"} != wanted or any(int(v) < 0 for v in document.values()):
+            expected = "seed, epoch, seen and selection, none negative"
+            raise ValueError(f"state: found {dict(document)!r}, expected {expected}")
+        return State(**{name: int(value) for name, value in document.items()})
+
+    def of(self, selection: int, samples: int) -> "State":
+        """This state for a selection of so many samples. Raises ValueError when it belongs to another selection."""
+        if self.selection not in (0, selection) or self.seen > samples:
+            raise ValueError(
+                f"state: found another selection of samples ({self.seen} seen), expected one of these {samples}; "
+                "open the version and the subset that the run was started with, or begin a new epoch without a state"
+            )
+        return replace(self, selection=selection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +116,8 @@ class Deal:
         """The state once batch ``step`` after ``state`` is done; the last one leads to the next epoch."""
         seen = state.seen + (step + 1) * self.batch_size * self.world
         if step + 1 >= self.steps(samples, seen=state.seen):
-            return State(state.seed, state.epoch + 1, 0)
-        return State(state.seed, state.epoch, seen)
+            return replace(state, epoch=state.epoch + 1, seen=0)
+        return replace(state, seen=seen)
 
 
 Order: TypeAlias = Callable[[Population, int, int], Positions]
@@ -140,7 +159,8 @@ def balanced(population: Population, seed: int, epoch: int) -> Positions:
     ends = np.cumsum(weights[line])
     offset = float(_keys(1, seed, epoch, salt=4)[0] >> np.uint64(11)) / 2.0**53
     ticks = (np.arange(count) + offset) * (ends[-1] / count)
-    drawn = line[np.minimum(np.searchsorted(ends, ticks, side="right"), count - 1)]
+    last = np.flatnonzero(weights[line])[-1]  # the last tick can round up to the end
+    drawn = line[np.minimum(np.searchsorted(ends, ticks, side="right"), last)]
     return np.asarray(drawn[np.argsort(_keys(count, seed, epoch, salt=5), kind="stable")])
 
 
@@ -152,10 +172,21 @@ ORDERS: Mapping[str, Order] = {
 }
 
 
-def class_weights(values: NDArray[Any]) -> NDArray[np.float64]:
-    """(sample,) weights that make every distinct value as frequent as any other."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray(1.0 / counts[inverse], dtype=np.float64)
+def class_weights(values: Sequence[Any]) -> NDArray[np.float64]:
+    """(sample,) weights that make every distinct value as frequent as any other.
+
+    A missing value (None or NaN) is no class: its samples get the weight 0 and are not drawn. Raises ValueError when
+    no sample has a value.
+    """
+    known = np.array([value is not None and value == value for value in values], dtype=bool)
+    if len(known) and not known.any():
+        raise ValueError(f"weights: found no value in any of {len(known)} samples, expected classes to balance")
+    names = np.array([repr(value) for value, has in zip(values, known, strict=True) if has])
+    weights = np.zeros(len(known))
+    if len(names):
+        _, inverse, counts = np.unique(names, return_inverse=True, return_counts=True)
+        weights[known] = 1.0 / counts[inverse]
+    return weights
 
 
 def shuffle_quality(population: Population, seed: int, epoch: int) -> float:

@@ -72,7 +72,8 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells i
 
     Worker processes take turns, so batches come in the same order for any number of them. Each batch carries
     ``state``, from which a run goes on with any number of ranks and workers; ``state_dict`` serves loaders that keep a
-    state for each worker. Call ``set_epoch`` before every epoch.
+    state for each worker. Call ``set_epoch`` before every epoch; workers that live on (``persistent_workers``) learn of
+    it through memory they share with the process that calls it.
 
     Parameters
     ----------
@@ -86,16 +87,18 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells i
         given = self._options.pop("state", None)
         plain = State(self._options.pop("seed", 0), self._options.pop("epoch", 0))
         self._state = plain if given is None else given if isinstance(given, State) else State.from_dict(given)
-        self._done = self._resume = 0
+        self._done = self._resume = self._orders = 0
+        # how often the start was changed, and to which seed, epoch, seen, selection and batches done
+        self._shared = torch.zeros(1 + len(_SHARED), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
-        return len(self._dataset.batches(**self._options, state=self._state))
+        return len(self._dataset.batches(**self._options, state=self._start()))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         options = self._options if info is None else {"threads": 1, **self._options}
-        batches = self._dataset.batches(**options, state=self._state)
+        batches = self._dataset.batches(**options, state=self._start())
         done, self._done = self._done, 0
         for batch in batches.part(worker, workers, done=done):
             done += 1
@@ -104,18 +107,36 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells i
         self._resume = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin this epoch with the next iteration."""
-        self._state, self._done = State(self._state.seed, epoch, 0), 0
+        """Begin this epoch with the next iteration, in worker processes too."""
+        state = self._start()
+        self._change(State(state.seed, epoch, 0, state.selection), 0)
 
     def state_dict(self) -> dict[str, int]:
         """Where this worker stands."""
-        return {**self._state.to_dict(), "done": self._resume}
+        return {**self._start().to_dict(), "done": self._resume}
 
     def load_state_dict(self, document: Mapping[str, int]) -> None:
         """Go on from ``state_dict`` with as many workers, or from a batch's ``state`` with any number."""
         state = {name: int(value) for name, value in document.items()}
-        self._done = state.pop("done", 0)
-        self._state = State.from_dict(state)
+        done = state.pop("done", 0)
+        self._change(State.from_dict(state).of(self._dataset.selection, len(self._dataset)), done)
+
+    def _change(self, state: State, done: int) -> None:
+        self._state, self._done = state, done
+        if get_worker_info() is None:  # a worker's own state is nobody else's
+            self._orders += 1
+            self._shared.copy_(torch.tensor([self._orders, *(getattr(state, name) for name in _SHARED[:-1]), done]))
+
+    def _start(self) -> State:
+        """The state to begin with, as the process that made this dataset last set it."""
+        orders, *values = self._shared.tolist()
+        if orders != self._orders:
+            self._orders, self._done = orders, values[-1]
+            self._state = State(**dict(zip(_SHARED[:-1], values, strict=False)))
+        return self._state
+
+
+_SHARED = ("seed", "epoch", "seen", "selection", "done")
 
 
 def to_tensors(batch: Batch, columns: Sequence[str] = ()) -> dict[str, Any]:

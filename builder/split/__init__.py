@@ -1,7 +1,7 @@
 """Persons to train, validation and test: stratified, exact to a person, and never moved again."""
 
 from builder.split.assignment import assign, remember
-from builder.split.exports import csv_text, monai_datalist, nnunet_splits
+from builder.split.exports import csv_text, nnunet_splits
 from builder.split.holdouts import folds, hold_out, leave_one_out
 from builder.split.options import TRUE_DATE, Folds, HoldOut, Splits, Tested
 from builder.split.tested import deal_elsewhere
@@ -18,7 +18,6 @@ __all__ = [
     "folds",
     "hold_out",
     "leave_one_out",
-    "monai_datalist",
     "nnunet_splits",
     "remember",
 ]

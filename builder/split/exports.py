@@ -1,16 +1,13 @@
-"""Splits in the words of other tools: nnU-Net, MONAI, CSV. Texts and values; writing them is the caller's."""
+"""Splits in the forms that other tools read: nnU-Net and CSV. Texts only; the caller writes them."""
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from builder.errors import SpecError
-
-MONAI_SECTIONS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def nnunet_splits(cases: pa.Table, assigned: pa.Table) -> str:
@@ -41,18 +38,6 @@ def nnunet_splits(cases: pa.Table, assigned: pa.Table) -> str:
         train = [person for person, repeat in everybody if repeat == fold[0] and person not in tested]
         entries.append({"train": _cases(train, persons_of), "val": _cases(sorted(tested), persons_of)})
     return json.dumps(entries, indent=2) + "\n"
-
-
-def monai_datalist(samples: Sequence[Mapping[str, Any]]) -> str:
-    """The text of a MONAI datalist from rows with a ``split`` and any further keys (``image``, ``label``, ``fold``).
-
-    ``train`` becomes ``training``; other splits keep their names. Within a section rows keep their order.
-    """
-    sections: dict[str, list[dict[str, Any]]] = {name: [] for name in MONAI_SECTIONS.values()}
-    for row in samples:
-        entry = {k: v for k, v in row.items() if k != "split" and v is not None}
-        sections.setdefault(MONAI_SECTIONS.get(row["split"], row["split"]), []).append(entry)
-    return json.dumps({name: rows for name, rows in sections.items() if rows}, indent=2) + "\n"
 
 
 def csv_text(assigned: pa.Table) -> str:

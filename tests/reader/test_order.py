@@ -66,7 +66,7 @@ def test_shard_shuffled_touches_few_shards_at_a_time() -> None:
 
 def test_balanced_follows_the_weights() -> None:
     classes = np.array(["a"] * 900 + ["b"] * 90 + ["c"] * 10)
-    weights = class_weights(classes)
+    weights = class_weights(classes.tolist())
     total = np.zeros(1000)
     for epoch in range(10):
         order = ORDERS["balanced"](Population(np.zeros(1000, np.int32), weights), 3, epoch)
@@ -161,3 +161,30 @@ def test_states_survive_a_checkpoint() -> None:
 def test_deals_that_cannot_be(make: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_value_is_no_class(missing: float | None) -> None:
+    values = [*[1.0] * 6, *[2.0] * 3, missing, missing]
+    weights = class_weights(values)
+    assert weights.tolist() == [*[1 / 6] * 6, *[1 / 3] * 3, 0, 0]
+    for epoch in range(50):
+        drawn = ORDERS["balanced"](Population(np.zeros(11, np.int32), weights), 1, epoch)
+        assert len(drawn) == 11
+        assert drawn.max() < 9, "a sample without a value was drawn"
+    with pytest.raises(ValueError, match="no value in any of 2 samples"):
+        class_weights([missing, missing])
+    assert class_weights([]).tolist() == []
+
+
+def test_a_state_belongs_to_its_selection() -> None:
+    state = State(1, 2, 3, selection=77)
+    assert State.from_dict(state.to_dict()).selection == 77
+    assert state.of(77, 3).selection == 77
+    assert State(1, 2, 3).of(5, 3).selection == 5, "an older checkpoint does not say"
+    for wrong, selection, samples in ((state, 78, 9), (state, 77, 2), (State(1, 2, 3), 5, 2)):
+        with pytest.raises(ValueError, match="another selection"):
+            wrong.of(selection, samples)
+    deal = Deal(2)
+    assert deal.after(state, samples=9, step=0).selection == 77
+    assert deal.after(state, samples=4, step=0).selection == 77

@@ -66,7 +66,7 @@ def test_batches_in_order_from_worker_processes(patches: Any, method: str) -> No
     found = list(loader)
     assert numbers(found) == expected
     assert [value for batch in found for value in batch["sex"]] == ["FM"[n % 2] for n in expected]
-    assert found[0]["state"] == {"seed": 2, "epoch": 1, "seen": 3}
+    assert found[0]["state"] == {"seed": 2, "epoch": 1, "seen": 3, "selection": dataset.selection}
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -150,3 +150,33 @@ def test_a_small_network_learns(patches: Any) -> None:
             total += float(loss.detach())
         losses.append(total)
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_set_epoch_reaches_workers_that_live_on(patches: Any, method: str) -> None:
+    dataset = open_dataset(patches.root)
+    batches = dataset.torch_batches(3, order="shuffled", seed=2, crop=(1, 2, 2))
+    workers = 2 if method == "fork" else 1
+    loader = DataLoader(
+        batches, batch_size=None, num_workers=workers, persistent_workers=True, multiprocessing_context=context(method)
+    )
+    for epoch in (0, 1, 5):
+        batches.set_epoch(epoch)
+        plain = list(dataset.batches(3, order="shuffled", seed=2, epoch=epoch, crop=(1, 2, 2)))
+        found = list(loader)
+        assert [b["index"].tolist() for b in found] == [b.indices.tolist() for b in plain]
+        assert all(np.array_equal(a["image"].numpy(), b["image"]) for a, b in zip(found, plain, strict=True))
+    batches.load_state_dict(found[1]["state"])
+    assert [b["index"].tolist() for b in loader] == [b["index"].tolist() for b in found[2:]]
+
+
+def test_a_state_of_other_samples_is_refused(patches: Any) -> None:
+    dataset = open_dataset(patches.root)
+    state = next(iter(dataset.batches(2, order="shuffled"))).state
+    assert state is not None
+    for other in (dataset[:4], dataset.select(np.arange(len(dataset))[::-1]), dataset.where("sex == 'F'")):
+        with pytest.raises(ValueError, match="another selection"):
+            other.batches(2, order="shuffled", state=state)
+        with pytest.raises(ValueError, match="another selection"):
+            other.torch_batches(2, order="shuffled").load_state_dict(state.to_dict())
+    assert len(list(dataset.batches(2, order="shuffled", state=state))) == 8

@@ -18,7 +18,6 @@ from builder.split import (
     folds,
     hold_out,
     leave_one_out,
-    monai_datalist,
     nnunet_splits,
 )
 
@@ -107,17 +106,7 @@ def test_nnunet_folds_cover_every_case_once():
     assert one == [{"train": ["c1", "c2"], "val": ["c3"]}]
 
 
-def test_monai_datalist_and_csv():
-    rows = [
-        {"image": "a.nii.gz", "label": "b.nii.gz", "split": "train"},
-        {"image": "c.nii.gz", "label": None, "split": "test"},
-        {"image": "d.nii.gz", "split": "external"},
-    ]
-    assert json.loads(monai_datalist(rows)) == {
-        "training": [{"image": "a.nii.gz", "label": "b.nii.gz"}],
-        "test": [{"image": "c.nii.gz"}],
-        "external": [{"image": "d.nii.gz"}],
-    }
+def test_csv():
     table = assign(persons(), ratios={"train": 0.5, "test": 0.5}, strata=["site"], seed=1)
     read = list(csv.DictReader(io.StringIO(csv_text(table))))
     assert [r["person_key"] for r in read] == ["p1", "p2", "p3", "p4"]
