@@ -37,7 +37,7 @@ from pydicom.pixels import pixel_array
 from builder.imaging.parse import parse_instance
 from builder.imaging.pixels import pixel_format, stored_values
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
+from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble, assemble_indexed
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,14 +12,14 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from builder.errors import CaseError, Reason
-from builder.imaging.axes import joined
-from builder.imaging.mosaic import tiles_of
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.parse import leniently
 from builder.imaging.rows import header_values, instance_row
-from builder.imaging.rules import Row
-from builder.imaging.series import Stack, split_rows
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.axes import joined
+from builder.imaging.stacks.mosaic import tiles_of
+from builder.imaging.stacks.rules import Row
+from builder.imaging.stacks.series import Stack, split_rows
+from builder.imaging.stacks.spacing import Verdict
 
 MAX_FRAMES = 100_000
 
@@ -83,9 +83,7 @@ def resolve(stack: Stack, datasets: Sequence[Dataset], frames: Frames | None = N
     return tuple(replace(s, split_rule=s.split_rule or stack.split_rule) for s in found)
 
 
-def settle(
-    stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions, frames: Frames | None = None
-) -> Stack:
+def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions, frames: Frames | None = None) -> Stack:
     """The stack to assemble: itself, or the one stack inside a multi-frame or mosaic object, joined as they say.
 
     ``frames`` are those of the one that is meant, where an object holds several.

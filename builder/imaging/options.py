@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels import check_syntax
-from builder.imaging.series import Stack
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.spacing import Verdict
 
 REASONS = {
     Verdict.REGULAR: Reason.NOT_SELECTED,

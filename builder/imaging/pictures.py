@@ -11,7 +11,7 @@ from builder.errors import CaseError, Reason
 from builder.imaging.options import VolumeOptions
 from builder.imaging.pixels import PixelFormat, pixel_format, stored_values, stream_notes
 from builder.imaging.rescale import Rescale, padding_of, rescale_of
-from builder.imaging.series import COLOURS, Stack
+from builder.imaging.stacks.series import COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 

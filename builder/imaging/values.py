@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.mosaic import cut_tiles
 from builder.imaging.pixels import BIG_ENDIAN, PixelFormat, masked, native_values, stored_values
 from builder.imaging.rescale import Rescale
 from builder.kernels.buffers import borrow
@@ -141,7 +140,13 @@ def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
         raise CaseError(Reason.UNDECODABLE_PIXELS, "encoded pixels without their data set")
     else:
         frames = stored_values(instance.dataset, form)
-    return frames if not instance.tiles else cut_tiles(frames[0], instance.tiles)
+    return frames if not instance.tiles else _cut_tiles(frames[0], instance.tiles)
+
+
+def _cut_tiles(picture: NDArray[Any], side: int) -> NDArray[Any]:
+    """(row, column) mosaic of ``side`` by ``side`` tiles to (slice, row, column); tiles run along rows first."""
+    rows, columns = picture.shape[0] // side, picture.shape[1] // side
+    return picture.reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)
 
 
 def _place(stored: NDArray[Any], target: NDArray[Any], *, form: PixelFormat, rescale: Rescale, factor: float) -> bool:

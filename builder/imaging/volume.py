@@ -9,7 +9,6 @@ import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.even import even_geometry, evened
 from builder.imaging.multiframe import functional_group, settle
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
@@ -17,8 +16,9 @@ from builder.imaging.philips import APPLIED, NO_SCALES, Scales, scales_of
 from builder.imaging.pictures import assemble_picture
 from builder.imaging.pixels import PixelFormat, pixel_format, stream_notes
 from builder.imaging.rescale import Rescale, padding_of, padding_range, rescale_of
-from builder.imaging.series import PICTURES, Stack
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.even import even_geometry, evened
+from builder.imaging.stacks.series import PICTURES, Stack
+from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.suv import Calibration, calibrate
 from builder.imaging.values import Instance, PixelFill, Slice, decode, dtype_of
 from builder.model.case import ValueDomain, Volume

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.spacing import Verdict
 from builder.kernels.buffers import LARGEST, SMALLEST
 from builder.labels import AnyLabel
 from builder.patches import Whole, shard_chunk

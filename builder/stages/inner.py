@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from builder.errors import CaseError
 from builder.headers.attributes import PARSER_ERRORS
-from builder.imaging.axes import joined
 from builder.imaging.multiframe import resolve
 from builder.imaging.options import VolumeOptions, admit
-from builder.imaging.series import Stack
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.axes import joined
+from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.spacing import Verdict
 from builder.sources import AnySource
 from builder.stages.fetch import read_headers
 

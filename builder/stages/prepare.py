@@ -13,13 +13,13 @@ from builder.deid.pixels import PixelVerdict, blank, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.imaging.axes import stacks_for
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.philips import scales_of
 from builder.imaging.rows import dataset_of
-from builder.imaging.series import Stack
+from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.series import Stack
 from builder.imaging.suv import calibrate
 from builder.imaging.values import PixelFill
 from builder.imaging.volume import assemble, assemble_indexed

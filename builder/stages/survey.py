@@ -11,10 +11,10 @@ import pyarrow as pa
 from builder.deid.columns import OLDEST_AGE, age_band
 from builder.errors import CaseError
 from builder.headers.vendors import normalise
-from builder.imaging.axes import stacks_for
 from builder.imaging.lint import lint_stack
 from builder.imaging.options import VolumeOptions, admit
-from builder.imaging.series import Stack
+from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.series import Stack
 from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import distinct

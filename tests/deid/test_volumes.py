@@ -15,7 +15,7 @@ from builder.imaging.multiframe import resolve
 from builder.imaging.options import VolumeOptions
 from builder.imaging.philips import scales_of
 from builder.imaging.rows import instances_of
-from builder.imaging.series import Stack, split_stacks
+from builder.imaging.stacks.series import Stack, split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import ValueDomain
 from builder.model.keyed import Key

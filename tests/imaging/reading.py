@@ -14,7 +14,7 @@ from builder.imaging.multiframe import resolve
 from builder.imaging.options import VolumeOptions
 from builder.imaging.parse import parse_instance
 from builder.imaging.rows import instances_of
-from builder.imaging.series import Stack, split_stacks
+from builder.imaging.stacks.series import Stack, split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import Volume
 

@@ -24,7 +24,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from builder.imaging.nifti import to_nifti
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
+from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble
 from tests.imaging.reading import KEEP, assert_same_image, series_of, stacks_of, volume_of
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from builder.imaging.options import VolumeOptions
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
+from builder.imaging.stacks.series import split_stacks
 from builder.imaging.suv import calibrate
 from builder.imaging.volume import assemble
 from builder.model.case import ValueDomain, Volume

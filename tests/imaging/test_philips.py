@@ -14,7 +14,7 @@ from builder.errors import CaseError, Reason
 from builder.imaging.nifti import to_nifti
 from builder.imaging.options import VolumeOptions
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
+from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import Volume
 from tests import synthetic

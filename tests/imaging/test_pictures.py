@@ -12,8 +12,8 @@ from builder.imaging.lint import Rule, lint
 from builder.imaging.options import VolumeOptions
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.series import split_stacks
+from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble
 from builder.model.case import ValueDomain, Volume
 from tests import synthetic

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import CaseError, Reason
-from builder.imaging.axes import stacks_for
 from builder.imaging.multiframe import resolve, settle
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import instances_of
-from builder.imaging.series import Stack, split_rows, split_stacks
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.series import Stack, split_rows, split_stacks
+from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble, assemble_indexed, estimate_bytes
 from builder.model.case import ValueDomain, Volume
 from tests import synthetic

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from builder.errors import Reason
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.spacing import Verdict
 from builder.library.volumes import write_volumes
 from tests.imaging.bounds import bounded
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from builder.imaging.parse import parse_instance
-from builder.imaging.series import split_stacks
+from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble
 from builder.labels.rtstruct import RtStruct
 from builder.labels.seg import Seg

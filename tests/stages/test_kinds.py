@@ -14,7 +14,7 @@ from pydicom.pixels import pixel_array
 import builder
 from builder.imaging.parse import leniently, parse_instance
 from tests import synthetic
-from tests.imaging.test_grids import grid_of
+from tests.imaging.stacks.test_grids import grid_of
 from tests.imaging.test_pet_frames import FACTOR, enhanced
 
 KEY = "ab" * 32

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.series import split_stacks
+from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble
 from builder.labels.rtstruct import RtStruct
 from builder.labels.seg import Seg

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
+from builder.imaging.stacks.series import split_stacks
 from tests.imaging.reading import series_of
 
 

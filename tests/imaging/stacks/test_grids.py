@@ -16,8 +16,8 @@ from builder.imaging.multiframe import resolve, settle
 from builder.imaging.nifti import to_nifti
 from builder.imaging.options import VolumeOptions
 from builder.imaging.rows import instances_of
-from builder.imaging.series import split_stacks
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.series import split_stacks
+from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble
 from builder.sources.folder import Folder
 from builder.stages.index import index_partition

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pyarrow as pa
 
 from builder.imaging.options import Axis, VolumeOptions
-from builder.imaging.series import Stack, split_stacks
-from builder.imaging.spacing import Verdict
+from builder.imaging.stacks.series import Stack, split_stacks
+from builder.imaging.stacks.spacing import Verdict
 
 PREFIXES: dict[Axis, str] = {"echo_time": "te", "b_value": "b", "component": ""}
 """Channel names are these and the value: ``te20`` (ms), ``b1000`` (s/mm2), ``magnitude``."""

@@ -70,12 +70,6 @@ def is_grid(dataset: Dataset) -> bool:
         return False
 
 
-def cut_tiles(picture: NDArray[Any], side: int) -> NDArray[Any]:
-    """(row, column) mosaic of ``side`` by ``side`` tiles to (slice, row, column); tiles run along rows first."""
-    rows, columns = picture.shape[0] // side, picture.shape[1] // side
-    return picture.reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)
-
-
 def _grid_tiles(dataset: Dataset, rows: int, columns: int) -> Tiles:
     """Tiles of a United Imaging grid: every slice states its own position."""
     count = int(_private(dataset, UIH_TILES))

@@ -10,10 +10,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.imaging.diffusion import b_value_of
-from builder.imaging.kinds import Kind, component_of, kind_of
-from builder.imaging.repeats import Part, separate
-from builder.imaging.rules import ORIENTATION_TOLERANCE, Row, Rows, frames_are_private, geometry_fault, pure_groups
-from builder.imaging.spacing import Verdict, judge
+from builder.imaging.stacks.kinds import Kind, component_of, kind_of
+from builder.imaging.stacks.repeats import Part, separate
+from builder.imaging.stacks.rules import (
+    ORIENTATION_TOLERANCE,
+    Row,
+    Rows,
+    frames_are_private,
+    geometry_fault,
+    pure_groups,
+)
+from builder.imaging.stacks.spacing import Verdict, judge
 from builder.model.geometry import Geometry
 
 Matrix: TypeAlias = tuple[tuple[float, float, float, float], ...]

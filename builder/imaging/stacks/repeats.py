@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.imaging.spacing import SAME_POSITION_MM
+from builder.imaging.stacks.spacing import SAME_POSITION_MM
 
 Row: TypeAlias = dict[str, Any]
 

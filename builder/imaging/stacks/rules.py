@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from operator import mul
 from typing import Any, TypeAlias
 
-from builder.imaging.kinds import Kind, component_of, kind_of
+from builder.imaging.stacks.kinds import Kind, component_of, kind_of
 
 Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[Row]
@@ -130,4 +130,4 @@ RULES: tuple[tuple[str, Callable[[Rows], list[Rows]]], ...] = (
     ("instance", _one_each),
 )
 """Every cut, in order: its name in ``split_rule`` and how it divides. Rules that tell repeats of one position apart
-(time, acquisition, phase, kernel) follow in ``builder.imaging.repeats``."""
+(time, acquisition, phase, kernel) follow in ``builder.imaging.stacks.repeats``."""
