@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels import check_syntax
+from builder.imaging.pixels.stored import check_syntax
 from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.parse import leniently
-from builder.imaging.rescale import Rescale
+from builder.imaging.pixels.rescale import Rescale
 
 GROUP = 0x2005
 CREATOR, SCALE_SLOPE = "Philips MR Imaging DD 001", 0x0E

@@ -14,13 +14,13 @@ from builder.imaging.options import REASONS, VolumeOptions, action_on, check_lim
 from builder.imaging.parse import leniently
 from builder.imaging.philips import APPLIED, NO_SCALES, Scales, scales_of
 from builder.imaging.pictures import assemble_picture
-from builder.imaging.pixels import PixelFormat, pixel_format, stream_notes
-from builder.imaging.rescale import Rescale, padding_of, padding_range, rescale_of
+from builder.imaging.pixels.rescale import Rescale, padding_of, padding_range, rescale_of
+from builder.imaging.pixels.stored import PixelFormat, pixel_format, stream_notes
+from builder.imaging.pixels.values import Instance, PixelFill, Slice, decode, dtype_of
 from builder.imaging.stacks.even import even_geometry, evened
 from builder.imaging.stacks.series import PICTURES, Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.suv import Calibration, calibrate
-from builder.imaging.values import Instance, PixelFill, Slice, decode, dtype_of
 from builder.model.case import ValueDomain, Volume
 
 AIR_HU = -1024.0

@@ -18,7 +18,7 @@ from builder.deid import resolve_key
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.imaging.values import PixelFill
+from builder.imaging.pixels.values import PixelFill
 from builder.model.case import Case, Sample, Volume
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path

@@ -219,17 +219,17 @@ def _pixel_bytes(dataset: Dataset, form: PixelFormat) -> bytes:
 def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     """Encoded one-sample frames through the fastest decoder at hand."""
     if form.syntax == RLE and form.bits_allocated in (8, 16, 32):
-        from builder.imaging.rle import decode_rle  # compiled code is loaded where it is needed
+        from builder.imaging.pixels.rle import decode_rle  # compiled code is loaded where it is needed
 
         return decode_rle(encapsulated_frames(dataset, form), form)
     if stream_notes(dataset, form):
         return _baseline(encapsulated_frames(dataset, form), form)
     if form.syntax in JPEG_LOSSLESS and form.bits_allocated in (8, 16):
-        from builder.imaging.lossless import decode_lossless
+        from builder.imaging.pixels.lossless import decode_lossless
 
         return decode_lossless(encapsulated_frames(dataset, form), form)
     if form.syntax == JPEG_EXTENDED and form.bits_allocated == 16:
-        from builder.imaging.extended import decode_extended
+        from builder.imaging.pixels.extended import decode_extended
 
         return decode_extended(encapsulated_frames(dataset, form), form)
     values = _by_library(dataset, form) if form.syntax in PREFERRED else None
@@ -239,7 +239,7 @@ def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 def _by_library(dataset: Dataset, form: PixelFormat) -> NDArray[Any] | None:
     """Frames whose streams say what the data set says; None for all others, and where the frames cannot be told apart:
     pydicom knows more ways to do that."""
-    from builder.imaging.codestreams import decode_codestreams
+    from builder.imaging.pixels.codestreams import decode_codestreams
 
     try:
         frames = encapsulated_frames(dataset, form)

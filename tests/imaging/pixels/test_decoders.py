@@ -21,10 +21,18 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 from builder.errors import CaseError, Reason
-from builder.imaging.codestreams import Stated, stated_by_jpeg_2000, stated_by_jpeg_ls
-from builder.imaging.lossless import decode_frame
 from builder.imaging.parse import leniently, parse_instance
-from builder.imaging.pixels import JPEG_LOSSLESS, LOSSY_STREAM, RLE, masked, pixel_format, stored_values, stream_notes
+from builder.imaging.pixels.codestreams import Stated, stated_by_jpeg_2000, stated_by_jpeg_ls
+from builder.imaging.pixels.lossless import decode_frame
+from builder.imaging.pixels.stored import (
+    JPEG_LOSSLESS,
+    LOSSY_STREAM,
+    RLE,
+    masked,
+    pixel_format,
+    stored_values,
+    stream_notes,
+)
 from tests import synthetic
 
 Corpus = Callable[[str], Path]

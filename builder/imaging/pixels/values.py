@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels import BIG_ENDIAN, PixelFormat, masked, native_values, stored_values
-from builder.imaging.rescale import Rescale
+from builder.imaging.pixels.rescale import Rescale
+from builder.imaging.pixels.stored import BIG_ENDIAN, PixelFormat, masked, native_values, stored_values
 from builder.kernels.buffers import borrow
 
 PixelFill: TypeAlias = Callable[[str, memoryview], None]
