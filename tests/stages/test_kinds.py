@@ -14,8 +14,8 @@ from pydicom.pixels import pixel_array
 import builder
 from builder.imaging.parse import leniently, parse_instance
 from tests import synthetic
+from tests.imaging.quantities.test_pet_frames import FACTOR, enhanced
 from tests.imaging.stacks.test_grids import grid_of
-from tests.imaging.test_pet_frames import FACTOR, enhanced
 
 KEY = "ab" * 32
 Build = Callable[..., tuple[Any, list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.imaging.diffusion import b_value_of
+from builder.imaging.quantities.diffusion import b_value_of
 from builder.imaging.stacks.kinds import Kind, component_of, kind_of
 from builder.imaging.stacks.repeats import Part, separate
 from builder.imaging.stacks.rules import (

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from builder.imaging.parse import leniently
-from builder.imaging.pet_frames import pet_headers
+from builder.imaging.quantities.pet_frames import pet_headers
 from builder.model.case import ValueDomain
 
 PHILIPS_SUV = Tag(0x7053, 0x1000)
