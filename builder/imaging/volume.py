@@ -13,8 +13,9 @@ from builder.imaging.multiframe import functional_group, settle
 from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
 from builder.imaging.pictures import assemble_picture
+from builder.imaging.pixels.format import PixelFormat, pixel_format
 from builder.imaging.pixels.rescale import Rescale, padding_of, padding_range, rescale_of
-from builder.imaging.pixels.stored import PixelFormat, pixel_format, stream_notes
+from builder.imaging.pixels.stored import stream_notes
 from builder.imaging.pixels.values import Instance, PixelFill, Slice, decode, dtype_of
 from builder.imaging.quantities.philips import APPLIED, NO_SCALES, Scales, scales_of
 from builder.imaging.quantities.suv import Calibration, calibrate

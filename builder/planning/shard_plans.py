@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.imaging.pixels.stored import NATIVE
+from builder.imaging.pixels.format import NATIVE
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.stored import JPEG_EXTENDED, PixelFormat
+from builder.imaging.pixels.format import JPEG_EXTENDED, PixelFormat
 
 
 def decode_extended(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:

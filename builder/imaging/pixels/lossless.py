@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.stored import PixelFormat
+from builder.imaging.pixels.format import PixelFormat
 from builder.kernels.compiled import compiled
 
 SOI, SOF3, DHT, SOS, DRI, EOI = 0xD8, 0xC3, 0xC4, 0xDA, 0xDD, 0xD9

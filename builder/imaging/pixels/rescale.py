@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.stored import PixelFormat
+from builder.imaging.pixels.format import PixelFormat
 
 
 @dataclass(frozen=True, eq=False)

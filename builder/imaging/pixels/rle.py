@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.stored import PixelFormat
+from builder.imaging.pixels.format import PixelFormat
 from builder.kernels.compiled import compiled
 
 HEADER_BYTES = 64

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.imaging.pixels.format import BIG_ENDIAN, PixelFormat
 from builder.imaging.pixels.rescale import Rescale
-from builder.imaging.pixels.stored import BIG_ENDIAN, PixelFormat, masked, native_values, stored_values
+from builder.imaging.pixels.stored import masked, native_values, stored_values
 from builder.kernels.buffers import borrow
 
 PixelFill: TypeAlias = Callable[[str, memoryview], None]

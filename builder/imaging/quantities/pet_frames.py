@@ -1,4 +1,4 @@
-"""Frames of enhanced and legacy converted PET as the single-frame headers that ``builder.imaging.quantities.suv`` reads.
+"""Frames of enhanced and legacy converted PET as the single-frame headers that ``suv`` reads.
 
 Legacy converted objects keep what the slices stated among the unassigned converted attributes (PS3.3 C.7.6.16.2.25
 and 26). Enhanced PET states it anew (PS3.3 C.8.22): corrections as flags, the moment of decay correction as a date and

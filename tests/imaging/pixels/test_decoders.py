@@ -23,16 +23,9 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RL
 from builder.errors import CaseError, Reason
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.pixels.codestreams import Stated, stated_by_jpeg_2000, stated_by_jpeg_ls
+from builder.imaging.pixels.format import JPEG_LOSSLESS, RLE, pixel_format
 from builder.imaging.pixels.lossless import decode_frame
-from builder.imaging.pixels.stored import (
-    JPEG_LOSSLESS,
-    LOSSY_STREAM,
-    RLE,
-    masked,
-    pixel_format,
-    stored_values,
-    stream_notes,
-)
+from builder.imaging.pixels.stored import LOSSY_STREAM, masked, stored_values, stream_notes
 from tests import synthetic
 
 Corpus = Callable[[str], Path]
@@ -104,7 +97,7 @@ def test_frames_that_cannot_be_told_apart_here_are_left_to_pydicom(
     def refuse(*_: object) -> None:
         raise CaseError(Reason.UNDECODABLE_PIXELS, "frames")
 
-    monkeypatch.setattr("builder.imaging.pixels.encapsulated_frames", refuse)
+    monkeypatch.setattr("builder.imaging.pixels.stored.encapsulated_frames", refuse)
     np.testing.assert_array_equal(stored_values(dataset, pixel_format(dataset))[0], values)
 
 
