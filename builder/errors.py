@@ -97,6 +97,7 @@ class Reason(StrEnum):
     NO_SAMPLES = "no_samples"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
+    INTERNAL_ERROR = "internal_error"
 
 
 class CaseError(BuilderError):

@@ -101,6 +101,9 @@ def build(
     param: Params = None,
     cluster: Cluster = "serial",
     workers: Workers = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first internal error, with its traceback.")
+    ] = False,
     as_json: Machine = False,
 ) -> None:
     """Build and publish a dataset; started again it continues, unchanged it does nothing."""
@@ -108,7 +111,10 @@ def build(
     from builder.run.progress import open_progress
 
     with open_progress(style(as_json)) as progress:
-        outcome = run_build(spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress)
+        outcome = run_build(
+            spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress,
+            on_internal_error="stop" if strict else None,
+        )  # fmt: skip
     present(outcome.facts(), as_json, outcome.text)
 
 

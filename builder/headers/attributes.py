@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import struct
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,11 +10,11 @@ from typing import Any, BinaryIO, Final, cast
 
 from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.headers.references import References, is_annotation, references
 from builder.headers.values import WANTED, NotAValue, cell
 
@@ -30,26 +29,6 @@ _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _TAGS = [w.tag for w in WANTED]
 _KIND_TAGS = [0x00080016, 0x00080060]
 _LONG_TYPES = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-
-PARSER_ERRORS = (
-    InvalidDicomError,
-    BytesLengthException,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom raises on malformed input."""
-
 
 @dataclass(frozen=True)
 class Header:
@@ -96,18 +75,26 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
     ------
     CaseError
         UNREADABLE when the header cannot be parsed or is cut off, TOO_LARGE when it is over the limits.
+    OSError
+        As ``read`` raised it.
     """
     window = Window(read, size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of what is read leniently; the notes say it per file
         try:
-            return _header(window)
-        except PARSER_ERRORS as error:
-            raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse the header ({type(error).__name__})") from error
+            with parsing(Reason.UNREADABLE, "pydicom cannot parse the header"):
+                return _header(window)
+        except CaseError:
+            if window.fault is not None:  # pydicom was not at fault, nor was the file
+                raise window.fault from None
+            raise
 
 
 class Window:
-    """The seekable stream pydicom reads from: fetches blocks as they are needed and counts what is asked of it."""
+    """The seekable stream pydicom reads from: it fetches blocks as they are needed and counts what is asked of it.
+
+    ``fault`` is the OSError that reading the file raised: pydicom may have taken it for the end of the file.
+    """
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         self.size = size
@@ -115,6 +102,7 @@ class Window:
         self._data = b""
         self._position = 0
         self._reads = 0
+        self.fault: OSError | None = None
 
     def read(self, length: int = -1) -> bytes:
         """Up to ``length`` bytes. Raises CaseError TOO_LARGE when a limit is reached."""
@@ -152,7 +140,11 @@ class Window:
         while len(self._data) < end:
             start = len(self._data)
             wanted = min(max(_BLOCK, end - start, start), self.size - start, HEADER_LIMIT - start)
-            part = self._read(start, wanted)
+            try:
+                part = self._read(start, wanted)
+            except OSError as error:
+                self.fault = error
+                raise
             if len(part) < wanted:
                 raise CaseError(Reason.SOURCE_CHANGED, "the file is shorter than its listing said")
             self._data += part

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.headers.attributes import PARSER_ERRORS
+from builder.headers.boundary import parsing
 
 DEFLATED: Final = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
 INFLATED_LIMIT: Final = 2 * 2**30
@@ -30,11 +30,8 @@ def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> D
         TOO_LARGE for a deflated file that inflates beyond the limit, UNREADABLE when it does not parse.
     """
     _check_inflated(content, inflated_limit)
-    with leniently():
-        try:
-            dataset = dcmread(io.BytesIO(content), force=True)
-        except PARSER_ERRORS as error:
-            raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse the file ({type(error).__name__})") from None
+    with leniently(), parsing(Reason.UNREADABLE, "pydicom cannot parse the file"):
+        dataset = dcmread(io.BytesIO(content), force=True)
     if len(dataset) == 0:
         raise CaseError(Reason.UNREADABLE, "the file ends before its data set does")
     dataset.buffer = None  # the whole file once more, for elements that are read later: none is

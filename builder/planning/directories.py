@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pydicom
 
 from builder.errors import CaseError, Reason
-from builder.headers.attributes import PARSER_ERRORS
+from builder.headers.boundary import parsing
 from builder.model.tables import INSTANCES
 from builder.protocols import Entry, Source
 
@@ -56,11 +56,11 @@ def _listed(source: Source, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
         return
     try:
         data = source.read(Entry(row["path"], row["size"], row["stamp"], row["member"]))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), parsing(Reason.UNREADABLE, "pydicom cannot parse a DICOMDIR"):
             warnings.simplefilter("ignore")
             records = pydicom.dcmread(io.BytesIO(data), force=True).get("DirectoryRecordSequence") or ()
             names = [_parts(record.get("ReferencedFileID")) for record in records]
-    except (CaseError, *PARSER_ERRORS):
+    except CaseError:
         return
     home = PurePosixPath(row["member"] or row["path"]).parent
     for name in names:

@@ -16,6 +16,7 @@ from builder.planning.duplicates import COMPARED, find_duplicates, part_with_ver
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
 from builder.protocols import Progress
 from builder.sources import AnySource
+from builder.stages.boundary import Faults
 from builder.stages.graph import Runner, Task
 from builder.stages.index import IndexArgument, PartPlan, plan_index, run_index
 from builder.stages.survey import IDENTITIES, STACKS, SurveyArgument, stated, survey_chunk
@@ -85,17 +86,23 @@ class Survey:
         return read_parquet(self.store.read(path))
 
 
-def take_inventory(sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress) -> Inventory:
+def take_inventory(
+    sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress, faults: Faults
+) -> Inventory:
     """Index all sources, judge duplicates and sort; what is unchanged since the last time is not read again."""
     index = private.join(INDEX)
     plans = list(progress.track(_plans(sources, index), stage="list", total=None))
     tasks = [
-        Task(f"index-{plan.name}", run_index, IndexArgument(plan, index.url), lane=plan.source.lane) for plan in plans
+        Task(f"index-{plan.name}", run_index, IndexArgument(plan, index.url, faults.action), lane=plan.source.lane)
+        for plan in plans
     ]
-    for _ in progress.track(runner.run(tasks), stage="index", total=len(tasks)):
-        pass
+    left_out: list[str] = []
+    for outcome in progress.track(runner.run(tasks), stage="index", total=len(tasks)):
+        faults.add(outcome.value.internal_errors)
+        left_out += [error.trace for error in outcome.value.internal_errors]
     names = [plan.name for plan in plans]
-    store = private.join(INVENTORY, fingerprint(VERSION, names))
+    # parts with internal errors have the names they will have when these are mended: other rows, another inventory
+    store = private.join(INVENTORY, fingerprint(VERSION, names, *([sorted(left_out)] if left_out else [])))
     if store.exists(_RECEIPT):
         found = json.loads(store.read(_RECEIPT))
         return Inventory(store, tuple(found["chunks"]), found["files"])
@@ -112,20 +119,21 @@ def take_survey(
     *,
     runner: Runner,
     progress: Progress,
+    faults: Faults,
 ) -> Survey:
     """Split every series into stacks and judge them by the geometry policy; no pixels are read."""
     places = [stated(source) for source in sources]
     decides = (options.VERSION, options.model_dump(mode="json"), places, STACKS.names)
     folder = "survey/" + fingerprint(VERSION, *decides)
     parts = tuple(
-        SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sources), options)
+        SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sources), options, faults.action)
         for number, chunk in enumerate(inventory.chunks)
     )
     # headers of multi-frame objects are read again: servers among the sources bound how many tasks run at once
     lane = min((source.lane for source in sources if source.lane), default="")
     tasks = [Task(f"survey-{number:05d}", survey_chunk, part, lane=lane) for number, part in enumerate(parts)]
-    for _ in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
-        pass
+    for outcome in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
+        faults.add(outcome.value)
     return Survey(inventory.store, parts)
 
 

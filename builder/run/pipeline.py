@@ -26,11 +26,12 @@ from builder.report.association import is_worth_a_look
 from builder.run.allocator import give_back
 from builder.run.arriving import Arriving
 from builder.run.clusters import Cluster, load_cluster
-from builder.run.journal import JournalProgress, keep_journal
+from builder.run.journal import Journal, JournalProgress, keep_journal
 from builder.run.lease import hold_lease
 from builder.run.progress import SilentProgress
 from builder.spec import DatasetSpec, withhold_locations
 from builder.specfile import fill_parameters, load_spec
+from builder.stages.boundary import Faults, InternalError, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
 from builder.stages.isolate import isolate_shard
 from builder.stages.shard import ShardArgument, build_shard
@@ -121,6 +122,8 @@ class Built:
     """Of what everybody may see, where labels are sequestered; ``published`` is the whole dataset then."""
     labels: str = ""
     """The separate store of sequestered labels."""
+    internal_errors: int = 0
+    """Series and cases that were left out for a fault of this program."""
 
     def facts(self) -> dict[str, Any]:
         """What was published, as JSON-able data."""
@@ -135,6 +138,7 @@ class Built:
             "persons": p.persons,
             "shards": self.shards,
             "shards_already_there": self.resumed,
+            "internal_errors": self.internal_errors,
             "totals": p.totals,
         }
 
@@ -153,7 +157,17 @@ class Built:
             f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
             f"({self.resumed} were there already)\n{totals}\n"
             f"  report: {whole}/versions/{p.version}/report/index.html\n"
-            f"  catalog: {whole}/versions/{p.version}/catalog/index.html"
+            f"  catalog: {whole}/versions/{p.version}/catalog/index.html" + self._warning()
+        )
+
+    def _warning(self) -> str:
+        """What must not be missed at the end of a build."""
+        if not self.internal_errors:
+            return ""
+        return (
+            f"\nINTERNAL ERROR: {self.internal_errors} left out because of a fault of this program, not of the files; "
+            f"their tracebacks: builder logs {self.dataset}\n"
+            "  please report them; the next build tries these cases again, and --strict stops at the first"
         )
 
 
@@ -181,7 +195,8 @@ def plan(
     """
     loaded = _loaded(spec)
     with _opened(load_cluster(cluster), workers) as runner:
-        return _with_report(_plan(loaded, str(to), parameters or {}, runner, progress or SilentProgress()))
+        faults = Faults(default_action(environ))
+        return _with_report(_plan(loaded, str(to), parameters or {}, runner, progress or SilentProgress(), faults))
 
 
 def build(
@@ -193,11 +208,18 @@ def build(
     workers: int | None = None,
     progress: Progress | None = None,
     watch: Callable[[Runner], Runner] | None = None,
+    on_internal_error: OnInternalError | None = None,
 ) -> Built:
     """Build and publish a dataset; arguments as for ``plan``. ``watch`` puts a runner in front of the cluster's.
 
-    Started again it continues: shards whose receipt is there are not built again. On an unchanged spec and archive it
-    does nothing.
+    Started again it continues: shards whose receipt is there are not built again, unless they hold an internal error.
+    On an unchanged spec and archive it does nothing.
+
+    Parameters
+    ----------
+    on_internal_error
+        Whether an exception that nobody foresaw excludes its case or stops the build. By default it excludes, unless
+        the environment sets ``BUILDER_STRICT``.
 
     Raises
     ------
@@ -216,8 +238,14 @@ def build(
         open_store(str(to)).fence()  # a builder that stood still until now publishes nothing any more
         report = JournalProgress(shown, journal)
         watched = runner if watch is None else watch(runner)
-        planned = _plan(loaded, str(to), parameters or {}, watched, report)
-        return _build_open(planned, open_store(str(to)), watched, report, lease.check)
+        faults = Faults(on_internal_error or default_action(environ), _noted_in(journal))
+        planned = _plan(loaded, str(to), parameters or {}, watched, report, faults)
+        return _build_open(planned, open_store(str(to)), watched, report, lease.check, faults)
+
+
+def _noted_in(journal: Journal) -> Callable[[InternalError], None]:
+    """Notes the traceback of what was left out, for ``builder logs``."""
+    return lambda error: journal.note("internal_error", left_out=error.where, trace=error.trace)
 
 
 def _opened(profile: Cluster, workers: int | None) -> AbstractContextManager[Runner]:
@@ -235,12 +263,16 @@ def _loaded(spec: str | PathLike[str] | DatasetSpec) -> DatasetSpec:
     return spec if isinstance(spec, DatasetSpec) else load_spec(Path(spec))
 
 
-def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress) -> Planned:
+def _plan(
+    spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress, faults: Faults
+) -> Planned:
     resolved = fill_parameters(spec, parameters)
     key = _key(resolved)
     private = private_store(to)
-    inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress)
-    survey = take_survey(inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress)
+    inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
+    survey = take_survey(
+        inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults
+    )
     plan = make_plan(
         PlanInputs(
             spec=resolved,
@@ -256,26 +288,32 @@ def _plan(spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Run
 
 
 def _build_open(
-    planned: Planned, dataset: Store, runner: Runner, progress: Progress, guard: Callable[[], None]
+    planned: Planned, dataset: Store, runner: Runner, progress: Progress, guard: Callable[[], None], faults: Faults
 ) -> Built:
     """Build into the dataset or, where labels are sequestered, into their store and publish the rest."""
     options = planned.plan.spec.splits.sequester
     beside = private_store(dataset.url)
     if options is None:
-        return _build(planned, dataset, beside, runner, progress, guard)
+        return _build(planned, dataset, beside, runner, progress, guard, faults)
     whole = open_store(options.url)
     from builder.publishing.sequester import check_places, publish_open
 
     check_places(whole, dataset)
     whole.fence()
-    built = _build(planned, whole, beside, runner, progress, guard)
+    built = _build(planned, whole, beside, runner, progress, guard, faults)
     progress.say("sequester: the dataset without the labels of " + ", ".join(options.splits))
     version = publish_open(whole, dataset, planned.plan.spec, guard=guard)
     return replace(built, dataset=dataset.url, version=version, labels=whole.url)
 
 
 def _build(
-    planned: Planned, dataset: Store, beside: Store, runner: Runner, progress: Progress, guard: Callable[[], None]
+    planned: Planned,
+    dataset: Store,
+    beside: Store,
+    runner: Runner,
+    progress: Progress,
+    guard: Callable[[], None],
+    faults: Faults,
 ) -> Built:
     plan = planned.plan
     private = open_store(plan.url, directory_mode=0o700)
@@ -288,7 +326,9 @@ def _build(
         Task(
             f"shard-{shard.fingerprint}",
             build_shard,
-            ShardArgument(plan.url, dataset.url, shard.fingerprint, prints.url if prints is not None else ""),
+            ShardArgument(
+                plan.url, dataset.url, shard.fingerprint, prints.url if prints is not None else "", faults.action
+            ),
             memory=shard.peak_bytes,
             isolate=isolate_shard,
             deadly=shard.encoded,
@@ -296,12 +336,16 @@ def _build(
         for shard in plan.shards
     ]
     resumed = 0
+    renamed: dict[str, str] = {}
     compared = Compared((), (), {})
     give_back()
     for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
         resumed += outcome.value.resumed
+        faults.add(outcome.value.internal_errors)
+        renamed[outcome.task.argument.shard] = outcome.value.shard
     runner.dismiss()
     give_back()
+    plan = replace(plan, shards=tuple(replace(s, fingerprint=renamed[s.fingerprint]) for s in plan.shards))
     if prints is not None:
         progress.say("leaks: every volume with every other one")
         compared = compare(plan, prints)
@@ -311,8 +355,9 @@ def _build(
     from builder.publishing.finish import finish
 
     published = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=guard)
-    private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
-    return Built(dataset.url, published, len(plan.shards), resumed)
+    if not faults.count:  # else the next run tries the cases again, although its inputs are the same
+        private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
+    return Built(dataset.url, published, len(plan.shards), resumed, internal_errors=faults.count)
 
 
 def _with_report(planned: Planned) -> Planned:

@@ -41,6 +41,7 @@ def list_members(path: Path, kind: str) -> tuple[Member, ...]:
     try:
         found = list(_within_limits(_zip_members(path) if kind == "zip" else _tar_members(path), path))
     except _DAMAGE as error:
+        _raise_fault_of_disk(error)
         raise CaseError(Reason.UNREADABLE, f"the {kind} archive is damaged ({type(error).__name__})") from error
     names = {member.name for member in found}
     if len(names) != len(found):
@@ -65,6 +66,7 @@ def read_member(path: Path, name: str, *, stamp: str, start: int, length: int) -
         raise CaseError(Reason.SOURCE_MISSING, "the archive has no file of that name any more") from error
     except _DAMAGE as error:
         close_archive()
+        _raise_fault_of_disk(error)
         raise CaseError(Reason.UNREADABLE, f"the file in the archive is damaged ({type(error).__name__})") from error
 
 
@@ -83,6 +85,12 @@ _DAMAGE = (
     RuntimeError,  # an encrypted zip member
     ValueError,
 )
+
+
+def _raise_fault_of_disk(error: Exception) -> None:
+    """Raise what the system said when it could not read: only an OSError without a number is about the archive."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _within_limits(members: Iterator[Member], path: Path) -> Iterator[Member]:

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason, SourceError
-from builder.headers.attributes import PARSER_ERRORS
+from builder.headers.boundary import parsing
 from builder.headers.identity import sop_instance_uid
 from builder.model.origin import Origin
 from builder.protocols import Description, Entry
@@ -179,18 +179,18 @@ def _header_file(item: Mapping[str, Any] | None) -> Description | CaseError:
     """Metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
     if item is None:
         return CaseError(Reason.SOURCE_MISSING, "the series' metadata do not hold the instance that was listed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    stream = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), parsing(Reason.UNREADABLE, "pydicom cannot parse the metadata"):
+            warnings.simplefilter("ignore")
             dataset = Dataset.from_json(_without_bulk(item))
             dataset.file_meta = FileMetaDataset()
             dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-            stream = io.BytesIO()
             pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
-        except PARSER_ERRORS as error:
-            return CaseError(Reason.UNREADABLE, f"pydicom cannot parse the metadata ({type(error).__name__})")
+    except CaseError as error:
+        return error
     return Description(stream.getvalue(), whole=False)
 
 

@@ -12,6 +12,7 @@ from builder.deid.identifiers import Identifiers
 from builder.deid.text import clean_label
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import elements_as
 from builder.labels import AnyLabel
 from builder.labels.evidence import Observed, merge, observe, settle
 from builder.labels.fusion import Consensus
@@ -101,8 +102,9 @@ def annotate(
         if not own:
             found.extend(_absent(name, reader, image))
             continue
-        seen = _observed(own, study_date, known, reads.uids)
-        drawn = reader.read(name, [clean(item, reader) for item in own], image)
+        with elements_as(Reason.LABEL_UNREADABLE):
+            seen = _observed(own, study_date, known, reads.uids)
+            drawn = reader.read(name, [clean(item, reader) for item in own], image)
         found.extend(_proved(reader.proof, [settle(a, reader.evidence, seen) for a in drawn], volume, body))
     return _fused(found, volume, body, reads)
 

@@ -12,7 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason, SourceError
-from builder.headers.attributes import PARSER_ERRORS
+from builder.headers.boundary import parsing
 from builder.imaging.options import VolumeOptions
 from builder.imaging.parse import parse_instance
 from builder.imaging.quantities.philips import is_philips_mr
@@ -118,10 +118,8 @@ def _header(row: Row, sources: Sequence[AnySource]) -> Dataset:
     if row["pixel_offset"] is None:
         return parse_instance(read_object(row, sources))
     data = read_object(row, sources, length=row["pixel_offset"])
-    try:
+    with parsing(Reason.UNREADABLE, "pydicom cannot parse a header"):
         return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
-    except PARSER_ERRORS as error:
-        raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse a header ({type(error).__name__})") from error
 
 
 def _rows_suffice(rows: Sequence[Row], first: Dataset, volumes: VolumeOptions) -> bool:
@@ -144,10 +142,8 @@ def _calibration(rows: Sequence[Row], sources: Sequence[AnySource]) -> Calibrati
     headers = []
     for row in rows:
         data = read_object(row, sources, length=row["pixel_offset"])
-        try:
+        with parsing(Reason.UNREADABLE, "pydicom cannot parse a header"):
             headers.append(
                 pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=list(SUV_TAGS))
             )
-        except PARSER_ERRORS as error:
-            raise CaseError(Reason.UNREADABLE, f"pydicom cannot parse a header ({type(error).__name__})") from error
     return calibrate(headers)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
+from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.storage import Store, open_store
 
 VERSION: Final = 3
@@ -71,6 +73,18 @@ class PartReceipt:
     files: int
     quarantined: int
     sha256: str
+    internal_errors: tuple[InternalError, ...] = ()
+
+    def to_json(self) -> bytes:
+        """JSON; ``parse_part_receipt`` is its inverse."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+
+def parse_part_receipt(data: bytes) -> PartReceipt:
+    """A receipt from ``PartReceipt.to_json``."""
+    facts = json.loads(data)
+    errors = tuple(InternalError(**error) for error in facts.pop("internal_errors", ()))
+    return PartReceipt(**facts, internal_errors=errors)
 
 
 def partition(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
@@ -104,12 +118,23 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
         yield plan
 
 
-def index_part(plan: PartPlan, *, store: Store) -> PartReceipt:
-    """Read the headers of one part and write its rows, then its receipt; a finished part is not read again."""
+def index_part(
+    plan: PartPlan, *, store: Store, on_internal_error: OnInternalError = "exclude"
+) -> PartReceipt:
+    """Read the headers of one part and write its rows, then its receipt.
+
+    A finished part is not read again, unless a file in it met an internal error.
+    """
     if store.exists(plan.receipt):
-        return PartReceipt(**json.loads(store.read(plan.receipt)))
+        found = parse_part_receipt(store.read(plan.receipt))
+        if not found.internal_errors:
+            return found
     listed = read_parquet(store.read(plan.listing)).to_pylist()
-    table = index_partition(plan.source, plan.position, [Entry(**row) for row in listed])
+    errors: list[InternalError] = []
+    entries = [Entry(**row) for row in listed]
+    table = index_partition(
+        plan.source, plan.position, entries, on_internal_error=on_internal_error, tell=errors.append
+    )
     data = parquet_bytes(table, compression="lz4")
     statuses = table["status"].to_pylist()
     receipt = PartReceipt(
@@ -119,9 +144,10 @@ def index_part(plan: PartPlan, *, store: Store) -> PartReceipt:
         files=statuses.count("file"),
         quarantined=statuses.count("quarantined"),
         sha256=hashlib.sha256(data).hexdigest(),
+        internal_errors=tuple(errors),
     )
     store.put(plan.table, data)
-    store.put(plan.receipt, json.dumps(receipt.__dict__, sort_keys=True).encode())
+    store.put(plan.receipt, receipt.to_json())
     return receipt
 
 
@@ -134,24 +160,70 @@ def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
     return digest.hexdigest()[:32]
 
 
-def index_partition(source: Source, position: int, entries: Sequence[Entry]) -> pa.Table:
+def index_partition(
+    source: Source,
+    position: int,
+    entries: Sequence[Entry],
+    *,
+    on_internal_error: OnInternalError = "exclude",
+    tell: Callable[[InternalError], None] = lambda _: None,
+) -> pa.Table:
     """One row of ``builder.model.tables.INSTANCES`` a given entry, in their order.
 
     ``status`` is ``instance``, ``file`` (a mask, table or document by content) or ``quarantined`` with reason and
-    detail. A file that cannot be parsed loses only itself.
+    detail. A file that cannot be parsed loses only itself. ``tell`` hears of every file that was left out because of an
+    exception that nobody foresaw.
 
     Raises
     ------
     SourceError
         When the source does not answer; the runner tries the part again.
     """
+    boundary = _Boundary(position, on_internal_error, tell)
     if isinstance(source, Describing):
         found = zip(entries, source.describe(entries), strict=True)
-        rows = [_described_row(position, entry, description) for entry, description in found]
-        return pa.Table.from_pylist(rows, schema=INSTANCES)
+        return boundary.table((entry, partial(_described, description)) for entry, description in found)
     batches = [entries[at : at + _BATCH] for at in range(0, len(entries), _BATCH)]
-    tables = [_identified(source, batch, _batch(source, position, batch)) for batch in batches]
+    tables = [_identified(source, batch, _batch(source, batch, boundary)) for batch in batches]
     return pa.concat_tables([INSTANCES.empty_table(), *tables])
+
+
+@dataclass(frozen=True)
+class _Boundary:
+    """Makes the rows of files; whatever is raised meanwhile costs its file and no other."""
+
+    position: int
+    on_internal_error: OnInternalError
+    tell: Callable[[InternalError], None]
+
+    def table(self, files: Iterable[tuple[Entry, Callable[[], dict[str, Any]]]]) -> pa.Table:
+        """Rows of files, given what tells their contents."""
+        rows = [self._row(entry, contents) for entry, contents in files]
+        try:
+            return pa.Table.from_pylist(rows, schema=INSTANCES)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):  # one of the rows does not fit the columns
+            return pa.concat_tables([INSTANCES.empty_table(), *map(self._fitted, rows)])
+
+    def _row(self, entry: Entry, contents: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        ledger = _ledger(self.position, entry)
+        try:
+            return ledger | contents()
+        except Exception as error:  # noqa: BLE001 - the case boundary
+            return ledger | self._fault(error)
+
+    def _fitted(self, row: dict[str, Any]) -> pa.Table:
+        """The table of one row; of its ledger alone where a value does not fit its column."""
+        try:
+            return pa.Table.from_pylist([row], schema=INSTANCES)
+        except Exception as error:  # noqa: BLE001 - the case boundary
+            ledger = {name: row[name] for name in ("source", "path", "member", "size", "stamp")}
+            return pa.Table.from_pylist([ledger | self._fault(error)], schema=INSTANCES)
+
+    def _fault(self, error: Exception) -> dict[str, Any]:
+        fault = fault_of_case(error, on_internal_error=self.on_internal_error)
+        if fault.reason == Reason.INTERNAL_ERROR:
+            self.tell(describe(error, "a file"))
+        return _quarantined("unknown", fault)
 
 
 _BATCH = 256
@@ -165,15 +237,16 @@ class IndexArgument:
 
     plan: PartPlan
     store: str
+    on_internal_error: OnInternalError = "exclude"
 
 
 def run_index(argument: IndexArgument) -> PartReceipt:
     """The task: index one part."""
-    return index_part(argument.plan, store=open_store(argument.store, directory_mode=0o700))
+    store = open_store(argument.store, directory_mode=0o700)
+    return index_part(argument.plan, store=store, on_internal_error=argument.on_internal_error)
 
 
-
-def _batch(source: Source, position: int, entries: Sequence[Entry]) -> pa.Table:
+def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.Table:
     """Rows of some entries: the plain ones by the fast path, the others one by one."""
     tables = []
     places: list[int] = []
@@ -183,13 +256,13 @@ def _batch(source: Source, position: int, entries: Sequence[Entry]) -> pa.Table:
         tried = list(heads)
         found = walk([heads[place] for place in tried], [entries[place].size for place in tried])
         done = [tried[i] for i in found.done.tolist()]
-        tables.append(_instance_table(position, [entries[place] for place in done], found.columns))
+        tables.append(_instance_table(boundary.position, [entries[place] for place in done], found.columns))
         places += done
         pending = [tried[i] for i in found.short.tolist()]
         if not pending:
             break
     others = sorted(set(range(len(entries))) - set(places))
-    tables.append(pa.Table.from_pylist([_row(source, position, entries[i]) for i in others], schema=INSTANCES))
+    tables.append(boundary.table((entries[i], partial(_contents, source, entries[i])) for i in others))
     order = np.argsort(np.array(places + others, np.int64))
     return pa.concat_tables(tables).take(order).combine_chunks()
 
@@ -239,30 +312,19 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
     return pa.Table.from_arrays(arrays, schema=INSTANCES)
 
 
-def _described_row(position: int, entry: Entry, description: Description | CaseError) -> dict[str, Any]:
-    """The row of an object whose source described it: whole, or without its pixels."""
-    ledger = _ledger(position, entry)
+def _described(description: Description | CaseError) -> dict[str, Any]:
+    """What is known of an object whose source described it: whole, or without its pixels."""
     if isinstance(description, CaseError):
-        return ledger | _quarantined("dicom", description)
+        return _quarantined("dicom", description)
     data = description.data
     try:
         header = read_header(lambda start, length: data[start : start + length], len(data))
     except CaseError as error:
-        return ledger | _quarantined("dicom", error)
+        return _quarantined("dicom", error)
     row = _instance_row(header)
     if description.whole:
-        ledger["size"] = len(data)
-    else:
-        row["transfer_syntax_uid"] = None  # of the description, not of the object
-    return ledger | row
-
-
-def _row(source: Source, position: int, entry: Entry) -> dict[str, Any]:
-    ledger = _ledger(position, entry)
-    try:
-        return ledger | _contents(source, entry)
-    except CaseError as error:
-        return ledger | _quarantined("unknown", error)
+        return row | {"size": len(data)}
+    return row | {"transfer_syntax_uid": None}  # it is that of the description, not of the object
 
 
 def _ledger(position: int, entry: Entry) -> dict[str, Any]:

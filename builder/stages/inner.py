@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from builder.errors import CaseError
-from builder.headers.attributes import PARSER_ERRORS
 from builder.imaging.multiframe import resolve
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.stacks.axes import joined
 from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.sources import AnySource
+from builder.stages.boundary import fault_of_case
 from builder.stages.fetch import read_headers
 
 
@@ -79,7 +79,8 @@ def _parts(
     try:
         admit(stack, options)
         found = joined(resolve(stack, read_headers(rows, sources)), options)
-    except (CaseError, *PARSER_ERRORS):
+    except Exception as error:  # noqa: BLE001 - the case boundary
+        fault_of_case(error)
         return ()
     return [Candidate(part, _frames(part)) for inner in found for part in admitted(inner, options)]
 

@@ -28,8 +28,10 @@ from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
+from builder.stages.again import discard, has_internal_error, next_name, same_content
 from builder.stages.ahead import Pending, one_ahead
 from builder.stages.annotate import CASE_FACTS, Reads, facts_of
+from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.fetch import fetch, read_object
 from builder.stages.late import late_resample, transformed_late
 from builder.stages.prepare import Recipe, load, read_volume, transformed
@@ -48,17 +50,23 @@ class ShardArgument:
     shard: str
     prints: str = ""
     """Store of the prints of volumes; empty when none are taken."""
+    on_internal_error: OnInternalError = "exclude"
 
 
 @dataclass(frozen=True)
 class ShardOutcome:
-    """What the runner hears of a finished shard."""
+    """What the runner hears of a finished shard.
+
+    ``shard`` is the name it has in the dataset: another than it was planned under where it was built again and came out
+    otherwise (``builder.stages.again``).
+    """
 
     shard: str
     rows: int
     cases: int
     excluded: int
     resumed: bool
+    internal_errors: tuple[InternalError, ...] = ()
 
 
 def plan_path(shard: str) -> str:
@@ -69,20 +77,29 @@ def plan_path(shard: str) -> str:
 def build_shard(argument: ShardArgument) -> ShardOutcome:
     """Build one shard, or find that its receipt is there. Safe to run again, and twice at once."""
     dataset = open_store(argument.dataset)
-    receipt = found_receipt(dataset, argument.shard)
+    before, name, receipt = _finished(dataset, argument.shard)
     prints = open_store(argument.prints, directory_mode=0o700) if argument.prints else None
-    if receipt is not None and (prints is None or prints.exists(prints_path(argument.shard))):
-        return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), True)
+    if receipt is not None and (prints is None or prints.exists(prints_path(name))):
+        return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
     store = open_store(argument.plan, directory_mode=0o700)
     spec = _load_spec(store)
-    plan = load_plan(store, argument.shard)
+    plan = replace(load_plan(store, argument.shard), fingerprint=name)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
     if receipt is not None:
         assert prints is not None
-        prints.put(prints_path(argument.shard), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
-        return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), True)
-    receipt = write(plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), prints=prints)
-    return ShardOutcome(argument.shard, receipt.rows, receipt.cases, len(receipt.excluded), False)
+        prints.put(prints_path(name), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
+        return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
+    errors: list[InternalError] = []
+    receipt = write(
+        plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), prints=prints,
+        on_internal_error=argument.on_internal_error, tell=errors.append,
+    )  # fmt: skip
+    if before is not None and same_content(before, receipt):
+        discard(dataset, receipt)
+        if prints is not None:
+            prints.put(prints_path(before.fingerprint), prints.read(prints_path(name)))
+        name = before.fingerprint
+    return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), False, tuple(errors))
 
 
 def read_receipt(dataset: Store, shard: str) -> Receipt | None:
@@ -108,6 +125,18 @@ def found_receipt(dataset: Store, shard: str) -> Receipt | None:
     return receipt
 
 
+def _finished(dataset: Store, planned: str) -> tuple[Receipt | None, str, Receipt | None]:
+    """The name to build a planned shard under, its receipt where there is one, and that of the build before it.
+
+    A shard with an internal error counts as unfinished: the fault may have been mended since. It is built again under
+    the next of its names, because readers of the published version may be reading it.
+    """
+    before, name = None, planned
+    while (receipt := found_receipt(dataset, name)) is not None and has_internal_error(receipt):
+        before, name = receipt, next_name(name)
+    return before, name, receipt
+
+
 def prints_path(shard: str) -> str:
     """Where the prints of a shard's volumes lie in their store."""
     return f"{shard}.{PRINTS_VERSION}.parquet"
@@ -126,6 +155,8 @@ def write(
     key: Key,
     convicted: Mapping[str, CaseError] = NOBODY,
     prints: Store | None = None,
+    on_internal_error: OnInternalError = "exclude",
+    tell: Callable[[InternalError], None] = lambda _: None,
 ) -> Receipt:
     """Prepare every case of a plan and write the shard; a case that cannot be used loses only itself.
 
@@ -135,6 +166,10 @@ def write(
         Cases that kill the process that prepares them, with the reason to exclude them: they are not touched.
     prints
         Where the prints of the volumes go.
+    on_internal_error
+        What an exception does that is neither a fault of the case nor of the machine.
+    tell
+        Hears of every case that was excluded for such an exception.
     """
     recipe = _recipe(spec, key)
     taken: list[Print] = []
@@ -151,10 +186,13 @@ def write(
         for case_plan, pending, found in zip(plan.cases, loaded, fresh, strict=True):
             try:
                 _add(writer, pending, spec, recipe, key)
-            except CaseError as error:
-                writer.exclude(case_plan.case_key, error)
-                if error.picture is not None:
-                    writer.attach(picture_path(case_plan.case_key), error.picture)
+            except Exception as error:  # noqa: BLE001 - the case boundary
+                fault = fault_of_case(error, on_internal_error=on_internal_error)
+                writer.exclude(case_plan.case_key, fault)
+                if fault.picture is not None:
+                    writer.attach(picture_path(case_plan.case_key), fault.picture)
+                if fault.reason == Reason.INTERNAL_ERROR:
+                    tell(describe(error, case_plan.case_key))
             else:
                 taken += found
         if prints is not None:

@@ -1,7 +1,7 @@
 """Chunks of INSTANCES -> one row a pure stack, with its verdict: what the cohort is chosen from. No pixels are read."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -9,17 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from builder.deid.columns import OLDEST_AGE, age_band
-from builder.errors import CaseError
+from builder.errors import CaseError, Reason
 from builder.headers.vendors import normalise
 from builder.imaging.lint import lint_stack
 from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import distinct
 from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
 from builder.sources import AnySource
+from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.inner import Candidate, admitted, opened
 from builder.storage import open_store
 
@@ -76,6 +78,7 @@ class SurveyArgument:
     number: int
     sources: tuple[AnySource, ...]
     options: VolumeOptions
+    on_internal_error: OnInternalError = "exclude"
 
     @property
     def stacks(self) -> str:
@@ -92,25 +95,46 @@ class SurveyArgument:
         """Path of the membership of the chunk's instances; written last."""
         return f"{self.folder}/membership-{self.number:05d}.parquet"
 
+    @property
+    def unfinished(self) -> str:
+        """Path of a mark beside a chunk some of whose series met an internal error: it is surveyed again."""
+        return f"{self.folder}/internal-errors-{self.number:05d}"
 
-def survey_chunk(argument: SurveyArgument) -> None:
+
+def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
     """Survey one chunk; a finished one is left as it is. Raises SourceError when a source does not answer."""
     store = open_store(argument.store)
-    if store.exists(argument.membership):
-        return
+    if store.exists(argument.membership) and not store.exists(argument.unfinished):
+        return ()
     chunk = read_parquet(store.read(argument.chunk))
-    stacks, membership = survey(chunk, number=argument.number, sources=argument.sources, options=argument.options)
+    errors: list[InternalError] = []
+    stacks, membership = survey(
+        chunk, number=argument.number, sources=argument.sources, options=argument.options,
+        on_internal_error=argument.on_internal_error, tell=errors.append,
+    )  # fmt: skip
+    if errors:
+        store.put(argument.unfinished, b"")
     store.put(argument.stacks, parquet_bytes(stacks))
     store.put(argument.identities, parquet_bytes(identities(chunk)))
     store.put(argument.membership, parquet_bytes(membership))
+    if not errors:
+        store.delete(argument.unfinished)
+    return tuple(errors)
 
 
 def survey(
-    chunk: pa.Table, *, number: int, sources: Sequence[AnySource], options: VolumeOptions
+    chunk: pa.Table,
+    *,
+    number: int,
+    sources: Sequence[AnySource],
+    options: VolumeOptions,
+    on_internal_error: OnInternalError = "exclude",
+    tell: Callable[[InternalError], None] = lambda _: None,
 ) -> tuple[pa.Table, pa.Table]:
     """Stacks of every series of a chunk, those that the options split into their parts.
 
-    ``sources`` are asked for the headers of multi-frame objects.
+    ``sources`` are asked for the headers of multi-frame objects. ``tell`` hears of every series that was left out
+    because of an exception that nobody foresaw.
 
     Returns
     -------
@@ -122,19 +146,18 @@ def survey(
     numbers: list[int] = []
     for instances in _by_series(chunk):
         uids = instances.column("sop_instance_uid").to_pylist()
-        stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]
-        candidates = opened(stacks, instances, sources, options)
-        place = _places(candidates)
         first = instances.slice(0, 1).to_pylist()[0]
         name = first["series_uid"] or f"\0{uids[0] or first['path']}"
+        try:
+            found, places = _surveyed(instances, name, sources, options)
+        except Exception as error:  # noqa: BLE001 - the case boundary
+            fault = fault_of_case(error, on_internal_error=on_internal_error)
+            if fault.reason == Reason.INTERNAL_ERROR:
+                tell(describe(error, "a series"))
+            found, places = _left_out(instances, name, sources, fault)
         series_names.extend([name] * len(uids))
-        numbers.extend(place.get(uid, -1) for uid in uids)
-        for candidate in candidates:
-            holders = _holders(candidate, place)
-            members = instances.filter(pa.array([place.get(u) in holders for u in uids]))
-            facts = {"series_uid": name, "chunk": number, **stated(sources[members["source"][0].as_py()])}
-            facts |= _usable(candidate, members, options) | _holding(candidate, members, holders, place)
-            rows.append(_stack_row(candidate.stack, members, facts))
+        numbers.extend(places)
+        rows.extend(row | {"chunk": number} for row in found)
     membership = pa.table([pa.array(series_names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
     return pa.Table.from_pylist(rows, schema=STACKS), membership
 
@@ -147,6 +170,39 @@ def _by_series(chunk: pa.Table) -> Iterator[pa.Table]:
         if row == len(names) or names[row] != names[start] or names[row] is None:
             yield chunk.slice(start, row - start)
             start = row
+
+
+def _surveyed(
+    instances: pa.Table, name: str, sources: Sequence[AnySource], options: VolumeOptions
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """The rows of one series' stacks, and for each instance its number in MEMBERSHIP."""
+    uids = instances.column("sop_instance_uid").to_pylist()
+    stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]
+    candidates = opened(stacks, instances, sources, options)
+    place = _places(candidates)
+    rows = []
+    for candidate in candidates:
+        holders = _holders(candidate, place)
+        members = instances.filter(pa.array([place.get(u) in holders for u in uids]))
+        facts = {"series_uid": name, **stated(sources[members["source"][0].as_py()])}
+        facts |= _usable(candidate, members, options) | _holding(candidate, members, holders, place)
+        rows.append(_stack_row(candidate.stack, members, facts))
+    return rows, [place.get(uid, -1) for uid in uids]
+
+
+def _left_out(
+    instances: pa.Table, name: str, sources: Sequence[AnySource], fault: CaseError
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """``_surveyed`` for a series that could not be: one stack of all its instances, which cannot be used."""
+    sizes = instances.column("size").to_pylist()
+    row: dict[str, Any] = dict.fromkeys(STACKS.names)
+    row |= {column: instances.column(column)[0].as_py() for column in instances.column_names if column in row}
+    row |= {"series_uid": name, **stated(sources[instances["source"][0].as_py()]), "stack": 0, "split_rule": ""}
+    row |= {"verdict": Verdict.UNKNOWN_GEOMETRY.value, "verdict_detail": fault.detail, "instances": len(sizes)}
+    row |= {"frames": len(sizes), "bytes": sum(sizes), "slices": 0, "channels": 1, "peak_bytes": 0, "voxel_bytes": 0}
+    row |= {"usable_reason": fault.reason.value, "usable_detail": fault.detail, "frame_lists": None}
+    row |= {"holders": [0], "holder_instances": [len(sizes)], "holder_bytes": [sum(sizes)]}
+    return [row], [0] * len(sizes)
 
 
 def stated(source: AnySource) -> dict[str, str | None]:
