@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from builder.errors import CaseError, Reason
+from builder.sources.names import name_text
 
 MEMBER_LIMIT: Final = 1_000_000
 MEMBER_BYTES_LIMIT: Final = 8 * 2**30
@@ -115,10 +116,19 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
-    with tarfile.open(path, mode="r:*") as archive:
+    with _tar(path) as archive:
         for info in archive:
             if info.isfile() or info.islnk() or info.issym():
-                yield Member(info.name, info.size if info.isfile() else 0)
+                yield Member(_text(info), info.size if info.isfile() else 0)
+
+
+def _tar(path: Path) -> tarfile.TarFile:
+    """An open tar; its names are read as UTF-8 whatever the locale of this process says."""
+    return tarfile.open(path, mode="r:*", encoding="utf-8", errors="surrogateescape")
+
+
+def _text(info: tarfile.TarInfo) -> str:
+    return name_text(info.name.encode("utf-8", "surrogateescape"))
 
 
 def _opened(path: Path, stamp: str) -> "_Zip | _Tar":
@@ -164,8 +174,8 @@ class _Tar:
 
     def __init__(self, path: Path, stamp: str) -> None:
         self.key = (path, stamp)
-        self._archive = tarfile.open(path, mode="r:*")  # noqa: SIM115 - closed with this object
-        self._members = {info.name: info for info in self._archive}
+        self._archive = _tar(path)
+        self._members = {_text(info): info for info in self._archive}
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """A range of one member; links have no bytes of their own."""

@@ -1,5 +1,7 @@
 """A folder of files, with the zip and tar archives in it."""
 
+import difflib
+import errno
 import fnmatch
 import os
 import stat
@@ -16,9 +18,13 @@ from builder.headers.sniff import HEAD_BYTES, sniff
 from builder.model.origin import Origin
 from builder.protocols import Entry
 from builder.sources.archives import list_members, read_member
+from builder.sources.names import name_bytes, name_text
 
 LINK_STAMP: Final = "link"
 """Stamp of a link that leads out of the folder; reading it raises CaseError."""
+
+DEEP_STAMP: Final = "deep"
+"""Stamp of a file or folder whose path is longer than the system can open; reading it raises CaseError."""
 
 
 class Folder(BaseModel):
@@ -40,7 +46,8 @@ class Folder(BaseModel):
     Notes
     -----
     Links that stay in the folder are not followed, for what they point to is listed itself; a link that leads out is an
-    entry that cannot be read, so that it is reported.
+    entry that cannot be read, so that it is reported. So is a file or folder whose path is too long for the system to
+    open. Names may be of any bytes (``builder.sources.names``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +69,8 @@ class Folder(BaseModel):
         scheme = urlsplit(url).scheme if "://" in url else ""
         if scheme not in ("", "file"):
             raise ValueError(f"found the scheme {scheme}://, expected a path or a file:// URL")
+        if not url.strip():
+            raise ValueError("found an empty url, expected the folder's path or a file:// URL")
         return url
 
     @property
@@ -72,11 +81,11 @@ class Folder(BaseModel):
     def list(self) -> Iterator[Entry]:
         """Every file in the order of its path, archives as their members. Raises SourceError."""
         root = _root(self.url)
-        if not root.is_dir():
-            raise SourceError("found no folder at a source's url; check the path and that it is mounted", host="folder")
-        for path in _walk(root, ""):
+        if not _is_folder(root):
+            raise SourceError(f"found no folder {self.url}{_nearest(root)}; check the path, and that it is mounted")
+        for path, stamp in _walk(root, self.url):
             if self._is_wanted(path):
-                yield from _entries(root, path)
+                yield from _entries(root, path) if not stamp else (Entry(path, 0, stamp),)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file or archive member. Raises CaseError when it is gone, changed or may not be read."""
@@ -84,15 +93,19 @@ class Folder(BaseModel):
             length = max(0, entry.size - start)
         if entry.stamp == LINK_STAMP:
             raise CaseError(Reason.SOURCE_MISSING, "a link that leads out of the folder is not followed")
-        root = _root(self.url)
-        handle = _opened(f"{root}/{entry.path}")
+        if entry.stamp == DEEP_STAMP:
+            raise CaseError(
+                Reason.UNREADABLE, "the path is longer than this system can open; move it up, and build again"
+            )
+        place = _place(_root(self.url), entry.path)
+        handle = _opened(place)
         try:
             _check_unchanged(handle, entry)
             if not entry.member:
                 return _read_at(handle, start, length)
         finally:
             os.close(handle)
-        return read_member(root / entry.path, entry.member, stamp=entry.stamp, start=start, length=length)
+        return read_member(Path(os.fsdecode(place)), entry.member, stamp=entry.stamp, start=start, length=length)
 
     def _is_wanted(self, path: str) -> bool:
         kept = not self.include or any(fnmatch.fnmatchcase(path, glob) for glob in self.include)
@@ -105,45 +118,100 @@ def _root(url: str) -> Path:
     return path.expanduser().resolve()
 
 
-def _walk(root: Path, prefix: str) -> Iterator[str]:
-    """Relative paths of files and of links that lead out, in the order of their names (code points)."""
+def _is_folder(root: Path) -> bool:
     try:
-        with os.scandir(root / prefix if prefix else root) as scan:
-            found = sorted(scan, key=lambda item: item.name)
-    except OSError as error:
-        raise SourceError(f"a folder of the source cannot be listed ({error.strerror})", host="folder") from error
-    for item in found:
-        path = f"{prefix}{item.name}"
+        return root.is_dir()
+    except OSError:
+        return False
+
+
+def _nearest(root: Path) -> str:
+    """The existing folder nearest to a missing one, and the name in it that is most like the missing one."""
+    there = next((parent for parent in root.parents if _is_folder(parent)), root)
+    missing = root.relative_to(there).parts[:1] if there != root else ()
+    try:
+        names = [item.name for item in os.scandir(there) if item.is_dir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(missing[0], names, n=1) if missing else []
+    return f"; {there} holds {len(names)} folders" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _place(root: Path, path: str) -> bytes:
+    return os.fsencode(root) + b"/" + name_bytes(path)
+
+
+def _walk(root: Path, url: str) -> Iterator[tuple[str, str]]:
+    """Relative paths of files and of links that lead out, in the order of their names (code points).
+
+    Beside each path the stamp of what cannot be opened because its path is too long, else "".
+    """
+    base = os.fsencode(root)
+    waiting = [iter(_scanned(base, url))]
+    while waiting:
+        item = next(waiting[-1], None)
+        if item is None:
+            waiting.pop()
+            continue
+        path = name_text(item.path[len(base) :].lstrip(b"/"))
         if item.is_symlink():
-            if not _resolved(root / path).is_relative_to(root):
-                yield path
+            if not _resolved(item.path).is_relative_to(root):
+                yield path, ""
         elif item.is_dir(follow_symlinks=False):
-            yield from _walk(root, f"{path}/")
+            try:
+                waiting.append(iter(_scanned(item.path, url)))
+            except _TooLong:
+                yield path, DEEP_STAMP
         elif item.is_file(follow_symlinks=False):
-            yield path
+            yield path, ""
 
 
-def _resolved(link: Path) -> Path:
+class _TooLong(Exception):
+    """A folder's path is longer than the system can open."""
+
+
+def _scanned(folder: bytes, url: str) -> list["os.DirEntry[bytes]"]:
+    """What a folder holds, sorted by name. The error names the source alone: a folder's name may be a person's."""
     try:
-        return link.resolve()
+        with os.scandir(folder) as scan:
+            return sorted(scan, key=lambda item: item.name)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _TooLong from error
+        raise SourceError(
+            f"{url}: a folder in it cannot be listed ({error.strerror}); find '{url}' -type d ! -readable lists such "
+            "folders: make them readable, or name them under the source's exclude",
+            host="folder",
+        ) from error
+
+
+def _resolved(link: bytes) -> Path:
+    try:
+        return Path(os.fsdecode(link)).resolve()
     except (OSError, RuntimeError):  # a loop of links
         return Path("/")
 
 
 def _entries(root: Path, path: str) -> Iterator[Entry]:
+    place = _place(root, path)
     try:
-        facts = os.lstat(f"{root}/{path}")
+        facts = os.lstat(place)
     except FileNotFoundError:  # gone since the folder was scanned
+        return
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        yield Entry(path, 0, DEEP_STAMP)
         return
     if stat.S_ISLNK(facts.st_mode):
         yield Entry(path, 0, LINK_STAMP)
         return
     stamp = str(facts.st_mtime_ns)
-    kind = _archive_kind(f"{root}/{path}")
+    kind = _archive_kind(place)
     members = None
     if kind:
         try:
-            members = list_members(root / path, kind)
+            members = list_members(Path(os.fsdecode(place)), kind)
         except CaseError:
             members = None  # listed as itself: the index finds an archive there and says that it is not usable
     if members:
@@ -152,7 +220,7 @@ def _entries(root: Path, path: str) -> Iterator[Entry]:
         yield Entry(path, facts.st_size, stamp)
 
 
-def _archive_kind(path: str) -> str | None:
+def _archive_kind(path: bytes) -> str | None:
     """``zip`` or ``tar`` by the file's first bytes; None also for what may not be opened."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -166,7 +234,7 @@ def _archive_kind(path: str) -> str | None:
     return kind if kind in ("zip", "tar") else None
 
 
-def _opened(path: str) -> int:
+def _opened(path: bytes) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError as error:

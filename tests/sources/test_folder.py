@@ -8,11 +8,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.protocols import Entry, Source
 from builder.sources import Folder, archives
+from builder.sources.names import name_bytes
 
 
 def names(source: Folder) -> list[tuple[str, str]]:
@@ -153,3 +155,91 @@ def test_a_damaged_member_loses_only_itself(tmp_path: Path) -> None:
     assert source.read(second) == b"good" * 10
     assert source.read(Entry(second.path, second.size, second.stamp, second.member), length=4) == b"good"
     archives.close_archive()
+
+
+LATIN = "Müller".encode("latin-1")
+
+
+def odd_tree(root: Path) -> dict[bytes, bytes]:
+    """Files whose names are of every byte a file system takes, in UTF-8 or not; name to content."""
+    root.mkdir(parents=True)
+    names = [bytes([b]) for b in range(1, 256) if b not in (ord("/"), ord("."))]
+    names += ["Müller 日本語".encode(), LATIN, b"a\\xfc", b"a\xfc", "\U0001f600".encode(), b"\xed\xa0\x80"]
+    (root / os.fsdecode(LATIN + b"-folder")).mkdir()
+    names.append(LATIN + b"-folder/in it")
+    for name in names:
+        (root / os.fsdecode(name)).write_bytes(b"holds " + name)
+    return {name: b"holds " + name for name in names}
+
+
+def test_names_of_any_bytes_are_listed_stored_and_read(tmp_path: Path) -> None:
+    files = odd_tree(tmp_path / "in")
+    source = Folder(url=str(tmp_path / "in"))
+    entries = list(source.list())
+    assert [source.read(entry) for entry in entries] == sorted(files.values())
+    stored = pa.array([entry.path for entry in entries], pa.string()).to_pylist()
+    assert [name_bytes(path) for path in stored] == sorted(files)
+    assert len(set(stored)) == len(files)
+    assert {path for path in stored if "\0" not in path} == {n.decode() for n in files if is_utf8(n)}
+
+
+def is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_names_of_a_tar_may_be_of_any_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        archive.add(tmp_path / "x", "Müller/x")
+    (tmp_path / "x").unlink()
+    source = Folder(url=str(tmp_path))
+    (entry,) = source.list()
+    assert (entry.path, name_bytes(entry.member)) == ("a.tar", LATIN + b"/x")
+    assert source.read(entry) == b"content"
+
+
+def test_a_folder_deeper_than_the_system_opens_costs_only_itself(tmp_path: Path) -> None:
+    fill(tmp_path, {"a/file": b"1", "z": b"2"})
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path / "a")
+        for _ in range(21):
+            os.mkdir("L" * 200)  # noqa: PTH102 - the path from the root would be too long
+            os.chdir("L" * 200)
+        Path("lost").write_bytes(b"3")
+    finally:
+        os.chdir(here)
+    source = Folder(url=str(tmp_path))
+    deep, *others = sorted(source.list(), key=lambda entry: -len(entry.path))
+    assert sorted(entry.path for entry in others) == ["a/file", "z"]
+    with pytest.raises(CaseError, match="longer than this system can open") as caught:
+        source.read(deep)
+    assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_many_folders_in_one_another_are_followed(tmp_path: Path) -> None:
+    deepest = tmp_path
+    for _ in range(1500):
+        deepest = deepest / "d"
+        deepest.mkdir()
+    (deepest / "f").write_bytes(b"1")
+    assert [entry.path for entry in Folder(url=str(tmp_path)).list()] == ["d/" * 1500 + "f"]
+
+
+def test_a_missing_folder_is_named_with_the_nearest_one(tmp_path: Path) -> None:
+    fill(tmp_path, {"incoming/f": b"1", "other/f": b"1"})
+    with pytest.raises(SourceError) as caught:
+        list(Folder(url=f"{tmp_path}/incomming/2020").list())
+    assert f"found no folder {tmp_path}/incomming/2020; {tmp_path} holds 2 folders, did you mean 'incoming'?" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize("url", ["", "  "])
+def test_an_empty_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="found an empty url, expected the folder's path"):
+        Folder(url=url)

@@ -1,0 +1,22 @@
+"""File names as text that every table can hold, whatever bytes they are made of, and back.
+
+A file system takes any bytes but NUL and the slash; Arrow and JSON take Unicode. Names in UTF-8 stay as they are. Each
+byte of another encoding becomes a NUL and two hexadecimal digits: no file name holds a NUL, so nothing is ambiguous.
+"""
+
+import re
+
+_ESCAPE = re.compile("\0([0-9a-f]{2})")
+_SURROGATE = re.compile("[\udc80-\udcff]")
+
+
+def name_text(name: bytes) -> str:
+    """A file's name or path as text."""
+    text = name.decode("utf-8", "surrogateescape")
+    return _SURROGATE.sub(lambda found: f"\0{ord(found[0]) - 0xDC00:02x}", text)
+
+
+def name_bytes(text: str) -> bytes:
+    """The name or path that ``name_text`` made the text of."""
+    escaped = _ESCAPE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
+    return escaped.encode("utf-8", "surrogateescape")
