@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from builder.errors import Reason, SpecError
+from builder.errors import Reason
 from builder.model.expression import compile as compile_expression
 from builder.model.sorting import ordered
 
@@ -81,22 +81,6 @@ def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> p
     if options.one_per != "series":
         ledger.exclude(_surplus(table, options, ledger.included), f"one_per_{options.one_per}", Reason.ONE_PER_RULE)
     return ledger.append_to(table)
-
-
-def check_cohort(options: Cohort, schema: pa.Schema) -> list[tuple[tuple[str | int, ...], str]]:
-    """Complaints about the block's expressions and columns against a schema, each with its place below the block."""
-    complaints: list[tuple[tuple[str | int, ...], str]] = []
-    texts = [(("image",), options.image), *((("rules", i, "keep"), r.keep) for i, r in enumerate(options.rules))]
-    for place, text in texts:
-        if text is not None:
-            try:
-                compile_expression(text, schema)
-            except SpecError as error:
-                complaints.append((place, str(error)))
-    for i, column in enumerate(options.prefer):
-        if column.removeprefix("-") not in schema.names:
-            complaints.append((("prefer", i), f"found the unknown column {column.removeprefix('-')!r}"))
-    return complaints
 
 
 class _Decisions:

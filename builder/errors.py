@@ -1,5 +1,6 @@
 """Every exception of the project, as a tree ordered by what the caller does next."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +16,16 @@ class SpecError(BuilderError):
     ----------
     message
         All faults, one a line, each ``file:line:column: what was found, what was expected``.
+    faults
+        The same for machines, where the faults lie in a file: ``file``, ``line``, ``column``, ``message``.
     """
+
+    def __init__(self, message: str, *, faults: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(dict(fault) for fault in faults)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_spec_error, (self.args[0], self.faults))
 
 
 class MissingExtra(BuilderError):
@@ -135,6 +145,10 @@ class ResourceError(BuilderError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_resource_error, (self.args[0], self.projected, self.available))
+
+
+def _spec_error(message: str, faults: Sequence[Mapping[str, Any]]) -> SpecError:
+    return SpecError(message, faults=faults)
 
 
 def _source_error(message: str, host: str, attempt: int) -> SourceError:

@@ -1,6 +1,6 @@
 """DatasetSpec: the whole declarative surface. What is not here cannot be configured."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -195,11 +195,16 @@ LABELLED: Mapping[str, tuple[str, ...]] = {"crop": ("mask",), "intensity": ("ins
 
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:
     """The columns that cohort expressions, strata, hold-outs and report groups may name."""
+    return columns_of(spec.clinical, labelled=bool(spec.labels))
+
+
+def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool) -> pa.Schema:
+    """The columns of a cohort with these clinical tables, and with labels or without."""
     fields = {field.name: field for field in SERIES}
-    for table in spec.clinical:
+    for table in tables:
         for field in list(clinical_schema(table))[1:]:
             fields.setdefault(field.name, field)
-    if spec.labels:
+    if labelled:
         fields["label_status"] = pa.field("label_status", pa.string())
     return pa.schema(list(fields.values()))
 

@@ -102,10 +102,46 @@ def test_yaml_1_2_booleans():
     assert spec.description == "no"
 
 
-def test_a_secret_is_not_repeated():
-    found = "\n".join(faults(GOOD.replace("${env:BUILDER_KEY}", "hunter2hunter2hunter2")))
-    assert "hunter2" not in found
-    assert "found a literal value" in found
+@pytest.mark.parametrize("secret", ["hunter2hunter2hunter2", "1234567890123456789012", "[1234567890123456789012]"])
+def test_a_secret_is_not_repeated(secret: str):
+    quoted = secret if secret[0] != "h" else f'"{secret}"'
+    found = "\n".join(faults(GOOD.replace('"${env:BUILDER_KEY}"', quoted)))
+    assert secret.strip("[]") not in found
+    assert "deid.patient_key: found a" in found
+
+
+def test_one_fault_has_one_message():
+    assert len(faults(GOOD.replace("kind: folder", "kind: foldr"))) == 1
+    assert len(faults(GOOD.replace("kind: folder, ", ""))) == 1
+    assert faults(GOOD.replace("centred_on: tumor", "centred_on: tumour")) == [
+        "s.yaml:12:56: samples.centred_on: found 'tumour', expected one of the labels ['tumor']"
+    ]
+
+
+def test_structure_and_columns_are_judged_at_once():
+    columns = "{grade: {from: G, type: catgory}, age: {from: A, type: number}}"
+    table = f"clinical: [{{url: a.csv, person_id: ID, columns: {columns}}}]\n"
+    rest = "splits: {stratify: [grade, grad, sexx]}\nreport: {groups: vendor, outcomes: [agee]}\nnme: x\n"
+    text = GOOD.replace("modality ==", "age > 3 and grade == 'x' and modalty ==") + table + rest
+    found = "\n".join(faults(text))
+    for part in (
+        "'catgory'",
+        "report.groups: found 'vendor', expected a list",
+        "did you mean 'name'",
+        "'sexx'",
+        "'agee'",
+    ):
+        assert part in found, part
+    # what a table declares is there, even while the table is not valid
+    assert "column 'grade'" not in found
+    assert "column 'grad'" in found
+    valid = faults(text.replace("catgory", "category"))
+    assert any("'modalty'" in line for line in valid)
+
+
+def test_a_key_that_cannot_be_read_by_a_program_is_no_traceback():
+    assert "expected a name" in faults(GOOD + "? {a: b}\n: c\n")[0]
+    assert "expected a name" in faults(GOOD + "1: c\n")[0]
 
 
 def test_parameters_fill_urls_only_and_are_all_used():
@@ -115,6 +151,11 @@ def test_parameters_fill_urls_only_and_are_all_used():
         fill_parameters(spec, {})
     with pytest.raises(SpecError, match="did you mean here"):
         fill_parameters(spec, {"here": "/data", "hear": "x"})
+    for empty in ("", "  "):
+        with pytest.raises(SpecError, match="parameter here: found an empty value"):
+            fill_parameters(spec, {"here": empty})
+    with pytest.raises(SpecError, match=r"sources\.0\.url: found the scheme ftp://"):
+        fill_parameters(spec, {"here": "ftp://x"})
 
 
 def test_locations_are_withheld_and_in_no_fingerprint():
