@@ -13,6 +13,8 @@ from builder.model.layout import FORMAT_VERSION
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.persons import Persons
+from builder.plugins import distribution_of
+from builder.protocols import LabelReader, Transform
 from builder.spec import DatasetSpec, without_locations
 
 ENGINE_VERSION = 4
@@ -207,7 +209,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     blocks = {name: document[name] for name in ("seed", "volumes", "deid", "transforms", "samples")}
     # as text, for the order of labels and structures is that of channels, and says who wins where structures overlap
     blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus")}
-    plugins = [*spec.labels.values(), *spec.transforms]
+    plugins: list[LabelReader | Transform] = [*spec.labels.values(), *spec.transforms]
     fused = [[block.method, block.VERSION] for block in spec.consensus.values()]
     blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
     return {
@@ -219,7 +221,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
         "labels_are": spec.cohort.labels,
         "blocks": blocks,
         "versions": [
-            *([plugin.kind, plugin.VERSION] for plugin in plugins),
+            *([plugin.kind, plugin.VERSION, *distribution_of(plugin)] for plugin in plugins),
             *fused,
             *([name, block.VERSION] for name, block in blocks_with_versions),
         ],

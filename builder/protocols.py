@@ -5,9 +5,12 @@ A plug-in is a frozen pydantic model: the YAML block that configures it decodes 
 (it enters the fingerprint of every shard it touched).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import pyarrow as pa
 
 from builder.errors import CaseError
 from builder.model.case import Annotation, Case
@@ -15,6 +18,11 @@ from builder.model.geometry import Geometry
 from builder.model.origin import Origin
 
 Item = TypeVar("Item")
+Shape: TypeAlias = tuple[int, int, int]
+"""Voxels along (slice, row, column)."""
+
+Spacing: TypeAlias = tuple[float, float, float]
+"""Millimetres along (slice, row, column)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,16 @@ class Source(Protocol):
     @property
     def lane(self) -> str:
         """Name of the queue that bounds how many tasks talk to this source's server at once; "" for unbounded."""
+        ...
+
+    @property
+    def origin(self) -> Origin:
+        """The terms of everything it holds, as the spec states them."""
+        ...
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether the index reads every byte of an object, so that pixels rewritten in place are noticed."""
         ...
 
     def list(self) -> Iterator[Entry]:
@@ -134,25 +152,110 @@ class ImageFacts:
         return self.geometry.frame_of_reference not in self.uid_to_slice
 
 
+class How(StrEnum):
+    """How an object was linked to the image, strongest first."""
+
+    SOP = "sop"
+    SERIES = "series"
+    FRAME_OF_REFERENCE = "frame_of_reference"
+    NAME = "name"
+    STUDY = "study"
+    PERSON = "person"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """What linking may know of an image series: the archive's own identifiers, private to planning.
+
+    ``folder`` is the folder of the series' files, relative to its source, with forward slashes; ``sop_uids`` are the
+    instances of the stack that becomes the volume.
+    """
+
+    series_uid: str
+    study_uid: str = ""
+    frame_of_reference_uid: str | None = None
+    sop_uids: frozenset[str] = frozenset()
+    folder: str = ""
+    modality: str = ""
+    patient_id: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of the candidates that annotate the image, in table order, and how they were linked.
+
+    ``passed`` are rows that refer to it and name nothing that is asked for.
+    """
+
+    rows: tuple[int, ...] = ()
+    how: How = How.NONE
+    passed: tuple[int, ...] = ()
+
+
+Mentions: TypeAlias = Callable[[ImageRow], bool]
+"""Whether a file of many images' labels, once parsed, has anything to say of an image."""
+
+
 @runtime_checkable
 class LabelReader(Protocol):
-    """Turns annotation objects into annotations on the image's grid. One file in ``builder/labels`` each."""
+    """Turns annotation objects into annotations on the image's grid. One file in ``builder/labels`` each.
+
+    ``builder.labels.label`` has base models with the options that every reader shares and the usual answers.
+    """
 
     VERSION: ClassVar[int]
+    FUSED_BY: ClassVar[tuple[str, ...]]
+    """Methods of a consensus that can fuse what this reader gives."""
 
     @property
     def kind(self) -> str:
         """The tag that selects this plug-in in a spec."""
+        ...
+
+    @property
+    def mask_channels(self) -> int:
+        """Channels of the mask it gives, 0 when it gives none: the plan projects memory from it."""
+        ...
+
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """The candidates that annotate the image. Runs while the build is planned, without reading any object.
+
+        ``candidates`` follows the schema INSTANCES: annotation objects of the image's person, and all files that are
+        not images.
+        """
+        ...
+
+    def mentions(self, content: bytes) -> Mentions:
+        """Of which images a selected file has anything to say; asked once a file, while the build is planned.
+
+        Raises CaseError with a label reason when the file cannot be parsed.
+        """
+        ...
+
+    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
+        """What a file says of one image, under mapped UIDs: no other patient's rows reach ``read``."""
         ...
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Annotations called ``name`` (or ``name/part``). Raises CaseError with a label reason."""
         ...
 
+    def structures_of(self, name: str) -> tuple[str, ...] | None:
+        """The structures that take an ROI or segment called ``name``; None when names decide nothing here."""
+        ...
+
+    def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
+        """What a case without an object of this label gets, where labels are optional."""
+        ...
+
 
 @runtime_checkable
 class Transform(Protocol):
-    """Moves image, masks, boxes and landmarks of a case together. One file in ``builder/transforms`` each."""
+    """Moves image, masks, boxes and landmarks of a case together. One file in ``builder/transforms`` each.
+
+    ``builder.transforms.step`` has a base model with the usual answers.
+    """
 
     VERSION: ClassVar[int]
 
@@ -161,14 +264,30 @@ class Transform(Protocol):
         """The tag that selects this plug-in in a spec."""
         ...
 
+    @property
+    def fitted_on(self) -> str:
+        """Whose values its parameters are taken from, for the leak certificate: ``nothing``, or in words."""
+        ...
+
+    @property
+    def label_options(self) -> tuple[str, ...]:
+        """Names of the options in use that look at labels; sequestered labels forbid them."""
+        ...
+
     def __call__(self, case: Case) -> Case:
         """The transformed case; geometry of every part stays one. Raises CaseError."""
         ...
 
-    def projected(self, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> tuple[
-        tuple[int, int, int], tuple[float, float, float]
-    ]:
+    def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
         """Shape and spacing after the transform, from those before: for memory and shard estimates."""
+        ...
+
+    def item_bytes(self, item: int) -> int:
+        """Bytes of a voxel's value after the transform, from those before."""
+        ...
+
+    def scratch_bytes(self, before: Shape, after: Shape, *, item: int) -> int:
+        """Bytes it needs for one channel beside its input and output; ``item`` is the bytes of a value before."""
         ...
 
 

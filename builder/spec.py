@@ -12,7 +12,7 @@ from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
 from builder.deid import Deid
 from builder.imaging.options import VolumeOptions
-from builder.labels import AnyLabel
+from builder.labels import LABELS, AnyLabel
 from builder.labels.fusion import Consensus
 from builder.model.tables import SERIES
 from builder.patches import AnySamples
@@ -137,25 +137,17 @@ class DatasetSpec(BaseModel):
         return self
 
 
-FUSED_KINDS = {
-    "staple": ("rtstruct", "seg", "mask", "polygons"),
-    "majority": ("rtstruct", "seg", "mask", "polygons", "classes", "report"),
-    "dawid_skene": ("classes", "report"),
-    "lines": ("recist",),
-}
-"""Kinds of labels that each method of a consensus can fuse."""
-
-
 def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consensus]) -> None:
     for name, block in blocks.items():
         if name in labels:
             raise ValueError(f"consensus.{name}: found a label of this name, expected another one")
         for label in block.labels:
-            kind = labels[label].kind if label in labels else None
-            if kind not in FUSED_KINDS[block.method]:
-                expected = f"labels of kind {', '.join(FUSED_KINDS[block.method])} for {block.method}"
-                raise ValueError(f"consensus.{name}.of: found {label!r} ({kind or 'no label'}), expected {expected}")
-        if len({labels[label].kind in ("classes", "report") for label in block.labels}) > 1:
+            if label not in labels or block.method not in labels[label].FUSED_BY:
+                kind = labels[label].kind if label in labels else "no label"
+                kinds = [name for name, reader in LABELS.items() if block.method in reader.FUSED_BY]
+                expected = f"labels of kind {', '.join(kinds)} for {block.method}"
+                raise ValueError(f"consensus.{name}.of: found {label!r} ({kind}), expected {expected}")
+        if len({labels[label].FUSED_BY for label in block.labels}) > 1:
             raise ValueError(f"consensus.{name}.of: found masks and classes, expected one of them")
 
 
@@ -178,19 +170,12 @@ def _check_sequester(spec: DatasetSpec) -> None:
     if held:
         raise ValueError(f"splits.hold_out: found {held}, which tells the labels of sequestered samples")
     telling = [name for name in ("centred_on", "foreground_at_least") if getattr(spec.samples, name, None)]
-    telling += [
-        f"{t.kind} {name}" for t in spec.transforms for name in ("mask", "inside_mask")
-        if name in LABELLED.get(t.kind, ()) and getattr(t, name) is not None
-    ]  # fmt: skip
+    telling += [f"{t.kind} {name}" for t in spec.transforms for name in t.label_options]
     if telling:
         raise ValueError(
             f"splits.sequester: found {', '.join(telling)}, which places or scales images by their labels; expected "
             "samples and transforms that do not depend on labels"
         )
-
-
-LABELLED: Mapping[str, tuple[str, ...]] = {"crop": ("mask",), "intensity": ("inside_mask",)}
-"""Options of transforms that look at a case's labels."""
 
 
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:

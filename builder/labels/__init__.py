@@ -1,13 +1,12 @@
 """Label readers: one file a kind, one line each in ``LABELS``."""
 
-from typing import Annotated, TypeAlias
-
-from pydantic import Field
+from typing import TYPE_CHECKING, TypeAlias
 
 from builder.labels.aim import Aim
 from builder.labels.boxes import BoxTable
 from builder.labels.classes import ClassTable
 from builder.labels.key_object import KeyObject
+from builder.labels.label import Label
 from builder.labels.landmarks import LandmarkTable
 from builder.labels.mask import MaskFile
 from builder.labels.polygons import PolygonTable
@@ -17,8 +16,9 @@ from builder.labels.report import Report
 from builder.labels.rtstruct import RtStruct
 from builder.labels.seg import Seg
 from builder.labels.sr import StructuredReport
+from builder.plugins import block_of, with_installed
 
-LABELS = {
+BUILT_IN: dict[str, type[Label]] = {
     "aim": Aim,
     "boxes": BoxTable,
     "classes": ClassTable,
@@ -33,22 +33,13 @@ LABELS = {
     "seg": Seg,
     "sr": StructuredReport,
 }
+"""The label readers of this package."""
+
+LABELS: dict[str, type[Label]] = with_installed("labels", BUILT_IN)
 """Every label reader by the ``kind`` that selects it in a spec."""
 
-AnyLabel: TypeAlias = Annotated[
-    Aim
-    | BoxTable
-    | ClassTable
-    | KeyObject
-    | LandmarkTable
-    | MaskFile
-    | PolygonTable
-    | Presentation
-    | Recist
-    | Report
-    | RtStruct
-    | Seg
-    | StructuredReport,
-    Field(discriminator="kind"),
-]
-"""The block of a spec under ``labels``: the ``kind`` decides which reader it decodes to."""
+if TYPE_CHECKING:
+    AnyLabel: TypeAlias = Label
+    """The block of a spec under ``labels``: the ``kind`` decides which reader it decodes to."""
+else:
+    AnyLabel = block_of(LABELS)

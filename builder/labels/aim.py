@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from builder.errors import CaseError, Reason
 from builder.labels.evidence import reader_name
 from builder.labels.label import Label
-from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
+from builder.labels.linking import check_pattern, select_files
 from builder.labels.rows import load_rows, number
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 FORMATS = ("xml", "text")
 KINDS = ("markup", "calculation", "observation", "observer")

@@ -10,11 +10,10 @@ from pydantic import model_validator
 
 from builder.errors import CaseError, Reason
 from builder.labels.label import Label
-from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate
 from builder.labels.rows import Row, Table, is_blank, load_rows, number
 from builder.model.case import Annotation, Boxes, Evidence
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 
 class BoxTable(Label):

@@ -9,10 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.labels.label import Label
-from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.rows import Cell, Row, Table, load_rows, reader_of
 from builder.model.case import Annotation, Classes, Evidence, Reading, Scalar
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 Propagate: TypeAlias = Literal["same", "any", "all", "max", "most", "undecided"]
 
@@ -87,6 +86,7 @@ class ClassTable(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    FUSED_BY: ClassVar[tuple[str, ...]] = ("majority", "dawid_skene")
 
     kind: Literal["classes"] = "classes"
     table: Table

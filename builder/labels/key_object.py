@@ -8,9 +8,9 @@ import pyarrow as pa
 from builder.errors import CaseError, Reason
 from builder.labels.content import code_of, datasets_of, instances_of
 from builder.labels.label import Label
-from builder.labels.linking import KEY_OBJECT_SELECTION, ImageRow, Selection, select_references
+from builder.labels.linking import KEY_OBJECT_SELECTION, select_references
 from builder.model.case import Annotation, Classes, Evidence
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
 """Document titles of scheme DCM that say an image is not to be used (PS3.16 CID 7011): no key images."""

@@ -1,11 +1,16 @@
 """What every label of a spec says beside how it is read: who stands behind it, and the proof it must pass."""
 
-from typing import ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from builder.labels.layers import Layout, blank_layer
 from builder.labels.proof import Proof
-from builder.model.case import Tier
+from builder.model.case import Annotation, Tier
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 
 class Stated(BaseModel):
@@ -31,8 +36,8 @@ class Stated(BaseModel):
     time: str | None = None
 
 
-class Label(BaseModel):
-    """A label reader's common options; readers subclass it.
+class Label(BaseModel, ABC):
+    """A label reader: the options that all share, and the usual answers to what the engine asks.
 
     Parameters
     ----------
@@ -45,13 +50,74 @@ class Label(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    if TYPE_CHECKING:  # each reader declares them
+        VERSION: ClassVar[int]
+        kind: str
     TIER: ClassVar[Tier] = "single_reader"
+    FUSED_BY: ClassVar[tuple[str, ...]] = ()
 
     evidence: Stated = Stated()
     proof: Proof = Proof()
     review: str | None = None
 
     @property
+    def mask_channels(self) -> int:
+        """None: the reader gives boxes, points or values."""
+        return 0
+
+    def mentions(self, content: bytes) -> Mentions:
+        """Every image: the file was selected by its name, and holds one image's label."""
+        return lambda image: True
+
+    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
+        """The file as it is."""
+        return content
+
+    def structures_of(self, name: str) -> tuple[str, ...] | None:
+        """None: no names of ROIs or segments decide what it takes."""
+        return None
+
+    def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
+        """Nothing: what has no fixed shape is simply not there."""
+        return ()
+
+    @property
     def tier(self) -> Tier:
         """The tier the spec states, else the usual one of this form."""
         return self.evidence.tier or self.TIER
+
+    @abstractmethod
+    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
+        """See ``builder.protocols.LabelReader``."""
+
+    @abstractmethod
+    def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
+        """See ``builder.protocols.LabelReader``."""
+
+
+class MaskLabel(Label):
+    """A reader whose masks have a declared shape: one structure a channel, or one label map.
+
+    Parameters
+    ----------
+    layout
+        ``channels``: a channel a structure; ``map``: one channel of whole numbers.
+    """
+
+    FUSED_BY: ClassVar[tuple[str, ...]] = ("staple", "majority")
+
+    layout: Layout = "channels"
+
+    @property
+    @abstractmethod
+    def declared(self) -> tuple[str, ...]:
+        """The structures the spec names, in the order of their channels."""
+
+    @property
+    def mask_channels(self) -> int:
+        """A channel for each declared structure, or one label map."""
+        return len(self.declared) if self.layout == "channels" else min(1, len(self.declared))
+
+    def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
+        """A mask as large as other cases', without a voxel and without a segment."""
+        return (blank_layer(name, len(self.declared), image.geometry, layout=self.layout),)

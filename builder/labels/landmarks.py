@@ -7,11 +7,10 @@ import pyarrow as pa
 from pydantic import model_validator
 
 from builder.labels.label import Label
-from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, Space, check_axes, locate
 from builder.labels.rows import Table, is_blank, load_rows
 from builder.model.case import Annotation, Evidence, Landmarks
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 
 class LandmarkTable(Label):

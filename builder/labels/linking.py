@@ -4,11 +4,11 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
+
+from builder.protocols import How, ImageRow, Selection
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -16,35 +16,6 @@ LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 STRUCTURED_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 PRESENTATION_STATES = "1.2.840.10008.5.1.4.1.1.11."
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
-
-
-class How(StrEnum):
-    """How an object was linked to the image, strongest first."""
-
-    SOP = "sop"
-    SERIES = "series"
-    FRAME_OF_REFERENCE = "frame_of_reference"
-    NAME = "name"
-    STUDY = "study"
-    PERSON = "person"
-    NONE = "none"
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """What linking may know of an image series: the archive's own identifiers, private to planning.
-
-    ``folder`` is the folder of the series' files, relative to its source, with forward slashes; ``sop_uids`` are the
-    instances of the stack that becomes the volume.
-    """
-
-    series_uid: str
-    study_uid: str = ""
-    frame_of_reference_uid: str | None = None
-    sop_uids: frozenset[str] = frozenset()
-    folder: str = ""
-    modality: str = ""
-    patient_id: str = ""
 
 
 def image_row(stack_instances: pa.Table) -> ImageRow:
@@ -59,22 +30,6 @@ def image_row(stack_instances: pa.Table) -> ImageRow:
         modality=first["modality"] or "",
         patient_id=first["patient_id"] or "",
     )
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Rows of the candidates that annotate the image, in table order, and how they were linked.
-
-    ``passed`` are rows that refer to it and name nothing that is asked for.
-    """
-
-    rows: tuple[int, ...] = ()
-    how: How = How.NONE
-    passed: tuple[int, ...] = ()
-
-
-Mentions: TypeAlias = Callable[[ImageRow], bool]
-"""Whether a file of many images' labels, once parsed, has anything to say of an image."""
 
 
 def select_references(image: ImageRow, candidates: pa.Table, *, sop_classes: tuple[str, ...]) -> Selection:

@@ -11,12 +11,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.labels.files import FileSegment, LabelGrid, read_label_file
-from builder.labels.label import Label
-from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
-from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
+from builder.labels.label import MaskLabel
+from builder.labels.layers import Empty, Pattern, Structure, layer
+from builder.labels.linking import check_pattern, select_files
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
 from builder.model.case import Annotation, Evidence
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 LARGEST_WHOLE = 2.0**53
 """From here on floating point numbers no longer tell whole numbers apart."""
@@ -24,7 +24,7 @@ LARGEST_WHOLE = 2.0**53
 FORMATS = ("nifti", "nrrd", "mha", "mhd", "metaimage", "raw")
 
 
-class MaskFile(Label):
+class MaskFile(MaskLabel):
     """Masks from label files beside the images.
 
     Parameters
@@ -65,7 +65,6 @@ class MaskFile(Label):
     undeclared: Literal["ignore", "refuse"] = "ignore"
     several: Literal["refuse", "join"] = "refuse"
     empty: Empty = "exclude"
-    layout: Layout = "channels"
 
     @model_validator(mode="after")
     def _one_way_to_name(self) -> "MaskFile":

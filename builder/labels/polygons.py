@@ -12,17 +12,16 @@ from pydantic import Field, model_validator
 from builder.errors import CaseError, Reason
 from builder.labels.coco import Outline, read_outline
 from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_contours
-from builder.labels.label import Label
-from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
-from builder.labels.linking import ImageRow, Mentions, Selection
+from builder.labels.label import MaskLabel
+from builder.labels.layers import Empty, Pattern, Structure, layer
 from builder.labels.points import Axes, Space, check_axes, locate, slice_of
 from builder.labels.rows import Row, Table, is_blank, load_rows
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 
-class PolygonTable(Label):
+class PolygonTable(MaskLabel):
     """Masks from outlines in a table.
 
     Parameters
@@ -63,7 +62,6 @@ class PolygonTable(Label):
     holes: Holes = "union"
     gaps: Gaps = "leave"
     max_step_mm: float = Field(default=10.0, gt=0)
-    layout: Layout = "channels"
     empty: Empty = "exclude"
 
     @model_validator(mode="after")

@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from builder.errors import CaseError, Reason
 from builder.labels.content import datasets_of
 from builder.labels.label import Label
-from builder.labels.linking import PRESENTATION_STATES, ImageRow, Selection, select_references
+from builder.labels.linking import PRESENTATION_STATES, select_references
 from builder.model.case import Annotation, Boxes, Evidence, Landmarks
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 Drawing = tuple[str, NDArray[np.float64]]
 

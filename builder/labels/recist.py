@@ -8,11 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.labels.label import Label
-from builder.labels.linking import ImageRow, Mentions, Selection
 from builder.labels.points import Axes, locate
 from builder.labels.rows import Row, Table, load_rows, number, reader_of
 from builder.model.case import Annotation, Evidence, Landmarks, Measurement, Measurements, Reading, Tier
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 
 class Recist(Label):
@@ -33,6 +32,7 @@ class Recist(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    FUSED_BY: ClassVar[tuple[str, ...]] = ("lines",)
     TIER: ClassVar[Tier] = "crowd"
 
     kind: Literal["recist"] = "recist"

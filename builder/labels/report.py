@@ -10,11 +10,11 @@ from pydantic import AfterValidator, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.labels.label import Label
-from builder.labels.linking import ImageRow, Selection, check_pattern, select_files
+from builder.labels.linking import check_pattern, select_files
 from builder.labels.reports import Status, label_report, load_lexicon
 from builder.model.case import Annotation, Classes, Evidence, Tier
 from builder.model.keyed import Key
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 MAX_BYTES = 4 * 2**20
 FORMATS = ("text", "txt", "xml", "html", "unknown")
@@ -39,6 +39,7 @@ class Report(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    FUSED_BY: ClassVar[tuple[str, ...]] = ("majority", "dawid_skene")
     TIER: ClassVar[Tier] = "report_text"
 
     kind: Literal["report"] = "report"

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from builder.errors import CaseError, Reason
 from builder.labels.coco import coco_rows
 from builder.labels.evidence import reader_name
-from builder.labels.linking import ImageRow, Mentions, Selection, check_pattern, select_files
-from builder.protocols import LabelObject
+from builder.labels.linking import check_pattern, select_files
+from builder.protocols import ImageRow, LabelObject, Mentions, Selection
 
 FORMATS = ("csv", "tsv", "json", "text")
 MAX_BYTES = 2**30

@@ -14,12 +14,12 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_contours
-from builder.labels.label import Label
-from builder.labels.layers import Layout, Pattern, Structure, layer
-from builder.labels.linking import RT_STRUCTURE_SET, ImageRow, Selection, select_named, select_references
+from builder.labels.label import MaskLabel
+from builder.labels.layers import Pattern, Structure, layer
+from builder.labels.linking import RT_STRUCTURE_SET, select_named, select_references
 from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 XOR = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 """The standard's term, and what some writers make of it: contours of a plane toggle, whatever the spec's ``holes``."""
@@ -30,7 +30,7 @@ MAX_CONTOURS = 200_000
 MAX_POINTS = 20_000_000
 
 
-class RtStruct(Label):
+class RtStruct(MaskLabel):
     """Masks from RTSTRUCT objects.
 
     Parameters
@@ -58,7 +58,6 @@ class RtStruct(Label):
     holes: Holes = "even_odd"
     gaps: Gaps = "leave"
     max_step_mm: float = Field(default=10.0, gt=0)
-    layout: Layout = "channels"
     require: Literal["any", "all"] = "any"
     several: Literal["refuse", "join"] = "refuse"
 

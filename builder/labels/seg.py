@@ -14,26 +14,19 @@ from pydicom.dataset import Dataset
 from builder.errors import CaseError, Reason
 from builder.labels.content import code_of
 from builder.labels.frames import Frames, describe_frames, frame_pixels, image_slices, own_grid
-from builder.labels.label import Label
-from builder.labels.layers import Empty, Layout, Pattern, Structure, layer
-from builder.labels.linking import (
-    LABEL_MAP_SEGMENTATION,
-    SEGMENTATION,
-    ImageRow,
-    Selection,
-    select_named,
-    select_references,
-)
+from builder.labels.label import MaskLabel
+from builder.labels.layers import Empty, Pattern, Structure, layer
+from builder.labels.linking import LABEL_MAP_SEGMENTATION, SEGMENTATION, select_named, select_references
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
 from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 BACKGROUND = ("DCM", "125040")
 """Property type of a label map's background segment (PS3.16 CID 7151)."""
 
 
-class Seg(Label):
+class Seg(MaskLabel):
     """Masks from DICOM SEG objects.
 
     Parameters
@@ -65,7 +58,6 @@ class Seg(Label):
     several: Literal["refuse", "join"] = "refuse"
     require: Literal["any", "all"] = "any"
     empty: Empty = "exclude"
-    layout: Layout = "channels"
 
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> "Seg":

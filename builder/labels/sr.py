@@ -12,9 +12,9 @@ from pydicom.dataset import Dataset
 from builder.errors import CaseError, Reason
 from builder.labels.content import Graphic, Group, datasets_of, read_groups, read_observers
 from builder.labels.label import Label
-from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, ImageRow, Selection, select_references
+from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, select_references
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 
 class StructuredReport(Label):

@@ -38,11 +38,11 @@ def map_structures(
     cases: dict[tuple[str, str], set[str]] = {}
     linked: dict[str, set[str]] = {}
     for row in links.to_pylist():
-        if hasattr(labels[row["label"]], "structures_of"):
+        if labels[row["label"]].structures_of("") is not None:
             linked.setdefault(row["label"], set()).add(row["case_key"])
             for name in named[row["annotation"]].as_py() or ():
                 cases.setdefault((row["label"], name), set()).add(row["case_key"])
-    taken = {pair: labels[pair[0]].structures_of(pair[1]) for pair in cases}  # type: ignore[union-attr]
+    taken = {pair: labels[pair[0]].structures_of(pair[1]) or () for pair in cases}
     if linked:
         _write_names(cases, taken, private)
     return {label: _facts(label, linked[label], cases, taken) for label in sorted(linked)}

@@ -10,9 +10,9 @@ import pyarrow as pa
 from builder.errors import CaseError
 from builder.labels import AnyLabel
 from builder.labels.evidence import strongest, weakest
-from builder.labels.linking import ImageRow, Mentions
 from builder.model.case import Tier
 from builder.model.tables import INSTANCES
+from builder.protocols import ImageRow, Mentions
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
 from builder.stages.fetch import read_object
@@ -73,15 +73,11 @@ def open_files(annotations: Annotations, labels: Mapping[str, AnyLabel], sources
 
     @cache
     def mentions(label: str, row: int) -> Mentions:
-        ask = getattr(labels[label], "mentions", None)
-        if ask is None:
-            return _anything
         (facts,) = annotations.table.slice(row, 1).to_pylist()
         try:
-            found: Mentions = ask(read_object(facts, sources))
+            return labels[label].mentions(read_object(facts, sources))
         except CaseError:
-            return _anything
-        return found
+            return lambda image: True
 
     return mentions
 
@@ -124,7 +120,3 @@ def planned_tier(links: Sequence[Link], spec: DatasetSpec) -> Tier | None:
             weak = weakest(members)
             tiers[",".join(block.of)] = block.evidence.tier or ("consensus" if weak == "single_reader" else weak)
     return strongest(list(tiers.values())) if tiers else None
-
-
-def _anything(_image: ImageRow) -> bool:
-    return True

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from builder.imaging.stacks.spacing import Verdict
 from builder.kernels.buffers import LARGEST, SMALLEST
-from builder.labels import AnyLabel
 from builder.patches import Whole, shard_chunk
 from builder.plan import IMAGE_ROLE
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
@@ -56,7 +54,7 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
     """
     shape = (row["slices"], row["rows"], row["columns"])
     spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
-    masks = sum(mask_channels(label) for label in spec.labels.values()) + len(spec.consensus)
+    masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
     held = _Held(max(1, row["channels"] or 1), row["voxel_bytes"], masks)
     unsure = int((1 - PADDING_SHARE) * held.padded * math.prod(shape))
     load = row["peak_bytes"] - unsure + _fetched(objects) + BESIDES
@@ -68,7 +66,7 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
         if slabs and number == len(spec.transforms):
             return Needed(peak=max(peak, _late(spec, held, shape, after) + BESIDES), load=load)
         then = held.after(transform)
-        alive = held.of(shape) + then.of(after) + _scratch(transform, held, shape, after)
+        alive = held.of(shape) + then.of(after) + transform.scratch_bytes(shape, after, item=held.item)
         peak = max(peak, alive + BESIDES)
         shape, held = after, then
     written = held.of(shape) + _waiting(spec, held, shape) + kept
@@ -115,23 +113,8 @@ class _Held:
         return int(math.prod(shape) * per_voxel)
 
     def after(self, transform: AnyTransform) -> "_Held":
-        """What a transform leaves: intensity may change the type."""
-        if transform.kind != "intensity":
-            return self
-        scaled = transform.scale is not None or transform.zscore != "none"
-        item = np.dtype(transform.dtype).itemsize if transform.dtype else 4 if scaled else self.item
-        return _Held(self.channels, item + self.padded, self.masks)
-
-
-def _scratch(transform: AnyTransform, held: _Held, before: Shape, after: Shape) -> int:
-    """What a transform needs beside its input and output."""
-    if transform.kind == "resample" and (transform.image == "cubic" or transform.antialias != "none"):
-        # builder.kernels.filtered: a float32 stack, in bands where it passes twice the channel's input and output
-        both = (math.prod(before) + math.prod(after)) * held.item
-        return min(4 * before[0] * after[1] * after[2], 2 * both)
-    if transform.kind == "intensity" and transform.zscore != "none":
-        return 4 * math.prod(before)
-    return 0
+        """What a transform leaves."""
+        return _Held(self.channels, transform.item_bytes(self.item) + self.padded, self.masks)
 
 
 def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
@@ -158,9 +141,3 @@ def _fetched(objects: pa.Table) -> int:
     rows = [(role == IMAGE_ROLE and offset is not None, size) for role, offset, size in zip(*columns, strict=True)]
     whole = sum(size for direct, size in rows if not direct)
     return int(whole + max((size for direct, size in rows if direct), default=0))
-
-
-def mask_channels(label: AnyLabel) -> int:
-    """Channels of the masks a label gives; none where it gives boxes, points or values."""
-    declared: tuple[str, ...] = getattr(label, "declared", ())
-    return len(declared) if getattr(label, "layout", "channels") == "channels" else min(1, len(declared))

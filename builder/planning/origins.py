@@ -65,7 +65,7 @@ def ask_origins(spec: DatasetSpec) -> Stated:
     SourceError, SpecError
         When a source cannot say.
     """
-    own = tuple(getattr(source, "origin", Origin()) for source in spec.sources)
+    own = tuple(source.origin for source in spec.sources)
     completed = cache(Origin.completed)  # a million series have a few hundred origins
     series = tuple(
         {uid: completed(origin, mine) for uid, origin in source.series_origins().items()}

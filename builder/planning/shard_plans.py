@@ -26,7 +26,7 @@ from builder.planning.inputs import PlanInputs
 from builder.planning.link import (
     Annotations,
 )
-from builder.planning.memory import mask_channels, project_memory
+from builder.planning.memory import project_memory
 from builder.spec import DatasetSpec
 from builder.stages.shard import SPEC, plan_path
 from builder.storage import Store
@@ -103,7 +103,7 @@ def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> 
     for transform in spec.transforms:
         if None not in spacing:
             shape, spacing = transform.projected(shape, spacing)
-    masks = 1 + sum(mask_channels(label) for label in spec.labels.values()) + len(spec.consensus)
+    masks = 1 + sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
     per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * masks
     samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
     needed = project_memory(spec, row, objects)

@@ -134,7 +134,7 @@ def with_intensities(index: pa.Table, compared: Compared) -> pa.Table:
 def statistics_of(spec: DatasetSpec) -> list[Json]:
     """What each transform takes statistics of, and the persons outside train among them: none, where each volume is
     measured by itself."""
-    fits = [(t.kind, getattr(t, "fitted_on", "nothing")) for t in spec.transforms]
+    fits = [(t.kind, t.fitted_on) for t in spec.transforms]
     return [{"transform": kind, "fitted_on": on, "persons_outside_train": 0} for kind, on in fits]
 
 

@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
 import pydicom
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
 from builder.headers.identity import sop_instance_uid
-from builder.model.origin import Origin
 from builder.protocols import Description, Entry
+from builder.sources.described import Described
 from builder.sources.http import Answer, Server, SignIn, server
 from builder.sources.multipart import parts
 
@@ -35,7 +35,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9.*^,_:\-]*")
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 
 
-class DicomWeb(BaseModel):
+class DicomWeb(Described):
     """Instances behind a DICOMweb service.
 
     Parameters
@@ -57,15 +57,10 @@ class DicomWeb(BaseModel):
     An entry's path is ``study/series/instance``; sizes are not told by QIDO-RS and are listed as 0.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["dicomweb"] = "dicomweb"
     url: str
-    site: str | None = None
-    country: str | None = None
-    collection: str | None = None
-    origin: Origin = Origin()
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     page: int = Field(default=500, ge=1, le=10_000)

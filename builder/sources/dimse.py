@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, MissingExtra, SourceError
-from builder.model.origin import Origin
 from builder.protocols import Description, Entry
+from builder.sources.described import Described
 from builder.sources.series_cache import SeriesFolder, series_cache
 
 TIMEOUT_S: Final = 60.0
@@ -41,7 +41,7 @@ _PENDING = (0xFF00, 0xFF01)
 _SUCCESS, _WARNING = 0x0000, 0xB000
 
 
-class Dimse(BaseModel):
+class Dimse(Described):
     """Instances of a PACS reached by the DICOM upper layer protocol.
 
     Parameters
@@ -64,7 +64,6 @@ class Dimse(BaseModel):
     ``study/series/instance``; its stamp is the SOP class, where the PACS tells it. Indexing fetches every series once.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["dimse"] = "dimse"
@@ -74,10 +73,6 @@ class Dimse(BaseModel):
     calling_ae: str = Field(default="BUILDER", min_length=1, max_length=16)
     retrieve: Literal["get", "move"] = "get"
     store_port: int | None = Field(default=None, ge=1, le=65535)
-    site: str | None = None
-    country: str | None = None
-    collection: str | None = None
-    origin: Origin = Origin()
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.sniff import HEAD_BYTES, sniff
-from builder.model.origin import Origin
 from builder.protocols import Entry
 from builder.sources.archives import list_members, read_member
+from builder.sources.described import Described
 from builder.sources.names import name_bytes, name_text
 
 LINK_STAMP: Final = "link"
@@ -27,7 +27,7 @@ DEEP_STAMP: Final = "deep"
 """Stamp of a file or folder whose path is longer than the system can open; reading it raises CaseError."""
 
 
-class Folder(BaseModel):
+class Folder(Described):
     """Files under one folder of a disk, at any depth.
 
     Parameters
@@ -50,15 +50,10 @@ class Folder(BaseModel):
     open. Names may be of any bytes (``builder.sources.names``).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["folder"] = "folder"
     url: str
-    site: str | None = None
-    country: str | None = None
-    collection: str | None = None
-    origin: Origin = Origin()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     identity: Literal["header", "content"] = "header"
@@ -74,9 +69,9 @@ class Folder(BaseModel):
         return url
 
     @property
-    def lane(self) -> str:
-        """No queue: disks take what comes."""
-        return ""
+    def reads_whole(self) -> bool:
+        """With ``identity: content``."""
+        return self.identity == "content"
 
     def list(self) -> Iterator[Entry]:
         """Every file in the order of its path, archives as their members. Raises SourceError."""

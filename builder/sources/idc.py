@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from builder.errors import SourceError, SpecError
 from builder.model.origin import Origin
 from builder.protocols import Entry
+from builder.sources.described import Described
 from builder.sources.http import Server, server
 
 PUBLIC_ENDPOINT: Final = "https://{bucket}.s3.amazonaws.com"
@@ -28,7 +29,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _SERIES = re.compile(r"[0-9a-f\-]{36}")
 
 
-class Idc(BaseModel):
+class Idc(Described):
     """Series of the IDC, chosen by the columns of its index.
 
     Parameters
@@ -42,15 +43,10 @@ class Idc(BaseModel):
         URL of a bucket, with ``{bucket}`` for its name; the public one on AWS by default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["idc"] = "idc"
     index: str
-    site: str | None = None
-    country: str | None = None
-    collection: str | None = None
-    origin: Origin = Origin()
     collections: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
-
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.identity import sop_instance_uid
 from builder.headers.sniff import sniff
 from builder.model.origin import Origin
 from builder.protocols import Description, Entry
+from builder.sources.described import Described
 from builder.sources.http import Server, SignIn, server
 from builder.sources.series_cache import CACHE_LIMIT, SeriesFolder, series_cache
 
@@ -23,7 +22,7 @@ PUBLIC_URL: Final = "https://services.cancerimagingarchive.net/nbia-api/services
 _INSTANCE_NAMES = ("SOPInstanceUID", "sop_instance_uid")
 
 
-class Tcia(BaseModel):
+class Tcia(Described):
     """Series of one collection.
 
     Parameters
@@ -40,15 +39,11 @@ class Tcia(BaseModel):
     An entry's path is ``study/series/instance``. Indexing fetches every series once; a zip may be 4 GiB at most.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["tcia"] = "tcia"
     collection: str
     url: str = PUBLIC_URL
-    site: str | None = None
-    country: str | None = None
-    origin: Origin = Origin()
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     sign_in: SignIn | None = None

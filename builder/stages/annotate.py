@@ -16,7 +16,6 @@ from builder.headers.boundary import elements_as
 from builder.labels import AnyLabel
 from builder.labels.evidence import Observed, merge, observe, settle
 from builder.labels.fusion import Consensus
-from builder.labels.layers import blank_layer
 from builder.labels.pictures import draw_labels
 from builder.labels.proof import Body, Proof
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, Volume
@@ -100,7 +99,7 @@ def annotate(
     for name, reader in reads.labels.items():
         own = objects.get(name, ())
         if not own:
-            found.extend(_absent(name, reader, image))
+            found.extend(reader.absent(name, image))
             continue
         with elements_as(Reason.LABEL_UNREADABLE):
             seen = _observed(own, study_date, known, reads.uids)
@@ -156,14 +155,6 @@ def _proved(proof: Proof, drawn: Sequence[Annotation], volume: Volume, body: Bod
     except CaseError as error:
         error.picture = draw_labels(volume, drawn)
         raise
-
-
-def _absent(name: str, reader: AnyLabel, image: ImageFacts) -> tuple[Annotation, ...]:
-    """A mask without a segment where the reader's masks have a declared shape, else nothing."""
-    structures = getattr(reader, "declared", None)
-    if structures is None:
-        return ()
-    return (blank_layer(name, len(structures), image.geometry, layout=getattr(reader, "layout", "channels")),)
 
 
 def _observed(

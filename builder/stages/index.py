@@ -269,7 +269,7 @@ def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.
 
 def _identified(source: Source, entries: Sequence[Entry], table: pa.Table) -> pa.Table:
     """The rows with a hash of every byte of each instance, where the source asks for identity by content."""
-    if getattr(source, "identity", "header") == "header":
+    if not source.reads_whole:
         return table
     digests: list[str | None] = []
     for row, (entry, status) in enumerate(zip(entries, table["status"].to_pylist(), strict=True)):

@@ -170,10 +170,7 @@ def _clean_label(
     """
     if isinstance(label.content, Dataset):
         return LabelObject(_clean(label.content, plan, recipe, known), "object.dcm")
-    cut = getattr(reader, "cut", None)
-    if cut is None:
-        return label
-    return LabelObject(cut(label.content, image_row(rows), map_uid=recipe.uids), label.name)
+    return LabelObject(reader.cut(label.content, image_row(rows), map_uid=recipe.uids), label.name)
 
 
 def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:

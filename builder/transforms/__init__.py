@@ -4,17 +4,25 @@ A transform moves the image, its padding, the masks, boxes and landmarks of a ca
 held in LPS mm, so their coordinates change only where something is cut off.
 """
 
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic import Field
-
+from builder.plugins import block_of, with_installed
 from builder.transforms.crop import Crop
 from builder.transforms.intensity import Intensity
 from builder.transforms.orient import Orient
 from builder.transforms.resample import Resample
+from builder.transforms.step import Step
 
-AnyTransform: TypeAlias = Annotated[Orient | Resample | Crop | Intensity, Field(discriminator="kind")]
+BUILT_IN: dict[str, type[Step]] = {"orient": Orient, "resample": Resample, "crop": Crop, "intensity": Intensity}
+"""The transforms of this package."""
 
-TRANSFORMS = {"orient": Orient, "resample": Resample, "crop": Crop, "intensity": Intensity}
+TRANSFORMS: dict[str, type[Step]] = with_installed("transforms", BUILT_IN)
+"""Every transform by the ``kind`` that selects it in a spec."""
 
-__all__ = ["TRANSFORMS", "AnyTransform", "Crop", "Intensity", "Orient", "Resample"]
+if TYPE_CHECKING:
+    AnyTransform: TypeAlias = Step
+    """A block of a spec under ``transforms``: the ``kind`` decides which transform it decodes to."""
+else:
+    AnyTransform = block_of(TRANSFORMS)
+
+__all__ = ["BUILT_IN", "TRANSFORMS", "AnyTransform", "Crop", "Intensity", "Orient", "Resample"]

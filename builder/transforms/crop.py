@@ -6,14 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Volume
 from builder.model.geometry import Geometry
+from builder.protocols import Shape, Spacing
 from builder.transforms.parts import (
-    Shape,
-    Spacing,
     find_fill,
     find_mask,
     move_parts,
@@ -21,6 +20,7 @@ from builder.transforms.parts import (
     segment_volumes_mm3,
     select_inside,
 )
+from builder.transforms.step import Step
 
 Margin = Annotated[float, Field(ge=0, le=1000)]
 Count = Annotated[int, Field(ge=1, le=16384)]
@@ -35,7 +35,7 @@ ALIGNED_VOXELS = 1e-3
 """Largest spread, in voxels, of the four corners on one side of a box that still lies along the grid."""
 
 
-class Crop(BaseModel):
+class Crop(Step):
     """Cut the case to the box around a mask or the body, or to a fixed shape.
 
     ``mask`` or ``body_above`` choose a box, which ``margin_mm`` widens as far as the image goes. ``shape`` then makes
@@ -48,7 +48,6 @@ class Crop(BaseModel):
     were cut at the edge (``crop_cut/<name>=n``). A line of landmarks (one group) is kept only whole.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["crop"]
@@ -96,6 +95,11 @@ class Crop(BaseModel):
 
         moved = move_parts(case, self._cut_volume(case.volume, window, grid), move)
         return replace(moved, volume=replace(moved.volume, notes=(*moved.volume.notes, *notes)))
+
+    @property
+    def label_options(self) -> tuple[str, ...]:
+        """``mask``, where the box is that of a mask."""
+        return () if self.mask is None else ("mask",)
 
     def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
         """The fixed shape where there is one, else the shape from before: an upper bound of any box."""

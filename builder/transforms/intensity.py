@@ -1,16 +1,19 @@
 """Values of the image clipped, scaled, standardised and converted; masks, boxes and landmarks stay as they are."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from builder.errors import CaseError, Reason
 from builder.kernels.buffers import borrow
 from builder.model.case import Case, ValueDomain, Volume
-from builder.transforms.parts import Shape, Spacing, find_mask, select_inside
+from builder.protocols import Shape
+from builder.transforms.parts import find_mask, select_inside
+from builder.transforms.step import Step
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Width = Annotated[float, Field(gt=0)]
@@ -18,7 +21,7 @@ Width = Annotated[float, Field(gt=0)]
 DTYPES = {"int16": np.int16, "uint16": np.uint16, "uint8": np.uint8, "float32": np.float32}
 
 
-class Intensity(BaseModel):
+class Intensity(Step):
     """Map the values of each channel of one volume: first limits, then scaling, then type.
 
     Limits are ``clip`` (values), ``clip_percent`` (percentiles) or ``window`` (centre and width, as LINEAR_EXACT of
@@ -31,7 +34,6 @@ class Intensity(BaseModel):
     cannot be undone, is ``intensity_clipped/<channel>=n``. A scaled volume's domain is ``arbitrary``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["intensity"]
@@ -84,9 +86,19 @@ class Intensity(BaseModel):
         domain = ValueDomain.ARBITRARY if scaled else volume.domain
         return replace(case, volume=replace(volume, voxels=out, domain=domain, notes=tuple(notes)))
 
-    def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
-        """Shape and spacing as they are."""
-        return shape, spacing_mm
+    @property
+    def label_options(self) -> tuple[str, ...]:
+        """``inside_mask``, where statistics are taken inside a mask."""
+        return () if self.inside_mask is None else ("inside_mask",)
+
+    def item_bytes(self, item: int) -> int:
+        """Of the stated type, or of float32 where values are scaled."""
+        scaled = self.scale is not None or self.zscore != "none"
+        return np.dtype(self.dtype).itemsize if self.dtype else 4 if scaled else item
+
+    def scratch_bytes(self, before: Shape, after: Shape, *, item: int) -> int:
+        """A float32 copy of the channel, where a mean is subtracted."""
+        return 4 * math.prod(before) if self.zscore != "none" else 0
 
     def _find_mapping(self, case: Case, channel: NDArray[Any]) -> "Mapping":
         from builder.kernels.statistics import measure

@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from builder.model.case import Annotation, Boxes, Case, Mask
 from builder.model.geometry import Geometry
-from builder.transforms.parts import Shape, Spacing, move_parts, require_one_grid
+from builder.transforms.parts import move_parts, require_one_grid
+from builder.transforms.step import Step
 
 AXES = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 """Letter to world axis of LPS and the sign of its growth."""
@@ -19,7 +20,7 @@ Turn = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Source axis of each new axis, and +1 or -1 for its direction."""
 
 
-class Orient(BaseModel):
+class Orient(Step):
     """Permute and flip the axes to the named orientation.
 
     ``to`` is the usual x-y-z code: its letters say where column, row and slice indices grow. ``LPS``: columns to the
@@ -27,7 +28,6 @@ class Orient(BaseModel):
     oblique or sheared grid takes the nearest axes; its directions stay exactly what they are. No voxel changes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 1
 
     kind: Literal["orient"]
@@ -64,9 +64,6 @@ class Orient(BaseModel):
 
         return move_parts(case, volume, move)
 
-    def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
-        """Shape and spacing as they are: which axis becomes which is known only from the image's directions."""
-        return shape, spacing_mm
 
 
 def find_turn(geometry: Geometry, code: str) -> Turn:

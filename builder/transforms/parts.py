@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 from builder.errors import CaseError, Reason
 from builder.model.case import Annotation, Case, Mask, Segment, Volume
 
-Shape = tuple[int, int, int]
-Spacing = tuple[float, float, float]
-
 
 def require_one_grid(case: Case) -> None:
     """Raise CaseError (``label_off_grid``) unless every mask lies on the volume's grid."""

@@ -14,15 +14,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from builder.errors import CaseError, Reason
 from builder.kernels.sampling import SlabMaker, aligned_lines, index_map, sample, slab_maker
 from builder.kernels.taps import Antialias, Method
 from builder.model.case import Annotation, Case, Mask, Slabs, Volume
 from builder.model.geometry import Geometry
+from builder.protocols import Shape, Spacing
 from builder.transforms.orient import AXES, find_turn
-from builder.transforms.parts import Shape, Spacing, find_fill, move_parts, require_one_grid, segment_volumes_mm3
+from builder.transforms.parts import find_fill, move_parts, require_one_grid, segment_volumes_mm3
+from builder.transforms.step import Step
 
 LARGEST_VOXELS = 1 << 32
 """Voxels of a channel beyond which a case is refused: no scanner makes them, a wrong spacing does."""
@@ -30,7 +32,7 @@ LARGEST_VOXELS = 1 << 32
 Millimetres = Annotated[float, Field(gt=0.001, le=1000)]
 
 
-class Resample(BaseModel):
+class Resample(Step):
     """Sample image, padding and masks on an orthogonal grid of the stated spacing.
 
     A sheared grid (gantry tilt) becomes orthogonal: rows and columns keep their directions, slices follow the normal,
@@ -42,7 +44,6 @@ class Resample(BaseModel):
     ``<segment>/resample_after_mm3``).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     VERSION: ClassVar[int] = 2
 
     kind: Literal["resample"]
@@ -103,6 +104,13 @@ class Resample(BaseModel):
         spacing = _complete(self.spacing_mm, spacing_mm)
         sizes = [_size(n * old, new) for n, old, new in zip(shape, spacing_mm, spacing, strict=True)]
         return (sizes[0], sizes[1], sizes[2]), spacing
+
+    def scratch_bytes(self, before: Shape, after: Shape, *, item: int) -> int:
+        """A float32 stack for splines and filters, in bands where it passes twice the channel's input and output."""
+        if self.image != "cubic" and self.antialias == "none":
+            return 0
+        both = (math.prod(before) + math.prod(after)) * item
+        return min(4 * before[0] * after[1] * after[2], 2 * both)
 
     def _resample_volume(self, volume: Volume, geometry: Geometry) -> Volume:
         antialias = Antialias(self.antialias)

@@ -10,9 +10,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from builder.errors import CaseError, Reason
 from builder.labels import LABELS, AnyLabel
+from builder.labels.label import Label
 from builder.model.case import EVIDENCE_TIERS, Boxes, Landmarks, Mask
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, LabelObject, LabelReader
+from builder.protocols import ImageFacts, ImageRow, LabelObject, LabelReader
 
 IDENTIFIERS = ("1.2.826.0.1.42", "DOE^JANE", "/archive/doe")
 """Values a subclass plants in its objects (UID, name, path); none may show in an error or a measure."""
@@ -97,19 +98,17 @@ class LabelReaderContract:
             assert not any(secret in str(caught.value) for secret in IDENTIFIERS)
 
     def test_a_file_of_many_images_tells_which_before_it_is_cut(self, reader: Any) -> None:
-        from builder.labels.linking import ImageRow
-
-        assert hasattr(reader, "cut") == hasattr(reader, "mentions")
+        assert isinstance(reader, LabelReader)
+        many = type(reader).mentions is not Label.mentions
+        assert many == (type(reader).cut is not Label.cut)
         elsewhere = ImageRow("1.2.826.0.1.42")
         files = [content for content in self.rubbish if isinstance(content, bytes)]
-        for content in files if hasattr(reader, "mentions") else ():
+        for content in files if many else ():
             said = _said(reader.mentions, content, elsewhere)
             assert said is False or str(said).startswith(Reason.LABEL_UNREADABLE), content
             assert not any(secret in str(said) for secret in IDENTIFIERS)
 
     def test_selecting_from_nothing_selects_nothing(self, reader: Any) -> None:
-        from builder.labels.linking import ImageRow
-
         assert reader.select(ImageRow("1.2.3"), INSTANCES.empty_table()).rows == ()
 
 

@@ -20,13 +20,13 @@ from builder.errors import CaseError, Reason
 from builder.labels.aim import Aim, parse_aim
 from builder.labels.content import read_groups
 from builder.labels.key_object import KeyObject
-from builder.labels.linking import KEY_OBJECT_SELECTION, ImageRow
+from builder.labels.linking import KEY_OBJECT_SELECTION
 from builder.labels.presentation import Presentation
 from builder.labels.sr import StructuredReport
 from builder.model.case import Boxes, Classes, Landmarks, Measurements
 from builder.model.geometry import Geometry
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject
 from tests.contracts.label_reader import LabelReaderContract
 
 GEOMETRY = Geometry((4, 60, 80), np.array([[0, 0, 0.5, -10], [0, 0.5, 0, -20], [3, 0, 0, 30], [0, 0, 0, 1.0]]))

@@ -18,14 +18,14 @@ from pydantic import ValidationError
 
 from builder.errors import CaseError, Reason
 from builder.labels.files import read_label_file
-from builder.labels.linking import How, ImageRow, check_pattern, select_files
+from builder.labels.linking import check_pattern, select_files
 from builder.labels.mask import FORMATS, MaskFile
 from builder.labels.placing import move, place
 from builder.labels.rtstruct import RtStruct
 from builder.model.case import Mask
 from builder.model.geometry import Geometry
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import How, ImageFacts, ImageRow, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 from tests.labels.images import dice, image_facts

@@ -15,12 +15,11 @@ from pydantic import ValidationError
 from builder.errors import CaseError, Reason
 from builder.labels.boxes import BoxTable
 from builder.labels.coco import decode_runs, read_outline
-from builder.labels.linking import ImageRow
 from builder.labels.polygons import PolygonTable
 from builder.labels.rows import parse_table
 from builder.model.case import Boxes, Mask
 from builder.model.geometry import Geometry
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 

@@ -21,13 +21,12 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.labels.contours import Rules, contour_area_mm2, fill_contours, plane_slabs
-from builder.labels.linking import How, ImageRow
 from builder.labels.raster import AREA_LINES, cover
 from builder.labels.rtstruct import RtStruct
 from builder.model.case import Mask
 from builder.model.geometry import Geometry
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import How, ImageFacts, ImageRow, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 from tests.labels.images import dice, image_facts

@@ -15,12 +15,11 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.labels.frames import describe_frames, own_grid
-from builder.labels.linking import How, ImageRow
 from builder.labels.seg import Seg, describe_segments
 from builder.model.case import Mask
 from builder.model.geometry import Geometry
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import How, ImageFacts, ImageRow, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 from tests.labels.images import dice, facts_of, image_facts

@@ -15,13 +15,12 @@ from builder.labels.boxes import BoxTable
 from builder.labels.classes import ClassColumn, ClassTable
 from builder.labels.evidence import reader_name
 from builder.labels.fusion import Consensus
-from builder.labels.linking import ImageRow
 from builder.labels.recist import Recist
 from builder.labels.rows import READER, parse_table
 from builder.model.case import Boxes, Classes, Landmarks, Measurements
 from builder.model.geometry import Geometry
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 from tests.labels.images import image_facts

@@ -1,13 +1,13 @@
 """Where tasks run: profiles of clusters, one file a kind. A profile says *where* and never enters a fingerprint."""
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from builder.errors import SpecError
+from builder.plugins import block_of, with_installed
 from builder.run.clusters.address import Address
 from builder.run.clusters.jobs import DIALECTS, Jobs
 from builder.run.clusters.kubernetes import Kubernetes
@@ -15,9 +15,8 @@ from builder.run.clusters.local import Local
 from builder.run.clusters.serial import Serial
 from builder.run.clusters.ssh import Ssh
 
-AnyCluster = Annotated[Serial | Local | Address | Ssh | Jobs | Kubernetes, Field(discriminator="kind")]
 Cluster = Serial | Local | Address | Ssh | Jobs | Kubernetes
-CLUSTERS: dict[str, type[BaseModel]] = {
+BUILT_IN: dict[str, type[BaseModel]] = {
     "serial": Serial,
     "local": Local,
     "address": Address,
@@ -25,6 +24,10 @@ CLUSTERS: dict[str, type[BaseModel]] = {
     **dict.fromkeys(DIALECTS, Jobs),
     "kubernetes": Kubernetes,
 }
+"""The clusters of this package."""
+
+CLUSTERS = with_installed("clusters", BUILT_IN)
+"""Every cluster by the ``kind`` that selects it in a profile."""
 
 
 def load_cluster(text: str) -> Cluster:
@@ -54,7 +57,7 @@ def load_cluster(text: str) -> Cluster:
 
 def _validated(document: object, place: str) -> Cluster:
     try:
-        profile: Cluster = TypeAdapter(AnyCluster).validate_python(document)
+        profile: Cluster = TypeAdapter(block_of(CLUSTERS)).validate_python(document)
     except ValidationError as error:
         lines = (f"{place}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise SpecError("\n".join(lines)) from None
