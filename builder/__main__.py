@@ -1,5 +1,7 @@
 """``python -m builder`` and the command ``builder``: the command line, and a quick way out of it."""
 
+import codecs
+import os
 import sys
 from typing import NoReturn
 
@@ -14,6 +16,7 @@ BUILDS = frozenset({"build", "plan"})
 
 def run() -> NoReturn:
     """Run the command line and end the process."""
+    speak_utf8()
     mind_garbage()
     keep_one_heap()
     way_out = WayOut()
@@ -25,6 +28,14 @@ def run() -> NoReturn:
     except SystemExit as leaving:
         way_out.code = leaving.code if isinstance(leaving.code, int) else None
         raise
+
+
+def speak_utf8() -> None:
+    """Start Python again in UTF-8 mode where the locale asks for less: archives have names that ASCII cannot hold."""
+    if sys.flags.utf8_mode or codecs.lookup(sys.getfilesystemencoding()).name == "utf-8":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The command line: one command a stage; each parses its arguments and calls one function."""
+"""The command line: one command for each stage. Each parses its arguments and calls one function."""
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ from builder.cli.bench import bench
 from builder.cli.options import (
     Cluster,
     Dataset,
+    Interrupted,
     Machine,
     Params,
     SpecPath,
     Target,
     Workers,
+    continuing,
     filled,
     present,
     print_json,
@@ -26,7 +29,8 @@ from builder.cli.options import (
 )
 from builder.errors import BuilderError, MissingExtra, ResourceError, SpecError
 
-OK, AT_FAULT, MISUSED = 0, 1, 2
+OK, AT_FAULT, MISUSED, STOPPED = 0, 1, 2, 130
+TRACEBACK = "BUILDER_TRACEBACK"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 DISK_ADVICE = "a write failed and nothing was published; make room or mend the disk, and run the same command again"
 
@@ -69,7 +73,13 @@ def validate(spec: SpecPath, as_json: Machine = False) -> None:
     """Check a spec: all faults at once, each with file:line:column and the nearest valid name."""
     from builder.specfile import load_spec
 
-    loaded = load_spec(spec)
+    try:
+        loaded = load_spec(spec)
+    except SpecError as error:
+        if not as_json:
+            raise
+        print_json({"spec": str(spec), "valid": False, "faults": list(error.faults)})
+        raise typer.Exit(MISUSED) from None
     if as_json:
         print_json({"spec": str(spec), "valid": True, "name": loaded.name})
     else:
@@ -89,7 +99,7 @@ def plan(
     from builder.run.pipeline import plan as make_plan
     from builder.run.progress import open_progress
 
-    with open_progress(style(as_json)) as progress:
+    with continuing("nothing was published and what was read stays"), open_progress(style(as_json)) as progress:
         outcome = make_plan(spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress)
     present(outcome.facts(), as_json, outcome.text)
 
@@ -110,7 +120,7 @@ def build(
     from builder.run.pipeline import build as run_build
     from builder.run.progress import open_progress
 
-    with open_progress(style(as_json)) as progress:
+    with continuing("nothing was published and finished shards stay"), open_progress(style(as_json)) as progress:
         outcome = run_build(
             spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress,
             on_internal_error="stop" if strict else None,
@@ -308,22 +318,45 @@ app.add_typer(bench, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 the data or build is at fault, 2 the spec or command line is."""
+    """Run a command and exit.
+
+    The exit code is 0 when it is done, 1 when the data or the build is at fault, 2 when the spec or the command line
+    is, and 130 after Ctrl-C.
+    """
+    typed = list(arguments) if arguments is not None else sys.argv[1:]
     try:
-        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
-    except SpecError as error:
-        _fail(error, MISUSED)
-    except MissingExtra as error:
-        _fail(error, MISUSED)
+        app(args=typed, standalone_mode=True)
+    except (SpecError, MissingExtra) as error:
+        _fail(error, MISUSED, typed)
+    except Interrupted as error:
+        _fail(error, STOPPED, typed)
     except BuilderError as error:
-        _fail(error, AT_FAULT)
+        _fail(error, AT_FAULT, typed)
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if os.environ.get(TRACEBACK):
             raise
-        _fail(ResourceError(f"{os.strerror(error.errno)}: {DISK_ADVICE}"), AT_FAULT)
+        _fail(_refused(error), AT_FAULT, typed)
     raise SystemExit(OK)
 
 
-def _fail(error: BuilderError, code: int) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+def _refused(error: OSError) -> ResourceError:
+    """What the operating system or the network did not allow."""
+    what = error.strerror or str(error) or type(error).__name__
+    if error.errno in DISK_ERRORS:
+        return ResourceError(f"{what}: {DISK_ADVICE}")
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return ResourceError(
+        f"{where}{what}; nothing was published: check that the place is there and may be read or written, and run the "
+        f"same command again ({TRACEBACK}=1 shows where it happened)"
+    )
+
+
+def _fail(error: BuilderError, code: int, typed: Sequence[str]) -> NoReturn:
+    """Say what is wrong: on stderr and, for machines, as a document on stdout."""
+    if "--json" in typed:
+        faults = list(error.faults) if isinstance(error, SpecError) else []
+        print_json({"error": {"kind": type(error).__name__, "message": str(error), "faults": faults}})
+        print(json.dumps({"message": f"error: {error}"}), file=sys.stderr)
+    else:
+        print(f"error: {error}", file=sys.stderr)
     raise SystemExit(code)

@@ -1,17 +1,32 @@
 """Arguments that commands share, and how outcomes are printed."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from builder.errors import SpecError
+from builder.errors import BuilderError, SpecError
+
+
+def _named(value: str | None) -> str | None:
+    """A place as it was typed. Raises SpecError for one that cannot be meant."""
+    if value is not None and not value.strip():
+        raise SpecError("found an empty place, expected a folder or URL; is the shell variable set that you meant?")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise SpecError(f"found a place that is not UTF-8: {value!r}, expected a name in UTF-8") from None
+    return value
+
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The dataset's YAML spec.")]
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL of a dataset.")]
-Target = Annotated[str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.")]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL of a dataset.", callback=_named)]
+Target = Annotated[
+    str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.", callback=_named)
+]
 Params = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Fill ${NAME} in the spec's URLs; repeatable.")
 ]
@@ -42,6 +57,19 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, sort_keys=True))
 
 
+class Interrupted(BuilderError):
+    """Somebody pressed Ctrl-C."""
+
+
+@contextmanager
+def continuing(kept: str) -> Iterator[None]:
+    """Turn Ctrl-C into a message that says what was kept, and that the same command continues."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {kept}: the same command continues") from None
+
+
 def filled(pairs: Sequence[str] | None, *, option: str = "--param") -> dict[str, str]:
     """``NAME=VALUE`` pairs as a mapping. Raises SpecError."""
     parameters: dict[str, str] = {}
@@ -49,6 +77,8 @@ def filled(pairs: Sequence[str] | None, *, option: str = "--param") -> dict[str,
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise SpecError(f"{option}: found {pair!r}, expected NAME=VALUE")
+        if name in parameters:
+            raise SpecError(f"{option}: found {name} twice, expected each name once")
         parameters[name] = value
     return parameters
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from builder.errors import SourceError
 from builder.imaging.options import VolumeOptions
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -15,7 +16,7 @@ from builder.planning.directories import LISTED, missing_files
 from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
 from builder.protocols import Progress
-from builder.sources import AnySource
+from builder.sources import AnySource, Folder
 from builder.stages.boundary import Faults
 from builder.stages.graph import Runner, Task
 from builder.stages.index import IndexArgument, PartPlan, plan_index, run_index
@@ -139,7 +140,27 @@ def take_survey(
 
 def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:
     for position, source in enumerate(sources):
-        yield from plan_index(source, position, store=index)
+        listed = False
+        for plan in plan_index(source, position, store=index):
+            listed = True
+            yield plan
+        if not listed:
+            raise SourceError(_lists_nothing(source, position), host=source.kind)
+
+
+def _lists_nothing(source: AnySource, position: int) -> str:
+    """An archive that is not mounted, or a query that matches nothing, would make an empty dataset."""
+    if isinstance(source, Folder):
+        found = f"found no file in {source.url}"
+        chosen = " that its include and exclude let through" if source.include or source.exclude else ""
+        return (
+            f"sources.{position}: {found}{chosen}, expected at least one; check that the folder is mounted, "
+            "or take the source out of the spec"
+        )
+    return (
+        f"sources.{position}: the {source.kind} source lists no object, expected at least one; check what it asks "
+        "the server for, or take the source out of the spec"
+    )
 
 
 def _merge(

@@ -7,9 +7,9 @@ from typing import Any
 from builder.errors import LayoutError, SpecError
 from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, shard_path, version_path
 from builder.run.lease import hold_lease
+from builder.run.places import private_store
 from builder.storage import SCRATCH_PREFIX, Store, checkpoint, open_store
 
-PRIVATE_SUFFIX = ".private"
 UNREFERENCED = ("keep", "delete")
 
 
@@ -59,7 +59,7 @@ def collect(
     """
     if unreferenced not in UNREFERENCED:
         raise SpecError(f"--unreferenced: found {unreferenced!r}, expected one of {', '.join(UNREFERENCED)}")
-    private = open_store(url.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    private = private_store(url)
     with hold_lease(private, say=say):
         return _collect(url, open_store(url), private, unreferenced)
 

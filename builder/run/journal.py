@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from builder.errors import BuilderError, LayoutError
 from builder.protocols import Progress
 from builder.run.lease import is_gone
-from builder.storage import Store, open_store
+from builder.run.places import private_store
+from builder.storage import Store
 
-PRIVATE_SUFFIX = ".private"
 FOLDER = "journal"
 CANCEL = "cancel"
 FLUSH_SECONDS = 2.0
@@ -100,7 +100,8 @@ def keep_journal(private: Store, run: int, *, facts: dict[str, Any]) -> Iterator
     except BaseException as error:
         # what is not ours may name paths; its kind is enough here, the whole of it is on the terminal
         text = f": {error}" if isinstance(error, BuilderError) else ""
-        journal.end("cancelled" if isinstance(error, Cancelled) else "failed", f"{type(error).__name__}{text}")
+        stopped = isinstance(error, Cancelled | KeyboardInterrupt)
+        journal.end("cancelled" if stopped else "failed", f"{type(error).__name__}{text}")
         raise
     journal.end("published", "")
 
@@ -149,7 +150,7 @@ def read_status(dataset: str) -> Status:
     end = next((e for e in reversed(events) if e["event"] == "end"), None)
     return Status(
         run=run,
-        state=end["state"] if end else ("died" if is_gone(_private(dataset), run) else "running"),
+        state=end["state"] if end else ("died" if is_gone(private_store(dataset), run) else "running"),
         stage=stage["stage"],
         done=stage["done"],
         total=stage["total"],
@@ -175,7 +176,7 @@ def follow(dataset: str) -> Iterator[dict[str, Any]]:
             after = number
             if event["event"] == "end":
                 return
-        if is_gone(_private(dataset), run):
+        if is_gone(private_store(dataset), run):
             yield from (event for _, event in _events(store, run, after=after))
             return
         time.sleep(1.0)
@@ -205,11 +206,7 @@ def describe_event(event: dict[str, Any]) -> str:
 
 
 def _open(dataset: str) -> Store:
-    return _private(dataset).join(FOLDER)
-
-
-def _private(dataset: str) -> Store:
-    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    return private_store(dataset).join(FOLDER)
 
 
 def _events(store: Store, run: int, *, after: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -28,6 +28,7 @@ from builder.run.arriving import Arriving
 from builder.run.clusters import Cluster, load_cluster
 from builder.run.journal import Journal, JournalProgress, keep_journal
 from builder.run.lease import hold_lease
+from builder.run.places import check_places, private_store
 from builder.run.progress import SilentProgress
 from builder.spec import DatasetSpec, withhold_locations
 from builder.specfile import fill_parameters, load_spec
@@ -37,7 +38,6 @@ from builder.stages.isolate import isolate_shard
 from builder.stages.shard import ShardArgument, build_shard
 from builder.storage import Store, open_store
 
-PRIVATE_SUFFIX = ".private"
 PUBLISHED = "published.json"
 PRINTS = "prints"
 
@@ -193,10 +193,10 @@ def plan(
     cluster
         As ``--cluster`` of the command line.
     """
-    loaded = _loaded(spec)
+    asked = _asked(spec, str(to), parameters or {})
     with _opened(load_cluster(cluster), workers) as runner:
         faults = Faults(default_action(environ))
-        return _with_report(_plan(loaded, str(to), parameters or {}, runner, progress or SilentProgress(), faults))
+        return _with_report(_plan(asked, runner, progress or SilentProgress(), faults))
 
 
 def build(
@@ -226,21 +226,21 @@ def build(
     SpecError, SourceError, PrivacyError, LayoutError, ResourceError
         Nothing is published then; what was published before stays.
     """
-    loaded = _loaded(spec)
     profile = load_cluster(cluster)
-    private = private_store(str(to))
+    asked = _asked(spec, str(to), parameters or {})
+    private = private_store(asked.to)
     shown = progress or SilentProgress()
     with (
         hold_lease(private, say=shown.say) as lease,
-        keep_journal(private, lease.counter, facts={"dataset": loaded.name, "cluster": profile.kind}) as journal,
+        keep_journal(private, lease.counter, facts={"dataset": asked.spec.name, "cluster": profile.kind}) as journal,
         _opened(profile, workers) as runner,
     ):
-        open_store(str(to)).fence()  # a builder that stood still until now publishes nothing any more
+        open_store(asked.to).fence()  # a builder that stood still until now publishes nothing any more
         report = JournalProgress(shown, journal)
         watched = runner if watch is None else watch(runner)
         faults = Faults(on_internal_error or default_action(environ), _noted_in(journal))
-        planned = _plan(loaded, str(to), parameters or {}, watched, report, faults)
-        return _build_open(planned, open_store(str(to)), watched, report, lease.check, faults)
+        planned = _plan(asked, watched, report, faults)
+        return _build_open(planned, open_store(asked.to), watched, report, lease.check, faults)
 
 
 def _noted_in(journal: Journal) -> Callable[[InternalError], None]:
@@ -254,21 +254,26 @@ def _opened(profile: Cluster, workers: int | None) -> AbstractContextManager[Run
     return Arriving(cluster) if profile.kind == "local" else cluster
 
 
-def private_store(dataset: str) -> Store:
-    """The private workspace of a dataset."""
-    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+@dataclass(frozen=True)
+class _Asked:
+    """What a user asked for, once everything is checked that can be before the archive is looked at."""
+
+    spec: DatasetSpec
+    """Resolved: locations filled in."""
+    published_spec: Mapping[str, Any]
+    to: str
+    key: Key = field(repr=False)
 
 
-def _loaded(spec: str | PathLike[str] | DatasetSpec) -> DatasetSpec:
-    return spec if isinstance(spec, DatasetSpec) else load_spec(Path(spec))
+def _asked(spec: str | PathLike[str] | DatasetSpec, to: str, parameters: Mapping[str, str]) -> _Asked:
+    loaded = spec if isinstance(spec, DatasetSpec) else load_spec(Path(spec))
+    resolved = fill_parameters(loaded, parameters)
+    check_places(resolved, to)
+    return _Asked(resolved, withhold_locations(loaded), to, _key(resolved))
 
 
-def _plan(
-    spec: DatasetSpec, to: str, parameters: Mapping[str, str], runner: Runner, progress: Progress, faults: Faults
-) -> Planned:
-    resolved = fill_parameters(spec, parameters)
-    key = _key(resolved)
-    private = private_store(to)
+def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> Planned:
+    resolved, private = asked.spec, private_store(asked.to)
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
     survey = take_survey(
         inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults
@@ -276,9 +281,9 @@ def _plan(
     plan = make_plan(
         PlanInputs(
             spec=resolved,
-            published_spec=withhold_locations(spec),
+            published_spec=asked.published_spec,
             private=private,
-            key=key,
+            key=asked.key,
             inventory=inventory,
             survey=survey,
             progress=progress,

@@ -17,9 +17,9 @@ from builder.errors import ResourceError, SpecError
 from builder.run.clusters import Cluster, load_cluster
 from builder.run.clusters.jobs import Jobs
 from builder.run.clusters.kubernetes import Kubernetes, render_job
-from builder.storage import open_store
+from builder.run.places import PRIVATE_SUFFIX, check_places, private_store
+from builder.specfile import fill_parameters, load_spec
 
-PRIVATE_SUFFIX = ".private"
 FOLDER = "submissions"
 DRIVER_MEMORY_MIB = 4096
 
@@ -57,17 +57,18 @@ def submit(spec: Path, *, to: str, cluster: str, parameters: Mapping[str, str]) 
     Raises
     ------
     SpecError
-        When the profile is not valid.
+        When the profile, the spec or a place it names is not valid.
     ResourceError
         When the scheduler of the cluster refuses the driver's job.
     """
     profile = load_cluster(cluster)
+    check_places(fill_parameters(load_spec(spec), parameters), to)
     identity = secrets.token_hex(4)
     where = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster
     command = ["build", str(spec.absolute()), "--to", to, "--cluster", where, "--json"]
     command += [part for name, value in sorted(parameters.items()) for part in ("--param", f"{name}={value}")]
     submission = _start(profile, command, identity, _log(to, identity))
-    private = open_store(to.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    private = private_store(to)
     private.put(f"{FOLDER}/{identity}.json", json.dumps(submission.facts(), sort_keys=True).encode())
     return submission
 

@@ -73,9 +73,14 @@ class Folder(Described):
         """With ``identity: content``."""
         return self.identity == "content"
 
+    @property
+    def root(self) -> Path:
+        """The folder itself, absolute and with links followed."""
+        return _root(self.url)
+
     def list(self) -> Iterator[Entry]:
         """Every file in the order of its path, archives as their members. Raises SourceError."""
-        root = _root(self.url)
+        root = self.root
         if not _is_folder(root):
             raise SourceError(f"found no folder {self.url}{_nearest(root)}; check the path, and that it is mounted")
         for path, stamp in _walk(root, self.url):
@@ -92,7 +97,7 @@ class Folder(Described):
             raise CaseError(
                 Reason.UNREADABLE, "the path is longer than this system can open; move it up, and build again"
             )
-        place = _place(_root(self.url), entry.path)
+        place = _place(self.root, entry.path)
         handle = _opened(place)
         try:
             _check_unchanged(handle, entry)

@@ -77,7 +77,7 @@ def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> Dataset
     try:
         return DatasetSpec.model_validate(document)
     except ValidationError as error:
-        lines = [message for _, message, _ in described(error, DatasetSpec, document)]
+        lines = [message for _, message, _ in described(error, document, DatasetSpec)]
         raise SpecError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -106,7 +106,7 @@ def _raise(faults: Iterable[Fault]) -> None:
 
 
 def _faults(error: ValidationError, document: Any, tree: CommentedMap, name: str) -> Iterator[Fault]:
-    for path, message, at_key in described(error, DatasetSpec, document):
+    for path, message, at_key in described(error, document, DatasetSpec):
         yield Fault(name, *position(tree, path, at_key=at_key), message)
 
 

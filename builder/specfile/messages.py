@@ -37,15 +37,15 @@ _EXPECTED = {
 }
 
 
-def described(error: ValidationError, model: type[BaseModel], document: Any) -> Iterator[tuple[Path, str, bool]]:
+def described(error: ValidationError, document: Any, *models: type[BaseModel]) -> Iterator[tuple[Path, str, bool]]:
     """Each fault once: its place in the document, a message, and whether the key itself is at fault.
 
     Parameters
     ----------
-    model
-        What the document was validated as: it knows the valid names.
     document
         What was validated; a path leads as far into it as there is anything.
+    models
+        What it was validated as, one or the other: they know the valid names.
     """
     items = error.errors(include_url=False, include_input=True)
     places = [_data_path(item["loc"], document) for item in items]
@@ -55,7 +55,7 @@ def described(error: ValidationError, model: type[BaseModel], document: Any) -> 
         if item["type"] == "too_short" and refused_below:
             continue
         if path or not (named := _leading_path(item["msg"], document)):
-            yield path, _message(item, path, model), item["type"] == "extra_forbidden"
+            yield path, _message(item, path, models), item["type"] == "extra_forbidden"
         else:
             yield named, _text(item), False
 
@@ -89,12 +89,12 @@ def _holds(node: Any, step: int | str) -> bool:
     return isinstance(node, Mapping) and step in node
 
 
-def _message(item: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str:
+def _message(item: Mapping[str, Any], path: Path, models: Sequence[type[BaseModel]]) -> str:
     where = ".".join(map(str, path))
     prefix = f"{where}: " if where else ""
     kind = item["type"]
     if kind == "extra_forbidden":
-        known = _known_names(model, item["loc"][:-1])
+        known = _known_names(models, item["loc"][:-1])
         return f"{prefix}found the unknown key {str(path[-1])!r}{_nearest(str(path[-1]), known)}"
     if kind == "missing" and isinstance(item["loc"][-1], int):
         return f"{prefix}found {len(item['input'])} item(s), expected at least {item['loc'][-1] + 1}"
@@ -108,7 +108,7 @@ def _message(item: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where}.kind: found {found!r}, expected one of: {', '.join(tags)}{hint}"
     if kind == "union_tag_not_found":
-        kinds = ", ".join(_kinds(model, item["loc"]))
+        kinds = ", ".join(_kinds(models, item["loc"]))
         return f"{prefix}found no key 'kind', expected one that says what this block is: {kinds}"
     text = _text(item).removeprefix(f"{path[-1]}: " if path else "")
     if kind == "value_error" and "found" in text:  # a validator that says what it found knows whether it may be shown
@@ -155,17 +155,17 @@ def _nearest(found: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else expected
 
 
-def _kinds(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    here: list[Any] = [model]
+def _kinds(models: Sequence[Any], location: Sequence[int | str]) -> list[str]:
+    here: list[Any] = [*models]
     for step in location:
         here = [inner for candidate in here for inner in _step(candidate, step)]
     leaves = [leaf for candidate in here for leaf in _models(candidate) if "kind" in leaf.model_fields]
     return sorted({kind for leaf in leaves for kind in get_args(leaf.model_fields["kind"].annotation)})
 
 
-def _known_names(model: Any, location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the model that pydantic's location leads to."""
-    here: list[Any] = [model]
+def _known_names(models: Sequence[Any], location: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the models that pydantic's location leads to."""
+    here: list[Any] = [*models]
     for step in location:
         here = [inner for candidate in here for inner in _step(candidate, step)]
     names = {

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from builder.storage.crash import checkpoint
 ATTEMPTS = 4
 DIGEST = "buildersha256"
 """Name of the attribute that holds an object's SHA-256: letters and digits, as every kind of store takes them."""
+KEPT_WHOLE = 2
+"""Objects kept in memory of a server that gives whole ones only."""
 Answer = TypeVar("Answer")
 
 
@@ -41,15 +43,18 @@ class ObjectStore:
     def read_range(self, path: str, start: int, *, length: int) -> bytes:
         if length == 0:
             return b""
-        key = self._key(path)
-        return _ask(path, lambda: bytes(_obstore().get_range(self._client(), key, start=start, length=length)))
+        return self.read_ranges(path, [(start, length)])[0]
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         if not ranges:
             return []
         starts, lengths = [r[0] for r in ranges], [r[1] for r in ranges]
         key = self._key(path)
-        found = _ask(path, lambda: _obstore().get_ranges(self._client(), key, starts=starts, lengths=lengths))
+        try:
+            found = _ask(path, lambda: _obstore().get_ranges(self._client(), key, starts=starts, lengths=lengths))
+        except _WholeOnly:
+            whole = self._whole(path)
+            return [whole[start : start + length] for start, length in ranges]
         return [bytes(part) for part in found]
 
     def open(self, path: str) -> ObjectReader:
@@ -126,6 +131,11 @@ class ObjectStore:
     def sweep(self) -> int:
         return 0  # an object that was not sent whole does not exist
 
+    @lru_cache(maxsize=KEPT_WHOLE)  # noqa: B019 - a frozen value, and few objects are kept
+    def _whole(self, path: str) -> bytes:
+        """An object of a plain web server that gives no ranges; the next range is most likely of the same one."""
+        return self.read(path)
+
     def _put(self, path: str, data: bytes, *, mode: Any = "overwrite") -> None:
         digest = {DIGEST: hashlib.sha256(data).hexdigest()}
         _obstore().put(self._client(), self._key(path), data, attributes=digest, mode=mode)
@@ -184,6 +194,10 @@ class _Damaged(Exception):
     """An answer that is not what was stored."""
 
 
+class _WholeOnly(SourceError):
+    """A plain web server, which gives whole objects only."""
+
+
 def _whole(path: str, answer: Any) -> bytes:
     """The bytes of an answer, once they have the SHA-256 that was stored with them. Raises _Damaged."""
     data = bytes(answer.bytes())
@@ -206,6 +220,10 @@ def _ask(path: str, call: Callable[[], Answer]) -> Answer:
             raise FileNotFoundError(errno.ENOENT, "found no object", path) from error
         except (errors.AlreadyExistsError, errors.PreconditionError):
             raise
+        except errors.NotSupportedError as error:
+            raise _WholeOnly(
+                "object store: found a server that gives whole objects only, expected one for this"
+            ) from error
         except (errors.BaseError, _Damaged) as error:
             refused = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
             if refused or attempt == ATTEMPTS:

@@ -197,7 +197,8 @@ class _Parser:
         name = token.text.strip("`")
         if name not in self._schema.names:
             found = f"column {token.at}: found the unknown column {name!r}"
-            raise SpecError(found + suggest(name, self._schema.names))
+            quotes = "" if token.kind == "quoted" else f" (a text is written in quotes: {name!r})"
+            raise SpecError(found + quotes + suggest(name, self._schema.names))
         self.columns.add(name)
         return Column(name, _family(self._schema.field(name).type, token), token.at)
 

@@ -14,6 +14,7 @@ from builder.run.clusters.kubernetes import Kubernetes
 from builder.run.clusters.local import Local
 from builder.run.clusters.serial import Serial
 from builder.run.clusters.ssh import Ssh
+from builder.specfile import described
 
 Cluster = Serial | Local | Address | Ssh | Jobs | Kubernetes
 BUILT_IN: dict[str, type[BaseModel]] = {
@@ -59,6 +60,6 @@ def _validated(document: object, place: str) -> Cluster:
     try:
         profile: Cluster = TypeAdapter(block_of(CLUSTERS)).validate_python(document)
     except ValidationError as error:
-        lines = (f"{place}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        lines = (f"{place}: {message}" for _, message, _ in described(error, document, *CLUSTERS.values()))
         raise SpecError("\n".join(lines)) from None
     return profile

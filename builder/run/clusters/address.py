@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from builder.errors import SpecError
 from builder.run.clusters.connection import Tls, configure_dask, connect, is_loopback
 from builder.stages.graph import Runner
+
+PATIENCE_SECONDS = 60
+"""A scheduler that already runs has its workers, or nobody is starting any."""
 
 
 class Address(BaseModel):
@@ -19,8 +22,21 @@ class Address(BaseModel):
 
     kind: Literal["address"] = "address"
     url: Annotated[str, Field(pattern=r"^(tcp|tls)://")]
+    """``tcp://HOST:PORT``, or ``tls://HOST:PORT`` beyond this machine."""
     tls: Tls | None = None
     VERSION: ClassVar[int] = 1
+
+    @field_validator("url")
+    @classmethod
+    def _names_host_and_port(cls, url: str) -> str:
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+        if not parts.hostname or not port:
+            raise ValueError(f"found {url!r}, expected {parts.scheme}://HOST:PORT, such as {parts.scheme}://HOST:8786")
+        return url
 
     @model_validator(mode="after")
     def _beyond_loopback_only_with_tls(self) -> "Address":
@@ -40,5 +56,5 @@ class Address(BaseModel):
         if workers is not None:
             raise SpecError("--workers: found a number with a scheduler's address, expected none: it has its workers")
         configure_dask()
-        with connect(self.url, tls=self.tls, workers=1) as runner:
+        with connect(self.url, tls=self.tls, workers=1, patience=PATIENCE_SECONDS) as runner:
             yield runner

@@ -61,8 +61,10 @@ def with_large(usual: Runner, large: Large | None, profile: Callable[[Large], An
 
 
 @contextmanager
-def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
+def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER_SECONDS) -> Iterator[Runner]:
     """A runner on a cluster object or a scheduler's address, once ``workers`` workers are there.
+
+    ``patience`` is how many seconds they may take.
 
     Raises
     ------
@@ -78,23 +80,33 @@ def connect(where: Any, *, tls: Tls | None, workers: int) -> Iterator[Runner]:
         client = Client(where, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
     except OSError as error:
         raise SourceError(
-            f"cluster: found no scheduler that answers ({type(error).__name__}), expected one; "
+            f"cluster: found no scheduler that answers{_at(where)} ({type(error).__name__}), expected one; "
             "check the address and the TLS files, and run the same command again",
             host="scheduler",
         ) from error
     with client:
         try:
-            client.wait_for_workers(workers, timeout=WORKER_SECONDS)
+            client.wait_for_workers(workers, timeout=patience)
             check_likeness(client)
         except TimeoutError:
             found = len(client.scheduler_info(n_workers=-1).get("workers", ()))
             raise SourceError(
-                f"cluster: found {found} workers after {WORKER_SECONDS} s, expected {workers}; look into their logs",
+                f"cluster: found {found} workers{_at(where)} after {patience} s, expected {workers}; "
+                f"{_start(where)}, and run the same command again",
                 host="scheduler",
             ) from None
         except (OSError, CancelledError) as error:
             raise scheduler_gone() from error
         yield DaskRunner(client)
+
+
+def _at(where: Any) -> str:
+    return f" at {where}" if isinstance(where, str) else ""
+
+
+def _start(where: Any) -> str:
+    """What to do about workers that do not come."""
+    return f"start some, such as: dask worker {where}" if isinstance(where, str) else "look into their logs"
 
 
 def configure_dask() -> None:

@@ -1,0 +1,92 @@
+"""Where a dataset may be built: apart from what it is built from, and where this process may write."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from builder.errors import ResourceError, SpecError
+from builder.sources import Folder
+from builder.spec import DatasetSpec
+from builder.storage import LocalStore, Store, open_store
+
+PRIVATE_SUFFIX = ".private"
+READ_ONLY = ("http", "https")
+
+
+def private_store(dataset: str) -> Store:
+    """The private workspace of a dataset."""
+    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+
+
+def check_places(spec: DatasetSpec, to: str) -> None:
+    """Refuse, before anything is read or written, a place that a dataset must not or cannot be built in.
+
+    Parameters
+    ----------
+    spec
+        Resolved: locations filled in.
+    to
+        As ``--to`` of the command line.
+
+    Raises
+    ------
+    SpecError
+        When the place is empty, a file, read-only by its scheme, or a source, in a source, or around one: the next
+        build would take the dataset for a part of the archive, and who passes the dataset on would pass on the archive.
+    ResourceError
+        When this process may not write there.
+    """
+    places = {"--to": to}
+    if spec.splits.sequester is not None:
+        places["splits.sequester.url"] = spec.splits.sequester.url
+    faults = [fault for name, place in places.items() for fault in _faults(name, place, spec)]
+    if faults:
+        raise SpecError("\n".join(faults))
+    for name, place in places.items():
+        _check_writable(name, place)
+
+
+def _faults(name: str, place: str, spec: DatasetSpec) -> list[str]:
+    if not place.strip():
+        return [f"{name}: found an empty value, expected a folder or URL; is the shell variable set that you meant?"]
+    scheme = urlsplit(place).scheme
+    if "://" in place and scheme in READ_ONLY:
+        return [f"{name}: found {scheme}://, which datasets are read from, expected a folder, s3://, gs:// or az://"]
+    store = open_store(place)
+    if not isinstance(store, LocalStore):
+        return []
+    if store.root.exists() and not store.root.is_dir():
+        return [f"{name}: found a file at {place}, expected a folder, or a place where one can be made"]
+    return [
+        f"{name}: found {place}, which {how} the source sources.{number} ({source.url}); "
+        f"expected a place apart from it, such as {_apart(source)}"
+        for number, source in enumerate(spec.sources)
+        if isinstance(source, Folder) and (how := _relation(store.root, source.root))
+    ]
+
+
+def _relation(place: Path, source: Path) -> str:
+    """How a dataset's folder and its private workspace lie to a source; empty when they are apart."""
+    for folder in (place.resolve(), place.with_name(place.name + PRIVATE_SUFFIX).resolve()):
+        if folder == source:
+            return "is"
+        if folder.is_relative_to(source):
+            return "lies in"
+        if source.is_relative_to(folder):
+            return "holds"
+    return ""
+
+
+def _apart(source: Folder) -> Path:
+    return source.root.with_name(source.root.name + "-dataset")
+
+
+def _check_writable(name: str, place: str) -> None:
+    for folder in (open_store(place), private_store(place)):
+        if isinstance(folder, LocalStore):
+            there = next(path for path in (folder.root, *folder.root.parents) if path.exists())
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise ResourceError(
+                    f"{name}: found that {there} cannot be written by this user, expected a folder that can; "
+                    "choose another place, or change its permissions, and run the same command again"
+                )
