@@ -12,7 +12,8 @@ from typing import Any
 
 from builder.errors import SpecError
 from builder.model.canonical import Json
-from builder.run.pipeline import Planned, build, plan
+from builder.run.outcomes import Planned
+from builder.run.pipeline import build, plan
 from builder.run.progress import Item
 from builder.stages.graph import Outcome, Runner, Task
 from builder.stages.shard import ShardArgument, Steps, measure_case

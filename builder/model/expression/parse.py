@@ -197,8 +197,10 @@ class _Parser:
         name = token.text.strip("`")
         if name not in self._schema.names:
             found = f"column {token.at}: found the unknown column {name!r}"
-            quotes = "" if token.kind == "quoted" else f" (a text is written in quotes: {name!r})"
-            raise SpecError(found + quotes + suggest(name, self._schema.names))
+            hint = suggest(name, self._schema.names)
+            if "did you mean" not in hint and token.kind != "quoted":
+                hint += f"; a text is written in quotes: {name!r}"
+            raise SpecError(found + hint)
         self.columns.add(name)
         return Column(name, _family(self._schema.field(name).type, token), token.at)
 

@@ -1,0 +1,199 @@
+"""What a plan and a build came to: facts for machines, and lines for a person."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from builder.patches import describe_storage
+from builder.plan import DatasetPlan
+from builder.planning.inventory import Inventory, Survey
+from builder.planning.playbook import UNMAPPED
+from builder.publishing.published import Published
+from builder.report.association import is_worth_a_look
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """The outcome of ``plan``: what a build would do."""
+
+    plan: DatasetPlan
+    inventory: Inventory
+    survey: Survey
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """The report before the build, empty inside a build; ``report_page`` is where its page lies."""
+    report_page: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Counts, exclusions by rule, bytes, memory and shards."""
+        plan = self.plan
+        rules: dict[str, int] = {}
+        for rule in plan.cohort.column("rule").to_pylist():
+            if rule is not None:
+                rules[rule] = rules.get(rule, 0) + 1
+        splits: dict[str, int] = {}
+        for split in plan.splits.column("split").to_pylist():
+            splits[split] = splits.get(split, 0) + 1
+        return {
+            "dataset": plan.spec.name,
+            "files": self.inventory.files,
+            "stacks": plan.cohort.num_rows,
+            "cases": len(plan.cases),
+            "excluded_by_rule": dict(sorted(rules.items())),
+            "persons_by_split": splits,
+            "shards": len(plan.shards),
+            "stored_as": describe_storage(plan.spec.samples),
+            "input_bytes": sum(c.input_bytes for c in plan.cases),
+            "sample_bytes": sum(c.sample_bytes for c in plan.cases),
+            "peak_bytes_per_task": max((s.peak_bytes for s in plan.shards), default=0),
+            "clinical": list(plan.clinical),
+            "persons": plan.persons.counts(),
+            "licenses": _licenses(plan),
+            "procedures": None if plan.procedures is None else dict(plan.procedures),
+            "structures": dict(plan.structures),
+            "report": dict(self.report),
+            "report_page": self.report_page,
+        }
+
+    def text(self) -> str:
+        """The facts as lines for a person."""
+        facts = self.facts()
+        lines = [
+            f"{facts['dataset']}: {facts['files']} files, {facts['stacks']} image stacks, {facts['cases']} cases",
+            *(f"  excluded by {rule}: {count}" for rule, count in facts["excluded_by_rule"].items()),
+            "  persons: " + ", ".join(f"{split} {count}" for split, count in facts["persons_by_split"].items()),
+            *(
+                f"  clinical table {i + 1}: {r['matched']} matched, {r['image_only']} image only, "
+                f"{r['clinical_only']} clinical only, {r['ambiguous']} ambiguous"
+                for i, r in enumerate(facts["clinical"])
+            ),
+            "  identity: " + ", ".join(f"{count} {kind}" for kind, count in facts["persons"].items()),
+            "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
+            *_procedure_lines(facts["procedures"]),
+            *_structure_lines(facts["structures"]),
+            f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, "
+            f"at most {_size(facts['sample_bytes'])} of samples before compression, "
+            f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
+            f"  {facts['stored_as']}",
+            *_report_lines(self.report),
+            *([f"  report: {self.report_page}"] if self.report_page else []),
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Built:
+    """The outcome of ``build``."""
+
+    dataset: str
+    published: Published
+    shards: int
+    resumed: int
+    version: str = ""
+    """Of what everybody may see, where labels are sequestered; ``published`` is the whole dataset then."""
+    labels: str = ""
+    """The separate store of sequestered labels."""
+    internal_errors: int = 0
+    """Series and cases that were left out for a fault of this program."""
+
+    def facts(self) -> dict[str, Any]:
+        """What was published, as JSON-able data."""
+        p = self.published
+        return {
+            "dataset": self.dataset,
+            "version": self.version or p.version,
+            **({"labels": {"dataset": self.labels, "version": p.version}} if self.labels else {}),
+            "unchanged": p.unchanged,
+            "samples": p.samples,
+            "cases": p.cases,
+            "persons": p.persons,
+            "shards": self.shards,
+            "shards_already_there": self.resumed,
+            "internal_errors": self.internal_errors,
+            "totals": p.totals,
+        }
+
+    def text(self) -> str:
+        """The facts as lines for a person."""
+        p = self.published
+        version, whole = self.version or p.version, self.labels or self.dataset
+        if p.unchanged:
+            return f"{self.dataset}: nothing to do, version {version} is published and its inputs are unchanged"
+        totals = "\n".join(
+            f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+            for level, counts in p.totals.items()
+        )
+        return (
+            f"{self.dataset}: published version {version}\n"
+            f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
+            f"({self.resumed} were there already)\n{totals}\n"
+            f"  report: {whole}/versions/{p.version}/report/index.html\n"
+            f"  catalog: {whole}/versions/{p.version}/catalog/index.html" + self._warning()
+        )
+
+    def _warning(self) -> str:
+        """What must not be missed at the end of a build."""
+        if not self.internal_errors:
+            return ""
+        return (
+            f"\nINTERNAL ERROR: {self.internal_errors} left out because of a fault of this program, not of the files; "
+            f"their tracebacks: builder logs {self.dataset}\n"
+            "  please report them; the next build tries these cases again, and --strict stops at the first"
+        )
+
+
+def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """What the report says first: balance, associations that stand out, and what the test split can show."""
+    if not report:
+        return
+    balance = report["balance"]
+    if balance is not None:
+        yield (
+            f"  balance: worst of {balance['strata']['number']} strata {balance['strata']['worst_persons']:.2f} "
+            f"persons off, worst single level {balance['worst_level_persons']:.2f}"
+        )
+    for row in (*report["associations"], *report["missingness"]):
+        if is_worth_a_look(row):
+            yield f"  {row['label']} follows {row['group']}: V {row['cramers_v']:.2f}, q {row['q']:.3f}"
+    for row in report["baseline"]:
+        if row["auc"] is not None:
+            yield f"  {row['outcome']} from headers alone: AUC {row['auc']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    for entry in report["power"]["outcomes"]:
+        widths = {w["assumed"]: w["half_width"] for w in entry["sensitivity"]}
+        shown = "no sensitivity" if widths[0.9] is None else f"a sensitivity of 0.9 to within {widths[0.9]:.2f}"
+        yield f"  {entry['outcome']}: {entry['positives']} yes, {entry['negatives']} no to test on: shows {shown}"
+
+
+def _licenses(plan: DatasetPlan) -> dict[str, int]:
+    """Licence to the number of series and tables under it; ``not stated`` is one of them."""
+    names = sorted(name or "not stated" for name in plan.origins.column("license").to_pylist())
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def _structure_lines(structures: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for label, facts in structures.items():
+        found = ", ".join(f"{name} in {cases}" for name, cases in facts["structures"].items()) or "no structure"
+        lines.append(
+            f"  label {label}: {found} of {facts['cases']} cases; {facts['names_taken_by_none']} of {facts['names']} "
+            "names taken by none, see label-names.csv in the private workspace"
+        )
+    return lines
+
+
+def _procedure_lines(procedures: Mapping[str, Any] | None) -> list[str]:
+    if procedures is None:
+        return []
+    unmapped = f"; the rest is listed in {UNMAPPED} of the private workspace"
+    return [
+        f"  RadLex Playbook: {procedures['mapped']} of {procedures['studies']} studies have a procedure"
+        + (unmapped if procedures["mapped"] < procedures["studies"] else "")
+    ]
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}" if unit != "B" else f"{count} B"
+        value /= 1024
+    return f"{value:.1f} TiB"
