@@ -22,7 +22,7 @@ from builder.model.keyed import Key
 from builder.model.tables import EXCLUSIONS
 from builder.persons import group_persons
 from builder.plan import CasePlan, assign_buckets
-from builder.planning.candidates import clinical_counts, person_column, series_table
+from builder.planning.candidates import person_column, series_table
 from builder.planning.deal import deal, shared_keys
 from builder.report import assemble, render
 from builder.spec import DatasetSpec
@@ -54,9 +54,9 @@ def main() -> None:
         persons = group_persons(stacks.select(IDENTITIES.names), key=key)
         keys = person_column(stacks, persons)
     with step("clinical join"):
-        joined = clinical_table(clinical, persons)
+        joined, counts = clinical_table(clinical, persons, keys)
         table = series_table(stacks, keys, key=key, clinical=joined)
-        table = with_decisions(table, stacks, clinical_counts(joined, keys))
+        table = with_decisions(table, stacks, counts)
     with step("cohort"):
         options = Cohort(image="modality == 'CT'", rules=({"name": "slices", "keep": "instances >= 20"},))
         cohort = select_cohort(table, options, labelled=False)
@@ -111,13 +111,13 @@ def survey() -> tuple[pa.Table, pa.Table]:
     return stacks, clinical
 
 
-def clinical_table(clinical: pa.Table, persons: object) -> pa.Table:
-    """The clinical rows under person keys."""
-    keys = persons.keys  # type: ignore[attr-defined]
-    found = [keys[("", name)] for name in clinical["patient_id"].to_pylist()]
-    rows = dict(zip(found, range(len(found)), strict=True))  # one row a person
-    table = clinical.take(pa.array(list(rows.values()), pa.int64())).drop_columns(["patient_id"])
-    return table.add_column(0, "person_key", pa.array(list(rows), pa.string()))
+def clinical_table(clinical: pa.Table, persons: object, keys: list[str]) -> tuple[pa.Table, list[int]]:
+    """The clinical row of every stack's person, and how many rows each stack has."""
+    known = persons.keys  # type: ignore[attr-defined]
+    rows = {known[("", name)]: i for i, name in enumerate(clinical["patient_id"].to_pylist())}
+    places = [rows.get(person) for person in keys]
+    table = clinical.drop_columns(["patient_id"]).take(pa.array(places, pa.int64()))
+    return table, [int(place is not None) for place in places]
 
 
 def with_decisions(table: pa.Table, stacks: pa.Table, counts: list[int]) -> pa.Table:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.catalog.statement import Governance, Statement, UseCase
-from builder.clinical import ClinicalTable
+from builder.clinical import ClinicalTable, check_shared_columns
 from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
 from builder.deid import Deid
@@ -129,10 +129,7 @@ class DatasetSpec(BaseModel):
         wrong = [name for name in self.shards.fields if name.split(".")[0] not in fields]
         if wrong:
             raise ValueError(f"shards.fields: found {wrong[0]!r}, expected some of {fields}")
-        names = [name for table in self.clinical for name in table.names]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"clinical: found the columns {twice} in several tables, expected each name once")
+        check_shared_columns(self.clinical)
         _check_sequester(self)
         return self
 

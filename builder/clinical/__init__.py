@@ -1,9 +1,13 @@
-"""Clinical tables: typed, ranged columns a person, and who of the images has a row."""
+"""Clinical tables: read from any format, typed as the spec declares them, and joined to the images they belong to."""
 
+from builder.clinical.cells import text_of
 from builder.clinical.events import Event
-from builder.clinical.matching import MatchReport, check_match, match
-from builder.clinical.rows import CellIssue, ClinicalRows, read_table, schema
-from builder.clinical.table import ClinicalColumn, ClinicalTable, Pick
+from builder.clinical.joining import Images, Joined, join
+from builder.clinical.matching import TableMatch, faults, near_misses, summary_lines
+from builder.clinical.reading import ClinicalRows, read_table
+from builder.clinical.rows import CellIssue, Rows, Value, read_rows, schema
+from builder.clinical.sheet import Sheet, read_sheet
+from builder.clinical.table import ClinicalColumn, ClinicalTable, Pick, check_shared_columns
 
 __all__ = [
     "CellIssue",
@@ -11,10 +15,21 @@ __all__ = [
     "ClinicalRows",
     "ClinicalTable",
     "Event",
-    "MatchReport",
+    "Images",
+    "Joined",
     "Pick",
-    "check_match",
-    "match",
+    "Rows",
+    "Sheet",
+    "TableMatch",
+    "Value",
+    "check_shared_columns",
+    "faults",
+    "join",
+    "near_misses",
+    "read_rows",
+    "read_sheet",
     "read_table",
     "schema",
+    "summary_lines",
+    "text_of",
 ]

@@ -1,60 +1,235 @@
-"""Who of the persons with images has a clinical row."""
+"""How a table met the images and what became of its cells: what may be shown, and what stops a plan."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from builder.clinical.rows import ClinicalRows
+from builder.clinical.joining import Joined
+from builder.clinical.rows import CellIssue, Rows, Tally
 from builder.clinical.table import ClinicalTable
-from builder.errors import SpecError
-from builder.model.keyed import Key
 
 EXAMPLES: Final = 5
+LISTED: Final = 1000
+"""Cells that a report lists; the private list has all of them."""
+LOST_FRACTION: Final = 0.1
+LOST_CELLS: Final = 5
+"""Without ``max_lost_cells``: a column may lose a tenth of its cells, or up to this many less one."""
+
+_PLURAL: Final = {"person": "persons", "study": "studies", "series": "series"}
 
 
 @dataclass(frozen=True)
-class MatchReport:
-    """Raw ids by how they met, each sorted; private. ``summary`` is what may be shown."""
+class TableMatch:
+    """One table against the images.
 
-    matched: tuple[str, ...]
-    image_only: tuple[str, ...]
-    clinical_only: tuple[str, ...]
-    ambiguous: tuple[str, ...]
+    Parameters
+    ----------
+    near
+        Kind of difference to the number of persons without a row whose PatientID differs from an id of the table by
+        nothing else.
+    differing
+        Column to the persons whose image headers say something else than the table.
+    """
+
+    options: ClinicalTable
+    rows: Rows
+    joined: Joined
+    near: Mapping[str, int] = field(default_factory=dict)
+    differing: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def units(self) -> int:
+        """Persons (studies, series) with images."""
+        return len(self.joined.matched) + len(self.joined.image_only) + len(self.joined.ambiguous)
 
     @property
     def fraction(self) -> float:
-        """Share of the persons with images that have exactly one row; 1.0 when there are no images."""
-        persons = len(self.matched) + len(self.image_only) + len(self.ambiguous)
-        return len(self.matched) / persons if persons else 1.0
+        """Share of the units with images that have exactly one row; 1.0 when there are no images."""
+        return len(self.joined.matched) / self.units if self.units else 1.0
 
-    def summary(self, key: Key) -> dict[str, Any]:
-        """Counts, and a few examples by the keyed name of the PatientID (no issuer)."""
-        groups = {name: getattr(self, name) for name in ("matched", "image_only", "clinical_only", "ambiguous")}
+    @property
+    def issues(self) -> tuple[CellIssue, ...]:
+        """Every cell that was not taken, in the order of the file."""
+        found = {*self.rows.issues, *self.joined.issues}
+        return tuple(sorted(found, key=lambda issue: (issue.row, issue.column, issue.problem)))
+
+    def facts(self, examples: Mapping[str, Collection[str]]) -> dict[str, Any]:
+        """Counts that may be shown, with examples by keyed name. No identifier and no value is among them."""
+        issues = self.issues
         return {
+            "columns": list(self.options.columns),
+            "unit": self.options.unit,
             "matched_fraction": self.fraction,
-            **{name: len(ids) for name, ids in groups.items()},
-            "examples": {n: sorted(key.name("patient", "", i) for i in ids)[:EXAMPLES] for n, ids in groups.items()},
+            "matched": len(self.joined.matched),
+            "image_only": len(self.joined.image_only),
+            "ambiguous": len(self.joined.ambiguous),
+            "clinical_only": len(self.joined.clinical_only),
+            "examples": {name: sorted(keys)[:EXAMPLES] for name, keys in examples.items()},
+            "rows_that_are_no_person": len(self.rows.not_persons),
+            "rows_not_picked_from": self.rows.passed_over,
+            "rows_of_several": len(self.joined.shared),
+            "near_ids": dict(self.near),
+            "differing_from_headers": dict(self.differing),
+            "cells_not_taken": [
+                {"row": issue.row, "column": issue.column, "problem": issue.problem} for issue in issues[:LISTED]
+            ],
+            "cells_not_taken_by_column": dict(sorted(Counter(issue.column for issue in issues).items())),
+            "unmet_levels": {tally.column: list(tally.unmet) for tally in self.rows.tallies if tally.unmet},
+            "encoding": self.rows.encoding,
         }
 
 
-def match(rows: ClinicalRows, persons: Collection[str]) -> MatchReport:
-    """Who of ``persons`` (PatientIDs that have images) has a clinical row."""
-    images = set(persons)
-    ambiguous = set(rows.ambiguous)
-    clinical = set(rows.table["person_id"].to_pylist())
-    return MatchReport(
-        matched=tuple(sorted(images & clinical)),
-        image_only=tuple(sorted(images - clinical - ambiguous)),
-        clinical_only=tuple(sorted((clinical | ambiguous) - images)),
-        ambiguous=tuple(sorted(images & ambiguous)),
-    )
+def near_misses(without: Mapping[str, Collection[str]], known: Iterable[str]) -> dict[str, int]:
+    """How many persons without a row have an id that differs from one of the table by form alone.
+
+    Parameters
+    ----------
+    without
+        Person without a row to the person's PatientIDs.
+    known
+        Ids of the table.
+    """
+    names = {*known}
+    forms = {kind: {form(name) for name in names} for kind, form in _FORMS.items()}
+    found: Counter[str] = Counter()
+    for ids in without.values():
+        kind = next((k for k, form in _FORMS.items() if any(form(i) in forms[k] for i in ids)), None)
+        if kind is not None:
+            found[kind] += 1
+    return dict(sorted(found.items()))
 
 
-def check_match(report: MatchReport, options: ClinicalTable) -> None:
-    """Raise SpecError when fewer persons matched than the spec's ``min_matched`` asks for."""
-    if report.fraction < options.min_matched:
-        persons = len(report.matched) + len(report.image_only) + len(report.ambiguous)
-        raise SpecError(
-            f"clinical: found a row for {len(report.matched)} of {persons} persons ({report.fraction:.1%}), expected "
-            f"at least {options.min_matched:.1%}; check person_id and person_pattern, or lower min_matched"
+def _without_zeros(text: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+
+
+def _without_marks(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text)
+
+
+_FORMS: Final[Mapping[str, Callable[[str], str]]] = {
+    "leading zeros": _without_zeros,
+    "upper and lower case": str.casefold,
+    "spaces, dashes or other marks": _without_marks,
+    "several of zeros, case and marks": lambda text: _without_marks(_without_zeros(text.casefold())),
+}
+
+
+def faults(match: TableMatch) -> Iterator[str]:
+    """Why the table must not be used as it is; nothing when it may."""
+    options = match.options
+    least = options.min_matched
+    units = _PLURAL[options.unit]
+    if match.units and (not match.joined.matched if least is None else match.fraction < least):
+        expected = "at least one" if least is None else f"at least {least:.1%}"
+        yield (
+            f"found a row for {len(match.joined.matched)} of {match.units} {units} ({match.fraction:.1%}), expected "
+            f"{expected}{_why(match)}; check {_joined_by(options)}, or set min_matched: "
+            f"{0 if least is None else round(match.fraction, 3)}"
         )
+    if least != 0:
+        yield from _dead_columns(match)
+    yield from _lost_cells(match)
+
+
+def summary_lines(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What a person wants to know of each table at the end of a plan or build, from ``TableMatch.facts``."""
+    for number, facts in enumerate(tables, start=1):
+        by = "" if facts["unit"] == "person" else f" ({_PLURAL[facts['unit']]})"
+        yield (
+            f"  clinical table {number}: {facts['matched']} matched, {facts['image_only']} image only, "
+            f"{facts['clinical_only']} clinical only, {facts['ambiguous']} ambiguous{by}"
+        )
+        for column, count in facts["cells_not_taken_by_column"].items():
+            problems = sorted({i["problem"] for i in facts["cells_not_taken"] if i["column"] == column})
+            yield f"    {column}: {count} cells not taken: {'; '.join(problems)}"
+        if facts["cells_not_taken_by_column"]:
+            yield "    their values are listed in clinical-cells.csv of the private workspace"
+        for column, levels in facts["unmet_levels"].items():
+            yield f"    {column}: no cell has the levels {', '.join(levels)}"
+        for kind, count in facts["near_ids"].items():
+            yield (
+                f"    {count} persons without a row: their PatientID differs from an id of the table by {kind} only; "
+                "nothing is merged unasked"
+            )
+        for column, count in facts["differing_from_headers"].items():
+            yield f"    {column}: {count} of {facts['matched']} persons have another value in their images' headers"
+        if facts["rows_of_several"]:
+            yield f"    {facts['rows_of_several']} rows name several persons (or series): state a site or source"
+        if facts["rows_that_are_no_person"]:
+            yield f"    {facts['rows_that_are_no_person']} rows without an id or with nothing but a note"
+        if facts["encoding"] not in ("", "utf-8", "utf-16"):
+            yield f"    read as {facts['encoding']}"
+
+
+def _joined_by(options: ClinicalTable) -> str:
+    return " and ".join(f"{heading!r} ({fact})" for heading, fact in options.joins.items())
+
+
+def _why(match: TableMatch) -> str:
+    """What is known of the reason that so few rows met an image."""
+    found = [f"{n} ids differ by {kind} only" for kind, n in match.near.items()]
+    found += [
+        f"{n} cells of {tally.heading!r} are {problem}"
+        for tally in match.rows.tallies
+        for problem, n in tally.problems
+        if tally.heading in match.options.joins and tally.column == tally.heading
+    ]
+    if match.rows.passed_over:
+        found.append(f"{match.rows.passed_over} rows do not meet pick.where")
+    if match.joined.shared:
+        found.append(f"{len(match.joined.shared)} rows name several persons or series: state site or source")
+    found.append(f"the table has {len(match.rows.rows)} rows with an id")
+    return f" ({'; '.join(found)})"
+
+
+def _dead_columns(match: TableMatch) -> Iterator[str]:
+    options = match.options
+    if not match.rows.rows and match.rows.passed_over:
+        yield "found no row that meets pick.where, expected some; compare its values with those of the table"
+    for tally in _columns(match):
+        column = options.columns[tally.column]
+        if tally.filled and tally.filled == tally.lost:
+            yield (
+                f"{tally.column}: found no {column.type} in the {tally.filled} cells of {tally.heading!r} "
+                f"({_problems(tally)}){_levels_hint(tally)}; correct the declaration, or set min_matched: 0"
+            )
+        elif not tally.filled and match.rows.rows and column.type in ("number", "integer"):
+            yield (
+                f"{tally.column}: found no {column.type} in {tally.heading!r}, whose cells are all empty or missing "
+                "codes; leave the column out, or set min_matched: 0"
+            )
+        elif tally.near:
+            yield (
+                f"{tally.column}: found no cell with the levels {', '.join(tally.near)}, but cells that differ from "
+                "them by case or white space only; write the levels as the table does, or set min_matched: 0"
+            )
+
+
+def _lost_cells(match: TableMatch) -> Iterator[str]:
+    most = match.options.max_lost_cells
+    for tally in match.rows.tallies:
+        share = tally.lost / tally.filled if tally.filled else 0.0
+        too_many = share > most if most is not None else tally.lost >= LOST_CELLS and share > LOST_FRACTION
+        if too_many:
+            yield (
+                f"{tally.column}: found {tally.lost} of {tally.filled} cells of {tally.heading!r} that cannot be taken "
+                f"({_problems(tally)}), expected at most {LOST_FRACTION if most is None else most:.1%}; "
+                "clinical-cells.csv in the private workspace lists them; correct them, add codes to missing, or raise "
+                "max_lost_cells"
+            )
+
+
+def _columns(match: TableMatch) -> Iterator[Tally]:
+    """The tallies of declared columns; those of the headings that rows are joined by come first and are left out."""
+    yield from match.rows.tallies[len(match.options.joins) :]
+
+
+def _problems(tally: Tally) -> str:
+    return "; ".join(f"{count} {problem}" for problem, count in tally.problems[:3])
+
+
+def _levels_hint(tally: Tally) -> str:
+    return f"; {', '.join(tally.near)} differs from cells by case or white space only" if tally.near else ""

@@ -1,21 +1,25 @@
-"""Clinical tables as typed, ranged columns, one row a person."""
+"""Rows of a clinical table as its declaration types them, with every cell accounted for."""
 
 import datetime
 import difflib
-import math
 import re
-import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 
+from builder.clinical.cells import EXACT_WHOLE, Cell, Number, is_empty, number_of, text_of
+from builder.clinical.dates import date_of, days_since_first_study
 from builder.clinical.events import derive, event_columns
-from builder.clinical.sheet import Cell, Sheet, read_sheet
-from builder.clinical.table import ClinicalColumn, ClinicalTable
+from builder.clinical.order import date_readings
+from builder.clinical.sheet import Line, Sheet, read_sheet
+from builder.clinical.table import ClinicalColumn, ClinicalTable, Fact
 from builder.errors import SpecError
 
+WHOLE_ROW: Final = "(whole row)"
 _TRUE, _FALSE = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n", "0"})
 _TYPES = {
     "category": pa.string(),
@@ -26,79 +30,115 @@ _TYPES = {
     "date": pa.int64(),
 }
 
+Value: TypeAlias = str | float | int | bool | None
+"""A value of the dataset."""
 
-@dataclass(frozen=True)
+Raw: TypeAlias = Value | datetime.date
+"""A value before dates become days of one person."""
+
+
+@dataclass(frozen=True, slots=True)
 class CellIssue:
-    """A cell whose value was not taken: row of the file from 1, column of the dataset, and what was wrong."""
+    """A cell whose value was not taken: row of the file from 1, column of the dataset, and what was wrong.
+
+    ``value`` is what the cell shows. It is private, and part of neither ``repr`` nor comparison.
+    """
 
     row: int
     column: str
     problem: str
+    value: str = field(default="", repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table.
+
+    Parameters
+    ----------
+    number
+        Its number in the file, from 1.
+    keys
+        What it names of an image, in the order of ``ClinicalTable.joins``; private.
+    values
+        In the order of the declared columns; dates are still dates.
+    rank
+        The cell that ``pick.by`` compares; None when it holds nothing.
+    """
+
+    number: int
+    keys: tuple[str, ...] = field(repr=False)
+    values: tuple[Raw, ...] = field(repr=False)
+    rank: Cell = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the cells of one column.
+
+    Parameters
+    ----------
+    column, heading
+        Its name in the dataset (the heading again for a column that rows are joined by), and in the file.
+    filled, lost
+        Cells that hold something, and those of them that could not be taken.
+    problems
+        Why they could not, most frequent first, with the number of cells.
+    unmet
+        Declared levels that no cell has.
+    near
+        Those of them that a cell which was not taken differs from by case or white space only.
+    """
+
+    column: str
+    heading: str
+    filled: int
+    lost: int
+    problems: tuple[tuple[str, int], ...] = ()
+    unmet: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class ClinicalRows:
-    """What a clinical table says, private for it is named by PatientID.
+class Rows:
+    """A table's rows, private.
 
     Parameters
     ----------
-    table
-        ``person_id`` and the declared columns, one row a person, sorted by id.
-    issues
-        Cells that became missing because they could not be typed or were out of range.
     not_persons
-        Numbers of rows (from 1, as in the file) that are no person's: no id, or nothing but a note.
-    ambiguous
-        Ids with several rows that disagree; they are not in ``table``.
+        Numbers of rows that are nobody's: a key is empty, or there is nothing but a note.
+    passed_over
+        How many rows do not meet ``pick.where``.
     """
 
-    table: pa.Table
+    rows: tuple[Row, ...]
     issues: tuple[CellIssue, ...]
     not_persons: tuple[int, ...]
-    ambiguous: tuple[str, ...]
+    tallies: tuple[Tally, ...]
+    passed_over: int = 0
+    encoding: str = ""
 
 
-def read_table(
-    data: bytes, options: ClinicalTable, *, study_dates: Mapping[str, datetime.date] | None = None
-) -> ClinicalRows:
-    """Type a clinical table's rows by its declaration.
-
-    Parameters
-    ----------
-    study_dates
-        PatientID to the date of the person's first study: the zero of every ``date`` column. A person without one has
-        no day offsets.
+def read_rows(data: bytes, options: ClinicalTable) -> Rows:
+    """Type the rows of a table by its declaration.
 
     Raises
     ------
     SpecError
-        When a heading is not in the table or twice in it, or the file is none of the formats.
+        When a heading is missing or there twice, or the file is none of the formats.
     """
-    sheet = read_sheet(data, options.sheet, header_row=options.header_row)
-    places = _places(sheet, options)
-    rows, not_persons = _person_rows(sheet, options, places)
-    issues: list[CellIssue] = []
-    typed: dict[str, dict[str, Any]] = {}
-    ambiguous = []
-    for person, candidates in sorted(rows.items()):
-        day = (study_dates or {}).get(person)
-        values = [(row, _typed(row, options, places, day)) for row in _picked(candidates, options, places)]
-        issues += [issue for _, (_, found) in values for issue in found]
-        distinct = {tuple(cells.items()) for _, (cells, _) in values}
-        if len(distinct) == 1:
-            typed[person] = values[0][1][0]
-        else:
-            ambiguous.append(person)
-    return ClinicalRows(
-        table=_table(typed, options),
-        issues=tuple(sorted(issues, key=lambda issue: (issue.row, issue.column))),
-        not_persons=tuple(not_persons),
-        ambiguous=tuple(ambiguous),
+    sheet = read_sheet(
+        data,
+        options.sheet,
+        header_row=options.header_row,
+        expected={*options.headings},
+        encoding=options.encoding,
     )
+    return _Typing(options, sheet, _places(sheet, options)).rows()
 
 
 def schema(options: ClinicalTable) -> pa.Schema:
-    """Arrow schema of ``ClinicalRows.table``: ``person_id``, the declared columns and those of events, with units."""
+    """Arrow schema of one joined table: ``person_id``, the declared columns and those of events, with units."""
     fields = [pa.field("person_id", pa.string())]
     for name, column in options.columns.items():
         unit = "d" if column.type == "date" else column.unit
@@ -109,176 +149,295 @@ def schema(options: ClinicalTable) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _timed(name: str, column: ClinicalColumn) -> pa.Field:
-    unit = "d" if column.type == "date" else column.unit
-    return pa.field(name, pa.float64(), metadata={"unit": unit} if unit else None)
-
-
-_Row: TypeAlias = tuple[int, Sequence[Cell]]
-
-
-def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
-    """Heading to column position, for every heading the declaration names."""
-    wanted = [options.person_id, *(column.source for column in options.columns.values())]
-    wanted += [options.pick.by] if options.pick else []
-    faults = []
-    for heading in dict.fromkeys(wanted):
-        count = sheet.headings.count(heading)
-        if count > 1:
-            faults.append(f"clinical: found {count} columns with the heading {heading!r}, expected one")
-        elif count == 0:
-            near = difflib.get_close_matches(heading, [h for h in sheet.headings if h], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            faults.append(f"clinical: found no column with the heading {heading!r}{hint}")
-    if faults:
-        raise SpecError("\n".join(faults))
-    return {heading: sheet.headings.index(heading) for heading in wanted}
-
-
-def _person_rows(
-    sheet: Sheet, options: ClinicalTable, places: Mapping[str, int]
-) -> tuple[dict[str, list[_Row]], list[int]]:
-    """Rows by person id, and the numbers of the rows that are no person's."""
-    rows: dict[str, list[_Row]] = {}
-    others = []
-    for number, cells in sheet.rows:
-        if all(_text(cell) is None for cell in cells):
-            continue  # an empty line is no row
-        place = places[options.person_id]
-        person = _person(_text(cells[place], options.missing), options.person_pattern)
-        alone = len(sheet.headings) > 1 and all(_text(c) is None for i, c in enumerate(cells) if i != place)
-        if person is None or alone:
-            others.append(number)
-        else:
-            rows.setdefault(person, []).append((number, cells))
-    return rows, others
-
-
-def _person(text: str | None, pattern: str | None) -> str | None:
-    if text is None or pattern is None:
-        return text
-    found = re.fullmatch(pattern, text)
-    if not found:
-        return None
-    return found.group(1) if found.re.groups else text
-
-
-def _picked(rows: Sequence[_Row], options: ClinicalTable, places: Mapping[str, int]) -> list[_Row]:
-    """The rows that count for one person: all of them, or those the pick rule takes (several when they tie)."""
-    if options.pick is None or len(rows) == 1:
-        return list(rows)
-    place = places[options.pick.by]
-    ranked = [(rank, row) for row in rows if (rank := _rank(row[1][place], options.missing)) is not None]
-    if not ranked:
-        return list(rows)
-    best = (min if options.pick.take == "min" else max)(rank for rank, _ in ranked)
-    return [row for rank, row in ranked if rank == best]
-
-
-def _rank(cell: Cell, missing: Collection[str]) -> tuple[int, float, str] | None:
-    """Numbers by value before texts (and dates in ISO form) by code points."""
-    text = _text(cell, missing)
-    if text is None:
-        return None
-    number = _number(text)
-    return (1, 0.0, text) if number is None else (0, number, "")
-
-
-def _typed(
-    row: _Row, options: ClinicalTable, places: Mapping[str, int], day: datetime.date | None
-) -> tuple[dict[str, Any], list[CellIssue]]:
-    number, cells = row
-    values: dict[str, Any] = {}
+def finish_row(
+    row: Row, options: ClinicalTable, first_study: datetime.date | None
+) -> tuple[dict[str, Value], tuple[CellIssue, ...]]:
+    """A row's values for one person: dates as days since the person's first study, and its events."""
+    values: dict[str, Value] = {}
     issues = []
-    for name, column in options.columns.items():
-        cell = cells[places[column.source]]
-        values[name] = None
-        if _text(cell, options.missing) is None:
+    for (name, column), raw in zip(options.columns.items(), row.values, strict=True):
+        if not isinstance(raw, datetime.date):
+            values[name] = raw
             continue
+        values[name] = days_since_first_study(raw, first_study)
         try:
-            values[name] = _value(cell, column, day)
+            _check_range(values[name], column)
         except ValueError as error:
-            issues.append(CellIssue(number, name, str(error)))
+            values[name] = None
+            issues.append(CellIssue(row.number, name, str(error), raw.isoformat()))
     for name, event in options.events.items():
         happened, time = event_columns(name)
         try:
             values[happened], values[time] = derive(event, values) or (None, None)
         except ValueError as error:
             values[happened] = values[time] = None
-            issues.append(CellIssue(number, happened, str(error)))
-    return values, issues
+            issues.append(CellIssue(row.number, happened, str(error)))
+    return values, tuple(issues)
 
 
-def _value(cell: Cell, column: ClinicalColumn, day: datetime.date | None) -> Any:
-    """The typed value of a cell that is not missing. Raises ValueError with the problem, never the value."""
-    text = _text(cell) or ""
-    if column.levels is not None:
-        levels = column.levels if isinstance(column.levels, Mapping) else {level: level for level in column.levels}
-        if text not in levels:
-            raise ValueError("none of the declared levels")
-        text = levels[text]
-    if column.type in ("category", "text"):
-        return text
-    if column.type == "boolean":
-        if text.casefold() not in _TRUE | _FALSE:
-            raise ValueError("neither true nor false")
-        return text.casefold() in _TRUE
-    number = _days(cell, text, column.format, day) if column.type == "date" else _number(text)
-    if number is None:
-        if column.type == "date":
+def _timed(name: str, column: ClinicalColumn) -> pa.Field:
+    unit = "d" if column.type == "date" else column.unit
+    return pa.field(name, pa.float64(), metadata={"unit": unit} if unit else None)
+
+
+def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
+    """Heading to column position, for every heading that the declaration names."""
+    faults = []
+    for heading in options.headings:
+        count = sheet.headings.count(heading)
+        if count > 1:
+            faults.append(f"clinical: found {count} columns with the heading {heading!r}, expected one")
+        elif count == 0:
+            near = difflib.get_close_matches(heading, [h for h in sheet.headings if h], n=1)
+            there = ", ".join(map(repr, [h for h in sheet.headings if h][:20])) or "nothing"
+            hint = f"; did you mean {near[0]!r}?" if near else f"; row {options.header_row} has {there}"
+            faults.append(f"clinical: found no column with the heading {heading!r}{hint}")
+    if faults:
+        raise SpecError("\n".join(faults))
+    return {heading: sheet.headings.index(heading) for heading in options.headings}
+
+
+@dataclass
+class _Count:
+    """A tally in the making."""
+
+    filled: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)
+    untaken: set[str] = field(default_factory=set)
+
+
+class _Typing:
+    """Typing of one sheet: holds the counts while the rows go by."""
+
+    def __init__(self, options: ClinicalTable, sheet: Sheet, places: Mapping[str, int]) -> None:
+        self.options, self.sheet, self.places = options, sheet, places
+        self.issues: list[CellIssue] = []
+        self.joined = {heading: _Count() for heading in options.joins}
+        self.counts = {name: _Count() for name in options.columns}
+        self.dates: Callable[[Cell], datetime.date] = self._date_key()
+
+    def rows(self) -> Rows:
+        found: list[Row] = []
+        others: list[int] = []
+        passed = 0
+        for line in self.sheet.rows:
+            if all(is_empty(cell) for cell in line.cells):
+                continue  # an empty line is no row
+            if line.fault is not None:
+                self._lose(line)
+                continue
+            keys = self._keys(line)
+            if keys is None:
+                others.append(line.number)
+            elif not self._meets(line):
+                passed += 1
+            else:
+                found.append(Row(line.number, keys, self._values(line), self._rank(line)))
+        return Rows(tuple(found), tuple(self.issues), tuple(others), self._tallies(), passed, self.sheet.encoding)
+
+    def _lose(self, line: Line) -> None:
+        """A row nothing can be taken from: every declared column loses a cell."""
+        fault = line.fault or ""
+        self.issues.append(CellIssue(line.number, WHOLE_ROW, fault))
+        for name in self.options.columns:
+            self.counts[name].filled += 1
+            self.counts[name].problems[fault] += 1
+
+    def _keys(self, line: Line) -> tuple[str, ...] | None:
+        """What a row names of an image; None when a part of it is missing, or the row is but a note."""
+        places = [self.places[heading] for heading in self.options.joins]
+        if len(self.sheet.headings) > len(places) and all(
+            is_empty(cell) for i, cell in enumerate(line.cells) if i not in places
+        ):
             return None
-        raise ValueError("not a number")
-    if column.type == "integer" and number != int(number):
-        raise ValueError("not a whole number")
-    low, high = column.min, column.max
-    if (low is not None and number < low) or (high is not None and number > high):
-        raise ValueError(f"out of the range {low} to {high}")
-    if column.type == "number":
-        return number
-    if abs(number) >= 2**63:
-        raise ValueError("out of range")
-    return int(number)
+        keys = []
+        for (heading, fact), place in zip(self.options.joins.items(), places, strict=True):
+            try:
+                key = self._key(line.cells[place], fact)
+            except ValueError as error:
+                self._miss(CellIssue(line.number, heading, str(error)), line.cells[place], self.joined[heading])
+                return None
+            if key is None:
+                return None
+            self.joined[heading].filled += 1
+            keys.append(key)
+        return tuple(keys)
 
+    def _key(self, cell: Cell, fact: Fact) -> str | None:
+        text = text_of(cell, self.options.missing)
+        if text is None:
+            return None
+        if fact == "person":
+            return _person(text, self.options.person_pattern)
+        if fact == "date":
+            return self.dates(cell).isoformat()
+        if fact == "file":
+            return text.replace("\\", "/").removeprefix("./").strip("/") or None
+        return text
 
-def _number(text: str) -> float | None:
-    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
-        return None
-    number = float(text)
-    return number if math.isfinite(number) else None
+    def _date_key(self) -> Callable[[Cell], datetime.date]:
+        """How the column with the date of the study is read. Raises SpecError where that is not certain."""
+        heading = next((h for h, fact in self.options.joins.items() if fact == "date"), None)
+        if heading is None:
+            return date_of
+        place = self.places[heading]
+        cells = [line.cells[place] for line in self.sheet.rows if not is_empty(line.cells[place], self.options.missing)]
+        found = date_readings(cells, declared_as(self.options, heading))
+        if len(found) > 1 and all(all(read(c) == found[0](c) for read in found) for c in cells):
+            found = found[:1]
+        if len(found) != 1:
+            raise SpecError(
+                f"clinical: found dates in {heading!r} that can be read in {len(found) or 'no'} ways, expected one; "
+                "declare a column of type date from it, with its format"
+            )
+        read = found[0]
 
+        def day(cell: Cell) -> datetime.date:
+            found: datetime.date = read(cell).low[0].date()
+            return found
 
-def _days(cell: Cell, text: str, form: str | None, day: datetime.date | None) -> float | None:
-    """Days from ``day`` to the date in a cell; None without a ``day``."""
-    if isinstance(cell, datetime.datetime):
-        found = cell.date()
-    elif isinstance(cell, datetime.date):
-        found = cell
-    else:
+        return day
+
+    def _meets(self, line: Line) -> bool:
+        pick = self.options.pick
+        if pick is None:
+            return True
+        for heading in pick.where:
+            try:
+                text = text_of(line.cells[self.places[heading]], self.options.missing)
+            except ValueError:
+                return False
+            if text not in pick.accepted(heading):
+                return False
+        return True
+
+    def _rank(self, line: Line) -> Cell:
+        pick = self.options.pick
+        if pick is None or pick.by is None:
+            return None
+        cell = line.cells[self.places[pick.by]]
+        return None if is_empty(cell, self.options.missing) else cell
+
+    def _values(self, line: Line) -> tuple[Raw, ...]:
+        values: list[Raw] = []
+        for name, column in self.options.columns.items():
+            cell = line.cells[self.places[column.source]]
+            value: Raw = None
+            if not is_empty(cell, self.options.missing):
+                count = self.counts[name]
+                count.filled += 1
+                try:
+                    value = _value(cell, column, count.seen)
+                except ValueError as error:
+                    count.filled -= 1
+                    self._miss(CellIssue(line.number, name, str(error)), cell, count)
+            values.append(value)
+        return tuple(values)
+
+    def _miss(self, issue: CellIssue, cell: Cell, count: _Count) -> None:
         try:
-            found = datetime.datetime.strptime(text, form).date() if form else _iso_date(text)
+            shown = text_of(cell) or ""
         except ValueError:
-            raise ValueError(f"not a date of the form {form or 'YYYY-MM-DD'}") from None
-    return float((found - day).days) if day else None
+            shown = ""
+        count.filled += 1
+        count.problems[issue.problem] += 1
+        count.untaken.add(shown)
+        self.issues.append(replace(issue, value=shown))
+
+    def _tallies(self) -> tuple[Tally, ...]:
+        keys = [_tally(heading, heading, count, ()) for heading, count in self.joined.items()]
+        return (
+            *keys,
+            *(
+                _tally(name, column.source, self.counts[name], tuple(column.mapping or ()))
+                for name, column in self.options.columns.items()
+            ),
+        )
 
 
-def _iso_date(text: str) -> datetime.date:
-    """ISO 8601, and the unpadded form of BCR Biotab (2010-7-22)."""
-    parts = re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ].*)?", text, re.ASCII)
-    if parts:
-        return datetime.date(int(parts[1]), int(parts[2]), int(parts[3]))
-    return datetime.date.fromisoformat(text)
+def _tally(name: str, heading: str, count: _Count, levels: tuple[str, ...]) -> Tally:
+    unmet = tuple(level for level in levels if level not in count.seen)
+    loose = {_loose(text) for text in count.untaken}
+    return Tally(
+        name,
+        heading,
+        count.filled,
+        sum(count.problems.values()),
+        tuple(sorted(count.problems.items(), key=lambda item: (-item[1], item[0]))),
+        unmet,
+        tuple(level for level in unmet if _loose(level) in loose),
+    )
 
 
-def _text(cell: Cell, missing: Collection[str] = ()) -> str | None:
-    """A cell as text (whole floats without their ``.0``, as spreadsheets show them); None when it holds nothing."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+def declared_as(options: ClinicalTable, heading: str) -> ClinicalColumn | None:
+    """The declaration of the column with a heading, a date before anything else."""
+    found = [column for column in options.columns.values() if column.source == heading]
+    return next((column for column in found if column.type == "date"), found[0] if found else None)
+
+
+def _loose(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _person(text: str, pattern: str | None) -> str | None:
+    if pattern is None:
+        return text
+    found = re.fullmatch(pattern, text)
+    if not found:
         return None
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
-        cell = int(cell)
-    text = unicodedata.normalize("NFC", str(cell)).strip()
-    return None if text == "" or text in missing else text
+    first: str | None = found.group(1) if found.re.groups else text
+    return first or None
 
 
-def _table(typed: Mapping[str, Mapping[str, Any]], options: ClinicalTable) -> pa.Table:
-    rows: Iterator[dict[str, Any]] = ({"person_id": person, **values} for person, values in typed.items())
-    return pa.Table.from_pylist(list(rows), schema=schema(options))
+def _value(cell: Cell, column: ClinicalColumn, seen: set[str]) -> Raw:
+    """The typed value of a cell that is not missing. Raises ValueError with the problem, never the value."""
+    if column.mapping is not None:
+        value = _level(cell, column.mapping)
+        seen.add(value)
+        cell = column.mapping[value]
+    if column.type == "date":
+        return date_of(cell, column.format, column.pivot)
+    if column.type in ("number", "integer"):
+        return _numeric(number_of(cell, column.decimal), column)
+    text = text_of(cell) or ""
+    if column.type != "boolean":
+        return text
+    if text.casefold() not in _TRUE | _FALSE:
+        raise ValueError("neither true nor false")
+    return text.casefold() in _TRUE
+
+
+def _level(cell: Cell, levels: Mapping[str, str]) -> str:
+    """The declared value that a cell shows, or that a spreadsheet's number is."""
+    shown = [text_of(cell) or ""]
+    if isinstance(cell, Number):
+        shown.append(text_of(cell.value) or "")
+    if isinstance(getattr(cell, "value", cell), bool):
+        shown.append(shown[0].lower())
+    for text in shown:
+        if text in levels:
+            return text
+    raise ValueError("none of the declared levels")
+
+
+def _numeric(number: Decimal, column: ClinicalColumn) -> float | int:
+    if column.type == "integer":
+        if number != number.to_integral_value():
+            raise ValueError("not a whole number")
+        if abs(number) >= 2**63:
+            raise ValueError("out of range")
+        whole = int(number)
+        _check_range(whole, column)
+        return whole
+    value = float(number)
+    if abs(number) > EXACT_WHOLE and number == number.to_integral_value() and Decimal(value) != number:
+        raise ValueError("a whole number beyond 2^53, which a float64 does not hold: declare the column an integer")
+    _check_range(value, column)
+    return value
+
+
+def _check_range(value: Value, column: ClinicalColumn) -> None:
+    low, high = column.min, column.max
+    if isinstance(value, int | float) and ((low is not None and value < low) or (high is not None and value > high)):
+        raise ValueError(f"out of the range {low} to {high}")

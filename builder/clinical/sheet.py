@@ -1,42 +1,58 @@
 """Tables as files hold them: headings and rows of untyped cells, from CSV, TSV, XLSX, Parquet or BCR Biotab."""
 
-import csv
-import datetime
-import io
-import warnings
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
-from xml.etree.ElementTree import ParseError
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builder.clinical.cells import Cell, Unreadable, normal_text
+from builder.clinical.delimited import text_rows
+from builder.clinical.workbook import workbook_rows
 from builder.errors import SpecError
 
 SIZE_LIMIT: Final = 512 * 2**20
-"""Bytes of a table, and of what an XLSX inflates to."""
+"""Bytes of a table, and of what an XLSX or Parquet file inflates to."""
 
-CELL_LIMIT: Final = 200_000_000
-_FIELD_LIMIT: Final = 1_000_000
+CELL_LIMIT: Final = 50_000_000
 
-Cell: TypeAlias = str | int | float | bool | datetime.date | datetime.datetime | datetime.time | None
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row: its number in the file from 1, as many cells as there are headings, and what is wrong with all of it."""
+
+    number: int
+    cells: tuple[Cell, ...]
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Headings, and rows with their number in the file (from 1); every row is as long as the headings."""
+    """Headings and rows of a table, and the encoding of a text table."""
 
     headings: tuple[str, ...]
-    rows: tuple[tuple[int, tuple[Cell, ...]], ...]
+    rows: tuple[Line, ...]
+    encoding: str = ""
 
 
-def read_sheet(data: bytes, sheet: str | None = None, *, header_row: int = 1) -> Sheet:
-    """The table in a file, its format told by content.
+def read_sheet(
+    data: bytes,
+    sheet: str | None = None,
+    *,
+    header_row: int = 1,
+    expected: Collection[str] = (),
+    encoding: str | None = None,
+) -> Sheet:
+    """The table in a file, whose format is told by its content.
 
     The two further heading rows of BCR Biotab files (aliases, CDE ids) are skipped.
+
+    Parameters
+    ----------
+    expected
+        Headings the table should have. They tell the separator of a text table, and a Parquet file is read no further
+        than them.
 
     Raises
     ------
@@ -46,20 +62,36 @@ def read_sheet(data: bytes, sheet: str | None = None, *, header_row: int = 1) ->
     if len(data) > SIZE_LIMIT:
         raise SpecError(f"clinical: found a table of {len(data)} bytes, expected at most {SIZE_LIMIT}")
     if data[:4] == b"PAR1":
-        return _parquet_sheet(data)
-    lines = _xlsx_rows(data, sheet) if data[:4] == b"PK\x03\x04" else _text_rows(data)
-    if len(lines) < header_row:
-        raise SpecError(f"clinical: found {len(lines)} rows in a table, expected headings in row {header_row}")
-    headings = tuple("" if cell is None else str(cell).strip() for cell in lines[header_row - 1])
+        return _parquet_sheet(data, expected)
+    if data[:4] == b"PK\x03\x04":
+        rows = workbook_rows(data, sheet, size_limit=SIZE_LIMIT, cell_limit=CELL_LIMIT)
+        return _sheet(rows, header_row - 1, is_text=False)
+    found = text_rows(data, header_row=header_row, expected=expected, encoding=encoding)
+    place = header_row if found.hinted and header_row == 1 else header_row - 1
+    return _sheet(found.rows, place, is_text=True, encoding=found.encoding)
+
+
+def _sheet(lines: Sequence[Sequence[Cell]], place: int, *, is_text: bool, encoding: str = "") -> Sheet:
+    if len(lines) <= place:
+        raise SpecError(f"clinical: found {len(lines)} rows in a table, expected headings in row {place + 1}")
+    headings = tuple("" if cell is None else _heading(cell) for cell in lines[place])
+    width = len(headings)
     while headings and not headings[-1]:
         headings = headings[:-1]
-    start = header_row + (2 if _is_biotab(lines, header_row) else 0)
-    rows = tuple((n, _fitted(line, len(headings))) for n, line in enumerate(lines[start:], start=start + 1))
-    return Sheet(headings, rows)
+    start = place + 1 + (2 if _is_biotab(lines, place) else 0)
+    rows = tuple(
+        Line(n, _fitted(line, len(headings)), _overlong(line, width) if is_text else None)
+        for n, line in enumerate(lines[start:], start=start + 1)
+    )
+    return Sheet(headings, rows, encoding)
 
 
-def _is_biotab(lines: Sequence[Sequence[Cell]], header_row: int) -> bool:
-    ids = lines[header_row + 1] if len(lines) > header_row + 1 else ()
+def _heading(cell: Cell) -> str:
+    return "" if isinstance(cell, Unreadable) else normal_text(str(getattr(cell, "text", cell)))
+
+
+def _is_biotab(lines: Sequence[Sequence[Cell]], place: int) -> bool:
+    ids = lines[place + 2] if len(lines) > place + 2 else ()
     return bool(ids) and all(str(cell).startswith("CDE_ID:") for cell in ids)
 
 
@@ -67,62 +99,56 @@ def _fitted(line: Sequence[Cell], length: int) -> tuple[Cell, ...]:
     return tuple(line[:length]) + (None,) * (length - len(line))
 
 
-def _parquet_sheet(data: bytes) -> Sheet:
+def _overlong(line: Sequence[Cell], width: int) -> str | None:
+    """A text row with more cells than there are headings: one of them was split, nobody can say which."""
+    if any(str(cell or "").strip() for cell in line[width:]):
+        return f"a row of {len(line)} cells under {width} headings: is a separator inside a cell not quoted?"
+    return None
+
+
+def _parquet_sheet(data: bytes, expected: Collection[str]) -> Sheet:
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        facts = file.metadata
+        size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+        names = tuple(file.schema_arrow.names)
+        wanted = [i for i, name in enumerate(names) if normal_text(name) in expected or not expected]
+        if size > SIZE_LIMIT or facts.num_rows * max(len(wanted), 1) > CELL_LIMIT:
+            raise SpecError(
+                f"clinical: found a Parquet file of {facts.num_rows} rows and {size} bytes, which is too large"
+            )
+        nested = [names[i] for i in wanted if not _is_plain(file.schema_arrow.field(i).type)]
+        if nested:
+            raise SpecError(
+                f"clinical: found nested or binary values in the Parquet column {nested[0]!r}, expected one value a row"
+            )
+        table = file.read()
+        columns = [_values(table.column(i)) if i in wanted else [None] * table.num_rows for i in range(len(names))]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SpecError("clinical: found a Parquet file that cannot be read; is it complete?") from error
-    columns = [column.to_pylist() for column in table.columns]
-    return Sheet(tuple(table.column_names), tuple(enumerate(zip(*columns, strict=True), start=1)))
+    rows = tuple(Line(n, cells) for n, cells in enumerate(zip(*columns, strict=True), start=1))
+    return Sheet(tuple(map(normal_text, names)), rows)
 
 
-def _xlsx_rows(data: bytes, sheet: str | None) -> list[tuple[Any, ...]]:
-    import openpyxl
-
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            inflated = sum(info.file_size for info in archive.infolist())
-        if inflated > SIZE_LIMIT:
-            raise SpecError(f"clinical: found an XLSX that inflates to {inflated} bytes, expected at most {SIZE_LIMIT}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles and extensions, which say nothing about values
-            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-            page = _page(book, sheet)
-            page.reset_dimensions()  # writers often state wrong ones
-            rows = list(page.iter_rows(values_only=True, max_row=CELL_LIMIT // 100))
-            book.close()
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, ParseError, OSError) as error:
-        raise SpecError(f"clinical: found an XLSX that cannot be read ({type(error).__name__})") from error
-    return rows
+def _is_plain(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    tests = (
+        pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string,
+        pa.types.is_string_view, pa.types.is_date, pa.types.is_timestamp, pa.types.is_time, pa.types.is_decimal,
+        pa.types.is_null,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
 
 
-def _page(book: Any, sheet: str | None) -> Any:
-    names = book.sheetnames
-    if sheet is not None and sheet not in names:
-        raise SpecError(f"clinical: found the sheets {', '.join(names)}, expected one called {sheet!r}")
-    return book[sheet if sheet is not None else names[0]]
-
-
-def _text_rows(data: bytes) -> list[list[str]]:
-    text = _decoded(data)
-    if "\0" in text:
-        raise SpecError("clinical: found binary content, expected CSV, TSV, XLSX or Parquet")
-    first = text.split("\n", 1)[0]
-    separator = max(("\t", ";", ",", "|"), key=first.count)
-    previous = csv.field_size_limit(_FIELD_LIMIT)
-    try:
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=False))
-    except csv.Error as error:
-        raise SpecError(f"clinical: found a text table that cannot be read ({error})") from error
-    finally:
-        csv.field_size_limit(previous)
-
-
-def _decoded(data: bytes) -> str:
-    """UTF-8 or UTF-16 by mark, UTF-8 if it is valid, else Windows-1252 (which spreadsheets write)."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors="replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
+def _values(column: pa.ChunkedArray) -> list[Cell]:
+    """A column's values; times are cut to microseconds, and keep their wall clock but not their time zone."""
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+        values: list[Cell] = [None if v is None else v.replace(tzinfo=None) for v in column.to_pylist()]
+        return values
+    if pa.types.is_time(kind):
+        column = column.cast(pa.time64("us"), safe=False)
+    found: list[Cell] = column.to_pylist()
+    return found

@@ -1,13 +1,29 @@
-"""What a spec says of a clinical table."""
+"""The options of a clinical table in a spec."""
 
+import codecs
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from builder.clinical.cells import DecimalMark
 from builder.clinical.events import Event, event_columns
 from builder.model.origin import Origin
+
+Fact: TypeAlias = Literal["person", "study", "accession", "series", "instance", "file", "date"]
+"""What of an image a column names: its PatientID, its Study, Series or SOP Instance UID, its accession number, the name
+or path of one of its files, or the date of its study."""
+
+FINEST: Final[tuple[Fact, ...]] = ("instance", "file", "series", "study", "accession", "date", "person")
+"""Facts from the one that names the least to the one that names the most."""
+
+
+def _quoted(value: Any, what: str) -> None:
+    """Refuse YAML's numbers, truths and nulls where a text of the file is meant."""
+    if not isinstance(value, str):
+        text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+        raise ValueError(f'found {text} as {what}, expected a text; quote the value: "{text}"')
 
 
 class ClinicalColumn(BaseModel):
@@ -18,15 +34,20 @@ class ClinicalColumn(BaseModel):
     source
         Its heading in the file (``from`` in YAML).
     type
-        ``date`` becomes whole days since the person's first study, the date itself never leaves.
+        ``date`` becomes whole days since the person's first study; the date itself never leaves.
     min, max
-        Inclusive bounds of a number, integer or day offset; a value outside becomes missing and is listed.
+        Inclusive bounds of a number, integer or day offset. A value outside becomes missing and is listed.
     levels
-        For categories: the values accepted, or a mapping from value to level; others become missing and are listed.
+        The values accepted, or a mapping from value to level. Other values become missing and are listed.
     unit
         UCUM unit of a number.
+    decimal
+        The decimal mark of numbers held as text, ``.`` or ``,``; the other one may then group thousands. Without it
+        there are decimal points only.
     format
         ``strptime`` format of a date held as text; ISO 8601 without it.
+    pivot
+        First of the hundred years that two-digit years belong to; required with ``%y`` in the format.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -37,40 +58,137 @@ class ClinicalColumn(BaseModel):
     max: float | None = None
     levels: Mapping[str, str] | tuple[str, ...] | None = None
     unit: str | None = None
+    decimal: DecimalMark | None = None
     format: str | None = None
+    pivot: int | None = Field(default=None, ge=1800, le=2100)
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _levels_are_texts(cls, levels: Any) -> Any:
+        if isinstance(levels, Mapping):
+            for value, level in levels.items():
+                _quoted(value, "a value of the file")
+                _quoted(level, "a level")
+        elif isinstance(levels, list | tuple):
+            for value in levels:
+                _quoted(value, "a level")
+        elif levels is not None:
+            raise ValueError("found neither a list nor a mapping, expected a list of levels, or a mapping to them")
+        return levels
+
+    @model_validator(mode="after")
+    def _options_fit_the_type(self) -> "ClinicalColumn":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"found min {self.min} above max {self.max}, expected them the other way round")
+        if self.pivot is None and self.type == "date" and self.format is not None and "%y" in self.format:
+            raise ValueError(
+                "found a format with two-digit years (%y) and no pivot, expected pivot: the first of the hundred years "
+                "they belong to, such as 1930"
+            )
+        return self
+
+    @property
+    def mapping(self) -> Mapping[str, str] | None:
+        """Value in the file to level, or None without levels."""
+        if self.levels is None or isinstance(self.levels, Mapping):
+            return self.levels
+        return {level: level for level in self.levels}
 
 
 class Pick(BaseModel):
-    """Which of several rows of one person counts: the one with the smallest or largest value of a column."""
+    """Which of several rows counts.
+
+    Parameters
+    ----------
+    where
+        Heading to the value, or values, that a row must have, e.g. ``{Diagnosis type: primary}``.
+    by
+        Heading of the column whose values are compared. They are compared as what they are: numbers, dates, numbered
+        labels such as ``Visit 10``. A column whose values have no certain order is refused.
+    take
+        ``min`` and ``max`` of ``by``; or, where ``by`` holds dates, the row ``nearest`` to the study (of two equally
+        near the earlier one), the ``last_before`` it (its own day included), or the ``first_after`` it.
+    order
+        Values of ``by`` in ascending order, for those that have none of their own.
+    within_days
+        The most days that ``nearest``, ``last_before`` and ``first_after`` may lie from the study.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    by: str
-    take: Literal["min", "max"]
+    where: Mapping[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    by: str | None = None
+    take: Literal["min", "max", "nearest", "last_before", "first_after"] | None = None
+    order: tuple[str, ...] = ()
+    within_days: int | None = Field(default=None, ge=0)
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _values_are_texts(cls, where: Any) -> Any:
+        for value in where.values() if isinstance(where, Mapping) else ():
+            for one in value if isinstance(value, list | tuple) else (value,):
+                _quoted(one, "a value of the file")
+        return where
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "Pick":
+        if (self.by is None) != (self.take is None):
+            raise ValueError("found one of by and take, expected both or none of them")
+        if self.by is None and not self.where:
+            raise ValueError("found neither by nor where, expected one of them to say which row counts")
+        if self.order and self.to_study:
+            raise ValueError(f"found an order with take: {self.take}, which compares dates; expected min or max")
+        if self.within_days is not None and not self.to_study:
+            raise ValueError("found within_days without take: nearest, last_before or first_after")
+        return self
+
+    @property
+    def to_study(self) -> bool:
+        """Whether the row depends on the date of the study."""
+        return self.take in ("nearest", "last_before", "first_after")
+
+    def accepted(self, heading: str) -> tuple[str, ...]:
+        """The values of a heading of ``where`` that a row may have."""
+        values = self.where[heading]
+        return (values,) if isinstance(values, str) else values
 
 
 class ClinicalTable(BaseModel):
-    """A table with one or several rows a person.
+    """A table that is joined to the images.
 
     Parameters
     ----------
     url
-        CSV, TSV, XLSX, Parquet or BCR Biotab file (told by content).
+        CSV, TSV, XLSX, Parquet or BCR Biotab file, told by its content.
     person_id
-        Heading of the column that holds the PatientID.
+        Heading of the column that holds the PatientID; the same as ``by: {heading: person}``.
+    by
+        Heading to what of the image it names: ``person``, ``study``, ``accession``, ``series``, ``instance``, ``file``
+        (name or path of a file) or ``date`` (of the study). A row belongs to the images for which all of them agree.
+    within_days
+        How many days a ``date`` may lie from that of the study.
     person_pattern
         A regular expression that a person's id must match in full; its first group, if it has one, is the PatientID.
+    site, source
+        The site, or the position in ``sources`` from 0, whose ids the table uses. Tables of different sites may give
+        the same column.
     sheet
         Name of an XLSX sheet; the first one without it.
-    cardinality, pick
-        ``one`` row a person (several that say the same count as one; several that differ make the person ambiguous),
-        or ``many``, of which ``pick`` takes one.
+    encoding
+        Encoding of a text table, such as ``cp1250``; without it UTF-8, UTF-16 or Windows-1252, told by the bytes.
     header_row
         Number of the row with the headings, from 1.
+    cardinality, pick
+        ``one`` row (several that say the same count as one; several that differ are ambiguous and give no value), or
+        ``many``, of which ``pick`` takes one.
     missing
         Codes that mean no value, beside an empty cell.
     min_matched
-        Fraction of the persons with images that must have a row; fewer stop the build.
+        Fraction of the persons (studies, series) with images that must have a row. Without it one must, and a column
+        without any value that can be taken, or levels that no cell has, stop the plan; 0 allows all of that.
+    max_lost_cells
+        Largest fraction of a column's filled cells that may be lost since they cannot be read as declared. Without it
+        more than a tenth stop the plan when they are at least 5.
     origin
         Where the table came from, and its licence.
     """
@@ -78,17 +196,92 @@ class ClinicalTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str
-    person_id: str
+    person_id: str | None = None
+    by: Mapping[str, Fact] = Field(default_factory=dict)
+    within_days: int = Field(default=0, ge=0, le=366)
     person_pattern: str | None = None
+    site: str | None = None
+    source: int | None = Field(default=None, ge=0)
     sheet: str | None = None
+    encoding: str | None = None
     header_row: int = Field(default=1, ge=1)
     cardinality: Literal["one", "many"] = "one"
     pick: Pick | None = None
     missing: tuple[str, ...] = ()
     columns: Mapping[str, ClinicalColumn] = Field(min_length=1)
     events: Mapping[str, Event] = Field(default_factory=dict)
-    min_matched: float = Field(default=0.0, ge=0.0, le=1.0)
+    min_matched: float | None = Field(default=None, ge=0.0, le=1.0)
+    max_lost_cells: float | None = Field(default=None, ge=0.0, le=1.0)
     origin: Origin = Origin()
+
+    @property
+    def joins(self) -> Mapping[str, Fact]:
+        """Heading to the fact it names, ``person_id`` among them."""
+        own: dict[str, Fact] = {} if self.person_id is None else {self.person_id: "person"}
+        return {**own, **self.by}
+
+    @property
+    def unit(self) -> Literal["person", "study", "series"]:
+        """What the table's rows are told apart by."""
+        finest = min(self.joins.values(), key=FINEST.index)
+        if finest in ("instance", "file", "series"):
+            return "series"
+        return "person" if finest == "person" else "study"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dataset's columns it gives, in order."""
+        return (*self.columns, *(column for name in self.events for column in event_columns(name)))
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Every heading that the declaration names, each once."""
+        picked = () if self.pick is None else (*self.pick.where, *([] if self.pick.by is None else [self.pick.by]))
+        return tuple(dict.fromkeys((*self.joins, *(c.source for c in self.columns.values()), *picked)))
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _codes_are_texts(cls, codes: Any) -> Any:
+        for code in codes if isinstance(codes, list | tuple) else ():
+            _quoted(code, "a code")
+        return codes
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                codecs.lookup(encoding)
+            except LookupError:
+                raise ValueError(f"found the encoding {encoding!r}, expected a name such as utf-8 or cp1250") from None
+        return encoding
+
+    @field_validator("person_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"found a pattern that is no regular expression: {error}") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _joins_by_something(self) -> "ClinicalTable":
+        facts = list(self.joins.values())
+        if not facts or facts == ["date"]:
+            raise ValueError(
+                "found nothing that says whose a row is, expected person_id, or by: a heading to one of person, study, "
+                "accession, series, instance, file (and date beside one of them)"
+            )
+        twice = {fact for fact in facts if facts.count(fact) > 1}
+        if twice:
+            raise ValueError(f"by: found two columns for {sorted(twice)[0]}, expected one")
+        if self.person_pattern is not None and "person" not in facts:
+            raise ValueError("found a person_pattern without a column for the person")
+        if self.within_days and "date" not in facts:
+            raise ValueError("found within_days without a column for the date of the study")
+        return self
 
     @model_validator(mode="after")
     def _picks_from_many(self) -> "ClinicalTable":
@@ -115,17 +308,29 @@ class ClinicalTable(BaseModel):
             raise ValueError(f"events: found {sorted(twice)} among columns, expected other names")
         return self
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The dataset's columns it gives, in order."""
-        return (*self.columns, *(column for name in self.events for column in event_columns(name)))
 
-    @field_validator("person_pattern")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"found a pattern that is no regular expression: {error}") from error
-        return pattern
+def check_shared_columns(tables: tuple[ClinicalTable, ...]) -> None:
+    """Raise ValueError where two tables give one column and are not of two sites, or declare it differently."""
+    for i, table in enumerate(tables):
+        for other in tables[:i]:
+            for name in sorted({*table.names} & {*other.names}):
+                if not _are_apart(table, other):
+                    raise ValueError(
+                        f"clinical: found the column {name!r} in several tables, expected each name once, or tables "
+                        "that each state a site (or source) of their own"
+                    )
+                if _shape(table, name) != _shape(other, name):
+                    raise ValueError(f"clinical: found the column {name!r} with two types or units, expected one")
+
+
+def _are_apart(one: ClinicalTable, other: ClinicalTable) -> bool:
+    by_site = one.site is not None and other.site is not None and one.site != other.site
+    return by_site or (one.source is not None and other.source is not None and one.source != other.source)
+
+
+def _shape(table: ClinicalTable, name: str) -> tuple[str | None, ...]:
+    if name in table.columns:
+        return (table.columns[name].type, table.columns[name].unit)
+    event = next(e for label, e in table.events.items() if name in event_columns(label))
+    time = table.columns[event.time]
+    return ("event", name.rpartition("_")[2], "d" if time.type == "date" else time.unit)

@@ -1,6 +1,6 @@
 """Stack rows, persons and clinical rows -> SERIES: keyed names, ages and clinical columns, no identifier left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -51,8 +51,8 @@ def series_table(
     licenses
         The licence of each stack; empty: none known.
     clinical
-        ``person_key`` and typed columns, one row a person. A column that SERIES has too (sex, age_years) takes the
-        clinical value where there is one, else the header's.
+        Typed columns, parallel to ``stacks``. A column that SERIES has too (sex, age_years) takes the clinical value
+        where there is one, else the header's.
     """
     columns: dict[str, Any] = {name: stacks.column(name) for name in stacks.column_names if name in SERIES.names}
     columns["person_key"] = pa.array(person_keys, pa.string())
@@ -64,15 +64,9 @@ def series_table(
     columns["annotations"] = pa.array([sorted(set(k)) for k in kinds], pa.list_(pa.string()))
     columns["license"] = pa.array(licenses or [None] * stacks.num_rows, pa.string())
     if clinical is not None:
-        _add_clinical(columns, clinical, person_keys)
+        _add_clinical(columns, clinical)
     ordered = [c.name for c in SERIES_COLUMNS] + sorted(set(columns) - set(SERIES.names))
     return pa.table({name: columns[name] for name in ordered})
-
-
-def clinical_counts(clinical: pa.Table | None, person_keys: Sequence[str]) -> list[int]:
-    """Clinical rows of each stack's person: 0 or 1."""
-    known = set() if clinical is None else set(clinical.column("person_key").to_pylist())
-    return [int(p in known) for p in person_keys]
 
 
 def accession_column(stacks: pa.Table, key: Key) -> pa.Array:
@@ -100,13 +94,9 @@ def _study_days(stacks: pa.Table, person_keys: Sequence[str]) -> list[int | None
     return [None if day is None else (day - first[person]).days for person, day in zip(person_keys, dates, strict=True)]
 
 
-def _add_clinical(columns: dict[str, Any], clinical: pa.Table, person_keys: Sequence[str]) -> None:
-    place: Mapping[str, int] = {p: i for i, p in enumerate(clinical.column("person_key").to_pylist())}
-    rows = pa.array([place.get(p) for p in person_keys], pa.int64())
+def _add_clinical(columns: dict[str, Any], clinical: pa.Table) -> None:
     for name in clinical.column_names:
-        if name == "person_key":
-            continue
-        values = clinical.column(name).combine_chunks().take(rows)
+        values = clinical.column(name)
         if name in columns:
             header = columns[name].to_pylist()
             stated = values.to_pylist()

@@ -11,9 +11,10 @@ from builder.persons import Persons
 from builder.plan import (
     LINKS,
 )
-from builder.planning.candidates import accession_column, clinical_counts, person_column, series_table
+from builder.planning.candidates import accession_column, person_column, series_table
 from builder.planning.clinical import Clinical
 from builder.planning.inputs import PlanInputs
+from builder.planning.inventory import members
 from builder.planning.link import (
     Annotations,
     Link,
@@ -67,7 +68,7 @@ def choose_cases(
         "holder_instances": stacks.column("holder_instances"),
         "holder_bytes": stacks.column("holder_bytes"),
         "frame_lists": stacks.column("frame_lists"),
-        "clinical_rows": pa.array(clinical_counts(clinical.table, person_keys), pa.int64()),
+        "clinical_rows": pa.array(clinical.rows or [0] * stacks.num_rows, pa.int64()),
         "label_state": pa.array([s for s, _ in states], pa.string()),
         "label_detail": pa.array([d for _, d in states], pa.string()),
         "case_key": pa.array(case_keys, pa.string()),
@@ -105,24 +106,6 @@ def _link(
         if stack["usable_reason"] is None:
             wanted.setdefault(stack["chunk"], []).append((row, stack))
     for chunk in inputs.progress.track(sorted(wanted), stage="link", total=len(wanted)):
-        for row, instances in members(inputs, chunk, wanted[chunk]):
+        for row, instances in members(inputs.inventory, inputs.survey, chunk=chunk, wanted=wanted[chunk]):
             links[row] = link_stack(image_row(instances), person_keys[row], annotations, spec.labels, opened)
     return links
-
-
-def members(
-    inputs: PlanInputs, chunk: int, wanted: Sequence[tuple[int, Mapping[str, Any]]]
-) -> list[tuple[int, pa.Table]]:
-    """The instances of the wanted stacks of a chunk, with the number each is wanted under."""
-    membership = inputs.survey.membership(chunk)
-    wanting: dict[tuple[str, int], list[int]] = {}
-    for number, stack in wanted:
-        for holder in stack["holders"]:
-            wanting.setdefault((stack["series_uid"], holder), []).append(number)
-    places: dict[int, list[int]] = {}
-    names = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
-    for position, name in enumerate(names):
-        for number in wanting.get(name, ()):
-            places.setdefault(number, []).append(position)
-    instances = inputs.inventory.chunk(chunk) if places else None
-    return [] if instances is None else [(row, instances.take(pa.array(p))) for row, p in sorted(places.items())]

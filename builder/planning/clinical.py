@@ -1,21 +1,38 @@
-"""Clinical tables of a spec joined by person, not by PatientID, with a match report for each."""
+"""The spec's clinical tables, each joined to the stacks of the survey; the private lists of what did not fit."""
 
-from collections.abc import Collection, Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from datetime import date, timedelta
+from typing import Any, Final
 
 import pyarrow as pa
 
-from builder.clinical import ClinicalRows, MatchReport, check_match, read_table
+from builder.clinical import (
+    ClinicalTable,
+    Images,
+    Joined,
+    Rows,
+    TableMatch,
+    Value,
+    faults,
+    join,
+    near_misses,
+    read_rows,
+)
 from builder.clinical import schema as clinical_schema
+from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.persons import Persons
-from builder.spec import DatasetSpec
+from builder.planning.candidates import person_column
+from builder.planning.inputs import PlanInputs
+from builder.planning.inventory import members
 from builder.stages.survey import dicom_date
-from builder.storage import open_store
+from builder.storage import Store, open_store
 
-EXAMPLES = 5
+CELLS: Final = "clinical-cells.csv"
+IDS: Final = "clinical-ids.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,111 +42,280 @@ class Clinical:
     Parameters
     ----------
     table
-        ``person_key`` and every declared column, one row a person with images and at least one clinical row; None when
-        the spec declares no clinical table.
+        Every declared column, parallel to the stacks; None when the spec declares no clinical table.
+    rows
+        How many tables have a row for each stack.
     reports
-        One a table: match counts, examples by key, cells that were not taken. No identifiers.
+        One a table: match counts, examples by keyed name, cells that were not taken. No identifiers.
     """
 
     table: pa.Table | None
+    rows: tuple[int, ...] = ()
     reports: tuple[Mapping[str, Any], ...] = ()
 
 
-def read_clinical(spec: DatasetSpec, persons: Persons, stacks: pa.Table, *, key: Key) -> Clinical:
-    """Read and join the spec's clinical tables.
+def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> Clinical:
+    """Read and join the spec's clinical tables, and list in the private workspace what could not be used.
 
     Raises
     ------
     SpecError
-        When a table cannot be read as declared, or matches fewer persons than it must.
+        When tables cannot be read as declared, or meet the images less well than they must; all of them at once.
     """
+    spec = inputs.spec
     if not spec.clinical:
         return Clinical(None)
-    by_id = _persons_by_id(persons)
-    dates = _first_dates(stacks)
-    merged: dict[str, dict[str, Any]] = {}
-    fields: list[pa.Field] = [pa.field("person_key", pa.string())]
-    reports = []
-    for options in spec.clinical:
-        folder, _, name = options.url.rpartition("/")
-        rows = read_table(open_store(folder or ".").read(name), options, study_dates=dates)
-        doubtful = _merge(merged, rows.table, by_id)
-        found = _by_person(rows, by_id, persons, doubtful)
-        check_match(found, options)
-        fields += list(clinical_schema(options))[1:]
-        reports.append(
-            {
-                "columns": list(options.columns),
-                **_summary(found, key),
-                "rows_that_are_no_person": len(rows.not_persons),
-                "cells_not_taken": [{"row": i.row, "column": i.column, "problem": i.problem} for i in rows.issues],
-            }
-        )
-    table = pa.Table.from_pylist(
-        [{"person_key": p, **merged[p]} for p in sorted(merged)],
-        schema=pa.schema([f.remove_metadata() for f in fields]),
+    archive = _Archive(inputs, stacks, persons)
+    complaints: list[str] = []
+    matches: list[TableMatch] = []
+    for number, options in enumerate(spec.clinical, start=1):
+        place = f"clinical table {number} ({options.url.rpartition('/')[2]})"
+        try:
+            match = _match(options, archive)
+            found = list(faults(match))
+        except SpecError as error:
+            found = [line.removeprefix("clinical: ") for line in str(error).splitlines()]
+        else:
+            matches.append(match)
+        complaints += [f"{place}: {fault}" for fault in found]
+    _write_lists(matches, inputs.private)
+    if complaints:
+        raise SpecError("\n".join(complaints))
+    columns = _columns(matches, archive)
+    fields = {f.name: f.remove_metadata() for table in spec.clinical for f in list(clinical_schema(table))[1:]}
+    counts = [
+        sum(values is not None for values in said) for said in zip(*(m.joined.values for m in matches), strict=True)
+    ]
+    return Clinical(
+        table=pa.table(
+            [pa.array(columns[name], f.type) for name, f in fields.items()], schema=pa.schema(fields.values())
+        ),
+        rows=tuple(counts),
+        reports=tuple(match.facts(_examples(match, archive, inputs.key)) for match in matches),
     )
-    return Clinical(table, tuple(reports))
 
 
-def _persons_by_id(persons: Persons) -> dict[str, str]:
-    """PatientID to person; one that two persons share under different issuers is left out: it tells nobody apart."""
-    homes: dict[str, set[str]] = {}
-    for (issuer, patient), person in persons.keys.items():
-        if issuer != "\0study":
-            homes.setdefault(patient, set()).add(person)
-    return {patient: next(iter(found)) for patient, found in homes.items() if len(found) == 1}
+class _Archive:
+    """What tables are joined to: the stacks, with their persons and names."""
+
+    def __init__(self, inputs: PlanInputs, stacks: pa.Table, persons: Persons) -> None:
+        self.inputs, self.stacks = inputs, stacks
+        self.persons = person_column(stacks, persons)
+        self.patient_ids = [(text or "").strip() for text in stacks["patient_id"].to_pylist()]
+        self.study_dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
+        self.first_studies = _first_studies(self.persons, self.study_dates)
+        self.sites, self.sources = stacks["site"].to_pylist(), stacks["source"].to_pylist()
+        self.other_ids = self._ids_without_images(persons)
+
+    def inside(self, options: ClinicalTable) -> list[bool]:
+        """Whether each stack is of the table's site and source. Raises SpecError where none is."""
+        found = [
+            options.site in (None, site) and options.source in (None, source)
+            for site, source in zip(self.sites, self.sources, strict=True)
+        ]
+        if found and not any(found):
+            sites = ", ".join(sorted({site or "(none)" for site in self.sites}))
+            raise SpecError(
+                f"found no image of site {options.site!r} and source {options.source}, expected one of the sites "
+                f"{sites} (and sources 0 to {len(self.inputs.spec.sources) - 1})"
+            )
+        return found
+
+    def person_ids(self, inside: Sequence[bool]) -> dict[str, tuple[str, ...]]:
+        """Person to every PatientID that a table may use for the person."""
+        found: dict[str, set[str]] = {}
+        for person, patient, counts in zip(self.persons, self.patient_ids, inside, strict=True):
+            if counts and patient:
+                found.setdefault(person, set()).add(patient)
+        for person, patient in self.other_ids:
+            if person in found:
+                found[person].add(patient)
+        return {person: tuple(sorted(ids)) for person, ids in found.items()}
+
+    def instance_names(self, columns: Sequence[str], wanted: Sequence[bool]) -> list[pa.Table | None]:
+        """The instances of each wanted stack, cut to some columns of INSTANCES."""
+        found: list[pa.Table | None] = [None] * self.stacks.num_rows
+        by_chunk: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
+        for row, stack in enumerate(self.stacks.select(["chunk", "series_uid", "holders"]).to_pylist()):
+            if wanted[row]:
+                by_chunk.setdefault(stack["chunk"], []).append((row, stack))
+        for chunk, rows in sorted(by_chunk.items()):
+            for row, instances in members(self.inputs.inventory, self.inputs.survey, chunk=chunk, wanted=rows):
+                found[row] = instances.select(list(columns))
+        return found
+
+    def _ids_without_images(self, persons: Persons) -> list[tuple[str, str]]:
+        """Person and PatientID for ids that no image has: of aliases and of annotations."""
+        have = {*self.patient_ids}
+        return [
+            (person, patient)
+            for (issuer, patient), person in persons.keys.items()
+            if not issuer.startswith("\0") and patient not in have
+        ]
 
 
-def _first_dates(stacks: pa.Table) -> dict[str, date]:
+def _first_studies(persons: Sequence[str], dates: Sequence[date | None]) -> dict[str, date]:
+    """The person's first study, whichever PatientID it is under: the zero of all days."""
     first: dict[str, date] = {}
-    for patient, text in zip(stacks["patient_id"].to_pylist(), stacks["study_date"].to_pylist(), strict=True):
-        day = dicom_date(text)
-        name = (patient or "").strip()
-        if day is not None and (name not in first or day < first[name]):
-            first[name] = day
+    for person, day in zip(persons, dates, strict=True):
+        if day is not None and (person not in first or day < first[person]):
+            first[person] = day
     return first
 
 
-def _by_person(
-    rows: ClinicalRows, by_id: Mapping[str, str], persons: Persons, doubtful: Collection[str]
-) -> MatchReport:
-    """Who matched, by person_key; ``clinical_only`` are raw ids, for nobody else knows these people."""
-    ids = set(rows.table["person_id"].to_pylist())
-    ambiguous = {*doubtful, *(by_id[i] for i in rows.ambiguous if i in by_id)}
-    matched = {by_id[i] for i in ids if i in by_id} - ambiguous
-    unknown = {i for i in (*ids, *rows.ambiguous) if i not in by_id}
-    image_only = set(persons.members) - matched - ambiguous
-    return MatchReport(*(tuple(sorted(found)) for found in (matched, image_only, unknown, ambiguous)))
+def _match(options: ClinicalTable, archive: _Archive) -> TableMatch:
+    rows = read_rows(_read(options.url), options)
+    inside = archive.inside(options)
+    images = _images(options, rows, inside, archive)
+    joined = join(rows, options, images)
+    near: dict[str, int] = {}
+    if options.unit == "person":
+        ids = archive.person_ids(inside)
+        without = {person: ids.get(person, ()) for person in joined.image_only}
+        place = list(options.joins.values()).index("person")
+        near = near_misses(without, {row.keys[place] for row in rows.rows})
+    return TableMatch(options, rows, joined, near, _differing(joined, archive))
 
 
-def _summary(found: MatchReport, key: Key) -> dict[str, Any]:
-    """Counts of persons, and a few examples by keyed name."""
-    unknown = sorted(key.name("patient", "", i) for i in found.clinical_only)
-    groups = {"matched": found.matched, "image_only": found.image_only, "ambiguous": found.ambiguous}
-    shown = {**groups, "clinical_only": tuple(unknown)}
-    return {
-        "matched_fraction": found.fraction,
-        **{name: len(names) for name, names in shown.items()},
-        "examples": {name: list(names[:EXAMPLES]) for name, names in shown.items()},
+def _read(url: str) -> bytes:
+    folder, _, name = url.rpartition("/")
+    try:
+        return open_store(folder or ".").read(name)
+    except FileNotFoundError:
+        raise SpecError("found no file at its url, expected the table; check the path") from None
+    except IsADirectoryError:
+        raise SpecError("found a folder at its url, expected the table's file") from None
+
+
+def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive) -> Images:
+    stacks = archive.stacks
+    columns = {"study": "study_uid", "series": "series_uid"}
+    units = archive.persons if options.unit == "person" else stacks[columns[options.unit]].to_pylist()
+    return Images(
+        persons=archive.persons,
+        units=[unit or "" if counts else "" for unit, counts in zip(units, inside, strict=True)],
+        keys={fact: _names(fact, options, rows, inside, archive) for fact in options.joins.values()},
+        study_dates=archive.study_dates,
+        first_studies=archive.first_studies,
+    )
+
+
+def _names(
+    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive
+) -> list[tuple[str, ...]]:
+    """What a table may call each stack in the column of a fact; nothing for stacks that lie outside."""
+    if fact == "person":
+        ids = archive.person_ids(inside)  # a row about a person holds for all images, wherever they were made
+        return [ids.get(person, ()) for person in archive.persons]
+    if fact == "date":
+        reach = range(-options.within_days, options.within_days + 1)
+        names = [
+            () if day is None else tuple((day + timedelta(days=n)).isoformat() for n in reach)
+            for day in archive.study_dates
+        ]
+    elif fact in ("instance", "file"):
+        return _instance_names(fact, options, rows, inside, archive)
+    else:
+        column = {"study": "study_uid", "series": "series_uid", "accession": "accession_number"}[fact]
+        texts = [(text or "").strip(" \0") for text in archive.stacks[column].to_pylist()]
+        names = [(text,) if text else () for text in texts]
+    return [found if counts else () for found, counts in zip(names, inside, strict=True)]
+
+
+def _instance_names(
+    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive
+) -> list[tuple[str, ...]]:
+    if fact == "instance":
+        tables = archive.instance_names(["sop_instance_uid"], inside)
+        return [() if t is None else tuple(filter(None, t["sop_instance_uid"].to_pylist())) for t in tables]
+    place = list(options.joins.values()).index("file")
+    lengths = {row.keys[place].count("/") + 1 for row in rows.rows}
+    tables = archive.instance_names(["path", "member"], inside)
+    return [() if t is None else _ends(t, lengths) for t in tables]
+
+
+def _ends(instances: pa.Table, lengths: Iterable[int]) -> tuple[str, ...]:
+    """The last parts of every file's path, as many as the table writes: a file's name, or folders before it."""
+    found = set()
+    for path, member in zip(instances["path"].to_pylist(), instances["member"].to_pylist(), strict=True):
+        parts = f"{path}/{member}".replace("\\", "/").strip("/").split("/") if member else path.split("/")
+        found |= {"/".join(parts[-n:]) for n in lengths if n <= len(parts)}
+    return tuple(sorted(found))
+
+
+def _differing(joined: Joined, archive: _Archive) -> dict[str, int]:
+    """Persons of whom the table states another sex than their images' headers: codes may be the wrong way round."""
+    persons = {
+        person
+        for person, said, header in zip(archive.persons, joined.values, archive.stacks["sex"].to_pylist(), strict=True)
+        if said is not None and said.get("sex") in ("F", "M") and header in ("F", "M") and said["sex"] != header
     }
+    return {"sex": len(persons)} if persons else {}
 
 
-def _merge(merged: dict[str, dict[str, Any]], table: pa.Table, by_id: Mapping[str, str]) -> set[str]:
-    """Add a table's columns to the persons; returns those whose PatientIDs have contradicting rows, and get none."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        person = by_id.get(row.pop("person_id"))
-        if person is not None:
-            groups.setdefault(person, []).append(row)
-    doubtful = set()
-    for person, rows in groups.items():
-        if _agree(rows):
-            merged.setdefault(person, {}).update(rows[0])
+def _columns(matches: Sequence[TableMatch], archive: _Archive) -> dict[str, list[Value]]:
+    """Every column's values, one a stack. Of tables that share a column a stack's own site or source comes first."""
+    found: dict[str, list[Value]] = {}
+    sharing: dict[str, list[TableMatch]] = {}
+    for match in matches:
+        for name in match.options.names:
+            sharing.setdefault(name, []).append(match)
+    for name, tables in sharing.items():
+        if len(tables) == 1:
+            found[name] = [None if said is None else said[name] for said in tables[0].joined.values]
         else:
-            doubtful.add(person)
-    return doubtful
+            found[name] = _shared(name, [(t.joined, archive.inside(t.options)) for t in tables])
+    return found
 
 
-def _agree(rows: Sequence[Mapping[str, Any]]) -> bool:
-    return all(row == rows[0] for row in rows)
+def _shared(name: str, tables: Sequence[tuple[Joined, Sequence[bool]]]) -> list[Value]:
+    values: list[Value] = []
+    for row in range(len(tables[0][1])):
+        own: set[Value] = set()
+        others: set[Value] = set()
+        for joined, inside in tables:
+            said = joined.values[row]
+            value = None if said is None else said[name]
+            if value is not None:
+                (own if inside[row] else others).add(value)
+        stated = own or others
+        values.append(stated.pop() if len(stated) == 1 else None)
+    return values
+
+
+def _examples(match: TableMatch, archive: _Archive, key: Key) -> dict[str, list[str]]:
+    """Keyed names of what met and what did not; person keys are keyed already."""
+    unit, joined = match.options.unit, match.joined
+    met = {"matched": joined.matched, "image_only": joined.image_only, "ambiguous": joined.ambiguous}
+    facts = list(match.options.joins.values())
+    keyed = {"person": ("patient", ""), "study": ("study",), "series": ("series",)}.get(facts[0], (facts[0],))
+    shown = {name: [u if unit == "person" else key.name(unit, u) for u in units] for name, units in met.items()}
+    return {**shown, "clinical_only": [key.name(*keyed, text) for text in joined.clinical_only]}
+
+
+def _write_lists(matches: Sequence[TableMatch], private: Store) -> None:
+    """What a person needs to mend the tables, with identifiers and values: it stays in the private workspace."""
+    cells = [
+        (number, issue.row, issue.column, issue.problem, issue.value)
+        for number, match in enumerate(matches, start=1)
+        for issue in match.issues
+    ]
+    ids = [
+        (number, outcome, text)
+        for number, match in enumerate(matches, start=1)
+        for outcome, texts in (
+            ("in the table only", match.joined.clinical_only),
+            *((f"row {row} names several persons or series", ("",)) for row in match.joined.shared),
+        )
+        for text in texts
+    ]
+    private.put(CELLS, _csv(("table", "row", "column", "problem", "value"), cells))
+    private.put(IDS, _csv(("table", "outcome", "id"), ids))
+
+
+def _csv(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(rows)
+    return sink.getvalue().encode()

@@ -179,9 +179,7 @@ def _folds(spec: DatasetSpec, people: pa.Table, dealt: pa.Table) -> pa.Array:
     training = set(spec.splits.ratios) - set(spec.splits.tested.splits)
     inside = pc.is_in(dealt["split"], pa.array(sorted(training), pa.string()))
     chosen = people.filter(pc.is_in(people["person_key"], dealt.filter(inside)["person_key"]))
-    found = folds(
-        chosen, options.k, strata=list(spec.splits.stratify), seed=spec.splits.seed, repeats=options.repeats
-    )
+    found = folds(chosen, options.k, strata=list(spec.splits.stratify), seed=spec.splits.seed, repeats=options.repeats)
     of: dict[str, list[int]] = {}
     for person, fold in zip(found["person_key"].to_pylist(), found["fold"].to_pylist(), strict=True):
         of.setdefault(person, []).append(fold)  # repeats follow one another

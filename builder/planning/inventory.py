@@ -2,9 +2,10 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -136,6 +137,27 @@ def take_survey(
     for outcome in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
         faults.add(outcome.value)
     return Survey(inventory.store, parts)
+
+
+def members(
+    inventory: Inventory, survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Mapping[str, Any]]]
+) -> list[tuple[int, pa.Table]]:
+    """The instances of the wanted stacks of a chunk, with the number each is wanted under.
+
+    ``wanted`` pairs that number with a row that has the stack's ``series_uid`` and ``holders``.
+    """
+    membership = survey.membership(chunk)
+    wanting: dict[tuple[str, int], list[int]] = {}
+    for number, stack in wanted:
+        for holder in stack["holders"]:
+            wanting.setdefault((stack["series_uid"], holder), []).append(number)
+    places: dict[int, list[int]] = {}
+    names = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
+    for position, name in enumerate(names):
+        for number in wanting.get(name, ()):
+            places.setdefault(number, []).append(position)
+    instances = inventory.chunk(chunk) if places else None
+    return [] if instances is None else [(row, instances.take(pa.array(p))) for row, p in sorted(places.items())]
 
 
 def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:

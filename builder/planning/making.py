@@ -1,6 +1,5 @@
 """From an inventory to a frozen plan: persons, clinical rows, cohort, links, splits, shards. Nothing is decoded."""
 
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,7 +40,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     table = inventory.annotations()
     persons = _persons(inputs, table)
     annotations = gather_annotations(table, _annotation_persons(table, persons))
-    clinical = read_clinical(spec, persons, stacks, key=key)
+    clinical = read_clinical(inputs, stacks, persons=persons)
     stated = ask_origins(spec)
     cohort, links, passed = choose_cases(
         inputs, stacks, persons=persons, clinical=clinical, annotations=annotations, stated=stated
@@ -105,5 +104,3 @@ def _annotation_persons(table: pa.Table, persons: Persons) -> list[str | None]:
         strict=True,
     )
     return [persons.keys[identity(p, i, s)] if status == "instance" else None for status, p, i, s in rows]
-
-

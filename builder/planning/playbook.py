@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.catalog.statement import Playbook
-from builder.clinical.sheet import Sheet, read_sheet
+from builder.clinical import Sheet, read_sheet, text_of
 from builder.errors import SpecError
 from builder.planning.inventory import Inventory
 from builder.storage import Store, open_store
@@ -70,15 +70,21 @@ def read_playbook(playbook: Playbook) -> dict[str, Procedure]:
     """Description in its normal form to procedure. Raises SpecError."""
     folder, _, name = playbook.url.rpartition("/")
     try:
-        sheet = read_sheet(open_store(folder or ".").read(name))
+        sheet = read_sheet(
+            open_store(folder or ".").read(name), expected=(playbook.description, playbook.rpid, playbook.name)
+        )
     except FileNotFoundError:
         raise SpecError("catalog.playbook: found no table at its url, expected one; check the path") from None
     except SpecError as error:
         raise SpecError(f"catalog.playbook: {str(error).removeprefix('clinical: ')}") from None
     columns = [_column(sheet, heading) for heading in (playbook.description, playbook.rpid, playbook.name)]
     found: dict[str, Procedure] = {}
-    for number, cells in sheet.rows:
-        text, rpid, title = (str(cells[c] or "").strip() for c in columns)
+    for line in sheet.rows:
+        number = line.number
+        try:
+            text, rpid, title = (text_of(line.cells[c]) or "" for c in columns)
+        except ValueError as error:
+            raise SpecError(f"catalog.playbook: found {error} in row {number}, expected a text") from None
         if not normal(text):
             continue
         if not RPID.fullmatch(rpid):
@@ -98,9 +104,7 @@ def normal(text: str) -> str:
 
 def _column(sheet: Sheet, heading: str) -> int:
     if heading not in sheet.headings:
-        raise SpecError(
-            f"catalog.playbook: found no column {heading!r}, expected it among {', '.join(sheet.headings)}"
-        )
+        raise SpecError(f"catalog.playbook: found no column {heading!r}, expected it among {', '.join(sheet.headings)}")
     return sheet.headings.index(heading)
 
 

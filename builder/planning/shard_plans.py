@@ -21,8 +21,8 @@ from builder.plan import (
     recipe,
     shard_fingerprint,
 )
-from builder.planning.choosing import members
 from builder.planning.inputs import PlanInputs
+from builder.planning.inventory import members
 from builder.planning.link import (
     Annotations,
 )
@@ -77,7 +77,7 @@ def _objects(
         wanted.setdefault(row["chunk"], []).append((position, row))
     tables: dict[str, list[pa.Table]] = {row["case_key"]: [] for row in included}
     for chunk, names in sorted(wanted.items()):
-        for position, instances in members(inputs, chunk, names):
+        for position, instances in members(inputs.inventory, inputs.survey, chunk=chunk, wanted=names):
             tables[included[position]["case_key"]].append(_with_role(instances, [IMAGE_ROLE] * instances.num_rows))
     grouped: dict[str, list[tuple[int, str]]] = {}
     for row in links.to_pylist():

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from builder.clinical import summary_lines
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
@@ -61,11 +62,7 @@ class Planned:
             f"{facts['dataset']}: {facts['files']} files, {facts['stacks']} image stacks, {facts['cases']} cases",
             *(f"  excluded by {rule}: {count}" for rule, count in facts["excluded_by_rule"].items()),
             "  persons: " + ", ".join(f"{split} {count}" for split, count in facts["persons_by_split"].items()),
-            *(
-                f"  clinical table {i + 1}: {r['matched']} matched, {r['image_only']} image only, "
-                f"{r['clinical_only']} clinical only, {r['ambiguous']} ambiguous"
-                for i, r in enumerate(facts["clinical"])
-            ),
+            *summary_lines(facts["clinical"]),
             "  identity: " + ", ".join(f"{count} {kind}" for kind, count in facts["persons"].items()),
             "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
             *_procedure_lines(facts["procedures"]),
@@ -94,6 +91,8 @@ class Built:
     """The separate store of sequestered labels."""
     internal_errors: int = 0
     """Series and cases that were left out for a fault of this program."""
+    clinical: tuple[Mapping[str, Any], ...] = ()
+    """How each clinical table met the images, as in the plan."""
 
     def facts(self) -> dict[str, Any]:
         """What was published, as JSON-able data."""
@@ -110,6 +109,7 @@ class Built:
             "shards_already_there": self.resumed,
             "internal_errors": self.internal_errors,
             "totals": p.totals,
+            "clinical": list(self.clinical),
         }
 
     def text(self) -> str:
@@ -126,7 +126,8 @@ class Built:
             f"{self.dataset}: published version {version}\n"
             f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
             f"({self.resumed} were there already)\n{totals}\n"
-            f"  report: {whole}/versions/{p.version}/report/index.html\n"
+            + "".join(f"{line}\n" for line in summary_lines(self.clinical))
+            + f"  report: {whole}/versions/{p.version}/report/index.html\n"
             f"  catalog: {whole}/versions/{p.version}/catalog/index.html" + self._warning()
         )
 

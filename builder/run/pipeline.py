@@ -192,7 +192,7 @@ def _build(
     inputs = _inputs(plan)
     done = _published(private, dataset, inputs)
     if done is not None:
-        return Built(dataset.url, done, len(plan.shards), len(plan.shards))
+        return Built(dataset.url, done, len(plan.shards), len(plan.shards), clinical=tuple(plan.clinical))
     prints = beside.join(PRINTS) if plan.spec.leaks.pixels != "off" else None
     tasks = [
         Task(
@@ -229,7 +229,9 @@ def _build(
     published = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=guard)
     if not faults.count:  # else the next run tries the cases again, although its inputs are the same
         private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
-    return Built(dataset.url, published, len(plan.shards), resumed, internal_errors=faults.count)
+    return Built(
+        dataset.url, published, len(plan.shards), resumed, internal_errors=faults.count, clinical=tuple(plan.clinical)
+    )
 
 
 def _with_report(planned: Planned) -> Planned:

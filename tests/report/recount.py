@@ -781,7 +781,8 @@ def _clinical(book: Book, cohort: pd.DataFrame, private: Any, archive: Originals
     book.claim("/clinical", published == len(matched), f"{published} persons have rows in the plan's cohort")
     book.all(table, {"matched": len(matched), "image_only": len(archive.patients - named), "ambiguous": 0,
                      "clinical_only": len(named - archive.patients), "matched_fraction": len(matched)
-                     / len(archive.patients), "rows_that_are_no_person": len(archive.sheet) - len(named)})  # fmt: skip
+                     / len(archive.patients), "rows_that_are_no_person": len(archive.sheet) - len(named),
+                     "rows_not_picked_from": 0, "rows_of_several": 0})  # fmt: skip
     book.all(book.document["clinical_persons"], {"persons": cohort.person_key.nunique(), "matched": len(matched)})
     book.all(book.document["persons"], {"persons": cohort.person_key.nunique(), "patient_ids": len(archive.patients)})
 

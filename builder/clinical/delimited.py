@@ -1,0 +1,157 @@
+"""Rows of a text table: its encoding, its separator, and the rows that do not fit the headings."""
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from builder.clinical.cells import normal_text
+from builder.errors import SpecError
+
+SEPARATORS: Final = ("\t", ";", ",", "|")
+_FIELD_LIMIT: Final = 1_000_000
+_SAMPLE: Final = 25
+"""Rows below the headings that the separator is told from."""
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Records of a text table, and what it was decoded as."""
+
+    rows: tuple[tuple[str, ...], ...]
+    encoding: str
+    hinted: bool
+    """Whether the first row is Excel's ``sep=;``, which is no row of the table."""
+
+
+def text_rows(data: bytes, *, header_row: int, expected: Collection[str], encoding: str | None) -> TextRows:
+    """The records of a text table.
+
+    Parameters
+    ----------
+    expected
+        Headings that the table should have; the separator is the one under which most of them are found.
+    encoding
+        Name of the text's encoding; told from the bytes without it.
+
+    Raises
+    ------
+    SpecError
+        When the bytes are no text, or a quoted cell is not closed.
+    """
+    text, found = _decoded(data, encoding)
+    if "\0" in text:
+        raise SpecError("clinical: found binary content, expected CSV, TSV, XLSX or Parquet")
+    hint = re.match(r'"?sep=(.)"?[ ,;\t]*(?:\r\n|\r|\n)', text)
+    lines = list(io.StringIO(text, newline=""))
+    place = header_row if hint and header_row == 1 else header_row - 1
+    separator = hint[1] if hint else _separator(lines, place, expected)
+    rows = tuple(_records(lines, separator, place))
+    return TextRows(tuple(tuple(_unwrapped(cell) for cell in row) for row in rows), found, hint is not None)
+
+
+def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:
+    """UTF-8 if it is valid, UTF-16 by its mark or its zero bytes, else Windows-1252, which spreadsheets write."""
+    try:
+        if encoding is not None:
+            return data.decode(encoding).removeprefix("\ufeff"), encoding
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return data.decode("utf-16"), "utf-16"
+        wide = _wide(data)
+        if wide is not None:
+            return data.decode(wide), wide
+        try:
+            return data.decode("utf-8-sig"), "utf-8"
+        except UnicodeDecodeError:
+            return data.decode("cp1252"), "cp1252"
+    except LookupError:
+        raise SpecError(f"clinical: found the encoding {encoding!r}, expected a name such as cp1250") from None
+    except UnicodeDecodeError as error:
+        expected = encoding or ("UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "UTF-8 or Windows-1252")
+        raise SpecError(
+            f"clinical: found bytes at {error.start} that are not {expected}; state the table's encoding"
+        ) from None
+
+
+def _wide(data: bytes) -> str | None:
+    """UTF-16 without a mark: text of western scripts has a zero in nearly every second byte."""
+    start = data[:400]
+    if len(start) < 8 or len(data) % 2:
+        return None
+    if start[1::2].count(0) > 0.8 * len(start[1::2]) and not start[0::2].count(0):
+        return "utf-16-le"
+    if start[0::2].count(0) > 0.8 * len(start[0::2]) and not start[1::2].count(0):
+        return "utf-16-be"
+    return None
+
+
+def _separator(lines: Sequence[str], place: int, expected: Collection[str]) -> str:
+    """The separator under which most expected headings are found, then the one most rows agree on."""
+
+    def fit(separator: str) -> tuple[int, float, int]:
+        rows = _sample(lines, separator, place + 1 + _SAMPLE)[place:]
+        if not rows:
+            return (0, 0.0, 0)
+        headings = [normal_text(cell) for cell in rows[0]]
+        body = [row for row in rows[1:] if row]
+        alike = sum(len(row) == len(headings) for row in body) / len(body) if body and len(headings) > 1 else 0.0
+        return (len({*headings} & {*expected}), alike, len(headings))
+
+    return max(SEPARATORS, key=fit)
+
+
+def _sample(lines: Sequence[str], separator: str, count: int) -> list[list[str]]:
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=False)
+    rows = []
+    try:
+        for row in reader:
+            rows.append(row)
+            if len(rows) == count:
+                break
+    except csv.Error:
+        pass  # the strict reading that follows says what is wrong
+    return rows
+
+
+def _records(lines: Sequence[str], separator: str, place: int) -> Iterator[list[str]]:
+    """All records; a quote that is opened and not closed is refused, since it swallows the rows behind it."""
+    previous = csv.field_size_limit(_FIELD_LIMIT)
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
+    start, number, width = 0, 0, 0
+    try:
+        for row in reader:
+            if number == place:
+                width = len(row)
+            spanned = lines[start : reader.line_num]
+            if len(spanned) > 1 and number > place and _are_rows(spanned, separator, width):
+                raise SpecError(_open_quote(start))
+            yield row
+            start, number = reader.line_num, number + 1
+    except csv.Error as error:
+        if "field larger" in str(error):
+            raise SpecError(
+                f"clinical: found a cell of more than {_FIELD_LIMIT} characters in line {start + 1}"
+            ) from error
+        raise SpecError(_open_quote(start)) from error
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _are_rows(lines: Sequence[str], separator: str, width: int) -> bool:
+    """Whether each line of one record would be a row of its own: then a quote was left open."""
+    return width > 1 and all(line.count(separator) == width - 1 for line in lines)
+
+
+def _open_quote(start: int) -> str:
+    return (
+        f"clinical: found a quote in line {start + 1} of the table that is not closed in its cell, "
+        "expected every quoted cell to be closed and quotes inside one to be doubled"
+    )
+
+
+def _unwrapped(cell: str) -> str:
+    """``="0017"``, which keeps spreadsheets from reading an id as a number, is 0017."""
+    found = re.fullmatch(r'\s*="([^"]*)"\s*', cell)
+    return found[1] if found else cell

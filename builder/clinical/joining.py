@@ -1,0 +1,239 @@
+"""Rows joined to images: which rows belong to a stack, which of them counts, and what they say of it."""
+
+import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from builder.clinical.cells import Cell
+from builder.clinical.order import Reading, Span, date_readings, largest, readings, smallest
+from builder.clinical.rows import CellIssue, Row, Rows, Value, declared_as, finish_row
+from builder.clinical.table import ClinicalTable, Fact, Pick
+from builder.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a table is joined to, one entry a stack in every sequence; private.
+
+    Parameters
+    ----------
+    persons
+        The person of each stack.
+    units
+        What rows are told apart by: the person, study or series of each stack, or "" for a stack that lies outside the
+        table's site or source.
+    keys
+        Fact to the names a row may use for each stack, e.g. every PatientID of its person.
+    study_dates
+        Date of the study of each stack.
+    first_studies
+        Person to the date of the first study.
+    normal
+        How a key of the table is written before it is compared.
+    """
+
+    persons: Sequence[str]
+    units: Sequence[str]
+    keys: Mapping[Fact, Sequence[tuple[str, ...]]]
+    study_dates: Sequence[datetime.date | None]
+    first_studies: Mapping[str, datetime.date]
+    normal: Callable[[Fact, str], str] = lambda _, text: text
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a table says of each stack.
+
+    Parameters
+    ----------
+    values
+        One entry a stack: the columns' values, or None where no row or no certain row belongs to it.
+    matched, image_only, ambiguous
+        Units (see ``Images``) by how they met, sorted.
+    clinical_only
+        First keys of the rows that belong to no image, sorted.
+    shared
+        Numbers of rows whose keys several persons (or several series, for a file) have, so that they tell nobody apart.
+    issues
+        Cells that were lost when dates became days and events were derived.
+    """
+
+    values: tuple[Mapping[str, Value] | None, ...]
+    matched: tuple[str, ...]
+    image_only: tuple[str, ...]
+    ambiguous: tuple[str, ...]
+    clinical_only: tuple[str, ...]
+    shared: tuple[int, ...]
+    issues: tuple[CellIssue, ...]
+
+
+def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
+    """Find the row of each stack.
+
+    Raises
+    ------
+    SpecError
+        When ``pick`` has to choose by a column whose values have no certain order.
+    """
+    candidates = _Candidates(rows.rows, options, images)
+    chooser = _Chooser(rows.rows, options)
+    values: list[Mapping[str, Value] | None] = []
+    outcomes: dict[str, set[str]] = {}
+    known: dict[tuple[tuple[int, ...], str, datetime.date | None], _Outcome] = {}
+    for i, person in enumerate(images.persons):
+        found = candidates.of(i)
+        date = images.study_dates[i] if options.pick is not None and options.pick.to_study else None
+        place = (found, person, date)
+        if place not in known:
+            chosen = chooser.choose([rows.rows[n] for n in found], date)
+            known[place] = _agreed(chosen, options, images.first_studies.get(person))
+        values.append(known[place].values)
+        if images.units[i]:
+            outcomes.setdefault(images.units[i], set()).add(known[place].kind)
+    ambiguous = {unit for unit, kinds in outcomes.items() if "ambiguous" in kinds}
+    matched = {unit for unit, kinds in outcomes.items() if "matched" in kinds} - ambiguous
+    return Joined(
+        values=tuple(values),
+        matched=tuple(sorted(matched)),
+        image_only=tuple(sorted({*outcomes} - matched - ambiguous)),
+        ambiguous=tuple(sorted(ambiguous)),
+        clinical_only=tuple(sorted({row.keys[0] for n, row in enumerate(rows.rows) if n not in candidates.used})),
+        shared=tuple(sorted(rows.rows[n].number for n in candidates.shared)),
+        issues=tuple({issue: None for outcome in known.values() for issue in outcome.issues}),
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    kind: str
+    """matched, ambiguous or none."""
+    values: Mapping[str, Value] | None = None
+    issues: tuple[CellIssue, ...] = ()
+
+
+def _agreed(rows: Sequence[Row] | None, options: ClinicalTable, first: datetime.date | None) -> _Outcome:
+    """What rows say of one person, if they all say the same."""
+    if rows is None:
+        return _Outcome("ambiguous")
+    if not rows:
+        return _Outcome("none")
+    finished = [finish_row(row, options, first) for row in rows]
+    issues = tuple(issue for _, found in finished for issue in found)
+    if any(values != finished[0][0] for values, _ in finished):
+        return _Outcome("ambiguous", issues=issues)
+    return _Outcome("matched", finished[0][0], issues)
+
+
+class _Candidates:
+    """Rows by stack: those whose every key is one of the stack's names."""
+
+    def __init__(self, rows: Sequence[Row], options: ClinicalTable, images: Images) -> None:
+        self.facts = tuple(options.joins.values())
+        self.images = images
+        self.places: list[dict[str, set[int]]] = [{} for _ in self.facts]
+        for n, row in enumerate(rows):
+            for place, fact, key in zip(self.places, self.facts, row.keys, strict=True):
+                place.setdefault(images.normal(fact, key), set()).add(n)
+        self.known: dict[tuple[tuple[str, ...], ...], frozenset[int]] = {}
+        self.used, self.shared = self._homes(by_series="file" in self.facts)
+
+    def of(self, stack: int) -> tuple[int, ...]:
+        """Positions of the rows of a stack that belong to nobody else, ascending."""
+        return tuple(sorted(self._found(stack) - self.shared))
+
+    def _found(self, stack: int) -> frozenset[int]:
+        names = tuple(self.images.keys[fact][stack] for fact in self.facts)
+        if names not in self.known:
+            sets = [
+                {n for name in given for n in place.get(name, ())}
+                for given, place in zip(names, self.places, strict=True)
+            ]
+            self.known[names] = frozenset(set.intersection(*sets))
+        return self.known[names]
+
+    def _homes(self, *, by_series: bool) -> tuple[set[int], frozenset[int]]:
+        """Rows that belong to some image, and those that belong to several persons' (or series', for files)."""
+        homes: dict[int, str] = {}
+        shared = set()
+        for stack, person in enumerate(self.images.persons):
+            owner = self.images.units[stack] if by_series else person
+            for n in self._found(stack):
+                if homes.setdefault(n, owner) != owner:
+                    shared.add(n)
+        return {*homes}, frozenset(shared)
+
+
+class _Chooser:
+    """Applies ``pick`` to the rows of one unit; the column it compares is understood when it is first needed."""
+
+    def __init__(self, rows: Sequence[Row], options: ClinicalTable) -> None:
+        self.rows, self.options, self.pick = rows, options, options.pick
+        self.found: tuple[Reading, ...] | None = None
+
+    def choose(self, rows: Sequence[Row], study: datetime.date | None) -> Sequence[Row] | None:
+        """The rows that count; None where it is not certain which."""
+        pick = self.pick
+        if pick is None or pick.by is None or not rows or (len(rows) == 1 and not pick.to_study):
+            return rows
+        ranked = [row for row in rows if row.rank is not None]
+        if not ranked:
+            return [] if pick.to_study else rows
+        chosen: set[tuple[int, ...]] = set()
+        for reading in self._readings(pick):
+            found = _chosen(ranked, reading, pick, study)
+            if found is None:
+                return None
+            chosen.add(found)
+        if len(chosen) > 1:
+            raise SpecError(
+                f"clinical: pick.by {pick.by!r}: found values that can be read in two ways, each of which takes "
+                f"another row (first in row {ranked[0].number}); declare it as a date with its format or "
+                "as a number with its decimal mark"
+            )
+        return [ranked[i] for i in chosen.pop()]
+
+    def _readings(self, pick: Pick) -> tuple[Reading, ...]:
+        if self.found is None:
+            cells: list[Cell] = [row.rank for row in self.rows if row.rank is not None]
+            column = declared_as(self.options, pick.by or "")
+            self.found = date_readings(cells, column) if pick.to_study else readings(cells, column, pick.order)
+            if not self.found:
+                expected = "dates" if pick.to_study else "numbers, dates, or labels that differ in one number"
+                raise SpecError(
+                    f"clinical: pick.by {pick.by!r}: found values without an order that can be told, expected "
+                    f"{expected}; state pick.order, or declare a column from it with its type and format"
+                )
+        return self.found
+
+
+def _chosen(rows: Sequence[Row], reading: Reading, pick: Pick, study: datetime.date | None) -> tuple[int, ...] | None:
+    """Positions of the rows that one reading takes; None where it is not certain."""
+    spans: list[tuple[int, Span]] = []
+    for i, row in enumerate(rows):
+        try:
+            spans.append((i, reading(row.rank)))
+        except ValueError:
+            continue  # of a declared column: the cell is listed as one that was not taken
+    if not spans:
+        return None
+    if not pick.to_study:
+        best = (smallest if pick.take == "min" else largest)([span for _, span in spans])
+        return None if best is None else tuple(spans[i][0] for i in best)
+    return () if study is None else _beside(spans, pick, study)
+
+
+def _beside(spans: Collection[tuple[int, Span]], pick: Pick, study: datetime.date) -> tuple[int, ...] | None:
+    """The rows nearest to, last before or first after a study."""
+    days = [(i, (span.low[0].date() - study).days, span) for i, span in spans]
+    if any(span.low[0].date() != span.high[0].date() for _, _, span in days):
+        return None  # a month is no day
+    if pick.take == "last_before":
+        days = [entry for entry in days if entry[1] <= 0]
+    elif pick.take == "first_after":
+        days = [entry for entry in days if entry[1] >= 0]
+    if pick.within_days is not None:
+        days = [entry for entry in days if abs(entry[1]) <= pick.within_days]
+    if not days:
+        return ()
+    best = min((abs(day), day) for _, day, _ in days)
+    return tuple(i for i, day, _ in days if (abs(day), day) == best)

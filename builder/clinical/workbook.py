@@ -1,0 +1,211 @@
+"""Rows of an XLSX sheet: cells as a reader sees them, merged ones filled, formulas without a saved value marked."""
+
+import datetime
+import io
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Final
+from xml.etree import ElementTree
+
+from builder.clinical.cells import Cell, Number, Unreadable
+from builder.errors import SpecError
+
+UNSAVED: Final = "a formula without a saved value: open the file in a spreadsheet and save it"
+_NAMESPACE: Final = "{*}"
+_MAX_ROWS: Final = 1_048_576
+"""Rows an XLSX sheet can have (ECMA-376)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """A merged range, from 0, ends included."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What openpyxl's streaming reader does not tell: merged ranges and cells whose formula has no saved value."""
+
+    merged: tuple[_Merged, ...]
+    unsaved: frozenset[tuple[int, int]]
+
+
+def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit: int) -> list[list[Cell]]:
+    """The rows of one sheet, the first one without a name.
+
+    Raises
+    ------
+    SpecError
+        When the file is damaged or too large, or has no such sheet.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            inflated = sum(info.file_size for info in archive.infolist())
+            if inflated > size_limit:
+                raise SpecError(
+                    f"clinical: found an XLSX that inflates to {inflated} bytes, expected at most {size_limit}"
+                )
+            rows, path = _stream(data, sheet, cell_limit)
+            with archive.open(path) as stream:
+                layout = _layout(stream)
+    except (
+        zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, OSError, ElementTree.ParseError
+    ) as error:  # fmt: skip
+        raise SpecError(f"clinical: found an XLSX that cannot be read ({type(error).__name__})") from error
+    for row, column in layout.unsaved:
+        if row < len(rows):
+            rows[row] += [None] * (column + 1 - len(rows[row]))
+            rows[row][column] = Unreadable(UNSAVED)
+    budget = cell_limit
+    for area in layout.merged:
+        budget -= (min(area.bottom, len(rows)) - area.top + 1) * (area.right - area.left + 1)
+        if budget < 0:
+            raise SpecError(f"clinical: found an XLSX sheet whose merged cells cover more than {cell_limit} cells")
+        _fill(rows, area)
+    return rows
+
+
+def shown_text(value: int | float, form: str) -> str | None:
+    """The text of a whole number under a number format such as ``0000`` or ``"P-"000``.
+
+    Only formats of digits and fixed characters are applied, since these are what identifiers are shown with. Under
+    any other format the number is shown plainly. None for a number of more than 15 digits.
+    """
+    if float(value).is_integer() and abs(value) >= 1e15:
+        return None
+    plain = str(int(value)) if float(value).is_integer() else str(value)
+    section = form.split(";")[0]
+    tokens = re.findall(r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]|.', section)
+    digits = [i for i, token in enumerate(tokens) if token in ("0", "#", "?")]
+    simple = all(t in "0#?-() :/" or t[0] in '"\\_' for t in tokens)
+    if not digits or not simple or value < 0 or not float(value).is_integer():
+        return plain
+    return _filled(tokens, digits, plain)
+
+
+def _filled(tokens: Sequence[str], digits: Sequence[int], plain: str) -> str:
+    """The digits of a number put into a format's places from the right; the first place takes what is left over."""
+    left = plain
+    out: list[str] = []
+    for i in range(len(tokens) - 1, -1, -1):
+        token = tokens[i]
+        if i in digits:
+            taken = left if i == digits[0] else left[-1:]
+            left = "" if i == digits[0] else left[:-1]
+            out.append(taken or ("0" if token == "0" else ""))
+        elif token[0] in '"\\':
+            out.append(token.strip('"') if token[0] == '"' else token[1:])
+        elif token[0] == "_":
+            out.append(" ")
+        else:
+            out.append(token)
+    return "".join(reversed(out)).strip()
+
+
+def _stream(data: bytes, sheet: str | None, cell_limit: int) -> tuple[list[list[Cell]], str]:
+    """Rows of a sheet, and the path of its XML in the archive."""
+    from openpyxl.reader.excel import ExcelReader
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of styles and extensions, which say nothing about values
+        reader = ExcelReader(io.BytesIO(data), read_only=True, data_only=True)
+        reader.read()
+        book = reader.wb
+        pages = [page.title for page in book.worksheets]
+        if sheet is not None and sheet not in pages:
+            raise SpecError(f"clinical: found the sheets {', '.join(pages)}, expected one called {sheet!r}")
+        name = pages[0] if sheet is None else sheet
+        path = next(rel.target for found, rel in reader.parser.find_sheets() if found.name == name)
+        page = book[name]
+        page.reset_dimensions()  # writers often state wrong ones
+        rows: list[list[Cell]] = []
+        count = 0
+        for line in page.iter_rows(max_row=_MAX_ROWS):
+            count += len(line) + 1
+            if count > cell_limit:
+                raise SpecError(f"clinical: found an XLSX sheet of more than {cell_limit} cells")
+            rows.append([_cell(cell) for cell in line])
+        book.close()
+    return rows, path
+
+
+def _cell(cell: Any) -> Cell:
+    value = cell.value
+    if cell.data_type == "e":
+        return Unreadable("an error of the spreadsheet")
+    if isinstance(value, bool):
+        return Number(value, "TRUE" if value else "FALSE")
+    if isinstance(value, int | float):
+        return Number(value, shown_text(value, cell.number_format or "General"))
+    if isinstance(value, datetime.timedelta):
+        return str(value)
+    found: Cell = value
+    return found
+
+
+def _layout(stream: IO[bytes]) -> _Layout:
+    merged: list[_Merged] = []
+    unsaved: set[tuple[int, int]] = set()
+    row = column = -1
+    for event, element in ElementTree.iterparse(stream, events=("start", "end")):
+        tag = element.tag.rpartition("}")[2]
+        if event == "start":
+            if tag == "row":
+                row, column = int(element.get("r") or row + 2) - 1, -1
+            elif tag == "c":
+                column = _position(element.get("r") or "")[1] if element.get("r") else column + 1
+        elif tag == "c":
+            if _is_unsaved(element):
+                unsaved.add((row, column))
+        elif tag == "mergeCell":
+            merged.append(_area(element.get("ref") or ""))
+        elif tag == "row":
+            element.clear()
+    return _Layout(tuple(merged), frozenset(unsaved))
+
+
+def _is_unsaved(cell: ElementTree.Element) -> bool:
+    """A formula whose result was not saved; an empty text (``t="str"``) is a result."""
+    if cell.find(f"{_NAMESPACE}f") is None or cell.get("t") == "str":
+        return False
+    value = cell.find(f"{_NAMESPACE}v")
+    return value is None or not value.text
+
+
+def _position(name: str) -> tuple[int, int]:
+    """Row and column from 0 of a cell's name such as B12. Raises ValueError."""
+    found = re.fullmatch(r"\$?([A-Z]{1,3})\$?(\d{1,7})", name)
+    if not found:
+        raise ValueError("a cell without a position")
+    column = 0
+    for letter in found[1]:
+        column = column * 26 + ord(letter) - 64
+    return int(found[2]) - 1, column - 1
+
+
+def _area(name: str) -> _Merged:
+    first, _, last = name.partition(":")
+    top, left = _position(first)
+    bottom, right = _position(last or first)
+    return _Merged(top, left, bottom, right)
+
+
+def _fill(rows: list[list[Cell]], area: _Merged) -> None:
+    """Give every cell of a merged range its value, save where the range is all that the row holds: a title or note."""
+    if area.top >= len(rows) or area.left >= len(rows[area.top]):
+        return
+    value = rows[area.top][area.left]
+    for row in rows[area.top : area.bottom + 1]:
+        others = [c for i, c in enumerate(row) if c is not None and not area.left <= i <= area.right]
+        right = area.right if others else area.left
+        row += [None] * (right + 1 - len(row))
+        for column in range(area.left, right + 1):
+            row[column] = value
