@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.labels.raster import AREA_LINES, SNAP, cover, cover_prisms, edges_of
+from builder.errors import CaseError, Reason
+from builder.labels.combining import MAX_COMPARED, Combine, Combined, area_of, combine, cover_combined
+from builder.labels.raster import AREA_LINES, SNAP, cover_prisms, edges_of
 from builder.model.geometry import Geometry
 
 Inclusion: TypeAlias = Literal["centre", "area"]
@@ -18,8 +20,18 @@ Points: TypeAlias = NDArray[np.float64]
 IN_SLICE = 0.25
 """A contour lies in the image's slices when its points spread over at most this part of a slice spacing."""
 
-SAME_PLANE = 0.05
-"""Contours whose planes differ by at most this part of a slice spacing share a plane."""
+SAME_PLANE = 0.25
+"""Contours share a plane when their heights differ by at most this part of the structure's usual step, and of a slice."""
+
+ALMOST_SAME = 0.05
+"""Contours that all lie within this part of a slice spacing are one plane, however many there are."""
+
+NOT_PLANAR = 0.5
+"""A closed planar contour strays from its plane by at most this part of a slice spacing."""
+
+REPEAT_MM, REPEAT_PIXELS = 0.15, 0.25
+"""A contour repeats another when their outlines stay this close: rounding to a tenth of a millimetre, and far below
+the thinnest wall that anybody draws."""
 
 ON_SLICE = 0.25
 """A plane found a slice when it is at most this part of a slice spacing away from the slice's centre."""
@@ -37,8 +49,10 @@ class Rules:
     inclusion
         ``centre``: a voxel is inside when its centre is; ``area``: when at least half of it is.
     holes
-        ``even_odd``: contours of one plane toggle inside and outside, so a contour in a contour is a hole
-        (CLOSED_PLANAR_XOR of PS3.3 C.8.8.6.3 and what most writers of CLOSED_PLANAR mean); ``union``: they add up.
+        What a contour wholly inside another means. ``even_odd``: a hole, and one inside that hole is an island (what
+        most writers of CLOSED_PLANAR mean). ``union``: nothing, it is covered already. ``xor``: contours toggle
+        whatever they cover, repeated ones too (CLOSEDPLANAR_XOR of PS3.3 C.8.8.6.3). Under the first two a repeated
+        contour counts once and contours that overlap in part add up.
     gaps
         Between two planes of one structure further apart than its usual step: ``leave`` them empty, or ``fill``
         them with the nearer plane.
@@ -47,18 +61,29 @@ class Rules:
     """
 
     inclusion: Inclusion = "centre"
-    holes: Holes = "even_odd"
+    holes: Combine = "even_odd"
     gaps: Gaps = "leave"
     max_step_mm: float = 10.0
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The contours of one plane: ``offset`` along the stack in its unit, (k, 2) in-plane vertices, area in mm2."""
+    """The contours of one plane: ``offset`` along the stack in its unit, how they combine, area in mm2."""
 
     offset: float
-    polygons: tuple[Points, ...]
+    combined: Combined
     area_mm2: float
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """What filling one stack of parallel planes gave."""
+
+    planes: Sequence[Plane]
+    on_slice: int
+    outside: int
+    volume_mm3: float
+    farthest_mm: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,9 @@ class Filled:
     oblique_contours: int
     contour_volume_mm3: float
     farthest_plane_mm: float
+    repeated_contours: int = 0
+    overlapping_contours: int = 0
+    nested_contours: int = 0
 
 
 def fill_contours(contours: Sequence[Points], geometry: Geometry, rules: Rules) -> Filled:
@@ -91,11 +119,19 @@ def fill_contours(contours: Sequence[Points], geometry: Geometry, rules: Rules) 
     facts = [_fill_slices(flat, geometry, rules, inside)] if flat else []
     for normal, group in _group_by_normal(oblique):
         facts.append(_fill_prisms(normal, group, geometry, rules, inside))
-    planes, on_slice, outside, volume, farthest = (sum(f[i] for f in facts) for i in range(5))
+    combined = [plane.combined for fact in facts for plane in fact.planes]
     return Filled(
-        inside, int(planes), int(on_slice), int(outside), len(oblique), float(volume),
-        max((f[4] for f in facts), default=0.0) if facts else float(farthest),
-    )  # fmt: skip
+        inside,
+        planes=len(combined),
+        planes_on_slice=sum(f.on_slice for f in facts),
+        planes_outside=sum(f.outside for f in facts),
+        oblique_contours=len(oblique),
+        contour_volume_mm3=float(sum(f.volume_mm3 for f in facts)),
+        farthest_plane_mm=max((f.farthest_mm for f in facts), default=0.0),
+        repeated_contours=sum(c.repeated for c in combined),
+        overlapping_contours=sum(c.overlapping for c in combined),
+        nested_contours=sum(c.nested for c in combined),
+    )
 
 
 def contour_area_mm2(points_mm: Points) -> float:
@@ -148,55 +184,54 @@ def _sort_contours(contours: Sequence[Points], geometry: Geometry) -> tuple[list
 
 def _fill_slices(
     contours: Sequence[Points], geometry: Geometry, rules: Rules, inside: NDArray[np.bool_]
-) -> tuple[int, int, int, float, float]:
-    """Fill contours parallel to the slices into ``inside``; counts, contour volume, farthest plane."""
+) -> _Stack:
+    """Fill contours parallel to the slices into ``inside``."""
     a = geometry.affine[:3, :3]
     pixel_area = float(np.linalg.norm(np.cross(a[:, 1], a[:, 2])))
     step_mm = geometry.voxel_volume_mm3 / pixel_area
-    planes = _planes([(float(v[:, 0].mean()), v[:, 1:]) for v in contours], SAME_PLANE, pixel_area, rules.holes)
+    max_step = max(rules.max_step_mm / step_mm, 1.0)
+    groups = _by_plane([(float(v[:, 0].mean()), v[:, 1:]) for v in contours], slice_step=1.0, max_step=max_step)
+    tolerance = min(REPEAT_PIXELS, REPEAT_MM / max(geometry.spacing_mm[1:]))
+    planes = _planes(groups, tolerance=tolerance, unit_area_mm2=pixel_area, how=rules.holes)
     offsets = [p.offset for p in planes]
-    slabs = plane_slabs(offsets, 1.0, max_step=max(rules.max_step_mm / step_mm, 1.0), gaps=rules.gaps)
+    slabs = plane_slabs(offsets, 1.0, max_step=max_step, gaps=rules.gaps)
     slices, rows, columns = geometry.shape
+    lines = AREA_LINES if rules.inclusion == "area" else 1
     volume = 0.0
     for plane, (low, high) in zip(planes, slabs, strict=True):
         volume += plane.area_mm2 * (high - low) * step_mm
         # offsets are rounded like vertices: a plane half-way between slices belongs to the upper one on every machine
         first, last = (int(np.ceil(round(bound * SNAP) / SNAP)) for bound in (low, high))
         for index in range(max(0, first), min(slices, last)):
-            inside[index] |= _cover_plane(plane.polygons, (rows, columns), rules)
+            inside[index] |= cover_combined(plane.combined, (rows, columns), lines=lines)
     nearest = np.clip(np.round(offsets), 0, slices - 1)
     distance = np.abs(np.asarray(offsets) - nearest)
     outside = int(np.count_nonzero(distance > 0.5))
-    return len(planes), int(np.count_nonzero(distance <= ON_SLICE)), outside, volume, float(distance.max() * step_mm)
-
-
-def _cover_plane(polygons: Sequence[Points], shape: tuple[int, int], rules: Rules) -> NDArray[np.bool_]:
-    lines = AREA_LINES if rules.inclusion == "area" else 1
-    # a share is a sum of float32 sixteenths: the slack keeps exact halves inside whatever their order
-    threshold = 0.5 - 1e-5
-    if rules.holes == "even_odd":
-        return np.asarray(cover(list(polygons), shape, lines=lines) >= threshold)
-    parts = [cover([polygon], shape, lines=lines) >= threshold for polygon in polygons]
-    return np.asarray(np.logical_or.reduce(parts))
+    on_slice = int(np.count_nonzero(distance <= ON_SLICE))
+    return _Stack(planes, on_slice, outside, volume, float(distance.max() * step_mm))
 
 
 def _fill_prisms(
     normal: Points, contours: Sequence[Points], geometry: Geometry, rules: Rules, inside: NDArray[np.bool_]
-) -> tuple[int, int, int, float, float]:
-    """Fill contours of one oblique stack into ``inside``; the same figures, in the stack's own planes."""
+) -> _Stack:
+    """Fill contours of one oblique stack into ``inside``; every plane counts as one that found a slice."""
     frame = _frame(normal)
     local = [points @ frame.T for points in contours]
-    planes = _planes([(float(p[:, 2].mean()), p[:, :2]) for p in local], 0.05, 1.0, rules.holes)
-    offsets = [p.offset for p in planes]
     default = float(1 / np.linalg.norm(np.linalg.inv(geometry.affine[:3, :3]) @ normal))
-    slabs = plane_slabs(offsets, default, max_step=max(rules.max_step_mm, default), gaps=rules.gaps)
+    if max(float(np.ptp(p[:, 2])) for p in local) > NOT_PLANAR * default * 2:
+        raise CaseError(Reason.LABEL_GEOMETRY, "found a closed planar contour whose points do not lie in one plane")
+    max_step = max(rules.max_step_mm, default)
+    groups = _by_plane([(float(p[:, 2].mean()), p[:, :2]) for p in local], slice_step=default, max_step=max_step)
+    planes = _planes(groups, tolerance=REPEAT_MM, unit_area_mm2=1.0, how=rules.holes)
+    offsets = [p.offset for p in planes]
+    slabs = plane_slabs(offsets, default, max_step=max_step, gaps=rules.gaps)
     volume = sum(p.area_mm2 * (high - low) for p, (low, high) in zip(planes, slabs, strict=True))
     low_corner, high_corner = _reach(local, slabs, frame, geometry)
     for index in range(low_corner[0], high_corner[0]):
         block = inside[index, low_corner[1] : high_corner[1], low_corner[2] : high_corner[2]]
         if block.size:
             block |= _cover_block(index, low_corner, block.shape, planes, slabs, frame, geometry, rules)
-    return len(planes), len(planes), 0, volume, 0.0
+    return _Stack(planes, len(planes), 0, float(volume), 0.0)
 
 
 def _cover_block(
@@ -213,32 +248,42 @@ def _cover_block(
     rows, columns = np.meshgrid(np.arange(shape[0]) + corner[1], np.arange(shape[1]) + corner[2], indexing="ij")
     centres = np.stack([np.full(rows.size, index), rows.ravel(), columns.ravel()], axis=1).astype(np.float64)
     steps = OBLIQUE_STEPS if rules.inclusion == "area" else (0.0,)
-    prisms = _prism_layers(planes, slabs, rules.holes)
+    prisms = _prism_layers(planes, slabs)
     hits = np.zeros(len(centres), dtype=np.int64)
     for s in steps:
         for r in steps:
             for c in steps:
                 points = geometry.to_world(centres + np.array([s, r, c])) @ frame.T
                 found = np.zeros(len(points), dtype=np.bool_)
-                for edges, starts, reach in prisms:
-                    found |= cover_prisms(points, edges, starts, reach)
+                for adds, edges, starts, reach in prisms:
+                    covered = cover_prisms(points, edges, starts, reach)
+                    found = found | covered if adds else found & ~covered
                 hits += found
     return np.asarray((2 * hits >= len(steps) ** 3).reshape(shape))
 
 
 def _prism_layers(
-    planes: Sequence[Plane], slabs: Sequence[tuple[float, float]], holes: Holes
-) -> list[tuple[Points, NDArray[np.int64], Points]]:
-    """Edges, starts and slabs for ``cover_prisms``: one prism a plane, or one a contour when contours add up."""
-    if holes == "even_odd":
-        groups = [list(p.polygons) for p in planes]
-        reach = list(slabs)
-    else:
-        groups = [[polygon] for p in planes for polygon in p.polygons]
-        reach = [slab for p, slab in zip(planes, slabs, strict=True) for _ in p.polygons]
-    edges = [edges_of(group) for group in groups]
+    planes: Sequence[Plane], slabs: Sequence[tuple[float, float]]
+) -> list[tuple[bool, Points, NDArray[np.int64], Points]]:
+    """Layers from the outermost in: whether they add, and edges, starts and slabs for ``cover_prisms``.
+
+    One layer holds all planes, a prism each, unless contours overlap somewhere: then a prism a contour.
+    """
+    if all(plane.combined.plain for plane in planes):
+        return [(True, *_prisms([(list(p.combined.polygons), slab) for p, slab in zip(planes, slabs, strict=True)]))]
+    layers: dict[int, list[tuple[list[Points], tuple[float, float]]]] = {}
+    for plane, slab in zip(planes, slabs, strict=True):
+        for polygon, depth in zip(plane.combined.polygons, plane.combined.depths, strict=True):
+            layers.setdefault(depth, []).append(([polygon], slab))
+    return [(depth % 2 == 0, *_prisms(layers[depth])) for depth in sorted(layers)]
+
+
+def _prisms(
+    groups: Sequence[tuple[list[Points], tuple[float, float]]],
+) -> tuple[Points, NDArray[np.int64], Points]:
+    edges = [edges_of(polygons) for polygons, _ in groups]
     starts = np.concatenate([[0], np.cumsum([len(e) for e in edges])]).astype(np.int64)
-    return [(np.concatenate(edges), starts, np.asarray(reach, dtype=np.float64))]
+    return np.concatenate(edges), starts, np.asarray([slab for _, slab in groups], dtype=np.float64)
 
 
 def _reach(
@@ -256,51 +301,48 @@ def _reach(
     return first, last
 
 
-def _planes(
-    contours: Sequence[tuple[float, Points]], tolerance: float, unit_area_mm2: float, holes: Holes
-) -> list[Plane]:
-    """Contours gathered by plane, ascending; (offset, in-plane vertices) each."""
+def _by_plane(
+    contours: Sequence[tuple[float, Points]], *, slice_step: float, max_step: float
+) -> list[list[tuple[float, Points]]]:
+    """Contours (offset, in-plane vertices) gathered by plane, ascending.
+
+    Offsets that differ by less than ``SAME_PLANE`` of the usual step are the same plane: a writer rounded them, or
+    somebody drew a little off. The usual step is the gap in which the middle of the stack's length lies, so that planes
+    that are there twice do not make it small.
+    """
     ordered = sorted(contours, key=lambda c: (c[0], c[1].shape[0], c[1].tobytes()))
+    offsets = np.array([offset for offset, _ in ordered])
+    steps = np.sort(np.diff(offsets))
+    steps = steps[steps <= max_step]
+    usual = slice_step
+    if offsets[-1] - offsets[0] > ALMOST_SAME * slice_step and steps.sum() > 0:
+        usual = float(steps[np.searchsorted(np.cumsum(steps), steps.sum() / 2)])
+    tolerance = SAME_PLANE * min(usual, slice_step)
     groups: list[list[tuple[float, Points]]] = []
     for contour in ordered:
         if groups and contour[0] - groups[-1][0][0] <= tolerance:
             groups[-1].append(contour)
         else:
             groups.append([contour])
-    return [
-        Plane(
-            float(np.mean([offset for offset, _ in group])),
-            tuple(points for _, points in group),
-            _area([points for _, points in group], holes) * unit_area_mm2,
-        )
-        for group in groups
-    ]
+    return groups
 
 
-def _area(polygons: Sequence[Points], holes: Holes) -> float:
-    """Area of one plane's contours: a contour at odd depth inside others is a hole under the even-odd rule."""
-    low, high = (np.stack([end(polygon, axis=0) for polygon in polygons]) for end in (np.min, np.max))
-    total = 0.0
-    for k, polygon in enumerate(polygons):
-        near = np.flatnonzero(((low <= polygon[0]) & (polygon[0] <= high)).all(axis=1))
-        depth = sum(_contains(polygons[int(j)], polygon[0]) for j in near if j != k)
-        if holes == "union" and depth:
-            continue
-        total += -_shoelace(polygon) if holes == "even_odd" and depth % 2 else _shoelace(polygon)
-    return total
-
-
-def _shoelace(polygon: Points) -> float:
-    a, b = polygon[:, 0], polygon[:, 1]
-    return float(abs(np.sum(a * np.roll(b, -1) - np.roll(a, -1) * b)) / 2)
-
-
-def _contains(polygon: Points, point: Points) -> bool:
-    a, b = polygon[:, 0], polygon[:, 1]
-    c, d = np.roll(a, -1), np.roll(b, -1)
-    crosses = (a <= point[0]) != (c <= point[0])
-    at = b[crosses] + (point[0] - a[crosses]) * (d[crosses] - b[crosses]) / (c[crosses] - a[crosses])
-    return bool(np.count_nonzero(point[1] < at) % 2)
+def _planes(
+    groups: Sequence[Sequence[tuple[float, Points]]], *, tolerance: float, unit_area_mm2: float, how: Combine
+) -> list[Plane]:
+    planes = []
+    compared = 0
+    for group in groups:
+        combined = combine([points for _, points in group], how, tolerance=tolerance)
+        compared += combined.compared
+        if compared > MAX_COMPARED:
+            raise CaseError(
+                Reason.LABEL_UNREADABLE,
+                "found more overlapping contours than can be compared, expected fewer or simpler ones",
+            )
+        offset = float(np.mean([offset for offset, _ in group]))
+        planes.append(Plane(offset, combined, area_of(combined, how) * unit_area_mm2))
+    return planes
 
 
 def _vector_area(points: Points) -> Points:
