@@ -93,12 +93,18 @@ def _text(element: Any) -> str | None:
 
 
 def _label_names(dataset: Dataset) -> tuple[str, ...]:
-    """ROI Name (3006,0026) or Segment Label (0062,0005), sorted by their numbers."""
+    """ROI Name (3006,0026) or Segment Label (0062,0005), sorted by their numbers; damaged numbers come first."""
     named: list[tuple[int, str]] = []
     for sequence, number, label in _NAMES:
         for item in dataset[sequence].value or () if sequence in dataset else ():
-            text: Any = item[label].value if label in item else None
-            order: Any = item[number].value if number in item else 0
-            if text:
-                named.append((int(order or 0), str(text)))
+            if isinstance(item, Dataset) and label in item and (text := item[label].value):
+                named.append((_whole(item, number), str(text)))
     return tuple(name for _, name in sorted(named))
+
+
+def _whole(item: Dataset, tag: int) -> int:
+    """The number in an element, 0 where there is none: one damaged number must not cost the whole object."""
+    try:
+        return int(item[tag].value)
+    except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError):
+        return 0

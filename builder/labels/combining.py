@@ -1,4 +1,4 @@
-"""How closed contours of one plane combine: a repeat counts once, overlaps add up, and a contour in another is a hole."""
+"""How closed contours of one plane combine: repeats count once, overlaps add up, and contours in others are holes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -158,7 +158,7 @@ class _Pairs:
             apart = np.maximum(np.abs(self._low[kept] - self._low[k]), np.abs(self._high[kept] - self._high[k]))
             same = np.flatnonzero((apart <= self._tolerance).all(axis=1))
             self._count(len(kept))
-            if not any(self.contains(kept[n], k) and self.contains(k, kept[n]) for n in same):
+            if not any(self.contains(kept[int(n)], k) and self.contains(k, kept[int(n)]) for n in same):
                 kept.append(k)
         return kept
 
@@ -168,7 +168,7 @@ class _Pairs:
         meets = (self._low[kept] <= self._high[k] + self._tolerance) & (
             self._high[kept] >= self._low[k] - self._tolerance
         )
-        return [kept[n] for n in np.flatnonzero(meets.all(axis=1)) if kept[n] != k]
+        return [kept[int(n)] for n in np.flatnonzero(meets.all(axis=1)) if kept[int(n)] != k]
 
     def contains(self, outer: int, inner: int) -> bool:
         """Whether ``inner`` lies wholly inside ``outer``, but for the tolerance."""

@@ -21,7 +21,7 @@ IN_SLICE = 0.25
 """A contour lies in the image's slices when its points spread over at most this part of a slice spacing."""
 
 SAME_PLANE = 0.25
-"""Contours share a plane when their heights differ by at most this part of the structure's usual step, and of a slice."""
+"""Contours share a plane when their heights differ by at most this part of the usual step, and of a slice spacing."""
 
 ALMOST_SAME = 0.05
 """Contours that all lie within this part of a slice spacing are one plane, however many there are."""

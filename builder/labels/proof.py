@@ -172,7 +172,7 @@ def round_trip_dice(inside: NDArray[np.bool_], geometry: Geometry) -> float:
     used = used[np.unique(np.linspace(0, len(used) - 1, min(len(used), ROUND_TRIP_SLICES)).astype(int))]
     outlines = [corners for index in used for corners in _runs(inside[index], int(index))]
     placed = geometry.to_world(np.concatenate(outlines)).reshape(-1, 4, 3)
-    again = fill_contours(list(placed), geometry, Rules(max_step_mm=1e-3)).inside[used]
+    again = fill_contours(list(placed), geometry, Rules(holes="xor", max_step_mm=1e-3)).inside[used]
     chosen = inside[used]
     return float(2 * np.count_nonzero(chosen & again) / (np.count_nonzero(chosen) + np.count_nonzero(again)))
 
