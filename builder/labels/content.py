@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.model.case import Code
 from builder.protocols import LabelObject
 
@@ -121,6 +122,15 @@ def read_observers(dataset: Dataset) -> Observers:
         named += name == PERSON_OBSERVER
         devices += name in DEVICE_OBSERVERS
     return Observers(max(named, persons), devices > 0)
+
+
+def value_of(item: Dataset, keyword: str) -> Any:
+    """The value of an attribute, None where it is absent or cannot be read."""
+    try:
+        with parsing(Reason.LABEL_UNREADABLE, f"found a value of {keyword} that cannot be read"):
+            return item.get(keyword)
+    except CaseError:
+        return None
 
 
 def code_of(sequence: Any) -> Code | None:

@@ -11,7 +11,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.labels.parsing import DAMAGE, parsing
+from builder.headers.boundary import parsing
+from builder.labels.content import value_of
 from builder.model.case import Code
 
 XOR = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
@@ -86,8 +87,10 @@ def read_rois(
         LABEL_UNREADABLE when a wanted region is damaged or beyond the limits, LABEL_AMBIGUOUS when its number stands
         for several regions.
     """
-    with parsing("an RT Structure Set"):
-        items = list(dataset.get("StructureSetROISequence") or [])
+    with parsing(Reason.LABEL_UNREADABLE, "found an RT Structure Set that does not parse"):
+        items = _sequence(dataset, "StructureSetROISequence")
+        if items is None:
+            raise _unreadable("found a structure set whose ROIs (3006,0020) cannot be read")
         if len(items) > MAX_ROIS:
             raise _unreadable(f"found {len(items)} ROIs, expected at most {MAX_ROIS}")
         numbers = [_number(item, "ROINumber") for item in items]
@@ -108,7 +111,7 @@ def _tables(dataset: Dataset) -> _Tables:
     contours: dict[int, list[Dataset]] = {}
     damaged: set[int] = set()
     stray = 0
-    for item in dataset.get("ROIContourSequence") or []:
+    for item in _sequence(dataset, "ROIContourSequence") or ():
         number = _number(item, "ReferencedROINumber")
         if number is None:
             stray += 1
@@ -205,8 +208,7 @@ def _frame_of(item: Dataset, stated: frozenset[str], expected: str | None) -> Fr
 
 def _contour_data(contour: Dataset) -> NDArray[np.float64]:
     """(k, 3) LPS mm of Contour Data (3006,0050); (0, 3) for a contour that says it has no points."""
-    stated = _number(contour, "NumberOfContourPoints")
-    raw = _raw(contour)
+    stated, raw = _number(contour, "NumberOfContourPoints"), _raw(contour)
     if raw is None or len(raw) == 0:
         if stated == 0:
             return np.empty((0, 3))
@@ -238,28 +240,23 @@ def _raw(contour: Dataset) -> Any:
 
 def _number(item: Dataset, keyword: str) -> int | None:
     """A whole number, None where there is none that can be read."""
+    value = value_of(item, keyword)
     try:
-        value: Any = item.get(keyword)
         return int(value) if value is not None and int(value) == value else None
-    except DAMAGE:
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
 def _text(item: Dataset, keyword: str) -> str:
-    try:
-        return str(item.get(keyword) or "").strip(" \0")
-    except DAMAGE:
-        return ""
+    return str(value_of(item, keyword) or "").strip(" \0")
 
 
 def _sequence(item: Dataset, keyword: str) -> list[Dataset] | None:
     """Items of a sequence, none where it is absent; None where the element cannot be read as one."""
-    try:
-        value: Any = item.get(keyword)
-        items = list(value or ())
-    except DAMAGE:
-        return None
-    return items if all(isinstance(i, Dataset) for i in items) else None
+    if keyword not in item:
+        return []
+    value = value_of(item, keyword)
+    return list(value) if isinstance(value, Sequence) and all(isinstance(i, Dataset) for i in value) else None
 
 
 def _code(item: Dataset) -> Code | None:
