@@ -198,12 +198,18 @@ class _Chooser:
             column = declared_as(self.options, pick.by or "")
             self.found = date_readings(cells, column) if pick.to_study else readings(cells, column, pick.order)
             if not self.found:
-                expected = "dates" if pick.to_study else "numbers, dates, or labels that differ in one number"
-                raise SpecError(
-                    f"clinical: pick.by {pick.by!r}: found values without an order that can be told, expected "
-                    f"{expected}; state pick.order, or declare a column from it with its type and format"
-                )
+                raise SpecError(f"clinical: pick.by {pick.by!r}: {_disorder(pick)}")
         return self.found
+
+
+def _disorder(pick: Pick) -> str:
+    if pick.order:
+        return "found values that pick.order does not list, expected all of them there (or in missing)"
+    expected = "dates" if pick.to_study else "numbers, dates, or labels that differ in one number"
+    return (
+        f"found values without an order that can be told, expected {expected}; state pick.order, or declare a column "
+        "from it with its type and format"
+    )
 
 
 def _chosen(rows: Sequence[Row], reading: Reading, pick: Pick, study: datetime.date | None) -> tuple[int, ...] | None:

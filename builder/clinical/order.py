@@ -47,7 +47,7 @@ def readings(cells: Sequence[Cell], column: ClinicalColumn | None, order: Sequen
         Its values in ascending order, where the spec states them.
     """
     if order:
-        return (_listed(order),)
+        return (_listed(order),) if _fits(_listed(order), cells) else ()
     if column is not None and column.type in ("number", "integer"):
         return (lambda cell: _point(number_of(cell, column.decimal)),)
     if column is not None and column.type == "date":

@@ -1,13 +1,13 @@
 """Tables as files hold them: headings and rows of untyped cells, from CSV, TSV, XLSX, Parquet or BCR Biotab."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.clinical.cells import Cell, Unreadable, normal_text
+from builder.clinical.cells import Cell, Unreadable, normal_text, text_of
 from builder.clinical.delimited import text_rows
 from builder.clinical.workbook import workbook_rows
 from builder.errors import SpecError
@@ -34,6 +34,22 @@ class Sheet:
     headings: tuple[str, ...]
     rows: tuple[Line, ...]
     encoding: str = ""
+
+    def texts(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Number and text cells of every row, "" for an empty cell: for tables of which no row may be lost.
+
+        Raises
+        ------
+        SpecError
+            When a row does not fit the headings, or a cell has no text that can be read.
+        """
+        for line in self.rows:
+            try:
+                if line.fault is not None:
+                    raise ValueError(line.fault)
+                yield line.number, tuple(text_of(cell) or "" for cell in line.cells)
+            except ValueError as error:
+                raise SpecError(f"found {error} in row {line.number}, expected a text in every cell") from None
 
 
 def read_sheet(

@@ -4,14 +4,14 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from builder.catalog.statement import Playbook
-from builder.clinical import Sheet, read_sheet, text_of
+from builder.clinical import Sheet, read_sheet
 from builder.errors import SpecError
 from builder.planning.inventory import Inventory
 from builder.storage import Store, open_store
@@ -79,12 +79,8 @@ def read_playbook(playbook: Playbook) -> dict[str, Procedure]:
         raise SpecError(f"catalog.playbook: {str(error).removeprefix('clinical: ')}") from None
     columns = [_column(sheet, heading) for heading in (playbook.description, playbook.rpid, playbook.name)]
     found: dict[str, Procedure] = {}
-    for line in sheet.rows:
-        number = line.number
-        try:
-            text, rpid, title = (text_of(line.cells[c]) or "" for c in columns)
-        except ValueError as error:
-            raise SpecError(f"catalog.playbook: found {error} in row {number}, expected a text") from None
+    for number, cells in _texts(sheet):
+        text, rpid, title = (cells[c] for c in columns)
         if not normal(text):
             continue
         if not RPID.fullmatch(rpid):
@@ -95,6 +91,13 @@ def read_playbook(playbook: Playbook) -> dict[str, Procedure]:
                 f"catalog.playbook: found {known.rpid} and {rpid} for one description (row {number}), expected one"
             )
     return found
+
+
+def _texts(sheet: Sheet) -> Iterator[tuple[int, tuple[str, ...]]]:
+    try:
+        yield from sheet.texts()
+    except SpecError as error:
+        raise SpecError(f"catalog.playbook: {error}") from None
 
 
 def normal(text: str) -> str:
