@@ -25,7 +25,6 @@ from archive import write_archive  # benchmarks/archive.py, beside this file
 from decode import encoded
 
 from builder.deid import resolve_key
-from builder.kernels.buffers import let_go
 from builder.plan import CasePlan, ShardPlan
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
@@ -124,7 +123,6 @@ def measure(one: ShardPlan, spec: DatasetSpec, key: Any) -> Measured | None:
     """Peak of allocations while a shard of one case is written; None when the case was excluded."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         gc.collect()
-        let_go()
         tracemalloc.start()
         receipt = write(one, spec, open_store(folder), key=key)
         peak = tracemalloc.get_traced_memory()[1]

@@ -1,33 +1,21 @@
-"""``python -m builder`` and the command ``builder``: the command line, and a quick way out of it."""
+"""``python -m builder`` and the command ``builder``: the command line."""
 
 import codecs
+import gc
 import os
 import sys
-from typing import NoReturn
 
 from builder.cli import main
-from builder.run.allocator import keep_one_heap
-from builder.run.leaving import WayOut
-from builder.run.loading import load_libraries, mind_garbage
 
-BUILDS = frozenset({"build", "plan"})
-"""Commands that need all libraries of a build."""
+YOUNG_OBJECTS = 20_000
+"""New objects before Python looks for cycles: imports make many objects and few cycles, so the default is too eager."""
 
 
-def run() -> NoReturn:
+def run() -> None:
     """Run the command line and end the process."""
     speak_utf8()
-    mind_garbage()
-    keep_one_heap()
-    way_out = WayOut()
-    way_out.prepare()
-    try:
-        if set(sys.argv[1:2]) & BUILDS:
-            load_libraries()
-        main()
-    except SystemExit as leaving:
-        way_out.code = leaving.code if isinstance(leaving.code, int) else None
-        raise
+    gc.set_threshold(YOUNG_OBJECTS)
+    main()
 
 
 def speak_utf8() -> None:

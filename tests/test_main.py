@@ -1,45 +1,38 @@
-"""``python -m builder``: exit codes and streams are those of an ordinary end, and little is loaded for it."""
+"""``python -m builder``: a broken stream is no success, and a build loads little of what it may need."""
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-ENDING = """
-import atexit, sys, threading, time
-import builder.__main__ as entry
-def ended():
-    time.sleep(0.1)
-    print("thread ended")
-def main():
-    atexit.register(print, "exit function ran")
-    threading.Thread(target=ended).start()
-    {last}
-entry.main = main
-entry.run()
+from tests import synthetic
+
+SPEC = """
+name: tiny
+license: CC0-1.0
+seed: 1
+sources: [{kind: folder, url: "${archive}", site: here}]
+cohort: {image: "modality == 'CT'"}
+deid: {patient_key: "${env:BUILDER_KEY}", retain: []}
+transforms: [{kind: resample, spacing_mm: [2.0, 2.0, 2.0], image: linear, mask: nearest}]
+samples: {kind: volumes}
+splits: {ratios: {train: 0.7, validation: 0.15, test: 0.15}, seed: 7}
 """
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
-
-
-@pytest.mark.parametrize("code", [0, 1, 2])
-def test_threads_and_exit_functions_end_and_streams_are_written(code):
-    ended = run("-c", ENDING.format(last=f"raise SystemExit({code})"))
-    assert (ended.returncode, ended.stdout.splitlines()) == (code, ["thread ended", "exit function ran"])
-    assert ended.stderr == ""
-
-
-def test_an_error_nobody_caught_is_shown():
-    ended = run("-c", ENDING.format(last='raise RuntimeError("found a fault")'))
-    assert ended.returncode == 1
-    assert "RuntimeError: found a fault" in ended.stderr
+def python(code: str, *arguments: str | Path) -> str:
+    environment = {**os.environ, "BUILDER_KEY": "0" * 63 + "1"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout
 
 
 def test_a_closed_pipe_is_no_success():
-    code = "import sys; from builder.__main__ import run; sys.argv = ['builder', 'schema']; run()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "builder", "schema"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=120) != 0
@@ -47,5 +40,25 @@ def test_a_closed_pipe_is_no_success():
 
 @pytest.mark.parametrize("slow", ["scipy.stats", "scipy.optimize", "SimpleITK", "highdicom", "nibabel", "jinja2"])
 def test_a_build_starts_without_what_few_need(slow):
-    loaded = run("-c", f"import sys, builder.cli, builder.run.pipeline; print({slow!r} in sys.modules)")
-    assert loaded.stdout.strip() == "False"
+    loaded = python(f"import sys, builder.cli, builder.run.pipeline; print({slow!r} in sys.modules)")
+    assert loaded.strip() == "False"
+
+
+def test_a_serial_build_of_native_files_never_loads_what_others_need(tmp_path: Path) -> None:
+    synthetic.ct_series(tmp_path / "archive")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    code = """
+import json, sys
+from builder.cli import main
+spec, to, archive = sys.argv[1:]
+sys.argv[1:] = ["build", spec, "--to", to, "--param", "archive=" + archive, "--json"]
+try:
+    main()
+except SystemExit as left:
+    print(json.dumps([left.code, sorted(sys.modules)]))
+"""
+    said = python(code, tmp_path / "spec.yaml", tmp_path / "out", tmp_path / "archive")
+    code, modules = json.loads(said.splitlines()[-1])
+    assert code == 0
+    assert {"numba", "pyarrow", "pydicom"} <= set(modules)
+    assert not {"duckdb", "scipy.stats", "dask", "distributed", "SimpleITK", "zarr", "highdicom"} & set(modules)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.buffers import borrow
 from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Taps, identity_taps
@@ -30,7 +29,7 @@ def resample_filtered(volume: NDArray[Any], taps: tuple[Taps, Taps, Taps], *, th
     twice the size of input and output together, the work goes by bands of rows; the bytes do not depend on it.
     """
     shape = (taps[0].index.shape[0], taps[1].index.shape[0], taps[2].index.shape[0])
-    out = borrow(shape, volume.dtype)
+    out = np.empty(shape, volume.dtype)
     stack_bytes = 4 * volume.shape[0] * shape[1] * shape[2]
     bands = max(1, -(-stack_bytes // (2 * (volume.nbytes + out.nbytes))))
     edges = [shape[1] * band // bands for band in range(bands + 1)]
@@ -43,7 +42,7 @@ def resample_filtered(volume: NDArray[Any], taps: tuple[Taps, Taps, Taps], *, th
 def spline_coefficients(volume: NDArray[Any], *, threads: int) -> NDArray[np.float32]:
     """Cubic B-spline coefficients of ``volume`` as float32, of its shape (mirrored edges)."""
     rows, columns = identity_taps(volume.shape[1]), identity_taps(volume.shape[2])
-    stack = borrow(volume.shape, np.float32)
+    stack = np.empty(volume.shape, np.float32)
     width = _block_width(volume.shape[1], volume.shape[2])
 
     def plane(start: int, stop: int) -> None:
@@ -66,7 +65,7 @@ def _resample_band(
     volume: NDArray[Any], out: NDArray[Any], first: int, stop: int, taps: tuple[Taps, Taps, Taps], threads: int
 ) -> None:
     along_z, along_y, along_x = taps
-    stack = borrow((volume.shape[0], stop - first, out.shape[2]), np.float32)
+    stack = np.empty((volume.shape[0], stop - first, out.shape[2]), np.float32)
     index, weight = along_y.index[first:stop], along_y.weight[first:stop]
     whole = volume.dtype.kind in "iu"
     low, high = (float(np.iinfo(volume.dtype).min), float(np.iinfo(volume.dtype).max)) if whole else (0.0, 0.0)

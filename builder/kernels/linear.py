@@ -7,14 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.kernels.compiled import compiled
-from builder.kernels.prefetch import prefetch
 from builder.kernels.slabs import lay_slabs, run_slabs
 from builder.kernels.taps import Line, linear_pairs
 
 PLANE_VOXELS = 1 << 17
 """Voxels of a plane that is blended at once: two such planes of float32 are a mebibyte, a common second-level cache."""
-AHEAD = 2
-"""Target rows by which source rows are asked for before they are used."""
 
 
 def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
@@ -70,9 +67,6 @@ def _plane(source: Any, y0: int, y1: int, ys: Any, xs: Any, share: Any, row: Any
     count = source.shape[1]
     between = np.empty(share.shape[0], np.float32)
     for y in range(y0, y1):
-        ahead = min(y + AHEAD, y1 - 1)
-        prefetch(source[ylow[ahead]])
-        prefetch(source[yhigh[ahead]])
         a, b, t = source[ylow[y]], source[yhigh[y]], yweight[y]
         for x in range(count):
             p = np.float32(a[x])

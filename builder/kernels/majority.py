@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.buffers import borrow
 from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Line, linear_pairs
@@ -21,7 +20,7 @@ UNIT = 1 << 20
 
 def resample_majority(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
     """Interpolate each label of ``volume`` linearly at the given lines and keep the heaviest."""
-    out = borrow((lines[0].size, lines[1].size, lines[2].size), volume.dtype)
+    out = np.empty((lines[0].size, lines[1].size, lines[2].size), volume.dtype)
     tables = []
     for line, count in zip(lines, volume.shape, strict=True):
         low, high, weight = linear_pairs(line, count)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.buffers import borrow
 from builder.kernels.compiled import compiled
 from builder.kernels.filtered import spline_coefficients
 from builder.kernels.majority import UNIT, elect, fill_weights
@@ -27,7 +26,7 @@ def sample_oblique(
     ``matrix`` is (3, 4) float64, target index to source index. Sums are float64; integers are rounded to the nearest,
     ties to even, and clamped to the type. ``cubic`` makes a float32 copy of the volume for its coefficients.
     """
-    out = borrow(shape, volume.dtype)
+    out = np.empty(shape, volume.dtype)
     whole = volume.dtype.kind in "iu"
     low, high = (float(np.iinfo(volume.dtype).min), float(np.iinfo(volume.dtype).max)) if whole else (0.0, 0.0)
     background = volume.dtype.type(fill)

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.buffers import borrow
-
 
 def run_slabs(work: Callable[[int, int], None], count: int, *, threads: int) -> None:
     """Call ``work(start, stop)`` over contiguous parts of ``range(count)``, one a thread.
@@ -36,7 +34,7 @@ def lay_slabs(
     The slabs have ``slices`` slices and ``rows`` rows, fewer at the ends of the axes, and share their memory.
     """
     high, deep = min(slices, shape[0]), min(rows, shape[1])
-    room = borrow((high * deep * shape[2],), dtype)
+    room = np.empty((high * deep * shape[2],), dtype)
     for first in range(0, shape[0], high):
         for top in range(0, shape[1], deep):
             size = (min(high, shape[0] - first), min(deep, shape[1] - top), shape[2])

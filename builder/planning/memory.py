@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 
 from builder.imaging.stacks.spacing import Verdict
-from builder.kernels.buffers import LARGEST, SMALLEST
 from builder.patches import Whole, shard_chunk
 from builder.plan import IMAGE_ROLE
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
@@ -60,7 +59,7 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
     load = row["peak_bytes"] - unsure + _fetched(objects) + BESIDES
     if spec.labels:
         load = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
-    peak, slabs, kept = load, _makes_slabs(spec, row), _kept(spec, held.channels * held.item * math.prod(shape))
+    peak, slabs = load, _makes_slabs(spec, row)
     for number, transform in enumerate(spec.transforms if None not in spacing else (), start=1):
         after, spacing = transform.projected(shape, spacing)
         if slabs and number == len(spec.transforms):
@@ -69,7 +68,7 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
         alive = held.of(shape) + then.of(after) + transform.scratch_bytes(shape, after, item=held.item)
         peak = max(peak, alive + BESIDES)
         shape, held = after, then
-    written = held.of(shape) + _waiting(spec, held, shape) + kept
+    written = held.of(shape) + _waiting(spec, held, shape)
     return Needed(peak=max(peak, written + BESIDES), load=load)
 
 
@@ -128,11 +127,6 @@ def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
 def _counting(held: _Held, shape: Shape) -> int:
     """What is inside a segment, and inside any of several: a byte a voxel each."""
     return min(2, held.masks) * math.prod(shape)
-
-
-def _kept(spec: DatasetSpec, size: int) -> int:
-    """The memory of the input: nothing needs it after the transforms, and the next case will (``kernels.buffers``)."""
-    return size if spec.transforms and SMALLEST <= size <= LARGEST else 0
 
 
 def _fetched(objects: pa.Table) -> int:

@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from builder.run.loading import load_libraries
-
 
 class Died(Exception):
     """The process ended before the task returned; ``status`` is minus the signal, or its exit code."""
@@ -89,5 +87,4 @@ if __name__ == "__main__":
     # what a library prints must not mix with the answers
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        load_libraries()
         serve(sys.stdin.buffer, answers)

@@ -20,7 +20,6 @@ from builder.planning.making import make_plan
 from builder.protocols import Progress
 from builder.publishing.leaks import Compared, compare, deal_again
 from builder.publishing.published import Published
-from builder.run.allocator import give_back
 from builder.run.arriving import Arriving
 from builder.run.clusters import Cluster, load_cluster
 from builder.run.journal import Journal, JournalProgress, keep_journal
@@ -210,13 +209,11 @@ def _build(
     resumed = 0
     renamed: dict[str, str] = {}
     compared = Compared((), (), {})
-    give_back()
     for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
         resumed += outcome.value.resumed
         faults.add(outcome.value.internal_errors)
         renamed[outcome.task.argument.shard] = outcome.value.shard
     runner.dismiss()
-    give_back()
     plan = replace(plan, shards=tuple(replace(s, fingerprint=renamed[s.fingerprint]) for s in plan.shards))
     if prints is not None:
         progress.say("leaks: every volume with every other one")

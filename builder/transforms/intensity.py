@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from builder.errors import CaseError, Reason
-from builder.kernels.buffers import borrow
 from builder.model.case import Case, ValueDomain, Volume
 from builder.protocols import Shape
 from builder.transforms.parts import find_mask, select_inside
@@ -74,7 +73,7 @@ class Intensity(Step):
         volume = case.volume
         scaled = self.scale is not None or self.zscore != "none"
         dtype = np.dtype(DTYPES[self.dtype] if self.dtype else np.float32 if scaled else volume.voxels.dtype)
-        out = borrow(volume.voxels.shape, dtype)
+        out = np.empty(volume.voxels.shape, dtype)
         notes = list(volume.notes)
         for number, name in enumerate(volume.channels):
             mapping = self._find_mapping(case, volume.voxels[number])

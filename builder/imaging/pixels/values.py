@@ -12,7 +12,6 @@ from builder.errors import CaseError, Reason
 from builder.imaging.pixels.format import BIG_ENDIAN, PixelFormat
 from builder.imaging.pixels.rescale import Rescale
 from builder.imaging.pixels.stored import masked, native_values, stored_values
-from builder.kernels.buffers import borrow
 
 PixelFill: TypeAlias = Callable[[str, memoryview], None]
 """Writes the native pixel bytes of the instance with this SOPInstanceUID into the memory given: the way around
@@ -92,7 +91,7 @@ def decode(
     tuple
         The voxels, and (slice, row, column) bool, True where a stored value is padding; None when there is none.
     """
-    voxels = borrow(shape, dtype)
+    voxels = np.empty(shape, dtype)
     padding = np.zeros(shape[1:], dtype=np.bool_) if any(s.padding for i in instances for s in i.slices) else None
     for instance in instances:
         if fill is not None and _is_direct(instance, dtype):
