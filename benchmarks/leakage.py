@@ -25,9 +25,9 @@ from scipy import ndimage
 
 from builder.copies import Match, Print, find_matches, take_print
 from builder.errors import CaseError
-from builder.imaging.options import admit
 from builder.imaging.parse import parse_instance
 from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.options import admit
 from builder.imaging.volume import assemble
 from builder.library.volumes import KEEP_ALL
 from builder.planning.duplicates import find_duplicates, with_verdicts

@@ -11,7 +11,7 @@ from builder.clinical import ClinicalTable, check_shared_columns
 from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
 from builder.deid import Deid
-from builder.imaging.options import VolumeOptions
+from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS, AnyLabel
 from builder.labels.fusion import Consensus
 from builder.model.tables import SERIES

@@ -12,11 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from builder.errors import CaseError, Reason
-from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.parse import leniently
 from builder.imaging.rows import header_values, instance_row
 from builder.imaging.stacks.axes import joined
 from builder.imaging.stacks.mosaic import tiles_of
+from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.stacks.rules import Row
 from builder.imaging.stacks.series import Stack, split_rows
 from builder.imaging.stacks.spacing import Verdict

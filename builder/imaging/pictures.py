@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.options import VolumeOptions
 from builder.imaging.pixels.format import PixelFormat, pixel_format
 from builder.imaging.pixels.rescale import Rescale, padding_of, rescale_of
 from builder.imaging.pixels.stored import stored_values, stream_notes
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry

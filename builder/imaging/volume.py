@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.multiframe import functional_group, settle
-from builder.imaging.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.parse import leniently
 from builder.imaging.pictures import assemble_picture
 from builder.imaging.pixels.format import PixelFormat, pixel_format
@@ -20,6 +19,7 @@ from builder.imaging.pixels.values import Instance, PixelFill, Slice, decode, dt
 from builder.imaging.quantities.philips import APPLIED, NO_SCALES, Scales, scales_of
 from builder.imaging.quantities.suv import Calibration, calibrate
 from builder.imaging.stacks.even import even_geometry, evened
+from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.stacks.series import PICTURES, Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.model.case import ValueDomain, Volume

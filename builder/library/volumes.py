@@ -15,9 +15,9 @@ from builder.errors import CaseError, SpecError
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
-from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.parse import parse_instance
 from builder.imaging.stacks.axes import joined, stacks_for
+from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
 from builder.imaging.survey import verdict_row, verdict_table
 from builder.imaging.volume import assemble

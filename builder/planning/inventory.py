@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import SourceError
-from builder.imaging.options import VolumeOptions
+from builder.imaging.stacks.options import VolumeOptions
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.planning.directories import LISTED, missing_files

@@ -7,7 +7,7 @@ What is here serves loops that are built around a DataLoader, torchdata's Statef
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,19 @@ from torch.utils.data import IterableDataset, get_worker_info
 from builder.reader.batches import Batch
 from builder.reader.order import State
 
-if TYPE_CHECKING:
-    from builder.reader.dataset import Dataset
+
+class Readable(Protocol):
+    """What is used of a ``Dataset``, which imports this module when asked for tensors."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+    @property
+    def selection(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: int, /) -> Any: ...
+    def get(self, positions: Any) -> Batch: ...
+    def sample_shapes(self, positions: Any) -> NDArray[np.int32]: ...
+    def batches(self, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +44,7 @@ class TorchSamples:
         is "").
     """
 
-    dataset: "Dataset"
+    dataset: Readable
     columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -81,7 +92,7 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells i
         Arguments of ``Dataset.batches``; ``threads`` is 1 in worker processes unless stated.
     """
 
-    def __init__(self, dataset: "Dataset", columns: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(self, dataset: Readable, columns: Sequence[str], options: Mapping[str, Any]) -> None:
         super().__init__()
         self._dataset, self._columns, self._options = dataset, tuple(columns), dict(options)
         given = self._options.pop("state", None)

@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
-from builder.imaging.options import VolumeOptions
 from builder.imaging.parse import parse_instance
 from builder.imaging.quantities.philips import is_philips_mr
 from builder.imaging.quantities.suv import SUV_TAGS, Calibration, calibrate
 from builder.imaging.stacks.kinds import Kind, kind_of
+from builder.imaging.stacks.options import VolumeOptions
 from builder.plan import IMAGE_ROLE
 from builder.protocols import Describing, Entry, LabelObject
 from builder.sources import AnySource

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from builder.errors import CaseError
 from builder.imaging.multiframe import resolve
-from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.stacks.axes import joined
+from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.sources import AnySource

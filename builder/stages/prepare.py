@@ -15,12 +15,12 @@ from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
-from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import scales_of
 from builder.imaging.quantities.suv import calibrate
 from builder.imaging.rows import dataset_of
 from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
 from builder.imaging.volume import assemble, assemble_indexed
 from builder.labels import AnyLabel

@@ -12,8 +12,8 @@ from builder.deid.columns import OLDEST_AGE, age_band
 from builder.errors import CaseError, Reason
 from builder.headers.vendors import normalise
 from builder.imaging.lint import lint_stack
-from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import estimate_bytes

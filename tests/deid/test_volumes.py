@@ -12,9 +12,9 @@ from builder.deid.headers import deidentify
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.imaging.multiframe import resolve
-from builder.imaging.options import VolumeOptions
 from builder.imaging.quantities.philips import scales_of
 from builder.imaging.rows import instances_of
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import Stack, split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import ValueDomain

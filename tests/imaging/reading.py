@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError
 from builder.imaging.multiframe import resolve
-from builder.imaging.options import VolumeOptions
 from builder.imaging.parse import parse_instance
 from builder.imaging.rows import instances_of
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import Stack, split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import Volume

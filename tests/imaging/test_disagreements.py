@@ -15,7 +15,7 @@ from pydicom import dcmread
 
 from builder.errors import CaseError, Reason
 from builder.imaging.nifti import to_nifti
-from builder.imaging.options import VolumeOptions
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble
 from tests.imaging.reading import KEEP, assert_same_image, series_of, stacks_of, volume_of

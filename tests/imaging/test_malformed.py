@@ -13,9 +13,9 @@ import pytest
 
 from builder.errors import CaseError, Reason
 from builder.imaging.multiframe import resolve
-from builder.imaging.options import admit
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.rows import instances_of
+from builder.imaging.stacks.options import admit
 from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble
 from tests import synthetic

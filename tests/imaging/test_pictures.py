@@ -9,9 +9,9 @@ import pytest
 from pydicom.pixels import apply_modality_lut, pixel_array
 
 from builder.imaging.lint import Rule, lint
-from builder.imaging.options import VolumeOptions
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.rows import instances_of
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import split_stacks
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from builder.errors import CaseError, Reason
 from builder.imaging.multiframe import resolve, settle
-from builder.imaging.options import VolumeOptions, admit
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack, split_rows, split_stacks
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble, assemble_indexed, estimate_bytes

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import CaseError, Reason
-from builder.imaging.options import VolumeOptions
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.axes import stacks_for
+from builder.imaging.stacks.options import VolumeOptions
 from builder.protocols import Description, Entry
 from builder.stages.inner import opened
 from tests import synthetic

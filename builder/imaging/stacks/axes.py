@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from builder.imaging.options import Axis, VolumeOptions
+from builder.imaging.stacks.options import Axis, VolumeOptions
 from builder.imaging.stacks.series import Stack, split_stacks
 from builder.imaging.stacks.spacing import Verdict
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from builder.imaging.options import VolumeOptions
 from builder.imaging.quantities.suv import calibrate
 from builder.imaging.rows import instances_of
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import ValueDomain, Volume

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.nifti import to_nifti
-from builder.imaging.options import VolumeOptions
 from builder.imaging.rows import instances_of
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import Volume

@@ -10,9 +10,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.options import VolumeOptions
 from builder.imaging.quantities.suv import calibrate
 from builder.imaging.rows import instances_of
+from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import split_stacks
 from builder.imaging.volume import assemble
 from builder.model.case import ValueDomain, Volume
