@@ -14,10 +14,10 @@ from pydicom.multival import MultiValue
 from builder.errors import CaseError, Reason
 from builder.imaging.parse import leniently
 from builder.imaging.rows import header_values, instance_row
+from builder.imaging.stacks.alike import Row
 from builder.imaging.stacks.axes import joined
 from builder.imaging.stacks.mosaic import tiles_of
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits
-from builder.imaging.stacks.rules import Row
 from builder.imaging.stacks.series import Stack, split_rows
 from builder.imaging.stacks.spacing import Verdict
 
@@ -40,6 +40,8 @@ FRAME_VALUES = {
     "acquisition_time": ("FrameContentSequence", "FrameAcquisitionDateTime"),
     "flip_angle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
     "convolution_kernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+    "rescale_slope": ("PixelValueTransformationSequence", "RescaleSlope"),
+    "rescale_intercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
 }
 """Column to the functional group (PS3.3 C.7.6.16.2) and the attribute in it."""
 

@@ -83,6 +83,8 @@ HEADER_COLUMNS = (
     Column("series_time", TEXT, 0x00080031),
     Column("acquisition_time", TEXT, 0x00080032),
     Column("content_time", TEXT, 0x00080033),
+    Column("acquisition_datetime", TEXT, 0x0008002A),
+    Column("timezone_offset", TEXT, 0x00080201),  # of all times of the object from UTC
     Column("modality", TEXT, 0x00080060),
     Column("manufacturer", TEXT, 0x00080070),
     Column("manufacturer_model", TEXT, 0x00081090),
@@ -97,6 +99,8 @@ HEADER_COLUMNS = (
     Column("conversion_type", TEXT, 0x00080064),
     Column("scan_options", TEXT, 0x00180022),
     Column("scanning_sequence", TEXT, 0x00180020),
+    Column("sequence_name", TEXT, 0x00180024),
+    Column("contrast_bolus_agent", TEXT, 0x00180010),
     Column("patient_position", TEXT, 0x00185100),
     Column("series_number", WHOLE, 0x00200011),
     Column("acquisition_number", WHOLE, 0x00200012),

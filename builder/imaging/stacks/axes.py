@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from builder.imaging.pixels.types import common_type
 from builder.imaging.stacks.options import Axis, VolumeOptions
 from builder.imaging.stacks.series import Stack, split_stacks
 from builder.imaging.stacks.spacing import Verdict
@@ -67,6 +68,7 @@ def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
             uids=tuple(uid for stack in ordered for uid in stack.uids),
             frame_numbers=tuple(frames for stack in ordered for frames in stack.frame_numbers),
             frames=sum(stack.frames for stack in ordered),
+            number_type=common_type(stack.number_type for stack in ordered),
             voxel_bytes=max(stack.voxel_bytes for stack in ordered),
             transfer_syntaxes=tuple(sorted({t for stack in ordered for t in stack.transfer_syntaxes})),
             notes=tuple(sorted({note for stack in ordered for note in stack.notes})),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,21 +13,28 @@ from builder.imaging.stacks.spacing import SAME_POSITION_MM
 Row: TypeAlias = dict[str, Any]
 
 TIME_RULES = (
-    *("temporal_position", "acquisition_number", "content_time", "acquisition_time", "trigger_time", "series_time"),
-    *("frame_reference_time", "instance_number"),
+    *("temporal_position", "frame_reference_time", "trigger_time", "acquisition_number", "acquisition_datetime"),
+    *("acquisition_time", "content_time", "series_time", "instance_number"),
 )
 """Columns whose values follow one another in time; repeats told apart by them form a time series."""
 
 KEYS = (
-    *("temporal_position", "trigger_time", "acquisition_number", "content_time", "acquisition_time", "series_time"),
-    *("frame_reference_time", "inversion_time", "flip_angle", "convolution_kernel", "slice_thickness", "image_type"),
-    *("dimension", "diffusion_direction", "series_number"),
+    *("temporal_position", "frame_reference_time", "trigger_time", "acquisition_number", "acquisition_datetime"),
+    *("acquisition_time", "content_time", "series_time"),
+    *("inversion_time", "flip_angle", "convolution_kernel", "slice_thickness", "image_type", "dimension"),
+    *("diffusion_direction", "series_number", "echo_number", "contrast_bolus_agent", "series_description"),
 )
-"""Columns that may tell repeats apart by equal values, strongest statement first. ``dimension`` and
-``diffusion_direction`` exist for frames of multi-frame objects only (``builder.imaging.multiframe``); Series Number
-tells copies apart that were given one SeriesInstanceUID."""
+"""Columns that may tell repeats apart by equal values, strongest statement first. Times are moments: see
+``builder.imaging.stacks.moments``. ``dimension`` and ``diffusion_direction`` exist for frames of multi-frame objects
+only (``builder.imaging.multiframe``). Series Number tells copies apart that were given one SeriesInstanceUID."""
 
-RANKS = ("trigger_time", "frame_reference_time", "acquisition_time", "content_time", "instance_number")
+COUNTERS = frozenset({"acquisition_number", "series_number"})
+"""Numbers that may start anew: where the moments of the repeats do not overlap, those give the order."""
+
+RANKS = (
+    *("frame_reference_time", "trigger_time", "acquisition_datetime", "acquisition_time", "content_time"),
+    "instance_number",
+)
 """Columns that may tell repeats apart by their order at each position, when all are repeated equally often."""
 
 
@@ -63,6 +70,7 @@ def separate(rows: Sequence[Row], along: NDArray[np.float64]) -> tuple[Part, ...
         parts = _by_values(rows, slots, names)
         if len(parts) == copies.max():
             time = any(name in TIME_RULES for name in names)
+            parts = _by_moment(parts) if COUNTERS.intersection(names) else parts
             return tuple(Part(part, "+".join(names), time) for part in parts)
     if copies.min() == copies.max():
         for name in RANKS:
@@ -81,6 +89,20 @@ def _by_values(rows: Sequence[Row], slots: NDArray[np.int64], names: Sequence[st
         return []
     ordered = sorted(groups, key=lambda values: tuple((v is None, 0 if v is None else v) for v in values))
     return [tuple(rows[i] for i in groups[key]) for key in ordered]
+
+
+def _by_moment(parts: list[tuple[Row, ...]]) -> list[tuple[Row, ...]]:
+    """Parts in the order they were acquired where one ends before the next begins; else as they are."""
+    spans: list[tuple[float, float]] = []
+    for part in parts:
+        moments = [moment for row in part if isinstance(moment := row.get("acquisition_time"), float)]
+        if len(moments) < len(part):
+            return parts
+        spans.append((min(moments), max(moments)))
+    ordered = sorted(range(len(parts)), key=lambda index: spans[index])
+    if any(spans[a][1] >= spans[b][0] for a, b in pairwise(ordered)):
+        return parts
+    return [parts[index] for index in ordered]
 
 
 def _by_rank(rows: Sequence[Row], slots: NDArray[np.int64], name: str) -> Iterator[tuple[Row, ...]]:

@@ -3,12 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from operator import mul
-from typing import Any, TypeAlias
+from typing import Any
 
+from builder.imaging.stacks.alike import CAME_BY, MADE_BY, Row, Rows, by_coming, by_making
 from builder.imaging.stacks.kinds import Kind, component_of, kind_of
-
-Row: TypeAlias = dict[str, Any]
-Rows: TypeAlias = list[Row]
 
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of a direction cosine (0020,0037) within one stack: 0.06 degrees, above vendors' rounding."""
@@ -74,6 +72,9 @@ def _by_frame_of_reference(rows: Rows) -> list[Rows]:
     """Cut by frame of reference, unless every instance states its own: then the UID says nothing."""
     if frames_are_private(rows):
         return [rows]
+    stated = {row["frame_of_reference_uid"] for row in rows} - {None}
+    if len(stated) < 2:
+        return [rows]  # where only some state it, their places decide: builder.imaging.stacks.alike
     return _gather(rows, lambda row: row["frame_of_reference_uid"])
 
 
@@ -105,6 +106,18 @@ def _near(rows: Rows, name: str, *, tolerance: Callable[[Sequence[float]], float
     return groups
 
 
+def _shown(row: Row) -> tuple[str, ...]:
+    """What an image shows by its Image Type: a magnitude need not say so, and a derived image may show the same."""
+    if kind_of(row) != Kind.SLICE:
+        return component_of(row)
+    return tuple(token for token in component_of(row) if token not in {"DERIVED", "M", "MAGNITUDE", "MAG"})
+
+
+def _of_slices(cut: Callable[[Rows], list[Rows]]) -> Callable[[Rows], list[Rows]]:
+    """A cut that looks at places, of rows that have them."""
+    return lambda rows: cut(rows) if kind_of(rows[0]) == Kind.SLICE and geometry_fault(rows[0]) is None else [rows]
+
+
 def _by_geometry(rows: Rows) -> list[Rows]:
     return _gather(rows, lambda row: kind_of(row) != Kind.SLICE or geometry_fault(row) is None)
 
@@ -120,14 +133,15 @@ RULES: tuple[tuple[str, Callable[[Rows], list[Rows]]], ...] = (
     ("object", lambda rows: _gather(rows, kind_of)),
     ("modality", _by("modality")),
     ("frame_of_reference", _by_frame_of_reference),
-    ("image_type", lambda rows: _gather(rows, component_of)),
+    ("image_type", lambda rows: _gather(rows, _shown)),
     ("geometry", _by_geometry),
-    ("size", _by("rows", "columns", "samples_per_pixel")),
+    ("size", lambda rows: _gather(rows, lambda row: (row["rows"], row["columns"], row["samples_per_pixel"] or 1))),
     ("orientation", _by_orientation),
     ("pixel_spacing", _by_pixel_spacing),
-    ("echo_time", _by("echo_number", "echo_time")),
-    ("b_value", _by("b_value")),
+    *((trait.column, _of_slices(by_making(trait))) for trait in MADE_BY),
+    *((column.removesuffix("_uid"), _of_slices(by_coming(column))) for column in CAME_BY),
     ("instance", _one_each),
 )
-"""Every cut, in order: its name in ``split_rule`` and how it divides. Rules that tell repeats of one position apart
-(time, acquisition, phase, kernel) follow in ``builder.imaging.stacks.repeats``."""
+"""Every cut, in order: its name in ``split_rule`` and how it divides. ``builder.imaging.stacks.alike`` has those that
+look at positions. Rules that tell repeats of one position apart (time, acquisition, phase, description) follow in
+``builder.imaging.stacks.repeats``."""

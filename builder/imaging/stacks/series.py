@@ -3,19 +3,20 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.imaging.pixels.types import common_type, picture_type, slices_type
 from builder.imaging.quantities.diffusion import b_value_of
+from builder.imaging.stacks.alike import Row, Rows, tolerated
 from builder.imaging.stacks.kinds import Kind, component_of, kind_of
+from builder.imaging.stacks.moments import with_moments
 from builder.imaging.stacks.repeats import Part, separate
 from builder.imaging.stacks.rules import (
     ORIENTATION_TOLERANCE,
-    Row,
-    Rows,
     frames_are_private,
     geometry_fault,
     pure_groups,
@@ -27,14 +28,18 @@ Matrix: TypeAlias = tuple[tuple[float, float, float, float], ...]
 
 COLUMNS = (
     *("status", "path", "transfer_syntax_uid", "sop_class_uid", "sop_instance_uid", "series_uid"),
-    *("frame_of_reference_uid", "series_time", "acquisition_time", "content_time", "modality", "image_type"),
+    *("frame_of_reference_uid", "modality", "image_type", "manufacturer"),
+    *("study_date", "series_date", "acquisition_date", "content_date", "timezone_offset"),
+    *("series_time", "acquisition_time", "content_time", "acquisition_datetime", "frame_reference_time"),
     *("acquisition_number", "series_number", "instance_number", "temporal_position", "trigger_time"),
-    *("echo_number", "echo_time", "inversion_time", "flip_angle", "b_value", "convolution_kernel"),
-    *("rows", "columns", "number_of_frames"),
-    *("samples_per_pixel", "photometric_interpretation", "bits_allocated"),
+    *("series_description", "protocol_name", "scan_options", "scanning_sequence", "sequence_name"),
+    *("echo_number", "echo_time", "repetition_time", "inversion_time", "flip_angle", "b_value"),
+    *("kvp", "convolution_kernel", "contrast_bolus_agent"),
+    *("rows", "columns", "number_of_frames", "grid_tiles"),
+    *("samples_per_pixel", "photometric_interpretation", "bits_allocated", "bits_stored", "pixel_representation"),
     *("image_position_patient", "image_orientation_patient", "pixel_spacing"),
-    *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices", "frame_reference_time"),
-    *("pixel_padding_value", "rescale_slope", "rescale_intercept", "grid_tiles", "manufacturer"),
+    *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices"),
+    *("pixel_padding_value", "rescale_slope", "rescale_intercept"),
     *("siemens_b_value", "ge_b_value", "philips_b_value", "uih_b_value"),
 )
 """Columns of INSTANCES that decide about stacks."""
@@ -57,6 +62,9 @@ PICTURES = frozenset(
 """Verdicts of what lies in a plane of its own and not in the patient's space."""
 
 COLOURS = ("r", "g", "b")
+
+AIR = -1024
+"""Hounsfield units that stand for "no data" in a CT."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class Stack:
         The verdict on one channel alone; differs from ``verdict`` for a time series.
     frames
         Images in all, over channels and slices.
+    number_type
+        Of the volume, as the headers project it.
     voxel_bytes
         Of one voxel of the volume with its padding mask, as the headers project them.
     tiles
@@ -119,6 +129,7 @@ class Stack:
     grid: Verdict = Verdict.UNKNOWN_GEOMETRY
     frames: int = 1
     bits_allocated: int = 16
+    number_type: str = "int16"
     voxel_bytes: int = 2
     tiles: int = 0
     echo_time: float | None = None
@@ -190,7 +201,7 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
 
 def split_rows(rows: Rows) -> tuple[Stack, ...]:
     """``split_stacks`` of rows that are dictionaries already: of instances, or of the frames of multi-frame objects."""
-    rows = sorted((row | {"b_value": b_value_of(row)} for row in rows), key=_order)
+    rows = sorted((row | {"b_value": b_value_of(row)} for row in with_moments(rows)), key=_order)
     found: list[Stack] = []
     for rule, group in pure_groups(rows):
         found.extend(_stacks(group, rule=rule))
@@ -244,6 +255,8 @@ def _repeated(parts: Sequence[Part], *, rule: str, axes: NDArray[np.float64]) ->
             frame_numbers=tuple(numbers for stack in stacks for numbers in stack.frame_numbers),
             channels=tuple(f"t{index}" for index in range(len(stacks))),
             frames=sum(stack.frames for stack in stacks),
+            number_type=common_type(stack.number_type for stack in stacks),
+            voxel_bytes=max(stack.voxel_bytes for stack in stacks),
             notes=tuple(sorted({note for stack in stacks for note in stack.notes})),
             transfer_syntaxes=tuple(sorted({t for stack in stacks for t in stack.transfer_syntaxes})),
         )
@@ -273,6 +286,7 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
         return replace(stack, verdict=Verdict.DUPLICATE_POSITIONS, detail=detail)
     if frames_are_private(list(rows)):
         notes = (*notes, "frame_of_reference_not_shared")
+    notes = tuple(sorted({*notes, *tolerated(rows)}))
     stack = replace(stack, shape=(len(rows), first["rows"], first["columns"]), notes=notes)
     if step is None:
         return stack
@@ -345,19 +359,26 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
     """A stack without a grid."""
     rows = list(rows)
     first = rows[0]
+    number_type = _number_type(rows, verdict)
     return Stack(
         series_uid=first["series_uid"] or "", number=0, split_rule=rule, verdict=verdict, detail=detail, grid=verdict,
         uids=(tuple(row["sop_instance_uid"] or "" for row in rows),),
         frame_numbers=(tuple(row["frame"] for row in rows),) if first.get("frame") is not None else (),
         shape=(sum(row["number_of_frames"] or 1 for row in rows), first["rows"] or 0, first["columns"] or 0),
-        frame_of_reference=None if frames_are_private(rows) else first["frame_of_reference_uid"],
+        frame_of_reference=None if frames_are_private(rows) else _stated(rows, "frame_of_reference_uid"),
         frames=sum(row["number_of_frames"] or 1 for row in rows),
         channels=COLOURS if _is_colour(first, verdict) else ("image",), bits_allocated=first["bits_allocated"] or 16,
-        voxel_bytes=_voxel_bytes(rows), tiles=first.get("tiles", 0),
-        echo_time=first["echo_time"], b_value=first["b_value"], component=component_of(first),
+        number_type=number_type, voxel_bytes=np.dtype(number_type).itemsize + _is_padded(rows),
+        tiles=first.get("tiles", 0),
+        echo_time=_stated(rows, "echo_time"), b_value=_stated(rows, "b_value"), component=component_of(first),
         modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
         transfer_syntaxes=tuple(sorted({row["transfer_syntax_uid"] or "" for row in rows})),
     )  # fmt: skip
+
+
+def _stated(rows: Rows, column: str) -> Any:
+    """The first value that a row states; None where none does."""
+    return next((row[column] for row in rows if row[column] is not None), None)
 
 
 def _is_colour(row: Row, verdict: Verdict) -> bool:
@@ -366,17 +387,16 @@ def _is_colour(row: Row, verdict: Verdict) -> bool:
     return colour and verdict in PICTURES
 
 
-def _voxel_bytes(rows: Rows) -> int:
-    """Bytes of a voxel after rescale, and one for the mask where a padding value is stated."""
-    padded = int(any(row["pixel_padding_value"] is not None for row in rows))
-    whole = all(
-        row["rescale_slope"] in (None, 1.0) and float(row["rescale_intercept"] or 0).is_integer() for row in rows
-    )
-    deep = any((row["bits_allocated"] or 16) > 16 for row in rows)
-    if rows[0]["modality"] == "PT" or not whole or deep:
-        return 4 + padded
-    shallow = all((row["bits_allocated"] or 16) <= 8 and not row["rescale_intercept"] for row in rows)
-    return (1 if shallow else 2) + padded
+def _number_type(rows: Rows, verdict: Verdict) -> str:
+    """The number type that the headers project."""
+    if verdict in PICTURES:
+        return picture_type(rows[0])
+    return slices_type(rows, AIR if rows[0]["modality"] == "CT" else 0)
+
+
+def _is_padded(rows: Rows) -> int:
+    """1 where a padding value is stated: a mask takes a byte a voxel."""
+    return int(any(row["pixel_padding_value"] is not None for row in rows))
 
 
 def _described(rows: Rows) -> str:

@@ -1,0 +1,223 @@
+"""Which parallel slices are alike: decided by how an attribute varies along their positions.
+
+One series may hold two reconstructions whose slices interleave, and one volume may be written with an echo time that
+was rounded in every second slice. Values alone do not tell these apart. The rules:
+
+* Values that differ by rounding are one value.
+* Two stated values of what makes an image (kernel, tube voltage, echo time, ...) set slices apart.
+* A value that is there in some slices and absent in others, and a value that only says how or when a slice came about
+  (acquisition, time, description), set slices apart only where each part is a whole stack by itself: the parts
+  interleave, each is evenly spaced, and its slices are as thick as they are far apart. Joined, they would show the same
+  tissue twice. Where the parts would have gaps that the other part fills, they are one volume.
+* A value of its own in most slices says nothing about stacks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.imaging.stacks.spacing import SAME_POSITION_MM, SPACING_TOLERANCE
+
+Row: TypeAlias = dict[str, Any]
+Rows: TypeAlias = list[Row]
+Levels: TypeAlias = list[Any]
+"""One value a row, after rounding; None where a row states none."""
+
+ROUNDING = 0.01
+"""Relative difference up to which two numbers are one value, rounded: real protocols differ by more."""
+
+CONTIGUOUS = 1.25
+"""A part whose slices lie at most this many thicknesses apart covers its range by itself."""
+
+
+@dataclass(frozen=True)
+class Trait:
+    """An attribute that sets slices apart.
+
+    Parameters
+    ----------
+    column
+        Of INSTANCES; also the name of the rule.
+    least
+        Difference up to which two numbers are one value, however small they are.
+    in_blocks
+        Whether values that follow one another along the positions set slices apart too. A scan with thicker slices in
+        its upper half is one scan: its spacing gives the verdict.
+    """
+
+    column: str
+    least: float = 1e-3
+    in_blocks: bool = True
+
+
+MADE_BY = (
+    Trait("echo_time", least=5e-3),
+    Trait("b_value", least=0.5),
+    Trait("kvp", least=0.5),
+    Trait("convolution_kernel"),
+    Trait("slice_thickness", in_blocks=False),
+    Trait("flip_angle", least=0.05),
+    Trait("inversion_time", least=0.5),
+    Trait("scanning_sequence"),
+)
+"""What makes an image: two stated values are two stacks."""
+
+CAME_BY = (
+    *("frame_of_reference_uid", "derived", "contrast_bolus_agent", "acquisition_number", "acquisition_time"),
+    *("content_time", "series_time", "temporal_position", "series_number", "echo_number", "repetition_time"),
+    *("sequence_name", "scan_options", "protocol_name", "series_description", "image_type"),
+)
+"""How or when a slice came about."""
+
+REPEATED_BY = ("acquisition_number", "series_number")
+"""Numbers that count scans: a CT table does not go back and forth within one volume."""
+
+
+def by_making(trait: Trait) -> Callable[[Rows], list[Rows]]:
+    """The cut of parallel slices by what makes an image."""
+
+    def cut(rows: Rows) -> list[Rows]:
+        if _says_one_thing(rows, trait.column):
+            return [rows]
+        levels = levels_of(rows, trait)
+        places = _places(rows)
+        stated = {level for level in levels if level is not None}
+        if places is None or places.max() == 0 or _is_own(levels, places):
+            return [rows]
+        if not trait.in_blocks and not _share(levels, places) and not _interleave(levels, places):
+            return [rows]
+        if len(stated) < 2 and not _makes_two(rows, levels, places, stated_twice=False):
+            return [rows]
+        return _gathered(rows, levels)
+
+    return cut
+
+
+def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
+    """The cut of parallel slices by how or when they came about; repeats of one position are not its business."""
+
+    def cut(rows: Rows) -> list[Rows]:
+        if _says_one_thing(rows, column):
+            return [rows]
+        levels = [_value(row, column) for row in rows]
+        places = _places(rows)
+        if places is None or len(set(places.tolist())) < len(rows):
+            return [rows]
+        counts = {level: levels.count(level) for level in set(levels)} if len(set(levels)) <= len(rows) / 2 else {}
+        if len(counts) < 2 or min(counts.values()) < 2:
+            return [rows]
+        twice = column in REPEATED_BY and rows[0]["modality"] == "CT" and None not in counts
+        blocks = column == "contrast_bolus_agent" and not _interleave(levels, places)
+        if blocks or _makes_two(rows, levels, places, stated_twice=twice):
+            return _gathered(rows, levels)
+        return [rows]
+
+    return cut
+
+
+def tolerated(rows: Sequence[Row]) -> tuple[str, ...]:
+    """A note for each attribute that makes an image and is not written alike in all slices of a stack."""
+    return tuple(f"{trait.column}_varies" for trait in MADE_BY if not _says_one_thing(rows, trait.column))
+
+
+def levels_of(rows: Sequence[Row], trait: Trait) -> Levels:
+    """Values of a trait, those that differ by rounding made equal: the smallest stands for all."""
+    values = [_value(row, trait.column) for row in rows]
+    numbers = sorted({v for v in values if isinstance(v, (int, float))})
+    first: dict[Any, Any] = {}
+    for before, number in zip([None, *numbers], numbers, strict=False):
+        near = before is not None and number - before <= max(trait.least, ROUNDING * abs(number))
+        first[number] = first[before] if near else number
+    return [first.get(v, v) for v in values]
+
+
+def _value(row: Row, column: str) -> Any:
+    """A cell; text without the differences that have no meaning; whether an image is derived, from its Image Type."""
+    if column == "derived":
+        return "DERIVED" in (row["image_type"] or "").upper().split("\\") or None
+    value = row.get(column)
+    return " ".join(value.upper().split()) or None if isinstance(value, str) else value
+
+
+def _says_one_thing(rows: Sequence[Row], column: str) -> bool:
+    first = _value(rows[0], column)
+    return all(_value(row, column) == first for row in rows)
+
+
+def _gathered(rows: Rows, levels: Levels) -> list[Rows]:
+    groups: dict[Any, Rows] = {}
+    for row, level in zip(rows, levels, strict=True):
+        groups.setdefault(level, []).append(row)
+    return list(groups.values())
+
+
+def _places(rows: Rows) -> NDArray[np.int64] | None:
+    """The position of each row along the common normal, counted from 0; None where it is not known."""
+    along = _along(rows)
+    if along is None:
+        return None
+    order = np.argsort(along, kind="stable")
+    steps = np.concatenate([[0], np.cumsum(np.diff(along[order]) >= SAME_POSITION_MM)])
+    places = np.empty(len(rows), dtype=np.int64)
+    places[order] = steps
+    return places
+
+
+def _along(rows: Rows) -> NDArray[np.float64] | None:
+    """(n,) mm along the normal of the first row."""
+    cosines, positions = rows[0]["image_orientation_patient"], [row["image_position_patient"] for row in rows]
+    if not cosines or len(cosines) != 6 or any(not p or len(p) != 3 for p in positions):
+        return None
+    normal = np.cross(cosines[:3], cosines[3:])
+    length = float(np.linalg.norm(normal))
+    return np.array(positions) @ (normal / length) if length > 0 else None
+
+
+def _is_own(levels: Levels, places: NDArray[np.int64]) -> bool:
+    """Whether an attribute has a value of its own in most positions, as an effective echo or inversion time may."""
+    stated = {level for level in levels if level is not None}
+    apart = len({(level, place) for level, place in zip(levels, places.tolist(), strict=True)}) == places.max() + 1
+    return bool(apart) and len(stated) > max(3, (places.max() + 1) / 4)
+
+
+def _share(levels: Levels, places: NDArray[np.int64]) -> bool:
+    """Whether one position has several values."""
+    pairs = set(zip(places.tolist(), levels, strict=True))
+    return len(pairs) > len({place for place, _ in pairs})
+
+
+def _interleave(levels: Levels, places: NDArray[np.int64]) -> bool:
+    """Whether values come back after another one along the positions."""
+    ordered = [levels[i] for i in np.argsort(places, kind="stable")]
+    changes = sum(a != b for a, b in pairwise(ordered))
+    return bool(changes > len(set(levels)) - 1)
+
+
+def _makes_two(rows: Rows, levels: Levels, places: NDArray[np.int64], *, stated_twice: bool) -> bool:
+    """Whether rows of different values are stacks by themselves rather than parts of one volume.
+
+    ``stated_twice``: the attribute alone says that there are two, so that thickness need not.
+    """
+    if _share(levels, places):
+        return True
+    return _interleave(levels, places) and all(
+        _is_whole(part, any_thickness=stated_twice) for part in _gathered(rows, levels)
+    )
+
+
+def _is_whole(part: Rows, *, any_thickness: bool) -> bool:
+    """Whether slices are evenly spaced and cover what lies between them."""
+    along = _along(part)
+    if along is None or len(part) < 2:
+        return False
+    gaps = np.diff(np.sort(along))
+    gap = float(np.median(gaps))
+    if gap < SAME_POSITION_MM or np.abs(gaps - gap).max() > SPACING_TOLERANCE * gap:
+        return False
+    thick = [row["slice_thickness"] or row["spacing_between_slices"] for row in part]
+    known = [t for t in thick if t and t > 0]
+    return any_thickness or (bool(known) and gap <= CONTIGUOUS * float(np.median(known)))

@@ -1,0 +1,107 @@
+"""Dates, times of day and offsets from UTC as moments that can be compared: what the order of time points rests on."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+Row: TypeAlias = dict[str, Any]
+
+CLOCKS = {
+    "acquisition_time": ("acquisition_date", "content_date", "series_date", "study_date"),
+    "content_time": ("content_date", "acquisition_date", "series_date", "study_date"),
+    "series_time": ("series_date", "study_date"),
+    "acquisition_datetime": (),
+}
+"""A time of day, and the dates that may go with it: its own first. A date and time needs none."""
+
+OF_THE_START = ("", "series_date", "study_date")
+"""Dates that say when a series began, not when a slice of it was made."""
+
+HALF_DAY = 12 * 3600.0
+DAY = 24 * 3600.0
+EPOCH = datetime(1970, 1, 1)
+
+
+def with_moments(rows: Sequence[Row]) -> list[Row]:
+    """The rows with times of day replaced by seconds since 1970, so that midnight and several days are in order.
+
+    A time takes its own date (AcquisitionDate for AcquisitionTime, ...), else another date of the row. With a date that
+    says only when the series began, it is of the next day where it lies more than half a day before Series Time.
+    Offsets from UTC are applied where all rows state one. A column that one row does not state, or that cannot be
+    read, stays as it is in all rows.
+    """
+    made = [dict(row) for row in rows]
+    for column, dates in CLOCKS.items():
+        found = [_moment(row, column, dates) for row in rows]
+        if any(moment is None for moment in found):
+            continue
+        zoned = all(moment is not None and moment[1] is not None for moment in found)
+        for row, moment in zip(made, found, strict=True):
+            assert moment is not None
+            row[column] = moment[0] - (moment[1] or 0.0) * zoned
+    return made
+
+
+def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float | None] | None:
+    """Seconds since 1970 by the row's own clock, and that clock's offset from UTC in seconds where it is stated."""
+    zone = _offset(row.get("timezone_offset"))
+    text = row.get(column)
+    if isinstance(text, str) and len(_digits(text)) >= 12:
+        own = _offset(text.strip()[len(_without_offset(text)) :])
+        seconds = _stamp(text)
+        return None if seconds is None else (seconds, zone if own is None else own)
+    clock = _clock(text)
+    if clock is None or not dates:
+        return None
+    days = [(name, _day(row.get(name))) for name in dates]
+    name, day = next(((name, day) for name, day in days if day is not None), ("", 0.0))
+    start = _clock(row.get("series_time"))
+    if name in OF_THE_START and column != "series_time" and start is not None and clock < start - HALF_DAY:
+        day += DAY
+    return day + clock, zone
+
+
+def _digits(text: str) -> str:
+    """The whole part of a date and time, in digits."""
+    return "".join(c for c in _without_offset(text).split(".")[0] if c.isdigit())
+
+
+def _without_offset(text: str) -> str:
+    """A DT value (PS3.5 6.2) without its offset from UTC."""
+    return text.split("+")[0].split("-")[0].strip()
+
+
+def _stamp(text: str) -> float | None:
+    """A DT value of at least a day and a time, in seconds since 1970."""
+    plain = _without_offset(text)
+    day, clock = _day(plain[:8]), _clock(plain[8:])
+    return None if day is None or clock is None else day + clock
+
+
+def _day(text: Any) -> float | None:
+    """A date (DA, also with the dots of ACR-NEMA) in seconds since 1970."""
+    try:
+        found = datetime.strptime(str(text or "").strip().replace(".", ""), "%Y%m%d")
+    except ValueError:
+        return None
+    return (found - EPOCH).total_seconds()
+
+
+def _clock(text: Any) -> float | None:
+    """A time of day (TM, also with colons) in seconds."""
+    whole, _, fraction = str(text or "").strip().replace(":", "").partition(".")
+    if not whole.isdigit() or len(whole) not in (2, 4, 6) or (fraction and not fraction.isdigit()):
+        return None
+    parts = [int(whole[i : i + 2]) for i in range(0, len(whole), 2)] + [0, 0]
+    if parts[0] > 23 or parts[1] > 59 or parts[2] > 60:
+        return None
+    return parts[0] * 3600.0 + parts[1] * 60.0 + parts[2] + (float(f"0.{fraction}") if fraction else 0.0)
+
+
+def _offset(text: Any) -> float | None:
+    """An offset from UTC (``&ZZXX``, PS3.5 6.2) in seconds."""
+    text = str(text or "").strip()
+    if len(text) != 5 or text[0] not in "+-" or not text[1:].isdigit():
+        return None
+    span = timedelta(hours=int(text[1:3]), minutes=int(text[3:])).total_seconds()
+    return span if text[0] == "+" else -span
