@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from builder.imaging.parse import leniently
+from builder.imaging.quantities.nuclides import agrees, nearest, nuclides_of
 from builder.imaging.quantities.pet_frames import pet_headers
 from builder.model.case import ValueDomain
 
@@ -26,15 +27,29 @@ GE_SCAN_TIME = Tag(0x0009, 0x100D)
 SUV_TAGS = (
     *("Units", "SUVType", "CorrectedImage", "DecayCorrection", "DecayFactor", "FrameReferenceTime", "PatientWeight"),
     *("SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "RadiopharmaceuticalInformationSequence"),
-    *("SOPClassUID", "TimezoneOffsetFromUTC"),
+    *("SOPClassUID", "TimezoneOffsetFromUTC", "PatientAge", "PatientSize"),
     *(PHILIPS_SUV, PHILIPS_ACTIVITY, GE_SCAN_TIME),
 )
 """Every attribute ``calibrate`` looks at: keywords and private tags."""
 
 DOSE_BQ = (1e6, 1e10)
-WEIGHT_KG = (0.3, 500.0)
+DOSE_BQ_KG = (2e4, 3e8)
+"""Injected activity by weight, from low-dose scans of a whole body to therapy with Lu-177 or Y-90."""
+
+WEIGHT_KG = (3.0, 350.0)
+"""Weights of persons that are believed; ``volumes.pet_weight_kg`` says otherwise for newborns and animals."""
+
+ADULT_YEARS, ADULT_KG = 18, 25.0
+"""An adult who weighs less has another unit or a misplaced decimal point in the file."""
+
+MASS_INDEX = (8.0, 120.0)
+TALL_M = (1.2, 2.3)
+"""Weight by the square of height, kg/m2, of persons of these heights; other heights are not believed themselves."""
+
 HALF_LIVES = 8
 """Longest wait from injection to scan, in half-lives, that can be real."""
+
+DAY_S = 86_400.0
 
 DECAY_FACTOR_SPREAD = (0.97, 1.06)
 """How far DecayFactor (0054,1321) may be from the decay until the frame: decay during the frame adds to it."""
@@ -54,7 +69,7 @@ class _NoSUV(Exception):
 
 
 @leniently()
-def calibrate(datasets: Sequence[Dataset]) -> Calibration:
+def calibrate(datasets: Sequence[Dataset], *, weight_kg: tuple[float, float] = WEIGHT_KG) -> Calibration:
     """How to read the values of a PET series.
 
     Parameters
@@ -62,7 +77,10 @@ def calibrate(datasets: Sequence[Dataset]) -> Calibration:
     datasets
         Headers of all slices, or of enhanced or legacy converted objects. Needed: Units, CorrectedImage,
         DecayCorrection, PatientWeight, dates and times of series and acquisition, DecayFactor, FrameReferenceTime and
-        Radiopharmaceutical Information Sequence.
+        Radiopharmaceutical Information Sequence. PatientAge and PatientSize are compared with the weight.
+    weight_kg
+        Lowest and highest weight that is believed. Other limits than those of persons switch the comparison of the
+        weight with age and height off.
 
     Returns
     -------
@@ -78,16 +96,16 @@ def calibrate(datasets: Sequence[Dataset]) -> Calibration:
             return Calibration(1.0, ValueDomain.SUV_BW, () if kind else ("suv_type_absent_taken_as_bw",))
         return Calibration(1.0, ValueDomain.ARBITRARY, (f"suv_type={_code(kind)}",))
     if units == "CNTS":
-        return _philips(datasets)
+        return _philips(datasets, weight_kg)
     if units != "BQML":
         return Calibration(1.0, ValueDomain.ARBITRARY, (f"pet_units={_code(units)}",))
     try:
-        return Calibration(_factor(datasets), ValueDomain.SUV_BW)
+        return Calibration(_factor(datasets, weight_kg), ValueDomain.SUV_BW)
     except _NoSUV as why:
         return Calibration(1.0, ValueDomain.ACTIVITY, (f"no_suv:{why}",))
 
 
-def _philips(datasets: Sequence[Dataset]) -> Calibration:
+def _philips(datasets: Sequence[Dataset], weight_kg: tuple[float, float]) -> Calibration:
     """Counts with Philips' private factors."""
     suv = {_number(dataset.get(PHILIPS_SUV)) for dataset in datasets}
     if len(suv) == 1 and (factor := suv.pop()) is not None and factor > 0:
@@ -95,32 +113,65 @@ def _philips(datasets: Sequence[Dataset]) -> Calibration:
     activity = {_number(dataset.get(PHILIPS_ACTIVITY)) for dataset in datasets}
     if len(activity) == 1 and (factor := activity.pop()) is not None and factor > 0:
         try:
-            return Calibration(factor * _factor(datasets), ValueDomain.SUV_BW, ("philips_activity_factor",))
+            return Calibration(factor * _factor(datasets, weight_kg), ValueDomain.SUV_BW, ("philips_activity_factor",))
         except _NoSUV as why:
             return Calibration(factor, ValueDomain.ACTIVITY, ("philips_activity_factor", f"no_suv:{why}"))
     return Calibration(1.0, ValueDomain.ARBITRARY, ("pet_units=CNTS",))
 
 
-def _factor(datasets: Sequence[Dataset]) -> float:
+def _factor(datasets: Sequence[Dataset], weight_kg: tuple[float, float]) -> float:
     """SUVbw of 1 Bq/ml, in g/ml."""
     corrected = {str(value).upper() for value in _values(_same(datasets, "CorrectedImage"))}
     for needed in ("ATTN", "DECY"):
         if needed not in corrected:
             raise _NoSUV(f"not_corrected_{needed.lower()}")
-    weight = _within(_number(_same(datasets, "PatientWeight")), WEIGHT_KG, "weight")
+    weight = _weight(datasets, weight_kg)
     drug = _drug(datasets)
     dose = _within(_number(drug.get("RadionuclideTotalDose")), DOSE_BQ, "dose")
+    if weight >= WEIGHT_KG[0] and not DOSE_BQ_KG[0] <= dose / weight <= DOSE_BQ_KG[1]:
+        raise _NoSUV("dose_implausible")
     correction = _same(datasets, "DecayCorrection")
     if correction == "ADMIN":
+        stated = _number(drug.get("RadionuclideHalfLife"))
+        if stated is not None:
+            _check_half_life(drug, stated)
         return weight * 1000.0 / dose
     if correction != "START":
         raise _NoSUV("decay_correction_" + _code(correction).lower())
     half_life = _within(_number(drug.get("RadionuclideHalfLife")), (1.0, 1e7), "half_life")
+    _check_half_life(drug, half_life)
     scan = _scan_start(datasets)
     zone = str(datasets[0].get("TimezoneOffsetFromUTC") or "").strip()
     wait = _wait_seconds(drug, scan, half_life, zone=zone)
     _check_decay_factors(datasets, scan, half_life)
     return weight * 1000.0 / (dose * math.pow(2.0, -wait / half_life))
+
+
+def _weight(datasets: Sequence[Dataset], limits: tuple[float, float]) -> float:
+    """PatientWeight in kg, compared with age and height where the limits are those of persons."""
+    weight = _within(_number(_same(datasets, "PatientWeight")), limits, "weight")
+    if limits != WEIGHT_KG:
+        return weight
+    age = str(datasets[0].get("PatientAge") or "").strip().upper()
+    if age[-1:] == "Y" and age[:-1].isdigit() and int(age[:-1]) >= ADULT_YEARS and weight < ADULT_KG:
+        raise _NoSUV("weight_contradicts_age")
+    size = _number(datasets[0].get("PatientSize"))
+    if size is not None and TALL_M[0] <= size <= TALL_M[1]:
+        index = weight / size**2
+        if not MASS_INDEX[0] <= index <= MASS_INDEX[1]:
+            raise _NoSUV("weight_contradicts_size")
+    return weight
+
+
+def _check_half_life(drug: Dataset, half_life: float) -> None:
+    """Compare a half-life with that of the nuclide the file names; it must be that of some nuclide in any case."""
+    named = nuclides_of(drug)
+    if len(named) > 1:
+        raise _NoSUV("nuclides_differ")
+    if named and not agrees(next(iter(named)), half_life):
+        raise _NoSUV("half_life_contradicts_nuclide")
+    if not named and nearest(half_life) is None:
+        raise _NoSUV("half_life_of_no_nuclide")
 
 
 def _drug(datasets: Sequence[Dataset]) -> Dataset:
@@ -165,6 +216,9 @@ def _scan_start(datasets: Sequence[Dataset]) -> datetime:
 def _wait_seconds(drug: Dataset, scan: datetime, half_life: float, *, zone: str) -> float:
     """Seconds from injection to scan; an injection time of day later than the scan's was the day before.
 
+    A time of day without a date is enough where the same time one day earlier is out of the question: the nuclide would
+    have decayed.
+
     ``zone`` is the offset from UTC the scan's times are in, "" where it is not stated.
     """
     clock = drug.get("RadiopharmaceuticalStartTime")
@@ -182,6 +236,8 @@ def _wait_seconds(drug: Dataset, scan: datetime, half_life: float, *, zone: str)
         injected = _moment(f"{scan:%Y%m%d}", clock, "injection_time")
         if injected > scan:
             injected -= timedelta(days=1)
+        if (scan - injected).total_seconds() + DAY_S <= HALF_LIVES * half_life:
+            raise _NoSUV("injection_day_unknown")
     wait = (scan - injected).total_seconds()
     if not 0 <= wait <= HALF_LIVES * half_life:
         raise _NoSUV("injection_to_scan_implausible")

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels.stored import check_syntax
+from builder.imaging.quantities.suv import WEIGHT_KG
 from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
 
@@ -57,6 +58,9 @@ class VolumeOptions(BaseModel):
     pet
         ``suv`` where every input is present and consistent, else activity with the reason in the notes; ``require_suv``
         excludes a series that cannot be SUV; ``activity`` keeps what the source states.
+    pet_weight_kg
+        Lowest and highest weight from which SUV is made. The default is that of persons from 3 kg on; give other
+        limits for newborns and animals, for whom weight is then not compared with age and height.
     philips
         Numbers of a Philips MR: ``display`` values as the file's rescale gives them, noting a private scale that is
         left alone; or ``precise``, what the scanner measured, comparable between series (2005,xx0E). A Philips series
@@ -66,7 +70,7 @@ class VolumeOptions(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     regular: KeepOrNot = "keep"
     sheared: Literal["keep", "resample", "exclude"] = "keep"
@@ -91,6 +95,7 @@ class VolumeOptions(BaseModel):
     monochrome1: Literal["invert", "keep"] = "invert"
     padding: Literal["fill", "keep"] = "fill"
     pet: Literal["suv", "require_suv", "activity"] = "suv"
+    pet_weight_kg: tuple[float, float] = WEIGHT_KG
     philips: Literal["display", "precise"] = "display"
     max_voxels: int = Field(default=2**30, gt=0)
     max_frames: int = Field(default=20_000, gt=0)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.imaging.quantities.nuclides import named
 from builder.imaging.quantities.suv import calibrate
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.options import VolumeOptions
@@ -129,3 +131,104 @@ def test_counts_use_philips_private_factor() -> None:
 def test_counts_without_a_factor_stay_counts() -> None:
     made = synthetic.pt_series(slices=2, attributes={"Units": "CNTS"})
     assert calibrate(made.images).domain == ValueDomain.ARBITRARY
+
+
+def edited(**changes: Any) -> list[Dataset]:
+    """A PET of 70 kg and F-18, injected an hour before the scan, with changes to its header or its drug."""
+    images = [copy.deepcopy(image) for image in synthetic.pt_series(slices=2).images]
+    for image in images:
+        if "Radiopharmaceutical" in changes:
+            drug(image).pop("RadiopharmaceuticalCodeSequence", None)
+        for name, value in changes.items():
+            target = image if hasattr(image, name) or name.startswith(("Patient", "Acquisition")) else drug(image)
+            if value is None:
+                delattr(target, name)
+            else:
+                setattr(target, name, value)
+    return images
+
+
+def coded(value: str, scheme: str, meaning: str) -> list[Dataset]:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return [item]
+
+
+C_11 = coded("C-105A1", "SRT", "^11^Carbon")
+ZR_89 = coded("C-168A4", "SRT", "^89^Zirconium")
+LU_177 = coded("C-177", "99LOCAL", "^177^Lutetium")
+
+CONTRADICTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("half_life_contradicts_nuclide", {"RadionuclideHalfLife": "1221.8"}),
+    ("half_life_contradicts_nuclide", {"RadionuclideHalfLife": "109.77"}),
+    ("half_life_contradicts_nuclide", {"RadionuclideHalfLife": "1.83"}),
+    ("half_life_contradicts_nuclide", {"RadionuclideHalfLife": "6935"}),
+    ("nuclides_differ", {"RadionuclideCodeSequence": C_11}),
+    ("half_life_of_no_nuclide", {
+        "RadionuclideHalfLife": "109.77", "RadionuclideCodeSequence": None, "Radiopharmaceutical": "tracer"
+    }),
+    ("injection_day_unknown", {
+        "RadionuclideHalfLife": "282276", "RadionuclideCodeSequence": ZR_89, "Radiopharmaceutical": "Zr-89 antibody"
+    }),
+    ("injection_day_unknown", {
+        "RadionuclideHalfLife": "574300", "RadionuclideCodeSequence": LU_177, "Radiopharmaceutical": "DOTATATE"
+    }),
+    ("injection_day_unknown", {
+        "RadionuclideHalfLife": "45724", "RadionuclideCodeSequence": None, "Radiopharmaceutical": "Cu-64 PSMA-11"
+    }),
+    ("weight_implausible", {"PatientWeight": "0.7"}),
+    ("weight_implausible", {"PatientWeight": "70000"}),
+    ("weight_implausible", {"PatientWeight": "700"}),
+    ("weight_contradicts_age", {"PatientWeight": "7", "PatientAge": "061Y"}),
+    ("weight_contradicts_size", {"PatientWeight": "20", "PatientAge": "012Y", "PatientSize": "1.7"}),
+    ("dose_implausible", {"RadionuclideTotalDose": "1000001"}),
+    ("dose_implausible", {"RadionuclideTotalDose": "370000"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "changes"), CONTRADICTIONS)
+def test_inputs_that_contradict_one_another_or_physics_give_no_suv(what: str, changes: dict[str, Any]) -> None:
+    found = calibrate(edited(**changes))
+    assert (found.domain, found.factor) == (ValueDomain.ACTIVITY, 1.0)
+    assert found.notes == (f"no_suv:{what}",)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"RadionuclideHalfLife": "6588"}, {"RadionuclideHalfLife": "6586.2"}, {"RadionuclideHalfLife": "6600"},
+        {"RadionuclideCodeSequence": coded("77004003", "SCT", "^18^Fluorine")}, {"RadionuclideCodeSequence": None},
+        {"Radiopharmaceutical": "FDG -- fluorodeoxyglucose"}, {"Radiopharmaceutical": "[18F]PSMA-1007"},
+        {"PatientSize": "170"}, {"PatientAge": "000Y", "PatientSize": "0.5", "PatientWeight": "4"},
+    ],
+)  # fmt: skip
+def test_what_agrees_is_suv(changes: dict[str, Any]) -> None:
+    assert calibrate(edited(**changes)).domain == ValueDomain.SUV_BW
+
+
+def test_a_long_lived_nuclide_needs_the_day_of_its_injection() -> None:
+    images = edited(
+        RadionuclideHalfLife="282276", RadionuclideCodeSequence=ZR_89, Radiopharmaceutical="Zr-89 antibody",
+        RadiopharmaceuticalStartTime=None,
+    )  # fmt: skip
+    for image in images:
+        scan = f"{image.SeriesDate}{str(image.SeriesTime)[:6]}"
+        moment = datetime.strptime(scan, "%Y%m%d%H%M%S") - timedelta(hours=73)
+        drug(image).RadiopharmaceuticalStartDateTime = f"{moment:%Y%m%d%H%M%S}"
+        image.DecayFactor = "1"
+    found = calibrate(images)
+    dose, weight = float(drug(images[0]).RadionuclideTotalDose), float(images[0].PatientWeight)
+    assert found.factor == pytest.approx(weight * 1000 / (dose * 2 ** (-73 / 78.41)), rel=1e-4)
+
+
+def test_limits_of_weight_are_the_users_for_newborns_and_animals() -> None:
+    mouse = edited(PatientWeight="0.025", RadionuclideTotalDose="5000000")
+    assert calibrate(mouse).notes == ("no_suv:weight_implausible",)
+    assert calibrate(mouse, weight_kg=(0.01, 1.0)).domain == ValueDomain.SUV_BW
+
+
+def test_nuclides_are_read_in_words() -> None:
+    texts = ("^52^Manganese", "52Mn", "52mMn", "Ga68-PSMA-11", "I-124 girentuximab", "AV-45", "5-HT", "FDG")
+    assert [sorted(named(text)) for text in texts] == [
+        ["Mn-52"], ["Mn-52"], ["Mn-52m"], ["Ga-68"], ["I-124"], [], [], ["F-18"]
+    ]  # fmt: skip
