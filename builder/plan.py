@@ -52,6 +52,9 @@ class CasePlan:
     frames
         Where a multi-frame object holds several stacks, the frames (from 0) of this one: a tuple for each of its image
         objects, in their order. Empty when the case is made of its objects whole.
+    number_type
+        Of the image's voxels before transforms: the same for every case of a dataset. "" where a transform or a rule of
+        ``shards.fields`` makes the types alike, or where they are alike already.
     """
 
     case_key: str
@@ -63,6 +66,7 @@ class CasePlan:
     peak_bytes: int
     load_bytes: int = 0
     frames: tuple[tuple[int, ...], ...] = ()
+    number_type: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,5 +244,9 @@ def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePl
         [r["case"], r["role"], r["content_sha256"] or r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""]
         for r in objects.select(names).to_pylist()
     )
-    named = [[case.case_key, case.person_key, *([case.frames] if case.frames else [])] for case in cases]
+    named = [
+        [case.case_key, case.person_key, *([case.frames] if case.frames else [])]
+        + ([case.number_type] if case.number_type else [])
+        for case in cases
+    ]
     return fingerprint(recipe_document, named, rows)

@@ -9,8 +9,9 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels.format import PixelFormat, pixel_format
+from builder.imaging.pixels.padding import padded
 from builder.imaging.pixels.rescale import Rescale, padding_of, rescale_of
-from builder.imaging.pixels.stored import stored_values, stream_notes
+from builder.imaging.pixels.stored import raw_values, stored_values, stream_notes
 from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
@@ -63,7 +64,8 @@ def _grey(
     padding = None
     limits = padding_of(dataset, form)
     if limits is not None:
-        padding = (stored >= limits[0]) & (stored <= limits[1])
+        raw = raw_values(dataset, form) if form.bits_allocated > 1 else stored
+        padding = np.array([padded(plane, form, limits) for plane in raw])
         padding = padding if padding.any() else None
     values = _rescaled(stored, rescale)
     hounsfield = dataset.get("Modality") == "CT" and rescale.stated and rescale.kind in ("", "HU")

@@ -20,12 +20,9 @@ from builder.imaging.quantities.philips import APPLIED, NO_SCALES, Scales, scale
 from builder.imaging.quantities.suv import Calibration, calibrate
 from builder.imaging.stacks.even import even_geometry, evened
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
-from builder.imaging.stacks.series import PICTURES, Stack
+from builder.imaging.stacks.series import AIR, PICTURES, Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.model.case import ValueDomain, Volume
-
-AIR_HU = -1024.0
-"""What fills voxels without data in a CT."""
 
 ROW_COLUMNS = (
     *("sop_instance_uid", "transfer_syntax_uid", "rows", "columns", "number_of_frames", "samples_per_pixel"),
@@ -53,6 +50,7 @@ def assemble(
     fill: PixelFill | None = None,
     calibration: Calibration | None = None,
     scales: Scales | None = None,
+    number_type: str = "",
 ) -> Volume:
     """Decode, rescale and order the slices of ``stack``.
 
@@ -69,6 +67,8 @@ def assemble(
         is settled from ``datasets``.
     scales
         The private scale of a Philips MR, likewise.
+    number_type
+        Of the voxels, as the plan chose it for all images of a dataset; "" for the image's own.
 
     Returns
     -------
@@ -83,13 +83,16 @@ def assemble(
     """
     stack = settle(stack, datasets, options)
     if stack.verdict in PICTURES:
-        return assemble_picture(stack, datasets, options)
+        return _conformed(assemble_picture(stack, datasets, options), number_type)
     instances = _gather(stack, datasets)
     if stack.modality == "PT":
-        found = calibration or calibrate([i.dataset for i in instances if i.dataset is not None])
-        return _volume(stack, instances, meaning=_activity(found, options), options=options, fill=fill)
-    instances, notes = _scaled(instances, scales or scales_of(datasets), options)
-    return _volume(stack, instances, meaning=_meaning(stack, instances, notes), options=options, fill=fill)
+        found = calibration or _calibrated(instances, options)
+        meaning = _activity(found, options)
+    else:
+        instances, notes = _scaled(instances, scales or scales_of(datasets), options)
+        meaning = _meaning(stack, instances, notes)
+    volume = _volume(stack, instances, meaning=meaning, options=options, fill=fill, number_type=number_type)
+    return _conformed(volume, number_type)
 
 
 def assemble_indexed(
@@ -100,6 +103,7 @@ def assemble_indexed(
     fill: PixelFill,
     calibration: Calibration | None = None,
     scales: Scales = NO_SCALES,
+    number_type: str = "",
 ) -> Volume:
     """``assemble`` from index rows and native pixel bytes, without parsing any header again.
 
@@ -133,7 +137,8 @@ def assemble_indexed(
     else:
         instances, notes = _scaled(instances, scales, options)
         meaning = _meaning(stack, instances, notes)
-    return _volume(stack, instances, meaning=meaning, options=options, fill=fill)
+    volume = _volume(stack, instances, meaning=meaning, options=options, fill=fill, number_type=number_type)
+    return _conformed(volume, number_type)
 
 
 def estimate_bytes(stack: Stack) -> int:
@@ -160,6 +165,7 @@ def _volume(
     meaning: _Meaning,
     options: VolumeOptions,
     fill: PixelFill | None,
+    number_type: str,
 ) -> Volume:
     """Decode into a volume on the stack's grid."""
     geometry = stack.geometry if stack.uneven is None else even_geometry(stack)
@@ -167,11 +173,14 @@ def _volume(
         known = "; its slice axis has no known length" if stack.verdict == Verdict.SINGLE_SLICE else ""
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{stack.verdict}: {stack.detail}{known}")
     check_voxels(geometry.shape[0] * geometry.shape[1] * geometry.shape[2] * len(stack.channels), options)
-    dtype = dtype_of(instances) if stack.modality != "PT" else np.dtype(np.float32)
+    filling = None
+    if options.padding == "fill":
+        filling = float(AIR) if meaning.domain == ValueDomain.HOUNSFIELD else 0.0
+    dtype = dtype_of(instances, filling) if stack.modality != "PT" else np.dtype(np.float32)
+    if number_type and np.can_cast(dtype, number_type):
+        dtype = np.dtype(number_type)
     shape = (len(stack.channels), *stack.shape)
-    voxels, padding = decode(instances, shape, dtype=dtype, factor=meaning.factor, fill=fill)
-    if padding is not None and options.padding == "fill":
-        voxels[:, padding] = AIR_HU if meaning.domain == ValueDomain.HOUNSFIELD else 0
+    voxels, padding = decode(instances, shape, dtype=dtype, factor=meaning.factor, fill=fill, filling=filling)
     wider = ("beyond_int16",) if voxels.dtype != dtype else ()
     streams = {note for i in instances if i.dataset is not None for note in stream_notes(i.dataset, i.form)}
     notes = tuple(sorted({*stack.notes, *meaning.notes, *wider, *streams}))
@@ -179,6 +188,21 @@ def _volume(
         voxels, padding = evened(voxels, padding, np.array(stack.offsets))
         notes = (*notes, f"resampled_from={stack.verdict}")
     return Volume(voxels, geometry, meaning.domain, stack.channels, padding, notes)
+
+
+def _conformed(volume: Volume, number_type: str) -> Volume:
+    """The volume in the type of its dataset. Raises CaseError INCONSISTENT_PIXELS where that would change a value."""
+    if not number_type or volume.voxels.dtype == number_type:
+        return volume
+    with np.errstate(invalid="ignore"):
+        voxels = volume.voxels.astype(number_type)
+    if not np.array_equal(voxels, volume.voxels):
+        raise CaseError(
+            Reason.INCONSISTENT_PIXELS,
+            f"found {volume.voxels.dtype} values that {number_type} does not hold, expected {number_type} as the "
+            "headers of the dataset's images say; add the transform intensity with a dtype",
+        )
+    return replace(volume, voxels=voxels)
 
 
 def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
@@ -240,6 +264,11 @@ def _indexed(stack: Stack, uid: str, held: Mapping[str, dict[str, Any]], *, chan
     )  # fmt: skip
     padding = padding_range(row["pixel_padding_value"], row["pixel_padding_range_limit"], form)
     return Instance(uid, form, (Slice(channel, index, 0, rescale, padding),))
+
+
+def _calibrated(instances: Sequence[Instance], options: VolumeOptions) -> Calibration:
+    headers = [i.dataset for i in instances if i.dataset is not None]
+    return calibrate(headers, weight_kg=options.pet_weight_kg)
 
 
 def _activity(found: Calibration, options: VolumeOptions) -> _Meaning:

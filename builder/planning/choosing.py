@@ -62,6 +62,7 @@ def choose_cases(
         "usable_detail": stacks.column("usable_detail"),
         "peak_bytes": stacks.column("peak_bytes"),
         "voxel_bytes": stacks.column("voxel_bytes"),
+        "number_type": stacks.column("number_type"),
         "series_uid": stacks.column("series_uid"),
         "chunk": stacks.column("chunk"),
         "holders": stacks.column("holders"),

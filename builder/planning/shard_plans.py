@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from builder.imaging.pixels.format import NATIVE
+from builder.imaging.pixels.types import common_type
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
@@ -30,6 +32,7 @@ from builder.planning.memory import project_memory
 from builder.spec import DatasetSpec
 from builder.stages.shard import SPEC, plan_path
 from builder.storage import Store
+from builder.transforms.intensity import sets_type
 
 PLAN = "plan"
 MASK_BYTES = 1
@@ -42,7 +45,8 @@ def write_shard_plans(
     spec, key = inputs.spec, inputs.key
     included = cohort.filter(cohort["included"]).to_pylist()
     objects = _objects(inputs, included, links=links, annotations=annotations)
-    cases = [_case_plan(spec, row, objects[row["case_key"]]) for row in included]
+    number_type = _number_type(spec, included)
+    cases = [_case_plan(spec, row, objects[row["case_key"]], number_type) for row in included]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
     document = recipe(spec, key=key)
@@ -97,7 +101,29 @@ def _numbered(objects: pa.Table, number: int) -> pa.Table:
     return objects.add_column(0, "case", numbers).cast(PLANNED)
 
 
-def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> CasePlan:
+def _number_type(spec: DatasetSpec, included: Sequence[Mapping[str, Any]]) -> str:
+    """The number type of all images, by their headers; "" where they need not be made alike.
+
+    The first case of a shard would decide otherwise, and whatever differs from it would be lost.
+    """
+    rule = spec.shards.fields.get("image")
+    if (rule is not None and rule.dtype is not None) or any(sets_type(transform) for transform in spec.transforms):
+        return ""
+    precise = spec.volumes.philips == "precise"
+    types = {"float32" if precise and _is_philips_mr(row) else row["number_type"] for row in included}
+    return common_type(types) if len(types) > 1 else ""
+
+
+def _is_philips_mr(row: Mapping[str, Any]) -> bool:
+    return row["modality"] == "MR" and "philips" in (row["manufacturer"] or "").lower()
+
+
+def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table, number_type: str) -> CasePlan:
+    if number_type:
+        wider = np.dtype(number_type).itemsize - np.dtype(row["number_type"]).itemsize
+        voxels = (row["slices"] or 0) * (row["rows"] or 0) * (row["columns"] or 0) * max(1, row["channels"] or 1)
+        more = {"voxel_bytes": row["voxel_bytes"] + wider, "peak_bytes": row["peak_bytes"] + wider * voxels}
+        row = {**row, **more}
     shape = (row["slices"], row["rows"], row["columns"])
     spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
     for transform in spec.transforms:
@@ -117,4 +143,5 @@ def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> 
         peak_bytes=needed.peak,
         load_bytes=needed.load,
         frames=tuple(tuple(frames) for frames in row["frame_lists"] or ()),
+        number_type=number_type,
     )

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
 from builder.imaging.parse import parse_instance
+from builder.imaging.pixels.format import BIG_ENDIAN
 from builder.imaging.quantities.philips import is_philips_mr
 from builder.imaging.quantities.suv import SUV_TAGS, Calibration, calibrate
 from builder.imaging.stacks.kinds import Kind, kind_of
@@ -73,7 +74,7 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) 
     images = rows.filter(pa.array([row["role"] == IMAGE_ROLE for row in listed]))
     first = parse_instance(read_object(image_rows[0], sources))
     if _rows_suffice(image_rows, first, volumes):
-        calibration = _calibration(image_rows, sources) if image_rows[0]["modality"] == "PT" else None
+        calibration = _calibration(image_rows, sources, volumes) if image_rows[0]["modality"] == "PT" else None
         return Objects(images, (), first, labels, calibration)
     rest = tuple(parse_instance(read_object(row, sources)) for row in image_rows[1:])
     return Objects(images, (first, *rest), first, labels)
@@ -133,11 +134,13 @@ def _rows_suffice(rows: Sequence[Row], first: Dataset, volumes: VolumeOptions) -
         and (row["number_of_frames"] or 1) == 1
         and (row["samples_per_pixel"] or 1) == 1
         and kind_of(row) == Kind.SLICE
+        # bytes in big endian files may lie in swapped pairs: only the VR of Pixel Data tells
+        and not (row["transfer_syntax_uid"] == BIG_ENDIAN and row["bits_allocated"] == 8)
         for row in rows
     )
 
 
-def _calibration(rows: Sequence[Row], sources: Sequence[AnySource]) -> Calibration:
+def _calibration(rows: Sequence[Row], sources: Sequence[AnySource], volumes: VolumeOptions) -> Calibration:
     """From the headers of all slices: what SUV needs is in sequences the index does not hold."""
     headers = []
     for row in rows:
@@ -146,4 +149,4 @@ def _calibration(rows: Sequence[Row], sources: Sequence[AnySource]) -> Calibrati
             headers.append(
                 pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=list(SUV_TAGS))
             )
-    return calibrate(headers)
+    return calibrate(headers, weight_kg=volumes.pet_weight_kg)

@@ -17,7 +17,7 @@ from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
 from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import scales_of
-from builder.imaging.quantities.suv import calibrate
+from builder.imaging.quantities.suv import Calibration, calibrate
 from builder.imaging.rows import dataset_of
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
@@ -142,13 +142,20 @@ def _assemble(
         rows = objects.rows.set_column(place, "sop_instance_uid", pa.array(mapped, pa.string()))
         scales = scales_of((objects.first,))
         return assemble_indexed(
-            stack, rows, recipe.volumes, fill=fill, calibration=objects.calibration, scales=scales
-        )
+            stack, rows, recipe.volumes, fill=fill, calibration=objects.calibration, scales=scales,
+            number_type=plan.number_type,
+        )  # fmt: skip
     # a PET is calibrated by the archive's own times, a Philips MR by private elements: a profile may remove them
-    calibration = calibrate(objects.images) if stack.modality == "PT" else None
+    calibration = _calibrated(objects.images, recipe) if stack.modality == "PT" else None
     clean = tuple(_clean(image, plan, recipe, known) for image in objects.images)
     scales = scales_of(objects.images).with_uids(_Mapped(recipe.uids))
-    return assemble(stack, clean, recipe.volumes, fill=fill, calibration=calibration, scales=scales)
+    return assemble(
+        stack, clean, recipe.volumes, fill=fill, calibration=calibration, scales=scales, number_type=plan.number_type
+    )
+
+
+def _calibrated(images: Sequence[Dataset], recipe: Recipe) -> Calibration:
+    return calibrate(images, weight_kg=recipe.volumes.pet_weight_kg)
 
 
 def _kinds_of(rows: pa.Table) -> tuple[Dataset, ...]:

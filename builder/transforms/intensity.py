@@ -178,6 +178,13 @@ class Mapping:
     offset: float
 
 
+def sets_type(transform: object) -> bool:
+    """Whether a transform gives every image the same number type, whatever type it had."""
+    if not isinstance(transform, Intensity):
+        return False
+    return transform.dtype is not None or transform.scale is not None or transform.zscore != "none"
+
+
 def recorded_mapping(volume: Volume, channel: str) -> tuple[float, float]:
     """Factor and offset that turn stored values back: value = stored * factor + offset, over all intensity steps."""
     factor, offset = 1.0, 0.0

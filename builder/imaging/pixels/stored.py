@@ -71,15 +71,29 @@ def stored_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
         UNSUPPORTED_TRANSFER_SYNTAX or UNDECODABLE_PIXELS.
     """
     if form.samples == 1 and form.bits_allocated > 1 and form.photometric != "PALETTE COLOR":
-        if form.native:
-            return masked(native_values(_pixel_bytes(dataset, form), form), form)
-        return masked(_encoded_values(dataset, form).reshape(form.frames, form.rows, form.columns), form)
+        return masked(raw_values(dataset, form), form)
     values = _decoded(dataset, form)
     if form.photometric == "PALETTE COLOR":
         values = _palette(values, dataset)
     if form.samples == 3 or form.photometric == "PALETTE COLOR":
         return values.reshape(form.frames, form.rows, form.columns, 3)
     return values.reshape(form.frames, form.rows, form.columns)
+
+
+def raw_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
+    """(frame, row, column) grey values as decoded, with the bits that are not stored. Raises as ``stored_values``."""
+    if not form.native:
+        return _encoded_values(dataset, form).reshape(form.frames, form.rows, form.columns)
+    content = _pixel_bytes(dataset, form)
+    if lies_in_swapped_words(dataset, form):
+        content = np.frombuffer(content[: len(content) // 2 * 2], dtype="<u2").byteswap().tobytes()
+    return native_values(content, form)
+
+
+def lies_in_swapped_words(dataset: Dataset, form: PixelFormat) -> bool:
+    """Whether bytes are stored as big endian words of two (PS3.5 A.3 with VR OW), so that each pair is swapped."""
+    eight = form.syntax == BIG_ENDIAN and form.bits_allocated == 8
+    return eight and "PixelData" in dataset and dataset["PixelData"].VR == "OW"
 
 
 @lru_cache(maxsize=256)

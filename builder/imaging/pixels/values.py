@@ -10,16 +10,14 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels.format import BIG_ENDIAN, PixelFormat
+from builder.imaging.pixels.padding import padded
 from builder.imaging.pixels.rescale import Rescale
-from builder.imaging.pixels.stored import masked, native_values, stored_values
+from builder.imaging.pixels.stored import masked, native_values, raw_values
+from builder.imaging.pixels.types import narrowest
 
 PixelFill: TypeAlias = Callable[[str, memoryview], None]
 """Writes the native pixel bytes of the instance with this SOPInstanceUID into the memory given: the way around
 data sets in memory for pixels that lie in a file."""
-
-INT16 = (-(2**15), 2**15 - 1)
-UINT16 = (0, 2**16 - 1)
-UINT8 = (0, 2**8 - 1)
 
 
 @dataclass(frozen=True)
@@ -52,19 +50,23 @@ class Instance:
         return self.dataset is not None and "PixelData" in self.dataset
 
 
-def dtype_of(instances: Sequence[Instance]) -> np.dtype[Any]:
+def dtype_of(instances: Sequence[Instance], filling: float | None = None) -> np.dtype[Any]:
     """The narrowest integer for whole offsets, float32 for everything else.
 
     16 stored bits and an offset may reach past int16; values that do are found while decoding.
+
+    Parameters
+    ----------
+    filling
+        What padding becomes, a value the type must hold where an instance names padding; None when it stays.
     """
     if any(i.form.real or i.form.bits_allocated > 16 or not all(s.rescale.whole for s in i.slices) for i in instances):
         return np.dtype(np.float32)
     low = min(int(s.rescale.intercept) + i.form.limits[0] for i in instances for s in i.slices)
     high = max(int(s.rescale.intercept) + i.form.limits[1] for i in instances for s in i.slices)
-    for kind, (least, most) in ((np.uint8, UINT8), (np.int16, INT16), (np.uint16, UINT16)):
-        if least <= low and high <= most:
-            return np.dtype(kind)
-    return np.dtype(np.int16)
+    if filling is not None and any(s.padding for i in instances for s in i.slices):
+        low, high = min(low, int(filling)), max(high, int(filling))
+    return np.dtype(narrowest(low, high))
 
 
 def decode(
@@ -74,6 +76,7 @@ def decode(
     dtype: np.dtype[Any],
     factor: float,
     fill: PixelFill | None,
+    filling: float | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Decode every slice into its place of one array.
 
@@ -85,11 +88,14 @@ def decode(
         Of ``dtype_of``; a value that does not fit it makes the whole array float32.
     factor
         Multiplies the rescaled values; 1 for integers.
+    filling
+        What padding of a slice becomes in this slice, whatever other channels hold there; None leaves its numbers.
 
     Returns
     -------
     tuple
-        The voxels, and (slice, row, column) bool, True where a stored value is padding; None when there is none.
+        The voxels, and (slice, row, column) bool, True where a stored value of any channel is padding; None when there
+        is none.
     """
     voxels = np.empty(shape, dtype)
     padding = np.zeros(shape[1:], dtype=np.bool_) if any(s.padding for i in instances for s in i.slices) else None
@@ -99,15 +105,34 @@ def decode(
         else:
             frames = _frames(instance, fill)
         for item in instance.slices:
-            stored = frames[item.frame]
-            if padding is not None and item.padding is not None:
-                low, high = item.padding
-                padding[item.index] |= stored == low if low == high else (stored >= low) & (stored <= high)
-            if not _place(
-                stored, voxels[item.channel, item.index], form=instance.form, rescale=item.rescale, factor=factor
-            ):
-                return decode(instances, shape, dtype=np.dtype(np.float32), factor=factor, fill=fill)
+            target = voxels[item.channel, item.index]
+            stored, none = _told_apart(frames[item.frame], instance.form, item.padding)
+            if none is not None and padding is not None:
+                padding[item.index] |= none
+                if filling is not None:  # so that the number that stands for "no data" needs no place in the type
+                    stored = np.where(none, _any_datum(stored, none), stored)
+            if not _place(stored, target, form=instance.form, rescale=item.rescale, factor=factor):
+                wider = np.dtype(np.float32)
+                return decode(instances, shape, dtype=wider, factor=factor, fill=fill, filling=filling)
+            if none is not None and filling is not None:
+                target[none] = filling
     return voxels, padding if padding is not None and padding.any() else None
+
+
+def _told_apart(
+    raw: NDArray[Any], form: PixelFormat, limits: tuple[int, int] | None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Stored values of a frame, and where they are padding; None when nowhere."""
+    if limits is None:
+        return masked(raw, form), None
+    none = padded(raw, form, limits)
+    return masked(raw, form), none if none.any() else None
+
+
+def _any_datum(stored: NDArray[Any], none: NDArray[np.bool_]) -> Any:
+    """A stored value that is data; 0 where none is."""
+    place = int(np.argmin(none))
+    return stored.flat[place] if not none.flat[place] else stored.dtype.type(0)
 
 
 def _is_direct(instance: Instance, dtype: np.dtype[Any]) -> bool:
@@ -118,28 +143,25 @@ def _is_direct(instance: Instance, dtype: np.dtype[Any]) -> bool:
 
 
 def _filled_in_place(instance: Instance, voxels: NDArray[Any], fill: PixelFill) -> NDArray[Any]:
-    """(1, row, column) stored values that lie where the volume's values will be."""
+    """(1, row, column) values, not yet masked, that lie where the volume's values will be."""
     (item,) = instance.slices
     place = voxels[item.channel, item.index]
     fill(instance.uid, place.data.cast("B"))
-    stored: NDArray[Any] = place.view(instance.form.dtype)
-    kept = masked(stored, instance.form)
-    if kept is not stored:
-        stored[...] = kept
-    return stored[None]
+    raw: NDArray[Any] = place.view(instance.form.dtype)
+    return raw[None]
 
 
 def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
-    """(frame, row, column) stored values of an instance; the tiles of a mosaic are its frames."""
+    """(frame, row, column) values of an instance, not yet masked; the tiles of a mosaic are its frames."""
     form = instance.form
     if fill is not None and form.native and not instance.has_pixels:
         scratch = np.empty(form.frames * form.frame_values, dtype=form.dtype)
         fill(instance.uid, scratch.data.cast("B"))
-        frames = masked(native_values(scratch.data.cast("B"), form), form)
+        frames = native_values(scratch.data.cast("B"), form)
     elif instance.dataset is None:
         raise CaseError(Reason.UNDECODABLE_PIXELS, "encoded pixels without their data set")
     else:
-        frames = stored_values(instance.dataset, form)
+        frames = raw_values(instance.dataset, form)
     return frames if not instance.tiles else _cut_tiles(frames[0], instance.tiles)
 
 
