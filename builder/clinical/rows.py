@@ -188,7 +188,8 @@ def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
         if count > 1:
             faults.append(f"clinical: found {count} columns with the heading {heading!r}, expected one")
         elif count == 0:
-            near = difflib.get_close_matches(heading, [h for h in sheet.headings if h], n=1)
+            folded = {h.casefold(): h for h in sheet.headings if h}
+            near = [folded[h] for h in difflib.get_close_matches(heading.casefold(), folded, n=1)]
             there = ", ".join(map(repr, [h for h in sheet.headings if h][:20])) or "nothing"
             hint = f"; did you mean {near[0]!r}?" if near else f"; row {options.header_row} has {there}"
             faults.append(f"clinical: found no column with the heading {heading!r}{hint}")
@@ -247,9 +248,8 @@ class _Typing:
     def _keys(self, line: Line) -> tuple[str, ...] | None:
         """What a row names of an image; None when a part of it is missing, or the row is but a note."""
         places = [self.places[heading] for heading in self.options.joins]
-        if len(self.sheet.headings) > len(places) and all(
-            is_empty(cell) for i, cell in enumerate(line.cells) if i not in places
-        ):
+        others = [cell for i, cell in enumerate(line.cells) if i not in places]
+        if self.sheet.may_have_notes and others and all(map(is_empty, others)):
             return None
         keys = []
         for (heading, fact), place in zip(self.options.joins.items(), places, strict=True):

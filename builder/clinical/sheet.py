@@ -29,11 +29,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Headings and rows of a table, and the encoding of a text table."""
+    """Headings and rows of a table.
+
+    Parameters
+    ----------
+    encoding
+        Of a text table.
+    may_have_notes
+        Whether a row with nothing but an id may be a note that somebody typed below the table.
+    """
 
     headings: tuple[str, ...]
     rows: tuple[Line, ...]
     encoding: str = ""
+    may_have_notes: bool = True
 
     def texts(self) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Number and text cells of every row, "" for an empty cell: for tables of which no row may be lost.
@@ -143,7 +152,7 @@ def _parquet_sheet(data: bytes, expected: Collection[str]) -> Sheet:
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SpecError("clinical: found a Parquet file that cannot be read; is it complete?") from error
     rows = tuple(Line(n, cells) for n, cells in enumerate(zip(*columns, strict=True), start=1))
-    return Sheet(tuple(map(normal_text, names)), rows)
+    return Sheet(tuple(map(normal_text, names)), rows, may_have_notes=False)
 
 
 def _is_plain(kind: pa.DataType) -> bool:

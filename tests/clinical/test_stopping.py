@@ -1,0 +1,106 @@
+"""What of a table stops a plan, what is only told, and that neither shows a value."""
+
+from typing import Any
+
+import pytest
+
+from builder.clinical import TableMatch, faults, summary_lines
+from tests.clinical.making import declared, met
+
+LEVELS = {"grade": {"from": "G", "type": "category", "levels": ["low", "high"]}}
+
+
+def numbers(*cells: str, **options: Any) -> TableMatch:
+    """A number column of these cells."""
+    text = "id,N,x\n" + "".join(f"P{i},{cell},1\n" for i, cell in enumerate(cells))
+    columns = {"n": {"from": "N", "type": "number", "min": 0}}
+    return met(text.encode(), declared(columns=columns, **options), [f"P{i}" for i in range(len(cells))])
+
+
+def grades(*cells: str, **options: Any) -> TableMatch:
+    """A column of levels."""
+    text = "id,G,x\n" + "".join(f"P{i},{cell},1\n" for i, cell in enumerate(cells))
+    return met(text.encode(), declared(**{"columns": LEVELS, **options}), [f"P{i}" for i in range(len(cells))])
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (numbers("a", "b"), ["n: found no number in the 2 cells of 'N' (2 not a number)"]),
+        (numbers("-1", "-2"), ["n: found no number in the 2 cells of 'N' (2 out of the range 0.0 to None)"]),
+        (numbers("", ""), ["n: found no number in 'N', whose cells are all empty"]),
+        (numbers("a", "1"), []),
+        (numbers("a", "", min_matched=0), []),
+        (numbers("a", max_lost_cells=0), ["n: found no number", "n: found 1 of 1 cells"]),
+        (numbers(*"123456789", "a", max_lost_cells=0.1), []),
+        (numbers(*"12345678", "a", "b", max_lost_cells=0.1), ["n: found 2 of 10 cells of 'N'"]),
+        (numbers(*"1234", "a", "b", "c", "d"), []),  # fewer than 5
+        (numbers(*"1234", "a", "b", "c", "d", "e"), ["n: found 5 of 9 cells of 'N'"]),
+        (numbers(*"1234", "a", "b", "c", "d", "e", max_lost_cells=0.6), []),
+        (numbers(*(["1"] * 60), *"abcde"), []),  # fewer than a tenth
+        (numbers(*"1234", "a", "b", "c", "d", "e", missing=list("abcde")), []),
+        (grades("low", "high"), []),
+        (grades("low", "low"), []),
+        (grades("low", "High"), ["grade: found no cell with the levels high"]),
+        (grades("Low", "High"), ["grade: found no category in the 2 cells"]),
+        (grades("low", " high "), []),
+        (grades("low", "HIGH", min_matched=0), []),
+        (grades("low", "medium"), []),
+        (grades("", ""), []),
+    ],
+)  # fmt: skip
+def test_what_stops_a_plan(found: TableMatch, words: list[str]) -> None:
+    said = list(faults(found))
+    assert len(said) == len(words), said
+    assert all(text.startswith(word) for text, word in zip(said, words, strict=True)), said
+
+
+@pytest.mark.parametrize(
+    ("least", "matched", "stops"), [(None, 0, True), (None, 1, False), (0.5, 1, True), (0.5, 2, False), (0, 0, False)]
+)
+def test_how_many_must_match(least: float | None, matched: int, stops: bool) -> None:
+    text = "id,G\n" + "".join(f"P{i},low\n" for i in range(matched)) + "Z,high\n"
+    found = met(text.encode(), declared(columns=LEVELS, min_matched=least), ["P0", "P1", "P2", "P3"])
+    assert bool(list(faults(found))) == stops
+
+
+def test_cells_are_listed_with_their_values_in_private_only() -> None:
+    found = numbers("CANARY", "1", "-5")
+    assert [(i.row, i.value) for i in found.issues] == [(2, "CANARY"), (4, "-5")]
+    facts = found.facts({})
+    assert facts["cells_not_taken_by_column"] == {"n": 2}
+    lines = list(summary_lines([facts]))
+    assert "    n: 2 cells not taken: not a number; out of the range 0.0 to None" in lines
+    assert "CANARY" not in repr(facts) + repr(found.issues) + "".join(lines)
+
+
+def test_levels_that_no_cell_has_are_told() -> None:
+    lines = list(summary_lines([grades("low", "low").facts({})]))
+    assert lines == [
+        "  clinical table 1: 2 matched, 0 image only, 0 clinical only, 0 ambiguous",
+        "    grade: no cell has the levels high",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ({"type": "category", "levels": {1: "M"}}, 'found 1 as a value of the file, expected'),
+        ({"type": "category", "levels": [1, 2]}, 'found 1 as a level, expected a text; quote the value: "1"'),
+        ({"type": "category", "levels": {True: "M"}}, 'quote the value: "true"'),
+        ({"type": "category", "levels": {"1": 2}}, "found 2 as a level"),
+        ({"type": "category", "levels": "M"}, "expected a list of levels, or a mapping"),
+        ({"type": "number", "min": 3, "max": 1}, "found min 3.0 above max 1.0"),
+    ],
+)  # fmt: skip
+def test_declarations_that_cannot_be_have_one_message(column: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match="validation error") as caught:
+        declared(columns={"c": {"from": "C", **column}})
+    assert words in str(caught.value)
+    assert str(caught.value).count("type=value_error") == 1
+    assert "tuple" not in str(caught.value).split("[type=")[0]
+
+
+def test_codes_are_texts() -> None:
+    with pytest.raises(ValueError, match='found -1 as a code, expected a text; quote the value: "-1"'):
+        declared(columns=LEVELS, missing=[-1, 999])

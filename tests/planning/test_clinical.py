@@ -1,0 +1,169 @@
+"""Clinical tables of a spec against a small archive of two sites: who gets which value, and what a plan says of it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.errors import SpecError
+from builder.run.outcomes import Planned
+from builder.run.pipeline import plan
+from builder.spec import DatasetSpec
+from tests.synthetic import ct_series
+
+GRADE = {"grade": {"from": "Grade", "type": "category"}}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """North has 0001, 0002 and A1, south has S1 and S2; B1 is A1 by the alias table and was studied 9 years later."""
+    top = tmp_path_factory.mktemp("archive")
+
+    def series(site: str, person: str, number: str, date: str) -> None:
+        ct_series(
+            top / site / person, slices=3, shape=(16, 16), patient_id=person, study=f"{person}-{number}",
+            series=f"{person}-{number}", date=date, attributes={"AccessionNumber": number},
+        )  # fmt: skip
+
+    for site, person, number, date in (
+        ("north", "0001", "N1", "20190101"), ("north", "0002", "N2", "20190101"), ("north", "A1", "N3", "20100101"),
+        ("north", "B1", "N4", "20190101"), ("south", "S1", "N1", "20180101"), ("south", "S2", "N5", "20180301"),
+    ):  # fmt: skip
+        series(site, person, number, date)
+    (top / "alias.csv").write_text("id,alias\nA1,B1\n")
+    return top
+
+
+Asked = Callable[..., Planned]
+
+
+@pytest.fixture(scope="module")
+def asked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """Plan with tables given as their options and their text; the archive is indexed once."""
+    to = tmp_path_factory.mktemp("plans") / "data"
+
+    def ask(*tables: tuple[Mapping[str, Any], str]) -> Planned:
+        clinical = []
+        for number, (options, text) in enumerate(tables):
+            path = archive / f"table{number}.csv"
+            path.write_text(text)
+            clinical.append({"url": str(path), "columns": GRADE, **options})
+        spec = {
+            "name": "clinical",
+            "license": "CC0-1.0",
+            "sources": [{"kind": "folder", "url": str(archive / s), "site": s} for s in ("north", "south")],
+            "persons": {"aliases": str(archive / "alias.csv")},
+            "clinical": clinical,
+            "deid": {"patient_key": "${env:BUILDER_KEY}"},
+            "samples": {"kind": "volumes"},
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BUILDER_KEY", "11" * 32)
+            return plan(DatasetSpec.model_validate(spec), to=to)
+
+    return ask
+
+
+def sorted_values(planned: Planned, column: str, site: str) -> list[Any]:
+    """A site's values of a column, by the date of the study, then by text."""
+    rows = planned.plan.cohort.select(["site", "study_date", column]).to_pylist()
+    found = [(str(row["study_date"]), row[column]) for row in rows if row["site"] == site]
+    return [value for _, value in sorted(found, key=lambda pair: (pair[0], str(pair[1])))]
+
+
+def private(planned: Planned, name: str) -> str:
+    """A list in the private workspace."""
+    return (Path(planned.plan.url).parent.parent / name).read_text()
+
+
+def test_days_of_a_person_of_two_ids_count_from_the_first_study_of_both(asked: Asked) -> None:
+    options = {
+        "person_id": "id",
+        "columns": {"dx": {"from": "Dx", "type": "date"}, "dead": {"from": "Dead", "type": "boolean"}},
+        "events": {"death": {"column": "dead", "happened": ["true"], "time": "dx"}},
+    }
+    text = "id,Dx,Dead\nB1,2010-01-11,yes\nS1,2018-01-11,no\n"
+    planned = asked((options, text))
+    assert sorted_values(planned, "dx", "north") == [10, 10, None, None]
+    assert sorted_values(planned, "death_time", "south") == [10.0, None]
+    assert planned.facts()["clinical"][0]["matched"] == 2
+    # the same row under both ids is one statement
+    again = asked((options, text + "A1,2010-01-11,yes\n"))
+    assert sorted_values(again, "dx", "north") == [10, 10, None, None]
+    # and two that differ are ambiguous
+    differing = asked((options, text + "A1,2010-01-12,yes\n"))
+    assert sorted_values(differing, "dx", "north") == [None] * 4
+    assert differing.facts()["clinical"][0]["ambiguous"] == 1
+
+
+def test_tables_of_two_sites_give_one_column(asked: Asked) -> None:
+    north = {"person_id": "id", "site": "north"}
+    south = {"person_id": "Pat", "site": "south", "columns": {"grade": {"from": "Grad", "type": "category"}}}
+    planned = asked((north, "id,Grade\n0001,low\n0002,high\nA1,low\n"), (south, "Pat;Grad\nS1;high\nS2;low\n0001;x\n"))
+    assert sorted_values(planned, "grade", "north") == ["low", "high", "low", "low"]
+    assert sorted_values(planned, "grade", "south") == ["high", "low"]
+    first, second = planned.facts()["clinical"]
+    assert (first["matched"], first["image_only"]) == (3, 0)
+    assert (second["matched"], second["image_only"], second["clinical_only"]) == (2, 0, 1)
+
+
+def test_rows_join_by_accession_number_within_a_site(asked: Asked) -> None:
+    by = {"by": {"Acc": "accession"}}
+    text = "Acc,Grade\nN1,low\nN4,high\n"
+    both = asked((by, text)).facts()["clinical"][0]
+    assert (both["unit"], both["matched"], both["rows_of_several"]) == ("study", 1, 1)  # two sites have an N1
+    planned = asked(({**by, "site": "north"}, text))
+    assert sorted_values(planned, "grade", "north") == [None, None, "high", "low"]
+    assert sorted_values(planned, "grade", "south") == [None, None]
+
+
+def test_rows_join_by_the_path_of_a_file(asked: Asked, archive: Path) -> None:
+    first, second = (min(path.name for path in (archive / "south" / person).iterdir()) for person in ("S1", "S2"))
+    planned = asked(({"by": {"File": "file"}}, f"File,Grade\nS1/{first},low\nS2\\{second},high\n"))
+    assert sorted_values(planned, "grade", "south") == ["low", "high"]
+    assert planned.facts()["clinical"][0]["matched"] == 2
+
+
+def test_a_table_that_meets_nobody_stops_the_plan_with_what_is_known(asked: Asked) -> None:
+    with pytest.raises(SpecError) as caught:
+        asked(({"person_id": "id"}, "id,Grade\n1,low\n2,high\n"))
+    text = str(caught.value)
+    assert text.startswith(
+        "clinical table 1 (table0.csv): found a row for 0 of 5 persons (0.0%), expected at least one"
+    )
+    assert "2 ids differ by leading zeros only" in text
+    asked(({"person_id": "id", "min_matched": 0}, "id,Grade\n1,low\n2,high\n"))
+
+
+def test_every_fault_of_every_table_is_told_at_once(asked: Asked) -> None:
+    with pytest.raises(SpecError) as caught:
+        asked(
+            ({"person_id": "ID"}, "id,Grade\n1,low\n"),
+            (
+                {"person_id": "id", "site": "west", "columns": {"a": {"from": "Grade", "type": "text"}}},
+                "id,Grade\n1,x\n",
+            ),
+            ({"person_id": "id", "columns": {"b": {"from": "Grade", "type": "number"}}}, "id,Grade\nS1,low\n"),
+        )
+    lines = str(caught.value).splitlines()
+    assert "found no column with the heading 'ID'; did you mean 'id'" in lines[0]
+    assert "found no image of site 'west'" in lines[1]
+    assert "expected one of the sites north, south" in lines[1]
+    assert "b: found no number in the 1 cells of 'Grade'" in lines[2]
+
+
+def test_cells_and_ids_that_were_not_used_are_listed_in_private(asked: Asked) -> None:
+    options = {"person_id": "id", "columns": {"n": {"from": "N", "type": "number"}}}
+    planned = asked((options, "id,N\nS1,about 5\nS2,6\nNOBODY,7\n"))
+    assert private(planned, "clinical-cells.csv") == "table,row,column,problem,value\n1,2,n,not a number,about 5\n"
+    assert private(planned, "clinical-ids.csv") == "table,outcome,id\n1,in the table only,NOBODY\n"
+    assert "about 5" not in repr(planned.facts()["clinical"])
+    text = planned.text()
+    assert "  clinical table 1: 2 matched, 3 image only, 1 clinical only, 0 ambiguous" in text
+    assert "    n: 1 cells not taken: not a number" in text
+
+
+def test_a_missing_table_is_named(asked: Asked, archive: Path) -> None:
+    with pytest.raises(SpecError, match=r"clinical table 1 \(nowhere.csv\): found no file at its url"):
+        asked(({"person_id": "id", "url": str(archive / "nowhere.csv")}, "id,Grade\n"))
