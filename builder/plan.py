@@ -210,19 +210,19 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     Locations, cohort rules, clinical columns, splits and the report are not in it: they do not touch voxels.
     """
     document = without_locations(spec)
-    blocks = {name: document[name] for name in ("seed", "volumes", "deid", "transforms", "samples")}
+    names = ("seed", "volumes", "deid", "transforms", "samples")
+    blocks: dict[str, Any] = {name: document[name] for name in names if name in document}
     # as text, for the order of labels and structures is that of channels, and says who wins where structures overlap
-    blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus")}
+    blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus") if name in document}
+    blocks |= {f"shards.{n}": v for n, v in document.get("shards", {}).items() if n in ("codec", "fields")}
+    blocks |= {f"cohort.{n}": v for n, v in document.get("cohort", {}).items() if n == "labels"}
     plugins: list[LabelReader | Transform] = [*spec.labels.values(), *spec.transforms]
     fused = [[block.method, block.VERSION] for block in spec.consensus.values()]
     blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
     return {
         "format": FORMAT_VERSION,
         "engine": ENGINE_VERSION,
-        "codec": spec.shards.codec,
-        "fields": {name: rule.model_dump(mode="json") for name, rule in sorted(spec.shards.fields.items())},
         "key": key_check(key),
-        "labels_are": spec.cohort.labels,
         "blocks": blocks,
         "versions": [
             *([plugin.kind, plugin.VERSION, *distribution_of(plugin)] for plugin in plugins),

@@ -233,9 +233,35 @@ def _template(location: Any) -> Any:
 
 
 def without_locations(spec: DatasetSpec) -> dict[str, Any]:
-    """The spec as JSON-able data for fingerprints: every location removed, ``${NAME}`` templates too."""
-    document: dict[str, Any] = _drop_locations(spec.model_dump(mode="json", by_alias=True))
+    """The spec as JSON-able data for fingerprints: as ``stated``, without any location or ``${NAME}`` template."""
+    document: dict[str, Any] = _drop_locations(stated(spec))
     return document
+
+
+def stated(options: BaseModel) -> dict[str, Any]:
+    """Options as JSON-able data without those at their default, so that a new option renames nothing that lacks it.
+
+    ``kind`` always stays. Whoever changes a default raises the VERSION of its block: the default is in no fingerprint.
+    """
+    dumped = options.model_dump(mode="json", by_alias=True)
+    kept = {}
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if name == "kind" or value != field.get_default(call_default_factory=True):
+            key = field.alias or name
+            kept[key] = _stated(value, dumped[key])
+    return kept
+
+
+def _stated(value: Any, dumped: Any) -> Any:
+    """``dumped``, which is ``value`` as JSON-able data, with the defaults of every model in it left out."""
+    if isinstance(value, BaseModel):
+        return stated(value)
+    if isinstance(value, Mapping):
+        return {k: _stated(own, v) for own, (k, v) in zip(value.values(), dumped.items(), strict=True)}
+    if isinstance(value, (tuple, list)):
+        return [_stated(own, v) for own, v in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def _drop_locations(node: Any) -> Any:

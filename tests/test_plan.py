@@ -1,10 +1,26 @@
 """Shard buckets: order-free, bounded, stable under growth; fingerprints that notice what matters."""
 
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.deid import Deid
+from builder.imaging.stacks.options import VolumeOptions
+from builder.labels import LABELS
+from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
-from builder.plan import CasePlan, assign_buckets
+from builder.patches import Patches
+from builder.plan import PLANNED, CasePlan, assign_buckets, recipe, shard_fingerprint
+from builder.spec import DatasetSpec
+from builder.specfile import load_spec
+from builder.transforms import Intensity, Orient, Resample
 
 KEY = Key(b"0123456789abcdef")
 
@@ -49,3 +65,224 @@ def test_one_more_case_touches_one_bucket_or_splits_it(cases, person):
 def test_bytes_bound_a_bucket_too():
     buckets = assign_buckets([case(i, i, size=60) for i in range(16)], key=KEY, most_cases=99, most_bytes=130)
     assert all(len(held) <= 2 for held in buckets.values())
+
+
+SPECS = sorted((Path(__file__).parent.parent / "specs").glob("*.yaml"))
+RECIPES = {
+    "crowds-cure": "96024c073d9451378ca7f66aeb217666",
+    "lidc-nodules": "186318f0360a943029358cee7e95c07e",
+    "phantom": "ab6ecdabd469c0049c191df8b748a7fd",
+    "soft-tissue-sarcoma": "12545dc55474a643fcfc7c658c490ea2",
+    "soft-tissue-sarcoma-ct-mr": "8e8f1a41e3a7e083dcf37a121e25028c",
+}
+"""Fingerprints of what the example specs state, versions apart.
+
+They change when somebody edits a spec, and otherwise only when every user's shards are to be renamed: say so in the
+changelog. A new option with a default changes none of them.
+"""
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_example_specs_keep_their_fingerprints(path: Path) -> None:
+    found = recipe(load_spec(path), key=KEY)
+    unversioned = {**found, "format": 0, "engine": 0, "versions": [name for name, *_ in found["versions"]]}
+    assert fingerprint(unversioned) == RECIPES[path.stem]
+
+
+BASE: dict[str, Any] = {
+    "name": "base",
+    "license": "CC0-1.0",
+    "seed": 3,
+    "sources": [{"kind": "folder", "url": "/archive", "site": "here"}],
+    "deid": {"patient_key": "${env:BUILDER_KEY}"},
+    "labels": {
+        "tumor": {"kind": "rtstruct", "roi": {"core": "GTV", "edema": "PTV"}},
+        "organ": {"kind": "seg", "segments": {"liver": "(?i)liver"}},
+    },
+    "transforms": [
+        {"kind": "orient", "to": "LPS"},
+        {"kind": "resample", "spacing_mm": [1.0, 1.0, 2.0]},
+        {"kind": "intensity", "clip": [0, 25]},
+    ],
+    "samples": {"kind": "patches", "shape": [8, 8, 8], "centred_on": "tumor"},
+    "shards": {"cases": 8},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """BASE with one value set: ``a.b.0.c``; a value of None removes it."""
+    document = copy.deepcopy(BASE)
+    *parents, last = path.split(".")
+    place: Any = document
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+    if value is None:
+        del place[int(last) if isinstance(place, list) else last]
+    else:
+        place[int(last) if isinstance(place, list) else last] = value
+    return document
+
+
+def name_of(document: dict[str, Any], key: Key = KEY) -> str:
+    return fingerprint(recipe(DatasetSpec.model_validate(document), key=key))
+
+
+MATTERS = [
+    ("seed", 4),
+    ("volumes.sheared", "resample"),
+    ("volumes.padding", "keep"),
+    ("volumes.join", ["echo_time"]),
+    ("deid.options", []),
+    ("deid.retain", ["sex"]),
+    ("cohort.labels", "optional"),
+    ("labels.tumor.roi.core", "(?i)gtv"),
+    ("labels.tumor.roi", {"edema": "PTV", "core": "GTV"}),
+    ("labels.other", {"kind": "rtstruct", "roi": {"core": "GTV"}}),
+    ("labels.organ", None),
+    ("labels", {"organ": BASE["labels"]["organ"], "tumor": BASE["labels"]["tumor"]}),
+    ("transforms.0.to", "RAS"),
+    ("transforms.1.spacing_mm", [1.0, 1.0, 2.5]),
+    ("transforms.1.image", "cubic"),
+    ("transforms.1.mask", "linear"),
+    ("transforms.2.dtype", "int16"),
+    ("transforms.2", None),
+    ("transforms", BASE["transforms"][::-1]),
+    ("samples.shape", [8, 8, 9]),
+    ("samples.per_case", 5),
+    ("samples.background", 0.5),
+    ("samples.centred_on", "organ"),
+    ("samples", {"kind": "grid", "shape": [8, 8, 8]}),
+    ("samples", {"kind": "volumes"}),
+    ("shards.codec", "small"),
+    ("shards.fields", {"image": {"dtype": "int16"}}),
+]
+
+DOES_NOT_MATTER = [
+    ("name", "other"),
+    ("description", "Other words"),
+    ("license", "CC-BY-4.0"),
+    ("usage", "commercial"),
+    ("sources.0.url", "/elsewhere"),
+    ("sources.0.site", "there"),
+    ("sources.1", {"kind": "folder", "url": "/second", "site": "there"}),
+    ("persons.aliases", "/aliases.csv"),
+    ("cohort.image", "modality == 'CT'"),
+    ("cohort.one_per", "person"),
+    ("deid.patient_key", "${file:/somewhere/key}"),
+    ("splits.seed", 9),
+    ("report.mask_below", 5),
+    ("shards.cases", 4),
+    ("shards.target_mib", 1),
+    ("catalog.title", "A title"),
+    ("samples.background", 0.25),
+    ("volumes.padding", "fill"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), MATTERS, ids=lambda part: str(part)[:40])
+def test_an_option_that_touches_voxels_or_rows_renames_the_shards(path: str, value: Any) -> None:
+    assert name_of(changed(path, value)) != name_of(BASE)
+
+
+def test_no_two_options_give_one_name() -> None:
+    names = [name_of(changed(path, value)) for path, value in MATTERS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("path", "value"), DOES_NOT_MATTER, ids=lambda part: str(part)[:40])
+def test_names_places_rules_and_stated_defaults_rename_nothing(path: str, value: Any) -> None:
+    document = copy.deepcopy(BASE)
+    document["sources"] = [*BASE["sources"], *([value] if path == "sources.1" else [])]
+    assert name_of(document if path == "sources.1" else changed(path, value)) == name_of(BASE)
+
+
+def test_another_key_renames_the_shards() -> None:
+    assert name_of(BASE, Key(b"another key of 16 bytes")) != name_of(BASE)
+
+
+@pytest.mark.parametrize(
+    "block", [VolumeOptions, Deid, LABELS["rtstruct"], LABELS["seg"], Orient, Resample, Intensity, Patches]
+)
+def test_a_raised_version_renames_the_shards(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = name_of(BASE)
+    monkeypatch.setattr(block, "VERSION", block.VERSION + 1)
+    assert name_of(BASE) != before
+
+
+@pytest.mark.parametrize("constant", ["ENGINE_VERSION", "FORMAT_VERSION"])
+def test_a_raised_version_of_the_engine_renames_the_shards(constant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = name_of(BASE)
+    monkeypatch.setattr(f"builder.plan.{constant}", 10**6)
+    assert name_of(BASE) != before
+
+
+class GrownPatches(Patches):
+    mirrored: bool = False
+
+
+class GrownOrient(Orient):
+    also: tuple[str, ...] = ()
+
+
+def test_a_new_option_at_its_default_renames_nothing() -> None:
+    """The next release's spec, before and after somebody uses what it adds."""
+    spec = DatasetSpec.model_validate(BASE)
+
+    def grown(**options: Any) -> str:
+        samples = GrownPatches(**BASE["samples"], **{k: v for k, v in options.items() if k == "mirrored"})
+        orient = GrownOrient(**BASE["transforms"][0], **{k: v for k, v in options.items() if k == "also"})
+        update = {"samples": samples, "transforms": (orient, *spec.transforms[1:])}
+        return fingerprint(recipe(spec.model_copy(update=update), key=KEY))
+
+    assert grown() == grown(mirrored=False) == name_of(BASE)
+    assert len({name_of(BASE), grown(mirrored=True), grown(also=("boxes",))}) == 3
+
+
+OBJECT = {
+    "case": 0, "role": "image", "content_sha256": "c0", "header_sha256": "h0", "size": 10, "sop_instance_uid": "1.2.3",
+    "source": 0, "path": "a", "member": "", "series_uid": "1.2",
+}  # fmt: skip
+
+
+def shard_name(*objects: dict[str, Any], cases: Sequence[CasePlan] = (case(0, 0), case(1, 1))) -> str:
+    table = pa.Table.from_pylist([{**OBJECT, **o} for o in objects], schema=PLANNED)
+    return shard_fingerprint({"recipe": 1}, cases, table)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"case": 1}, {"role": "tumor"}, {"content_sha256": "c1"}, {"size": 11}, {"sop_instance_uid": "1.2.4"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_shard_is_named_by_the_content_of_its_objects(other: dict[str, Any]) -> None:
+    assert shard_name({}, other) != shard_name({}, {})
+    assert shard_name(other) != shard_name({})
+
+
+def test_where_the_content_is_not_known_the_header_names_the_shard() -> None:
+    unknown = {"content_sha256": None}
+    assert shard_name({**unknown, "header_sha256": "h1"}) != shard_name(unknown)
+    assert shard_name({"header_sha256": "h1"}) == shard_name({})
+
+
+def test_places_and_order_of_objects_and_projected_sizes_name_nothing() -> None:
+    first, second = {"sop_instance_uid": "1"}, {"sop_instance_uid": "2"}
+    assert shard_name(first, second) == shard_name(second, first)
+    assert shard_name({"source": 1, "path": "b", "member": "c"}) == shard_name({})
+    larger = replace(case(0, 0), input_bytes=9, sample_bytes=9, peak_bytes=9, load_bytes=9)
+    assert shard_name({}, cases=[larger, case(1, 1)]) == shard_name({})
+
+
+def test_cases_persons_order_and_frames_name_the_shard() -> None:
+    one = case(0, 0)
+    others = [
+        [one],
+        [case(1, 1), one],
+        [replace(one, case_key="other"), case(1, 1)],
+        [replace(one, person_key="other"), case(1, 1)],
+        [replace(one, frames=((0, 1),)), case(1, 1)],
+    ]
+    assert len({shard_name({}), *(shard_name({}, cases=cases) for cases in others)}) == 6
+    assert shard_fingerprint({"recipe": 2}, [one], PLANNED.empty_table()) != shard_fingerprint(
+        {"recipe": 1}, [one], PLANNED.empty_table()
+    )
