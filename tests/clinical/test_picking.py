@@ -1,11 +1,13 @@
 """Which of several rows counts: values are compared as what they are, and what has no certain order is refused."""
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from builder.clinical import ClinicalTable, faults
 from builder.errors import SpecError
@@ -223,3 +225,15 @@ def test_dates_are_picked_right_or_refused(days: list[datetime.date], form: str)
 def test_numbers_with_one_label_are_picked_right(numbers: list[int], form: str) -> None:
     data = "id\tV\tR\n" + "".join(f"P\t{form.format(n)}\t{n}\n" for n in numbers)
     assert said(met(data.encode(), table(take="max"), "P")) == [{"r": str(max(numbers))}]
+
+
+def test_the_example_of_the_docs_takes_the_primary_visit_before_the_scan() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
+    block = page[page.index("clinical:\n  - url:") :].split("```")[0]
+    options = ClinicalTable.model_validate(YAML(typ="safe").load(block)["clinical"][0])
+    data = (
+        "Patient ID;Diagnosis type;Visit date;Grade;PSA\n"
+        "A;primary;01.04.19;low;1.200,5\nA;primary;20.05.19;high;4,1\nA;relapse;31.05.19;low;5\nA;primary;03.06.19;low;6\n"
+    )
+    found = met(data.encode(), options, "A", studies={"A": datetime.date(2019, 6, 1)})
+    assert said(found) == [{"grade": "high", "psa": 4.1, "visit_day": -12}]
