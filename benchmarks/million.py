@@ -21,12 +21,13 @@ from builder.headers.vendors import normalise
 from builder.model.keyed import Key
 from builder.model.tables import EXCLUSIONS
 from builder.persons import group_persons
+from builder.persons.grouping import COLUMNS
 from builder.plan import CasePlan, assign_buckets
 from builder.planning.candidates import person_column, series_table
 from builder.planning.deal import deal, shared_keys
 from builder.report import assemble, render
 from builder.spec import DatasetSpec
-from builder.stages.survey import IDENTITIES, STACKS
+from builder.stages.survey import STACKS
 
 STRATA = ["collection", "sex", "age_band", "vendor"]
 SPEC = {
@@ -51,7 +52,7 @@ def main() -> None:
     with step("survey as tables"):
         stacks, clinical = survey()
     with step("persons"):
-        persons = group_persons(stacks.select(IDENTITIES.names), key=key)
+        persons = group_persons(stacks.select(list(COLUMNS)), key=key)
         keys = person_column(stacks, persons)
     with step("clinical join"):
         joined, counts = clinical_table(clinical, persons, keys)

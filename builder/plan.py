@@ -16,6 +16,7 @@ from builder.persons import Persons
 from builder.plugins import distribution_of
 from builder.protocols import LabelReader, Transform
 from builder.spec import DatasetSpec, without_locations
+from builder.split import Registry
 
 ENGINE_VERSION = 4
 """Raised when the same plan would give other bytes for a reason no plug-in's VERSION covers."""
@@ -142,6 +143,8 @@ class DatasetPlan:
         A match report for each clinical table.
     reviews
         Label to the findings that a person judged.
+    registry
+        Everybody who was dealt before this version.
     origins
         Where everything used came from, by schema ORIGINS of ``builder.planning.origins``.
     procedures
@@ -166,6 +169,7 @@ class DatasetPlan:
     procedures: Mapping[str, Any] | None = None
     structures: Mapping[str, Any] = field(default_factory=dict)
     reviews: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    registry: Registry = field(default_factory=Registry.empty)
 
     @property
     def cases(self) -> list[CasePlan]:

@@ -1,10 +1,10 @@
 """DatasetSpec: the whole declarative surface. What is not here cannot be configured."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from builder.catalog.statement import Governance, Statement, UseCase
 from builder.clinical import ClinicalTable, check_shared_columns
@@ -16,6 +16,7 @@ from builder.labels import LABELS, AnyLabel
 from builder.labels.fusion import Consensus
 from builder.model.tables import SERIES
 from builder.patches import AnySamples
+from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
 from builder.shards import CodecName, FieldStorage
 from builder.sources import AnySource
 from builder.split import Splits
@@ -29,10 +30,28 @@ class PersonOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aliases: str | None = None
-    """URL of a CSV with two columns of PatientIDs a row that belong to one person; the first row is a header."""
+    aliases: tuple[Aliases, ...] = ()
+    """Tables of PatientIDs that belong to one person, a row each; a URL alone is a table of two columns."""
+    shared_ids: bool = False
+    """Whether the sources that state no site number their patients together. Without it a PatientID that two of them
+    have stops the plan, unless a study proves that it is one patient's."""
+    placeholders: tuple[str, ...] = PLACEHOLDERS
+    """PatientIDs that name nobody: each study under them is a person of its own, as a study without a PatientID is."""
+    leading_zeros: Literal["join", "report", "distinct"] = "report"
+    """Whether 17 and 0017 of one hospital are one patient. ``report``: they are not, and are counted."""
     on_conflict: Literal["report", "stop"] = "report"
     """What to do when one PatientID has several sexes or birth dates."""
+
+    @field_validator("aliases", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        tables = given if isinstance(given, list | tuple) else () if given is None else (given,)
+        return tuple({"url": table} if isinstance(table, str) else table for table in tables)
+
+    def naming(self, sites: Sequence[str | None]) -> Naming:
+        """The rules by which objects of sources of these sites are named."""
+        placeholders = frozenset(map(normal_id, self.placeholders))
+        return Naming(tuple(sites), placeholders, self.leading_zeros, self.shared_ids)
 
 
 class Reference(BaseModel):

@@ -18,6 +18,7 @@ from builder.model.layout import (
     INDEX,
     LEDGER,
     MANIFEST,
+    REGISTRY,
     SPLITS,
     Manifest,
     parse_current,
@@ -25,6 +26,7 @@ from builder.model.layout import (
     version_path,
 )
 from builder.model.parquet import read_parquet
+from builder.persons import lookup_names
 from builder.storage import Store, open_store
 
 KEYS = ("sample_key", "case_key", "person_key", "series_key", "study_key", "object_key", "key")
@@ -61,10 +63,11 @@ def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]
     if name is None:
         return _summary(url, store, manifest)
     names = _names(name, manifest, environment)
+    listed = {stored.path for stored in manifest.files}
     found = {
         table: rows
-        for table in (INDEX, COHORT, SPLITS, EXCLUSIONS, LEDGER)
-        if (rows := _rows(store, manifest, table, names))
+        for table in (INDEX, COHORT, SPLITS, REGISTRY, EXCLUSIONS, LEDGER)
+        if (table != REGISTRY or table in listed) and (rows := _rows(store, manifest, table, names))
     }
     if not found:
         raise _unknown(names, manifest)
@@ -123,7 +126,7 @@ def _names(name: str, manifest: Manifest, environment: Mapping[str, str]) -> set
     key = _key(manifest, environment)
     if key is not None:
         names |= {key.name(kind, name) for kind in ("object", "series", "study")}
-        names.add(key.name("patient", "", name))
+        names |= lookup_names(key, name, [source.get("site") for source in manifest.spec.get("sources", ())])
     return names
 
 

@@ -15,6 +15,7 @@ from builder.model.layout import (
     LEDGER,
     MANIFEST,
     RECEIPT,
+    REGISTRY,
     SPLITS,
     Manifest,
     StoredObject,
@@ -27,6 +28,7 @@ from builder.model.layout import (
 from builder.model.parquet import read_parquet
 from builder.publishing.finish import version_name
 from builder.publishing.ledger import Totals
+from builder.split.registry import faults as registry_faults
 from builder.storage import Store, open_store
 
 PIECE = 8 << 20
@@ -150,6 +152,9 @@ def _check_totals(store: Store, version: str, manifest: Manifest) -> list[str]:
             found = rows[shard.fingerprint]
             faults.append(f"{INDEX}: found {found} samples of shard {shard.fingerprint}, expected {shard.rows}")
     faults += _compare(_recounted(tables), manifest.totals)
+    if REGISTRY in published:  # versions of older releases have none
+        registry = read_parquet(store.read(version_path(version, REGISTRY)))
+        faults += registry_faults(registry, tables[SPLITS], named=(REGISTRY, SPLITS))
     return faults + _persons_in_two_splits(tables[INDEX])
 
 

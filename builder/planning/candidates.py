@@ -9,7 +9,7 @@ import pyarrow as pa
 from builder.deid.columns import age_band
 from builder.model.keyed import Key
 from builder.model.tables import SERIES, SERIES_COLUMNS
-from builder.persons import Persons, identity
+from builder.persons import Persons
 from builder.stages.survey import dicom_date
 
 DECISION_COLUMNS = (
@@ -24,13 +24,7 @@ DECISION_COLUMNS = (
 
 def person_column(stacks: pa.Table, persons: Persons) -> list[str]:
     """The person_key of every stack row."""
-    names = zip(
-        stacks.column("patient_id").to_pylist(),
-        stacks.column("issuer_of_patient_id").to_pylist(),
-        stacks.column("study_uid").to_pylist(),
-        strict=True,
-    )
-    return [persons.keys[identity(*row)] for row in names]
+    return [person or "" for person in persons.keys_of(stacks)]
 
 
 def series_table(

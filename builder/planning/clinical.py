@@ -24,7 +24,7 @@ from builder.clinical import (
 from builder.clinical import schema as clinical_schema
 from builder.errors import SpecError
 from builder.model.keyed import Key
-from builder.persons import Persons
+from builder.persons import Persons, normal_id
 from builder.planning.candidates import person_column
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
@@ -101,7 +101,9 @@ class _Archive:
     def __init__(self, inputs: PlanInputs, stacks: pa.Table, persons: Persons) -> None:
         self.inputs, self.stacks = inputs, stacks
         self.persons = person_column(stacks, persons)
-        self.patient_ids = [(text or "").strip() for text in stacks["patient_id"].to_pylist()]
+        nobody = persons.naming.placeholders
+        ids = [normal_id(text) for text in stacks["patient_id"].to_pylist()]
+        self.patient_ids = ["" if name in nobody else name for name in ids]
         self.study_dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
         self.first_studies = _first_studies(self.persons, self.study_dates)
         self.sites, self.sources = stacks["site"].to_pylist(), stacks["source"].to_pylist()
@@ -122,7 +124,7 @@ class _Archive:
         return found
 
     def person_ids(self, inside: Sequence[bool]) -> dict[str, tuple[str, ...]]:
-        """Person to every PatientID that a table may use for the person."""
+        """Person to every PatientID that a table may use for the person, in normal form."""
         found: dict[str, set[str]] = {}
         for person, patient, counts in zip(self.persons, self.patient_ids, inside, strict=True):
             if counts and patient:
@@ -197,6 +199,7 @@ def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive:
         keys={fact: _names(fact, options, rows, inside, archive) for fact in options.joins.values()},
         study_dates=archive.study_dates,
         first_studies=archive.first_studies,
+        normal=lambda fact, text: normal_id(text) if fact == "person" else text,
     )
 
 

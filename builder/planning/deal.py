@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.errors import LayoutError, SpecError
+from builder.errors import SpecError
 from builder.model.case import EVIDENCE_TIERS
-from builder.model.parquet import read_parquet
 from builder.persons import Persons
 from builder.spec import DatasetSpec
-from builder.split import assign, deal_elsewhere, folds, hold_out
-from builder.storage import open_store
+from builder.split import Group, Registry, assign, deal_elsewhere, folds, hold_out
+from builder.split.registry import pinned, recognise
+from builder.split.shortfalls import shortfalls
 
 JOINING_KEYS = ("frame_of_reference_key", "accession_key")
 """Two persons who share one of these are dealt as one; studies and PatientIDs make persons already."""
@@ -48,33 +48,41 @@ def shared_keys(cohort: pa.Table) -> tuple[Shared, ...]:
     return tuple(found)
 
 
-def deal(spec: DatasetSpec, cohort: pa.Table, persons: Persons, *, together: Iterable[Sequence[str]] = ()) -> pa.Table:
-    """One row a person of the cohort: split, stratum, and the keyed PatientIDs a later version recognises it by.
+def deal(
+    spec: DatasetSpec,
+    cohort: pa.Table,
+    persons: Persons,
+    *,
+    together: Iterable[Sequence[str]] = (),
+    registry: Registry | None = None,
+) -> pa.Table:
+    """One row a person of the cohort: split, stratum, and the keyed PatientIDs the person is known by.
 
     Parameters
     ----------
     together
-        Groups of person keys that must not be parted; groups that overlap are one.
+        Groups of person keys that must not be parted, beside those of ``persons``; groups that overlap are one.
+    registry
+        Everybody who was dealt before. They keep their splits.
 
     Raises
     ------
     SpecError
         A column is missing, or a hold-out cannot be had.
     LayoutError
-        An earlier version put persons who belong together into two splits.
+        Persons who belong together were dealt to several splits before, and the spec does not say which one counts.
     """
     strata = list(spec.splits.stratify)
     held = [h.column for h in spec.splits.hold_out]
     missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
     if missing:
         raise SpecError(f"splits: found the columns {missing}, expected columns of SERIES or of a clinical table")
-    leader = _leaders(cohort, together)
+    leader = _leaders(cohort, [*together, *persons.together])
     people = _people(cohort, strata, leader)
     groups: dict[str, list[str]] = {}
     for person, first in sorted(leader.items()):
         groups.setdefault(first, []).append(person)
-    names = {first: [m for p in group for m in (p, *persons.members[p])] for first, group in groups.items()}
-    previous = _previous(spec.splits.previous, names)
+    previous = _previous(spec, persons, groups, registry)
     if spec.splits.hold_out:
         places = _places(cohort, list(dict.fromkeys(held)), leader)
         previous = hold_out(places, spec.splits.hold_out, previous=previous)
@@ -82,6 +90,15 @@ def deal(spec: DatasetSpec, cohort: pa.Table, persons: Persons, *, together: Ite
     previous = deal_elsewhere(people, barred, spec.splits, previous=previous)
     dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
     return _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), groups, persons)
+
+
+def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, ...]:
+    """What the spec asks of the splits and these persons cannot give, a sentence each."""
+    strata = list(spec.splits.stratify)
+    everybody = {person: person for person in splits["person_key"].to_pylist()}
+    held = [rule.split for rule in spec.splits.hold_out]
+    people = _people(cohort, strata, everybody)
+    return shortfalls(people, splits, ratios=spec.splits.ratios, strata=strata, also=held)
 
 
 def joined(groups: Iterable[Sequence[str]]) -> dict[str, str]:
@@ -150,24 +167,19 @@ def _places(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str])
     return pa.table({"person_key": pa.array(keys, pa.string()), **cells})
 
 
-def _previous(url: str | None, names: Mapping[str, Sequence[str]]) -> pa.Table | None:
-    """Splits of an earlier version, under today's keys: a person is known again by any keyed PatientID."""
-    if url is None:
+def _previous(
+    spec: DatasetSpec, persons: Persons, groups: Mapping[str, Sequence[str]], registry: Registry | None
+) -> pa.Table | None:
+    """The splits of those groups of persons who were dealt before, under today's keys."""
+    if registry is None or not registry.table.num_rows:
         return None
-    folder, _, name = url.rpartition("/")
-    earlier = read_parquet(open_store(folder or ".").read(name))
-    home = {m: row["split"] for row in earlier.to_pylist() for m in (row["person_key"], *row["members"])}
-    rows = []
-    for person, known_as in sorted(names.items()):
-        found = sorted({home[m] for m in known_as if m in home})
-        if len(found) > 1:
-            raise LayoutError(
-                f"splits.previous: found person {person} in {found}: two persons of the earlier version "
-                "turned out to be one, or to share images; leave one out by a cohort rule, or start new splits "
-                "without 'previous'"
-            )
-        rows += [{"person_key": person, "split": split} for split in found]
-    return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
+    found = recognise(registry.table, persons.members, persons.former)
+    splits = registry.table["split"].to_pylist()
+    known = {
+        first: Group(tuple(group), tuple(sorted({splits[row] for p in group for row in found.get(p, ())})))
+        for first, group in groups.items()
+    }
+    return pinned(known, on_merge=spec.splits.on_merge)
 
 
 def _folds(spec: DatasetSpec, people: pa.Table, dealt: pa.Table) -> pa.Array:

@@ -23,6 +23,8 @@ class PlanInputs:
         As it goes into the manifest: locations withheld.
     private
         The private workspace of the dataset, which gets the plan.
+    dataset
+        Where the dataset goes, with all its labels: its registry says who was dealt before.
     key
         The key behind all keyed names.
     inventory, survey
@@ -34,6 +36,7 @@ class PlanInputs:
     spec: DatasetSpec
     published_spec: Mapping[str, Any]
     private: Store
+    dataset: Store
     key: Key
     inventory: Inventory
     survey: Survey

@@ -125,7 +125,7 @@ def take_survey(
 ) -> Survey:
     """Split every series into stacks and judge them by the geometry policy; no pixels are read."""
     places = [stated(source) for source in sources]
-    decides = (options.VERSION, options.model_dump(mode="json"), places, STACKS.names)
+    decides = (options.VERSION, options.model_dump(mode="json"), places, STACKS.names, IDENTITIES.names)
     folder = "survey/" + fingerprint(VERSION, *decides)
     parts = tuple(
         SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sources), options, faults.action)

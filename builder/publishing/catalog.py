@@ -30,7 +30,17 @@ from builder.catalog.facts import (
 from builder.catalog.statement import Statement
 from builder.clinical import schema as clinical_schema
 from builder.model.canonical import fingerprint
-from builder.model.layout import CATALOG, COHORT, INDEX, SPLITS, FieldLayout, Manifest, shard_path, stored_object
+from builder.model.layout import (
+    CATALOG,
+    COHORT,
+    INDEX,
+    REGISTRY,
+    SPLITS,
+    FieldLayout,
+    Manifest,
+    shard_path,
+    stored_object,
+)
 from builder.model.parquet import parquet_bytes
 from builder.model.samples import SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema
@@ -40,7 +50,7 @@ from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
 from builder.spec import DatasetSpec, ReportOptions
 
-KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",)}
+KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",), REGISTRY: ("person_key",)}
 ABOVE = "../"
 """The records lie in a folder beside the files they describe."""
 

@@ -17,6 +17,7 @@ from builder.model.layout import (
     LEDGER,
     MANIFEST,
     RECEIPT,
+    REGISTRY,
     SAMPLES,
     SPLITS,
     FieldLayout,
@@ -33,6 +34,7 @@ from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import schema
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
+from builder.planning.registry import registry_of
 from builder.publishing.accounts import Accounts, account
 from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
 from builder.publishing.consensus import check_evidence, settle_classes, with_evidence
@@ -125,6 +127,7 @@ def _tables(
     return {
         INDEX: _index(plan, receipts, cohort, columns, split_of, dataset),
         SPLITS: plan.splits,
+        REGISTRY: registry_of(plan),
         COHORT: cohort.append_column("split", pa.array(splits, pa.string())),
         EXCLUSIONS: accounts.exclusions,
         LEDGER: accounts.ledger,

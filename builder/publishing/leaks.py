@@ -13,6 +13,7 @@ from builder.errors import LayoutError
 from builder.model.parquet import read_parquet
 from builder.plan import DatasetPlan
 from builder.planning.deal import deal, joined, shared_keys
+from builder.planning.registry import registry_of
 from builder.report.crossings import crossings, overlapping_samples
 from builder.report.shift import INTENSITIES
 from builder.spec import DatasetSpec
@@ -71,7 +72,7 @@ def deal_again(plan: DatasetPlan, compared: Compared) -> DatasetPlan:
         return plan
     together = [*groups, *(m.persons for m in compared.matches)]
     _check_credible(compared)
-    return replace(plan, splits=deal(plan.spec, plan.cohort, plan.persons, together=together))
+    return replace(plan, splits=deal(plan.spec, plan.cohort, plan.persons, together=together, registry=plan.registry))
 
 
 def _check_credible(compared: Compared) -> None:
@@ -107,6 +108,7 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
     left = [sum(k["in_two_splits"] for k in keys), patches["in_two_splits"], pixels["in_two_splits"] if pixels else 0]
     return {
         "on_match": plan.spec.leaks.on_match,
+        "deal": _deal_facts(plan),
         "found": sum(left),
         "keys": keys,
         "shared": [
@@ -118,6 +120,20 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
         "statistics": statistics_of(plan.spec),
         "labels": labels_of(plan.spec, index),
     }  # fmt: skip
+
+
+def _deal_facts(plan: DatasetPlan) -> Json:
+    """How the splits came about: kept from earlier versions or dealt anew, and who moved because the spec said so."""
+    registry = registry_of(plan)
+    moved = [splits for splits in registry["moved_from"].to_pylist() if splits]
+    return {
+        "fresh": plan.spec.splits.fresh,
+        "registry_trusted": plan.spec.splits.trust_registry,
+        "persons": registry.num_rows,
+        "absent": registry["present"].to_pylist().count(False),
+        "moved": len(moved),
+        "moved_from": sorted({split for splits in moved for split in splits}),
+    }
 
 
 def with_intensities(index: pa.Table, compared: Compared) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from builder.errors import LayoutError, Reason
 from builder.model.keyed import Key
 from builder.model.tables import LEDGER
-from builder.persons import Persons, identity
+from builder.persons import Persons
 
 USED, LABEL, EXCLUDED, QUARANTINED, DUPLICATE = "used", "label", "excluded", "quarantined", "duplicate"
 STATUSES = (USED, LABEL, QUARANTINED, EXCLUDED, DUPLICATE)
@@ -133,7 +133,7 @@ def _ledger(table: pa.Table, fates: list[Fate], *, persons: Persons, key: Key) -
         "object_key": _object_keys(table, key),
         "series_key": _keyed(table.column("series_uid"), "series", key),
         "study_key": _keyed(table.column("study_uid"), "study", key),
-        "person_key": _person_keys(table, persons),
+        "person_key": persons.keys_of(table),
         "status": [fate.status for fate in fates],
         "stage": [fate.stage or None for fate in fates],
         "reason": [fate.reason or None for fate in fates],
@@ -157,13 +157,3 @@ def _keyed(column: pa.ChunkedArray, kind: str, key: Key) -> pa.Array:
     found = column.combine_chunks().dictionary_encode()
     names = [key.name(kind, value) if value else None for value in found.dictionary.to_pylist()]
     return pa.array(names, pa.string()).take(found.indices)
-
-
-def _person_keys(table: pa.Table, persons: Persons) -> list[str | None]:
-    columns = ("patient_id", "issuer_of_patient_id", "study_uid")
-    known = list(zip(*(table.column(c).to_pylist() for c in columns), strict=True))
-    keys = {
-        (patient, issuer, study): persons.keys.get(identity(patient, issuer, study)) if study or patient else None
-        for patient, issuer, study in set(known)
-    }
-    return [keys[who] for who in known]

@@ -49,8 +49,7 @@ def scan(
 
 
 def _identifiers(plan: DatasetPlan, inventory: Inventory) -> Iterator[str]:
-    for _, patient in plan.persons.keys:
-        yield patient
+    yield from sorted(plan.persons.spellings)
     yield from values_to_find(plan.annotations)
     columns = ["patient_id", "accession_number", "device_serial_number", "study_uid", "series_uid"]
     for number in range(len(inventory.chunks)):

@@ -22,6 +22,7 @@ from builder.model.layout import (
     LEDGER,
     MANIFEST,
     RECEIPT,
+    REGISTRY,
     SAMPLES,
     SPLITS,
     Manifest,
@@ -88,7 +89,7 @@ def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Calla
         raise ValueError("splits.sequester: found nothing, expected where the labels go")
     version = parse_current(whole.read(CURRENT))
     manifest = parse_manifest(whole.read(version_path(version, MANIFEST)))
-    tables = {name: _table(whole, version, manifest, name) for name in (INDEX, SPLITS)}
+    tables = {name: _table(whole, version, manifest, name) for name in (INDEX, SPLITS, REGISTRY)}
     kept = open_columns(spec, options)
     hidden = _hidden(tables[INDEX], options)
     by_shard: dict[str, set[int]] = {}
@@ -109,7 +110,7 @@ def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Calla
         files=(),
         totals={name: manifest.totals[name] for name in ("samples", "cases")},
     )
-    files = {INDEX: parquet_bytes(index), SPLITS: parquet_bytes(splits)}
+    files = {INDEX: parquet_bytes(index), SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(tables[REGISTRY])}
     files |= split_views(target, draft, index)
     files |= export_files(spec, splits, index)
     return publish_files(draft, files, target, guard).version

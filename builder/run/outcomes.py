@@ -7,8 +7,11 @@ from typing import Any
 from builder.clinical import summary_lines
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
+from builder.planning.deal import cannot
 from builder.planning.inventory import Inventory, Survey
+from builder.planning.people import doubts
 from builder.planning.playbook import UNMAPPED
+from builder.planning.registry import registry_facts, registry_lines
 from builder.publishing.published import Published
 from builder.report.association import is_worth_a_look
 
@@ -48,6 +51,9 @@ class Planned:
             "peak_bytes_per_task": max((s.peak_bytes for s in plan.shards), default=0),
             "clinical": list(plan.clinical),
             "persons": plan.persons.counts(),
+            "persons_in_doubt": list(doubts(plan.persons)),
+            "registry": registry_facts(plan),
+            "splits_cannot": list(cannot(plan.spec, plan.cohort, plan.splits)),
             "licenses": _licenses(plan),
             "procedures": None if plan.procedures is None else dict(plan.procedures),
             "structures": dict(plan.structures),
@@ -62,8 +68,11 @@ class Planned:
             f"{facts['dataset']}: {facts['files']} files, {facts['stacks']} image stacks, {facts['cases']} cases",
             *(f"  excluded by {rule}: {count}" for rule, count in facts["excluded_by_rule"].items()),
             "  persons: " + ", ".join(f"{split} {count}" for split, count in facts["persons_by_split"].items()),
+            *(f"  splits: {line}" for line in facts["splits_cannot"]),
+            *registry_lines(facts["registry"]),
             *summary_lines(facts["clinical"]),
             "  identity: " + ", ".join(f"{count} {kind}" for kind, count in facts["persons"].items()),
+            *(f"  persons: {line}" for line in facts["persons_in_doubt"]),
             "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
             *_procedure_lines(facts["procedures"]),
             *_structure_lines(facts["structures"]),

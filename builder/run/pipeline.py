@@ -17,6 +17,7 @@ from builder.plan import DatasetPlan
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import take_inventory, take_survey
 from builder.planning.making import make_plan
+from builder.planning.registry import published, registry_of, still_published
 from builder.protocols import Progress
 from builder.publishing.leaks import Compared, compare, deal_again
 from builder.publishing.published import Published
@@ -142,6 +143,7 @@ def _asked(spec: str | PathLike[str] | DatasetSpec, to: str, parameters: Mapping
 
 def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> Planned:
     resolved, private = asked.spec, private_store(asked.to)
+    sealed = resolved.splits.sequester
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
     survey = take_survey(inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults)
     plan = make_plan(
@@ -149,6 +151,7 @@ def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> 
             spec=resolved,
             published_spec=asked.published_spec,
             private=private,
+            dataset=open_store(asked.to if sealed is None else sealed.url),
             key=asked.key,
             inventory=inventory,
             survey=survey,
@@ -171,9 +174,10 @@ def _build_open(
 
     check_places(whole, dataset)
     whole.fence()
+    unmoved = still_published(dataset, published(dataset), guard)
     built = _build(planned, whole, beside, runner, progress, guard, faults)
     progress.say("sequester: the dataset without the labels of " + ", ".join(options.splits))
-    version = publish_open(whole, dataset, planned.plan.spec, guard=guard)
+    version = publish_open(whole, dataset, planned.plan.spec, guard=unmoved)
     return replace(built, dataset=dataset.url, version=version, labels=whole.url)
 
 
@@ -223,11 +227,14 @@ def _build(
     # loaded here, with the statistics behind the report: no worker needs it, and this process had voxels to hold
     from builder.publishing.finish import finish
 
-    published = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=guard)
+    unmoved = still_published(dataset, plan.registry.current, guard)
+    done = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=unmoved)
     if not faults.count:  # else the next run tries the cases again, although its inputs are the same
-        private.put(PUBLISHED, json.dumps({"inputs": inputs, "published": published.__dict__}).encode())
+        # the next run deals with the registry that this one leaves, where images that were compared joined persons
+        known = sorted({inputs, _inputs(plan)})
+        private.put(PUBLISHED, json.dumps({"inputs": known, "published": done.__dict__}).encode())
     return Built(
-        dataset.url, published, len(plan.shards), resumed, internal_errors=faults.count, clinical=tuple(plan.clinical)
+        dataset.url, done, len(plan.shards), resumed, internal_errors=faults.count, clinical=tuple(plan.clinical)
     )
 
 
@@ -243,8 +250,12 @@ def _with_report(planned: Planned) -> Planned:
 
 
 def _inputs(plan: DatasetPlan) -> str:
-    """Fingerprint of everything a version is made from."""
-    tables = [parquet_bytes(t) for t in (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins)]
+    """Fingerprint of everything a version is made from.
+
+    The registry is in it as the version will carry it, which is the same before and after the version is published.
+    """
+    found = (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins, registry_of(plan))
+    tables = [parquet_bytes(t) for t in found]
     shards = [s.fingerprint for s in plan.shards]
     procedures = None if plan.procedures is None else dict(plan.procedures)
     reviews = {name: list(rows) for name, rows in plan.reviews.items()}
@@ -258,7 +269,7 @@ def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
         current = parse_current(dataset.read(CURRENT))
     except FileNotFoundError:
         return None
-    if found["inputs"] != inputs or found["published"]["version"] != current:
+    if inputs not in found["inputs"] or found["published"]["version"] != current:
         return None
     dataset.settle(CURRENT)
     return Published(**{**found["published"], "unchanged": True})

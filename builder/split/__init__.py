@@ -1,15 +1,19 @@
 """Persons to train, validation and test: stratified, exact to a person, and never moved again."""
 
-from builder.split.assignment import assign, remember
+from builder.split.assignment import assign
 from builder.split.exports import csv_text, nnunet_splits
 from builder.split.holdouts import folds, hold_out, leave_one_out
 from builder.split.options import TRUE_DATE, Folds, HoldOut, Splits, Tested
+from builder.split.registry import REGISTRY_SCHEMA, Group, Registry
 from builder.split.tested import deal_elsewhere
 
 __all__ = [
+    "REGISTRY_SCHEMA",
     "TRUE_DATE",
     "Folds",
+    "Group",
     "HoldOut",
+    "Registry",
     "Splits",
     "Tested",
     "assign",
@@ -19,5 +23,4 @@ __all__ = [
     "hold_out",
     "leave_one_out",
     "nnunet_splits",
-    "remember",
 ]

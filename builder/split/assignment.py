@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.split.options import whole_shares
-from builder.split.rounding import Problem, round_shares
+from builder.split.problem import Problem
+from builder.split.rounding import round_shares
 from builder.split.strata import Strata, stratify
 
 Integers = NDArray[np.int64]
@@ -60,9 +61,10 @@ def assign(
 
     Notes
     -----
-    Each stratum, each combination of values and the total get the floor or ceiling of their share; a search of fixed
-    length then brings every single level of every column (each site, each sex) as near to its share as it can, see
-    ``builder.split.rounding``. With ``previous``, a stratum's share is what its fixed persons leave reachable.
+    Each stratum, each combination of values and the total get the floor or ceiling of their share. Every single level
+    of every column (each site, each sex) is within one person of its share whenever such a rounding exists and the
+    problem is small; larger ones are searched for a fixed time, see ``builder.split.rounding``. With ``previous``, a
+    stratum's share is what its fixed persons leave reachable.
     """
     names, shares = _checked(persons, ratios, strata)
     table = _one_row_each(persons, [*strata, *([COUNT_COLUMN] if COUNT_COLUMN in persons.column_names else [])])
@@ -87,22 +89,6 @@ def assign(
             "split": pa.array(labels, pa.string()),
             "stratum": pa.array([sorted_in.names[s] for s in stratum.tolist()], pa.string()),
             "pooled": pa.array([sorted_in.pooled[s] for s in stratum.tolist()], pa.bool_()),
-        }
-    )
-
-
-def remember(splits: pa.Table, *, previous: pa.Table | None = None) -> pa.Table:
-    """``person_key`` and ``split`` of everybody ever assigned: what the next version must get as ``previous``.
-
-    Persons who left the cohort stay listed, so that nobody comes back into another split.
-    """
-    known = {} if previous is None else dict(zip(*_pairs(previous), strict=True))
-    known |= dict(zip(*_pairs(splits), strict=True))
-    ordered = sorted(known.items())
-    return pa.table(
-        {
-            "person_key": pa.array([k for k, _ in ordered], pa.string()),
-            "split": pa.array([s for _, s in ordered], pa.string()),
         }
     )
 

@@ -51,8 +51,9 @@ def hold_out(persons: pa.Table, rules: Sequence[HoldOut], *, previous: pa.Table 
     moved = sum(pinned.get(key, split) != split for key, split in held.items())
     if moved:
         raise SpecError(
-            f"splits.hold_out: found {moved} persons to hold out whom an earlier version put into another split; "
-            "a person never moves: hold out other persons, or start a new dataset without 'previous'"
+            f"splits.hold_out: found {moved} persons to hold out whom an earlier version put into another split, "
+            "expected none: a person never moves. Hold out other persons, or deal everybody anew with "
+            "splits: {fresh: true}"
         )
     return _table({**pinned, **held})
 

@@ -14,6 +14,8 @@ MOST_SPLITS = 32
 TRUE_DATE = "study_date"
 """Column with the archive's own dates: hold-outs may name it, nothing else may, and it is never published."""
 
+STOP = "stop"
+
 FINEST = 10_000
 """Ratios finer than one part in this many are rounded to it."""
 
@@ -92,7 +94,10 @@ class Sequester(BaseModel):
 
 
 class Splits(BaseModel):
-    """How persons are dealt to splits. ``previous`` is the URL of an earlier version's ``splits.parquet``."""
+    """How persons are dealt to splits.
+
+    Whoever was dealt before keeps that split: a build reads the registry of the dataset it goes to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,6 +105,13 @@ class Splits(BaseModel):
     stratify: tuple[str, ...] = ()
     seed: int = 0
     previous: str | None = None
+    """Another dataset (``DATASET`` or ``DATASET@VERSION``) whose persons keep the splits they have there."""
+    fresh: bool = False
+    """Deal everybody anew, whatever earlier versions say; the leak certificate records it."""
+    on_merge: Annotated[str, Field(min_length=1)] = STOP
+    """Which split persons go to who were dealt to several before they turned out to be one; ``stop`` stops the plan."""
+    trust_registry: bool = False
+    """Keep the registry although the archive seems to be of other people than those it knows."""
     hold_out: tuple[HoldOut, ...] = ()
     tested: Tested = Tested()
     sequester: Sequester | None = None
@@ -113,6 +125,15 @@ class Splits(BaseModel):
     def _ratios_are_shares(cls, ratios: dict[str, float]) -> dict[str, float]:
         whole_shares(ratios)
         return ratios
+
+    @model_validator(mode="after")
+    def _words_agree(self) -> "Splits":
+        if self.fresh and self.previous is not None:
+            raise ValueError("found both 'fresh' and 'previous', expected one: a new deal follows no earlier one")
+        known = sorted({*self.ratios, *(rule.split for rule in self.hold_out)})
+        if self.on_merge != STOP and self.on_merge not in known:
+            raise ValueError(f"on_merge: found {self.on_merge!r}, expected {STOP!r} or one of the splits {known}")
+        return self
 
     @field_validator("stratify")
     @classmethod

@@ -1,17 +1,19 @@
-"""Controlled rounding: whole persons a cell and split, each cell, stratum and total within one person of its share,
-and the one-way levels as near to theirs as a bounded search gets them.
+"""Controlled rounding: whole persons in every cell and split, near to the exact shares.
 
-All arithmetic is in integers: a share is a count of ``scale``-ths of a person.
+Each cell, each stratum and the total get the floor or the ceiling of their share. Among the roundings that do, a
+bounded search looks for one whose one-way levels are near to theirs; where it leaves a level one person off or more and
+the problem is small, the problem is solved exactly. The search is in integers: a share is a count of ``scale``-ths of a
+person.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-Integers = NDArray[np.int64]
+from builder.split.exact import round_exactly, worst_level
+from builder.split.problem import Integers, Problem
 
 MOST_STEPS = 3000
 """Steps of the search for few cells; for many cells fewer, so that the work stays bounded."""
@@ -40,47 +42,15 @@ TAIL = 16
 """Persons from which the cost of a deviation grows linearly (deviations that previous versions fixed)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What to round.
-
-    Parameters
-    ----------
-    shares
-        (cell, split) exact share of each cell, in ``scale``-ths of a person; every row sums to whole persons.
-    scale
-        Parts a person has.
-    stratum_of
-        (cell,) the stratum of each cell.
-    levels_of
-        (cell, width) the levels of each cell, padded with ``len(targets)``.
-    targets
-        (level, split) exact share of each level, in ``scale``-ths.
-    total
-        (split,) exact share of all persons, in ``scale``-ths.
-    keep_total
-        (split,) pair of bounds the total must keep, in persons.
-    order
-        (cell,) keyed rank of each cell: decides between equals.
-    """
-
-    shares: Integers
-    scale: int
-    stratum_of: Integers
-    levels_of: Integers
-    targets: Integers
-    total: Integers
-    keep_total: tuple[Integers, Integers]
-    order: Integers
-
-
 def round_shares(problem: Problem) -> Integers:
     """(cell, split) whole persons: floor or ceiling of each share.
 
     Every stratum (a sum of cells) is at the floor or ceiling of its share too, and so is the total where
     ``keep_total`` says so; such a rounding always exists, for cells, strata and total form a tree (Cox 1987,
-    doi:10.1080/01621459.1987.10478456). Among these a tabu search of fixed length looks for the one whose one-way
-    levels deviate least; the same problem gives the same answer on every machine.
+    doi:10.1080/01621459.1987.10478456). Among these a tabu search of fixed length looks for one whose one-way levels
+    deviate least. Where a level stays one person off or more, ``round_exactly`` takes over: problems of up to
+    ``MOST_PLACES`` places end with every level within one person if any of these roundings gets there, and else with
+    the worst level as near as any of them gets it.
     """
     ranked = np.argsort(problem.order, kind="stable")
     shares = problem.shares[ranked]
@@ -95,7 +65,7 @@ def round_shares(problem: Problem) -> Integers:
     _repair_total(ups, open_, floors, stratum_of, _bounds(shares, stratum_of, strata, problem.scale), problem)
     counts = np.empty_like(floors)
     counts[ranked] = floors + ups
-    return counts
+    return counts if worst_level(problem, counts) < problem.scale else round_exactly(problem, counts)
 
 
 def _largest_remainders(remainders: Integers, scale: int) -> Integers:

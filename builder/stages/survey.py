@@ -64,7 +64,11 @@ Instances that several stacks share the frames of have a number of their own, wh
 """
 
 IDENTITIES = pa.schema(
-    [(name, TEXT) for name in ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date")]
+    [
+        *((name, TEXT) for name in ("patient_id", "issuer_of_patient_id", "study_uid")),
+        *((name, TEXT) for name in ("patient_sex", "patient_birth_date")),
+        ("source", pa.int32()),
+    ]
 )
 """Distinct combinations in a chunk: what persons are made from."""
 

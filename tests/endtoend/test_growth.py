@@ -1,5 +1,6 @@
 """A dataset that grows: nobody moves to another split, and only the shards that newcomers touch are built."""
 
+import json
 from pathlib import Path
 
 import builder
@@ -26,8 +27,7 @@ def test_nobody_moves_and_little_is_built_again(tmp_path: Path, monkeypatch):
     first = build(spec, to=target, parameters=parameters)
     before, old = homes(target), first.published.version
 
-    earlier = f"{target}/versions/{old}/splits.parquet"
-    spec.write_text(SPEC.replace("cases: 4", "cases: 2").replace("  seed: 7", f'  seed: 99\n  previous: "{earlier}"'))
+    spec.write_text(SPEC.replace("cases: 4", "cases: 2").replace("  seed: 7", "  seed: 99"))
     second = build(spec, to=target, parameters=parameters)
     after = homes(target)
     newcomers = set(after) - set(before)
@@ -36,6 +36,8 @@ def test_nobody_moves_and_little_is_built_again(tmp_path: Path, monkeypatch):
     assert 0 < second.resumed < second.shards
     assert builder.open_dataset(target, version=old).manifest.version == old
 
-    spec.write_text(small.replace("  seed: 7", "  seed: 99"))
-    build(spec, to=target, parameters=parameters)
-    assert homes(target) != before  # without 'previous' another seed deals otherwise
+    spec.write_text(small.replace("  seed: 7", "  seed: 99\n  fresh: true"))
+    third = build(spec, to=target, parameters=parameters)
+    assert homes(target) != before  # dealt anew, because the spec says so
+    leaks = json.loads((target / "versions" / third.published.version / "leaks.json").read_text())
+    assert leaks["deal"]["fresh"] is True

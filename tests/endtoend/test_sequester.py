@@ -115,7 +115,7 @@ def test_other_readers_find_zeros_and_only_what_was_announced(made: Path) -> Non
         assert not np.asarray(held).any()
     files = {p.partition("/")[2].partition("/")[2] for p in tree(made / "open") if p.startswith("versions/")}
     assert files == {
-        "dataset.json", "index.parquet", "splits.parquet", "exports/splits.csv",
+        "dataset.json", "index.parquet", "splits.parquet", "registry.parquet", "exports/splits.csv",
         "exports/splits_final.json", "views/test.json", "views/train.json", "views/validation.json",
     }  # fmt: skip
     assert not [p for p in tree(made / "open") if "picture" in p]

@@ -2,16 +2,18 @@
 
 import datetime
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from builder.errors import LayoutError
-from builder.model.parquet import parquet_bytes
 from builder.persons import Persons
 from builder.planning.deal import deal, joined, shared_keys
 from builder.publishing.exports import export_files
 from builder.spec import DatasetSpec
+from builder.split import Registry
+from builder.split.registry import from_splits
 
 PEOPLE = [f"p{i:02d}" for i in range(20)]
 
@@ -66,16 +68,23 @@ def test_time_is_cut_on_true_dates():
     assert {p for p, s in homes(deal(held, table, persons())).items() if s == "later"} == {"p17", "p18", "p19"}
 
 
-def test_whom_an_earlier_version_parted_cannot_be_joined(tmp_path):
+def test_whom_an_earlier_version_parted_is_joined_only_if_the_spec_says_where():
     first = deal(spec(), cohort(), persons())
-    home = homes(first)
-    (tmp_path / "splits.parquet").write_bytes(parquet_bytes(first))
-    grown = spec(previous=str(tmp_path / "splits.parquet"))
-    apart = next((a, b) for a in PEOPLE for b in PEOPLE if home[a] != home[b])
+    home, registry = homes(first), Registry(from_splits(first))
+    apart = next((a, b) for a in PEOPLE for b in PEOPLE if {home[a], home[b]} == {"train", "test"})
     together = next((a, b) for a in PEOPLE for b in PEOPLE if a < b and home[a] == home[b])
-    assert homes(deal(grown, cohort(), persons(), together=[together])) == home
-    with pytest.raises(LayoutError, match="two persons of the earlier version"):
-        deal(grown, cohort(), persons(), together=[apart])
+    assert homes(deal(spec(seed=9), cohort(), persons(), together=[together], registry=registry)) == home
+    with pytest.raises(LayoutError, match=r"found 1 persons who were dealt to several splits before.*on_merge: train"):
+        deal(spec(), cohort(), persons(), together=[apart], registry=registry)
+    answered = homes(deal(spec(on_merge="validation"), cohort(), persons(), together=[apart], registry=registry))
+    assert answered == home | dict.fromkeys(apart, "validation")
+
+
+def test_persons_who_may_be_one_are_dealt_together():
+    doubtful = replace(persons(), together=(("p00", "p05"), ("p05", "p13", "p17")))
+    for seed in range(5):
+        home = homes(deal(spec(seed=seed), cohort(), doubtful))
+        assert len({home[p] for p in ("p00", "p05", "p13", "p17")}) == 1
 
 
 def test_shared_values_join_unless_too_many_share_them():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from builder.model.keyed import Key
 from builder.model.tables import INSTANCES, LEDGER
-from builder.persons import Persons, identity, patient_key
+from builder.persons import Naming, Persons
 from builder.publishing.ledger import OF_FILES, Fate, Fates, Totals, annotation_ledger
 
 KEY = Key(b"0123456789abcdef")
@@ -31,8 +31,8 @@ def named(kind: str, value: str | None) -> str | None:
 
 @given(ROWS)
 def test_every_row_by_itself(rows: list[dict]) -> None:
-    who = [identity(r["patient_id"], r["issuer_of_patient_id"], r["study_uid"]) for r in rows]
-    persons = Persons({one: patient_key(KEY, one) for one in who}, {}, ())
+    who = [Naming().identity(r["patient_id"], r["issuer_of_patient_id"], r["study_uid"]) for r in rows]
+    persons = Persons({one: KEY.name("patient", *one) for one in who}, {}, ())
     table = pa.Table.from_pylist(rows, schema=pa.schema([INSTANCES.field(name) for name in OF_FILES]))
     found = annotation_ledger(table, Fates({}, FATES), persons=persons, key=KEY)
     assert found.schema.equals(LEDGER, check_metadata=True)
@@ -43,7 +43,7 @@ def test_every_row_by_itself(rows: list[dict]) -> None:
             "object_key": named("object", row["sop_instance_uid"]) or KEY.name("file", *map(str, place)),
             "series_key": named("series", row["series_uid"]),
             "study_key": named("study", row["study_uid"]),
-            "person_key": patient_key(KEY, one) if row["study_uid"] or row["patient_id"] else None,
+            "person_key": KEY.name("patient", *one) if row["study_uid"] or row["patient_id"] else None,
             "status": fate.status,
             "stage": fate.stage or None,
             "reason": fate.reason or None,

@@ -1,0 +1,345 @@
+"""PatientIDs, declared aliases and shared studies -> persons, by disjoint sets."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyarrow as pa
+
+from builder.errors import SpecError
+from builder.model.keyed import Key
+from builder.model.sorting import distinct
+from builder.persons.aliases import AliasesMerged, AliasIds, merge_aliases
+from builder.persons.forest import Forest
+from builder.persons.naming import (
+    ALIAS,
+    STUDY,
+    Identity,
+    Naming,
+    Seen,
+    former_name,
+    keyed_names,
+    normal_id,
+    without_zeros,
+)
+
+COLUMNS: Final = ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date", "source")
+"""Columns of INSTANCES that persons are made from."""
+
+
+@dataclass(frozen=True)
+class PersonConflict:
+    """Something odd about a person's identity, by keyed name only.
+
+    ``kind`` is ``shared_study`` (one study under several PatientIDs: they were merged), ``alias`` (merged by an alias
+    table), ``blank_issuer`` (a PatientID with its issuer in one object and without in another: merged),
+    ``unclear_issuer`` (one without issuer that several issuers have: dealt together), ``leading_zeros`` (merged because
+    the spec says so), ``spelling`` (one PatientID written in several ways), ``sex`` or ``birth_date`` (one person with
+    several values: perhaps two people).
+    """
+
+    kind: str
+    person_key: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What tells whether a keyed name still stands for the same person; private."""
+
+    births: frozenset[str] = frozenset()
+    sexes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Persons:
+    """The outcome of identity resolution.
+
+    Parameters
+    ----------
+    keys
+        Identity to person_key.
+    members
+        person_key to the sorted keyed names of its PatientIDs: as they are written, and in their normal form.
+    conflicts
+        Sorted, for the report.
+    naming
+        The rules by which an object's identity is told.
+    former
+        person_key to the names that datasets of older releases know the person by, where they are others.
+    facts
+        person_key to birth dates and sexes.
+    together
+        Groups of persons who may be one: they are dealt to one split.
+    studies
+        StudyInstanceUID to person_key: one study is one person's.
+    spellings
+        Every PatientID as it is written anywhere, for the search of what leaves.
+    notes
+        Counts of what identity resolution could not use or was not sure of, by name.
+    """
+
+    keys: dict[Identity, str]
+    members: dict[str, tuple[str, ...]]
+    conflicts: tuple[PersonConflict, ...]
+    naming: Naming = field(default_factory=Naming)
+    former: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    together: tuple[tuple[str, ...], ...] = ()
+    studies: Mapping[str, str] = field(default_factory=dict)
+    spellings: frozenset[str] = frozenset()
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """Persons, PatientIDs, how many were merged or contradict themselves by kind, and the notes."""
+        ids = sum(not namespace.startswith(ALIAS) for namespace, _ in self.keys)
+        found = {"persons": len(self.members), "patient_ids": ids}
+        for conflict in self.conflicts:
+            found[conflict.kind] = found.get(conflict.kind, 0) + 1
+        return {**found, **self.notes}
+
+    def keys_of(self, table: pa.Table) -> list[str | None]:
+        """The person of each row of INSTANCES or STACKS; None for an object without study and PatientID."""
+        names = ("patient_id", "issuer_of_patient_id", "study_uid", "source")
+        rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+        # by study first: a stack may name its patient in part by one object and in part by another
+        known = {row: self.studies.get(row[2] or "") or self.keys.get(self.naming.identity(*row)) for row in set(rows)}
+        return [known[row] if row[0] or row[2] else None for row in rows]
+
+
+def group_persons(
+    instances: pa.Table, *, key: Key, naming: Naming | None = None, aliases: Sequence[AliasIds] = ()
+) -> Persons:
+    """Group identities into persons.
+
+    Parameters
+    ----------
+    instances
+        The columns ``COLUMNS``, of which ``source`` may be absent; distinct rows are enough. Order does not matter.
+    naming
+        The spec's rules.
+    aliases
+        What the spec's alias tables declare. Ids without images join others as well.
+
+    Returns
+    -------
+    Persons
+        A person is named after the smallest keyed name of its PatientIDs as written, so that the name does not depend
+        on order and survives the arrival of most new ids.
+
+    Raises
+    ------
+    SpecError
+        When an alias table cannot be applied as it stands, or two sources without a site have PatientIDs in common.
+    """
+    rules = naming or Naming()
+    rows = _seen(instances, rules)
+    forest = Forest()
+    for row in rows:
+        forest.add(row.who)
+    merged = [("shared_study", who) for who in _merge_studies(forest, rows)]
+    issuers, unclear = _merge_issuers(forest, rows)
+    merged += [("blank_issuer", who) for who in issuers]
+    if rules.leading_zeros == "join":
+        merged += [("leading_zeros", who) for who in _merge_zeros(forest)]
+    _check_sources(forest, rows, rules)
+    aliased = merge_aliases(forest, rows, rules=rules, tables=aliases)
+    merged += [("alias", who) for who in aliased.merged]
+    return _finished(forest, rows, _Names(key), rules=rules, merged=merged, unclear=unclear, aliased=aliased)
+
+
+def _seen(instances: pa.Table, rules: Naming) -> list[Seen]:
+    names = [name for name in COLUMNS if name in instances.column_names]
+    found = set()
+    for r in distinct(instances.select(names)).to_pylist():
+        source = r.get("source") or 0
+        who = rules.identity(r["patient_id"], r["issuer_of_patient_id"], r["study_uid"], source)
+        spelling = ((r["issuer_of_patient_id"] or "").strip(), (r["patient_id"] or "").strip())
+        said = ((r["patient_sex"] or "").strip(), (r["patient_birth_date"] or "").strip())
+        found.add((who, spelling, r["study_uid"] or "", *said, rules.place(source), source))
+    return [Seen(*row) for row in sorted(found)]
+
+
+def _merge_studies(forest: Forest, rows: Iterable[Seen]) -> list[Identity]:
+    first: dict[str, Identity] = {}
+    found = [forest.join(first.setdefault(row.study, row.who), row.who) for row in rows if row.study]
+    return [who for who in found if who is not None]
+
+
+def _merge_issuers(forest: Forest, rows: Sequence[Seen]) -> tuple[list[Identity], list[tuple[Identity, ...]]]:
+    """Join a PatientID without issuer to the one issuer that has it at the same site; name the groups of several."""
+    issued: dict[tuple[str, str], set[Identity]] = {}
+    for row in rows:
+        if row.who[0] not in (STUDY, row.place):
+            issued.setdefault((row.place, row.who[1]), set()).add(row.who)
+    joined: list[Identity] = []
+    unclear: list[tuple[Identity, ...]] = []
+    for who in forest.nodes():
+        others = sorted(issued.get(who, ()))
+        if len({forest.find(other) for other in others}) > 1:
+            unclear.append((who, *others))
+        elif others and (found := forest.join(who, others[0])) is not None:
+            joined.append(found)
+    return joined, unclear
+
+
+def _merge_zeros(forest: Forest) -> list[Identity]:
+    first: dict[Identity, Identity] = {}
+    found = []
+    for who in forest.nodes():
+        if who[0] != STUDY:
+            found.append(forest.join(first.setdefault((who[0], without_zeros(who[1])), who), who))
+    return [who for who in found if who is not None]
+
+
+def _check_sources(forest: Forest, rows: Iterable[Seen], rules: Naming) -> None:
+    """Refuse PatientIDs that two sources without a site have, unless a study says that it is one patient."""
+    if rules.shared_ids or sum(not rules.place(n) for n in range(len(rules.sites))) < 2:
+        return
+    homes: dict[Identity, dict[int, set[str]]] = {}
+    for row in rows:
+        if not row.who[0]:
+            homes.setdefault(row.who, {}).setdefault(row.source, set()).add(row.study)
+    doubtful = [studies for studies in homes.values() if len(studies) > 1 and not _linked(studies)]
+    if doubtful:
+        sources = sorted({source for studies in doubtful for source in studies})
+        raise SpecError(
+            f"persons: found {len(doubtful)} PatientIDs in several of the sources {', '.join(map(str, sources))} (from "
+            "0), which state no site, expected one hospital's numbers in each; give every source its site, as in "
+            "{kind: folder, url: ..., site: north}, or say that they number their patients together: "
+            "persons: {shared_ids: true}"
+        )
+
+
+def _linked(studies: Mapping[int, set[str]]) -> bool:
+    """Whether studies that sources have in common link all of them."""
+    groups = [set(found) for found in studies.values()]
+    linked = groups.pop()
+    while True:
+        near = [group for group in groups if group & linked]
+        if not near:
+            return not groups
+        linked = linked.union(*near)
+        groups = [group for group in groups if not group & linked]
+
+
+@dataclass
+class _Names:
+    """What persons are called: filled row by row."""
+
+    key: Key
+    written: dict[Identity, set[str]] = field(default_factory=dict)
+    normal: dict[Identity, str] = field(default_factory=dict)
+    former: dict[Identity, set[str]] = field(default_factory=dict)
+    spellings: dict[Identity, set[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, row: Seen) -> None:
+        as_written, self.normal[row.who] = keyed_names(self.key, row.spelling, row.who)
+        self.written.setdefault(row.who, set()).add(as_written)
+        self.spellings.setdefault(row.who, set()).add(row.spelling)
+        if row.spelling[1]:
+            self.former.setdefault(row.who, set()).add(former_name(self.key, row.spelling))
+
+    def of(self, group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]]) -> tuple[str, set[str], set[str]]:
+        """The person_key of a group ("" for ids of whom the archive has nothing), its names and its former ones."""
+        names = {name for who in group for name in self.written.get(who, ())}
+        person = min(names, default="")
+        names |= {self.normal[who] for who in group if who in self.normal}
+        names |= _absent_names(group, absent, self.key)
+        return person, names, {name for who in group for name in self.former.get(who, ())} - names
+
+
+def _finished(
+    forest: Forest,
+    rows: Sequence[Seen],
+    names: _Names,
+    *,
+    rules: Naming,
+    merged: Sequence[tuple[str, Identity]],
+    unclear: Sequence[tuple[Identity, ...]],
+    aliased: AliasesMerged,
+) -> Persons:
+    for row in rows:
+        names.add(row)
+    groups: dict[Identity, list[Identity]] = {}
+    for who in forest.nodes():
+        groups.setdefault(forest.find(who), []).append(who)
+    keys: dict[Identity, str] = {}
+    members: dict[str, tuple[str, ...]] = {}
+    former: dict[str, tuple[str, ...]] = {}
+    for group in groups.values():
+        person, own, old = names.of(group, aliased.absent)
+        if person:
+            keys.update(dict.fromkeys(group, person))
+            members[person] = tuple(sorted(own))
+            former |= {person: tuple(sorted(old))} if old else {}
+    conflicts = [PersonConflict(kind, keys[who], 1) for kind, who in merged if who in keys]
+    conflicts += [PersonConflict("unclear_issuer", keys[group[0]], len(group)) for group in unclear]
+    several = [who for who, found in names.spellings.items() if who[0] != STUDY and len(found) > 1]
+    conflicts += [PersonConflict("spelling", keys[who], len(names.spellings[who])) for who in several]
+    facts = _facts(rows, keys)
+    together = sorted({tuple(sorted({keys[who] for who in group})) for group in unclear})
+    texts = {row.spelling[1] for row in rows} | {row.study for row in rows if row.who[0] == STUDY}
+    return Persons(
+        keys,
+        members,
+        tuple(sorted({*conflicts, *_contradictions(facts)}, key=lambda c: (c.kind, c.person_key, c.count))),
+        naming=rules,
+        former=former,
+        facts=facts,
+        together=tuple(group for group in together if len(group) > 1),
+        studies={row.study: keys[row.who] for row in rows if row.study},
+        spellings=frozenset(texts.union(*aliased.absent.values())) - {""},
+        notes={**aliased.notes, **_doubts(rows, forest, rules)},
+    )
+
+
+def _absent_names(group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]], key: Key) -> set[str]:
+    """Keyed names of a group's ids without objects, as of the issuers and sites that its other ids belong to."""
+    namespaces = {namespace for namespace, _ in group if namespace != STUDY and not namespace.startswith(ALIAS)}
+    found: set[str] = set()
+    for who in group:
+        own = {*namespaces, who[0].removeprefix(ALIAS)} if who in absent else set()
+        for text in absent.get(who, ()):
+            for namespace in own:
+                found |= {*keyed_names(key, (_issuer(namespace), text), (namespace, who[1]))}
+    return found
+
+
+def _issuer(namespace: str) -> str:
+    return "" if "\0" in namespace else namespace
+
+
+def _facts(rows: Iterable[Seen], keys: Mapping[Identity, str]) -> dict[str, Facts]:
+    births: dict[str, set[str]] = {}
+    sexes: dict[str, set[str]] = {}
+    for row in rows:
+        for value, found in ((row.birth, births), (row.sex, sexes)):
+            if value:
+                found.setdefault(keys[row.who], set()).add(value)
+    return {
+        person: Facts(frozenset(births.get(person, ())), frozenset(sexes.get(person, ())))
+        for person in {*births, *sexes}
+    }
+
+
+def _contradictions(facts: Mapping[str, Facts]) -> Iterable[PersonConflict]:
+    for person, said in facts.items():
+        for kind, values in (("sex", said.sexes), ("birth_date", said.births)):
+            if len(values) > 1:
+                yield PersonConflict(kind, person, len(values))
+
+
+def _doubts(rows: Sequence[Seen], forest: Forest, rules: Naming) -> dict[str, int]:
+    """Ids that name nobody, and ids that differ only in leading zeros and are not merged."""
+    nobody = {(normal_id(row.spelling[1]), row.study) for row in rows if row.who[0] == STUDY and row.spelling[1]}
+    found = {"placeholder_ids": len({name for name, _ in nobody if name}), "studies_under_them": len(nobody)}
+    if not found["placeholder_ids"]:
+        found = {}
+    if rules.leading_zeros == "report":
+        groups: dict[Identity, set[Identity]] = {}
+        for namespace, name in {row.who for row in rows if row.who[0] != STUDY}:
+            groups.setdefault((namespace, without_zeros(name)), set()).add(forest.find((namespace, name)))
+        lost = sum(len(group) > 1 for group in groups.values())
+        found |= {"differ_in_leading_zeros": lost} if lost else {}
+    return found

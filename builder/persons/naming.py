@@ -1,0 +1,131 @@
+"""How a PatientID is written before it is compared, and to whom it belongs: its issuer, else its source's site."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from builder.model.keyed import Key
+
+Identity = tuple[str, str]
+"""(namespace, PatientID), both in their normal form. A study stands for itself where its PatientID names nobody."""
+
+STUDY: Final = "\0study"
+"""Namespace of studies without a PatientID: the study's UID is the name."""
+
+ALIAS: Final = "alias\0"
+"""Prefix of the namespace of ids that only an alias table has."""
+
+_SITE: Final = "site\0"
+
+PLACEHOLDERS: Final = (
+    "0", "anon", "anonymised", "anonymized", "anonymous", "deidentified", "dummy", "n/a", "na", "nan", "nil", "no id",
+    "no name", "noid", "none", "null", "patient", "patient id", "patientid", "removed", "test", "unk", "unknown",
+    "unnamed", "xxx", "xxxx", "-", "--", "---", ".", "?", "??", "???",
+)  # fmt: skip
+"""PatientIDs that de-identification and consoles write for anybody. They name nobody."""
+
+
+def normal_id(text: str | None) -> str:
+    """A PatientID (0010,0020) as it is compared.
+
+    Unicode's compatibility form (NFKC) without case and without invisible characters (controls, NUL padding, zero-width
+    characters); runs of white space become one blank, and none is left at the ends. Source: Unicode 16.0, 5.18.4 and
+    UAX #15.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text or "").casefold())
+    shown = (" " if c.isspace() else c for c in folded if c.isspace() or unicodedata.category(c) not in _INVISIBLE)
+    return " ".join("".join(shown).split())
+
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs"})
+
+normal_issuer = normal_id
+"""An Issuer of Patient ID (0010,0021) as it is compared: by the same rule."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The spec's rules of who a PatientID belongs to.
+
+    Parameters
+    ----------
+    sites
+        The site of each source, in order; None for a source that states none.
+    placeholders
+        PatientIDs that name nobody, in normal form.
+    leading_zeros
+        ``join``: ids of one namespace that differ only in leading zeros are one id; ``report``: they are counted;
+        ``distinct``: they are different and need no mention.
+    shared_ids
+        Whether all sources without a site number their patients together.
+    """
+
+    sites: tuple[str | None, ...] = ()
+    placeholders: frozenset[str] = frozenset(PLACEHOLDERS)
+    leading_zeros: Literal["join", "report", "distinct"] = "report"
+    shared_ids: bool = False
+
+    def place(self, source: int | None) -> str:
+        """The namespace of PatientIDs without an issuer in a source: its site; "" for all sources that state none."""
+        return self.namespace(self.sites[source] if source is not None and source < len(self.sites) else None)
+
+    def namespace(self, site: str | None) -> str:
+        """The namespace of a site; "" for none."""
+        name = normal_id(site)
+        return f"{_SITE}{name}" if name else ""
+
+    def identity(
+        self, patient_id: str | None, issuer: str | None, study_uid: str | None, source: int | None = None
+    ) -> Identity:
+        """The identity of an object; an object whose PatientID names nobody belongs to its study alone."""
+        name = normal_id(patient_id)
+        if not name or name in self.placeholders:
+            return (STUDY, study_uid or "")
+        return (normal_issuer(issuer) or self.place(source), name)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One distinct way in which objects name their patient."""
+
+    who: Identity
+    spelling: tuple[str, str]
+    study: str
+    sex: str
+    birth: str
+    place: str
+    source: int
+
+
+def keyed_names(key: Key, spelling: tuple[str, str], who: Identity) -> tuple[str, str]:
+    """The keyed name of a PatientID as an object writes it (issuer, id), and that of its normal form.
+
+    The first is what the releases without namespaces used, but for ids that belong to a site.
+    """
+    namespace, name = who
+    if namespace == STUDY:
+        return key.name("patient", *who), key.name("identity", *who)
+    site = (namespace.removeprefix(_SITE),) if namespace.startswith(_SITE) else ()
+    return key.name("patient", *spelling, *site), key.name("identity", namespace, name)
+
+
+def former_name(key: Key, spelling: tuple[str, str]) -> str:
+    """The keyed name that releases before namespaces gave a PatientID: of issuer and id, whatever the site."""
+    return key.name("patient", *spelling)
+
+
+def without_zeros(name: str) -> str:
+    """An id without the zeros it begins with, as a spreadsheet leaves it; an id that is not a number stays."""
+    return name.lstrip("0") or name[-1:] if name.isdigit() else name
+
+
+def lookup_names(key: Key, patient_id: str, sites: Sequence[str | None], issuer: str = "") -> set[str]:
+    """Every keyed name that a dataset may have for a PatientID as somebody types it, with or without its issuer."""
+    naming = Naming()
+    raw, folded = patient_id.strip(), normal_id(patient_id)
+    namespaces = {normal_issuer(issuer)} if issuer else {"", *(naming.namespace(site) for site in sites)}
+    found = {key.name("patient", issuer.strip(), raw)}
+    for namespace in namespaces:
+        found |= {*keyed_names(key, (issuer.strip(), raw), (namespace, folded))}
+    return found

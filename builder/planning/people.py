@@ -1,0 +1,97 @@
+"""Who the archive's persons are: its identities and the spec's alias tables. Doubts are told before a build."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.clinical import read_sheet, text_of
+from builder.clinical.sheet import Line
+from builder.errors import LayoutError, SpecError
+from builder.persons import Aliases, AliasIds, Naming, Persons, alias_ids, group_persons, normal_id
+from builder.planning.inputs import PlanInputs
+from builder.stages.survey import IDENTITIES
+from builder.storage import open_store
+
+DOUBTS = {
+    "unknown_aliases": "ids of the alias tables are of nobody in the archive",
+    "alias_rows_that_join_nothing": "rows of the alias tables name fewer than two ids, and join nobody",
+    "placeholder_ids": "PatientIDs name nobody (such as ANONYMOUS or 0): each study under them is a person of its own; "
+    "say otherwise in persons.placeholders",
+    "differ_in_leading_zeros": "groups of PatientIDs differ only in leading zeros and are not merged; an alias table "
+    "or persons: {leading_zeros: join}, merges them",
+    "spelling": "PatientIDs are written in several ways (case, invisible characters, Unicode forms) and count as one",
+    "blank_issuer": "PatientIDs come with their issuer and without, and count as one",
+    "unclear_issuer": "PatientIDs without issuer could be of several issuers: all who may be meant go to one split",
+    "sex": "persons have contradicting sexes: perhaps several people; see persons.on_conflict and the sources' site",
+    "birth_date": "persons have contradicting birth dates: perhaps several people; see persons.on_conflict and the "
+    "sources' site",
+}
+"""Counts of ``Persons.counts`` that somebody must see before anything is built, and what they mean."""
+
+
+def find_persons(inputs: PlanInputs, annotations: pa.Table) -> Persons:
+    """The persons of everything found.
+
+    Raises
+    ------
+    SpecError
+        When an alias table cannot be applied as it stands, or sources without a site have PatientIDs in common.
+    LayoutError
+        When persons contradict themselves and ``persons.on_conflict`` is ``stop``.
+    """
+    spec = inputs.spec
+    found = (inputs.survey.identities(), annotations, inputs.inventory.leftovers())
+    everybody = pa.concat_tables([table.select(IDENTITIES.names).cast(IDENTITIES) for table in found])
+    everybody = everybody.filter(pc.is_valid(pc.coalesce(everybody["study_uid"], everybody["patient_id"])))
+    naming = spec.persons.naming([source.site for source in spec.sources])
+    known = {normal_id(text) for text in everybody["patient_id"].unique().to_pylist()} - {""}
+    tables = [_read(options, number, naming, known) for number, options in enumerate(spec.persons.aliases, start=1)]
+    persons = group_persons(everybody, key=inputs.key, naming=naming, aliases=tables)
+    doubtful = [c for c in persons.conflicts if c.kind in ("sex", "birth_date")]
+    if doubtful and spec.persons.on_conflict == "stop":
+        raise LayoutError(
+            f"persons: found {len(doubtful)} persons with contradicting {doubtful[0].kind}, expected one value each; "
+            "state the site of every source, correct the archive, or set persons.on_conflict: report"
+        )
+    for line in doubts(persons):
+        inputs.progress.say(f"persons: {line}")
+    return persons
+
+
+def doubts(persons: Persons) -> Iterator[str]:
+    """A sentence for every kind of doubt about who is who, with its count."""
+    counts = persons.counts()
+    for name, words in DOUBTS.items():
+        if counts.get(name):
+            yield f"{counts[name]} {words}"
+
+
+def _read(options: Aliases, number: int, naming: Naming, known: set[str]) -> AliasIds:
+    """An alias table, by the reader of clinical tables. Raises SpecError naming it."""
+    folder, _, name = options.url.rpartition("/")
+    where = f"persons.aliases, table {number} ({name})"
+    if options.site is not None and naming.namespace(options.site) not in {naming.namespace(s) for s in naming.sites}:
+        sites = ", ".join(sorted({site for site in naming.sites if site})) or "none"
+        raise SpecError(f"{where}: found the site {options.site!r}, expected one that a source states: {sites}")
+    try:
+        sheet = read_sheet(open_store(folder or ".").read(name), options.sheet)
+    except (FileNotFoundError, IsADirectoryError):
+        raise SpecError(f"{where}: found no file at its url, expected a table; check the path") from None
+    except SpecError as error:
+        raise SpecError(f"{where}: {str(error).removeprefix('clinical: ')}") from None
+    try:
+        rows = [(line.number, _texts(line)) for line in sheet.rows]
+        return alias_ids(sheet.headings, rows, options=options, placeholders=naming.placeholders, known=known)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from None
+
+
+def _texts(line: Line) -> tuple[str, ...]:
+    """The cells of a row. A row that cannot be read whole may hide an alias, so it is a fault of the table."""
+    if line.fault is not None:
+        raise SpecError(f"row {line.number}: found {line.fault}, expected a row of PatientIDs; correct the table")
+    try:
+        return tuple(text_of(cell) or "" for cell in line.cells)
+    except ValueError as error:
+        raise SpecError(f"row {line.number}: found {error}, expected PatientIDs as text; correct the table") from None

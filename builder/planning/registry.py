@@ -1,0 +1,175 @@
+"""The registry of the dataset a build goes to: read before persons are dealt, carried into the next version."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pyarrow as pa
+
+from builder.errors import LayoutError
+from builder.model.keyed import Key
+from builder.model.layout import (
+    CURRENT,
+    MANIFEST,
+    REGISTRY,
+    SPLITS,
+    parse_current,
+    parse_manifest,
+    stored_object,
+    version_path,
+)
+from builder.model.parquet import read_parquet
+from builder.persons import Persons
+from builder.plan import DatasetPlan, key_check
+from builder.spec import DatasetSpec
+from builder.split.registry import (
+    REGISTRY_SCHEMA,
+    Facts,
+    Registry,
+    carry,
+    check_people,
+    from_splits,
+    join_registries,
+    recognise,
+)
+from builder.storage import Store, open_store
+
+_FILE = ".parquet"
+"""``previous`` of older specs: the path of a ``splits.parquet``."""
+
+
+def read_registry(spec: DatasetSpec, home: Store, *, key: Key) -> Registry:
+    """Everybody who was ever dealt in the dataset published at ``home``, and in the one that ``previous`` names.
+
+    Raises
+    ------
+    LayoutError
+        When a registry cannot be read, was made with another key, or the two disagree.
+    """
+    current = published(home)
+    if spec.splits.fresh:
+        return Registry.empty(current)
+    own = REGISTRY_SCHEMA.empty_table()
+    if current is not None:
+        own = _read(home, parse_current(current), key, where=home.url)
+    return Registry(_with_previous(own, spec.splits.previous, key), current)
+
+
+def published(dataset: Store) -> bytes | None:
+    """Content of CURRENT; None where nothing is published."""
+    try:
+        return dataset.read(CURRENT)
+    except FileNotFoundError:
+        return None
+
+
+def still_published(dataset: Store, current: bytes | None, guard: Callable[[], None]) -> Callable[[], None]:
+    """``guard``, which also raises LayoutError once another version is published than the one that was planned upon."""
+
+    def unmoved() -> None:
+        guard()
+        now = published(dataset)
+        if now != current:
+            before, after = (
+                "no version" if pointer is None else f"version {parse_current(pointer)}" for pointer in (current, now)
+            )
+            raise LayoutError(
+                f"{CURRENT}: found {after}, expected {before} as when this build was planned: another build published "
+                "meanwhile, and may have dealt persons. Nothing is published by this one; type the same command again"
+            )
+
+    return unmoved
+
+
+def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key: Key) -> dict[str, tuple[int, ...]]:
+    """Person to rows of the registry, once it is certain that these are the people it knows. Raises LayoutError."""
+    found = recognise(registry.table, persons.members, persons.former)
+    if not spec.splits.trust_registry:
+        check_people(registry.table, found, len(persons.members), facts_of(persons, key))
+    return found
+
+
+def registry_of(plan: DatasetPlan) -> pa.Table:
+    """The registry of the version that a plan makes, by ``REGISTRY_SCHEMA``."""
+    persons, known = plan.persons, plan.registry.table
+    dealt = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
+    found = recognise(known, persons.members, persons.former)
+    return carry(known, found, persons.members, dealt, facts_of(persons, plan.key))
+
+
+def registry_facts(plan: DatasetPlan) -> dict[str, int]:
+    """How many of the persons that a plan deals were dealt before, are new, and how many others stay as tombstones."""
+    found = recognise(plan.registry.table, plan.persons.members, plan.persons.former)
+    dealt = plan.splits["person_key"].to_pylist()
+    known = sum(person in found for person in dealt)
+    absent = registry_of(plan)["present"].to_pylist().count(False)
+    return {"dealt_before": known, "new": len(dealt) - known, "absent": absent}
+
+
+def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
+    """The same as a line; nothing for a first version."""
+    if facts["dealt_before"] or facts["absent"]:
+        yield (
+            f"  registry: {facts['dealt_before']} persons keep the split of an earlier version, {facts['new']} are "
+            f"new, {facts['absent']} who were dealt before are not in this version and keep their split"
+        )
+
+
+def facts_of(persons: Persons, key: Key) -> Facts:
+    """Keyed birth dates and sexes, bound to the name of a person so that equal ones of two persons differ."""
+
+    def facts(person: str, bound_to: str) -> tuple[frozenset[str], frozenset[str]]:
+        said = persons.facts.get(person)
+        if said is None:
+            return frozenset(), frozenset()
+        births = frozenset(key.name("birth", bound_to, value) for value in said.births)
+        return births, frozenset(key.name("sex", bound_to, value) for value in said.sexes)
+
+    return facts
+
+
+def _with_previous(own: pa.Table, previous: str | None, key: Key) -> pa.Table:
+    if previous is None:
+        return own
+    if previous.endswith(_FILE):
+        folder, _, name = previous.rpartition("/")
+        try:
+            table = read_parquet(open_store(folder or ".").read(name))
+        except FileNotFoundError:
+            raise _nothing(previous) from None
+        return join_registries(own, table if table.schema.equals(REGISTRY_SCHEMA) else from_splits(table))
+    location, mark, version = previous.rpartition("@")
+    if not mark or "/" in version:
+        location, version = previous, ""
+    store = open_store(location)
+    current = published(store)
+    if not version and current is None:
+        raise _nothing(previous)
+    return join_registries(own, _read(store, version or parse_current(current or b""), key, where=previous))
+
+
+def _nothing(previous: str) -> LayoutError:
+    return LayoutError(
+        f"splits.previous: found no dataset at {previous}, expected a published one (DATASET or DATASET@VERSION); "
+        "check the location. The dataset that is built into needs no mention: its registry is read unasked"
+    )
+
+
+def _read(store: Store, version: str, key: Key, *, where: str) -> pa.Table:
+    """The registry of a version; of one that was published without, what its splits say."""
+    try:
+        manifest = parse_manifest(store.read(version_path(version, MANIFEST)))
+    except FileNotFoundError:
+        raise LayoutError(f"{where}: found no version {version}, expected it to be there; check the location") from None
+    made_with = manifest.lock.get("key_check")
+    if made_with != key_check(key):
+        raise LayoutError(
+            f"{where}: found a dataset that was built with another key, under which nobody would be known again; "
+            "expected the same key. Set the one it was built with, build into another place, or deal everybody anew "
+            "with splits: {fresh: true}"
+        )
+    listed = {stored.path: stored for stored in manifest.files}
+    name = REGISTRY if REGISTRY in listed else SPLITS
+    data = store.read(version_path(version, name))
+    if stored_object(name, data) != listed.get(name):
+        raise LayoutError(f"{where}: found another {name} than the manifest states; restore it, see builder verify")
+    table = read_parquet(data)
+    return table.cast(REGISTRY_SCHEMA) if name == REGISTRY else from_splits(table)

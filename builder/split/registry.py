@@ -1,0 +1,285 @@
+"""The registry of a dataset: everybody who was ever dealt, and to which split. Nobody leaves it.
+
+A row is a person, known by the keyed names of all PatientIDs the person ever had. Whoever is not in the version that
+carries the registry stays in it as a tombstone, so that nobody comes back into another split.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from builder.errors import LayoutError
+
+REGISTRY_SCHEMA: Final = pa.schema(
+    [
+        ("person_key", pa.string()),
+        ("members", pa.list_(pa.string())),  # keyed names, sorted
+        ("split", pa.string()),
+        ("moved_from", pa.list_(pa.string())),  # splits the person left because the spec answered a conflict, sorted
+        ("present", pa.bool_()),  # whether this version has the person; false for a tombstone
+        ("named_by", pa.int8()),  # NAMED_BY_ID or NAMED_BY_NAMESPACE
+        ("birth_key", pa.string()),  # keyed birth date, bound to person_key; null when it is not one date
+        ("sex_key", pa.string()),
+    ]
+)
+
+NAMED_BY_ID: Final = 1
+"""Names are of issuer and PatientID alone, as releases without namespaces gave them."""
+
+NAMED_BY_NAMESPACE: Final = 2
+
+CONTRADICTED: Final = 0.3
+"""Share of the persons whose birth date (else sex) is another one now from which they are taken for other people."""
+
+Facts = Callable[[str, str], tuple[frozenset[str], frozenset[str]]]
+"""(person, person_key of a row) to the keyed birth dates and sexes of the person, bound to that key."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registry:
+    """A registry as a build finds it.
+
+    Parameters
+    ----------
+    table
+        By ``REGISTRY_SCHEMA``.
+    current
+        Content of CURRENT of the dataset that is built into, None where nothing is published there yet.
+    """
+
+    table: pa.Table
+    current: bytes | None = None
+
+    @staticmethod
+    def empty(current: bytes | None = None) -> "Registry":
+        """A registry of nobody."""
+        return Registry(REGISTRY_SCHEMA.empty_table(), current)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A person, or persons who must not be parted, as the registry knows them."""
+
+    persons: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+def from_splits(splits: pa.Table) -> pa.Table:
+    """The registry of a version that was published without one: what its ``splits.parquet`` says."""
+    rows = [
+        {
+            "person_key": row["person_key"],
+            "members": sorted({row["person_key"], *(row.get("members") or ())}),
+            "split": row["split"],
+            "moved_from": [],
+            "present": True,
+            "named_by": NAMED_BY_ID,
+        }
+        for row in splits.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows, schema=REGISTRY_SCHEMA)
+
+
+def recognise(
+    known: pa.Table, members: Mapping[str, Sequence[str]], former: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[int, ...]]:
+    """Person to the rows that know one of the person's names; persons whom nobody knows are left out.
+
+    ``former`` names count only for rows that are ``NAMED_BY_ID``: several of today's persons may share one.
+    """
+    homes: dict[str, int] = {}
+    old: dict[str, int] = {}
+    for place, (names, by) in enumerate(zip(*(known[c].to_pylist() for c in ("members", "named_by")), strict=True)):
+        homes |= dict.fromkeys(names, place)
+        if by == NAMED_BY_ID:
+            old |= dict.fromkeys(names, place)
+    found = {}
+    for person, names in members.items():
+        rows = {homes[name] for name in names if name in homes}
+        rows |= {old[name] for name in former.get(person, ()) if name in old}
+        if rows:
+            found[person] = tuple(sorted(rows))
+    return found
+
+
+def pinned(groups: Mapping[str, Group], *, on_merge: str) -> pa.Table:
+    """``person_key`` and ``split`` of every group that the registry knows: what ``assign`` takes as ``previous``.
+
+    Raises
+    ------
+    LayoutError
+        When persons who are one, or must not be parted, were dealt to several splits and ``on_merge`` is ``stop``.
+    """
+    torn = {first: group for first, group in groups.items() if len(group.splits) > 1}
+    if torn and on_merge == "stop":
+        first, group = min(torn.items())
+        raise LayoutError(
+            f"splits: found {len(torn)} persons who were dealt to several splits before, for instance {first} to "
+            f"{' and '.join(group.splits)}: they turned out to be one person, or to share images. Expected one split "
+            "each. Say in the spec which one they go to, as in splits: {on_merge: train}; leave them out by a cohort "
+            "rule; or deal everybody anew with splits: {fresh: true}"
+        )
+    rows = [
+        {"person_key": first, "split": on_merge if len(group.splits) > 1 else group.splits[0]}
+        for first, group in sorted(groups.items())
+        if group.splits
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
+
+
+def check_people(known: pa.Table, found: Mapping[str, Sequence[int]], persons: int, facts: Facts) -> None:
+    """Refuse an archive of other people than the registry's.
+
+    Parameters
+    ----------
+    found
+        As ``recognise`` gives it.
+    persons
+        How many persons the archive has.
+
+    Raises
+    ------
+    LayoutError
+        When nobody is known again, or too many of those who are have another birth date or sex.
+    """
+    answer = (
+        "check the sources and the key; build into another place; or, if that is how it should be, say so: "
+        "splits: {trust_registry: true}, which keeps the registry, or splits: {fresh: true}, which deals everybody anew"
+    )
+    if known.num_rows and persons and not found:
+        raise LayoutError(
+            f"splits: found none of the {known.num_rows} persons of the registry among the {persons} persons of the "
+            f"archive, expected some of them; {answer}"
+        )
+    rows = known.to_pylist()
+    compared = [said for p, places in found.items() for n in places if (said := _agrees(rows[n], p, facts)) is not None]
+    wrong = compared.count(False)
+    if wrong > 1 and wrong >= CONTRADICTED * len(compared):
+        raise LayoutError(
+            f"splits: found another birth date or sex for {wrong} of {len(compared)} persons whom the registry knows, "
+            f"expected the same people under the same PatientIDs; {answer}"
+        )
+
+
+def carry(
+    known: pa.Table,
+    found: Mapping[str, Sequence[int]],
+    members: Mapping[str, Sequence[str]],
+    dealt: Mapping[str, str],
+    facts: Facts,
+) -> pa.Table:
+    """The registry of the next version: persons it deals, and everybody of the registry before.
+
+    Parameters
+    ----------
+    known, found
+        The registry before, and who of today's persons is in it (see ``recognise``).
+    members
+        Person to keyed names, of everybody in the archive.
+    dealt
+        Person to split, of everybody in the version.
+    """
+    before = known.to_pylist()
+    matching: dict[int, int] = {}
+    for places in found.values():
+        for place in places:
+            matching[place] = matching.get(place, 0) + 1
+    rows: list[dict[str, Any]] = []
+    for person in sorted({*dealt, *found}):
+        mine = [before[place] for place in found.get(person, ())]
+        splits = {row["split"] for row in mine}
+        if person not in dealt and len(splits) > 1:
+            continue  # nobody asked yet where they belong; each row stays as it is
+        split = dealt.get(person) or splits.pop()
+        names = set(members[person])
+        for place in found.get(person, ()):
+            row = before[place]
+            if matching[place] == 1 and (row["named_by"] != NAMED_BY_ID or names & set(row["members"])):
+                names |= set(row["members"])
+        births, sexes = facts(person, person)
+        rows.append(
+            {
+                "person_key": person,
+                "members": sorted(names),
+                "split": split,
+                "moved_from": sorted({s for row in mine for s in (row["split"], *row["moved_from"])} - {split}),
+                "present": person in dealt,
+                "named_by": NAMED_BY_NAMESPACE,
+                "birth_key": min(births) if len(births) == 1 else _kept(mine, person, "birth_key"),
+                "sex_key": min(sexes) if len(sexes) == 1 else _kept(mine, person, "sex_key"),
+            }
+        )
+    taken = {name for row in rows for name in row["members"]}
+    rows += [left for row in before if (left := _tombstone(row, taken)) is not None]
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["person_key"]), schema=REGISTRY_SCHEMA)
+
+
+def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
+    """A dataset's own registry with the people of another dataset whom it does not know yet.
+
+    Raises
+    ------
+    LayoutError
+        When they disagree about anybody.
+    """
+    homes = {name: split for names, split in zip(*(own[c].to_pylist() for c in ("members", "split")), strict=True)
+             for name in names}  # fmt: skip
+    rows = other.to_pylist()
+    torn = [row for row in rows if {homes.get(name, row["split"]) for name in row["members"]} != {row["split"]}]
+    if torn:
+        raise LayoutError(
+            f"splits.previous: found {len(torn)} persons whom that dataset has in other splits than the dataset that "
+            f"is built into, for instance {torn[0]['person_key']}; expected the same ones. Take 'previous' out of the "
+            "spec: the dataset's own registry knows everybody it was begun with"
+        )
+    new = [{**row, "present": False} for row in rows if not any(name in homes for name in row["members"])]
+    return pa.concat_tables([own, pa.Table.from_pylist(new, schema=REGISTRY_SCHEMA)])
+
+
+def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a version's registry: names that two persons have, and persons dealt otherwise.
+
+    ``named``: file names of the registry and of the splits, for the messages.
+    """
+    homes: dict[str, str] = {}
+    for row in registry.to_pylist():
+        if row["person_key"] not in row["members"]:
+            yield f"{named[0]}: found person {row['person_key']} without the own name among the members, expected it"
+        for name in row["members"]:
+            if homes.setdefault(name, row["person_key"]) != row["person_key"]:
+                yield f"{named[0]}: found the name {name} with two persons, expected one"
+    dealt = dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
+    listed = {row["person_key"]: row for row in registry.to_pylist()}
+    for person, split in dealt.items():
+        found = listed.get(person)
+        if found is None or not found["present"] or found["split"] != split:
+            said = "nobody" if found is None else f"{found['split']}{'' if found['present'] else ' and absent'}"
+            yield f"{named[0]}: found {said} for person {person}, expected {split} as in {named[1]}"
+    for person, row in listed.items():
+        if row["present"] and person not in dealt:
+            yield f"{named[0]}: found person {person} as present, expected a row in {named[1]}"
+
+
+def _agrees(row: Mapping[str, Any], person: str, facts: Facts) -> bool | None:
+    """Whether a row's birth date, else sex, is one of the person's; None when neither can be compared."""
+    for said, stated in zip((row["birth_key"], row["sex_key"]), facts(person, row["person_key"]), strict=True):
+        if said is not None and stated:
+            return said in stated
+    return None
+
+
+def _kept(rows: Sequence[Mapping[str, Any]], person: str, column: str) -> str | None:
+    """What a row of the same key said before: a fact that the archive lost stays known."""
+    return next((row[column] for row in rows if row["person_key"] == person), None)
+
+
+def _tombstone(row: Mapping[str, Any], taken: set[str]) -> dict[str, Any] | None:
+    """What is left of a row once today's persons have taken their names from it; None when nothing is."""
+    left = [name for name in row["members"] if name not in taken]
+    if not left:
+        return None
+    own = row["person_key"] in left
+    facts = {} if own else {"birth_key": None, "sex_key": None}
+    return {**row, **facts, "person_key": row["person_key"] if own else left[0], "members": left, "present": False}

@@ -1,0 +1,211 @@
+"""The registry of a dataset: nobody leaves it, nobody is in it twice, and other people are noticed."""
+
+import pyarrow as pa
+import pytest
+
+from builder.errors import LayoutError
+from builder.split.registry import (
+    NAMED_BY_ID,
+    NAMED_BY_NAMESPACE,
+    REGISTRY_SCHEMA,
+    Group,
+    carry,
+    check_people,
+    faults,
+    from_splits,
+    join_registries,
+    pinned,
+    recognise,
+)
+
+NAMES = ("registry.parquet", "splits.parquet")
+
+
+def row(person: str, split: str, *members: str, **more: object) -> dict[str, object]:
+    base = {"moved_from": [], "present": True, "named_by": NAMED_BY_NAMESPACE, "birth_key": None, "sex_key": None}
+    return {"person_key": person, "members": sorted({person, *members}), "split": split, **base, **more}
+
+
+def table(*rows: dict[str, object]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=REGISTRY_SCHEMA)
+
+
+def nothing(person: str, bound_to: str) -> tuple[frozenset[str], frozenset[str]]:
+    return frozenset(), frozenset()
+
+
+def facts_of(births: dict[str, str], sexes: dict[str, str] | None = None):
+    """Facts that are bound to the row they are compared with."""
+
+    def facts(person: str, bound_to: str) -> tuple[frozenset[str], frozenset[str]]:
+        said = [(births or {}).get(person), (sexes or {}).get(person)]
+        found = [frozenset() if value is None else frozenset({f"{bound_to}:{value}"}) for value in said]
+        return found[0], found[1]
+
+    return facts
+
+
+def splits(**homes: str) -> pa.Table:
+    return pa.table({"person_key": list(homes), "split": list(homes.values())})
+
+
+def as_dict(registry: pa.Table) -> dict[str, tuple[str, bool, tuple[str, ...]]]:
+    return {r["person_key"]: (r["split"], r["present"], tuple(r["members"])) for r in registry.to_pylist()}
+
+
+def next_version(known: pa.Table, members: dict[str, tuple[str, ...]], dealt: dict[str, str], former=None) -> pa.Table:
+    found = recognise(known, members, former or {})
+    return carry(known, found, members, dealt, nothing)
+
+
+def test_who_is_absent_stays_as_a_tombstone_and_comes_back_to_the_same_split():
+    first = next_version(table(), {"a": ("a", "a1"), "b": ("b",)}, {"a": "test", "b": "train"})
+    assert as_dict(first) == {"a": ("test", True, ("a", "a1")), "b": ("train", True, ("b",))}
+    second = next_version(first, {"b": ("b",), "c": ("c",)}, {"b": "train", "c": "train"})
+    assert as_dict(second)["a"] == ("test", False, ("a", "a1"))
+    third = next_version(second, {"z": ("a1", "z")}, {})
+    assert as_dict(third) == {
+        "z": ("test", False, ("a", "a1", "z")),  # in the archive under another id, but not in the version
+        "b": ("train", False, ("b",)),
+        "c": ("train", False, ("c",)),
+    }
+    assert recognise(third, {"a": ("a",)}, {}) == {"a": (2,)}
+
+
+def test_the_next_registry_is_the_same_when_nothing_changed():
+    members = {"a": ("a", "a1"), "b": ("b",), "d": ("d",)}
+    first = next_version(table(row("old", "test", present=False)), members, {"a": "test", "b": "train"})
+    assert next_version(first, members, {"a": "test", "b": "train"}).equals(first)
+    assert "d" not in as_dict(first), "who was never dealt is not in the registry"
+
+
+def test_persons_who_part_keep_the_split_and_every_name_stays():
+    known = table(row("a", "test", "b", "c"))
+    parted = next_version(known, {"a": ("a",), "b": ("b",)}, {"a": "test", "b": "test"})
+    assert as_dict(parted) == {
+        "a": ("test", True, ("a",)), "b": ("test", True, ("b",)), "c": ("test", False, ("c",)),
+    }  # fmt: skip
+    again = next_version(parted, {"a": ("a", "b", "c")}, {"a": "test"})
+    assert as_dict(again) == {"a": ("test", True, ("a", "b", "c"))}
+
+
+def test_persons_who_merge_are_noted_with_the_split_they_left():
+    known = table(row("a", "test"), row("b", "train"))
+    merged = next_version(known, {"a": ("a", "b")}, {"a": "train"}).to_pylist()
+    assert [(r["person_key"], r["split"], r["moved_from"], r["members"]) for r in merged] == [
+        ("a", "train", ["test"], ["a", "b"])
+    ]
+    again = next_version(pa.Table.from_pylist(merged, schema=REGISTRY_SCHEMA), {"a": ("a", "b")}, {"a": "train"})
+    assert again.to_pylist() == merged, "the note stays"
+
+
+def test_whom_nobody_asked_about_stays_apart():
+    known = table(row("a", "test"), row("b", "train"))
+    out = next_version(known, {"a": ("a", "b")}, {})
+    assert as_dict(out) == {"a": ("test", False, ("a",)), "b": ("train", False, ("b",))}
+
+
+def test_registries_of_older_releases_know_persons_by_their_former_names():
+    old = from_splits(pa.table({"person_key": ["001"], "members": [["001", "002"]], "split": ["test"]}))
+    assert old["named_by"].to_pylist() == [NAMED_BY_ID]
+    members = {"n1": ("n1",), "s1": ("s1",), "002": ("002",)}
+    former = {"n1": ("001",), "s1": ("001",)}
+    assert recognise(old, members, former) == dict.fromkeys(members, (0,))
+    new = next_version(old, members, {"n1": "test", "s1": "test", "002": "test"}, former)
+    assert as_dict(new) == {
+        "001": ("test", False, ("001",)),
+        "002": ("test", True, ("002",)),
+        "n1": ("test", True, ("n1",)),
+        "s1": ("test", True, ("s1",)),
+    }
+    assert recognise(new, {"t1": ("t1",)}, {"t1": ("001",)}) == {"t1": (0,)}, "who comes later is known too"
+    assert recognise(new, {"t1": ("t1",)}, {"t1": ("n1",)}) == {}, "new rows are not known by former names"
+
+
+def test_a_row_is_not_joined_by_a_former_name_alone():
+    old = from_splits(pa.table({"person_key": ["001"], "members": [["001", "x"]], "split": ["test"]}))
+    new = next_version(old, {"n1": ("n1",)}, {"n1": "test"}, {"n1": ("001",)})
+    assert as_dict(new) == {"001": ("test", False, ("001", "x")), "n1": ("test", True, ("n1",))}
+    kept = next_version(old, {"001": ("001", "norm")}, {"001": "test"})
+    assert as_dict(kept) == {"001": ("test", True, ("001", "norm", "x"))}
+
+
+def test_a_conflict_is_the_specs_to_answer():
+    groups = {"a": Group(("a",), ("train",)), "b": Group(("b", "c"), ("test", "train")), "n": Group(("n",), ())}
+    with pytest.raises(LayoutError, match="found 1 persons who were dealt to several splits before, for instance b to"):
+        pinned(groups, on_merge="stop")
+    assert pinned(groups, on_merge="train").to_pylist() == [
+        {"person_key": "a", "split": "train"}, {"person_key": "b", "split": "train"},
+    ]  # fmt: skip
+    assert pinned({"n": groups["n"]}, on_merge="stop").num_rows == 0
+
+
+def test_an_archive_in_which_nobody_is_known_is_refused():
+    known = table(row("a", "test"), row("b", "train", present=False))
+    with pytest.raises(LayoutError, match="found none of the 2 persons of the registry among the 3 persons"):
+        check_people(known, {}, 3, nothing)
+    check_people(known, {"b": (1,)}, 3, nothing)
+    check_people(table(), {}, 3, nothing)
+    check_people(known, {}, 0, nothing)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "of", "refused"), [(1, 1, False), (1, 3, False), (2, 7, False), (2, 6, True), (3, 10, True)]
+)
+def test_other_people_under_the_same_ids_are_refused(wrong: int, of: int, refused: bool):
+    people = [f"p{i:02}" for i in range(of)]
+    known = table(*(row(p, "train", birth_key=f"{p}:1950", sex_key=f"{p}:F") for p in people))
+    now = facts_of({p: "1970" if i < wrong else "1950" for i, p in enumerate(people)}, dict.fromkeys(people, "M"))
+    found = recognise(known, {p: (p,) for p in people}, {})
+    if refused:
+        with pytest.raises(LayoutError, match=f"found another birth date or sex for {wrong} of {of} persons"):
+            check_people(known, found, of, now)
+    else:
+        check_people(known, found, of, now)
+
+
+def test_sexes_count_where_there_is_no_birth_date_and_nothing_counts_where_there_is_neither():
+    people = ["a", "b", "c", "d"]
+    known = table(*(row(p, "train", sex_key=f"{p}:F") for p in people))
+    found = recognise(known, {p: (p,) for p in people}, {})
+    check_people(known, found, 4, facts_of({}, dict.fromkeys(people, "F")))
+    check_people(known, found, 4, nothing)
+    with pytest.raises(LayoutError, match="for 4 of 4"):
+        check_people(known, found, 4, facts_of({}, dict.fromkeys(people, "M")))
+
+
+def test_facts_are_bound_to_the_person_and_stay_when_the_archive_loses_them():
+    facts = facts_of({"a": "1950"}, {"a": "F"})
+    first = carry(table(), {}, {"a": ("a",)}, {"a": "test"}, facts).to_pylist()[0]
+    assert (first["birth_key"], first["sex_key"]) == ("a:1950", "a:F")
+    later = carry(table(first), {"a": (0,)}, {"a": ("a",)}, {"a": "test"}, nothing).to_pylist()[0]
+    assert (later["birth_key"], later["sex_key"]) == ("a:1950", "a:F")
+    gone = carry(table(row("a", "test", "b", birth_key="a:1950")), {"a": (0,), "b": (0,)}, {"a": ("a",), "b": ("b",)},
+                 {"b": "test"}, nothing).to_pylist()  # fmt: skip
+    assert [(r["person_key"], r["birth_key"]) for r in gone] == [("a", "a:1950"), ("b", None)]
+
+
+def test_another_dataset_adds_whom_nobody_knows_and_may_not_disagree():
+    own, other = table(row("a", "test")), table(row("a", "test", "x"), row("b", "train"))
+    joined = join_registries(own, other)
+    assert as_dict(joined) == {"a": ("test", True, ("a",)), "b": ("train", False, ("b",))}
+    with pytest.raises(LayoutError, match="found 1 persons whom that dataset has in other splits"):
+        join_registries(own, table(row("x", "train", "a")))
+    assert as_dict(join_registries(table(), other))["a"] == ("test", False, ("a", "x"))
+
+
+def test_faults_of_a_registry_are_named():
+    sound = table(row("a", "test", "a1"), row("b", "train", present=False))
+    assert list(faults(sound, splits(a="test"), named=NAMES)) == []
+    cases = {
+        "with two persons": (table(row("a", "test", "n"), row("b", "test", "n")), splits(a="test", b="test")),
+        "found train for person a": (table(row("a", "train")), splits(a="test")),
+        "found nobody for person a": (table(), splits(a="test")),
+        "and absent for person a": (table(row("a", "test", present=False)), splits(a="test")),
+        "found person a as present": (table(row("a", "test")), splits()),
+        "without the own name": (table({**row("a", "test"), "members": ["b"]}), splits(a="test")),
+    }
+    for words, (registry, dealt) in cases.items():
+        found = list(faults(registry, dealt, named=NAMES))
+        assert len(found) == 1, words
+        assert words in found[0]
