@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectorySto
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
 from builder.headers.references import References, is_annotation, references
-from builder.headers.values import WANTED, NotAValue, cell
+from builder.headers.values import PRESENT, WANTED, NotAValue, cell
 
 HEADER_LIMIT: Final = 256 * 2**20
 """Bytes of header, or of an inflated data set, that are read at most."""
@@ -24,6 +24,11 @@ HEADER_LIMIT: Final = 256 * 2**20
 READ_LIMIT: Final = 4_000_000
 """Reads pydicom may ask for: it bounds the time one file can take, the same on every machine."""
 
+ITEM_LIMIT: Final = 400_000
+"""Items of sequences a file may have; the largest segmentations known have half as many. pydicom takes 50 us for each,
+however empty it is."""
+
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _BLOCK = 64 * 2**10
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _TAGS = [w.tag for w in WANTED]
@@ -90,6 +95,22 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
             raise
 
 
+def count_items(content: bytes) -> int:
+    """Items of sequences in some bytes, in either byte order; a few more where pixels look like one."""
+    return max(content.count(tag) for tag in _ITEMS)
+
+
+def check_items(items: int) -> None:
+    """Raise CaseError TOO_LARGE where a file has more items of sequences than ``ITEM_LIMIT``."""
+    if items > ITEM_LIMIT:
+        raise CaseError(Reason.TOO_LARGE, f"found more than {ITEM_LIMIT} items of sequences, expected at most that")
+
+
+def too_many_elements() -> CaseError:
+    """What to raise where a file has more elements than ``READ_LIMIT`` allows."""
+    return CaseError(Reason.TOO_LARGE, f"found more than {READ_LIMIT // 2} elements, expected at most that")
+
+
 class Window:
     """The seekable stream pydicom reads from: it fetches blocks as they are needed and counts what is asked of it.
 
@@ -102,13 +123,14 @@ class Window:
         self._data = b""
         self._position = 0
         self._reads = 0
+        self._items = 0
         self.fault: OSError | None = None
 
     def read(self, length: int = -1) -> bytes:
         """Up to ``length`` bytes. Raises CaseError TOO_LARGE when a limit is reached."""
         self._reads += 1
         if self._reads > READ_LIMIT:
-            raise CaseError(Reason.TOO_LARGE, f"the header has more than {READ_LIMIT // 2} elements")
+            raise too_many_elements()
         start = self._position
         end = self.size if length < 0 else start + length
         if end > len(self._data):
@@ -147,6 +169,8 @@ class Window:
                 raise
             if len(part) < wanted:
                 raise CaseError(Reason.SOURCE_CHANGED, "the file is shorter than its listing said")
+            self._items += count_items(part)
+            check_items(self._items)
             self._data += part
 
 
@@ -276,6 +300,9 @@ def _values(dataset: Dataset) -> tuple[dict[str, Any], tuple[str, ...]]:
     notes = []
     for wanted in WANTED:
         if wanted.tag not in dataset:
+            continue
+        if wanted.vr == "SQ":
+            values[wanted.column.name] = PRESENT
             continue
         element = dataset.get_item(wanted.tag)
         raw = getattr(element, "value", None)

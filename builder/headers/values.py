@@ -24,6 +24,10 @@ _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
 _BOUNDS = {SMALL: 2**31, WHOLE: 2**63}
 
 
+PRESENT: Final = "present"
+"""What stands in a column for a sequence that is there."""
+
+
 class NotAValue(ValueError):
     """The bytes of an element do not hold what its attribute should; the message is a note without the value."""
 

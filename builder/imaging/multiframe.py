@@ -22,6 +22,8 @@ from builder.imaging.stacks.series import Stack, split_rows
 from builder.imaging.stacks.spacing import Verdict
 
 MAX_FRAMES = 100_000
+PIXEL_VALUES = "PixelValueTransformationSequence"
+"""The functional group of a frame's rescale (PS3.3 C.7.6.16.2.9)."""
 
 Frames: TypeAlias = Mapping[str, Set[int]]
 """SOPInstanceUID to those of its frames (from 0) that belong to one stack."""
@@ -151,6 +153,12 @@ def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
     own = groups[frame] if frame < len(groups) else None
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     return _item(own, name) or _item(shared[0] if len(shared) else None, name)
+
+
+def value_items(dataset: Dataset) -> list[Dataset]:
+    """What may state a rescale: the item that holds for each frame that has a group of its own, or the data set."""
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    return [functional_group(dataset, frame, PIXEL_VALUES) or dataset for frame in range(max(1, len(groups)))]
 
 
 def _base_row(dataset: Dataset) -> Row:

@@ -8,10 +8,12 @@ import pyarrow as pa
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from builder.headers.values import PRIVATE_VRS, NotAValue, Wanted, cell
+from builder.headers.boundary import damaged_element
+from builder.headers.values import PRESENT, PRIVATE_VRS, NotAValue, Wanted, cell
 from builder.imaging.parse import leniently
 from builder.model.tables import HEADER_COLUMNS, INSTANCES, REAL, REALS, SMALL, TEXT, WHOLE, Column
 
@@ -61,6 +63,14 @@ def dataset_of(row: Mapping[str, Any]) -> Dataset:
     return dataset
 
 
+def noted_columns(detail: str | None) -> frozenset[str]:
+    """Columns of an INSTANCES row whose values the index could not read, from the notes in its ``detail``.
+
+    Such a value is null in the row. Whoever takes null for absent must look here first.
+    """
+    return frozenset(note.partition(": ")[0] for note in (detail or "").split("; "))
+
+
 PIXEL_COLUMNS = (
     *("sop_class_uid", "sop_instance_uid", "image_type", "modality", "conversion_type", "body_part_examined"),
     *("samples_per_pixel", "photometric_interpretation", "planar_configuration", "number_of_frames", "rows", "columns"),
@@ -76,10 +86,14 @@ def _cell(dataset: Dataset, column: Column) -> Any:
     try:
         element = dataset.get(column.tag)
         value = None if element is None else element.value
-    except (ValueError, TypeError, KeyError, OverflowError, UnicodeError, NotImplementedError):
-        return None  # a malformed element reads as absent
+    except Exception as error:
+        if damaged_element(error) is None:
+            raise
+        return None  # a damaged element reads as absent, as in the index
     if isinstance(value, bytes) and column.tag in PRIVATE_VRS:
         value = _undeclared(value, column)
+    if isinstance(value, Items):
+        return PRESENT
     if value is None or value == "" or (isinstance(value, MultiValue) and len(value) == 0):
         return None
     if column.type == TEXT:

@@ -9,26 +9,28 @@ import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.imaging.multiframe import functional_group, settle
+from builder.imaging.multiframe import PIXEL_VALUES, functional_group, settle, value_items
 from builder.imaging.parse import leniently
 from builder.imaging.pictures import assemble_picture
-from builder.imaging.pixels.format import PixelFormat, pixel_format
-from builder.imaging.pixels.rescale import Rescale, padding_of, padding_range, rescale_of
+from builder.imaging.pixels.format import FORMAT_COLUMNS, PixelFormat, checked_format, pixel_format
+from builder.imaging.pixels.rescale import check_alike, linear_rescale, padding_of, padding_range, rescale_of
 from builder.imaging.pixels.stored import stream_notes
 from builder.imaging.pixels.values import Instance, PixelFill, Slice, decode, dtype_of
 from builder.imaging.quantities.philips import APPLIED, NO_SCALES, Scales, scales_of
 from builder.imaging.quantities.suv import Calibration, calibrate
+from builder.imaging.rows import noted_columns
 from builder.imaging.stacks.even import even_geometry, evened
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
 from builder.imaging.stacks.series import AIR, PICTURES, Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.model.case import ValueDomain, Volume
 
-ROW_COLUMNS = (
-    *("sop_instance_uid", "transfer_syntax_uid", "rows", "columns", "number_of_frames", "samples_per_pixel"),
-    *("photometric_interpretation", "bits_allocated", "bits_stored", "high_bit", "pixel_representation"),
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+VALUE_COLUMNS = (
     *("pixel_padding_value", "pixel_padding_range_limit", "rescale_slope", "rescale_intercept", "rescale_type"),
 )
+ROW_COLUMNS = ("sop_instance_uid", "detail", *FORMAT_COLUMNS, *VALUE_COLUMNS)
 """Columns of INSTANCES that ``assemble_indexed`` reads."""
 
 
@@ -51,6 +53,7 @@ def assemble(
     calibration: Calibration | None = None,
     scales: Scales | None = None,
     number_type: str = "",
+    originals: Sequence[Dataset] = (),
 ) -> Volume:
     """Decode, rescale and order the slices of ``stack``.
 
@@ -69,6 +72,10 @@ def assemble(
         The private scale of a Philips MR, likewise.
     number_type
         Of the voxels, as the plan chose it for all images of a dataset; "" for the image's own.
+    originals
+        The data sets as the archive holds them, in the order of ``datasets``, where these are de-identified. What both
+        state about their numbers must agree: de-identification drops values that it cannot read, and a rescale that
+        is dropped would count as none.
 
     Returns
     -------
@@ -82,6 +89,8 @@ def assemble(
         UNSUPPORTED_TRANSFER_SYNTAX, INCONSISTENT_PIXELS.
     """
     stack = settle(stack, datasets, options)
+    for dataset, original in zip(datasets, originals, strict=bool(originals)):
+        _check_kept(dataset, original)
     if stack.verdict in PICTURES:
         return _conformed(assemble_picture(stack, datasets, options), number_type)
     instances = _gather(stack, datasets)
@@ -173,6 +182,7 @@ def _volume(
         known = "; its slice axis has no known length" if stack.verdict == Verdict.SINGLE_SLICE else ""
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{stack.verdict}: {stack.detail}{known}")
     check_voxels(geometry.shape[0] * geometry.shape[1] * geometry.shape[2] * len(stack.channels), options)
+    _check_values(instances)
     filling = None
     if options.padding == "fill":
         filling = float(AIR) if meaning.domain == ValueDomain.HOUNSFIELD else 0.0
@@ -225,15 +235,13 @@ def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tupl
     side = max(1, stack.tiles)
     size = (form.rows // side, form.columns // side)
     frames = side * side if stack.tiles else form.frames
-    if size != stack.shape[1:] or max(frame for _, _, frame in places) >= frames:
-        found = f"{size[0]} x {size[1]}, {frames} frames"
-        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{found} in a stack of {stack.shape[1]} x {stack.shape[2]}")
-    if form.samples != 1 or form.photometric == "PALETTE COLOR":
-        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{form.photometric} in a stack of slices")
+    _check_place(form, stack, size, frames)
+    if max(frame for _, _, frame in places) >= frames:
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"found {frames} frames, expected those of the stack")
     padding = padding_of(dataset, form)
     slices = []
     for channel, index, frame in places:
-        values = functional_group(dataset, frame, "PixelValueTransformationSequence") or dataset
+        values = functional_group(dataset, frame, PIXEL_VALUES) or dataset
         slices.append(Slice(channel, index, frame, rescale_of(values), padding))
     return Instance(uid, form, tuple(slices), dataset, stack.tiles)
 
@@ -243,25 +251,16 @@ def _indexed(stack: Stack, uid: str, held: Mapping[str, dict[str, Any]], *, chan
     row = held.get(uid)
     if row is None:
         raise CaseError(Reason.SOURCE_MISSING, "an instance of the stack has no row")
-    allocated = row["bits_allocated"] or 16
-    stored = row["bits_stored"] or allocated
-    form = PixelFormat(
-        syntax=row["transfer_syntax_uid"] or "", rows=row["rows"], columns=row["columns"],
-        frames=row["number_of_frames"] or 1, samples=row["samples_per_pixel"] or 1,
-        photometric=row["photometric_interpretation"] or "", planar=0, bits_allocated=allocated, bits_stored=stored,
-        high_bit=row["high_bit"] or stored - 1, signed=row["pixel_representation"] == 1,
-    )  # fmt: skip
+    _check_noted(row)
+    form = checked_format(
+        row, syntax=row["transfer_syntax_uid"] or "", photometric=row["photometric_interpretation"] or ""
+    )
     if not form.native:
         raise CaseError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, "encoded pixels, expected native ones")
-    if (form.rows, form.columns) != stack.shape[1:] or form.frames != 1 or form.samples != 1:
-        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{form.rows} x {form.columns}, {form.frames} frames")
-    slope, intercept = row["rescale_slope"], row["rescale_intercept"]
-    if slope == 0:
-        raise CaseError(Reason.INCONSISTENT_PIXELS, "RescaleSlope is zero")
-    rescale = Rescale(
-        1.0 if slope is None else slope, intercept or 0.0, (row["rescale_type"] or "").strip(),
-        stated=slope is not None or intercept is not None,
-    )  # fmt: skip
+    _check_place(form, stack, (form.rows, form.columns), form.frames)
+    if form.frames != 1:
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"found {form.frames} frames in a slice, expected 1")
+    rescale = linear_rescale(row["rescale_slope"], row["rescale_intercept"], row["rescale_type"])
     padding = padding_range(row["pixel_padding_value"], row["pixel_padding_range_limit"], form)
     return Instance(uid, form, (Slice(channel, index, 0, rescale, padding),))
 
@@ -269,6 +268,48 @@ def _indexed(stack: Stack, uid: str, held: Mapping[str, dict[str, Any]], *, chan
 def _calibrated(instances: Sequence[Instance], options: VolumeOptions) -> Calibration:
     headers = [i.dataset for i in instances if i.dataset is not None]
     return calibrate(headers, weight_kg=options.pet_weight_kg)
+
+
+def _check_noted(row: Mapping[str, Any]) -> None:
+    """Refuse a row some of whose values the index could not read: null would be taken for absent."""
+    noted = noted_columns(row["detail"])
+    for names, reason in ((FORMAT_COLUMNS, Reason.UNDECODABLE_PIXELS), (VALUE_COLUMNS, Reason.INCONSISTENT_PIXELS)):
+        damaged = sorted(noted.intersection(names))
+        if damaged:
+            raise CaseError(reason, f"found values of {', '.join(damaged)} that cannot be read, expected numbers")
+
+
+def _check_place(form: PixelFormat, stack: Stack, size: tuple[int, int], frames: int) -> None:
+    """Refuse an instance whose pixels are not those of a slice of its stack."""
+    if size != stack.shape[1:]:
+        found = f"{size[0]} x {size[1]}, {frames} frames"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{found} in a stack of {stack.shape[1]} x {stack.shape[2]}")
+    if form.samples != 1 or form.photometric == "PALETTE COLOR":
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"{form.photometric} in a stack of slices")
+
+
+def _check_values(instances: Sequence[Instance]) -> None:
+    """Refuse slices whose values have no one meaning, or do not fit a float32. Raises CaseError."""
+    check_alike([s.rescale for i in instances for s in i.slices])
+    for instance in instances:
+        largest = max(map(abs, instance.form.limits))
+        reach = max(abs(s.rescale.slope) * largest + abs(s.rescale.intercept) for s in instance.slices)
+        if reach > FLOAT32_MAX and not instance.form.real:
+            detail = f"found a rescale that reaches {reach:.3g}, expected at most {FLOAT32_MAX:.3g}"
+            raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
+
+
+def _check_kept(dataset: Dataset, original: Dataset) -> None:
+    """Refuse an instance whose numbers mean something else once it is de-identified."""
+    form, kept = pixel_format(original), pixel_format(dataset)
+    stated, left = ([rescale_of(item) for item in value_items(d)] for d in (original, dataset))
+    same = len(stated) == len(left) and all(a.same(b) for a, b in zip(stated, left, strict=True))
+    if replace(form, photometric="") != replace(kept, photometric="") or not same:
+        detail = "found pixel attributes or a rescale that de-identification cannot read, expected plain numbers"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
+    if padding_of(original, form) != padding_of(dataset, form):
+        detail = "found a padding value that de-identification cannot read, expected a plain number"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
 
 
 def _activity(found: Calibration, options: VolumeOptions) -> _Meaning:

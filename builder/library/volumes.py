@@ -1,29 +1,33 @@
 """``builder volumes``: every series of a folder as NIfTI files, with a verdict and a reason each."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import nibabel
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, SpecError
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
-from builder.imaging.parse import parse_instance
+from builder.imaging.quantities.philips import scales_of
 from builder.imaging.stacks.axes import joined, stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.survey import verdict_row, verdict_table
-from builder.imaging.volume import assemble
+from builder.imaging.volume import assemble, assemble_indexed
+from builder.plan import IMAGE_ROLE
 from builder.planning.duplicates import find_duplicates, with_verdicts
-from builder.protocols import Entry, Source
+from builder.sources import AnySource
 from builder.sources.folder import Folder
+from builder.stages.boundary import OnInternalError, default_action, fault_of_case
+from builder.stages.fetch import Objects, fetch, pixels_of
 from builder.stages.index import index_partition
 
 KEEP_ALL: Final = VolumeOptions(
@@ -42,8 +46,16 @@ class _Series:
     rows: pa.Table
 
 
-def write_volumes(path: Path, destination: Path, *, options: VolumeOptions = KEEP_ALL) -> pa.Table:
+def write_volumes(
+    path: Path,
+    destination: Path,
+    *,
+    options: VolumeOptions = KEEP_ALL,
+    on_internal_error: OnInternalError | None = None,
+) -> pa.Table:
     """Write every stack of a folder that can be a volume as ``.nii``, and a verdict for each.
+
+    Objects are fetched, checked and assembled by the functions that a build uses, so that both come to one verdict.
 
     Parameters
     ----------
@@ -52,6 +64,8 @@ def write_volumes(path: Path, destination: Path, *, options: VolumeOptions = KEE
     destination
         Gets ``s<series>-<stack>.nii``, ``verdicts.json``, ``verdicts.parquet`` and ``files.json`` with the number of
         files by what became of them.
+    on_internal_error
+        As for ``builder.build``.
 
     Returns
     -------
@@ -66,11 +80,14 @@ def write_volumes(path: Path, destination: Path, *, options: VolumeOptions = KEE
     if not path.is_dir():
         raise SpecError(f"{path}: found no folder, expected a folder of DICOM files")
     destination.mkdir(parents=True, exist_ok=True)
-    source = cast(Source, Folder(url=str(path.resolve())))
-    table = index_partition(source, 0, tuple(source.list()))
+    source = Folder(url=str(path.resolve()))
+    action = on_internal_error or default_action(os.environ)
+    table = index_partition(source, 0, tuple(source.list()), on_internal_error=action)
     table = with_verdicts(table, find_duplicates([table], [source]))
     rows = [
-        row for series in _series(table) for row in _written(series, source, destination=destination, options=options)
+        row
+        for series in _series(table)
+        for row in _written(series, source, destination=destination, options=options, action=action)
     ]
     verdicts = verdict_table(rows)
     pq.write_table(verdicts, destination / "verdicts.parquet")
@@ -103,55 +120,76 @@ def _series(table: pa.Table) -> list[_Series]:
     ]
 
 
-def _written(series: _Series, source: Source, *, destination: Path, options: VolumeOptions) -> Iterator[dict[str, Any]]:
+def _written(
+    series: _Series, source: AnySource, *, destination: Path, options: VolumeOptions, action: OnInternalError
+) -> Iterator[dict[str, Any]]:
     """Write the stacks of one series; yield their rows."""
     number = 0
     for stack in stacks_for(series.rows, options):
-        for part, datasets, error in _parts(stack, series.rows, source=source, options=options):
+        for part, objects, fault in _parts(stack, series.rows, source=source, options=options, action=action):
             part = replace(part, number=number)
             number += 1
             row = {"series": series.number, "folder": series.folder}
             file = destination / f"s{series.number:03d}-{part.number:02d}.nii"
-            if error is None:
-                yield row | _one(part, datasets, file=file, options=options)
+            if objects is not None:
+                yield row | _one(part, objects, source, file=file, options=options, action=action)
             else:
-                yield row | verdict_row(part, error=error)
+                yield row | verdict_row(part, error=fault)
 
 
 def _parts(
-    stack: Stack, rows: pa.Table, *, source: Source, options: VolumeOptions
-) -> Iterator[tuple[Stack, Sequence[Dataset], CaseError | None]]:
-    """The stacks to assemble in place of one, with their data sets; or the reason why there are none."""
+    stack: Stack, rows: pa.Table, *, source: AnySource, options: VolumeOptions, action: OnInternalError
+) -> Iterator[tuple[Stack, Objects | None, CaseError | None]]:
+    """The stacks to assemble in place of one, with their objects; or the reason why there are none."""
+    whole: Objects | None = None
     try:
         admit(stack, options)
-        datasets = list(_datasets(stack, rows, source))
-        found = joined(resolve(stack, datasets), options)
-    except CaseError as error:
-        yield stack, (), error
+        found: Sequence[Stack] = (stack,)
+        if stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC):
+            whole = _objects(stack, rows, source, options)
+            found = joined(resolve(stack, whole.images), options)
+    except Exception as error:  # noqa: BLE001 - the case boundary
+        yield stack, None, fault_of_case(error, on_internal_error=action)
         return
     for inner in found:
         try:
-            for part in admit(inner, options):
-                yield part, datasets, None
+            parts = admit(inner, options)
         except CaseError as error:
-            yield inner, datasets, error
+            yield inner, None, error
+            continue
+        for part in parts:
+            try:
+                objects = whole or _objects(part, rows, source, options)
+            except Exception as error:  # noqa: BLE001 - the case boundary
+                yield part, None, fault_of_case(error, on_internal_error=action)
+            else:
+                yield part, objects, None
 
 
-def _one(stack: Stack, datasets: Sequence[Dataset], *, file: Path, options: VolumeOptions) -> dict[str, Any]:
+def _one(
+    stack: Stack, objects: Objects, source: AnySource, *, file: Path, options: VolumeOptions, action: OnInternalError
+) -> dict[str, Any]:
+    """Write one stack as a build reads it, and give its row."""
     try:
-        volume = assemble(stack, datasets, options)
-    except CaseError as error:
-        return verdict_row(stack, error=error)
+        if objects.images:
+            volume = assemble(stack, objects.images, options)
+        else:
+            volume = assemble_indexed(
+                stack, objects.rows, options, fill=pixels_of(objects.rows, (source,)),
+                calibration=objects.calibration, scales=scales_of((objects.first,)),
+            )  # fmt: skip
+    except Exception as error:  # noqa: BLE001 - the case boundary
+        return verdict_row(stack, error=fault_of_case(error, on_internal_error=action))
     nibabel.save(to_nifti(volume), file)
-    return verdict_row(stack, volume=volume, findings=lint(volume, datasets)) | {"file": file.name}
+    findings = lint(volume, objects.images or (objects.first,))
+    return verdict_row(stack, volume=volume, findings=findings) | {"file": file.name}
 
 
-def _datasets(stack: Stack, rows: pa.Table, source: Source) -> Iterator[Dataset]:
-    """Read and parse the instances of a stack. Raises CaseError."""
+def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOptions) -> Objects:
+    """The instances of a stack, fetched as a build fetches them. Raises CaseError."""
     wanted = {uid for channel in stack.uids for uid in channel}
-    for row in rows.select(["sop_instance_uid", "path", "member", "size", "stamp"]).to_pylist():
-        if row["sop_instance_uid"] in wanted:
-            yield parse_instance(source.read(Entry(row["path"], row["size"], row["stamp"], row["member"])))
+    own = rows.filter(pa.array([uid in wanted for uid in rows.column("sop_instance_uid").to_pylist()]))
+    return fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
 
 
 def _fates(table: pa.Table) -> list[dict[str, Any]]:

@@ -139,6 +139,7 @@ HEADER_COLUMNS = (
     Column("rescale_slope", REAL, 0x00281053),
     Column("rescale_intercept", REAL, 0x00281052),
     Column("rescale_type", TEXT, 0x00281054),
+    Column("modality_lut", TEXT, 0x00283000),  # "present" where a table takes the place of slope and intercept
     Column("units", TEXT, 0x00541001),
     Column("decay_correction", TEXT, 0x00541102),
     Column("corrected_image", TEXT, 0x00280051),

@@ -2,7 +2,7 @@
 
 import io
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,7 @@ from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
 from builder.imaging.parse import parse_instance
 from builder.imaging.pixels.format import BIG_ENDIAN
+from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import is_philips_mr
 from builder.imaging.quantities.suv import SUV_TAGS, Calibration, calibrate
 from builder.imaging.stacks.kinds import Kind, kind_of
@@ -73,7 +74,7 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) 
             labels.setdefault(row["role"], []).append(LabelObject(content, name))
     images = rows.filter(pa.array([row["role"] == IMAGE_ROLE for row in listed]))
     first = parse_instance(read_object(image_rows[0], sources))
-    if _rows_suffice(image_rows, first, volumes):
+    if _rows_suffice(image_rows, volumes):
         calibration = _calibration(image_rows, sources, volumes) if image_rows[0]["modality"] == "PT" else None
         return Objects(images, (), first, labels, calibration)
     rest = tuple(parse_instance(read_object(row, sources)) for row in image_rows[1:])
@@ -93,6 +94,29 @@ def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, lengt
             "source: found an object that changed after it was indexed, expected the same one during a build; "
             "nothing was published: run the same command again, it takes the object as it is then"
         ) from error
+
+
+def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[str], str] = str) -> PixelFill:
+    """Reads an instance's native pixels straight from where the index found them.
+
+    ``mapped`` gives the SOPInstanceUID under which an instance is asked for.
+    """
+    by_uid = {mapped(row["sop_instance_uid"]): row for row in rows.to_pylist()}
+
+    def fill(uid: str, memory: memoryview) -> None:
+        row = by_uid[uid]
+        there = min(row["pixel_length"], row["size"] - row["pixel_offset"])
+        if there < len(memory):
+            raise CaseError(Reason.UNDECODABLE_PIXELS, f"found {there} bytes of pixels, expected {len(memory)}")
+        data = read_object(row, sources, start=row["pixel_offset"], length=len(memory))
+        if len(data) != len(memory):
+            raise SourceError(
+                f"source: found {len(data)} bytes of an object, expected {len(memory)} as its listing said; "
+                "nothing was published: run the same command again"
+            )
+        memory[:] = data
+
+    return fill
 
 
 def read_headers(rows: Sequence[Row], sources: Sequence[AnySource]) -> list[Dataset]:
@@ -123,14 +147,14 @@ def _header(row: Row, sources: Sequence[AnySource]) -> Dataset:
         return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
 
 
-def _rows_suffice(rows: Sequence[Row], first: Dataset, volumes: VolumeOptions) -> bool:
+def _rows_suffice(rows: Sequence[Row], volumes: VolumeOptions) -> bool:
     """Whether every image is one native, uncompressed slice whose Modality LUT is linear."""
-    if "ModalityLUTSequence" in first or "FloatPixelData" in first:
-        return False
-    if volumes.philips == "precise" and is_philips_mr(first):
+    if volumes.philips == "precise" and any(is_philips_mr(row["modality"], row["manufacturer"]) for row in rows):
         return False
     return all(
         row["pixel_offset"] is not None
+        and row["modality_lut"] is None
+        and row["bits_allocated"] != 1  # packed: the bytes are not the values
         and (row["number_of_frames"] or 1) == 1
         and (row["samples_per_pixel"] or 1) == 1
         and kind_of(row) == Kind.SLICE

@@ -150,8 +150,9 @@ def _assemble(
     clean = tuple(_clean(image, plan, recipe, known) for image in objects.images)
     scales = scales_of(objects.images).with_uids(_Mapped(recipe.uids))
     return assemble(
-        stack, clean, recipe.volumes, fill=fill, calibration=calibration, scales=scales, number_type=plan.number_type
-    )
+        stack, clean, recipe.volumes, fill=fill, calibration=calibration, scales=scales, number_type=plan.number_type,
+        originals=objects.images,
+    )  # fmt: skip
 
 
 def _calibrated(images: Sequence[Dataset], recipe: Recipe) -> Calibration:

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -18,7 +18,6 @@ from builder.deid import resolve_key
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.values import PixelFill
 from builder.model.case import Case, Sample, Volume
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
@@ -26,13 +25,12 @@ from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
 from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
-from builder.sources import AnySource
 from builder.spec import DatasetSpec
 from builder.stages.again import discard, has_internal_error, next_name, same_content
 from builder.stages.ahead import Pending, one_ahead
 from builder.stages.annotate import CASE_FACTS, Reads, facts_of
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
-from builder.stages.fetch import fetch, read_object
+from builder.stages.fetch import fetch, pixels_of
 from builder.stages.late import late_resample, transformed_late
 from builder.stages.prepare import Recipe, load, read_volume, transformed
 from builder.storage import Store, open_store
@@ -208,7 +206,7 @@ def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) ->
     for number, case_plan in enumerate(plan.cases):
         if case_plan.case_key not in excluded:
             objects = fetch(_rows(plan, number), spec.sources, spec.volumes)
-            volume = read_volume(case_plan, objects, recipe, fill=_pixels_of(objects.rows, spec.sources, recipe.uids))
+            volume = read_volume(case_plan, objects, recipe, fill=pixels_of(objects.rows, spec.sources, recipe.uids))
             taken.append(_print(volume, case_plan, objects.rows))
     return taken
 
@@ -322,7 +320,7 @@ def _load(
         if keep is not None:
             keep(_print(volume, case, objects.rows))
 
-    fill = _pixels_of(objects.rows, spec.sources, recipe.uids)
+    fill = pixels_of(objects.rows, spec.sources, recipe.uids)
     return load(case, objects, recipe, fill=fill, witness=witness)
 
 
@@ -341,20 +339,6 @@ def _add(writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe:
 def _print(volume: Volume, plan: CasePlan, rows: pa.Table) -> Print:
     modality = rows.column("modality")[0].as_py() or ""
     return take_print(volume.voxels, key=plan.case_key, person_key=plan.person_key, modality=modality)
-
-
-def _pixels_of(rows: pa.Table, sources: Sequence[AnySource], uids: UidMap) -> PixelFill:
-    """Reads an instance's native pixels straight from where the index found them."""
-    by_uid = {uids(row["sop_instance_uid"]): row for row in rows.to_pylist()}
-
-    def fill(uid: str, memory: memoryview) -> None:
-        row = by_uid[uid]
-        if row["pixel_length"] < len(memory):
-            found = row["pixel_length"]
-            raise CaseError(Reason.UNDECODABLE_PIXELS, f"found {found} bytes of pixels, expected {len(memory)}")
-        memory[:] = read_object(row, sources, start=row["pixel_offset"], length=len(memory))
-
-    return fill
 
 
 def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:

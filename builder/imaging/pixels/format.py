@@ -1,5 +1,6 @@
 """How the pixels of an instance are stored: transfer syntaxes and the Image Pixel module."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 
 NATIVE = frozenset("1.2.840.10008.1.2" + s for s in ("", ".1", ".2", ".1.99", ".1.98"))
 """Transfer syntaxes whose Pixel Data is not encapsulated (PS3.5 A.1 to A.5); deflated ones once inflated."""
@@ -63,34 +65,87 @@ class PixelFormat:
 
 
 def pixel_format(dataset: Dataset) -> PixelFormat:
-    """Read and check the Image Pixel module. Raises CaseError UNDECODABLE_PIXELS naming what is missing or odd."""
-    try:
-        found = PixelFormat(
-            syntax=transfer_syntax(dataset),
-            rows=int(dataset.Rows),
-            columns=int(dataset.Columns),
-            frames=int(dataset.get("NumberOfFrames", 1) or 1),
-            samples=int(dataset.get("SamplesPerPixel", 1) or 1),
-            photometric=str(dataset.get("PhotometricInterpretation", "") or ""),
-            planar=int(dataset.get("PlanarConfiguration", 0) or 0),
-            bits_allocated=int(dataset.BitsAllocated),
-            bits_stored=int(dataset.get("BitsStored", 0) or dataset.BitsAllocated),
-            high_bit=int(dataset.get("HighBit", 0) or (dataset.get("BitsStored", 0) or dataset.BitsAllocated) - 1),
-            signed=int(dataset.get("PixelRepresentation", 0) or 0) == 1,
-            real="FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset,
-        )
-    except (AttributeError, ValueError, TypeError) as error:
-        detail = f"Image Pixel attributes are missing or malformed ({type(error).__name__})"
-        raise CaseError(Reason.UNDECODABLE_PIXELS, detail) from None
-    if found.bits_allocated not in (1, 8, 16, 32, 64) or not 1 <= found.bits_stored <= found.bits_allocated:
-        detail = f"BitsAllocated {found.bits_allocated}, BitsStored {found.bits_stored}"
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{detail}, expected 1, 8, 16, 32 or 64 and no more stored")
+    """The Image Pixel module of a data set, checked. Raises CaseError UNDECODABLE_PIXELS naming what is wrong."""
+    with parsing(Reason.UNDECODABLE_PIXELS, "Image Pixel attributes are malformed"):
+        stated = {name: _whole(dataset.get(keyword)) for name, keyword in _KEYWORDS.items()}
+        photometric = str(dataset.get("PhotometricInterpretation", "") or "")
+        real = "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset
+    return checked_format(stated, syntax=transfer_syntax(dataset), photometric=photometric, real=real)
+
+
+def checked_format(
+    stated: Mapping[str, int | None], *, syntax: str, photometric: str, real: bool = False
+) -> PixelFormat:
+    """A format from the numbers that a header states, by the names of their columns in INSTANCES.
+
+    Raises
+    ------
+    CaseError
+        UNDECODABLE_PIXELS where a number is missing or two contradict each other (PS3.5 8.1.1, PS3.3 C.7.6.3.1).
+    """
+    missing = [name for name in ("rows", "columns", "bits_allocated") if stated[name] is None]
+    if missing:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"found no value of {', '.join(missing)}, expected one of each")
+    allocated = stated["bits_allocated"] or 0
+    stored = _or(stated["bits_stored"], allocated)
+    found = PixelFormat(
+        syntax=syntax,
+        rows=stated["rows"] or 0,
+        columns=stated["columns"] or 0,
+        frames=stated["number_of_frames"] or 1,
+        samples=_or(stated["samples_per_pixel"], 1),
+        photometric=photometric,
+        planar=stated["planar_configuration"] or 0,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=_or(stated["high_bit"], stored - 1),
+        signed=stated["pixel_representation"] == 1,
+        real=real,
+    )
+    if stated["pixel_representation"] not in (None, 0, 1):
+        detail = f"found PixelRepresentation {stated['pixel_representation']}, expected 0 or 1"
+        raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
+    _check_bits(found)
     if min(found.rows, found.columns, found.frames) < 1 or found.samples not in (1, 3):
-        detail = f"{found.rows} x {found.columns} x {found.frames} frames x {found.samples} samples"
+        detail = f"found {found.rows} x {found.columns} x {found.frames} frames x {found.samples} samples"
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"{detail}, expected positive counts and 1 or 3 samples")
-    if found.high_bit < found.bits_stored - 1 or found.high_bit >= found.bits_allocated:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"HighBit {found.high_bit} for {found.bits_stored} stored bits")
     return found
+
+
+def _check_bits(form: PixelFormat) -> None:
+    """Raise CaseError where allocated bits, stored bits and high bit cannot be together."""
+    allocated, stored, high = form.bits_allocated, form.bits_stored, form.high_bit
+    sizes = (32, 64) if form.real else (1, 8, 16, 32, 64)
+    if allocated not in sizes or not 1 <= stored <= allocated:
+        detail = f"found {stored} stored of {allocated} allocated bits, expected 1 to all of {sizes}"
+        raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
+    if not stored - 1 <= high < allocated:
+        detail = f"found HighBit {high} for {stored} stored of {allocated} bits"
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{detail}, expected {stored - 1} to {allocated - 1}")
+
+
+_KEYWORDS = {
+    "rows": "Rows",
+    "columns": "Columns",
+    "number_of_frames": "NumberOfFrames",
+    "samples_per_pixel": "SamplesPerPixel",
+    "planar_configuration": "PlanarConfiguration",
+    "bits_allocated": "BitsAllocated",
+    "bits_stored": "BitsStored",
+    "high_bit": "HighBit",
+    "pixel_representation": "PixelRepresentation",
+}
+FORMAT_COLUMNS = (*_KEYWORDS, "photometric_interpretation", "transfer_syntax_uid")
+"""Columns of INSTANCES that say how pixels are stored."""
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None or value == "" else int(value)
+
+
+def _or(value: int | None, default: int) -> int:
+    """The value where there is one; 0 is one."""
+    return default if value is None else value
 
 
 def transfer_syntax(dataset: Dataset) -> str:

@@ -1,6 +1,7 @@
 """The Modality LUT of an instance (PS3.3 C.11.1) and its padding values (PS3.3 C.7.5.1.1.2)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import elements_as
 from builder.imaging.pixels.format import PixelFormat
 
 
@@ -38,6 +40,11 @@ class Rescale:
         """Whether the output is an integer for every stored integer, at the same scale."""
         return self.slope == 1.0 and float(self.intercept).is_integer() and self.table is None
 
+    def same(self, other: "Rescale") -> bool:
+        """Whether both give the same numbers, whatever these are called."""
+        mine, theirs = ((r.slope, r.intercept, r.stated, r.first, r.table is None) for r in (self, other))
+        return mine == theirs and np.array_equal(_or_empty(self.table), _or_empty(other.table))
+
     def looked_up(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Stored values through the table; values beyond its ends take the end's entry."""
         assert self.table is not None
@@ -47,21 +54,58 @@ class Rescale:
 
 def rescale_of(item: Dataset) -> Rescale:
     """The Modality LUT of a data set, or of a Pixel Value Transformation item. Raises CaseError INCONSISTENT_PIXELS."""
-    kind = str(item.get("RescaleType", "") or "").strip()
-    sequence = item.get("ModalityLUTSequence")
-    if sequence:
-        return _table(sequence[0])
-    if item.get("RescaleSlope") is None and item.get("RescaleIntercept") is None:
-        return Rescale(kind=kind)
-    slope, intercept = _real(item.get("RescaleSlope"), 1.0), _real(item.get("RescaleIntercept"), 0.0)
-    if slope is None or intercept is None or slope == 0:
-        raise CaseError(Reason.INCONSISTENT_PIXELS, "RescaleSlope or RescaleIntercept is zero or no number")
-    return Rescale(slope, intercept, kind, stated=True)
+    with elements_as(Reason.INCONSISTENT_PIXELS):
+        sequence = item.get("ModalityLUTSequence")
+        if sequence:
+            return _table(sequence[0])
+        return linear_rescale(item.get("RescaleSlope"), item.get("RescaleIntercept"), item.get("RescaleType"))
+
+
+def linear_rescale(slope: Any, intercept: Any, kind: Any) -> Rescale:
+    """The rescale that three values state, as any reader of headers gives them; None and "" are absent.
+
+    Raises
+    ------
+    CaseError
+        INCONSISTENT_PIXELS where only one of slope and intercept is there (PS3.3 C.11.1.1 requires both), or where one
+        is no finite number. Such a file says that its values are rescaled, but not how.
+    """
+    name = str(kind or "").strip()
+    absent = [value is None or value == "" for value in (slope, intercept)]
+    if all(absent):
+        return Rescale(kind=name)
+    if any(absent):
+        found = "RescaleIntercept" if absent[0] else "RescaleSlope"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, f"found {found} alone, expected RescaleSlope and RescaleIntercept")
+    numbers = _real(slope), _real(intercept)
+    if numbers[0] is None or numbers[1] is None or numbers[0] == 0:
+        detail = "found a RescaleSlope or RescaleIntercept that is zero or no number, expected two finite numbers"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
+    return Rescale(numbers[0], numbers[1], name, stated=True)
+
+
+def check_alike(rescales: Sequence[Rescale]) -> None:
+    """Refuse instances of which some are rescaled and others are not: together they have no one meaning.
+
+    An instance that states no rescale stands beside ones that state slope 1 and intercept 0.
+
+    Raises
+    ------
+    CaseError
+        INCONSISTENT_PIXELS.
+    """
+    silent = sum(not rescale.stated for rescale in rescales)
+    if not 0 < silent < len(rescales):
+        return
+    if any(r.stated and (r.table is not None or r.slope != 1.0 or r.intercept != 0.0) for r in rescales):
+        detail = f"found {silent} of {len(rescales)} images without a rescale, expected all of them or none"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
 
 
 def padding_of(item: Dataset, form: PixelFormat) -> tuple[int, int] | None:
-    """Smallest and largest stored value that means "no data"; None when the file names none."""
-    return padding_range(item.get("PixelPaddingValue"), item.get("PixelPaddingRangeLimit"), form)
+    """Smallest and largest stored value that means "no data"; None when the file names none. Raises CaseError."""
+    with elements_as(Reason.INCONSISTENT_PIXELS):
+        return padding_range(item.get("PixelPaddingValue"), item.get("PixelPaddingRangeLimit"), form)
 
 
 def padding_range(value: Any, limit: Any, form: PixelFormat) -> tuple[int, int] | None:
@@ -76,20 +120,35 @@ def _table(item: Dataset) -> Rescale:
     """A Modality LUT item (PS3.3 C.11.1.1.1)."""
     try:
         count, first, bits = (int(v) for v in item.LUTDescriptor)
-        data = item.LUTData
+        entries = _entries(item.LUTData, count or 2**16, bits)
     except (AttributeError, TypeError, ValueError):
-        raise CaseError(Reason.INCONSISTENT_PIXELS, "Modality LUT without three descriptor values and data") from None
-    count = count or 2**16
-    entries = np.frombuffer(data, dtype="<u2") if isinstance(data, bytes) else np.asarray(data, dtype=np.int64)
-    if len(entries) < count or not 8 <= bits <= 16:
-        raise CaseError(Reason.INCONSISTENT_PIXELS, f"Modality LUT of {len(entries)} entries, expected {count}")
+        detail = "found a Modality LUT without three descriptor values and as many entries as they state"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail) from None
+    if not 8 <= bits <= 16:
+        detail = f"found a Modality LUT with entries of {bits} bits, expected 8 to 16"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
     kind = str(item.get("ModalityLUTType", "") or "").strip()
-    return Rescale(kind=kind, stated=True, table=entries[:count].astype(np.float32), first=first)
+    return Rescale(kind=kind, stated=True, table=entries.astype(np.float32), first=first)
 
 
-def _real(value: Any, default: float) -> float | None:
-    if value is None or value == "":
-        return default
+def _entries(data: Any, count: int, bits: int) -> NDArray[Any]:
+    """The first ``count`` entries of LUT Data. Raises ValueError where there are fewer, TypeError where it is none."""
+    if not isinstance(data, bytes):
+        found = np.atleast_1d(np.asarray(data, dtype=np.int64))
+    elif bits <= 8 and len(data) in (count, count + count % 2):
+        found = np.frombuffer(data, dtype=np.uint8)
+    else:
+        found = np.frombuffer(data, dtype="<u2")
+    if len(found) < count:
+        raise ValueError
+    return found[:count]
+
+
+def _or_empty(table: NDArray[Any] | None) -> NDArray[Any]:
+    return np.empty(0) if table is None else table
+
+
+def _real(value: Any) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -98,11 +157,14 @@ def _real(value: Any, default: float) -> float | None:
 
 
 def _whole(value: Any, form: PixelFormat) -> int | None:
-    """A padding value in the sign of the pixels, whatever the file's VR (US or SS) made of it."""
+    """A padding value in the sign of the pixels, whatever the file's VR (US or SS) made of it. Raises CaseError."""
+    if value is None or value == "":
+        return None
     try:
         number = int(value)
     except (TypeError, ValueError):
-        return None
+        detail = "found a Pixel Padding Value or Range Limit that is no whole number, expected one"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail) from None
     width = 1 << form.bits_allocated
     if form.signed and number >= width // 2:
         return number - width

@@ -1,7 +1,6 @@
 """The stored pixel values of one instance, decoded."""
 
 import io
-import struct
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_fragments, generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.imaging.pixels.format import BIG_ENDIAN, JPEG_EXTENDED, JPEG_LOSSLESS, NATIVE, RLE, PixelFormat
+from builder.imaging.pixels.streams import STREAM_STARTS, check_expansion, check_streams
 
 LOSSY_STREAM = "lossy_jpeg_stated_lossless"
 """Note of pixels whose transfer syntax says lossless JPEG while the stream is a baseline one."""
@@ -31,13 +32,6 @@ _START_OF_JPEG = b"\xff\xd8\xff"
 _BASELINE = 0xC0
 _FRAMES_AND_SCANS = frozenset({*range(0xC1, 0xC4), *range(0xC5, 0xCC), *range(0xCD, 0xD0), 0xD9, 0xDA})
 """JPEG markers (ITU-T T.81 B.1.1.3) that end the search for a baseline frame: other frames, end of image, a scan."""
-
-DECODE_ERRORS = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, EOFError, OSError,
-    OverflowError, struct.error,
-)  # fmt: skip
-"""What the decoders raise on bytes they cannot read."""
-
 
 def native_values(content: bytes | memoryview, form: PixelFormat) -> NDArray[Any]:
     """View native bytes as stored values: (frame, row, column) or (frame, row, column, sample); not yet masked.
@@ -68,10 +62,12 @@ def stored_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     Raises
     ------
     CaseError
-        UNSUPPORTED_TRANSFER_SYNTAX or UNDECODABLE_PIXELS.
+        UNSUPPORTED_TRANSFER_SYNTAX, UNDECODABLE_PIXELS, or TOO_LARGE where few bytes would decode to very many.
     """
     if form.samples == 1 and form.bits_allocated > 1 and form.photometric != "PALETTE COLOR":
         return masked(raw_values(dataset, form), form)
+    if not form.native:
+        _checked_frames(dataset, form)
     values = _decoded(dataset, form)
     if form.photometric == "PALETTE COLOR":
         values = _palette(values, dataset)
@@ -83,7 +79,8 @@ def stored_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 def raw_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     """(frame, row, column) grey values as decoded, with the bits that are not stored. Raises as ``stored_values``."""
     if not form.native:
-        return _encoded_values(dataset, form).reshape(form.frames, form.rows, form.columns)
+        frames = _checked_frames(dataset, form)
+        return _encoded_values(dataset, form, frames).reshape(form.frames, form.rows, form.columns)
     content = _pixel_bytes(dataset, form)
     if lies_in_swapped_words(dataset, form):
         content = np.frombuffer(content[: len(content) // 2 * 2], dtype="<u2").byteswap().tobytes()
@@ -137,39 +134,52 @@ def _pixel_bytes(dataset: Dataset, form: PixelFormat) -> bytes:
     raise CaseError(Reason.UNDECODABLE_PIXELS, f"no pixel bytes, expected {form.frames} frames")
 
 
-def _encoded_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
+def _checked_frames(dataset: Dataset, form: PixelFormat) -> list[bytes] | None:
+    """The encoded frames once their own headers agree with the data set; None where frames cannot be told apart.
+
+    pydicom knows more ways to tell them apart. What it may then decode is checked here as well, fragment by fragment.
+    """
+    check_syntax(form.syntax)
+    content = _pixel_bytes(dataset, form)
+    check_expansion(len(content), form)
+    try:
+        frames = encapsulated_frames(dataset, form)
+    except CaseError:
+        with parsing(Reason.UNDECODABLE_PIXELS, "the fragments of Pixel Data cannot be told apart"):
+            fragments = list(generate_fragments(content))
+        check_streams([f for f in fragments if f.startswith(STREAM_STARTS)], form)
+        return None
+    check_streams(frames, form)
+    return frames
+
+
+def _encoded_values(dataset: Dataset, form: PixelFormat, frames: list[bytes] | None) -> NDArray[Any]:
     """Encoded one-sample frames through the fastest decoder at hand."""
     if form.syntax == RLE and form.bits_allocated in (8, 16, 32):
         from builder.imaging.pixels.rle import decode_rle  # compiled code is loaded where it is needed
 
-        return decode_rle(encapsulated_frames(dataset, form), form)
+        return decode_rle(frames or encapsulated_frames(dataset, form), form)
     if stream_notes(dataset, form):
-        return _baseline(encapsulated_frames(dataset, form), form)
+        return _baseline(frames or encapsulated_frames(dataset, form), form)
     if form.syntax in JPEG_LOSSLESS and form.bits_allocated in (8, 16):
         from builder.imaging.pixels.lossless import decode_lossless
 
-        return decode_lossless(encapsulated_frames(dataset, form), form)
+        return decode_lossless(frames or encapsulated_frames(dataset, form), form)
     if form.syntax == JPEG_EXTENDED and form.bits_allocated == 16:
         from builder.imaging.pixels.extended import decode_extended
 
-        return decode_extended(encapsulated_frames(dataset, form), form)
-    values = _by_library(dataset, form) if form.syntax in PREFERRED else None
+        with parsing(Reason.UNDECODABLE_PIXELS, "gdcm cannot decode a frame"):
+            return decode_extended(frames or encapsulated_frames(dataset, form), form)
+    values = _by_library(frames, form) if form.syntax in PREFERRED and frames is not None else None
     return _decoded(dataset, form) if values is None else values
 
 
-def _by_library(dataset: Dataset, form: PixelFormat) -> NDArray[Any] | None:
-    """Frames whose streams say what the data set says; None for all others, and where the frames cannot be told apart:
-    pydicom knows more ways to do that."""
+def _by_library(frames: list[bytes], form: PixelFormat) -> NDArray[Any] | None:
+    """Frames whose streams say what the data set says; None for all others, which need pydicom's corrections."""
     from builder.imaging.pixels.codestreams import decode_codestreams
 
-    try:
-        frames = encapsulated_frames(dataset, form)
-    except CaseError:
-        return None
-    try:
+    with parsing(Reason.UNDECODABLE_PIXELS, "the decoder failed"):
         return decode_codestreams(frames, form)
-    except DECODE_ERRORS as error:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, _complaint(error)) from None
 
 
 def stream_notes(dataset: Dataset, form: PixelFormat) -> tuple[str, ...]:
@@ -193,10 +203,8 @@ def _baseline(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
     """(frame, row, column) grey values of baseline JPEG streams, through libjpeg: gdcm can abort on what is damaged."""
     out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint8)
     for plane, frame in zip(out, frames, strict=True):
-        try:
+        with parsing(Reason.UNDECODABLE_PIXELS, "Pillow cannot decode a baseline JPEG"):
             picture = np.asarray(Image.open(io.BytesIO(frame)))
-        except (*DECODE_ERRORS, SyntaxError) as error:
-            raise CaseError(Reason.UNDECODABLE_PIXELS, f"baseline JPEG: {_complaint(error)}") from None
         if picture.shape != plane.shape or picture.dtype != np.uint8:
             detail = f"a baseline JPEG of {picture.shape} {picture.dtype}, expected {plane.shape} uint8"
             raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
@@ -206,10 +214,8 @@ def _baseline(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
 
 def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:
     """The encoded bytes of every frame (PS3.5 A.4). Raises CaseError UNDECODABLE_PIXELS."""
-    try:
+    with parsing(Reason.UNDECODABLE_PIXELS, "the frames of Pixel Data cannot be told apart"):
         frames = list(generate_frames(_pixel_bytes(dataset, form), number_of_frames=form.frames))
-    except DECODE_ERRORS as error:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"encapsulated frames: {_complaint(error)}") from None
     if len(frames) != form.frames:
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"{len(frames)} encapsulated frames, expected {form.frames}")
     return frames
@@ -220,14 +226,11 @@ def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     check_syntax(form.syntax)
     decoder = get_decoder(form.syntax)
     _pixel_bytes(dataset, form)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of lengths and padding that are checked here
-            plugin = PREFERRED.get(form.syntax, "")
-            plugin = plugin if plugin in decoder.available_plugins else ""
-            values, _ = decoder.as_array(dataset, raw=form.samples == 1, decoding_plugin=plugin)
-    except DECODE_ERRORS as error:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, _complaint(error)) from None
+    plugin = PREFERRED.get(form.syntax, "")
+    plugin = plugin if plugin in decoder.available_plugins else ""
+    with warnings.catch_warnings(), parsing(Reason.UNDECODABLE_PIXELS, "the decoder failed"):
+        warnings.simplefilter("ignore")  # pydicom warns of lengths and padding that are checked here
+        values, _ = decoder.as_array(dataset, raw=form.samples == 1, decoding_plugin=plugin)
     expected = form.frames * form.frame_values
     if values.size != expected:
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"{values.size} decoded values, expected {expected}")
@@ -236,14 +239,7 @@ def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 
 def _palette(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """Colours of palette indices (PS3.3 C.7.9), 8 bits a channel."""
-    try:
+    with parsing(Reason.UNDECODABLE_PIXELS, "the palette cannot be read"):
         colours = apply_color_lut(values, dataset)
-    except DECODE_ERRORS as error:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"palette: {_complaint(error)}") from None
     shifted = colours >> 8 if colours.dtype == np.uint16 else colours
     return np.asarray(shifted, dtype=np.uint8)
-
-
-def _complaint(error: BaseException) -> str:
-    """The class of a decoder's complaint; its text may quote the file and stays out."""
-    return f"the decoder raised {type(error).__name__}"

@@ -67,13 +67,13 @@ NO_SCALES = Scales({})
 @leniently()
 def scales_of(datasets: Sequence[Dataset]) -> Scales:
     """The scale slopes of MR instances by Philips, from headers as the archive has them: a profile may remove them."""
-    return Scales({str(d.get("SOPInstanceUID", "")): _frames(d) for d in datasets if is_philips_mr(d)})
+    philips = [d for d in datasets if is_philips_mr(d.get("Modality"), d.get("Manufacturer"))]
+    return Scales({str(d.get("SOPInstanceUID", "")): _frames(d) for d in philips})
 
 
-def is_philips_mr(dataset: Dataset) -> bool:
+def is_philips_mr(modality: object, manufacturer: object) -> bool:
     """Whether an instance is MR and by Philips, whatever its spelling."""
-    maker = str(dataset.get("Manufacturer") or "")
-    return dataset.get("Modality") == "MR" and "philips" in maker.lower()
+    return modality == "MR" and "philips" in str(manufacturer or "").lower()
 
 
 def _frames(dataset: Dataset) -> tuple[float | None, ...]:

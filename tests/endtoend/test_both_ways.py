@@ -1,0 +1,180 @@
+"""One set of checks, whichever way in: ``build`` and ``builder volumes`` give the same verdicts and the same voxels.
+
+A build reads plain slices from index rows and pixel bytes, everything else from data sets that it de-identifies.
+Each kind of damage is made in both forms, and ``assemble`` of the whole data sets is asked as a third.
+"""
+
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+
+import builder
+from builder.library.volumes import KEEP_ALL, write_volumes
+from builder.run.pipeline import build
+from tests import synthetic
+from tests.endtoend.trees import KEY
+
+Edit = Callable[[int, Dataset], None]
+Verdicts = Counter[tuple[str, str]]
+
+SPEC = """
+name: ways
+license: CC0-1.0
+sources: [{kind: folder, url: "${tree}"}]
+deid: {patient_key: "${env:BUILDER_KEY}"}
+samples: {kind: volumes, chunk: [8, 32, 32]}
+shards: {fields: {image: {dtype: float32}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+
+
+def volumes_block() -> str:
+    """The options of ``builder volumes`` as a spec's block."""
+    asked = KEEP_ALL.model_dump(exclude_defaults=True)
+    return "volumes: {" + ", ".join(f"{name}: {value}" for name, value in asked.items()) + "}\n"
+
+
+def by_build(tree: Path, to: Path, blocks: str = "") -> Verdicts:
+    """What became of every stack of a folder in a build: ``volume`` and a digest of its voxels, or a reason."""
+    spec = to.with_suffix(".yaml")
+    spec.write_text(SPEC + volumes_block() + blocks)
+    build(spec, to=to, parameters={"tree": str(tree)})
+    found: Verdicts = Counter()
+    for sample in builder.open_dataset(to):
+        found["volume", digest(sample.arrays["image"])] += 1
+    (exclusions,) = to.rglob("exclusions.parquet")
+    for row in pq.read_table(exclusions).to_pylist():
+        if row["level"] in ("case", "series"):
+            found["refused", row["reason"]] += 1
+    return found
+
+
+def by_volumes(tree: Path, to: Path) -> Verdicts:
+    """The same by ``builder volumes``."""
+    found: Verdicts = Counter()
+    for row in write_volumes(tree, to).to_pylist():
+        if row["file"] is None:
+            found["refused", row["reason"]] += 1
+            continue
+        voxels = np.asarray(nibabel.load(to / row["file"]).dataobj)
+        voxels = voxels[..., None] if voxels.ndim == 3 else voxels
+        found["volume", digest(voxels.transpose(3, 2, 1, 0))] += 1
+    return found
+
+
+def digest(voxels: Any) -> str:
+    array = np.ascontiguousarray(np.asarray(voxels), dtype="<f4")
+    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
+
+
+def some(count: int, **values: Any) -> Edit:
+    """Sets attributes of the first ``count`` slices; None deletes one."""
+
+    def edit(index: int, dataset: Dataset) -> None:
+        for keyword, value in values.items() if index < count else ():
+            if value is None:
+                del dataset[keyword]
+            else:
+                setattr(dataset, keyword, value)
+
+    return edit
+
+
+def lut(index: int, dataset: Dataset) -> None:
+    """A Modality LUT that doubles, in the last slices only: the first one looks plain."""
+    if index > 3:
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+        item = Dataset()
+        item.LUTDescriptor, item.ModalityLUTType = [4096, 0, 16], "HU"
+        item.LUTData = np.arange(0, 8192, 2, dtype="<u2").tobytes()
+        dataset.ModalityLUTSequence = Items([item])
+
+
+REFUSED: dict[str, tuple[Edit, str]] = {
+    "no slope in one slice": (some(1, RescaleSlope=None), "inconsistent_pixels"),
+    "no intercept in some slices": (some(3, RescaleIntercept=None), "inconsistent_pixels"),
+    "an empty intercept": (some(9, RescaleIntercept=""), "inconsistent_pixels"),
+    "no rescale in one slice": (some(1, RescaleSlope=None, RescaleIntercept=None), "inconsistent_pixels"),
+    "a slope of zero": (some(9, RescaleSlope="0"), "inconsistent_pixels"),
+    "a slope beyond float32": (some(9, RescaleSlope="1e38"), "inconsistent_pixels"),
+    "high bit below the stored bits": (some(9, HighBit=11), "undecodable_pixels"),
+    "high bit zero": (some(1, HighBit=0), "undecodable_pixels"),
+    "more stored than allocated": (some(9, BitsStored=20, HighBit=19), "undecodable_pixels"),
+    "no stored bits": (some(2, BitsStored=0), "undecodable_pixels"),
+    "12 allocated": (some(9, BitsAllocated=12, BitsStored=12, HighBit=11), "undecodable_pixels"),
+    "nothing allocated": (some(1, BitsAllocated=None), "undecodable_pixels"),
+    "a sign of two": (some(9, PixelRepresentation=2), "undecodable_pixels"),
+    "a palette": (some(9, PhotometricInterpretation="PALETTE COLOR"), "inconsistent_pixels"),
+}
+"""Damage that pydicom writes, as its name: what does it, and why the series is refused."""
+
+RAW: dict[str, tuple[bytes, bytes, str]] = {
+    "comma in the slope": (b"\x28\x00\x53\x10DS\x04\x001.0 ", b"\x28\x00\x53\x10DS\x04\x001,0 ", "inconsistent_pixels"),
+    "words as slope": (b"\x28\x00\x53\x10DS\x04\x001.0 ", b"\x28\x00\x53\x10DS\x04\x00one ", "inconsistent_pixels"),
+    "no number as slope": (b"\x28\x00\x53\x10DS\x04\x001.0 ", b"\x28\x00\x53\x10DS\x04\x00nan ", "inconsistent_pixels"),
+    "two slopes": (b"\x28\x00\x53\x10DS\x04\x001.0 ", b"\x28\x00\x53\x10DS\x04\x001\\2 ", "inconsistent_pixels"),
+    "text as bits stored": (b"\x28\x00\x01\x01US\x02\x00", b"\x28\x00\x01\x01LO\x02\x00", "undecodable_pixels"),
+}
+"""Bytes of a file, what replaces them, and why the series is refused."""
+
+
+def make(folder: Path, edit: Edit | None, encoding: str) -> list[Path]:
+    """A CT of a person named as its folder; its pixels are encoded before the header is made to contradict itself."""
+    person = f"WAY{zlib.crc32(folder.name.encode())}"
+    made = synthetic.ct_series(patient_id=person, slices=6, slope=1.0, encoding=encoding)
+    for index, image in enumerate(made.images):
+        image.RescaleSlope = "1.0"
+        if edit is not None:
+            edit(index, image)
+    return list(synthetic.write_all(made.images, folder))
+
+
+def verdicts_of(tree: Path, to: Path) -> dict[str, str]:
+    """Folder to ``volume`` or the reason, once both ways gave the same."""
+    expected = by_volumes(tree, to / "volumes")
+    assert by_build(tree, to / "dataset") == expected
+    rows = pq.read_table(to / "volumes" / "verdicts.parquet").to_pylist()
+    return {row["folder"]: row["reason"] or "volume" for row in rows}
+
+
+@pytest.mark.parametrize("encoding", ["explicit", "rle"])
+def test_contradictions_are_refused_whichever_way_in(tmp_path: Path, encoding: str) -> None:
+    for name, (edit, _) in REFUSED.items():
+        make(tmp_path / "tree" / name, edit, encoding)
+    make(tmp_path / "tree" / "sound", None, encoding)
+    make(tmp_path / "tree" / "a table in later slices", lut, encoding)
+    found = verdicts_of(tmp_path / "tree", tmp_path)
+    expected = {name: reason for name, (_, reason) in REFUSED.items()}
+    assert found == expected | {"sound": "volume", "a table in later slices": "volume"}
+
+
+@pytest.mark.parametrize("encoding", ["explicit", "rle"])
+def test_numbers_that_cannot_be_read_are_refused_whichever_way_in(tmp_path: Path, encoding: str) -> None:
+    expected = {"sound": "volume"}
+    for name, (found, written, reason) in RAW.items():
+        for which, slices in (("of one", (2,)), ("of all", range(6))):
+            paths = make(tmp_path / "tree" / f"{name} {which}", None, encoding)
+            expected[f"{name} {which}"] = reason
+            for path in (paths[k] for k in slices):
+                assert path.read_bytes().count(found) == 1
+                path.write_bytes(path.read_bytes().replace(found, written))
+    for missing in (1, 100, 2047):
+        path = make(tmp_path / "tree" / f"cut by {missing}", None, "explicit")[-1]
+        path.write_bytes(path.read_bytes()[:-missing])
+        expected[f"cut by {missing}"] = "undecodable_pixels"
+    make(tmp_path / "tree" / "sound", None, encoding)
+    assert verdicts_of(tmp_path / "tree", tmp_path) == expected
