@@ -64,6 +64,7 @@ class Reason(StrEnum):
     # files
     NOT_DICOM = "not_dicom"
     UNREADABLE = "unreadable"
+    MISSING_UID = "missing_uid"
     TOO_LARGE = "too_large"
     DUPLICATE_SAME = "duplicate_same_bytes"
     DUPLICATE_CONFLICT = "duplicate_conflicting"

@@ -9,7 +9,7 @@ HEAD_BYTES = 1024
 TABLES = frozenset({"csv", "tsv", "xlsx", "parquet", "sqlite"})
 MASKS = frozenset({"nifti", "nrrd", "mha", "mhd"})
 DOCUMENTS = frozenset({"xml", "json", "text"})
-ARCHIVES = frozenset({"zip", "tar"})
+ARCHIVES = frozenset({"zip", "tar", "gzipped_dicom", "bzip2", "xz"})
 
 _MAGIC = (
     (0, b"NRRD000", "nrrd"),
@@ -49,7 +49,8 @@ def sniff(head: bytes) -> str:
     str
         ``dicom`` (PS3.10, or a data set without preamble), ``nifti``, ``nrrd``, ``mha``, ``mhd``, ``analyze``, ``xml``,
         ``json``, ``csv``, ``tsv``, ``text``, ``xlsx``, ``parquet``, ``sqlite``, ``zip``, ``tar``, ``gzip``, names of
-        other well-known formats, ``empty``, or ``unknown``. A gzipped NIfTI is ``nifti``, a gzipped tar ``tar``.
+        other well-known formats, ``empty``, or ``unknown``. A gzipped NIfTI is ``nifti``, a gzipped tar ``tar``, a
+        gzipped DICOM file ``gzipped_dicom``. What ``bzip2`` and ``xz`` hold is not seen from their first bytes.
     """
     if not head:
         return "empty"
@@ -79,6 +80,8 @@ def _gzip_kind(head: bytes) -> str:
         return "gzip"
     if inner[257:262] == b"ustar":
         return "tar"
+    if inner[128:132] == b"DICM":
+        return "gzipped_dicom"
     return "nifti" if _volume_kind(inner) == "nifti" else "gzip"
 
 

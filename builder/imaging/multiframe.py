@@ -47,6 +47,15 @@ FRAME_VALUES = {
 }
 """Column to the functional group (PS3.3 C.7.6.16.2) and the attribute in it."""
 
+COMPLETE = (
+    ("image_position_patient", "ImagePositionPatient", Reason.UNKNOWN_GEOMETRY),
+    ("image_orientation_patient", "ImageOrientationPatient", Reason.UNKNOWN_GEOMETRY),
+    ("pixel_spacing", "PixelSpacing", Reason.UNKNOWN_GEOMETRY),
+    ("rescale_slope", "RescaleSlope", Reason.INCONSISTENT_PIXELS),
+    ("rescale_intercept", "RescaleIntercept", Reason.INCONSISTENT_PIXELS),
+)
+"""What all frames of an object state, or none."""
+
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209056, 0x00201041})
 """Dimension Index Pointers (0020,9165) that say where a frame lies: position, in-stack number, stack, location."""
@@ -131,7 +140,16 @@ def frame_rows(dataset: Dataset) -> list[Row]:
         row.update(_frame_values(own, shared[0] if len(shared) else None))
         row["dimension"] = _dimension(own, spatial)
         rows.append(row)
+    _check_complete(rows)
     return rows
+
+
+def _check_complete(rows: Sequence[Row]) -> None:
+    """Refuse an object some of whose frames lack what the others state: no volume of the rest is the whole truth."""
+    for column, what, reason in COMPLETE:
+        absent = sum(row[column] is None for row in rows)
+        if 0 < absent < len(rows):
+            raise CaseError(reason, f"{absent} of {len(rows)} frames have no {what}, the others have one")
 
 
 def mosaic_rows(dataset: Dataset) -> list[Row]:
@@ -142,7 +160,7 @@ def mosaic_rows(dataset: Dataset) -> list[Row]:
     return [
         base
         | {"frame": index, "image_type": image_type, "image_position_patient": list(position)}
-        | {"rows": tiles.rows, "columns": tiles.columns, "tiles": tiles.side}
+        | {"rows": tiles.rows, "columns": tiles.columns, "tiles": tiles.across}
         for index, position in enumerate(tiles.positions)
     ]
 

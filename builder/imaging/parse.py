@@ -15,7 +15,9 @@ from builder.errors import CaseError, Reason
 from builder.headers.attributes import READ_LIMIT, check_items, count_items, too_many_elements
 from builder.headers.boundary import parsing
 
-DEFLATED: Final = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
+DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+"""The transfer syntax of a deflated data set. Deflated Image Frame Compression deflates frames, not the data set."""
+
 INFLATED_LIMIT: Final = 2 * 2**30
 """Bytes that a deflated data set may inflate to."""
 
@@ -70,7 +72,7 @@ def leniently() -> Iterator[None]:
 
 def _check_inflated(content: bytes, limit: int) -> None:
     """Inflate a deflated data set piece by piece, only to learn its size. Raises CaseError TOO_LARGE."""
-    if not any(syntax in content[:2048] for syntax in DEFLATED):
+    if DEFLATED not in content[:2048]:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     total = items = 0

@@ -232,10 +232,10 @@ def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
 def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tuple[int, int, int]]) -> Instance:
     """Format and rescale of one instance, checked against its stack. Raises CaseError."""
     form = pixel_format(dataset)
-    side = max(1, stack.tiles)
-    size = (form.rows // side, form.columns // side)
-    frames = side * side if stack.tiles else form.frames
-    _check_place(form, stack, size, frames)
+    across = max(1, stack.tiles)
+    down = max(1, form.rows // max(1, stack.shape[1])) if stack.tiles else 1
+    frames = down * across if stack.tiles else form.frames
+    _check_place(form, stack, (form.rows // down, form.columns // across), frames)
     if max(frame for _, _, frame in places) >= frames:
         raise CaseError(Reason.INCONSISTENT_PIXELS, f"found {frames} frames, expected those of the stack")
     padding = padding_of(dataset, form)
@@ -243,7 +243,7 @@ def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tupl
     for channel, index, frame in places:
         values = functional_group(dataset, frame, PIXEL_VALUES) or dataset
         slices.append(Slice(channel, index, frame, rescale_of(values), padding))
-    return Instance(uid, form, tuple(slices), dataset, stack.tiles)
+    return Instance(uid, form, tuple(slices), dataset, (down, across) if stack.tiles else None)
 
 
 def _indexed(stack: Stack, uid: str, held: Mapping[str, dict[str, Any]], *, channel: int, index: int) -> Instance:

@@ -32,9 +32,10 @@ from builder.stages.index import index_partition
 
 KEEP_ALL: Final = VolumeOptions(
     time_series="keep", single_slice="keep", projection="keep", localizer="keep", still="keep", cine="keep",
-    secondary_capture="keep", irregular="resample", gapped="resample",
+    secondary_capture="keep", irregular="resample", gapped="split",
 )  # fmt: skip
-"""The tool shows all that can be shown; a build excludes what its spec does not ask for."""
+"""The tool shows all that can be shown: a stack with a gap run by run, for what lies in the gap nobody knows. A build
+excludes what its spec does not ask for."""
 
 
 @dataclass(frozen=True)

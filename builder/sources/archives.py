@@ -1,5 +1,7 @@
 """Zip and tar archives as folders of files: listed and read within limits, never unpacked to disk."""
 
+import gzip
+import lzma
 import tarfile
 import threading
 import zipfile
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from builder.errors import CaseError, Reason
+from builder.headers.sniff import HEAD_BYTES, sniff
 from builder.sources.names import name_text
 
 MEMBER_LIMIT: Final = 1_000_000
@@ -32,7 +35,8 @@ class Member:
 
 
 def list_members(path: Path, kind: str) -> tuple[Member, ...]:
-    """The files of the archive at ``path`` (``zip`` or ``tar``, gzipped or not), sorted by name.
+    """The files of the archive at ``path``, sorted by name: of a zip, of a tar (plain, or packed by gzip, bzip2 or xz),
+    or the one file of a ``gzipped_dicom``.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def list_members(path: Path, kind: str) -> tuple[Member, ...]:
         UNREADABLE when the archive is damaged or has two files of one name, TOO_LARGE when it is over a limit.
     """
     try:
-        found = list(_within_limits(_zip_members(path) if kind == "zip" else _tar_members(path), path))
+        found = list(_within_limits(_MEMBERS.get(kind, _tar_members)(path), path))
     except _DAMAGE as error:
         _raise_fault_of_disk(error)
         raise CaseError(Reason.UNREADABLE, f"the {kind} archive is damaged ({type(error).__name__})") from error
@@ -80,6 +84,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     NotImplementedError,
     OSError,
@@ -131,13 +136,54 @@ def _text(info: tarfile.TarInfo) -> str:
     return name_text(info.name.encode("utf-8", "surrogateescape"))
 
 
-def _opened(path: Path, stamp: str) -> "_Zip | _Tar":
-    current: _Zip | _Tar | None = getattr(_OPEN, "archive", None)
+def _gzip_members(path: Path) -> Iterator[Member]:
+    """The one file, inflated once to learn its size."""
+    size, most = 0, max(RATIO_FLOOR, RATIO_LIMIT * path.stat().st_size)
+    with gzip.open(path) as stream:
+        while size <= most and (piece := stream.read(_PIECE)):
+            size += len(piece)
+    yield Member(path.name.removesuffix(".gz"), size)
+
+
+_MEMBERS: Final = {"zip": _zip_members, "gzipped_dicom": _gzip_members}
+_PIECE: Final = 2**20
+
+
+def _opened(path: Path, stamp: str) -> "_Zip | _Tar | _Gzip":
+    current: _Zip | _Tar | _Gzip | None = getattr(_OPEN, "archive", None)
     if current is None or current.key != (path, stamp):
         close_archive()
-        current = _Zip(path, stamp) if zipfile.is_zipfile(path) else _Tar(path, stamp)
+        current = _open(path, stamp)
         _OPEN.archive = current
     return current
+
+
+def _open(path: Path, stamp: str) -> "_Zip | _Tar | _Gzip":
+    if zipfile.is_zipfile(path):
+        return _Zip(path, stamp)
+    with path.open("rb") as stream:
+        single = sniff(stream.read(HEAD_BYTES)) == "gzipped_dicom"
+    return _Gzip(path, stamp) if single else _Tar(path, stamp)
+
+
+class _Gzip:
+    """A gzipped file kept open; a range before the one read last inflates it anew."""
+
+    def __init__(self, path: Path, stamp: str) -> None:
+        self.key = (path, stamp)
+        self._name = path.name.removesuffix(".gz")
+        self._stream = gzip.open(path)  # noqa: SIM115 - closed with this object
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """A range of the file."""
+        if name != self._name:
+            raise KeyError(name)
+        self._stream.seek(start)
+        return self._stream.read(length)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            self._stream.close()
 
 
 class _Zip:

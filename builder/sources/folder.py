@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import field_validator
 
 from builder.errors import CaseError, Reason, SourceError
-from builder.headers.sniff import HEAD_BYTES, sniff
+from builder.headers.sniff import ARCHIVES, HEAD_BYTES, sniff
 from builder.protocols import Entry
 from builder.sources.archives import list_members, read_member
 from builder.sources.described import Described
@@ -221,7 +221,7 @@ def _entries(root: Path, path: str) -> Iterator[Entry]:
 
 
 def _archive_kind(path: bytes) -> str | None:
-    """``zip`` or ``tar`` by the file's first bytes; None also for what may not be opened."""
+    """The kind of an archive by the file's first bytes; None for other files and for what may not be opened."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -231,7 +231,7 @@ def _archive_kind(path: bytes) -> str | None:
     finally:
         os.close(handle)
     kind = sniff(head)
-    return kind if kind in ("zip", "tar") else None
+    return kind if kind in ARCHIVES else None
 
 
 def _opened(path: bytes) -> int:

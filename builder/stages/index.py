@@ -118,9 +118,7 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
         yield plan
 
 
-def index_part(
-    plan: PartPlan, *, store: Store, on_internal_error: OnInternalError = "exclude"
-) -> PartReceipt:
+def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalError = "exclude") -> PartReceipt:
     """Read the headers of one part and write its rows, then its receipt.
 
     A finished part is not read again, unless a file in it met an internal error.
@@ -361,7 +359,7 @@ def _instance_row(header: Header) -> dict[str, Any]:
     missing = [name for name in _REQUIRED if not header.values.get(name)]
     if missing and not header.directory:
         what = f"found no value for {', '.join(missing)}, expected one of each in a DICOM instance"
-        row |= {"status": "quarantined", "reason": Reason.UNREADABLE.value, "detail": "; ".join((what, *notes))}
+        row |= {"status": "quarantined", "reason": Reason.MISSING_UID.value, "detail": "; ".join((what, *notes))}
     return row
 
 

@@ -75,6 +75,7 @@ def npz_bytes() -> bytes:
         (archive_bytes("tar"), "tar"),
         (archive_bytes("tar.gz"), "tar"),
         (gzip.compress(b"hello"), "gzip"),
+        (gzip.compress(bytes(128) + b"DICM" + bytes(500)), "gzipped_dicom"),
         (parquet_bytes(), "parquet"),
         (npz_bytes(), "npz"),
         (b"id,age\n1,2\n", "csv"),

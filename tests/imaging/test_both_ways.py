@@ -99,6 +99,7 @@ def by_build(folder: Path, out: Path, **volumes: Any) -> tuple[dict[int, list[ND
             "name": "both", "license": "none", "sources": [{"kind": "folder", "url": str(folder)}],
             "cohort": {"one_per": "series"}, "deid": {"patient_key": "${env:BUILDER_TEST_KEY}"}, "volumes": volumes,
             "samples": {"kind": "volumes", "chunk": [1, 32, 32]}, "splits": {"ratios": {"train": 1.0}},
+            "leaks": {"pixels": "off"},
         }
     )  # fmt: skip
     builder.build(spec, to=str(out))

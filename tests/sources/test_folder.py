@@ -1,11 +1,13 @@
 """The folder source: everything in the folder once, nothing outside it, archives within limits."""
 
+import gzip
 import io
 import os
 import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -102,7 +104,9 @@ def made_tar(files: dict[str, bytes], mode: str = "w") -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("make", [made_zip, made_tar, lambda files: made_tar(files, "w:gz")])
+@pytest.mark.parametrize(
+    "make", [made_zip, made_tar, *(partial(made_tar, mode=mode) for mode in ("w:gz", "w:bz2", "w:xz"))]
+)
 def test_members_of_archives_are_entries(tmp_path: Path, make: Callable[[dict[str, bytes]], bytes]) -> None:
     files = {f"d/{n}": bytes([n]) * 1000 for n in range(20)}
     fill(tmp_path, {"in.bin": make(files)})  # the name says nothing
@@ -114,6 +118,18 @@ def test_members_of_archives_are_entries(tmp_path: Path, make: Callable[[dict[st
         assert source.read(entry) == files[entry.member]
         assert source.read(entry, start=990, length=20) == files[entry.member][990:]
         assert source.read(entry, start=0, length=5) == files[entry.member][:5]
+    archives.close_archive()
+
+
+def test_a_gzipped_object_is_one_member(tmp_path: Path) -> None:
+    content = bytes(128) + b"DICM" + os.urandom(5000)
+    fill(tmp_path, {"a.dcm.gz": gzip.compress(content), "cut.dcm.gz": gzip.compress(content)[:-2000]})
+    source = Folder(url=str(tmp_path))
+    entry, cut = source.list()
+    assert (entry.path, entry.member, entry.size) == ("a.dcm.gz", "a.dcm", len(content))
+    assert source.read(entry) == content
+    assert source.read(entry, start=100, length=50) == content[100:150]
+    assert (cut.path, cut.member) == ("cut.dcm.gz", "")
     archives.close_archive()
 
 

@@ -125,6 +125,14 @@ def test_cut_off_headers_and_pixels(tmp_path: Path) -> None:
     assert (cut_header["status"], cut_header["reason"]) == ("quarantined", "unreadable")
 
 
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID"])
+def test_an_object_without_a_uid_is_named_as_that(tmp_path: Path, name: str) -> None:
+    instance(tmp_path, "a.dcm", **{name: ""})
+    (row,) = whole_index(tmp_path).to_pylist()
+    assert (row["status"], row["reason"]) == ("quarantined", "missing_uid")
+    assert name[:5].lower() in row["detail"]
+
+
 def test_limits_hold_on_hostile_headers(tmp_path: Path) -> None:
     head = bytes(128) + b"DICM" + b"\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"
     sequence = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff"

@@ -18,6 +18,7 @@ RLE = "1.2.840.10008.1.2.5"
 JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 
 
 @dataclass(frozen=True)

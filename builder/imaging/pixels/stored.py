@@ -2,6 +2,7 @@
 
 import io
 import warnings
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,15 @@ from pydicom.pixels import apply_color_lut, get_decoder
 
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
-from builder.imaging.pixels.format import BIG_ENDIAN, JPEG_EXTENDED, JPEG_LOSSLESS, NATIVE, RLE, PixelFormat
+from builder.imaging.pixels.format import (
+    BIG_ENDIAN,
+    DEFLATED_FRAMES,
+    JPEG_EXTENDED,
+    JPEG_LOSSLESS,
+    NATIVE,
+    RLE,
+    PixelFormat,
+)
 from builder.imaging.pixels.streams import STREAM_STARTS, check_expansion, check_streams
 
 LOSSY_STREAM = "lossy_jpeg_stated_lossless"
@@ -99,7 +108,7 @@ def check_syntax(syntax: str) -> None:
 
     "" is one the index does not know; pixels tell it.
     """
-    if not syntax or syntax in NATIVE or syntax in JPEG_LOSSLESS or syntax == RLE:
+    if not syntax or syntax in NATIVE or syntax in JPEG_LOSSLESS or syntax in (RLE, DEFLATED_FRAMES):
         return
     try:
         available = get_decoder(syntax).is_available
@@ -159,6 +168,9 @@ def _encoded_values(dataset: Dataset, form: PixelFormat, frames: list[bytes] | N
         from builder.imaging.pixels.rle import decode_rle  # compiled code is loaded where it is needed
 
         return decode_rle(frames or encapsulated_frames(dataset, form), form)
+    if form.syntax == DEFLATED_FRAMES:
+        deflated = frames or encapsulated_frames(dataset, form)
+        return native_values(b"".join(_inflated(frame, form) for frame in deflated), form)
     if stream_notes(dataset, form):
         return _baseline(frames or encapsulated_frames(dataset, form), form)
     if form.syntax in JPEG_LOSSLESS and form.bits_allocated in (8, 16):
@@ -172,6 +184,19 @@ def _encoded_values(dataset: Dataset, form: PixelFormat, frames: list[bytes] | N
             return decode_extended(frames or encapsulated_frames(dataset, form), form)
     values = _by_library(frames, form) if form.syntax in PREFERRED and frames is not None else None
     return _decoded(dataset, form) if values is None else values
+
+
+def _inflated(frame: bytes, form: PixelFormat) -> bytes:
+    """The bytes of one frame of Deflated Image Frame Compression (PS3.5 A.4.12)."""
+    size = form.frame_values * form.dtype.itemsize
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content = inflater.decompress(frame, size + 1)
+    except zlib.error:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, "the deflated frame is damaged") from None
+    if not size <= len(content) <= size + size % 2:
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{len(content)} bytes in a deflated frame, expected {size}")
+    return content[:size]
 
 
 def _by_library(frames: list[bytes], form: PixelFormat) -> NDArray[Any] | None:

@@ -35,14 +35,14 @@ class Slice:
 class Instance:
     """One object and the slices it holds; ``dataset`` is None when its native pixels come from a ``PixelFill``.
 
-    ``tiles`` counts the tiles along a side of a mosaic; 0 for everything else.
+    ``tiles`` counts the tiles of a mosaic down and across; None for everything else.
     """
 
     uid: str
     form: PixelFormat
     slices: tuple[Slice, ...]
     dataset: Dataset | None = None
-    tiles: int = 0
+    tiles: tuple[int, int] | None = None
 
     @property
     def has_pixels(self) -> bool:
@@ -165,10 +165,11 @@ def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
     return frames if not instance.tiles else _cut_tiles(frames[0], instance.tiles)
 
 
-def _cut_tiles(picture: NDArray[Any], side: int) -> NDArray[Any]:
-    """(row, column) mosaic of ``side`` by ``side`` tiles to (slice, row, column); tiles run along rows first."""
-    rows, columns = picture.shape[0] // side, picture.shape[1] // side
-    return picture.reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)
+def _cut_tiles(picture: NDArray[Any], tiles: tuple[int, int]) -> NDArray[Any]:
+    """(row, column) mosaic of tiles down and across to (slice, row, column); tiles run along rows first."""
+    down, across = tiles
+    rows, columns = picture.shape[0] // down, picture.shape[1] // across
+    return picture.reshape(down, rows, across, columns).swapaxes(1, 2).reshape(-1, rows, columns)
 
 
 def _place(stored: NDArray[Any], target: NDArray[Any], *, form: PixelFormat, rescale: Rescale, factor: float) -> bool:

@@ -31,11 +31,21 @@ MAX_TILES = 1_024
 
 @dataclass(frozen=True)
 class Tiles:
-    """The slices of a mosaic: the size of one tile, tiles along a side, and each slice's ImagePositionPatient, mm."""
+    """The slices of a mosaic.
+
+    Parameters
+    ----------
+    rows, columns
+        Of one tile.
+    across
+        Tiles in a row of the picture.
+    positions
+        ImagePositionPatient of each slice, mm.
+    """
 
     rows: int
     columns: int
-    side: int
+    across: int
     positions: tuple[tuple[float, float, float], ...]
 
 
@@ -47,6 +57,8 @@ def tiles_of(dataset: Dataset) -> Tiles:
     CaseError
         UNKNOWN_GEOMETRY when the private header or another input is absent.
     """
+    if CSA_IMAGE_HEADER not in dataset and is_grid(dataset):
+        return _grid_tiles(dataset)
     try:
         cosines = np.array([float(v) for v in dataset.ImageOrientationPatient]).reshape(2, 3)
         origin = np.array([float(v) for v in dataset.ImagePositionPatient])
@@ -56,8 +68,6 @@ def tiles_of(dataset: Dataset) -> Tiles:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without position, orientation, spacing or size") from None
     if len(origin) != 3 or len(pixel) != 2:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, "mosaic without position, orientation, spacing or size")
-    if CSA_IMAGE_HEADER not in dataset and is_grid(dataset):
-        return _grid_tiles(dataset, rows, columns)
     return _mosaic_tiles(dataset, rows, columns, cosines=cosines, origin=origin, pixel=pixel)
 
 
@@ -70,9 +80,13 @@ def is_grid(dataset: Dataset) -> bool:
         return False
 
 
-def _grid_tiles(dataset: Dataset, rows: int, columns: int) -> Tiles:
-    """Tiles of a United Imaging grid: every slice states its own position."""
+def _grid_tiles(dataset: Dataset) -> Tiles:
+    """Tiles of a United Imaging grid: every slice states its own position, and rows without a slice are left out."""
     count = int(_private(dataset, UIH_TILES))
+    try:
+        rows, columns = int(dataset.Rows), int(dataset.Columns)
+    except (AttributeError, TypeError, ValueError):
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, "grid without a size") from None
     frames = _private(dataset, UIH_FRAMES)
     try:
         positions = [tuple(float(v) for v in item.ImagePositionPatient) for item in frames]
@@ -80,8 +94,11 @@ def _grid_tiles(dataset: Dataset, rows: int, columns: int) -> Tiles:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, "grid without the positions of its slices (0065,xx51)") from None
     if len(positions) != count or any(len(position) != 3 for position in positions):
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"grid of {count} slices with {len(positions)} positions")
-    side, tile = _cut(rows, columns, count)
-    return Tiles(*tile, side, tuple((x, y, z) for x, y, z in positions))
+    across = _side(count)
+    down = ceil(count / across)
+    if rows % down or columns % across:
+        raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{rows} x {columns} grid of {down} x {across} tiles")
+    return Tiles(rows // down, columns // across, across, tuple((x, y, z) for x, y, z in positions))
 
 
 def _private(dataset: Dataset, element: int) -> Any:
@@ -92,11 +109,16 @@ def _private(dataset: Dataset, element: int) -> Any:
         return None
 
 
-def _cut(rows: int, columns: int, count: int) -> tuple[int, tuple[int, int]]:
-    """Tiles along a side, and the rows and columns of one. Raises CaseError UNKNOWN_GEOMETRY."""
+def _side(count: int) -> int:
+    """Tiles along a side of the smallest square that holds them. Raises CaseError UNKNOWN_GEOMETRY."""
     if not 1 <= count <= MAX_TILES:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"mosaic of {count} tiles, expected 1 to {MAX_TILES}")
-    side = ceil(sqrt(count))
+    return ceil(sqrt(count))
+
+
+def _cut(rows: int, columns: int, count: int) -> tuple[int, tuple[int, int]]:
+    """Tiles along a side of a square mosaic, and the rows and columns of one. Raises CaseError UNKNOWN_GEOMETRY."""
+    side = _side(count)
     if rows % side or columns % side:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{rows} x {columns} mosaic of {count} tiles, {side} a side")
     return side, (rows // side, columns // side)

@@ -106,7 +106,7 @@ class Stack:
     voxel_bytes
         Of one voxel of the volume with its padding mask, as the headers project them.
     tiles
-        Tiles along a side of a mosaic picture, whose tiles are the frames; 0 for everything else.
+        Tiles in a row of a mosaic picture, whose tiles are the frames; 0 for everything else.
     echo_time, b_value, component
         Of the first instance: ms, s/mm2, and the values of Image Type that set it apart.
     notes
