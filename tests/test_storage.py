@@ -217,3 +217,32 @@ def test_a_swap_whose_guard_refuses_leaves_nothing(tmp_path: Path) -> None:
         store.swap("CURRENT", b"late", guard=refuse)
     assert store.read("CURRENT") == b"first"
     assert [p.name for p in tmp_path.iterdir()] == ["CURRENT"]
+
+
+def test_files_of_a_private_folder_are_closed_to_others(tmp_path: Path):
+    store = open_store(tmp_path / "private", directory_mode=0o700)
+    store.put("put", b"1")
+    store.create("created", b"1")
+    with store.scratch() as folder:
+        (folder / "x").write_bytes(b"1")
+        store.commit("committed", folder / "x")
+    assert {(tmp_path / "private" / name).stat().st_mode & 0o077 for name in ("put", "created", "committed")} == {0}
+    open_store(tmp_path / "open").put("put", b"1")
+    assert (tmp_path / "open" / "put").stat().st_mode & 0o444 == 0o444 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def test_a_link_out_of_a_store_is_neither_read_nor_replaced(tmp_path: Path):
+    (tmp_path / "outside").write_bytes(b"theirs")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "outside")
+    store = open_store(tmp_path / "store")
+    for attempt in (lambda: store.read("link"), lambda: store.put("link", b"ours"), lambda: store.delete("link")):
+        with pytest.raises(LayoutError, match="leads out of store"):
+            attempt()
+    assert (tmp_path / "outside").read_bytes() == b"theirs"

@@ -13,7 +13,7 @@ from builder.deid.columns import allowed_row
 from builder.errors import LayoutError, PrivacyError, SpecError
 from builder.library.versions import Version, open_version
 from builder.model.canonical import canonical_json, fingerprint
-from builder.storage import Store, open_store
+from builder.storage import Store, open_beside
 
 TRAINING = ".training"
 """Added to a dataset's location: the folder of the reports."""
@@ -132,7 +132,7 @@ def read_training(version: Version) -> tuple[TrainingRun, ...]:
 
 
 def _home(version: Version) -> Store:
-    return open_store(version.store.url + TRAINING)
+    return open_beside(version.store, TRAINING)
 
 
 def _checked(values: Mapping[str, Any]) -> TrainingRun:

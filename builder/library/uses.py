@@ -7,7 +7,7 @@ from typing import Any
 
 from builder.library.versions import open_version
 from builder.reader.uses import USES
-from builder.storage import Store, open_store
+from builder.storage import Store, open_beside, open_store
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_uses(url: str, *, at: str | None = None) -> Uses:
         When there is no such dataset.
     """
     version = open_version(url)
-    home = open_store(at).join(version.manifest.name) if at else open_store(version.store.url + USES)
+    home = open_store(at).join(version.manifest.name) if at else open_beside(version.store, USES)
     found = [_entry(home, path) for path in home.list() if path.endswith(".json")]
     entries = sorted((e for e in found if e is not None), key=lambda e: (e["opened"], e["version"], e["split"] or ""))
     return Uses(version.manifest.name, tuple(entries), sum(e is None for e in found))

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError, Reason
@@ -46,6 +48,14 @@ EXPORTS = "exports"
 _FIELD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+_DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_SEGMENT = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DTYPES = frozenset(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)) | {"float32", "float64"}
+"""Types of stored numbers. A manifest may come from anybody: NumPy's own parser also knows types that hold pointers."""
+
+_SAMPLE_KEY = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$"
+_SPLIT = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$"
 _MAXIMUM_DOCUMENT_BYTES = 1 << 30
 
 
@@ -227,6 +237,24 @@ def check_field_name(name: str) -> str:
     return name
 
 
+def check_names(index: pa.Table) -> None:
+    """Raise LayoutError unless the index names samples and splits as files may be named.
+
+    Exports name files by sample keys and fields, so a key like ``../x`` would write outside their folder.
+    """
+    for column, pattern in (("sample_key", _SAMPLE_KEY), ("split", _SPLIT)):
+        if column not in index.schema.names:
+            continue
+        values = index.column(column).cast(pa.string())
+        fits = pc.match_substring_regex(values, pattern)
+        if pc.any(pc.invert(fits)).as_py():
+            number = pc.index(fits, False).as_py()
+            raise LayoutError(
+                f"{INDEX}: found a {column} in row {number} that cannot name a file, expected letters, digits, "
+                "'_' and '-'; the dataset was not written by builder, or was changed"
+            )
+
+
 def write_current(version: str) -> bytes:
     """Content of ``CURRENT``."""
     version_path(version)
@@ -260,13 +288,13 @@ def parse_manifest(data: bytes) -> Manifest:
     """A manifest from its JSON. Raises LayoutError, naming the entry, what was found and what was expected."""
     at = _Entries(_load(data, MANIFEST), MANIFEST)
     return Manifest(
-        name=at.text("name"),
-        version=at.text("version"),
+        name=at.named("name", _DATASET_NAME),
+        version=at.named("version", _VERSION),
         spec=at.mapping("spec"),
         lock=at.mapping("lock"),
         fields=tuple(_field(e) for e in at.entries("fields")),
         shards=tuple(
-            ShardEntry(e.text("fingerprint"), e.count("rows"), _objects(e)) for e in at.entries("shards")
+            ShardEntry(e.named("fingerprint", _FINGERPRINT), e.count("rows"), _objects(e)) for e in at.entries("shards")
         ),
         files=_objects(at, "files"),
         totals={key: int(value) for key, value in at.mapping("totals").items()},
@@ -282,6 +310,13 @@ class _Entries:
 
     def text(self, key: str) -> str:
         return str(self._take(key, str))
+
+    def named(self, key: str, pattern: re.Pattern[str]) -> str:
+        """A name that may become part of a path. The message does not repeat what may hold anything."""
+        found = self.text(key)
+        if pattern.fullmatch(found) is None:
+            raise LayoutError(f"{self.where}: found a {key} that cannot be one, expected {pattern.pattern}")
+        return found
 
     def count(self, key: str) -> int:
         number = int(self._take(key, int))
@@ -332,7 +367,16 @@ def _load(data: bytes, name: str) -> Mapping[str, Json]:
 
 
 def _objects(at: _Entries, key: str = "objects") -> tuple[StoredObject, ...]:
-    return tuple(StoredObject(e.text("path"), e.count("bytes"), e.text("sha256")) for e in at.entries(key))
+    return tuple(StoredObject(_inside(e), e.count("bytes"), e.named("sha256", _SHA256)) for e in at.entries(key))
+
+
+def _inside(at: _Entries) -> str:
+    """The path of an object below the folder that lists it."""
+    path = at.text("path")
+    parts = path.split("/")
+    if "\\" in path or any(part in ("", ".", "..") or not part.isprintable() for part in parts):
+        raise LayoutError(f"{at.where}: found a path that leads elsewhere, expected a relative one without '..'")
+    return path
 
 
 def _excluded(at: _Entries) -> ExcludedCase:
@@ -347,15 +391,20 @@ def _field(at: _Entries) -> FieldLayout:
     shape = None if at.document.get("shape") is None else _three(at, "shape")
     segments = {}
     for name, pair in at.mapping("segments").items():
-        if not isinstance(pair, list) or len(pair) != 2:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(type(n) is int for n in pair):
             raise LayoutError(f"{at.where}: found {pair!r} for segment {name!r}, expected [channel, value]")
+        if _SEGMENT.fullmatch(name) is None:
+            raise LayoutError(f"{at.where}: found a segment's name that cannot be one, expected printable text")
         segments[name] = (int(pair[0]), int(pair[1]))
+    dtype = at.text("dtype")
+    if dtype not in _DTYPES:
+        raise LayoutError(f"{at.where}: found the type {dtype[:40]!r}, expected one of {', '.join(sorted(_DTYPES))}")
     return FieldLayout(
-        name=at.text("name"),
+        name=at.named("name", _FIELD_NAME),
         channels=at.count("channels"),
         shape=shape,
         chunk=_three(at, "chunk"),
-        dtype=at.text("dtype"),
+        dtype=dtype,
         unit=at.text("unit"),
         segments=segments,
         packing=_packing(at),

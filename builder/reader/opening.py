@@ -17,6 +17,7 @@ from builder.model.layout import (
     Manifest,
     ShardEntry,
     StoredObject,
+    check_names,
     parse_current,
     parse_manifest,
     version_path,
@@ -81,6 +82,8 @@ def open_dataset(
         pending = executor.submit(_read, store, version_path(version, INDEX))
         manifest = parse_manifest(_read(store, version_path(version, MANIFEST)))
         data = pending.result()
+    if manifest.version != version:
+        raise LayoutError(f"{MANIFEST}: found the manifest of another version, expected {version}")
     _verify(data, INDEX, manifest=manifest)
     names = [layout.name for layout in manifest.fields]
     chosen = tuple(names if fields is None else fields)
@@ -131,6 +134,7 @@ def dataset_over(
     values: Values = "physical",
 ) -> Dataset:
     """The samples of an index table and a manifest at hand, published or not. Raises LayoutError."""
+    check_names(table)
     source = Source(store, manifest, checksums, values, *find_places(table, manifest))
     return Dataset(source, table, np.arange(table.num_rows), tuple(fields))
 

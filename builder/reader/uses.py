@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from builder.errors import MissingExtra, SourceError
+from builder.errors import LayoutError, MissingExtra, SourceError
 from builder.model.layout import Manifest
-from builder.storage import LocalStore, Store, open_store
+from builder.storage import LocalStore, Store, open_beside, open_store
 
 USES = ".uses"
 """Added to a dataset's location: the folder of its log."""
@@ -37,7 +37,10 @@ def log_use(
         The environment's ``BUILDER_USES`` takes the place of ``beside``; ``catalog.log_of_use: false`` in the spec
         turns the log beside the dataset off.
     """
-    home = _home(store, manifest, where)
+    try:
+        home = _home(store, manifest, where)
+    except LayoutError:  # a link lies where the log would go
+        return
     session = (store.url, manifest.version, split or "", *fields)
     if home is None or session in _seen:
         return
@@ -51,7 +54,7 @@ def log_use(
         "samples": samples,
     }
     path = f"{manifest.version}/{os.urandom(16).hex()}.json"
-    with contextlib.suppress(OSError, SourceError, MissingExtra):
+    with contextlib.suppress(OSError, SourceError, MissingExtra, LayoutError):
         home.put(path, json.dumps(entry, sort_keys=True).encode() + b"\n")
 
 
@@ -64,4 +67,4 @@ def _home(store: Store, manifest: Manifest, where: str) -> Store | None:
         return None
     if where != BESIDE:
         return open_store(where).join(manifest.name)
-    return open_store(store.url + USES) if kept and isinstance(store, LocalStore) else None
+    return open_beside(store, USES) if kept and isinstance(store, LocalStore) else None

@@ -7,7 +7,7 @@ in one request. Readers never list. The only package that touches files, obstore
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from builder.errors import SpecError
+from builder.errors import LayoutError, SpecError
 from builder.storage.contract import ObjectReader, Store
 from builder.storage.crash import CRASH_VARIABLE, STOP_VARIABLE, checkpoint
 from builder.storage.local import SCRATCH_PREFIX, LocalStore
@@ -22,6 +22,7 @@ __all__ = [
     "ObjectStore",
     "Store",
     "checkpoint",
+    "open_beside",
     "open_store",
 ]
 
@@ -50,3 +51,17 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
         expected = ", ".join(f"{s}://" for s in ("file", *_OBJECT_SCHEMES))
         raise SpecError(f"found the URL scheme {scheme!r} in {text!r}, expected a folder or one of {expected}")
     return ObjectStore(text.rstrip("/"))
+
+
+def open_beside(store: Store, suffix: str) -> Store:
+    """What lies beside a dataset under its name with a suffix, such as its log of use.
+
+    Raises
+    ------
+    LayoutError
+        When a link lies there: whoever made the dataset may have put it, and it leads anywhere.
+    """
+    place = store.url + suffix
+    if isinstance(store, LocalStore) and Path(place).is_symlink():
+        raise LayoutError(f"{Path(place).name}: found a link beside the dataset, expected a folder; remove the link")
+    return open_store(place)

@@ -86,14 +86,14 @@ class LocalStore:
         target = self._locate(path)
         self._make_folder(target.parent)
         with _swept_as_layout_error(path):
-            scratch = _write_beside(target, data, step="write")
+            scratch = _write_beside(target, data, step="write", mode=self._file_mode)
             _replace(scratch, target, step="write")
 
     def swap(self, path: str, data: bytes, *, guard: Callable[[], None]) -> None:
         target = self._locate(path)
         self._make_folder(target.parent)
         with _swept_as_layout_error(path):
-            scratch = _write_beside(target, data, step="write")
+            scratch = _write_beside(target, data, step="write", mode=self._file_mode)
             try:
                 # a successor that guard does not know of yet will fence, and then there is nothing to rename
                 guard()
@@ -119,7 +119,7 @@ class LocalStore:
     def create(self, path: str, data: bytes) -> None:
         target = self._locate(path)
         self._make_folder(target.parent)
-        scratch = _write_beside(target, data, step="create")
+        scratch = _write_beside(target, data, step="create", mode=self._file_mode)
         try:
             # link fails where the name exists, also between machines on NFS; rename would replace silently
             os.link(scratch, target)
@@ -149,7 +149,7 @@ class LocalStore:
         self._make_folder(target.parent)
         checkpoint("commit.before")
         with _swept_as_layout_error(path):
-            scratch.chmod(0o666 & ~_UMASK)
+            scratch.chmod(self._file_mode)
             _flush_uncached(scratch)
             checkpoint("commit.fsynced")
             _replace(scratch, target, step="commit")
@@ -168,7 +168,24 @@ class LocalStore:
         return len(left)
 
     def _locate(self, path: str) -> Path:
-        return self.root / checked(path)
+        """Where an object lies. Raises LayoutError when a link leads out of the folder.
+
+        A dataset may come from anybody: a link in it must not make its reader open, or its writer replace, a file of
+        the person who runs it.
+        """
+        target = self.root / checked(path)
+        root, real = os.path.realpath(self.root), os.path.realpath(target)
+        if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):
+            raise LayoutError(
+                f"{path}: found a link that leads out of {self.root.name}, expected an object inside; "
+                "copy what it points to into the folder, or mount it there"
+            )
+        return target
+
+    @property
+    def _file_mode(self) -> int:
+        """Files of a folder that is closed to others are closed to others too."""
+        return self.directory_mode & 0o666 & ~_UMASK
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder and its parents, each durable before it is used.
@@ -224,14 +241,14 @@ def _read_at(handle: int, start: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _write_beside(target: Path, data: bytes, *, step: str) -> Path:
+def _write_beside(target: Path, data: bytes, *, step: str, mode: int) -> Path:
     checkpoint(f"{step}.before")
     handle, name = tempfile.mkstemp(prefix=SCRATCH_PREFIX, dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             checkpoint(f"{step}.tmp")
-            os.fchmod(stream.fileno(), 0o666 & ~_UMASK)
+            os.fchmod(stream.fileno(), mode)
             stream.flush()
             os.fsync(stream.fileno())
     except BaseException:

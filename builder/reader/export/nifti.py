@@ -10,6 +10,7 @@ from builder.errors import MissingExtra
 from builder.model.canonical import canonical_json
 from builder.model.geometry import Affine
 from builder.reader.dataset import Dataset
+from builder.reader.export.folder import ExportFolder
 from builder.reader.frameworks import nifti_arrays
 
 
@@ -21,16 +22,16 @@ def export_nifti(dataset: Dataset, folder: str | Path) -> list[dict[str, str]]:
     list
         For each sample its ``sample_key`` and the path of every field, relative to ``folder``.
     """
-    root, entries, rows = Path(folder), [], []
+    target, entries, rows = ExportFolder(Path(folder)), [], []
     for item in dataset:
         row = item.row
         entry = {"sample_key": row["sample_key"]}
         for name in dataset.fields:
             entry[name] = f"{name}/{row['sample_key']}.nii.gz"
-            write_nifti(root / entry[name], *nifti_arrays(item, name))
+            write_nifti(target.path(entry[name]), *nifti_arrays(item, name))
         entries.append(entry)
         rows.append(row)
-    (root / "samples.json").write_text(json.dumps(rows, indent=1, sort_keys=True, default=str) + "\n")
+    target.write((json.dumps(rows, indent=1, sort_keys=True, default=str) + "\n").encode(), "samples.json")
     return entries
 
 
@@ -48,9 +49,7 @@ def export_datalist(dataset: Dataset, folder: str | Path, *, label: str) -> Path
     for split, entry in zip(splits, export_nifti(dataset, folder), strict=True):
         named = {"train": "training"}.get(split, split)
         lists.setdefault(named, []).append({"image": entry["image"], "label": entry[label]})
-    path = Path(folder) / "datalist.json"
-    path.write_bytes(canonical_json(lists))
-    return path
+    return ExportFolder(Path(folder)).write(canonical_json(lists), "datalist.json")
 
 
 def write_nifti(path: Path, array: NDArray[Any], affine: Affine) -> None:
@@ -59,7 +58,6 @@ def write_nifti(path: Path, array: NDArray[Any], affine: Affine) -> None:
         import nibabel
     except ImportError as error:
         raise MissingExtra("nibabel", "export") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)

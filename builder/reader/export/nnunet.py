@@ -5,7 +5,6 @@ Source: nnU-Net v2, documentation/dataset_format.md; nnunetv2/training/dataloadi
 
 import json
 import pickle
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from builder.errors import MissingExtra, SpecError
 from builder.reader.dataset import Dataset, Item
+from builder.reader.export.folder import ExportFolder
 from builder.reader.export.nifti import write_nifti
 from builder.reader.frameworks import nifti_arrays
 
@@ -36,14 +36,14 @@ def export_nnunet(
         For a label that is no label map of one channel with stated segments.
     """
     classes = _classes(dataset, label)
-    root = _fresh_folder(dataset, folder, number)
+    target = _fresh_folder(dataset, folder, number)
     training = 0
     for item in dataset:
         suffix = "Ts" if item.row["split"] in test_splits else "Tr"
         training += suffix == "Tr"
-        _write_raw(item, label, root=root, suffix=suffix, classes=classes)
-    _write_about(dataset, root, label, classes, training=training)
-    return root
+        _write_raw(item, label, target=target, suffix=suffix, classes=classes)
+    _write_about(dataset, target, label, classes, training=training)
+    return target.root
 
 
 def export_nnunet_preprocessed(
@@ -76,8 +76,7 @@ def export_nnunet_preprocessed(
         Without blosc2.
     """
     classes = _classes(dataset, label)
-    root = _fresh_folder(dataset, folder, number)
-    (root / configuration).mkdir(parents=True)
+    target = _fresh_folder(dataset, folder, number)
     fold: dict[str, list[str]] = {"train": [], "val": []}
     for item in dataset:
         row = item.row
@@ -85,12 +84,12 @@ def export_nnunet_preprocessed(
             continue
         key = str(row["sample_key"])
         fold["val" if row["split"] == "validation" else "train"].append(key)
-        _write_preprocessed(item, label, root / configuration / key, classes=classes, patch=patch)
+        _write_preprocessed(item, label, target.path(configuration, key), classes=classes, patch=patch)
         mask, affine = nifti_arrays(item, label)
-        write_nifti(root / "gt_segmentations" / f"{key}.nii.gz", _mapped(mask, classes), affine)
-    (root / "splits_final.json").write_text(json.dumps([fold], indent=1) + "\n")
-    _write_about(dataset, root, label, classes, training=len(fold["train"]) + len(fold["val"]))
-    return root
+        write_nifti(target.path("gt_segmentations", f"{key}.nii.gz"), _mapped(mask, classes), affine)
+    target.write((json.dumps([fold], indent=1) + "\n").encode(), "splits_final.json")
+    _write_about(dataset, target, label, classes, training=len(fold["train"]) + len(fold["val"]))
+    return target.root
 
 
 def _classes(dataset: Dataset, label: str) -> dict[int, int]:
@@ -101,16 +100,12 @@ def _classes(dataset: Dataset, label: str) -> dict[int, int]:
     return {value: number for number, value in enumerate(sorted(v for _, v in layout.segments.values()), start=1)}
 
 
-def _fresh_folder(dataset: Dataset, folder: str | Path, number: int) -> Path:
-    root = Path(folder) / f"Dataset{number:03d}_{dataset.manifest.name}"
-    if root.exists():
-        shutil.rmtree(root)
-    root.mkdir(parents=True)
-    return root
+def _fresh_folder(dataset: Dataset, folder: str | Path, number: int) -> ExportFolder:
+    return ExportFolder(Path(folder)).fresh(f"Dataset{number:03d}_{dataset.manifest.name}")
 
 
 def _write_about(
-    dataset: Dataset, root: Path, label: str, classes: Mapping[int, int], *, training: int
+    dataset: Dataset, target: ExportFolder, label: str, classes: Mapping[int, int], *, training: int
 ) -> None:
     segments = sorted(dataset.layout(label).segments.items(), key=lambda segment: segment[1][1])
     image = dataset.layout("image")
@@ -120,17 +115,17 @@ def _write_about(
         "numTraining": training,
         "file_ending": ".nii.gz",
     }
-    (root / "dataset.json").write_text(json.dumps(document, indent=1) + "\n")
+    target.write((json.dumps(document, indent=1) + "\n").encode(), "dataset.json")
 
 
-def _write_raw(item: Item, label: str, *, root: Path, suffix: str, classes: Mapping[int, int]) -> None:
+def _write_raw(item: Item, label: str, *, target: ExportFolder, suffix: str, classes: Mapping[int, int]) -> None:
     key = item.row["sample_key"]
     image, affine = nifti_arrays(item, "image")
     for channel in range(item["image"].shape[0]):
         part = image if image.ndim == 3 else np.ascontiguousarray(image[..., channel])
-        write_nifti(root / f"images{suffix}" / f"{key}_{channel:04d}.nii.gz", part, affine)
+        write_nifti(target.path(f"images{suffix}", f"{key}_{channel:04d}.nii.gz"), part, affine)
     mask, affine = nifti_arrays(item, label)
-    write_nifti(root / f"labels{suffix}" / f"{key}.nii.gz", _mapped(mask, classes), affine)
+    write_nifti(target.path(f"labels{suffix}", f"{key}.nii.gz"), _mapped(mask, classes), affine)
 
 
 def _write_preprocessed(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from builder.reader.dataset import Dataset, Item
+from builder.reader.export.folder import ExportFolder
 
 
 def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file: int = 256) -> list[Path]:
@@ -24,13 +25,13 @@ def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file:
     """
     if samples_per_file < 1:
         raise ValueError(f"samples_per_file: found {samples_per_file}, expected 1 or more")
-    root, paths = Path(folder), []
-    root.mkdir(parents=True, exist_ok=True)
+    target, paths = ExportFolder(Path(folder)), []
     for number, first in enumerate(range(0, len(dataset), samples_per_file)):
-        paths.append(root / f"{dataset.manifest.name}-{number:06d}.tar")
+        paths.append(target.path(f"{dataset.manifest.name}-{number:06d}.tar"))
         with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
             for item in dataset[first : first + samples_per_file]:
                 for name, data in _members(item):
+                    target.check(name)  # whoever unpacks the tar writes where its members say
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
@@ -39,7 +40,7 @@ def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file:
 
 def _members(item: Item) -> Iterator[tuple[str, bytes]]:
     row = item.row
-    key = str(row["sample_key"]).replace(".", "_")
+    key = str(row["sample_key"])
     for name, array in sorted(item.arrays.items()):
         data = io.BytesIO()
         np.save(data, array)
