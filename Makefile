@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long resume test-cluster test-peers bench contours clean
+.PHONY: setup servers demo test check faults faults-long resume test-cluster test-peers test-reader bench contours clean
 
 setup: $(STAMP)
 
@@ -82,6 +82,17 @@ $(PEERS)/.installed: constraints-peers.txt
 test-peers: setup $(PEERS)/.installed
 	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py
 
+# Reading in an environment that has nothing but the five packages the reader needs.
+READER := .reader
+$(READER)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(READER)
+	$(READER)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    numpy pyarrow numcodecs google-crc32c obstore
+	touch $@
+
+test-reader: setup $(READER)/.installed
+	BUILDER_READER_PYTHON=$(abspath $(READER))/bin/python $(BIN)/python -m pytest tests/reader/test_alone.py
+
 # Ratios against peers and floors, each script under five minutes on a quiet machine; the peers of builds when .peers has them.
 bench: setup
 	for name in index memory split read; do $(BIN)/python benchmarks/$$name.py || exit 1; done
@@ -96,4 +107,4 @@ contours: setup
 	$(BIN)/python benchmarks/contours.py $(CORPUS) --pictures $(CONTOURS)
 
 clean:
-	rm -rf $(CONTOURS) $(VENV) $(PEERS) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(CONTOURS) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

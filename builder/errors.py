@@ -29,18 +29,19 @@ class SpecError(BuilderError):
 
 
 class MissingExtra(BuilderError):
-    """An optional package is absent: the user installs the named extra."""
+    """A package is absent: the user installs the named extra, or, without one, the package itself.
 
-    def __init__(self, package: str, extra: str) -> None:
+    Packages without an extra are part of the full install; those who only read datasets may lack them.
+    """
+
+    def __init__(self, package: str, extra: str = "") -> None:
         super().__init__(package, extra)
         self.package = package
         self.extra = extra
 
     def __str__(self) -> str:
-        return (
-            f"the Python package {self.package!r} is not installed; "
-            f"install it with: pip install 'medical-dataset-builder[{self.extra}]'"
-        )
+        wanted = f"'medical-dataset-builder[{self.extra}]'" if self.extra else self.package
+        return f"the Python package {self.package!r} is not installed; install it with: pip install {wanted}"
 
 
 class SourceError(BuilderError):

@@ -173,9 +173,13 @@ class Dataset:
         ------
         SpecError
             When DuckDB refuses the query.
+        MissingExtra
+            Where DuckDB is not installed: reading alone does not need it.
         """
-        import duckdb
-
+        try:
+            import duckdb
+        except ImportError as error:
+            raise MissingExtra("duckdb") from error
         positions = pa.array(np.arange(len(self)))
         table = self.table.append_column("position", positions)
         with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:

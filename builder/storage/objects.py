@@ -186,7 +186,7 @@ def _obstore() -> Any:
     try:
         import obstore
     except ImportError as error:
-        raise MissingExtra("obstore", "objectstore") from error
+        raise MissingExtra("obstore") from error
     return obstore
 
 

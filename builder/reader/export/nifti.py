@@ -57,7 +57,7 @@ def write_nifti(path: Path, array: NDArray[Any], affine: Affine) -> None:
     try:
         import nibabel
     except ImportError as error:
-        raise MissingExtra("nibabel", "export") from error
+        raise MissingExtra("nibabel") from error
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
