@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long resume test-cluster test-peers test-reader bench contours clean
+.PHONY: setup servers demo test check faults faults-long mutations resume test-cluster test-peers test-reader bench contours clean
 
 setup: $(STAMP)
 
@@ -61,6 +61,12 @@ faults-long: setup
 	    $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal $(KEPT) tests/faults
 
 FAULTS_LOG ?= .faults/long.jsonl
+
+# Mutations of 40 files of the corpus through builds: hours. UNPACKED is a folder with the unpacked archives.
+UNPACKED ?= /tmp/builder-corpus
+MUTATIONS ?= 20000
+mutations: setup
+	$(BIN)/python -m tests.mutations --count $(MUTATIONS) --corpus $(UNPACKED)
 
 # A run interrupted at every tenth step and continued on every number of ranks and workers, under fork and spawn.
 resume: setup

@@ -70,7 +70,7 @@ class VolumeOptions(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     regular: KeepOrNot = "keep"
     sheared: Literal["keep", "resample", "exclude"] = "keep"
