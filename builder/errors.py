@@ -129,6 +129,10 @@ class CaseError(BuilderError):
         return f"{self.reason.value}: {self.detail}"
 
 
+class OutcomeError(BuilderError):
+    """The dataset would be empty, or the build lost too much of it: nothing is published, what is there stays."""
+
+
 class PrivacyError(BuilderError):
     """An identifier could have left: the build stops and nothing is published."""
 

@@ -106,6 +106,19 @@ class ShardOptions(BaseModel):
     """How single fields are stored: ``image``, or a mask by its label's name."""
 
 
+class MostLost(BaseModel):
+    """How much of the plan a build may lose and still be published; beyond it what was published before stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Share of the planned cases."""
+    persons: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of the persons with a planned case."""
+    at_least: Annotated[int, Field(ge=1)] = 5
+    """A loss of fewer cases or persons than this stops nothing, whatever share it is."""
+
+
 class DatasetSpec(BaseModel):
     """One dataset, as its author writes it down."""
 
@@ -130,6 +143,7 @@ class DatasetSpec(BaseModel):
     samples: AnySamples
     splits: Splits = Splits()
     leaks: LeakOptions = LeakOptions()
+    max_lost: MostLost = MostLost()
     report: ReportOptions = ReportOptions()
     shards: ShardOptions = ShardOptions()
     governance: Governance = Governance()

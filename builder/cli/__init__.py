@@ -95,13 +95,15 @@ def plan(
     workers: Workers = None,
     as_json: Machine = False,
 ) -> None:
-    """Index, select the cohort, split and plan the shards; print what a build would do."""
+    """Index, select the cohort, split and plan the shards; print what a build would do; exit 1 if nothing."""
     from builder.run.pipeline import plan as make_plan
     from builder.run.progress import open_progress
 
     with continuing("nothing was published and what was read stays"), open_progress(style(as_json)) as progress:
         outcome = make_plan(spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress)
     present(outcome.facts(), as_json, outcome.text)
+    if outcome.refused:
+        raise typer.Exit(AT_FAULT)
 
 
 @app.command()
@@ -238,11 +240,13 @@ def inspect(
 @app.command()
 def explain(
     dataset: Dataset,
-    name: Annotated[str, typer.Argument(metavar="UID", help="An instance, series, study or patient of the archive.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A UID, PatientID or path of the archive, or a key of the dataset.")
+    ],
     as_json: Machine = False,
 ) -> None:
-    """Why an instance, series, study or patient is in, out or quarantined."""
-    from builder.library.inspect import explain as why
+    """Why an instance, series, study, patient or file is in, out or quarantined; works after a plan too."""
+    from builder.library.explain import explain as why
 
     outcome = why(dataset, name, environment=os.environ)
     present(outcome.facts(), as_json, outcome.text)

@@ -1,7 +1,6 @@
 """What is in a dataset, and what is known of one thing: by its keyed name, or by the archive's own with the key."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +58,15 @@ def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]
         When nothing is published there, or nothing is known by that name.
     """
     store = open_store(url)
-    manifest = _published(store)
+    manifest = published_manifest(store)
     if name is None:
         return _summary(url, store, manifest)
-    names = _names(name, manifest, environment)
+    names = keyed_names(name, manifest, environment)
     listed = {stored.path for stored in manifest.files}
     found = {
         table: rows
         for table in (INDEX, COHORT, SPLITS, REGISTRY, EXCLUSIONS, LEDGER)
-        if (table != REGISTRY or table in listed) and (rows := _rows(store, manifest, table, names))
+        if (table != REGISTRY or table in listed) and (rows := rows_of(store, manifest, table, names))
     }
     if not found:
         raise _unknown(names, manifest)
@@ -79,58 +78,26 @@ def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]
     return Answer({t.removesuffix(".parquet"): rows for t, rows in found.items()}, tuple(lines))
 
 
-def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
-    """Why an instance, series, study or patient is in, out or quarantined.
-
-    Raises
-    ------
-    LayoutError
-        When the ledger knows nothing by that name.
-    """
-    store = open_store(url)
-    manifest = _published(store)
-    names = _names(name, manifest, environment)
-    ledger = _rows(store, manifest, LEDGER, names)
-    if not ledger:
-        raise _unknown(names, manifest)
-    exclusions = _rows(store, manifest, EXCLUSIONS, names)
-    fates = Counter((r["status"], r["stage"] or "", r["reason"] or "", r["shard"] or "") for r in ledger)
-    lines = [f"{len(ledger)} object(s) found:"]
-    for (status, stage, reason, shard), count in sorted(fates.items()):
-        why = f" at stage {stage}: {reason}" if stage else ""
-        lines.append(f"  {count} {status}{why}{f', in shard {shard}' if shard else ''}")
-    for row in exclusions:
-        detail = f" ({row['detail']})" if row["detail"] else ""
-        lines.append(f"  {row['level']} {row['key']}: rule {row['rule']}, reason {row['reason']}{detail}")
-    document = {
-        "objects": len(ledger),
-        "fates": [
-            {"status": s, "stage": g, "reason": r, "shard": h, "objects": n}
-            for (s, g, r, h), n in sorted(fates.items())
-        ],
-        "exclusions": exclusions,
-    }
-    return Answer(document, tuple(lines))
-
-
-def _published(store: Store) -> Manifest:
+def published_manifest(store: Store) -> Manifest:
+    """The manifest of what is published. Raises LayoutError."""
     try:
         return parse_manifest(store.read(version_path(parse_current(store.read(CURRENT)), MANIFEST)))
     except FileNotFoundError:
         raise LayoutError(f"{store.url}: found no published dataset; build one, or check the location") from None
 
 
-def _names(name: str, manifest: Manifest, environment: Mapping[str, str]) -> set[str]:
+def keyed_names(name: str, manifest: Manifest, environment: Mapping[str, str]) -> set[str]:
     """The name itself, and every keyed name it may have in the dataset."""
     names = {name}
-    key = _key(manifest, environment)
+    key = key_of(manifest, environment)
     if key is not None:
         names |= {key.name(kind, name) for kind in ("object", "series", "study")}
         names |= lookup_names(key, name, [source.get("site") for source in manifest.spec.get("sources", ())])
     return names
 
 
-def _key(manifest: Manifest, environment: Mapping[str, str]) -> Key | None:
+def key_of(manifest: Manifest, environment: Mapping[str, str]) -> Key | None:
+    """The key a version was built with, where the environment holds it."""
     try:
         key = resolve_key(manifest.spec["deid"]["patient_key"], environment)
     except SpecError:
@@ -138,8 +105,12 @@ def _key(manifest: Manifest, environment: Mapping[str, str]) -> Key | None:
     return key if key.name("check") == manifest.lock.get("key_check") else None
 
 
-def _rows(store: Store, manifest: Manifest, name: str, names: set[str]) -> list[dict[str, Any]]:
-    table = read_parquet(store.read(version_path(manifest.version, name)))
+def rows_of(store: Store, manifest: Manifest, name: str, names: set[str]) -> list[dict[str, Any]]:
+    return rows_about(read_parquet(store.read(version_path(manifest.version, name))), names)
+
+
+def rows_about(table: pa.Table, names: Collection[str]) -> list[dict[str, Any]]:
+    """The rows of a table in which one of the names stands."""
     wanted = pa.array(sorted(names))
     mask = None
     for column in (c for c in KEYS if c in table.column_names):

@@ -8,7 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.errors import Reason
+from builder.model.layout import EXCLUSIONS as EXCLUSIONS_FILE
+from builder.model.layout import LEDGER as LEDGER_FILE
 from builder.model.layout import Receipt
+from builder.model.parquet import parquet_bytes
 from builder.model.tables import EXCLUSIONS, LEDGER
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
@@ -27,6 +30,7 @@ from builder.publishing.ledger import (
     image_ledger,
     leftover_ledger,
 )
+from builder.storage import open_store
 
 GEOMETRY_RULE = "geometry"
 
@@ -70,8 +74,24 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     used = sum(gone[r["case_key"]] for r in rows if _is_used(r, excluded))
     check_totals(totals, files=inventory.files, published={"instances": used})
     counted = [{**row, "instances": gone[row["case_key"]]} for row in rows]
-    exclusions = _exclusions(counted, excluded, inventory, plan, set(fates.annotations))
+    found = [
+        *_of_cases(counted, excluded),
+        *_of_leftovers(inventory.leftovers(columns=_OF_LEFTOVERS), plan),
+        *_of_annotations(plan, set(fates.annotations)),
+        *_of_no_images(ledger),
+    ]
+    exclusions = pa.Table.from_pylist(found, schema=EXCLUSIONS).sort_by(
+        [(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")]
+    )
     return Accounts(ledger, exclusions, totals.by_level())
+
+
+def keep_accounts(plan: DatasetPlan, accounts: Accounts) -> None:
+    """Keep the ledger and the exclusions with the plan, so that ``builder explain`` answers before, or without, a
+    published version."""
+    store = open_store(plan.url, directory_mode=0o700)
+    store.put(LEDGER_FILE, parquet_bytes(accounts.ledger, compression="lz4"))
+    store.put(EXCLUSIONS_FILE, parquet_bytes(accounts.exclusions, compression="lz4"))
 
 
 def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates) -> Iterator[tuple[pa.Table, bool]]:
@@ -149,54 +169,52 @@ def _annotation_fates(
     return fates
 
 
-def _exclusions(
-    rows: list[dict[str, Any]],
-    excluded: Mapping[str, Any],
-    inventory: Inventory,
-    plan: DatasetPlan,
-    linked: Set[tuple[int, str, str]],
-) -> pa.Table:
-    found = []
+def _of_cases(rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Series that the cohort left out, and cases that the build lost."""
     for row in rows:
         common = {"key": row["series_key"], "person_key": row["person_key"], "instances": row["instances"]}
         if not row["included"]:
-            found.append(
-                {**common, "level": "series", "stage": "cohort", "rule": row["rule"], "reason": row["reason"],
-                 "detail": row["detail"]}
-            )  # fmt: skip
+            decided = {name: row[name] for name in ("rule", "reason", "detail")}
+            yield {**common, "level": "series", "stage": "cohort", **decided}
         elif row["case_key"] in excluded:
             case = excluded[row["case_key"]]
-            found.append(
-                {**common, "level": "case", "key": case.case_key, "stage": "shard", "rule": "prepare",
-                 "reason": case.reason.value, "detail": case.detail}
-            )  # fmt: skip
-    for row in inventory.leftovers(columns=_OF_LEFTOVERS).to_pylist():
-        found.append(
-            {
-                "level": "file",
-                "key": plan.key.name("file", *map(str, _name(row))),
-                "person_key": None,
-                "stage": "index",
-                "rule": "duplicate" if row["status"] == "duplicate" else "readable",
-                "reason": row["reason"] or Reason.UNREADABLE.value,
-                "detail": None,
-                "instances": int(row["sop_instance_uid"] is not None),
-            }
-        )
-    found += [
-        {
-            "level": "file",
-            "key": plan.key.name("file", *map(str, _name(row))),
-            "stage": "labels",
-            "rule": "linked",
-            "reason": Reason.NOT_SELECTED.value,
-            "instances": int(row["sop_instance_uid"] is not None),
+            lost = {"rule": "prepare", "reason": case.reason.value, "detail": case.detail}
+            yield {**common, "level": "case", "key": case.case_key, "stage": "shard", **lost}
+
+
+def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[dict[str, Any]]:
+    """Files that the index set aside."""
+    for row, person in zip(table.to_pylist(), plan.persons.keys_of(table), strict=True):
+        yield {
+            **_file(row, plan),
+            "person_key": person,
+            "stage": "index",
+            "rule": "duplicate" if row["status"] == "duplicate" else "readable",
+            "reason": row["reason"] or Reason.UNREADABLE.value,
         }
-        for row in plan.annotations.select(OF_FILES).to_pylist()
-        if _name(row) not in linked
-    ]
-    table = pa.Table.from_pylist(found, schema=EXCLUSIONS)
-    return table.sort_by([(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")])
+
+
+def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Iterator[dict[str, Any]]:
+    """Annotations that belong to no image of the cohort."""
+    table = plan.annotations.select(OF_FILES)
+    for row, person in zip(table.to_pylist(), plan.persons.keys_of(table), strict=True):
+        if _name(row) not in linked:
+            reason = Reason.NOT_SELECTED.value
+            yield {**_file(row, plan), "person_key": person, "stage": "labels", "rule": "linked", "reason": reason}
+
+
+def _of_no_images(ledger: pa.Table) -> Iterator[dict[str, Any]]:
+    """Series of instances that are no images."""
+    rows = ledger.filter(pc.equal(ledger["stage"], "survey"))
+    keys = ["series_key", "person_key", "reason"]
+    for row in rows.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pylist():
+        common = {"level": "series", "stage": "survey", "rule": "image", "instances": row["count_all"]}
+        yield {**common, "key": row["series_key"], "person_key": row["person_key"], "reason": row["reason"]}
+
+
+def _file(row: Mapping[str, Any], plan: DatasetPlan) -> dict[str, Any]:
+    key = plan.key.name("file", *map(str, _name(row)))
+    return {"level": "file", "key": key, "instances": int(row["sop_instance_uid"] is not None)}
 
 
 def _name(row: Mapping[str, Any]) -> tuple[int, str, str]:

@@ -35,11 +35,12 @@ from builder.model.tables import schema
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
 from builder.planning.registry import registry_of
-from builder.publishing.accounts import Accounts, account
+from builder.publishing.accounts import Accounts, account, keep_accounts
 from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
 from builder.publishing.consensus import check_evidence, settle_classes, with_evidence
 from builder.publishing.exports import export_files
 from builder.publishing.leaks import Compared, certificate, with_intensities
+from builder.publishing.outcome import check_build, losses
 from builder.publishing.privacy import scan
 from builder.publishing.published import Published
 from builder.publishing.report import report_files
@@ -70,12 +71,17 @@ def finish(
     ------
     LayoutError
         When a receipt is missing, shards disagree about fields, or totals do not add up.
+    OutcomeError
+        When the dataset would be empty, or the build lost more of the plan than the spec allows.
     PrivacyError
         When a value of the archive is found in anything that would leave.
     """
     receipts = _receipts(plan, dataset)
     accounts = account(plan, receipts, inventory, survey)
     tables = _tables(plan, receipts, accounts, dataset)
+    lost = losses(plan, receipts)
+    keep_accounts(plan, accounts)
+    check_build(plan, lost, tables[INDEX])
     check_evidence(tables[INDEX], plan.spec)
     tables[INDEX] = with_intensities(tables[INDEX], compared)
     draft = _draft(plan, receipts, accounts)
@@ -95,6 +101,7 @@ def finish(
         persons=accounts.totals["persons"].get("used", 0),
         totals=accounts.totals,
         unchanged=swapped.unchanged,
+        lost=[loss.facts() for loss in lost],
     )
 
 

@@ -1,7 +1,8 @@
 """What a build published: the small outcome of a large last stage, cheap to import."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,3 +15,5 @@ class Published:
     persons: int
     totals: Mapping[str, Mapping[str, int]]
     unchanged: bool
+    lost: Sequence[Mapping[str, Any]] = ()
+    """What the build lost of the plan: facts of ``builder.publishing.outcome.Loss``, the largest first."""

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from builder.deid.columns import crossing
 from builder.errors import LayoutError
 from builder.model.canonical import canonical_json
 from builder.model.layout import COHORT, CURRENT, EXCLUSIONS, INDEX, REPORT, Manifest, parse_current, version_path
-from builder.model.tables import EXCLUSIONS as EXCLUSIONS_SCHEMA
 from builder.plan import DatasetPlan
 from builder.publishing.accounts import GEOMETRY_RULE, Accounts
 from builder.publishing.thumbnails import thumbnails
@@ -55,11 +53,11 @@ def report_files(
     return _files(plan, {**document, "reviews": reviews(index, plan.reviews)})
 
 
-def plan_files(plan: DatasetPlan) -> dict[str, bytes]:
+def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
     """The same two files of a plan: persons, splits and columns as they would be, before any image is read.
 
     A sample is a case here, and a label is there or not; what only images tell (volumes of labels, intensities, copies)
-    is missing, and so are files that no series needs. ``planned`` marks the document.
+    is missing. ``planned`` marks the document. ``accounts`` are those of a build that would lose nothing.
     """
     clinical = [name for table in plan.spec.clinical for name in table.columns]
     columns = crossing(plan.cohort.column_names, retain=plan.spec.deid.retain, clinical=clinical)
@@ -71,28 +69,14 @@ def plan_files(plan: DatasetPlan) -> dict[str, bytes]:
     document = assemble(
         index=index,
         cohort=cohort,
-        exclusions=_not_selected(cohort),
-        totals={},
+        exclusions=accounts.exclusions,
+        totals=accounts.totals,
         labels=_outcomes(plan, index),
         **_options(plan, index),
     )
     document["planned"] = True
     document["labels"] = [*_label_states(plan, splits, document), *document["labels"]]
     return _files(plan, document)
-
-
-def _not_selected(cohort: pa.Table) -> pa.Table:
-    """The candidates that no case is made of, by schema EXCLUSIONS."""
-    left = cohort.filter(pc.invert(cohort["included"]))
-    known = {"key": left["series_key"], "level": "series", "stage": "cohort"}
-    columns = {}
-    for field in EXCLUSIONS_SCHEMA:
-        value = known.get(field.name, left[field.name] if field.name in left.column_names else None)
-        if isinstance(value, pa.ChunkedArray):
-            columns[field.name] = value.cast(field.type)
-        else:
-            columns[field.name] = pa.repeat(pa.scalar(value, field.type), left.num_rows)
-    return pa.table(columns, schema=EXCLUSIONS_SCHEMA)
 
 
 def _label_states(plan: DatasetPlan, splits: pa.Array, document: Mapping[str, Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from builder.report.bias import intersections, representativeness, table_one
 from builder.report.classes import with_classes
 from builder.report.crossings import crossings
 from builder.report.evidence import evidence
-from builder.report.flow import attrition, flow
+from builder.report.flow import attrition, decided_finally, flow
 from builder.report.labels import AGREEMENT, agreement_by_group, is_measure, label_statistics, outcomes
 from builder.report.people import is_number, levels, one_row_each
 from builder.report.physics import physics
@@ -126,10 +126,10 @@ def assemble(
         "mask_below": mask_below,
         "totals": totals,
         "flow": flow(index=index, cohort=cohort, exclusions=exclusions, splits=order, rules=rules, totals=totals),
-        "attrition": attrition(cohort, groups, rules=rules, mask_below=mask_below),
+        "attrition": attrition(decided_finally(cohort, exclusions), groups, rules=rules, mask_below=mask_below),
         "splits": _sizes(index, order),
         "table_one": table_one(persons, seen.described, splits=order, mask_below=mask_below),
-        "balance": None if ratios is None else balance(dealt, ratios=ratios, columns=named),
+        "balance": None if ratios is None else _balance(dealt, index, ratios=ratios, columns=named),
         "labels": label_statistics(seen.cases, seen.labels, splits=order, mask_below=mask_below),
         "evidence": evidence(index, splits=order),
         "agreement": agreement(index, consensus or {}, seed=seed),
@@ -211,6 +211,14 @@ def _views(
         stated=[n for n in labels if n in persons.column_names and not _is_making(n, persons)],
         answers=outcomes(persons, labels),
     )
+
+
+def _balance(dealt: pa.Table, index: pa.Table, *, ratios: Mapping[str, float], columns: Sequence[str]) -> Json:
+    """The balance of the persons in the dataset, and how many of each split the build lost."""
+    there = pc.is_in(dealt["person_key"], value_set=index["person_key"].unique())
+    lost = dealt.filter(pc.invert(there))["split"].value_counts()
+    names = {row["values"]: row["counts"] for row in lost.to_pylist()}
+    return {**balance(dealt.filter(there), ratios=ratios, columns=columns), "lost": dict(sorted(names.items()))}
 
 
 def split_order(names: Sequence[str | None], ratios: Mapping[str, float] | None) -> list[str]:

@@ -13,11 +13,13 @@ from builder.report.people import Levels, is_measured, levels, one_row_each
 
 Json = Any
 
-STAGES = ("index", "persons", "clinical", "labels", "cohort", "split", "shard", "samples")
+STAGES = ("index", "survey", "persons", "clinical", "labels", "cohort", "split", "shard", "samples")
 """In the order things happen; stages of other names follow in alphabetical order."""
 
 RULES_FIRST = ("image", "geometry", "clinical")
 RULES_LAST = ("labels", "one_per")
+LOST = "build: "
+"""What stands in front of the reason for which the build lost a case, where others have the cohort's rule."""
 
 
 def flow(
@@ -43,13 +45,14 @@ def flow(
     Returns
     -------
     dict
-        ``boxes``: ``title``, ``counts`` (series, persons, ...) and ``left``: what left before the next box, each with
-        ``stage``, ``rule``, ``reason``, ``level``, ``things``, ``persons``, ``instances``. Then ``splits``.
+        ``boxes``: ``title``, ``counts`` (series, persons, ...), ``persons_gone`` (persons of whom nothing is in the
+        next box; null for the last) and ``left``: what left before the next box, each with ``stage``, ``rule``,
+        ``reason``, ``level``, ``things``, ``persons`` (with anything among it), ``instances``. Then ``splits``.
     """
     included = cohort.filter(cohort["included"])
     before = [row for row in _exclusions(exclusions) if _rank(row["stage"]) < _rank("cohort")]
     after = [row for row in _exclusions(exclusions) if _rank(row["stage"]) > _rank("cohort")]
-    boxes = [
+    boxes: list[Json] = [
         {"title": "Found", "counts": _found(totals or {}), "left": before},
         {"title": "Candidate series", "counts": _series(cohort), "left": _removed(cohort, rules)},
         {"title": "In the cohort", "counts": _series(included), "left": after},
@@ -57,6 +60,8 @@ def flow(
     ]
     if not before and not boxes[0]["counts"]:
         boxes = boxes[1:]
+    for box, after_it in zip(boxes, [*boxes[1:], None], strict=True):
+        box["persons_gone"] = None if after_it is None else _gone(box["counts"], after_it["counts"])
     split_of = pc.fill_null(index["split"], "")
     return {
         "boxes": boxes,
@@ -64,10 +69,35 @@ def flow(
     }
 
 
+def _gone(before: Mapping[str, int], after: Mapping[str, int]) -> int | None:
+    return before["persons"] - after["persons"] if "persons" in before and "persons" in after else None
+
+
+def decided_finally(cohort: pa.Table, exclusions: pa.Table) -> pa.Table:
+    """The cohort with the cases that the build lost taken out, each by ``build: <reason>``."""
+    lost = exclusions.filter(pc.equal(exclusions["stage"], "shard"))
+    if not lost.num_rows or "case_key" not in cohort.column_names:
+        return cohort
+    reasons = dict(zip(*(lost[name].to_pylist() for name in ("key", "reason")), strict=True))
+    found = [reasons.get(key) for key in cohort["case_key"].to_pylist()]
+    before = {name: cohort[name].to_pylist() for name in ("included", "rule", "reason")}
+    columns = {
+        "included": [kept and reason is None for kept, reason in zip(before["included"], found, strict=True)],
+        "rule": [LOST + reason if reason else rule for reason, rule in zip(found, before["rule"], strict=True)],
+        "reason": [reason or earlier for reason, earlier in zip(found, before["reason"], strict=True)],
+    }
+    for name, values in columns.items():
+        place = cohort.schema.get_field_index(name)
+        field = cohort.schema.field(place)
+        cohort = cohort.set_column(place, field, pa.array(values, field.type))
+    return cohort
+
+
 def attrition(cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] = (), mask_below: int = 0) -> list[Json]:
     """By group: persons among the candidates, persons who stayed, and which rule removed how many of the others.
 
-    A person leaves when none of the person's series stays, by the latest rule that any of them met. ``p`` tests
+    ``cohort`` as ``decided_finally`` gives it: a person whom only the build lost did not stay. A person leaves when
+    none of the person's series stays, by the latest rule that any of them met. ``p`` tests
     whether staying depends on the group (chi-square over its levels).
     """
     names = [g for g in groups if g in cohort.column_names and not is_measured(cohort[g])]
@@ -138,6 +168,8 @@ def _rule_rank(rule: str | None, rules: Sequence[str]) -> tuple[int, str]:
     """When a rule ran: as ``rules`` says; otherwise the fixed ones first and last, the spec's in between."""
     name = rule or ""
     order = [*rules] or [*RULES_FIRST]
+    if name.startswith(LOST):
+        return len(order) + len(RULES_LAST) + 1, name
     if name in order:
         return order.index(name), name
     late = next((i for i, last in enumerate(RULES_LAST, 1) if name.startswith(last)), 0)

@@ -8,10 +8,12 @@ from builder.clinical import summary_lines
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
 from builder.planning.deal import cannot
+from builder.planning.forecast import forecast_lines, hints
 from builder.planning.inventory import Inventory, Survey
 from builder.planning.people import doubts
 from builder.planning.playbook import UNMAPPED
 from builder.planning.registry import registry_facts, registry_lines
+from builder.publishing.outcome import plan_faults
 from builder.publishing.published import Published
 from builder.report.association import is_worth_a_look
 
@@ -23,6 +25,8 @@ class Planned:
     plan: DatasetPlan
     inventory: Inventory
     survey: Survey
+    forecast: Mapping[str, Any]
+    """What a build will do, by ``builder.planning.forecast``."""
     report: Mapping[str, Any] = field(default_factory=dict)
     """The report before the build, empty inside a build; ``report_page`` is where its page lies."""
     report_page: str = ""
@@ -57,16 +61,40 @@ class Planned:
             "licenses": _licenses(plan),
             "procedures": None if plan.procedures is None else dict(plan.procedures),
             "structures": dict(plan.structures),
+            "forecast": dict(self.forecast),
+            "refused": list(self.refused),
             "report": dict(self.report),
             "report_page": self.report_page,
         }
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Why a build would publish nothing; empty when it would."""
+        return plan_faults(self.plan)
+
+    def hints(self) -> list[str]:
+        """Which rule took how much, where nothing is left."""
+        return hints(self.forecast, self.plan.cohort)
+
     def text(self) -> str:
         """The facts as lines for a person."""
+        return "\n".join([*self.lines(), *_report_lines(self.report), *self._last_lines()])
+
+    def _last_lines(self) -> Iterator[str]:
+        if self.report_page:
+            yield f"  report: {self.report_page}"
+        if self.refused:
+            yield "  a build would publish nothing: " + "; ".join(self.refused)
+            yield from (f"    {hint}" for hint in self.hints())
+
+    def lines(self) -> list[str]:
+        """What was found and what a build makes of it: the same lines after a plan and after a build."""
         facts = self.facts()
-        lines = [
+        there = self.forecast["shards_already_there"]
+        return [
             f"{facts['dataset']}: {facts['files']} files, {facts['stacks']} image stacks, {facts['cases']} cases",
             *(f"  excluded by {rule}: {count}" for rule, count in facts["excluded_by_rule"].items()),
+            *(f"  {line}" for line in forecast_lines(self.forecast)),
             "  persons: " + ", ".join(f"{split} {count}" for split, count in facts["persons_by_split"].items()),
             *(f"  splits: {line}" for line in facts["splits_cannot"]),
             *registry_lines(facts["registry"]),
@@ -76,14 +104,11 @@ class Planned:
             "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
             *_procedure_lines(facts["procedures"]),
             *_structure_lines(facts["structures"]),
-            f"  {facts['shards']} shards, {_size(facts['input_bytes'])} to read, "
+            f"  {facts['shards']} shards ({there} are there already), {_size(facts['input_bytes'])} to read, "
             f"at most {_size(facts['sample_bytes'])} of samples before compression, "
             f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
             f"  {facts['stored_as']}",
-            *_report_lines(self.report),
-            *([f"  report: {self.report_page}"] if self.report_page else []),
         ]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -100,8 +125,8 @@ class Built:
     """The separate store of sequestered labels."""
     internal_errors: int = 0
     """Series and cases that were left out for a fault of this program."""
-    clinical: tuple[Mapping[str, Any], ...] = ()
-    """How each clinical table met the images, as in the plan."""
+    planned: Planned | None = None
+    """The plan it was built from."""
 
     def facts(self) -> dict[str, Any]:
         """What was published, as JSON-able data."""
@@ -117,8 +142,9 @@ class Built:
             "shards": self.shards,
             "shards_already_there": self.resumed,
             "internal_errors": self.internal_errors,
+            "lost": [dict(loss) for loss in p.lost],
             "totals": p.totals,
-            "clinical": list(self.clinical),
+            "clinical": list(self.planned.plan.clinical) if self.planned is not None else [],
         }
 
     def text(self) -> str:
@@ -127,18 +153,28 @@ class Built:
         version, whole = self.version or p.version, self.labels or self.dataset
         if p.unchanged:
             return f"{self.dataset}: nothing to do, version {version} is published and its inputs are unchanged"
-        totals = "\n".join(
-            f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
-            for level, counts in p.totals.items()
-        )
-        return (
-            f"{self.dataset}: published version {version}\n"
+        lines = [
+            *(self.planned.lines() if self.planned is not None else ()),
+            f"{self.dataset}: published version {version}",
             f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
-            f"({self.resumed} were there already)\n{totals}\n"
-            + "".join(f"{line}\n" for line in summary_lines(self.clinical))
-            + f"  report: {whole}/versions/{p.version}/report/index.html\n"
-            f"  catalog: {whole}/versions/{p.version}/catalog/index.html" + self._warning()
-        )
+            f"({self.resumed} were there already)",
+            *self._lost(),
+            *(
+                f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+                for level, counts in p.totals.items()
+            ),
+            f"  report: {whole}/versions/{p.version}/report/index.html",
+            f"  catalog: {whole}/versions/{p.version}/catalog/index.html",
+        ]
+        return "\n".join(lines) + self._warning()
+
+    def _lost(self) -> Iterator[str]:
+        """What the build lost of the plan, by reason."""
+        for loss in self.published.lost:
+            yield f"  lost in the build: {loss['cases']} cases of {loss['persons']} persons, {loss['reason']}"
+        if self.published.lost:
+            name = self.published.lost[0]["example"][0]
+            yield f"  why: builder explain {self.dataset} {name}"
 
     def _warning(self) -> str:
         """What must not be missed at the end of a build."""

@@ -14,12 +14,16 @@ from builder.model.keyed import Key
 from builder.model.layout import CURRENT, parse_current
 from builder.model.parquet import parquet_bytes
 from builder.plan import DatasetPlan
+from builder.planning.forecast import forecast
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import take_inventory, take_survey
+from builder.planning.latest import note_plan, note_published
 from builder.planning.making import make_plan
 from builder.planning.registry import published, registry_of, still_published
 from builder.protocols import Progress
+from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.leaks import Compared, compare, deal_again
+from builder.publishing.outcome import check_plan
 from builder.publishing.published import Published
 from builder.run.arriving import Arriving
 from builder.run.clusters import Cluster, load_cluster
@@ -158,7 +162,9 @@ def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> 
             progress=progress,
         )
     )
-    return Planned(plan, inventory, survey)
+    note_plan(private, plan, inventory)
+    where = resolved.splits.sequester.url if resolved.splits.sequester is not None else asked.to
+    return Planned(plan, inventory, survey, forecast(plan, open_store(where)))
 
 
 def _build_open(
@@ -195,7 +201,9 @@ def _build(
     inputs = _inputs(plan)
     done = _published(private, dataset, inputs)
     if done is not None:
-        return Built(dataset.url, done, len(plan.shards), len(plan.shards), clinical=tuple(plan.clinical))
+        note_published(beside, done.version)
+        return Built(dataset.url, done, len(plan.shards), len(plan.shards), planned=planned)
+    check_plan(plan, hints=planned.hints())
     prints = beside.join(PRINTS) if plan.spec.leaks.pixels != "off" else None
     tasks = [
         Task(
@@ -229,13 +237,12 @@ def _build(
 
     unmoved = still_published(dataset, plan.registry.current, guard)
     done = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=unmoved)
+    note_published(beside, done.version)
     if not faults.count:  # else the next run tries the cases again, although its inputs are the same
         # the next run deals with the registry that this one leaves, where images that were compared joined persons
         known = sorted({inputs, _inputs(plan)})
         private.put(PUBLISHED, json.dumps({"inputs": known, "published": done.__dict__}).encode())
-    return Built(
-        dataset.url, done, len(plan.shards), resumed, internal_errors=faults.count, clinical=tuple(plan.clinical)
-    )
+    return Built(dataset.url, done, len(plan.shards), resumed, internal_errors=faults.count, planned=planned)
 
 
 def _with_report(planned: Planned) -> Planned:
@@ -243,7 +250,9 @@ def _with_report(planned: Planned) -> Planned:
     from builder.publishing.report import REPORT_JSON, REPORT_PAGE, plan_files
 
     store = open_store(planned.plan.url, directory_mode=0o700)
-    files = plan_files(planned.plan)
+    accounts = account(planned.plan, {}, planned.inventory, planned.survey)
+    keep_accounts(planned.plan, accounts)
+    files = plan_files(planned.plan, accounts)
     for name, data in files.items():
         store.put(name, data)
     return replace(planned, report=json.loads(files[REPORT_JSON]), report_page=f"{store.url}/{REPORT_PAGE}")

@@ -104,6 +104,8 @@ class Splits(BaseModel):
     ratios: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_RATIOS))
     stratify: tuple[str, ...] = ()
     seed: int = 0
+    may_be_empty: tuple[str, ...] = ()
+    """Splits that a version may be published without anybody in."""
     previous: str | None = None
     """Another dataset (``DATASET`` or ``DATASET@VERSION``) whose persons keep the splits they have there."""
     fresh: bool = False

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -190,9 +190,9 @@ def recount(
     persons = people(index)
     cases = people(index, "case_key")
     _flow(book, index, cohort, exclusions, ledger)
-    _attrition(book, cohort, rules)
+    _attrition(book, cohort, index, exclusions, rules)
     _table_one(book, persons)
-    _balance(book, splits, persons, cohort, ratios)
+    _balance(book, splits, index, cohort, ratios)
     _labels(book, cases)
     _shift(book, cases, cohort)
     _agreement(book, cases)
@@ -240,6 +240,7 @@ def _flow(book: Book, index: pd.DataFrame, cohort: pd.DataFrame, exclusions: pd.
                 del number
         for left in box["left"]:
             _left(book, left, cohort, exclusions)
+    _gone(book, index, cohort)
     for entry in book.document["flow"]["splits"]:
         _samples(book, entry["counts"], index[index.split == entry["split"]])
     whole = index.person_key.nunique()
@@ -247,6 +248,21 @@ def _flow(book: Book, index: pd.DataFrame, cohort: pd.DataFrame, exclusions: pd.
         mine = index[index.split == entry["split"]]
         _samples(book, entry, mine)
         book.expect(entry, "share", mine.person_key.nunique() / whole)
+
+
+def _gone(book: Book, index: pd.DataFrame, cohort: pd.DataFrame) -> None:
+    """Who is in one box and not in the next; what was found before the candidates is counted by ``_totals``."""
+    people_in = {
+        "Candidate series": set(cohort.person_key),
+        "In the cohort": set(cohort[cohort["included"]].person_key),
+        "In the dataset": set(index.person_key),
+    }
+    boxes = book.document["flow"]["boxes"]
+    for box, following in pairwise(boxes):
+        if box["persons_gone"] is not None:
+            here = people_in.get(box["title"])
+            there = len(people_in[following["title"]])
+            book.expect(box, "persons_gone", (box["counts"]["persons"] if here is None else len(here)) - there)
 
 
 def _totals(book: Book, ledger: pd.DataFrame) -> None:
@@ -286,15 +302,19 @@ def _left(book: Book, left: Any, cohort: pd.DataFrame, exclusions: pd.DataFrame)
         book.expect(left, "instances", int(rows.instances.sum()))
 
 
-def _attrition(book: Book, cohort: pd.DataFrame, rules: Sequence[str]) -> None:
+def _attrition(
+    book: Book, cohort: pd.DataFrame, index: pd.DataFrame, exclusions: pd.DataFrame, rules: Sequence[str]
+) -> None:
     entries = book.document["attrition"]
     if not entries:
         return
     every = people(cohort[["person_key", *(e["column"] for e in entries)]])
-    stayed = every.index.isin(cohort[cohort["included"]].person_key)
+    stayed = every.index.isin(index.person_key)
     assert set(cohort.rule.dropna()) <= set(rules), "say in which order the rules ran"
     ran = cohort[~cohort["included"]].assign(ran=lambda rows: rows.rule.map(list(rules).index))
     last = ran.sort_values("ran", kind="stable").groupby("person_key").rule.last().reindex(every.index)
+    lost = exclusions[exclusions.stage == "shard"].groupby("person_key").reason.max()  # the build comes after all rules
+    last.update("build: " + lost)
     for entry in entries:
         level = levels(every[entry["column"]])
         table = pd.crosstab(level, stayed).reindex(columns=[False, True], fill_value=0)
@@ -338,10 +358,14 @@ def _table_one(book: Book, persons: pd.DataFrame) -> None:
 
 
 def _balance(
-    book: Book, splits: pd.DataFrame, persons: pd.DataFrame, cohort: pd.DataFrame, ratios: dict[str, float]
+    book: Book, splits: pd.DataFrame, index: pd.DataFrame, cohort: pd.DataFrame, ratios: dict[str, float]
 ) -> None:
     found = book.document["balance"]
     names = list(ratios)
+    there = splits.person_key.isin(index.person_key)
+    for name in found["lost"]:
+        book.expect(found["lost"], name, int((splits[~there].split == name).sum()))
+    splits = splits[there]
     dealt = splits[splits.split.isin(names)]
 
     def row(entry: Any, rows: pd.DataFrame) -> float:
@@ -687,9 +711,7 @@ def _leakage(book: Book, index: pd.DataFrame, splits: pd.DataFrame, prints: Any,
 def _pixels(book: Book, entry: Any, prints: pd.DataFrame, home: dict[str, str]) -> int:
     """Also how many pairs lie in two splits."""
     same = sum(n * (n - 1) // 2 for n in prints.person_key.value_counts())
-    equal = [
-        (a, b) for _, rows in prints.groupby("digest") for a, b in combinations(rows.person_key, 2) if a != b
-    ]
+    equal = [(a, b) for _, rows in prints.groupby("digest") for a, b in combinations(rows.person_key, 2) if a != b]
     alike = _alike(prints)
     crossing = sum(home[a] != home[b] for a, b in [*equal, *alike])
     book.all(

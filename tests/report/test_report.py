@@ -192,10 +192,14 @@ def test_class_labels_are_labels(inputs):
 
 
 def test_balance_and_intersections(document, inputs, frame):
-    splits = inputs["splits"].to_pandas()
+    dealt = inputs["splits"].to_pandas()
+    there = dealt.person_key.isin(inputs["index"]["person_key"].to_pylist())
+    assert document["balance"]["lost"] == dealt[~there].split.value_counts().to_dict() != {}
+    splits = dealt[there].copy()
     counts = splits.split.value_counts()
     assert document["balance"]["overall"]["counts"] == {s: int(counts[s]) for s in RATIOS}
-    assert document["balance"]["strata"]["one_person_or_more"] == 0
+    worst = document["balance"]["strata"]
+    assert (worst["one_person_or_more"] == 0) == (worst["worst_persons"] < 1)  # who was lost unbalances them
     off = {(r["column"], r["level"]): r["off_persons"] for r in document["balance"]["levels"]}
     cohort = inputs["cohort"].to_pandas()
     known = cohort[cohort.included].set_index("person_key").sex  # who was left out afterwards counts as missing

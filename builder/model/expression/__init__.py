@@ -21,12 +21,13 @@ A comparison with a missing value is false, whatever the operator, so ``not (age
 missing. Keywords may be written in capitals. Types are checked against the schema before anything is computed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from builder.errors import SpecError
-from builder.model.expression.nodes import Node
+from builder.model.expression.nodes import Both, Column, Compare, Either, Literal, Member, Node, Not, Present
 from builder.model.expression.parse import parse, suggest
 
 _MAXIMUM_TEXT = 10_000
@@ -65,9 +66,29 @@ class Expression:
             raise SpecError(f"{self.text!r}: the table's types are not those it was checked with ({error})") from error
         return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
+    @property
+    def texts(self) -> tuple[tuple[str, str], ...]:
+        """Columns and the texts they are compared with for equality, in the order they are written."""
+        return tuple(_texts(self._root))
+
     def filter(self, table: pa.Table) -> pa.Table:
         """The rows of ``table`` that fulfil the expression, in their order. Raises SpecError as ``mask``."""
         return table.filter(self.mask(table))
+
+
+def _texts(node: object) -> Iterator[tuple[str, str]]:
+    match node:
+        case Compare(Column(name=name), "=" | "==", Literal(value=str() as value)):
+            yield name, value
+        case Compare(Literal(value=str() as value), "=" | "==", Column(name=name)):
+            yield name, value
+        case Member(Column(name=name), values):
+            yield from ((name, literal.value) for literal in values if isinstance(literal.value, str))
+        case Both(parts) | Either(parts):
+            for part in parts:
+                yield from _texts(part)
+        case Not(part) | Present(part=part):
+            yield from _texts(part)
 
 
 def compile(text: str, schema: pa.Schema) -> Expression:

@@ -1,0 +1,181 @@
+"""What a build of a plan will do, before it starts: what each rule keeps, what is refused, what is there already."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.imaging.stacks.options import VolumeOptions
+from builder.model.expression import compile as compile_expression
+from builder.model.layout import RECEIPT, shard_path
+from builder.plan import DatasetPlan
+from builder.spec import DatasetSpec, ReportOptions
+from builder.storage import Store
+
+Facts = dict[str, Any]
+
+TOLD = ("modality", "vendor", "body_part", "verdict")
+"""Columns whose values are told for every rule that reads them."""
+
+MOST_VALUES = 8
+NO_VALUE = "no value"
+TYPES = {1: "8-bit", 2: "16-bit", 4: "32-bit", 8: "64-bit"}
+
+
+def forecast(plan: DatasetPlan, dataset: Store) -> Facts:
+    """Facts about what a build will do, as JSON-able data.
+
+    Returns
+    -------
+    dict
+        ``rules`` (each with what it keeps, by value, and texts that match nothing with the nearest one that is there),
+        ``kinds`` (what the geometry policy and the pixels' risk exclude, with the switch that lets it in),
+        ``number_types`` (bytes of a voxel to modality to cases), ``dead_columns`` (columns the spec uses that hold
+        nothing), ``shards_already_there``.
+    """
+    included = plan.cohort.filter(plan.cohort["included"])
+    return {
+        "rules": [_rule(plan.cohort, name, text) for name, text in _rules(plan.spec)],
+        "kinds": _kinds(plan.cohort),
+        "number_types": _number_types(plan.spec, included),
+        "dead_columns": _dead_columns(plan.spec, included),
+        "shards_already_there": sum(dataset.exists(shard_path(s.fingerprint, RECEIPT)) for s in plan.shards),
+    }
+
+
+def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """The facts as lines for a person."""
+    for rule in facts["rules"]:
+        yield from rule_lines(rule)
+    for kind in facts["kinds"]:
+        switch = f" ({kind['switch']} lets them in)" if kind["switch"] else ""
+        yield f"{kind['rule']}: {kind['stacks']} {kind['verdict']}, {kind['reason']}{switch}"
+    if len(facts["number_types"]) > 1:
+        found = "; ".join(f"{name} {_counted(kinds)}" for name, kinds in facts["number_types"].items())
+        yield (
+            f"number types: {found}; the images of one dataset need one type: "
+            "add {kind: intensity, dtype: float32} to transforms, or select one modality"
+        )
+    for column in facts["dead_columns"]:
+        yield f"column {column['column']} ({column['used_by']}): no value in any of {column['cases']} cases"
+
+
+def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
+    """What a rule keeps, and which of its texts match nothing."""
+    kept = "; ".join(f"{column} {_counted(values)}" for column, values in rule["kept"].items())
+    keeps = f"rule {rule['name']} ({rule['expression']}) keeps {rule['matched']} of {rule['stacks']} stacks"
+    yield keeps + (f": {kept}" if kept else "")
+    for unmatched in rule["unmatched"]:
+        near = f"; did you mean {unmatched['nearest']!r}?" if unmatched["nearest"] else ""
+        yield f"  no {unmatched['column']} is {unmatched['text']!r}: found {_counted(unmatched['found'])}{near}"
+
+
+def hints(facts: Mapping[str, Any], cohort: pa.Table) -> list[str]:
+    """Which rule took how much, for a message that says why nothing is left."""
+    taken = Counter(rule for rule in cohort["rule"].to_pylist() if rule)
+    lines = [f"rule {name} took {count} of {cohort.num_rows} stacks" for name, count in sorted(taken.items())]
+    lines += [line for rule in facts["rules"] if rule["unmatched"] or not rule["matched"] for line in rule_lines(rule)]
+    kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": []}
+    return [*lines, *forecast_lines(kinds)]
+
+
+def _rules(spec: DatasetSpec) -> Iterator[tuple[str, str]]:
+    if spec.cohort.image is not None:
+        yield "image", spec.cohort.image
+    yield from ((rule.name, rule.keep) for rule in spec.cohort.rules)
+
+
+def _rule(cohort: pa.Table, name: str, text: str) -> Facts:
+    expression = compile_expression(text, cohort.schema)
+    kept = cohort.filter(expression.mask(cohort))
+    texts = [c for c in expression.columns if pa.types.is_string(cohort.schema.field(c).type)]
+    told = [c for c in expression.columns if c in TOLD] or [c for c in texts if not c.endswith("_key")]
+    unmatched = []
+    for column, wanted in dict.fromkeys(expression.texts):
+        if pa.types.is_string(cohort.schema.field(column).type):
+            found = _counts(cohort[column])
+            if wanted not in found:
+                nearest = _nearest(wanted, found)
+                unmatched.append({"column": column, "text": wanted, "nearest": nearest, "found": found})
+    return {
+        "name": name,
+        "expression": text,
+        "stacks": cohort.num_rows,
+        "matched": kept.num_rows,
+        "kept": {column: _counts(kept[column]) for column in told} if kept.num_rows else {},
+        "unmatched": unmatched,
+    }
+
+
+def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:
+    folded = {value.casefold(): value for value in found if value != NO_VALUE}
+    near = difflib.get_close_matches(wanted.casefold(), folded, n=1, cutoff=0.6)
+    return folded[near[0]] if near else None
+
+
+def _kinds(cohort: pa.Table) -> list[Facts]:
+    """What is excluded for its kind, by verdict and reason, the most first."""
+    rows = cohort.filter(pc.is_in(cohort["rule"], pa.array(["geometry", "burned_in"])))
+    counts = Counter(zip(*(rows[c].to_pylist() for c in ("rule", "verdict", "reason", "modality")), strict=True))
+    found: dict[tuple[str, str, str], int] = {}
+    for (rule, verdict, reason, modality), count in counts.items():
+        of = (modality or "?") if rule == "burned_in" else verdict
+        found[rule, of, reason] = found.get((rule, of, reason), 0) + count
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        {"rule": rule, "verdict": of, "reason": reason, "stacks": count, "switch": _switch(rule, of)}
+        for (rule, of, reason), count in ordered
+    ]
+
+
+def _switch(rule: str, of: str) -> str | None:
+    """What to write into the spec to let a kind in; None where nothing does."""
+    if rule == "burned_in":
+        return f"deid: {{reviewed: [{of}]}}, once somebody has looked at them,"
+    field = VolumeOptions.model_fields.get(of)
+    actions = get_args(field.annotation) if field is not None else ()
+    allowed = [action for action in actions if action != "exclude"]
+    return f"volumes: {{{of}: {allowed[0]}}}" if "exclude" in actions and allowed else None
+
+
+def _number_types(spec: DatasetSpec, included: pa.Table) -> dict[str, dict[str, int]]:
+    """Type of the stored voxels to modality to cases, as far as headers tell."""
+    found: dict[str, Counter[str]] = {}
+    for modality, voxel in zip(included["modality"].to_pylist(), included["voxel_bytes"].to_pylist(), strict=True):
+        item = voxel - 1 if voxel in (3, 5) else voxel  # with a padding mask
+        for transform in spec.transforms:
+            item = transform.item_bytes(item)
+        found.setdefault(TYPES.get(item, f"{item}-byte"), Counter())[modality or "?"] += 1
+    return {name: dict(sorted(counts.items())) for name, counts in sorted(found.items())}
+
+
+def _dead_columns(spec: DatasetSpec, included: pa.Table) -> list[Facts]:
+    named = [
+        *((column, "splits.stratify") for column in spec.splits.stratify),
+        *((column, "report.groups") for column in spec.report.groups if column not in ReportOptions().groups),
+        *((column, "report.outcomes") for column in spec.report.outcomes),
+        *((column, "deid.retain") for column in spec.deid.retain),
+        *((column, "clinical") for table in spec.clinical for column in table.names),
+    ]
+    used: dict[str, str] = {}
+    for column, by in named:
+        used.setdefault(column, by)
+    return [
+        {"column": column, "used_by": by, "cases": included.num_rows}
+        for column, by in used.items()
+        if included.num_rows and column in included.column_names and included[column].null_count == included.num_rows
+    ]
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    counts = Counter(NO_VALUE if value is None else str(value) for value in column.to_pylist())
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _counted(values: Mapping[str, int]) -> str:
+    shown: Sequence[tuple[str, int]] = list(values.items())[:MOST_VALUES]
+    rest = len(values) - len(shown)
+    return ", ".join(f"{value} {count}" for value, count in shown) + (f" and {rest} more" if rest else "")

@@ -1,0 +1,151 @@
+"""Whether a dataset may be published: an empty or gutted one never replaces a good one."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from builder.errors import OutcomeError
+from builder.model.layout import Receipt
+from builder.plan import DatasetPlan
+from builder.spec import DatasetSpec
+
+MOST_EXAMPLES = 3
+"""Cases that a message names for each reason."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one reason took between the plan and the dataset.
+
+    Parameters
+    ----------
+    persons
+        Persons of whom it took a case.
+    example
+        Keyed names of a few of the cases, for ``builder explain``.
+    detail
+        What was found in the first of them; no value of a patient.
+    """
+
+    reason: str
+    cases: int
+    persons: int
+    example: tuple[str, ...]
+    detail: str
+
+    def facts(self) -> dict[str, Any]:
+        """The loss as JSON-able data."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """The loss as a line."""
+        return f"{self.reason}: {self.cases} cases of {self.persons} persons, such as {self.example[0]} ({self.detail})"
+
+
+def losses(plan: DatasetPlan, receipts: Mapping[str, Receipt]) -> tuple[Loss, ...]:
+    """What the build took of the planned cases, by reason, the largest loss first."""
+    person_of = {case.case_key: case.person_key for case in plan.cases}
+    by_reason: dict[str, list[Any]] = {}
+    for receipt in receipts.values():
+        for case in receipt.excluded:
+            by_reason.setdefault(case.reason.value, []).append(case)
+    found = []
+    for reason, cases in by_reason.items():
+        ordered = sorted(cases, key=lambda case: case.case_key)
+        found.append(
+            Loss(
+                reason=reason,
+                cases=len(cases),
+                persons=len({person_of[case.case_key] for case in cases}),
+                example=tuple(case.case_key for case in ordered[:MOST_EXAMPLES]),
+                detail=ordered[0].detail,
+            )
+        )
+    return tuple(sorted(found, key=lambda loss: (-loss.cases, loss.reason)))
+
+
+def check_plan(plan: DatasetPlan, *, hints: Sequence[str] = ()) -> None:
+    """Refuse, before anything is decoded, a plan whose dataset could not be published.
+
+    ``hints`` are lines that say which rule took what. Raises OutcomeError.
+    """
+    faults = plan_faults(plan)
+    if faults:
+        raise OutcomeError(_message(plan, faults, hints))
+
+
+def plan_faults(plan: DatasetPlan) -> tuple[str, ...]:
+    """Why nothing could be published of a plan; empty when something can."""
+    return _empty(plan.spec, plan.cohort.num_rows, len(plan.cases), plan.splits["split"].to_pylist())
+
+
+def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table) -> None:
+    """Refuse to publish a dataset that is empty, lacks a split the spec asks for, or lost too much in the build.
+
+    Parameters
+    ----------
+    index
+        One row a sample, with ``person_key`` and ``split``.
+
+    Raises
+    ------
+    OutcomeError
+        Saying which reason took how much, and what to type next. What was published before stays.
+    """
+    persons = set(index["person_key"].to_pylist())
+    faults = [
+        *_empty(plan.spec, plan.cohort.num_rows, index.num_rows, index["split"].to_pylist()),
+        *_beyond(plan, lost, persons),
+    ]
+    if faults:
+        raise OutcomeError(_message(plan, faults, [loss.text() for loss in lost]))
+
+
+def _empty(spec: DatasetSpec, candidates: int, left: int, splits: Sequence[str | None]) -> tuple[str, ...]:
+    if not left:
+        return (f"no case is left of {candidates} image stacks",)
+    asked = dict.fromkeys([*spec.splits.ratios, *(rule.split for rule in spec.splits.hold_out)])
+    empty = [name for name in asked if name not in set(splits) and name not in spec.splits.may_be_empty]
+    if not empty:
+        return ()
+    names = ", ".join(empty)
+    return (
+        f"found nobody in the split {names}, expected at least one person in each split the spec asks for; give the "
+        f"dataset more persons, leave {names} out of splits.ratios, or write splits: {{may_be_empty: [{names}]}}",
+    )
+
+
+def _beyond(plan: DatasetPlan, lost: Sequence[Loss], persons: set[str]) -> Iterator[str]:
+    """Losses that the spec's bounds do not allow."""
+    bounds = plan.spec.max_lost
+    planned = {case.person_key for case in plan.cases}
+    counts = {
+        "cases": (sum(loss.cases for loss in lost), len(plan.cases), bounds.cases),
+        "persons": (len(planned - persons), len(planned), bounds.persons),
+    }
+    over = {
+        name: (gone, of, share)
+        for name, (gone, of, share) in counts.items()
+        if gone >= bounds.at_least and gone > share * of
+    }
+    for name, (gone, of, share) in over.items():
+        yield (
+            f"the build lost {gone} of {of} planned {name} ({gone / of:.0%}), expected at most {share:.0%} "
+            f"(max_lost.{name}), or fewer than {bounds.at_least}"
+        )
+    if over:
+        allowed = ", ".join(f"{name}: {math.ceil(100 * gone / of) / 100}" for name, (gone, of, _) in over.items())
+        yield f"mend what the reasons below name; or, to publish what is left, write max_lost: {{{allowed}}}"
+
+
+def _message(plan: DatasetPlan, faults: Sequence[str], reasons: Sequence[str]) -> str:
+    lines = [
+        "\n".join(faults),
+        *(f"  {reason}" for reason in reasons),
+        "  nothing was published: what was published before stays, and finished shards are kept",
+        "  next: builder explain DATASET NAME says why a file, UID, case or patient is out; then run the same command",
+    ]
+    return "\n".join(lines)
