@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import LayoutError, SpecError
-from builder.storage import CRASH_VARIABLE, SCRATCH_PREFIX, ObjectStore, Store, open_store
+from builder.storage import CRASH_VARIABLE, SCRATCH_PREFIX, ObjectStore, Store, open_store, read_at
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -246,3 +246,12 @@ def test_a_link_out_of_a_store_is_neither_read_nor_replaced(tmp_path: Path):
         with pytest.raises(LayoutError, match="leads out of store"):
             attempt()
     assert (tmp_path / "outside").read_bytes() == b"theirs"
+
+
+def test_an_object_is_read_at_its_path_or_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "table.csv").write_bytes(b"a,b")
+    monkeypatch.chdir(tmp_path)
+    for url in ("table.csv", "./table.csv", str(tmp_path / "table.csv"), (tmp_path / "table.csv").as_uri()):
+        assert read_at(url) == b"a,b"
+    with pytest.raises(FileNotFoundError):
+        read_at("/table.csv")

@@ -111,7 +111,9 @@ class AliasesMerged:
     notes: Mapping[str, int]
 
 
-def merge_aliases(forest: Forest, rows: Sequence[Seen], *, rules: Naming, tables: Sequence[AliasIds]) -> AliasesMerged:
+def merge_aliases(
+    forest: Forest[Identity], rows: Sequence[Seen], *, rules: Naming, tables: Sequence[AliasIds]
+) -> AliasesMerged:
     """Join in ``forest`` what alias tables say is one. Raises SpecError for a table that cannot mean what it says."""
     merged: list[Identity] = []
     absent: dict[Identity, list[str]] = {}
@@ -141,7 +143,7 @@ def merge_aliases(forest: Forest, rows: Sequence[Seen], *, rules: Naming, tables
 
 
 def _check_ids(
-    table: AliasIds, homes: Mapping[str, Sequence[Identity]], forest: Forest, *, rules: Naming, where: str
+    table: AliasIds, homes: Mapping[str, Sequence[Identity]], forest: Forest[Identity], *, rules: Naming, where: str
 ) -> None:
     """Refuse ids that several persons have, that lost their zeros, or of which the archive has none."""
     ids = {normal_id(text) for _, texts in table.rows for text in texts}

@@ -1,23 +1,27 @@
-"""Disjoint sets of identities."""
+"""Disjoint sets of identities, or of persons."""
+
+from typing import Generic, TypeVar
 
 from builder.persons.naming import Identity
 
+Node = TypeVar("Node", Identity, str)
 
-class Forest:
+
+class Forest(Generic[Node]):
     """Disjoint sets with path halving (Tarjan 1975)."""
 
     def __init__(self) -> None:
-        self._parent: dict[Identity, Identity] = {}
+        self._parent: dict[Node, Node] = {}
 
-    def add(self, node: Identity) -> None:
+    def add(self, node: Node) -> None:
         """Know a node, alone at first."""
         self._parent.setdefault(node, node)
 
-    def nodes(self) -> list[Identity]:
+    def nodes(self) -> list[Node]:
         """All nodes, sorted."""
         return sorted(self._parent)
 
-    def find(self, node: Identity) -> Identity:
+    def find(self, node: Node) -> Node:
         """The node that stands for the set of this one."""
         parent = self._parent
         while parent[node] != node:
@@ -25,7 +29,7 @@ class Forest:
             node = parent[node]
         return node
 
-    def join(self, one: Identity, other: Identity) -> Identity | None:
+    def join(self, one: Node, other: Node) -> Node | None:
         """Make two sets one; returns ``one``, or None where they were one already."""
         a, b = sorted((self.find(one), self.find(other)))
         if a == b:

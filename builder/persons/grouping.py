@@ -134,7 +134,7 @@ def group_persons(
     """
     rules = naming or Naming()
     rows = _seen(instances, rules)
-    forest = Forest()
+    forest: Forest[Identity] = Forest()
     for row in rows:
         forest.add(row.who)
     merged = [("shared_study", who) for who in _merge_studies(forest, rows)]
@@ -160,13 +160,13 @@ def _seen(instances: pa.Table, rules: Naming) -> list[Seen]:
     return [Seen(*row) for row in sorted(found)]
 
 
-def _merge_studies(forest: Forest, rows: Iterable[Seen]) -> list[Identity]:
+def _merge_studies(forest: Forest[Identity], rows: Iterable[Seen]) -> list[Identity]:
     first: dict[str, Identity] = {}
     found = [forest.join(first.setdefault(row.study, row.who), row.who) for row in rows if row.study]
     return [who for who in found if who is not None]
 
 
-def _merge_issuers(forest: Forest, rows: Sequence[Seen]) -> tuple[list[Identity], list[tuple[Identity, ...]]]:
+def _merge_issuers(forest: Forest[Identity], rows: Sequence[Seen]) -> tuple[list[Identity], list[tuple[Identity, ...]]]:
     """Join a PatientID without issuer to the one issuer that has it at the same site; name the groups of several."""
     issued: dict[tuple[str, str], set[Identity]] = {}
     for row in rows:
@@ -183,7 +183,7 @@ def _merge_issuers(forest: Forest, rows: Sequence[Seen]) -> tuple[list[Identity]
     return joined, unclear
 
 
-def _merge_zeros(forest: Forest) -> list[Identity]:
+def _merge_zeros(forest: Forest[Identity]) -> list[Identity]:
     first: dict[Identity, Identity] = {}
     found = []
     for who in forest.nodes():
@@ -192,7 +192,7 @@ def _merge_zeros(forest: Forest) -> list[Identity]:
     return [who for who in found if who is not None]
 
 
-def _check_sources(forest: Forest, rows: Iterable[Seen], rules: Naming) -> None:
+def _check_sources(forest: Forest[Identity], rows: Iterable[Seen], rules: Naming) -> None:
     """Refuse PatientIDs that two sources without a site have, unless a study says that it is one patient."""
     if rules.shared_ids or sum(not rules.place(n) for n in range(len(rules.sites))) < 2:
         return
@@ -250,7 +250,7 @@ class _Names:
 
 
 def _finished(
-    forest: Forest,
+    forest: Forest[Identity],
     rows: Sequence[Seen],
     names: _Names,
     *,
@@ -330,7 +330,7 @@ def _contradictions(facts: Mapping[str, Facts]) -> Iterable[PersonConflict]:
                 yield PersonConflict(kind, person, len(values))
 
 
-def _doubts(rows: Sequence[Seen], forest: Forest, rules: Naming) -> dict[str, int]:
+def _doubts(rows: Sequence[Seen], forest: Forest[Identity], rules: Naming) -> dict[str, int]:
     """Ids that name nobody, and ids that differ only in leading zeros and are not merged."""
     nobody = {(normal_id(row.spelling[1]), row.study) for row in rows if row.who[0] == STUDY and row.spelling[1]}
     found = {"placeholder_ids": len({name for name, _ in nobody if name}), "studies_under_them": len(nobody)}

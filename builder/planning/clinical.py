@@ -29,7 +29,7 @@ from builder.planning.candidates import person_column
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.stages.survey import dicom_date
-from builder.storage import Store, open_store
+from builder.storage import Store, read_at
 
 CELLS: Final = "clinical-cells.csv"
 IDS: Final = "clinical-ids.csv"
@@ -180,9 +180,8 @@ def _match(options: ClinicalTable, archive: _Archive) -> TableMatch:
 
 
 def _read(url: str) -> bytes:
-    folder, _, name = url.rpartition("/")
     try:
-        return open_store(folder or ".").read(name)
+        return read_at(url)
     except FileNotFoundError:
         raise SpecError("found no file at its url, expected the table; check the path") from None
     except IsADirectoryError:

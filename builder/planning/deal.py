@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from builder.errors import SpecError
 from builder.model.case import EVIDENCE_TIERS
 from builder.persons import Persons
+from builder.persons.forest import Forest
 from builder.spec import DatasetSpec
 from builder.split import Group, Registry, assign, deal_elsewhere, folds, hold_out
 from builder.split.registry import pinned, recognise
@@ -103,18 +104,13 @@ def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, 
 
 def joined(groups: Iterable[Sequence[str]]) -> dict[str, str]:
     """Person to the first of everybody that belongs together with that person; only of persons in a group."""
-    first: dict[str, str] = {}
-
-    def find(person: str) -> str:
-        while first.setdefault(person, person) != person:
-            person = first[person]
-        return person
-
-    for group in groups:
-        for other in group[1:]:
-            a, b = sorted((find(group[0]), find(other)))
-            first[b] = a
-    return {person: find(person) for person in first}
+    forest: Forest[str] = Forest()
+    for one, *others in groups:
+        for other in others:
+            forest.add(one)
+            forest.add(other)
+            forest.join(one, other)
+    return {person: forest.find(person) for person in forest.nodes()}
 
 
 def _barred(spec: DatasetSpec, cohort: pa.Table) -> set[str]:

@@ -11,7 +11,7 @@ from builder.errors import LayoutError, SpecError
 from builder.persons import Aliases, AliasIds, Naming, Persons, alias_ids, group_persons, normal_id
 from builder.planning.inputs import PlanInputs
 from builder.stages.survey import IDENTITIES
-from builder.storage import open_store
+from builder.storage import read_at
 
 DOUBTS = {
     "unknown_aliases": "ids of the alias tables are of nobody in the archive",
@@ -69,13 +69,12 @@ def doubts(persons: Persons) -> Iterator[str]:
 
 def _read(options: Aliases, number: int, naming: Naming, known: set[str]) -> AliasIds:
     """An alias table, by the reader of clinical tables. Raises SpecError naming it."""
-    folder, _, name = options.url.rpartition("/")
-    where = f"persons.aliases, table {number} ({name})"
+    where = f"persons.aliases, table {number} ({options.url.rpartition('/')[2]})"
     if options.site is not None and naming.namespace(options.site) not in {naming.namespace(s) for s in naming.sites}:
         sites = ", ".join(sorted({site for site in naming.sites if site})) or "none"
         raise SpecError(f"{where}: found the site {options.site!r}, expected one that a source states: {sites}")
     try:
-        sheet = read_sheet(open_store(folder or ".").read(name), options.sheet)
+        sheet = read_sheet(read_at(options.url), options.sheet)
     except (FileNotFoundError, IsADirectoryError):
         raise SpecError(f"{where}: found no file at its url, expected a table; check the path") from None
     except SpecError as error:

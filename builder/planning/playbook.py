@@ -14,7 +14,7 @@ from builder.catalog.statement import Playbook
 from builder.clinical import Sheet, read_sheet
 from builder.errors import SpecError
 from builder.planning.inventory import Inventory
-from builder.storage import Store, open_store
+from builder.storage import Store, read_at
 
 UNMAPPED = "playbook-unmapped.csv"
 RPID = re.compile(r"RPID\d{1,6}")
@@ -68,11 +68,8 @@ def map_procedures(
 
 def read_playbook(playbook: Playbook) -> dict[str, Procedure]:
     """Description in its normal form to procedure. Raises SpecError."""
-    folder, _, name = playbook.url.rpartition("/")
     try:
-        sheet = read_sheet(
-            open_store(folder or ".").read(name), expected=(playbook.description, playbook.rpid, playbook.name)
-        )
+        sheet = read_sheet(read_at(playbook.url), expected=(playbook.description, playbook.rpid, playbook.name))
     except FileNotFoundError:
         raise SpecError("catalog.playbook: found no table at its url, expected one; check the path") from None
     except SpecError as error:

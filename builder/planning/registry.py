@@ -30,7 +30,7 @@ from builder.split.registry import (
     join_registries,
     recognise,
 )
-from builder.storage import Store, open_store
+from builder.storage import Store, open_store, read_at
 
 _FILE = ".parquet"
 """``previous`` of older specs: the path of a ``splits.parquet``."""
@@ -130,9 +130,8 @@ def _with_previous(own: pa.Table, previous: str | None, key: Key) -> pa.Table:
     if previous is None:
         return own
     if previous.endswith(_FILE):
-        folder, _, name = previous.rpartition("/")
         try:
-            table = read_parquet(open_store(folder or ".").read(name))
+            table = read_parquet(read_at(previous))
         except FileNotFoundError:
             raise _nothing(previous) from None
         return join_registries(own, table if table.schema.equals(REGISTRY_SCHEMA) else from_splits(table))

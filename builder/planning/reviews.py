@@ -7,7 +7,7 @@ from typing import Any
 
 from builder.errors import SpecError
 from builder.spec import DatasetSpec
-from builder.storage import open_store
+from builder.storage import read_at
 
 COLUMNS = ("case_key", "finding", "value", "correct", "text")
 """Of the table; the text is there for the person only and is not read again."""
@@ -27,8 +27,7 @@ def read_reviews(spec: DatasetSpec) -> dict[str, tuple[Mapping[str, Any], ...]]:
 
 
 def _read(url: str, label: str) -> tuple[Mapping[str, Any], ...]:
-    folder, _, name = url.rpartition("/")
-    rows = list(csv.DictReader(io.StringIO(open_store(folder or ".").read(name).decode("utf-8-sig"))))
+    rows = list(csv.DictReader(io.StringIO(read_at(url).decode("utf-8-sig"))))
     if rows and not set(COLUMNS[:4]) <= set(rows[0]):
         raise SpecError(f"labels.{label}.review: found the columns {sorted(rows[0])}, expected {list(COLUMNS[:4])}")
     judged = []

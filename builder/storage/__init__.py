@@ -24,6 +24,7 @@ __all__ = [
     "checkpoint",
     "open_beside",
     "open_store",
+    "read_at",
 ]
 
 _OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", "http", "https")
@@ -51,6 +52,12 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
         expected = ", ".join(f"{s}://" for s in ("file", *_OBJECT_SCHEMES))
         raise SpecError(f"found the URL scheme {scheme!r} in {text!r}, expected a folder or one of {expected}")
     return ObjectStore(text.rstrip("/"))
+
+
+def read_at(url: str) -> bytes:
+    """The object at a path or URL. Raises FileNotFoundError or IsADirectoryError."""
+    folder, mark, name = url.rpartition("/")
+    return open_store(folder + mark or ".").read(name)
 
 
 def open_beside(store: Store, suffix: str) -> Store:
