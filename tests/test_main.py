@@ -24,7 +24,7 @@ splits: {ratios: {train: 0.7, validation: 0.15, test: 0.15}, seed: 7}
 
 
 def python(code: str, *arguments: str | Path) -> str:
-    environment = {**os.environ, "BUILDER_KEY": "0" * 63 + "1"}
+    environment = {**os.environ, "BUILDER_KEY": "c0ffee01" * 8}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout
 

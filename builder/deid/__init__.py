@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from builder.deid.profile import Option, Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
+from builder.model.secrets import check_strength, read_variable
 
 RETAINABLE = (
     "sex",
@@ -167,24 +168,21 @@ def resolve_key(
     Raises
     ------
     SpecError
-        When the reference is none, points to nothing, or the secret is too short. The message never shows the secret.
+        When the reference is none, points to nothing or to a variable that a spec may not read, or the secret could be
+        guessed. The message never shows the secret.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise SpecError("deid.patient_key: found a literal value (not shown), expected ${env:NAME} or ${file:/path}")
-    name = match["env"]
-    if name is not None:
-        value = environment.get(name)
-        if not value:
-            raise SpecError(
-                f"deid.patient_key: environment variable {name} is not set, expected it to hold the secret; make one "
-                "with python -c 'import secrets; print(secrets.token_hex(32))', and keep it for the same names again"
-            )
-        return Key(value.strip().encode())
+    where = "deid.patient_key"
+    if match["env"] is not None:
+        secret = read_variable(match["env"], environment, where=where).strip().encode()
+        return Key(check_strength(secret, where=where))
     if read is None:
-        raise SpecError("deid.patient_key: found ${file:...}, expected ${env:NAME} where no file can be read")
+        raise SpecError(f"{where}: found ${{file:...}}, expected ${{env:NAME}} where no file can be read")
     try:
-        return Key(read(match["file"]).strip())
+        secret = read(match["file"]).strip()
     except OSError as error:
-        message = f"deid.patient_key: the file cannot be read ({type(error).__name__}), expected it to hold the secret"
+        message = f"{where}: the file cannot be read ({type(error).__name__}), expected it to hold the secret"
         raise SpecError(message) from None
+    return Key(check_strength(secret, where=where))

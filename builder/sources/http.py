@@ -5,12 +5,14 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from builder.errors import CaseError, MissingExtra, Reason, SourceError, SpecError
+from builder.model.secrets import read_variable
 
 ATTEMPTS: Final = 4
 BODY_LIMIT: Final = 4 * 2**30
@@ -45,6 +47,9 @@ class Server:
 
     def __init__(self, url: str, sign_in: SignIn | None = None, *, timeout_s: float = 120.0) -> None:
         self.host = urlsplit(url).hostname or ""
+        if sign_in is not None:
+            _require_privacy(url)
+        self._origin = urlsplit(url)[:2]
         self._client = _httpx().Client(
             base_url=url.rstrip("/") + "/",
             headers=_sign_in_headers(sign_in),
@@ -68,6 +73,8 @@ class Server:
         SourceError
             When the server does not answer, refuses, or answers with another error. Messages hold no path.
         """
+        if urlsplit(path)[:2] not in (("", ""), self._origin):
+            raise SourceError("was asked for an address on a server that the spec does not name", host=self.host)
         sent = {"Accept": accept, **(headers or {})}
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -153,10 +160,22 @@ def _sign_in_headers(sign_in: SignIn | None) -> dict[str, str]:
 def _secret(variable: str | None, field: str) -> str:
     if not variable:
         raise SpecError(f"sign_in: found no {field}, expected the name of an environment variable")
-    value = os.environ.get(variable)
-    if not value:
-        raise SpecError(f"sign_in.{field}: found no value in the environment variable {variable}; set it")
-    return value
+    return read_variable(variable, os.environ, where=f"sign_in.{field}")
+
+
+def _require_privacy(url: str) -> None:
+    """Raise SpecError unless what is sent to ``url`` is encrypted or stays on this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        stays = ip_address(host).is_loopback
+    except ValueError:
+        stays = host == "localhost"
+    if parts.scheme != "https" and not stays:
+        raise SpecError(
+            f"sign_in: found {parts.scheme}://{host}, expected https:// (or a server on this machine): the secret "
+            "would cross the network readable by all"
+        )
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:

@@ -1,6 +1,8 @@
 """The spec's block: a reference to the secret, never the secret."""
 
+import hashlib
 import pickle
+import secrets
 
 import pytest
 from pydantic import ValidationError
@@ -14,25 +16,53 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 
 def test_a_literal_secret_is_refused_and_not_repeated() -> None:
-    for value in (SECRET, "$BUILDER_KEY", "${env:}", "${env:A} ", "x${env:A}", "${file:}", "${other:A}"):
+    for value in (SECRET, "$BUILDER_KEY", "${env:}", "${env:BUILDER_A} ", "x${env:B}", "${file:}", "${other:A}"):
         with pytest.raises(ValidationError) as caught:
             Deid(patient_key=value)
         assert "reference" in str(caught.value)
         assert SECRET not in str(caught.value)
         with pytest.raises(SpecError):
-            resolve_key(value, {"A": SECRET})
+            resolve_key(value, {"BUILDER_A": SECRET})
 
 
 def test_the_key_comes_from_the_environment_or_a_file() -> None:
-    assert resolve_key("${env:A}", {"A": SECRET + "\n"}) == Key(SECRET.encode())
+    assert resolve_key("${env:BUILDER_A}", {"BUILDER_A": SECRET + "\n"}) == Key(SECRET.encode())
     assert resolve_key("${file:/run/key}", {}, read=lambda path: f"{SECRET}\n".encode()) == Key(SECRET.encode())
-    assert SECRET not in repr(resolve_key("${env:A}", {"A": SECRET}))
+    assert SECRET not in repr(resolve_key("${env:BUILDER_A}", {"BUILDER_A": SECRET}))
 
 
-@pytest.mark.parametrize("environment", [{}, {"A": ""}, {"A": "short"}])
+@pytest.mark.parametrize("environment", [{}, {"BUILDER_A": ""}, {"BUILDER_A": "short"}])
 def test_a_missing_or_short_secret_is_explained(environment: dict[str, str]) -> None:
     with pytest.raises(SpecError, match=r"deid\.patient_key"):
-        resolve_key("${env:A}", environment)
+        resolve_key("${env:BUILDER_A}", environment)
+
+
+WEAK = [
+    *("11" * 32, "abcd" * 16, "a" * 64, "passwordpasswordpassword"),
+    *("correct horse battery staple", "hospital-key-2024-secret"),
+]
+
+
+@pytest.mark.parametrize("secret", WEAK)
+def test_a_secret_that_could_be_guessed_is_refused_and_not_shown(secret: str) -> None:
+    with pytest.raises(SpecError, match="could be guessed") as caught:
+        resolve_key("${env:BUILDER_A}", {"BUILDER_A": secret})
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", [secrets.token_hex(16), secrets.token_hex(32), "4bR9+x/Qw7LmZt2Ks8VdNg"])
+def test_a_random_secret_is_taken(secret: str) -> None:
+    assert resolve_key("${env:BUILDER_A}", {"BUILDER_A": secret}).secret == secret.encode()
+    raw = hashlib.sha256(secret.encode()).digest()
+    assert resolve_key("${file:/run/key}", {}, read=lambda path: raw.strip()).secret == raw.strip()
+
+
+def test_a_spec_reads_only_variables_that_are_meant_for_it() -> None:
+    with pytest.raises(SpecError, match=r"AWS_SECRET_ACCESS_KEY.*begins with BUILDER_") as caught:
+        resolve_key("${env:AWS_SECRET_ACCESS_KEY}", {"AWS_SECRET_ACCESS_KEY": SECRET})
+    assert SECRET not in str(caught.value)
+    allowed = {"HOSPITAL_KEY": SECRET, "BUILDER_ALLOW_ENV": "OTHER, HOSPITAL_KEY"}
+    assert resolve_key("${env:HOSPITAL_KEY}", allowed) == Key(SECRET.encode())
 
 
 def test_an_unreadable_file_is_explained_without_its_path() -> None:
@@ -62,12 +92,12 @@ def test_an_unreadable_file_is_explained_without_its_path() -> None:
 )
 def test_faults_are_refused(block: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Deid.model_validate({"patient_key": "${env:A}", **block})
+        Deid.model_validate({"patient_key": "${env:BUILDER_A}", **block})
 
 
 def test_order_does_not_matter_and_options_are_the_profiles() -> None:
-    one = Deid.model_validate({"patient_key": "${env:A}", "retain": ["sex", "age_years"]})
-    two = Deid.model_validate({"patient_key": "${env:A}", "retain": ["age_years", "sex", "sex"]})
+    one = Deid.model_validate({"patient_key": "${env:BUILDER_A}", "retain": ["sex", "age_years"]})
+    two = Deid.model_validate({"patient_key": "${env:BUILDER_A}", "retain": ["age_years", "sex", "sex"]})
     assert one == two
     assert hash(one) == hash(two)
     assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301

@@ -22,7 +22,7 @@ from builder.library.volumes import KEEP_ALL, write_volumes
 
 STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4", "PT": "1.2.840.10008.5.1.4.1.1.128"}
 ROWS = 12
-KEY = "ab" * 32
+KEY = "c0ffeeab" * 8
 Volumes = Sequence[NDArray[Any]]
 
 

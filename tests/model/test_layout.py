@@ -87,7 +87,7 @@ def test_fingerprints_do_not_depend_on_the_process() -> None:
 def make_receipt() -> Receipt:
     return Receipt(
         fingerprint="0" * 32,
-        objects=(StoredObject("image/c/0/0/0/0/0", 12, "ab" * 32),),
+        objects=(StoredObject("image/c/0/0/0/0/0", 12, "c0ffeeab" * 8),),
         rows=3,
         cases=2,
         excluded=(ExcludedCase("k", Reason.LABEL_EMPTY, "found none"),),

@@ -59,7 +59,7 @@ def asked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
             "samples": {"kind": "volumes"},
         }
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("BUILDER_KEY", "11" * 32)
+            patch.setenv("BUILDER_KEY", "c0ffee01" * 8)
             return plan(DatasetSpec.model_validate(spec), to=to)
 
     return ask

@@ -40,7 +40,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_projected_within_a_quarter_and_at_most_three_times_input_and_output(
     archive: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "11" * 32)
+    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
     base = {
         "name": "memory",
         "license": "CC0-1.0",
@@ -53,7 +53,7 @@ def test_projected_within_a_quarter_and_at_most_three_times_input_and_output(
     spec = DatasetSpec.model_validate_json(store.read(SPEC))
     whole = load_plan(store, planned.shards[0].fingerprint)
     (case,) = whole.cases
-    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "11" * 32}, read=lambda path: Path(path).read_bytes())
+    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "c0ffee01" * 8}, read=lambda path: Path(path).read_bytes())
     write(whole, spec, open_store(tmp_path / "first"), key=key)  # compiles, imports
     tracemalloc.start()
     receipt = write(whole, spec, open_store(tmp_path / "second"), key=key)

@@ -29,7 +29,7 @@ SPEC: dict[str, Any] = {
 def test_measures_every_stage_and_removes_what_it_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "22" * 32)
+    monkeypatch.setenv("BUILDER_KEY", "c0ffee02" * 8)
     for number in range(3):
         ct_series(tmp_path / "archive" / str(number), patient_id=f"P{number}", study=str(number), series=str(number),
                   frame=str(number), attributes={"PatientBirthDate": "", "PatientSex": ""})  # fmt: skip

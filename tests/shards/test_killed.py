@@ -13,7 +13,7 @@ from builder.model.layout import RECEIPT, parse_receipt
 from builder.storage import CRASH_VARIABLE, SCRATCH_PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
-FINGERPRINT = "ab" * 16
+FINGERPRINT = "c0ffeeab" * 4
 PROGRAM = """
 import sys
 import numpy as np

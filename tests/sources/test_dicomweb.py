@@ -16,6 +16,7 @@ from builder.planning.duplicates import find_duplicates
 from builder.protocols import Describing, Source
 from builder.sources import Folder, http
 from builder.sources.dicomweb import DicomWeb
+from builder.sources.http import Server, SignIn
 from builder.sources.multipart import parts
 from builder.stages.index import index_partition
 from tests.sources.archive import make_archive
@@ -131,10 +132,10 @@ def test_sign_in_by_environment(files: dict[str, bytes], monkeypatch: pytest.Mon
     with http_server(FakePacs(files, {"auth"})) as url:
         with pytest.raises(SourceError, match="refuses access"):
             list(DicomWeb(url=url).list())
-        source = DicomWeb.model_validate({"url": url, "sign_in": {"kind": "bearer", "token": "PACS_TOKEN"}})
-        with pytest.raises(SpecError, match="PACS_TOKEN"):
+        source = DicomWeb.model_validate({"url": url, "sign_in": {"kind": "bearer", "token": "BUILDER_PACS_TOKEN"}})
+        with pytest.raises(SpecError, match="BUILDER_PACS_TOKEN"):
             list(source.list())
-        monkeypatch.setenv("PACS_TOKEN", "secret-token")
+        monkeypatch.setenv("BUILDER_PACS_TOKEN", "secret-token")
         assert len(list(source.list())) == len(files)
     assert "secret-token" not in source.model_dump_json()
 
@@ -203,3 +204,19 @@ def test_metadata_with_odd_values_lose_one_instance(files: dict[str, bytes]) -> 
         warnings.simplefilter("error")
         broken = _header_file({"00080018": {"vr": "UI", "Value": ["1.2"]}, "00280010": {"vr": "US", "Value": ["many"]}})
     assert isinstance(broken, CaseError)
+
+
+@pytest.mark.parametrize("url", ["http://pacs.example/dicom-web", "http://192.0.2.1:8042", "ftp://pacs.example"])
+def test_a_secret_is_not_sent_where_all_can_read_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_PACS_TOKEN", "secret-token")
+    with pytest.raises(SpecError, match="expected https://") as caught:
+        Server(url, SignIn(kind="bearer", token="BUILDER_PACS_TOKEN"))
+    assert "secret-token" not in str(caught.value)
+
+
+def test_a_secret_stays_with_the_server_that_the_spec_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_PACS_TOKEN", "secret-token")
+    pacs = Server("https://pacs.example/dicom-web", SignIn(kind="bearer", token="BUILDER_PACS_TOKEN"))
+    for address in ("https://elsewhere.example/x", "//elsewhere.example/x", "http://pacs.example/x"):
+        with pytest.raises(SourceError, match="does not name"):
+            pacs.get(address)

@@ -17,7 +17,7 @@ from tests import synthetic
 from tests.imaging.quantities.test_pet_frames import FACTOR, enhanced
 from tests.imaging.stacks.test_grids import grid_of
 
-KEY = "ab" * 32
+KEY = "c0ffeeab" * 8
 Build = Callable[..., tuple[Any, list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]]
 
 

@@ -1,0 +1,75 @@
+"""Which environment variables a spec may read, and which texts may be a key."""
+
+import re
+from collections.abc import Mapping
+
+from builder.errors import SpecError
+
+PREFIX = "BUILDER_"
+"""A spec may read the environment variables whose names begin so."""
+
+ALLOW = "BUILDER_ALLOW_ENV"
+"""Further names that the person who runs a spec allows it to read, separated by commas."""
+
+MAKE_ONE = "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+
+LEAST_BYTES = 16
+_HEX = re.compile(rb"[0-9a-fA-F]{32,}")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{22,}={0,2}")
+
+
+def read_variable(name: str, environment: Mapping[str, str], *, where: str) -> str:
+    """The value of an environment variable that a spec names.
+
+    A spec may come from somebody else. If it could read any variable, a source's ``sign_in`` could send any secret of
+    the person who runs it to any server.
+
+    Raises
+    ------
+    SpecError
+        When the name is not allowed, or the variable has no value.
+    """
+    allowed = {each.strip() for each in environment.get(ALLOW, "").split(",")}
+    if not name.startswith(PREFIX) and name not in allowed:
+        raise SpecError(
+            f"{where}: found the environment variable {name}, expected one whose name begins with {PREFIX}; rename it, "
+            f"or allow this spec to read it with {ALLOW}={name}"
+        )
+    value = environment.get(name)
+    if not value:
+        raise SpecError(f"{where}: environment variable {name} is not set, expected it to hold the secret")
+    return value
+
+
+def check_strength(secret: bytes, *, where: str) -> bytes:
+    """``secret`` if it can hold 128 bits that nobody guesses.
+
+    Every dataset publishes a check value of its key, so that another key is noticed. With a key that can be guessed,
+    that value would confirm the guess and undo every pseudonym.
+
+    Raises
+    ------
+    SpecError
+        When it is neither 32 or more hexadecimal digits, nor 22 or more characters of base64, nor 16 or more random
+        bytes, or when it plainly repeats itself.
+    """
+    text = secret.isascii() and secret.decode("ascii").isprintable()
+    if not text:
+        strong = len(secret) >= LEAST_BYTES and len(set(secret)) >= LEAST_BYTES // 2
+    elif _HEX.fullmatch(secret):
+        strong = True
+    else:
+        kinds = (rb"[a-z]", rb"[A-Z]", rb"[0-9]")
+        strong = _BASE64.fullmatch(secret) is not None and all(re.search(kind, secret) for kind in kinds)
+    if not strong or _repeats(secret):
+        raise SpecError(
+            f"{where}: found {len(secret)} bytes that could be guessed, expected 128 random bits or more "
+            f"(32 hexadecimal digits, 22 characters of base64, or 16 bytes); {MAKE_ONE}, and keep it"
+        )
+    return secret
+
+
+def _repeats(secret: bytes) -> bool:
+    """Whether up to four characters are all it is made of, or a unit of up to four is repeated to its length."""
+    units = (secret[:size] * (len(secret) // size + 1) for size in range(1, 5))
+    return len(set(secret)) < 4 or any(unit[: len(secret)] == secret for unit in units)
