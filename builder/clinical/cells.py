@@ -51,9 +51,11 @@ def text_of(cell: Cell, missing: Collection[str] = ()) -> str | None:
     ValueError
         When the cell holds something that has no text. The message says why, never the value.
     """
-    if isinstance(cell, Unreadable):
+    if isinstance(cell, str):
+        text = normal_text(cell)
+    elif isinstance(cell, Unreadable):
         raise ValueError(cell.problem)
-    if isinstance(cell, Number):
+    elif isinstance(cell, Number):
         if _plain_text(cell.value) in missing:
             return None
         if cell.text is None:
@@ -68,11 +70,15 @@ def text_of(cell: Cell, missing: Collection[str] = ()) -> str | None:
 
 def normal_text(text: str) -> str:
     """Text in Unicode's composed form (NFC), without white space around it or characters that nobody sees."""
+    if text.isascii():
+        return text.strip()
     return unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip()
 
 
 def is_empty(cell: Cell, missing: Collection[str] = ()) -> bool:
     """Whether a cell holds nothing, or a code for a missing value."""
+    if cell is None:
+        return True
     try:
         return text_of(cell, missing) is None
     except ValueError:

@@ -136,10 +136,14 @@ class _Candidates:
                 place.setdefault(images.normal(fact, key), set()).add(n)
         self.known: dict[tuple[tuple[str, ...], ...], frozenset[int]] = {}
         self.used, self.shared = self._homes(by_series="file" in self.facts)
+        self.own: dict[frozenset[int], tuple[int, ...]] = {}
 
     def of(self, stack: int) -> tuple[int, ...]:
         """Positions of the rows of a stack that belong to nobody else, ascending."""
-        return tuple(sorted(self._found(stack) - self.shared))
+        found = self._found(stack)
+        if found not in self.own:
+            self.own[found] = tuple(sorted(found - self.shared))
+        return self.own[found]
 
     def _found(self, stack: int) -> frozenset[int]:
         names = tuple(self.images.keys[fact][stack] for fact in self.facts)
@@ -154,10 +158,15 @@ class _Candidates:
     def _homes(self, *, by_series: bool) -> tuple[set[int], frozenset[int]]:
         """Rows that belong to some image, and those that belong to several persons' (or series', for files)."""
         homes: dict[int, str] = {}
-        shared = set()
+        shared: set[int] = set()
+        seen: set[tuple[frozenset[int], str]] = set()
         for stack, person in enumerate(self.images.persons):
             owner = self.images.units[stack] if by_series else person
-            for n in self._found(stack):
+            found = self._found(stack)
+            if (found, owner) in seen:
+                continue
+            seen.add((found, owner))
+            for n in found:
                 if homes.setdefault(n, owner) != owner:
                     shared.add(n)
         return {*homes}, frozenset(shared)
@@ -168,7 +177,7 @@ class _Chooser:
 
     def __init__(self, rows: Sequence[Row], options: ClinicalTable) -> None:
         self.rows, self.options, self.pick = rows, options, options.pick
-        self.found: tuple[Reading, ...] | None = None
+        self.found: tuple[Mapping[int, Span | None], ...] | None = None
 
     def choose(self, rows: Sequence[Row], study: datetime.date | None) -> Sequence[Row] | None:
         """The rows that count; None where it is not certain which."""
@@ -179,8 +188,8 @@ class _Chooser:
         if not ranked:
             return [] if pick.to_study else rows
         chosen: set[tuple[int, ...]] = set()
-        for reading in self._readings(pick):
-            found = _chosen(ranked, reading, pick, study)
+        for spans in self._spans(pick):
+            found = _chosen([(i, span) for i, row in enumerate(ranked) if (span := spans[row.number])], pick, study)
             if found is None:
                 return None
             chosen.add(found)
@@ -192,14 +201,24 @@ class _Chooser:
             )
         return [ranked[i] for i in chosen.pop()]
 
-    def _readings(self, pick: Pick) -> tuple[Reading, ...]:
+    def _spans(self, pick: Pick) -> tuple[Mapping[int, Span | None], ...]:
+        """Row number to the value that is compared, under each reading of the column."""
         if self.found is None:
-            cells: list[Cell] = [row.rank for row in self.rows if row.rank is not None]
+            cells = {row.number: row.rank for row in self.rows if row.rank is not None}
             column = declared_as(self.options, pick.by or "")
-            self.found = date_readings(cells, column) if pick.to_study else readings(cells, column, pick.order)
-            if not self.found:
+            there = list(cells.values())
+            found = date_readings(there, column) if pick.to_study else readings(there, column, pick.order)
+            if not found:
                 raise SpecError(f"clinical: pick.by {pick.by!r}: {_disorder(pick)}")
+            self.found = tuple({n: _span(reading, cell) for n, cell in cells.items()} for reading in found)
         return self.found
+
+
+def _span(reading: Reading, cell: Cell) -> Span | None:
+    try:
+        return reading(cell)
+    except ValueError:
+        return None  # of a declared column: the cell is listed as one that was not taken
 
 
 def _disorder(pick: Pick) -> str:
@@ -212,20 +231,14 @@ def _disorder(pick: Pick) -> str:
     )
 
 
-def _chosen(rows: Sequence[Row], reading: Reading, pick: Pick, study: datetime.date | None) -> tuple[int, ...] | None:
+def _chosen(spans: Sequence[tuple[int, Span]], pick: Pick, study: datetime.date | None) -> tuple[int, ...] | None:
     """Positions of the rows that one reading takes; None where it is not certain."""
-    spans: list[tuple[int, Span]] = []
-    for i, row in enumerate(rows):
-        try:
-            spans.append((i, reading(row.rank)))
-        except ValueError:
-            continue  # of a declared column: the cell is listed as one that was not taken
     if not spans:
         return None
-    if not pick.to_study:
-        best = (smallest if pick.take == "min" else largest)([span for _, span in spans])
-        return None if best is None else tuple(spans[i][0] for i in best)
-    return () if study is None else _beside(spans, pick, study)
+    if pick.to_study:
+        return () if study is None else _beside(spans, pick, study)
+    best = (smallest if pick.take == "min" else largest)([span for _, span in spans])
+    return None if best is None else tuple(spans[i][0] for i in best)
 
 
 def _beside(spans: Collection[tuple[int, Span]], pick: Pick, study: datetime.date) -> tuple[int, ...] | None:

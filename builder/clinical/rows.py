@@ -182,16 +182,21 @@ def _timed(name: str, column: ClinicalColumn) -> pa.Field:
 
 def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
     """Heading to column position, for every heading that the declaration names."""
+    known = [heading for heading in sheet.headings if heading]
+    if not {*known} & {*options.headings}:  # perhaps a row of data, which no message may show
+        raise SpecError(
+            f"clinical: found none of the declared headings in row {options.header_row}, expected "
+            f"{', '.join(map(repr, options.headings))}; check header_row, sheet and the headings"
+        )
     faults = []
     for heading in options.headings:
         count = sheet.headings.count(heading)
         if count > 1:
             faults.append(f"clinical: found {count} columns with the heading {heading!r}, expected one")
         elif count == 0:
-            folded = {h.casefold(): h for h in sheet.headings if h}
+            folded = {h.casefold(): h for h in known}
             near = [folded[h] for h in difflib.get_close_matches(heading.casefold(), folded, n=1)]
-            there = ", ".join(map(repr, [h for h in sheet.headings if h][:20])) or "nothing"
-            hint = f"; did you mean {near[0]!r}?" if near else f"; row {options.header_row} has {there}"
+            hint = f"; did you mean {near[0]!r}?" if near else f" among {', '.join(map(repr, known[:20]))}"
             faults.append(f"clinical: found no column with the heading {heading!r}{hint}")
     if faults:
         raise SpecError("\n".join(faults))

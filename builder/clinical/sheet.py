@@ -121,7 +121,9 @@ def _is_biotab(lines: Sequence[Sequence[Cell]], place: int) -> bool:
 
 
 def _fitted(line: Sequence[Cell], length: int) -> tuple[Cell, ...]:
-    return tuple(line[:length]) + (None,) * (length - len(line))
+    """As many cells as there are headings; texts in their normal form, and None for what is blank."""
+    cells = tuple(normal_text(cell) or None if isinstance(cell, str) else cell for cell in line[:length])
+    return cells + (None,) * (length - len(cells))
 
 
 def _overlong(line: Sequence[Cell], width: int) -> str | None:
@@ -150,7 +152,9 @@ def _parquet_sheet(data: bytes, expected: Collection[str]) -> Sheet:
         table = file.read()
         columns = [_values(table.column(i)) if i in wanted else [None] * table.num_rows for i in range(len(names))]
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise SpecError("clinical: found a Parquet file that cannot be read; is it complete?") from error
+        raise SpecError(
+            f"clinical: found a Parquet file that cannot be read ({type(error).__name__}); is it complete?"
+        ) from error
     rows = tuple(Line(n, cells) for n, cells in enumerate(zip(*columns, strict=True), start=1))
     return Sheet(tuple(map(normal_text, names)), rows, may_have_notes=False)
 
@@ -175,5 +179,4 @@ def _values(column: pa.ChunkedArray) -> list[Cell]:
         return values
     if pa.types.is_time(kind):
         column = column.cast(pa.time64("us"), safe=False)
-    found: list[Cell] = column.to_pylist()
-    return found
+    return [normal_text(v) or None if isinstance(v, str) else v for v in column.to_pylist()]

@@ -242,7 +242,9 @@ class ClinicalTable(BaseModel):
     @field_validator("missing", mode="before")
     @classmethod
     def _codes_are_texts(cls, codes: Any) -> Any:
-        for code in codes if isinstance(codes, list | tuple) else ():
+        if not isinstance(codes, list | tuple):
+            raise ValueError(f"found {codes!r}, expected a list of codes: [{codes}]")
+        for code in codes:
             _quoted(code, "a code")
         return codes
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from builder.clinical import TableMatch, faults, summary_lines
+from builder.errors import SpecError
 from tests.clinical.making import declared, met
 
 LEVELS = {"grade": {"from": "G", "type": "category", "levels": ["low", "high"]}}
@@ -104,3 +105,13 @@ def test_declarations_that_cannot_be_have_one_message(column: dict[str, Any], wo
 def test_codes_are_texts() -> None:
     with pytest.raises(ValueError, match='found -1 as a code, expected a text; quote the value: "-1"'):
         declared(columns=LEVELS, missing=[-1, 999])
+    with pytest.raises(ValueError, match=r"found 'NA', expected a list of codes: \[NA\]"):
+        declared(columns=LEVELS, missing="NA")
+
+
+def test_a_row_of_data_in_the_place_of_headings_is_not_shown() -> None:
+    with pytest.raises(SpecError, match="found none of the declared headings in row 1, expected 'id', 'G'") as caught:
+        met(b"CANARY1,low\nCANARY2,high\n", declared(columns=LEVELS))
+    assert "CANARY" not in str(caught.value)
+    with pytest.raises(SpecError, match="found no column with the heading 'G' among 'id', 'Befund'"):
+        met(b"id,Befund\nA,low\n", declared(columns=LEVELS))
