@@ -5,9 +5,10 @@ from builder.clinical.events import Event
 from builder.clinical.joining import Images, Joined, join
 from builder.clinical.matching import TableMatch, faults, near_misses, summary_lines
 from builder.clinical.reading import ClinicalRows, read_table
-from builder.clinical.rows import CellIssue, Rows, Value, read_rows, schema
+from builder.clinical.rows import Rows, Value, read_rows, schema
 from builder.clinical.sheet import Sheet, read_sheet
 from builder.clinical.table import ClinicalColumn, ClinicalTable, Pick, check_shared_columns
+from builder.clinical.tally import CellIssue
 
 __all__ = [
     "CellIssue",

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from builder.clinical.cells import Cell
 from builder.clinical.order import Reading, Span, date_readings, largest, readings, smallest
-from builder.clinical.rows import CellIssue, Row, Rows, Value, declared_as, finish_row
+from builder.clinical.rows import Row, Rows, Value, declared_as, finish_row
 from builder.clinical.table import ClinicalTable, Fact, Pick
+from builder.clinical.tally import CellIssue
 from builder.errors import SpecError
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from builder.clinical.joining import Joined
-from builder.clinical.rows import CellIssue, Rows, Tally
+from builder.clinical.rows import Rows
 from builder.clinical.table import ClinicalTable
+from builder.clinical.tally import CellIssue, Tally
 
 EXAMPLES: Final = 5
 LISTED: Final = 1000

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from builder.clinical.joining import Images, Joined, join
-from builder.clinical.rows import CellIssue, Rows, read_rows, schema
+from builder.clinical.rows import Rows, read_rows, schema
 from builder.clinical.table import ClinicalTable
+from builder.clinical.tally import CellIssue
 
 
 @dataclass(frozen=True)

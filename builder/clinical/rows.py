@@ -3,9 +3,8 @@
 import datetime
 import difflib
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeAlias
 
@@ -17,6 +16,7 @@ from builder.clinical.events import derive, event_columns
 from builder.clinical.order import date_readings
 from builder.clinical.sheet import Line, Sheet, read_sheet
 from builder.clinical.table import ClinicalColumn, ClinicalTable, Fact
+from builder.clinical.tally import CellIssue, Count, Tally
 from builder.errors import SpecError
 
 WHOLE_ROW: Final = "(whole row)"
@@ -35,19 +35,6 @@ Value: TypeAlias = str | float | int | bool | None
 
 Raw: TypeAlias = Value | datetime.date
 """A value before dates become days of one person."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellIssue:
-    """A cell whose value was not taken: row of the file from 1, column of the dataset, and what was wrong.
-
-    ``value`` is what the cell shows. It is private, and part of neither ``repr`` nor comparison.
-    """
-
-    row: int
-    column: str
-    problem: str
-    value: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +57,6 @@ class Row:
     keys: tuple[str, ...] = field(repr=False)
     values: tuple[Raw, ...] = field(repr=False)
     rank: Cell = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What became of the cells of one column.
-
-    Parameters
-    ----------
-    column, heading
-        Its name in the dataset (the heading again for a column that rows are joined by), and in the file.
-    filled, lost
-        Cells that hold something, and those of them that could not be taken.
-    problems
-        Why they could not, most frequent first, with the number of cells.
-    unmet
-        Declared levels that no cell has.
-    near
-        Those of them that a cell which was not taken differs from by case or white space only.
-    """
-
-    column: str
-    heading: str
-    filled: int
-    lost: int
-    problems: tuple[tuple[str, int], ...] = ()
-    unmet: tuple[str, ...] = ()
-    near: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,24 +163,14 @@ def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
     return {heading: sheet.headings.index(heading) for heading in options.headings}
 
 
-@dataclass
-class _Count:
-    """A tally in the making."""
-
-    filled: int = 0
-    problems: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
-    untaken: set[str] = field(default_factory=set)
-
-
 class _Typing:
     """Typing of one sheet: holds the counts while the rows go by."""
 
     def __init__(self, options: ClinicalTable, sheet: Sheet, places: Mapping[str, int]) -> None:
         self.options, self.sheet, self.places = options, sheet, places
         self.issues: list[CellIssue] = []
-        self.joined = {heading: _Count() for heading in options.joins}
-        self.counts = {name: _Count() for name in options.columns}
+        self.joined = {heading: Count() for heading in options.joins}
+        self.counts = {name: Count() for name in options.columns}
         self.dates: Callable[[Cell], datetime.date] = self._date_key()
 
     def rows(self) -> Rows:
@@ -261,7 +211,9 @@ class _Typing:
             try:
                 key = self._key(line.cells[place], fact)
             except ValueError as error:
-                self._miss(CellIssue(line.number, heading, str(error)), line.cells[place], self.joined[heading])
+                self.issues.append(
+                    self.joined[heading].miss(CellIssue(line.number, heading, str(error)), line.cells[place])
+                )
                 return None
             if key is None:
                 return None
@@ -331,58 +283,27 @@ class _Typing:
             value: Raw = None
             if not is_empty(cell, self.options.missing):
                 count = self.counts[name]
-                count.filled += 1
                 try:
                     value = _value(cell, column, count.seen)
+                    count.filled += 1
                 except ValueError as error:
-                    count.filled -= 1
-                    self._miss(CellIssue(line.number, name, str(error)), cell, count)
+                    self.issues.append(count.miss(CellIssue(line.number, name, str(error)), cell))
             values.append(value)
         return tuple(values)
 
-    def _miss(self, issue: CellIssue, cell: Cell, count: _Count) -> None:
-        try:
-            shown = text_of(cell) or ""
-        except ValueError:
-            shown = ""
-        count.filled += 1
-        count.problems[issue.problem] += 1
-        count.untaken.add(shown)
-        self.issues.append(replace(issue, value=shown))
-
     def _tallies(self) -> tuple[Tally, ...]:
-        keys = [_tally(heading, heading, count, ()) for heading, count in self.joined.items()]
-        return (
-            *keys,
-            *(
-                _tally(name, column.source, self.counts[name], tuple(column.mapping or ()))
-                for name, column in self.options.columns.items()
-            ),
+        keys = (count.tally(heading, heading) for heading, count in self.joined.items())
+        columns = (
+            self.counts[name].tally(name, column.source, tuple(column.mapping or ()))
+            for name, column in self.options.columns.items()
         )
-
-
-def _tally(name: str, heading: str, count: _Count, levels: tuple[str, ...]) -> Tally:
-    unmet = tuple(level for level in levels if level not in count.seen)
-    loose = {_loose(text) for text in count.untaken}
-    return Tally(
-        name,
-        heading,
-        count.filled,
-        sum(count.problems.values()),
-        tuple(sorted(count.problems.items(), key=lambda item: (-item[1], item[0]))),
-        unmet,
-        tuple(level for level in unmet if _loose(level) in loose),
-    )
+        return (*keys, *columns)
 
 
 def declared_as(options: ClinicalTable, heading: str) -> ClinicalColumn | None:
     """The declaration of the column with a heading, a date before anything else."""
     found = [column for column in options.columns.values() if column.source == heading]
     return next((column for column in found if column.type == "date"), found[0] if found else None)
-
-
-def _loose(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _person(text: str, pattern: str | None) -> str | None:
