@@ -168,8 +168,18 @@ class How(StrEnum):
 class ImageRow:
     """What linking may know of an image series: the archive's own identifiers, private to planning.
 
-    ``folder`` is the folder of the series' files, relative to its source, with forward slashes; ``sop_uids`` are the
-    instances of the stack that becomes the volume.
+    Parameters
+    ----------
+    sop_uids
+        The instances of the stack that becomes the volume.
+    folder
+        Folder of the series' files, relative to its source, with forward slashes.
+    source
+        Position of its source in the spec; None when it does not matter.
+    site_sources
+        Positions of all sources whose files may be its labels: those of its site, and those that state no site.
+    longer_ids
+        Other patients' IDs that begin or end with this patient's: a file that fits such an ID is not this patient's.
     """
 
     series_uid: str
@@ -179,6 +189,9 @@ class ImageRow:
     folder: str = ""
     modality: str = ""
     patient_id: str = ""
+    source: int | None = None
+    site_sources: frozenset[int] = frozenset()
+    longer_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,6 +220,10 @@ class LabelReader(Protocol):
     VERSION: ClassVar[int]
     FUSED_BY: ClassVar[tuple[str, ...]]
     """Methods of a consensus that can fuse what this reader gives."""
+
+    SHARED_FILES: ClassVar[bool]
+    """Whether one file may hold labels of several persons, which ``mentions`` and ``cut`` tell apart. Of other readers,
+    a file that fits images of two persons stops the plan."""
 
     @property
     def kind(self) -> str:

@@ -34,6 +34,7 @@ class Aim(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    SHARED_FILES: ClassVar[bool] = True
 
     kind: Literal["aim"] = "aim"
     match: str

@@ -41,6 +41,7 @@ class BoxTable(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    SHARED_FILES: ClassVar[bool] = True
 
     kind: Literal["boxes"] = "boxes"
     table: Table

@@ -86,6 +86,7 @@ class ClassTable(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    SHARED_FILES: ClassVar[bool] = True
     FUSED_BY: ClassVar[tuple[str, ...]] = ("majority", "dawid_skene")
 
     kind: Literal["classes"] = "classes"

@@ -55,6 +55,7 @@ class Label(BaseModel, ABC):
         kind: str
     TIER: ClassVar[Tier] = "single_reader"
     FUSED_BY: ClassVar[tuple[str, ...]] = ()
+    SHARED_FILES: ClassVar[bool] = False
 
     evidence: Stated = Stated()
     proof: Proof = Proof()

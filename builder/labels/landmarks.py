@@ -33,6 +33,7 @@ class LandmarkTable(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    SHARED_FILES: ClassVar[bool] = True
 
     kind: Literal["landmarks"] = "landmarks"
     table: Table

@@ -29,6 +29,7 @@ def image_row(stack_instances: pa.Table) -> ImageRow:
         folder=_common_folder(stack_instances.column("path").to_pylist()),
         modality=first["modality"] or "",
         patient_id=first["patient_id"] or "",
+        source=first.get("source"),
     )
 
 
@@ -69,24 +70,42 @@ def select_named(
 
 
 def select_files(image: ImageRow, candidates: pa.Table, *, pattern: str, formats: tuple[str, ...]) -> Selection:
-    """Files whose path matches ``pattern`` once the image's own facts are put in.
+    """Files of the image's source whose path matches ``pattern`` once the image's own facts are put in.
 
-    ``pattern`` is a glob over the whole path (``*`` stays inside one folder, ``**`` crosses folders) with the fields
-    ``{folder}`` (of the image's files), ``{parent}`` (the folder above), ``{folder_name}``, ``{parent_name}``,
-    ``{series}``, ``{study}``, ``{patient}`` and ``{modality}``.
+    A path means nothing in another source. Only a pattern that names no folder of the image also reaches into other
+    sources, as far as they are of the same site or state none.
+
+    Parameters
+    ----------
+    pattern
+        A glob over the whole path: ``*`` stays inside one folder, ``**`` crosses folders. Its fields are ``{folder}``
+        (of the image's files), ``{parent}`` (the folder above), ``{folder_name}``, ``{parent_name}``, ``{series}``,
+        ``{study}``, ``{patient}`` and ``{modality}``. A wildcard beside a field never continues the field's word, and
+        a file that fits the longer ID of another patient is that patient's: ``{patient}*.nii.gz`` of P1 matches
+        neither ``P10.nii.gz`` nor, where there is a patient P1-2, ``P1-2.nii.gz``.
     """
-    expression = re.compile(_glob_to_regex(_fill(pattern, image)))
-    paths = candidates.column("path").to_pylist()
-    kinds = candidates.column("format").to_pylist()
-    found = tuple(
-        index
-        for index, (path, kind) in enumerate(zip(paths, kinds, strict=True))
-        if kind in formats and expression.fullmatch(posixpath.normpath(path.replace("\\", "/")))
-    )
-    return Selection(found, How.NAME) if found else Selection()
+    expression = _expression(pattern, image, image.patient_id)
+    if expression is None:
+        return Selection()
+    others = [_expression(pattern, image, other) for other in image.longer_ids] if "{patient}" in pattern else []
+    reached = None if image.source is None else {image.source}
+    if reached is not None and not any(f"{{{field}}}" in pattern for field in PATH_FIELDS):
+        reached |= image.site_sources
+    columns = (candidates.column(name).to_pylist() for name in ("path", "format", "source"))
+    found = []
+    for index, (path, kind, source) in enumerate(zip(*columns, strict=True)):
+        if kind not in formats or (reached is not None and source not in reached):
+            continue
+        name = posixpath.normpath(path.replace("\\", "/"))
+        if expression.fullmatch(name) and not any(other and other.fullmatch(name) for other in others):
+            found.append(index)
+    return Selection(tuple(found), How.NAME) if found else Selection()
 
 
-PATTERN_FIELDS = ("folder", "parent", "folder_name", "parent_name", "series", "study", "patient", "modality")
+PATH_FIELDS = ("folder", "parent", "folder_name", "parent_name")
+"""Fields that name a place in the image's own source."""
+
+PATTERN_FIELDS = (*PATH_FIELDS, "series", "study", "patient", "modality")
 """Fields a path pattern may name."""
 
 
@@ -119,8 +138,12 @@ def _shares_frame(image: ImageRow, row: Mapping[str, Any]) -> bool:
     return image.frame_of_reference_uid in frames | {row["frame_of_reference_uid"]}
 
 
-def _fill(pattern: str, image: ImageRow) -> str:
-    """The pattern with the image's facts in place of its fields, as literal text."""
+_BEGIN, _END = "\ue000", "\ue001"
+"""Stand around a fact in a filled pattern: a wildcard must not continue its word."""
+
+
+def _expression(pattern: str, image: ImageRow, patient_id: str) -> re.Pattern[str] | None:
+    """The pattern with the image's facts in place of its fields; None where it names a fact the image lacks."""
     folder = posixpath.normpath(image.folder or ".")
     parent = posixpath.dirname(folder) or "."
     facts = {
@@ -130,21 +153,30 @@ def _fill(pattern: str, image: ImageRow) -> str:
         "parent_name": posixpath.basename(parent),
         "series": image.series_uid,
         "study": image.study_uid,
-        "patient": image.patient_id,
+        "patient": patient_id.strip(),
         "modality": image.modality,
     }
     filled = pattern
     for name, value in facts.items():
-        filled = filled.replace(f"{{{name}}}", re.sub(r"([*?\[])", r"[\1]", value))
-    return posixpath.normpath(filled)
+        if f"{{{name}}}" not in pattern:
+            continue
+        if not value:
+            return None
+        literal = re.sub(r"([*?\[])", r"[\1]", value)
+        filled = filled.replace(f"{{{name}}}", literal if value == "." else f"{_BEGIN}{literal}{_END}")
+    return re.compile(_glob_to_regex(posixpath.normpath(filled)))
 
 
 def _glob_to_regex(pattern: str) -> str:
     """A glob as a regular expression: ``**/`` crosses folders, ``*`` and ``?`` do not."""
-    parts = re.split(r"(\*\*/?|\*|\?|\[[^\]]*\])", pattern)
+    parts = [p for p in re.split(rf"(\*\*/?|\*|\?|\[[^\]]*\]|{_BEGIN}|{_END})", pattern) if p]
     pieces = []
-    for part in parts:
-        if part in ("**/", "**"):
+    for place, part in enumerate(parts):
+        if part == _BEGIN:
+            pieces.append(r"(?<![^\W_])" if place and parts[place - 1] in WILDCARDS else "")
+        elif part == _END:
+            pieces.append(r"(?![^\W_])" if parts[place + 1 : place + 2] and parts[place + 1] in WILDCARDS else "")
+        elif part in ("**/", "**"):
             pieces.append(".*" if part == "**" else "(?:.*/)?")
         elif part == "*":
             pieces.append("[^/]*")
@@ -155,6 +187,9 @@ def _glob_to_regex(pattern: str) -> str:
         else:
             pieces.append(re.escape(part))
     return "".join(pieces)
+
+
+WILDCARDS = ("*", "**", "**/", "?")
 
 
 def _common_folder(paths: Sequence[str]) -> str:

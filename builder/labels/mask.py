@@ -52,7 +52,7 @@ class MaskFile(MaskLabel):
         A file without a declared voxel: ``exclude`` the case, or ``keep`` it as a true negative.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["mask"] = "mask"
     match: Annotated[str, AfterValidator(check_pattern)]

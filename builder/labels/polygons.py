@@ -48,6 +48,7 @@ class PolygonTable(MaskLabel):
     """
 
     VERSION: ClassVar[int] = 1
+    SHARED_FILES: ClassVar[bool] = True
 
     kind: Literal["polygons"] = "polygons"
     table: Table

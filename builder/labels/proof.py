@@ -46,6 +46,8 @@ class Proof(BaseModel):
         Smallest share of a structure's voxels (or a box's) inside the body.
     border_mm
         Smallest distance of a structure from the image's border.
+    gap_mm
+        Widest gap along the slices inside a structure: contours on every third slice leave it striped.
     inside
         Smallest share of a label's boxes or points that lie in the image.
     side
@@ -55,13 +57,14 @@ class Proof(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     volume_ratio: tuple[float, float] | None = None
     planes_on_slice: float | None = Field(default=None, ge=0, le=1)
     round_trip_dice: float | None = Field(default=None, ge=0, le=1)
     body_overlap: float | None = Field(default=None, ge=0, le=1)
     border_mm: float | None = Field(default=None, ge=0)
+    gap_mm: float | None = Field(default=None, ge=0)
     inside: float | None = Field(default=None, ge=0, le=1)
     side: dict[str, Literal["left", "right"]] = {}
     coded_side: Literal["measured", "required"] = "measured"
@@ -113,6 +116,8 @@ class Proof(BaseModel):
         ):
             if limit is not None and name in figures and figures[name] < limit:
                 yield _fault(name, figures[name], f"at least {limit}")
+        if self.gap_mm is not None and figures.get("widest_gap_mm", 0.0) > self.gap_mm:
+            yield _fault("widest_gap_mm", figures["widest_gap_mm"], f"at most {self.gap_mm}")
         share = figures.get("left_share", 0.5)
         if part in self.side and share != 0.5 and (share > 0.5) != (self.side[part] == "left"):
             yield _fault("share on the left", share, f"the {self.side[part]} side")
@@ -233,8 +238,11 @@ def _of_structure(segment: Segment, inside: NDArray[np.bool_], geometry: Geometr
     start = (int(low[0]), int(low[1]), int(low[2]))
     window = tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
     rims = _rims(low, high, geometry)
+    gaps = np.diff(used) - 1
     figures = {
         "voxels": float(voxels),
+        "empty_slices": float(gaps.sum()),
+        "widest_gap_mm": float(gaps.max(initial=0)) * geometry.spacing_mm[0],
         "body_overlap": overlap / voxels,
         "border_mm": float(rims.min()),
         "border_in_plane_mm": float(rims[1:].min()),

@@ -32,6 +32,7 @@ class Recist(Label):
     """
 
     VERSION: ClassVar[int] = 2
+    SHARED_FILES: ClassVar[bool] = True
     FUSED_BY: ClassVar[tuple[str, ...]] = ("lines",)
     TIER: ClassVar[Tier] = "crowd"
 

@@ -1,6 +1,7 @@
 """Which stacks become cases: annotation objects are linked, the cohort's rules decide, and every decision is kept."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,9 +19,11 @@ from builder.planning.inventory import members
 from builder.planning.link import (
     Annotations,
     Link,
+    check_files_serve_one_person,
     label_state,
     label_status,
     link_stack,
+    longer_ids,
     open_files,
     planned_tier,
 )
@@ -102,11 +105,17 @@ def _link(
     if not spec.labels:
         return links
     opened = open_files(annotations, spec.labels, spec.sources)
+    longer = longer_ids(i or "" for i in stacks.column("patient_id").to_pylist())
     wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
     for row, stack in enumerate(stacks.select(["chunk", "series_uid", "holders", "usable_reason"]).to_pylist()):
         if stack["usable_reason"] is None:
             wanted.setdefault(stack["chunk"], []).append((row, stack))
     for chunk in inputs.progress.track(sorted(wanted), stage="link", total=len(wanted)):
         for row, instances in members(inputs.inventory, inputs.survey, chunk=chunk, wanted=wanted[chunk]):
-            links[row] = link_stack(image_row(instances), person_keys[row], annotations, spec.labels, opened)
+            image = image_row(instances)
+            site = spec.sources[image.source or 0].site
+            near = {n for n, source in enumerate(spec.sources) if source.site in (site, None)}
+            image = replace(image, site_sources=frozenset(near), longer_ids=longer.get(image.patient_id.strip(), ()))
+            links[row] = link_stack(image, person_keys[row], annotations, spec.labels, opened)
+    check_files_serve_one_person(links, person_keys, annotations, spec.labels)
     return links

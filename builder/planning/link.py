@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from builder.errors import CaseError
+from builder.errors import CaseError, SpecError
 from builder.labels import AnyLabel
 from builder.labels.evidence import strongest, weakest
 from builder.model.case import Tier
@@ -94,6 +94,54 @@ def link_stack(
         kept = tuple(rows[i] for i in found.rows if opened(name, rows[i])(image))
         links.append(Link(name, kept, str(found.how), tuple(rows[i] for i in found.passed)))
     return links
+
+
+def longer_ids(patient_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Patient ID to the other IDs that begin or end with it, for those that have any."""
+    distinct = {i.strip() for i in patient_ids if i.strip()}
+    found: dict[str, set[str]] = {}
+    for turn in (1, -1):
+        ordered = sorted(i[::turn] for i in distinct)
+        open_ids: list[str] = []
+        for text in ordered:  # sorted, an ID comes right before those that begin with it
+            while open_ids and not text.startswith(open_ids[-1]):
+                open_ids.pop()
+            for shorter in open_ids:
+                found.setdefault(shorter[::turn], set()).add(text[::turn])
+            open_ids.append(text)
+    return {i: tuple(sorted(others)) for i, others in found.items()}
+
+
+def check_files_serve_one_person(
+    links: Sequence[Sequence[Link]],
+    person_keys: Sequence[str],
+    annotations: Annotations,
+    labels: Mapping[str, AnyLabel],
+) -> None:
+    """Stop the plan where a file of one person's label fits images of several: one would get another's label.
+
+    Raises
+    ------
+    SpecError
+        With one line a label; paths may name patients, so it gives counts only.
+    """
+    files = set(annotations.files)
+    persons: dict[str, dict[int, set[str]]] = {}
+    for person, found in zip(person_keys, links, strict=True):
+        for link in found:
+            if not labels[link.label].SHARED_FILES:
+                for row in files.intersection(link.rows):
+                    persons.setdefault(link.label, {}).setdefault(row, set()).add(person)
+    faults = []
+    for label, by_file in persons.items():
+        shared = [len(p) for p in by_file.values() if len(p) > 1]
+        if shared:
+            faults.append(
+                f"labels.{label}.match: found {len(shared)} files that fit images of up to {max(shared)} persons each, "
+                "expected files of one person; name the place or the person in the pattern, e.g. {parent} or {patient}"
+            )
+    if faults:
+        raise SpecError("\n".join(faults))
 
 
 def label_state(links: Iterable[Link]) -> tuple[str, str | None]:

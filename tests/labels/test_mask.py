@@ -131,6 +131,40 @@ class TestDecoding:
         assert np.allclose(other.affine[:2], -grid.geometry.affine[:2])
         assert np.allclose(other.affine[2], grid.geometry.affine[2])
 
+    @pytest.mark.parametrize(
+        ("line", "millimetres"),
+        [
+            ('space units: "mm" "mm" "mm"', (1, 1, 1)),
+            ('space units: "" "" ""', (1, 1, 1)),
+            ("", (1, 1, 1)),
+            ('space units: "cm" "cm" "cm"', (10, 10, 10)),
+            ('space units: "um" "um" "um"', (1e-3, 1e-3, 1e-3)),
+            ('space units: "\u00b5m" "microns" "Micrometers"', (1e-3, 1e-3, 1e-3)),
+            ('space units: "m" "meters" "metre"', (1000, 1000, 1000)),
+            ('space units: "mm" "mm" "cm"', (1, 1, 10)),
+            ("space units: mm mm mm", (1, 1, 1)),
+            ('units: "mm" "mm" "mm"', (1, 1, 1)),
+            ('space units: "inch" "inch" "inch"', None),
+            ('space units: "mm" "mm"', None),
+            ('space units: "mm" "mm" "???"', None),
+            ('units: "cm" "cm" "cm"', None),
+        ],
+    )
+    def test_units_of_an_nrrd_become_mm_or_refuse_it(self, line: str, millimetres: Any) -> None:
+        head = [
+            "NRRD0004", "type: uint8", "dimension: 3", "space: RAS", "sizes: 2 3 4", "encoding: raw",
+            "space directions: (2,0,0) (0,3,0) (0,0,4)", "space origin: (5,6,7)", line,
+        ]  # fmt: skip
+        content = "\n".join([*(part for part in head if part), "", ""]).encode() + bytes(24)
+        if millimetres is None:
+            with pytest.raises(CaseError) as caught:
+                read_label_file([content])
+            assert caught.value.reason is Reason.LABEL_GEOMETRY
+            return
+        affine = read_label_file([content]).geometry.affine
+        expected = np.array([[0, 0, -2, -5], [0, -3, 0, -6], [4, 0, 0, 7]]) * np.array(millimetres)[:, None]
+        np.testing.assert_allclose(affine[:3], expected, rtol=1e-12)
+
     def test_segments_of_a_seg_nrrd_overlap_in_layers_and_keep_their_codes(self) -> None:
         geometry = Geometry((3, 4, 5), np.eye(4)[:, [2, 1, 0, 3]])
         layers = np.zeros((2, 5, 4, 3), dtype=np.uint8)

@@ -76,16 +76,32 @@ def test_figures_of_a_known_block() -> None:
         ({"planes_on_slice": 0.9}, "planes_on_slice_fraction"),
         ({"body_overlap": 0.9}, "body_overlap"),
         ({"border_mm": 5.0}, "border_mm"),
+        ({"gap_mm": 5.9}, "widest_gap_mm"),
         ({"side": {"t": "right"}}, "right side"),
     ],
 )
 def test_thresholds_exclude_with_the_figure(rule: dict[str, Any], figure: str) -> None:
-    inside = block(slice(1, 5), slice(30, 40), slice(30, 44))
+    inside = block(slice(1, 5), slice(30, 40), slice(30, 44)) | block(slice(7, 8), slice(30, 40), slice(30, 44))
     figures = {"contour_volume_mm3": 500.0, "voxel_volume_mm3": 600.0, "planes_on_slice_fraction": 0.5}
     Proof().prove([mask(inside, **figures)], phantom())
     with pytest.raises(CaseError, match=figure) as caught:
         Proof(**rule).prove([mask(inside, **figures)], phantom())
     assert caught.value.reason is Reason.LABEL_UNPROVEN
+
+
+@pytest.mark.parametrize(
+    ("slices", "empty", "widest"),
+    [([4], 0, 0), ([1, 2, 3], 0, 0), ([1, 4, 7], 4, 6), ([0, 1, 5, 7], 4, 9), ([0, 9], 8, 24)],
+)
+def test_gaps_along_the_slices_are_measured(slices: list[int], empty: int, widest: float) -> None:
+    inside = np.zeros(GEOMETRY.shape, bool)
+    inside[slices, 10:20, 10:20] = True
+    (proven,) = Proof(gap_mm=widest).prove([mask(inside)], phantom())
+    assert proven.measures["t/empty_slices"] == empty  # type: ignore[union-attr]
+    assert proven.measures["t/widest_gap_mm"] == widest  # type: ignore[union-attr]
+    if widest:
+        with pytest.raises(CaseError, match=f"found widest_gap_mm {widest}, expected at most 2"):
+            Proof(gap_mm=2).prove([mask(inside)], phantom())
 
 
 def test_all_figures_beyond_their_thresholds_are_named() -> None:

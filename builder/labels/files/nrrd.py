@@ -44,6 +44,26 @@ SPACES = {
 }
 """Sign of each axis on the way to LPS."""
 
+MILLIMETRES = {
+    "": 1.0,
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "millimetre": 1.0,
+    "cm": 10.0,
+    "centimeter": 10.0,
+    "centimetre": 10.0,
+    "m": 1000.0,
+    "meter": 1000.0,
+    "metre": 1000.0,
+    "um": 1e-3,
+    "\u00b5m": 1e-3,
+    "\u03bcm": 1e-3,
+    "micron": 1e-3,
+    "micrometer": 1e-3,
+    "micrometre": 1e-3,
+}
+"""Millimetres in the units that writers state, without the plural's s; no unit is taken for mm, as Slicer does."""
+
 
 def read_nrrd(content: bytes) -> LabelGrid:
     """Voxels of an NRRD with an attached header; the list axis of a .seg.nrrd becomes layers.
@@ -58,7 +78,7 @@ def read_nrrd(content: bytes) -> LabelGrid:
         code = next(c for c, names in TYPES.items() if fields["type"].lower() in names)
         order = {"little": "<", "big": ">"}[fields.get("endian", "little").lower()]
         directions, origin = _vectors(fields["space directions"]), _vectors(fields["space origin"])
-        signs = np.array(SPACES[fields["space"].lower()])
+        scales: NDArray[np.float64] = np.asarray(SPACES[fields["space"].lower()]) * _units(fields)
     except (KeyError, StopIteration, ValueError) as error:
         raise unreadable("an NRRD header without type, sizes, space, directions or origin that can be used") from error
     check_size(sizes)
@@ -73,8 +93,8 @@ def read_nrrd(content: bytes) -> LabelGrid:
     layers = array if lists else array[None]
     if layers.shape[0] > MAX_LAYERS:
         raise unreadable(f"{layers.shape[0]} layers, expected at most {MAX_LAYERS}")
-    matrix = np.stack([signs * directions[n] for n in axes], axis=1)
-    geometry = geometry_of([sizes[n] for n in axes], matrix, signs * origin[0])
+    matrix = np.stack([vector for vector in directions if vector is not None], axis=1)
+    geometry = geometry_of([sizes[n] for n in axes], scales[:, None] * matrix, scales * origin[0])
     return LabelGrid(layers, geometry, _segments(pairs))
 
 
@@ -109,6 +129,21 @@ def _vectors(text: str) -> list[NDArray[np.float64] | None]:
         else:
             vectors.append(vector)
     return vectors
+
+
+def _units(fields: dict[str, str]) -> NDArray[np.float64]:
+    """Millimetres in the unit of each axis of the space (``space units``); ``units`` must not contradict mm."""
+    of_space = "space units" in fields
+    text = fields.get("space units", fields.get("units", ""))
+    named = [unit.strip().lower() for unit in re.findall(r'"([^"]*)"', text)] or text.lower().split()
+    if not named:
+        return np.ones(3)
+    factors = [MILLIMETRES.get(unit, MILLIMETRES.get(unit.removesuffix("s"))) for unit in named]
+    if of_space and len(factors) == 3 and all(f is not None for f in factors):
+        return np.array(factors, dtype=np.float64)
+    if not of_space and all(f in (None, 1.0) for f in factors):
+        return np.ones(3)  # what is no length belongs to a list axis
+    raise CaseError(Reason.LABEL_GEOMETRY, "found an NRRD in units that are not known, expected mm, cm, m or microns")
 
 
 def _voxels(data: bytes, fields: dict[str, str], dtype: np.dtype[Any], sizes: list[int]) -> NDArray[Any]:
