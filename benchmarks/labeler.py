@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
         print(line(finding.replace("_", " "), counts))
     used = [c for finding, c in findings.items() if finding != "hernia"]
     print(line("all but hernia (micro)", (sum(c[0] for c in used), sum(c[1] for c in used), sum(c[2] for c in used))))
-    for sample in ("1", "2"):
+    for sample in ("1", "2", "3"):
         print(f"\n| status, sample {sample} | mentions | precision | recall | F1 |\n|---|---|---|---|---|")
         for status, counts in score_statuses(verdicts, sample=sample).items():
             print(line(status, counts))

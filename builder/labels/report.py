@@ -38,7 +38,7 @@ class Report(Label):
         More than one report: ``refuse`` the case, or ``join`` their findings.
     """
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     FUSED_BY: ClassVar[tuple[str, ...]] = ("majority", "dawid_skene")
     TIER: ClassVar[Tier] = "report_text"
 

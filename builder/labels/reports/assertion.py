@@ -1,8 +1,10 @@
 """What a report says of each finding: mentions, the cues in whose scope they stand, and the verdict of the whole."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from operator import itemgetter
 
 from builder.labels.reports.lexicon import Lexicon
 
@@ -14,7 +16,9 @@ SILENT_SECTIONS = (
     "indication", "clinical indication", "history", "clinical history", "clinical information", "comparison",
     "comparisons", "technique", "exam", "examination", "procedure", "reason for exam", "reason for examination",
 )  # fmt: skip
-"""Headings whose text tells what was asked or done, not what was found."""
+"""Headings of text that says what was asked or done, not what was found."""
+
+Span = tuple[int, int]
 
 
 class Status(StrEnum):
@@ -30,8 +34,10 @@ class Status(StrEnum):
 def label_report(text: str, lexicon: Lexicon) -> Mapping[str, Status]:
     """The verdict on every finding of the lexicon.
 
-    Sections that do not report findings are left out, sentences are judged one by one, and the strongest mention
-    counts: positive, one of several alternatives, uncertain, negative; a finding nobody mentions is absent.
+    Sections that do not report findings are skipped and sentences are judged one by one. The strongest mention counts:
+    positive, one of several alternatives, uncertain, negative. A finding that nobody mentions is absent, and so is one
+    that is only asked about ("evaluation for pneumonia"). The work grows with the length of the text, not with its
+    square.
     """
     found: dict[str, set[Status]] = {finding: set() for finding in lexicon.findings}
     for sentence in split_sentences(reported_text(text[:MAX_CHARACTERS])):
@@ -42,20 +48,22 @@ def label_report(text: str, lexicon: Lexicon) -> Mapping[str, Status]:
 
 
 def reported_text(text: str) -> str:
-    """The text without the sections that tell what was asked or done."""
+    """The text without the sections that say what was asked or done."""
     kept, silent = [], False
     for part in re.split(r"(?im)(^[ \t]*[A-Za-z][A-Za-z /]{2,40}:)", text):
         heading = part.strip().rstrip(":").strip().lower()
         if part.strip().endswith(":") and len(heading) <= 40 and "\n" not in part.strip():
             silent = heading in SILENT_SECTIONS
+            if "differential" in heading:
+                kept.append(part)  # the heading itself is a cue
         elif not silent:
             kept.append(part)
     return "\n".join(kept)
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences: they end with a full stop before white space, or where a blank line or a list item begins."""
-    text = re.sub(r"(?m)^\s*\d{1,2}[.)]\s+", ". ", text)
+    """Sentences end with a full stop before white space, and where a blank line or a list item begins."""
+    text = re.sub(r"(?m)^[ \t]*\d{1,2}[.)]\s+", ". ", text)
     text = re.sub(r"(?<=\s)\d{1,2}\.\s+(?=[A-Z])", ". ", text)
     parts = re.split(r"(?<=[.!?])\s+(?=\S)|\n\s*\n", text)
     return [re.sub(r"\s+", " ", part).strip() for part in parts if part.strip(" .\n")]
@@ -63,87 +71,141 @@ def split_sentences(text: str) -> list[str]:
 
 def judge_sentence(sentence: str, lexicon: Lexicon) -> list[tuple[str, Status]]:
     """(finding, status) of every mention in one sentence."""
-    apparent = _spans(sentence, lexicon.cues.get("apparent", ()))
-    stops = _outside(_spans(sentence, lexicon.cues.get("stop", ())), apparent)
-    cues = {role: _matches(sentence, expressions) for role, expressions in lexicon.cues.items()}
-    doubts = cues.get("uncertain before", [])
-    for role in ("negated before", "negated after"):
-        # "cannot exclude" doubts, although "exclude" denies
-        cues[role] = _outside(_uncovered(cues.get(role, []), doubts), apparent)
-    verdicts = []
-    for finding, expressions in lexicon.findings.items():
-        for mention in _outside(_spans(sentence, expressions), _spans(sentence, lexicon.apparent.get(finding, ()))):
-            status = _judge(sentence, mention, cues, stops)
-            if status is not None:
-                verdicts.append((finding, status))
-    return verdicts
+    if not lexicon.any_finding.search(sentence):
+        return []
+    mentions = [
+        (finding, mention)
+        for finding, expressions in lexicon.findings.items()
+        for mention in _outside(_longest(_matches(sentence, expressions)), _apparent(sentence, lexicon, finding))
+    ]
+    if not mentions:
+        return []
+    scopes = _Scopes(sentence, lexicon)
+    judged = [(finding, scopes.judge(mention)) for finding, mention in mentions]
+    return [(finding, status) for finding, status in judged if status is not None]
 
 
-Span = tuple[int, int]
+class _Scopes:
+    """The cues of one sentence, and which of them reach a mention."""
 
+    def __init__(self, sentence: str, lexicon: Lexicon) -> None:
+        cues = {role: _matches(sentence, expressions) for role, expressions in lexicon.cues.items()}
+        apparent = _longest(cues.pop("apparent", []))
+        doubts = [*cues.get("uncertain before", []), *cues.get("uncertain after", [])]
+        for role in ("negated before", "negated after", "other"):
+            # "cannot exclude" expresses doubt, although "exclude" alone denies
+            cues[role] = _outside(_uncovered(cues.get(role, []), doubts), apparent)
+        words = [m.span() for m in re.finditer(r"\S+", sentence)]
+        self._sentence = sentence
+        self._word_starts, self._word_ends = [w[0] for w in words], [w[1] for w in words]
+        self._stops = _outside(_longest(cues.pop("stop", [])), apparent)
+        self._by_start = cues
+        self._by_end = {role: sorted(spans, key=itemgetter(1)) for role, spans in cues.items()}
 
-def _judge(sentence: str, mention: Span, cues: Mapping[str, Sequence[Span]], stops: Sequence[Span]) -> Status | None:
-    if _before(sentence, mention, cues.get("other", ()), stops):
+    def judge(self, mention: Span) -> Status | None:
+        """What the sentence says of a mention; None when it does not speak of this patient's present state."""
+        asked, denied = self._before(mention, "other"), self._before(mention, "negated before")
+        if asked is not None and (denied is None or denied <= asked):
+            return None
+        doubted = (
+            self._before(mention, "uncertain before") is not None
+            or self._after(mention, "uncertain after")
+            or self._next(mention, "uncertain next")
+        )
+        offered = (
+            self._before(mention, "alternative before") is not None
+            or self._after(mention, "alternative after")
+            or self._next(mention, "alternative next")
+            or self._joined(mention)
+        )
+        if self._within(mention, "negated before"):
+            return Status.NEGATIVE  # "the heart is not enlarged" names the finding around its denial
+        if denied is not None or self._after(mention, "negated after"):
+            return Status.NEGATIVE
+        return Status.UNCERTAIN if doubted else Status.ALTERNATIVE if offered else Status.POSITIVE
+
+    def _before(self, mention: Span, role: str) -> int | None:
+        """Where the nearest cue in front of the mention ends, None when none reaches it."""
+        cues = self._by_end.get(role, [])
+        for place in range(bisect_right(cues, mention[0], key=itemgetter(1)) - 1, -1, -1):
+            if not self._reaches(cues[place][1], mention[0]):
+                return None
+            if cues[place][0] < mention[0]:
+                return cues[place][1]
         return None
-    doubted = _before(sentence, mention, cues.get("uncertain before", ()), stops) or _after(
-        sentence, mention, cues.get("uncertain after", ()), stops
-    )
-    offered = (
-        _before(sentence, mention, cues.get("alternative before", ()), stops)
-        or _after(sentence, mention, cues.get("alternative after", ()), stops)
-        or _beside(sentence, mention, cues.get("alternative next", ()))
-    )
-    if any(mention[0] <= cue[0] and cue[1] <= mention[1] for cue in cues.get("negated before", ())):
-        return Status.NEGATIVE  # "the heart is not enlarged" names the finding around its denial
-    if _before(sentence, mention, cues.get("negated before", ()), stops) or _after(
-        sentence, mention, cues.get("negated after", ()), stops
-    ):
-        return Status.NEGATIVE
-    return Status.UNCERTAIN if doubted else Status.ALTERNATIVE if offered else Status.POSITIVE
+
+    def _after(self, mention: Span, role: str) -> bool:
+        cues = self._by_start.get(role, [])
+        place = bisect_left(cues, mention[1], key=itemgetter(0))
+        return place < len(cues) and self._reaches(mention[1], cues[place][0])
+
+    def _next(self, mention: Span, role: str) -> bool:
+        """Whether a cue follows at once."""
+        cues = self._by_start.get(role, [])
+        place = bisect_left(cues, mention[1], key=itemgetter(0))
+        near = place < len(cues) and cues[place][0] - mention[1] <= 2
+        return near and not self._sentence[mention[1] : cues[place][0]].strip(" ,")
+
+    def _joined(self, mention: Span) -> bool:
+        """Whether a stroke joins the mention to another word (``atelectasis/scarring``)."""
+        after, before = mention[1], max(0, mention[0] - 1)
+        return "/" in (self._sentence[after : after + 1], self._sentence[before : mention[0]])
+
+    def _within(self, mention: Span, role: str) -> bool:
+        cues = self._by_start.get(role, [])
+        first = bisect_left(cues, mention[0], key=itemgetter(0))
+        last = bisect_right(cues, mention[1], key=itemgetter(0))
+        return any(cue[1] <= mention[1] for cue in cues[first:last])
+
+    def _reaches(self, start: int, end: int) -> bool:
+        """Whether nothing that ends a scope stands between two places, and they are near enough."""
+        stop = bisect_left(self._stops, start, key=itemgetter(0))
+        if stop < len(self._stops) and self._stops[stop][1] <= end:
+            return False
+        return bisect_left(self._word_starts, end) - bisect_right(self._word_ends, start) <= SCOPE_WORDS
 
 
-def _before(sentence: str, mention: Span, cues: Sequence[Span], stops: Sequence[Span]) -> bool:
-    return any(
-        cue[1] <= mention[0] and _reaches(sentence, cue[1], mention[0], stops) for cue in cues if cue[0] < mention[0]
-    )
-
-
-def _after(sentence: str, mention: Span, cues: Sequence[Span], stops: Sequence[Span]) -> bool:
-    return any(mention[1] <= cue[0] and _reaches(sentence, mention[1], cue[0], stops) for cue in cues)
-
-
-def _beside(sentence: str, mention: Span, cues: Sequence[Span]) -> bool:
-    """Whether a cue follows at once, or a stroke joins the mention to another word (``atelectasis/scarring``)."""
-    joined = sentence[mention[1] :].startswith("/") or sentence[: mention[0]].endswith("/")
-    return joined or any(mention[1] <= cue[0] and not sentence[mention[1] : cue[0]].strip() for cue in cues)
-
-
-def _reaches(sentence: str, start: int, end: int, stops: Sequence[Span]) -> bool:
-    """Whether nothing that ends a scope stands between two places, and they are near enough."""
-    if any(start <= stop[0] and stop[1] <= end for stop in stops):
-        return False
-    return len(sentence[start:end].split()) <= SCOPE_WORDS
-
-
-def _spans(sentence: str, expressions: Sequence[re.Pattern[str]]) -> list[Span]:
-    """Where expressions match, the longest of overlapping ones only."""
-    spans = sorted(_matches(sentence, expressions), key=lambda s: (s[0] - s[1], s[0]))
-    kept: list[Span] = []
-    for span in spans:
-        if all(span[1] <= other[0] or other[1] <= span[0] for other in kept):
-            kept.append(span)
-    return sorted(kept)
+def _apparent(sentence: str, lexicon: Lexicon, finding: str) -> list[Span]:
+    return _longest(_matches(sentence, lexicon.apparent.get(finding, ())))
 
 
 def _matches(sentence: str, expressions: Sequence[re.Pattern[str]]) -> list[Span]:
     return sorted({m.span() for e in expressions for m in e.finditer(sentence)})
 
 
+def _longest(spans: Sequence[Span]) -> list[Span]:
+    """The longest of overlapping spans, in order."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda s: (s[0] - s[1], s[0])):
+        place = bisect_left(kept, span)
+        if (place == 0 or kept[place - 1][1] <= span[0]) and (place == len(kept) or span[1] <= kept[place][0]):
+            kept.insert(place, span)
+    return kept
+
+
 def _uncovered(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
     """Spans that are no part of a longer one of ``others``."""
-    return [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o != s for o in others)]
+    ordered = sorted(others)
+    reached: list[int] = []  # how far any of the others up to here extends
+    for _, end in ordered:
+        reached.append(max(end, reached[-1] if reached else end))
+    kept = []
+    for span in spans:
+        place = bisect_left(ordered, span)  # those before it start earlier, or there and end earlier
+        longer = place > 0 and reached[place - 1] >= span[1]
+        same_start = bisect_right(ordered, span[0], key=itemgetter(0))
+        if not longer and not (same_start > 0 and reached[same_start - 1] > span[1]):
+            kept.append(span)
+    return kept
 
 
 def _outside(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
-    """The spans that do not overlap any of the others."""
-    return [s for s in spans if all(s[1] <= o[0] or o[1] <= s[0] for o in others)]
+    """The spans that overlap none of the others, which overlap none of each other."""
+    ordered = sorted(others)
+    kept = []
+    for span in spans:
+        place = bisect_right(ordered, span[0], key=itemgetter(0))
+        before = place > 0 and ordered[place - 1][1] > span[0]
+        if not before and (place == len(ordered) or ordered[place][0] >= span[1]):
+            kept.append(span)
+    return kept

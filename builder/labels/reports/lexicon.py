@@ -15,12 +15,14 @@ class Lexicon:
     """Compiled expressions of one lexicon.
 
     ``findings`` maps a finding to its expressions, ``apparent`` to those that merely look like it; ``cues`` maps a role
-    (``negated``, ``uncertain`` and ``alternative``, each ``before`` and ``after``; ``stop``, ``apparent``, ``other``).
+    (``negated``, ``uncertain`` and ``alternative``, each ``before``, ``after`` or ``next``; ``stop``, ``apparent``,
+    ``other``). ``any_finding`` matches wherever one of the findings' expressions does: most sentences hold none.
     """
 
     findings: Mapping[str, Expressions]
     apparent: Mapping[str, Expressions]
     cues: Mapping[str, Expressions]
+    any_finding: re.Pattern[str]
 
 
 @cache
@@ -35,7 +37,8 @@ def load_lexicon(name: str = "chest14") -> Lexicon:
     cues: dict[str, list[re.Pattern[str]]] = {}
     for key, expression in _rows(folder.joinpath("cues.tsv").read_text(encoding="utf-8")):
         cues.setdefault(key, []).append(_compile(expression))
-    return Lexicon(_freeze(findings), _freeze(apparent), _freeze(cues))
+    every = "|".join(expression.pattern for expressions in findings.values() for expression in expressions)
+    return Lexicon(_freeze(findings), _freeze(apparent), _freeze(cues), re.compile(every, re.IGNORECASE))
 
 
 def _rows(text: str) -> list[tuple[str, str]]:
