@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long mutations resume test-cluster test-peers test-reader bench contours clean
+.PHONY: setup servers demo test check faults faults-long mutations resume test-cluster test-peers test-reader mutants bench contours clean
 
 setup: $(STAMP)
 
@@ -87,6 +87,12 @@ $(PEERS)/.installed: constraints-peers.txt
 
 test-peers: setup $(PEERS)/.installed
 	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py
+
+# Small changes to the code that some test must notice: all rooms take hours; ROOM=ledger COUNT=30 takes minutes.
+ROOM ?=
+COUNT ?= 100
+mutants: setup
+	$(BIN)/python -m tests.mutants $(ROOM) --count $(COUNT)
 
 # Reading in an environment that has nothing but the five packages the reader needs.
 READER := .reader

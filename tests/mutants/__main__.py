@@ -1,0 +1,165 @@
+"""Mutation testing of the rooms that must not be wrong: ``make mutants [ROOM=ledger] [COUNT=100]``.
+
+A fixed random sample of small changes is made to a copy of the project, one at a time, and the tests near the room are
+run against each. A change that no test notices is printed. ``reasons.tsv`` lists those that cannot be noticed, and why.
+A hundred changes of one room take from a few minutes to half an hour.
+"""
+
+import argparse
+import csv
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants.mutate import Mutation, mutations
+
+ROOT = Path(__file__).resolve().parents[2]
+REASONS = Path(__file__).with_name("reasons.tsv")
+COPIED = ("builder", "tests", "specs", "docs", "benchmarks", "examples", "pyproject.toml", "README.md")
+SLOWEST = 10
+"""A run that takes this many times as long as without a change counts as noticed: the change made a loop endless."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Sources (globs below ``builder``) and the tests (below ``tests``) that must notice a change in them."""
+
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+ROOMS: Mapping[str, Room] = {
+    "geometry": Room(("model/geometry.py",), ("model/test_geometry.py",)),
+    "ledger": Room(
+        ("publishing/ledger.py", "publishing/accounts.py"), ("publishing/test_ledger.py", "endtoend/test_gates.py")
+    ),
+    "lease": Room(("run/lease.py",), ("run/test_lease.py",)),
+    "fingerprints": Room(("plan.py", "model/canonical.py", "model/keyed.py"), ("test_plan.py", "model/test_keyed.py")),
+    "split": Room(("split/*.py",), ("split",)),
+    "deid": Room(("deid/*.py",), ("deid",)),
+    "labels": Room(("labels/*.py", "labels/files/*.py", "labels/reports/*.py"), ("labels",)),
+    "imaging": Room(("imaging/*.py", "imaging/*/*.py"), ("imaging",)),
+    "reader": Room(
+        ("reader/order.py", "reader/batches.py", "reader/shard.py", "reader/dataset.py"),
+        ("reader/test_order.py", "reader/test_batches.py", "reader/test_dataset.py"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mutation of a file below the project's root."""
+
+    path: str
+    mutation: Mutation
+
+    @property
+    def told(self) -> tuple[str, str, str]:
+        """What names it in ``reasons.tsv``, wherever the line has moved."""
+        return self.path, " ".join(self.mutation.before.split()), " ".join(self.mutation.after.split())
+
+    def __str__(self) -> str:
+        path, before, after = self.told
+        return f"{path}:{self.mutation.start[0]}\t{before}\t{after}"
+
+
+def main() -> None:
+    options = parse()
+    known = read_reasons()
+    bad = 0
+    for name in options.room or ROOMS:
+        bad += examine(name, options.count, known)
+    sys.exit(min(bad, 1))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
+    parser.add_argument("room", nargs="*", help=f"of {', '.join(ROOMS)}; all when none is named")
+    parser.add_argument("--count", type=int, default=100, help="mutations of each room")
+    options = parser.parse_args()
+    unknown = sorted(set(options.room) - set(ROOMS))
+    if unknown:
+        parser.error(f"found the rooms {unknown}, expected some of {sorted(ROOMS)}")
+    return options
+
+
+def read_reasons() -> dict[tuple[str, str, str], str]:
+    """Why a change cannot be noticed, by file, text before and text after."""
+    with REASONS.open(newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return {(row["file"], row["before"], row["after"]): row["reason"] for row in rows}
+
+
+def examine(name: str, count: int, known: Mapping[tuple[str, str, str], str]) -> int:
+    """Try a sample of a room's mutations, print what nobody noticed and the score; returns how many have no reason."""
+    room = ROOMS[name]
+    chosen = sample(name, count)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        place = Path(folder)
+        for part in COPIED:
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, place / part)
+        seconds = _baseline(place, room)
+        unnoticed = list(_survivors(place, room, chosen, seconds))
+    for mutant in unnoticed:
+        print(f"  {'stated' if mutant.told in known else 'SURVIVED'}\t{mutant}", flush=True)
+    without = [mutant for mutant in unnoticed if mutant.told not in known]
+    noticed = len(chosen) - len(unnoticed)
+    print(f"{name}: {noticed} of {len(chosen)} noticed, {len(unnoticed) - len(without)} stated, {len(without)} not")
+    return len(without)
+
+
+def sample(name: str, count: int) -> list[Mutant]:
+    """The same mutations every time, until the room's code changes."""
+    everything = [
+        Mutant(path.relative_to(ROOT).as_posix(), mutation)
+        for pattern in ROOMS[name].sources
+        for path in sorted((ROOT / "builder").glob(pattern))
+        for mutation in mutations(path.read_text())
+    ]
+    return random.Random(name).sample(everything, min(count, len(everything)))
+
+
+def _baseline(place: Path, room: Room) -> float:
+    before = os.times().elapsed
+    done = _run_tests(place, room, None)
+    if done:
+        sys.exit("the tests fail without any change")
+    return os.times().elapsed - before
+
+
+def _survivors(place: Path, room: Room, chosen: list[Mutant], seconds: float) -> Iterator[Mutant]:
+    for number, mutant in enumerate(chosen, 1):
+        path = place / mutant.path
+        source = path.read_text()
+        path.write_text(mutant.mutation.apply(source))
+        stamp = path.stat().st_mtime + number  # caches of compiled code go by whole seconds
+        os.utime(path, (stamp, stamp))
+        if not _run_tests(place, room, SLOWEST * seconds + 60):
+            yield mutant
+        path.write_text(source)
+        os.utime(path, (stamp + 0.5 + len(chosen), stamp + 0.5 + len(chosen)))
+
+
+def _run_tests(place: Path, room: Room, limit: float | None) -> int:
+    """0 when all tests pass."""
+    tests = [str(Path("tests") / test) for test in room.tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(place), "BUILDER_CORPUS": str(ROOT.parent / "shared" / "corpus")}
+    try:
+        return subprocess.run(
+            command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            timeout=limit, check=False,
+        ).returncode  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 1
+
+
+if __name__ == "__main__":
+    main()
