@@ -1,0 +1,322 @@
+"""Twenty versions of one dataset: persons come, go, return, merge and change sites, and nobody ever moves."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from builder.errors import LayoutError
+from builder.model.keyed import Key
+from builder.model.layout import CURRENT, REGISTRY, SPLITS, Manifest, parse_current, version_path
+from builder.model.parquet import parquet_bytes, read_parquet
+from builder.persons import AliasIds, Persons, group_persons
+from builder.plan import key_check
+from builder.planning.deal import deal
+from builder.planning.registry import facts_of, known_again, published, read_registry, still_published
+from builder.publishing.finish import publish_files
+from builder.spec import DatasetSpec
+from builder.split.registry import Registry, carry, faults
+from builder.storage import Store, open_store
+
+KEY, OTHER = Key(b"the right key 01"), Key(b"another key 0123")
+SITES = ("north", "south", None)
+COLUMNS = [*((c, pa.string()) for c in ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex",
+                                        "patient_birth_date")), ("source", pa.int32())]  # fmt: skip
+
+
+@dataclass(eq=False)
+class Human:
+    """Somebody as nobody but the test knows: every name, and where the images are now."""
+
+    number: int
+    names: list[tuple[int, str, str]]
+    """(source, issuer, PatientID), of which the last is the present one."""
+    studies: list[tuple[tuple[int, str, str], str]] = field(default_factory=list)
+    here: bool = True
+    wanted: bool = True
+    """Whether the cohort's rules take the person."""
+    split: str | None = None
+
+
+def spec(**splits: object) -> DatasetSpec:
+    return DatasetSpec.model_validate(
+        {
+            "name": "grown", "license": "CC0-1.0", "deid": {"patient_key": "${env:BUILDER_KEY}"},
+            "sources": [{"kind": "folder", "url": f"/nowhere/{n}", "site": site} for n, site in enumerate(SITES)],
+            "samples": {"kind": "volumes"}, "splits": splits,
+        }
+    )  # fmt: skip
+
+
+def find(humans: list[Human], aliases: list[tuple[str | None, str, str]], *, key: Key) -> Persons:
+    rows = [
+        {"patient_id": patient, "issuer_of_patient_id": issuer, "study_uid": study, "patient_sex": "FM"[h.number % 2],
+         "patient_birth_date": f"19{h.number % 90 + 10}0101", "source": source}
+        for h in humans if h.here for (source, issuer, patient), study in h.studies
+    ]  # fmt: skip
+    known = {row["patient_id"] for row in rows}
+    by_site = {site: [pair for s, *pair in aliases if s == site] for site in SITES}
+    tables = [
+        AliasIds(site, tuple((2, tuple(pair)) for pair in pairs))
+        for site, pairs in by_site.items() if {name for pair in pairs for name in pair} & known
+    ]  # fmt: skip
+    naming = spec().persons.naming(SITES)
+    return group_persons(pa.Table.from_pylist(rows, schema=pa.schema(COLUMNS)), key=key, naming=naming, aliases=tables)
+
+
+@dataclass(frozen=True)
+class Version:
+    splits: pa.Table
+    registry: pa.Table
+
+
+def build(store: Store, options: DatasetSpec, humans: list[Human], persons: Persons, *, key: Key) -> Version:
+    """What a build does with persons, without the images: reads the registry, deals, publishes."""
+    registry = read_registry(options, store, key=key)
+    found = known_again(options, registry, persons, key=key)
+    keys = {h.number: key_of(h, persons) for h in humans if h.here}
+    cohort = pa.table(
+        {
+            "person_key": [keys[h.number] for h in humans if h.here for _ in h.studies],
+            "included": [h.wanted for h in humans if h.here for _ in h.studies],
+            "sex": ["FM"[h.number % 2] for h in humans if h.here for _ in h.studies],
+            "grade": [str(h.number % 3) for h in humans if h.here for _ in h.studies],
+        }
+    )
+    splits = deal(options, cohort, persons, registry=registry)
+    dealt = dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
+    table = carry(registry.table, found, persons.members, dealt, facts_of(persons, key))
+    files = {SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(table)}
+    draft = Manifest("grown", "", {}, {"key_check": key_check(key)}, (), (), ())
+    publish_files(draft, files, store, still_published(store, registry.current, lambda: None))
+    return Version(splits, table)
+
+
+def key_of(human: Human, persons: Persons) -> str:
+    table = pa.Table.from_pylist(
+        [{"patient_id": n[2], "issuer_of_patient_id": n[1], "study_uid": s, "source": n[0]} for n, s in human.studies],
+        schema=pa.schema([c for c in COLUMNS if c[0] in ("patient_id", "issuer_of_patient_id", "study_uid", "source")]),
+    )
+    (found,) = set(persons.keys_of(table))
+    assert found is not None
+    return found
+
+
+class Growth(RuleBasedStateMachine):
+    """Every rule changes the world and publishes a version."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = open_store(str(Path(self.folder.name) / "grown"))
+        self.humans: list[Human] = []
+        self.aliases: list[tuple[str | None, str, str]] = []
+        self.options: dict[str, object] = {"seed": 1}
+        self.numbers: Iterator[int] = iter(range(10_000))
+        self.versions = 0
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    def arrive(self, source: int, issuer: str = "") -> None:
+        number = next(self.numbers)
+        # both hospitals count from 001: equal numbers at other sites are other people
+        name = (source, issuer and f"{issuer}{source}", f"{sum(h.names[0][0] == source for h in self.humans) + 1:03}")
+        self.humans.append(Human(number, [name], [(name, f"study {number}")]))
+
+    def present(self) -> list[Human]:
+        return [h for h in self.humans if h.here]
+
+    @initialize()
+    def begin(self) -> None:
+        for n in range(9):
+            self.arrive(n % 3)
+        self.publish()
+
+    @rule(counts=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), issuer=st.sampled_from(["", "H"]))
+    def come(self, counts: tuple[int, int, int], issuer: str) -> None:
+        for source, count in enumerate(counts):
+            for _ in range(count):
+                self.arrive(source, issuer)
+        self.publish()
+
+    @rule(data=st.data())
+    def go_and_return(self, data: st.DataObject) -> None:
+        for human in data.draw(st.lists(st.sampled_from(self.humans), max_size=5, unique=True)):
+            human.here = not human.here
+        for human in data.draw(st.lists(st.sampled_from(self.humans), max_size=4, unique=True)):
+            human.wanted = not human.wanted
+        if len(self.present()) < 3:
+            for human in self.humans:
+                human.here = True
+        self.publish()
+
+    @rule(data=st.data())
+    def get_another_id(self, data: st.DataObject) -> None:
+        """The old id has no images any more; only the alias table knows it."""
+        human = data.draw(st.sampled_from(self.present()))
+        source, issuer, old = human.names[-1]
+        if SITES[source] is None or len({s for s, _, _ in human.names}) > 1:
+            return  # a table without a site would not say whose number it is
+        new = f"N{human.number}-{len(human.names)}"
+        self.aliases.append((SITES[source], old, new))
+        human.names.append((source, issuer, new))
+        human.studies = [(human.names[-1], study) for _, study in human.studies]
+        self.publish()
+
+    @rule(data=st.data(), site=st.integers(0, 2))
+    def change_site(self, data: st.DataObject, site: int) -> None:
+        """For one version a study lies at both sites, which proves who it is; then the old one is gone."""
+        human = data.draw(st.sampled_from(self.present()))
+        name = (site, "", f"M{human.number}-{len(human.names)}")
+        study = human.studies[0][1]
+        human.names.append(name)
+        human.studies.append((name, study))
+        self.publish()
+        human.studies = [(name, study)]
+        self.publish()
+
+    @rule(ratios=st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.25, 0.25), (0.2, 0.2, 0.6)]), seed=st.integers(0, 9),
+          strata=st.sampled_from([[], ["sex"], ["sex", "grade"]]))  # fmt: skip
+    def change_the_spec(self, ratios: tuple[float, ...], seed: int, strata: list[str]) -> None:
+        names = ("train", "validation", "test")
+        self.options = {"ratios": dict(zip(names, ratios, strict=True)), "seed": seed, "stratify": strata}
+        self.publish()
+
+    @rule()
+    def change_the_key(self) -> None:
+        before = published(self.store)
+        with pytest.raises(LayoutError, match="built with another key"):
+            build(self.store, spec(**self.options), self.humans, find(self.humans, [], key=OTHER), key=OTHER)
+        assert published(self.store) == before
+
+    @rule(data=st.data())
+    def merge(self, data: st.DataObject) -> None:
+        """Two who were dealt turn out to be one: the same study under both names."""
+        dealt = [h for h in self.present() if h.split is not None and h.wanted]
+        if len(dealt) < 2:
+            return
+        one, other = data.draw(st.permutations(dealt))[:2]
+        one.studies.append((other.names[-1], one.studies[0][1]))
+        one.names = [*other.names, *one.names]
+        one.studies += other.studies
+        self.humans.remove(other)
+        if one.split != other.split:
+            persons = find(self.humans, self.aliases, key=KEY)
+            before = published(self.store)
+            with pytest.raises(LayoutError, match="dealt to several splits before"):
+                build(self.store, spec(**self.options), self.humans, persons, key=KEY)
+            assert published(self.store) == before
+            one.split = "train"
+        self.publish(on_merge="train")
+
+    def publish(self, **more: object) -> None:
+        options = spec(**{**self.options, **more})
+        persons = find(self.humans, self.aliases, key=KEY)
+        known = read_registry(options, self.store, key=KEY).table
+        made = build(self.store, options, self.humans, persons, key=KEY)
+        homes = dict(zip(made.splits["person_key"].to_pylist(), made.splits["split"].to_pylist(), strict=True))
+        keys = {}
+        for human in self.humans:
+            if human.here:
+                person = key_of(human, persons)
+                assert keys.setdefault(person, human) is human, "two humans became one person"
+                if human.wanted:
+                    assert human.split in (None, homes[person]), "somebody moved"
+                    human.split = homes[person]
+        assert list(faults(made.registry, made.splits, named=("registry", "splits"))) == []
+        names = [name for members in made.registry["members"].to_pylist() for name in members]
+        assert len(names) == len(set(names))
+        assert {n for m in known["members"].to_pylist() for n in m} <= set(names), "the registry forgot a name"
+        again = build(self.store, options, self.humans, persons, key=KEY)
+        assert again.registry.equals(made.registry), "the same history gives the same registry"
+        self.versions += 1
+
+
+Growth.TestCase.settings = settings(
+    max_examples=4, stateful_step_count=20, deadline=None, report_multiple_bugs=False, phases=(Phase.generate,)
+)
+TestGrowth = Growth.TestCase
+
+
+def test_publishing_fails_once_another_build_published(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "grown"))
+    humans = [Human(n, [(0, "", f"{n}1")], [((0, "", f"{n}1"), f"s{n}")]) for n in range(6)]
+    first = build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
+    registry = read_registry(spec(), store, key=KEY)
+    guard = still_published(store, registry.current, lambda: None)
+    guard()
+    humans.append(Human(6, [(0, "", "61")], [((0, "", "61"), "s6")]))
+    build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
+    with pytest.raises(LayoutError, match=r"CURRENT: found version \w+, expected version \w+ as when this build was"):
+        guard()
+    draft = Manifest("grown", "", {}, {}, (), (), ())
+    with pytest.raises(LayoutError, match="type the same command again"):
+        publish_files(draft, {SPLITS: parquet_bytes(first.splits)}, store, guard)
+
+
+def test_a_damaged_registry_and_a_missing_version_are_refused(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "grown"))
+    humans = [Human(n, [(0, "", f"{n}1")], [((0, "", f"{n}1"), f"s{n}")]) for n in range(4)]
+    made = build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
+    name = version_path(parse_current(store.read(CURRENT)), REGISTRY)
+    store.put(name, parquet_bytes(made.registry.slice(1)))
+    with pytest.raises(LayoutError, match=r"found another registry.parquet than the manifest states"):
+        read_registry(spec(), store, key=KEY)
+    assert read_registry(spec(fresh=True), store, key=KEY).table.num_rows == 0
+    store.put(CURRENT, b"gone\n")
+    with pytest.raises(LayoutError, match="found no version gone"):
+        read_registry(spec(), store, key=KEY)
+
+
+def test_previous_names_another_dataset_one_of_its_versions_or_an_older_file(tmp_path: Path) -> None:
+    other, own = open_store(str(tmp_path / "other")), open_store(str(tmp_path / "own"))
+    humans = [Human(n, [(0, "", f"{n}1")], [((0, "", f"{n}1"), f"s{n}")]) for n in range(8)]
+    persons = find(humans, [], key=KEY)
+    made = build(other, spec(seed=5), humans, persons, key=KEY)
+    wanted = made.splits.select(["person_key", "split"])
+    (tmp_path / "old.parquet").write_bytes(parquet_bytes(made.splits))
+    version = parse_current(other.read(CURRENT))
+    for n, place in enumerate((other.url, f"{other.url}@{version}", str(tmp_path / "old.parquet"))):
+        target = open_store(str(tmp_path / f"own{n}"))
+        for seed in range(3):
+            found = build(target, spec(seed=seed, previous=place), humans, persons, key=KEY)
+            assert found.splits.select(["person_key", "split"]).equals(wanted)
+    assert build(own, spec(seed=0), humans, persons, key=KEY).splits["split"] != wanted["split"]
+    with pytest.raises(LayoutError, match="whom that dataset has in other splits"):
+        read_registry(spec(previous=other.url), own, key=KEY)
+    for wrong in (str(tmp_path), str(tmp_path / "nothing.parquet"), f"{other.url}@never"):
+        with pytest.raises(LayoutError, match="found no"):
+            read_registry(spec(previous=wrong), open_store(str(tmp_path / "new")), key=KEY)
+    with pytest.raises(LayoutError, match="built with another key"):
+        read_registry(spec(previous=other.url), open_store(str(tmp_path / "new")), key=OTHER)
+
+
+def test_other_people_are_refused_unless_the_spec_trusts_the_registry(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "grown"))
+    humans = [Human(n, [(0, "", f"{n}1")], [((0, "", f"{n}1"), f"s{n}")]) for n in range(6)]
+    made = build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
+    strangers = [Human(n + 7, [(0, "", f"X{n}")], [((0, "", f"X{n}"), f"t{n}")]) for n in range(6)]
+    swapped = [replace(h, number=h.number + 31) for h in humans]  # the same PatientIDs, other birth dates
+    refusals = ((strangers, "found none of the 6 persons"), (swapped, "another birth date or sex for 6 of 6"))
+    for others, words in refusals:
+        persons = find(others, [], key=KEY)
+        with pytest.raises(LayoutError, match=words):
+            build(store, spec(), others, persons, key=KEY)
+    trusted = build(store, spec(trust_registry=True), strangers, find(strangers, [], key=KEY), key=KEY)
+    assert trusted.registry.num_rows == 12
+    back = build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
+    assert back.splits.equals(made.splits)
+
+
+def test_a_registry_of_nobody_is_where_a_dataset_begins(tmp_path: Path) -> None:
+    found = read_registry(spec(), open_store(str(tmp_path / "new")), key=KEY)
+    assert isinstance(found, Registry)
+    assert (found.table.num_rows, found.current) == (0, None)
+    assert read_parquet(parquet_bytes(found.table)).schema.equals(found.table.schema)
