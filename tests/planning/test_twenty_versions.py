@@ -320,3 +320,39 @@ def test_a_registry_of_nobody_is_where_a_dataset_begins(tmp_path: Path) -> None:
     assert isinstance(found, Registry)
     assert (found.table.num_rows, found.current) == (0, None)
     assert read_parquet(parquet_bytes(found.table)).schema.equals(found.table.schema)
+
+
+def test_a_dataset_of_a_release_without_a_registry_grows(tmp_path: Path) -> None:
+    """Its splits.parquet as commit a73a6a5 wrote it: names of issuer and PatientID alone, whatever the site."""
+    store = open_store(str(tmp_path / "old"))
+    humans = [Human(n, [(n % 3, "", f"{n // 3 + 1:03}")], []) for n in range(18)]
+    for human in humans:
+        human.studies = [(human.names[0], f"s{human.number}")]
+    old = {name: KEY.name("patient", "", name) for name in sorted({h.names[0][2] for h in humans})}
+    homes = {name: ("train", "validation", "test")[n % 3] for n, name in enumerate(old)}
+    splits = pa.Table.from_pylist(
+        [{"person_key": key, "members": [key], "split": homes[name], "stratum": "everyone", "pooled": False,
+          "folds": None} for name, key in sorted(old.items(), key=lambda pair: pair[1])],
+        schema=pa.schema([("person_key", pa.string()), ("members", pa.list_(pa.string())), ("split", pa.string()),
+                          ("stratum", pa.string()), ("pooled", pa.bool_()), ("folds", pa.list_(pa.int32()))]),
+    )  # fmt: skip
+    draft = Manifest("grown", "", {}, {"key_check": key_check(KEY)}, (), (), ())
+    publish_files(draft, {SPLITS: parquet_bytes(splits)}, store, lambda: None)
+    away = [h for h in humans if h.names[0][2] == "004"]
+    for human in away:
+        human.here = False
+    humans.append(Human(99, [(0, "", "new")], [((0, "", "new"), "s99")]))
+    for seed in range(3):
+        persons = find(humans, [], key=KEY)
+        made = build(store, spec(seed=seed), humans, persons, key=KEY)
+        found = dict(zip(made.splits["person_key"].to_pylist(), made.splits["split"].to_pylist(), strict=True))
+        for human in humans[:-1]:
+            if human.here:
+                assert found[key_of(human, persons)] == homes[human.names[0][2]]
+        assert list(faults(made.registry, made.splits, named=("registry", "splits"))) == []
+    for human in away:
+        human.here = True
+    persons = find(humans, [], key=KEY)
+    made = build(store, spec(seed=9), humans, persons, key=KEY)
+    found = dict(zip(made.splits["person_key"].to_pylist(), made.splits["split"].to_pylist(), strict=True))
+    assert {found[key_of(human, persons)] for human in away} == {homes["004"]}
