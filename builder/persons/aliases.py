@@ -1,7 +1,7 @@
 """Alias tables: rows of PatientIDs that are one person's."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,9 +112,17 @@ class AliasesMerged:
 
 
 def merge_aliases(
-    forest: Forest[Identity], rows: Sequence[Seen], *, rules: Naming, tables: Sequence[AliasIds]
+    forest: Forest[Identity],
+    rows: Sequence[Seen],
+    *,
+    rules: Naming,
+    tables: Sequence[AliasIds],
+    remembered: Callable[[str, str], bool],
 ) -> AliasesMerged:
-    """Join in ``forest`` what alias tables say is one. Raises SpecError for a table that cannot mean what it says."""
+    """Join in ``forest`` what alias tables say is one. Raises SpecError for a table that cannot mean what it says.
+
+    ``remembered`` tells whether the dataset knows the PatientID of a namespace from earlier versions.
+    """
     merged: list[Identity] = []
     absent: dict[Identity, list[str]] = {}
     notes: dict[str, int] = {}
@@ -123,6 +131,7 @@ def merge_aliases(
         site = None if table.site is None else rules.namespace(table.site)
         homes = _homes(rows, site)
         _check_ids(table, homes, forest, rules=rules, where=where)
+        _check_known(table, homes, rules=rules, remembered=remembered, where=where)
         unknown: set[str] = set()
         for _, ids in table.rows:
             ends: list[Identity] = []
@@ -155,7 +164,20 @@ def _check_ids(
         )
     if rules.leading_zeros != "distinct":
         _check_zeros(table, homes, where)
-    if not ids & homes.keys():
+
+
+def _check_known(
+    table: AliasIds,
+    homes: Mapping[str, Sequence[Identity]],
+    *,
+    rules: Naming,
+    remembered: Callable[[str, str], bool],
+    where: str,
+) -> None:
+    """Refuse a table that is of other people: neither the archive nor an earlier version has any of its ids."""
+    ids = {normal_id(text) for _, texts in table.rows for text in texts}
+    places = {"", *map(rules.namespace, rules.sites)} if table.site is None else {rules.namespace(table.site)}
+    if not ids & homes.keys() and not any(remembered(place, name) for place in places for name in ids):
         raise SpecError(
             f"{where}: found {len(ids)} ids of which the archive has none, expected some of its PatientIDs; check the "
             "columns and the spelling, or take the table out of the spec"

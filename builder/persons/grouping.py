@@ -1,6 +1,6 @@
 """PatientIDs, declared aliases and shared studies -> persons, by disjoint sets."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -108,7 +108,12 @@ class Persons:
 
 
 def group_persons(
-    instances: pa.Table, *, key: Key, naming: Naming | None = None, aliases: Sequence[AliasIds] = ()
+    instances: pa.Table,
+    *,
+    key: Key,
+    naming: Naming | None = None,
+    aliases: Sequence[AliasIds] = (),
+    remembered: Collection[str] = (),
 ) -> Persons:
     """Group identities into persons.
 
@@ -120,6 +125,8 @@ def group_persons(
         The spec's rules.
     aliases
         What the spec's alias tables declare. Ids without images join others as well.
+    remembered
+        Keyed names of everybody in earlier versions: a table may be of people who are absent now.
 
     Returns
     -------
@@ -143,7 +150,14 @@ def group_persons(
     if rules.leading_zeros == "join":
         merged += [("leading_zeros", who) for who in _merge_zeros(forest)]
     _check_sources(forest, rows, rules)
-    aliased = merge_aliases(forest, rows, rules=rules, tables=aliases)
+    known_before = set(remembered)
+    aliased = merge_aliases(
+        forest,
+        rows,
+        rules=rules,
+        tables=aliases,
+        remembered=lambda place, name: keyed_names(key, ("", name), (place, name))[1] in known_before,
+    )
     merged += [("alias", who) for who in aliased.merged]
     return _finished(forest, rows, _Names(key), rules=rules, merged=merged, unclear=unclear, aliased=aliased)
 
@@ -245,7 +259,7 @@ class _Names:
         names = {name for who in group for name in self.written.get(who, ())}
         person = min(names, default="")
         names |= {self.normal[who] for who in group if who in self.normal}
-        names |= _absent_names(group, absent, self.key)
+        names |= _absent_names(group, absent, key=self.key, taken=self.normal.keys())
         return person, names, {name for who in group for name in self.former.get(who, ())} - names
 
 
@@ -294,14 +308,21 @@ def _finished(
     )
 
 
-def _absent_names(group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]], key: Key) -> set[str]:
-    """Keyed names of a group's ids without objects, as of the issuers and sites that its other ids belong to."""
+def _absent_names(
+    group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]], *, key: Key, taken: Collection[Identity]
+) -> set[str]:
+    """Keyed names of a group's ids without objects.
+
+    Each is named as of its table's site and the issuers of the group, or, where the table states no site, as of every
+    namespace of the group; never as of one where somebody in the archive has that id (``taken``).
+    """
     namespaces = {namespace for namespace, _ in group if namespace != STUDY and not namespace.startswith(ALIAS)}
     found: set[str] = set()
     for who in group:
-        own = {*namespaces, who[0].removeprefix(ALIAS)} if who in absent else set()
+        site = who[0].removeprefix(ALIAS)
+        own = {n for n in namespaces if not site or (n and "\0" not in n)} | {site}
         for text in absent.get(who, ()):
-            for namespace in own:
+            for namespace in sorted(n for n in own if (n, who[1]) not in taken):
                 found |= {*keyed_names(key, (_issuer(namespace), text), (namespace, who[1]))}
     return found
 

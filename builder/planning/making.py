@@ -36,8 +36,8 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     spec, key, private, inventory = inputs.spec, inputs.key, inputs.private, inputs.inventory
     stacks = inputs.survey.stacks()
     table = inventory.annotations()
-    persons = find_persons(inputs, table)
     registry = read_registry(spec, inputs.dataset, key=key)
+    persons = find_persons(inputs, table, registry=registry)
     known_again(spec, registry, persons, key=key)
     annotations = gather_annotations(table, _annotation_persons(table, persons))
     clinical = read_clinical(inputs, stacks, persons=persons)

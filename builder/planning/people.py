@@ -10,6 +10,7 @@ from builder.clinical.sheet import Line
 from builder.errors import LayoutError, SpecError
 from builder.persons import Aliases, AliasIds, Naming, Persons, alias_ids, group_persons, normal_id
 from builder.planning.inputs import PlanInputs
+from builder.split import Registry
 from builder.stages.survey import IDENTITIES
 from builder.storage import read_at
 
@@ -30,8 +31,8 @@ DOUBTS = {
 """Counts of ``Persons.counts`` that somebody must see before anything is built, and what they mean."""
 
 
-def find_persons(inputs: PlanInputs, annotations: pa.Table) -> Persons:
-    """The persons of everything found.
+def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registry) -> Persons:
+    """The persons of everything found; ``registry`` is of everybody who was dealt before.
 
     Raises
     ------
@@ -47,7 +48,8 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table) -> Persons:
     naming = spec.persons.naming([source.site for source in spec.sources])
     known = {normal_id(text) for text in everybody["patient_id"].unique().to_pylist()} - {""}
     tables = [_read(options, number, naming, known) for number, options in enumerate(spec.persons.aliases, start=1)]
-    persons = group_persons(everybody, key=inputs.key, naming=naming, aliases=tables)
+    remembered = pc.list_flatten(registry.table["members"]).to_pylist()
+    persons = group_persons(everybody, key=inputs.key, naming=naming, aliases=tables, remembered=remembered)
     doubtful = [c for c in persons.conflicts if c.kind in ("sex", "birth_date")]
     if doubtful and spec.persons.on_conflict == "stop":
         raise LayoutError(

@@ -216,6 +216,10 @@ def test_an_alias_that_lost_its_zeros_or_knows_nobody_stops():
     assert len(told.members) == 2
     with pytest.raises(SpecError, match="found 2 ids of which the archive has none"):
         group_persons(found, aliases=joined(("ZZZ", "YYY")), key=KEY)
+    before = group_persons(ids("zzz"), key=KEY)
+    remembered = [name for names in before.members.values() for name in names]
+    absent = group_persons(found, aliases=joined(("ZZZ", "YYY")), key=KEY, remembered=remembered)
+    assert absent.counts()["unknown_aliases"] == 2, "people of an earlier version, who are absent now"
 
 
 KNOWN = {"0017", "n-9", "n-8"}

@@ -54,20 +54,21 @@ def spec(**splits: object) -> DatasetSpec:
     )  # fmt: skip
 
 
-def find(humans: list[Human], aliases: list[tuple[str | None, str, str]], *, key: Key) -> Persons:
+def find(
+    humans: list[Human], aliases: list[tuple[str | None, str, str]], *, key: Key, store: Store | None = None
+) -> Persons:
     rows = [
         {"patient_id": patient, "issuer_of_patient_id": issuer, "study_uid": study, "patient_sex": "FM"[h.number % 2],
          "patient_birth_date": f"19{h.number % 90 + 10}0101", "source": source}
         for h in humans if h.here for (source, issuer, patient), study in h.studies
     ]  # fmt: skip
-    known = {row["patient_id"] for row in rows}
+    known = read_registry(spec(), store, key=key).table["members"].to_pylist() if store is not None else []
     by_site = {site: [pair for s, *pair in aliases if s == site] for site in SITES}
-    tables = [
-        AliasIds(site, tuple((2, tuple(pair)) for pair in pairs))
-        for site, pairs in by_site.items() if {name for pair in pairs for name in pair} & known
-    ]  # fmt: skip
+    tables = [AliasIds(site, tuple((2, tuple(pair)) for pair in pairs)) for site, pairs in by_site.items() if pairs]
     naming = spec().persons.naming(SITES)
-    return group_persons(pa.Table.from_pylist(rows, schema=pa.schema(COLUMNS)), key=key, naming=naming, aliases=tables)
+    remembered = [name for members in known for name in members]
+    everybody = pa.Table.from_pylist(rows, schema=pa.schema(COLUMNS))
+    return group_persons(everybody, key=key, naming=naming, aliases=tables, remembered=remembered)
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Growth(RuleBasedStateMachine):
         self.aliases: list[tuple[str | None, str, str]] = []
         self.options: dict[str, object] = {"seed": 1}
         self.numbers: Iterator[int] = iter(range(10_000))
+        self.counted = [0, 0, 0]
         self.versions = 0
 
     def teardown(self) -> None:
@@ -127,7 +129,8 @@ class Growth(RuleBasedStateMachine):
     def arrive(self, source: int, issuer: str = "") -> None:
         number = next(self.numbers)
         # both hospitals count from 001: equal numbers at other sites are other people
-        name = (source, issuer and f"{issuer}{source}", f"{sum(h.names[0][0] == source for h in self.humans) + 1:03}")
+        self.counted[source] += 1
+        name = (source, issuer and f"{issuer}{source}", f"{self.counted[source]:03}")
         self.humans.append(Human(number, [name], [(name, f"study {number}")]))
 
     def present(self) -> list[Human]:
@@ -208,7 +211,7 @@ class Growth(RuleBasedStateMachine):
         one.studies += other.studies
         self.humans.remove(other)
         if one.split != other.split:
-            persons = find(self.humans, self.aliases, key=KEY)
+            persons = find(self.humans, self.aliases, key=KEY, store=self.store)
             before = published(self.store)
             with pytest.raises(LayoutError, match="dealt to several splits before"):
                 build(self.store, spec(**self.options), self.humans, persons, key=KEY)
@@ -218,7 +221,7 @@ class Growth(RuleBasedStateMachine):
 
     def publish(self, **more: object) -> None:
         options = spec(**{**self.options, **more})
-        persons = find(self.humans, self.aliases, key=KEY)
+        persons = find(self.humans, self.aliases, key=KEY, store=self.store)
         known = read_registry(options, self.store, key=KEY).table
         made = build(self.store, options, self.humans, persons, key=KEY)
         homes = dict(zip(made.splits["person_key"].to_pylist(), made.splits["split"].to_pylist(), strict=True))
