@@ -447,15 +447,18 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="folder with the unpacked archives")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "builder-mutations")
     parser.add_argument("--only", default="", help="bases whose names hold this")
+    parser.add_argument("--copies", type=int, default=COPIES, help="copies of a base in one archive")
+    parser.add_argument("--part", default="0/1", help="K/N: every Nth base from the Kth, for several processes")
     parser.add_argument("--start", type=int, default=0, help="number of the first copy of each base")
     options = parser.parse_args()
     _load()
-    chosen = [base for base in bases(options.corpus) if options.only in base.name]
-    each = -(-options.count // len(chosen))
+    part, parts = (int(number) for number in options.part.split("/"))
+    chosen = [base for base in bases(options.corpus) if options.only in base.name][part::parts]
+    each = -(-options.count // (len(chosen) * parts))
     failed = 0
-    for first in range(options.start, options.start + each, COPIES):
+    for first in range(options.start, options.start + each, options.copies):
         for base in chosen:
-            numbers = range(first, min(first + COPIES, options.start + each))
+            numbers = range(first, min(first + options.copies, options.start + each))
             failed += campaign_batch(base, numbers, options.seed, options.out)
     return int(failed > 0)
 

@@ -32,6 +32,8 @@ name: ways
 license: CC0-1.0
 sources: [{kind: folder, url: "${tree}"}]
 deid: {patient_key: "${env:BUILDER_KEY}"}
+splits: {may_be_empty: [train, validation, test]}
+max_lost: {cases: 1, persons: 1}
 samples: {kind: volumes, chunk: [8, 32, 32]}
 shards: {fields: {image: {dtype: float32}}}
 """
