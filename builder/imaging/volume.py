@@ -44,7 +44,7 @@ class _Meaning:
 
 
 @leniently()
-def assemble(
+def assemble(  # noqa: PLR0913
     stack: Stack,
     datasets: Sequence[Dataset],
     options: VolumeOptions = VolumeOptions(),  # noqa: B008 (frozen)

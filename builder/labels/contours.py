@@ -227,10 +227,11 @@ def _fill_prisms(
     slabs = plane_slabs(offsets, default, max_step=max_step, gaps=rules.gaps)
     volume = sum(p.area_mm2 * (high - low) for p, (low, high) in zip(planes, slabs, strict=True))
     low_corner, high_corner = _reach(local, slabs, frame, geometry)
+    prisms = _prism_layers(planes, slabs)
     for index in range(low_corner[0], high_corner[0]):
         block = inside[index, low_corner[1] : high_corner[1], low_corner[2] : high_corner[2]]
         if block.size:
-            block |= _cover_block(index, low_corner, block.shape, planes, slabs, frame, geometry, rules)
+            block |= _cover_block(index, low_corner, block.shape, prisms, frame, geometry, rules)
     return _Stack(planes, len(planes), 0, float(volume), 0.0)
 
 
@@ -238,8 +239,7 @@ def _cover_block(
     index: int,
     corner: NDArray[np.int64],
     shape: tuple[int, ...],
-    planes: Sequence[Plane],
-    slabs: Sequence[tuple[float, float]],
+    prisms: Sequence[tuple[bool, Points, NDArray[np.int64], Points]],
     frame: Points,
     geometry: Geometry,
     rules: Rules,
@@ -248,7 +248,6 @@ def _cover_block(
     rows, columns = np.meshgrid(np.arange(shape[0]) + corner[1], np.arange(shape[1]) + corner[2], indexing="ij")
     centres = np.stack([np.full(rows.size, index), rows.ravel(), columns.ravel()], axis=1).astype(np.float64)
     steps = OBLIQUE_STEPS if rules.inclusion == "area" else (0.0,)
-    prisms = _prism_layers(planes, slabs)
     hits = np.zeros(len(centres), dtype=np.int64)
     for s in steps:
         for r in steps:

@@ -45,7 +45,7 @@ class Structure:
     type: Code | None = None
 
 
-def layer(
+def layer(  # noqa: PLR0913
     name: str,
     structures: Sequence[Structure],
     geometry: Geometry,

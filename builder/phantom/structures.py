@@ -46,7 +46,7 @@ class Target:
     image_uids: tuple[str, ...]
 
 
-def structure_set(
+def structure_set(  # noqa: PLR0913
     visit: Visit,
     subject: Subject,
     *,

@@ -235,7 +235,7 @@ class Dataset:
             self._source.read_many(indices, name, arrays[name], rows=self._source.storage_order(indices))
         return Batch(indices, arrays, self._table)
 
-    def batches(
+    def batches(  # noqa: PLR0913 (public: every option by its name)
         self,
         batch_size: int,
         *,

@@ -54,7 +54,7 @@ MOST_INTERSECTED = 4
 """Groups of several levels crossed with each other, the first ones: six tables of pairs."""
 
 
-def assemble(
+def assemble(  # noqa: PLR0913
     *,
     index: pa.Table,
     cohort: pa.Table,

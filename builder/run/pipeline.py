@@ -72,7 +72,7 @@ def plan(
         return _with_report(_plan(asked, runner, progress or SilentProgress(), faults))
 
 
-def build(
+def build(  # noqa: PLR0913 (public: every option by its name)
     spec: str | PathLike[str] | DatasetSpec,
     *,
     to: str | PathLike[str],

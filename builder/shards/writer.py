@@ -48,21 +48,9 @@ Voxels = TypeVar("Voxels", NDArray[Any], Slabs)
 _NO_FACTS = pa.schema([])
 
 
-def write_shard(
-    store: Store,
-    fingerprint: str,
-    *,
-    cases: Iterable[Iterable[Sample]],
-    codec: Codec = CODECS["fast"],
-    facts: pa.Schema = _NO_FACTS,
-    fields: Sequence[FieldLayout] = (),
-    chunk: tuple[int, int, int] | None = None,
-    storage: Mapping[str, FieldStorage] = AS_THEY_COME,
-) -> Receipt:
-    """Write the samples of ``cases`` as one shard; see ``open_shard`` for the parameters."""
-    with open_shard(
-        store, fingerprint, codec=codec, facts=facts, fields=fields, chunk=chunk, storage=storage
-    ) as writer:
+def write_shard(store: Store, fingerprint: str, *, cases: Iterable[Iterable[Sample]], **options: Any) -> Receipt:
+    """Write the samples of ``cases`` as one shard; options as for ``open_shard``."""
+    with open_shard(store, fingerprint, **options) as writer:
         for samples in cases:
             writer.add_case(samples)
         return writer.finish()

@@ -204,7 +204,7 @@ def _within_one(off: Integers, scale: int) -> bool:
     return bool((np.abs(off) < scale).all())
 
 
-def _best_move(
+def _best_move(  # noqa: PLR0913
     state: Integers, free: NDArray[np.bool_], lanes: Integers, off: Integers, weights: Integers, scale: int,
     blocked: NDArray[np.bool_], needed: int,
 ) -> tuple[int, int, int, int]:

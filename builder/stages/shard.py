@@ -145,7 +145,7 @@ def load_plan(store: Store, shard: str) -> ShardPlan:
     return parse_shard_plan(store.read(plan_path(shard)))
 
 
-def write(
+def write(  # noqa: PLR0913
     plan: ShardPlan,
     spec: DatasetSpec,
     dataset: Store,

@@ -235,12 +235,15 @@ def _flow(book: Book, index: pd.DataFrame, cohort: pd.DataFrame, exclusions: pd.
         if box["title"] == "In the dataset":
             _samples(book, box["counts"], index)
         if box["title"] == "Found":
-            for level, number in box["counts"].items():
+            for level in box["counts"]:
                 book.expect(box["counts"], level, sum(_by_status(ledger)[level].values()))
-                del number
         for left in box["left"]:
             _left(book, left, cohort, exclusions)
     _gone(book, index, cohort)
+    _split_samples(book, index)
+
+
+def _split_samples(book: Book, index: pd.DataFrame) -> None:
     for entry in book.document["flow"]["splits"]:
         _samples(book, entry["counts"], index[index.split == entry["split"]])
     whole = index.person_key.nunique()
