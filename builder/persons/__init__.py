@@ -2,7 +2,7 @@
 
 from builder.persons.aliases import Aliases, AliasIds, alias_ids
 from builder.persons.grouping import PersonConflict, Persons, group_persons
-from builder.persons.naming import PLACEHOLDERS, Identity, Naming, lookup_names, normal_id, normal_issuer
+from builder.persons.naming import PLACEHOLDERS, Identity, Naming, lookup_names, normal_id, normal_issuer, without_zeros
 
 __all__ = [
     "PLACEHOLDERS",
@@ -17,4 +17,5 @@ __all__ = [
     "lookup_names",
     "normal_id",
     "normal_issuer",
+    "without_zeros",
 ]

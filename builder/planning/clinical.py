@@ -24,7 +24,7 @@ from builder.clinical import (
 from builder.clinical import schema as clinical_schema
 from builder.errors import SpecError
 from builder.model.keyed import Key
-from builder.persons import Persons, normal_id
+from builder.persons import Persons, normal_id, without_zeros
 from builder.planning.candidates import person_column
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
@@ -102,18 +102,26 @@ class _Archive:
         self.inputs, self.stacks = inputs, stacks
         self.persons = person_column(stacks, persons)
         nobody = persons.naming.placeholders
+        self.joins_zeros = persons.naming.leading_zeros == "join"
         ids = [normal_id(text) for text in stacks["patient_id"].to_pylist()]
         self.patient_ids = ["" if name in nobody else name for name in ids]
         self.study_dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
         self.first_studies = _first_studies(self.persons, self.study_dates)
         self.sites, self.sources = stacks["site"].to_pylist(), stacks["source"].to_pylist()
+        self.places = [normal_id(site) for site in self.sites]
         self.other_ids = self._ids_without_images(persons)
+
+    def spelled(self, patient_id: str) -> str:
+        """A PatientID as tables and images are compared by it."""
+        name = normal_id(patient_id)
+        return without_zeros(name) if self.joins_zeros else name
 
     def inside(self, options: ClinicalTable) -> list[bool]:
         """Whether each stack is of the table's site and source. Raises SpecError where none is."""
+        site = None if options.site is None else normal_id(options.site)
         found = [
-            options.site in (None, site) and options.source in (None, source)
-            for site, source in zip(self.sites, self.sources, strict=True)
+            site in (None, place) and options.source in (None, source)
+            for place, source in zip(self.places, self.sources, strict=True)
         ]
         if found and not any(found):
             sites = ", ".join(sorted({site or "(none)" for site in self.sites}))
@@ -132,7 +140,7 @@ class _Archive:
         for person, patient in self.other_ids:
             if person in found:
                 found[person].add(patient)
-        return {person: tuple(sorted(ids)) for person, ids in found.items()}
+        return {person: tuple(sorted(map(self.spelled, ids))) for person, ids in found.items()}
 
     def instance_names(self, columns: Sequence[str], wanted: Sequence[bool]) -> list[pa.Table | None]:
         """The instances of each wanted stack, cut to some columns of INSTANCES."""
@@ -175,7 +183,7 @@ def _match(options: ClinicalTable, archive: _Archive) -> TableMatch:
         ids = archive.person_ids(inside)
         without = {person: ids.get(person, ()) for person in joined.image_only}
         place = list(options.joins.values()).index("person")
-        near = near_misses(without, {row.keys[place] for row in rows.rows})
+        near = near_misses(without, {archive.spelled(row.keys[place]) for row in rows.rows})
     return TableMatch(options, rows, joined, near, _differing(joined, archive))
 
 
@@ -198,7 +206,7 @@ def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive:
         keys={fact: _names(fact, options, rows, inside, archive) for fact in options.joins.values()},
         study_dates=archive.study_dates,
         first_studies=archive.first_studies,
-        normal=lambda fact, text: normal_id(text) if fact == "person" else text,
+        normal=lambda fact, text: archive.spelled(text) if fact == "person" else text,
     )
 
 

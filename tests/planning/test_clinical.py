@@ -43,7 +43,7 @@ def asked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """Plan with tables given as their options and their text; the archive is indexed once."""
     to = tmp_path_factory.mktemp("plans") / "data"
 
-    def ask(*tables: tuple[Mapping[str, Any], str]) -> Planned:
+    def ask(*tables: tuple[Mapping[str, Any], str], **persons: Any) -> Planned:
         clinical = []
         for number, (options, text) in enumerate(tables):
             path = archive / f"table{number}.csv"
@@ -53,7 +53,7 @@ def asked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
             "name": "clinical",
             "license": "CC0-1.0",
             "sources": [{"kind": "folder", "url": str(archive / s), "site": s} for s in ("north", "south")],
-            "persons": {"aliases": str(archive / "alias.csv")},
+            "persons": {"aliases": str(archive / "alias.csv"), **persons},
             "clinical": clinical,
             "deid": {"patient_key": "${env:BUILDER_KEY}"},
             "samples": {"kind": "volumes"},
@@ -167,3 +167,12 @@ def test_cells_and_ids_that_were_not_used_are_listed_in_private(asked: Asked) ->
 def test_a_missing_table_is_named(asked: Asked, archive: Path) -> None:
     with pytest.raises(SpecError, match=r"clinical table 1 \(nowhere.csv\): found no file at its url"):
         asked(({"person_id": "id", "url": str(archive / "nowhere.csv")}, "id,Grade\n"))
+
+
+def test_ids_of_a_table_are_compared_by_the_rules_for_persons(asked: Asked) -> None:
+    planned = asked(({"person_id": "id", "site": " North "}, "id,Grade\na1,low\n\uff30\u200b1,x\n"))
+    assert sorted_values(planned, "grade", "north") == ["low", None, None, "low"]
+    text = "id,Grade\n1,low\n0002,high\n"
+    assert sorted_values(asked(({"person_id": "id"}, text)), "grade", "north") == [None, None, None, "high"]
+    joined = asked(({"person_id": "id"}, text), leading_zeros="join")
+    assert sorted_values(joined, "grade", "north") == [None, None, "high", "low"]
