@@ -32,10 +32,10 @@ from builder.stages.index import index_partition
 
 KEEP_ALL: Final = VolumeOptions(
     time_series="keep", single_slice="keep", projection="keep", localizer="keep", still="keep", cine="keep",
-    secondary_capture="keep", irregular="resample", gapped="split",
+    secondary_capture="keep", irregular="resample",
 )  # fmt: skip
-"""The tool shows all that can be shown: a stack with a gap run by run, for what lies in the gap nobody knows. A build
-excludes what its spec does not ask for."""
+"""The tool shows all that can be shown; what lies in the gap of a gapped stack nobody knows, so it gets its verdict and no
+file. A build excludes what its spec does not ask for."""
 
 
 @dataclass(frozen=True)
