@@ -34,7 +34,7 @@ KEEP_ALL: Final = VolumeOptions(
     time_series="keep", single_slice="keep", projection="keep", localizer="keep", still="keep", cine="keep",
     secondary_capture="keep", irregular="resample",
 )  # fmt: skip
-"""The tool shows all that can be shown; what lies in the gap of a gapped stack nobody knows, so it gets its verdict and no
+"""The tool shows all that can be shown. What lies in a gap nobody knows, so a gapped stack gets its verdict and no
 file. A build excludes what its spec does not ask for."""
 
 

@@ -66,6 +66,7 @@ def choose_cases(
         "peak_bytes": stacks.column("peak_bytes"),
         "voxel_bytes": stacks.column("voxel_bytes"),
         "number_type": stacks.column("number_type"),
+        "number_type_sure": stacks.column("number_type_sure"),
         "series_uid": stacks.column("series_uid"),
         "chunk": stacks.column("chunk"),
         "holders": stacks.column("holders"),

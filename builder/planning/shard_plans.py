@@ -111,7 +111,8 @@ def _number_type(spec: DatasetSpec, included: Sequence[Mapping[str, Any]]) -> st
         return ""
     precise = spec.volumes.philips == "precise"
     types = {"float32" if precise and _is_philips_mr(row) else row["number_type"] for row in included}
-    return common_type(types) if len(types) > 1 else ""
+    alike = len(types) == 1 and all(row["number_type_sure"] for row in included)
+    return "" if alike or not types else common_type(types)
 
 
 def _is_philips_mr(row: Mapping[str, Any]) -> bool:

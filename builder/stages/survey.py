@@ -43,6 +43,7 @@ DECIDED_COLUMNS = (
     Column("usable_detail", TEXT),
     Column("peak_bytes", WHOLE, unit="By"),  # projected while it is assembled; 0 when it is not usable
     Column("number_type", TEXT),  # of its voxels, as the headers project it; null when not usable
+    Column("number_type_sure", pa.bool_()),  # whether every value that can be stored fits it
     Column("voxel_bytes", WHOLE, unit="By"),  # of one voxel of the volume with its padding mask; 0 when not usable
 )
 HOLDING_COLUMNS = (
@@ -300,6 +301,7 @@ def _usable(candidate: Candidate, members: pa.Table, options: VolumeOptions) -> 
         "usable_detail": None,
         "peak_bytes": estimate_bytes(stack) + _decoded_beside(candidate, members),
         "number_type": stack.number_type,
+        "number_type_sure": stack.number_type_sure,
         "voxel_bytes": stack.voxel_bytes,
     }
 

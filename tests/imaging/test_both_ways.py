@@ -427,3 +427,14 @@ def test_contradicting_pet_is_activity_with_the_reason(tmp_path: Path) -> None:
     _, rows = by_volumes(tmp_path / "archive", tmp_path / "again")
     notes = {row["columns"]: row["notes"] for row in rows}
     assert notes == {16 + n: [f"no_suv:{variation.note}"] for n, variation in enumerate(PETS)}
+
+
+@pytest.mark.parametrize("odd", [0, 3])
+def test_values_that_no_header_tells_cost_their_own_case(odd: int, tmp_path: Path) -> None:
+    for number in range(4):
+        value = 60000 if number == odd else 1000
+        pixels = flat(value, 16 + number, np.uint16)
+        write(tmp_path / "in", number, [piece(pixels, 5.0 * k, RescaleIntercept="-1024") for k in range(4)])
+    built, exclusions = by_build(tmp_path / "in", tmp_path / "built")
+    assert sorted(built) == [16 + n for n in range(4) if n != odd]
+    assert [(e["reason"], "intensity" in e["detail"]) for e in exclusions] == [("inconsistent_pixels", True)]

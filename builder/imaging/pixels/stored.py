@@ -42,6 +42,7 @@ _BASELINE = 0xC0
 _FRAMES_AND_SCANS = frozenset({*range(0xC1, 0xC4), *range(0xC5, 0xCC), *range(0xCD, 0xD0), 0xD9, 0xDA})
 """JPEG markers (ITU-T T.81 B.1.1.3) that end the search for a baseline frame: other frames, end of image, a scan."""
 
+
 def native_values(content: bytes | memoryview, form: PixelFormat) -> NDArray[Any]:
     """View native bytes as stored values: (frame, row, column) or (frame, row, column, sample); not yet masked.
 

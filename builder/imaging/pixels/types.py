@@ -1,6 +1,7 @@
 """The number type of voxels: of one image by its headers, and of all images of a dataset together."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,21 @@ INTEGERS = {"uint8": (0, 2**8 - 1), "int16": (-(2**15), 2**15 - 1), "uint16": (0
 """Narrowest first, and what each holds."""
 
 
-def narrowest(low: int, high: int) -> str:
+@dataclass(frozen=True)
+class Projected:
+    """The number type of voxels by the headers; ``sure`` where every value that can be stored fits it."""
+
+    name: str
+    sure: bool = True
+
+
+def narrowest(low: int, high: int) -> Projected:
     """The narrowest integer that holds a range; int16 where none does, because stored values seldom use all bits."""
-    return next((name for name, (least, most) in INTEGERS.items() if least <= low and high <= most), "int16")
+    name = next((name for name, (least, most) in INTEGERS.items() if least <= low and high <= most), None)
+    return Projected("int16", sure=False) if name is None else Projected(name)
 
 
-def slices_type(rows: Sequence[Mapping[str, Any]], filling: int) -> str:
+def slices_type(rows: Sequence[Mapping[str, Any]], filling: int) -> Projected:
     """What the slices of a stack become, as ``pixels.values.dtype_of`` decides once they are read.
 
     Parameters
@@ -25,13 +35,13 @@ def slices_type(rows: Sequence[Mapping[str, Any]], filling: int) -> str:
         What stands for padding where a row names a padding value.
     """
     if rows[0]["modality"] == "PT":
-        return "float32"
+        return Projected("float32")
     low = high = 0
     for number, row in enumerate(rows):
         slope, intercept = row["rescale_slope"], float(row["rescale_intercept"] or 0.0)
         allocated = row["bits_allocated"] or 16
         if slope not in (None, 1.0) or not intercept.is_integer() or allocated > 16:
-            return "float32"
+            return Projected("float32")
         bits, signed = row["bits_stored"] or allocated, row["pixel_representation"] == 1
         least = int(intercept) + (-(1 << (bits - 1)) if signed else 0)
         most = int(intercept) + ((1 << (bits - 1)) if signed else (1 << bits)) - 1
@@ -41,17 +51,16 @@ def slices_type(rows: Sequence[Mapping[str, Any]], filling: int) -> str:
     return narrowest(low, high)
 
 
-def picture_type(row: Mapping[str, Any]) -> str:
+def picture_type(row: Mapping[str, Any]) -> Projected:
     """What a picture becomes: bytes where it is in colour, its stored type where no rescale changes it."""
     if (row["samples_per_pixel"] or 1) == 3 or row["photometric_interpretation"] == "PALETTE COLOR":
-        return "uint8"
+        return Projected("uint8")
     changed = row["rescale_slope"] not in (None, 1.0) or row["rescale_intercept"] not in (None, 0.0)
     allocated = row["bits_allocated"] or 16
     if changed or allocated > 16:
-        return "float32"
-    if allocated > 8:
-        return "int16" if row["pixel_representation"] == 1 else "uint16"
-    return "int8" if row["pixel_representation"] == 1 else "uint8"
+        return Projected("float32")
+    signed = row["pixel_representation"] == 1
+    return Projected(("int" if signed else "uint") + ("16" if allocated > 8 else "8"))
 
 
 def common_type(types: Iterable[str]) -> str:

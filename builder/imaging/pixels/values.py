@@ -66,7 +66,7 @@ def dtype_of(instances: Sequence[Instance], filling: float | None = None) -> np.
     high = max(int(s.rescale.intercept) + i.form.limits[1] for i in instances for s in i.slices)
     if filling is not None and any(s.padding for i in instances for s in i.slices):
         low, high = min(low, int(filling)), max(high, int(filling))
-    return np.dtype(narrowest(low, high))
+    return np.dtype(narrowest(low, high).name)
 
 
 def decode(

@@ -69,9 +69,9 @@ MADE_BY = (
 CAME_BY = (
     *("frame_of_reference_uid", "derived", "contrast_bolus_agent", "acquisition_number", "acquisition_time"),
     *("content_time", "series_time", "temporal_position", "series_number", "echo_number", "repetition_time"),
-    *("sequence_name", "scan_options", "protocol_name", "series_description", "image_type"),
+    *("sequence_name", "scan_options", "protocol_name", "series_description", "image_type", "instance_number"),
 )
-"""How or when a slice came about."""
+"""How or when a slice came about. Instance numbers count: a pass ends where the next number lies back."""
 
 REPEATED_BY = ("acquisition_number", "series_number")
 """Numbers that count scans: a CT table does not go back and forth within one volume."""
@@ -103,10 +103,10 @@ def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
     def cut(rows: Rows) -> list[Rows]:
         if _says_one_thing(rows, column):
             return [rows]
-        levels = [_value(row, column) for row in rows]
         places = _places(rows)
         if places is None or len(set(places.tolist())) < len(rows):
             return [rows]
+        levels = _passes(rows, places) if column == "instance_number" else [_value(row, column) for row in rows]
         counts = {level: levels.count(level) for level in set(levels)} if len(set(levels)) <= len(rows) / 2 else {}
         if len(counts) < 2 or min(counts.values()) < 2:
             return [rows]
@@ -175,6 +175,18 @@ def _along(rows: Rows) -> NDArray[np.float64] | None:
     normal = np.cross(cosines[:3], cosines[3:])
     length = float(np.linalg.norm(normal))
     return np.array(positions) @ (normal / length) if length > 0 else None
+
+
+def _passes(rows: Rows, places: NDArray[np.int64]) -> Levels:
+    """How often the positions went back before each slice, in the order of the instance numbers; None without these."""
+    if any(row["instance_number"] is None for row in rows):
+        return [None] * len(rows)
+    order = sorted(range(len(rows)), key=lambda index: rows[index]["instance_number"])
+    steps = np.diff(places[order])
+    back = steps < 0 if np.median(steps) > 0 else steps > 0
+    passes = np.empty(len(rows), dtype=np.int64)
+    passes[order] = np.concatenate([[0], np.cumsum(back)])
+    return [int(number) for number in passes]
 
 
 def _is_own(levels: Levels, places: NDArray[np.int64]) -> bool:

@@ -69,6 +69,7 @@ def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
             frame_numbers=tuple(frames for stack in ordered for frames in stack.frame_numbers),
             frames=sum(stack.frames for stack in ordered),
             number_type=common_type(stack.number_type for stack in ordered),
+            number_type_sure=all(stack.number_type_sure for stack in ordered),
             voxel_bytes=max(stack.voxel_bytes for stack in ordered),
             transfer_syntaxes=tuple(sorted({t for stack in ordered for t in stack.transfer_syntaxes})),
             notes=tuple(sorted({note for stack in ordered for note in stack.notes})),

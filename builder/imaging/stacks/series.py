@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.imaging.pixels.types import common_type, picture_type, slices_type
+from builder.imaging.pixels.types import Projected, common_type, picture_type, slices_type
 from builder.imaging.quantities.diffusion import b_value_of
 from builder.imaging.stacks.alike import Row, Rows, tolerated
 from builder.imaging.stacks.kinds import Kind, component_of, kind_of
@@ -101,8 +101,8 @@ class Stack:
         The verdict on one channel alone; differs from ``verdict`` for a time series.
     frames
         Images in all, over channels and slices.
-    number_type
-        Of the volume, as the headers project it.
+    number_type, number_type_sure
+        Of the volume, as the headers project it, and whether every value that can be stored fits it.
     voxel_bytes
         Of one voxel of the volume with its padding mask, as the headers project them.
     tiles
@@ -130,6 +130,7 @@ class Stack:
     frames: int = 1
     bits_allocated: int = 16
     number_type: str = "int16"
+    number_type_sure: bool = True
     voxel_bytes: int = 2
     tiles: int = 0
     echo_time: float | None = None
@@ -256,6 +257,7 @@ def _repeated(parts: Sequence[Part], *, rule: str, axes: NDArray[np.float64]) ->
             channels=tuple(f"t{index}" for index in range(len(stacks))),
             frames=sum(stack.frames for stack in stacks),
             number_type=common_type(stack.number_type for stack in stacks),
+            number_type_sure=all(stack.number_type_sure for stack in stacks),
             voxel_bytes=max(stack.voxel_bytes for stack in stacks),
             notes=tuple(sorted({note for stack in stacks for note in stack.notes})),
             transfer_syntaxes=tuple(sorted({t for stack in stacks for t in stack.transfer_syntaxes})),
@@ -368,7 +370,8 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
         frame_of_reference=None if frames_are_private(rows) else _stated(rows, "frame_of_reference_uid"),
         frames=sum(row["number_of_frames"] or 1 for row in rows),
         channels=COLOURS if _is_colour(first, verdict) else ("image",), bits_allocated=first["bits_allocated"] or 16,
-        number_type=number_type, voxel_bytes=np.dtype(number_type).itemsize + _is_padded(rows),
+        number_type=number_type.name, number_type_sure=number_type.sure,
+        voxel_bytes=np.dtype(number_type.name).itemsize + _is_padded(rows),
         tiles=first.get("tiles", 0),
         echo_time=_stated(rows, "echo_time"), b_value=_stated(rows, "b_value"), component=component_of(first),
         modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
@@ -387,7 +390,7 @@ def _is_colour(row: Row, verdict: Verdict) -> bool:
     return colour and verdict in PICTURES
 
 
-def _number_type(rows: Rows, verdict: Verdict) -> str:
+def _number_type(rows: Rows, verdict: Verdict) -> Projected:
     """The number type that the headers project."""
     if verdict in PICTURES:
         return picture_type(rows[0])

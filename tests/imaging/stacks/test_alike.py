@@ -69,6 +69,15 @@ def test_two_blocks_of_different_making_are_two(rule: str, one: Row, other: Row)
     assert [(s.split_rule, s.shape[0]) for s in found] == [(rule, 6), (rule, 6)]
 
 
+def test_two_passes_that_only_the_numbers_tell_are_two() -> None:
+    first, second = slices(10), slices(10, first=2.5, start=11)
+    assert [(s.split_rule, s.shape[0]) for s in split_rows([*first, *second])] == [("instance_number", 10)] * 2
+    overlapping = slices(20, step=2.5)
+    assert [s.shape[0] for s in split_rows(overlapping)] == [20]
+    upwards = [row | {"instance_number": 20 - k} for k, row in enumerate(overlapping)]
+    assert [s.shape[0] for s in split_rows(upwards)] == [20]
+
+
 def test_three_interleaved_kernels_are_three() -> None:
     rows = [
         row for n, kernel in enumerate(("B30f", "B50f", "B70f"))
