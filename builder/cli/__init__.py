@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     typed = list(arguments) if arguments is not None else sys.argv[1:]
     try:
-        app(args=typed, standalone_mode=True)
+        app(args=typed, standalone_mode=True, prog_name="builder")
     except (SpecError, MissingExtra) as error:
         _fail(error, MISUSED, typed)
     except Interrupted as error:
@@ -350,8 +350,8 @@ def _refused(error: OSError) -> ResourceError:
         return ResourceError(f"{what}: {DISK_ADVICE}")
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return ResourceError(
-        f"{where}{what}; nothing was published: check that the place is there and may be read or written, and run the "
-        f"same command again ({TRACEBACK}=1 shows where it happened)"
+        f"{where}{what}, expected a place that is there and may be read or written; nothing was published: "
+        f"mend it and run the same command again ({TRACEBACK}=1 shows where it happened)"
     )
 
 

@@ -68,7 +68,7 @@ def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
             return answer
     if not known:
         raise LayoutError(
-            f"{url}: found no plan and no published dataset; run builder plan or builder build, or check the location"
+            f"{url}: found no plan and no published dataset, expected one; run builder plan, or check the location"
         )
     raise LayoutError(f"found nothing by that name in {' or '.join(a.about for a in known)}{_hint(known)}")
 

@@ -83,7 +83,9 @@ def published_manifest(store: Store) -> Manifest:
     try:
         return parse_manifest(store.read(version_path(parse_current(store.read(CURRENT)), MANIFEST)))
     except FileNotFoundError:
-        raise LayoutError(f"{store.url}: found no published dataset; build one, or check the location") from None
+        raise LayoutError(
+            f"{store.url}: found no published dataset, expected one; build it, or check the location"
+        ) from None
 
 
 def keyed_names(name: str, manifest: Manifest, environment: Mapping[str, str]) -> set[str]:

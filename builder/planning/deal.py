@@ -97,6 +97,8 @@ def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, 
     """What the spec asks of the splits and these persons cannot give, a sentence each."""
     strata = list(spec.splits.stratify)
     everybody = {person: person for person in splits["person_key"].to_pylist()}
+    if not everybody:  # that nobody is left at all is said elsewhere
+        return ()
     held = [rule.split for rule in spec.splits.hold_out]
     people = _people(cohort, strata, everybody)
     return shortfalls(people, splits, ratios=spec.splits.ratios, strata=strata, also=held)

@@ -12,6 +12,7 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.model.expression import compile as compile_expression
 from builder.model.layout import RECEIPT, shard_path
 from builder.plan import DatasetPlan
+from builder.planning.inventory import Inventory
 from builder.spec import DatasetSpec, ReportOptions
 from builder.storage import Store
 
@@ -68,18 +69,33 @@ def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
     kept = "; ".join(f"{column} {_counted(values)}" for column, values in rule["kept"].items())
     keeps = f"rule {rule['name']} ({rule['expression']}) keeps {rule['matched']} of {rule['stacks']} stacks"
     yield keeps + (f": {kept}" if kept else "")
-    for unmatched in rule["unmatched"]:
+    for unmatched in rule["unmatched"] if rule["stacks"] else ():
         near = f"; did you mean {unmatched['nearest']!r}?" if unmatched["nearest"] else ""
         yield f"  no {unmatched['column']} is {unmatched['text']!r}: found {_counted(unmatched['found'])}{near}"
 
 
-def hints(facts: Mapping[str, Any], cohort: pa.Table) -> list[str]:
-    """Which rule took how much, for a message that says why nothing is left."""
+def hints(facts: Mapping[str, Any], cohort: pa.Table, inventory: Inventory) -> list[str]:
+    """Which rule took how much, and what the files are, for a message that says why nothing is left."""
+    if not cohort.num_rows:
+        return list(_files(inventory))
     taken = Counter(rule for rule in cohort["rule"].to_pylist() if rule)
     lines = [f"rule {name} took {count} of {cohort.num_rows} stacks" for name, count in sorted(taken.items())]
     lines += [line for rule in facts["rules"] if rule["unmatched"] or not rule["matched"] for line in rule_lines(rule)]
     kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": []}
     return [*lines, *forecast_lines(kinds)]
+
+
+def _files(inventory: Inventory) -> Iterator[str]:
+    """What was found where there is no image at all."""
+    annotations = inventory.annotations(columns=["format"])["format"].to_pylist()
+    yield from (
+        f"{count} files of format {form}: no image series" for form, count in Counter(annotations).most_common()
+    )
+    left = inventory.leftovers(columns=["reason", "format"])
+    pairs = zip(left["format"].to_pylist(), left["reason"].to_pylist(), strict=True)
+    for (form, reason), count in sorted(Counter(pairs).items(), key=lambda item: -item[1]):
+        yield f"{count} files of format {form or 'unknown'} set aside: {reason}"
+    yield f"expected DICOM images among the {inventory.files} files; check that the source's url is the right folder"
 
 
 def _rules(spec: DatasetSpec) -> Iterator[tuple[str, str]]:

@@ -96,17 +96,15 @@ def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table) -> Non
         Saying which reason took how much, and what to type next. What was published before stays.
     """
     persons = set(index["person_key"].to_pylist())
-    faults = [
-        *_empty(plan.spec, plan.cohort.num_rows, index.num_rows, index["split"].to_pylist()),
-        *_beyond(plan, lost, persons),
-    ]
+    empty = _empty(plan.spec, plan.cohort.num_rows, index.num_rows, index["split"].to_pylist())
+    faults = empty if not index.num_rows else (*empty, *_beyond(plan, lost, persons))
     if faults:
         raise OutcomeError(_message(plan, faults, [loss.text() for loss in lost]))
 
 
 def _empty(spec: DatasetSpec, candidates: int, left: int, splits: Sequence[str | None]) -> tuple[str, ...]:
     if not left:
-        return (f"no case is left of {candidates} image stacks",)
+        return (f"no case is left of {candidates} image stacks, expected at least one",)
     asked = dict.fromkeys([*spec.splits.ratios, *(rule.split for rule in spec.splits.hold_out)])
     empty = [name for name in asked if name not in set(splits) and name not in spec.splits.may_be_empty]
     if not empty:

@@ -74,7 +74,7 @@ class Planned:
 
     def hints(self) -> list[str]:
         """Which rule took how much, where nothing is left."""
-        return hints(self.forecast, self.plan.cohort)
+        return hints(self.forecast, self.plan.cohort, self.inventory)
 
     def text(self) -> str:
         """The facts as lines for a person."""

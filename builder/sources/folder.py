@@ -82,7 +82,8 @@ class Folder(Described):
         """Every file in the order of its path, archives as their members. Raises SourceError."""
         root = self.root
         if not _is_folder(root):
-            raise SourceError(f"found no folder {self.url}{_nearest(root)}; check the path, and that it is mounted")
+            message = f"found no folder {self.url}, expected a source's files there{_nearest(root)}"
+            raise SourceError(message, host="folder")
         for path, stamp in _walk(root, self.url):
             if self._is_wanted(path):
                 yield from _entries(root, path) if not stamp else (Entry(path, 0, stamp),)
@@ -134,7 +135,8 @@ def _nearest(root: Path) -> str:
     except OSError:
         return ""
     near = difflib.get_close_matches(missing[0], names, n=1) if missing else []
-    return f"; {there} holds {len(names)} folders" + (f", did you mean {near[0]!r}?" if near else "")
+    hint = f"did you mean {near[0]!r}?" if near else "check the path, and that it is mounted"
+    return f"; {there} holds {len(names)} folder(s): {hint}"
 
 
 def _place(root: Path, path: str) -> bytes:

@@ -55,7 +55,7 @@ def parse_yaml(data: bytes, name: str) -> CommentedMap:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problem = (error.problem or "not valid YAML").split("\n")[0]
-        raise fail(name, f"not valid YAML: {problem}", line=line, column=column) from None
+        raise fail(name, f"not valid YAML: {problem}{_advice(problem)}", line=line, column=column) from None
     except YAMLError as error:
         raise fail(name, f"not valid YAML: {str(error).splitlines()[0]}") from None
     except ValueError as error:
@@ -64,6 +64,12 @@ def parse_yaml(data: bytes, name: str) -> CommentedMap:
         found = "nothing" if tree is None else "a list" if isinstance(tree, CommentedSeq) else "a single value"
         raise fail(name, f"found {found}, expected a mapping of blocks such as name, sources and samples")
     return tree
+
+
+def _advice(problem: str) -> str:
+    if "\\t" in problem:
+        return "; expected spaces in front of a key, not a tab"
+    return "; expected each key once" if "duplicate key" in problem else ", expected YAML 1.2"
 
 
 def plain(node: Any) -> Any:

@@ -250,8 +250,9 @@ def test_a_missing_folder_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     fill(tmp_path, {"incoming/f": b"1", "other/f": b"1"})
     with pytest.raises(SourceError) as caught:
         list(Folder(url=f"{tmp_path}/incomming/2020").list())
-    assert f"found no folder {tmp_path}/incomming/2020; {tmp_path} holds 2 folders, did you mean 'incoming'?" in str(
-        caught.value
+    assert str(caught.value) == (
+        f"found no folder {tmp_path}/incomming/2020, expected a source's files there; {tmp_path} holds 2 folder(s): "
+        "did you mean 'incoming'?"
     )
 
 

@@ -199,7 +199,7 @@ class _Parser:
             found = f"column {token.at}: found the unknown column {name!r}"
             hint = suggest(name, self._schema.names)
             if "did you mean" not in hint and token.kind != "quoted":
-                hint += f"; a text is written in quotes: {name!r}"
+                hint = f"; if it is a text, write {name!r} with its quotes{hint}"
             raise SpecError(found + hint)
         self.columns.add(name)
         return Column(name, _family(self._schema.field(name).type, token), token.at)
