@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
+from builder.labels.values import value_of
 from builder.model.case import Code
 from builder.protocols import LabelObject
 
@@ -74,6 +75,11 @@ def read_groups(dataset: Dataset) -> list[Group]:
     CaseError
         LABEL_UNREADABLE for content beyond the limits.
     """
+    with parsing(Reason.LABEL_UNREADABLE, "found a structured report that does not parse"):
+        return _walk(dataset)
+
+
+def _walk(dataset: Dataset) -> list[Group]:
     outside = Group(0)
     groups = [outside]
     seen = 0
@@ -109,6 +115,11 @@ def read_observers(dataset: Dataset) -> Observers:
 
     Persons are counted, for their names are taken out before a report is read.
     """
+    with parsing(Reason.LABEL_UNREADABLE, "found a structured report whose observers do not parse"):
+        return _observers(dataset)
+
+
+def _observers(dataset: Dataset) -> Observers:
     named = devices = persons = 0
     for item in _children(dataset):
         if str(item.get("RelationshipType") or "") != "HAS OBS CONTEXT":
@@ -122,15 +133,6 @@ def read_observers(dataset: Dataset) -> Observers:
         named += name == PERSON_OBSERVER
         devices += name in DEVICE_OBSERVERS
     return Observers(max(named, persons), devices > 0)
-
-
-def value_of(item: Dataset, keyword: str) -> Any:
-    """The value of an attribute, None where it is absent or cannot be read."""
-    try:
-        with parsing(Reason.LABEL_UNREADABLE, f"found a value of {keyword} that cannot be read"):
-            return item.get(keyword)
-    except CaseError:
-        return None
 
 
 def code_of(sequence: Any) -> Code | None:
@@ -159,7 +161,8 @@ def datasets_of(objects: Sequence[LabelObject], what: str, *, sop_class: str) ->
     if not objects:
         raise CaseError(Reason.LABEL_MISSING, f"found no {what} linked to the image")
     datasets = [item.content for item in objects]
-    if not all(isinstance(d, Dataset) and str(d.get("SOPClassUID") or "").startswith(sop_class) for d in datasets):
+    fits = [isinstance(d, Dataset) and str(value_of(d, "SOPClassUID") or "").startswith(sop_class) for d in datasets]
+    if not all(fits):
         raise CaseError(Reason.LABEL_UNREADABLE, f"found an object that is no {what}")
     return datasets
 

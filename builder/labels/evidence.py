@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydicom.dataset import Dataset
 
 from builder.labels.label import Stated
+from builder.labels.values import items_of, value_of
 from builder.model.case import EVIDENCE_TIERS, Annotation, Tier
 
 PERSON_OBSERVER = "121008"
@@ -53,7 +54,7 @@ def observe(
         Cleans a short text of everything that may name somebody.
     """
     people = sorted({reader_name(n, map_uid=map_uid) for n in _people(dataset) if n.strip(" ^")})
-    made = (days_after_image(str(dataset.get(name) or "")) for name in DATES)
+    made = (days_after_image(str(value_of(dataset, name) or "")) for name in DATES)
     days = next((day for day in made if day is not None), None)
     return Observed(tuple(people), clean(" ".join(_tool(dataset))) or None, days)
 
@@ -99,28 +100,27 @@ def strongest(tiers: Sequence[Tier]) -> Tier:
 
 def _people(dataset: Dataset) -> Iterator[str]:
     for name in PEOPLE:
-        value = dataset.get(name)
+        value = value_of(dataset, name)
         if value:
             yield from [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
-    for item in dataset.get("VerifyingObserverSequence") or []:
-        yield str(item.get("VerifyingObserverName") or "")
-    for item in dataset.get("RTROIObservationsSequence") or []:
-        yield str(item.get("ROIInterpreter") or "")
+    for item in items_of(dataset, "VerifyingObserverSequence"):
+        yield str(value_of(item, "VerifyingObserverName") or "")
+    for item in items_of(dataset, "RTROIObservationsSequence"):
+        yield str(value_of(item, "ROIInterpreter") or "")
     yield from _observers(dataset, (PERSON_OBSERVER,), "PersonName")
 
 
 def _tool(dataset: Dataset) -> list[str]:
     """Names of the device, then of the algorithm, each once."""
-    parts: list[Any] = [dataset.get("Manufacturer"), dataset.get("ManufacturerModelName")]
+    parts: list[Any] = [value_of(dataset, "Manufacturer"), value_of(dataset, "ManufacturerModelName")]
     parts += _observers(dataset, DEVICE_OBSERVER_MODEL, "TextValue")
-    for item in dataset.get("SegmentSequence") or []:
-        parts.append(item.get("SegmentAlgorithmName"))
+    parts += [value_of(item, "SegmentAlgorithmName") for item in items_of(dataset, "SegmentSequence")]
     return list(dict.fromkeys(str(p).strip() for p in parts if p))
 
 
 def _observers(dataset: Dataset, codes: Sequence[str], keyword: str) -> Iterator[str]:
-    """Values of the content items of the root that carry one of the codes (observer context, PS3.16 TID 1001)."""
-    for item in dataset.get("ContentSequence") or []:
-        concept = (item.get("ConceptNameCodeSequence") or [Dataset()])[0]
-        if str(concept.get("CodeValue") or "") in codes and item.get(keyword):
-            yield str(item.get(keyword))
+    """Values of the root's content items that carry one of the codes (observer context, PS3.16 TID 1001)."""
+    for item in items_of(dataset, "ContentSequence"):
+        concept = next(iter(items_of(item, "ConceptNameCodeSequence")), Dataset())
+        if str(value_of(concept, "CodeValue") or "") in codes and value_of(item, keyword):
+            yield str(value_of(item, keyword))

@@ -11,10 +11,19 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
+from builder.labels.files.grid import MAX_VOXELS
 from builder.model.geometry import Geometry
 
 MAX_FRAMES = 200_000
 MAX_SIDE = 2**16
+MAX_MM = 1e6
+"""No frame lies a kilometre from the origin of its frame of reference."""
+
+NO_PLACE = "found frames without a plane position, orientation or spacing"
+NOT_A_DIRECTION = 0.01
+"""Direction cosines deviate from unit length and from a right angle by less."""
+
 SAME_ORIENTATION = 1e-3
 """Direction cosines and spacings (relative) of one segmentation's frames agree this closely."""
 
@@ -52,6 +61,11 @@ def describe_frames(dataset: Dataset) -> Frames:
         LABEL_UNREADABLE for tiled or damaged objects and those without plane positions; LABEL_GEOMETRY when frames
         differ in orientation or spacing.
     """
+    with parsing(Reason.LABEL_UNREADABLE, "found a segmentation that does not parse"):
+        return _described(dataset)
+
+
+def _described(dataset: Dataset) -> Frames:
     if "TotalPixelMatrixRows" in dataset or str(dataset.get("DimensionOrganizationType", "")).startswith("TILED"):
         raise _unreadable("found a tiled segmentation (of a slide), expected one in patient space")
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
@@ -60,11 +74,9 @@ def describe_frames(dataset: Dataset) -> Frames:
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE) or count != len(groups) or count > MAX_FRAMES:
         raise _unreadable(f"found {count} frames of {rows} x {columns} with {len(groups)} descriptions")
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    try:
+    with parsing(Reason.LABEL_UNREADABLE, NO_PLACE):
         frames = tuple(_describe(group, shared, index) for index, group in enumerate(groups))
         steps, slice_step = _steps(groups, shared)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise _unreadable("found frames without a plane position, orientation or spacing") from error
     return Frames(frames, steps, (rows, columns), slice_step)
 
 
@@ -87,6 +99,8 @@ def own_grid(frames: Frames, image: Geometry) -> tuple[Geometry, list[int]]:
     if np.abs(places - slices).max() > ON_LATTICE:
         raise CaseError(Reason.LABEL_GEOMETRY, "found frames that are not evenly spaced")
     last = int(slices.max())
+    if (last + 1) * frames.shape[0] * frames.shape[1] > MAX_VOXELS:
+        raise _unreadable(f"found frames spread over {last + 1} slices, expected a grid of at most 2**31 voxels")
     first_mm, last_mm = positions[order[0]], positions[order[-1]]
     affine = np.eye(4)
     affine[:3, 0] = (last_mm - first_mm) / last if last else normal * step
@@ -134,19 +148,21 @@ def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Ite
     CaseError
         LABEL_UNREADABLE when the pixel data is short or does not decode.
     """
-    bits = int(dataset.get("BitsAllocated") or 0)
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", ExplicitVRLittleEndian)
-    native = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    with parsing(Reason.LABEL_UNREADABLE, "found pixels that cannot be read"):
+        bits = int(dataset.get("BitsAllocated") or 0)
+        syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", ExplicitVRLittleEndian)
+        native = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+        data = bytes(dataset.get("PixelData") or b"") if native else b""
     size = frames.shape[0] * frames.shape[1]
-    data = bytes(dataset.get("PixelData") or b"") if native else b""
     if native and (bits not in (1, 8, 16) or len(data) * 8 < size * len(frames.frames) * bits):
         raise _unreadable(f"found {len(data)} bytes of pixels for {len(frames.frames)} frames of {bits} bits")
     for index in indices:
         if not native:
-            try:
-                yield np.asarray(pixel_array(dataset, index=index))
-            except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
-                raise _unreadable("found pixels that do not decode") from error
+            with parsing(Reason.LABEL_UNREADABLE, "found pixels that do not decode"):
+                pixels = np.asarray(pixel_array(dataset, index=index))
+            if pixels.shape != frames.shape:
+                raise _unreadable(f"found a frame of shape {pixels.shape}, expected {frames.shape}")
+            yield pixels
         elif bits == 1:
             # frames of one bit a pixel follow each other without padding to bytes (PS3.5 8.1.1)
             first, last = index * size, (index + 1) * size
@@ -159,7 +175,7 @@ def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Ite
 
 def _describe(group: Dataset, shared: Dataset, index: int) -> Frame:
     position = np.array(_first(group, shared, "PlanePositionSequence").ImagePositionPatient, dtype=np.float64)
-    if position.shape != (3,) or not np.isfinite(position).all():
+    if position.shape != (3,) or not np.isfinite(position).all() or np.abs(position).max() > MAX_MM:
         raise ValueError("position")
     identification = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
     segment = int(identification[0].ReferencedSegmentNumber) if identification else None
@@ -182,7 +198,11 @@ def _steps(groups: Any, shared: Dataset) -> tuple[NDArray[np.float64], float | N
         if not group.get("PlaneOrientationSequence") and not group.get("PixelMeasuresSequence"):
             break  # shared by all frames
     table = np.stack(facts)
-    if table.shape[1] != 8 or not np.isfinite(table).all() or table[:, 6:].min() <= 0:
+    if table.shape[1] != 8 or not np.isfinite(table).all() or table[:, 6:].min() <= 0 or table[:, 6:].max() > MAX_MM:
+        raise ValueError("spacing")
+    axes = table[:, :6].reshape(-1, 2, 3)
+    lengths, slant = np.linalg.norm(axes, axis=2), (axes[:, 0] * axes[:, 1]).sum(axis=1)
+    if np.abs(lengths - 1).max() > NOT_A_DIRECTION or np.abs(slant).max() > NOT_A_DIRECTION:
         raise ValueError("orientation")
     if np.abs(table - table[0]).max() > SAME_ORIENTATION:
         raise CaseError(Reason.LABEL_GEOMETRY, "found frames of different orientation or spacing in one segmentation")

@@ -1,11 +1,13 @@
 """Key object selections (PS3.3 A.35.4): which images somebody marked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import pyarrow as pa
+from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.labels.content import code_of, datasets_of, instances_of
 from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, select_references
@@ -37,14 +39,18 @@ class KeyObject(Label):
         CaseError
             LABEL_MISSING or LABEL_UNREADABLE.
         """
-        marked: set[int] = set()
-        for dataset in datasets_of(objects, "key object selection", sop_class=KEY_OBJECT_SELECTION):
-            if "ContentSequence" not in dataset:
-                raise CaseError(Reason.LABEL_UNREADABLE, "found a key object selection without content")
-            title = code_of(dataset.get("ConceptNameCodeSequence"))
-            if title is not None and title.scheme == "DCM" and title.value in REJECTIONS:
-                continue
-            for item in dataset.ContentSequence:
-                marked.update(image.uid_to_slice[uid] for uid in instances_of(item) if uid in image.uid_to_slice)
+        datasets = datasets_of(objects, "key object selection", sop_class=KEY_OBJECT_SELECTION)
+        with parsing(Reason.LABEL_UNREADABLE, "found a key object selection that does not parse"):
+            marked = {image.uid_to_slice[uid] for d in datasets for uid in _marked(d) if uid in image.uid_to_slice}
         values = {"is_key_image": bool(marked), "key_images": len(marked)}
         return (Classes(name, values, Evidence(tier=self.tier)),)
+
+
+def _marked(dataset: Dataset) -> Iterator[str]:
+    """SOP Instance UIDs that a selection names; none where its title rejects them."""
+    if "ContentSequence" not in dataset:
+        raise CaseError(Reason.LABEL_UNREADABLE, "found a key object selection without content")
+    title = code_of(dataset.get("ConceptNameCodeSequence"))
+    if title is None or title.scheme != "DCM" or title.value not in REJECTIONS:
+        for item in dataset.ContentSequence:
+            yield from instances_of(item)

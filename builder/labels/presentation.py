@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.labels.content import datasets_of
 from builder.labels.label import Label
 from builder.labels.linking import PRESENTATION_STATES, select_references
@@ -45,7 +46,8 @@ class Presentation(Label):
             LABEL_MISSING, LABEL_UNREADABLE, or LABEL_EMPTY when nothing is drawn on this image in image coordinates.
         """
         states = datasets_of(objects, "presentation state", sop_class=PRESENTATION_STATES)
-        drawings = [drawing for dataset in states for drawing in _drawings(dataset, image)]
+        with parsing(Reason.LABEL_UNREADABLE, "found a presentation state that does not parse"):
+            drawings = [drawing for dataset in states for drawing in _drawings(dataset, image)]
         evidence = Evidence(tier=self.tier, note="weak")
         closed = [points for shape, points in drawings if shape in ("circle", "ellipse", "polygon")]
         others = [(shape, points) for shape, points in drawings if shape in ("point", "polyline")]

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
-from builder.labels.content import value_of
+from builder.labels.values import value_of
 from builder.model.case import Code
 
 XOR = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")

@@ -1,6 +1,7 @@
 """DICOM Segmentations (PS3.3 A.51, A.92): BINARY, FRACTIONAL and LABELMAP frames onto the image's grid."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,18 +13,23 @@ from pydantic import Field, model_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.labels.content import code_of
 from builder.labels.frames import Frames, describe_frames, frame_pixels, image_slices, own_grid
 from builder.labels.label import MaskLabel
 from builder.labels.layers import Empty, Pattern, Structure, layer
 from builder.labels.linking import LABEL_MAP_SEGMENTATION, SEGMENTATION, select_named, select_references
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
+from builder.labels.values import value_of
 from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 BACKGROUND = ("DCM", "125040")
 """Property type of a label map's background segment (PS3.16 CID 7151)."""
+
+
+CLASSES = (SEGMENTATION, LABEL_MAP_SEGMENTATION)
 
 
 class Seg(MaskLabel):
@@ -46,7 +52,7 @@ class Seg(MaskLabel):
         More than one linked object with a declared structure: ``refuse`` the case, or ``join`` them.
     """
 
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     kind: Literal["seg"] = "seg"
     segments: dict[str, Pattern] = Field(default_factory=dict)
@@ -127,11 +133,7 @@ class Seg(MaskLabel):
             raise CaseError(Reason.LABEL_MISSING, "found no segmentation linked to the image")
         datasets = [item.content for item in objects]
         for dataset in datasets:
-            known = isinstance(dataset, Dataset) and dataset.get("SOPClassUID") in (
-                SEGMENTATION,
-                LABEL_MAP_SEGMENTATION,
-            )
-            if not known:
+            if not isinstance(dataset, Dataset) or value_of(dataset, "SOPClassUID") not in CLASSES:
                 raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no Segmentation")
         return datasets
 
@@ -160,6 +162,7 @@ class Seg(MaskLabel):
         measures["segments_matched"] += len({s.number for group in wanted.values() for s in group})
         if not any(wanted.values()):
             return []
+        _check_numbers(described, [s for group in wanted.values() for s in group])
         frames = describe_frames(dataset)
         _check_frame_of_reference(dataset, image)
         slices = image_slices(
@@ -176,7 +179,8 @@ class Seg(MaskLabel):
         for part, group in wanted.items():
             if not group:
                 continue
-            own = _paint(dataset, frames, slices, numbers={s.number for s in group}, geometry=geometry)
+            numbers = {s.number for s in group if s.number is not None}
+            own = _paint(dataset, frames, slices, numbers=numbers, geometry=geometry)
             moved = self._move(own, placement)
             for measure, volume in (
                 (f"{part}/own_grid_volume_mm3", _volume(own, geometry)),
@@ -217,7 +221,7 @@ class Seg(MaskLabel):
 class SegmentFacts:
     """One item of the Segment Sequence (0062,0002)."""
 
-    number: int
+    number: int | None
     label: str
     category: Code | None
     type: Code | None
@@ -230,21 +234,38 @@ def describe_segments(dataset: Dataset) -> list[SegmentFacts]:
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE when a segment has no number.
+        LABEL_UNREADABLE when the sequence does not parse.
     """
+    with parsing(Reason.LABEL_UNREADABLE, "found segments that do not parse"):
+        return _described(dataset)
+
+
+def _described(dataset: Dataset) -> list[SegmentFacts]:
     padding = dataset.get("PixelPaddingValue") if dataset.get("SegmentationType") == "LABELMAP" else None
     facts = []
     for item in dataset.get("SegmentSequence") or []:
-        number = item.get("SegmentNumber")
-        if number is None:
-            raise CaseError(Reason.LABEL_UNREADABLE, "found a segment without a number")
+        number = value_of(item, "SegmentNumber")
+        number = number if isinstance(number, int) else None
         category = code_of(item.get("SegmentedPropertyCategoryCodeSequence"))
         kind = code_of(item.get("SegmentedPropertyTypeCodeSequence"))
-        if (padding is not None and int(number) == int(padding)) or (kind and (kind.scheme, kind.value) == BACKGROUND):
+        if (padding is not None and number == int(padding)) or (kind and (kind.scheme, kind.value) == BACKGROUND):
             continue
         automatic = str(item.get("SegmentAlgorithmType") or "") == "AUTOMATIC"
-        facts.append(SegmentFacts(int(number), str(item.get("SegmentLabel") or ""), category, kind, automatic))
+        facts.append(SegmentFacts(number, str(item.get("SegmentLabel") or ""), category, kind, automatic))
     return facts
+
+
+def _check_numbers(described: Sequence[SegmentFacts], wanted: Sequence[SegmentFacts]) -> None:
+    """Refuse wanted segments without a number, or whose number stands for several: frames name numbers only."""
+    counts = Counter(s.number for s in described)
+    for segment in wanted:
+        if segment.number is None:
+            raise CaseError(Reason.LABEL_UNREADABLE, "found a wanted segment whose number (0062,0004) cannot be read")
+        if counts[segment.number] > 1:
+            raise CaseError(
+                Reason.LABEL_AMBIGUOUS,
+                f"found {counts[segment.number]} segments with the number of a wanted one, expected one",
+            )
 
 
 def _paint(
@@ -252,11 +273,14 @@ def _paint(
 ) -> NDArray[Any]:
     """(slice, row, column) of the segments ``numbers``: bool, or for fractional objects uint8 shares of 255."""
     fractional = _is_fractional(dataset)
-    label_map = dataset.get("SegmentationType") == "LABELMAP"
+    with parsing(Reason.LABEL_UNREADABLE, "found a segmentation whose type or largest value cannot be read"):
+        label_map = dataset.get("SegmentationType") == "LABELMAP"
+        top = int(dataset.get("MaximumFractionalValue") or 255)
+        if not 0 < top < 2**16:
+            raise ValueError("MaximumFractionalValue")
     chosen = [f.index for f in frames.frames if label_map or f.segment in numbers]
     chosen = [index for index in chosen if 0 <= slices[index] < geometry.shape[0]]
     out: NDArray[Any] = np.zeros(geometry.shape, dtype=np.uint8 if fractional else np.bool_)
-    top = int(dataset.get("MaximumFractionalValue") or 255)
     for index, pixels in zip(chosen, frame_pixels(dataset, frames, indices=chosen), strict=True):
         if fractional:
             shares = np.round(np.minimum(pixels, top).astype(np.float64) / top * 255).astype(np.uint8)
@@ -267,13 +291,13 @@ def _paint(
 
 
 def _check_frame_of_reference(dataset: Dataset, image: ImageFacts) -> None:
-    own, expected = str(dataset.get("FrameOfReferenceUID") or ""), image.geometry.frame_of_reference
+    own, expected = str(value_of(dataset, "FrameOfReferenceUID") or ""), image.geometry.frame_of_reference
     if own and expected and own != expected:
         raise CaseError(Reason.LABEL_GEOMETRY, "found a segmentation in another frame of reference than the image's")
 
 
 def _is_fractional(dataset: Dataset) -> bool:
-    return str(dataset.get("SegmentationType") or "") == "FRACTIONAL"
+    return str(value_of(dataset, "SegmentationType") or "") == "FRACTIONAL"
 
 
 def _as_shares(voxels: NDArray[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from pydantic import field_validator
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.labels.content import Graphic, Group, datasets_of, read_groups, read_observers
 from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, select_references
@@ -163,7 +164,8 @@ def _grade(dataset: Dataset, groups: Sequence[Group]) -> str:
     if len(groups) == 1:
         return "C"
     try:
-        MeasurementReport.from_sequence([dataset], is_root=True)
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError):
+        with parsing(Reason.LABEL_UNREADABLE, "found a report that highdicom does not take for one under TID 1500"):
+            MeasurementReport.from_sequence([dataset], is_root=True)
+    except CaseError:
         return "B"
     return "A"
