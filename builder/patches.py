@@ -19,12 +19,14 @@ from builder.model.case import (
     Code,
     Landmarks,
     Mask,
+    Measurement,
     Measurements,
     Sample,
     Scalar,
     Text,
     ValueDomain,
 )
+from builder.model.cleared import CODED
 from builder.model.geometry import Geometry
 from builder.model.keyed import Key
 
@@ -367,7 +369,7 @@ def _annotations(case: Case, geometry: Geometry) -> dict[str, list[Any]]:
         elif isinstance(note, Measurements):
             extend(
                 measurement_names=[note.name] * len(note.items),
-                measurement_quantities=[item.quantity for item in note.items],
+                measurement_quantities=[_quantity(item) for item in note.items],
                 measurement_values=[item.value for item in note.items],
                 measurement_units=[item.unit for item in note.items],
                 measurement_concepts=[_code(item.concept) for item in note.items],
@@ -404,6 +406,13 @@ def _points_in(note: Landmarks, geometry: Geometry) -> tuple[list[int], list[flo
     inside = ((voxels >= -0.5) & (voxels < np.asarray(geometry.shape) - 0.5)).all(axis=1)
     kept = [int(i) for i in np.flatnonzero(inside)]
     return kept, [float(x) for x in np.round(voxels[kept], DIGITS).ravel()]
+
+
+def _quantity(item: Measurement) -> str:
+    """The codes of a quantity and of how it was derived, marked for the privacy gate, which puts our words for them."""
+    if item.concept is None:
+        return item.quantity
+    return "".join(f"{CODED}{code}" for code in (item.concept, item.derivation) if code is not None)
 
 
 def _code(code: Code | None) -> str | None:

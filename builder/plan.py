@@ -18,7 +18,7 @@ from builder.protocols import LabelReader, Transform
 from builder.spec import DatasetSpec, without_locations
 from builder.split import Registry
 
-ENGINE_VERSION = 4
+ENGINE_VERSION = 5
 """Raised when the same plan would give other bytes for a reason no plug-in's VERSION covers."""
 
 MOST_AHEAD_BYTES = 512 << 20

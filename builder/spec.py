@@ -10,10 +10,11 @@ from builder.catalog.statement import Governance, Statement, UseCase
 from builder.clinical import ClinicalTable, check_shared_columns
 from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
-from builder.deid import Deid
+from builder.deid import RETAINABLE, Deid
 from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS, AnyLabel
 from builder.labels.fusion import Consensus
+from builder.model.cleared import policy_of
 from builder.model.tables import SERIES
 from builder.patches import AnySamples
 from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
@@ -150,6 +151,12 @@ class DatasetSpec(BaseModel):
     use_case: UseCase = UseCase()
     catalog: Statement = Statement()
 
+    @property
+    def clinical_columns(self) -> tuple[str, ...]:
+        """The clinical columns that leave: all but those that say when something was and are not retained."""
+        kept = {*self.deid.retain}
+        return tuple(dict.fromkeys(n for t in self.clinical for n in t.names if n not in t.dated or n in kept))
+
     @model_validator(mode="after")
     def _references_resolve(self) -> "DatasetSpec":
         _check_consensus(self.labels, self.consensus)
@@ -163,6 +170,7 @@ class DatasetSpec(BaseModel):
         if wrong:
             raise ValueError(f"shards.fields: found {wrong[0]!r}, expected some of {fields}")
         check_shared_columns(self.clinical)
+        _check_retained(self)
         _check_sequester(self)
         return self
 
@@ -179,6 +187,18 @@ def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consen
                 raise ValueError(f"consensus.{name}.of: found {label!r} ({kind}), expected {expected}")
         if len({labels[label].FUSED_BY for label in block.labels}) > 1:
             raise ValueError(f"consensus.{name}.of: found masks and classes, expected one of them")
+
+
+def _check_retained(spec: DatasetSpec) -> None:
+    """Only what exists can be retained, and only text that leaves can be judged."""
+    known = [*RETAINABLE, *(name for table in spec.clinical for name in table.dated)]
+    for name in spec.deid.retain:
+        if name not in known:
+            raise ValueError(f"deid.retain: found {name!r}, expected names out of: {', '.join(known)}")
+    clinical = {name for table in spec.clinical for name in table.names}
+    for name in spec.deid.text:
+        if policy_of(name, clinical) is None:
+            raise ValueError(f"deid.text: found {name!r}, expected a column of text, such as box_classes")
 
 
 def _check_sequester(spec: DatasetSpec) -> None:

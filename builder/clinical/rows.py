@@ -2,7 +2,6 @@
 
 import datetime
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,6 +17,7 @@ from builder.clinical.sheet import Line, Sheet, read_sheet
 from builder.clinical.table import ClinicalColumn, ClinicalTable, Fact
 from builder.clinical.tally import CellIssue, Count, Tally
 from builder.errors import SpecError
+from builder.model.patterns import first_group
 
 WHOLE_ROW: Final = "(whole row)"
 _TRUE, _FALSE = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n", "0"})
@@ -309,11 +309,7 @@ def declared_as(options: ClinicalTable, heading: str) -> ClinicalColumn | None:
 def _person(text: str, pattern: str | None) -> str | None:
     if pattern is None:
         return text
-    found = re.fullmatch(pattern, text)
-    if not found:
-        return None
-    first: str | None = found.group(1) if found.re.groups else text
-    return first or None
+    return first_group(pattern, text)
 
 
 def _value(cell: Cell, column: ClinicalColumn, seen: set[str]) -> Raw:

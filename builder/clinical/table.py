@@ -1,7 +1,6 @@
 """The options of a clinical table in a spec."""
 
 import codecs
-import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from builder.clinical.cells import DecimalMark
 from builder.clinical.events import Event, event_columns
 from builder.model.origin import Origin
+from builder.model.patterns import check_pattern
 
 Fact: TypeAlias = Literal["person", "study", "accession", "series", "instance", "file", "date"]
 """What of an image a column names: its PatientID, its Study, Series or SOP Instance UID, its accession number, the name
@@ -168,7 +168,7 @@ class ClinicalTable(BaseModel):
     within_days
         How many days a ``date`` may lie from that of the study.
     person_pattern
-        A regular expression that a person's id must match in full; its first group, if it has one, is the PatientID.
+        A regular expression (RE2) that a person's id must match in full; its first group, if any, is the PatientID.
     site, source
         The site, or the position in ``sources`` from 0, whose ids the table uses. Tables of different sites may give
         the same column.
@@ -229,6 +229,13 @@ class ClinicalTable(BaseModel):
         return "person" if finest == "person" else "study"
 
     @property
+    def dated(self) -> tuple[str, ...]:
+        """The columns that say how many days lie between two dates."""
+        days = [name for name, column in self.columns.items() if column.type == "date"]
+        timed = [n for n, event in self.events.items() if event.time in days or event.censored in days]
+        return (*days, *(event_columns(name)[1] for name in timed))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The dataset's columns it gives, in order."""
         return (*self.columns, *(column for name in self.events for column in event_columns(name)))
@@ -261,12 +268,7 @@ class ClinicalTable(BaseModel):
     @field_validator("person_pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"found a pattern that is no regular expression: {error}") from error
-        return pattern
+        return None if pattern is None else check_pattern(pattern)
 
     @model_validator(mode="after")
     def _joins_by_something(self) -> "ClinicalTable":

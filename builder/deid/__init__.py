@@ -6,25 +6,18 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from builder.deid.options import ColumnText
 from builder.deid.profile import Option, Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.model.secrets import check_strength, read_variable
 
-RETAINABLE = (
-    "sex",
-    "age_years",
-    "age_band",
-    "ethnic_group",
-    "patient_size_m",
-    "patient_weight_kg",
-    "site",
-    "country",
-    "collection",
-    "device_serial_key",
-    "study_day",
-)
-"""Characteristics that cross into a dataset only when ``retain`` names them; dates, names and numbers never do."""
+RETAINABLE = ("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image")
+"""What crosses into a dataset only when ``retain`` names it. Columns of clinical tables that hold dates are the only
+other names that ``retain`` takes; dates, names and numbers themselves never cross."""
+
+LONGEST_OFFSET = 3653
+"""Days of a time between two dates at most, whatever a spec says: ten years."""
 
 OptionName = Literal[
     "retain_safe_private",
@@ -73,7 +66,14 @@ class Deid(BaseModel):
         Where the secret behind all pseudonyms is found: ``${env:NAME}`` or ``${file:/path}``. Never the secret itself:
         the spec is published with the dataset.
     retain
-        Characteristics of the person that may cross into the dataset.
+        Characteristics of the person that may cross into the dataset, and columns that say how many days lie between
+        two dates: ``study_day``, ``days_after_image`` of labels, and clinical columns of type ``date`` or the times of
+        events made of them.
+    most_days
+        Days that such a column may say at most, before or after. A longer time is one more than this: 366 stands for
+        "more than a year later".
+    text
+        What may leave of single columns of text, beside what is in their closed vocabularies.
     options
         Options of the profile that objects keep in memory, named after PS3.15 E.3. What crosses into the dataset is
         decided by ``retain`` and the allow list of columns, whatever is retained in memory.
@@ -87,10 +87,12 @@ class Deid(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     patient_key: str
     retain: tuple[str, ...] = ()
+    most_days: int = Field(default=365, ge=1, le=LONGEST_OFFSET)
+    text: Mapping[str, ColumnText] = Field(default_factory=dict)
     options: tuple[OptionName, ...] = (
         "clean_descriptors",
         "clean_graphics",
@@ -102,6 +104,9 @@ class Deid(BaseModel):
     burned_in: Literal["refuse", "mask"] = "refuse"
     mask_regions: tuple[MaskRegion, ...] = ()
     reviewed: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
 
     @property
     def profile(self) -> Profile:
@@ -120,10 +125,7 @@ class Deid(BaseModel):
 
     @field_validator("retain")
     @classmethod
-    def _is_retainable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in RETAINABLE:
-                raise ValueError(f"found {name!r}, expected names out of: {', '.join(RETAINABLE)}")
+    def _in_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set(value)))
 
     @field_validator("options")

@@ -1,10 +1,13 @@
-"""What an object says about who it is: the values that must not be found again in anything kept from it."""
+"""What identifies a person: values that an object or the index states, which must be found in nothing that leaves."""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from functools import lru_cache
+from itertools import permutations
 
+import pyarrow as pa
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -12,6 +15,8 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from builder.deid.text import ordinary_words
+from builder.deid.uids import is_registered
+from builder.model.tables import IDENTITY, IDENTITY_COLUMNS, NAME_COLUMNS
 
 _NAME_KEYWORDS = (
     "PatientName",
@@ -47,14 +52,18 @@ _ID_KEYWORDS = (
     "RequestedProcedureID",
     "PlacerOrderNumberImagingServiceRequest",
     "FillerOrderNumberImagingServiceRequest",
-    "PatientBirthDate",
     "InstitutionName",
     "InstitutionAddress",
     "InstitutionalDepartmentName",
     "StationName",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "FrameOfReferenceUID",
 )
 _NAME_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _NAME_KEYWORDS) if t is not None)
 _ID_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _ID_KEYWORDS) if t is not None)
+_BIRTH = (BaseTag(0x00100030),)
 UNDECODABLE = (
     *(ValueError, TypeError, LookupError, NotImplementedError, AttributeError, OverflowError, EOFError),
     *(BytesLengthException, InvalidDicomError),
@@ -62,31 +71,44 @@ UNDECODABLE = (
 """What pydicom raises for a value that is not what its VR says."""
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
+_ANY_WORD = re.compile(r"[^\W\d_]+")
+_DIGITS = re.compile(r"\d")
+_MOST_PARTS = 4
+"""Parts of a name that are tried in every order."""
+
+_ROW_VALUES = ("patient_id", "accession_number", "device_serial_number", "institution_name")
+_ROW_UIDS = ("study_uid", "series_uid", "sop_instance_uid", "frame_of_reference_uid")
 
 
 @dataclass(frozen=True)
 class Identifiers:
-    """Words of names (three letters or more, no ordinary imaging word) and whole identifiers (four characters or more).
+    """Words of names, whole identifiers, and names of short or ordinary words; all lower case.
 
-    ``names`` and ``numbers`` are lower case. Their ``repr`` shows no value.
+    ``names`` are words of three letters or more that are no words of imaging or reporting; ``numbers`` are values of
+    four characters or more; ``phrases`` are names written out in every order, for "Li Wu" and "Hand Young", whose words
+    alone prove nothing. The ``repr`` shows no value.
     """
 
     names: frozenset[str] = field(default=frozenset(), repr=False)
     numbers: frozenset[str] = field(default=frozenset(), repr=False)
+    phrases: frozenset[tuple[str, ...]] = field(default=frozenset(), repr=False)
     _patterns: list[re.Pattern[str] | None] = field(default_factory=list, repr=False, compare=False)
 
     def __or__(self, other: "Identifiers") -> "Identifiers":
-        if other.names <= self.names and other.numbers <= self.numbers:
+        if other._within(self):
             return self
-        if self.names <= other.names and self.numbers <= other.numbers:
+        if self._within(other):
             return other
-        return Identifiers(self.names | other.names, self.numbers | other.numbers)
+        return Identifiers(self.names | other.names, self.numbers | other.numbers, self.phrases | other.phrases)
+
+    def _within(self, other: "Identifiers") -> bool:
+        return self.names <= other.names and self.numbers <= other.numbers and self.phrases <= other.phrases
 
     @property
     def pattern(self) -> re.Pattern[str] | None:
         """Finds any of the values, whatever their case; None when there is none."""
         if not self._patterns:
-            self._patterns.append(_compile(self.names, self.numbers))
+            self._patterns.append(_compile(self.names, self.numbers, self.phrases))
         return self._patterns[0]
 
     def occur_in(self, text: str) -> bool:
@@ -106,11 +128,69 @@ def identifiers_in(datasets: Iterable[Dataset]) -> Identifiers:
     """
     found = NOTHING_KNOWN
     for dataset in datasets:
-        names = tuple(_texts(dataset, _NAME_TAGS))
-        numbers = tuple(_texts(dataset, _ID_TAGS))
-        if names or numbers:
-            found = found | _identifiers(names, numbers)
+        names, numbers = tuple(_texts(dataset, _NAME_TAGS)), tuple(_texts(dataset, _ID_TAGS))
+        born = tuple(_texts(dataset, _BIRTH))
+        if names or numbers or born:
+            found = found | _identifiers(names, numbers, born)
     return found
+
+
+def identifiers_of(rows: pa.Table) -> Identifiers:
+    """The same of rows of the index (schema INSTANCES), whose columns may be some of it."""
+    found = NOTHING_KNOWN
+    wanted = [n for n in (IDENTITY.name, "patient_birth_date", *_ROW_VALUES, *_ROW_UIDS) if n in rows.column_names]
+    own = [n for n in wanted if n not in _ROW_UIDS[2:]]
+    for row in rows.select(own).group_by(own).aggregate([]).to_pylist():
+        names, numbers = parts_of(row.get(IDENTITY.name))
+        numbers += tuple(str(row[n]) for n in own if n in (*_ROW_VALUES, *_ROW_UIDS) and row[n])
+        found = found | _identifiers(names, numbers, (row.get("patient_birth_date") or "",))
+    uids = {u for n in _ROW_UIDS[2:] if n in wanted for u in rows.column(n).unique().to_pylist() if u}
+    return found | Identifiers(numbers=frozenset(u for u in uids if not is_registered(u)))
+
+
+def parts_of(identity: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names, and other identifying values, of a cell of the column ``identity``."""
+    lines = (identity or "").split("\n")
+    named = [(c in NAME_COLUMNS, v) for c, line in zip(IDENTITY_COLUMNS, lines, strict=False) for v in line.split("\\")]
+    return tuple(v for is_name, v in named if is_name and v), tuple(v for is_name, v in named if not is_name and v)
+
+
+def orders_of(name: str) -> Iterator[str]:
+    """A name as it may be written: its parts in every order and in pairs, with blanks, commas or carets between."""
+    parts = _ANY_WORD.findall(name.lower())[:_MOST_PARTS]
+    for count in range(2, len(parts) + 1):
+        for ordered in permutations(parts, count):
+            yield " ".join(ordered)
+            yield "^".join(ordered)
+            if count == 2:
+                yield ", ".join(ordered)
+
+
+def forms_of_date(text: str) -> frozenset[str]:
+    """A date (VR DA) as people and programs write it, lower case; nothing where it is none or a placeholder."""
+    digits = text.strip().replace(".", "")
+    try:
+        day = date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if re.fullmatch(r"\d{8}", digits) else None
+    except ValueError:
+        day = None
+    if day is None or (day.month, day.day) == (1, 1):  # a first of January stands for a year alone
+        return frozenset()
+    y, m, d = f"{day.year:04d}", day.month, day.day
+    month = _MONTHS[m - 1]
+    forms = {f"{y}{m:02d}{d:02d}", f"{d:02d}{m:02d}{y}", f"{m:02d}{d:02d}{y}"}
+    for mark in "-./ ":
+        for a, b in ((f"{m:02d}", f"{d:02d}"), (str(m), str(d))):
+            forms |= {mark.join(order) for order in ((y, a, b), (b, a, y), (a, b, y))}
+    for name in (month, month[:3]):
+        forms |= {f"{d} {name} {y}", f"{d:02d} {name} {y}", f"{d}. {name} {y}", f"{d:02d}-{name}-{y}"}
+        forms |= {f"{name} {d} {y}", f"{name} {d}, {y}", f"{name} {d:02d}, {y}"}
+    return frozenset(forms)
+
+
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june", "july"),
+    *("august", "september", "october", "november", "december"),
+)
 
 
 def _texts(dataset: Dataset, tags: tuple[BaseTag, ...]) -> Iterator[str]:
@@ -134,18 +214,30 @@ def _texts(dataset: Dataset, tags: tuple[BaseTag, ...]) -> Iterator[str]:
 
 
 @lru_cache(maxsize=4096)
-def _identifiers(names: tuple[str, ...], numbers: tuple[str, ...]) -> Identifiers:
+def _identifiers(names: tuple[str, ...], numbers: tuple[str, ...], born: tuple[str, ...]) -> Identifiers:
     """The values worth searching for; the objects of a series state the same ones, so the pattern is compiled once."""
     words = frozenset(w for name in names for w in _WORD.findall(name.lower()) if w not in ordinary_words())
-    values = frozenset(v for v in (n.strip().lower() for n in numbers) if len(v) >= 4 and v not in ordinary_words())
-    return Identifiers(words, values)
+    values = {v for v in (n.strip(" \0").lower() for n in numbers) if len(v) >= 4 and v not in ordinary_words()}
+    values = {v for v in values if not is_registered(v)}
+    values |= {d for v in values if (d := "".join(_DIGITS.findall(v))) != v and len(d) >= 7}  # a phone without marks
+    values |= {form for text in born for form in forms_of_date(text)}
+    parts = [tuple(_ANY_WORD.findall(name.lower()))[:_MOST_PARTS] for name in names]
+    phrases = frozenset(
+        pair for name in parts for pair in permutations(name, 2) if not words & {*pair} and len("".join(pair)) >= 4
+    )
+    return Identifiers(words, frozenset(values), phrases)
 
 
-def _compile(names: frozenset[str], numbers: frozenset[str]) -> re.Pattern[str] | None:
+def _compile(
+    names: frozenset[str], numbers: frozenset[str], phrases: frozenset[tuple[str, ...]]
+) -> re.Pattern[str] | None:
     parts = []
     if names:
         # A name counts as a word of its own: "Long" must not hit "prolonged". An underscore separates, as in ROI names.
         parts.append(r"(?<![^\W\d_])(?:" + "|".join(re.escape(n) for n in sorted(names)) + r")(?![^\W\d_])")
+    if phrases:
+        written = sorted(r"[\W_]{1,3}".join(map(re.escape, phrase)) for phrase in phrases)
+        parts.append(r"(?<![^\W\d_])(?:" + "|".join(written) + r")(?![^\W\d_])")
     # An identifier of digits alone must not hit inside a longer number: "2000" is no part of the code "112000".
     for kind, before, after in ((True, r"(?<!\d)", r"(?!\d)"), (False, "", "")):
         chosen = "|".join(re.escape(n) for n in sorted(numbers) if n.isdigit() is kind)

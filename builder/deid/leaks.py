@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +28,10 @@ IDENTIFYING_COLUMNS = (
 )
 """Columns of the inventory whose values must not leave."""
 
+_REMEDY = (
+    "; leave the column out with deid.text.{name}: {{drop: true}}, replace single values with map, or list the levels "
+    "of a clinical column"
+)
 _CHUNK = 1 << 22
 _ROWS = 1 << 15
 _LONGEST = 512
@@ -34,6 +39,8 @@ _RUN = re.compile(rb"[0-9]+|[a-z\x80-\xff]+")
 _DIGITS = re.sub(rb"[^0-9]", b" ", bytes(range(256)))
 _LETTERS = re.sub(rb"[^a-z\x80-\xff]", b" ", bytes(range(256)))
 """For ``bytes.translate``: runs of one kind stay, with spaces between them."""
+_WORDS = re.sub(rb"[^a-z0-9\x80-\xff]", b" ", bytes(range(256)))
+_LETTERED = re.compile(r"[^\W\d_]+")
 _HASH = re.compile(rb"(?<![0-9a-z])(?:[0-9a-f]{32}(?:[0-9a-f]{32})?|[0-9a-hjkmnp-tv-z]{26})(?![0-9a-z])")
 """A fingerprint or checksum in hexadecimal, or a keyed name in base 32: "f012" occurs in one of many by chance."""
 _TELLING = 12
@@ -48,13 +55,20 @@ class Canaries:
     not grow with the number of values. A value is found wherever it stands as a whole (upper and lower case alike),
     inside a longer text too, unless its anchor run is itself part of a longer run of the same kind. A value of fewer
     than 12 characters inside a hexadecimal hash of 32 or 64, or a keyed name of 26 of base 32, is there by chance.
+    ``pairs`` are two words of a name, in either order, whatever stands between them.
     """
 
     anchors: dict[bytes, tuple[bytes, ...]]
+    pairs: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: Iterable[str], *, ordinary: frozenset[str] = frozenset()) -> "Canaries":
-        """The values long enough to be told from words and counts that are no ``ordinary`` lower-case words."""
+    def of(
+        cls, values: Iterable[str], *, names: Iterable[str] = (), ordinary: frozenset[str] = frozenset()
+    ) -> "Canaries":
+        """The values long enough to be told from words and counts that are no ``ordinary`` lower-case texts.
+
+        ``names`` are names of persons: any two words of one, unless both are ordinary words or one of them is short.
+        """
         anchors: dict[bytes, set[bytes]] = {}
         for value in values:
             text = value.strip(" \0").lower()
@@ -64,16 +78,57 @@ class Canaries:
             runs = _RUN.findall(needle)
             if runs:
                 anchors.setdefault(max(runs, key=len), set()).add(needle)
-        return cls({anchor: tuple(sorted(needles)) for anchor, needles in anchors.items()})
+        pairs: dict[bytes, set[bytes]] = {}
+        said = "\n".join(" ".join(_LETTERED.findall(text)) for text in sorted(ordinary) if " " in text)
+        for name in names:
+            for pair in _pairs(name, ordinary):
+                if pair not in said:
+                    pairs.setdefault(max(pair.encode().split(), key=len), set()).add(pair.encode())
+        return cls(_frozen(anchors), _frozen(pairs))
 
     def count_in(self, data: bytes | memoryview) -> int:
         """How many distinct values occur in ``data``; memory stays within a few copies of 4 MiB."""
+        return len(self.found_in(data))
+
+    def found_in(self, data: bytes | memoryview) -> frozenset[bytes]:
+        """The distinct values that occur in ``data``, lower case: private."""
         found: set[bytes] = set()
         for chunk in _chunks(data):
             lower = chunk.lower()
-            for anchor in self.anchors.keys() & _runs(lower):
+            runs = _runs(lower)
+            for anchor in self.anchors.keys() & runs:
                 found.update(needle for needle in self.anchors[anchor] if _stands_in(needle, lower))
-        return len(found)
+            near = self.pairs.keys() & runs
+            if near:
+                words = b" ".join(lower.translate(_WORDS).split())
+                found.update(n for anchor in near for n in self.pairs[anchor] if _stands_in(n, words))
+        return frozenset(found)
+
+    def without_words(self) -> "Canaries":
+        """Those that are more than one word of letters: a single word may be anybody's, inside a sentence."""
+        kept = {a: tuple(n for n in needles if not _is_word(n)) for a, needles in self.anchors.items()}
+        return Canaries({a: needles for a, needles in kept.items() if needles}, self.pairs)
+
+    def words(self) -> frozenset[str]:
+        """The values that are one word of letters."""
+        return frozenset(n.decode() for needles in self.anchors.values() for n in needles if _is_word(n))
+
+
+def _frozen(found: dict[bytes, set[bytes]]) -> dict[bytes, tuple[bytes, ...]]:
+    return {anchor: tuple(sorted(needles)) for anchor, needles in found.items()}
+
+
+def _pairs(name: str, ordinary: frozenset[str]) -> Iterator[str]:
+    """Any two words of a name, in either order."""
+    words = _LETTERED.findall(name.lower())[:4]
+    for first, second in combinations(words, 2):
+        if min(len(first), len(second)) >= 2 and not {first, second} <= ordinary:
+            yield f"{first} {second}"
+            yield f"{second} {first}"
+
+
+def _is_word(needle: bytes) -> bool:
+    return _RUN.fullmatch(needle) is not None and not needle.isdigit()
 
 
 def values_to_find(instances: pa.Table) -> Iterator[str]:
@@ -85,7 +140,12 @@ def values_to_find(instances: pa.Table) -> Iterator[str]:
 
 
 def assert_clean(
-    data: bytes | memoryview | pa.Table, canaries: Canaries, *, where: str, counts: frozenset[str] = frozenset()
+    data: bytes | memoryview | pa.Table,
+    canaries: Canaries,
+    *,
+    where: str,
+    counts: frozenset[str] = frozenset(),
+    remedy: str = "",
 ) -> None:
     """Stop the build when a source value occurs in something that is about to leave.
 
@@ -101,6 +161,8 @@ def assert_clean(
         Name of the thing for the message.
     counts
         Whole-number columns of a table that hold counts, sizes and positions: a count may equal somebody's number.
+    remedy
+        What the author of the spec can do, added to the message.
 
     Raises
     ------
@@ -114,7 +176,7 @@ def assert_clean(
     if count:
         raise PrivacyError(
             f"{where}: found {count} value(s) of the source that name a person, a study or an object (not shown), "
-            "expected none; nothing is published"
+            f"expected none; nothing is published{remedy}"
         )
 
 
@@ -128,7 +190,7 @@ def _assert_clean_table(table: pa.Table, canaries: Canaries, *, where: str, coun
             continue
         for chunk in column.chunks:
             for text in _texts(chunk):
-                assert_clean(text, canaries, where=f"{where}, column {name!r}")
+                assert_clean(text, canaries, where=f"{where}, column {name!r}", remedy=_REMEDY.format(name=name))
 
 
 def _texts(array: pa.Array) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ _DATE = (
     rf"|\b{_MONTHS}\.?[\s,]*\d{{4}}\b"
 )
 _ADDRESS = r"\S+@\S+|\b(?:https?|ftp)://\S+|\bwww\.\S+"
-_PHONE = r"(?<![\w.])\+?\(?\d{2,6}\)?(?:[\s./-]\d{2,8}){2,}(?!\w)"
+_PHONE = r"(?<![\w.])\+?\(?\d{2,6}\)?(?:[\s./-]\d{2,8}){2,6}(?!\w)"
 _UID = r"\b\d+(?:\.\d+){3,}\b"
 _LONG_NUMBER = r"[A-Za-z]{0,4}\d[\d-]*\d{4,}[A-Za-z]{0,2}|\d{5,}"
 _TITLED = (
@@ -69,6 +69,11 @@ _TERM_ENDINGS = (
 
 _EPONYMS = frozenset({"chiari", "foley", "ganz", "hodgkin", "hounsfield", "kerley", "schmorl", "swan"})
 """Names that are terms, unless the object states them as somebody's."""
+
+_LONG_RUN = re.compile(r"\S{65,}")
+"""No word of a report; within shorter ones every expression here takes a bounded time."""
+_BLANKS = re.compile(r"[^\S\n]+")
+_LINES = re.compile(r"\n(?: ?\n){2,}")
 
 REPORT_LIMIT = 1 << 16
 """Longest report kept, in characters."""
@@ -119,7 +124,7 @@ def scrub(text: str, *, known: Known) -> str:
     """
     if len(text) > REPORT_LIMIT:
         text = text[:REPORT_LIMIT] + " " + MARK
-    text = _REPORT_UNSAFE.sub(" ", text)
+    text = _LONG_RUN.sub(MARK, _LINES.sub("\n\n", _BLANKS.sub(" ", _REPORT_UNSAFE.sub(" ", text))))
     if known.pattern is not None:
         text = known.pattern.sub(MARK, text)
     text = _OLD_AGE.sub(r"90\g<unit>", text)

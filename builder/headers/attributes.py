@@ -16,7 +16,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectorySto
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
 from builder.headers.references import References, is_annotation, references
-from builder.headers.values import PRESENT, WANTED, NotAValue, cell
+from builder.headers.values import PRESENT, WANTED, NotAValue, cell, joined_identity
+from builder.model.tables import IDENTITY
 
 HEADER_LIMIT: Final = 256 * 2**20
 """Bytes of header, or of an inflated data set, that are read at most."""
@@ -321,7 +322,8 @@ def _values(dataset: Dataset) -> tuple[dict[str, Any], tuple[str, ...]]:
             continue
         if value is not None:
             values[wanted.column.name] = value
-    return values, tuple(notes)
+    who = joined_identity(values)
+    return values if who is None else values | {IDENTITY.name: who}, tuple(notes)
 
 
 def _encodings(dataset: Dataset) -> list[str]:

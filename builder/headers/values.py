@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydicom.charset import decode_bytes
 from pydicom.datadict import dictionary_VR
 
-from builder.model.tables import HEADER_COLUMNS, REAL, REALS, SMALL, TEXT, WHOLE, Column
+from builder.model.tables import HEADER_COLUMNS, IDENTITY_COLUMNS, REAL, REALS, SMALL, TEXT, WHOLE, Column
 
 MAXIMUM_VALUE_BYTES: Final = 4096
 """A longer value of a wanted attribute is not believed; the longest legal one here is Software Versions, 64 x n."""
@@ -48,10 +48,19 @@ PRIVATE_VRS: Final = {
 
 WANTED: Final = tuple(
     Wanted(c, c.tag, PRIVATE_VRS.get(c.tag) or dictionary_VR(c.tag).split(" ")[0])
-    for c in HEADER_COLUMNS
+    for c in (*HEADER_COLUMNS, *IDENTITY_COLUMNS)
     if c.tag is not None
 )
-"""Every header column; the VR of Pixel Padding Value is US here and SS where Pixel Representation is 1."""
+"""Every header column, and those of the identity.
+
+The VR of Pixel Padding Value is US here and SS where Pixel Representation is 1.
+"""
+
+
+def joined_identity(values: dict[str, Any]) -> str | None:
+    """The values of IDENTITY_COLUMNS, taken out of ``values``, a line each; None where there is none."""
+    lines = [(values.pop(column.name, None) or "").replace("\n", " ") for column in IDENTITY_COLUMNS]
+    return "\n".join(lines) if any(lines) else None
 
 
 def cell(wanted: Wanted, raw: bytes, *, vr: str, little: bool, encodings: Sequence[str]) -> Any:

@@ -46,6 +46,7 @@ NO_NAMES = frozenset({"", "NA", "N A", "NONE", "NULL", "UNKNOWN", "UNKNOWN MANUF
 """What stands there when nobody filled it in."""
 
 _TABLE = tuple((vendor, re.compile(pattern)) for vendor, pattern in VENDORS)
+_NAMES = frozenset(vendor for vendor, _ in VENDORS)
 _FORWARDED_BY = re.compile(r"\s*/\s*MIM( ?SOFTWARE|VISTA).*$", re.IGNORECASE)
 
 
@@ -57,6 +58,11 @@ def normalise(manufacturer: str | None) -> str | None:
     if capitals in NO_NAMES or not capitals.strip("0 "):
         return None
     return _known(capitals) or tidy
+
+
+def is_vendor(name: str) -> bool:
+    """Whether this is one of the names that the table gives."""
+    return name in _NAMES
 
 
 def unmapped(manufacturers: Iterable[str | None]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from pydicom.charset import convert_encodings
 from builder.headers import scan as scanning
 from builder.headers.references import ANNOTATION_PATTERN
 from builder.headers.values import LOCAL_TYPES, WANTED, Wanted
-from builder.model.tables import REAL, REALS, TEXT
+from builder.model.tables import IDENTITY, IDENTITY_COLUMNS, REAL, REALS, TEXT
 
 SYNTAXES: Final = (
     "1.2.840.10008.1.2",  # implicit VR little endian: must be first
@@ -144,7 +144,15 @@ def _columns(data: Any, places: Any, lengths: Any, foreign: Sequence[Mapping[int
         else:
             array = _typed(_strings(data, where, lengths[:, place]), wanted)
         columns[wanted.column.name] = array
+    columns[IDENTITY.name] = _identity([columns.pop(column.name) for column in IDENTITY_COLUMNS])
     return columns
+
+
+def _identity(parts: Sequence[Any]) -> Any:
+    """The texts of each file, a line each; null where there is none."""
+    filled = [pc.fill_null(part, "") for part in parts]
+    lines = pc.binary_join_element_wise(*filled, "\n")
+    return pc.if_else(pc.equal(lines, "\n" * (len(parts) - 1)), pa.scalar(None, pa.string()), lines)
 
 
 def _mixed(data: Any, places: Any, lengths: Any, foreign: Mapping[int, str]) -> Any:

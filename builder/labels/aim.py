@@ -22,6 +22,7 @@ from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selec
 FORMATS = ("xml", "text")
 KINDS = ("markup", "calculation", "observation", "observer")
 MAX_BYTES = 64 * 2**20
+MAX_DEPTH = 32
 
 
 class Aim(Label):
@@ -131,11 +132,22 @@ def parse_aim(content: bytes) -> list[AimAnnotation]:
         root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text))
     except (UnicodeDecodeError, ElementTree.ParseError, ValueError, RecursionError) as error:
         raise _unreadable("found an XML file that does not parse") from error
+    _check_depth(root)
     annotations = [element for element in root.iter() if _tag(element) in ("ImageAnnotation", "ImageAnnotationItem")]
     if "Annotation" not in _tag(root) or not annotations:
         raise _unreadable("found an XML file that is no AIM 4 annotation")
     everybodys = [user for user in root if _tag(user) == "user"]
     return [_annotation(element, index, everybodys) for index, element in enumerate(annotations)]
+
+
+def _check_depth(root: ElementTree.Element) -> None:
+    """Refuse elements nested deeper than AIM's: what is nested is looked at once a level."""
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for element in level for child in element]
+        if not level:
+            return
+    raise _unreadable(f"found an XML file with elements nested deeper than {MAX_DEPTH} levels")
 
 
 def _annotation(
@@ -147,9 +159,11 @@ def _annotation(
         name = _attribute(user, "loginName", "value") or _attribute(user, "name", "value")
         if name:
             rows.append({"kind": "observer", "annotation": index, "name": name})
+    markups = 0
     for element in annotation.iter():
         if _tag(element) == "MarkupEntity":
-            rows.extend(_markup(element, index))
+            markups += 1
+            rows.extend(_markup(element, index, markups))
         elif _tag(element) == "CalculationEntity":
             rows.extend(_calculation(element, index))
         elif _tag(element) in ("ImagingPhysicalEntity", "ImagingObservationEntity"):
@@ -198,17 +212,18 @@ def _point(row: Mapping[str, Any], image: ImageFacts) -> NDArray[np.float64]:
     return np.asarray(image.geometry.to_world([(index, number(row, "y") - 0.5, number(row, "x") - 0.5)])[0])
 
 
-def _markup(element: ElementTree.Element, index: int) -> list[dict[str, Any]]:
+def _markup(element: ElementTree.Element, index: int, number: int) -> list[dict[str, Any]]:
     """A row a point: pixels of an instance, or (three dimensions) LPS mm of a frame of reference."""
     kind = next((v for k, v in element.attrib.items() if k.endswith("}type")), "").split(":")[-1]
     flat = kind.startswith("TwoDimension")
     if not flat and not kind.startswith("ThreeDimension"):
         return []
+    identifier = _attribute(element, "shapeIdentifier", "value") or "0"
     uid, axes = (("imageReferenceUid", "xy") if flat else ("frameOfReferenceUid", "xyz"))
     facts = {
         "kind": "markup",
         "annotation": index,
-        "markup": _attribute(element, "shapeIdentifier", "value") or "0",
+        "markup": identifier if re.fullmatch(r"\d{1,6}", identifier) else f"{number}",
         "shape": kind.removeprefix("TwoDimension").removeprefix("ThreeDimension").lower(),
         "instance" if flat else "frame": _attribute(element, uid, "root"),
     }

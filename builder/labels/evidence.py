@@ -17,9 +17,6 @@ PERSON_OBSERVER = "121008"
 DEVICE_OBSERVER_MODEL = ("121014", "121015")
 """Device Observer Manufacturer and Model Name (PS3.16 TID 1004)."""
 
-DATES = ("StructureSetDate", "ContentDate", "PresentationCreationDate", "SeriesDate", "InstanceCreationDate")
-"""When an object was made, best first: (3006,0008), (0008,0023), (0070,0082), (0008,0021), (0008,0012)."""
-
 PEOPLE = ("ContentCreatorName", "OperatorsName", "ReviewerName")
 """Who made it: (0070,0084), (0008,1070), (300E,0008)."""
 
@@ -32,42 +29,36 @@ class Observed:
 
     readers: tuple[str, ...] = ()
     tool: str | None = None
-    days_after_image: int | None = None
 
 
 def observe(
     dataset: Dataset,
     *,
-    days_after_image: Callable[[str], int | None],
     map_uid: Callable[[str], str],
-    clean: Callable[[str], str],
+    clear: Callable[[str], str | None],
 ) -> Observed:
-    """What a label object as the archive has it says of its readers, tool and time.
+    """What a label object, as the archive has it, says of its readers and its tool.
+
+    When it was made is not read: the day of a label, counted from the scan, gives the date of every scan away as soon
+    as one is known, because labels are made in campaigns.
 
     Parameters
     ----------
-    days_after_image
-        Whole days from the image's study to a date (VR DA), None where one of them is no date.
     map_uid
         The keyed map; names of people become ``reader_name`` of it.
-    clean
-        Cleans a short text of everything that may name somebody.
+    clear
+        The privacy gate for the name of a vendor, a model or a program; None where it may not leave.
     """
     people = sorted({reader_name(n, map_uid=map_uid) for n in _people(dataset) if n.strip(" ^")})
-    made = (days_after_image(str(value_of(dataset, name) or "")) for name in DATES)
-    days = next((day for day in made if day is not None), None)
-    return Observed(tuple(people), clean(" ".join(_tool(dataset))) or None, days)
+    named = dict.fromkeys(cleared for part in _tool(dataset) if (cleared := clear(part)))
+    return Observed(tuple(people), " ".join(named) or None)
 
 
 def merge(observed: Sequence[Observed]) -> Observed:
-    """One statement of several objects': all readers, the tool they share, the latest day."""
+    """What several objects say together: all readers, and the tool they share."""
     tools = {o.tool for o in observed}
-    days = [o.days_after_image for o in observed if o.days_after_image is not None]
-    return Observed(
-        tuple(sorted({r for o in observed for r in o.readers})),
-        tools.pop() if len(tools) == 1 else None,
-        max(days, default=None),
-    )
+    readers = tuple(sorted({r for o in observed for r in o.readers}))
+    return Observed(readers, tools.pop() if len(tools) == 1 else None)
 
 
 def settle(annotation: Some, stated: Stated, observed: Observed) -> Some:
@@ -78,7 +69,6 @@ def settle(annotation: Some, stated: Stated, observed: Observed) -> Some:
         readers=observed.readers or found.readers or stated.readers,
         tool=found.tool or observed.tool or stated.tool,
         time=stated.time,
-        days_after_image=observed.days_after_image,
     )
     return replace(annotation, evidence=evidence)
 

@@ -268,11 +268,9 @@ def _evidence(members: Sequence[Evidence], readers: Sequence[str], options: Cons
     tier: Tier = weakest([e.tier for e in members])
     if tier == "single_reader" and len(readers) > 1:
         tier = "consensus"
-    days = [e.days_after_image for e in members if e.days_after_image is not None]
     return Evidence(
         tier=options.evidence.tier or tier,
         readers=options.evidence.readers or named,
         tool=options.evidence.tool or f"{options.method}/{options.VERSION}",
         time=options.evidence.time,
-        days_after_image=max(days, default=None),
     )

@@ -1,6 +1,5 @@
 """Structures on one grid to a Mask: a channel each, or one label map."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
@@ -12,6 +11,7 @@ from pydantic import AfterValidator
 from builder.errors import CaseError, Reason
 from builder.model.case import Code, Evidence, Mask, Segment
 from builder.model.geometry import Geometry
+from builder.model.patterns import check_pattern
 
 Layout: TypeAlias = Literal["channels", "map"]
 """``channels``: every declared structure has a channel of its own, so overlap is kept and the shape never depends on
@@ -22,17 +22,8 @@ Empty: TypeAlias = Literal["exclude", "keep"]
 """A case whose declared structures cover no voxel: excluded as LABEL_EMPTY, or kept as a true negative."""
 
 
-def check_expression(pattern: str) -> str:
-    """``pattern`` itself when it compiles; ValueError otherwise."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"found the regular expression {pattern!r}, which does not compile: {error}") from error
-    return pattern
-
-
-Pattern: TypeAlias = Annotated[str, AfterValidator(check_expression)]
-"""A regular expression of the spec."""
+Pattern: TypeAlias = Annotated[str, AfterValidator(check_pattern)]
+"""A regular expression of the spec, as RE2 runs it: searched anywhere in a name."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """Mask files: NIfTI, NRRD (with .seg.nrrd) and MetaImage label maps, paired by path, onto the image's grid."""
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,6 +15,7 @@ from builder.labels.layers import Empty, Pattern, Structure, layer
 from builder.labels.linking import check_pattern, select_files
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
 from builder.model.case import Annotation, Evidence
+from builder.model.patterns import occurs
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 LARGEST_WHOLE = 2.0**53
@@ -168,7 +168,7 @@ class MaskFile(MaskLabel):
                 FileSegment(part, s.layer, s.value, s.category, s.type)
                 for part, pattern in self.names.items()
                 for s in grid.segments
-                if re.search(pattern, s.name) and s.layer < len(layers)
+                if occurs(pattern, s.name) and s.layer < len(layers)
             ]
             measures["segments"] = float(len(grid.segments))
             measures["segments_matched"] = float(len({(s.layer, s.value) for s in segments}))

@@ -1,6 +1,5 @@
 """Polygons and run lengths of label tables (COCO, CSV, TSV, JSON) to masks, in image or patient space, declared."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
@@ -18,6 +17,7 @@ from builder.labels.points import Axes, Space, check_axes, locate, slice_of
 from builder.labels.rows import Row, Table, is_blank, load_rows
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
+from builder.model.patterns import occurs
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 
@@ -106,7 +106,7 @@ class PolygonTable(MaskLabel):
         rows = [row for row in load_rows(objects) if not is_blank(row, self._marks)]
         measures: dict[str, float] = {"outlines": 0.0, "outlines_unmatched": 0.0}
         groups = self._outlines(rows)
-        matched = {part: [g for g in groups if re.search(p, self._class(g))] for part, p in self.structures.items()}
+        matched = {part: [g for g in groups if occurs(p, self._class(g))] for part, p in self.structures.items()}
         measures["outlines"] = float(len(groups))
         known = {id(group) for mine in matched.values() for group in mine}
         measures["outlines_unmatched"] = float(len(groups) - len(known))

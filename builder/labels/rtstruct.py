@@ -1,6 +1,5 @@
 """RT Structure Sets (PS3.3 A.19): contours in patient space to masks on the image's grid."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -19,6 +18,7 @@ from builder.labels.linking import RT_STRUCTURE_SET, select_named, select_refere
 from builder.labels.rois import Roi, StructureSet, read_rois
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
+from builder.model.patterns import occurs
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 
@@ -65,7 +65,7 @@ class RtStruct(MaskLabel):
 
     def structures_of(self, roi_name: str) -> tuple[str, ...]:
         """The structures that take a ROI of this name."""
-        return tuple(segment for segment, pattern in self.roi.items() if re.search(pattern, roi_name))
+        return tuple(segment for segment, pattern in self.roi.items() if occurs(pattern, roi_name))
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """One mask called ``name`` with a segment for each declared structure that was found.
@@ -81,7 +81,7 @@ class RtStruct(MaskLabel):
         measures = _coverage(sets)
         structures = []
         for segment, pattern in self.roi.items():
-            matched = [roi for roi in rois if roi.wanted and re.search(pattern, roi.name)]
+            matched = [roi for roi in rois if roi.wanted and occurs(pattern, roi.name)]
             structures.append(_fill_structure(segment, matched, image.geometry, rules, measures))
         missing = [s.name for s in structures if s.voxels is None]
         if self.require == "all" and missing:

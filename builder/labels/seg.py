@@ -23,6 +23,7 @@ from builder.labels.placing import Interpolation, OffGrid, Placement, move, move
 from builder.labels.values import value_of
 from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
+from builder.model.patterns import occurs
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 BACKGROUND = ("DCM", "125040")
@@ -91,7 +92,7 @@ class Seg(MaskLabel):
 
     def structures_of(self, segment_label: str) -> tuple[str, ...]:
         """The structures that take a segment of this label, as far as labels decide and not codes."""
-        return tuple(part for part, pattern in self.segments.items() if re.search(pattern, segment_label))
+        return tuple(part for part, pattern in self.segments.items() if occurs(pattern, segment_label))
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """One mask called ``name`` with a segment for each declared structure that was found.
@@ -191,7 +192,7 @@ class Seg(MaskLabel):
         return structures
 
     def _fits(self, part: str, segment: "SegmentFacts") -> bool:
-        if part in self.segments and not re.search(self.segments[part], segment.label):
+        if part in self.segments and not occurs(self.segments[part], segment.label):
             return False
         if part in self.codes:
             code = segment.type

@@ -119,7 +119,14 @@ class StructuredReport(Label):
             tracking = group.tracking_uid or str(number)
             kept.append(
                 Measurement(
-                    quantity, item.value, item.unit.value, group.finding, group.site, tracking, concept=item.concept
+                    quantity,
+                    item.value,
+                    item.unit.value,
+                    group.finding,
+                    group.site,
+                    tracking,
+                    concept=item.concept,
+                    derivation=item.derivation,
                 )
             )
         return kept

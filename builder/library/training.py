@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from builder.catalog.cmimi import DEEP_LEARNING
-from builder.deid.columns import allowed_row
+from builder.deid.gate import refuse_identifiers
 from builder.errors import LayoutError, PrivacyError, SpecError
 from builder.library.versions import Version, open_version
 from builder.model.canonical import canonical_json, fingerprint
@@ -143,7 +143,7 @@ def _checked(values: Mapping[str, Any]) -> TrainingRun:
         raise SpecError("training run: " + "; ".join(faults)) from None
     texts = {name: getattr(run, name) for name in ("architecture", "loss", "optimizer")}
     try:
-        allowed_row(texts, retain=(), clinical=texts)
+        refuse_identifiers(texts)
     except PrivacyError as error:
         raise PrivacyError(f"training run: {error}") from None
     return run

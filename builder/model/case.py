@@ -1,7 +1,7 @@
 """What a person's image becomes: a volume, its annotations, a case, and the samples cut from it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, get_args
@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.model.cleared import Cell
 from builder.model.geometry import Geometry
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -130,8 +131,6 @@ class Evidence:
         Keyed names where objects or tables state them, else as the spec states them.
     time
         As the spec states it.
-    days_after_image
-        Whole days from the image's study to the label, where both state a date.
     """
 
     tier: Tier = "single_reader"
@@ -139,7 +138,6 @@ class Evidence:
     tool: str | None = None
     note: str | None = None
     time: str | None = None
-    days_after_image: int | None = None
 
 
 @dataclass(frozen=True)
@@ -210,7 +208,8 @@ class Landmarks:
 @dataclass(frozen=True)
 class Measurement:
     """A number a reader measured: ``unit`` is UCUM; ``concept`` (of the quantity), ``finding`` and ``site`` are coded
-    where the source codes them. ``tracking_id`` is shared by what was measured of one thing."""
+    where the source codes them. ``tracking_id`` is shared by what was measured of one thing. ``derivation`` says
+    how the quantity was derived (mean, maximum), where that is coded."""
 
     quantity: str
     value: float
@@ -219,6 +218,7 @@ class Measurement:
     site: Code | None = None
     tracking_id: str | None = None
     concept: Code | None = None
+    derivation: Code | None = None
 
 
 @dataclass(frozen=True)
@@ -313,3 +313,13 @@ class Sample:
     geometry: Geometry
     row: Mapping[str, Scalar] = field(default_factory=dict)
     ragged: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ClearedSample:
+    """A sample of which every text passed the privacy gate: what a shard is written from."""
+
+    arrays: Mapping[str, NDArray[Any] | Slabs]
+    geometry: Geometry
+    row: Mapping[str, Cell] = field(default_factory=dict)
+    ragged: Mapping[str, Sequence[Cell]] = field(default_factory=dict)

@@ -79,6 +79,7 @@ HEADER_COLUMNS = (
     Column("series_date", TEXT, 0x00080021),
     Column("acquisition_date", TEXT, 0x00080022),
     Column("content_date", TEXT, 0x00080023),
+    Column("structure_set_date", TEXT, 0x30060008),
     Column("study_time", TEXT, 0x00080030),
     Column("series_time", TEXT, 0x00080031),
     Column("acquisition_time", TEXT, 0x00080032),
@@ -154,6 +155,34 @@ HEADER_COLUMNS = (
 )
 """Attributes of the top level of a data set; several values of one text attribute are joined by a backslash."""
 
+NAME_COLUMNS = (
+    Column("patient_name", TEXT, 0x00100010),
+    Column("other_patient_names", TEXT, 0x00101001),
+    Column("patient_birth_name", TEXT, 0x00101005),
+    Column("mothers_birth_name", TEXT, 0x00101060),
+    Column("referring_physician", TEXT, 0x00080090),
+    Column("performing_physician", TEXT, 0x00081050),
+    Column("reading_physicians", TEXT, 0x00081060),
+    Column("physicians_of_record", TEXT, 0x00081048),
+    Column("operators", TEXT, 0x00081070),
+    Column("requesting_physician", TEXT, 0x00321032),
+    Column("content_creator", TEXT, 0x00700084),
+)
+NUMBER_COLUMNS = (
+    Column("other_patient_ids", TEXT, 0x00101000),
+    Column("patient_address", TEXT, 0x00101040),
+    Column("patient_telephone", TEXT, 0x00102154),
+    Column("station", TEXT, 0x00081010),
+    Column("department", TEXT, 0x00081040),
+)
+IDENTITY_COLUMNS = NAME_COLUMNS + NUMBER_COLUMNS
+"""Attributes whose values say who somebody is: one line each of the column ``identity``, in this order.
+
+Institution Address is not among them: its lines are often broken, which the fast reading of headers does not take.
+"""
+
+IDENTITY = Column("identity", TEXT)
+
 REFERENCE_COLUMNS = (
     Column("referenced_series_uids", TEXTS, 0x0020000E),  # of series this object annotates or derives from
     Column("referenced_sop_uids", TEXTS, 0x00081155),  # at most 4,096, sorted, distinct
@@ -162,7 +191,7 @@ REFERENCE_COLUMNS = (
 )
 """What an annotation object (RTSTRUCT, SEG, SR, PR, KO) points to; empty lists for images."""
 
-INSTANCES = schema(LEDGER_COLUMNS + HEADER_COLUMNS + REFERENCE_COLUMNS)
+INSTANCES = schema((*LEDGER_COLUMNS, *HEADER_COLUMNS, IDENTITY, *REFERENCE_COLUMNS))
 """One row a file found, private: everything the stages need to know before they fetch pixels."""
 
 SERIES_COLUMNS = (

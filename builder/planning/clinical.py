@@ -26,6 +26,7 @@ from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
 from builder.planning.candidates import person_column
+from builder.planning.clinical_times import as_they_leave
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.stages.survey import dicom_date
@@ -81,7 +82,7 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
     _write_lists(matches, inputs.private)
     if complaints:
         raise SpecError("\n".join(complaints))
-    columns = _columns(matches, archive)
+    columns = as_they_leave(_columns(matches, archive), spec, archive.persons, stacks)
     fields = {f.name: f.remove_metadata() for table in spec.clinical for f in list(clinical_schema(table))[1:]}
     counts = [
         sum(values is not None for values in said) for said in zip(*(m.joined.values for m in matches), strict=True)

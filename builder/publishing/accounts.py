@@ -1,7 +1,7 @@
 """What became of everything: ledger, exclusions and totals from a plan and its receipts."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -50,6 +50,8 @@ class Accounts:
     ledger: pa.Table
     exclusions: pa.Table
     totals: Mapping[str, Mapping[str, int]]
+    withheld: Mapping[str, int] = field(default_factory=dict)
+    """Column to the number of cases of which the privacy gate kept text back."""
 
 
 def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inventory, survey: Survey) -> Accounts:

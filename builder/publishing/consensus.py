@@ -10,6 +10,7 @@ from builder.labels.evidence import strongest, weakest
 from builder.labels.fusion import Consensus
 from builder.labels.votes import Settled, Vote, settle_votes
 from builder.model.case import EVIDENCE_TIERS, Tier
+from builder.publishing.offsets import LABEL_DAYS
 from builder.spec import DatasetSpec
 
 EVIDENCE_COLUMNS = {
@@ -17,12 +18,11 @@ EVIDENCE_COLUMNS = {
     "readers": pa.list_(pa.string()),
     "tool": pa.string(),
     "time": pa.string(),
-    "days_after_image": pa.int64(),
 }
 """``evidence.<label>.<fact>``: columns of the index, null where a case lacks the label."""
 
 _TOUCHED = ("class_", "measure_", "evidence_", "reading_")
-_STORED = {"tier": "tiers", "readers": "readers", "tool": "tools", "time": "times", "days_after_image": "days"}
+_STORED = {"tier": "tiers", "readers": "readers", "tool": "tools", "time": "times"}
 
 
 def settle_classes(index: pa.Table, spec: DatasetSpec) -> pa.Table:
@@ -37,8 +37,12 @@ def settle_classes(index: pa.Table, spec: DatasetSpec) -> pa.Table:
     return index
 
 
-def with_evidence(index: pa.Table) -> pa.Table:
-    """The evidence of each sample's labels as columns, sorted by name, in place of the lists."""
+def with_evidence(index: pa.Table, days: Mapping[tuple[str, str], int]) -> pa.Table:
+    """The evidence of each sample's labels as columns, sorted by name, in place of the lists.
+
+    ``days`` says how many days after the image a label was made, by case and label, as far as that may leave.
+    """
+    cases = index.column("case_key").to_pylist()
     labels = index.column("evidence_labels").to_pylist()
     for label in sorted({name for row in labels for name in row or ()}):
         places = [row.index(label) if row and label in row else None for row in labels]
@@ -48,6 +52,9 @@ def with_evidence(index: pa.Table) -> pa.Table:
             if fact == "readers":
                 values = [None if v is None else [r for r in v.split("+") if r] for v in values]
             index = index.append_column(f"evidence.{label}.{fact}", pa.array(values, kind))
+        index = index.append_column(
+            f"evidence.{label}.{LABEL_DAYS}", pa.array([days.get((case, label)) for case in cases], pa.int64())
+        )
     return index.drop_columns(["evidence_labels", *(f"evidence_{stored}" for stored in _STORED.values())])
 
 
@@ -149,11 +156,9 @@ def _evidence(members: Sequence[Mapping[str, Any]], said: Sequence[str], block: 
     tier = weakest([m["tier"] for m in members]) if members else "single_reader"
     if tier == "single_reader" and most > 1:
         tier = "consensus"
-    days = [m["days_after_image"] for m in members if m["days_after_image"] is not None]
     return {
         "tier": block.evidence.tier or tier,
         "readers": "+".join(block.evidence.readers or said),
         "tool": block.evidence.tool or f"{block.method}/{block.VERSION}",
         "time": block.evidence.time,
-        "days_after_image": max(days, default=None),
     }

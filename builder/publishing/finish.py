@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from builder.deid.columns import allowed_row, crossing
+from builder.deid.columns import crossing
 from builder.errors import LayoutError
 from builder.model.canonical import canonical_json, fingerprint
+from builder.model.cleared import ClearedBytes
 from builder.model.layout import (
     COHORT,
     CURRENT,
@@ -40,8 +41,9 @@ from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
 from builder.publishing.consensus import check_evidence, settle_classes, with_evidence
 from builder.publishing.exports import export_files
 from builder.publishing.leaks import Compared, certificate, with_intensities
+from builder.publishing.offsets import label_days, read_lives
 from builder.publishing.outcome import check_build, losses
-from builder.publishing.privacy import scan
+from builder.publishing.privacy import Roster, clear_plan, count_withheld, release
 from builder.publishing.published import Published
 from builder.publishing.report import report_files
 from builder.publishing.thumbnails import unproven
@@ -77,8 +79,10 @@ def finish(
         When a value of the archive is found in anything that would leave.
     """
     receipts = _receipts(plan, dataset)
+    roster, lives = Roster(plan, inventory), read_lives(plan, survey)
+    plan, gate = clear_plan(plan, roster, lives)
     accounts = account(plan, receipts, inventory, survey)
-    tables = _tables(plan, receipts, accounts, dataset)
+    tables = _tables(plan, receipts, accounts, dataset, label_days(plan, lives))
     lost = losses(plan, receipts)
     keep_accounts(plan, accounts)
     check_build(plan, lost, tables[INDEX])
@@ -90,10 +94,11 @@ def finish(
     leaks = certificate(plan, compared, tables[INDEX])
     files[LEAKS] = canonical_json(leaks)
     files |= export_files(plan.spec, plan.splits, tables[INDEX])
+    accounts = replace(accounts, withheld=count_withheld(plan, receipts, gate))
     files |= report_files(plan, accounts, tables, draft, dataset, leaks, unproven(receipts, dataset))
     files |= catalog_files(plan, tables, files, draft)
-    scan(plan, inventory, {**tables, ORIGINS_TABLE: plan.origins}, files)
-    swapped = publish_files(draft, files, dataset, guard)
+    cleared = release(plan, roster, {**tables, ORIGINS_TABLE: plan.origins}, files)
+    swapped = publish_files(draft, cleared, dataset, guard)
     return Published(
         version=swapped.version,
         samples=draft.totals["samples"],
@@ -102,13 +107,13 @@ def finish(
         totals=accounts.totals,
         unchanged=swapped.unchanged,
         lost=[loss.facts() for loss in lost],
+        withheld=accounts.withheld,
     )
 
 
 def crossing_columns(spec: DatasetSpec, names: Iterable[str]) -> tuple[str, ...]:
     """The columns that may cross into the dataset: technical ones, retained characteristics, clinical ones."""
-    clinical = [name for table in spec.clinical for name in table.names]
-    return crossing(list(names), retain=spec.deid.retain, clinical=clinical)
+    return crossing(list(names), retain=spec.deid.retain, clinical=spec.clinical_columns)
 
 
 def _receipts(plan: DatasetPlan, dataset: Store) -> dict[str, Receipt]:
@@ -122,33 +127,27 @@ def _receipts(plan: DatasetPlan, dataset: Store) -> dict[str, Receipt]:
 
 
 def _tables(
-    plan: DatasetPlan, receipts: Mapping[str, Receipt], accounts: Accounts, dataset: Store
+    plan: DatasetPlan,
+    receipts: Mapping[str, Receipt],
+    accounts: Accounts,
+    dataset: Store,
+    days: Mapping[tuple[str, str], int],
 ) -> dict[str, pa.Table]:
     columns = crossing_columns(plan.spec, plan.cohort.column_names)
     split_of = dict(zip(*(plan.splits.column(c).to_pylist() for c in ("person_key", "split")), strict=True))
-    cohort = _checked(plan.cohort.select(columns), plan.spec)
+    cohort = plan.cohort.select(columns)
     decided = plan.cohort.select(COHORT_DECISIONS)
     splits = [split_of.get(p) for p in plan.cohort.column("person_key").to_pylist()]
     for name in decided.column_names:
         cohort = cohort.append_column(name, decided.column(name))
     return {
-        INDEX: _index(plan, receipts, cohort, columns, split_of, dataset),
+        INDEX: with_evidence(_index(plan, receipts, cohort, columns, split_of, dataset), days),
         SPLITS: plan.splits,
         REGISTRY: registry_of(plan),
         COHORT: cohort.append_column("split", pa.array(splits, pa.string())),
         EXCLUSIONS: accounts.exclusions,
         LEDGER: accounts.ledger,
     }
-
-
-def _checked(table: pa.Table, spec: DatasetSpec) -> pa.Table:
-    """The table once every text in it has passed the allow list's checks. Raises PrivacyError."""
-    clinical = [name for t in spec.clinical for name in t.names]
-    texts = [f.name for f in table.schema if pa.types.is_string(f.type)]
-    for name in texts:
-        for value in table.column(name).unique().to_pylist():
-            allowed_row({name: value}, retain=spec.deid.retain, clinical=clinical)
-    return table
 
 
 def _index(
@@ -170,7 +169,7 @@ def _index(
     table = samples.add_column(0, "split", pa.array(splits, pa.string()))
     for name in facts:
         table = table.append_column(name, joined.column(name))
-    return with_evidence(_with_measures(settle_classes(table, plan.spec)))
+    return _with_measures(settle_classes(table, plan.spec))
 
 
 def _samples(plan: DatasetPlan, receipts: Mapping[str, Receipt], dataset: Store) -> pa.Table:
@@ -266,7 +265,7 @@ class Swapped:
 
 
 def publish_files(
-    draft: Manifest, files: Mapping[str, bytes], dataset: Store, guard: Callable[[], None]
+    draft: Manifest, files: Mapping[str, ClearedBytes], dataset: Store, guard: Callable[[], None]
 ) -> Swapped:
     """Write the files of a version, its manifest, and swap the pointer; ``guard`` as for ``finish``."""
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))

@@ -1,32 +1,173 @@
-"""The last look before publishing: nothing that leaves holds a value the archive would recognise."""
+"""The gate before publishing: what the archive states becomes cleared text, and all that leaves is searched.
 
-import json
+Two things happen here. ``clear_plan`` judges every text that comes from the archive, before anything is made of it.
+``release`` searches every table and document for the identifiers of the whole archive, at the very end, and is the only
+way to what ``publish_files`` takes.
+"""
+
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.deid.leaks import Canaries, assert_clean, values_to_find
+from builder.deid.documents import clear_document, search_table
+from builder.deid.gate import Gate
+from builder.deid.identifiers import NOTHING_KNOWN, Identifiers, identifiers_of, parts_of
+from builder.deid.leaks import Canaries, values_to_find
 from builder.deid.text import ordinary_words
 from builder.errors import PrivacyError
+from builder.headers.vendors import VENDORS
+from builder.model.cleared import ClearedBytes, policy_of
+from builder.model.layout import Receipt
+from builder.model.tables import IDENTITY
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory
+from builder.publishing.offsets import STUDY_DAY, Lives, study_days
 from builder.spec import DatasetSpec
+from builder.stages.gating import WITHHELD, gate_of, list_withheld
+from builder.storage import open_store
 
 KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
 """The shape of a keyed name (and of a sample's, with its number): what stands in key columns, and nothing else may."""
 
 KEY_COLUMNS = re.compile(r"(?:.*_)?key|members")
 FINGERPRINTS = frozenset({"shard"})
+NOBODYS = frozenset({"anonymous", "anonymized", "anonymised", "unknown", "none", "test", "phantom", "volunteer"})
+"""What stands in the name of a person whose name was taken out before."""
+
+_OF_PERSONS = (
+    *("patient_id", "issuer_of_patient_id", "study_uid", "source", "series_uid", "patient_birth_date"),
+    "accession_number",
+    *("device_serial_number", "institution_name", IDENTITY.name),
+)
 
 
-def scan(
-    plan: DatasetPlan, inventory: Inventory, tables: Mapping[str, pa.Table], files: Mapping[str, bytes]
-) -> None:
-    """Search tables and documents for the archive's identifiers of persons, studies, series, objects and devices.
+@dataclass(frozen=True)
+class Roster:
+    """Whom the archive names, read only when a text asks for it."""
+
+    plan: DatasetPlan
+    inventory: Inventory
+
+    @cached_property
+    def by_person(self) -> Mapping[str, Identifiers]:
+        """Person to what identifies them and the staff that saw them."""
+        found: dict[str, Identifiers] = {}
+        for rows in self._distinct():
+            for number, person in enumerate(self.plan.persons.keys_of(rows)):
+                if person is not None:
+                    own = identifiers_of(rows.slice(number, 1))
+                    found[person] = found.get(person, NOTHING_KNOWN) | own
+        return found
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word of a name of anybody."""
+        everybody = self.by_person.values()
+        return frozenset(w for i in everybody for w in (*i.names, *(p for pair in i.phrases for p in pair)))
+
+    @cached_property
+    def numbers(self) -> Canaries:
+        """Every other identifier of anybody."""
+        return Canaries.of(n for i in self.by_person.values() for n in i.numbers)
+
+    def may_be_named_in(self, text: str) -> bool:
+        """Whether anybody at all may be named in a text: a quick look before each row is compared with its person."""
+        words = re.findall(r"[^\W\d_]+", text.lower())
+        return not self.words.isdisjoint(words) or self.numbers.count_in(text.encode()) > 0
+
+    def canaries(self) -> Canaries:
+        """The identifiers of the whole archive, without the spec's own words and those of closed vocabularies."""
+        own = {word.lower() for word in gate_of(self.plan.spec).words.spec} | NOBODYS
+        own |= {word for name, _ in VENDORS for word in (name.lower(), *name.lower().split())}
+        return Canaries.of(self._values(), names=self._names(), ordinary=ordinary_words() | own)
+
+    def _values(self) -> Iterator[str]:
+        yield from sorted(self.plan.persons.spellings)
+        yield from values_to_find(self.plan.annotations)
+        for rows in self._distinct():
+            yield from values_to_find(rows)
+            yield from (v for v in rows.column("institution_name").unique().to_pylist() if v)
+            for cell in rows.column(IDENTITY.name).unique().to_pylist():
+                names, others = parts_of(cell)
+                yield from others
+                yield from (name for name in names if len(re.findall(r"[^\W_]+", name)) == 1)
+
+    def _names(self) -> Iterator[str]:
+        for rows in self._distinct():
+            for cell in rows.column(IDENTITY.name).unique().to_pylist():
+                yield from parts_of(cell)[0]
+
+    def _distinct(self) -> Iterator[pa.Table]:
+        """Distinct combinations of what identifies persons, chunk by chunk."""
+        wanted = list(_OF_PERSONS)
+        tables = [lambda n=n: self.inventory.chunk(n, columns=wanted) for n in range(len(self.inventory.chunks))]
+        reads: list[Callable[[], pa.Table]] = [*tables, lambda: self.inventory.annotations(columns=wanted)]
+        for read in reads:
+            yield read().group_by(wanted).aggregate([])
+
+
+def clear_plan(plan: DatasetPlan, roster: Roster, lives: Lives) -> tuple[DatasetPlan, Gate]:
+    """The plan with every text that may leave judged, and the gate with what it kept back."""
+    gate = gate_of(plan.spec)
+    crossing = [f for f in plan.cohort.schema if policy_of(f.name, gate.declared) is not None]
+    names = [f.name for f in crossing if _is_text(f.type)]
+    cohort = plan.cohort
+    people = cohort.column("person_key").to_pylist()
+    judged = gate.table(
+        cohort.select(names),
+        where="cohort",
+        known=lambda row: roster.by_person.get(people[row], NOTHING_KNOWN),
+        suspect=roster.may_be_named_in,
+    )
+    for name in names:
+        place = cohort.schema.get_field_index(name)
+        cohort = cohort.set_column(place, cohort.schema.field(place), judged.column(name))
+    if STUDY_DAY in plan.spec.deid.retain:
+        place = cohort.schema.get_field_index(STUDY_DAY)
+        cohort = cohort.set_column(place, cohort.schema.field(place), study_days(plan, lives))
+    splits = _with_strata(plan.splits, plan.cohort, cohort, plan.spec)
+    return replace(plan, cohort=cohort, splits=splits, origins=gate.table(plan.origins, where="origins")), gate
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
+
+
+def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, spec: DatasetSpec) -> pa.Table:
+    """The splits with strata named by what may leave of their levels."""
+    changed: dict[str, str] = {}
+    for name in spec.splits.stratify:
+        if name in before.column_names and pa.types.is_string(before.schema.field(name).type):
+            pairs = zip(before.column(name).to_pylist(), after.column(name).to_pylist(), strict=True)
+            changed |= {raw: cleared or "(withheld)" for raw, cleared in set(pairs) if raw and raw != cleared}
+    if not changed:
+        return splits
+    pattern = re.compile("|".join(re.escape(raw) for raw in sorted(changed, key=len, reverse=True)))
+    told = [s if s is None else pattern.sub(lambda m: changed[m[0]], s) for s in splits.column("stratum").to_pylist()]
+    place = splits.schema.get_field_index("stratum")
+    return splits.set_column(place, splits.schema.field(place), pa.array(told, pa.string()))
+
+
+def count_withheld(plan: DatasetPlan, receipts: Mapping[str, Receipt], gate: Gate) -> dict[str, int]:
+    """How many cases or series each column lost text of; what it was is listed in the plan's private folder."""
+    list_withheld(open_store(plan.url, directory_mode=0o700), "cohort", [gate])
+    counts: Counter[str] = Counter()
+    for receipt in receipts.values():
+        counts.update(receipt.tallies.get(WITHHELD, {}))
+    for (column, _), rows in gate.dropped.items():
+        counts[column] += rows
+    return dict(sorted(counts.items()))
+
+
+def release(
+    plan: DatasetPlan, roster: Roster, tables: Mapping[str, pa.Table], files: Mapping[str, bytes]
+) -> Mapping[str, ClearedBytes]:
+    """Search tables and documents for the identifiers of the whole archive, and clear what holds none.
 
     Key columns are held to their shape instead: random names hold random digits, and some would equal a number of
     somebody. Of documents the texts are searched, not the numbers: counts and sizes would.
@@ -34,26 +175,19 @@ def scan(
     Raises
     ------
     PrivacyError
-        Naming the file, never the value; nothing is published then.
+        Naming the file and the column, never the value; nothing is published then.
     """
-    canaries = Canaries.of(_identifiers(plan, inventory), ordinary=ordinary_words())
+    canaries = roster.canaries()
+    declared = frozenset(plan.spec.clinical_columns)
     for name, table in sorted(tables.items()):
         _check_keys(table, where=name)
-        assert_clean(_searched(table), canaries, where=name, counts=_counts(table, plan.spec))
+        search_table(name, _searched(table), canaries, counts=_counts(table, plan.spec), declared=declared)
     words = _without_numbers(canaries)
+    cleared = {}
     for name, data in sorted(files.items()):
-        if name.endswith(".json"):
-            assert_clean(_texts(data), words if name.startswith("views/") else canaries, where=name)
-        elif not name.endswith(".parquet"):
-            assert_clean(data, words, where=name)
-
-
-def _identifiers(plan: DatasetPlan, inventory: Inventory) -> Iterator[str]:
-    yield from sorted(plan.persons.spellings)
-    yield from values_to_find(plan.annotations)
-    columns = ["patient_id", "accession_number", "device_serial_number", "study_uid", "series_uid"]
-    for number in range(len(inventory.chunks)):
-        yield from values_to_find(inventory.chunk(number, columns=columns))
+        numbered = words if name.startswith("views/") else canaries
+        cleared[name] = clear_document(name, data, words, numbered=numbered)
+    return cleared
 
 
 def _check_keys(table: pa.Table, *, where: str) -> None:
@@ -87,25 +221,3 @@ def _without_numbers(canaries: Canaries) -> Canaries:
         for anchor, needles in canaries.anchors.items()
     }
     return replace(canaries, anchors={anchor: needles for anchor, needles in kept.items() if needles})
-
-
-def _texts(data: bytes) -> bytes:
-    """Every text of a JSON document, keys too, once: most are said again and again.
-
-    Zeros lie between them, across which nothing is taken for the number of a list.
-    """
-    found: dict[str, None] = {}
-    _gather(json.loads(data), found)
-    return "\0".join(found).encode()
-
-
-def _gather(document: Any, found: dict[str, None]) -> None:
-    if isinstance(document, str):
-        found[document] = None
-    elif isinstance(document, dict):
-        for key, value in document.items():
-            found[key] = None
-            _gather(value, found)
-    elif isinstance(document, list):
-        for value in document:
-            _gather(value, found)

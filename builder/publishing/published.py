@@ -1,7 +1,7 @@
 """What a build published: the small outcome of a large last stage, cheap to import."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -17,3 +17,5 @@ class Published:
     unchanged: bool
     lost: Sequence[Mapping[str, Any]] = ()
     """What the build lost of the plan: facts of ``builder.publishing.outcome.Loss``, the largest first."""
+    withheld: Mapping[str, int] = field(default_factory=dict)
+    """Column to the number of cases of which the privacy gate kept text back."""

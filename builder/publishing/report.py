@@ -36,7 +36,10 @@ def report_files(
     leaks: Mapping[str, Any],
     failed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, bytes]:
-    """``report/report.json`` and ``report/index.html``; ``failed`` are cases whose labels failed their proof."""
+    """``report/report.json`` and ``report/index.html``.
+
+    ``failed`` are cases whose labels failed their proof.
+    """
     index = tables[INDEX]
     document = assemble(
         index=index,
@@ -50,7 +53,8 @@ def report_files(
         certificate=leaks,
         **_options(plan, index),
     )
-    return _files(plan, {**document, "reviews": reviews(index, plan.reviews)})
+    more = {"withheld": dict(accounts.withheld)} if accounts.withheld else {}
+    return _files(plan, {**document, "reviews": reviews(index, plan.reviews), **more})
 
 
 def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
@@ -59,7 +63,7 @@ def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
     A sample is a case here, and a label is there or not; what only images tell (volumes of labels, intensities, copies)
     is missing. ``planned`` marks the document. ``accounts`` are those of a build that would lose nothing.
     """
-    clinical = [name for table in plan.spec.clinical for name in table.columns]
+    clinical = plan.spec.clinical_columns
     columns = crossing(plan.cohort.column_names, retain=plan.spec.deid.retain, clinical=clinical)
     cohort = plan.cohort.select([*columns, "included", "rule", "reason", "detail"])
     index = cohort.filter(cohort["included"])

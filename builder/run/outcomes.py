@@ -111,6 +111,13 @@ class Planned:
         ]
 
 
+def _withheld_lines(columns: Mapping[str, int]) -> Iterator[str]:
+    """One line about text that stayed behind, if any did."""
+    if columns:
+        told = ", ".join(f"{name} {cases}" for name, cases in columns.items())
+        yield f"  text kept back, by column and cases ({told}): declare it in deid.text; the private plan lists it"
+
+
 @dataclass(frozen=True)
 class Built:
     """The outcome of ``build``."""
@@ -144,6 +151,7 @@ class Built:
             "internal_errors": self.internal_errors,
             "lost": [dict(loss) for loss in p.lost],
             "totals": p.totals,
+            **({"withheld": dict(p.withheld)} if p.withheld else {}),
             "clinical": list(self.planned.plan.clinical) if self.planned is not None else [],
         }
 
@@ -159,6 +167,7 @@ class Built:
             f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
             f"({self.resumed} were there already)",
             *self._lost(),
+            *_withheld_lines(p.withheld),
             *(
                 f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
                 for level, counts in p.totals.items()

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
 from builder.model.canonical import Json, canonical_json
-from builder.model.case import Sample, Slabs
+from builder.model.case import ClearedSample, Slabs
+from builder.model.cleared import Cleared, check_policies
 from builder.model.layout import (
     FORMAT_VERSION,
     RECEIPT,
@@ -48,7 +49,7 @@ Voxels = TypeVar("Voxels", NDArray[Any], Slabs)
 _NO_FACTS = pa.schema([])
 
 
-def write_shard(store: Store, fingerprint: str, *, cases: Iterable[Iterable[Sample]], **options: Any) -> Receipt:
+def write_shard(store: Store, fingerprint: str, *, cases: Iterable[Iterable[ClearedSample]], **options: Any) -> Receipt:
     """Write the samples of ``cases`` as one shard; options as for ``open_shard``."""
     with open_shard(store, fingerprint, **options) as writer:
         for samples in cases:
@@ -80,11 +81,18 @@ def open_shard(
         None: samples of one shape, one inner chunk each.
     storage
         How some fields are stored, by name; the others as they come, with ``codec``.
+
+    Raises
+    ------
+    PrivacyError
+        When a column holds text and the privacy gate has no policy for it.
     """
+    schema = sample_schema(facts)
+    check_policies(schema, where=f"shard {fingerprint}")
     folder = store.join(shard_path(fingerprint))
     with folder.scratch() as scratch, contextlib.ExitStack() as stack:
         streams = Streams(scratch, stack)
-        yield ShardWriter(folder, fingerprint, codec, sample_schema(facts), tuple(fields), chunk, storage, streams)
+        yield ShardWriter(folder, fingerprint, codec, schema, tuple(fields), chunk, storage, streams)
 
 
 class Described(Protocol):
@@ -125,7 +133,7 @@ class ShardWriter:
     _attached: dict[str, bytes] = field(default_factory=dict)
     _cases: int = 0
 
-    def add_case(self, samples: Iterable[Sample], *, described: "Mapping[str, Described]" = NOTHING) -> int:
+    def add_case(self, samples: Iterable[ClearedSample], *, described: "Mapping[str, Described]" = NOTHING) -> int:
         """Add all samples of a case or, when one fails, none; returns their number.
 
         Parameters
@@ -154,9 +162,9 @@ class ShardWriter:
         self._cases += bool(added)
         return added
 
-    def exclude(self, case_key: str, error: CaseError) -> None:
+    def exclude(self, case_key: str, reason: Reason, detail: Cleared) -> None:
         """Record that a case gave no sample, and why."""
-        self._excluded.append(ExcludedCase(case_key, error.reason, error.detail))
+        self._excluded.append(ExcludedCase(case_key, reason, detail))
 
     def attach(self, path: str, data: bytes) -> None:
         """Write a file that is no array beside the shard's own, listed and checked like them."""
@@ -212,7 +220,7 @@ class ShardWriter:
         self.folder.put(RECEIPT, receipt.to_json())
         return receipt
 
-    def _add(self, sample: Sample) -> None:
+    def _add(self, sample: ClearedSample) -> None:
         stored = {check_field_name(name): self._stored(name, sample.arrays[name]) for name in sorted(sample.arrays)}
         row = self._row(sample)
         self._check(stored)
@@ -239,7 +247,7 @@ class ShardWriter:
         rule = self.storage.get(name)
         return None if rule is None else rule.packing
 
-    def _row(self, sample: Sample) -> dict[str, Any]:
+    def _row(self, sample: ClearedSample) -> dict[str, Any]:
         """The sample's row, with what its geometry says; no key may be lost."""
         slices, rows, columns = sample.geometry.shape
         spacing = sample.geometry.spacing_mm

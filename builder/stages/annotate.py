@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydicom.dataset import Dataset
 
-from builder.deid.identifiers import Identifiers
-from builder.deid.text import clean_label
+from builder.deid.gate import Gate
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import elements_as
@@ -20,7 +19,6 @@ from builder.labels.pictures import draw_labels
 from builder.labels.proof import Body, Proof
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, Volume
 from builder.protocols import ImageFacts, LabelObject
-from builder.stages.survey import dicom_date
 
 CASE_FACTS = pa.schema(
     [
@@ -31,7 +29,6 @@ CASE_FACTS = pa.schema(
         ("evidence_readers", pa.list_(pa.string())),
         ("evidence_tools", pa.list_(pa.string())),
         ("evidence_times", pa.list_(pa.string())),
-        ("evidence_days", pa.list_(pa.int64())),
         ("reading_labels", pa.list_(pa.string())),
         ("reading_readers", pa.list_(pa.string())),
         ("reading_quantities", pa.list_(pa.string())),
@@ -74,18 +71,15 @@ def annotate(
     image: ImageFacts,
     reads: Reads,
     *,
-    study_date: str | None,
-    known: Identifiers,
+    gate: Gate,
     clean: Callable[[LabelObject, AnyLabel], LabelObject],
 ) -> Labelled:
     """The labels of a case, from its objects as the archive has them.
 
     Parameters
     ----------
-    study_date
-        Of the image: evidence says how many days later a label was made.
-    known
-        Identifiers that the objects state.
+    gate
+        Judges the names of the tools that objects state.
     clean
         De-identifies an object.
 
@@ -102,7 +96,7 @@ def annotate(
             found.extend(reader.absent(name, image))
             continue
         with elements_as(Reason.LABEL_UNREADABLE):
-            seen = _observed(own, study_date, known, reads.uids)
+            seen = _observed(own, gate, reads.uids)
             drawn = reader.read(name, [clean(item, reader) for item in own], image)
         found.extend(_proved(reader.proof, [settle(a, reader.evidence, seen) for a in drawn], volume, body))
     return _fused(found, volume, body, reads)
@@ -122,7 +116,6 @@ def facts_of(case: Case) -> dict[str, list[Any]]:
         "evidence_readers": ["+".join(e.readers) for e in stated],
         "evidence_tools": [e.tool for e in stated],
         "evidence_times": [e.time for e in stated],
-        "evidence_days": [e.days_after_image for e in stated],
         "reading_labels": [label for label, _ in said],
         "reading_readers": [r.reader for _, r in said],
         "reading_quantities": [r.quantity for _, r in said],
@@ -157,27 +150,9 @@ def _proved(proof: Proof, drawn: Sequence[Annotation], volume: Volume, body: Bod
         raise
 
 
-def _observed(
-    objects: Sequence[LabelObject], study_date: str | None, known: Identifiers, uids: UidMap
-) -> Observed:
-    taken = dicom_date(study_date)
-
-    def days_after_image(text: str) -> int | None:
-        made = dicom_date(text)
-        return (made - taken).days if made is not None and taken is not None else None
-
-    return merge(
-        [
-            observe(
-                item.content,
-                days_after_image=days_after_image,
-                map_uid=uids,
-                clean=lambda text: clean_label(text, known),
-            )
-            for item in objects
-            if isinstance(item.content, Dataset)
-        ]
-    )
+def _observed(objects: Sequence[LabelObject], gate: Gate, uids: UidMap) -> Observed:
+    datasets = [item.content for item in objects if isinstance(item.content, Dataset)]
+    return merge([observe(d, map_uid=uids, clear=lambda text: gate.text("evidence_tools", text)) for d in datasets])
 
 
 def _measures_of(case: Case) -> dict[str, float]:

@@ -21,7 +21,7 @@ from builder.protocols import Describing, Description, Entry, Source
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.storage import Store, open_store
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Raised whenever a row would come out different: parts written by an earlier version are read anew."""
 
 PART_FILES: Final = (256, 2048)

@@ -7,8 +7,9 @@ import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.deid import Deid
+from builder.deid.gate import Gate
 from builder.deid.headers import deidentify
-from builder.deid.identifiers import Identifiers, identifiers_in
+from builder.deid.identifiers import Identifiers, identifiers_in, identifiers_of
 from builder.deid.pixels import PixelVerdict, blank, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
@@ -51,13 +52,26 @@ class Recipe:
     transforms: Sequence[AnyTransform]
 
 
+def known_of(objects: Objects) -> Identifiers:
+    """What identifies the person of a case, and the staff: as its objects state it, and the index of its images."""
+    return identifiers_in((objects.first, *objects.images, *_datasets(objects.labels))) | identifiers_of(objects.rows)
+
+
 def load(
-    plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill, witness: Callable[[Volume], None]
+    plan: CasePlan,
+    objects: Objects,
+    recipe: Recipe,
+    *,
+    gate: Gate,
+    fill: PixelFill,
+    witness: Callable[[Volume], None],
 ) -> Case:
     """Turn one case's fetched objects into a de-identified case with its labels, on the grid of its image.
 
     Parameters
     ----------
+    gate
+        Knows what identifies the person of the case.
     fill
         Reads the native pixels of an instance, named by its mapped SOPInstanceUID, where no data sets are held.
     witness
@@ -69,7 +83,7 @@ def load(
         When the case cannot be used, with its one reason.
     """
     pixels = _judge((objects.first, *(objects.images or _kinds_of(objects.rows))), recipe.deid)
-    known = identifiers_in((objects.first, *objects.images, *_datasets(objects.labels)))
+    known = gate.known
     stack = _stack(plan, objects, recipe)
     volume = _assemble(stack, plan, objects, recipe, known, fill)
     witness(volume)
@@ -81,8 +95,7 @@ def load(
         volume,
         image,
         recipe.reads,
-        study_date=objects.rows.column("study_date")[0].as_py(),
-        known=known,
+        gate=gate,
         clean=lambda label, reader: _clean_label(label, reader, objects.rows, plan, recipe, known),
     )
     return Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 
 from builder.copies import PRINTS_VERSION, Print, prints_table, take_print
 from builder.deid import resolve_key
+from builder.deid.gate import Gate
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.model.case import Case, Sample, Volume
+from builder.model.case import Case, Volume
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
 from builder.model.parquet import parquet_bytes
@@ -28,11 +29,12 @@ from builder.shards import CODECS, ShardWriter, open_shard
 from builder.spec import DatasetSpec
 from builder.stages.again import discard, has_internal_error, next_name, same_content
 from builder.stages.ahead import Pending, one_ahead
-from builder.stages.annotate import CASE_FACTS, Reads, facts_of
+from builder.stages.annotate import CASE_FACTS, Reads
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.fetch import fetch, pixels_of
+from builder.stages.gating import WITHHELD, cleared, gate_of, list_withheld
 from builder.stages.late import late_resample, transformed_late
-from builder.stages.prepare import Recipe, load, read_volume, transformed
+from builder.stages.prepare import Recipe, known_of, load, read_volume, transformed
 from builder.storage import Store, open_store
 
 SPEC = "spec.json"
@@ -90,7 +92,7 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
     errors: list[InternalError] = []
     receipt = write(
         plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), prints=prints,
-        on_internal_error=argument.on_internal_error, tell=errors.append,
+        private=store, on_internal_error=argument.on_internal_error, tell=errors.append,
     )  # fmt: skip
     if before is not None and same_content(before, receipt):
         discard(dataset, receipt)
@@ -153,6 +155,7 @@ def write(  # noqa: PLR0913
     key: Key,
     convicted: Mapping[str, CaseError] = NOBODY,
     prints: Store | None = None,
+    private: Store | None = None,
     on_internal_error: OnInternalError = "exclude",
     tell: Callable[[InternalError], None] = lambda _: None,
 ) -> Receipt:
@@ -164,29 +167,32 @@ def write(  # noqa: PLR0913
         Cases that kill the process that prepares them, with the reason to exclude them: they are not touched.
     prints
         Where the prints of the volumes go.
+    private
+        Where what the privacy gate kept back is listed.
     on_internal_error
         What an exception does that is neither a fault of the case nor of the machine.
     tell
         Hears of every case that was excluded for such an exception.
     """
     recipe = _recipe(spec, key)
+    gates = [gate_of(spec) for _ in plan.cases]
     taken: list[Print] = []
     fresh: list[list[Print]] = [[] for _ in plan.cases]
     steps = [
-        partial(_load, plan, n, spec, recipe, convicted, keep=found.append if prints is not None else None)
-        for n, found in enumerate(fresh)
+        partial(_load, plan, n, spec, recipe, gate, convicted, keep=found.append if prints is not None else None)
+        for n, (found, gate) in enumerate(zip(fresh, gates, strict=True))
     ]
     sizes = [case.load_bytes for case in plan.cases]
     with (
         _writer(plan, spec, dataset) as writer,
         one_ahead(steps, sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,
     ):
-        for case_plan, pending, found in zip(plan.cases, loaded, fresh, strict=True):
+        for case_plan, pending, found, gate in zip(plan.cases, loaded, fresh, gates, strict=True):
             try:
-                _add(writer, pending, spec, recipe, key)
+                _add(writer, pending, spec, recipe, key, gate)
             except Exception as error:  # noqa: BLE001 - the case boundary
                 fault = fault_of_case(error, on_internal_error=on_internal_error)
-                writer.exclude(case_plan.case_key, fault)
+                writer.exclude(case_plan.case_key, fault.reason, gate.message(fault.detail))
                 if fault.picture is not None:
                     writer.attach(picture_path(case_plan.case_key), fault.picture)
                 if fault.reason == Reason.INTERNAL_ERROR:
@@ -195,7 +201,8 @@ def write(  # noqa: PLR0913
                 taken += found
         if prints is not None:
             prints.put(prints_path(plan.fingerprint), parquet_bytes(prints_table(taken)))
-        return writer.finish()
+        kept = list_withheld(private, plan.fingerprint, gates) if private is not None else {}
+        return writer.finish(tallies={WITHHELD: kept} if kept else None)
 
 
 def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) -> list[Print]:
@@ -248,16 +255,16 @@ def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
     store = open_store(argument.plan, directory_mode=0o700)
     spec, plan = _load_spec(store), load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
-    recipe, marks = _recipe(spec, key), [clock()]
+    recipe, gate, marks = _recipe(spec, key), gate_of(spec), [clock()]
     with _writer(plan, spec, open_store(argument.dataset)) as writer:
         try:
-            case = _load(plan, 0, spec, recipe)
+            case = _load(plan, 0, spec, recipe, gate)
             marks.append(clock())
             case = transformed(case, recipe)
             size = case.volume.voxels.nbytes + sum(mask.voxels.nbytes for mask in case.masks)
             marks.append(clock())
-            samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
-            writer.add_case(samples, described=describe_fields(case))
+            samples = cut(case, spec.samples, key=key, seed=spec.seed)
+            writer.add_case(cleared(samples, case, gate), described=describe_fields(case))
         except CaseError:
             return Steps()
         writer.finish()
@@ -306,31 +313,38 @@ def _load(
     number: int,
     spec: DatasetSpec,
     recipe: Recipe,
+    gate: Gate,
     convicted: Mapping[str, CaseError] = NOBODY,
     *,
     keep: Callable[[Print], None] | None = None,
 ) -> Case:
-    """Fetch and decode a case: what may run while the one before it is transformed and written."""
+    """Fetch and decode a case: what may run while the one before it is transformed and written.
+
+    The gate gets to know who the person of the case is.
+    """
     case = plan.cases[number]
     if case.case_key in convicted:
         raise convicted[case.case_key]
     objects = fetch(_rows(plan, number), spec.sources, spec.volumes)
+    gate.meet(known_of(objects))
 
     def witness(volume: Volume) -> None:
         if keep is not None:
             keep(_print(volume, case, objects.rows))
 
     fill = pixels_of(objects.rows, spec.sources, recipe.uids)
-    return load(case, objects, recipe, fill=fill, witness=witness)
+    return load(case, objects, recipe, gate=gate, fill=fill, witness=witness)
 
 
-def _add(writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe: Recipe, key: Key) -> None:
+def _add(
+    writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe: Recipe, key: Key, gate: Gate
+) -> None:
     last = late_resample(spec)
     if last is None:
         case, image = transformed(pending.take(), recipe), None
     else:
         case, image = transformed_late(pending.take(), recipe, last)
-    samples = _with_facts(cut(case, spec.samples, key=key, seed=spec.seed), case)
+    samples = cleared(cut(case, spec.samples, key=key, seed=spec.seed), case, gate)
     if image is not None:
         samples = (replace(sample, arrays={**sample.arrays, "image": image}) for sample in samples)
     writer.add_case(samples, described=describe_fields(case))
@@ -339,12 +353,6 @@ def _add(writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe:
 def _print(volume: Volume, plan: CasePlan, rows: pa.Table) -> Print:
     modality = rows.column("modality")[0].as_py() or ""
     return take_print(volume.voxels, key=plan.case_key, person_key=plan.person_key, modality=modality)
-
-
-def _with_facts(samples: Iterator[Sample], case: Case) -> Iterator[Sample]:
-    facts = facts_of(case)
-    for sample in samples:
-        yield replace(sample, ragged={**sample.ragged, **facts})
 
 
 def _rows(plan: ShardPlan, number: int) -> pa.Table:

@@ -79,7 +79,9 @@ def test_an_unreadable_file_is_explained_without_its_path() -> None:
 @pytest.mark.parametrize(
     "block",
     [
-        {"retain": ["patient_name"]},
+        {"most_days": 3654},
+        {"text": {"box_classes": {"pattern": "(?=a)"}}},
+        {"text": {"box_classes": {"keep": "all"}}},
         {"options": ["retain_longitudinal_full_dates", "retain_longitudinal_modified_dates"]},
         {"options": ["retain_everything"]},
         {"burned_in": "ignore"},

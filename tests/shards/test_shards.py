@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
 from builder.model.case import Sample, Slabs
+from builder.model.cleared import SEAL, Cleared
 from builder.model.geometry import Geometry
 from builder.model.layout import SAMPLES, parse_receipt
 from builder.shards import CODECS, FieldStorage, open_shard, write_shard
@@ -215,7 +216,7 @@ def test_failed_first_case_and_volumes_leave_no_trace(tmp_path: Path) -> None:
         with open_shard(open_store(tmp_path / name), FINGERPRINT, facts=FACTS, chunk=chunk) as writer:
             with pytest.raises(CaseError) as caught:
                 writer.add_case(broken())
-            writer.exclude("lost", caught.value)
+            writer.exclude("lost", caught.value.reason, Cleared(caught.value.detail, SEAL))
             writer.add_case([make_sample(0)])
             receipt = writer.finish()
         assert (receipt.rows, receipt.cases, receipt.excluded[0].case_key) == (1, 1, "lost")

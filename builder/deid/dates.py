@@ -1,0 +1,82 @@
+"""How much of the time between two dates may leave.
+
+The difference of two true dates is as telling as a date: who knows one of them computes the other. Labels of one
+campaign share a date, so that one known scan date gave away everybody's; a placeholder date needs no knowledge at all.
+Hence a time leaves only where the spec retains it, and only when both dates are a person's own.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from builder.deid.columns import OLDEST_AGE
+
+SHARED: Final = 5
+"""A date that so many persons of one label or column share belongs to a campaign, not to a person."""
+
+_DAYS_A_YEAR: Final = 365.2425
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """What is known of a person's age: the date of birth, else the largest age that can be true on a date."""
+
+    born: date | None = None
+    age_years: float | None = None
+    on: date | None = None
+
+    def may_be_over_89(self, day: date) -> bool:
+        """Whether the person may be 90 or older on a day; False where nothing is known."""
+        if self.born is not None:
+            return (day.year - self.born.year - ((day.month, day.day) < (self.born.month, self.born.day))) >= OLDEST_AGE
+        if self.age_years is None or self.on is None:
+            return False
+        later = (day - self.on).days / _DAYS_A_YEAR
+        return self.age_years >= OLDEST_AGE or self.age_years + 1 + later > OLDEST_AGE
+
+    def holds(self, day: date) -> bool:
+        """Whether a day lies in the person's own care: after the day of birth, and no placeholder."""
+        return not is_placeholder(day) and (self.born is None or day > self.born)
+
+
+def is_placeholder(day: date) -> bool:
+    """Whether systems write this date for none: the first of January stands for a year, or for nothing."""
+    return (day.month, day.day) == (1, 1) or not 1900 <= day.year <= 2200
+
+
+def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
+    """The dates that ``SHARED`` or more persons have, given as (person, date)."""
+    persons: dict[date, set[str]] = {}
+    for person, day in dates:
+        persons.setdefault(day, set()).add(person)
+    return frozenset(day for day, who in persons.items() if len(who) >= SHARED)
+
+
+def days_between(
+    first: date, then: date, *, lifetime: Lifetime, shared: Collection[date], most_days: int
+) -> int | None:
+    """Whole days from ``first`` to ``then`` as they may leave; None where they may not.
+
+    Parameters
+    ----------
+    lifetime
+        Of the person whose dates they are.
+    shared
+        Dates that are of many persons (``shared_dates``).
+    most_days
+        A longer time becomes ``most_days + 1``, or its negative: all longer times are one.
+    """
+    if then in shared or not (lifetime.holds(first) and lifetime.holds(then)):
+        return None
+    if lifetime.may_be_over_89(max(first, then)):
+        return None
+    days = (then - first).days
+    return max(-most_days - 1, min(most_days + 1, days))
+
+
+def lifetimes(
+    persons: Iterable[str], births: Mapping[str, date], ages: Mapping[str, tuple[float, date]]
+) -> dict[str, Lifetime]:
+    """What is known of the ages of some persons: dates of birth, and ages with the date they were stated on."""
+    return {p: Lifetime(births.get(p), *ages.get(p, (None, None))) for p in persons}

@@ -1,0 +1,381 @@
+"""The one gate for text: what leaves is in a closed vocabulary, or declared and checked, or scrubbed; all else stays.
+
+A value that stays is dropped from its cell, counted by column, and listed in the private workspace, so that the author
+of a spec can declare it. Nothing else in the project can make ``Cleared`` text.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+import pyarrow as pa
+
+from builder.deid import terms
+from builder.deid.identifiers import NOTHING_KNOWN, Identifiers
+from builder.deid.options import ColumnText
+from builder.deid.text import scrub
+from builder.errors import PrivacyError
+from builder.model.case import ClearedSample, Sample, Scalar
+from builder.model.cleared import CLOSED, CODED, SEAL, Cell, Cleared, Policy, check_policies, policy_of
+from builder.model.patterns import fits
+
+WITHHELD: Final = "(withheld)"
+"""Stands for a message of which a part may identify somebody."""
+
+LONGEST_TEXT: Final = 200
+"""Characters of a value of a clinical column at most."""
+
+LOOKS_LIKE_IDENTIFIER: Final = re.compile(
+    r"\^|@|\d{7,}|\b(?:19|20)\d{2}[-/.]?(?:0[1-9]|1[0-2])[-/.]?(?:0[1-9]|[12]\d|3[01])\b"
+    r"|\b\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b|\b\d+(?:\.\d+){4,}"
+)
+"""The shapes of a name in DICOM, an address of mail, a long number, a date and a UID."""
+
+_KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?|[0-9a-f]{32}")
+_OWN_WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_FIGURE = r"-?\d{1,9}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?|[a-z_]{1,40}"
+_CODE = rf"[a-z][a-z0-9_]{{0,63}}(?:[/+.][A-Za-z0-9_]{{1,64}}){{0,3}}(?:=(?:{_FIGURE})(?:,(?:{_FIGURE})){{0,9}})?"
+_OWN_TEXT = re.compile(rf"(?:{_CODE})(?:; (?:{_CODE})){{0,20}}|[A-Z]{{1,3}}|\d{{1,2}}-\d{{1,2}}|90\+|SUVbw|Bq/ml|")
+_RESCALE_TYPE = re.compile(r"rescale_type=(.*)")
+_READER = re.compile(r"reader-[0-9a-f]{12}|reader\d{1,3}")
+_NUMBERING = re.compile(r"\d{1,6}(?:\.\d{1,6})?|2\.25\.\d{1,39}")
+_VERSIONED = re.compile(r"[a-z][a-z0-9_]*/\d{1,4}")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that are no archive's: the spec's own, and those of lexicons the spec names."""
+
+    spec: frozenset[str] = frozenset()
+
+    def has(self, text: str) -> bool:
+        """Whether the text is one of them."""
+        return text in self.spec
+
+
+def words_of(document: Any, *more: Iterable[str]) -> Words:
+    """Every text of a spec as it is published, keys too, and ``more``."""
+    found: set[str] = set()
+    todo = [document]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, str):
+            found.add(node)
+        elif isinstance(node, Mapping):
+            found.update(k for k in node if isinstance(k, str))
+            todo.extend(node.values())
+        elif isinstance(node, list | tuple | set | frozenset):
+            todo.extend(node)
+    return Words(frozenset(found.union(*more)))
+
+
+@dataclass
+class Gate:
+    """Judges text by the policy of its column.
+
+    Parameters
+    ----------
+    words
+        The spec's own words.
+    rules
+        What the spec says of single columns (``deid.text``).
+    declared
+        Clinical columns of the spec.
+    known
+        What identifies the persons whose text is judged: a value that says any of it stays, unless it comes from a
+        closed vocabulary.
+    dropped
+        (column, value) to how often it was dropped; private.
+    """
+
+    words: Words
+    rules: Mapping[str, ColumnText] = field(default_factory=dict)
+    declared: frozenset[str] = frozenset()
+    known: Identifiers = NOTHING_KNOWN
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False, compare=False)
+    _judged: dict[tuple[str, str], Cleared | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def meet(self, known: Identifiers) -> None:
+        """Learn what identifies more persons; judges afresh from then on."""
+        self.known = self.known | known
+        self._judged.clear()
+
+    def sample(self, sample: Sample) -> ClearedSample:
+        """The sample with every text of it judged."""
+        row = {name: self._cell(name, value) for name, value in sample.row.items()}
+        ragged = {name: [self._cell(name, value) for value in values] for name, values in sample.ragged.items()}
+        for name, together in _NAMED.items():
+            _drop_unnamed(ragged, name, together)
+        return ClearedSample(sample.arrays, sample.geometry, row, ragged)
+
+    def text(self, column: str, value: str | None) -> Cleared | None:
+        """One value of a column, or None where it must stay. Raises PrivacyError for a column without a policy."""
+        if value is None or isinstance(value, Cleared):
+            return value
+        if (column, value) not in self._judged:
+            self._judged[column, value] = self._judge(column, value)
+        judged = self._judged[column, value]
+        if judged is None:
+            self.dropped[column, value] += 1
+        return judged
+
+    def message(self, text: str) -> Cleared:
+        """A sentence of this program, or ``WITHHELD`` where it quotes something that may identify somebody."""
+        return self.text("detail", text) or Cleared(WITHHELD, SEAL)
+
+    def table(
+        self,
+        table: pa.Table,
+        *,
+        where: str,
+        known: Callable[[int], Identifiers] | None = None,
+        suspect: Callable[[str], bool] | None = None,
+    ) -> pa.Table:
+        """The table with every text of it judged; columns without text as they are.
+
+        Parameters
+        ----------
+        known
+            What identifies the person of a row, by its number; asked for text that is in no closed vocabulary.
+        suspect
+            Whether a text may name anybody at all; without it every row is compared.
+
+        Raises
+        ------
+        PrivacyError
+            For a column of text without a policy.
+        """
+        check_policies(table.schema, where=where, declared=self.declared)
+        for place, column in enumerate(table.schema):
+            judged = self._column(table.column(place), column)
+            if judged is not None and known is not None and policy_of(column.name, self.declared) not in CLOSED:
+                judged = self._of_persons(judged, column.name, known, suspect or bool)
+            if judged is not None:
+                table = table.set_column(place, column, judged)
+        return table
+
+    def _column(self, values: pa.ChunkedArray, column: pa.Field) -> pa.Array | None:
+        if pa.types.is_string(column.type):
+            coded = pa.chunked_array(values.chunks, column.type).combine_chunks().dictionary_encode()
+            counts = Counter(coded.indices.to_pylist())
+            judged = []
+            for place, value in enumerate(coded.dictionary.to_pylist()):
+                judged.append(self.text(column.name, value))
+                if judged[-1] is None:
+                    self.dropped[column.name, value] += counts[place] - 1
+            return pa.array(judged, pa.string()).take(coded.indices)
+        if pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type):
+            rows = values.to_pylist()
+            kept = [None if row is None else [self.text(column.name, v) for v in row] for row in rows]
+            return pa.array(kept, column.type)
+        return None
+
+    def _of_persons(
+        self, values: pa.Array, column: str, known: Callable[[int], Identifiers], suspect: Callable[[str], bool]
+    ) -> pa.Array:
+        """The values without those that say who the person of their row is."""
+        doubtful = {v for v in values.unique().to_pylist() if v and not self.words.has(v) and suspect(v)}
+        if not doubtful:
+            return values
+        kept = values.to_pylist()
+        for row, value in enumerate(kept):
+            if value in doubtful and known(row).occur_in(value):
+                self.dropped[column, value] += 1
+                kept[row] = None
+        return pa.array(kept, pa.string())
+
+    def _cell(self, column: str, value: Scalar) -> Cell:
+        return self.text(column, value) if isinstance(value, str) else value
+
+    def _judge(self, column: str, value: str) -> Cleared | None:
+        policy = policy_of(column, self.declared)
+        if policy is None:
+            raise PrivacyError(
+                f"column {column!r}: found text without a policy of the privacy gate, expected one in "
+                "builder.model.cleared.POLICIES; nothing is written"
+            )
+        rule = self.rules.get(column)
+        if rule is not None and rule.drop:
+            return None
+        if rule is not None and value in rule.map:
+            return Cleared(rule.map[value], SEAL)
+        if rule is not None and value in rule.values:
+            return Cleared(value, SEAL)
+        found = _CHECKS[policy](self, column, value)
+        if found is None and rule is not None and rule.pattern is not None and fits(rule.pattern, value):
+            return self._unknown(value)
+        if found is None or policy in CLOSED:
+            return None if found is None else Cleared(found, SEAL)
+        if policy is Policy.ORIGIN:  # citations hold dates and long numbers
+            return None if self.known.occur_in(found) else Cleared(found, SEAL)
+        return self._unknown(found)
+
+    def _unknown(self, value: str) -> Cleared | None:
+        """The value, unless it has the shape of an identifier or says who somebody is."""
+        if LOOKS_LIKE_IDENTIFIER.search(value) or self.known.occur_in(value):
+            return None
+        return Cleared(value, SEAL)
+
+
+_NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "class_names": ("class_names", "class_values"),
+        "reading_quantities": ("reading_labels", "reading_readers", "reading_quantities", "reading_values"),
+    }
+)
+"""Lists of which an entry is nothing without its name."""
+
+
+def _drop_unnamed(ragged: dict[str, list[Cell]], name: str, together: tuple[str, ...]) -> None:
+    named = [place for place, value in enumerate(ragged.get(name, ())) if value is not None]
+    for column in together if name in ragged else ():
+        ragged[column] = [ragged[column][place] for place in named]
+
+
+def refuse_identifiers(texts: Mapping[str, str | None]) -> None:
+    """Refuse texts of the shape of a name, a date, a UID, an address or a long number.
+
+    Raises
+    ------
+    PrivacyError
+        Naming the text by its key, never showing it.
+    """
+    for name, text in texts.items():
+        if text is not None and (len(text) > LONGEST_TEXT or LOOKS_LIKE_IDENTIFIER.search(text)):
+            raise PrivacyError(
+                f"{name}: found a text that is longer than {LONGEST_TEXT} characters or has the shape of a name, a "
+                "date, a long number or an address (not shown), expected a short text of another kind"
+            )
+
+
+def _keyed(_: Gate, column: str, value: str) -> str | None:
+    return value if _KEYED.fullmatch(value) else None
+
+
+def _own(gate: Gate, column: str, value: str) -> str | None:
+    """Codes with figures; the one that quotes an attribute may quote its defined terms only."""
+    quoted = _RESCALE_TYPE.fullmatch(value)
+    if quoted is not None:
+        return value if quoted[1] in terms.RESCALE_TYPES else None
+    return value if _OWN_TEXT.fullmatch(value) else None
+
+
+def _message(gate: Gate, column: str, value: str) -> str | None:
+    return value
+
+
+def _spec(gate: Gate, column: str, value: str) -> str | None:
+    if gate.words.has(value):
+        return value
+    known = all(gate.words.has(part) or _OWN_WORD.fullmatch(part) for part in value.split("/"))
+    return value if known else None
+
+
+def _term(gate: Gate, column: str, value: str) -> str | None:
+    return terms.term(column, value)
+
+
+def _class(gate: Gate, column: str, value: str) -> str | None:
+    return value if gate.words.has(value) else terms.imaging_words(value)
+
+
+def _code(gate: Gate, column: str, value: str) -> str | None:
+    return value if gate.words.has(value) else terms.concept(value)
+
+
+def _meaning(gate: Gate, column: str, value: str) -> str | None:
+    """Marked codes become our meaning of them; codes, words of the program and of the spec stay."""
+    if gate.words.has(value) or _OWN_QUANTITIES.fullmatch(value):
+        return value
+    if not value.startswith(CODED):
+        return terms.concept(value)
+    parts = value.removeprefix(CODED).split(CODED)
+    meanings = [terms.meaning(part) or (part if gate.words.has(part) else None) for part in parts]
+    return ", ".join(m for m in meanings if m is not None) if None not in meanings else None
+
+
+_OWN_QUANTITIES = re.compile(r"long_axis|long_axis_stated|short_axis|unknown")
+
+
+def _finding(gate: Gate, column: str, value: str) -> str | None:
+    """``<label>/<finding>``; findings of documents are ``<label>/codes/<number>/<code>``."""
+    if gate.words.has(value):
+        return value
+    parts = value.split("/")
+    known = all(
+        not part or gate.words.has(part) or part == "codes" or terms.number(part) or terms.concept(part)
+        or part in _OWN_FINDINGS
+        for part in parts
+    )  # fmt: skip
+    return value if known else None
+
+
+_OWN_FINDINGS = frozenset({"ImagingPhysicalEntity", "ImagingObservationEntity", "is_key_image", "key_images"})
+
+
+def _answer(gate: Gate, column: str, value: str) -> str | None:
+    if gate.words.has(value) or value in _ANSWERS:
+        return value
+    return terms.number(value) or terms.concept(value)
+
+
+_ANSWERS = frozenset({"positive", "negative", "uncertain", "absent", "alternative", "true", "false"})
+
+
+def _tool(gate: Gate, column: str, value: str) -> str | None:
+    return value if gate.words.has(value) or _VERSIONED.fullmatch(value) else terms.tool(value)
+
+
+def _reader(gate: Gate, column: str, value: str) -> str | None:
+    known = all(not part or _READER.fullmatch(part) or gate.words.has(part) for part in value.split("+"))
+    return value if known or gate.words.has(value) else None
+
+
+def _numbering(gate: Gate, column: str, value: str) -> str | None:
+    return value if not value or _NUMBERING.fullmatch(value) else None
+
+
+def _declared(gate: Gate, column: str, value: str) -> str | None:
+    return value if len(value) <= LONGEST_TEXT else None
+
+
+def _prose(gate: Gate, column: str, value: str) -> str | None:
+    return scrub(value, known=gate.known)
+
+
+def _worded(check: terms.Check) -> Callable[[Gate, str, str], str | None]:
+    def judge(gate: Gate, column: str, value: str) -> str | None:
+        return value if gate.words.has(value) else check(value)
+
+    return judge
+
+
+_CHECKS: Mapping[Policy, Callable[[Gate, str, str], str | None]] = MappingProxyType(
+    {
+        Policy.KEY: _keyed,
+        Policy.OWN: _own,
+        Policy.MESSAGE: _message,
+        Policy.SPEC: _spec,
+        Policy.TERM: _term,
+        Policy.IMAGE_TYPE: _worded(terms.image_type),
+        Policy.BODY_PART: _worded(terms.body_part),
+        Policy.KERNEL: _worded(terms.kernel),
+        Policy.VENDOR: _worded(terms.vendor),
+        Policy.MODEL: _worded(terms.model),
+        Policy.TOOL: _tool,
+        Policy.CODE: _code,
+        Policy.MEANING: _meaning,
+        Policy.UNIT: _worded(terms.unit),
+        Policy.CLASS: _class,
+        Policy.FINDING: _finding,
+        Policy.ANSWER: _answer,
+        Policy.NUMBER: _numbering,
+        Policy.READER: _reader,
+        Policy.ORIGIN: _message,
+        Policy.DECLARED: _declared,
+        Policy.PROSE: _prose,
+    }
+)

@@ -1,0 +1,67 @@
+"""Regular expressions that a spec states, run on RE2: linear in the text, whatever the expression.
+
+Python's own expressions backtrack: one of 20 characters can keep a process busy for years over 40 characters of text.
+RE2 comes with pyarrow, which the expressions of cohort rules use too.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_REMEMBERED = 1 << 16
+_LONGEST = 1 << 12
+
+
+def check_pattern(pattern: str) -> str:
+    """The expression itself.
+
+    Raises
+    ------
+    ValueError
+        When RE2 cannot run it: an error of syntax, or a look-around or back-reference, which only backtracking can.
+    """
+    if len(pattern) > _LONGEST:
+        raise ValueError(f"found a regular expression of {len(pattern)} characters, expected {_LONGEST} at most")
+    try:
+        pc.match_substring_regex(pa.array([""], pa.string()), pattern)
+    except pa.ArrowInvalid as error:
+        reason = str(error).partition(": ")[2] or str(error)
+        raise ValueError(
+            f"found the regular expression {pattern!r}, expected one that RE2 runs, without look-around and "
+            f"back-references: {reason}"
+        ) from None
+    return pattern
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def occurs(pattern: str, text: str) -> bool:
+    """Whether a checked expression is found anywhere in a text."""
+    return bool(pc.match_substring_regex(pa.array([text], pa.string()), pattern)[0].as_py())
+
+
+def fits(pattern: str, text: str) -> bool:
+    """Whether a checked expression fits the whole of a text."""
+    return occurs(rf"\A(?:{pattern})\z", text)
+
+
+def which_fit(pattern: str, texts: Sequence[str]) -> list[bool]:
+    """For each text whether an expression fits the whole of it."""
+    found: list[bool] = pc.match_substring_regex(pa.array(texts, pa.string()), rf"\A(?:{pattern})\z").to_pylist()
+    return found
+
+
+def first_group(pattern: str, text: str) -> str | None:
+    """What the first group of a checked expression takes of a text that it fits; the text itself without a group.
+
+    None where the expression does not fit the whole text.
+    """
+    if not fits(pattern, text):
+        return None
+    whole = rf"\A(?:{pattern})\z"
+    try:
+        found = pc.replace_substring_regex(pa.array([text], pa.string()), whole, r"\1")
+    except pa.ArrowInvalid:
+        return text  # the expression has no group
+    return str(found[0].as_py())

@@ -1,0 +1,86 @@
+"""Clinical columns that say how long ago something was, as they may leave: bounded, and only a person's own."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Final
+
+import pyarrow as pa
+
+from builder.clinical import ClinicalTable, Value
+from builder.deid.columns import OLDEST_AGE
+from builder.deid.dates import Lifetime, days_between, shared_dates
+from builder.spec import DatasetSpec
+from builder.stages.survey import dicom_date
+
+_AGE: Final = re.compile(r"(?:^|_)age(?:_|$)")
+_YEARS: Final = (None, "a", "y", "years")
+
+
+def as_they_leave(
+    columns: Mapping[str, list[Value]], spec: DatasetSpec, persons: Sequence[str], stacks: pa.Table
+) -> dict[str, list[Value]]:
+    """The columns, one value a stack, with their retained times as they may leave, and ages above 89 as one.
+
+    Rules of the cohort see the same values, so that they tell nothing else. Times that are not retained stay as they
+    are, and stay behind.
+    """
+    found = dict(columns)
+    dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
+    first: dict[str, date] = {}
+    for person, day in zip(persons, dates, strict=True):
+        if day is not None:
+            first[person] = min(day, first.get(person, day))
+    lives = _lives(persons, dates, stacks)
+    for table in spec.clinical:
+        for name in (n for n in table.dated if n in spec.deid.retain):
+            found[name] = _days(found[name], persons, first, lives, most_days=spec.deid.most_days)
+            happened = name.removesuffix("_time") + "_event"
+            if name not in table.columns and happened in found:
+                pairs = zip(found[name], found[happened], strict=True)
+                found[happened] = [None if time is None else told for time, told in pairs]
+        for name in _ages(table):
+            found[name] = [min(v, OLDEST_AGE) if isinstance(v, int | float) else v for v in found[name]]
+    return found
+
+
+def _ages(table: ClinicalTable) -> list[str]:
+    """Columns of numbers that hold an age in years."""
+    return [
+        name
+        for name, column in table.columns.items()
+        if column.type in ("number", "integer") and _AGE.search(name) and column.unit in _YEARS
+    ]
+
+
+def _lives(persons: Sequence[str], dates: Sequence[date | None], stacks: pa.Table) -> dict[str, Lifetime]:
+    found: dict[str, Lifetime] = {}
+    ages, births = stacks["age_years"].to_pylist(), stacks["patient_birth_date"].to_pylist()
+    for person, day, age, born in zip(persons, dates, ages, births, strict=True):
+        known = found.get(person, Lifetime())
+        if age is not None and day is not None:
+            known = Lifetime(known.born, age, day)
+        found[person] = Lifetime(dicom_date(born) or known.born, known.age_years, known.on)
+    return found
+
+
+def _days(
+    values: Sequence[Value],
+    persons: Sequence[str],
+    first: Mapping[str, date],
+    lives: Mapping[str, Lifetime],
+    *,
+    most_days: int,
+) -> list[Value]:
+    """Days since each person's first study, as far as they may leave."""
+    then = [
+        first[person] + timedelta(days=int(value)) if isinstance(value, int | float) and person in first else None
+        for person, value in zip(persons, values, strict=True)
+    ]
+    shared = shared_dates((person, day) for person, day in zip(persons, then, strict=True) if day is not None)
+    return [
+        None if day is None else days_between(
+            first[person], day, lifetime=lives[person], shared=shared, most_days=most_days
+        )
+        for person, day in zip(persons, then, strict=True)
+    ]  # fmt: skip

@@ -1,0 +1,94 @@
+"""Times between dates, as far as the spec retains them: days since a person's first study, and from image to label."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+import pyarrow as pa
+
+from builder.deid.dates import Lifetime, days_between, lifetimes, shared_dates
+from builder.persons import Persons
+from builder.plan import DatasetPlan
+from builder.planning.inventory import Survey
+from builder.split import TRUE_DATE
+from builder.stages.survey import dicom_date
+
+STUDY_DAY = "study_day"
+LABEL_DAYS = "days_after_image"
+LABEL_DATES = ("structure_set_date", "content_date", "series_date")
+"""When an annotation object was made, best first: (3006,0008), (0008,0023), (0008,0021)."""
+
+Lives = Mapping[str, Lifetime]
+
+
+def read_lives(plan: DatasetPlan, survey: Survey) -> Lives:
+    """What is known of the ages of all persons; empty where no time is retained, so that nobody asks."""
+    if not {STUDY_DAY, LABEL_DAYS} & {*plan.spec.deid.retain}:
+        return {}
+    rows = plan.cohort.select(["person_key", "age_years", TRUE_DATE]).to_pylist()
+    ages = {
+        r["person_key"]: (r["age_years"], r[TRUE_DATE]) for r in rows if None not in (r["age_years"], r[TRUE_DATE])
+    }
+    return lifetimes({r["person_key"] for r in rows}, births_of(survey.identities(), plan.persons), ages)
+
+
+def births_of(identities: pa.Table, persons: Persons) -> dict[str, date]:
+    """Person to date of birth, where the archive states one."""
+    births = map(dicom_date, identities.column("patient_birth_date").to_pylist())
+    return {p: born for p, born in zip(persons.keys_of(identities), births, strict=True) if p and born is not None}
+
+
+def study_days(plan: DatasetPlan, lives: Lives) -> pa.Array:
+    """Days since the person's first study of every row of the cohort, as they may leave."""
+    persons, dates = (plan.cohort.column(c).to_pylist() for c in ("person_key", TRUE_DATE))
+    first: dict[str, date] = {}
+    for person, day in zip(persons, dates, strict=True):
+        if day is not None:
+            first[person] = min(day, first.get(person, day))
+    most = plan.spec.deid.most_days
+    return pa.array(
+        [
+            None
+            if day is None
+            else days_between(first[person], day, lifetime=lives[person], shared=(), most_days=most)
+            for person, day in zip(persons, dates, strict=True)
+        ],
+        pa.int64(),
+    )
+
+
+def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:
+    """(case_key, label) to the days from the image's study to the latest object of the label, as they may leave."""
+    if LABEL_DAYS not in plan.spec.deid.retain:
+        return {}
+    made = _made(plan.annotations)
+    rows = plan.cohort.select(["case_key", "person_key", TRUE_DATE]).to_pylist()
+    cases = {row["case_key"]: (row["person_key"], row[TRUE_DATE]) for row in rows}
+    dated: dict[tuple[str, str], date] = {}
+    for link in plan.links.to_pylist():
+        day = made[link["annotation"]]
+        if day is not None:
+            name = (link["case_key"], link["label"])
+            dated[name] = max(day, dated.get(name, day))
+    shared = _shared(dated, {case: person for case, (person, _) in cases.items()})
+    found = {}
+    for (case, label), day in dated.items():
+        person, taken = cases[case]
+        if taken is not None:
+            most = plan.spec.deid.most_days
+            days = days_between(taken, day, lifetime=lives[person], shared=shared[label], most_days=most)
+            if days is not None:
+                found[case, label] = days
+    return found
+
+
+def _made(annotations: pa.Table) -> Sequence[date | None]:
+    columns = [annotations.column(name).to_pylist() for name in LABEL_DATES]
+    return [next((d for text in texts if (d := dicom_date(text))), None) for texts in zip(*columns, strict=True)]
+
+
+def _shared(dated: Mapping[tuple[str, str], date], persons: Mapping[str, str]) -> dict[str, frozenset[date]]:
+    by_label: dict[str, list[tuple[str, date]]] = {}
+    for (case, label), day in dated.items():
+        by_label.setdefault(label, []).append((persons[case], day))
+    return {label: shared_dates(found) for label, found in by_label.items()}
+

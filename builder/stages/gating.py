@@ -1,0 +1,47 @@
+"""The privacy gate of a shard's cases, and where what it kept back is listed: in the private workspace."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from builder.deid.gate import Gate, words_of
+from builder.labels.report import Report
+from builder.labels.reports import load_lexicon
+from builder.model.case import Case, ClearedSample, Sample
+from builder.spec import DatasetSpec, withhold_locations
+from builder.stages.annotate import facts_of
+from builder.storage import Store
+
+WITHHELD = "withheld"
+"""Name of the folder of the lists, and of the tally in receipts."""
+
+
+def gate_of(spec: DatasetSpec) -> Gate:
+    """The privacy gate of a spec, which knows nobody yet."""
+    lexicons = [load_lexicon(label.lexicon).findings for label in spec.labels.values() if isinstance(label, Report)]
+    words = words_of(withhold_locations(spec), *lexicons)
+    return Gate(words, rules=spec.deid.text, declared=frozenset(spec.clinical_columns))
+
+
+def cleared(samples: Iterator[Sample], case: Case, gate: Gate) -> Iterator[ClearedSample]:
+    """The samples of a case with its facts, all their text judged."""
+    facts = facts_of(case)
+    for sample in samples:
+        yield gate.sample(replace(sample, ragged={**sample.ragged, **facts}))
+
+
+def list_withheld(store: Store, name: str, gates: Sequence[Gate]) -> dict[str, int]:
+    """List what some gates kept back as ``withheld/<name>.json`` (column, value, how many gates).
+
+    Returns
+    -------
+    dict
+        Column to the number of gates that kept text of it back.
+    """
+    found = Counter(value for gate in gates for value in gate.dropped)
+    if found:
+        rows = [(column, value, found[column, value]) for column, value in sorted(found)]
+        store.put(f"{WITHHELD}/{name}.json", json.dumps(rows, ensure_ascii=False).encode())
+    columns = Counter(column for gate in gates for column in {column for column, _ in gate.dropped})
+    return dict(sorted(columns.items()))

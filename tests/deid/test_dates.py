@@ -1,0 +1,76 @@
+"""How much of the time between two dates may leave, and the attack that it must withstand."""
+
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.deid.dates import SHARED, Lifetime, days_between, shared_dates
+
+DAYS = st.dates(date(1901, 1, 2), date(2199, 12, 31)).filter(lambda d: (d.month, d.day) != (1, 1))
+SCAN = date(2011, 3, 5)
+ADULT = Lifetime(born=date(1960, 5, 5))
+
+
+def between(then: date, *, lifetime: Lifetime = ADULT, shared: frozenset[date] = frozenset(), most: int = 365):
+    return days_between(SCAN, then, lifetime=lifetime, shared=shared, most_days=most)
+
+
+def test_a_persons_own_days_leave() -> None:
+    assert between(date(2011, 3, 15)) == 10
+    assert between(date(2011, 2, 28)) == -5
+
+
+@pytest.mark.parametrize("then", [date(2012, 3, 5), date(2019, 7, 1), date(2099, 12, 31)])
+def test_longer_times_are_one(then: date) -> None:
+    assert between(then, lifetime=Lifetime()) == 366
+    assert between(SCAN - (then - SCAN), lifetime=Lifetime()) == -366
+
+
+PLACEHOLDERS = [date(1900, 1, 1), date(1970, 1, 1), date(2011, 1, 1), date(1899, 5, 5), date(9999, 9, 9)]
+
+
+@pytest.mark.parametrize("then", PLACEHOLDERS)
+def test_placeholders_tell_nothing(then: date) -> None:
+    assert between(then) is None
+
+
+def test_no_birth_and_nothing_before_it() -> None:
+    assert between(date(1960, 5, 5), most=3653) is None
+    assert between(date(1959, 5, 5), most=3653) is None
+    assert between(date(1960, 5, 6), most=3653) == -3654
+
+
+def test_nothing_beyond_the_age_of_89() -> None:
+    old = Lifetime(born=date(1921, 6, 1))
+    assert between(date(2011, 5, 31), lifetime=old) == 87
+    assert between(date(2011, 6, 1), lifetime=old) is None
+    assert between(date(2011, 3, 15), lifetime=Lifetime(age_years=90, on=SCAN)) is None
+    assert between(date(2011, 3, 15), lifetime=Lifetime(age_years=60, on=SCAN)) == 10
+
+
+def test_a_date_of_many_persons_is_nobodys() -> None:
+    campaign = date(2011, 6, 1)
+    few = shared_dates((f"p{n}", campaign) for n in range(SHARED - 1))
+    many = shared_dates((f"p{n}", campaign) for n in range(SHARED))
+    assert (few, many) == (frozenset(), {campaign})
+    assert shared_dates([("p", campaign)] * 20) == frozenset()
+    assert between(campaign, shared=few) == 88
+    assert between(campaign, shared=many) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), DAYS), max_size=40), DAYS, st.integers(1, 3653))
+def test_who_knows_one_persons_date_learns_nobody_elses(
+    dated: list[tuple[int, date]], campaign: date, most: int
+) -> None:
+    """The attack: the attacker knows one scan date, computes the label date from it, and applies it to all others."""
+    scans = {person: campaign - timedelta(days=30 + 7 * person) for person, _ in dated}
+    labels = dict.fromkeys(scans, campaign) if len(scans) >= SHARED else dict(dated)
+    shared = shared_dates((f"{p}", d) for p, d in labels.items())
+    published = {
+        p: days_between(scans[p], labels[p], lifetime=Lifetime(), shared=shared, most_days=most) for p in scans
+    }
+    if len(scans) >= SHARED:
+        assert set(published.values()) <= {None}
+    assert all(days is None or abs(days) <= most + 1 for days in published.values())
