@@ -73,13 +73,3 @@ def test_no_kernel_fuses_a_multiplication_with_an_addition():
         assert "mulps" in text or "mulpd" in text  # vectorised
         assert "vfmadd" not in text
         assert "vfnmadd" not in text
-
-
-def test_kernels_can_be_compiled_ahead():
-    from builder.kernels import linear, majority, nearest
-    from builder.kernels.warm import compile_kernels
-
-    compile_kernels(["nearest", "linear", "majority"], ["uint8", "int16", "bool"])
-    assert len(linear._blend.signatures) >= 2
-    assert len(majority._vote.signatures) >= 1
-    assert len(nearest._pick.signatures) >= 2
