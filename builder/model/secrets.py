@@ -70,6 +70,12 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
 
 
 def _repeats(secret: bytes) -> bool:
-    """Whether up to four characters are all it is made of, or a unit of up to four is repeated to its length."""
+    """Whether one character, or a word of up to four, is repeated to its length.
+
+    In 64 hexadecimal digits, the form that ``secrets.token_hex(32)`` writes, only a single digit counts: specs and
+    datasets are in use whose keys repeat a byte, and with another key they could not grow.
+    """
+    if len(secret) >= 64 and _HEX.fullmatch(secret):
+        return len(set(secret)) == 1
     units = (secret[:size] * (len(secret) // size + 1) for size in range(1, 5))
     return len(set(secret)) < 4 or any(unit[: len(secret)] == secret for unit in units)
