@@ -105,7 +105,8 @@ def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table) -> Non
 def _empty(spec: DatasetSpec, candidates: int, left: int, splits: Sequence[str | None]) -> tuple[str, ...]:
     if not left:
         return (f"no case is left of {candidates} image stacks, expected at least one",)
-    asked = dict.fromkeys([*spec.splits.ratios, *(rule.split for rule in spec.splits.hold_out)])
+    ratios = spec.splits.ratios if "ratios" in spec.splits.model_fields_set else ()  # nobody asked for the defaults
+    asked = dict.fromkeys([*ratios, *(rule.split for rule in spec.splits.hold_out)])
     empty = [name for name in asked if name not in set(splits) and name not in spec.splits.may_be_empty]
     if not empty:
         return ()

@@ -131,7 +131,8 @@ def _nearest(root: Path) -> str:
     there = next((parent for parent in root.parents if _is_folder(parent)), root)
     missing = root.relative_to(there).parts[:1] if there != root else ()
     try:
-        names = [item.name for item in os.scandir(there) if item.is_dir()]
+        with os.scandir(there) as scan:
+            names = [item.name for item in scan if item.is_dir()]
     except OSError:
         return ""
     near = difflib.get_close_matches(missing[0], names, n=1) if missing else []

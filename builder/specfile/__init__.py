@@ -70,7 +70,8 @@ def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> Dataset
 
         return PARAMETER.sub(value, text)
 
-    document = _map_urls(spec.model_dump(mode="json", by_alias=True), filled)
+    # what the spec does not say stays unsaid: some defaults are less strict than the same words written down
+    document = _map_urls(spec.model_dump(mode="json", by_alias=True, exclude_unset=True), filled)
     complaints = list(_parameter_faults(parameters, used))
     if complaints:
         raise SpecError("\n".join(complaints))
