@@ -12,6 +12,7 @@ was rounded in every second slice. Values alone do not tell these apart. The rul
 * A value of its own in most slices says nothing about stacks.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -103,14 +104,14 @@ def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
     def cut(rows: Rows) -> list[Rows]:
         if _says_one_thing(rows, column):
             return [rows]
+        if column != "instance_number" and not _makes_parts(levels := [_value(row, column) for row in rows]):
+            return [rows]
         places = _places(rows)
         if places is None or len(set(places.tolist())) < len(rows):
             return [rows]
-        levels = _passes(rows, places) if column == "instance_number" else [_value(row, column) for row in rows]
-        counts = {level: levels.count(level) for level in set(levels)} if len(set(levels)) <= len(rows) / 2 else {}
-        if len(counts) < 2 or min(counts.values()) < 2:
+        if column == "instance_number" and not _makes_parts(levels := _passes(rows, places)):
             return [rows]
-        twice = column in REPEATED_BY and rows[0]["modality"] == "CT" and None not in counts
+        twice = column in REPEATED_BY and rows[0]["modality"] == "CT" and None not in levels
         blocks = column == "contrast_bolus_agent" and not _interleave(levels, places)
         if blocks or _makes_two(rows, levels, places, stated_twice=twice):
             return _gathered(rows, levels)
@@ -143,7 +144,17 @@ def _value(row: Row, column: str) -> Any:
     return " ".join(value.upper().split()) or None if isinstance(value, str) else value
 
 
+def _makes_parts(levels: Levels) -> bool:
+    """Whether values divide slices into parts of two or more, each a fraction of the whole."""
+    counts = Counter(levels)
+    return 2 <= len(counts) <= len(levels) / 2 and min(counts.values()) >= 2
+
+
 def _says_one_thing(rows: Sequence[Row], column: str) -> bool:
+    name = "image_type" if column == "derived" else column
+    raw = rows[0].get(name)
+    if all(row.get(name) == raw for row in rows):
+        return True
     first = _value(rows[0], column)
     return all(_value(row, column) == first for row in rows)
 

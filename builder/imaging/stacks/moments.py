@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 Row: TypeAlias = dict[str, Any]
@@ -32,8 +33,12 @@ def with_moments(rows: Sequence[Row]) -> list[Row]:
     """
     made = [dict(row) for row in rows]
     for column, dates in CLOCKS.items():
-        found = [_moment(row, column, dates) for row in rows]
-        if any(moment is None for moment in found):
+        found = []
+        for row in rows:
+            found.append(_moment(row, column, dates))
+            if found[-1] is None:
+                break
+        if not found or found[-1] is None:
             continue
         zoned = all(moment is not None and moment[1] is not None for moment in found)
         for row, moment in zip(made, found, strict=True):
@@ -44,26 +49,23 @@ def with_moments(rows: Sequence[Row]) -> list[Row]:
 
 def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float | None] | None:
     """Seconds since 1970 by the row's own clock, and that clock's offset from UTC in seconds where it is stated."""
-    zone = _offset(row.get("timezone_offset"))
     text = row.get(column)
-    if isinstance(text, str) and len(_digits(text)) >= 12:
+    if text is None:
+        return None
+    zone = _offset(row.get("timezone_offset"))
+    if isinstance(text, str) and len(text) >= 12 and text[:12].isdigit():
         own = _offset(text.strip()[len(_without_offset(text)) :])
         seconds = _stamp(text)
         return None if seconds is None else (seconds, zone if own is None else own)
     clock = _clock(text)
     if clock is None or not dates:
         return None
-    days = [(name, _day(row.get(name))) for name in dates]
+    days = ((name, _day(row.get(name))) for name in dates)
     name, day = next(((name, day) for name, day in days if day is not None), ("", 0.0))
     start = _clock(row.get("series_time"))
     if name in OF_THE_START and column != "series_time" and start is not None and clock < start - HALF_DAY:
         day += DAY
     return day + clock, zone
-
-
-def _digits(text: str) -> str:
-    """The whole part of a date and time, in digits."""
-    return "".join(c for c in _without_offset(text).split(".")[0] if c.isdigit())
 
 
 def _without_offset(text: str) -> str:
@@ -78,6 +80,7 @@ def _stamp(text: str) -> float | None:
     return None if day is None or clock is None else day + clock
 
 
+@lru_cache(maxsize=4096)  # the slices of a series share a few
 def _day(text: Any) -> float | None:
     """A date (DA, also with the dots of ACR-NEMA) in seconds since 1970."""
     try:
@@ -98,6 +101,7 @@ def _clock(text: Any) -> float | None:
     return parts[0] * 3600.0 + parts[1] * 60.0 + parts[2] + (float(f"0.{fraction}") if fraction else 0.0)
 
 
+@lru_cache(maxsize=4096)
 def _offset(text: Any) -> float | None:
     """An offset from UTC (``&ZZXX``, PS3.5 6.2) in seconds."""
     text = str(text or "").strip()
