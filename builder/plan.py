@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.deid.anonymity import Assessment
 from builder.model.canonical import canonical_json, fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import FORMAT_VERSION
@@ -143,6 +144,8 @@ class DatasetPlan:
         A match report for each clinical table.
     reviews
         Label to the findings that a person judged.
+    anonymity
+        How many persons share each combination of the released quasi-identifiers.
     registry
         Everybody who was dealt before this version.
     origins
@@ -169,6 +172,7 @@ class DatasetPlan:
     procedures: Mapping[str, Any] | None = None
     structures: Mapping[str, Any] = field(default_factory=dict)
     reviews: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    anonymity: Assessment | None = None
     registry: Registry = field(default_factory=Registry.empty)
 
     @property
@@ -216,6 +220,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     document = without_locations(spec)
     names = ("seed", "volumes", "deid", "transforms", "samples")
     blocks: dict[str, Any] = {name: document[name] for name in names if name in document}
+    blocks["deid"] = {n: v for n, v in blocks["deid"].items() if n != "anonymity"}  # it changes tables, no voxels
     # as text, for the order of labels and structures is that of channels, and says who wins where structures overlap
     blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus") if name in document}
     blocks |= {f"shards.{n}": v for n, v in document.get("shards", {}).items() if n in ("codec", "fields")}

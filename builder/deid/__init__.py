@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from builder.deid.anonymity import Anonymity
 from builder.deid.options import ColumnText
 from builder.deid.profile import Option, Profile
 from builder.errors import SpecError
@@ -83,6 +84,8 @@ class Deid(BaseModel):
     reviewed
         Modalities whose pixels a person has looked at and found clean; lets ultrasound, angiography, photographs and
         secondary captures in. An image that says BurnedInAnnotation YES is not let in by it.
+    anonymity
+        What is asked of the quasi-identifiers that are released, and what is done where they fall short.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -104,6 +107,7 @@ class Deid(BaseModel):
     burned_in: Literal["refuse", "mask"] = "refuse"
     mask_regions: tuple[MaskRegion, ...] = ()
     reviewed: tuple[str, ...] = ()
+    anonymity: Anonymity = Anonymity()
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())

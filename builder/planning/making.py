@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from builder.deid.anonymity import protect
+from builder.deid.columns import crossing
 from builder.model.tables import INSTANCES
 from builder.persons import Persons
 from builder.plan import (
@@ -22,6 +24,7 @@ from builder.planning.playbook import map_procedures
 from builder.planning.registry import known_again, read_registry, registry_facts, registry_lines
 from builder.planning.reviews import read_reviews
 from builder.planning.shard_plans import write_shard_plans
+from builder.spec import DatasetSpec
 
 
 def make_plan(inputs: PlanInputs) -> DatasetPlan:
@@ -45,6 +48,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     cohort, links, passed = choose_cases(
         inputs, stacks, persons=persons, clinical=clinical, annotations=annotations, stated=stated
     )
+    cohort, anonymity = protect(cohort, spec.deid.anonymity, released=_released(spec, cohort))
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     prove_usage(spec, origins)
     shared = [group for found in shared_keys(cohort) for group in found.groups]
@@ -69,10 +73,17 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),
         reviews=read_reviews(spec),
         registry=registry,
+        anonymity=anonymity,
     )
     for line in (*registry_lines(registry_facts(plan)), *cannot(spec, cohort, splits)):
         inputs.progress.say(f"splits: {line.strip()}")
     return plan
+
+
+def _released(spec: DatasetSpec, cohort: pa.Table) -> tuple[str, ...]:
+    """The columns that cross into the dataset."""
+    clinical = [name for table in spec.clinical for name in table.names]
+    return crossing(cohort.column_names, retain=spec.deid.retain, clinical=clinical)
 
 
 def _annotation_persons(table: pa.Table, persons: Persons) -> list[str | None]:

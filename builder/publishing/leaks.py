@@ -108,6 +108,7 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
     left = [sum(k["in_two_splits"] for k in keys), patches["in_two_splits"], pixels["in_two_splits"] if pixels else 0]
     return {
         "on_match": plan.spec.leaks.on_match,
+        "anonymity": None if plan.anonymity is None else plan.anonymity.facts(),
         "deal": _deal_facts(plan),
         "found": sum(left),
         "keys": keys,

@@ -118,6 +118,8 @@ def _files(plan: DatasetPlan, document: dict[str, Any]) -> dict[str, bytes]:
     document["clinical_persons"] = _clinical_persons(plan.cohort)
     document["persons"] = plan.persons.counts()
     document["structures"] = dict(plan.structures)
+    if plan.anonymity is not None:
+        document["anonymity"] = plan.anonymity.facts() | {"asked": plan.spec.deid.anonymity.k}
     document["reference"] = plan.spec.report.reference.name if plan.spec.report.reference is not None else None
     data = canonical_json(document)
     # the page is made of the JSON that is stored, so that it can be made again from it

@@ -1,0 +1,289 @@
+"""k-anonymity of what is released: how many persons share each combination of quasi-identifiers.
+
+Sources: k-anonymity (Sweeney 2002, doi:10.1142/S0218488502001648), l-diversity (Machanavajjhala 2007,
+doi:10.1145/1217299.1217302), t-closeness (Li 2007, doi:10.1109/ICDE.2007.367856).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from builder.deid.values import OLDEST_AGE
+from builder.errors import PrivacyError
+
+QUASI_IDENTIFIERS = ("sex", "age_years", "age_band", "race", "ethnic_group", "site", "country", "region", "vendor")
+"""Columns that somebody who knows a person may know too, where they are released."""
+
+MOST_SHOWN = 20
+"""Smallest groups a report lists."""
+
+Value = str | float | int | bool | None
+
+
+class Anonymity(BaseModel):
+    """What the spec asks of the released quasi-identifiers of all persons together.
+
+    Parameters
+    ----------
+    k
+        Persons that each combination of values must have at least.
+    columns
+        Quasi-identifiers beside the usual ones (sex, age, race, ethnic group, site, country, region, vendor).
+    sensitive
+        Columns nobody should learn by finding a person's group: l and t are computed for them.
+    least_values
+        l: distinct values that every sensitive column must have in each group.
+    most_distance
+        t: how far the values in a group may be from those of all persons, from 0 to 1.
+    age_bands
+        Releases ages as bands of so many years only.
+    groups
+        Column to value to the group that is released in its place, e.g. ``site: {north: cities, south: cities}``.
+    below
+        What is done about persons in groups that fall short: ``report`` them, ``suppress`` their quasi-identifiers, or
+        ``stop``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: Annotated[int, Field(ge=2, le=1000)] = 5
+    columns: tuple[str, ...] = ()
+    sensitive: tuple[str, ...] = ()
+    least_values: Annotated[int, Field(ge=1)] | None = None
+    most_distance: Annotated[float, Field(ge=0, le=1)] | None = None
+    age_bands: Annotated[int, Field(ge=1, le=60)] | None = None
+    groups: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)
+    below: Literal["report", "suppress", "stop"] = "report"
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How anonymous a released table is.
+
+    Parameters
+    ----------
+    columns
+        The quasi-identifiers that are released.
+    persons, groups
+        Persons with at least one of them, and combinations of values.
+    k
+        Size of the smallest group; 0 when nothing is released.
+    below
+        Persons in groups that fall short of what the spec asks.
+    suppressed
+        Persons whose quasi-identifiers are withheld.
+    distinct, distance
+        By sensitive column: l, the fewest distinct values in a group, and t, the largest distance of a group.
+    smallest
+        The smallest groups: their values and their size.
+    """
+
+    columns: tuple[str, ...]
+    persons: int
+    groups: int
+    k: int
+    below: int
+    suppressed: int
+    distinct: Mapping[str, int]
+    distance: Mapping[str, float]
+    smallest: tuple[Mapping[str, Any], ...]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return asdict(self)
+
+    def line(self, asked: int) -> str:
+        """In one line, for a plan and a build."""
+        if not self.columns:
+            return "k-anonymity: no quasi-identifier is released"
+        withheld = f", of {self.suppressed} more they are withheld" if self.suppressed else ""
+        return (
+            f"k-anonymity: {self.groups} groups of {self.persons} persons by {', '.join(self.columns)}{withheld}; "
+            f"the smallest has {self.k}, {self.below} persons are in groups below {asked}"
+        )
+
+
+def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) -> tuple[pa.Table, Assessment]:
+    """The cohort as it may be released, and how anonymous it is then.
+
+    Parameters
+    ----------
+    cohort
+        One row a stack, with ``person_key`` and ``included``; only the persons of included rows are released.
+    released
+        Columns that cross into the dataset.
+
+    Raises
+    ------
+    PrivacyError
+        When the spec asks to stop and a group falls short.
+    """
+    table = _generalised(cohort, options)
+    columns = tuple(n for n in dict.fromkeys((*QUASI_IDENTIFIERS, *options.columns)) if n in _released(table, released))
+    if "age_band" in columns and "age_years" in columns:  # the band follows from the age
+        columns = tuple(n for n in columns if n != "age_band")
+    found = _assess(table, options, columns, suppressed=frozenset())
+    short = _falling_short(table, options, columns)
+    if not short or options.below == "report":
+        return table, found
+    if options.below == "stop":
+        raise PrivacyError(
+            f"deid.anonymity: found {len(short)} persons in groups that fall short (the smallest has {found.k}), "
+            f"expected groups of {options.k} persons or more by {', '.join(columns)}; generalise with age_bands or "
+            "groups, retain fewer columns, or set below: suppress"
+        )
+    table = _suppressed(table, (*columns, "age_band", "age_years"), short)
+    return table, _assess(table, options, columns, suppressed=short)
+
+
+def _released(table: pa.Table, released: Collection[str]) -> set[str]:
+    return {name for name in table.column_names if name in released}
+
+
+def _generalised(cohort: pa.Table, options: Anonymity) -> pa.Table:
+    """Ages as bands and values as groups, where the spec says so; a value without a group stays as it is."""
+    table = cohort
+    if options.age_bands is not None and "age_years" in table.column_names:
+        bands = [_band(age, options.age_bands) for age in table.column("age_years").to_pylist()]
+        table = _with(table, "age_band", pa.array(bands, pa.string()))
+        table = _with(table, "age_years", pa.nulls(table.num_rows, table.schema.field("age_years").type))
+    for name, groups in options.groups.items():
+        if name in table.column_names:
+            values = [groups.get(v, v) if isinstance(v, str) else v for v in table.column(name).to_pylist()]
+            table = _with(table, name, pa.array(values, table.schema.field(name).type))
+    return table
+
+
+def _band(age: float | None, years: int) -> str | None:
+    if age is None:
+        return None
+    if age >= OLDEST_AGE:
+        return f"{OLDEST_AGE}+"
+    low = int(max(age, 0) // years * years)
+    return f"{low}-{min(low + years, OLDEST_AGE) - 1}"
+
+
+def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    if name not in table.column_names:
+        return table.append_column(name, values)
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def _persons(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Each released person's combination of values; several values of one person (two vendors) are one set."""
+    rows = table.filter(table["included"]).select(["person_key", *columns]).to_pylist()
+    values: dict[str, list[set[Value]]] = {}
+    for row in rows:
+        own = values.setdefault(row["person_key"], [set() for _ in columns])
+        for held, name in zip(own, columns, strict=True):
+            if row[name] is not None:
+                held.add(_capped(name, row[name]))
+    return {person: tuple(_one(held) for held in own) for person, own in sorted(values.items())}
+
+
+def _capped(name: str, value: Any) -> Value:
+    """As it will be released: whole years, and 90 for all above 89."""
+    if name == "age_years":
+        return min(int(value), OLDEST_AGE)
+    found: Value = value if isinstance(value, str | float | int | bool) else str(value)
+    return found
+
+
+def _one(held: set[Value]) -> Any:
+    if len(held) <= 1:
+        return next(iter(held), None)
+    return tuple(sorted(held, key=str))
+
+
+def _groups(persons: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], list[str]]:
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for person, values in persons.items():
+        groups.setdefault(values, []).append(person)
+    return groups
+
+
+def _falling_short(table: pa.Table, options: Anonymity, columns: Sequence[str]) -> frozenset[str]:
+    """Persons in groups that are too small, too uniform or too unlike everybody."""
+    if not columns:
+        return frozenset()
+    groups = _groups(_persons(table, columns))
+    short = {p for held in groups.values() if len(held) < options.k for p in held}
+    for name in _sensitive(table, options):
+        own = {person: values[0] for person, values in _persons(table, [name]).items()}
+        everybody = list(own.values())
+        for held in groups.values():
+            values = [own[p] for p in held]
+            if options.least_values is not None and len(set(values)) < options.least_values:
+                short |= set(held)
+            if options.most_distance is not None and distance(values, everybody) > options.most_distance:
+                short |= set(held)
+    return frozenset(short)
+
+
+def _sensitive(table: pa.Table, options: Anonymity) -> list[str]:
+    return [name for name in options.sensitive if name in table.column_names]
+
+
+def _assess(
+    table: pa.Table, options: Anonymity, columns: tuple[str, ...], *, suppressed: frozenset[str]
+) -> Assessment:
+    persons = {p: values for p, values in _persons(table, columns).items() if p not in suppressed}
+    groups = _groups(persons) if columns else {}
+    distinct, far = {}, {}
+    for name in _sensitive(table, options):
+        own = {person: values[0] for person, values in _persons(table, [name]).items()}
+        everybody = list(own.values())
+        held = [[own[p] for p in members] for members in groups.values()]
+        distinct[name] = min((len(set(values)) for values in held), default=0)
+        far[name] = round(max((distance(values, everybody) for values in held), default=0.0), 6)
+    short = _falling_short(table, options, columns) - suppressed
+    ordered = sorted(groups.items(), key=lambda item: (len(item[1]), str(item[0])))
+    return Assessment(
+        columns=columns,
+        persons=len(persons),
+        groups=len(groups),
+        k=min((len(members) for members in groups.values()), default=0),
+        below=len(short),
+        suppressed=len(suppressed),
+        distinct=distinct,
+        distance=far,
+        smallest=tuple(
+            {"values": dict(zip(columns, map(_text, values), strict=True)), "persons": len(members)}
+            for values, members in ordered[:MOST_SHOWN]
+            if len(members) < options.k
+        ),
+    )
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return " + ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def distance(group: Sequence[Any], everybody: Sequence[Any]) -> float:
+    """Earth mover's distance of a group's values from those of all: ordered for numbers, equal steps for categories."""
+    here, all_of_them = Counter(group), Counter(everybody)
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in all_of_them)
+    values = sorted(all_of_them, key=None if numeric else str)
+    gaps = [here[v] / len(group) - all_of_them[v] / len(everybody) for v in values]
+    if not numeric or len(values) < 2:
+        return sum(map(abs, gaps)) / 2
+    total, moved = 0.0, 0.0
+    for gap in gaps[:-1]:
+        moved += gap
+        total += abs(moved)
+    return total / (len(values) - 1)
+
+
+def _suppressed(table: pa.Table, columns: Sequence[str], persons: Collection[str]) -> pa.Table:
+    hidden = [p in persons for p in table.column("person_key").to_pylist()]
+    for name in dict.fromkeys(columns):
+        if name in table.column_names:
+            kept = [None if h else v for h, v in zip(hidden, table.column(name).to_pylist(), strict=True)]
+            table = _with(table, name, pa.array(kept, table.schema.field(name).type))
+    return table

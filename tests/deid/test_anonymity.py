@@ -1,0 +1,109 @@
+"""k, l and t against counts that DuckDB makes of the same table, and what is done about groups that fall short."""
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.deid.anonymity import Anonymity, distance, protect
+from builder.errors import PrivacyError
+
+RELEASED = ("sex", "age_years", "age_band", "site", "vendor", "grade", "person_key")
+
+
+def cohort(rows: list[tuple]) -> pa.Table:
+    """Rows of (person, sex, age, site, grade), all included but those of person ``out``."""
+    names = ("person_key", "sex", "age_years", "site", "grade")
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    schema = pa.schema([("person_key", pa.string()), ("sex", pa.string()), ("age_years", pa.float64()),
+                        ("site", pa.string()), ("grade", pa.string())])  # fmt: skip
+    table = table.cast(schema) if rows else schema.empty_table()
+    return table.append_column("included", pa.array([row[0] != "out" for row in rows], pa.bool_()))
+
+
+PEOPLE = st.lists(
+    st.tuples(
+        st.sampled_from(["F", "M", None]), st.sampled_from([34.0, 61.0, 88.0, 93.0, None]),
+        st.sampled_from(["north", "south"]), st.sampled_from(["low", "high"]),
+    ),
+    min_size=1, max_size=40,
+)  # fmt: skip
+
+
+@given(PEOPLE)
+def test_k_and_l_are_what_an_independent_count_gives(people: list[tuple]):
+    table = cohort([(f"p{i}", *row) for i, row in enumerate(people)])
+    _, found = protect(table, Anonymity(k=3, sensitive=("grade",), least_values=1), released=RELEASED)
+    capped = "case when age_years > 90 then 90 else age_years end"
+    query = f"select count(*), count(distinct grade) from people group by sex, {capped}, site"
+    counted = duckdb.from_arrow(table).query("people", query).fetchall()
+    assert found.columns == ("sex", "age_years", "site")
+    assert found.groups == len(counted)
+    assert found.k == min(n for n, _ in counted)
+    assert found.below == sum(n for n, _ in counted if n < 3)
+    assert found.distinct == {"grade": min(values for _, values in counted)}
+
+
+@given(PEOPLE)
+def test_what_is_suppressed_leaves_no_small_group(people: list[tuple]):
+    table = cohort([(f"p{i}", *row) for i, row in enumerate(people)])
+    options = Anonymity(k=3, below="suppress")
+    safe, found = protect(table, options, released=RELEASED)
+    assert found.k == 0 or found.k >= 3
+    assert found.below == 0
+    assert found.suppressed + found.persons == len(people)
+    capped = "case when age_years > 90 then 90 else age_years end"
+    seen = "sex is not null or age_years is not null or site is not null"
+    query = f"select count(*) from people where {seen} group by sex, {capped}, site"
+    known = duckdb.from_arrow(safe).query("people", query).fetchall()
+    assert all(n >= 3 for (n,) in known)
+    assert safe.column("grade").equals(table.column("grade"))
+
+
+def test_a_person_of_several_series_counts_once_and_excluded_ones_not_at_all():
+    rows = [(person, "F", 40.0, "north", "low") for person in ("a", "a", "a", "b", "out")]
+    _, found = protect(cohort(rows), Anonymity(k=3), released=RELEASED)
+    assert (found.persons, found.k, found.below) == (2, 2, 2)
+    assert found.smallest == ({"values": {"sex": "F", "age_years": "40", "site": "north"}, "persons": 2},)
+
+
+def test_generalising_makes_groups_larger_and_releases_no_age():
+    rows = [(f"p{i}", "F", 40.0 + i, "north" if i % 2 else "south", "low") for i in range(6)]
+    options = Anonymity(k=6, age_bands=20, groups={"site": {"north": "all", "south": "all"}}, below="stop")
+    safe, found = protect(cohort(rows), options, released=RELEASED)
+    assert set(safe.column("age_band").to_pylist()) == {"40-59"}
+    assert safe.column("age_years").null_count == 6
+    assert (found.k, found.below) == (6, 0)
+
+
+@pytest.mark.parametrize(("age", "band"), [(0.4, "0-19"), (89.9, "80-89"), (90.0, "90+"), (104.0, "90+")])
+def test_no_band_tells_an_age_above_89(age: float, band: str):
+    safe, _ = protect(cohort([("a", "F", age, "north", "low")]), Anonymity(age_bands=20), released=RELEASED)
+    assert safe.column("age_band").to_pylist() == [band]
+
+
+def test_the_spec_may_stop_the_build():
+    with pytest.raises(PrivacyError, match="found 1 persons in groups that fall short"):
+        protect(cohort([("a", "F", 40.0, "north", "low")]), Anonymity(below="stop"), released=RELEASED)
+    _, found = protect(cohort([("a", "F", 40.0, "north", "low")]), Anonymity(below="stop"), released=("person_key",))
+    assert (found.columns, found.k, found.below) == ((), 0, 0)
+
+
+def test_a_uniform_group_falls_short_of_l_and_t():
+    rows = [(f"a{i}", "F", 40.0, "north", "high") for i in range(5)] + [
+        (f"b{i}", "M", 40.0, "north", "low" if i else "high") for i in range(5)
+    ]
+    options = Anonymity(k=5, sensitive=("grade",), least_values=2)
+    _, found = protect(cohort(rows), options, released=RELEASED)
+    assert (found.k, found.below, found.distinct) == (5, 5, {"grade": 1})
+    _, found = protect(cohort(rows), Anonymity(k=5, sensitive=("grade",), most_distance=0.3), released=RELEASED)
+    assert found.distance == {"grade": 0.4}
+    assert found.below == 10
+
+
+def test_distance_is_that_of_the_papers_example():
+    """Li 2007, section 5: salaries 3k to 11k; the groups {3k, 4k, 5k} and {6k, 8k, 11k}."""
+    everybody = list(range(3, 12))
+    assert distance([3, 4, 5], everybody) == pytest.approx(0.375)
+    assert distance([6, 8, 11], everybody) == pytest.approx(0.167, abs=5e-4)
