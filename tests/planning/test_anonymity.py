@@ -1,0 +1,58 @@
+"""Small groups of persons in a real plan and build: shown, and withheld where the spec says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import builder
+from builder.errors import PrivacyError
+from builder.run.pipeline import build, plan
+from tests.synthetic import ct_series
+
+SPEC = """
+name: groups
+license: CC0-1.0
+sources:
+  - {{kind: folder, url: "{north}", site: north}}
+  - {{kind: folder, url: "{south}", site: south}}
+deid: {{patient_key: "${{env:BUILDER_KEY}}", retain: [site], anonymity: {{k: 3, below: {below}}}}}
+samples: {{kind: volumes}}
+splits: {{ratios: {{train: 1.0}}}}
+report: {{thumbnails: 0}}
+"""
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four patients of one site and one of another."""
+    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    for number in range(5):
+        site = "south" if number == 4 else "north"
+        ct_series(tmp_path / site / str(number), slices=4, shape=(8, 8), patient_id=f"P{number}", voxels=None)
+    return tmp_path
+
+
+def spec(archive: Path, below: str) -> Path:
+    path = archive / f"{below}.yaml"
+    path.write_text(SPEC.format(north=archive / "north", south=archive / "south", below=below))
+    return path
+
+
+def test_a_plan_shows_the_smallest_group(archive: Path):
+    planned = plan(spec(archive, "report"), to=archive / "dataset")
+    assert "k-anonymity: 2 groups of 5 persons by site, vendor; the smallest has 1, 1 persons are in" in planned.text()
+    assert planned.facts()["anonymity"]["smallest"][0]["values"]["site"] == "south"
+    with pytest.raises(PrivacyError, match="expected groups of 3 persons or more by site, vendor"):
+        plan(spec(archive, "stop"), to=archive / "dataset")
+
+
+def test_a_build_withholds_what_falls_short(archive: Path):
+    build(spec(archive, "suppress"), to=archive / "dataset")
+    table = builder.open_dataset(archive / "dataset").table
+    assert sorted(table["site"].to_pylist(), key=str) == [None, "north", "north", "north", "north"]
+    version = archive / "dataset" / "versions" / (archive / "dataset" / "CURRENT").read_text().strip()
+    certificate = json.loads((version / "leaks.json").read_bytes())
+    assert (certificate["anonymity"]["k"], certificate["anonymity"]["suppressed"]) == (4, 1)
+    assert "of 1 person more these columns are withheld" in (version / "report" / "index.html").read_text()
+    assert not [path for path in version.rglob("*") if path.is_file() and b"south" in path.read_bytes()]
