@@ -1,0 +1,80 @@
+"""The pieces of controlled rounding by themselves, where a slip would only make splits a little worse."""
+
+import numpy as np
+import pytest
+
+from builder.split import rounding
+from builder.split.rounding import _bounds, _cost, _edges, _largest_remainders, _path, _within_one, round_shares
+from tests.split.test_exact import COUNTEREXAMPLE, DEFAULT, off, problem, roundings
+
+
+def test_the_largest_remainders_go_up_and_equal_ones_in_order():
+    remainders = np.array([[14, 3, 3], [10, 5, 5], [0, 0, 0], [18, 11, 11], [0, 0, 20]])
+    assert _largest_remainders(remainders, 20).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_a_stratum_is_between_floor_and_ceiling_of_its_cells():
+    shares = np.array([[14, 3, 3], [28, 6, 6], [20, 0, 20]])
+    low, high = _bounds(shares, np.array([0, 0, 1]), 2, 20)
+    assert low.tolist() == [[2, 0, 0], [1, 0, 1]]
+    assert high.tolist() == [[3, 1, 1], [1, 0, 1]]
+
+
+def test_a_deviation_costs_its_square_and_much_more_beyond_one_person():
+    scale = 20
+    cost = _cost(np.arange(-100, 101), scale)
+    assert cost.tolist() == cost[::-1].tolist(), "both directions"
+    half = cost[100:]
+    assert half[:21].tolist() == [x * x for x in range(21)], "within one person"
+    assert half[21] == 21 * 21 + rounding.HINGE
+    assert (np.diff(half) > 0).all()
+    assert (np.diff(half, 2) > 0).all(), "two small deviations are better than one large"
+    far = _cost(np.array([16 * scale, 16 * scale + 1, 16 * scale + 2, 10**9, 2**60]), scale)
+    assert far[1] - far[0] == far[2] - far[1] == 2 * (1 + rounding.HINGE) * rounding.TAIL * scale
+    assert (far > 0).all(), "no overflow"
+
+
+@pytest.mark.parametrize(("values", "within"), [([0, 19, -19], True), ([20], False), ([-20], False), ([], True)])
+def test_one_person_off_is_not_within_one_person(values: list[int], within: bool):
+    assert _within_one(np.array(values, dtype=np.int64), 20) is within
+
+
+def test_persons_move_where_a_cell_can_give_and_another_split_can_take():
+    ups, open_ = np.array([[1, 0, 0], [0, 1, 0]]), np.array([[True, True, False], [False, True, True]])
+    assert _edges(ups, open_, np.array([0, 1])).tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert _edges(ups, open_, np.array([1])).tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_the_shortest_path_is_taken():
+    edges = np.array([[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], dtype=bool)
+    assert _path(edges, [0], {3}) == [0, 1, 3]
+    assert _path(edges, [0, 2], {3}) == [2, 3]
+    assert _path(edges, [3], {0}) is None
+    assert _path(edges, [1], {1, 3}) == [1]
+
+
+def test_repairs_alone_give_a_rounding(monkeypatch: pytest.MonkeyPatch):
+    """Whatever the search leaves behind, cells, strata and the total are at floor or ceiling in the end."""
+    cells = {**COUNTEREXAMPLE, ("c", "x"): 1, ("c", "y"): 1, ("c", "z"): 1}
+    given = problem(cells, DEFAULT, strata={cell: 7 for cell in cells if cell[0] == "c"} | {("a", "y"): 7})
+    everything = {found.tobytes() for found in roundings(given)}
+    monkeypatch.setattr(rounding, "round_exactly", lambda _, found: found)
+    for turn in range(6):
+        rng = np.random.default_rng(turn)
+
+        def anything(ups: np.ndarray, open_: np.ndarray, *rest: object, rng: np.random.Generator = rng) -> np.ndarray:
+            made = np.zeros_like(ups)
+            for cell in range(len(ups)):
+                places = rng.permutation(np.flatnonzero(open_[cell]))[: ups[cell].sum()]
+                made[cell, places] = 1
+            return made
+
+        monkeypatch.setattr(rounding, "_search", anything)
+        assert round_shares(given).tobytes() in everything
+
+
+def test_the_search_gets_near_without_the_exact_solution(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rounding, "round_exactly", lambda _, found: found)
+    given = problem(COUNTEREXAMPLE, DEFAULT)
+    best = min(off(given, found) for found in roundings(given))
+    assert off(given, round_shares(given)) <= best + 4
