@@ -4,6 +4,8 @@ import base64
 import json
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
+from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -18,8 +20,20 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf"})
 ANY: Final = frozenset({"*"})
 
-KEYS: Mapping[str, frozenset[str]] = MappingProxyType({".*": ANY})
-"""Keys at the top of each JSON document that is published, by a pattern of its path; ``*``: whatever they are."""
+
+@cache
+def keys() -> Mapping[str, frozenset[str]]:
+    """Keys at the top of each JSON document that is published, by a pattern of its path (``documents.txt``).
+
+    Without any, the document is a list; with ``*`` its keys are names of splits, or values of a column that was judged.
+    Below a key of this table stands what is computed from judged tables and the program's own words, and is searched.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for part in (files("builder.deid") / "documents.txt").read_text(encoding="ascii").split("[[")[1:]:
+        pattern, _, names = part.partition("]]\n")
+        found[pattern] = frozenset(name for n in names.replace("\n", " ").split(",") if (name := n.strip()))
+    return MappingProxyType(found)
+
 
 
 def clear_document(
@@ -86,15 +100,18 @@ def check_keys(path: str, document: Any) -> None:
     PrivacyError
         Naming the document; the key is shown, because a program wrote it.
     """
-    known = next((keys for pattern, keys in KEYS.items() if re.fullmatch(pattern, path)), None)
+    known = next((names for pattern, names in keys().items() if re.fullmatch(pattern, path)), None)
     if known is None:
-        raise PrivacyError(f"{path}: found a document without a policy of the privacy gate, expected one in KEYS")
+        raise PrivacyError(
+            f"{path}: found a document without a policy of the privacy gate, expected one in "
+            "builder/deid/documents.txt; nothing is published"
+        )
     if known != ANY and isinstance(document, Mapping):
         unknown = sorted(set(document) - known)
         if unknown:
             raise PrivacyError(
                 f"{path}: found the key {unknown[0]!r} without a policy of the privacy gate, expected one in "
-                "builder.deid.documents.KEYS; nothing is published"
+                "builder/deid/documents.txt; nothing is published"
             )
 
 
