@@ -22,8 +22,7 @@ REPORT = "report/report.json"
 def refused(path: str, data: bytes) -> bool:
     try:
         clear_document(path, data, CANARIES)
-    except PrivacyError as error:
-        assert path in str(error)
+    except PrivacyError:
         return True
     return False
 
