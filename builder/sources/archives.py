@@ -16,8 +16,16 @@ from builder.headers.sniff import HEAD_BYTES, sniff
 from builder.sources.names import name_text
 
 MEMBER_LIMIT: Final = 1_000_000
+PACKED_MEMBER_LIMIT: Final = 100_000
+"""Entries of a tar that is packed as a whole: reading any of them inflates everything before it."""
+
 MEMBER_BYTES_LIMIT: Final = 8 * 2**30
 TOTAL_BYTES_LIMIT: Final = 512 * 2**30
+HELD_BYTES: Final = 64 * 2**20
+HELD_MEMBER_BYTES: Final = 4 * 2**20
+HELD_MEMBERS: Final = 512
+"""Of a packed tar so many members and bytes are held in memory; longer members never."""
+
 RATIO_LIMIT: Final = 200
 """An archive that grows to more than this many times its size (and to more than ``RATIO_FLOOR``) is a bomb; medical
 images compress to about a third, sparse masks to a hundredth."""
@@ -35,8 +43,8 @@ class Member:
 
 
 def list_members(path: Path, kind: str) -> tuple[Member, ...]:
-    """The files of the archive at ``path``, sorted by name: of a zip, of a tar (plain, or packed by gzip, bzip2 or xz),
-    or the one file of a ``gzipped_dicom``.
+    """The files of the archive at ``path``: of a zip, sorted by name; of a tar (plain, or packed by gzip, bzip2 or xz),
+    in its own order; or the one file of a ``gzipped_dicom``.
 
     Raises
     ------
@@ -51,7 +59,8 @@ def list_members(path: Path, kind: str) -> tuple[Member, ...]:
     names = {member.name for member in found}
     if len(names) != len(found):
         raise CaseError(Reason.UNREADABLE, f"the {kind} archive holds several files of one name")
-    return tuple(sorted(found, key=lambda member: member.name))
+    # a packed tar is inflated once when its members are read in its own order, and once for each step back otherwise
+    return tuple(found if kind != "zip" else sorted(found, key=lambda member: member.name))
 
 
 def read_member(path: Path, name: str, *, stamp: str, start: int, length: int) -> bytes:
@@ -122,9 +131,18 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 def _tar_members(path: Path) -> Iterator[Member]:
     with _tar(path) as archive:
-        for info in archive:
+        limit = MEMBER_LIMIT if _is_plain(path) else PACKED_MEMBER_LIMIT
+        for count, info in enumerate(archive, start=1):
+            if count > limit:
+                raise CaseError(Reason.TOO_LARGE, f"the archive has more than {limit} entries")
             if info.isfile() or info.islnk() or info.issym():
                 yield Member(_text(info), info.size if info.isfile() else 0)
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a tar is not packed: its first header says so itself."""
+    with path.open("rb") as file:
+        return file.read(262)[257:] == b"ustar"
 
 
 def _tar(path: Path) -> tarfile.TarFile:
@@ -216,22 +234,40 @@ class _Zip:
 
 
 class _Tar:
-    """A tar kept open with the places of its members."""
+    """A tar kept open with the places of its members.
+
+    Of a packed tar the members read last are held: a step back, as for the next range of the same member, would inflate
+    the archive from its beginning.
+    """
 
     def __init__(self, path: Path, stamp: str) -> None:
         self.key = (path, stamp)
         self._archive = _tar(path)
         self._members = {_text(info): info for info in self._archive}
+        self._held: dict[str, bytes] = {}
+        self._room = 0 if _is_plain(path) else HELD_BYTES
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """A range of one member; links have no bytes of their own."""
         info = self._members[name]
+        if name not in self._held and info.isfile() and info.size <= min(HELD_MEMBER_BYTES, self._room):
+            self._hold(name, self._inflated(info, 0, info.size))
+        if name in self._held:
+            return self._held[name][start : start + length]
+        return self._inflated(info, start, length)
+
+    def _inflated(self, info: tarfile.TarInfo, start: int, length: int) -> bytes:
         member = self._archive.extractfile(info) if info.isfile() else None
         if member is None:
             return b""
         with member:
             member.seek(start)
             return member.read(length)
+
+    def _hold(self, name: str, content: bytes) -> None:
+        self._held[name] = content
+        while sum(map(len, self._held.values())) > self._room or len(self._held) > HELD_MEMBERS:
+            del self._held[next(iter(self._held))]
 
     def __del__(self) -> None:
         if hasattr(self, "_archive"):

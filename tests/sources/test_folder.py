@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -112,7 +113,7 @@ def test_members_of_archives_are_entries(tmp_path: Path, make: Callable[[dict[st
     fill(tmp_path, {"in.bin": make(files)})  # the name says nothing
     source = Folder(url=str(tmp_path))
     entries = list(source.list())
-    assert [entry.member for entry in entries] == sorted(files)
+    assert [entry.member for entry in entries] == (sorted(files) if make is made_zip else list(files))
     for entry in entries[::-1]:
         assert entry.path == "in.bin"
         assert source.read(entry) == files[entry.member]
@@ -260,3 +261,29 @@ def test_a_missing_folder_is_named_with_the_nearest_one(tmp_path: Path) -> None:
 def test_an_empty_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="found an empty url, expected the folder's path"):
         Folder(url=url)
+
+
+def test_a_packed_tar_is_inflated_about_once_however_often_its_members_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"{n:03d}": os.urandom(3000) for n in random.Random(1).sample(range(300), 300)}
+    fill(tmp_path, {"a.tgz": made_tar(contents, "w:gz")})
+    rewinds = []
+    rewind = gzip.GzipFile.rewind
+    monkeypatch.setattr(gzip.GzipFile, "rewind", lambda self: rewinds.append(1) or rewind(self))
+    source = Folder(url=str(tmp_path))
+    entries = list(source.list())
+    assert [entry.member for entry in entries] == list(contents)  # in the archive's own order
+    for entry in entries:
+        assert source.read(entry, length=100) == contents[entry.member][:100]
+        assert source.read(entry, start=50, length=2000) == contents[entry.member][50:2050]
+        assert source.read(entry) == contents[entry.member]
+    assert len(rewinds) <= 4
+    archives.close_archive()
+
+
+def test_a_packed_tar_has_fewer_entries_than_a_plain_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "PACKED_MEMBER_LIMIT", 3)
+    many = {str(n): b"x" for n in range(4)}
+    fill(tmp_path, {"packed.tgz": made_tar(many, "w:gz"), "plain.tar": made_tar(many, "w")})
+    assert names(Folder(url=str(tmp_path))) == [("packed.tgz", ""), *(("plain.tar", str(n)) for n in range(4))]
