@@ -141,3 +141,38 @@ def test_old_leases_are_cleared_away(private: Store) -> None:
             assert mine.counter == counter
     kept = {name.partition(".")[0] for name in private.join(lease.FOLDER).list()}
     assert kept == {f"{n:010d}" for n in (6, 7)}
+
+
+def test_a_holder_beats_until_it_lets_go(private: Store) -> None:
+    """Else a builder that works for longer than the lease's seconds would be taken for one that stands still."""
+    store = private.join(lease.FOLDER)
+    seen: set[bytes] = set()
+    with hold_lease(private, say=print):
+        end = time.monotonic() + 20
+        while len(seen) < 4 and time.monotonic() < end:
+            seen.add(lease._read_beat(store, 1))
+            time.sleep(0.02)
+        assert len(seen) >= 4
+    last = lease._read_beat(store, 1)
+    time.sleep(SECONDS / 2)
+    assert lease._read_beat(store, 1) == last
+
+
+def test_a_store_that_fails_for_a_while_ends_no_beating(private: Store) -> None:
+    class Flaky:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def put(self, path: str, data: bytes) -> None:
+            self.asked += 1
+            raise OSError("no answer")
+
+    store, done = Flaky(), threading.Event()
+    beats = threading.Thread(target=lease._beat, args=(lease.Lease(store, 1), done, 0.01), daemon=True)  # type: ignore[arg-type]
+    beats.start()
+    end = time.monotonic() + 20
+    while store.asked < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    done.set()
+    beats.join(10)
+    assert store.asked >= 3
