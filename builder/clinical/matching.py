@@ -145,22 +145,22 @@ def summary_lines(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         )
         for column, count in facts["cells_not_taken_by_column"].items():
             problems = sorted({i["problem"] for i in facts["cells_not_taken"] if i["column"] == column})
-            yield f"    {column}: {count} cells not taken: {'; '.join(problems)}"
+            yield f"    {column}: cells not taken: {count} ({'; '.join(problems)})"
         if facts["cells_not_taken_by_column"]:
             yield "    their values are listed in clinical-cells.csv of the private workspace"
         for column, levels in facts["unmet_levels"].items():
             yield f"    {column}: no cell has the levels {', '.join(levels)}"
         for kind, count in facts["near_ids"].items():
             yield (
-                f"    {count} persons without a row: their PatientID differs from an id of the table by {kind} only; "
+                f"    persons without a row whose PatientID differs from an id of the table by {kind} only: {count}; "
                 "nothing is merged unasked"
             )
         for column, count in facts["differing_from_headers"].items():
             yield f"    {column}: {count} of {facts['matched']} persons have another value in their images' headers"
         if facts["rows_of_several"]:
-            yield f"    {facts['rows_of_several']} rows name several persons (or series): state a site or source"
+            yield f"    rows that name several persons (or series): {facts['rows_of_several']}; state a site or source"
         if facts["rows_that_are_no_person"]:
-            yield f"    {facts['rows_that_are_no_person']} rows without an id or with nothing but a note"
+            yield f"    rows without an id, or with nothing but a note: {facts['rows_that_are_no_person']}"
         if facts["encoding"] not in ("", "utf-8", "utf-16"):
             yield f"    read as {facts['encoding']}"
 
@@ -194,7 +194,7 @@ def _dead_columns(match: TableMatch) -> Iterator[str]:
         column = options.columns[tally.column]
         if tally.filled and tally.filled == tally.lost:
             yield (
-                f"{tally.column}: found no {column.type} in the {tally.filled} cells of {tally.heading!r} "
+                f"{tally.column}: found no {column.type} among {tally.filled} filled cells of {tally.heading!r} "
                 f"({_problems(tally)}){_levels_hint(tally)}; correct the declaration, or set min_matched: 0"
             )
         elif not tally.filled and match.rows.rows and column.type in ("number", "integer"):
@@ -212,6 +212,8 @@ def _dead_columns(match: TableMatch) -> Iterator[str]:
 def _lost_cells(match: TableMatch) -> Iterator[str]:
     most = match.options.max_lost_cells
     for tally in match.rows.tallies:
+        if tally.filled == tally.lost and match.options.min_matched != 0 and tally in [*_columns(match)]:
+            continue  # a column without a value is told already
         share = tally.lost / tally.filled if tally.filled else 0.0
         too_many = share > most if most is not None else tally.lost >= LOST_CELLS and share > LOST_FRACTION
         if too_many:
@@ -233,4 +235,4 @@ def _problems(tally: Tally) -> str:
 
 
 def _levels_hint(tally: Tally) -> str:
-    return f"; {', '.join(tally.near)} differs from cells by case or white space only" if tally.near else ""
+    return f"; {', '.join(tally.near)} differ from cells by case or white space only" if tally.near else ""

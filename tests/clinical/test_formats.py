@@ -92,7 +92,7 @@ def test_formulas_without_a_saved_value_are_told() -> None:
     found = met(data, options, [f"P{i}" for i in range(4)])
     assert [v and v["born"] for v in said(found)] == [1950, 1951, 1952, 1953]
     (fault,) = faults(found)
-    assert "found no integer in the 4 cells of 'Age'" in fault
+    assert "found no integer among 4 filled cells of 'Age'" in fault
     assert "open the file in a spreadsheet and save it" in fault
 
 

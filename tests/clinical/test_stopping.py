@@ -27,12 +27,13 @@ def grades(*cells: str, **options: Any) -> TableMatch:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (numbers("a", "b"), ["n: found no number in the 2 cells of 'N' (2 not a number)"]),
-        (numbers("-1", "-2"), ["n: found no number in the 2 cells of 'N' (2 out of the range 0.0 to None)"]),
+        (numbers("a", "b"), ["n: found no number among 2 filled cells of 'N' (2 not a number)"]),
+        (numbers("-1", "-2"), ["n: found no number among 2 filled cells of 'N' (2 out of the range 0.0 to None)"]),
         (numbers("", ""), ["n: found no number in 'N', whose cells are all empty"]),
         (numbers("a", "1"), []),
         (numbers("a", "", min_matched=0), []),
-        (numbers("a", max_lost_cells=0), ["n: found no number", "n: found 1 of 1 cells"]),
+        (numbers("a", max_lost_cells=0), ["n: found no number"]),
+        (numbers("a", max_lost_cells=0, min_matched=0), ["n: found 1 of 1 cells"]),
         (numbers(*"123456789", "a", max_lost_cells=0.1), []),
         (numbers(*"12345678", "a", "b", max_lost_cells=0.1), ["n: found 2 of 10 cells of 'N'"]),
         (numbers(*"1234", "a", "b", "c", "d"), []),  # fewer than 5
@@ -43,7 +44,7 @@ def grades(*cells: str, **options: Any) -> TableMatch:
         (grades("low", "high"), []),
         (grades("low", "low"), []),
         (grades("low", "High"), ["grade: found no cell with the levels high"]),
-        (grades("Low", "High"), ["grade: found no category in the 2 cells"]),
+        (grades("Low", "High"), ["grade: found no category among 2 filled cells"]),
         (grades("low", " high "), []),
         (grades("low", "HIGH", min_matched=0), []),
         (grades("low", "medium"), []),
@@ -71,7 +72,7 @@ def test_cells_are_listed_with_their_values_in_private_only() -> None:
     facts = found.facts({})
     assert facts["cells_not_taken_by_column"] == {"n": 2}
     lines = list(summary_lines([facts]))
-    assert "    n: 2 cells not taken: not a number; out of the range 0.0 to None" in lines
+    assert "    n: cells not taken: 2 (not a number; out of the range 0.0 to None)" in lines
     assert "CANARY" not in repr(facts) + repr(found.issues) + "".join(lines)
 
 
