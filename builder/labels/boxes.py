@@ -1,28 +1,25 @@
 """Boxes of label tables (CSV, TSV, JSON, COCO), in image or patient space, declared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
 from builder.errors import CaseError, Reason
-from builder.labels.label import Label
 from builder.labels.points import Axes, Space, check_axes, locate
-from builder.labels.rows import Row, Table, is_blank, load_rows, number
+from builder.labels.rows import Row, is_blank, load_rows, number
+from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Boxes, Evidence
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
-class BoxTable(Label):
+class BoxTable(TableLabel):
     """Boxes from a table.
 
     Parameters
     ----------
-    table
-        Where the table lies and which rows are the image's.
     space
         What the numbers mean, see ``builder.labels.points.Space``.
     corner
@@ -41,10 +38,8 @@ class BoxTable(Label):
     """
 
     VERSION: ClassVar[int] = 2
-    SHARED_FILES: ClassVar[bool] = True
 
     kind: Literal["boxes"] = "boxes"
-    table: Table
     space: Space
     corner: Axes
     anchor: Literal["corner", "centre"] = "corner"
@@ -73,18 +68,6 @@ class BoxTable(Label):
         axes = self.size or self.opposite
         extent = axes.columns if axes else [self.diameter]
         return [c for c in [*self.corner.columns, *extent, self.label] if c]
-
-    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Tables whose path fits the pattern."""
-        return self.table.select(image, candidates)
-
-    def mentions(self, content: bytes) -> Mentions:
-        """Which images the table has a row of."""
-        return self.table.mentions(content)
-
-    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """The image's rows of a fetched table, for ``read``."""
-        return self.table.cut(content, image, columns=self.columns, map_uid=map_uid)
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Boxes called ``name`` in patient space, in the table's order.

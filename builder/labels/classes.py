@@ -1,17 +1,16 @@
 """Class labels of tables, at the level of instance, series, study or patient, with values spelt out in the spec."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeAlias
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import CaseError, Reason
-from builder.labels.label import Label
-from builder.labels.rows import Cell, Row, Table, load_rows, reader_of
+from builder.labels.rows import Cell, Row, load_rows, reader_of
+from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Classes, Evidence, Reading, Scalar
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 Propagate: TypeAlias = Literal["same", "any", "all", "max", "most", "undecided"]
 
@@ -67,13 +66,11 @@ class ClassColumn(BaseModel):
         return int(number) if number.is_integer() else number
 
 
-class ClassTable(Label):
+class ClassTable(TableLabel):
     """Classes from a table.
 
     Parameters
     ----------
-    table
-        Where the table lies and which rows are the image's: its ``by`` sets the level a label is given at, and every
         image of that series, study or patient gets it.
     findings
         Name to column.
@@ -86,27 +83,22 @@ class ClassTable(Label):
     """
 
     VERSION: ClassVar[int] = 2
-    SHARED_FILES: ClassVar[bool] = True
     FUSED_BY: ClassVar[tuple[str, ...]] = ("majority", "dawid_skene")
 
     kind: Literal["classes"] = "classes"
-    table: Table
     findings: dict[str, ClassColumn] = Field(min_length=1)
     propagate: Propagate = "same"
     reader: str | None = None
 
-    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Tables whose path fits the pattern."""
-        return self.table.select(image, candidates)
+    @property
+    def columns(self) -> list[str]:
+        """The columns that ``read`` needs."""
+        return [finding.column for finding in self.findings.values()]
 
-    def mentions(self, content: bytes) -> Mentions:
-        """Which images the table has a row of."""
-        return self.table.mentions(content)
-
-    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """The image's rows of a fetched table, for ``read``."""
-        columns = [finding.column for finding in self.findings.values()]
-        return self.table.cut(content, image, columns=columns, map_uid=map_uid, reader=self.reader)
+    @property
+    def reader_column(self) -> str | None:
+        """The column of who made a row."""
+        return self.reader
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Classes called ``name``; a finding nobody judged is null.

@@ -227,7 +227,7 @@ def _slice_step(heights: NDArray[np.float64], stated: float | None, image: Geome
 def _first(group: Dataset, shared: Dataset, name: str) -> Dataset:
     sequence = group.get(name) or shared.get(name)
     if not sequence:
-        raise KeyError(name)
+        raise _unreadable(NO_PLACE)
     item: Dataset = sequence[0]
     return item
 

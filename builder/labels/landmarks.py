@@ -1,25 +1,22 @@
 """Named points of label tables (CSV, TSV, JSON), in image or patient space, declared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import pyarrow as pa
 from pydantic import model_validator
 
-from builder.labels.label import Label
 from builder.labels.points import Axes, Space, check_axes, locate
-from builder.labels.rows import Table, is_blank, load_rows
+from builder.labels.rows import is_blank, load_rows
+from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Evidence, Landmarks
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
-class LandmarkTable(Label):
+class LandmarkTable(TableLabel):
     """Points from a table.
 
     Parameters
     ----------
-    table
-        Where the table lies and which rows are the image's.
     space
         What the numbers mean, see ``builder.labels.points.Space``.
     point
@@ -33,10 +30,8 @@ class LandmarkTable(Label):
     """
 
     VERSION: ClassVar[int] = 2
-    SHARED_FILES: ClassVar[bool] = True
 
     kind: Literal["landmarks"] = "landmarks"
-    table: Table
     space: Space
     point: Axes
     label: str | None = None
@@ -48,18 +43,10 @@ class LandmarkTable(Label):
         check_axes(self.point, self.space)
         return self
 
-    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Tables whose path fits the pattern."""
-        return self.table.select(image, candidates)
-
-    def mentions(self, content: bytes) -> Mentions:
-        """Which images the table has a row of."""
-        return self.table.mentions(content)
-
-    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """The image's rows of a fetched table, for ``read``."""
-        columns = [c for c in [*self.point.columns, self.label, self.group] if c]
-        return self.table.cut(content, image, columns=columns, map_uid=map_uid)
+    @property
+    def columns(self) -> list[str]:
+        """The columns that ``read`` needs."""
+        return [c for c in [*self.point.columns, self.label, self.group] if c]
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Landmarks called ``name`` in patient space, in the table's order; groups are numbered in that order too.

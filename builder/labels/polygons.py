@@ -1,10 +1,9 @@
 """Polygons and run lengths of label tables (COCO, CSV, TSV, JSON) to masks, in image or patient space, declared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -14,20 +13,19 @@ from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_
 from builder.labels.label import MaskLabel
 from builder.labels.layers import Empty, Pattern, Structure, layer
 from builder.labels.points import Axes, Space, check_axes, locate, slice_of
-from builder.labels.rows import Row, Table, is_blank, load_rows
+from builder.labels.rows import Row, is_blank, load_rows
+from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
 from builder.model.patterns import occurs
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
-class PolygonTable(MaskLabel):
+class PolygonTable(TableLabel, MaskLabel):
     """Masks from outlines in a table.
 
     Parameters
     ----------
-    table
-        Where the table lies and which rows are the image's.
     space
         What the numbers mean, see ``builder.labels.points.Space``; COCO's are ``pixel_corner``.
     outline
@@ -47,11 +45,9 @@ class PolygonTable(MaskLabel):
     An image that has a row, be it one without coordinates, was looked at: structures nobody outlined there are empty.
     """
 
-    VERSION: ClassVar[int] = 1
-    SHARED_FILES: ClassVar[bool] = True
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["polygons"] = "polygons"
-    table: Table
     space: Space
     outline: str | None = None
     vertex: Axes | None = None
@@ -82,18 +78,10 @@ class PolygonTable(MaskLabel):
         """The structures the spec names, in order."""
         return tuple(self.structures)
 
-    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Tables whose path fits the pattern."""
-        return self.table.select(image, candidates)
-
-    def mentions(self, content: bytes) -> Mentions:
-        """Which images the table has a row of."""
-        return self.table.mentions(content)
-
-    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """The image's rows of a fetched table, for ``read``."""
-        columns = [c for c in [*self._marks, self.polygon, self.label] if c]
-        return self.table.cut(content, image, columns=columns, map_uid=map_uid)
+    @property
+    def columns(self) -> list[str]:
+        """The columns that ``read`` needs."""
+        return [c for c in [*self._marks, self.polygon, self.label] if c]
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """One mask called ``name`` with a segment for each structure.

@@ -1,20 +1,19 @@
 """Long-axis lines that readers drew (RECIST), as in the Crowds-Cure table: lines, lengths, and who drew which."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.labels.label import Label
 from builder.labels.points import Axes, locate
-from builder.labels.rows import Row, Table, load_rows, number, reader_of
+from builder.labels.rows import Row, load_rows, number, reader_of
+from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Evidence, Landmarks, Measurement, Measurements, Reading, Tier
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
-class Recist(Label):
+class Recist(TableLabel):
     """Lines from a table with a row a line.
 
     Parameters
@@ -32,30 +31,25 @@ class Recist(Label):
     """
 
     VERSION: ClassVar[int] = 2
-    SHARED_FILES: ClassVar[bool] = True
     FUSED_BY: ClassVar[tuple[str, ...]] = ("lines",)
     TIER: ClassVar[Tier] = "crowd"
 
     kind: Literal["recist"] = "recist"
-    table: Table
     start: Axes
     end: Axes
     pixel: Literal["corner", "centre"] = "corner"
     length: str | None = None
     reader: str | None = None
 
-    def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Tables whose path fits the pattern."""
-        return self.table.select(image, candidates)
+    @property
+    def columns(self) -> list[str]:
+        """The columns that ``read`` needs."""
+        return [c for c in [*self.start.columns, *self.end.columns, self.length] if c]
 
-    def mentions(self, content: bytes) -> Mentions:
-        """Which images the table has a row of."""
-        return self.table.mentions(content)
-
-    def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """The image's rows of a fetched table, for ``read``; names of readers stay behind."""
-        columns = [c for c in [*self.start.columns, *self.end.columns, self.length] if c]
-        return self.table.cut(content, image, columns=columns, map_uid=map_uid, reader=self.reader)
+    @property
+    def reader_column(self) -> str | None:
+        """The column of who made a row."""
+        return self.reader
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
         """Landmarks ``name`` (two a line, joined by group) and Measurements ``name/length`` in mm.

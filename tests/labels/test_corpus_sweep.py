@@ -9,10 +9,9 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
-from builder.errors import CaseError
-from builder.headers.attributes import PARSER_ERRORS
+from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.headers.references import is_annotation
 from builder.labels import LABELS
 from builder.labels.frames import describe_frames, own_grid
@@ -90,10 +89,10 @@ def odd_files(corpus: Any) -> Iterator[tuple[str, Path]]:
 def parsed(path: Path) -> Dataset | None:
     """The data set as a build parses it, None where it cannot."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), parsing(Reason.UNREADABLE, "pydicom"):
             warnings.simplefilter("ignore")
             return pydicom.dcmread(path, force=True)
-    except (*PARSER_ERRORS, InvalidDicomError, EOFError):
+    except CaseError:
         return None
 
 
