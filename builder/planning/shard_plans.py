@@ -10,6 +10,7 @@ import pyarrow as pa
 from builder.imaging.pixels.format import NATIVE
 from builder.imaging.pixels.types import common_type
 from builder.model.canonical import fingerprint
+from builder.model.layout import RECEIPT, shard_path
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import INSTANCES
 from builder.patches import estimate
@@ -20,6 +21,7 @@ from builder.plan import (
     ShardPlan,
     ShardSummary,
     assign_buckets,
+    parse_shard_plan,
     recipe,
     shard_fingerprint,
 )
@@ -58,12 +60,28 @@ def write_shard_plans(
     text = spec.model_dump_json(by_alias=True).encode()
     store = inputs.private.join(PLAN, fingerprint([p.fingerprint for p in plans], text))
     store.put(SPEC, text)
+    touched = 0
     for plan in inputs.progress.track(plans, stage="plan", total=len(plans)):
         if not store.exists(plan_path(plan.fingerprint)):
             store.put(plan_path(plan.fingerprint), plan.to_parquet())
+        elif inputs.dataset.exists(shard_path(plan.fingerprint, RECEIPT)):
+            touched += count_touched(parse_shard_plan(store.read(plan_path(plan.fingerprint))), plan)
+    if touched:
+        inputs.progress.say(
+            f"plan: {touched} files were written again after their shards were planned, with the same header and "
+            "length; their pixels may not have been read again. State identity: content on the source to have that "
+            "noticed"
+        )
     store.put("shards.json", json.dumps([[p.fingerprint, p.bucket, len(p.cases)] for p in plans]).encode())
     store.put("cohort.parquet", parquet_bytes(cohort))
     return store, tuple(ShardSummary(p.fingerprint, p.bucket, p.cases, _encoded(p)) for p in plans)
+
+
+def count_touched(before: ShardPlan, now: ShardPlan) -> int:
+    """How many objects of a shard have another stamp (time of change, ETag) than when the shard was planned."""
+    names = ("source", "path", "member", "stamp")
+    found = [set(zip(*(p.objects.column(n).to_pylist() for n in names), strict=True)) for p in (before, now)]
+    return len(found[1] - found[0])
 
 
 def _encoded(plan: ShardPlan) -> bool:

@@ -162,7 +162,7 @@ class Built:
         p = self.published
         version, whole = self.version or p.version, self.labels or self.dataset
         if p.unchanged:
-            return f"{self.dataset}: nothing to do, version {version} is published and its inputs are unchanged"
+            return f"{self.dataset}: nothing to do, version {version} is published from these inputs"
         lines = [
             *(self.planned.lines() if self.planned is not None else ()),
             f"{self.dataset}: published version {version}",
