@@ -24,7 +24,8 @@ from typing import TypeAlias
 
 import pydicom
 
-from builder.headers.attributes import PARSER_ERRORS
+from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.headers.walker import walk
 from builder.sources import Folder
 from builder.stages.index import index_partition
@@ -94,8 +95,9 @@ def is_image(path: Path) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return "Rows" in pydicom.dcmread(path, specific_tags=["Rows"], stop_before_pixels=True)
-        except PARSER_ERRORS:
+            with parsing(Reason.UNREADABLE, "pydicom cannot read the file"):
+                return "Rows" in pydicom.dcmread(path, specific_tags=["Rows"], stop_before_pixels=True)
+        except CaseError:
             return False
 
 
