@@ -1,4 +1,4 @@
-"""How far two structures agree: overlap and surface distance."""
+"""How well two structures agree: overlap and surface distance."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Boxes of label tables (CSV, TSV, JSON, COCO), in image or patient space, declared."""
+"""Boxes from label tables (CSV, TSV, JSON, COCO). The spec declares which space their numbers are in."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -33,8 +33,8 @@ class BoxTable(TableLabel):
     label
         Column of the class; without it every box is of class ``name``.
 
-    A row whose cells of coordinates are all empty says that nothing is there: an image with such rows only has no
-    boxes, which is not the same as an image without a row.
+    A row whose coordinates are all empty says that somebody looked and found nothing. An image with only such rows has
+    no boxes; an image without a row has no label.
     """
 
     VERSION: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""Who stands behind a label: what an object says of its readers, its tool and its time, else what the spec says."""
+"""Who made a label, with what and when: as the object states it, or else as the spec does."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ Some = TypeVar("Some", bound=Annotation)
 
 @dataclass(frozen=True)
 class Observed:
-    """What an object says of its making; names are keyed."""
+    """What an object says about who made it, with what tool and when; names are keyed."""
 
     readers: tuple[str, ...] = ()
     tool: str | None = None

@@ -1,4 +1,4 @@
-"""Named points of label tables (CSV, TSV, JSON), in image or patient space, declared."""
+"""Named points from label tables (CSV, TSV, JSON). The spec declares which space their numbers are in."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -26,7 +26,7 @@ class LandmarkTable(TableLabel):
     group
         Column whose equal values join points (the two ends of a line).
 
-    A row whose coordinates are all empty says that nothing is there.
+    A row whose coordinates are all empty says that somebody looked and found nothing.
     """
 
     VERSION: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""Polygons and run lengths of label tables (COCO, CSV, TSV, JSON) to masks, in image or patient space, declared."""
+"""Masks from polygons and run lengths in label tables (COCO, CSV, TSV, JSON), in the space that the spec declares."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -40,9 +40,9 @@ class PolygonTable(TableLabel, MaskLabel):
     inclusion, holes, gaps, max_step_mm
         How polygons become voxels, see ``builder.labels.contours.Rules``. In pixels a polygon is on its one slice; in
         patient space and in ``voxel`` planes reach half-way to each other, as contours of an RTSTRUCT do.
-        ``holes`` is ``union`` unless stated, for the parts of a COCO polygon add up.
+        ``holes`` is ``union`` by default because the parts of a COCO polygon add up.
 
-    An image that has a row, be it one without coordinates, was looked at: structures nobody outlined there are empty.
+    Somebody looked at an image that has a row, even one without coordinates: structures without an outline are empty.
     """
 
     VERSION: ClassVar[int] = 2

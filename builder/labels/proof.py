@@ -28,11 +28,11 @@ BODY_SLICES = 16
 """Slices, evenly chosen, from which the middle of the body is found."""
 
 _PART = "all"
-"""What stands for the segment in the figures of boxes and points."""
+"""Stands in place of a segment's name in the figures of boxes and points."""
 
 
 class Proof(BaseModel):
-    """Figures and thresholds; what has no threshold is measured and kept, and excludes nothing.
+    """Figures of every label, and thresholds that exclude a case; a figure without a threshold is only recorded.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Proof(BaseModel):
 
 
 class Body:
-    """Where the body is, found slice by slice when asked for: a threshold, then cavities filled."""
+    """Where the body is: a threshold, then filled cavities. Slices are worked out when somebody asks for them."""
 
     def __init__(self, volume: Volume) -> None:
         self.geometry = volume.geometry
@@ -156,7 +156,7 @@ class Body:
 
 
 def _filled(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The plane with its cavities: whatever outside does not reach from the border."""
+    """The plane with its cavities filled: everything that cannot be reached from the border through air."""
     from scipy.ndimage import label
 
     regions, count = label(~plane)

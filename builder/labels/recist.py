@@ -25,7 +25,7 @@ class Recist(TableLabel):
     pixel
         Whether (0, 0) is the upper left ``corner`` of the first pixel, as in Cornerstone, or its ``centre``.
     length
-        Column of the length the tool stated, in mm; kept beside ours, never instead of it.
+        Column of the length that the tool stated, in mm. It is kept beside the measured length and never replaces it.
     reader
         Column of who drew the line; readers get keyed names, the same in every case.
     """
