@@ -1,4 +1,4 @@
-"""One label out of several readers': masks by majority or STAPLE, classes by Dawid-Skene, lines slice by slice."""
+"""Fuses several readers' labels into one: masks by majority or STAPLE, classes by Dawid-Skene, lines by slice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The ``consensus`` block of a spec: several readers' annotations of one case become one, and how far they agree."""
+"""The ``consensus`` block of a spec: fuses several readers' annotations of a case and measures their agreement."""
 
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Structures on one grid to a Mask: a channel each, or one label map."""
+"""Makes a Mask of structures on one grid: a channel each, or one label map."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A label's own grid onto the image's: the same voxels where the grids agree, resampled with a record where not."""
+"""Moves a label from its own grid to the image's: copies voxels where the grids agree, else resamples on record."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias

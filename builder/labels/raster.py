@@ -1,4 +1,4 @@
-"""Polygons to pixels: exact row spans under the even-odd rule, by pixel centre or by covered area."""
+"""Rasterises polygons in exact row spans under the even-odd rule, by pixel centre or by covered area."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Label tables (CSV, TSV, JSON, COCO): the rows of one image cut out, with mapped UIDs and nothing else of the table.
+"""Label tables (CSV, TSV, JSON, COCO): cuts out the rows of one image, with mapped UIDs, and nothing else.
 
 A table names many patients. ``Table.cut`` runs where the archive's own identifiers are still known and keeps only the
 rows of one image and the columns a reader asked for; readers see its result and never the table. Which images a table
@@ -184,7 +184,7 @@ def load_rows(objects: Sequence[LabelObject]) -> list[Row]:
 
 
 def is_blank(row: Row, columns: Sequence[str]) -> bool:
-    """Whether a row has nothing in any of ``columns``: somebody looked at the image and found nothing to mark."""
+    """Whether all of ``columns`` are empty in a row: somebody looked at the image and found nothing to mark."""
     return all(not _text(row, column) for column in columns)
 
 

@@ -1,4 +1,4 @@
-"""Classes out of several readers' votes, over all cases at once: a reader's confusion shows only across cases."""
+"""Settles classes that several readers voted on, over all cases at once, because confusion shows only across cases."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
