@@ -12,7 +12,8 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.model.expression import compile as compile_expression
 from builder.model.layout import RECEIPT, shard_path
 from builder.plan import DatasetPlan
-from builder.planning.inventory import Inventory
+from builder.planning.inventory import Inventory, Survey
+from builder.planning.risks import pixel_refusals
 from builder.spec import DatasetSpec, ReportOptions
 from builder.storage import Store
 
@@ -26,14 +27,15 @@ NO_VALUE = "no value"
 TYPES = {1: "8-bit", 2: "16-bit", 4: "32-bit", 8: "64-bit"}
 
 
-def forecast(plan: DatasetPlan, dataset: Store) -> Facts:
+def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey: Survey) -> Facts:
     """Facts about what a build will do, as JSON-able data.
 
     Returns
     -------
     dict
         ``rules`` (each with what it keeps, by value, and texts that match nothing with the nearest one that is there),
-        ``kinds`` (what the geometry policy and the pixels' risk exclude, with the switch that lets it in),
+        ``kinds`` (what the geometry policy excludes, with the switch that lets it in), ``pixels_refused`` (why the
+        build will refuse how many cases whose pixels may show text),
         ``number_types`` (bytes of a voxel to modality to cases), ``dead_columns`` (columns the spec uses that hold
         nothing), ``shards_already_there``.
     """
@@ -41,6 +43,7 @@ def forecast(plan: DatasetPlan, dataset: Store) -> Facts:
     return {
         "rules": [_rule(plan.cohort, name, text) for name, text in _rules(plan.spec)],
         "kinds": _kinds(plan.cohort),
+        "pixels_refused": pixel_refusals(plan, inventory, survey),
         "number_types": _number_types(plan.spec, included),
         "dead_columns": _dead_columns(plan.spec, included),
         "shards_already_there": sum(dataset.exists(shard_path(s.fingerprint, RECEIPT)) for s in plan.shards),
@@ -54,6 +57,8 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     for kind in facts["kinds"]:
         switch = f" ({kind['switch']} lets them in)" if kind["switch"] else ""
         yield f"{kind['rule']}: {kind['stacks']} {kind['verdict']}, {kind['reason']}{switch}"
+    for why, count in facts["pixels_refused"].items():
+        yield f"burned-in text: the build will refuse {count} cases: {why}"
     if len(facts["number_types"]) > 1:
         found = "; ".join(f"{name} {_counted(kinds)}" for name, kinds in facts["number_types"].items())
         yield (
@@ -134,23 +139,17 @@ def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:
 
 def _kinds(cohort: pa.Table) -> list[Facts]:
     """What is excluded for its kind, by verdict and reason, the most first."""
-    rows = cohort.filter(pc.is_in(cohort["rule"], pa.array(["geometry", "burned_in"])))
-    counts = Counter(zip(*(rows[c].to_pylist() for c in ("rule", "verdict", "reason", "modality")), strict=True))
-    found: dict[tuple[str, str, str], int] = {}
-    for (rule, verdict, reason, modality), count in counts.items():
-        of = (modality or "?") if rule == "burned_in" else verdict
-        found[rule, of, reason] = found.get((rule, of, reason), 0) + count
-    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    rows = cohort.filter(pc.equal(cohort["rule"], "geometry"))
+    counts = Counter(zip(*(rows[column].to_pylist() for column in ("verdict", "reason")), strict=True))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        {"rule": rule, "verdict": of, "reason": reason, "stacks": count, "switch": _switch(rule, of)}
-        for (rule, of, reason), count in ordered
+        {"rule": "geometry", "verdict": of, "reason": reason, "stacks": count, "switch": _switch(of)}
+        for (of, reason), count in ordered
     ]
 
 
-def _switch(rule: str, of: str) -> str | None:
+def _switch(of: str) -> str | None:
     """What to write into the spec to let a kind in; None where nothing does."""
-    if rule == "burned_in":
-        return f"deid: {{reviewed: [{of}]}}, once somebody has looked at them,"
     field = VolumeOptions.model_fields.get(of)
     actions = get_args(field.annotation) if field is not None else ()
     allowed = [action for action in actions if action != "exclude"]

@@ -164,7 +164,7 @@ def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> 
     )
     note_plan(private, plan, inventory)
     where = resolved.splits.sequester.url if resolved.splits.sequester is not None else asked.to
-    return Planned(plan, inventory, survey, forecast(plan, open_store(where)))
+    return Planned(plan, inventory, survey, forecast(plan, open_store(where), inventory=inventory, survey=survey))
 
 
 def _build_open(

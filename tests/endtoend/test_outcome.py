@@ -202,6 +202,18 @@ def test_a_plan_says_what_a_build_will_do_and_explains_it(tmp_path: Path, capsys
     assert "found nothing by that name in the last plan" in capsys.readouterr().err
 
 
+def test_a_plan_says_which_pixels_the_build_will_refuse(tmp_path: Path) -> None:
+    spec = write(tmp_path, persons=6)
+    for path in (tmp_path / "in" / "p01").glob("*.dcm"):
+        image = pydicom.dcmread(path)
+        image.BurnedInAnnotation = "YES"
+        image.save_as(path)
+    planned = plan(spec, to=tmp_path / "d")
+    assert sum(planned.forecast["pixels_refused"].values()) == 1
+    assert "burned-in text: the build will refuse 1 cases: found an image that declares burned-in" in planned.text()
+    assert build(spec, to=tmp_path / "d").published.lost[0]["reason"] == "burned_in_annotation"
+
+
 def test_explain_prefers_what_is_newer(tmp_path: Path, capsys) -> None:
     spec = write(tmp_path, persons=2)
     build(spec, to=tmp_path / "d")

@@ -1,0 +1,41 @@
+"""Cases whose pixels the build will refuse because they may show text, as far as the index knows their headers."""
+
+from collections import Counter
+
+from builder.deid.pixels import judge_pixels
+from builder.errors import CaseError
+from builder.imaging.rows import dataset_of
+from builder.model.tables import INSTANCES
+from builder.plan import DatasetPlan
+from builder.planning.inventory import Inventory, Survey
+from builder.stages.prepare import KIND_COLUMNS
+
+
+def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> dict[str, int]:
+    """Why the build will refuse how many of the planned cases."""
+    rows = plan.cohort.filter(plan.cohort["included"]).select(["chunk", "series_uid", "holders"]).to_pylist()
+    verdicts: dict[tuple[object, ...], str | None] = {}
+    found: Counter[str] = Counter()
+    for chunk in sorted({row["chunk"] for row in rows}):
+        kinds: dict[tuple[str, int], set[tuple[object, ...]]] = {}
+        places = survey.membership(chunk).to_pylist()
+        table = inventory.chunk(chunk, columns=KIND_COLUMNS)
+        headers = zip(*(table[name].to_pylist() for name in KIND_COLUMNS), strict=True)
+        for place, header in zip(places, headers, strict=True):
+            kinds.setdefault((place["series"], place["stack"]), set()).add(header)
+        for row in (row for row in rows if row["chunk"] == chunk):
+            own = {kind for holder in row["holders"] for kind in kinds.get((row["series_uid"], holder), ())}
+            reasons = [why for kind in sorted(own, key=str) if (why := _verdict(kind, plan, verdicts)) is not None]
+            found.update(reasons[:1])
+    return dict(sorted(found.items()))
+
+
+def _verdict(kind: tuple[object, ...], plan: DatasetPlan, known: dict[tuple[object, ...], str | None]) -> str | None:
+    if kind not in known:
+        try:
+            row = dict.fromkeys(INSTANCES.names) | dict(zip(KIND_COLUMNS, kind, strict=True))
+            judge_pixels(dataset_of(row), deid=plan.spec.deid)
+            known[kind] = None
+        except CaseError as error:
+            known[kind] = error.detail
+    return known[kind]
