@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long mutations resume test-cluster test-peers test-reader mutants bench contours clean
+.PHONY: setup servers demo test check faults faults-long mutations resume test-cluster test-peers test-reader mutants bench contours canaries clean
 
 setup: $(STAMP)
 
@@ -117,6 +117,10 @@ bench: setup
 # Contours to voxels beside plastimatch (Debian: apt-get install plastimatch): the table of docs/labels.md, and pictures.
 contours: setup
 	$(BIN)/python benchmarks/contours.py $(CORPUS) --pictures $(CONTOURS)
+
+# More than 60,000 tokens in every attribute of an archive, and none in what leaves.
+canaries: setup
+	BUILDER_CANARIES=all $(BIN)/python -m pytest tests/endtoend/test_canaries.py
 
 clean:
 	rm -rf $(CONTOURS) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
