@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
 import builder
+from builder.errors import OutcomeError
 from builder.imaging.parse import leniently, parse_instance
 from tests import synthetic
 from tests.imaging.quantities.test_pet_frames import FACTOR, enhanced
@@ -81,9 +82,8 @@ def test_a_structure_set_in_patient_space_does_not_land_in_a_scout(build: Build,
     drawn = synthetic.rtstruct(made, {"GTV": synthetic.box_contours(made.geometry, (0, 5, 5), (1, 20, 20))})
     folder = written(tmp_path / "archive", [*made.images, drawn])
     labels = {"gtv": {"kind": "rtstruct", "roi": {"gtv": "GTV"}}}
-    _, index, _, exclusions = build(folder, volumes={"localizer": "keep"}, labels=labels)
-    assert index == []
-    assert any(row["reason"].startswith("label") for row in exclusions)
+    with pytest.raises(OutcomeError, match="label_geometry_conflict: 1 cases"):
+        build(folder, volumes={"localizer": "keep"}, labels=labels)
 
 
 def test_findings_and_meanings_are_columns(build: Build, tmp_path: Path) -> None:
