@@ -195,17 +195,19 @@ def _dead_columns(match: TableMatch) -> Iterator[str]:
         if tally.filled and tally.filled == tally.lost:
             yield (
                 f"{tally.column}: found no {column.type} among {tally.filled} filled cells of {tally.heading!r} "
-                f"({_problems(tally)}){_levels_hint(tally)}; correct the declaration, or set min_matched: 0"
+                f"({_problems(tally)}), expected some{_levels_hint(tally)}; correct the declaration, "
+                "or set min_matched: 0"
             )
         elif not tally.filled and match.rows.rows and column.type in ("number", "integer"):
             yield (
                 f"{tally.column}: found no {column.type} in {tally.heading!r}, whose cells are all empty or missing "
-                "codes; leave the column out, or set min_matched: 0"
+                "codes, expected some; leave the column out, or set min_matched: 0"
             )
         elif tally.near:
             yield (
-                f"{tally.column}: found no cell with the levels {', '.join(tally.near)}, but cells that differ from "
-                "them by case or white space only; write the levels as the table does, or set min_matched: 0"
+                f"{tally.column}: found no cell with the levels {', '.join(tally.near)}, expected some: cells "
+                "differ from them by case or white space only; write the levels as the table does, "
+                "or set min_matched: 0"
             )
 
 

@@ -156,7 +156,7 @@ def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
         elif count == 0:
             folded = {h.casefold(): h for h in known}
             near = [folded[h] for h in difflib.get_close_matches(heading.casefold(), folded, n=1)]
-            hint = f"; did you mean {near[0]!r}?" if near else f" among {', '.join(map(repr, known[:20]))}"
+            hint = f"; did you mean {near[0]!r}?" if near else f", expected one of {', '.join(map(repr, known[:20]))}"
             faults.append(f"clinical: found no column with the heading {heading!r}{hint}")
     if faults:
         raise SpecError("\n".join(faults))

@@ -114,5 +114,5 @@ def test_a_row_of_data_in_the_place_of_headings_is_not_shown() -> None:
     with pytest.raises(SpecError, match="found none of the declared headings in row 1, expected 'id', 'G'") as caught:
         met(b"CANARY1,low\nCANARY2,high\n", declared(columns=LEVELS))
     assert "CANARY" not in str(caught.value)
-    with pytest.raises(SpecError, match="found no column with the heading 'G' among 'id', 'Befund'"):
+    with pytest.raises(SpecError, match="found no column with the heading 'G', expected one of 'id', 'Befund'"):
         met(b"id,Befund\nA,low\n", declared(columns=LEVELS))
