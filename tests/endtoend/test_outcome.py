@@ -211,6 +211,7 @@ def test_a_plan_says_which_pixels_the_build_will_refuse(tmp_path: Path) -> None:
     planned = plan(spec, to=tmp_path / "d")
     assert sum(planned.forecast["pixels_refused"].values()) == 1
     assert "burned-in text: the build will refuse 1 cases: found an image that declares burned-in" in planned.text()
+    spec.write_text(spec.read_text().replace("test: 0.5}}", "test: 0.5}, may_be_empty: [train, test]}"))
     assert build(spec, to=tmp_path / "d").published.lost[0]["reason"] == "burned_in_annotation"
 
 
