@@ -211,6 +211,26 @@ def recount(
     return book.complaints()
 
 
+def wrong_tables(
+    document: dict[str, Any],
+    *,
+    index: pd.DataFrame,
+    cohort: pd.DataFrame,
+    exclusions: pd.DataFrame,
+    splits: pd.DataFrame,
+    ledger: pd.DataFrame,
+    ratios: dict[str, float],
+    rules: Sequence[str],
+) -> dict[str, str]:
+    """Recompute flow, totals, attrition and balance alone; returns path to complaint, of those left out too."""
+    book = Book(document)
+    _flow(book, index, cohort, exclusions, ledger)
+    _attrition(book, cohort, index, exclusions, rules)
+    _balance(book, splits, index, cohort, ratios)
+    told = ("/flow", "/totals", "/attrition", "/balance")
+    return {path: complaint for path, complaint in book.complaints().items() if path.startswith(told)}
+
+
 def _settings(book: Book, spec: dict[str, Any], lock: dict[str, Any]) -> None:
     """What the document repeats of the manifest, and its own version."""
     book.expect(book.document, "report_version", 1)
