@@ -1,1 +1,1 @@
-"""Reading of headers: what a file is, by its content, and what its DICOM header says."""
+"""Reading headers: recognise a file by its content, and read what its DICOM header says."""

@@ -1,4 +1,4 @@
-"""The header of any DICOM file, read by pydicom within limits."""
+"""Reading the header of any DICOM file with pydicom, within limits on size and work."""
 
 import hashlib
 import io
@@ -20,14 +20,15 @@ from builder.headers.values import PRESENT, WANTED, NotAValue, cell, joined_iden
 from builder.model.tables import IDENTITY
 
 HEADER_LIMIT: Final = 256 * 2**20
-"""Bytes of header, or of an inflated data set, that are read at most."""
+"""Maximum number of bytes read from a header, or from an inflated data set."""
 
 READ_LIMIT: Final = 4_000_000
-"""Reads pydicom may ask for: it bounds the time one file can take, the same on every machine."""
+"""Maximum number of reads that pydicom may ask for. This bounds the work one file can cost. A count gives the same
+verdict on every machine; a time limit would not."""
 
 ITEM_LIMIT: Final = 400_000
-"""Items of sequences a file may have; the largest segmentations known have half as many. pydicom takes 50 us for each,
-however empty it is."""
+"""Maximum number of sequence items in a file. The largest known segmentations have half as many. pydicom takes 50 us
+for each item, even for an empty one."""
 
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _BLOCK = 64 * 2**10
@@ -36,23 +37,25 @@ _TAGS = [w.tag for w in WANTED]
 _KIND_TAGS = [0x00080016, 0x00080060]
 _LONG_TYPES = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 
+
 @dataclass(frozen=True)
 class Header:
-    """What a DICOM file's header says.
+    """The contents of a DICOM file's header.
 
     Parameters
     ----------
     values
-        Column name to value, for header columns that have one.
+        Maps column names to values, for the header columns that have one.
     references
         What an annotation object points to; empty for images.
     notes
-        ``column: what was wrong`` for values that could not be taken, without the value.
+        ``column: what was wrong`` for each value that could not be used. The value itself is left out.
     sha256
-        Of the bytes before the Pixel Data element; of the whole file where there is none. For a deflated file: of the
-        file meta information and the inflated bytes.
+        Digest of the bytes before the Pixel Data element, or of the whole file when it has none. For a deflated file,
+        the digest covers the file meta information and the inflated bytes.
     pixel_offset, pixel_length
-        Of the value of Pixel Data (7FE0,0010), in bytes, when it is native and the file is not deflated.
+        Offset and length in bytes of the value of Pixel Data (7FE0,0010). Set only when the pixels are native and the
+        file is not deflated.
     directory
         True for a DICOMDIR (PS3.10 section 8).
     """
@@ -68,12 +71,12 @@ class Header:
 
 
 def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
-    """The header of one DICOM file, with or without preamble, in any transfer syntax.
+    """Read the header of one DICOM file, with or without preamble, in any transfer syntax.
 
     Parameters
     ----------
     read
-        ``read(start, length)`` gives bytes of the file.
+        ``read(start, length)`` returns bytes of the file.
     size
         Length of the file in bytes.
 
@@ -82,40 +85,43 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
     CaseError
         UNREADABLE when the header cannot be parsed or is cut off, TOO_LARGE when it is over the limits.
     OSError
-        As ``read`` raised it.
+        When ``read`` raises it; it is passed on unchanged.
     """
     window = Window(read, size)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of what is read leniently; the notes say it per file
+        warnings.simplefilter("ignore")  # pydicom warns about values it reads leniently; the notes record them
         try:
             with parsing(Reason.UNREADABLE, "pydicom cannot parse the header"):
                 return _header(window)
         except CaseError:
-            if window.fault is not None:  # pydicom was not at fault, nor was the file
+            if window.fault is not None:  # the source failed, not pydicom and not the file
                 raise window.fault from None
             raise
 
 
 def count_items(content: bytes) -> int:
-    """Items of sequences in some bytes, in either byte order; a few more where pixels look like one."""
+    """Count the sequence items in ``content``, in either byte order.
+
+    Pixel bytes that happen to look like an item tag are counted too, so the count may be a little too high.
+    """
     return max(content.count(tag) for tag in _ITEMS)
 
 
 def check_items(items: int) -> None:
-    """Raise CaseError TOO_LARGE where a file has more items of sequences than ``ITEM_LIMIT``."""
+    """Raise CaseError TOO_LARGE when a file has more than ``ITEM_LIMIT`` sequence items."""
     if items > ITEM_LIMIT:
         raise CaseError(Reason.TOO_LARGE, f"found more than {ITEM_LIMIT} items of sequences, expected at most that")
 
 
 def too_many_elements() -> CaseError:
-    """What to raise where a file has more elements than ``READ_LIMIT`` allows."""
+    """Return the error to raise when a file has more elements than ``READ_LIMIT`` allows."""
     return CaseError(Reason.TOO_LARGE, f"found more than {READ_LIMIT // 2} elements, expected at most that")
 
 
 class Window:
-    """The seekable stream pydicom reads from: it fetches blocks as they are needed and counts what is asked of it.
+    """A seekable stream for pydicom that fetches blocks when they are needed and counts the reads.
 
-    ``fault`` is the OSError that reading the file raised: pydicom may have taken it for the end of the file.
+    ``fault`` keeps the OSError that reading the file raised, because pydicom may mistake it for the end of the file.
     """
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
@@ -128,7 +134,7 @@ class Window:
         self.fault: OSError | None = None
 
     def read(self, length: int = -1) -> bytes:
-        """Up to ``length`` bytes. Raises CaseError TOO_LARGE when a limit is reached."""
+        """Read up to ``length`` bytes. Raise CaseError TOO_LARGE when a limit is reached."""
         self._reads += 1
         if self._reads > READ_LIMIT:
             raise too_many_elements()
@@ -143,17 +149,17 @@ class Window:
         return self._data[start:end]
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move within or past the file, as files do."""
+        """Move to a position, which may lie past the end of the file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """The position."""
+        """Return the current position."""
         return self._position
 
     def before(self, end: int) -> bytes:
-        """The first ``end`` bytes of the file."""
+        """Return the first ``end`` bytes of the file."""
         self._fetch(end)
         return self._data[:end]
 
@@ -189,7 +195,7 @@ def _header(window: Window) -> Header:
     annotating = is_annotation(*_kind(parse(stream, _KIND_TAGS, _StopAfter(0x00080060))))
     stop = _StopAfter()
     dataset = parse(stream, None if annotating else _TAGS, stop)
-    end = stream.tell() if stop.reached else max(stream.tell(), stream.size)  # past the file's end when it is cut off
+    end = stream.tell() if stop.reached else max(stream.tell(), stream.size)  # beyond the end of a truncated file
     if not stop.reached and stream.tell() < stream.size:
         raise CaseError(Reason.UNREADABLE, "pydicom cannot parse the header to its end")
     if end > stream.size:
@@ -210,13 +216,13 @@ def _header(window: Window) -> Header:
 
 
 def _parse(stream: Window, tags: list[int] | None, stop: "_StopAfter") -> Dataset:
-    """The given elements of a file, or all of them, up to where ``stop`` says."""
+    """Parse the elements in ``tags``, or all elements, up to where ``stop`` says."""
     stream.seek(0)
     return read_partial(cast(BinaryIO, stream), stop, None, True, tags)
 
 
 def _parse_inflated(stream: Window, tags: list[int] | None, stop: "_StopAfter") -> Dataset:
-    """The same of the inflated bytes of a deflated file."""
+    """Do the same as ``_parse`` for the inflated bytes of a deflated file."""
     stream.seek(0)
     dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=stop, specific_tags=tags)
     dataset.set_original_encoding(False, True, None)
@@ -227,7 +233,7 @@ def _parse_inflated(stream: Window, tags: list[int] | None, stop: "_StopAfter") 
 
 @dataclass
 class _StopAfter:
-    """Stops at the first pixel element, or at the first one whose tag is beyond ``last``."""
+    """Stop at the first pixel element, or at the first element whose tag is above ``last``."""
 
     last: int = 0xFFFFFFFF
     reached: bool = False
@@ -238,13 +244,13 @@ class _StopAfter:
 
 
 def _kind(dataset: Dataset) -> tuple[str | None, str | None]:
-    """SOP Class UID and Modality."""
+    """Return the SOP Class UID and the Modality."""
     values, _ = _values(dataset)
     return values.get("sop_class_uid"), values.get("modality")
 
 
 def _deflated_start(window: Window) -> int | None:
-    """Where the deflated data set begins; None for a file that is not deflated (PS3.10 section 7.1)."""
+    """Return where the deflated data set begins, or None for a file that is not deflated (PS3.10 section 7.1)."""
     head = window.before(min(window.size, 132))
     if head[128:132] != b"DICM":
         return None
@@ -278,7 +284,7 @@ def _inflated(window: Window, start: int) -> bytes:
 
 
 def _pixel_extent(stream: Window, dataset: Dataset, end: int) -> tuple[int | None, int | None, tuple[str, ...]]:
-    """Offset and length of native Pixel Data, and a note when the file is shorter than they say."""
+    """Return offset and length of native Pixel Data, with a note when the file ends before they do."""
     stream.seek(end)
     head = stream.read(12)
     if len(head) < 8:
@@ -295,7 +301,7 @@ def _pixel_extent(stream: Window, dataset: Dataset, end: int) -> tuple[int | Non
 
 
 def _values(dataset: Dataset) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Cells by column name, and notes on the values that could not be taken."""
+    """Return the cells by column name, with notes on the values that could not be used."""
     encodings = _encodings(dataset)
     values: dict[str, Any] = {}
     notes = []
@@ -327,7 +333,7 @@ def _values(dataset: Dataset) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _encodings(dataset: Dataset) -> list[str]:
-    """Python codecs of the Specific Character Set (0008,0005); unknown ones read as Latin-1."""
+    """Return the Python codecs of the Specific Character Set (0008,0005); Latin-1 when it is missing or unknown."""
     if 0x00080005 not in dataset:
         return ["iso8859"]
     raw = getattr(dataset.get_item(0x00080005), "value", None)

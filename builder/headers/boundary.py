@@ -1,4 +1,4 @@
-"""The parse boundary: whatever a parser of bytes from outside raises is a fault of those bytes."""
+"""The parse boundary: any exception from a parser of outside bytes is reported as a fault of those bytes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,16 @@ from builder.errors import BuilderError, CaseError, Reason
 
 @contextmanager
 def parsing(reason: Reason, what: str) -> Iterator[None]:
-    """Raise CaseError with ``reason`` for anything that a parser raises on bytes in memory.
+    """Raise CaseError with ``reason`` for any exception that a parser raises on bytes in memory.
 
-    Parsers document few of their exceptions, and damaged bytes reach the others: a list of classes is never complete.
-    Only MemoryError passes, because it says nothing about the bytes. Code that reads from a source must not run in
-    here: its OSError would be taken for a complaint of the parser.
+    Every class is caught because parsers document few of the exceptions that damaged bytes can trigger, so no list of
+    classes would be complete. MemoryError passes, because it says nothing about the bytes. Never read from a source
+    inside this block: its OSError would be reported as a parse error.
 
     Parameters
     ----------
     what
-        Which parser failed at what. The message of the exception may quote the file, so only its class is added.
+        Which parser failed at what. Only the class of the exception is added, because its message may quote the file.
     """
     try:
         yield
@@ -33,10 +33,10 @@ def parsing(reason: Reason, what: str) -> Iterator[None]:
 
 @contextmanager
 def elements_as(reason: Reason) -> Iterator[None]:
-    """Raise CaseError with ``reason`` where a data element turns out to be damaged.
+    """Raise CaseError with ``reason`` when a data element turns out to be damaged.
 
-    pydicom converts the value of an element when somebody first asks for it, long after the file was parsed. This
-    brings such a late complaint to the same end as an early one, and lets every other exception pass.
+    pydicom converts the value of an element on first access, long after it parsed the file. This block reports such a
+    late error in the same way as a parse error, and lets every other exception pass.
     """
     try:
         yield
@@ -50,7 +50,10 @@ def elements_as(reason: Reason) -> Iterator[None]:
 
 
 def damaged_element(error: BaseException) -> str | None:
-    """What pydicom could not convert, where ``error`` was raised while it converted an element; else None."""
+    """Return what pydicom could not convert, or None when ``error`` did not come from converting an element.
+
+    pydicom raises many classes here, so the traceback is searched for its converter.
+    """
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code is convert_raw_data_element.__code__:

@@ -1,4 +1,4 @@
-"""Which instance some bytes are."""
+"""Reading the SOP Instance UID of a DICOM file held in memory."""
 
 import io
 import warnings
@@ -10,7 +10,7 @@ from builder.headers.boundary import parsing
 
 
 def sop_instance_uid(data: bytes) -> str:
-    """SOP Instance UID (0008,0018) of a DICOM file; "" when it has none. Raises CaseError UNREADABLE."""
+    """Read the SOP Instance UID (0008,0018) of a DICOM file, "" when it has none. May raise CaseError UNREADABLE."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with parsing(Reason.UNREADABLE, "pydicom cannot parse an object"):

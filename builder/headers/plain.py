@@ -1,4 +1,4 @@
-"""Compiled reading of what stands in a header byte by byte: little-endian words, text, numbers."""
+"""Compiled functions that read little-endian words, text and numbers from the bytes of a header."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def u32(data: Any, at: int) -> Any:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def trim(data: Any, start: int, end: int) -> Any:
-    """Bounds without spaces and zero bytes at both ends."""
+    """Return the bounds without the spaces and zero bytes at either end."""
     while start < end and (data[start] == 0x20 or data[start] == 0):
         start += 1
     while end > start and (data[end - 1] == 0x20 or data[end - 1] == 0):
@@ -28,7 +28,7 @@ def trim(data: Any, start: int, end: int) -> Any:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def text_kind(data: Any, start: int, end: int) -> Any:
-    """0 for ASCII text, 1 for text with other bytes, 2 for what has control characters or escapes."""
+    """Return 0 for ASCII text, 1 for text with other bytes, 2 for bytes with control characters or escapes."""
     kind = 0
     for i in range(start, end):
         if (data[i] < 0x20 and data[i] != 0) or data[i] == 0x7F:
@@ -40,7 +40,10 @@ def text_kind(data: Any, start: int, end: int) -> Any:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def is_number(data: Any, start: int, end: int, whole: bool) -> Any:
-    """Whether bytes are one number: digits with a sign, and for decimals a point and an exponent."""
+    """Return whether the bytes are one number.
+
+    A whole number is an optional sign and up to nine digits. A decimal may also have a point and an exponent.
+    """
     if end - start > 40:
         return False
     at = start
@@ -72,7 +75,7 @@ def is_number(data: Any, start: int, end: int, whole: bool) -> Any:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def are_numbers(data: Any, start: int, end: int, most: int, whole: bool) -> Any:
-    """Whether bytes are one to ``most`` numbers separated by backslashes."""
+    """Return whether the bytes are one to ``most`` numbers separated by backslashes."""
     at = start
     count = 0
     for i in range(start, end + 1):
@@ -87,7 +90,7 @@ def are_numbers(data: Any, start: int, end: int, most: int, whole: bool) -> Any:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def is_known(data: Any, first: int, last: int, known: Any) -> Any:
-    """Number (from 1) of the row of ``known`` that bytes equal, once trimmed; 0 for none."""
+    """Return the number (from 1) of the row of ``known`` that equals the trimmed bytes, or 0 when none does."""
     first, last = trim(data, first, last)
     for row in range(known.shape[0]):
         if last - first >= known.shape[1] or known[row, last - first] != 0:

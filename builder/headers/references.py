@@ -1,4 +1,4 @@
-"""What an annotation object points to: series, instances, frames of reference, and the names of what it marks."""
+"""Reading what an annotation object points to: series, instances, frames of reference, and the names of its labels."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 
 REFERENCE_LIMIT: Final = 4096
-"""As many referenced instances of one object are kept."""
+"""Maximum number of referenced instances kept for one object."""
 
 DEPTH_LIMIT: Final = 32
 
@@ -26,7 +26,7 @@ _CLASSES = (
 ANNOTATION_PATTERN: Final = (
     "^(" + "|".join(re.escape(name) + ("" if name.endswith(".") else "$") for name in _CLASSES) + ")"
 )
-"""Regular expression of the SOP classes whose objects annotate others."""
+"""Regular expression that matches the SOP classes whose objects annotate other objects."""
 
 _MODALITIES = frozenset({"RTSTRUCT", "SEG", "SR", "PR", "KO", "ANN", "RWV"})
 _SERIES, _INSTANCE = 0x0020000E, 0x00081155
@@ -36,7 +36,7 @@ _NAMES = ((0x30060020, 0x30060022, 0x30060026), (0x00620002, 0x00620004, 0x00620
 
 @dataclass(frozen=True)
 class References:
-    """Sorted, distinct UIDs an object refers to, and its label names in the order of their numbers."""
+    """The sorted, distinct UIDs that an object refers to, and its label names in the order of their numbers."""
 
     series_uids: tuple[str, ...] = ()
     sop_uids: tuple[str, ...] = ()
@@ -46,15 +46,18 @@ class References:
 
 
 def is_annotation(sop_class_uid: str | None, modality: str | None) -> bool:
-    """Whether objects of this SOP class (or, where it is absent, modality) annotate others."""
+    """Return whether objects of this SOP class annotate others; the modality decides when there is no SOP class."""
     if sop_class_uid:
         return re.match(ANNOTATION_PATTERN, sop_class_uid) is not None
     return modality in _MODALITIES
 
 
 def references(dataset: Dataset) -> References:
-    """References found anywhere below the top level of ``dataset``: a series or frame of reference an item names
-    (PS3.3 10.3, 10.8, C.8.8.5), and every Referenced SOP Instance UID (0008,1155)."""
+    """Collect the references found at any depth below the top level of ``dataset``.
+
+    These are the series and frames of reference that items name (PS3.3 10.3, 10.8, C.8.8.5) and every Referenced SOP
+    Instance UID (0008,1155).
+    """
     found: dict[int, set[str]] = {tag: set() for tag in (_SERIES, _INSTANCE, *_FRAMES)}
     _collect(dataset, found, depth=0)
     own = _text(dataset.get_item(_FRAMES[1])) if _FRAMES[1] in dataset else None
@@ -70,7 +73,10 @@ def references(dataset: Dataset) -> References:
 
 
 def _collect(dataset: Dataset, found: dict[int, set[str]], depth: int) -> None:
-    """Add the UIDs of the items below ``dataset``; no element but sequences is converted, contours are many."""
+    """Add the UIDs of the items below ``dataset`` to ``found``.
+
+    Only sequences are converted, because an object may hold many contours and converting them is slow.
+    """
     for tag in dataset.keys():  # noqa: SIM118 - iterating a Dataset would convert every element
         raw = dataset.get_item(tag)
         if depth and tag in found and (uid := _text(raw)):
@@ -93,7 +99,7 @@ def _text(element: Any) -> str | None:
 
 
 def _label_names(dataset: Dataset) -> tuple[str, ...]:
-    """ROI Name (3006,0026) or Segment Label (0062,0005), sorted by their numbers; damaged numbers come first."""
+    """Return each ROI Name (3006,0026) or Segment Label (0062,0005), sorted by number; damaged numbers come first."""
     named: list[tuple[int, str]] = []
     for sequence, number, label in _NAMES:
         for item in dataset[sequence].value or () if sequence in dataset else ():
@@ -103,7 +109,7 @@ def _label_names(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _whole(item: Dataset, tag: int) -> int:
-    """The number in an element, 0 where there is none: one damaged number must not cost the whole object."""
+    """Return the number in an element, or 0 without one, so that one damaged number does not cost the whole object."""
     try:
         return int(item[tag].value)
     except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError):

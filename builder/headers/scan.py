@@ -1,7 +1,7 @@
-"""Compiled scan of many plain DICOM headers at once: where the wanted values lie.
+"""Compiled scan that locates the wanted values in many plain DICOM headers at once.
 
-It accepts only what is beyond doubt: preamble, explicit or implicit VR little endian, strictly ascending tags, known
-VRs, values inside the file, ASCII text and plain numbers in the wanted attributes. Everything else is left to pydicom.
+It accepts only unambiguous files: a preamble, explicit or implicit VR little endian, strictly ascending tags, known
+VRs, values inside the file, and plain text and numbers in the wanted attributes. pydicom reads all other files.
 """
 
 from typing import Any, Final
@@ -15,7 +15,8 @@ from builder.headers.plain import are_numbers, is_known, text_kind, trim, u16, u
 DONE: Final = 0
 ODD: Final = 1
 SHORT: Final = 2
-"""What became of a file: all found; not for this scan; the head given is too short."""
+"""Outcome for one file: DONE when everything was found, ODD when pydicom must read it, SHORT when the head given is too
+short."""
 
 TEXT_KIND: Final = 0
 DECIMAL_KIND: Final = 1
@@ -25,7 +26,7 @@ FD_KIND: Final = 4
 PADDING_KIND: Final = 5
 LOCAL_KIND: Final = 6
 FL_KIND: Final = 7
-"""How a wanted value is written; LOCAL is text in the Specific Character Set."""
+"""How a wanted value is encoded; LOCAL_KIND is text in the Specific Character Set."""
 
 DEPTH_LIMIT: Final = 32
 TEXT_LIMIT: Final = 4096
@@ -41,7 +42,10 @@ def _pair(name: str) -> Any:
 
 
 def _vr_table() -> NDArray[np.uint8]:
-    """For two letters: 0 unknown, 1 a VR with 2 bytes of length, 2 with 4, 3 SQ, 4 UN (PS3.5 section 7.1.2)."""
+    """Return the kind of VR for each pair of letters (PS3.5 section 7.1.2).
+
+    0 is unknown, 1 a VR with a 2-byte length, 2 a VR with a 4-byte length, 3 is SQ and 4 is UN.
+    """
     table = np.zeros(65536, np.uint8)
     for name in _SHORT_TYPES.split():
         table[_pair(name)] = 1
@@ -69,8 +73,11 @@ _LOCAL_PAIRS = np.array([0, *(_pair(name) for name in _LOCAL_TYPES.split())], np
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> Any:
-    """Position after the sequence of undefined length whose first item starts at ``at``; -1 odd, -2 beyond ``end``."""
-    inside = 1  # levels: odd inside a sequence (items follow), even inside an item (elements follow)
+    """Return the position after the sequence of undefined length whose first item starts at ``at``.
+
+    Return -1 when the sequence is odd and -2 when it reaches beyond ``end``.
+    """
+    inside = 1  # nesting level: odd inside a sequence (items follow), even inside an item (elements follow)
     while inside > 0:
         if inside > 2 * DEPTH_LIMIT:
             return -1
@@ -116,7 +123,7 @@ def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> A
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
-    """Status, where the data set starts, and the bounds of the Transfer Syntax UID."""
+    """Return the status, the start of the data set and the bounds of the Transfer Syntax UID."""
     at = begin + 132
     first = last = 0
     previous = -1
@@ -147,9 +154,9 @@ def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _grade(data: Any, at: int, length: int, pair: int, kind: int, most: int, signed: bool) -> Any:
-    """0 when a wanted value can be taken as it is, 1 when it is text to be decoded, 2 when it is odd.
+    """Return 0 when a wanted value can be used as it is, 1 when it is text to be decoded, 2 when it is odd.
 
-    ``pair`` is its VR as encoded, 0 in implicit VR.
+    ``pair`` is the encoded VR of the value, 0 in implicit VR.
     """
     if US_KIND <= kind <= PADDING_KIND or kind == FL_KIND:
         wanted = _FD if kind == FD_KIND else _FL if kind == FL_KIND else _US
@@ -170,7 +177,10 @@ def _grade(data: Any, at: int, length: int, pair: int, kind: int, most: int, sig
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _element(data: Any, at: int, end: int, implicit: bool) -> Any:
-    """VR pair (0 when implicit, -1 odd, -2 beyond ``end``), VR kind, length and place of the value of an element."""
+    """Return VR pair, VR kind, value length and value position of an element.
+
+    The pair is 0 in implicit VR, -1 for an odd element and -2 for one that reaches beyond ``end``.
+    """
     if at + 8 > end:
         return -2, 0, 0, at
     if implicit:
@@ -188,7 +198,7 @@ def _element(data: Any, at: int, end: int, implicit: bool) -> Any:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _is_sequence(data: Any, at: int, end: int, kind: int, implicit: bool) -> Any:
-    """Whether a value of undefined length is a sequence: by its VR, or in implicit VR by its first item."""
+    """Return whether a value of undefined length is a sequence, by its VR, or by its first item in implicit VR."""
     if not implicit:
         return kind == 3
     return at + 4 <= end and u16(data, at) == 0xFFFE and u16(data, at + 2) in (0xE000, 0xE0DD)
@@ -196,7 +206,7 @@ def _is_sequence(data: Any, at: int, end: int, kind: int, implicit: bool) -> Any
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _looks_explicit(data: Any, at: int, end: int) -> Any:
-    """Whether the element at ``at`` carries two capital letters where a VR would be."""
+    """Return whether the element at ``at`` has two capital letters where a VR would be."""
     return at + 6 <= end and 0x40 < data[at + 4] < 0x5B and 0x40 < data[at + 5] < 0x5B
 
 
@@ -205,7 +215,7 @@ def _scan_elements(
     data: Any, at: int, begin: int, end: int, size: int, implicit: bool, wanted: Any, charsets: Any,
     places: Any, lengths: Any, facts: Any,
 ) -> Any:  # fmt: skip
-    """Walk the top level up to Pixel Data; the status, with results in the output rows of one file."""
+    """Walk the top level of one file up to Pixel Data, fill its output rows, and return the status."""
     tags, kinds, mosts = wanted
     previous = np.int64(-1)
     next_wanted = 0
@@ -267,7 +277,7 @@ def _scan_elements(
 def _pixels(
     tag: int, kind: int, length: int, at: int, value: int, size: int, implicit: bool, facts: Any
 ) -> Any:  # fmt: skip
-    """Status at the Pixel Data element, with its place in ``facts``."""
+    """Return the status at the Pixel Data element, and store its position in ``facts``."""
     facts[2] = at
     if not implicit and kind != 2:
         return ODD
@@ -290,20 +300,20 @@ def scan(
     Parameters
     ----------
     data
-        The heads, one after the other (uint8).
+        The concatenated heads (uint8).
     begins, ends, sizes
-        Bounds of each head in ``data``, and the length of its whole file.
+        Bounds of each head in ``data``, and the length of the whole file.
     wanted
-        Tags in ascending order, how each is written, and how many values each may have.
+        Tags in ascending order, how each is encoded, and how many values each may have.
     syntaxes, charsets
-        Rows of bytes, zero-padded: transfer syntaxes (row 0 is implicit VR) and Specific Character Sets in which ASCII
-        bytes mean ASCII.
+        Rows of zero-padded bytes: the transfer syntaxes (row 0 is implicit VR), and the Specific Character Sets in
+        which ASCII bytes mean ASCII.
     places, lengths
-        Output (file, tag), given as -1: place in ``data`` and length of the trimmed value, where there is one.
+        Output (file, tag), filled with -1 by the caller: position in ``data`` and length of each trimmed value found.
     facts
-        Output (file, 7), given as -1: status, row of the transfer syntax, end of the header (or how far it was read),
-        offset and length of native Pixel Data (from the start of the file), row of the Specific Character Set, and 1
-        when some text is not ASCII.
+        Output (file, 7), filled with -1 by the caller: status, row of the transfer syntax, end of the header (or how
+        far it was read), offset and length of native Pixel Data (from the start of the file), row of the Specific
+        Character Set, and 1 when some text is not ASCII.
     """
     for file in range(begins.shape[0]):
         begin, end = begins[file], ends[file]
@@ -323,7 +333,7 @@ def scan(
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def gather(data: Any, places: Any, lengths: Any, offsets: Any, out: Any) -> None:
-    """Copy the values at ``places`` one after the other to ``out``; ``offsets`` has where each starts, and the end."""
+    """Copy the values at ``places`` one after the other to ``out``; ``offsets`` receives each start and the end."""
     at = 0
     for file in range(places.shape[0]):
         offsets[file] = at

@@ -1,10 +1,10 @@
-"""What a file is, told by its first bytes and never by its name."""
+"""Recognising the format of a file from its first bytes, never from its name."""
 
 import re
 import zlib
 
 HEAD_BYTES = 1024
-"""As many bytes of the start of a file as ``sniff`` wants."""
+"""Number of bytes from the start of a file that ``sniff`` needs."""
 
 TABLES = frozenset({"csv", "tsv", "xlsx", "parquet", "sqlite"})
 MASKS = frozenset({"nifti", "nrrd", "mha", "mhd"})
@@ -42,15 +42,15 @@ _FIRST_GROUPS = frozenset({0x0002, 0x0008})
 
 
 def sniff(head: bytes) -> str:
-    """Name of the format that ``head``, the first ``HEAD_BYTES`` of a file, belongs to.
+    """Return the name of a file's format, given ``head``, its first ``HEAD_BYTES`` bytes.
 
     Returns
     -------
     str
         ``dicom`` (PS3.10, or a data set without preamble), ``nifti``, ``nrrd``, ``mha``, ``mhd``, ``analyze``, ``xml``,
-        ``json``, ``csv``, ``tsv``, ``text``, ``xlsx``, ``parquet``, ``sqlite``, ``zip``, ``tar``, ``gzip``, names of
-        other well-known formats, ``empty``, or ``unknown``. A gzipped NIfTI is ``nifti``, a gzipped tar ``tar``, a
-        gzipped DICOM file ``gzipped_dicom``. What ``bzip2`` and ``xz`` hold is not seen from their first bytes.
+        ``json``, ``csv``, ``tsv``, ``text``, ``xlsx``, ``parquet``, ``sqlite``, ``zip``, ``tar``, ``gzip``, the names
+        of other well-known formats, ``empty``, or ``unknown``. A gzipped NIfTI is ``nifti``, a gzipped tar is ``tar``
+        and a gzipped DICOM file is ``gzipped_dicom``. The contents of ``bzip2`` and ``xz`` files are not looked at.
     """
     if not head:
         return "empty"
@@ -86,7 +86,7 @@ def _gzip_kind(head: bytes) -> str:
 
 
 def _volume_kind(head: bytes) -> str | None:
-    """NIfTI-1, NIfTI-2 and Analyze by ``sizeof_hdr`` and magic; MetaImage by its first key."""
+    """Recognise NIfTI-1, NIfTI-2 and Analyze by ``sizeof_hdr`` and magic, and MetaImage by its first key."""
     size = {head[:4], head[3::-1]}
     if (348).to_bytes(4, "little") in size and len(head) >= 348:
         return "nifti" if head[344:348] in (b"n+1\0", b"ni1\0") else "analyze"
@@ -98,7 +98,10 @@ def _volume_kind(head: bytes) -> str | None:
 
 
 def _bare_dicom(head: bytes) -> str | None:
-    """A data set without preamble: its first element is of group 0002 or 0008, with a known VR or a small length."""
+    """Recognise a data set without preamble.
+
+    Its first element belongs to group 0002 or 0008, and has a known VR or a small length.
+    """
     if len(head) < 8:
         return None
     for order in ("little", "big"):
@@ -125,7 +128,7 @@ def _text_kind(head: bytes) -> str | None:
         return "json"
     lines = [line for line in text.splitlines()[:8] if line.strip()]
     if len(text) >= HEAD_BYTES - 4 and len(lines) > 1:
-        lines = lines[:-1]  # the last one may be cut
+        lines = lines[:-1]  # the last line may be cut off
     for separator, name in (("\t", "tsv"), (",", "csv"), (";", "csv")):
         if lines and all(separator in line for line in lines[:2]):
             return name
@@ -133,7 +136,7 @@ def _text_kind(head: bytes) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """``head`` as text, if it is text in UTF-8, UTF-16 with a mark, or a single-byte encoding."""
+    """Decode ``head`` if it is UTF-8, UTF-16 with a byte order mark, or a single-byte encoding; else return None."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return head[: len(head) & ~1].decode("utf-16", errors="replace")
     if any(byte < 9 or 13 < byte < 27 or 27 < byte < 32 for byte in head):

@@ -1,4 +1,4 @@
-"""Values of DICOM elements as cells of the instance table."""
+"""Converting values of DICOM elements to cells of the instance table."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR
 from builder.model.tables import HEADER_COLUMNS, IDENTITY_COLUMNS, REAL, REALS, SMALL, TEXT, WHOLE, Column
 
 MAXIMUM_VALUE_BYTES: Final = 4096
-"""A longer value of a wanted attribute is not believed; the longest legal one here is Software Versions, 64 x n."""
+"""Longest value accepted for a wanted attribute; the longest legal one is Software Versions, n values of 64 bytes."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FD": "d", "FL": "f", "UV": "Q", "SV": "q"}
@@ -25,16 +25,16 @@ _BOUNDS = {SMALL: 2**31, WHOLE: 2**63}
 
 
 PRESENT: Final = "present"
-"""What stands in a column for a sequence that is there."""
+"""Cell value for a sequence that is present; its items are not stored."""
 
 
 class NotAValue(ValueError):
-    """The bytes of an element do not hold what its attribute should; the message is a note without the value."""
+    """Raised when the bytes of an element are not a valid value; the message becomes a note, so it omits the value."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A column of the instance table and the VR its attribute has by the dictionary (PS3.6)."""
+    """A column of the instance table, and the VR of its attribute in the dictionary (PS3.6)."""
 
     column: Column
     tag: int
@@ -44,39 +44,39 @@ class Wanted:
 PRIVATE_VRS: Final = {
     0x00651050: "DS", 0x0019100C: "IS", 0x00431039: "IS", 0x20011003: "FL", 0x00651009: "FD",
 }  # fmt: skip
-"""VR of the private attributes among the columns, as their vendors' conformance statements give them."""
+"""VRs of the private attributes among the columns, taken from the vendors' conformance statements."""
 
 WANTED: Final = tuple(
     Wanted(c, c.tag, PRIVATE_VRS.get(c.tag) or dictionary_VR(c.tag).split(" ")[0])
     for c in (*HEADER_COLUMNS, *IDENTITY_COLUMNS)
     if c.tag is not None
 )
-"""Every header column, and those of the identity.
+"""All header columns and identity columns.
 
-The VR of Pixel Padding Value is US here and SS where Pixel Representation is 1.
+Pixel Padding Value has VR US here; readers treat it as SS when Pixel Representation is 1.
 """
 
 
 def joined_identity(values: dict[str, Any]) -> str | None:
-    """The values of IDENTITY_COLUMNS, taken out of ``values``, a line each; None where there is none."""
+    """Remove the values of IDENTITY_COLUMNS from ``values`` and return them, one per line; None when all are empty."""
     lines = [(values.pop(column.name, None) or "").replace("\n", " ") for column in IDENTITY_COLUMNS]
     return "\n".join(lines) if any(lines) else None
 
 
 def cell(wanted: Wanted, raw: bytes, *, vr: str, little: bool, encodings: Sequence[str]) -> Any:
-    """The value of one element as its column holds it; None when it is empty.
+    """Convert the value of one element to the type of its column; return None when it is empty.
 
     Parameters
     ----------
     vr
-        The VR of the element as encoded; UN or unknown ones are read as the dictionary's.
+        The VR as encoded; for UN and unknown VRs the dictionary's VR is used.
     encodings
         Python codecs of the Specific Character Set (0008,0005).
 
     Raises
     ------
     NotAValue
-        When the value is too long, of another type, not a finite number or one of several where one is expected.
+        When the value is too long, has the wrong type, is not a finite number, or is not single as the column expects.
     """
     if len(raw) > MAXIMUM_VALUE_BYTES:
         raise NotAValue("too long")

@@ -1,7 +1,7 @@
-"""One name a vendor: a table of what Manufacturer (0008,0070) holds in practice.
+"""Normalising Manufacturer (0008,0070) to one name per vendor, with a table of the values found in practice.
 
-The raw value always stays beside the normalised one. Use it on acquired images only: objects derived by software (SEG,
-SR, RTSTRUCT, secondary captures) carry the name of the software there.
+The raw value is always kept beside the normalised one. Normalise acquired images only: objects derived by software
+(SEG, SR, RTSTRUCT, secondary captures) have the name of the software in this attribute.
 """
 
 import re
@@ -13,8 +13,8 @@ VENDORS: tuple[tuple[str, str], ...] = (
     ("Siemens", r"SIEMENS|ACUSON|CPS\b|CTI\b"),  # CTI and CPS Innovations: PET, bought by Siemens in 2005
     ("GE", r"GE\b|GEMS\b|GENERAL ELECTRIC|LUNAR\b|IMATRON"),  # Imatron: electron beam CT, bought by GE in 2001
     ("Philips", r"PHILIPS|ADAC\b|PICKER|MARCONI|PNMS\b"),  # Picker became Marconi, bought by Philips in 2001
-    ("Canon", r"CANON|TOSHIBA"),  # Toshiba Medical Systems is called Canon Medical Systems since 2018
-    ("Fujifilm", r"FUJI(FILM)?\b|HITACHI|SONOSITE"),  # Hitachi's imaging business is Fujifilm's since 2021
+    ("Canon", r"CANON|TOSHIBA"),  # Toshiba Medical Systems became Canon Medical Systems in 2018
+    ("Fujifilm", r"FUJI(FILM)?\b|HITACHI|SONOSITE"),  # Fujifilm bought Hitachi's imaging business in 2021
     ("United Imaging", r"UIH\b|UNITED IMAGING|SHANGHAI UNITED"),
     ("Hologic", r"HOLOGIC|LORAD"),
     ("Carestream", r"CARESTREAM|KODAK|EASTMAN KODAK"),
@@ -40,10 +40,13 @@ VENDORS: tuple[tuple[str, str], ...] = (
     ("Zeiss", r"(CARL )?ZEISS"),
     ("Ventana", r"VENTANA|ROCHE\b|BIOIMAGENE"),
 )
-"""Vendor and what its name begins with, in capitals, punctuation as spaces; the first that fits decides."""
+"""Each vendor with a pattern for the start of its name; the first match wins.
+
+Names are compared in capitals, with spaces for punctuation.
+"""
 
 NO_NAMES = frozenset({"", "NA", "N A", "NONE", "NULL", "UNKNOWN", "UNKNOWN MANUFACTURER", "ANONYMIZED", "ANONYMOUS"})
-"""What stands there when nobody filled it in."""
+"""Placeholder values that name no manufacturer."""
 
 _TABLE = tuple((vendor, re.compile(pattern)) for vendor, pattern in VENDORS)
 _NAMES = frozenset(vendor for vendor, _ in VENDORS)
@@ -52,7 +55,10 @@ _FORWARDED_BY = re.compile(r"\s*/\s*MIM( ?SOFTWARE|VISTA).*$", re.IGNORECASE)
 
 @lru_cache(maxsize=4096)
 def normalise(manufacturer: str | None) -> str | None:
-    """The vendor's one name; a name the table does not know stays as it is (blanks tidied), a blank is None."""
+    """Return the one name of the vendor, or None for a placeholder.
+
+    A name that is not in the table is returned as it is, with its spaces tidied.
+    """
     tidy = " ".join((manufacturer or "").split())
     capitals = _capitals(tidy)
     if capitals in NO_NAMES or not capitals.strip("0 "):
@@ -61,12 +67,15 @@ def normalise(manufacturer: str | None) -> str | None:
 
 
 def is_vendor(name: str) -> bool:
-    """Whether this is one of the names that the table gives."""
+    """Return whether ``name`` is one of the normalised names in the table."""
     return name in _NAMES
 
 
 def unmapped(manufacturers: Iterable[str | None]) -> dict[str, int]:
-    """Names the table does not know and how often each occurs, sorted; they are reported, never pooled."""
+    """Return the names that are not in the table, sorted, with their counts.
+
+    They are reported one by one and never pooled into an "other" group.
+    """
     found: Counter[str] = Counter()
     for raw, times in Counter(manufacturers).items():
         name = normalise(raw)
@@ -76,7 +85,7 @@ def unmapped(manufacturers: Iterable[str | None]) -> dict[str, int]:
 
 
 def _capitals(name: str) -> str:
-    """Capitals and single blanks only, without the name of a program that forwarded the images."""
+    """Return the name in capitals with single spaces, without the name of a program that forwarded the images."""
     return " ".join(re.sub(r"[^A-Z0-9]+", " ", _FORWARDED_BY.sub("", name).upper()).split())
 
 

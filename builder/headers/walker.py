@@ -1,4 +1,4 @@
-"""The fast path: headers of many plain files at once, as Arrow columns."""
+"""The fast path: read the headers of many plain files at once into Arrow columns."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ SYNTAXES: Final = (
     *(f"1.2.840.10008.1.2.4.{n}" for n in (110, 111, 112, 201, 202, 203)),
     "1.2.840.10008.1.2.5",
 )
-"""Transfer syntaxes whose data set is plain little endian: not deflated, not big endian, none by reference (JPIP)."""
+"""Transfer syntaxes whose data set is plain little endian: neither deflated, big endian, nor by reference (JPIP)."""
 
 CHARSETS: Final = (
     "",
@@ -33,7 +33,7 @@ CHARSETS: Final = (
     "GB18030",
     "GBK",
 )
-"""Specific Character Sets in which bytes 20 to 7E, without an escape, mean ASCII."""
+"""Specific Character Sets in which the bytes 20 to 7E mean ASCII when no escape is used."""
 
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 _MANY = 64
@@ -44,17 +44,17 @@ _SORTED = sorted(WANTED, key=lambda wanted: wanted.tag)
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """What the fast path made of a batch of heads.
+    """The result of the fast path for a batch of heads.
 
     Parameters
     ----------
     done
-        Positions of the files it read, ascending.
+        Positions of the files that were read, ascending.
     short
-        Positions of files that need a longer head; all others not in ``done`` are for ``attributes.read_header``.
+        Positions of the files that need a longer head. Files in neither list must go to ``attributes.read_header``.
     columns
-        Name to Arrow array, one value a file of ``done``: the header columns, ``transfer_syntax_uid``,
-        ``header_sha256``, ``pixel_offset`` and ``pixel_length``.
+        Maps names to Arrow arrays with one value for each file in ``done``: the header columns,
+        ``transfer_syntax_uid``, ``header_sha256``, ``pixel_offset`` and ``pixel_length``.
     """
 
     done: NDArray[np.int64]
@@ -63,10 +63,10 @@ class Walked:
 
 
 def walk(heads: Sequence[bytes], sizes: Sequence[int]) -> Walked:
-    """Read the headers of plain DICOM files, given the first bytes of each and its size.
+    """Read the headers of plain DICOM images, given the first bytes and the size of each file.
 
-    Images only: annotation objects, whose references lie in sequences, are left to pydicom, as is everything else that
-    is not plain (see ``builder.headers.scan``). What is returned equals what ``attributes.read_header`` returns.
+    Annotation objects are left to pydicom, because their references lie in sequences. So are all files that are not
+    plain (see ``builder.headers.scan``). The values are equal to those of ``attributes.read_header``.
     """
     data = np.frombuffer(b"".join(heads), np.uint8)
     ends = np.cumsum([len(head) for head in heads], dtype=np.int64)
@@ -92,7 +92,7 @@ def walk(heads: Sequence[bytes], sizes: Sequence[int]) -> Walked:
 
 
 def _kept(data: Any, places: Any, lengths: Any, facts: Any) -> NDArray[np.bool_]:
-    """Files that were read, have what every instance has, and annotate nothing."""
+    """Select the files that were read, have all required attributes, and are not annotation objects."""
     names = [wanted.column.name for wanted in _SORTED]
     keep: NDArray[np.bool_] = facts[:, 0] == scanning.DONE
     for name in _REQUIRED:
@@ -109,7 +109,10 @@ def _kept(data: Any, places: Any, lengths: Any, facts: Any) -> NDArray[np.bool_]
 
 
 def _foreign_texts(data: Any, places: Any, lengths: Any, facts: Any, keep: Any) -> list[dict[int, str]]:
-    """For each wanted tag, file to text where some text of the file is not ASCII; files that do not decode go."""
+    """Decode the texts of the files that have non-ASCII text; return a map from file to text for each wanted tag.
+
+    Files that do not decode are removed from ``keep``, so that pydicom reads them.
+    """
     texts: list[dict[int, str]] = [{} for _ in _SORTED]
     for file in np.flatnonzero(keep & (facts[:, 6] == 1)).tolist():
         codec = _CODECS[max(facts[file, 5], 0)]
@@ -149,14 +152,14 @@ def _columns(data: Any, places: Any, lengths: Any, foreign: Sequence[Mapping[int
 
 
 def _identity(parts: Sequence[Any]) -> Any:
-    """The texts of each file, a line each; null where there is none."""
+    """Join the texts of each file, one per line; null for a file that has none."""
     filled = [pc.fill_null(part, "") for part in parts]
     lines = pc.binary_join_element_wise(*filled, "\n")
     return pc.if_else(pc.equal(lines, "\n" * (len(parts) - 1)), pa.scalar(None, pa.string()), lines)
 
 
 def _mixed(data: Any, places: Any, lengths: Any, foreign: Mapping[int, str]) -> Any:
-    """Strings of which some were decoded before."""
+    """Return the strings at ``places``, with the decoded texts in ``foreign`` in place of theirs."""
     places = places.copy()
     places[list(foreign)] = -1
     texts = _strings(data, places, lengths).to_pylist()
@@ -166,7 +169,7 @@ def _mixed(data: Any, places: Any, lengths: Any, foreign: Mapping[int, str]) -> 
 
 
 def _typed(texts: Any, wanted: Wanted) -> Any:
-    """Strings as the column's type; the scan has seen that they are numbers."""
+    """Cast strings to the column's type; the scan has already checked that they are numbers."""
     if wanted.column.type == TEXT:
         return texts
     if wanted.column.type != REALS:
@@ -177,7 +180,7 @@ def _typed(texts: Any, wanted: Wanted) -> Any:
 
 
 def _strings(data: Any, places: Any, lengths: Any) -> Any:
-    """An Arrow array of the values at ``places``; null where there is none."""
+    """Return an Arrow array of the values at ``places``, null where there is no value."""
     absent = places < 0
     offsets = np.empty(len(places) + 1, np.int32)
     out = np.empty(int(lengths[~absent].sum()), np.uint8)
@@ -188,7 +191,7 @@ def _strings(data: Any, places: Any, lengths: Any) -> Any:
 
 
 def _floats(data: Any, places: Any, dtype: str) -> NDArray[np.float64]:
-    """Little endian floats at ``places``; arbitrary where there is none."""
+    """Read the little-endian floats at ``places``; the result is 0 where there is no value."""
     width = np.dtype(dtype).itemsize
     found = np.zeros((len(places), width), np.uint8)
     there = places >= 0
@@ -197,7 +200,7 @@ def _floats(data: Any, places: Any, dtype: str) -> NDArray[np.float64]:
 
 
 def _rows(names: Sequence[str]) -> NDArray[np.uint8]:
-    """Names as rows of bytes, padded with at least one zero."""
+    """Encode names as rows of bytes, each padded with at least one zero."""
     rows = np.zeros((len(names), max(map(len, names)) + 1), np.uint8)
     for row, name in zip(rows, names, strict=True):
         row[: len(name)] = list(name.encode())
