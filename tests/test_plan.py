@@ -17,7 +17,7 @@ from builder.labels import LABELS
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.patches import Patches
-from builder.plan import PLANNED, CasePlan, assign_buckets, recipe, shard_fingerprint
+from builder.plan import MOST_AHEAD_BYTES, PLANNED, CasePlan, ShardSummary, assign_buckets, recipe, shard_fingerprint
 from builder.spec import DatasetSpec
 from builder.specfile import load_spec
 from builder.transforms import Intensity, Orient, Resample
@@ -286,3 +286,13 @@ def test_cases_persons_order_and_frames_name_the_shard() -> None:
     assert shard_fingerprint({"recipe": 2}, [one], PLANNED.empty_table()) != shard_fingerprint(
         {"recipe": 1}, [one], PLANNED.empty_table()
     )
+
+
+def test_a_shard_needs_its_largest_case_beside_the_next_that_is_loaded() -> None:
+    def needs(peak: int, load: int) -> CasePlan:
+        return replace(case(0, 0), peak_bytes=peak, load_bytes=load)
+
+    assert ShardSummary("f", "", ()).peak_bytes == 0
+    assert ShardSummary("f", "", (needs(9, 5), needs(7, 4), needs(8, 6))).peak_bytes == 13
+    large = MOST_AHEAD_BYTES + 1
+    assert ShardSummary("f", "", (needs(9, 5), needs(large + 1, large))).peak_bytes == large + 1

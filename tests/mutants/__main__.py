@@ -44,7 +44,10 @@ ROOMS: Mapping[str, Room] = {
         ("publishing/ledger.py", "publishing/accounts.py"), ("publishing/test_ledger.py", "publishing/test_accounts.py")
     ),
     "lease": Room(("run/lease.py",), ("run/test_lease.py",)),
-    "fingerprints": Room(("plan.py", "model/canonical.py", "model/keyed.py"), ("test_plan.py", "model/test_keyed.py")),
+    "fingerprints": Room(
+        ("plan.py", "model/canonical.py", "model/keyed.py"),
+        ("test_plan.py", "model/test_keyed.py", "model/test_layout.py"),
+    ),
     "split": Room(("split/*.py",), ("split",)),
     "deid": Room(("deid/*.py",), ("deid",)),
     "labels": Room(("labels/*.py", "labels/files/*.py", "labels/reports/*.py"), ("labels",)),

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from builder.deid import resolve_key
-from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardSummary
 from builder.planning.memory import BESIDES
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
@@ -63,13 +62,3 @@ def test_projected_within_a_quarter_and_at_most_three_times_input_and_output(
     assert peak * 0.75 <= case.peak_bytes <= peak * 1.25 + BESIDES
     voxels_in, voxels_out = 24 * 512 * 512, 48 * 512 * 512
     assert peak <= 3 * 2 * (voxels_in + voxels_out)
-
-
-def test_a_shard_needs_its_largest_case_beside_the_next_that_is_loaded() -> None:
-    def case(peak: int, load: int) -> CasePlan:
-        return CasePlan("c", "p", "s", 0, 0, 0, peak, load)
-
-    assert ShardSummary("f", "", ()).peak_bytes == 0
-    assert ShardSummary("f", "", (case(9, 5), case(7, 4), case(8, 6))).peak_bytes == 13
-    large = MOST_AHEAD_BYTES + 1
-    assert ShardSummary("f", "", (case(9, 5), case(large + 1, large))).peak_bytes == large + 1
