@@ -62,6 +62,10 @@ def test_one_more_case_touches_one_bucket_or_splits_it(cases, person):
     assert all(b.startswith(stem) for b in changed)
 
 
+def test_no_cases_need_no_bucket() -> None:
+    assert assign_buckets([], key=KEY, most_cases=4, most_bytes=10**9) == {}
+
+
 def test_bytes_bound_a_bucket_too():
     buckets = assign_buckets([case(i, i, size=60) for i in range(16)], key=KEY, most_cases=99, most_bytes=130)
     assert all(len(held) <= 2 for held in buckets.values())

@@ -106,6 +106,21 @@ def test_a_released_lease_is_taken_at_once(private: Store) -> None:
     assert told == []
 
 
+def test_a_lease_released_while_another_waits_is_taken_long_before_its_seconds(
+    private: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_LEASE_SECONDS", "60")
+    held_by(private, {**dead_process(), "machine": "another", "host": "elsewhere"})
+    start = time.monotonic()
+
+    def release(_: str) -> None:
+        threading.Timer(0.2, lambda: private.join(lease.FOLDER).put(lease._released(1), b"")).start()
+
+    with hold_lease(private, say=release) as mine:
+        assert mine.counter == 2
+    assert time.monotonic() - start < 30
+
+
 def test_who_was_followed_may_not_publish(private: Store) -> None:
     with hold_lease(private, say=print) as mine:
         mine.check()
