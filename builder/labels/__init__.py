@@ -1,4 +1,4 @@
-"""Label readers: one file a kind, one line each in ``LABELS``."""
+"""Label readers. Each kind has its own file and one line in ``BUILT_IN``."""
 
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -33,13 +33,13 @@ BUILT_IN: dict[str, type[Label]] = {
     "seg": Seg,
     "sr": StructuredReport,
 }
-"""The label readers of this package."""
+"""The label readers that ship with this package, by ``kind``."""
 
 LABELS: dict[str, type[Label]] = with_installed("labels", BUILT_IN)
-"""Every label reader by the ``kind`` that selects it in a spec."""
+"""Every label reader, built in or installed as a plug-in, by the ``kind`` that selects it in a spec."""
 
 if TYPE_CHECKING:
     AnyLabel: TypeAlias = Label
-    """The block of a spec under ``labels``: the ``kind`` decides which reader it decodes to."""
+    """An entry under ``labels`` in a spec. Its ``kind`` decides which reader it decodes to."""
 else:
     AnyLabel = block_of(LABELS)

@@ -1,11 +1,11 @@
-"""How well two structures agree: overlap and surface distance."""
+"""Measures of how well two structures agree: overlap and surface distance."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Dice coefficient of two structures; 1 when both are empty."""
+    """Return the Dice coefficient of two structures. Two empty structures score 1."""
     total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
     return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
@@ -13,10 +13,10 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 def surface_distances_mm(
     a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
 ) -> NDArray[np.float64]:
-    """Distances from every surface voxel of either structure to the other's nearest, in mm.
+    """Return the distance in mm from every surface voxel of each structure to the nearest surface voxel of the other.
 
-    A surface voxel is inside and has a neighbour across one of its six faces that is not. Both structures must have
-    voxels.
+    A surface voxel is a voxel of the structure with at least one of its six face neighbours outside it. Both structures
+    must have voxels.
     """
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
@@ -30,5 +30,5 @@ def surface_distances_mm(
 def hausdorff_mm(
     a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: tuple[float, float, float], *, percentile: float = 95
 ) -> float:
-    """Percentile of the distances between two surfaces in mm; 100 is the Hausdorff distance."""
+    """Return a percentile of the distances between two surfaces, in mm. The 100th is the Hausdorff distance."""
     return float(np.percentile(surface_distances_mm(a, b, spacing_mm), percentile))

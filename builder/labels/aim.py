@@ -1,4 +1,4 @@
-"""AIM 4 XML (National Cancer Institute's Annotation and Image Markup, as ePAD writes it): markup and calculations."""
+"""Reader for AIM 4 XML, the National Cancer Institute's Annotation and Image Markup format, as written by ePAD."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class Aim(Label):
     Parameters
     ----------
     match
-        Glob over paths, see ``builder.labels.linking.select_files``.
+        Glob over file paths; see ``builder.labels.linking.select_files``.
     """
 
     VERSION: ClassVar[int] = 2
@@ -41,18 +41,19 @@ class Aim(Label):
     match: str
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """AIM files whose path fits the pattern."""
+        """Select the AIM files whose path matches the pattern."""
         return select_files(image, candidates, pattern=check_pattern(self.match), formats=FORMATS)
 
     def mentions(self, content: bytes) -> Mentions:
-        """Which images an annotation of the file is on. Raises CaseError LABEL_UNREADABLE."""
+        """Return a test of whether any annotation in the file is on an image. Raises CaseError LABEL_UNREADABLE."""
         annotations = parse_aim(content)
         return lambda image: any(annotation.is_on(image) for annotation in annotations)
 
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """What a fetched file says of the image, with mapped UIDs; person and free text stay behind.
+        """Keep the rows about one image, with mapped UIDs and without names of people or free text.
 
-        Annotations on other images are left out, and so is markup on other images of an annotation on several.
+        Annotations on other images are dropped. When one annotation covers several images, so is its markup on the
+        others.
         """
         rows = [
             _keyed(row, map_uid)
@@ -64,9 +65,9 @@ class Aim(Label):
         return json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Landmarks ``name/points``, measurements ``name`` and coded observations ``name/codes``, as far as there are.
+        """Return landmarks ``name/points``, measurements ``name`` and coded observations ``name/codes``, where present.
 
-        Who annotated has a keyed name, the same in every case.
+        Observers get keyed names, which are the same in every case.
 
         Raises
         ------
@@ -101,24 +102,25 @@ class Aim(Label):
 
 @dataclass(frozen=True)
 class AimAnnotation:
-    """One image annotation: its rows, and the instances and series it says it is on."""
+    """One image annotation: its rows, and the instances and series that it refers to."""
 
     rows: tuple[Mapping[str, Any], ...]
     instances: frozenset[str]
     series: frozenset[str]
 
     def is_on(self, image: ImageRow) -> bool:
-        """By instance where it names any, else by series; one that names neither is wherever its path puts it."""
+        """Compare by instance if any is named, else by series. If neither is, trust the path that linked the file."""
         if self.instances:
             return not self.instances.isdisjoint(image.sop_uids)
         return not self.series or image.series_uid in self.series
 
 
 def parse_aim(content: bytes) -> list[AimAnnotation]:
-    """Annotations of an AIM 4 document with rows of kind ``markup`` (a point each), ``calculation``, ``observation``
-    and ``observer``.
+    """Read the annotations of an AIM 4 document.
 
-    Document types and entities are refused, so nothing outside the file is ever opened and nothing expands.
+    The rows have the kind ``markup`` (one row per point), ``calculation``, ``observation`` or ``observer``.
+
+    Document types and entities are refused, so the parser never opens another file and never expands anything.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def parse_aim(content: bytes) -> list[AimAnnotation]:
 
 
 def _check_depth(root: ElementTree.Element) -> None:
-    """Refuse elements nested deeper than AIM's: what is nested is looked at once a level."""
+    """Refuse deeply nested elements, because the readers below rescan nested elements once per level."""
     level = [root]
     for _ in range(MAX_DEPTH):
         level = [child for element in level for child in element]
@@ -179,14 +181,14 @@ def _annotation(
 
 
 def _keyed(row: Mapping[str, Any], map_uid: Callable[[str], str]) -> dict[str, Any]:
-    """The row with mapped UIDs, and a keyed name of who observed."""
+    """Return the row with mapped UIDs, or with a keyed name if it is an observer."""
     if row["kind"] == "observer":
         return {**row, "name": reader_name(str(row["name"]), map_uid=map_uid)}
     return {**row, **{uid: map_uid(str(row[uid])) for uid in ("instance", "frame") if row.get(uid)}}
 
 
 def _lies_on(row: Mapping[str, Any], image: ImageRow) -> bool:
-    """Whether a row is no markup, or markup on one of the image's instances or in its frame of reference."""
+    """Return True for markup on one of the image's instances or in its frame of reference, and for all other rows."""
     if row["kind"] != "markup":
         return True
     if "z" in row:
@@ -202,18 +204,18 @@ def _landmarks(name: str, rows: Sequence[Any], image: ImageFacts, evidence: Evid
 
 
 def _point(row: Mapping[str, Any], image: ImageFacts) -> NDArray[np.float64]:
-    """(3,) LPS mm."""
+    """Return the point of a row, (3,) in LPS mm."""
     if "z" in row:
         return np.array([number(row, axis) for axis in "xyz"])
     index = image.uid_to_slice.get(str(row.get("instance")))
     if index is None:
         raise CaseError(Reason.LABEL_OFF_GRID, "found AIM markup on an instance that is none of the image's")
-    # pixel corners, as in DICOM's SCOORD, which AIM 4 took over
+    # The -0.5 is there because AIM 4 counts from pixel corners, as DICOM's SCOORD does.
     return np.asarray(image.geometry.to_world([(index, number(row, "y") - 0.5, number(row, "x") - 0.5)])[0])
 
 
 def _markup(element: ElementTree.Element, index: int, number: int) -> list[dict[str, Any]]:
-    """A row a point: pixels of an instance, or (three dimensions) LPS mm of a frame of reference."""
+    """Return one row per point: pixels of an instance, or LPS mm in a frame of reference for 3D markup."""
     kind = next((v for k, v in element.attrib.items() if k.endswith("}type")), "").split(":")[-1]
     flat = kind.startswith("TwoDimension")
     if not flat and not kind.startswith("ThreeDimension"):
@@ -251,7 +253,7 @@ def _calculation(element: ElementTree.Element, index: int) -> list[dict[str, Any
 
 
 def _code(element: ElementTree.Element, name: str) -> str:
-    """``<scheme>:<code>`` of a direct child, "" without one."""
+    """Return ``<scheme>:<code>`` of a direct child, or "" if there is none."""
     child = next((c for c in element if _tag(c) == name), None)
     if child is None or not child.attrib.get("code"):
         return ""
@@ -259,12 +261,12 @@ def _code(element: ElementTree.Element, name: str) -> str:
 
 
 def _attribute(element: ElementTree.Element, name: str, attribute: str) -> str:
-    """An attribute of a direct child, "" without one."""
+    """Return an attribute of a direct child, or "" if there is none."""
     return next((c.attrib.get(attribute, "") for c in element if _tag(c) == name), "")
 
 
 def _tag(element: ElementTree.Element) -> str:
-    """The element's name without its namespace."""
+    """Return the element's name without its namespace."""
     return str(element.tag).rsplit("}", 1)[-1]
 
 

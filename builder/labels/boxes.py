@@ -1,4 +1,4 @@
-"""Boxes from label tables (CSV, TSV, JSON, COCO). The spec declares which space their numbers are in."""
+"""Reader for boxes in label tables (CSV, TSV, JSON, COCO). The spec declares the coordinate space of the numbers."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -21,20 +21,20 @@ class BoxTable(TableLabel):
     Parameters
     ----------
     space
-        What the numbers mean, see ``builder.labels.points.Space``.
+        Coordinate space of the numbers; see ``builder.labels.points.Space``.
     corner
-        Columns of the lower corner, or (``centre``) of the middle.
+        Columns of the lower corner, or of the centre if ``anchor`` is ``centre``.
     size
-        Columns of the extent along the same axes, in the space's unit; without ``z`` a box on one slice is a slice
-        thick. ``opposite`` instead: columns of the other end (``x_max``, ``y_max``); ``diameter`` instead: one column
-        for all three (a nodule's sphere).
+        Columns of the extent along the same axes, in the unit of the space. Without ``z``, a box on one slice is as
+        thick as the slice. Two options replace it: ``opposite`` names the columns of the other end (``x_max``,
+        ``y_max``), and ``diameter`` names one column for all three axes (the sphere of a nodule).
     anchor
-        Whether ``corner`` names the corner or the centre.
+        Whether ``corner`` holds the corner or the centre.
     label
-        Column of the class; without it every box is of class ``name``.
+        Column of the class. Without it, every box has the class ``name``.
 
-    A row whose coordinates are all empty says that somebody looked and found nothing. An image with only such rows has
-    no boxes; an image without a row has no label.
+    A row whose coordinates are all empty means that somebody looked and found nothing. An image with only such rows has
+    no boxes, whereas an image without any row has no label.
     """
 
     VERSION: ClassVar[int] = 2
@@ -64,13 +64,13 @@ class BoxTable(TableLabel):
 
     @property
     def columns(self) -> list[str]:
-        """Columns of the table that are read."""
+        """Return the columns of the table that ``read`` needs."""
         axes = self.size or self.opposite
         extent = axes.columns if axes else [self.diameter]
         return [c for c in [*self.corner.columns, *extent, self.label] if c]
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Boxes called ``name`` in patient space, in the table's order.
+        """Return boxes called ``name`` in patient space, in the order of the table.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class BoxTable(TableLabel):
         return (Boxes(name, corners, classes, Evidence(tier=self.tier)),)
 
     def _ends(self, row: Row, image: ImageFacts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lowest and highest corner in voxel coordinates."""
+        """Return the lowest and the highest corner in voxel coordinates."""
         anchor = locate(row, self.corner, self.space, image)
         extent = self._extent(row)
         if min(extent) < 0:
@@ -106,7 +106,7 @@ class BoxTable(TableLabel):
     def _patient_ends(
         self, anchor: NDArray[np.float64], extent: NDArray[np.float64], image: ImageFacts
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The box of the image's grid that holds a box along the patient's axes."""
+        """Return the box along the image's grid axes that encloses a box along the patient's axes."""
         first = image.geometry.to_world(anchor)[0]
         if self.anchor == "centre":
             first, reach = first - extent / 2, extent
@@ -129,6 +129,6 @@ class BoxTable(TableLabel):
 
 
 def _corners(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(8, 3) corners in the order of ``builder.model.geometry.corner_voxels``."""
+    """Return the (8, 3) corners in the order of ``builder.model.geometry.corner_voxels``."""
     ends = np.stack([low, high])
     return np.array([[ends[a, 0], ends[b, 1], ends[c, 2]] for a in (0, 1) for b in (0, 1) for c in (0, 1)])

@@ -1,4 +1,4 @@
-"""Class labels of tables, at the level of instance, series, study or patient, with values spelt out in the spec."""
+"""Reader for class labels in tables, per instance, series, study or patient, with the values declared in the spec."""
 
 import math
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ Propagate: TypeAlias = Literal["same", "any", "all", "max", "most", "undecided"]
 
 
 class ClassColumn(BaseModel):
-    """One finding of a table.
+    """One finding in a table.
 
     Parameters
     ----------
     column
-        The column that holds it.
+        The column that holds the finding.
     values
-        Cell to value, e.g. ``{"1": "positive", "0": "negative", "-1": "uncertain"}``; cells it does not list are
-        refused. Without it (and without ``levels``) a cell must be a number.
+        Maps a cell to a value, e.g. ``{"1": "positive", "0": "negative", "-1": "uncertain"}``. Other cells are refused.
+        Without ``values`` and ``levels``, a cell must be a number.
     levels
-        Ordered categories: the value is the place in this list, from 0.
+        Ordered categories. The value is the position in this list, counted from 0.
     missing
-        Cells that say nothing (besides the empty one): the finding is null then.
+        Cells, besides the empty one, that give no answer. The finding is then null.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +45,7 @@ class ClassColumn(BaseModel):
         return self
 
     def decode(self, cell: Cell) -> Scalar:
-        """The value of a cell. Raises CaseError LABEL_UNREADABLE for one the spec does not foresee."""
+        """Return the value of a cell. Raises CaseError LABEL_UNREADABLE if the spec does not list it."""
         text = "" if cell is None else str(cell).strip()
         if text in self.missing:
             return None
@@ -71,15 +71,18 @@ class ClassTable(TableLabel):
 
     Parameters
     ----------
-        image of that series, study or patient gets it.
+    table
+        Where the table lies and which rows are the image's. A row about a series, study or patient applies to every
+        image of it.
     findings
-        Name to column.
+        Maps the name of a finding to its column.
     propagate
-        When several rows are the image's: ``same`` demands that they agree; ``any`` and ``all`` combine positive and
-        negative, ``max`` takes the highest number or level, ``most`` the most frequent value (a tie is refused),
-        ``undecided`` leaves null what they disagree about: for a consensus to settle.
+        What to do with several rows for one image. ``same`` requires them to agree; ``any`` and ``all`` combine
+        positive and negative values; ``max`` takes the highest number or level; ``most`` takes the most frequent value
+        and refuses a tie; ``undecided`` leaves the finding null where they disagree, for a consensus to settle.
     reader
-        Column of who judged, where several readers have a row each; they get keyed names.
+        Column with the reader's name, for tables in which several readers have a row each. Names are replaced by keyed
+        ones.
     """
 
     VERSION: ClassVar[int] = 2
@@ -92,16 +95,16 @@ class ClassTable(TableLabel):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that ``read`` needs."""
+        """Return the columns that ``read`` needs."""
         return [finding.column for finding in self.findings.values()]
 
     @property
     def reader_column(self) -> str | None:
-        """The column of who made a row."""
+        """Return the column that names the reader of a row."""
         return self.reader
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Classes called ``name``; a finding nobody judged is null.
+        """Return classes called ``name``. A finding that nobody judged is null.
 
         Raises
         ------
@@ -117,7 +120,7 @@ class ClassTable(TableLabel):
         return (Classes(name, values, evidence, readings),)
 
     def _readings(self, rows: Sequence[Row]) -> tuple[Reading, ...]:
-        """What each reader said of each finding, as far as something was said."""
+        """Return what each reader said of each finding, leaving out empty answers."""
         said = [
             Reading(reader_of(row), finding, column.decode(row.get(column.column)))
             for row in rows

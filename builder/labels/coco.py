@@ -1,4 +1,4 @@
-"""COCO JSON (cocodataset.org, format of object detection): annotations as rows, outlines as polygons or run lengths."""
+"""COCO object detection JSON (cocodataset.org): annotations as rows, outlines as polygons or run lengths."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ from builder.errors import CaseError, Reason
 SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")
 MAX_SIDE = 2**16
 ABSENT = "absent"
-"""What an annotation without a box or outline has in its place: an annotated image is never one with nothing in it."""
+"""Placeholder for a missing box or outline, so that an annotated image does not look like one without findings."""
 
 Polygon: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What a segmentation covers on one slice: polygons of (k, 2) vertices (x, y), or pixels (row, column) bool."""
+    """What a segmentation covers on one slice: polygons of (k, 2) vertices (x, y), or (row, column) bool pixels."""
 
     polygons: tuple[Polygon, ...] = ()
     pixels: NDArray[np.bool_] | None = None
 
 
 def coco_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row an annotation, and one without coordinates for each image that has no annotation.
+    """Return one row per annotation, and one row without coordinates per image that has no annotation.
 
-    ``file_name`` and ``file_stem`` (without folders and suffix), ``x``, ``y``, ``width`` and ``height`` of the box,
-    ``category``, ``score``, ``segmentation``, further scalars of the annotation under their names and scalars of the
-    image as ``image_<name>``. Raises KeyError, TypeError or ValueError for other documents.
+    A row has ``file_name`` and ``file_stem`` (without folders and suffix), ``x``, ``y``, ``width`` and ``height`` of
+    the box, ``category``, ``score`` and ``segmentation``. Other scalars of the annotation keep their names; scalars of
+    the image become ``image_<name>``. Raises KeyError, TypeError or ValueError for a document of another form.
     """
     images = {image["id"]: _image_facts(image) for image in document["images"]}
     categories = {category["id"]: str(category["name"]) for category in document["categories"]}
@@ -50,18 +50,20 @@ def coco_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_outline(cell: Any, shape: tuple[int, int]) -> Outline:
-    """The outline in a cell: COCO polygons ``[[x, y, x, y, ...], ...]``, points ``[[x, y], ...]`` (also under
-    ``vertices``), a flat list, run lengths ``{"size": [rows, columns], "counts": ...}``, or one of them as JSON text.
+    """Read the outline in a cell.
+
+    A cell holds COCO polygons ``[[x, y, x, y, ...], ...]``, points ``[[x, y], ...]`` (also under ``vertices``), a flat
+    list, run lengths ``{"size": [rows, columns], "counts": ...}``, or any of these as JSON text.
 
     Parameters
     ----------
     shape
-        Rows and columns of the image, which run lengths must have.
+        Rows and columns of the image. Run lengths must have the same size.
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE, or LABEL_OFF_GRID for run lengths of an image of another size.
+        LABEL_UNREADABLE, or LABEL_OFF_GRID for run lengths made for an image of another size.
     """
     try:
         value = json.loads(cell) if isinstance(cell, str) else cell
@@ -77,7 +79,10 @@ def read_outline(cell: Any, shape: tuple[int, int]) -> Outline:
 
 
 def decode_runs(runs: Mapping[str, Any], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """(row, column) bool of COCO run lengths, as a list or packed to text: down the columns, background first."""
+    """Decode COCO run lengths, listed or packed as text, to (row, column) bool.
+
+    Runs go down the columns and begin with background.
+    """
     rows, columns = (int(n) for n in runs["size"])
     if (rows, columns) != shape:
         found = f"{rows} x {columns}" if max(rows, columns) < MAX_SIDE else "a larger image"
@@ -93,8 +98,12 @@ def decode_runs(runs: Mapping[str, Any], shape: tuple[int, int]) -> NDArray[np.b
 
 
 def _unpacked(text: str) -> list[int]:
-    """Run lengths of the packed form: five bits a character from ``0`` on, a sixth when more follow, the last one
-    signed; from the fourth on each is the difference to the one two before."""
+    """Decode packed run lengths.
+
+    Each character holds five bits, counted from ``0``, and a sixth bit that says whether more characters follow. The
+    last character of a number carries the sign. From the fourth number on, each is the difference to the number two
+    places before it.
+    """
     lengths: list[int] = []
     value = shift = 0
     for character in text.encode("ascii"):

@@ -1,4 +1,4 @@
-"""How closed contours of one plane combine: repeats count once, overlaps add up, and contours in others are holes."""
+"""Combination of closed contours in one plane: repeats count once, overlaps add up, and nested contours make holes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,20 @@ from builder.errors import CaseError, Reason
 from builder.labels.raster import AREA_LINES, SNAP, cover, cover_prisms, edges_of
 
 Combine: TypeAlias = Literal["even_odd", "union", "xor"]
-"""``even_odd``: a contour wholly inside another is a hole, one inside that hole an island, and so on. ``union``: all
-contours add up. ``xor``: every contour toggles what it covers (CLOSEDPLANAR_XOR, PS3.3 C.8.8.6.3)."""
+"""``even_odd``: a contour wholly inside another is a hole, a contour inside that hole is an island, and so on.
+``union``: all contours add up. ``xor``: every contour toggles the area it covers (CLOSEDPLANAR_XOR, PS3.3 C.8.8.6.3).
+"""
 
 Points: TypeAlias = NDArray[np.float64]
 
 SAMPLES = 20_000
-"""Points along one contour at most when two contours are compared."""
+"""Maximum number of points sampled along one contour when two contours are compared."""
 
 MAX_COMPARED = 10**10
-"""Point-against-edge tests that the contours of one structure may need: about ten seconds of work."""
+"""Maximum number of point-against-edge tests for the contours of one structure; about ten seconds of work."""
 
 MAX_CELLS = 2048
-"""Cells along each side of the raster on which the area of overlapping contours is measured."""
+"""Maximum number of cells per side of the raster that measures the area of overlapping contours."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Combined:
     Parameters
     ----------
     polygons
-        (k, 2) vertices, without repeats and, for a union, without contours inside another.
+        (k, 2) vertices, without repeats. A union also leaves out contours inside another.
     depths
-        In how many others each lies; contours of odd depth are holes.
+        Number of other contours that each one lies in. Contours of odd depth are holes.
     plain
-        Whether the even-odd rule over all polygons gives the region; False when contours overlap in part.
+        Whether the even-odd rule over all polygons gives the region. False when contours partly overlap.
     repeated, overlapping, nested
-        Contours that were there before, that overlap another in part, and that lie wholly inside another.
+        Number of contours that repeat an earlier one, that partly overlap another, and that lie wholly inside another.
     compared
-        Work that comparing them took, for the limit of a structure.
+        Number of tests that the comparison took, which counts towards the limit of a structure.
     """
 
     polygons: tuple[Points, ...]
@@ -54,24 +55,24 @@ class Combined:
 
     @property
     def layers(self) -> Iterator[tuple[tuple[Points, ...], bool]]:
-        """Contours from the outermost to the innermost, with whether they add to the region or cut from it."""
+        """Yield contours from the outermost in, each with whether it adds to the region or cuts from it."""
         for depth in sorted(set(self.depths)):
             same = tuple(p for p, own in zip(self.polygons, self.depths, strict=True) if own == depth)
             yield same, depth % 2 == 0
 
 
 def combine(polygons: Sequence[Points], how: Combine, *, tolerance: float) -> Combined:
-    """Tell repeats, overlaps and nested contours apart.
+    """Separate repeated, overlapping and nested contours.
 
     Parameters
     ----------
     tolerance
-        Outlines that run this close to each other are the same outline, in the unit of the vertices.
+        Outlines that stay this close together count as the same outline; in the unit of the vertices.
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE when so many contours overlap that comparing them passes the limit.
+        LABEL_UNREADABLE when comparing the overlapping contours would exceed the limit.
     """
     if how == "xor" or len(polygons) == 1:
         return Combined(tuple(polygons), (0,) * len(polygons))
@@ -98,11 +99,11 @@ def combine(polygons: Sequence[Points], how: Combine, *, tolerance: float) -> Co
 
 
 def cover_combined(combined: Combined, shape: tuple[int, int], *, lines: int) -> NDArray[np.bool_]:
-    """(row, column) bool: pixels whose centre is inside, or (``lines`` above 1) of which at least half is.
+    """Return (row, column) bool: whether the centre or, with ``lines`` above 1, half the area of a pixel is inside.
 
-    Where contours overlap in part, area is counted on 16 x 16 points a pixel.
+    Where contours partly overlap, the area is counted on 16 x 16 points per pixel.
     """
-    # a share is a sum of float32 sixteenths: the slack keeps exact halves inside whatever their order
+    # A share is a sum of float32 sixteenths. The slack keeps exact halves inside in whatever order they are added.
     threshold = 0.5 - 1e-5
     if combined.plain:
         return np.asarray(cover(list(combined.polygons), shape, lines=lines) >= threshold)
@@ -121,7 +122,7 @@ def cover_combined(combined: Combined, shape: tuple[int, int], *, lines: int) ->
 
 
 def area_of(combined: Combined, how: Combine) -> float:
-    """The area inside, in the unit of the vertices squared: exact unless contours overlap in part."""
+    """Return the area inside, in squared units of the vertices. It is exact unless contours partly overlap."""
     if how != "xor" and combined.plain:
         signs = (1 if depth % 2 == 0 else -1 for depth in combined.depths)
         return float(sum(sign * shoelace(p) for sign, p in zip(signs, combined.polygons, strict=True)))
@@ -135,13 +136,13 @@ def area_of(combined: Combined, how: Combine) -> float:
 
 
 def shoelace(polygon: Points) -> float:
-    """Area of one closed polygon."""
+    """Return the area of one closed polygon."""
     a, b = polygon[:, 0], polygon[:, 1]
     return float(abs(np.sum(a * np.roll(b, -1) - np.roll(a, -1) * b)) / 2)
 
 
 class _Pairs:
-    """How contours of one plane lie to each other, compared when asked and once."""
+    """Relations between the contours of one plane, computed on demand and cached."""
 
     def __init__(self, polygons: Sequence[Points], tolerance: float) -> None:
         self._polygons = polygons
@@ -152,7 +153,7 @@ class _Pairs:
         self.compared = 0
 
     def without_repeats(self) -> list[int]:
-        """The contours that no earlier one repeats."""
+        """Return the contours that do not repeat an earlier one."""
         kept: list[int] = []
         for k in range(len(self._polygons)):
             apart = np.maximum(np.abs(self._low[kept] - self._low[k]), np.abs(self._high[kept] - self._high[k]))
@@ -163,7 +164,7 @@ class _Pairs:
         return kept
 
     def neighbours(self, k: int, kept: Sequence[int]) -> list[int]:
-        """Those of ``kept`` whose bounding box meets that of ``k``."""
+        """Return those of ``kept`` whose bounding box touches that of ``k``."""
         self._count(len(kept))
         meets = (self._low[kept] <= self._high[k] + self._tolerance) & (
             self._high[kept] >= self._low[k] - self._tolerance
@@ -171,20 +172,20 @@ class _Pairs:
         return [kept[int(n)] for n in np.flatnonzero(meets.all(axis=1)) if kept[int(n)] != k]
 
     def contains(self, outer: int, inner: int) -> bool:
-        """Whether ``inner`` lies wholly inside ``outer``, but for the tolerance."""
+        """Return whether ``inner`` lies wholly inside ``outer``, within the tolerance."""
         slack = self._tolerance
         fits = (self._low[inner] >= self._low[outer] - slack) & (self._high[inner] <= self._high[outer] + slack)
         return bool(fits.all()) and not self._side(outer, inner)[0]
 
     def cross(self, one: int, other: int) -> bool:
-        """Whether they share area, and neither lies inside the other."""
+        """Return whether the two share area and neither lies inside the other."""
         apart = (self._low[one] >= self._high[other]) | (self._low[other] >= self._high[one])
         if apart.any() or self.contains(one, other) or self.contains(other, one):
             return False
         return self._side(one, other)[1] or self._side(other, one)[1]
 
     def _side(self, outer: int, inner: int) -> tuple[bool, bool]:
-        """Whether any of the outline of ``inner`` is outside ``outer``, and inside it, beyond the tolerance."""
+        """Return whether ``inner``'s outline leaves ``outer``, and whether it enters it, beyond the tolerance."""
         if (outer, inner) not in self._sides:
             points, polygon = self._trace(inner), self._polygons[outer]
             self._count(len(points) * len(polygon))
@@ -204,7 +205,7 @@ class _Pairs:
             )
 
     def _trace(self, k: int) -> Points:
-        """Points along a contour, at most half a unit apart where it is not too long."""
+        """Return points along a contour, half a unit apart or, to limit the work, further apart on a long one."""
         if k not in self._traced:
             starts = self._polygons[k]
             steps = np.roll(starts, -1, axis=0) - starts
@@ -217,7 +218,7 @@ class _Pairs:
 
 
 def _groups(members: Sequence[int], crossing: dict[int, set[int]]) -> int:
-    """Regions that ``members`` form together: those that overlap in part are one."""
+    """Count the regions that ``members`` form. Contours that partly overlap count as one region."""
     left, found = set(members), 0
     while left:
         found += 1
@@ -235,7 +236,7 @@ def _inside(points: Points, polygon: Points) -> NDArray[np.bool_]:
 
 
 def _any_farther(points: Points, polygon: Points, tolerance: float) -> bool:
-    """Whether any of the points is farther than ``tolerance`` from the polygon's outline."""
+    """Return whether any of the points is farther than ``tolerance`` from the polygon's outline."""
     ends = np.roll(polygon, -1, axis=0) - polygon
     squared = np.maximum((ends**2).sum(axis=1), 1e-300)
     for block in np.array_split(points, max(1, len(points) // 64)):
@@ -250,7 +251,7 @@ def _any_farther(points: Points, polygon: Points, tolerance: float) -> bool:
 def _paint(
     combined: Combined, shape: tuple[int, int], *, start: Points | None = None, cells: float = 1.0
 ) -> NDArray[np.bool_]:
-    """Layer by layer on a raster whose first cell begins at ``start`` and has ``cells`` cells a unit."""
+    """Paint the layers in order on a raster that begins at ``start`` and has ``cells`` cells per unit."""
     out = np.zeros(shape, dtype=np.bool_)
     for polygons, adds in combined.layers:
         placed = polygons if start is None else [_placed(p, start, cells) for p in polygons]

@@ -1,4 +1,4 @@
-"""Fuses several readers' labels into one: masks by majority or STAPLE, classes by Dawid-Skene, lines by slice."""
+"""Fusion of several readers' labels: masks by majority or STAPLE, classes by Dawid-Skene, lines by medians."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ EPSILON = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class Staple:
-    """Result of STAPLE: probability of the structure a voxel, and each reader's performance."""
+    """Result of STAPLE: the probability of the structure at each voxel and the performance of each reader."""
 
     probability: NDArray[np.float64]
     sensitivity: NDArray[np.float64]
@@ -22,13 +22,13 @@ class Staple:
 
 
 def majority(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """Voxels that more than half of the readers hold to be inside; an even split is outside."""
+    """Return the voxels that more than half of the readers marked. An even split counts as outside."""
     votes = np.sum(np.stack(masks), axis=0, dtype=np.int64)
     return np.asarray(2 * votes > len(masks))
 
 
 def majority_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.int64]:
-    """The label that more than half of the readers give a voxel; 0 where no label has that many."""
+    """Return the label that more than half of the readers gave to each voxel, or 0 where no label has that many."""
     stacked = np.stack([np.asarray(m) for m in maps])
     out = np.zeros(stacked.shape[1:], dtype=np.int64)
     for label in np.unique(stacked):
@@ -39,15 +39,15 @@ def majority_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> NDArray[np.int6
 def staple(
     masks: Sequence[NDArray[np.bool_]], *, iterations: int = 100, tolerance: float = 1e-7, prior: float | None = None
 ) -> Staple:
-    """Simultaneous truth and performance level estimation of a binary structure.
+    """Run STAPLE, simultaneous truth and performance level estimation, on a binary structure.
 
-    Voxels are counted by pattern of votes, so the sums are over at most 2**readers patterns in float64 and neither
-    volume nor order matters.
+    Voxels are grouped by their pattern of votes. The sums therefore run over at most 2**readers patterns in float64,
+    and the result depends neither on the size of the volume nor on the order of its voxels.
 
     Parameters
     ----------
     prior
-        Share of the structure in the volume; the mean of the votes when None, as in SimpleITK.
+        Fraction of the volume that the structure fills. None takes the mean of the votes, as SimpleITK does.
 
     References
     ----------
@@ -96,14 +96,14 @@ def dawid_skene(
     tolerance: float = 1e-9,
     smoothing: float = 0.01,
 ) -> DawidSkene:
-    """True classes and readers' confusion out of votes, by expectation maximisation from the majority.
+    """Estimate true classes and readers' confusions from votes by expectation maximisation, starting from the majority.
 
     Parameters
     ----------
     votes
-        (item, reader) class numbers, -1 where a reader did not judge.
+        (item, reader) class numbers, or -1 where a reader did not judge the item.
     weights
-        How often each row of votes occurred; 1 when None.
+        How often each row of votes occurred. None counts each row once.
     smoothing
         Added to every count, so that no probability becomes 0.
 
@@ -132,10 +132,11 @@ def dawid_skene(
 
 
 def staple_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """One label map of several readers', and (reader, true label, said label) confusions over the labels in order.
+    """Fuse several label maps into one, and return it with (reader, true label, said label) confusions per label.
 
-    Multi-label STAPLE is Dawid-Skene on voxels. They are counted by pattern of votes in float64, so a volume of any
-    size loses no voxel (SimpleITK's filter counts in float32, which stops at 2**24). Ties go to the lower label.
+    Multi-label STAPLE is Dawid-Skene with voxels as items. Voxels are counted by pattern of votes in float64, so a
+    volume of any size is counted in full; SimpleITK's filter counts in float32, which stops at 2**24. Ties go to the
+    lower label.
 
     References
     ----------
@@ -152,15 +153,16 @@ def staple_labels(maps: Sequence[NDArray[np.integer[Any]]]) -> tuple[NDArray[np.
 
 
 def fuse_lines(lines: NDArray[np.float64], *, spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
-    """One line of several: the slice first, then the ends.
+    """Fuse several lines into one: first choose the slice, then combine the ends.
 
-    The slice is the median of the lines' slices (of two middle ones the one with more lines, then the lower). Lines
-    within two slices of it are turned to run the same way and their ends combined by the median of each coordinate.
+    The slice is the median of the lines' slices. Of two middle slices, the one with more lines wins, then the lower
+    one. Lines within two slices of it are turned to point the same way, and their ends are combined by the median of
+    each coordinate.
 
     Parameters
     ----------
     lines
-        (n, 2, 3) voxel coordinates (slice, row, column) of two ends, both on one slice.
+        (n, 2, 3) voxel coordinates (slice, row, column) of the two ends, which lie on the same slice.
 
     Returns
     -------
@@ -181,5 +183,5 @@ def fuse_lines(lines: NDArray[np.float64], *, spacing_mm: tuple[float, float, fl
 
 
 def _along(line: NDArray[np.float64], model: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The line, its ends swapped when it then lies closer to ``model``."""
+    """Return the line, with its ends swapped if that brings it closer to ``model``."""
     return line if np.abs(line - model).sum() <= np.abs(line[::-1] - model).sum() else line[::-1]

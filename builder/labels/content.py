@@ -1,4 +1,4 @@
-"""Structured-report content (PS3.3 C.17.3): a tolerant walk that yields measurements, codes and graphics by group."""
+"""Tolerant reader of structured report content (PS3.3 C.17.3): measurements, codes and graphics by group."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ CONTEXT = ("HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD", "HAS PROPERT
 
 @dataclass(frozen=True, eq=False)
 class Graphic:
-    """A SCOORD (column, row of ``instance``) or SCOORD3D (LPS mm of ``frame``): its type and (n, 2 or 3) points."""
+    """A SCOORD (column, row of ``instance``) or SCOORD3D (LPS mm of a frame): its type and (n, 2 or 3) points."""
 
     type: str
     points: NDArray[np.float64]
@@ -42,7 +42,7 @@ class Graphic:
 
 @dataclass(frozen=True)
 class Number:
-    """A NUM item with its concept, how it was derived, and unit."""
+    """A NUM item: its concept, derivation, value and unit."""
 
     concept: Code
     derivation: Code | None
@@ -52,8 +52,10 @@ class Number:
 
 @dataclass(eq=False)
 class Group:
-    """What one measurement group (or, without groups, the whole document) says; ``tracking_uid`` names what it is of
-    across reports."""
+    """Content of one measurement group, or of the whole document if it has no groups.
+
+    ``tracking_uid`` identifies the same finding across reports.
+    """
 
     number: int
     tracking_uid: str = ""
@@ -65,15 +67,15 @@ class Group:
 
 
 def read_groups(dataset: Dataset) -> list[Group]:
-    """Groups of a structured report in document order; number 0 holds what stands outside measurement groups.
+    """Read the groups of a report in document order. Group 0 holds everything outside measurement groups.
 
-    Templates are not demanded: any NUM, CODE, SCOORD and SCOORD3D counts, wherever it stands, image libraries (which
-    describe the images) left out. Items by reference are left out too.
+    Content need not follow a template: any NUM, CODE, SCOORD and SCOORD3D counts, wherever it stands. Image libraries
+    are skipped because they describe the images, and so are items given by reference.
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE for content beyond the limits.
+        LABEL_UNREADABLE if the content exceeds the limits.
     """
     with parsing(Reason.LABEL_UNREADABLE, "found a structured report that does not parse"):
         return _walk(dataset)
@@ -104,16 +106,16 @@ def _walk(dataset: Dataset) -> list[Group]:
 
 @dataclass(frozen=True)
 class Observers:
-    """How many persons observed what a report says, and whether a device did (PS3.16 TID 1001)."""
+    """The number of persons who observed the content of a report, and whether a device did (PS3.16 TID 1001)."""
 
     persons: int
     device: bool
 
 
 def read_observers(dataset: Dataset) -> Observers:
-    """Who observed, from the contexts at the top of a report: a person where a context does not say.
+    """Read the observers from the contexts at the top of a report. An observer of unstated type counts as a person.
 
-    Persons are counted, for their names are taken out before a report is read.
+    Persons are only counted, because their names have already been removed from the report.
     """
     with parsing(Reason.LABEL_UNREADABLE, "found a structured report whose observers do not parse"):
         return _observers(dataset)
@@ -136,7 +138,7 @@ def _observers(dataset: Dataset) -> Observers:
 
 
 def code_of(sequence: Any) -> Code | None:
-    """The first coded concept of a sequence, in whichever of the three value attributes it sits (PS3.3 8.8)."""
+    """Return the first code of a sequence, from whichever of the three value attributes holds it (PS3.3 8.8)."""
     if not sequence:
         return None
     item = sequence[0]
@@ -145,18 +147,20 @@ def code_of(sequence: Any) -> Code | None:
 
 
 def instances_of(dataset: Dataset) -> Iterator[str]:
-    """Referenced SOP Instance UIDs (0008,1155) of an item's Referenced SOP Sequence."""
+    """Yield the SOP Instance UIDs (0008,1155) in an item's Referenced SOP Sequence."""
     for reference in dataset.get("ReferencedSOPSequence") or []:
         yield str(reference.get("ReferencedSOPInstanceUID") or "")
 
 
 def datasets_of(objects: Sequence[LabelObject], what: str, *, sop_class: str) -> list[Dataset]:
-    """The data sets of ``objects``, each ``what`` of a SOP class that starts with ``sop_class``.
+    """Return the data sets of ``objects`` after checking that each SOP class starts with ``sop_class``.
+
+    ``what`` names the expected kind of object in messages.
 
     Raises
     ------
     CaseError
-        LABEL_MISSING without objects, LABEL_UNREADABLE for others.
+        LABEL_MISSING without objects, LABEL_UNREADABLE for objects of another SOP class.
     """
     if not objects:
         raise CaseError(Reason.LABEL_MISSING, f"found no {what} linked to the image")
@@ -172,7 +176,7 @@ def _children(item: Dataset) -> Sequence[Dataset]:
 
 
 def _take(item: Dataset, concept: Code | None, group: Group, parent: Dataset | None) -> None:
-    """Put what an item says into its group."""
+    """Add the content of an item to its group."""
     kind = str(item.get("ValueType") or "")
     relation = str(item.get("RelationshipType") or "")
     name = (concept.scheme, concept.value) if concept else ("", "")
@@ -198,7 +202,7 @@ def _take(item: Dataset, concept: Code | None, group: Group, parent: Dataset | N
 
 
 def _number(item: Dataset, concept: Code) -> Number | None:
-    """The value of a NUM, None where it holds none (a qualifier says why, PS3.3 C.18.1)."""
+    """Return the value of a NUM item, or None if it has none; a qualifier then gives the reason (PS3.3 C.18.1)."""
     measured = item.get("MeasuredValueSequence")
     if not measured:
         return None

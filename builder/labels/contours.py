@@ -1,4 +1,4 @@
-"""Closed planar contours of one structure to voxels: planes, the slabs between them, and the figures that prove it."""
+"""Conversion of one structure's closed planar contours to voxels, with the figures that check the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,46 +18,46 @@ Gaps: TypeAlias = Literal["leave", "fill"]
 Points: TypeAlias = NDArray[np.float64]
 
 IN_SLICE = 0.25
-"""A contour lies in the image's slices when its points spread over at most this part of a slice spacing."""
+"""A contour lies in the slice plane if its points spread over at most this fraction of a slice spacing."""
 
 SAME_PLANE = 0.25
-"""Contours share a plane when their heights differ by at most this part of the usual step, and of a slice spacing."""
+"""Contours share a plane if their heights differ by at most this fraction of the usual step and of a slice spacing."""
 
 ALMOST_SAME = 0.05
-"""Contours that all lie within this part of a slice spacing are one plane, however many there are."""
+"""Contours that all lie within this fraction of a slice spacing form one plane, however many there are."""
 
 NOT_PLANAR = 0.5
-"""A closed planar contour strays from its plane by at most this part of a slice spacing."""
+"""A closed planar contour strays from its plane by at most this fraction of a slice spacing."""
 
 REPEAT_MM, REPEAT_PIXELS = 0.15, 0.25
-"""A contour repeats another when their outlines stay this close: rounding to a tenth of a millimetre, and far below
-the thinnest wall that anybody draws."""
+"""A contour repeats another if the two outlines stay this close together. The limits allow for rounding to a tenth of a
+millimetre and are far below the thinnest wall that anybody draws."""
 
 ON_SLICE = 0.25
-"""A plane found a slice when it is at most this part of a slice spacing away from the slice's centre."""
+"""A plane matches a slice if it is at most this fraction of a slice spacing away from the slice's centre."""
 
 OBLIQUE_STEPS = (-1 / 3, 0.0, 1 / 3)
-"""Sub-voxel offsets of area mode for contours across slices: 27 points a voxel."""
+"""Sub-voxel offsets that area mode tests for contours across slices: 27 points per voxel."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How contours become voxels; each is declared in the spec.
+    """How contours become voxels. The spec declares each rule.
 
     Parameters
     ----------
     inclusion
-        ``centre``: a voxel is inside when its centre is; ``area``: when at least half of it is.
+        ``centre``: a voxel is inside if its centre is. ``area``: a voxel is inside if at least half of it is.
     holes
-        What a contour wholly inside another means. ``even_odd``: a hole, and one inside that hole is an island (what
-        most writers of CLOSED_PLANAR mean). ``union``: nothing, it is covered already. ``xor``: contours toggle
-        whatever they cover, repeated ones too (CLOSEDPLANAR_XOR of PS3.3 C.8.8.6.3). Under the first two a repeated
-        contour counts once and contours that overlap in part add up.
+        What a contour wholly inside another means. ``even_odd``: a hole, and a contour inside that hole is an island;
+        most writers of CLOSED_PLANAR mean this. ``union``: nothing, because the area is already covered. ``xor``:
+        contours toggle the area they cover, repeated contours included (CLOSEDPLANAR_XOR of PS3.3 C.8.8.6.3). With the
+        first two, a repeated contour counts once and partly overlapping contours add up.
     gaps
-        Between two planes of one structure further apart than its usual step: ``leave`` them empty, or ``fill``
-        them with the nearer plane.
+        What to do between two planes of one structure that are further apart than its usual step: ``leave`` the gap
+        empty, or ``fill`` it from the nearer plane.
     max_step_mm
-        Planes further apart than this are never joined as neighbours of one step.
+        Planes further apart than this do not count as neighbours when the usual step is measured.
     """
 
     inclusion: Inclusion = "centre"
@@ -68,7 +68,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Plane:
-    """The contours of one plane: ``offset`` along the stack in its unit, how they combine, area in mm2."""
+    """The contours of one plane: ``offset`` along the stack in its unit, how they combine, and the area in mm2."""
 
     offset: float
     combined: Combined
@@ -77,7 +77,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class _Stack:
-    """What filling one stack of parallel planes gave."""
+    """Result of filling one stack of parallel planes."""
 
     planes: Sequence[Plane]
     on_slice: int
@@ -88,7 +88,7 @@ class _Stack:
 
 @dataclass(frozen=True)
 class Filled:
-    """A structure on the grid: (slice, row, column) bool and how it got there."""
+    """A structure on the grid, (slice, row, column) bool, with figures on how it was filled."""
 
     inside: NDArray[np.bool_]
     planes: int
@@ -103,16 +103,16 @@ class Filled:
 
 
 def fill_contours(contours: Sequence[Points], geometry: Geometry, rules: Rules) -> Filled:
-    """Voxels inside a structure given by closed planar contours.
+    """Return the voxels inside a structure that closed planar contours outline.
 
-    Contours parallel to the slices are filled slice by slice in pixel coordinates (a gantry tilt's sheared grid
-    included); contours in other planes become prisms that reach half-way to their neighbours, and voxels are tested
-    against them.
+    Contours parallel to the slices are filled slice by slice in pixel coordinates, which also handles the sheared grid
+    of a tilted gantry. Contours in other planes become prisms that reach half-way to their neighbours, and each voxel
+    is tested against the prisms.
 
     Parameters
     ----------
     contours
-        (k, 3) vertices in LPS mm, each with at least three distinct points.
+        (k, 3) vertices in LPS mm, with at least three distinct points in each contour.
     """
     inside = np.zeros(geometry.shape, dtype=np.bool_)
     flat, oblique = _sort_contours(contours, geometry)
@@ -135,23 +135,26 @@ def fill_contours(contours: Sequence[Points], geometry: Geometry, rules: Rules) 
 
 
 def contour_area_mm2(points_mm: Points) -> float:
-    """Area of a closed planar contour: half the length of its vector area (Newell); a keyhole's hole is taken off."""
+    """Return the area of a closed planar contour as half the length of its vector area (Newell).
+
+    The hole of a keyhole contour is subtracted, because the contour runs round it the other way.
+    """
     return float(np.linalg.norm(_vector_area(points_mm)))
 
 
 def plane_slabs(
     offsets: Sequence[float], default_step: float, *, max_step: float, gaps: Gaps
 ) -> list[tuple[float, float]]:
-    """The reach of each plane along its stack, ascending and without overlap.
+    """Return the extent of each plane along its stack, in ascending order and without overlap.
 
-    The usual step is the median distance between neighbours no further apart than ``max_step``, or ``default_step``
-    when there are none. A plane reaches half the usual step each way, but never past the middle to its neighbour;
-    with ``gaps="fill"`` it always reaches that middle.
+    The usual step is the median distance between neighbours no further apart than ``max_step``, or ``default_step`` if
+    there are none. A plane reaches half the usual step each way, but never past the midpoint to its neighbour. With
+    ``gaps="fill"`` it always reaches that midpoint.
 
     Parameters
     ----------
     offsets
-        Ascending offsets of the planes.
+        Offsets of the planes in ascending order.
     """
     steps = np.diff(offsets)
     usual = float(np.median(steps[steps <= max_step])) if (steps <= max_step).any() else default_step
@@ -163,7 +166,7 @@ def plane_slabs(
         reach_below = below if gaps == "fill" and np.isfinite(below) else min(below, half)
         reach_above = above if gaps == "fill" and np.isfinite(above) else min(above, half)
         slabs.append((float(offset - reach_below), float(offset + reach_above)))
-    # neighbours that touch share one bound exactly: no voxel falls between two roundings
+    # Slabs that touch share exactly one bound, so that rounding cannot leave a voxel between them.
     for k in range(len(slabs) - 1):
         if abs(slabs[k][1] - slabs[k + 1][0]) < 1e-6 * max(usual, 1e-6):
             slabs[k] = (slabs[k][0], slabs[k + 1][0])
@@ -171,7 +174,7 @@ def plane_slabs(
 
 
 def _sort_contours(contours: Sequence[Points], geometry: Geometry) -> tuple[list[Points], list[Points]]:
-    """Contours in the slices, as (k, 3) voxel coordinates, and those across them, as LPS mm."""
+    """Split contours into those in the slice plane, as (k, 3) voxel coordinates, and the others, as LPS mm."""
     flat, oblique = [], []
     for points in contours:
         voxels = geometry.to_voxel(points)
@@ -200,7 +203,8 @@ def _fill_slices(
     volume = 0.0
     for plane, (low, high) in zip(planes, slabs, strict=True):
         volume += plane.area_mm2 * (high - low) * step_mm
-        # offsets are rounded like vertices: a plane half-way between slices belongs to the upper one on every machine
+        # Offsets are rounded like vertices, so that a plane half-way between slices goes to the upper one on any
+        # machine.
         first, last = (int(np.ceil(round(bound * SNAP) / SNAP)) for bound in (low, high))
         for index in range(max(0, first), min(slices, last)):
             inside[index] |= cover_combined(plane.combined, (rows, columns), lines=lines)
@@ -214,7 +218,7 @@ def _fill_slices(
 def _fill_prisms(
     normal: Points, contours: Sequence[Points], geometry: Geometry, rules: Rules, inside: NDArray[np.bool_]
 ) -> _Stack:
-    """Fill contours of one oblique stack into ``inside``; every plane counts as one that found a slice."""
+    """Fill the contours of one oblique stack into ``inside``. Every plane counts as one that matched a slice."""
     frame = _frame(normal)
     local = [points @ frame.T for points in contours]
     default = float(1 / np.linalg.norm(np.linalg.inv(geometry.affine[:3, :3]) @ normal))
@@ -244,7 +248,7 @@ def _cover_block(
     geometry: Geometry,
     rules: Rules,
 ) -> NDArray[np.bool_]:
-    """(row, column) bool of one slice's box: centres inside a prism, or at least half of 27 points a voxel."""
+    """Return (row, column) bool of one slice's box: centres inside a prism, or at least half of 27 points per voxel."""
     rows, columns = np.meshgrid(np.arange(shape[0]) + corner[1], np.arange(shape[1]) + corner[2], indexing="ij")
     centres = np.stack([np.full(rows.size, index), rows.ravel(), columns.ravel()], axis=1).astype(np.float64)
     steps = OBLIQUE_STEPS if rules.inclusion == "area" else (0.0,)
@@ -264,9 +268,10 @@ def _cover_block(
 def _prism_layers(
     planes: Sequence[Plane], slabs: Sequence[tuple[float, float]]
 ) -> list[tuple[bool, Points, NDArray[np.int64], Points]]:
-    """Layers from the outermost in: whether they add, and edges, starts and slabs for ``cover_prisms``.
+    """Return layers from the outermost in: whether each adds, and edges, starts and slabs for ``cover_prisms``.
 
-    One layer holds all planes, a prism each, unless contours overlap somewhere: then a prism a contour.
+    A single layer holds all planes with one prism per plane. If contours overlap anywhere, each contour gets a prism of
+    its own.
     """
     if all(plane.combined.plain for plane in planes):
         return [(True, *_prisms([(list(p.combined.polygons), slab) for p, slab in zip(planes, slabs, strict=True)]))]
@@ -288,7 +293,7 @@ def _prisms(
 def _reach(
     local: Sequence[Points], slabs: Sequence[tuple[float, float]], frame: Points, geometry: Geometry
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and past-the-last voxel of the box that holds every prism, cut to the grid."""
+    """Return the first and past-the-last voxel of the box that encloses every prism, clipped to the grid."""
     vertices = np.concatenate(local)
     low = [vertices[:, 0].min(), vertices[:, 1].min(), slabs[0][0]]
     high = [vertices[:, 0].max(), vertices[:, 1].max(), slabs[-1][1]]
@@ -303,11 +308,11 @@ def _reach(
 def _by_plane(
     contours: Sequence[tuple[float, Points]], *, slice_step: float, max_step: float
 ) -> list[list[tuple[float, Points]]]:
-    """Contours (offset, in-plane vertices) gathered by plane, ascending.
+    """Group contours (offset, in-plane vertices) by plane, in ascending order.
 
-    Offsets that differ by less than ``SAME_PLANE`` of the usual step are the same plane: a writer rounded them, or
-    somebody drew a little off. The usual step is the gap in which the middle of the stack's length lies, so that planes
-    that are there twice do not make it small.
+    Offsets that differ by less than ``SAME_PLANE`` of the usual step belong to the same plane: the writer rounded them,
+    or somebody drew slightly off. The usual step is the gap that contains the middle of the stack's length when gaps
+    are sorted, so that duplicated planes do not make it small.
     """
     ordered = sorted(contours, key=lambda c: (c[0], c[1].shape[0], c[1].tobytes()))
     offsets = np.array([offset for offset, _ in ordered])
@@ -350,7 +355,7 @@ def _vector_area(points: Points) -> Points:
 
 
 def _group_by_normal(contours: Sequence[Points]) -> list[tuple[Points, list[Points]]]:
-    """Contours by the direction of their planes (within 1 degree), each with a unit normal."""
+    """Group contours by the direction of their planes, within 1 degree, and return a unit normal with each group."""
     groups: list[tuple[Points, list[Points]]] = []
     for points in contours:
         area = _vector_area(points)
@@ -368,7 +373,7 @@ def _group_by_normal(contours: Sequence[Points]) -> list[tuple[Points, list[Poin
 
 
 def _frame(normal: Points) -> Points:
-    """(3, 3) rows: two in-plane unit vectors and the normal."""
+    """Return (3, 3) rows: two in-plane unit vectors and the normal."""
     helper = np.eye(3)[int(np.argmin(np.abs(normal)))]
     first = np.cross(normal, helper)
     first /= np.linalg.norm(first)
