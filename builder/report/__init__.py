@@ -1,6 +1,6 @@
-"""What a dataset's page says, as numbers first and then as a page: pure functions from Arrow tables.
+"""Compute the figures of a dataset's report and render them as a page; all functions are pure and take Arrow tables.
 
-``assemble`` and ``render`` are loaded when first used, so that the vendor table alone stays cheap to import.
+``assemble`` and ``render`` are loaded on first use, because what they import (numpy, pyarrow, jinja) is slow to load.
 """
 
 from typing import TYPE_CHECKING, Any

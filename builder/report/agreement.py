@@ -1,4 +1,4 @@
-"""How far readers agree, with intervals over persons: overlap of masks, kappa of classes, ICC of lengths."""
+"""Measure how well readers agree: mask overlap, kappa of classes and ICC of lengths, with intervals over persons."""
 
 import itertools
 import re
@@ -16,10 +16,10 @@ from builder.report.reliability import bootstrap, cohen_kappa, icc_one_way, icc_
 Json = Any
 
 MOST_READERS = 20
-"""Readers listed one by one: those with most cases; figures of all readers together use everybody."""
+"""How many readers are listed one by one (those with the most cases); pooled figures use all readers."""
 
 FEWEST_SHARED = 10
-"""Cases two readers must both have judged before their kappa is given."""
+"""Fewest cases that two readers must both have judged for their kappa to be reported."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class _Reading:
 
 
 def agreement(index: pa.Table, consensus: Mapping[str, Mapping[str, Any]], *, seed: int) -> list[Json]:
-    """One entry a consensus of the spec.
+    """Return one entry for each consensus in the spec.
 
     Parameters
     ----------
     index
-        One row a sample, with the measures of masks and the readings of classes and lines.
+        One row per sample, with the measures of masks and the readings of classes and lines.
     consensus
-        Name to ``method`` and ``of``, as the spec has them.
+        Maps each name to its ``method`` and ``of``, as in the spec.
     seed
-        Of the bootstrap: whole persons are drawn, 1,000 times.
+        Seed of the bootstrap, which draws whole persons 1,000 times.
     """
     entries = []
     for name, block in consensus.items():
@@ -61,7 +61,7 @@ def agreement(index: pa.Table, consensus: Mapping[str, Mapping[str, Any]], *, se
 
 
 def _masks(index: pa.Table, name: str, seed: int) -> list[Json]:
-    """One entry a structure: readers against the consensus, and pairs of readers."""
+    """Return one entry per structure: each reader against the consensus, and each pair of readers."""
     pattern = re.compile(
         rf"label\.{re.escape(name)}\.(?P<structure>.+)\.(?P<who>[^.]+)\.(?P<figure>sensitivity|specificity|dice|hd95_mm)"
     )
@@ -112,7 +112,7 @@ def _classes(index: pa.Table, name: str, readings: Sequence[_Reading], seed: int
 def _one_reader(
     reader: str, said: Mapping[str, str], truth: Mapping[str, str], person_of: Mapping[str, str], seed: int
 ) -> Json:
-    """A reader against the consensus: sensitivity and specificity where there are two classes, else the share alike."""
+    """Compare a reader with the consensus: share of equal answers, and for two classes sensitivity, specificity."""
     cases = sorted(set(said) & set(truth))
     persons = [person_of[c] for c in cases]
     values, right = np.array([said[c] for c in cases]), np.array([truth[c] for c in cases])
@@ -147,7 +147,7 @@ def _pairs(
 
 
 def _lines(index: pa.Table, name: str, readings: Sequence[_Reading], seed: int) -> Json:
-    """Agreement of lengths: ICC of all readers, and of each busy reader the difference from the consensus."""
+    """Return the agreement of lengths: the ICC of all readers, and how far each busy reader is from the consensus."""
     if not readings:
         return None
     fused = _fused_lengths(index, name)
@@ -191,7 +191,7 @@ def _bias(reader: str, readings: Sequence[_Reading], differences: NDArray[np.flo
 
 
 def _complete_icc(readings: Sequence[_Reading], seed: int) -> Json:
-    """ICC(2,1) where every reader measured every case once, else None."""
+    """Return ICC(2,1) if every reader measured every case exactly once, else None: it is undefined with gaps."""
     cell = Counter((r.case, r.reader) for r in readings)
     cases, readers = sorted({c for c, _ in cell}), sorted({r for _, r in cell})
     if len(cases) < 2 or len(readers) < 2 or len(cell) != len(cases) * len(readers) or max(cell.values()) > 1:
@@ -205,7 +205,7 @@ def _complete_icc(readings: Sequence[_Reading], seed: int) -> Json:
 
 
 def _redrawn(subject: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Subjects of drawn rows; a person drawn twice is two subjects."""
+    """Return the subjects of the drawn rows. A person drawn twice counts as two subjects, as the bootstrap requires."""
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -225,7 +225,7 @@ def _interval(persons: Sequence[str], statistic: Callable[[NDArray[np.int64]], f
 
 
 def _cases(index: pa.Table, column: str) -> tuple[list[str], NDArray[np.float64]]:
-    """Person and value of every case that has one, in the order of the cases."""
+    """Return the person and value of every case that has a value, sorted by case key."""
     rows = index.select(["case_key", "person_key", column]).to_pylist()
     cases = {row["case_key"]: (row["person_key"], row[column]) for row in rows if row[column] is not None}
     ordered = [cases[key] for key in sorted(cases)]
@@ -233,7 +233,7 @@ def _cases(index: pa.Table, column: str) -> tuple[list[str], NDArray[np.float64]
 
 
 def _readings(index: pa.Table, name: str) -> list[_Reading]:
-    """Every case's readings of a consensus, once however many samples it has."""
+    """Return the readings of a consensus, once per case: every sample of a case repeats them."""
     if "reading_labels" not in index.column_names:
         return []
     columns = ("case_key", "person_key", "reading_labels", "reading_readers", "reading_quantities", "reading_values")

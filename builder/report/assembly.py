@@ -1,4 +1,4 @@
-"""All numbers of a dataset's report, from its tables: the page and the JSON file show these and nothing else."""
+"""Compute every number of a dataset's report from its tables; the page and the JSON file show nothing else."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ REPORT_VERSION = 1
 
 USUAL_ORDER = ("train", "validation", "test")
 ALWAYS_SHOWN = ("sex", "age_years", "age_band", "vendor", "manufacturer", "modality", "site", "country", "collection")
-"""Shown in Table 1 beside the groups the spec names, where the index has them."""
+"""Columns shown in Table 1 beside the groups that the spec names, if the index has them."""
 
 HEADER_FACTS = (
     "vendor",
@@ -42,16 +42,16 @@ HEADER_FACTS = (
     "magnetic_field_strength",
     "slice_thickness_mm",
 )
-"""What a model could read off the acquisition without looking at the image."""
+"""Acquisition facts from which a model could guess a label without looking at the image."""
 
 SITES = ("site", "vendor", "collection", "country")
-"""Columns whose groups are compared in geometry and intensities, beside the splits."""
+"""Columns, beside the split, by which geometry and intensities are compared."""
 
 MOST_QUARANTINED = 500
-"""Rows of the quarantine list; the counts by reason are always complete."""
+"""Most rows in the quarantine list; the counts by reason are always complete."""
 
 MOST_INTERSECTED = 4
-"""Groups of several levels crossed with each other, the first ones: six tables of pairs."""
+"""How many groups are crossed with each other (the first with several levels); four give six tables of pairs."""
 
 
 def assemble(  # noqa: PLR0913
@@ -76,42 +76,43 @@ def assemble(  # noqa: PLR0913
     mask_below: int = 0,
     seed: int = 0,
 ) -> dict[str, Json]:
-    """The report of one version of a dataset as JSON-able values; ``render`` makes the page of it.
+    """Return the report of one dataset version as values that JSON can hold; ``render`` turns it into a page.
 
     Parameters
     ----------
     index
-        One row a sample: ``sample_key``, ``case_key``, ``person_key``, ``split``, and any of the groups and labels.
+        One row per sample: ``sample_key``, ``case_key``, ``person_key``, ``split``, and any of the groups and labels.
     cohort
-        One row a candidate series: ``series_key``, ``person_key``, ``included``, ``rule``, ``reason``; with group
-        columns, attrition by group is reported.
+        One row per candidate series: ``series_key``, ``person_key``, ``included``, ``rule``, ``reason``. If it also
+        has group columns, attrition by group is reported.
     exclusions
-        What left, by schema EXCLUSIONS.
+        Everything that was left out, in schema EXCLUSIONS.
     splits
         ``person_key``, ``split``, ``stratum``, ``pooled`` and the strata columns.
     totals
-        Counts by level (instance, series, study, person) and status, shown as they are.
+        Counts by level (instance, series, study, person) and status, shown unchanged.
     lock
-        Versions and fingerprints, shown as they are.
+        Versions and fingerprints, shown unchanged.
     groups, labels
-        Columns of ``index`` to break down by, and those that hold labels; class labels in ``class_names`` and
-        ``class_values`` are added to the latter.
+        Columns of ``index`` to break down by, and columns that hold labels. Class labels in ``class_names`` and
+        ``class_values`` are added to the labels.
     thumbnails
-        ``sample_key``, ``split`` and ``png`` (a data URI) each.
+        Each has ``sample_key``, ``split`` and ``png`` (a data URI).
     ratios, strata
-        What the split aimed at; without ratios no balance is reported, without strata the columns of ``splits``.
+        What the split aimed at. Without ratios no balance is reported; without strata the columns of ``splits`` are
+        used.
     reference
-        Column to level to share of a population to compare with.
+        Population to compare with: maps each column to its levels and their shares.
     certificate
-        The leak certificate of a build (``leaks.json``); without it the keys of ``index`` are checked here.
+        The leak certificate of a build (``leaks.json``). Without it, only the keys of ``index`` are checked, here.
     consensus
-        The spec's ``consensus`` block: name to ``method`` and ``of``.
+        The spec's ``consensus`` block: maps each name to its ``method`` and ``of``.
     unproven
-        ``case_key``, ``detail`` and ``png`` (a data URI) of cases whose labels failed their proof.
+        ``case_key``, ``detail`` and ``png`` (a data URI) of each case whose labels failed their proof.
     mask_below
-        Counts below this are masked wherever persons are broken down by groups.
+        Smallest count that is shown where persons are broken down by group; smaller counts are masked.
     seed
-        Key of the permutation tests.
+        Seed of the permutation tests.
     """
     seen = _views(index, groups, labels, ratios=ratios)
     index, order, persons, known = seen.index, seen.order, seen.persons, seen.known
@@ -154,26 +155,26 @@ def assemble(  # noqa: PLR0913
 
 @dataclass(frozen=True)
 class _Views:
-    """The index as the parts of a report look at it.
+    """The index in the forms that the parts of the report need, computed once.
 
     Parameters
     ----------
     index
-        One row a sample, class labels as columns of their own.
+        One row per sample, with class labels as columns of their own.
     labels
         The columns that hold labels.
     order
-        The splits as they are shown.
+        The splits in the order in which they are shown.
     described
         Columns of Table 1.
     persons, cases
-        One row each.
+        One row per person and one row per case.
     known, crossed
-        Groups there are, and those of several levels that are crossed with each other.
+        Groups that the index has, and those with several levels that are crossed with each other.
     stated
-        Labels of persons, without numbers about how they were made.
+        Labels of persons, without numbers about how the labels were made.
     answers
-        Labels that are a yes or no.
+        Labels that are yes or no.
     """
 
     index: pa.Table
@@ -214,7 +215,7 @@ def _views(
 
 
 def _balance(dealt: pa.Table, index: pa.Table, *, ratios: Mapping[str, float], columns: Sequence[str]) -> Json:
-    """The balance of the persons in the dataset, and how many of each split the build lost."""
+    """Return the balance of the persons who reached the dataset, and how many persons of each split the build lost."""
     there = pc.is_in(dealt["person_key"], value_set=index["person_key"].unique())
     lost = dealt.filter(pc.invert(there))["split"].value_counts()
     names = {row["values"]: row["counts"] for row in lost.to_pylist()}
@@ -222,7 +223,7 @@ def _balance(dealt: pa.Table, index: pa.Table, *, ratios: Mapping[str, float], c
 
 
 def split_order(names: Sequence[str | None], ratios: Mapping[str, float] | None) -> list[str]:
-    """Splits as the spec lists them, else train, validation, test; others follow in alphabetical order."""
+    """Order the splits as the spec does, else train, validation, test; other splits follow in alphabetical order."""
     found = {n for n in names if n is not None}
     first = [*(ratios or {}), *USUAL_ORDER]
     return [*dict.fromkeys(n for n in first if n in found or n in (ratios or {})), *sorted(found - set(first))]
@@ -232,8 +233,10 @@ _SPLIT_COLUMNS = ("person_key", "split", "stratum", "pooled", "folds", "members"
 
 
 def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.Table]) -> pa.Table:
-    """The splits with ``columns`` added from the first other table that has them, as persons were dealt by them: by
-    the first known value of each."""
+    """Add ``columns`` to the splits, each from the first other table that has it.
+
+    A person gets the first known value, because that is the value by which the split was drawn.
+    """
     for name in columns:
         source = next((t for t in others if name in t.column_names), None)
         if name in splits.column_names or source is None:
@@ -246,7 +249,7 @@ def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.
 
 
 def _as_acquired(cases: pa.Table, cohort: pa.Table) -> pa.Table:
-    """Cases with the geometry of the images as they were found, in place of that of their samples."""
+    """Replace the geometry of the samples with that of the source images, since resampling makes all samples alike."""
     if "case_key" not in cohort.column_names:
         return cases
     names = [n for n in GEOMETRY if n in cohort.column_names]
@@ -261,7 +264,7 @@ def _as_acquired(cases: pa.Table, cohort: pa.Table) -> pa.Table:
 
 
 def _is_making(name: str, persons: pa.Table) -> bool:
-    """Whether a column holds a number about how a label was made."""
+    """Return whether a column holds a number about how a label was made."""
     return is_measure(name) and is_number(persons[name].type)
 
 
@@ -287,7 +290,7 @@ def _unmapped(index: pa.Table) -> dict[str, int]:
 
 
 def _quarantine(exclusions: pa.Table) -> Json:
-    """Everything that did not get in: complete counts by reason, and the list, first rows first."""
+    """Return everything that was left out: complete counts by reason, and the first rows of the list."""
     keys = ["stage", "level", "reason"]
     counted = exclusions.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pylist()
     reasons = sorted(({**{k: r[k] or "" for k in keys}, "things": r["count_all"]} for r in counted), key=_in_order)
@@ -302,8 +305,8 @@ def _in_order(row: Json) -> tuple[str, str, str]:
 
 
 def _plain(value: Json) -> Json:
-    """Only what JSON has: numbers become Python's, and what is not finite becomes null."""
-    if isinstance(value, (str, bool)) or value is None:  # most values first: Mapping is asked slowly
+    """Convert a value to what JSON can hold: numbers become Python numbers, and those not finite become null."""
+    if isinstance(value, (str, bool)) or value is None:  # most frequent types first: isinstance with Mapping is slow
         return value
     if isinstance(value, int):
         return int(value)

@@ -1,4 +1,4 @@
-"""How much a label follows a group (vendor, site, sex) or the pattern of missing values, before any model exists."""
+"""Measure how strongly a label depends on a group (vendor, site, sex) or on missing values, without any model."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,29 +13,31 @@ from builder.report.people import MISSING, Levels, levels
 Json = Any
 
 PERMUTATIONS = 2000
-"""Random tables of the same margins behind each p-value; the smallest p they can give is 1 / 2001."""
+"""Random tables with the same margins behind each p-value; the smallest possible p is 1 / 2001."""
 
 LOOK_Q, LOOK_V = 0.05, 0.1
-"""An association is worth a look below this q and from this V: of many persons the smallest one has a small q."""
+"""An association is worth a look below this q and from this V. With many persons, even a tiny one has a small q."""
 
 MOST_LEVELS = 200
-"""A column of more levels is a name rather than a group, and is left out."""
+"""A column with more levels is left out: it identifies things rather than groups them."""
 
 
 def associations(persons: pa.Table, labels: Sequence[str], groups: Sequence[str], *, seed: int) -> list[Json]:
-    """Association of every label with every group, strongest first.
+    """Return the association of every label with every group, strongest first.
 
-    Each entry has ``cramers_v`` (bias-corrected), ``theils_u`` (share of the label's entropy the group explains),
+    Each entry has ``cramers_v`` (bias-corrected), ``theils_u`` (share of the label's entropy that the group explains),
     ``p`` (permutation test of chi-square with both margins fixed) and ``q`` (Benjamini-Hochberg over all entries).
-    Persons who miss the label or the group are left out and counted.
+    Persons without the label or the group are left out and counted.
     """
     pairs = [(label, group) for label in labels for group in groups if label != group]
     return _tested(persons, pairs, seed=seed)
 
 
 def missingness(persons: pa.Table, labels: Sequence[str], columns: Sequence[str], *, seed: int) -> list[Json]:
-    """Association of every label with whether another column is missing, as ``associations``; also of missing labels
-    with the levels of the columns (``label`` is then ``<label> missing``)."""
+    """Return the association of every label with whether another column is missing, as ``associations`` does.
+
+    Missing labels are also compared with the levels of the columns; ``label`` is then ``<label> missing``.
+    """
     flags = {f"{c} missing": pa.array(persons[c].is_null().to_pylist()) for c in dict.fromkeys([*labels, *columns])
              if c in persons.column_names and 0 < persons[c].null_count < persons.num_rows}  # fmt: skip
     table = persons.select([c for c in dict.fromkeys([*labels, *columns]) if c in persons.column_names])
@@ -48,12 +50,12 @@ def missingness(persons: pa.Table, labels: Sequence[str], columns: Sequence[str]
 
 
 def is_worth_a_look(row: Json) -> bool:
-    """Whether an entry of ``associations`` or ``missingness`` is both strong and no chance."""
+    """Return whether an entry of ``associations`` or ``missingness`` is strong and unlikely to be chance."""
     return bool(row["q"] < LOOK_Q and row["cramers_v"] >= LOOK_V)
 
 
 def cramers_v(table: NDArray[np.int64]) -> float:
-    """Cramer's V with Bergsma's bias correction (2013, doi:10.1016/j.jkss.2012.10.002); 0 for one row or column."""
+    """Return Cramer's V with Bergsma's correction (2013, doi:10.1016/j.jkss.2012.10.002); 0 for one row or column."""
     table = _without_empty_lines(table)
     n, (rows, columns) = int(table.sum()), table.shape
     if min(rows, columns) < 2 or n < 2:
@@ -66,7 +68,7 @@ def cramers_v(table: NDArray[np.int64]) -> float:
 
 
 def theils_u(table: NDArray[np.int64]) -> float:
-    """Uncertainty coefficient: share of the entropy of the rows that the columns explain, 0 to 1."""
+    """Return the uncertainty coefficient: the share (0 to 1) of the entropy of the rows that the columns explain."""
     rows = _entropy(table.sum(axis=1))
     if rows == 0:
         return 0.0
@@ -76,13 +78,13 @@ def theils_u(table: NDArray[np.int64]) -> float:
 
 
 def chi_square(table: NDArray[np.int64]) -> float:
-    """Pearson's statistic without continuity correction."""
+    """Return Pearson's chi-square statistic without continuity correction."""
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
     return float((((table - expected) ** 2)[expected > 0] / expected[expected > 0]).sum())
 
 
 def permutation_p(table: NDArray[np.int64], *, seed: int, name: str) -> float:
-    """Share of random tables with these margins whose chi-square is at least as large, (1 + k) / (1 + n).
+    """Return the share of random tables with these margins whose chi-square is at least as large, (1 + k) / (1 + n).
 
     The tables are drawn by Patefield's algorithm from a generator keyed by ``seed`` and ``name``.
     """
@@ -96,7 +98,7 @@ def permutation_p(table: NDArray[np.int64], *, seed: int, name: str) -> float:
     tables = draw.rvs(PERMUTATIONS, random_state=np.random.Generator(np.random.PCG64(int.from_bytes(key, "big"))))
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
     statistics = ((tables - expected) ** 2 / expected).sum(axis=(1, 2))
-    # Tables that are equal up to rounding count as equally extreme.
+    # The tolerance makes tables that differ only by rounding count as equally extreme.
     extreme = int((statistics >= chi_square(table) * (1 - 1e-9)).sum())
     return (1 + extreme) / (1 + PERMUTATIONS)
 
@@ -137,7 +139,7 @@ def _tested(persons: pa.Table, pairs: Sequence[tuple[str, str]], *, seed: int) -
 
 
 def _crossed(rows: Levels, columns: Levels, who: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Table of counts of the known levels."""
+    """Return the table of counts of the known levels."""
     shape = (len(rows.names), len(columns.names))
     flat = np.bincount(rows.codes[who] * shape[1] + columns.codes[who], minlength=shape[0] * shape[1])
     table = flat.reshape(shape).astype(np.int64)

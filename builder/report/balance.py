@@ -1,4 +1,4 @@
-"""How near the splits came to their ratios, beside what whole persons allow at best."""
+"""Measure how close the splits came to their ratios, and how close whole persons would have allowed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ MOST_ROWS = 200
 
 
 def balance(splits: pa.Table, *, ratios: Mapping[str, float], columns: Sequence[str]) -> Json:
-    """Deviation of every split, stratum and one-way level from its share, in persons and in percentage points.
+    """Return how far every split, stratum and one-way level is from its share, in persons and in percentage points.
 
-    Persons in splits that ``ratios`` does not name (hold-outs) count in no share. ``bound`` is the smallest largest
-    deviation a level could have by itself, from rounding to whole persons; nothing can be below it.
+    Persons in splits that ``ratios`` does not name (hold-outs) count towards no share. ``bound_persons`` is the
+    deviation that rounding to whole persons makes unavoidable for a level on its own (see ``rounding_bound``).
 
     Returns
     -------
     dict
-        ``overall``; ``strata`` (how many, pooled ones, worst deviation, how many one person or more off); ``levels``
-        (worst 200 first); ``held_out`` (persons a split).
+        ``overall``; ``strata`` (their number, the pooled ones, the worst deviation, and how many are off by one person
+        or more); ``levels`` (the 200 worst, worst first); ``held_out`` (persons per split).
     """
     names = list(ratios)
     split_of = levels(splits["split"])
@@ -54,10 +54,10 @@ def balance(splits: pa.Table, *, ratios: Mapping[str, float], columns: Sequence[
 
 
 def rounding_bound(persons: int, ratios: Sequence[float]) -> float:
-    """Smallest possible largest deviation, in persons, when ``persons`` are dealt by ``ratios`` in whole persons.
+    """Return the smallest achievable maximum deviation when ``persons`` whole persons are divided by ``ratios``.
 
-    The splits with the largest fractions are rounded up: any other choice leaves a larger fraction down or a smaller
-    one up.
+    The optimum rounds up the splits with the largest fractions: any other choice rounds a larger fraction down or a
+    smaller one up, and so deviates at least as much.
     """
     exact = np.asarray(ratios) * persons
     fractions = np.sort(exact - np.floor(exact + 1e-9))[::-1].clip(0)
@@ -66,7 +66,7 @@ def rounding_bound(persons: int, ratios: Sequence[float]) -> float:
 
 
 def _rows(column: pa.ChunkedArray, of: Any, dealt: Any, share: Any) -> list[Json]:
-    """One row a level; the entries of a list are levels of their own."""
+    """Return one row per level; in a list column, every entry is a level."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return _list_rows(column, of, dealt, share)
     coded = levels(column)

@@ -1,4 +1,4 @@
-"""How much of a label can be read off the headers alone: a logistic model that never sees a pixel."""
+"""Measure how well a label can be predicted from the headers alone, with a logistic model that sees no pixels."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,33 @@ Reals = NDArray[np.float64]
 
 FOLDS = 5
 PENALTY = 1.0
-"""Half the square of the weights counts as much as one person's loss: the usual C = 1."""
+"""Weight of half the squared norm of the weights, relative to one person's loss; 1 is the usual C = 1."""
 
 FEWEST = 10
-"""Persons of each answer below which no model is fitted."""
+"""Fewest persons with each answer for a model to be fitted."""
 
 
 def metadata_baseline(
     persons: pa.Table, outcomes: Mapping[str, Sequence[bool | None]], columns: Sequence[str], *, seed: int = 0
 ) -> list[Json]:
-    """Cross-validated AUC of predicting each outcome from acquisition facts (vendor, model, kVp, kernel, site).
+    """Return the cross-validated AUC of predicting each outcome from acquisition facts (vendor, model, kVp, site).
 
     Parameters
     ----------
     persons
-        One row a person with the columns; texts become one indicator a level, numbers are standardised, missing
-        values are an indicator of their own.
+        One row per person with the columns. Texts become one indicator per level, numbers are standardised, and
+        missing values get an indicator of their own.
     outcomes
-        Name to yes, no or unknown of each person.
+        Maps each name to yes, no or unknown for every person.
     seed
-        Key of the folds.
+        Seed of the folds.
 
     Returns
     -------
     list
         ``outcome``, ``persons``, ``auc`` with ``low`` and ``high`` (Hanley-McNeil), and ``columns``; ``auc`` is null
-        where an answer has fewer than 10 persons. 0.5 is what chance gives; anything a model of pixels reaches should
-        be read against this.
+        if either answer has fewer than 10 persons. Chance gives 0.5; the AUC of any model of pixels should be compared
+        with this one.
     """
     known = [c for c in columns if c in persons.column_names]
     entries = []
@@ -64,14 +64,14 @@ def metadata_baseline(
 
 
 def fit(features: Reals, target: NDArray[np.bool_]) -> Reals:
-    """Weights of a logistic model, the intercept first and unpenalised: L2 with C = 1, by L-BFGS."""
+    """Fit a logistic model with L2 penalty (C = 1) by L-BFGS; the unpenalised intercept comes first in the weights."""
     from scipy import optimize, special
 
     design = np.concatenate([np.ones((len(features), 1)), features], axis=1)
     sign = np.where(target, 1.0, -1.0)
 
     def loss(weights: Reals) -> tuple[float, Reals]:
-        # einsum, not BLAS: the same sums for any number of threads
+        # einsum instead of BLAS, whose sums depend on the number of threads
         margin = sign * np.einsum("ij,j->i", design, weights)
         free = np.concatenate([[0.0], weights[1:]])
         slope = -(design * (sign * special.expit(-margin))[:, None]).sum(axis=0)
@@ -82,7 +82,7 @@ def fit(features: Reals, target: NDArray[np.bool_]) -> Reals:
 
 
 def auc(target: NDArray[np.bool_], scores: Reals) -> float:
-    """Area under the ROC curve: the share of pairs that are ordered rightly, ties counting one half."""
+    """Return the area under the ROC curve: the share of pairs in the right order, with ties counted as one half."""
     from scipy import stats
 
     ranks = stats.rankdata(np.round(scores, 6))
@@ -91,7 +91,7 @@ def auc(target: NDArray[np.bool_], scores: Reals) -> float:
 
 
 def _features(persons: pa.Table, columns: Sequence[str]) -> Reals:
-    """Indicators of levels, standardised numbers, and an indicator of missing."""
+    """Return the feature matrix: indicators of levels, standardised numbers, and an indicator of missing values."""
     parts = []
     for name in columns:
         if is_measured(persons[name]):
@@ -106,7 +106,7 @@ def _features(persons: pa.Table, columns: Sequence[str]) -> Reals:
 
 
 def _folds(keys: NDArray[Any], target: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
-    """Stratified folds in keyed order, so that the order of rows does not matter."""
+    """Assign stratified folds in the order of keyed hashes, so that the order of rows does not matter."""
     ranks = [hashlib.sha256(f"baseline {seed} {key}".encode()).digest() for key in keys]
     fold = np.zeros(len(keys), dtype=np.int64)
     for answer in (False, True):
@@ -116,7 +116,7 @@ def _folds(keys: NDArray[Any], target: NDArray[np.bool_], seed: int) -> NDArray[
 
 
 def _out_of_fold(features: Reals, target: NDArray[np.bool_], fold: NDArray[np.int64]) -> Reals:
-    """Log odds of each person by the model that did not see the person."""
+    """Return the log odds of each person under the model that was fitted without that person's fold."""
     scores = np.zeros(len(target))
     for k in range(FOLDS):
         weights = fit(features[fold != k], target[fold != k])

@@ -1,4 +1,4 @@
-"""Table 1 by split, intersections of groups, and representativeness, with intervals and differences."""
+"""Compute Table 1 by split, intersections of groups and representativeness, with intervals and differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ Json = Any
 CONFIDENCE = 0.95
 
 MOST_INTERSECTIONS = 400
-"""Cells of an intersection of groups; beyond this its table says nothing a person could read."""
+"""Most cells in an intersection of two groups; a larger table would be unreadable and is left out."""
 
 
 def table_one(persons: pa.Table, columns: Sequence[str], *, splits: Sequence[str], mask_below: int = 0) -> list[Json]:
-    """One entry a column: counts, shares and Wilson intervals a level and split, or moments of measured numbers.
+    """Return one entry per column: counts, shares and Wilson intervals per level and split, or moments of numbers.
 
     Parameters
     ----------
     persons
-        One row a person with ``split`` and the columns.
+        One row per person with ``split`` and the columns.
     splits
-        In the order to show.
+        The splits in display order.
 
     Notes
     -----
     ``difference`` is the largest standardised difference between two splits: Cohen's d for numbers, its multinomial
-    form for levels (Yang & Dalton 2012), "missing" being a level. Above 0.1 is commonly called out of balance (Austin
-    2009, doi:10.1002/sim.3697). It is left out where cells are masked.
+    form for levels (Yang & Dalton 2012), where "missing" is a level. Above 0.1 is commonly called unbalanced (Austin
+    2009, doi:10.1002/sim.3697). It is left out where cells are masked, because it could reveal them.
     """
     split_of = np.array(persons["split"].to_pylist(), dtype=object)
     members = {s: split_of == s for s in splits}
@@ -50,10 +50,10 @@ def table_one(persons: pa.Table, columns: Sequence[str], *, splits: Sequence[str
 
 
 def wilson(count: float, total: int) -> tuple[float, float] | None:
-    """95 % Wilson score interval of a proportion (Wilson 1927), of an expected count too; None when nobody is there."""
+    """Return the 95 % Wilson score interval (Wilson 1927); ``count`` may be an expected count. None if total is 0."""
     if total == 0:
         return None
-    # written out, not scipy's, which takes longer to load than a small dataset to report on
+    # Written out because loading scipy takes longer than reporting on a small dataset.
     z, share = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE), count / total
     scale = 2 * (total + z**2)
     centre = (2 * total * share + z**2) / scale
@@ -62,26 +62,26 @@ def wilson(count: float, total: int) -> tuple[float, float] | None:
 
 
 def standardised_difference(first: NDArray[np.int64], second: NDArray[np.int64]) -> float | None:
-    """Multinomial standardised difference of two rows of counts (Yang & Dalton 2012); None when a row is empty."""
+    """Return the multinomial standardised difference of two count rows (Yang & Dalton 2012); None if one is empty."""
     if not first.sum() or not second.sum():
         return None
     p, q = first / first.sum(), second / second.sum()
-    gap = (p - q)[1:]  # the levels sum to one: leave one out
+    gap = (p - q)[1:]  # the shares sum to one, so one level is redundant
     covariance = (_covariance(p) + _covariance(q)) / 2
     if not np.any(gap):
         return 0.0
     square = float(gap @ np.linalg.pinv(covariance, rcond=1e-10) @ gap)
-    # Splits that share no level have no spread to divide by: the difference has no bound. Rounded: the last digits
-    # of a pseudo-inverse depend on the number of threads.
+    # Splits that share no level have no spread to divide by, so their difference is unbounded. The result is rounded
+    # because the last digits of a pseudo-inverse depend on the number of threads.
     return None if not np.any(covariance) else round(float(np.sqrt(max(0.0, square))), 9)
 
 
 ROUNDING = 1e-9
-"""A spread below this share of the largest value is rounding of equal ones."""
+"""A spread below this share of the largest value is only rounding error between equal values."""
 
 
 def difference_of_means(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """Cohen's d with the mean of both variances; None below two values, or where neither spreads beyond rounding."""
+    """Return Cohen's d with the mean of both variances; None for fewer than two values or no spread beyond rounding."""
     if len(first) < 2 or len(second) < 2:
         return None
     spread = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2))
@@ -90,10 +90,10 @@ def difference_of_means(first: NDArray[np.float64], second: NDArray[np.float64])
 
 
 def intersections(persons: pa.Table, columns: Sequence[str], *, split: str, mask_below: int = 0) -> list[Json]:
-    """Persons of every combination of levels of every pair of columns, in all splits and in ``split``.
+    """Count the persons in every combination of levels of every pair of columns, in all splits and in ``split``.
 
-    Every combination is a row, also those with nobody: they are the groups a model was never tested on. Columns of a
-    single level are left out.
+    Combinations without any person are listed too, since they are groups on which a model is never tested. Columns
+    with a single level are left out.
     """
     tested = np.array(persons["split"].to_pylist(), dtype=object) == split
     coded = {c: levels(persons[c]) for c in columns if c in persons.column_names and not is_measured(persons[c])}
@@ -122,7 +122,7 @@ def intersections(persons: pa.Table, columns: Sequence[str], *, split: str, mask
 def representativeness(
     persons: pa.Table, reference: Mapping[str, Mapping[str, float]], *, mask_below: int = 0
 ) -> list[Json]:
-    """Shares of the dataset beside those of a reference population (column to level to share).
+    """Compare the shares of the dataset with those of a reference population (column to level to share).
 
     Each entry has the exact shares, Wilson intervals, and the chi-square goodness of fit of the known values.
     """
@@ -155,7 +155,7 @@ def representativeness(
 
 
 def proportion(count: int, total: int, *, hidden: bool = False) -> Json:
-    """A count with its share and interval, or nothing of it where it is masked."""
+    """Return a count with its share and interval; all are null if the count is masked."""
     if hidden:
         return {"count": None, "share": None, "low": None, "high": None}
     interval = wilson(count, total)
@@ -200,7 +200,7 @@ def _measured(
 
 
 def moments(values: NDArray[np.float64], mask_below: int) -> Json:
-    """Count, missing, mean, standard deviation and quartiles; no extremes, for those are single persons."""
+    """Return count, missing, mean, standard deviation and quartiles; extremes would show single persons."""
     known = values[~np.isnan(values)]
     entry: dict[str, Json] = {"count": len(known), "missing": len(values) - len(known)}
     if len(known) < max(2, mask_below):

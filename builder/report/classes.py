@@ -1,13 +1,13 @@
-"""Class labels of samples as columns: the index holds them as lists of names and values."""
+"""Turn the class labels of samples, which the index holds as lists of names and values, into columns."""
 
 import pyarrow as pa
 
 MOST_CLASSES = 50
-"""Findings beyond this many (in alphabetical order) are not turned into columns."""
+"""Most findings that become columns, taken in alphabetical order."""
 
 
 def with_classes(index: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
-    """The index with one text column a finding (``<label>/<finding>``), and the names of the columns added."""
+    """Add one text column per finding (``<label>/<finding>``) to the index; return it and the names of the columns."""
     if not {"class_names", "class_values"} <= set(index.column_names):
         return index, ()
     names = index["class_names"].to_pylist()

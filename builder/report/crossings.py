@@ -1,4 +1,4 @@
-"""Whether anything that must stay together lies in two splits."""
+"""Check whether anything that must stay within one split lies in two."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,16 +11,16 @@ import pyarrow.compute as pc
 Json = Any
 
 KEYS = ("person_key", "study_key", "series_key", "case_key", "frame_of_reference_key", "accession_key")
-"""Columns whose values belong to one split each, as far as a table has them."""
+"""Columns whose every value must lie in a single split; columns that a table lacks are skipped."""
 
 
 def crossings(rows: pa.Table, *, keys: Sequence[str] = KEYS) -> list[Json]:
-    """For every key column: how many values it has, and how many of them lie in more than one split.
+    """Count, for every key column, its values and how many of them lie in more than one split.
 
     Parameters
     ----------
     rows
-        One row a sample or series, with ``split``; rows without a split or a value are not compared.
+        One row per sample or series, with ``split``; rows without a split or a value are not compared.
     """
     entries = []
     for key in keys:
@@ -34,19 +34,19 @@ def crossings(rows: pa.Table, *, keys: Sequence[str] = KEYS) -> list[Json]:
 
 
 def overlapping_samples(index: pa.Table) -> Json:
-    """Samples of two splits whose boxes overlap in one frame of reference.
+    """Count pairs of samples from different splits whose boxes overlap in one frame of reference.
 
     Parameters
     ----------
     index
         ``split``, ``frame_of_reference_key``, ``affine`` (16 numbers, row by row, to LPS mm), ``slices``, ``rows``
-        and ``columns`` of every sample. Boxes are compared along the axes of the world.
+        and ``columns`` of every sample. Boxes are compared along the axes of the patient (LPS).
 
     Returns
     -------
     dict
-        ``frames_of_reference``, how many of them lie in two splits, the ``pairs`` compared in those, and how many of
-        the pairs overlap (``in_two_splits``).
+        ``frames_of_reference``; ``shared``, how many of them lie in two splits; ``pairs``, compared in those; and
+        ``in_two_splits``, how many of the pairs overlap.
     """
     counts = {"frames_of_reference": 0, "shared": 0, "pairs": 0, "in_two_splits": 0}
     needed = ("split", "frame_of_reference_key", "affine", "slices", "rows", "columns")
@@ -67,7 +67,7 @@ def overlapping_samples(index: pa.Table) -> Json:
 
 
 def _world_box(row: Json) -> tuple[Any, Any]:
-    """Lowest and highest corner of a sample in LPS mm, its voxels taken whole."""
+    """Return the lowest and highest corner of a sample in LPS mm, measured to the outer edges of its voxels."""
     affine = np.array(row["affine"]).reshape(4, 4)
     ends = [(-0.5, row[name] - 0.5) for name in ("slices", "rows", "columns")]
     corners = np.array([(z, y, x, 1.0) for z in ends[0] for y in ends[1] for x in ends[2]]) @ affine.T

@@ -1,4 +1,4 @@
-"""Who stands behind the labels: tiers by split, how many readers, and the tools."""
+"""Summarise the evidence behind the labels: tiers by split, number of readers, and tools."""
 
 import re
 from collections import Counter
@@ -16,12 +16,13 @@ MOST_TOOLS = 12
 
 
 def evidence(index: pa.Table, *, splits: Sequence[str]) -> list[Json]:
-    """One entry a label with evidence: cases by tier (strongest first) and split, readers, tools, days after the image.
+    """Return one entry per label with evidence: cases by tier (strongest first) and split, readers, tools, and days
+    from the image to the label.
 
     Parameters
     ----------
     index
-        One row a sample, with ``evidence.<label>.<fact>`` columns.
+        One row per sample, with ``evidence.<label>.<fact>`` columns.
     """
     entries = []
     for column in index.column_names:

@@ -1,4 +1,4 @@
-"""From everything found to what is in the dataset: who left, at which stage, by which rule, and out of which group."""
+"""Trace the way from everything found to the dataset: what left, at which stage, by which rule, from which group."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +14,12 @@ from builder.report.people import Levels, is_measured, levels, one_row_each
 Json = Any
 
 STAGES = ("index", "survey", "persons", "clinical", "labels", "cohort", "split", "shard", "samples")
-"""In the order things happen; stages of other names follow in alphabetical order."""
+"""Stages in the order in which they run; unknown stages come last, in alphabetical order."""
 
 RULES_FIRST = ("image", "geometry", "clinical")
 RULES_LAST = ("labels", "one_per")
 LOST = "build: "
-"""What stands in front of the reason for which the build lost a case, where others have the cohort's rule."""
+"""Prefix of the reason why the build lost a case; it stands where other rows have the rule of the cohort."""
 
 
 def flow(
@@ -31,23 +31,24 @@ def flow(
     rules: Sequence[str] = (),
     totals: Mapping[str, Any] | None = None,
 ) -> Json:
-    """Boxes of an inclusion and exclusion diagram (as in STARD and CONSORT), top to bottom.
+    """Return the boxes of an inclusion and exclusion diagram (as in STARD and CONSORT), top to bottom.
 
     Parameters
     ----------
     index, cohort, exclusions
-        Samples that came in; candidate series with ``included``, ``rule``, ``reason``; things that left, by stage.
+        Samples in the dataset; candidate series with ``included``, ``rule``, ``reason``; things left out, by stage.
     rules
-        Names of the cohort's rules in the order they ran; unknown ones follow by name.
+        Names of the cohort's rules in the order in which they ran; unknown rules follow by name.
     totals
-        Level to status to count: the sums are what was found.
+        Maps each level to its statuses and their counts; the sum of a level is what was found.
 
     Returns
     -------
     dict
-        ``boxes``: ``title``, ``counts`` (series, persons, ...), ``persons_gone`` (persons of whom nothing is in the
-        next box; null for the last) and ``left``: what left before the next box, each with ``stage``, ``rule``,
-        ``reason``, ``level``, ``things``, ``persons`` (with anything among it), ``instances``. Then ``splits``.
+        ``boxes``, each with ``title``, ``counts`` (series, persons, ...), ``persons_gone`` (persons with nothing in the
+        next box; null for the last box) and ``left``, which lists what left before the next box with ``stage``,
+        ``rule``, ``reason``, ``level``, ``things``, ``persons`` (those who lost anything) and ``instances``; and
+        ``splits``.
     """
     included = cohort.filter(cohort["included"])
     before = [row for row in _exclusions(exclusions) if _rank(row["stage"]) < _rank("cohort")]
@@ -74,7 +75,7 @@ def _gone(before: Mapping[str, int], after: Mapping[str, int]) -> int | None:
 
 
 def decided_finally(cohort: pa.Table, exclusions: pa.Table) -> pa.Table:
-    """The cohort with the cases that the build lost taken out, each by ``build: <reason>``."""
+    """Return the cohort with the cases that the build lost marked as excluded by the rule ``build: <reason>``."""
     lost = exclusions.filter(pc.equal(exclusions["stage"], "shard"))
     if not lost.num_rows or "case_key" not in cohort.column_names:
         return cohort
@@ -94,10 +95,10 @@ def decided_finally(cohort: pa.Table, exclusions: pa.Table) -> pa.Table:
 
 
 def attrition(cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] = (), mask_below: int = 0) -> list[Json]:
-    """By group: persons among the candidates, persons who stayed, and which rule removed how many of the others.
+    """Count by group the persons among the candidates, those who stayed, and how many each rule removed.
 
-    ``cohort`` as ``decided_finally`` gives it: a person whom only the build lost did not stay. A person leaves when
-    none of the person's series stays, by the latest rule that any of them met. ``p`` tests
+    ``cohort`` comes from ``decided_finally``, so a person whom only the build lost did not stay either. A person leaves
+    when none of the person's series stays, and is counted under the latest rule that removed any of them. ``p`` tests
     whether staying depends on the group (chi-square over its levels).
     """
     names = [g for g in groups if g in cohort.column_names and not is_measured(cohort[g])]
@@ -134,7 +135,7 @@ def attrition(cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] =
 
 
 def _removed_by(coded: Levels, persons: list[str], stays: Any, rule_of: Mapping[str, str]) -> list[dict[str, int]]:
-    """For each level: rule to number of persons it removed."""
+    """Return, for each level, how many persons each rule removed."""
     rules: list[dict[str, int]] = [{} for _ in coded.names]
     for code, person, stayed in zip(coded.codes.tolist(), persons, stays.tolist(), strict=True):
         if not stayed:
@@ -154,7 +155,7 @@ def _independence(kept: Any, total: Any) -> float | None:
 
 
 def _last_rule(cohort: pa.Table, rules: Sequence[str]) -> Mapping[str, str]:
-    """Person to the latest rule that removed one of the person's series."""
+    """Map each person to the latest rule that removed one of the person's series."""
     out = cohort.filter(pc.invert(cohort["included"]))
     last: dict[str, str] = {}
     pairs = out.group_by(["person_key", "rule"], use_threads=False).aggregate([])
@@ -165,7 +166,7 @@ def _last_rule(cohort: pa.Table, rules: Sequence[str]) -> Mapping[str, str]:
 
 
 def _rule_rank(rule: str | None, rules: Sequence[str]) -> tuple[int, str]:
-    """When a rule ran: as ``rules`` says; otherwise the fixed ones first and last, the spec's in between."""
+    """Return a sort key for when a rule ran: by ``rules`` if given, else fixed rules first and last, others between."""
     name = rule or ""
     order = [*rules] or [*RULES_FIRST]
     if name.startswith(LOST):
@@ -177,7 +178,7 @@ def _rule_rank(rule: str | None, rules: Sequence[str]) -> tuple[int, str]:
 
 
 def _found(totals: Mapping[str, Any]) -> dict[str, int]:
-    """Everything at each level, whatever became of it."""
+    """Return how much was found at each level, whether or not it was used."""
     return {
         level: sum(values.values())
         for level, values in totals.items()
@@ -201,7 +202,7 @@ def _samples(index: pa.Table) -> dict[str, int]:
 
 
 def _removed(cohort: pa.Table, rules: Sequence[str]) -> list[Json]:
-    """What the cohort's rules removed, in the order they ran."""
+    """Return what the rules of the cohort removed, in the order in which they ran."""
     out = cohort.filter(pc.invert(cohort["included"]))
     keys = ["rule", "reason"]
     counts: list[tuple[str, str]] = [("series_key", "count_distinct"), ("person_key", "count_distinct")]
@@ -223,7 +224,7 @@ def _removed(cohort: pa.Table, rules: Sequence[str]) -> list[Json]:
 
 
 def _exclusions(exclusions: pa.Table) -> list[Json]:
-    """Everything that left at another stage than the cohort's, counted."""
+    """Count everything that was left out, by stage, rule, reason and level."""
     if not exclusions.num_rows:
         return []
     keys = ["stage", "rule", "reason", "level"]

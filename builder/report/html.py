@@ -1,4 +1,4 @@
-"""The report as one page: no network, no script, every text escaped, all numbers from the report's document."""
+"""Render the report as one page without network access or scripts; all text is escaped, all numbers come from JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from builder.report import association, shift
 from builder.report.labels import title as label_title
 
 MARKS = ("circle", "square", "triangle", "diamond", "cross", "bar")
-"""One shape a split: told apart without colour."""
+"""One shape per split, so that splits can be told apart without colour."""
 
 NOTHING = "\u2013"
 
@@ -28,7 +28,7 @@ _OUTLINES: Mapping[str, tuple[tuple[float, float], ...]] = {
 }
 
 MOST_ROWS = 20
-"""Levels of a column of Table 1 shown without being asked for."""
+"""Most levels of a Table 1 column that are shown unfolded."""
 
 _UNITS = ("mm", "years", "mm3", "ml", "days")
 
@@ -37,12 +37,12 @@ PLOT_ROW = 14
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The whole page as HTML text.
+    """Return the whole page as HTML text.
 
     Parameters
     ----------
     report
-        What ``assemble`` returned, or the same read back from ``report.json``.
+        The result of ``assemble``, or the same document read back from ``report.json``.
     """
     environment = template_environment(Path(__file__).parent)
     environment.filters |= {
@@ -80,7 +80,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _interval_plot(cells: Mapping[str, Any], order: Sequence[str], top: float) -> Markup:
-    """Share and interval of each split on one axis from 0 to ``top``: a line with the split's mark."""
+    """Draw the share and interval of each split on one axis from 0 to ``top``, as a line with the split's mark."""
     height = PLOT_ROW * len(order) + 2
     parts = [
         f'<svg class="plot" width="{PLOT_WIDTH}" height="{height}" viewBox="0 0 {PLOT_WIDTH} {height}" role="img">'
@@ -102,7 +102,7 @@ def _x(share: float, top: float) -> float:
 
 
 def _mark(kind: str, x: float, y: float) -> str:
-    """One mark of radius 4."""
+    """Draw one mark of radius 4."""
     if kind == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="mark {kind}"/>'
     text = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in _OUTLINES[kind])
@@ -118,7 +118,7 @@ def _plot_words(cells: Mapping[str, Any], order: Sequence[str]) -> str:
 
 
 def _widest(levels: Sequence[Mapping[str, Any]], order: Sequence[str]) -> float:
-    """Top of the axis: the largest upper limit, on the next tenth."""
+    """Return the top of the axis: the largest upper limit, rounded up to a tenth."""
     highs = [level["cells"][s]["high"] for level in levels for s in order]
     top = max((h for h in highs if h is not None), default=1.0)
     return min(1.0, int(top * 10 + 0.999999) / 10) or 0.1
@@ -129,7 +129,7 @@ def _whole(value: float | None) -> str:
 
 
 def _number_of(value: int | None, things: str) -> str:
-    """``1 person``, ``2 persons``: ``things`` is the plural."""
+    """Return ``1 person`` or ``2 persons``; ``things`` is the plural."""
     singular = {"series": "series", "studies": "study"}.get(things, things.removesuffix("s"))
     return f"{_whole(value)} {singular if value == 1 else things}"
 
@@ -157,7 +157,7 @@ def _range(cell: Mapping[str, Any]) -> str:
 
 
 def _interval(figure: Mapping[str, Any] | None) -> str:
-    """A figure with its interval; a dash where it is not defined."""
+    """Format a figure with its interval, or a dash if it is undefined."""
     if not figure or figure.get("value") is None:
         return NOTHING
     if figure["low"] is None:
@@ -169,17 +169,17 @@ _ORDER = (
     *("files", "file", "instances", "instance", "series", "studies", "study", "persons", "person", "cases", "samples"),
     *("found", "used", "label", "quarantined", "excluded", "duplicate", "train", "validation", "test"),
 )
-"""Levels, statuses and splits as they are read; stored JSON has its keys in alphabetical order."""
+"""Reading order of levels, statuses and splits, which is lost in stored JSON because its keys are sorted."""
 
 
 def _in_order(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Items of a mapping, known names first and in their usual order, others by name."""
+    """Return the items of a mapping: known names first in their usual order, then the others by name."""
     known = {name: place for place, name in enumerate(_ORDER)}
     return sorted(values.items(), key=lambda item: (known.get(item[0], len(known)), item[0]))
 
 
 def _words(value: str) -> str:
-    """A column's or reason's name in words, its unit in brackets."""
+    """Spell out the name of a column or reason in words, with its unit in brackets."""
     for unit in _UNITS:
         if value.endswith("_" + unit):
             return f"{value.removesuffix('_' + unit)} ({unit})".replace("_", " ")
@@ -187,23 +187,23 @@ def _words(value: str) -> str:
 
 
 def _short(value: float) -> str:
-    """Two decimals, or none where the value is whole."""
+    """Format a value with two decimals, or none if it is whole."""
     return _fixed(value, 0 if value == round(value) else 2)
 
 
 def _folded(entry: Mapping[str, Any]) -> bool:
-    """Whether a column of Table 1 has so many levels that it is opened on demand."""
+    """Return whether a column of Table 1 has so many levels that it is folded until the reader opens it."""
     return len(entry.get("levels", ())) > MOST_ROWS
 
 
 def _stayed_whole(attrition: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether of every person of every group a series stayed."""
+    """Return whether every person in every group kept at least one series."""
     rows = [row for entry in attrition for row in entry["levels"]]
     return all(row["stayed"]["count"] is not None and row["stayed"]["count"] == row["candidates"] for row in rows)
 
 
 def _upright(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Two groups crossed, that of more levels down the page: column names, levels across, rows of cells."""
+    """Arrange two crossed groups so that the one with more levels runs down the page, which keeps the table narrow."""
     (down, across), cells = entry["levels"], entry["cells"]
     grid = [cells[i * len(across) : (i + 1) * len(across)] for i in range(len(down))]
     columns = list(entry["columns"])
@@ -218,5 +218,5 @@ def _json(value: Any) -> str:
 
 
 def _png(value: str) -> str:
-    """Only inline PNG pictures: nothing on the page may load from elsewhere."""
+    """Return the picture if it is an inline PNG, else nothing: the page may not load anything from elsewhere."""
     return value if value.startswith("data:image/png;base64,") else ""

@@ -1,4 +1,4 @@
-"""What the labels hold: how many cases have each, how large they are, in every split."""
+"""Summarise the labels in every split: how many cases have each label, and how large the labels are."""
 
 import re
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ _VOLUME = re.compile(r"label\.(?P<name>.+)\.volume_mm3$")
 def label_statistics(
     cases: pa.Table, labels: Sequence[str], *, splits: Sequence[str], mask_below: int = 0
 ) -> list[Json]:
-    """One entry a label column: presence and size, or counts of its levels, in each split and in all.
+    """Return one entry per label column: presence and size, or counts of its levels, in each split and overall.
 
     Parameters
     ----------
     cases
-        One row a case with ``split`` and the label columns. A volume of zero or none counts as absent; other columns
-        of a label (``label.tumor.gtv.planes``) are facts of its making.
+        One row per case with ``split`` and the label columns. A missing volume or a volume of zero counts as absent;
+        other columns of a label (``label.tumor.gtv.planes``) say how the label was made.
     """
     split_of = np.array(cases["split"].to_pylist(), dtype=object)
     members = {**{s: split_of == s for s in splits}, "all": np.isin(split_of, list(splits))}
@@ -47,14 +47,14 @@ AGREEMENT = (
     *("dice", "hd95_mm", "sensitivity", "specificity"),
     *("median_difference_mm", "lines_within_two_slices_fraction"),
 )
-"""Last parts of the measures that say how far the readers of a label agree."""
+"""Last parts of the names of measures that say how well the readers of a label agree."""
 
 
 def agreement_by_group(cases: pa.Table, groups: Sequence[str], *, mask_below: int = 0) -> list[Json]:
-    """One entry a measure of agreement and group: count and quartiles of the cases of each level.
+    """Return one entry per measure of agreement and group: count and quartiles of the cases in each level.
 
-    ``p`` is that of the Kruskal-Wallis test over levels of at least two cases. A label that readers agree on less in
-    one group is a worse label there, and a model will look worse for it.
+    ``p`` comes from the Kruskal-Wallis test over levels with at least two cases. If readers agree less in one group,
+    its labels are worse, and so a model will appear to perform worse there.
     """
     columns = sorted(c for c in cases.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT)
     entries = []
@@ -92,15 +92,15 @@ def _quartiles(known: Any, mask_below: int) -> Json:
 
 
 def is_measure(name: str) -> bool:
-    """Whether a column tells how a label was made rather than what it says."""
+    """Return whether a column describes how a label was made rather than what it says."""
     return name.startswith("label.") and not _VOLUME.match(name)
 
 
 def outcomes(persons: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
-    """Labels as yes or no for each person, with null for unknown: what sensitivity and AUC could be measured on.
+    """Return labels as yes, no or unknown (null) for each person, the form that sensitivity and AUC need.
 
-    A label column with two levels is one; a volume is present or absent, where both occur; others are left out. The
-    name says what counts as yes.
+    A label column with two levels becomes one outcome, and a volume counts as present or absent; other columns are
+    left out. The name of an outcome says what counts as yes.
     """
     found: dict[str, Any] = {}
     for name in labels:
@@ -121,7 +121,7 @@ def outcomes(persons: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def title(name: str) -> str:
-    """``label.tumor.gtv.volume_mm3`` as ``tumor / gtv``; other columns as they are."""
+    """Return ``tumor / gtv`` for ``label.tumor.gtv.volume_mm3``, and other column names unchanged."""
     match = _VOLUME.match(name)
     return " / ".join(match["name"].split(".")) if match else name
 

@@ -1,25 +1,26 @@
-"""Small cells hidden, and enough others with them that no margin gives them away."""
+"""Hide small cells of a table of counts, and enough others that the sums do not reveal them."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def masked_cells(counts: NDArray[np.int64], below: int) -> NDArray[np.bool_]:
-    """Which cells of a table of counts to hide: 1 to ``below - 1``, and partners of cells that stand alone.
+    """Return which cells of a table of counts to hide: those from 1 to ``below - 1``, and partners that protect them.
 
     Parameters
     ----------
     counts
-        (row, column) with the row sums as an extra last column wherever those are published too; column sums are
-        taken as published.
+        (row, column) counts, with the row sums as an extra last column if those are published too. Column sums are
+        assumed to be published.
     below
-        The smallest count that may be shown; 0 or 1 hides nothing. Zeros stay visible: an empty cell is a finding.
+        The smallest count that may be shown; 0 or 1 hides nothing. Zeros stay visible, because an empty cell is itself
+        a finding.
 
     Notes
     -----
-    A single hidden cell of a row or column follows from the sums, so its smallest neighbour above zero is hidden with
-    it (complementary suppression), until every line hides none or at least two; a line whose other cells are all zero
-    hides a zero.
+    A single hidden cell in a row or column could be computed from the sums. Therefore the smallest other cell above
+    zero is hidden too (complementary suppression), until every row and column hides none or at least two. If all the
+    other cells are zero, a zero is hidden.
     """
     hidden = (counts > 0) & (counts < below)
     while True:
@@ -37,7 +38,7 @@ def masked_cells(counts: NDArray[np.int64], below: int) -> NDArray[np.bool_]:
 
 
 def _line_with_one(hidden: NDArray[np.bool_]) -> tuple[int, None] | tuple[None, int] | None:
-    """The first row or column with exactly one hidden cell among several."""
+    """Return the first row or column that has several cells of which exactly one is hidden."""
     for row in np.flatnonzero(hidden.sum(axis=1) == 1).tolist():
         if hidden.shape[1] > 1:
             return row, None

@@ -1,4 +1,4 @@
-"""From rows of samples or series to one row a person, and from columns to levels."""
+"""Reduce rows of samples or series to one row per person, and columns to levels."""
 
 import math
 import re
@@ -13,28 +13,31 @@ from numpy.typing import NDArray
 
 MISSING = "missing"
 SEVERAL = "several"
-"""Level of a person whose rows disagree (two scanners, two sites)."""
+"""Level of a person whose rows disagree (for example on two scanners or two sites)."""
 
 MOST_VALUES = 10
-"""A column of numbers with more distinct values is summarised by mean and median instead of counts."""
+"""A column of numbers with more distinct values is summarised by mean and median instead of by counts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """A column as codes into level names in reading order (20-29 before 100-109); ``missing`` is one and comes last."""
+    """A column as codes into level names in reading order (20-29 before 100-109); a level ``missing`` comes last."""
 
     codes: NDArray[np.int64]
     names: tuple[str, ...]
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Where the value is not missing."""
+        """Mask of the rows whose value is not missing."""
         return np.asarray([n != MISSING for n in self.names], dtype=bool)[self.codes]
 
 
 def one_row_each(rows: pa.Table, columns: Sequence[str], *, key: str = "person_key") -> pa.Table:
-    """One row a person (or other ``key``), sorted: a column's only value, ``several`` for disagreeing texts, the
-    smallest of disagreeing numbers, null where none is known."""
+    """Return one row per person (or per other ``key``), sorted by key.
+
+    A cell holds the only value of its column, ``several`` if texts disagree, the smallest if numbers disagree, and null
+    if no value is known.
+    """
     codes, keys = _codes(rows[key])
     out: dict[str, pa.Array] = {key: pa.array(keys, pa.string())}
     for name in columns:
@@ -58,7 +61,7 @@ def one_row_each(rows: pa.Table, columns: Sequence[str], *, key: str = "person_k
 
 
 def levels(column: pa.ChunkedArray | pa.Array) -> Levels:
-    """Levels of a column: texts and booleans as they are, numbers of more than ten values above or below the median."""
+    """Return the levels of a column; numbers with more than ten distinct values are divided at the median."""
     codes, distinct = _codes(column)
     if len(distinct) > MOST_VALUES and is_number(column.type):
         ordered = np.sort(codes[codes >= 0])
@@ -76,23 +79,23 @@ def levels(column: pa.ChunkedArray | pa.Array) -> Levels:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether the Arrow type is an integer, float or decimal."""
+    """Return whether the Arrow type is an integer, float or decimal."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def is_measured(column: pa.ChunkedArray | pa.Array) -> bool:
-    """Whether the column holds numbers of more than ten distinct values."""
+    """Return whether the column holds numbers with more than ten distinct values."""
     return is_number(column.type) and pc.count_distinct(column.drop_null()).as_py() > MOST_VALUES
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
-    """A column of numbers as float64, NaN for null."""
+    """Return a column of numbers as float64, with NaN for null."""
     values = column.cast(pa.float64()).to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else None
     return np.asarray(column.cast(pa.float64()).to_numpy() if values is None else values, dtype=np.float64)
 
 
 def _codes(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int64], list[Any]]:
-    """Codes (-1 for null and NaN) into the sorted distinct values."""
+    """Return codes into the sorted distinct values (-1 for null and NaN), and those values."""
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
@@ -111,7 +114,7 @@ def _codes(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int64], list[
 
 
 def reading_order(value: Any) -> tuple[Any, ...]:
-    """Sort key: numbers in a text by their size, disagreeing persons after the others."""
+    """Return a sort key that orders numbers within a text by size and puts ``several`` after all other texts."""
     if not isinstance(value, str):
         return (False, value)
     parts = re.split(r"([0-9]+)", value)

@@ -1,4 +1,4 @@
-"""What the voxels mean and what is implausible about them, counted over cases and over candidate series."""
+"""Count what the voxels mean and what is implausible about them, over cases and over candidate series."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,21 +9,21 @@ Json = Any
 
 
 def physics(index: pa.Table, cohort: pa.Table) -> dict[str, Json]:
-    """Domains, notes and findings of the cases, and findings of the candidate series' headers.
+    """Count domains, notes and findings of the cases, and findings in the headers of the candidate series.
 
     Parameters
     ----------
     index
-        With ``case_key``, and where they are known ``domain`` (text), ``notes`` and ``findings`` (lists of codes,
-        ``rule`` or ``rule=number``).
+        Has ``case_key`` and, if known, ``domain`` (text), ``notes`` and ``findings`` (lists of codes, ``rule`` or
+        ``rule=number``).
     cohort
-        One row a candidate series, where known with ``header_findings`` (codes joined by ``; ``).
+        One row per candidate series, with ``header_findings`` (codes joined by ``; ``) if known.
 
     Returns
     -------
     dict
-        ``domains``, ``notes``: name to number of cases; ``findings``, ``header_findings``: a row a rule with its
-        number of cases or series and the smallest and largest number it saw.
+        ``domains`` and ``notes`` map each name to its number of cases; ``findings`` and ``header_findings`` hold one
+        row per rule with its number of cases or series and the smallest and largest number it saw.
     """
     names = [n for n in ("domain", "notes", "findings") if n in index.column_names]
     cases = list({row["case_key"]: row for row in index.select(["case_key", *names]).to_pylist()}.values())
@@ -50,7 +50,7 @@ def _counts(groups: Sequence[Sequence[str]]) -> dict[str, int]:
 
 
 def _by_rule(groups: Sequence[Sequence[str]]) -> list[Json]:
-    """A row a rule: how many things it spoke of, and between which numbers."""
+    """Return one row per rule: how many cases or series it concerns, and the range of its numbers."""
     seen: dict[str, list[float]] = {}
     for group in groups:
         for code in group:

@@ -1,4 +1,4 @@
-"""What a test split of this size can show, and how large it would have to be: closed forms only."""
+"""Compute what a test split of this size can show and how large it would have to be, by closed formulas only."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ AREAS = (0.75, 0.85, 0.95)
 POWER = 0.80
 
 WIDEST = 0.10
-"""Half-width of an interval beyond which a group's sensitivity of 0.9 cannot be told from a useless one."""
+"""Largest half-width of the interval around a sensitivity of 0.9 at which a group is large enough to judge."""
 
 
 def power(
@@ -30,23 +30,22 @@ def power(
     groups: Sequence[str],
     mask_below: int = 0,
 ) -> Json:
-    """What the test split can show for every outcome, in all and in every group.
+    """Return what the test split can show for every outcome, overall and in every group.
 
     Parameters
     ----------
     persons
-        One row a person with ``split`` and the groups.
+        One row per person with ``split`` and the groups.
     outcomes
-        Name to yes, no or unknown of each person, in the order of ``persons``.
+        Maps each name to yes, no or unknown for every person, in the order of ``persons``.
 
     Returns
     -------
     dict
-        ``outcomes``: positives and negatives in the split, half-widths of 95 % intervals at assumed sensitivities
-        and AUCs, how many positives a half-width of 0.05 would take, and ``needed``; and a row a group level with its
-        half-width at sensitivity 0.9, the smallest difference from all others that would show with 80 % power, and
-        ``speaks``:
-        whether the half-width is at most 0.10.
+        ``outcomes``, each with positives and negatives in the split, half-widths of 95 % intervals at assumed
+        sensitivities and AUCs, the positives needed for a half-width of 0.05, and ``needed``; and one row per group
+        level with its half-width at sensitivity 0.9, the smallest difference from all other persons that would show
+        with 80 % power, and ``speaks``, which is true if the half-width is at most 0.10.
     """
     tested = np.array(persons["split"].to_pylist(), dtype=object) == split
     coded = {g: levels(persons[g]) for g in groups if g in persons.column_names and not is_measured(persons[g])}
@@ -75,12 +74,12 @@ ASSUMED = 0.9
 WIDTH = 0.05
 PARAMETERS = 10
 NAGELKERKE = 0.15
-"""What a planned study is reckoned with: sensitivity and specificity of 0.9 to within 0.05, and a model of ten
-parameters that explains 15 % of what can be explained (the value Riley et al. propose where nothing is known)."""
+"""Assumptions about a planned study: sensitivity and specificity of 0.9 to within 0.05, and a model with ten parameters
+that explains 15 % of what can be explained (the value that Riley et al. propose if nothing is known)."""
 
 
 def needed(positives: int, negatives: int) -> Json:
-    """Persons a study at this prevalence would take: to measure a test (Buderer), to develop a model (Riley)."""
+    """Return the persons needed at this prevalence to measure a test (Buderer) and to develop a model (Riley)."""
     if not positives or not negatives:
         return None
     share = positives / (positives + negatives)
@@ -92,32 +91,35 @@ def needed(positives: int, negatives: int) -> Json:
 
 
 def half_width(assumed: float, number: int) -> float | None:
-    """Half the length of the 95 % Wilson interval at the share ``assumed`` of ``number`` persons."""
+    """Return half the length of the 95 % Wilson interval for the share ``assumed`` among ``number`` persons."""
     interval = wilson(assumed * number, number)
     return None if interval is None else (interval[1] - interval[0]) / 2
 
 
 def needed_for_proportion(assumed: float, width: float) -> int:
-    """Persons needed so that a proportion's 95 % interval is at most ``assumed`` plus or minus ``width`` (Wald)."""
+    """Return the persons needed for the 95 % Wald interval at ``assumed`` to be within plus or minus ``width``."""
     return math.ceil(Z**2 * assumed * (1 - assumed) / width**2 - 1e-9)
 
 
 def buderer(*, sensitivity: float, specificity: float, prevalence: float, width: float) -> tuple[int, int]:
-    """Persons to include for sensitivity and for specificity to ``width`` (Buderer 1996, Acad Emerg Med 3:895)."""
+    """Return the persons needed for sensitivity and specificity to ``width`` (Buderer 1996, Acad Emerg Med 3:895)."""
     diseased = Z**2 * sensitivity * (1 - sensitivity) / width**2
     healthy = Z**2 * specificity * (1 - specificity) / width**2
     return math.ceil(diseased / prevalence - 1e-9), math.ceil(healthy / (1 - prevalence) - 1e-9)
 
 
 def hanley_mcneil(area: float, positives: int, negatives: int) -> float:
-    """Standard error of an AUC (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747)."""
+    """Return the standard error of an AUC (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747)."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
     return math.sqrt(variance / (positives * negatives))
 
 
 def detectable_difference(base: float, first: int, second: int) -> float | None:
-    """Smallest drop from ``base`` that a two-sided 5 % test of two proportions shows with 80 % power; None if none."""
+    """Return the smallest drop from ``base`` that a two-sided 5 % test of two proportions shows with 80 % power.
+
+    None means that not even a drop to zero would show.
+    """
     if not first or not second:
         return None
     alpha, beta = Z, NormalDist().inv_cdf(POWER)
@@ -139,11 +141,12 @@ def detectable_difference(base: float, first: int, second: int) -> float | None:
 
 
 def riley_binary(*, parameters: int, r2_cox_snell: float, prevalence: float, shrinkage: float = 0.9) -> dict[str, int]:
-    """Persons needed to develop a model of a binary outcome (Riley 2020, doi:10.1136/bmj.m441).
+    """Return the persons needed to develop a model of a binary outcome (Riley 2020, doi:10.1136/bmj.m441).
 
-    ``overall_risk``: the outcome proportion to within 0.05; ``shrinkage``: at most ``1 - shrinkage`` overfitting;
-    ``optimism``: at most 0.05 optimism in Nagelkerke's R2; ``error``: mean absolute error of predictions 0.05, by the
-    formula of van Smeden 2019 (doi:10.1177/0962280218784726), which is for the rarer of the two outcomes.
+    ``overall_risk`` estimates the outcome proportion to within 0.05; ``shrinkage`` limits overfitting to
+    ``1 - shrinkage``; ``optimism`` limits the optimism in Nagelkerke's R2 to 0.05; ``error`` limits the mean absolute
+    error of predictions to 0.05 by the formula of van Smeden 2019 (doi:10.1177/0962280218784726), which takes the
+    proportion of the rarer outcome.
     """
     p = prevalence
     ceiling = 1 - math.exp(2 * (p * math.log(p) + (1 - p) * math.log(1 - p)))

@@ -1,4 +1,4 @@
-"""How reliable readers are: kappa of classes, ICC of measurements, and intervals over whole persons."""
+"""Measure how reliable readers are: kappa of classes, ICC of measurements, and bootstrap intervals over persons."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Interval:
 
 
 def cohen_kappa(a: Sequence[object], b: Sequence[object]) -> float:
-    """Agreement of two readers beyond chance; nan when both say one class throughout.
+    """Return the agreement of two readers beyond chance; NaN if both always give the same single class.
 
     References
     ----------
@@ -32,7 +32,7 @@ def cohen_kappa(a: Sequence[object], b: Sequence[object]) -> float:
 
 
 def icc_two_way(values: NDArray[np.float64]) -> float:
-    """ICC(2,1) of (subject, reader) values without gaps: absolute agreement of single readers drawn from many.
+    """Return ICC(2,1) of complete (subject, reader) values: absolute agreement of single readers drawn at random.
 
     References
     ----------
@@ -48,7 +48,7 @@ def icc_two_way(values: NDArray[np.float64]) -> float:
 
 
 def icc_one_way(values: ArrayLike, subjects: ArrayLike) -> float:
-    """ICC(1,1) when each subject was measured by any number of any readers, as crowds do.
+    """Return ICC(1,1), which allows each subject any number of any readers, as in crowd-sourcing.
 
     References
     ----------
@@ -72,16 +72,18 @@ def bootstrap(
     draws: int = 1000,
     level: float = 0.95,
 ) -> Interval:
-    """A figure with its percentile interval, whole persons drawn with replacement.
+    """Return a figure with its percentile interval, from whole persons drawn with replacement.
+
+    Persons are drawn rather than rows because the rows of one person are not independent.
 
     Parameters
     ----------
     persons
         Person of each row.
     statistic
-        Takes row numbers (a row as often as its person was drawn) and returns the figure.
+        Takes row numbers, each as often as its person was drawn, and returns the figure.
     seed
-        Seed of the draws; persons are drawn in order of their names, so the order of rows does not matter.
+        Seed of the draws. Persons are sorted by name first, so the order of rows does not matter.
     """
     names, index = np.unique(np.asarray(persons), return_inverse=True)
     rows = [np.flatnonzero(index == k) for k in range(len(names))]

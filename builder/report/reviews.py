@@ -1,4 +1,4 @@
-"""What a person found who read a sample of a label again: the error rate with its interval."""
+"""Compute the error rate of labels, with its interval, from a second reading of a sample of cases."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +11,9 @@ Json = Any
 
 
 def reviews(index: pa.Table, judged: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Json]:
-    """One entry a reviewed label: findings judged and wrong, in all and one by one, with 95 % Wilson intervals.
+    """Return an entry per reviewed label: findings judged and wrong, overall and each, with 95 % Wilson intervals.
 
-    What the dataset says otherwise by now than when it was judged is counted as stale and left out.
+    Findings whose value in the dataset has changed since the review are counted as stale and left out.
     """
     columns = ["case_key", "class_names", "class_values"]
     said: dict[tuple[str, str], str] = {}

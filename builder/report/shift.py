@@ -1,4 +1,4 @@
-"""How intensities and geometry differ between splits and between sites: what a model could stumble over."""
+"""Measure how intensities and geometry differ between splits and between sites, since models fail on such shifts."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,40 +19,40 @@ GEOMETRY = (
     *("slices", "rows", "columns"),
 )
 INTENSITIES = ("intensity_low", "intensity_median", "intensity_high")
-"""1 %, 50 % and 99 % of the block means of a case's volume as the archive holds it."""
+"""1 %, 50 % and 99 % quantiles of the block means of a case's volume as stored in the archive."""
 
 DIGITS = 3
-"""Decimals that are compared: makers write one spacing with more or fewer digits, and that is no difference."""
+"""Decimals to which values are rounded before comparison: vendors write the same spacing with more or fewer digits."""
 
 FEWEST = 2
 EXACT_UP_TO = 10_000
-"""Pairs of values of two groups up to which the p of their distance is counted out, as if no value occurred twice."""
+"""Largest product of two group sizes for which the p of their distance is exact (assuming no ties)."""
 
 LOOK_P, LOOK_DISTANCE = 0.05, 0.1
-"""A difference is worth a look below this p and from this distance: of many cases the smallest one has a small p."""
+"""A difference is worth a look below this p and from this distance. With many cases, even a tiny one has a small p."""
 
 MOST_GROUPS = 40
-"""A column of more groups gets no table."""
+"""A column with more groups is not compared."""
 
 
 def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Json]:
-    """One entry a quantity and grouping: moments a group, and how far apart the groups lie.
+    """Return one entry per quantity and grouping: the moments of each group, and how far apart the groups are.
 
     Parameters
     ----------
     cases
-        One row a case with the quantities and the columns of ``by``.
+        One row per case with the quantities and the columns of ``by``.
     by
         Columns whose groups are compared, ``split`` first.
 
     Returns
     -------
     list
-        ``quantity``, ``by``, ``groups`` (name to moments), ``difference``: the largest standardised difference of two
-        groups, ``distance``: the largest two-sample Kolmogorov-Smirnov statistic, 0 for equal distributions and 1 for
-        disjoint ones, with its two groups, and ``p``: the smallest p of these tests times their number (exact for small
-        groups, where ties only make it larger; the limit distribution for large ones). Groups below
-        two cases, or below ``mask_below``, are not compared.
+        ``quantity``, ``by``, ``groups`` (name to moments), ``difference`` (the largest standardised difference of
+        two groups), ``distance`` (the largest two-sample Kolmogorov-Smirnov statistic, 0 for equal distributions and 1
+        for disjoint ones), ``between`` (the two groups of that distance) and ``p`` (the smallest p of these tests times
+        their number; exact for small groups, where ties only make it larger, and asymptotic for large ones). Groups
+        with fewer than two cases, or fewer than ``mask_below``, are not compared.
     """
     entries = []
     for grouping in by:
@@ -71,16 +71,16 @@ def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Js
 
 
 def is_worth_a_look(row: Json) -> bool:
-    """Whether an entry of ``shift`` is both large and no chance."""
+    """Return whether an entry of ``shift`` is large and unlikely to be chance."""
     return row["p"] is not None and row["p"] < LOOK_P and row["distance"] >= LOOK_DISTANCE
 
 
 def _kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
-    """Distance of two groups, and the chance that values dealt to such groups lie as far apart."""
+    """Return the distance of two groups, and the probability that groups drawn at random are as far apart."""
     from scipy import stats
 
     method: Literal["exact", "asymp"] = "exact" if len(first) * len(second) <= EXACT_UP_TO else "asymp"
-    with warnings.catch_warnings():  # where the count rounds to a little more than 1, scipy takes the limit and says so
+    with warnings.catch_warnings():  # scipy warns when its exact p rounds above 1 and it falls back to the limit
         warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful", RuntimeWarning)
         found = stats.ks_2samp(first, second, method=method)
     return float(found.statistic), float(found.pvalue)
