@@ -1,4 +1,4 @@
-"""Reading a dataset for training: needs NumPy, PyArrow and a decompressor; no Zarr, Dask, pydicom or SimpleITK."""
+"""Read a dataset for training. Needs NumPy, PyArrow and a decompressor, but no Zarr, Dask, pydicom or SimpleITK."""
 
 from builder.reader.batches import Batch, Batches
 from builder.reader.dataset import Dataset, Item

@@ -1,4 +1,4 @@
-"""Batches for training: decoded by threads into buffers that are used again, in a resumable order."""
+"""Batches for training: threads decode them into reusable buffers, in a resumable order."""
 
 import contextlib
 import itertools
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from builder.reader.order import Deal, Positions, State
 
 Allocate: TypeAlias = Callable[[int], NDArray[np.uint8]]
-"""Makes a buffer of that many bytes, e.g. in pinned memory."""
+"""Makes a buffer of a given number of bytes, e.g. in pinned memory."""
 MOST_FREE_BUFFERS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Samples decoded together.
+    """Samples that were decoded together.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ class Batch:
     arrays
         Field name to (sample, channel, slice, row, column) array.
     state
-        Where the run stands once this batch is done; None outside an order.
+        State of the run after this batch; None outside an order.
     starts
-        (sample, 3) first voxel (slice, row, column) of each crop in its sample; None when samples are whole.
+        (sample, 3) first voxel (slice, row, column) of each crop in its sample; None for whole samples.
     """
 
     indices: Positions
@@ -52,7 +52,7 @@ class Batch:
 
     @property
     def table(self) -> pa.Table:
-        """The samples' rows, in their order."""
+        """The rows of the samples, in the order of the samples."""
         return self._table.take(pa.array(self.indices))
 
 
@@ -63,11 +63,11 @@ class Work:
     Parameters
     ----------
     threads
-        Threads that read and decode; 0 decodes in the caller.
+        Number of threads that read and decode; with 0 the caller decodes.
     prefetch
-        Batches made ahead of the one in use.
+        Number of batches made ahead of the one in use.
     requests
-        Objects of an object store that are asked for ahead, at the same time.
+        Number of objects of an object store that are fetched ahead at the same time.
     """
 
     threads: int = 2
@@ -81,10 +81,10 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """One epoch of batches, from ``state`` to its end; every iteration starts there again.
+    """The batches of one epoch from ``state`` to its end. Every iteration starts at ``state`` again.
 
-    The buffers of a batch are used again once nothing refers to its arrays any more: keep what you need, drop the
-    rest. No thread exists before the first batch is asked for, nor after the last.
+    The buffers of a batch are reused as soon as nothing refers to its arrays, so keep only the arrays you need.
+    Threads exist only from the first batch to the last.
     """
 
     deal: Deal
@@ -103,9 +103,9 @@ class Batches:
         return self.part(0, 1)
 
     def part(self, worker: int, workers: int, *, done: int = 0) -> Iterator[Batch]:
-        """The batches of one of several worker processes that take turns: ``worker``, ``worker + workers``, ...
+        """Yield the batches of one of several worker processes: ``worker``, ``worker + workers``, ...
 
-        The first ``done`` of them are left out.
+        The first ``done`` of them are skipped.
         """
         pool = self._buffers
         steps = range(worker + done * workers, len(self), workers)
@@ -126,7 +126,10 @@ class Batches:
                 yield pending.popleft().result()
 
     def _look_ahead(self, steps: range, stack: contextlib.ExitStack) -> Callable[[int], None]:
-        """A function that, told of each step, has the objects of later steps fetched: never more than ``requests``."""
+        """Return a function to call before each step, which starts fetching the objects of later steps.
+
+        At most ``requests`` objects are being fetched at any time.
+        """
         objects = self._objects
         if objects is None or self.work.requests == 0:
             return lambda step: None
@@ -136,7 +139,7 @@ class Batches:
         seen: set[int] = set()
 
         def fetch(step: int) -> None:
-            # what belongs to steps already begun is read there, errors included
+            # Objects of steps that have begun are no longer waited for: the step itself reads them and raises errors
             while under_way and (under_way[0][0] <= step or under_way[0][1].done()):
                 under_way.popleft()
             while len(under_way) < self.work.requests and (following := next(coming, None)):
@@ -158,7 +161,7 @@ class Batches:
         if executor is None:
             job.fill(job.storage_order)
             return _Pending(job, state, [])
-        # pieces are cut along the order of storage, so that a thread's reads are near each other
+        # The pieces follow the storage order, so that the reads of one thread lie close together
         pieces = np.array_split(job.storage_order, min(self.work.threads, len(positions)) or 1)
         return _Pending(job, state, [executor.submit(job.fill, piece) for piece in pieces])
 
@@ -170,9 +173,9 @@ class Job:
     Parameters
     ----------
     storage_order
-        Rows of the batch in the order their samples are stored.
+        Rows of the batch in the order in which their samples are stored.
     fill
-        Decodes the given rows.
+        Function that decodes the given rows.
     """
 
     batch: Batch
@@ -181,12 +184,12 @@ class Job:
 
 
 Maker: TypeAlias = "Callable[[Positions, Positions, Buffers], Job]"
-"""From positions of a dataset and their numbers in the order to a batch with buffers."""
+"""Makes a job with buffers from positions in a dataset and their numbers in the order."""
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A batch under way."""
+    """A batch that is being decoded."""
 
     job: Job
     state: State
@@ -200,22 +203,22 @@ class _Pending:
 
 
 class Preparable(Protocol):
-    """A stored object whose first bytes can be fetched ahead."""
+    """A stored object that can be fetched ahead."""
 
     def prepare(self) -> None:
-        """Fetch what every later read needs."""
+        """Fetch what the first read needs."""
         ...
 
 
 ObjectsOf: TypeAlias = Callable[[Positions], Sequence[Preparable]]
-"""The stored objects that samples at some positions are read from."""
+"""Returns the stored objects that hold the samples at some positions."""
 
 
 class Buffers:
-    """Arrays whose memory is used again when they and all views of them are gone.
+    """A pool of arrays. Memory returns to the pool when an array and all its views are gone.
 
-    Fresh memory costs page faults, which take longer than decompressing into memory already mapped. At most
-    ``MOST_FREE_BUFFERS`` of a size are kept.
+    Fresh memory causes page faults, which take longer than decompressing into memory that is already mapped. At most
+    ``MOST_FREE_BUFFERS`` buffers of each size are kept.
     """
 
     def __init__(self, allocate: Allocate | None = None) -> None:
@@ -225,15 +228,16 @@ class Buffers:
         self._numbers = itertools.count()
 
     def take(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """An array of undefined content."""
+        """Return an array with undefined content."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size == 0:
             return np.empty(shape, dtype)
         free = self._free.setdefault(size, [])
-        # the array's base must not be an array: views of views would then refer to it and not to this array
+        # The buffer must not be an array: NumPy would make it the base of every view, and the array below would be
+        # freed while views of it still exist
         memory = free.pop() if free else self._allocate(size).data
         array = np.frombuffer(memory, dtype=dtype).reshape(shape)
-        # reshape gives a view; what all further views refer to is its base
+        # reshape returns a view; its base is the array that all further views refer to
         owner: Any = array.base
         number = next(self._numbers)
         self._lent[number] = weakref.ref(owner, partial(self._give_back, number, free, memory))

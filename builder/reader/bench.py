@@ -1,4 +1,4 @@
-"""How fast a dataset is read here: numbers to compare machines, stores, options and releases by."""
+"""Measure how fast a dataset is read here, to compare machines, stores, options and releases."""
 
 import json
 import os
@@ -24,26 +24,26 @@ RECORD_VERSION = 1
 
 @dataclass(frozen=True)
 class Reading:
-    """One way of reading, measured.
+    """The measurement of one way of reading.
 
     Parameters
     ----------
     way
         ``threads``: ``Dataset.batches``; ``loader``: PyTorch's DataLoader over ``Dataset.torch_batches``.
     workers
-        Threads, or worker processes of the loader; 0 reads in the caller.
+        Number of threads or of the loader's worker processes; with 0 the caller reads.
     checksums
-        Whether each chunk's crc32c was compared.
+        Whether the crc32c of each chunk was verified.
     pages
-        ``cold``: the dataset's files were dropped from the page cache (or the cache folder was new), and it was opened.
+        ``cold``: the dataset was opened after its files were dropped from the page cache (or with a new cache folder).
     samples_per_s, megabytes_per_s
-        Rate, and rate of decompressed bytes (10^6).
+        Samples per second, and decompressed bytes (10^6) per second.
     cpu_ms_per_sample
-        Processor time of this process, all threads; a loader's worker processes are not in it.
+        Processor time of all threads of this process. It excludes the worker processes of a loader.
     median_ms, slowest_percent_ms
-        Time a batch, 50th and 99th percentile.
+        Time per batch, 50th and 99th percentile.
     first_ms
-        Time to the first batch; when cold, from opening the dataset.
+        Time to the first batch; when cold, it includes opening the dataset.
     """
 
     way: Literal["threads", "loader"]
@@ -59,25 +59,25 @@ class Reading:
 
     @property
     def name(self) -> str:
-        """The way of reading in words: equal in records that can be compared."""
+        """The way of reading in words. Readings of the same name can be compared between records."""
         sums = "checksums" if self.checksums else "no checksums"
         return f"{self.pages}, {self.workers} {'loader workers' if self.way == 'loader' else 'threads'}, {sums}"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """What to measure.
 
     Parameters
     ----------
     threads, loader_workers
-        Numbers to try of each; loaders need PyTorch.
+        Numbers of threads and of loader workers to try. Loaders need PyTorch.
     crop
-        (slice, row, column) of random boxes; needed where samples are volumes of different shapes.
+        (slice, row, column) of random boxes; required if the samples are volumes of different shapes.
     cache
-        As for ``open_dataset``; a folder below it is used when cold.
+        As for ``open_dataset``. The cold reading uses a new folder below it.
     seconds
-        Each line takes about so long.
+        Approximate time for each reading.
     """
 
     batch_size: int = 16
@@ -90,7 +90,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured of one dataset on one machine."""
+    """All readings of one dataset on one machine."""
 
     dataset: str
     samples: int
@@ -99,12 +99,12 @@ class Record:
     readings: tuple[Reading, ...]
 
     def facts(self) -> dict[str, Json]:
-        """For JSON: what ``compare`` reads."""
+        """Return the record as a JSON document, which ``rates_of`` reads back."""
         readings = [{"name": one.name, **asdict(one)} for one in self.readings]
         return {**asdict(self), "record_version": RECORD_VERSION, "readings": readings}
 
     def text(self, before: Mapping[str, float] | None = None) -> str:
-        """One line a reading, with the ratio to the rate of ``before`` where there is one."""
+        """Return one line per reading, with the ratio to the rate in ``before`` where it has one."""
         lines = [f"{self.dataset}: {self.samples} samples, batches of {self.options.batch_size}"]
         heads = ("MB/s", "CPU ms", "p50 ms", "p99 ms", "first ms")
         lines.append(f"{'':38s} {'samples/s':>10s} " + " ".join(f"{head:>8s}" for head in heads))
@@ -118,10 +118,10 @@ class Record:
 
 
 def measure_reading(url: str | Path, options: Options) -> Record:
-    """Read cold, then warm with each number of threads and loader workers, with and without checksums."""
+    """Measure one cold reading, then warm ones for each number of workers, with and without checksums."""
     checked = open_dataset(url, uses="off", cache=options.cache)
     if options.loader_workers:
-        checked.torch_batches(1)  # PyTorch is imported before anything is timed
+        checked.torch_batches(1)  # import PyTorch before anything is timed
     readings = [_measure_cold(url, options)]
     unchecked = open_dataset(url, uses="off", cache=options.cache, checksums=False)
     for dataset in (checked, unchecked):
@@ -134,7 +134,7 @@ def measure_reading(url: str | Path, options: Options) -> Record:
 
 
 def rates_of(path: Path) -> dict[str, float]:
-    """Samples a second by name, from a record kept before. Raises SpecError for anything else."""
+    """Read the samples per second of each reading from a saved record. Raises SpecError if it is not a record."""
     try:
         document = json.loads(path.read_bytes())
         version = document["record_version"]
@@ -147,7 +147,7 @@ def rates_of(path: Path) -> dict[str, float]:
 
 
 def _measure_cold(url: str | Path, options: Options) -> Reading:
-    """One epoch, or as much of it as time allows, from files that are not in memory."""
+    """Measure one epoch, or as much of it as time allows, from files that are not in memory."""
     cache = None if options.cache is None else Path(options.cache) / f"cold-{time.time_ns():x}"
     _evict(open_dataset(url, uses="off"))
     began = time.perf_counter()
@@ -156,7 +156,7 @@ def _measure_cold(url: str | Path, options: Options) -> Reading:
 
 
 def _evict(dataset: Dataset) -> None:
-    """Ask the system to drop a local dataset's files from the page cache."""
+    """Ask the system to drop the files of a local dataset from the page cache."""
     store = dataset.store
     if not isinstance(store, LocalStore) or not hasattr(os, "posix_fadvise"):
         return
@@ -172,7 +172,7 @@ def _evict(dataset: Dataset) -> None:
 def _measure(
     dataset: Dataset, options: Options, way: Literal["threads", "loader"], workers: int, *, opened: float | None = None
 ) -> Reading:
-    """Epochs until the time is up; when just ``opened`` (seconds it took) at most one."""
+    """Measure epochs until the time is up. With ``opened`` (seconds it took to open, cold), measure at most one."""
     times, samples, size, epoch = [], 0, 0, 0
     cpu, began = time.process_time(), time.perf_counter()
     last = began
@@ -203,7 +203,7 @@ def _measure(
 def _epoch(
     dataset: Dataset, options: Options, way: Literal["threads", "loader"], workers: int, epoch: int
 ) -> Iterator[tuple[int, int]]:
-    """Samples and bytes of every batch."""
+    """Yield the number of samples and bytes of every batch."""
     arguments: dict[str, Any] = {"order": "shuffled", "epoch": epoch, "crop": options.crop}
     if way == "threads":
         for batch in dataset.batches(options.batch_size, threads=workers, **arguments):
@@ -217,12 +217,12 @@ def _epoch(
 
 
 def _machine() -> dict[str, Json]:
-    """What one must know to compare two records."""
+    """Return the facts about this machine that are needed to compare two records."""
     return {"processors": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
 
 
 def parse_numbers(text: str, *, name: str, count: int | None = None) -> tuple[int, ...]:
-    """``0,1,2`` to numbers. Raises SpecError unless there are ``count`` of them, none negative."""
+    """Parse numbers such as ``0,1,2``. Raises SpecError unless there are ``count`` of them, none negative."""
     parts: Sequence[str] = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdigit() for part in parts) or (count is not None and len(parts) != count):
         raise SpecError(f"{name}: found {text!r}, expected {count or 'some'} whole numbers divided by commas")

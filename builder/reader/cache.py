@@ -1,7 +1,7 @@
-"""A local copy of remote objects: files named by their SHA-256, so any number of processes may share a folder.
+"""A local cache of remote objects. Files are named by their SHA-256, so any number of processes can share a folder.
 
-There is nothing to clean up after a crash: no lock files, no shared memory. Two processes that fetch one object at the
-same time write the same file, one after the other.
+There are no lock files and no shared memory, so nothing needs cleaning up after a crash. Two processes that fetch the
+same object at the same time write the same file, one after the other.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from builder.storage import LocalStore, ObjectReader, Store
 
 @dataclass
 class ObjectCache:
-    """Keeps whole objects in ``folder``, those not used for longest dropped first.
+    """Keeps whole objects in ``folder`` and drops the least recently used ones first.
 
     Parameters
     ----------
     folder
-        A folder of its own on a local disk.
+        Folder on a local disk that holds nothing else.
     most_bytes
-        Size it may reach; an object in use stays readable when it is dropped.
+        Largest size of the folder. An object that is dropped while in use stays readable.
     """
 
     folder: LocalStore
@@ -41,23 +41,23 @@ class ObjectCache:
     def open(
         self, store: Store, path: str, *, expected: StoredObject, check: Callable[[bytes], None] | None = None
     ) -> ObjectReader:
-        """The object ``path`` of ``store``, fetched whole if it is not here yet.
+        """Open the object ``path`` of ``store``, and fetch the whole object first if it is not cached.
 
-        One thread of a process fetches it; the others wait until it has arrived. Only then is it checked and its
-        file written, one object at a time, so that processors are left for those who decode.
+        One thread of a process fetches the object while the others wait for it. It is checked and written to its file
+        after it has arrived, one object at a time, which leaves processors free for decoding.
 
         Parameters
         ----------
         check
-            Raises LayoutError when what came is damaged, for readers that check each chunk again and so need not wait
-            for it; None compares the SHA-256 before anybody gets the object.
+            Raises LayoutError if the fetched bytes are damaged. For readers that verify each chunk again and so need
+            not wait for this check. With None the SHA-256 is compared before any thread gets the object.
 
         Raises
         ------
         LayoutError
-            When what comes is not what the manifest says; it is not kept.
+            If the fetched bytes are not what the manifest says. They are not kept.
         FileNotFoundError
-            When the store does not have it.
+            If the store does not have the object.
         """
         state, name = self._state(), f"{expected.sha256[:2]}/{expected.sha256}"
         while True:
@@ -69,7 +69,7 @@ class ObjectCache:
             if not mine:
                 if coming.exception() is None:
                     return coming.result()
-                continue  # whoever fetched it was told what failed; this thread tries again
+                continue  # the thread that fetched it raised the error; this one tries again itself
             try:
                 return self._fetch(state, name, store, path, expected, coming, check)
             except BaseException as error:
@@ -112,7 +112,7 @@ class ObjectCache:
         return reader
 
     def _note(self, state: "_State", name: str, size: int) -> None:
-        """Mark an object as just used, and drop the oldest of what is too much."""
+        """Mark an object as just used, and drop the oldest objects while the cache is too large."""
         dropped = []
         with state.lock:
             state.used[name] = size
@@ -123,7 +123,10 @@ class ObjectCache:
             self.folder.delete(old)
 
     def _state(self) -> "_State":
-        """This process's book; a lock held by another thread at the time of a fork would never be released."""
+        """Return the state of this process.
+
+        Each process has its own, because a lock that another thread held at the time of a fork is never released.
+        """
         state = self._states.get(os.getpid())
         if state is None:
             known = {path: self.folder.size(path) for path in self.folder.list() if path.count("/") == 1}
@@ -139,7 +142,7 @@ def _compare(data: bytes, path: str, expected: StoredObject) -> None:
 
 @dataclass
 class _State:
-    """Objects in the order of their last use, and who fetches which."""
+    """The objects in the order of their last use, and those that are being fetched."""
 
     used: OrderedDict[str, int]
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -149,7 +152,10 @@ class _State:
 
 @dataclass
 class Arriving:
-    """An object in memory that becomes its file once that is written; whoever holds it need not know."""
+    """An object that is read from memory until its file is written, and from the file afterwards.
+
+    Its users need not notice the change.
+    """
 
     inner: memoryview | ObjectReader
 

@@ -1,4 +1,4 @@
-"""A published dataset as training code sees it: a table of samples, and their voxels."""
+"""The published dataset that training code works with: a table of samples and their voxels."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One sample: ``item["image"]`` is an array, ``item.row`` the rest.
+    """One sample: ``item["image"]`` is an array, and ``item.row`` holds everything else.
 
     Parameters
     ----------
@@ -50,11 +50,11 @@ class Item:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Every column of the sample: split, geometry, labels, clinical."""
+        """All columns of the sample: split, geometry, labels and clinical data."""
         return self.values(self._table.schema.names)
 
     def values(self, columns: Sequence[str]) -> dict[str, Any]:
-        """Some columns of the row, at the cost of these alone."""
+        """Return some columns of the row, and read only those."""
         found: dict[str, Any] = self._table.select(list(columns)).slice(self.index, 1).to_pylist()[0]
         return found
 
@@ -67,9 +67,9 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples of a dataset, or some of them; nothing is read before it is asked for.
+    """All samples of a dataset, or a subset of them. Voxels are read only when they are asked for.
 
-    Subsets share table and open files with the whole; pickling and forking are safe at any time.
+    Subsets share the table and the open files with the whole dataset. Pickling and forking are safe at any time.
     """
 
     _source: Source
@@ -87,65 +87,68 @@ class Dataset:
 
     @property
     def manifest(self) -> Manifest:
-        """What the dataset says of itself."""
+        """The dataset's manifest: its name, version, fields and shards."""
         return self._source.manifest
 
     @property
     def table(self) -> pa.Table:
-        """The samples' rows, in their order."""
+        """The rows of the samples, in the order of the samples."""
         return self._table.take(pa.array(self.rows))
 
     @property
     def schema(self) -> pa.Schema:
-        """Schema of ``table``."""
+        """The schema of ``table``."""
         return self._table.schema
 
     @property
     def shards(self) -> NDArray[np.int32]:
-        """(sample,) number of the shard each sample lies in."""
+        """(sample,) number of the shard that holds each sample."""
         return self._source.shards[self.rows]
 
     @cached_property
     def selection(self) -> int:
-        """A number that names the dataset's version and these samples in their order; states of a run carry it."""
+        """A number that identifies the dataset's version and these samples in their order.
+
+        The state of a run carries it, so that the state is refused for other samples.
+        """
         chosen = hashlib.sha256(self._source.manifest.version.encode() + b"\0")
         chosen.update(np.ascontiguousarray(self.rows, dtype="<i8").tobytes())
         return 1 + (int.from_bytes(chosen.digest()[:8], "big") >> 2)
 
     def layout(self, name: str) -> FieldLayout:
-        """Type, shape and segments of a field. Raises SpecError for an unknown one."""
+        """Return the type, shape and segments of a field. Raises SpecError for an unknown field."""
         found = next((f for f in self._source.manifest.fields if f.name == name), None)
         if found is None:
             raise SpecError(f"fields: found {name!r}, expected one of {', '.join(self.fields)}")
         return found
 
     def dtype(self, name: str) -> str:
-        """NumPy name of the numbers of a field as they are read (see ``values`` of ``open_dataset``)."""
+        """Return the NumPy name of the type in which a field is read (see ``values`` of ``open_dataset``)."""
         return self._source.dtype(self.layout(name))
 
     @property
     def checksums(self) -> bool:
-        """Whether each chunk's crc32c is compared when it is read."""
+        """Whether the crc32c of each chunk is verified when the chunk is read."""
         return self._source.verify
 
     @property
     def store(self) -> Store:
-        """Where the dataset lies."""
+        """The store that holds the dataset."""
         return self._source.store
 
     def close_files(self) -> None:
-        """Let go of open files, whose pages count as memory of this process; the next read opens what it needs.
+        """Close the open files, because their pages count as memory of this process. The next read reopens them.
 
-        For this dataset and all its subsets, while none of them is being read.
+        This applies to the dataset and all its subsets. Call it while none of them is being read.
         """
         self._source.close_files()
 
     def locate(self, position: int, name: str) -> tuple[ChunkObject, int]:
-        """The stored object a field of a sample is in, and its first chunk there."""
+        """Return the stored object that holds a field of a sample, and the number of its first chunk there."""
         return self._source.locate(int(self.rows[position]), self.layout(name))
 
     def split(self, name: str) -> "Dataset":
-        """The samples of one split. Raises SpecError for a name no sample has."""
+        """Return the samples of one split. Raises SpecError if no sample belongs to it."""
         splits = self._table.column("split")
         known = sorted(s for s in pc.unique(splits).to_pylist() if s is not None)
         if name not in known:
@@ -153,28 +156,30 @@ class Dataset:
         return self._masked(pc.fill_null(pc.equal(splits, name), False))
 
     def where(self, expression: str | pc.Expression) -> "Dataset":
-        """The samples whose row fulfils an expression, of ``builder.model.expression`` or of Arrow. Raises SpecError.
+        """Return the samples whose row matches an expression.
 
-        Only the columns it names are read; nothing is copied.
+        The expression is a text in the language of ``builder.model.expression``, or an Arrow expression. Only the
+        columns that it names are read, and nothing is copied. Raises SpecError for an invalid expression.
         """
         if isinstance(expression, str):
             return self._masked(compile_expression(expression, self._table.schema).mask(self._table))
-        from pyarrow.dataset import dataset  # imports pandas, where there is one
+        from pyarrow.dataset import dataset  # imported late because it imports pandas where that is installed
 
         hits = dataset(self._table).to_table(columns={"hit": expression}).column("hit")
         return self._masked(pc.fill_null(hits, False))
 
     def sql(self, query: str) -> pa.Table:
-        """The answer to a DuckDB query over ``samples``: this dataset's rows, and their ``position`` here.
+        """Run a DuckDB query over the table ``samples`` and return the result.
 
-        ``select`` takes the positions of an answer. The query sees nothing but this table.
+        ``samples`` holds the rows of this dataset and their ``position`` in it; pass these positions to ``select`` to
+        get the samples. The query cannot read anything else.
 
         Raises
         ------
         SpecError
-            When DuckDB refuses the query.
+            If DuckDB refuses the query.
         MissingExtra
-            Where DuckDB is not installed: reading alone does not need it.
+            If DuckDB is not installed. Reading a dataset does not need it.
         """
         try:
             import duckdb
@@ -191,7 +196,7 @@ class Dataset:
                 raise SpecError(f"sql: found a query DuckDB refuses ({error}), expected one over samples") from error
 
     def select(self, positions: ArrayLike) -> "Dataset":
-        """The samples at ``positions`` of this dataset, in that order; repeats are allowed."""
+        """Return the samples at ``positions`` of this dataset, in that order. Positions may repeat."""
         return replace(self, rows=self.rows[np.asarray(positions, dtype=np.int64)])
 
     @overload
@@ -199,7 +204,7 @@ class Dataset:
     @overload
     def __getitem__(self, position: slice) -> "Dataset": ...
     def __getitem__(self, position: "int | slice") -> "Item | Dataset":
-        """One sample, decoded; a slice gives a subset. Raises IndexError, and LayoutError for damaged data."""
+        """Decode one sample, or return a subset for a slice. Raises IndexError, and LayoutError for damaged data."""
         if isinstance(position, slice):
             return replace(self, rows=self.rows[position])
         index = int(self.rows[position])
@@ -213,7 +218,9 @@ class Dataset:
         return (self[position] for position in range(len(self)))
 
     def get(self, positions: ArrayLike, *, out: Mapping[str, NDArray[Any]] | None = None) -> Batch:
-        """Several samples of one shape in one batch; reads are sorted by shard and near ranges fetched together.
+        """Decode several samples of one shape into one batch.
+
+        Reads are sorted by shard, and ranges that lie close together are fetched in one request.
 
         Parameters
         ----------
@@ -223,7 +230,7 @@ class Dataset:
         Raises
         ------
         ValueError
-            When the samples have different shapes, or ``out`` does not fit.
+            If the samples have different shapes, or ``out`` does not fit.
         """
         indices = self.rows[np.asarray(positions, dtype=np.int64)]
         arrays = dict(out) if out is not None else {}
@@ -253,32 +260,33 @@ class Dataset:
         requests: int = 8,
         allocate: Allocate | None = None,
     ) -> Batches:
-        """One epoch of batches, decoded by threads straight into one buffer a field.
+        """Return one epoch of batches. Threads decode the samples directly into one buffer per field.
 
         Parameters
         ----------
         order
             ``sequential``, ``shuffled``, ``shard_shuffled`` or ``balanced`` (see ``builder.reader.order``).
         state
-            Where to go on, from ``Batch.state`` of any rank; replaces seed and epoch. It must come from the same
-            samples of the same version.
+            Where to continue, taken from ``Batch.state`` of any rank. It replaces seed and epoch, and must come from
+            the same samples of the same version.
         weights
-            (sample,) for ``balanced``: how often each sample should come, or the name of a column whose values
-            should all be as frequent. Samples without a value are of no class and are not drawn.
+            For ``balanced``: (sample,) how often each sample should appear, or the name of a column whose values
+            should all be equally frequent. Samples without a value belong to no class and are not drawn.
         crop
-            (slice, row, column) of a random box of each sample, another one each epoch; where a sample is smaller
-            the box is filled up with the lowest value of its unit. None: whole samples, which must have one shape.
+            (slice, row, column) of a random box of each sample, which changes every epoch. Where a sample is smaller
+            than the box, the rest is filled with the lowest value of its unit. None reads whole samples, which must
+            all have the same shape.
         rank, world, ends
-            How ranks share the epoch (see ``Deal``).
+            How the ranks share the epoch (see ``Deal``).
         threads, prefetch, requests
-            How batches are made (see ``Work``).
+            How the batches are made (see ``Work``).
         allocate
-            Makes a buffer of so many bytes, e.g. ``builder.reader.torch.pinned``.
+            Function that makes a buffer of a given number of bytes, e.g. ``builder.reader.torch.pinned``.
 
         Raises
         ------
         ValueError
-            For arguments that do not fit together.
+            If the arguments do not fit together.
         """
         if order not in ORDERS:
             raise ValueError(f"order: found {order!r}, expected one of {', '.join(ORDERS)}")
@@ -295,14 +303,17 @@ class Dataset:
         return Batches(deal, work, start, positions, maker, buffers, objects)
 
     def torch_samples(self, columns: Sequence[str] = ()) -> "TorchSamples":
-        """A map-style dataset for PyTorch. Raises MissingExtra without it, SpecError for an unknown column."""
+        """Return a map-style dataset for PyTorch.
+
+        Raises MissingExtra if PyTorch is not installed, and SpecError for an unknown column.
+        """
         samples: TorchSamples = _torch().TorchSamples(self, self._known(columns))
         return samples
 
     def torch_batches(self, batch_size: int, *, columns: Sequence[str] = (), **options: Any) -> "TorchBatches":
-        """An iterable dataset of whole batches for PyTorch; ``options`` are those of ``batches``.
+        """Return an iterable dataset of whole batches for PyTorch; ``options`` are those of ``batches``.
 
-        Raises MissingExtra without PyTorch, SpecError for an unknown column.
+        Raises MissingExtra if PyTorch is not installed, and SpecError for an unknown column.
         """
         batches: TorchBatches = _torch().TorchBatches(self, self._known(columns), {"batch_size": batch_size, **options})
         return batches
@@ -329,12 +340,12 @@ class Dataset:
     def crop(
         self, position: int, start: tuple[int, int, int], shape: tuple[int, int, int]
     ) -> dict[str, NDArray[Any]]:
-        """A box of every field of one sample; of volumes only the chunks it meets are read.
+        """Read a box of every field of one sample. For volumes, only the chunks that the box touches are read.
 
         Raises
         ------
         ValueError
-            When the box does not lie inside the sample.
+            If the box does not lie inside the sample.
         """
         index = int(self.rows[position])
         arrays = {}
@@ -345,11 +356,11 @@ class Dataset:
         return arrays
 
     def shape(self, index: int, name: str) -> tuple[int, int, int, int]:
-        """(channel, slice, row, column) of a field of the sample at ``index`` of the dataset's index."""
+        """Return the (channel, slice, row, column) shape of a field of the sample at ``index`` of the index."""
         return (self.layout(name).channels, *self._source.shape(index))
 
     def sample_shapes(self, positions: ArrayLike) -> NDArray[np.int32]:
-        """(n, 3) shape (slice, row, column) of the samples at ``positions``."""
+        """Return the (n, 3) shapes (slice, row, column) of the samples at ``positions``."""
         return self._source.shapes[self.rows[np.asarray(positions, dtype=np.int64)]]
 
     def _masked(self, mask: pa.Array) -> "Dataset":

@@ -1,6 +1,6 @@
-"""Samples and batches in the classes of other libraries, each with its grid in that library's convention.
+"""Convert samples and batches to the classes of other libraries, with the grid in the convention of each library.
 
-MONAI and TorchIO keep world coordinates in RAS mm, as NIfTI does; the array axes stay (slice, row, column).
+MONAI and TorchIO use world coordinates in RAS mm, as NIfTI does. The array axes stay (slice, row, column).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def ras_affine(geometry: Geometry) -> Affine:
-    """(4, 4) voxel (slice, row, column) to RAS mm: the axes to the right and front point the other way than in LPS.
+    """Return the (4, 4) matrix from voxel (slice, row, column) to RAS mm: LPS with its first two axes reversed.
 
     Source: NIfTI-1 standard, "3D image (volume) orientation and location in space"; PS3.3 C.7.6.2.1.1.
     """
@@ -27,12 +27,12 @@ def ras_affine(geometry: Geometry) -> Affine:
 
 
 def to_monai(item: Item) -> dict[str, Any]:
-    """Every field as a MONAI MetaTensor (channel, slice, row, column), and ``row``.
+    """Return every field as a MONAI MetaTensor (channel, slice, row, column), and ``row``.
 
     Raises
     ------
     MissingExtra
-        Without MONAI.
+        If MONAI is not installed.
     """
     try:
         import torch
@@ -48,12 +48,12 @@ def to_monai(item: Item) -> dict[str, Any]:
 
 
 def to_torchio(item: Item) -> Any:
-    """A TorchIO Subject: ``image`` as ScalarImage, every mask as LabelMap, and ``row``.
+    """Return a TorchIO Subject: ``image`` as ScalarImage, every mask as LabelMap, and ``row``.
 
     Raises
     ------
     MissingExtra
-        Without TorchIO.
+        If TorchIO is not installed.
     """
     try:
         import torch
@@ -69,9 +69,9 @@ def to_torchio(item: Item) -> Any:
 
 
 def to_numpy(batch: Batch, columns: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """A batch as a dict of arrays, a pytree: every field, ``index``, and the chosen columns of the rows.
+    """Return a batch as a dict of arrays (a pytree): every field, ``index``, and the chosen columns of the rows.
 
-    Numbers with missing values become float64 with NaN; texts become objects, missing ones None.
+    Numbers with missing values become float64 with NaN. Texts become objects, with None where missing.
     """
     found = {**batch.arrays, "index": batch.indices}
     table = batch.table if columns else None
@@ -82,14 +82,14 @@ def to_numpy(batch: Batch, columns: Sequence[str] = ()) -> dict[str, NDArray[Any
 
 
 def to_jax(batch: Batch, columns: Sequence[str] = (), *, device: Any = None) -> dict[str, Any]:
-    """As ``to_numpy``, as JAX arrays on ``device``; numbers and truth values only.
+    """Return what ``to_numpy`` returns as JAX arrays on ``device``, for numbers and booleans only.
 
-    On a CPU they may share the batch's memory, which is not used again while they live.
+    On a CPU the arrays may share the memory of the batch, which is not reused while they exist.
 
     Raises
     ------
     MissingExtra
-        Without JAX.
+        If JAX is not installed.
     ValueError
         For a column of texts.
     """
@@ -106,7 +106,7 @@ def to_jax(batch: Batch, columns: Sequence[str] = (), *, device: Any = None) -> 
 
 
 def nifti_arrays(item: Item, name: str) -> tuple[NDArray[Any], Affine]:
-    """A field as NIfTI keeps it, (column, row, slice[, channel]), and the affine that goes with it."""
+    """Return a field in the axis order of NIfTI, (column, row, slice[, channel]), and the matching affine."""
     array = np.transpose(item.arrays[name], (3, 2, 1, 0))
     if array.shape[3] == 1:
         array = array[..., 0]

@@ -1,4 +1,4 @@
-"""How a batch is made of samples, whole or cropped at random."""
+"""Jobs that fill a batch with whole samples or with random crops of them."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from builder.reader.source import Source
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The samples and fields of a dataset that batches are made of."""
+    """The samples and fields of a dataset from which batches are made."""
 
     source: Source
     table: pa.Table
@@ -24,7 +24,7 @@ class Chosen:
 
 
 def objects_of(chosen: Chosen, positions: Positions) -> list[ChunkObject]:
-    """The stored objects that the samples at ``positions`` are read from, each once, in the order of storage."""
+    """Return the stored objects that hold the samples at ``positions``, each once, in storage order."""
     indices = chosen.rows[positions]
     ordered = indices[chosen.source.storage_order(indices)].tolist()
     found = [chosen.source.locate(index, layout)[0] for index in ordered for layout in chosen.layouts]
@@ -41,9 +41,10 @@ def make_job(
     seed: int,
     epoch: int,
 ) -> Job:
-    """A batch of ``positions`` of ``chosen`` with buffers from ``pool``, still to be filled.
+    """Return a job that fills a batch of the samples at ``positions``, with buffers from ``pool``.
 
-    ``numbers`` are the places of the samples in the global order: random crops depend on them.
+    ``numbers`` are the places of the samples in the global order. Random crops depend on them alone, so they are the
+    same on any rank.
     """
     source, indices = chosen.source, chosen.rows[positions]
     arrays = {}
@@ -68,7 +69,10 @@ def make_job(
 def random_starts(
     shapes: NDArray[np.int32], crop: tuple[int, int, int], *, numbers: Positions, seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """(sample, 3) first voxel of a random box of each sample; 0 along axes where the sample is not larger."""
+    """Return the (sample, 3) first voxels of a random box in each sample.
+
+    The first voxel is 0 along an axis where the sample is not larger than the box.
+    """
     axes = []
     for axis in range(3):
         room = np.maximum(shapes[:, axis].astype(np.int64) - crop[axis], 0) + 1

@@ -1,4 +1,4 @@
-"""Opening a published dataset: the pointer, the manifest, the index, and what is read from where."""
+"""Open a published dataset: read its pointer, manifest and index, and verify them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -48,37 +48,37 @@ def open_dataset(  # noqa: PLR0913 (public: every option by its name)
     Parameters
     ----------
     url
-        A folder, a URL (``s3://``, ``gs://``, ``az://``), or a store that is open already.
+        A folder, a URL (``s3://``, ``gs://``, ``az://``), or an open store.
     split
-        Name of a split; all samples when None.
+        Name of a split; None for all samples.
     fields
-        Array fields to read; all when None.
+        Array fields to read; None for all.
     version
-        A version other than the published one.
+        Version to open instead of the published one.
     checksums
-        Whether each chunk's crc32c is compared when it is read (5 to 10 % of the time).
+        Whether the crc32c of each chunk is verified when it is read (5 to 10 % of the time).
     values
-        ``physical``: packed numbers become float32 values. ``stored``: they come as they are stored, with
-        ``layout(name).packing`` to turn them into values later, e.g. on a GPU.
+        ``physical`` unpacks packed numbers to float32 values. ``stored`` returns them as they are stored;
+        ``layout(name).packing`` can turn them into values later, e.g. on a GPU.
     cache, cache_bytes
-        A local folder that keeps the objects of an object store, and the size it may reach. Without it ranges are
-        read from the store again and again.
+        Local folder that keeps objects of an object store, and its largest size. Without it, ranges are read from the
+        store every time.
     uses
-        Where the log of use goes: ``beside`` the dataset, ``off``, or a folder or URL (``builder.reader.uses``).
+        Where to write the log of use: ``beside`` the dataset, ``off``, or a folder or URL (``builder.reader.uses``).
     labels
-        The separate store of sequestered labels (``splits.sequester`` of the spec): samples come with all their labels.
+        Separate store of sequestered labels (``splits.sequester`` of the spec). The samples then have all their labels.
 
     Raises
     ------
     LayoutError
-        When nothing is published there, a file is not what the manifest says, the format is of another version, or
-        ``labels`` is not of these samples and images.
+        If nothing is published there, a file is not what the manifest says, the format has another version, or
+        ``labels`` does not belong to these samples and images.
     SpecError
-        For a split or field the dataset does not have.
+        If the dataset does not have the split or a field.
     """
     store = open_store(url) if isinstance(url, (str, Path)) else url
     version = version or parse_current(_read(store, CURRENT))
-    with ThreadPoolExecutor(2) as executor:  # one round trip for both
+    with ThreadPoolExecutor(2) as executor:  # both files are fetched in one round trip
         pending = executor.submit(_read, store, version_path(version, INDEX))
         manifest = parse_manifest(_read(store, version_path(version, MANIFEST)))
         data = pending.result()
@@ -102,12 +102,12 @@ def open_dataset(  # noqa: PLR0913 (public: every option by its name)
 
 
 def with_labels(dataset: Dataset, whole: Dataset) -> Dataset:
-    """The samples of a dataset as its separate store of labels has them.
+    """Return the samples of a dataset, read from its separate store of labels.
 
     Raises
     ------
     LayoutError
-        When the store is not that of these samples, or their images differ.
+        If the store holds other samples, or other images of them.
     """
     places = {key: place for place, key in enumerate(whole.table["sample_key"].to_pylist())}
     keys = dataset.table["sample_key"].to_pylist()
@@ -133,7 +133,7 @@ def dataset_over(
     checksums: bool = True,
     values: Values = "physical",
 ) -> Dataset:
-    """The samples of an index table and a manifest at hand, published or not. Raises LayoutError."""
+    """Return the dataset that an index table and a manifest describe, published or not. Raises LayoutError."""
     check_names(table)
     source = Source(store, manifest, checksums, values, *find_places(table, manifest))
     return Dataset(source, table, np.arange(table.num_rows), tuple(fields))

@@ -1,8 +1,8 @@
-"""In which order samples come: pure functions of (seed, epoch), dealt to ranks and workers, resumable anywhere.
+"""The order of samples in an epoch: a pure function of (seed, epoch) that ranks and workers share and can resume.
 
-An order is one list of sample positions for all ranks together. A global step takes the next ``batch_size * world`` of
-it, rank ``r`` the ``r``-th part of these. So the state of a training run is (seed, epoch, samples seen): whatever the
-number of ranks and workers before and after, the next global sample is the same.
+An order is one list of sample positions for all ranks together. A global step takes the next ``batch_size * world``
+positions, and rank ``r`` takes the ``r``-th part of them. The state of a training run is therefore (seed, epoch,
+samples seen). It leads to the same next global sample even if the number of ranks or workers changes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 Positions: TypeAlias = NDArray[np.int64]
 Ends: TypeAlias = Literal["keep", "drop", "pad"]
 SHARDS_MIXED = 16
-"""Shards whose samples ``shard_shuffled`` mixes with one another."""
+"""Number of shards whose samples ``shard_shuffled`` mixes with one another."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: the next global sample is number ``seen`` of the order of (seed, epoch).
+    """The position of a run: its next global sample is number ``seen`` in the order of (seed, epoch).
 
     Parameters
     ----------
     selection
-        A number that names the samples the order is of (``Dataset.selection``); 0 when it is not known. A state is
-        refused for other samples, because number ``seen`` means something else there.
+        Number that identifies the ordered samples (``Dataset.selection``); 0 if unknown. A state is refused for other
+        samples, because ``seen`` would point to a different sample there.
     """
 
     seed: int = 0
@@ -35,12 +35,15 @@ class State:
     selection: int = field(default=0, compare=False)
 
     def to_dict(self) -> dict[str, int]:
-        """As plain numbers, for a checkpoint."""
+        """Return the state as plain numbers, for a checkpoint."""
         return asdict(self)
 
     @staticmethod
     def from_dict(document: Mapping[str, Any]) -> "State":
-        """The inverse of ``to_dict``; checkpoints of older releases lack ``selection``. Raises ValueError."""
+        """Read a state written by ``to_dict``. Raises ValueError if it is not one.
+
+        ``selection`` may be absent, as it is in checkpoints of older releases.
+        """
         wanted = {"seed", "epoch", "seen"}
         if set(document) - {"selection"} != wanted or any(int(v) < 0 for v in document.values()):
             expected = "seed, epoch, seen and selection, none negative"
@@ -48,7 +51,7 @@ class State:
         return State(**{name: int(value) for name, value in document.items()})
 
     def of(self, selection: int, samples: int) -> "State":
-        """This state for a selection of so many samples. Raises ValueError when it belongs to another selection."""
+        """Return this state with ``selection`` filled in. Raises ValueError if it belongs to another selection."""
         if self.selection not in (0, selection) or self.seen > samples:
             raise ValueError(
                 f"state: found another selection of samples ({self.seen} seen), expected one of these {samples}; "
@@ -59,14 +62,14 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """What is to be ordered.
+    """The samples to put in order.
 
     Parameters
     ----------
     shards
         (sample,) number of the shard of each sample.
     weights
-        (sample,) how often each sample should come, relative to the others; None for once each.
+        (sample,) how often each sample should appear, relative to the others; None for once each.
     """
 
     shards: NDArray[np.int32]
@@ -75,17 +78,17 @@ class Population:
 
 @dataclass(frozen=True)
 class Deal:
-    """How an order is dealt.
+    """How an order is divided into batches and ranks.
 
     Parameters
     ----------
     batch_size
-        Samples of a batch of one rank.
+        Samples per batch of one rank.
     world, rank
-        Number of ranks that train together, and which of them this is.
+        Number of ranks that train together, and the number of this one.
     ends
-        What happens to the samples that do not fill a global step: ``drop`` them, ``pad`` with the first of the
-        order, or ``keep`` a smaller batch (one rank only).
+        What to do with samples that do not fill the last global step: ``drop`` them, ``pad`` them with samples from
+        the start of the order, or ``keep`` a smaller batch (one rank only).
     """
 
     batch_size: int
@@ -102,18 +105,21 @@ class Deal:
             raise ValueError("ends: found 'keep' with several ranks, expected 'drop' or 'pad' for equal steps on all")
 
     def steps(self, samples: int, *, seen: int = 0) -> int:
-        """Steps of every rank from ``seen`` to the end of an epoch of ``samples``."""
+        """Return the number of steps that every rank takes from ``seen`` to the end of an epoch of ``samples``."""
         left, taken = max(samples - seen, 0), self.batch_size * self.world
         return left // taken if self.ends == "drop" else -(-left // taken)
 
     def numbers(self, samples: int, *, step: int, seen: int = 0) -> Positions:
-        """Places in the order of this rank's batch ``step`` after ``seen``; from ``samples`` on they mean its start."""
+        """Return the places in the order of this rank's batch ``step``, counted from ``seen``.
+
+        With ``pad``, places from ``samples`` on stand for places at the start of the order.
+        """
         first = seen + (step * self.world + self.rank) * self.batch_size
         wanted = np.arange(first, first + self.batch_size)
         return wanted if self.ends == "pad" else wanted[wanted < samples]
 
     def after(self, state: State, *, samples: int, step: int) -> State:
-        """The state once batch ``step`` after ``state`` is done; the last one leads to the next epoch."""
+        """Return the state after batch ``step``, counted from ``state``. The last batch leads to the next epoch."""
         seen = state.seen + (step + 1) * self.batch_size * self.world
         if step + 1 >= self.steps(samples, seen=state.seen):
             return replace(state, epoch=state.epoch + 1, seen=0)
@@ -124,29 +130,29 @@ Order: TypeAlias = Callable[[Population, int, int], Positions]
 
 
 def sequential(population: Population, seed: int, epoch: int) -> Positions:
-    """As the index has them."""
+    """Keep the samples in the order of the index."""
     return np.arange(len(population.shards))
 
 
 def shuffled(population: Population, seed: int, epoch: int) -> Positions:
-    """Every order of the samples is as likely."""
+    """Shuffle the samples so that every order is equally likely."""
     return np.argsort(_keys(len(population.shards), seed, epoch, salt=1), kind="stable")
 
 
 def shard_shuffled(population: Population, seed: int, epoch: int) -> Positions:
-    """Shards in random order, and samples mixed within ``SHARDS_MIXED`` neighbouring shards: few objects at a time.
+    """Shuffle the shards, and then the samples within each group of ``SHARDS_MIXED`` neighbouring shards.
 
-    See ``shuffle_quality`` for what is lost.
+    Only a few objects are read at a time, at the price of a less thorough shuffle (see ``shuffle_quality``).
     """
     groups = _groups(population, seed, epoch)
     return np.lexsort((_keys(len(groups), seed, epoch, salt=2), groups))
 
 
 def balanced(population: Population, seed: int, epoch: int) -> Positions:
-    """As many samples as there are, each as often as its weight says, in random order.
+    """Draw as many samples as there are, each as often as its weight demands, in random order.
 
-    Systematic resampling: a sample whose share is ``x`` of the epoch comes floor(x) or ceil(x) times, and over epochs
-    ``x`` times on average. Source: Kitagawa, J. Comput. Graph. Stat. 5 (1996), 1-25.
+    This is systematic resampling: a sample that should appear ``x`` times in an epoch appears floor(x) or ceil(x)
+    times, and ``x`` times on average over epochs. Source: Kitagawa, J. Comput. Graph. Stat. 5 (1996), 1-25.
     """
     count = len(population.shards)
     if population.weights is None or count == 0:
@@ -154,12 +160,12 @@ def balanced(population: Population, seed: int, epoch: int) -> Positions:
     weights = population.weights
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
         raise ValueError("weights: found negative, missing or only zero weights, expected finite numbers from 0 up")
-    # samples are lined up in random order first, so that neighbours in the index are not drawn together
+    # The samples are shuffled first, so that neighbours in the index are not drawn together
     line = np.argsort(_keys(count, seed, epoch, salt=3), kind="stable")
     ends = np.cumsum(weights[line])
     offset = float(_keys(1, seed, epoch, salt=4)[0] >> np.uint64(11)) / 2.0**53
     ticks = (np.arange(count) + offset) * (ends[-1] / count)
-    last = np.flatnonzero(weights[line])[-1]  # the last tick can round up to the end
+    last = np.flatnonzero(weights[line])[-1]  # the last tick can round up to the very end
     drawn = line[np.minimum(np.searchsorted(ends, ticks, side="right"), last)]
     return np.asarray(drawn[np.argsort(_keys(count, seed, epoch, salt=5), kind="stable")])
 
@@ -173,10 +179,10 @@ ORDERS: Mapping[str, Order] = {
 
 
 def class_weights(values: Sequence[Any]) -> NDArray[np.float64]:
-    """(sample,) weights that make every distinct value as frequent as any other.
+    """Return (sample,) weights that make every distinct value equally frequent.
 
-    A missing value (None or NaN) is no class: its samples get the weight 0 and are not drawn. Raises ValueError when
-    no sample has a value.
+    Samples whose value is missing (None or NaN) belong to no class: they get weight 0 and are not drawn. Raises
+    ValueError if no sample has a value.
     """
     known = np.array([value is not None and value == value for value in values], dtype=bool)
     if len(known) and not known.any():
@@ -190,7 +196,10 @@ def class_weights(values: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def shuffle_quality(population: Population, seed: int, epoch: int) -> float:
-    """How near ``shard_shuffled`` is to ``shuffled``, 0 to 1: the mean share of all samples that one is mixed with."""
+    """Return how close ``shard_shuffled`` comes to ``shuffled``, from 0 to 1.
+
+    The figure is the mean share of all samples with which a sample is mixed.
+    """
     count = len(population.shards)
     if count == 0:
         return 1.0
@@ -199,7 +208,10 @@ def shuffle_quality(population: Population, seed: int, epoch: int) -> float:
 
 
 def random_numbers(seed: int, epoch: int, *, positions: Positions, salt: int) -> NDArray[np.uint64]:
-    """One 64-bit number a position that depends on nothing else: for crops that are the same on any rank."""
+    """Return one 64-bit random number per position.
+
+    It depends on nothing but the arguments, so that crops are the same on any rank.
+    """
     with np.errstate(over="ignore"):
         base = _mix(_mix(_mix(np.uint64(seed)) ^ np.uint64(epoch)) ^ np.uint64(salt))
         return np.asarray(_mix(base ^ _mix(positions.astype(np.uint64))), dtype=np.uint64)
@@ -210,7 +222,7 @@ def _keys(count: int, seed: int, epoch: int, *, salt: int) -> NDArray[np.uint64]
 
 
 def _groups(population: Population, seed: int, epoch: int) -> NDArray[np.int64]:
-    """(sample,) number of the group of shards it is mixed in; groups in the order they come."""
+    """Return (sample,) the number of the group of shards in which each sample is mixed, in the order of the epoch."""
     _, shard = np.unique(population.shards, return_inverse=True)
     count = int(shard.max()) + 1 if len(shard) else 0
     rank = np.empty(count, dtype=np.int64)
@@ -219,7 +231,10 @@ def _groups(population: Population, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _mix(value: Any) -> Any:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), the same on every platform and NumPy."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+
+    NumPy's own generators may change between releases; this gives the same numbers on every platform and NumPy.
+    """
     with np.errstate(over="ignore"):
         value = (value + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

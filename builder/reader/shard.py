@@ -1,4 +1,4 @@
-"""One field of one shard: where its chunks lie, and how they become voxels."""
+"""Reading one field of one shard: find its chunks and decode them to voxels."""
 
 import math
 from collections import deque
@@ -17,37 +17,40 @@ from builder.model.zarr_format import CHECKSUM_BYTES, decode_index, index_bytes
 from builder.reader.cache import ObjectCache
 from builder.storage import ObjectReader, Store
 
-# The calling thread decompresses, outside the interpreter lock: threads are the reader's own affair
+# Blosc decompresses in the calling thread, with the GIL released, because the reader brings its own threads
 blosc.use_threads = False
 
 _RESIDUE = 0x48674BC7
-"""crc32c of any bytes followed by their own crc32c (little endian): compares without splitting the buffer."""
+"""The crc32c of any bytes followed by their own crc32c (little endian).
+
+It is the same for all bytes, so a checksum can be verified without splitting the buffer.
+"""
 _HEADER_BYTES = 16
 MOST_OPEN_FILES = 256
 
 
 @dataclass
 class ChunkObject:
-    """The chunks of one shard object; index and file are opened with the first read, in whatever process that is.
+    """The chunks of one shard object. Each process opens the file and reads the index at its own first read.
 
     Parameters
     ----------
     store
-        The dataset.
+        Store of the dataset.
     path
-        Of the object, below the dataset's root.
+        Path of the object below the dataset's root.
     expected
-        Its size and SHA-256, as the manifest states them.
+        Size and SHA-256 of the object, as listed in the manifest.
     chunks
         Number of inner chunks.
     verify
-        Whether each chunk's crc32c is compared; the index is always.
+        Whether the crc32c of each chunk is verified. That of the index always is.
     opened
-        The objects of the dataset that hold an open file, oldest first; at most ``MOST_OPEN_FILES`` do.
+        Objects of the dataset that hold an open file, oldest first; at most ``MOST_OPEN_FILES``.
     cache
-        Where whole objects are kept; None to read ranges from the store.
+        Cache of whole objects; None reads ranges from the store.
     packed
-        The layout of packed numbers that are to become values; None to give numbers as they are stored.
+        Layout of packed numbers that are unpacked to values; None returns the numbers as they are stored.
     """
 
     store: Store
@@ -65,32 +68,32 @@ class ChunkObject:
         return {**self.__dict__, "_reader": None, "opened": deque()}
 
     def prepare(self) -> None:
-        """Fetch what is needed before the first chunk can be read: the index and, with a cache, the whole object."""
+        """Fetch what the first read needs: the index and, with a cache, the whole object."""
         _ = self.index
 
     def decode(self, chunk: int, out: NDArray[Any]) -> None:
-        """Decompress a chunk into ``out``, a C-contiguous array of the chunk's exact size.
+        """Decompress a chunk into ``out``, a C-contiguous array of exactly the chunk's size.
 
         Raises
         ------
         LayoutError
-            When the object is missing, cut short or damaged.
+            If the object is missing, truncated or damaged.
         """
         start, length = self.index[chunk]
         self.decompress(self._open().read(start, length), out, chunk=chunk)
 
     def decode_many(self, chunks: Sequence[int], outs: Sequence[NDArray[Any]]) -> None:
-        """``decode`` of several chunks, whose ranges are fetched together."""
+        """Decode several chunks as ``decode`` does, and fetch their ranges together."""
         for number, data, out in zip(chunks, self.fetch(chunks), outs, strict=True):
             self.decompress(data, out, chunk=number)
 
     def fetch(self, chunks: Sequence[int]) -> Iterable[bytes | memoryview]:
-        """The stored bytes of several chunks, for ``decompress``."""
+        """Fetch the stored bytes of several chunks, to be passed to ``decompress``."""
         index = self.index
         return self._open().read_many([index[chunk] for chunk in chunks])
 
     def decompress(self, data: bytes | memoryview, out: NDArray[Any], *, chunk: int) -> None:
-        """Check a stored chunk and decompress it into ``out``, as values. Raises LayoutError."""
+        """Verify a stored chunk and decompress it into ``out``, unpacked to values. Raises LayoutError."""
         layout = self.packed
         if layout is None or layout.packing is None:
             self._decompress(data, out, chunk=chunk)
@@ -110,7 +113,8 @@ class ChunkObject:
             blosc.decompress(stored[:-CHECKSUM_BYTES], out)
         except (RuntimeError, ValueError) as error:
             raise LayoutError(f"{self.path}: found chunk {chunk} undecodable ({error}); damaged") from error
-        # after decompressing, which rejects a larger chunk: a page not in memory yet is waited for outside the lock
+        # The size is checked only after decompressing (which itself rejects a chunk that is too large): reading the
+        # header first would wait for a page that is not in memory yet while this thread holds the GIL
         if int.from_bytes(data[4:8], "little") != out.nbytes:
             raise LayoutError(f"{self.path}: found a wrong size of chunk {chunk}, expected {out.nbytes}; damaged")
 
@@ -120,7 +124,7 @@ class ChunkObject:
 
     @property
     def index(self) -> list[tuple[int, int]]:
-        """(offset, length) of every chunk, read and checked once."""
+        """The (offset, length) of every chunk, read and verified once."""
         if self._index is None:
             size, length = self.expected.bytes, index_bytes(self.chunks)
             data = bytes(self._open().read(size - length, length)) if size >= length else b""
@@ -129,7 +133,7 @@ class ChunkObject:
         return self._index
 
     def _check_whole(self, data: bytes) -> None:
-        """Compare every checksum in the whole object: of its chunks and of its index, between which nothing lies."""
+        """Verify the checksums of all chunks and of the index. Together they cover every byte of the object."""
         if len(data) != self.expected.bytes:
             raise LayoutError(f"{self.path}: found {len(data)} bytes, expected {self.expected.bytes}; cut short")
         view, length = np.frombuffer(data, np.uint8), index_bytes(self.chunks)
@@ -151,18 +155,18 @@ class ChunkObject:
             self._reader = reader
             self.opened.append(self)
             while len(self.opened) > MOST_OPEN_FILES:
-                self.opened.popleft()._reader = None  # closed when the last thread that reads is done with it
+                self.opened.popleft()._reader = None  # the file closes when no thread uses it any more
         return reader
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A box of a volume stored in chunks: which chunks it meets, and where each goes.
+    """Reads boxes of a volume that is stored in chunks.
 
     Parameters
     ----------
     layout
-        The field.
+        Layout of the field.
     shape
         (slice, row, column) of the whole volume.
     """
@@ -172,12 +176,12 @@ class Crop:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Chunks along (slice, row, column)."""
+        """The number of chunks along (slice, row, column)."""
         s, r, c = (-(-n // p) for n, p in zip(self.shape, self.layout.chunk, strict=True))
         return (s, r, c)
 
     def read(self, source: ChunkObject, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
-        """Fill ``out`` (channel, slice, row, column) from ``start``; the box lies inside the volume."""
+        """Fill ``out`` (channel, slice, row, column) with the box at ``start``, which must lie inside the volume."""
         chunk, grid = self.layout.chunk, self.grid
         ends = [a + n for a, n in zip(start, out.shape[1:], strict=True)]
         spans = [range(a // p, -(-e // p)) for a, e, p in zip(start, ends, chunk, strict=True)]
@@ -195,5 +199,5 @@ class Crop:
 
 
 def chunk_count(layout: FieldLayout, shape: tuple[int, int, int]) -> int:
-    """Inner chunks of one volume of ``shape``."""
+    """Return the number of inner chunks of one volume of ``shape``."""
     return math.prod(Crop(layout, shape).grid)

@@ -1,4 +1,4 @@
-"""Where the samples of a dataset lie, and how each gets into an array."""
+"""Locate the samples of a dataset in its shards and decode them into arrays."""
 
 import itertools
 from collections import deque
@@ -22,7 +22,7 @@ from builder.storage import Store
 _UNIFORM_KEY = "c/0/0/0/0/0"
 _VOLUME_KEY = "c/0/0/0/0"
 AIR_HU = -1024
-"""What fills crops beyond a volume in HU, as in patches; 0 in every other unit."""
+"""Value that fills crops beyond a volume in HU, as in patches. In every other unit it is 0."""
 
 
 Values: TypeAlias = Literal["physical", "stored"]
@@ -30,7 +30,7 @@ Values: TypeAlias = Literal["physical", "stored"]
 
 @dataclass
 class Source:
-    """Where samples lie: shared by a dataset and its subsets."""
+    """Reads the samples of a dataset. A dataset and its subsets share one."""
 
     store: Store
     manifest: Manifest
@@ -53,11 +53,11 @@ class Source:
         return {**self.__dict__, "_objects": {}, "_opened": deque(), "buffers": Buffers()}
 
     def dtype(self, layout: FieldLayout) -> str:
-        """NumPy name of the numbers that are read: packed ones become float32 values, unless asked for as stored."""
+        """Return the NumPy name of the type that is read: float32 for packed numbers unless they stay as stored."""
         return layout.dtype if layout.packing is None or self.values == "stored" else "float32"
 
     def fill_value(self, layout: FieldLayout) -> float:
-        """What lies beyond a sample, as its numbers are read."""
+        """Return the value that fills voxels beyond a sample, in the form in which the field is read."""
         value = AIR_HU if layout.unit == "HU" else 0
         if layout.packing is None or self.values == "physical":
             return value if np.dtype(self.dtype(layout)).kind in "if" else 0
@@ -70,7 +70,7 @@ class Source:
         return (s, r, c)
 
     def batch_shape(self, indices: NDArray[np.int64], layout: FieldLayout) -> tuple[int, int, int, int, int]:
-        """(sample, channel, slice, row, column) of a batch. Raises ValueError when shapes differ."""
+        """Return the (sample, channel, slice, row, column) shape of a batch. Raises ValueError if shapes differ."""
         if layout.shape is not None:
             return (len(indices), layout.channels, *layout.shape)
         shapes = np.unique(self.shapes[indices], axis=0)
@@ -106,7 +106,7 @@ class Source:
             source.decode_many([place for _, place, _, _ in members], [out[row] for _, _, row, _ in members])
 
     def storage_order(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions in ``indices``, sorted by shard and by place in the shard."""
+        """Return the positions in ``indices``, sorted by shard and by place in the shard."""
         return np.lexsort((self.places[indices], self.shards[indices]))
 
     def crop(self, index: int, name: str, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
@@ -124,7 +124,10 @@ class Source:
         out[...] = whole[(slice(None), *box)]
 
     def crop_padded(self, index: int, name: str, start: Sequence[int], *, out: NDArray[Any]) -> None:
-        """As ``crop``, from a ``start`` inside; what lies beyond the sample becomes the lowest value of its unit."""
+        """Fill ``out`` as ``crop`` does, and fill what lies beyond the sample with the lowest value of its unit.
+
+        ``start`` must lie inside the sample.
+        """
         layout, shape = self._layouts[name], self.shape(index)
         inner = tuple(slice(0, min(n - a, m)) for a, n, m in zip(start, shape, out.shape[1:], strict=True))
         s, r, c = (int(a) for a in start)
@@ -137,7 +140,7 @@ class Source:
         out[(slice(None), *inner)] = piece
 
     def locate(self, index: int, layout: FieldLayout) -> tuple[ChunkObject, int]:
-        """The object a sample's field is in, and its chunk there."""
+        """Return the object that holds a field of a sample, and the number of its first chunk there."""
         shard, place = int(self.shards[index]), int(self.places[index])
         key = (shard, layout.name, place if layout.shape is None else 0)
         found = self._objects.get(key)
@@ -148,7 +151,7 @@ class Source:
             if expected is None:
                 raise LayoutError(f"{MANIFEST}: found no object {path} in shard {entry.fingerprint}, expected one")
             chunks = entry.rows if layout.shape else chunk_count(layout, self.shape(index))
-            # two threads may both come here: both objects are right, and one is kept
+            # Two threads may both create the object. Either is correct, and setdefault keeps one
             path = shard_path(entry.fingerprint, path)
             packed = layout if layout.packing is not None and self.values == "physical" else None
             fresh = ChunkObject(self.store, path, expected, chunks, self.verify, self._opened, self.cache, packed)
@@ -156,12 +159,12 @@ class Source:
         return found, place if layout.shape else 0
 
     def close_files(self) -> None:
-        """Let go of all open objects: the list of open ones and each of its members hold one another."""
+        """Drop all open objects. Both collections are cleared because they and their members refer to each other."""
         self._objects.clear()
         self._opened.clear()
 
     def _entry(self, shard: int, path: str) -> StoredObject | None:
-        """What the manifest says of an object of a shard; whole volumes have thousands."""
+        """Return the manifest's entry of an object, from a dict, because shards of whole volumes have thousands."""
         if shard not in self._entries:
             self._entries[shard] = {o.path: o for o in self.manifest.shards[shard].objects}
         return self._entries[shard].get(path)
@@ -171,7 +174,7 @@ class Source:
 def find_places(
     table: pa.Table, manifest: Manifest
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-    """Shard number, row and shape of every sample, checked against the manifest."""
+    """Return the shard number, row and shape of every sample, checked against the manifest."""
     needed = ("split", "shard", "row", "slices", "rows", "columns", "affine")
     missing = [name for name in needed if name not in table.schema.names]
     if missing:

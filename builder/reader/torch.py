@@ -1,7 +1,8 @@
-"""Datasets for PyTorch: map style for any DataLoader, and whole batches in a resumable order.
+"""PyTorch datasets: map-style for any DataLoader, and whole batches in a resumable order.
 
-The fast way into a training loop is ``Dataset.batches`` with threads: a DataLoader's worker processes copy every batch.
-What is here serves loops that are built around a DataLoader, torchdata's StatefulDataLoader included.
+``Dataset.batches`` with threads is the fastest way to feed a training loop, because the worker processes of a
+DataLoader copy every batch. The classes here are for loops that are built around a DataLoader, including torchdata's
+StatefulDataLoader.
 """
 
 import math
@@ -20,7 +21,7 @@ from builder.reader.order import State
 
 
 class Readable(Protocol):
-    """What is used of a ``Dataset``, which imports this module when asked for tensors."""
+    """The part of ``Dataset`` that this module uses. A protocol, because ``Dataset`` itself imports this module."""
 
     @property
     def schema(self) -> pa.Schema: ...
@@ -40,8 +41,8 @@ class TorchSamples:
     Parameters
     ----------
     columns
-        Columns of the row that come with each sample: numbers (missing is NaN), truth values and texts (missing
-        is "").
+        Columns of the row to return with each sample: numbers (NaN where missing), booleans and texts ("" where
+        missing).
     """
 
     dataset: Readable
@@ -59,7 +60,7 @@ class TorchSamples:
         return {**found, "index": item.index}
 
     def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
-        """Several samples at once, as a DataLoader asks for them: neighbours are read together."""
+        """Return several samples, as a DataLoader asks for them. Samples that lie close together are read together."""
         if len(np.unique(self.dataset.sample_shapes(positions), axis=0)) != 1:
             return [self[position] for position in positions]
         batch = self.dataset.get(positions)
@@ -78,18 +79,18 @@ class TorchSamples:
         return self.dataset.schema.field(column).type
 
 
-class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells iterables by this class
-    """One epoch of batches as dicts of tensors: give it to a DataLoader with ``batch_size=None``.
+class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader recognises iterable datasets by this class
+    """One epoch of batches as dicts of tensors, for a DataLoader with ``batch_size=None``.
 
-    Worker processes take turns, so batches come in the same order for any number of them. Each batch carries
-    ``state``, from which a run goes on with any number of ranks and workers; ``state_dict`` serves loaders that keep a
-    state for each worker. Call ``set_epoch`` before every epoch; workers that live on (``persistent_workers``) learn of
-    it through memory they share with the process that calls it.
+    Worker processes take turns, so the order of the batches does not depend on their number. Each batch carries a
+    ``state`` from which a run can continue with any number of ranks and workers. ``state_dict`` is for loaders that
+    keep a state per worker. Call ``set_epoch`` before every epoch; persistent workers (``persistent_workers``) see the
+    change through memory that they share with the calling process.
 
     Parameters
     ----------
     options
-        Arguments of ``Dataset.batches``; ``threads`` is 1 in worker processes unless stated.
+        Arguments of ``Dataset.batches``. In worker processes ``threads`` defaults to 1.
     """
 
     def __init__(self, dataset: Readable, columns: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -99,7 +100,7 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells i
         plain = State(self._options.pop("seed", 0), self._options.pop("epoch", 0))
         self._state = plain if given is None else given if isinstance(given, State) else State.from_dict(given)
         self._done = self._resume = self._orders = 0
-        # how often the start was changed, and to which seed, epoch, seen, selection and batches done
+        # The number of changes of the start so far, then its seed, epoch, seen, selection and batches done
         self._shared = torch.zeros(1 + len(_SHARED), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -118,28 +119,28 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader tells i
         self._resume = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin this epoch with the next iteration, in worker processes too."""
+        """Make the next iteration start this epoch, also in worker processes."""
         state = self._start()
         self._change(State(state.seed, epoch, 0, state.selection), 0)
 
     def state_dict(self) -> dict[str, int]:
-        """Where this worker stands."""
+        """Return the position of this worker in the epoch."""
         return {**self._start().to_dict(), "done": self._resume}
 
     def load_state_dict(self, document: Mapping[str, int]) -> None:
-        """Go on from ``state_dict`` with as many workers, or from a batch's ``state`` with any number."""
+        """Continue from a ``state_dict`` with the same number of workers, or from a batch's ``state`` with any."""
         state = {name: int(value) for name, value in document.items()}
         done = state.pop("done", 0)
         self._change(State.from_dict(state).of(self._dataset.selection, len(self._dataset)), done)
 
     def _change(self, state: State, done: int) -> None:
         self._state, self._done = state, done
-        if get_worker_info() is None:  # a worker's own state is nobody else's
+        if get_worker_info() is None:  # a worker must not change the state of the others
             self._orders += 1
             self._shared.copy_(torch.tensor([self._orders, *(getattr(state, name) for name in _SHARED[:-1]), done]))
 
     def _start(self) -> State:
-        """The state to begin with, as the process that made this dataset last set it."""
+        """Return the state to start from, as last set by the process that created this dataset."""
         orders, *values = self._shared.tolist()
         if orders != self._orders:
             self._orders, self._done = orders, values[-1]
@@ -179,7 +180,7 @@ def _column(values: pa.ChunkedArray) -> Any:
 
 
 def _plain(value: Any, kind: pa.DataType) -> Any:
-    """A value that DataLoader's default collation takes."""
+    """Return a value that DataLoader's default collation accepts."""
     if value is not None:
         return value
     return math.nan if pa.types.is_integer(kind) or pa.types.is_floating(kind) else ""

@@ -1,7 +1,8 @@
-"""The log of use: one small file a read session, written beside the dataset and never changed.
+"""The log of use: one small file per read session, written beside the dataset and never changed.
 
-A session is the first opening, in one process, of some splits and fields of a version. What is kept says what was
-opened and when, and nothing of who, where or why. A log that cannot be written is left out: reading never fails for it.
+A session is the first time a process opens a given split and fields of a version. The entry says what was opened and
+when, but not by whom, where or why. An entry that cannot be written is skipped, so that reading never fails because of
+the log.
 """
 
 import contextlib
@@ -15,12 +16,12 @@ from builder.model.layout import Manifest
 from builder.storage import LocalStore, Store, open_beside, open_store
 
 USES = ".uses"
-"""Added to a dataset's location: the folder of its log."""
+"""Suffix that turns the location of a dataset into the folder of its log."""
 
 BESIDE = "beside"
 OFF = "off"
 VARIABLE = "BUILDER_USES"
-"""``off``, or a folder or URL where the logs of all datasets go."""
+"""Environment variable: ``off``, or a folder or URL for the logs of all datasets."""
 
 _seen: set[tuple[str, ...]] = set()
 
@@ -28,18 +29,18 @@ _seen: set[tuple[str, ...]] = set()
 def log_use(
     store: Store, manifest: Manifest, *, where: str, split: str | None, fields: Sequence[str], samples: int
 ) -> None:
-    """Write the session's entry, once.
+    """Write the entry of a session, once.
 
     Parameters
     ----------
     where
-        ``beside`` the dataset (in a folder: beside an object store nothing is written), ``off``, or a folder or URL.
-        The environment's ``BUILDER_USES`` takes the place of ``beside``; ``catalog.log_of_use: false`` in the spec
-        turns the log beside the dataset off.
+        ``beside`` the dataset (only in a folder, never beside an object store), ``off``, or a folder or URL. The
+        environment variable ``BUILDER_USES`` replaces ``beside``. ``catalog.log_of_use: false`` in the spec turns off
+        the log beside the dataset.
     """
     try:
         home = _home(store, manifest, where)
-    except LayoutError:  # a link lies where the log would go
+    except LayoutError:  # the location of the log is a link, which is not followed
         return
     session = (store.url, manifest.version, split or "", *fields)
     if home is None or session in _seen:
@@ -59,7 +60,7 @@ def log_use(
 
 
 def _home(store: Store, manifest: Manifest, where: str) -> Store | None:
-    """Where entries go; None when there is no log."""
+    """Return the store for the entries, or None if no log is kept."""
     kept = manifest.spec.get("catalog", {}).get("log_of_use", True)
     if where == BESIDE:
         where = os.environ.get(VARIABLE) or BESIDE

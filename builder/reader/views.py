@@ -1,6 +1,6 @@
-"""A selection of samples as one Zarr array a field, by reference: no voxel is copied.
+"""Present a selection of samples as one Zarr array per field, by reference, without copying any voxel.
 
-The document is fsspec's ReferenceFileSystem format, version 1. Any Zarr library that reads through fsspec opens it::
+The document is in fsspec's ReferenceFileSystem format, version 1. Any Zarr library that reads through fsspec opens it::
 
     fs = fsspec.filesystem("reference", fo="views/train.json", remote_protocol="file",
                            template_overrides={"root": "/path/of/the/dataset"}, asynchronous=True)
@@ -19,19 +19,22 @@ from builder.reader.opening import dataset_over
 from builder.storage import Store
 
 ROOT = "root"
-"""Name of the template that stands for the dataset's location, which a document that moves with it cannot know."""
+"""Name of the template for the location of the dataset.
+
+The document is stored with the dataset, so it cannot know where the dataset will be moved to.
+"""
 
 
 def view_document(dataset: Dataset) -> bytes:
-    """The samples of ``dataset``, in their order, as a reference document.
+    """Return a reference document of the samples of ``dataset``, in their order.
 
-    Fields of one shape become arrays (sample, channel, slice, row, column) with one chunk a sample, which refers to
-    the range of its shard. Whole volumes become one array a sample, ``<field>/<position>``.
+    Fields of one shape become arrays (sample, channel, slice, row, column) with one chunk per sample, which refers to
+    a range of a shard. Whole volumes become one array per sample, ``<field>/<position>``.
 
     Raises
     ------
     LayoutError
-        When a shard's index or metadata cannot be read.
+        If the index or metadata of a shard cannot be read.
     """
     members: dict[str, Json] = {}
     refs: dict[str, Json] = {}
@@ -56,7 +59,7 @@ def view_document(dataset: Dataset) -> bytes:
 
 
 def _joined(dataset: Dataset, name: str) -> Json:
-    """Metadata of the array of all samples: the shards' own, with their inner chunks as chunks."""
+    """Return the metadata of the array of all samples: that of the shards, with their inner chunks as chunks."""
     _, _, document = _stored(dataset, 0, name)
     inner = document["codecs"][0]["configuration"]
     shape = [len(dataset), *document["shape"][1:]]
@@ -65,7 +68,7 @@ def _joined(dataset: Dataset, name: str) -> Json:
 
 
 def _stored(dataset: Dataset, position: int, name: str) -> tuple[str, int, Json]:
-    """Reference, chunk and array metadata of a field of a sample."""
+    """Return the reference, chunk number and array metadata of a field of a sample."""
     source, chunk = dataset.locate(position, name)
     folder = source.path.split("/c/")[0]
     document = json.loads(dataset.store.read(f"{folder}/zarr.json"))
@@ -73,13 +76,13 @@ def _stored(dataset: Dataset, position: int, name: str) -> tuple[str, int, Json]
 
 
 def view_path(split: str) -> str:
-    """Where the view of a split lies in a version's folder."""
+    """Return the path of a split's view in the folder of a version."""
     return f"{VIEWS}/{split}.json"
 
 
 
 def split_views(store: Store, manifest: Manifest, index: pa.Table) -> dict[str, bytes]:
-    """The views of every split of a version about to be published, by their paths in its folder."""
+    """Return the view of every split of a version before it is published, by path in the folder of the version."""
     fields = [layout.name for layout in manifest.fields]
     whole = dataset_over(store, manifest, index, fields=fields)
     names = sorted({name for name in index.column("split").to_pylist() if name is not None})

@@ -1,4 +1,4 @@
-"""Windows that cover a sample, for inference over whole volumes."""
+"""Sliding windows that cover a sample, for inference over whole volumes."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -14,22 +14,22 @@ Three: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A box of a sample: its first voxel (slice, row, column), and every field there."""
+    """A box of a sample: its first voxel (slice, row, column) and the voxels of every field."""
 
     start: Three
     arrays: Mapping[str, NDArray[Any]]
 
 
 def read_windows(dataset: Dataset, position: int, shape: Three, *, stride: Three | None = None) -> Iterator[Window]:
-    """Windows of ``shape`` that together cover a sample, one decoded at a time.
+    """Yield windows of ``shape`` that together cover a sample. Only one window is decoded at a time.
 
-    The last window of an axis is moved back to end with the sample, so none reaches beyond it; along an axis where the
-    sample is shorter than ``shape`` the window is as long as the sample.
+    The last window along an axis is moved back so that it ends where the sample ends. Where the sample is shorter than
+    ``shape``, the window has the length of the sample.
 
     Parameters
     ----------
     stride
-        Distance of neighbouring windows; ``shape`` when None.
+        Distance between neighbouring windows; ``shape`` when None.
     """
     whole = dataset.shape(int(dataset.rows[position]), dataset.fields[0])[1:]
     s, r, c = (min(n, m) for n, m in zip(shape, whole, strict=True))
@@ -38,12 +38,12 @@ def read_windows(dataset: Dataset, position: int, shape: Three, *, stride: Three
 
 
 def window_starts(whole: Three, shape: Three, *, stride: Three) -> Iterator[Three]:
-    """First voxels of windows of ``shape`` that cover ``whole``, in C order.
+    """Yield the first voxel of each window of ``shape`` needed to cover ``whole``, in C order.
 
     Raises
     ------
     ValueError
-        When windows would leave gaps, or be larger than the whole.
+        If the windows would leave gaps, or would be larger than ``whole``.
     """
     for n, m, d in zip(whole, shape, stride, strict=True):
         if not 0 < m <= n or d < 1 or (d > m and m < n):

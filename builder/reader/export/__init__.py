@@ -1,4 +1,4 @@
-"""Datasets as files that other tools expect."""
+"""Export datasets to the files that other tools expect."""
 
 from builder.reader.export.nifti import export_datalist, export_nifti
 from builder.reader.export.nnunet import export_nnunet, export_nnunet_preprocessed

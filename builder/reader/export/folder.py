@@ -1,4 +1,4 @@
-"""The one way an export writes: into its own folder, and nowhere else."""
+"""The target folder of an export, which keeps the export from writing anywhere else."""
 
 import os
 import shutil
@@ -10,23 +10,25 @@ from builder.errors import LayoutError
 
 @dataclass(frozen=True)
 class ExportFolder:
-    """A folder that an export fills. Names come from the dataset, which anybody may have written.
+    """The folder that an export fills.
+
+    File names come from the dataset, which is untrusted, so every name is checked.
 
     Parameters
     ----------
     root
-        The folder. It may itself be a link that the caller chose; nothing below it may.
+        The folder. The caller may pass a link here, but links below it that lead outside are refused.
     """
 
     root: Path
 
     def path(self, *parts: str) -> Path:
-        """Where a file of these names goes; its folder is made.
+        """Return the path of a file, and create its folder.
 
         Raises
         ------
         LayoutError
-            When the names lead out of the folder, through ``..``, an absolute path or a link that lies there.
+            If the names lead out of the folder, through ``..``, an absolute path or an existing link.
         """
         target = self.root.joinpath(*parts)
         self.check(*parts)
@@ -34,13 +36,13 @@ class ExportFolder:
         return target
 
     def write(self, data: bytes, *parts: str) -> Path:
-        """Write a whole file; returns where it lies."""
+        """Write a whole file and return its path."""
         target = self.path(*parts)
         target.write_bytes(data)
         return target
 
     def fresh(self, name: str) -> "ExportFolder":
-        """A folder in this one, emptied of what an earlier export left there."""
+        """Return an empty folder inside this one. Files from an earlier export are deleted."""
         target = self.path(name)
         if target.exists():
             shutil.rmtree(target)
@@ -48,7 +50,7 @@ class ExportFolder:
         return ExportFolder(target)
 
     def check(self, *parts: str) -> None:
-        """Raise LayoutError when the names lead out of the folder."""
+        """Raise LayoutError if the names lead out of the folder."""
         root, real = os.path.realpath(self.root), os.path.realpath(self.root.joinpath(*parts))
         if any(".." in Path(part).parts for part in parts) or not real.startswith(root.rstrip(os.sep) + os.sep):
             raise LayoutError(

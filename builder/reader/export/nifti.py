@@ -1,4 +1,4 @@
-"""NIfTI files, and MONAI's list of them."""
+"""Export to NIfTI files, with or without MONAI's datalist."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def export_nifti(dataset: Dataset, folder: str | Path) -> list[dict[str, str]]:
     Returns
     -------
     list
-        For each sample its ``sample_key`` and the path of every field, relative to ``folder``.
+        For each sample, its ``sample_key`` and the path of every field relative to ``folder``.
     """
     target, entries, rows = ExportFolder(Path(folder)), [], []
     for item in dataset:
@@ -36,12 +36,12 @@ def export_nifti(dataset: Dataset, folder: str | Path) -> list[dict[str, str]]:
 
 
 def export_datalist(dataset: Dataset, folder: str | Path, *, label: str) -> Path:
-    """NIfTI files and MONAI's ``datalist.json``: ``training``, ``validation`` and ``test`` lists by split.
+    """Write NIfTI files and MONAI's ``datalist.json``, with the lists ``training``, ``validation`` and ``test``.
 
     Raises
     ------
     SpecError
-        For a label the dataset does not have.
+        If the dataset does not have the label.
     """
     dataset.layout(label)
     lists: dict[str, list[dict[str, str]]] = {}
@@ -53,7 +53,7 @@ def export_datalist(dataset: Dataset, folder: str | Path, *, label: str) -> Path
 
 
 def write_nifti(path: Path, array: NDArray[Any], affine: Affine) -> None:
-    """An array as ``nifti_arrays`` gives it to one file, the affine as sform and qform. Raises MissingExtra."""
+    """Write an array from ``nifti_arrays`` to a file, with the affine as sform and qform. Raises MissingExtra."""
     try:
         import nibabel
     except ImportError as error:

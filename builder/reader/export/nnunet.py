@@ -1,4 +1,4 @@
-"""nnU-Net v2: its raw layout, and its preprocessed layout, from which its trainer reads.
+"""Export to nnU-Net v2: to its raw layout, and to the preprocessed layout that its trainer reads.
 
 Source: nnU-Net v2, documentation/dataset_format.md; nnunetv2/training/dataloading/nnunet_dataset.py.
 """
@@ -19,21 +19,21 @@ from builder.reader.export.nifti import write_nifti
 from builder.reader.frameworks import nifti_arrays
 
 MOST_LOCATIONS = 10_000
-"""Voxels of a class that its trainer may centre a patch on, as nnU-Net's own preprocessing keeps them."""
+"""Largest number of voxels per class that are kept as centres of patches, as in nnU-Net's own preprocessing."""
 
 
 def export_nnunet(
     dataset: Dataset, folder: str | Path, *, number: int, label: str, test_splits: Sequence[str] = ("test",)
 ) -> Path:
-    """nnU-Net v2's raw layout: ``Dataset<number>_<name>`` with imagesTr, labelsTr, imagesTs and dataset.json.
+    """Write nnU-Net v2's raw layout: ``Dataset<number>_<name>`` with imagesTr, labelsTr, imagesTs and dataset.json.
 
-    Each channel of ``image`` is a file ``_0000``, ``_0001``, ...; the segments of ``label`` become consecutive classes
-    from 1 in the order of their values. Samples of ``test_splits`` go to imagesTs, their labels to labelsTs.
+    Each channel of ``image`` becomes a file ``_0000``, ``_0001``, ... The segments of ``label`` become consecutive
+    classes from 1 in the order of their values. Samples of ``test_splits`` go to imagesTs and their labels to labelsTs.
 
     Raises
     ------
     SpecError
-        For a label that is no label map of one channel with stated segments.
+        If the label is not a label map with one channel and named segments.
     """
     classes = _classes(dataset, label)
     target = _fresh_folder(dataset, folder, number)
@@ -56,24 +56,24 @@ def export_nnunet_preprocessed(
     configuration: str = "nnUNetPlans_3d_fullres",
     test_splits: Sequence[str] = ("test",),
 ) -> Path:
-    """nnU-Net v2's preprocessed layout: what its trainer reads, with the dataset's own splits as its only fold.
+    """Write nnU-Net v2's preprocessed layout, which its trainer reads, with the dataset's own splits as the only fold.
 
-    ``Dataset<number>_<name>/<configuration>`` gets ``<sample_key>.b2nd``, ``_seg.b2nd`` and ``.pkl``; beside it lie
-    dataset.json, splits_final.json (train and validation) and gt_segmentations. Voxels are float32 and otherwise as the
-    dataset has them: resampling and scaling are the spec's. Plans are nnU-Net's to make (``nnUNetv2_plan_experiment``
-    on what ``export_nnunet`` writes). Samples of ``test_splits`` are left out.
+    ``Dataset<number>_<name>/<configuration>`` gets ``<sample_key>.b2nd``, ``_seg.b2nd`` and ``.pkl``. Next to it are
+    dataset.json, splits_final.json (train and validation) and gt_segmentations. Voxels are converted to float32 and
+    not changed otherwise, because the spec has already resampled and scaled them. Plans are not written; nnU-Net makes
+    them (``nnUNetv2_plan_experiment`` on the output of ``export_nnunet``). Samples of ``test_splits`` are left out.
 
     Parameters
     ----------
     patch
-        (slice, row, column) of the patches that will be cut, to choose the blocks by.
+        (slice, row, column) of the patches that training will cut. The block shape is chosen for them.
 
     Raises
     ------
     SpecError
-        For a label that is no label map of one channel with stated segments.
+        If the label is not a label map with one channel and named segments.
     MissingExtra
-        Without blosc2.
+        If blosc2 is not installed.
     """
     classes = _classes(dataset, label)
     target = _fresh_folder(dataset, folder, number)
@@ -93,7 +93,7 @@ def export_nnunet_preprocessed(
 
 
 def _classes(dataset: Dataset, label: str) -> dict[int, int]:
-    """Stored value of each segment to nnU-Net's consecutive class."""
+    """Return nnU-Net's consecutive class for the stored value of each segment."""
     layout = dataset.layout(label)
     if layout.channels != 1 or not layout.segments:
         raise SpecError(f"label: found {label!r} with {layout.channels} channels, expected one channel with segments")
@@ -149,12 +149,13 @@ def _write_preprocessed(
         "bbox_used_for_cropping": [[0, n] for n in shape],
         "class_locations": {number: _locations(mask, number) for number in sorted(classes.values())},
     }
+    # nnU-Net's trainer expects a pickle here; it holds only plain numbers, lists and arrays
     with path.with_name(f"{path.name}.pkl").open("wb") as stream:
         pickle.dump(properties, stream, protocol=4)
 
 
 def _block_shapes(array: NDArray[Any], patch: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Blocks of at most 128 KiB that look like the patch, and chunks of at most two of them along an axis."""
+    """Return blocks of at most 128 KiB, shaped like the patch, and chunks of at most two blocks along an axis."""
     block = [min(n, 1 << max(p - 1, 0).bit_length()) for n, p in zip(array.shape[1:], patch, strict=True)]
     while np.prod(block) * array.itemsize > 128 << 10:
         longest = int(np.argmax(block))
@@ -163,7 +164,7 @@ def _block_shapes(array: NDArray[Any], patch: tuple[int, int, int]) -> tuple[tup
 
 
 def _locations(mask: NDArray[Any], number: int) -> NDArray[np.int64]:
-    """(n, 4) voxels (channel, slice, row, column) of a class, evenly taken when there are many."""
+    """Return (n, 4) voxels (channel, slice, row, column) of a class, evenly sampled if there are many."""
     found = np.argwhere(mask == number)
     if len(found) > MOST_LOCATIONS:
         found = found[np.linspace(0, len(found) - 1, MOST_LOCATIONS).astype(np.int64)]
@@ -178,5 +179,5 @@ def _mapped(mask: NDArray[Any], classes: Mapping[int, int]) -> NDArray[np.uint8]
 
 
 def _channel_name(unit: str) -> str:
-    """nnU-Net normalises by this name: CT for Hounsfield units, anything else by z-score."""
+    """Return the channel name, by which nnU-Net chooses its normalisation: CT for HU, z-score for anything else."""
     return "CT" if unit == "HU" else "image"

@@ -1,4 +1,4 @@
-"""WebDataset: tar files whose members share the part of their name before the first dot."""
+"""Export to WebDataset: tar files in which the members of a sample share the name before the first dot."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from builder.reader.export.folder import ExportFolder
 def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file: int = 256) -> list[Path]:
     """Write every sample as ``<sample_key>.<field>.npy`` and its row as ``.json`` into numbered tar files.
 
-    WebDataset decodes them with ``decode()``: arrays are (channel, slice, row, column). Equal datasets, equal bytes.
+    WebDataset decodes them with ``decode()`` to arrays (channel, slice, row, column). Equal datasets give equal bytes.
     Source: WebDataset file format specification, "files sharing a basename".
 
     Returns
@@ -31,7 +31,7 @@ def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file:
         with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
             for item in dataset[first : first + samples_per_file]:
                 for name, data in _members(item):
-                    target.check(name)  # whoever unpacks the tar writes where its members say
+                    target.check(name)  # unpacking the tar writes to the paths of its members
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
