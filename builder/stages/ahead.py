@@ -1,4 +1,4 @@
-"""The next step's input is got ready by a thread while this one is worked on."""
+"""Prepare the next step's input in a thread while the current one is processed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +9,14 @@ Result = TypeVar("Result")
 
 
 class Pending(Generic[Result]):
-    """What a thread is making: ``take`` waits for it and hands it over, and keeps nothing."""
+    """A result that a thread is computing. ``take`` waits for it, hands it over and keeps no reference to it."""
 
     def __init__(self, thread: ThreadPoolExecutor, step: Callable[[], Result]) -> None:
         self._box: list[Result] = []
         self._done = thread.submit(lambda: self._box.append(step()))
 
     def take(self) -> Result:
-        """The result, once. Raises what the step raised."""
+        """Return the result, which can be taken once. Raises what the step raised."""
         self._done.result()
         return self._box.pop()
 
@@ -25,9 +25,9 @@ class Pending(Generic[Result]):
 def one_ahead(
     steps: Sequence[Callable[[], Result]], *, sizes: Sequence[int], most: int
 ) -> Iterator[Iterator[Pending[Result]]]:
-    """Results of ``steps`` in order; while one is used, the next is made, unless its size is above ``most``.
+    """Yield results of ``steps`` in order, making the next while one is used, unless its size is above ``most``.
 
-    One thread runs all steps, one after the other, so steps need not be safe beside each other.
+    One thread runs all steps in sequence, so steps need not be thread-safe with respect to each other.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="builder-loader") as thread:
         try:

@@ -1,4 +1,4 @@
-"""A case's labels: read on the image's grid, with their evidence, proved, and fused where the spec says so."""
+"""Read a case's labels on the image's grid with their evidence, prove them, and fuse them if the spec asks for it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ CASE_FACTS = pa.schema(
         ("findings", pa.list_(pa.string())),
     ]
 )
-"""Columns every sample repeats of its case: measures and evidence of its labels, what each reader said, codes about its
-volume, and what is implausible about it."""
+"""Columns that every sample repeats from its case: measures and evidence of its labels, each reader's statements, codes
+about its volume, and what is implausible about it."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A case's annotations, and what each reader said of what a consensus fuses (consensus name to readings)."""
+    """A case's annotations, and what each reader stated about the items a consensus fuses (by consensus name)."""
 
     annotations: tuple[Annotation, ...]
     readings: Mapping[str, tuple[Reading, ...]]
@@ -51,12 +51,12 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Reads:
-    """How a spec wants labels read; the same for every case.
+    """How to read labels according to the spec; the same for every case.
 
     Parameters
     ----------
     required
-        ``required``: a case has all labels; ``optional``: those it lacks become masks without a segment.
+        ``required``: a case must have all labels. ``optional``: missing labels become masks without a segment.
     """
 
     labels: Mapping[str, AnyLabel]
@@ -74,19 +74,19 @@ def annotate(
     gate: Gate,
     clean: Callable[[LabelObject, AnyLabel], LabelObject],
 ) -> Labelled:
-    """The labels of a case, from its objects as the archive has them.
+    """Read the labels of a case from its objects as the archive holds them.
 
     Parameters
     ----------
     gate
-        Judges the names of the tools that objects state.
+        Judges the tool names that the objects state.
     clean
         De-identifies an object.
 
     Raises
     ------
     CaseError
-        With a label reason; LABEL_UNPROVEN has a picture of what failed.
+        With a label reason. LABEL_UNPROVEN comes with a picture of what failed.
     """
     body = Body(volume)
     found: list[Annotation] = []
@@ -103,7 +103,7 @@ def annotate(
 
 
 def facts_of(case: Case) -> dict[str, list[Any]]:
-    """A case's values of CASE_FACTS."""
+    """Return a case's values for CASE_FACTS."""
     measures = _measures_of(case)
     evidence = {a.name.partition("/")[0]: a.evidence for a in reversed(case.annotations) if not _is_blank(a)}
     said = [(label, r) for label in sorted(case.readings) for r in case.readings[label]]
@@ -156,7 +156,7 @@ def _observed(objects: Sequence[LabelObject], gate: Gate, uids: UidMap) -> Obser
 
 
 def _measures_of(case: Case) -> dict[str, float]:
-    """``<label>/<measure>``, and of masks ``<mask>/<segment>/volume_mm3`` on the final grid."""
+    """Return measures by ``<label>/<measure>``, and for masks ``<mask>/<segment>/volume_mm3`` on the final grid."""
     measures: dict[str, float] = {}
     for annotation in case.annotations:
         if isinstance(annotation, Mask | Boxes | Landmarks):

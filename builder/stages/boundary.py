@@ -1,7 +1,7 @@
-"""The case boundary: an exception inside one case excludes that case and nothing else.
+"""Define the case boundary: an exception inside one case excludes that case and nothing else.
 
-Whoever parses bytes from outside raises CaseError (``builder.headers.boundary``). What arrives here as anything else is
-a fault of this program. It costs its case, not the build; its traceback goes to the private journal, the end of the
+Code that parses external bytes raises CaseError (``builder.headers.boundary``). Any other exception that arrives here
+is a bug in this program. It costs its case, not the build. Its traceback goes to the private journal, the end of the
 build reports it, and the next build tries the case again.
 """
 
@@ -15,27 +15,27 @@ from builder.errors import BuilderError, CaseError, Reason
 from builder.headers.boundary import damaged_element
 
 OnInternalError = Literal["exclude", "stop"]
-"""What an exception that nobody foresaw does: exclude its case, or stop the build (``--strict``, and tests)."""
+"""What an unforeseen exception does: exclude its case, or stop the build (``--strict``, and in tests)."""
 
 STRICT_VARIABLE = "BUILDER_STRICT"
 """Environment variable that makes ``stop`` the default."""
 
 NOT_OF_A_CASE = (MemoryError, OSError, ImportError)
-"""Faults of the machine, a transport or the installation: they stop the task, and the runner decides."""
+"""Faults of the machine, a transport or the installation. They stop the task, and the runner decides what to do."""
 
 _PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
 class InternalError:
-    """An exception that nobody foresaw, for the private journal.
+    """An unforeseen exception, for the private journal.
 
     Parameters
     ----------
     where
-        Keyed name of the case, or what else was left out.
+        Keyed name of the case, or a description of what else was left out.
     trace
-        The frames and the classes of the exceptions. Their messages may quote the archive and are left out;
+        The frames and the classes of the exceptions. Messages are left out, because they may quote the archive;
         ``--strict`` shows them.
     """
 
@@ -45,9 +45,9 @@ class InternalError:
 
 @dataclass
 class Faults:
-    """What to do with exceptions that nobody foresaw, and how many there were.
+    """What to do about unforeseen exceptions, and how many there were.
 
-    ``note`` hears of each; the journal of a build does.
+    ``note`` is called for each one; a build writes them to its journal.
     """
 
     action: OnInternalError = "exclude"
@@ -55,24 +55,24 @@ class Faults:
     count: int = 0
 
     def add(self, errors: Iterable[InternalError]) -> None:
-        """Count and note what was left out."""
+        """Count and note the errors of what was left out."""
         for error in errors:
             self.count += 1
             self.note(error)
 
 
 def default_action(environment: Mapping[str, str]) -> OnInternalError:
-    """``stop`` where ``BUILDER_STRICT`` is set to anything but 0, else ``exclude``."""
+    """Return ``stop`` if ``BUILDER_STRICT`` is set to anything but 0, otherwise ``exclude``."""
     return "stop" if environment.get(STRICT_VARIABLE, "0") not in ("", "0") else "exclude"
 
 
 def fault_of_case(error: Exception, *, on_internal_error: OnInternalError = "exclude") -> CaseError:
-    """The reason to exclude the case in which ``error`` was raised.
+    """Return the reason for excluding the case in which ``error`` was raised.
 
     Raises
     ------
     Exception
-        ``error`` itself where it is no fault of a case, or where it is unforeseen and unforeseen errors stop.
+        ``error`` itself, if it is no fault of a case, or if it is unforeseen and such errors stop the build.
     """
     if isinstance(error, CaseError):
         return error
@@ -88,7 +88,7 @@ def fault_of_case(error: Exception, *, on_internal_error: OnInternalError = "exc
 
 
 def describe(error: BaseException, where: str) -> InternalError:
-    """The entry of the journal for an exception."""
+    """Return the journal entry for an exception."""
     parts = []
     seen: BaseException | None = error
     while seen is not None:
@@ -99,7 +99,7 @@ def describe(error: BaseException, where: str) -> InternalError:
 
 
 def _place(error: BaseException) -> str:
-    """File and line of the innermost frame of this program."""
+    """Return file and line of the innermost frame that belongs to this program."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.is_relative_to(_PACKAGE):

@@ -1,4 +1,4 @@
-"""A case's objects, read from their sources: whole where they must be parsed, else only what the index lacks."""
+"""Read a case's objects from their sources: whole if they must be parsed, otherwise only what the index lacks."""
 
 import io
 import posixpath
@@ -36,14 +36,14 @@ class Objects:
     rows
         INSTANCES rows of the images, in the plan's order.
     images
-        Their data sets as the archive holds them; empty when the rows say everything about the images but their
-        pixels, which are then read in place by ``pixels``.
+        Data sets of the images as the archive holds them. Empty when the rows describe the images completely except for
+        their pixels, which ``pixels`` then reads in place.
     first
-        The first image's data set, for what no row tells.
+        Data set of the first image, for what the rows do not record.
     calibration
-        Of a PET whose data sets are not kept.
+        SUV calibration of a PET series whose data sets are not kept.
     labels
-        Label name to its objects.
+        Maps each label name to its objects.
     """
 
     rows: pa.Table
@@ -54,14 +54,14 @@ class Objects:
 
 
 def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) -> Objects:
-    """Read the objects of one case, as whole as ``volumes`` needs them.
+    """Read the objects of one case, as completely as ``volumes`` requires.
 
     Raises
     ------
     CaseError
         When an object is gone or cannot be parsed.
     SourceError
-        When a source does not answer, or an object changed since the index.
+        When a source does not answer, or an object has changed since it was indexed.
     """
     listed = rows.to_pylist()
     image_rows = [row for row in listed if row["role"] == IMAGE_ROLE]
@@ -82,14 +82,14 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) 
 
 
 def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, length: int | None = None) -> bytes:
-    """Bytes of the object a row describes. Raises as ``fetch``."""
+    """Read bytes of the object that a row describes. Raises as ``fetch`` does."""
     entry = Entry(row["path"], row["size"], row["stamp"], row["member"])
     try:
         return sources[row["source"]].read(entry, start=start, length=length)
     except CaseError as error:
         if error.reason != Reason.SOURCE_CHANGED:
             raise
-        # an exclusion would stay in the shard for good, although nothing is wrong with the object that is there now
+        # an exclusion would stay in the shard permanently, although the object that is there now may be sound
         raise SourceError(
             "source: found an object that changed after it was indexed, expected the same one during a build; "
             "nothing was published: run the same command again, it takes the object as it is then"
@@ -97,9 +97,9 @@ def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, lengt
 
 
 def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[str], str] = str) -> PixelFill:
-    """Reads an instance's native pixels straight from where the index found them.
+    """Return a function that reads an instance's native pixels directly from where the index found them.
 
-    ``mapped`` gives the SOPInstanceUID under which an instance is asked for.
+    ``mapped`` maps a SOPInstanceUID to the UID under which the instance is requested.
     """
     by_uid = {mapped(row["sop_instance_uid"]): row for row in rows.to_pylist()}
 
@@ -120,7 +120,7 @@ def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[st
 
 
 def read_headers(rows: Sequence[Row], sources: Sequence[AnySource]) -> list[Dataset]:
-    """The data sets of instances, in their order, for what precedes the pixels. Raises as ``fetch``."""
+    """Read the data sets of instances in order, at least up to the pixels. Raises as ``fetch`` does."""
     return [
         header
         for place, group in groupby(rows, key=lambda row: row["source"])
@@ -139,7 +139,7 @@ def _headers(rows: Sequence[Row], source: AnySource, sources: Sequence[AnySource
 
 
 def _header(row: Row, sources: Sequence[AnySource]) -> Dataset:
-    """What precedes native pixels; the whole of any other object. Raises CaseError."""
+    """Read what precedes native pixels, or the whole of any other object. Raises CaseError."""
     if row["pixel_offset"] is None:
         return parse_instance(read_object(row, sources))
     data = read_object(row, sources, length=row["pixel_offset"])
@@ -148,24 +148,24 @@ def _header(row: Row, sources: Sequence[AnySource]) -> Dataset:
 
 
 def _rows_suffice(rows: Sequence[Row], volumes: VolumeOptions) -> bool:
-    """Whether every image is one native, uncompressed slice whose Modality LUT is linear."""
+    """Return whether every image is one native, uncompressed slice with a linear Modality LUT."""
     if volumes.philips == "precise" and any(is_philips_mr(row["modality"], row["manufacturer"]) for row in rows):
         return False
     return all(
         row["pixel_offset"] is not None
         and row["modality_lut"] is None
-        and row["bits_allocated"] != 1  # packed: the bytes are not the values
+        and row["bits_allocated"] != 1  # bits are packed, so the bytes are not the values
         and (row["number_of_frames"] or 1) == 1
         and (row["samples_per_pixel"] or 1) == 1
         and kind_of(row) == Kind.SLICE
-        # bytes in big endian files may lie in swapped pairs: only the VR of Pixel Data tells
+        # bytes in big endian files may be in swapped pairs, and only the VR of Pixel Data tells
         and not (row["transfer_syntax_uid"] == BIG_ENDIAN and row["bits_allocated"] == 8)
         for row in rows
     )
 
 
 def _calibration(rows: Sequence[Row], sources: Sequence[AnySource], volumes: VolumeOptions) -> Calibration:
-    """From the headers of all slices: what SUV needs is in sequences the index does not hold."""
+    """Read the calibration from the headers of all slices, because SUV needs sequences that the index does not hold."""
     headers = []
     for row in rows:
         data = read_object(row, sources, length=row["pixel_offset"])

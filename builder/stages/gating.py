@@ -1,4 +1,4 @@
-"""The privacy gate of a shard's cases, and where what it kept back is listed: in the private workspace."""
+"""Run the privacy gate over a shard's cases and list in the private workspace what it withheld."""
 
 import json
 from collections import Counter
@@ -14,30 +14,30 @@ from builder.stages.annotate import facts_of
 from builder.storage import Store
 
 WITHHELD = "withheld"
-"""Name of the folder of the lists, and of the tally in receipts."""
+"""Name of the folder that holds the lists, and of the tally in receipts."""
 
 
 def gate_of(spec: DatasetSpec) -> Gate:
-    """The privacy gate of a spec, which knows nobody yet."""
+    """Return the privacy gate of a spec. It does not yet know what identifies any person."""
     lexicons = [load_lexicon(label.lexicon).findings for label in spec.labels.values() if isinstance(label, Report)]
     words = words_of(withhold_locations(spec), *lexicons)
     return Gate(words, rules=spec.deid.text, declared=frozenset(spec.clinical_columns))
 
 
 def cleared(samples: Iterator[Sample], case: Case, gate: Gate) -> Iterator[ClearedSample]:
-    """The samples of a case with its facts, all their text judged."""
+    """Yield the samples of a case with its facts, after the gate has judged all their text."""
     facts = facts_of(case)
     for sample in samples:
         yield gate.sample(replace(sample, ragged={**sample.ragged, **facts}))
 
 
 def list_withheld(store: Store, name: str, gates: Sequence[Gate]) -> dict[str, int]:
-    """List what some gates kept back as ``withheld/<name>.json`` (column, value, how many gates).
+    """Write what the gates withheld to ``withheld/<name>.json`` (column, value, number of gates).
 
     Returns
     -------
     dict
-        Column to the number of gates that kept text of it back.
+        Maps each column to the number of gates that withheld text of it.
     """
     found = Counter(value for gate in gates for value in gate.dropped)
     if found:

@@ -1,4 +1,4 @@
-"""Tasks: what a runner, serial or distributed, is given."""
+"""Define tasks: the units of work that a serial or distributed runner executes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,20 +12,22 @@ class Task:
     Parameters
     ----------
     key
-        Stage and keyed name, e.g. ``shard-3f2a...``: what dashboards and logs show, so never an identifier.
+        Stage and keyed name, e.g. ``shard-3f2a...``. Dashboards show it, so it never contains an identifier.
     function
-        Importable by every worker; safe to run twice, also at once.
+        Importable by every worker, and safe to run twice, also concurrently.
     argument
         Small and picklable: plan rows and locations, never voxels.
     lane
-        Tasks of one non-empty lane share a bound on how many run at once (one server's patience).
+        Tasks that share a non-empty lane also share a limit on how many run at once, so that one server is not
+        overloaded.
     memory
-        Projected peak bytes, from headers; 0 when not worth stating.
+        Projected peak bytes, taken from headers; 0 when it is not worth stating.
     isolate
-        Called with ``argument`` and the bytes a worker has, after the task killed its process again and again, alone
-        too: finds and records what is at fault, so that the next run of the task leaves it out.
+        Called with ``argument`` and a worker's memory in bytes when the task killed its process repeatedly, also when
+        it ran alone. It finds and records the cause, so that the next run of the task leaves it out.
     deadly
-        Whether it runs decoders that may end its process on damaged files: a runner keeps such a task out of its own.
+        Whether the task runs decoders that may kill its process on damaged files. A runner keeps it out of its own
+        process.
     """
 
     key: str
@@ -39,24 +41,24 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task returned: a small receipt."""
+    """The small receipt that a task returned."""
 
     task: Task
     value: Any
 
 
 class Runner(Protocol):
-    """Runs tasks; yields outcomes in any order. Errors other than those a task handles itself propagate."""
+    """Runs tasks and yields outcomes in any order. Errors that a task does not handle itself propagate."""
 
     @property
     def width(self) -> int:
-        """How many tasks can run at once."""
+        """Return how many tasks can run at once."""
         ...
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Each task once or, after failures, again; each outcome once."""
+        """Run each task once, or again after failures, and yield each outcome once."""
         ...
 
     def dismiss(self) -> None:
-        """There are no more tasks: workers that were started for them may end."""
+        """Say that there are no more tasks, so that workers started for them may end."""
         ...

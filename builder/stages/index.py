@@ -1,4 +1,4 @@
-"""Every file of a source becomes one row: what it is, where it lies, and what its header says."""
+"""Index every file of a source as one row: what it is, where it is, and what its header says."""
 
 import hashlib
 import json
@@ -22,24 +22,24 @@ from builder.stages.boundary import InternalError, OnInternalError, describe, fa
 from builder.storage import Store, open_store
 
 VERSION: Final = 5
-"""Raised whenever a row would come out different: parts written by an earlier version are read anew."""
+"""Raised whenever a row would come out differently, so that parts written by an earlier version are read again."""
 
 PART_FILES: Final = (256, 2048)
-"""Files of a part: at least, unless the source ends, and at most."""
+"""Least files in a part (except at the end of the source) and most files in a part."""
 
 FILE_LIMIT: Final = 16 * 2**30
-"""A mask or table of more bytes is not hashed and therefore not used."""
+"""Most bytes of a mask or table. A larger file is not hashed and therefore not used."""
 
 _USED_FORMATS = MASKS | TABLES | DOCUMENTS
 VOXEL_SUFFIXES = (".raw", ".zraw")
-"""Names of the voxels beside a MetaImage header (.mhd): nothing in them says what they are."""
+"""Suffixes of the voxel files beside a MetaImage header (.mhd). Their content does not say what they are."""
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 _ENTRIES = pa.schema([("path", pa.string()), ("member", pa.string()), ("size", pa.int64()), ("stamp", pa.string())])
 
 
 @dataclass(frozen=True)
 class PartPlan:
-    """A part of a source's listing to be read by one task; its entries lie in the store under ``listing``."""
+    """A part of a source's listing that one task reads. Its entries are stored under ``listing``."""
 
     source: Source
     position: int
@@ -59,7 +59,7 @@ class PartPlan:
 
     @property
     def receipt(self) -> str:
-        """Path of the receipt, written last: without it there is no part."""
+        """Path of the receipt, which is written last: without it the part does not count as finished."""
         return f"{self.name}.json"
 
 
@@ -76,22 +76,22 @@ class PartReceipt:
     internal_errors: tuple[InternalError, ...] = ()
 
     def to_json(self) -> bytes:
-        """JSON; ``parse_part_receipt`` is its inverse."""
+        """Encode as JSON; ``parse_part_receipt`` is the inverse."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
 
 def parse_part_receipt(data: bytes) -> PartReceipt:
-    """A receipt from ``PartReceipt.to_json``."""
+    """Parse a receipt that ``PartReceipt.to_json`` encoded."""
     facts = json.loads(data)
     errors = tuple(InternalError(**error) for error in facts.pop("internal_errors", ()))
     return PartReceipt(**facts, internal_errors=errors)
 
 
 def partition(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
-    """Cut a listing into parts at places that depend on the paths nearby only.
+    """Cut a listing into parts at places that depend only on nearby paths.
 
-    A file that is added or removed then changes the part it falls into and at most the next, and every other part is
-    found finished by its name.
+    A file that is added or removed then changes only its own part and at most the next one. Every other part keeps its
+    name and is found finished.
     """
     least, most = PART_FILES
     part: list[Entry] = []
@@ -106,9 +106,9 @@ def partition(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
 
 
 def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartPlan]:
-    """List a source and name its parts; entries of those not finished yet are written for the tasks to read.
+    """List a source, name its parts, and write the entries of unfinished parts for the tasks to read.
 
-    Memory holds one part at a time. Raises SourceError when the source cannot be listed completely.
+    Holds one part at a time in memory. Raises SourceError when the source cannot be listed completely.
     """
     for entries in partition(source.list()):
         name = part_name(source, position, entries)
@@ -121,7 +121,7 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
 def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalError = "exclude") -> PartReceipt:
     """Read the headers of one part and write its rows, then its receipt.
 
-    A finished part is not read again, unless a file in it met an internal error.
+    A finished part is not read again, unless one of its files met an internal error.
     """
     if store.exists(plan.receipt):
         found = parse_part_receipt(store.read(plan.receipt))
@@ -150,7 +150,7 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
 
 
 def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
-    """Fingerprint of what decides a part's rows: the source's options, this code's version, and the listing."""
+    """Fingerprint what determines a part's rows: the source's options, this code's version, and the listing."""
     options = source.model_dump_json(exclude={"origin"}) if hasattr(source, "model_dump_json") else repr(source)
     digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
     for entry in entries:
@@ -166,16 +166,16 @@ def index_partition(
     on_internal_error: OnInternalError = "exclude",
     tell: Callable[[InternalError], None] = lambda _: None,
 ) -> pa.Table:
-    """One row of ``builder.model.tables.INSTANCES`` a given entry, in their order.
+    """Return one row of ``builder.model.tables.INSTANCES`` per entry, in the given order.
 
     ``status`` is ``instance``, ``file`` (a mask, table or document by content) or ``quarantined`` with reason and
-    detail. A file that cannot be parsed loses only itself. ``tell`` hears of every file that was left out because of an
-    exception that nobody foresaw.
+    detail. A file that cannot be parsed costs only its own row. ``tell`` is called for every file that is left out
+    because of an unforeseen exception.
 
     Raises
     ------
     SourceError
-        When the source does not answer; the runner tries the part again.
+        When the source does not answer; the runner then tries the part again.
     """
     boundary = _Boundary(position, on_internal_error, tell)
     if isinstance(source, Describing):
@@ -188,18 +188,18 @@ def index_partition(
 
 @dataclass(frozen=True)
 class _Boundary:
-    """Makes the rows of files; whatever is raised meanwhile costs its file and no other."""
+    """Makes the rows of files. An exception costs its own file and no other."""
 
     position: int
     on_internal_error: OnInternalError
     tell: Callable[[InternalError], None]
 
     def table(self, files: Iterable[tuple[Entry, Callable[[], dict[str, Any]]]]) -> pa.Table:
-        """Rows of files, given what tells their contents."""
+        """Return the rows of files, each given with a function that reads its contents."""
         rows = [self._row(entry, contents) for entry, contents in files]
         try:
             return pa.Table.from_pylist(rows, schema=INSTANCES)
-        except (pa.ArrowException, ValueError, TypeError, OverflowError):  # one of the rows does not fit the columns
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):  # a row does not fit the columns
             return pa.concat_tables([INSTANCES.empty_table(), *map(self._fitted, rows)])
 
     def _row(self, entry: Entry, contents: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class _Boundary:
             return ledger | self._fault(error)
 
     def _fitted(self, row: dict[str, Any]) -> pa.Table:
-        """The table of one row; of its ledger alone where a value does not fit its column."""
+        """Return the table of one row, or of its ledger columns alone if a value does not fit its column."""
         try:
             return pa.Table.from_pylist([row], schema=INSTANCES)
         except Exception as error:  # noqa: BLE001 - the case boundary
@@ -226,12 +226,12 @@ class _Boundary:
 
 _BATCH = 256
 _HEADS = (16 * 2**10, 128 * 2**10, 2 * 2**20)
-"""Bytes of the start of a file: tried one after the other by the fast path, until the header fits."""
+"""Bytes to read from the start of a file. The fast path tries each in turn until the header fits."""
 
 
 @dataclass(frozen=True)
 class IndexArgument:
-    """One part to index, and the store it is written to."""
+    """One part to index, and the store to write it to."""
 
     plan: PartPlan
     store: str
@@ -239,13 +239,13 @@ class IndexArgument:
 
 
 def run_index(argument: IndexArgument) -> PartReceipt:
-    """The task: index one part."""
+    """Index one part. This is the function that the task calls."""
     store = open_store(argument.store, directory_mode=0o700)
     return index_part(argument.plan, store=store, on_internal_error=argument.on_internal_error)
 
 
 def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.Table:
-    """Rows of some entries: the plain ones by the fast path, the others one by one."""
+    """Return rows of some entries: plain ones by the fast path, the others one by one."""
     tables = []
     places: list[int] = []
     pending = list(range(len(entries)))
@@ -266,14 +266,14 @@ def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.
 
 
 def _identified(source: Source, entries: Sequence[Entry], table: pa.Table) -> pa.Table:
-    """The rows with a hash of every byte of each instance, where the source asks for identity by content."""
+    """Add a hash of every byte of each instance, if the source asks for identity by content."""
     if not source.reads_whole:
         return table
     digests: list[str | None] = []
     for row, (entry, status) in enumerate(zip(entries, table["status"].to_pylist(), strict=True)):
         try:
             digests.append(sha256_of(source, entry) if status == "instance" else None)
-        except CaseError as error:  # it changed since it was listed: this file alone is set aside
+        except CaseError as error:  # it changed since it was listed, so only this file is quarantined
             digests.append(None)
             aside = _ledger(table["source"][row].as_py(), entry) | _quarantined("dicom", error)
             aside_table = pa.Table.from_pylist([aside], schema=INSTANCES)
@@ -283,16 +283,16 @@ def _identified(source: Source, entries: Sequence[Entry], table: pa.Table) -> pa
 
 
 def _head(source: Source, entry: Entry, length: int) -> bytes:
-    """The start of a file that may be for the fast path, else nothing."""
+    """Read the start of a file that may suit the fast path; return nothing for others."""
     try:
         head = source.read(entry, length=min(length, entry.size))
     except CaseError:
-        return b""  # the slow path meets it again and says what it is
+        return b""  # the slow path meets the same error and reports it
     return head if head[128:132] == b"DICM" else b""
 
 
 def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[str, Any]) -> pa.Table:
-    """Rows of INSTANCES of plain images."""
+    """Return rows of INSTANCES for plain images."""
     count = len(entries)
     empty = pa.ListArray.from_arrays(pa.array([0] * (count + 1), pa.int32()), pa.array([], pa.string()))
     filled = {
@@ -311,7 +311,7 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
 
 
 def _described(description: Description | CaseError) -> dict[str, Any]:
-    """What is known of an object whose source described it: whole, or without its pixels."""
+    """Return what is known of an object that its source described, either whole or without its pixels."""
     if isinstance(description, CaseError):
         return _quarantined("dicom", description)
     data = description.data
@@ -322,7 +322,7 @@ def _described(description: Description | CaseError) -> dict[str, Any]:
     row = _instance_row(header)
     if description.whole:
         return row | {"size": len(data)}
-    return row | {"transfer_syntax_uid": None}  # it is that of the description, not of the object
+    return row | {"transfer_syntax_uid": None}  # this is the syntax of the description, not of the object
 
 
 def _ledger(position: int, entry: Entry) -> dict[str, Any]:
@@ -392,7 +392,7 @@ def _quarantined(form: str, error: CaseError) -> dict[str, Any]:
 
 
 def sha256_of(source: Source, entry: Entry) -> str:
-    """SHA-256 of a whole object, read in pieces of 4 MiB where its size is known."""
+    """Return the SHA-256 of a whole object, read in pieces of 4 MiB if its size is known."""
     if entry.size == 0:
         return hashlib.sha256(source.read(entry)).hexdigest()
     digest = hashlib.sha256()

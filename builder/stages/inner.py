@@ -1,6 +1,6 @@
-"""The stacks inside multi-frame objects: where an object holds several, each is a candidate of its own.
+"""Find the stacks inside multi-frame objects. Each stack of an object becomes its own candidate.
 
-The index knows nothing of frames, so the headers of such objects are read a second time. No pixels are decoded.
+The index does not record frames, so the headers of such objects are read a second time. No pixels are decoded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Candidate:
     Parameters
     ----------
     frames
-        SOPInstanceUID to those of its frames (from 0) that are this stack's, in ascending order; None for a stack of
+        Maps SOPInstanceUID to the frames (from 0) that belong to this stack, in ascending order; None for a stack of
         whole instances.
     """
 
@@ -35,18 +35,19 @@ class Candidate:
 
     @property
     def uids(self) -> frozenset[str]:
-        """SOPInstanceUIDs of its instances."""
+        """SOPInstanceUIDs of the stack's instances."""
         return frozenset(uid for channel in self.stack.uids for uid in channel)
 
 
 def opened(
     stacks: Sequence[Stack], instances: pa.Table, sources: Sequence[AnySource], options: VolumeOptions
 ) -> list[Candidate]:
-    """The candidates among the stacks of one series, numbered.
+    """Return the numbered candidates among the stacks of one series.
 
-    A multi-frame object with several stacks, after ``options.join`` and ``split``, gives one each: the first has the
-    object's own number, the others come behind all other stacks, whose numbers do not change. An object with one stack
-    stays as it is, and one that cannot be read too: the task that builds its case meets the same error and records it.
+    A multi-frame object that holds several stacks after ``options.join`` and ``split`` gives one candidate per stack.
+    The first keeps the object's number; the others follow all other stacks, whose numbers do not change. An object with
+    one stack stays as it is. So does an unreadable object: the task that builds its case meets the same error and
+    records it.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def opened(
 
 
 def admitted(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
-    """``admit``, with a stack that the options refuse as it is."""
+    """Return what ``admit`` returns, or the stack unchanged when the options refuse it."""
     try:
         return admit(stack, options)
     except CaseError:
@@ -73,7 +74,7 @@ def admitted(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
 def _parts(
     stack: Stack, instances: pa.Table, sources: Sequence[AnySource], options: VolumeOptions
 ) -> Sequence[Candidate]:
-    """The stacks inside an object that the options admit; none where it cannot be read."""
+    """Return the stacks inside an object that the options admit; none when it cannot be read."""
     held = {uid for channel in stack.uids for uid in channel}
     rows = [row for row in instances.to_pylist() if row["sop_instance_uid"] in held]
     try:

@@ -1,7 +1,7 @@
-"""Finding the case that kills its process: each is rehearsed in a process that may die, and the guilty are recorded.
+"""Find the cases that kill their process, by rehearsing each case in a process that may die.
 
-A case is guilty when its process died twice with nothing beside it. The verdicts lie with the plan, so that every later
-run of the same plan excludes the same cases for the same reasons.
+A case is at fault when its process died twice while it ran alone. The verdicts are stored with the plan, so that every
+later run of the same plan excludes the same cases for the same reasons.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ from builder.storage import open_store
 
 DEATHS = 2
 KILLS = 3
-"""A SIGKILL may come from anybody: it takes one more to convict."""
+"""Deaths needed when the signal is SIGKILL: another process may have sent it, so one more is required."""
 POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Death:
-    """How a process ended: minus the signal or its exit code, and whether it outgrew the memory it may have."""
+    """How a process ended: its exit code or minus the signal, and whether it exceeded its memory limit."""
 
     status: int
     outgrew: bool
 
     def as_error(self, memory: int, projected: int) -> CaseError:
-        """The reason to exclude the case that died so, twice."""
+        """Return the reason for excluding the case whose process died this way."""
         if self.outgrew or self.status == -signal.SIGKILL:
             limit = f"more than the {memory} bytes a worker has" if memory else "more memory than there is"
             return CaseError(Reason.OUT_OF_MEMORY, f"found that it needs {limit}, expected {projected} by its headers")
@@ -44,12 +44,12 @@ class Death:
 
 
 def isolate_shard(argument: ShardArgument, memory: int) -> int:
-    """Rehearse every case of a shard and record those that kill their process; returns how many.
+    """Rehearse every case of a shard, record those that kill their process, and return their number.
 
     Parameters
     ----------
     memory
-        Bytes a case's process may have; 0 for no limit.
+        Bytes that a case's process may use; 0 for no limit.
     """
     store = open_store(argument.plan, directory_mode=0o700)
     plan = load_plan(store, argument.shard)
@@ -70,7 +70,7 @@ def isolate_shard(argument: ShardArgument, memory: int) -> int:
 
 
 def _confirm(argument: ShardArgument, number: int, memory: int) -> Death | None:
-    """The death of a case that died again and again alone; None when it once did not."""
+    """Return how a case's process died when it died every time it ran alone; None if it survived once."""
     death: Death | None = None
     for attempt in range(KILLS):
         done, death = _run(argument, number, number + 1, memory)
@@ -82,12 +82,12 @@ def _confirm(argument: ShardArgument, number: int, memory: int) -> Death | None:
 
 
 def _run(argument: ShardArgument, first: int, stop: int, memory: int) -> tuple[int, Death | None]:
-    """Rehearse cases ``first`` to ``stop`` in a process: how many were got through, and how it died if it did."""
+    """Rehearse cases ``first`` to ``stop`` in a process; return how many were done, and how it died."""
     request = json.dumps({"argument": argument.__dict__, "first": first, "stop": stop})
     command = [sys.executable, "-m", "builder.stages.isolate", request]
     nothing = subprocess.DEVNULL
     with (
-        tempfile.TemporaryDirectory(prefix="builder-") as folder,  # a process that dies leaves its own behind
+        tempfile.TemporaryDirectory(prefix="builder-") as folder,  # a process that dies leaves its files behind
         subprocess.Popen(
             command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, env={**os.environ, "TMPDIR": folder}
         ) as child,
@@ -103,7 +103,7 @@ def _run(argument: ShardArgument, first: int, stop: int, memory: int) -> tuple[i
 
 
 def _guard(child: "subprocess.Popen[bytes]", memory: int, outgrew: threading.Event) -> None:
-    """Kill a process that outgrows its memory, before it takes the machine along."""
+    """Kill a process that exceeds its memory limit, before the machine runs out of memory."""
     page = os.sysconf("SC_PAGE_SIZE")
     while memory and child.poll() is None:
         with contextlib.suppress(OSError, IndexError):
@@ -116,12 +116,12 @@ def _guard(child: "subprocess.Popen[bytes]", memory: int, outgrew: threading.Eve
 
 
 def main(request: dict[str, Any]) -> None:
-    """In the process that may die: rehearse cases, and say a line for each that was survived."""
+    """Rehearse cases in the process that may die, and print a line for each one survived."""
     argument = ShardArgument(**request["argument"])
     for number in range(request["first"], request["stop"]):
         try:
             rehearse(argument, number)
-        finally:  # also when it raised: what raises does not kill, and will raise again where it is reported
+        finally:  # also after an exception: it does not kill the process, and the real build reports it
             os.write(1, b".\n")
 
 

@@ -1,4 +1,4 @@
-"""Which builds never hold a resampled image whole: it is made slab by slab while it is written."""
+"""Decide which builds make the resampled image slab by slab while writing, and so never hold it whole."""
 
 from builder.model.case import Case, Slabs
 from builder.patches import Whole
@@ -8,7 +8,7 @@ from builder.transforms import Resample
 
 
 def late_resample(spec: DatasetSpec) -> Resample | None:
-    """The resampling that comes last and whose image goes to whole volumes as it is; None where there is none.
+    """Return the resampling that comes last if its image goes unchanged into whole volumes; otherwise None.
 
     Whether a case's image can be made in slabs also depends on its grid (``Resample.in_slabs``).
     """
@@ -22,10 +22,10 @@ def late_resample(spec: DatasetSpec) -> Resample | None:
 
 
 def transformed_late(case: Case, recipe: Recipe, last: Resample) -> tuple[Case, Slabs | None]:
-    """The case after all transforms, ``last`` being the last of them, and its image where that is still to be made.
+    """Return the case after all transforms (``last`` is the last), and its image if that is still to be made.
 
-    Then the voxels of the case are a stand-in (``Resample.in_slabs``). Raises as ``transformed``, and lets go of voxels
-    like it.
+    In that case the voxels are a placeholder (``Resample.in_slabs``). Raises and releases voxels as ``transformed``
+    does.
     """
     for transform in steps_of(case.volume, recipe)[:-1]:
         case = transform(case)

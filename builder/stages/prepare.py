@@ -1,4 +1,4 @@
-"""The pure middle: one case's fetched objects become a de-identified, labelled, transformed case."""
+"""Turn one case's fetched objects into a de-identified, labelled and transformed case, without any input or output."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ KIND_COLUMNS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """What turns objects into a case; the same for every case of a dataset."""
+    """The settings that turn objects into a case; the same for every case of a dataset."""
 
     deid: Deid
     profile: Profile
@@ -53,7 +53,7 @@ class Recipe:
 
 
 def known_of(objects: Objects) -> Identifiers:
-    """What identifies the person of a case, and the staff: as its objects state it, and the index of its images."""
+    """Return what identifies the person and the staff of a case, from its objects and its images' index rows."""
     return identifiers_in((objects.first, *objects.images, *_datasets(objects.labels))) | identifiers_of(objects.rows)
 
 
@@ -73,14 +73,14 @@ def load(
     gate
         Knows what identifies the person of the case.
     fill
-        Reads the native pixels of an instance, named by its mapped SOPInstanceUID, where no data sets are held.
+        Reads the native pixels of an instance, given its mapped SOPInstanceUID, when no data sets are held.
     witness
-        Is shown the volume as the archive holds it, before anything is blanked or transformed.
+        Called with the volume as the archive holds it, before anything is blanked or transformed.
 
     Raises
     ------
     CaseError
-        When the case cannot be used, with its one reason.
+        With its one reason, when the case cannot be used.
     """
     pixels = _judge((objects.first, *(objects.images or _kinds_of(objects.rows))), recipe.deid)
     known = gate.known
@@ -102,9 +102,9 @@ def load(
 
 
 def transformed(case: Case, recipe: Recipe) -> Case:
-    """The case after all transforms, ready to be cut. Raises CaseError.
+    """Return the case after all transforms, ready to be cut. Raises CaseError.
 
-    Where the caller keeps no name of the case it gives, the voxels before each transform are let go of as soon as it is
+    If the caller keeps no reference to the case, the voxels before each transform are freed as soon as the transform is
     done.
     """
     for transform in steps_of(case.volume, recipe):
@@ -113,18 +113,18 @@ def transformed(case: Case, recipe: Recipe) -> Case:
 
 
 def steps_of(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
-    """All transforms of a case with this volume."""
+    """Return all transforms for a case with this volume."""
     return (*_straightening(volume, recipe), *recipe.transforms)
 
 
 def read_volume(plan: CasePlan, objects: Objects, recipe: Recipe, *, fill: PixelFill) -> Volume:
-    """The volume of a case as the archive holds it, nothing blanked or transformed. Raises as ``load``."""
+    """Read the volume of a case as the archive holds it, before blanking and transforms. Raises as ``load`` does."""
     known = identifiers_in((objects.first, *objects.images))
     return _assemble(_stack(plan, objects, recipe), plan, objects, recipe, known, fill)
 
 
 def _straightening(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
-    """What makes a sheared grid orthogonal at its own spacing, where the spec asks for that and has no resampling."""
+    """Return the step that makes a sheared grid orthogonal, if the spec asks for that and does no resampling."""
     if recipe.volumes.sheared != "resample" or volume.geometry.is_orthogonal:
         return ()
     if any(isinstance(transform, Resample) for transform in recipe.transforms):
@@ -133,7 +133,7 @@ def _straightening(volume: Volume, recipe: Recipe) -> tuple[AnyTransform, ...]:
 
 
 def _judge(images: Sequence[Dataset], deid: Deid) -> PixelVerdict:
-    """What is to be blanked and noted; one risky image is enough to refuse the case."""
+    """Decide what to blank and what to note; one risky image is enough to refuse the case."""
     verdicts = [judge_pixels(image, deid=deid) for image in images]
     regions = {region for verdict in verdicts for region in verdict.blank}
     notes = {note for verdict in verdicts for note in verdict.notes}
@@ -148,7 +148,7 @@ def _with_verdict(volume: Volume, verdict: PixelVerdict) -> Volume:
 def _assemble(
     stack: Stack, plan: CasePlan, objects: Objects, recipe: Recipe, known: Identifiers, fill: PixelFill
 ) -> Volume:
-    """The volume from index rows, which hold technical attributes only, or from de-identified data sets."""
+    """Assemble the volume from index rows (technical attributes only) or from de-identified data sets."""
     if not objects.images:
         mapped = [recipe.uids(uid) for uid in objects.rows.column("sop_instance_uid").to_pylist()]
         place = objects.rows.schema.get_field_index("sop_instance_uid")
@@ -158,7 +158,7 @@ def _assemble(
             stack, rows, recipe.volumes, fill=fill, calibration=objects.calibration, scales=scales,
             number_type=plan.number_type,
         )  # fmt: skip
-    # a PET is calibrated by the archive's own times, a Philips MR by private elements: a profile may remove them
+    # PET calibration needs the archive's own times and Philips MR needs private elements, which a profile may remove
     calibration = _calibrated(objects.images, recipe) if stack.modality == "PT" else None
     clean = tuple(_clean(image, plan, recipe, known) for image in objects.images)
     scales = scales_of(objects.images).with_uids(_Mapped(recipe.uids))
@@ -173,7 +173,7 @@ def _calibrated(images: Sequence[Dataset], recipe: Recipe) -> Calibration:
 
 
 def _kinds_of(rows: pa.Table) -> tuple[Dataset, ...]:
-    """One data set a distinct combination of what tells whether pixels may show text."""
+    """Return one data set per distinct combination of the attributes that tell whether pixels may show text."""
     kinds = {tuple(row[name] for name in KIND_COLUMNS): row for row in rows.to_pylist()}
     return tuple(dataset_of(row) for row in kinds.values())
 
@@ -185,9 +185,9 @@ def _clean(dataset: Dataset, plan: CasePlan, recipe: Recipe, known: Identifiers)
 def _clean_label(
     label: LabelObject, reader: AnyLabel, rows: pa.Table, plan: CasePlan, recipe: Recipe, known: Identifiers
 ) -> LabelObject:
-    """A label object de-identified; names that only the images state are searched in it too.
+    """De-identify a label object, searching it also for names that only the images state.
 
-    A reader of tables or XML cuts the file to this image's rows, with mapped UIDs, before anything else sees it.
+    A reader of tables or XML first cuts the file to this image's rows and maps their UIDs, before other code sees it.
     """
     if isinstance(label.content, Dataset):
         return LabelObject(_clean(label.content, plan, recipe, known), "object.dcm")
@@ -199,10 +199,10 @@ def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:
 
 
 def _stack(plan: CasePlan, objects: Objects, recipe: Recipe) -> Stack:
-    """The one stack the plan chose, under mapped UIDs: its own instances, or its own frames, alone must give it again.
+    """Return the one stack that the plan chose, under mapped UIDs. Its instances or frames alone must give it again.
 
-    What a multi-frame object holds is read from the object as the archive has it: de-identified, it may lack the
-    private header that places the tiles of a mosaic.
+    A multi-frame object is resolved as the archive holds it, because the de-identified object may lack the private
+    header that places the tiles of a mosaic.
     """
     rows = objects.rows
     stacks = [part for stack in stacks_for(rows, recipe.volumes) for part in admit(stack, recipe.volumes)]
@@ -219,7 +219,7 @@ def _stack(plan: CasePlan, objects: Objects, recipe: Recipe) -> Stack:
 
 
 class _Mapped(Mapping[str, str]):
-    """The UID map as a mapping of every UID there is."""
+    """The UID map as a mapping that contains every UID."""
 
     def __init__(self, uids: UidMap) -> None:
         self._uids = uids

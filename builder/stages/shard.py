@@ -1,4 +1,4 @@
-"""One task writes one whole shard: fetch its cases' objects, prepare, cut, write, receipt."""
+"""Build one whole shard in one task: fetch, prepare, cut and write its cases, then write the receipt."""
 
 import json
 import tempfile
@@ -43,22 +43,22 @@ NOBODY: Mapping[str, CaseError] = {}
 
 @dataclass(frozen=True)
 class ShardArgument:
-    """Which shard to build: where the plan lies, and where the dataset grows. The key stays in the environment."""
+    """Which shard to build, where its plan is and where the dataset goes. The key stays in the environment."""
 
     plan: str
     dataset: str
     shard: str
     prints: str = ""
-    """Store of the prints of volumes; empty when none are taken."""
+    """Store for the prints of the volumes; empty when no prints are taken."""
     on_internal_error: OnInternalError = "exclude"
 
 
 @dataclass(frozen=True)
 class ShardOutcome:
-    """What the runner hears of a finished shard.
+    """What a task tells the runner about a finished shard.
 
-    ``shard`` is the name it has in the dataset: another than it was planned under where it was built again and came out
-    otherwise (``builder.stages.again``).
+    ``shard`` is the shard's name in the dataset. It differs from the planned name when the shard was built again and
+    its content changed (``builder.stages.again``).
     """
 
     shard: str
@@ -70,12 +70,12 @@ class ShardOutcome:
 
 
 def plan_path(shard: str) -> str:
-    """Where a shard's plan lies in the plan's store."""
+    """Return the path of a shard's plan in the plan's store."""
     return f"shards/{shard}.parquet"
 
 
 def build_shard(argument: ShardArgument) -> ShardOutcome:
-    """Build one shard, or find that its receipt is there. Safe to run again, and twice at once."""
+    """Build one shard unless its receipt exists. It is safe to run this again, also concurrently."""
     dataset = open_store(argument.dataset)
     before, name, receipt = _finished(dataset, argument.shard)
     prints = open_store(argument.prints, directory_mode=0o700) if argument.prints else None
@@ -103,7 +103,7 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
 
 
 def read_receipt(dataset: Store, shard: str) -> Receipt | None:
-    """The receipt of a shard, None where the shard is not finished."""
+    """Read the receipt of a shard; return None when the shard is not finished."""
     try:
         return parse_receipt(dataset.read(shard_path(shard, RECEIPT)))
     except FileNotFoundError:
@@ -111,9 +111,9 @@ def read_receipt(dataset: Store, shard: str) -> Receipt | None:
 
 
 def found_receipt(dataset: Store, shard: str) -> Receipt | None:
-    """The receipt of a shard that another run may have written, made durable.
+    """Read the receipt of a shard that another run may have written, and make it durable.
 
-    None where the shard is not finished, or lacks an object that its receipt names: then it is to be built again.
+    Return None when the shard is not finished or lacks an object that its receipt names; it must then be built again.
     """
     receipt = read_receipt(dataset, shard)
     if receipt is None:
@@ -126,10 +126,10 @@ def found_receipt(dataset: Store, shard: str) -> Receipt | None:
 
 
 def _finished(dataset: Store, planned: str) -> tuple[Receipt | None, str, Receipt | None]:
-    """The name to build a planned shard under, its receipt where there is one, and that of the build before it.
+    """Return the last build's receipt, the name to build a planned shard under, and that name's receipt if it exists.
 
-    A shard with an internal error counts as unfinished: the fault may have been mended since. It is built again under
-    the next of its names, because readers of the published version may be reading it.
+    A shard with an internal error counts as unfinished, because the fault may have been fixed since. It is built under
+    its next name, because readers of the published version may be using the old one.
     """
     before, name = None, planned
     while (receipt := found_receipt(dataset, name)) is not None and has_internal_error(receipt):
@@ -138,12 +138,12 @@ def _finished(dataset: Store, planned: str) -> tuple[Receipt | None, str, Receip
 
 
 def prints_path(shard: str) -> str:
-    """Where the prints of a shard's volumes lie in their store."""
+    """Return the path of a shard's prints in their store."""
     return f"{shard}.{PRINTS_VERSION}.parquet"
 
 
 def load_plan(store: Store, shard: str) -> ShardPlan:
-    """A shard's plan from the plan's store."""
+    """Read a shard's plan from the plan's store."""
     return parse_shard_plan(store.read(plan_path(shard)))
 
 
@@ -159,20 +159,20 @@ def write(  # noqa: PLR0913
     on_internal_error: OnInternalError = "exclude",
     tell: Callable[[InternalError], None] = lambda _: None,
 ) -> Receipt:
-    """Prepare every case of a plan and write the shard; a case that cannot be used loses only itself.
+    """Prepare every case of a plan and write the shard. A case that cannot be used is excluded; the others are kept.
 
     Parameters
     ----------
     convicted
-        Cases that kill the process that prepares them, with the reason to exclude them: they are not touched.
+        Cases known to kill the process that prepares them, with the reason for excluding them. They are not opened.
     prints
-        Where the prints of the volumes go.
+        Store for the prints of the volumes.
     private
-        Where what the privacy gate kept back is listed.
+        Store for the list of what the privacy gate withheld.
     on_internal_error
-        What an exception does that is neither a fault of the case nor of the machine.
+        What to do about an exception that is neither a fault of the case nor of the machine.
     tell
-        Hears of every case that was excluded for such an exception.
+        Called for every case that is excluded because of such an exception.
     """
     recipe = _recipe(spec, key)
     gates = [gate_of(spec) for _ in plan.cases]
@@ -206,7 +206,7 @@ def write(  # noqa: PLR0913
 
 
 def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) -> list[Print]:
-    """The prints of a finished shard's volumes, from the archive again: their store was lost, or is younger."""
+    """Take the prints of a finished shard's volumes again from the archive, when their store lacks them."""
     recipe = _recipe(spec, key)
     excluded = {e.case_key for e in receipt.excluded}
     taken = []
@@ -219,7 +219,7 @@ def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) ->
 
 
 def rehearse(argument: ShardArgument, number: int) -> None:
-    """Do all the work of one case of a shard, and keep nothing."""
+    """Do all the work of one case of a shard and discard the result."""
     store = open_store(argument.plan, directory_mode=0o700)
     spec = _load_spec(store)
     plan = load_plan(store, argument.shard)
@@ -231,7 +231,7 @@ def rehearse(argument: ShardArgument, number: int) -> None:
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds of the steps of cases, one after the other, and the bytes that went through them."""
+    """Seconds that each step of some cases took, run in sequence, and the bytes they processed."""
 
     cases: int = 0
     load_s: float = 0.0
@@ -244,14 +244,14 @@ class Steps:
         return Steps(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     def megabytes_per_s(self) -> dict[str, float]:
-        """10^6 bytes a second: stored ones while loading, voxels of the result while transforming and writing."""
+        """Return 10^6 bytes per second by step: stored bytes for loading, bytes of the result for the others."""
         pairs = (("load", self.input_bytes, self.load_s), ("transform", self.output_bytes, self.transform_s))
         steps = (*pairs, ("write", self.output_bytes, self.write_s))
         return {name: size / seconds / 1e6 for name, size, seconds in steps if seconds > 0}
 
 
 def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
-    """Build a shard of the first case of a planned one in ``argument.dataset`` and time its steps."""
+    """Time the steps of the first case of a planned shard by building it alone in ``argument.dataset``."""
     store = open_store(argument.plan, directory_mode=0o700)
     spec, plan = _load_spec(store), load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
@@ -289,7 +289,7 @@ def _load_spec(store: Store) -> DatasetSpec:
 
 
 def _convicted(store: Store, shard: str) -> dict[str, CaseError]:
-    """Cases of a shard that were found to kill their process."""
+    """Read which cases of a shard were found to kill their process."""
     try:
         verdicts = json.loads(store.read(f"{VERDICTS}/{shard}.json"))
     except FileNotFoundError:
@@ -318,9 +318,9 @@ def _load(
     *,
     keep: Callable[[Print], None] | None = None,
 ) -> Case:
-    """Fetch and decode a case: what may run while the one before it is transformed and written.
+    """Fetch and decode a case. This may run while the previous case is transformed and written.
 
-    The gate gets to know who the person of the case is.
+    The gate learns what identifies the person of the case.
     """
     case = plan.cases[number]
     if case.case_key in convicted:
@@ -360,7 +360,7 @@ def _rows(plan: ShardPlan, number: int) -> pa.Table:
 
 
 def _alone(rows: pa.Table) -> pa.Table:
-    """A case's rows as those of a shard's only case."""
+    """Return a case's rows, numbered as those of a shard's only case."""
     place = rows.schema.get_field_index("case")
     return rows.set_column(place, rows.schema.field(place), pa.array([0] * rows.num_rows, pa.int32()))
 

@@ -1,4 +1,4 @@
-"""Chunks of INSTANCES -> one row a pure stack, with its verdict: what the cohort is chosen from. No pixels are read."""
+"""Turn chunks of INSTANCES into one row per stack with its verdict, for choosing the cohort. No pixels are read."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,29 +39,29 @@ PRIVATE_COLUMNS = (
 )
 KEYED = ("series_key", "study_key", "person_key", "frame_of_reference_key", "study_day", "annotations", "license")
 DECIDED_COLUMNS = (
-    Column("usable_reason", TEXT),  # builder.errors.Reason of the geometry policy, null when the stack can be used
+    Column("usable_reason", TEXT),  # builder.errors.Reason from the geometry policy; null when the stack can be used
     Column("usable_detail", TEXT),
-    Column("peak_bytes", WHOLE, unit="By"),  # projected while it is assembled; 0 when it is not usable
-    Column("number_type", TEXT),  # of its voxels, as the headers project it; null when not usable
-    Column("number_type_sure", pa.bool_()),  # whether every value that can be stored fits it
-    Column("voxel_bytes", WHOLE, unit="By"),  # of one voxel of the volume with its padding mask; 0 when not usable
+    Column("peak_bytes", WHOLE, unit="By"),  # projected for its assembly; 0 when it is not usable
+    Column("number_type", TEXT),  # of the voxels, as projected from headers; null when not usable
+    Column("number_type_sure", pa.bool_()),  # whether it can hold every value that may be stored
+    Column("voxel_bytes", WHOLE, unit="By"),  # per voxel of the volume with its padding mask; 0 when not usable
 )
 HOLDING_COLUMNS = (
-    Column("holders", pa.list_(pa.int32())),  # numbers in MEMBERSHIP whose instances the stack is made of
-    Column("holder_instances", pa.list_(pa.int32())),  # how many instances each of them has
-    Column("holder_bytes", pa.list_(pa.int64())),  # and how many bytes their files
-    Column("frame_lists", pa.list_(pa.list_(pa.int32()))),  # of each instance, in order; null for whole instances
+    Column("holders", pa.list_(pa.int32())),  # numbers in MEMBERSHIP of the instances that make up the stack
+    Column("holder_instances", pa.list_(pa.int32())),  # number of instances of each holder
+    Column("holder_bytes", pa.list_(pa.int64())),  # bytes of the files of each holder
+    Column("frame_lists", pa.list_(pa.list_(pa.int32()))),  # frames of each instance, in order; null for whole ones
 )
 STACK_COLUMNS = (
     *PRIVATE_COLUMNS, *(c for c in SERIES_COLUMNS if c.name not in KEYED), *DECIDED_COLUMNS, *HOLDING_COLUMNS
 )  # fmt: skip
 STACKS = schema(STACK_COLUMNS)
-"""One row a stack, private: SERIES without what needs the key or the person, plus the identifiers those come from."""
+"""One private row per stack: SERIES without the columns that need the key or the person, plus their identifiers."""
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
-"""Parallel to a chunk's rows: which stack of its series each instance is in (-1: none, it is no image).
+"""Parallel to a chunk's rows: the stack of its series that each instance is in (-1: none, because it is no image).
 
-Instances that several stacks share the frames of have a number of their own, which these stacks name as a holder.
+Instances whose frames belong to several stacks have their own number, which these stacks name as a holder.
 """
 
 IDENTITIES = pa.schema(
@@ -71,12 +71,12 @@ IDENTITIES = pa.schema(
         ("source", pa.int32()),
     ]
 )
-"""Distinct combinations in a chunk: what persons are made from."""
+"""Distinct combinations in a chunk, from which persons are derived."""
 
 
 @dataclass(frozen=True)
 class SurveyArgument:
-    """Which chunk to survey, and under which options; everything lies in one store below ``folder``."""
+    """Which chunk to survey and with which options. All output goes below ``folder`` in one store."""
 
     store: str
     chunk: str
@@ -98,17 +98,17 @@ class SurveyArgument:
 
     @property
     def membership(self) -> str:
-        """Path of the membership of the chunk's instances; written last."""
+        """Path of the membership of the chunk's instances, which is written last."""
         return f"{self.folder}/membership-{self.number:05d}.parquet"
 
     @property
     def unfinished(self) -> str:
-        """Path of a mark beside a chunk some of whose series met an internal error: it is surveyed again."""
+        """Path of a mark which says that a series of the chunk met an internal error, so that it is surveyed again."""
         return f"{self.folder}/internal-errors-{self.number:05d}"
 
 
 def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
-    """Survey one chunk; a finished one is left as it is. Raises SourceError when a source does not answer."""
+    """Survey one chunk unless it is finished. Raises SourceError when a source does not answer."""
     store = open_store(argument.store)
     if store.exists(argument.membership) and not store.exists(argument.unfinished):
         return ()
@@ -137,15 +137,15 @@ def survey(
     on_internal_error: OnInternalError = "exclude",
     tell: Callable[[InternalError], None] = lambda _: None,
 ) -> tuple[pa.Table, pa.Table]:
-    """Stacks of every series of a chunk, those that the options split into their parts.
+    """Find the stacks of every series of a chunk, split into parts where the options say so.
 
-    ``sources`` are asked for the headers of multi-frame objects. ``tell`` hears of every series that was left out
-    because of an exception that nobody foresaw.
+    The headers of multi-frame objects are read from ``sources``. ``tell`` is called for every series that is left out
+    because of an unforeseen exception.
 
     Returns
     -------
     tuple
-        A table by schema STACKS, and one by schema MEMBERSHIP with a row for each row of ``chunk``.
+        A table with schema STACKS, and one with schema MEMBERSHIP that has a row for each row of ``chunk``.
     """
     rows: list[dict[str, Any]] = []
     series_names: list[str] = []
@@ -169,7 +169,7 @@ def survey(
 
 
 def _by_series(chunk: pa.Table) -> Iterator[pa.Table]:
-    """The series of a chunk, one table each, in order; rows without a series UID each stand alone."""
+    """Yield one table per series of a chunk, in order. A row without a series UID is a series of its own."""
     names = chunk.column("series_uid").to_pylist()
     start = 0
     for row in range(1, len(names) + 1):
@@ -181,7 +181,7 @@ def _by_series(chunk: pa.Table) -> Iterator[pa.Table]:
 def _surveyed(
     instances: pa.Table, name: str, sources: Sequence[AnySource], options: VolumeOptions
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """The rows of one series' stacks, and for each instance its number in MEMBERSHIP."""
+    """Return the rows of one series' stacks, and the number in MEMBERSHIP of each instance."""
     uids = instances.column("sop_instance_uid").to_pylist()
     stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]
     candidates = opened(stacks, instances, sources, options)
@@ -199,7 +199,7 @@ def _surveyed(
 def _left_out(
     instances: pa.Table, name: str, sources: Sequence[AnySource], fault: CaseError
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """``_surveyed`` for a series that could not be: one stack of all its instances, which cannot be used."""
+    """Return what ``_surveyed`` returns, for a series that failed: one unusable stack of all its instances."""
     sizes = instances.column("size").to_pylist()
     row: dict[str, Any] = dict.fromkeys(STACKS.names)
     row |= {column: instances.column(column)[0].as_py() for column in instances.column_names if column in row}
@@ -212,17 +212,17 @@ def _left_out(
 
 
 def stated(source: AnySource) -> dict[str, str | None]:
-    """What a source states of all its objects, by column."""
+    """Return by column what a source states about all its objects."""
     return {"site": source.site, "country": source.country, "collection": source.collection}
 
 
 def identities(instances: pa.Table) -> pa.Table:
-    """Distinct identities of INSTANCES rows, sorted, by schema IDENTITIES."""
+    """Return the distinct identities of INSTANCES rows, sorted, with schema IDENTITIES."""
     return distinct(instances.select(IDENTITIES.names))
 
 
 def age_years(stated: str | None, birth_date: str | None, study_date: str | None) -> float | None:
-    """Age at the study from Patient's Age (0010,1010; AS, PS3.5 6.2), else from the dates; None when neither says it.
+    """Return the age at the study from Patient's Age (0010,1010; AS, PS3.5 6.2), else from the dates, else None.
 
     Ages above 89 become 90.
     """
@@ -238,7 +238,7 @@ def age_years(stated: str | None, birth_date: str | None, study_date: str | None
 
 
 def dicom_date(text: str | None) -> date | None:
-    """A DA value (PS3.5 6.2), or None when it is not one."""
+    """Parse a DA value (PS3.5 6.2); return None when it is not valid."""
     digits = (text or "").strip().replace(".", "")
     if not re.fullmatch(r"\d{8}", digits):
         return None
@@ -256,7 +256,7 @@ def _stated_age(text: str | None) -> float | None:
 
 
 def _places(candidates: Sequence[Candidate]) -> dict[str, int]:
-    """SOPInstanceUID to the number its instance has in MEMBERSHIP."""
+    """Map each SOPInstanceUID to the number of its instance in MEMBERSHIP."""
     place = {uid: c.stack.number for c in candidates if c.frames is None for uid in c.uids}
     sharing: dict[str, tuple[int, ...]] = {}
     for candidate in candidates:
@@ -268,7 +268,7 @@ def _places(candidates: Sequence[Candidate]) -> dict[str, int]:
 
 
 def _holders(candidate: Candidate, place: Mapping[str, int]) -> tuple[int, ...]:
-    """Numbers in MEMBERSHIP of the instances of a candidate."""
+    """Return the numbers in MEMBERSHIP of a candidate's instances."""
     if candidate.frames is None:
         return (candidate.stack.number,)
     return tuple(sorted({place[uid] for uid in candidate.frames}))
@@ -277,7 +277,7 @@ def _holders(candidate: Candidate, place: Mapping[str, int]) -> tuple[int, ...]:
 def _holding(
     candidate: Candidate, members: pa.Table, holders: Sequence[int], place: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Which instances and frames a candidate is made of."""
+    """Return the columns that say which instances and frames make up a candidate."""
     uids = members.column("sop_instance_uid").to_pylist()
     sizes = members.column("size").to_pylist()
     held = [[size for uid, size in zip(uids, sizes, strict=True) if place[uid] == holder] for holder in holders]
@@ -307,7 +307,7 @@ def _usable(candidate: Candidate, members: pa.Table, options: VolumeOptions) -> 
 
 
 def _decoded_beside(candidate: Candidate, members: pa.Table) -> int:
-    """Bytes of other stacks' frames, which are decoded with this one's: of one instance at a time."""
+    """Return the bytes of other stacks' frames that are decoded along with this one's, one instance at a time."""
     if candidate.frames is None:
         return 0
     names = zip(*(members.column(name).to_pylist() for name in ("sop_instance_uid", "number_of_frames")), strict=True)
@@ -350,7 +350,7 @@ def _stack_row(stack: Stack, members: pa.Table, facts: Mapping[str, Any]) -> dic
 
 
 def _first_values(members: pa.Table) -> Mapping[str, Any]:
-    """Column to its first value that is not missing, in the order of the instances."""
+    """Map each column to its first value that is not missing, in the order of the instances."""
     values = {}
     for column in members.column_names:
         found = members.column(column).drop_null()
