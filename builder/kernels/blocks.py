@@ -1,4 +1,4 @@
-"""Block means: a volume of any size on a small cube, cells that straddle an edge counting in part on both sides."""
+"""Block means: shrink a volume of any size to a small cube, sharing voxels that straddle a cell edge between cells."""
 
 from typing import Any
 
@@ -11,9 +11,10 @@ Reals = NDArray[np.float64]
 
 
 def block_means(volume: NDArray[Any], edges: tuple[int, int, int]) -> Reals:
-    """Means of (slice, row, column) voxels over as many equal parts of each axis as ``edges`` says.
+    """Average (slice, row, column) voxels over ``edges`` equal parts of each axis.
 
-    An axis shorter than its edge repeats its voxels. Sums run in one order, so the bits are the same everywhere.
+    An axis with fewer voxels than parts repeats its voxels. Sums run in a fixed order, so the result has the same bits
+    on every machine.
     """
     array = np.ascontiguousarray(volume, dtype=volume.dtype.newbyteorder("="))
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -29,7 +30,7 @@ def block_means(volume: NDArray[Any], edges: tuple[int, int, int]) -> Reals:
 
 
 def _overlaps(size: int, edge: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Reals]:
-    """For each voxel of an axis the first and last cell it lies in, and its share of each of those cells."""
+    """Return the first and last cell that each voxel of an axis lies in, and its share of each of those cells."""
     voxels = np.arange(size, dtype=np.int64)
     first = voxels * edge // size
     last = np.minimum(-(-(voxels + 1) * edge // size) - 1, edge - 1)

@@ -1,7 +1,7 @@
-"""A box is moved over a small cube until the fine structure in it agrees best with a target.
+"""Finding the box of a small cube whose fine structure agrees best with a target.
 
-Only one axis of a box moves at a time, so the other two are interpolated and blurred once for all its trials. Sums run
-in one order, element by element, so scores do not depend on the processor.
+Only one axis of the box moves at a time, so the other two are interpolated and blurred once for all trials on that
+axis. Sums run element by element in a fixed order, so that scores do not depend on the processor.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,22 @@ Reals = NDArray[np.float32]
 Box = tuple[float, ...]
 
 OUTSIDE = 0.06
-"""Share of an axis by which a box may reach beyond either end of the cube; ends repeat."""
+"""Share of an axis by which a box may reach beyond either end of the cube, where the outermost values repeat."""
 
 SMALLEST = 0.45
-"""Shortest edge of a box, as a share of the cube's."""
+"""Shortest edge of a box, as a share of the cube's edge."""
 
 GAIN = 1e-6
-"""A box is left for one that is better by more than this."""
+"""Smallest gain in score for which the search moves to another box."""
 
 LEAST_LENGTH = 1e-3
-"""A fine structure shorter than this is rounding, and agrees with nothing."""
+"""Length below which a fine structure counts as rounding error and scores 0."""
 
 
 def nearest_box(cube: Reals, target: Reals, box: Box, *, shifts: Sequence[float]) -> tuple[float, Box]:
-    """The best box around a start and its correlation: one axis after the other, both ends by each pair of shifts.
+    """Return the best correlation near a start, and its box.
+
+    One axis after the other, both ends are moved by each pair of shifts.
 
     Parameters
     ----------
@@ -47,27 +49,33 @@ def nearest_box(cube: Reals, target: Reals, box: Box, *, shifts: Sequence[float]
 
 
 def best_box(cube: Reals, target: Reals, box: Box, *, first: float, least: float) -> tuple[float, Box]:
-    """Coordinate search from a box: each end of each axis and both ends together are moved by steps that are halved
-    from ``first`` to more than ``least`` whenever nothing gets better. The correlation and its box."""
+    """Search for the best box from a start, and return its correlation and the box.
+
+    The search moves each end of each axis, and both ends together. The step starts at ``first``, is halved whenever no
+    move improves the score, and the search ends when the step is not above ``least``.
+    """
     start = np.array(box, dtype=np.float64)
     score, found = _search(_orders(cube), _targets(target), _weights(target), start, first, least)
     return float(score), tuple(found.tolist())
 
 
 def _orders(cube: Reals) -> Reals:
-    """(3, n, n, n): the cube with each axis as the last one, the other two in their order."""
+    """Return (3, n, n, n): the cube with each axis in turn as the last, the other two in their order."""
     return np.stack([np.moveaxis(cube, axis, 2) for axis in range(3)])
 
 
 def _targets(target: Reals) -> Reals:
-    """(3, edge, edge ** 2): the target with each axis as the first one."""
+    """Return (3, edge, edge ** 2): the target with each axis in turn as the first."""
     edge = _edge(target)
     cube = target.reshape(edge, edge, edge)
     return np.stack([np.moveaxis(cube, axis, 0).reshape(edge, -1) for axis in range(3)])
 
 
 def _weights(target: Reals) -> Reals:
-    """Of the two neighbours at each distance; the middle is its own neighbour on both sides."""
+    """Return the blur weight of the two neighbours at each distance.
+
+    The middle weight is halved, because the loops add the middle twice, as its own neighbour on both sides.
+    """
     weights = gaussian(_edge(target))
     weights = weights[weights.size // 2 :].copy()
     weights[0] /= 2
@@ -129,7 +137,10 @@ def _room(orders: Any, targets: Any) -> Any:
 
 @compiled
 def _folded(orders: Any, box: Any, axis: Any, weights: Any, rooms: Any, built: Any) -> Any:
-    """What the cube is with all axes but one folded, plain and blurred; kept while the box stays along those."""
+    """Return the cube with all axes but one folded, plain and blurred.
+
+    The result is kept until the box changes along one of the folded axes.
+    """
     plain, blurred = rooms[axis, 0], rooms[axis, 1]
     same = True
     for edge in range(6):
@@ -143,7 +154,7 @@ def _folded(orders: Any, box: Any, axis: Any, weights: Any, rooms: Any, built: A
 
 @compiled
 def _place(low: Any, high: Any, part: Any, edge: Any, size: Any) -> Any:
-    """The voxel below the middle of a part of a range, and the share of the next one."""
+    """Return the voxel below the middle of a part of a range, and the weight of the next voxel."""
     at = min(max((low + (part + 0.5) / edge * (high - low)) * size - 0.5, 0.0), size - 1.0)
     below = min(int(at), size - 2)
     return below, np.float32(at - below)
@@ -151,7 +162,7 @@ def _place(low: Any, high: Any, part: Any, edge: Any, size: Any) -> Any:
 
 @compiled
 def _fold(cube: Any, box: Any, axis: Any, weights: Any, plain: Any, blurred: Any) -> None:
-    """Interpolate, and blur, along all axes but one: (voxel of the axis, parts of the others)."""
+    """Interpolate and blur along all axes but one; the results are (voxel of the axis, parts of the others)."""
     size, edge = cube.shape[2], int(np.sqrt(plain.shape[1]) + 0.5)
     first, second = (1 if axis == 0 else 0), (1 if axis == 2 else 2)
     taken = np.empty((edge, edge, size), np.float32)
@@ -173,7 +184,7 @@ def _fold(cube: Any, box: Any, axis: Any, weights: Any, plain: Any, blurred: Any
 
 @compiled
 def _smooth(taken: Any, weights: Any) -> Any:
-    """Blurred along the first two axes; ends repeat."""
+    """Blur along the first two axes, repeating the ends."""
     edge, size, reach = taken.shape[0], taken.shape[2], weights.shape[0]
     rows = np.zeros((edge, edge, size), np.float32)
     out = np.zeros((edge, edge, size), np.float32)
@@ -205,7 +216,7 @@ def _spread(taken: Any, out: Any) -> None:
 
 @compiled
 def _score(plain: Any, blurred: Any, target: Any, weights: Any, low: Any, high: Any) -> Any:
-    """Correlation of the fine structure of a range of the folded axis with the target."""
+    """Return the correlation of the target with the fine structure of a range of the remaining axis."""
     edge, parts = target.shape
     sharp = np.empty((edge, parts), np.float32)
     soft = np.empty((edge, parts), np.float32)

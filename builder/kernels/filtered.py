@@ -1,4 +1,4 @@
-"""Weighted sums along axes: cubic B-splines with their prefilter, and low-pass filters before shrinking."""
+"""Weighted sums along axes: cubic B-splines with their prefilter, and low-pass filters for shrinking."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,22 +11,23 @@ from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Taps, identity_taps
 
 BLOCK_SAMPLES = 1 << 16
-"""Samples filtered together: half a mebibyte of float64, so that both sweeps and the sums stay in a common second-level
-cache; within that the wider the block, the longer its loops."""
+"""Samples filtered together: half a mebibyte of float64, so that both sweeps and the sums stay in a typical
+second-level cache. Blocks are as wide as that allows, because wider blocks have longer inner loops."""
 ROWS = 48
-"""Rows filtered side by side along columns, after a transposition; a power of two would crowd few sets of a cache."""
+"""Rows filtered side by side after transposition; not a power of two, which would crowd a few sets of the cache."""
 POLE = float(np.sqrt(3.0) - 2.0)
 """Pole of the cubic B-spline prefilter (Unser 1999, doi:10.1109/79.799930)."""
 HORIZON = 18
-"""Samples after which the pole's powers fall below 1e-10."""
+"""Number of samples after which the powers of the pole are below 1e-10."""
 
 
 def resample_filtered(volume: NDArray[Any], taps: tuple[Taps, Taps, Taps], *, threads: int) -> NDArray[Any]:
     """Resample ``volume`` with the given taps of the three axes.
 
     Sums are float64; integers are rounded to the nearest (ties to even) and clamped to the type's range. Planes are
-    resampled first into a float32 stack of (source slices, target rows, target columns). Where that stack would pass
-    twice the size of input and output together, the work goes by bands of rows; the bytes do not depend on it.
+    resampled first, into a float32 stack of (source slices, target rows, target columns). When that stack would exceed
+    twice the size of input and output together, the work is done in bands of rows to save memory. The bytes of the
+    result do not depend on the bands.
     """
     shape = (taps[0].index.shape[0], taps[1].index.shape[0], taps[2].index.shape[0])
     out = np.empty(shape, volume.dtype)
@@ -40,7 +41,7 @@ def resample_filtered(volume: NDArray[Any], taps: tuple[Taps, Taps, Taps], *, th
 
 
 def spline_coefficients(volume: NDArray[Any], *, threads: int) -> NDArray[np.float32]:
-    """Cubic B-spline coefficients of ``volume`` as float32, of its shape (mirrored edges)."""
+    """Return the cubic B-spline coefficients of ``volume`` (mirrored edges) as float32, in the volume's shape."""
     rows, columns = identity_taps(volume.shape[1]), identity_taps(volume.shape[2])
     stack = np.empty(volume.shape, np.float32)
     width = _block_width(volume.shape[1], volume.shape[2])
@@ -85,14 +86,14 @@ def _resample_band(
 
 
 def _block_width(length: int, columns: int) -> int:
-    """How many of ``columns`` lines of ``length`` samples are filtered side by side, in blocks of about one width."""
+    """Return how many of ``columns`` lines of ``length`` samples to filter side by side, in blocks of similar width."""
     blocks = -(-columns // max(16, BLOCK_SAMPLES // length))
     return -(-columns // blocks)
 
 
 @compiled
 def _start(block: Any) -> Any:
-    """First causal coefficient of every column, for a signal mirrored about its outermost samples."""
+    """Return the first causal coefficient of every column, for a signal mirrored about its outermost samples."""
     n, m = block.shape
     first = np.zeros(m, np.float64)
     if n > HORIZON:
@@ -115,7 +116,7 @@ def _start(block: Any) -> Any:
 
 @compiled
 def _prefilter(block: Any) -> None:
-    """Turn samples along the first axis into B-spline coefficients, all columns side by side, in place."""
+    """Turn samples along the first axis into B-spline coefficients, in place and for all columns side by side."""
     n, m = block.shape
     if n == 1:
         return
@@ -220,7 +221,7 @@ def _filter_depth(
     low: Any,
     high: Any,
 ) -> None:
-    """Rows ``y0`` to ``y1`` of the stack along slices, into rows ``first + y0`` and on of ``out``."""
+    """Filter rows ``y0`` to ``y1`` of the stack along the slices, into the rows of ``out`` from ``first + y0`` on."""
     slices_in, _, columns = stack.shape
     upright = np.zeros((slices_in, width), np.float64)
     line = np.empty(width, np.float64)

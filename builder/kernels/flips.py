@@ -1,4 +1,8 @@
-"""Eight flips for the price of one comparison: products of even and odd parts, added with the signs of each flip."""
+"""Comparing volumes under all eight flips at the cost of one comparison.
+
+A flip only changes the signs of the odd parts, so the products of even and odd parts are computed once and then added
+with the signs of each flip.
+"""
 
 from typing import Any
 
@@ -9,9 +13,10 @@ from builder.kernels.compiled import compiled
 
 
 def parts(cubes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(8, n, edge ** 3 / 8) parts of (n, edge, edge, edge) cubes, even or odd along each axis; edge even.
+    """Return the (8, n, edge ** 3 / 8) even and odd parts along each axis of (n, edge, edge, edge) cubes; edge is even.
 
-    A flip of an axis turns the sign of what is odd along it. The sum of squares is eight times that of the cubes.
+    Flipping an axis changes the sign of the parts that are odd along it. The sum of squares of the parts is eight times
+    that of the cubes.
     """
     found = cubes[None]
     half = cubes.shape[1] // 2
@@ -23,7 +28,7 @@ def parts(cubes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def best_views(products: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(volume, flip) largest size of a product over all views, and the first view that has it.
+    """Return the (volume, flip) largest absolute score over all views, and the first view that has it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Another window: values replaced by those that a curve of a few hundred levels gives them."""
+"""Applying a window: replace each value by its level on a curve of a few hundred points."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 from builder.kernels.compiled import compiled
 
 BUCKETS = 2048
-"""Equal parts of the curve's range in which the search for a value begins."""
+"""Number of equal parts of the curve's range; each stores where the search for its values starts."""
 
 
 def on_curve(values: NDArray[np.float32], at: NDArray[Any], levels: NDArray[Any]) -> NDArray[np.float32]:
-    """Each value by linear interpolation between the points (at, levels), as ``numpy.interp`` does, in float32.
+    """Interpolate each value linearly between the points (at, levels), as ``numpy.interp`` does, in float32.
 
     Parameters
     ----------
     at
-        Not decreasing. Values beyond either end take the level there.
+        In non-decreasing order. Values beyond either end get the level at that end.
     """
     known = np.ascontiguousarray(at, dtype=np.float64)
     found = _on_curve(np.ascontiguousarray(values).reshape(-1), known, np.ascontiguousarray(levels, dtype=np.float64))

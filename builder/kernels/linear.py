@@ -1,4 +1,4 @@
-"""Linear resampling along axes: each slice is resampled in its plane once, then neighbouring slices are blended."""
+"""Linear resampling along axes: resample each slice in its plane once, then blend neighbouring slices."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +11,14 @@ from builder.kernels.slabs import lay_slabs, run_slabs
 from builder.kernels.taps import Line, linear_pairs
 
 PLANE_VOXELS = 1 << 17
-"""Voxels of a plane that is blended at once: two such planes of float32 are a mebibyte, a common second-level cache."""
+"""Voxels of a plane blended at once: two float32 planes take one mebibyte, which fits a typical second-level cache."""
 
 
 def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
     """Interpolate ``volume`` linearly at the given lines, each inside the field of view.
 
-    Sums are float32; integers are rounded to the nearest, ties to even. No float copy of the volume is made: the
-    buffers hold two planes a thread, of a whole slice or of as many of its rows as the cache holds.
+    Sums are float32; integers are rounded to the nearest, ties to even. No float copy of the volume is made: each
+    thread buffers two planes, of a whole slice or of as many of its rows as the cache holds.
     """
     (whole,) = linear_slabs(volume, lines, slices=lines[0].size, rows=lines[1].size, threads=threads)
     return whole
@@ -27,7 +27,7 @@ def resample_linear(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, thr
 def linear_slabs(
     volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, rows: int, threads: int
 ) -> Iterator[NDArray[Any]]:
-    """The result of ``resample_linear`` in slabs, in C order of slices and rows; they share their memory."""
+    """Yield the result of ``resample_linear`` in slabs, in C order of slices and rows. All slabs share one buffer."""
     tables = []
     for line, count in zip(lines, volume.shape, strict=True):
         low, high, weight = linear_pairs(line, count)
@@ -47,11 +47,11 @@ def linear_slabs(
 
 
 def _share_intervals(low: NDArray[np.uint32], weight: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """(count,) the weight with which each sample's interval is read; empty where two targets share an interval.
+    """Return the (count,) weight with which each sample's interval is read, or nothing when targets share an interval.
 
-    With a count of 0 it is empty too: among real numbers a neighbour without weight may be NaN, and is not touched.
-    An axis that shrinks reads an interval once at most: every interval is then interpolated in one pass of wide
-    registers and the wanted ones are picked out, instead of picking two neighbours for each target.
+    An axis that shrinks reads each interval at most once. It is faster to interpolate every interval in one pass of
+    wide registers and pick the wanted ones than to pick two neighbours for each target. Floats pass a count of 0 and
+    get an empty result, because a neighbour of weight 0 may be NaN and must not be read.
     """
     if count == 0 or np.unique(low).size != low.size:
         return np.empty(0, dtype=np.float32)
@@ -62,7 +62,7 @@ def _share_intervals(low: NDArray[np.uint32], weight: NDArray[np.float32], count
 
 @compiled
 def _plane(source: Any, y0: int, y1: int, ys: Any, xs: Any, share: Any, row: Any, plane: Any) -> None:
-    """Rows ``y0`` to ``y1`` of a source slice in the plane of the target; ``row`` has a column more than the source."""
+    """Resample rows ``y0`` to ``y1`` of a source slice in its plane; ``row`` has one column more than the source."""
     (ylow, yhigh, yweight), (xlow, xhigh, xweight) = ys, xs
     count = source.shape[1]
     between = np.empty(share.shape[0], np.float32)

@@ -1,8 +1,8 @@
-"""Label maps between samples: every label interpolated linearly, the heaviest wins.
+"""Resampling label maps: interpolate every label linearly and keep the heaviest.
 
-Equal to making one linear image a label, background among them, and taking the largest, without making any of them:
-a voxel's weight goes to at most eight labels. Weights are integers (``UNIT`` a axis), so a tie is a tie and not a
-matter of rounding. At a tie a structure wins over background (0), and a lower value over a higher one.
+The result is the same as interpolating one image per label, background included, and taking the largest. None of these
+images is made, because at most eight labels share a voxel's weight. Weights are integers (``UNIT`` per axis), so ties
+are exact and do not depend on rounding. At a tie a structure wins over background (0), and a lower value over a higher.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Line, linear_pairs
 
 UNIT = 1 << 20
-"""Integer weight of a whole sample along one axis; three axes make 2 to the power of 60."""
+"""Integer weight of a whole sample along one axis. Three axes give 2 to the power of 60, which fits int64."""
 
 
 def resample_majority(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
@@ -35,7 +35,7 @@ def resample_majority(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, t
 
 @compiled
 def elect(labels: Any, weights: Any) -> Any:
-    """The heaviest of eight labels with eight weights; ties as the module states."""
+    """Return the heaviest of eight labels with eight weights; the module docstring says how ties are settled."""
     best, most = labels[0], np.int64(-1)
     for i in range(8):
         label, total = labels[i], np.int64(0)
@@ -74,7 +74,7 @@ def _vote(source: Any, out: Any, z0: int, z1: int, zs: Any, ys: Any, xs: Any) ->
 
 @compiled
 def fill_weights(weights: Any, tz: Any, ty: Any, tx: Any) -> None:
-    """The eight corner weights, slice slowest, from the upper neighbours' integer weights."""
+    """Fill the eight corner weights, slice slowest, from the integer weights of the upper neighbours."""
     for corner in range(8):
         wz = tz if corner & 4 else UNIT - tz
         wy = ty if corner & 2 else UNIT - ty

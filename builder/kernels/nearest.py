@@ -1,4 +1,4 @@
-"""Nearest-neighbour resampling along axes: copies, never arithmetic."""
+"""Nearest-neighbour resampling along axes. Voxels are copied, never computed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from builder.kernels.taps import Line, nearest_index
 
 
 def resample_nearest(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:
-    """Take the nearest voxel of ``volume`` at the given lines; the middle between two goes to the higher index."""
+    """Take the nearest voxel of ``volume`` at the given lines; a point midway between two takes the higher index."""
     (whole,) = nearest_slabs(volume, lines, slices=lines[0].size, rows=lines[1].size, threads=threads)
     return whole
 
@@ -20,9 +20,9 @@ def resample_nearest(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, th
 def nearest_slabs(
     volume: NDArray[Any], lines: tuple[Line, Line, Line], *, slices: int, rows: int, threads: int
 ) -> Iterator[NDArray[Any]]:
-    """The result of ``resample_nearest`` in slabs, in C order of slices and rows; they share their memory."""
+    """Yield the result of ``resample_nearest`` in slabs, in C order of slices and rows. All slabs share one buffer."""
     all_z, all_y, xs = (nearest_index(line, count) for line, count in zip(lines, volume.shape, strict=True))
-    bits = np.dtype(f"u{volume.dtype.itemsize}")  # one compiled kernel a width, whatever the type
+    bits = np.dtype(f"u{volume.dtype.itemsize}")  # one compiled kernel per width serves all types
     source = volume.view(bits)
 
     def work(start: int, stop: int) -> None:
@@ -41,7 +41,7 @@ def _pick(source: Any, out: Any, z0: int, z1: int, zs: Any, ys: Any, xs: Any) ->
         again = z > z0 and zs[z] == zs[z - 1]
         for y in range(ys.shape[0]):
             b = out[z, y]
-            if again or (y > 0 and ys[y] == ys[y - 1]):  # a row made before
+            if again or (y > 0 and ys[y] == ys[y - 1]):  # the same row was made before: copy it
                 a = out[z - 1, y] if again else out[z, y - 1]
                 for x in range(xs.shape[0]):
                     b[x] = a[x]

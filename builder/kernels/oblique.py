@@ -74,7 +74,7 @@ def _round_index(at: Any, count: Any) -> Any:
 
 @compiled
 def _pair(at: Any, count: Any) -> Any:
-    """Lower and upper neighbour and the upper one's weight; the edge value holds beyond the outermost centres."""
+    """Return both neighbours and the weight of the upper; the edge value holds beyond the outermost centres."""
     held = min(max(at, 0.0), count - 1.0)
     low = int(np.floor(held))
     return low, min(low + 1, count - 1), held - low

@@ -1,4 +1,4 @@
-"""Polygon kernels: scan lines over edges, and points in stacks of prisms, under the even-odd rule."""
+"""Polygon kernels under the even-odd rule: fill by scan lines, and test points against stacks of prisms."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from builder.kernels.compiled import compiled
 
 @compiled
 def fill_spans(edges: Any, lines: int, out: Any) -> None:
-    """Add to ``out`` (row, column) the share of each pixel inside the polygons of ``edges`` (n, 4)."""
+    """Add the share of each pixel that lies inside the polygons of ``edges`` (n, 4) to ``out`` (row, column)."""
     rows, columns = out.shape
     first = max(0, int(np.floor(min(edges[:, 0].min(), edges[:, 2].min()) + 0.5)))
     last = min(rows - 1, int(np.floor(max(edges[:, 0].max(), edges[:, 2].max()) + 0.5)))
@@ -40,7 +40,7 @@ def fill_spans(edges: Any, lines: int, out: Any) -> None:
 
 @compiled
 def find_in_prisms(points: Any, edges: Any, starts: Any, slabs: Any, out: Any) -> None:
-    """Set ``out`` where a point (in-plane a, b, offset) lies in a prism of ``slabs`` with the edges from ``starts``."""
+    """Set ``out`` for each point (in-plane a, b, offset) inside a prism of ``slabs``, whose edges are at ``starts``."""
     for i in range(len(points)):
         u, v, w = points[i, 0], points[i, 1], points[i, 2]
         for p in range(len(slabs)):

@@ -1,4 +1,4 @@
-"""Dense ranks: which of the distinct values of an array each element holds, whatever the values are."""
+"""Dense ranks: the position of each element among the distinct values of an array."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ MOST_DISTINCT = 1 << 16
 
 
 def dense_ranks(values: NDArray[Any]) -> NDArray[np.uint32]:
-    """(n,) position of each float32 among the sorted distinct ones; NaN is one value and the last.
+    """Return the (n,) position of each float32 among the sorted distinct values; NaN counts as one value, the last.
 
-    Any map that keeps the order of values and joins none (a rescale, a factor) leaves the ranks as they are.
+    Ranks do not change under any map that keeps the order of values and merges none, such as a rescale or a factor.
     """
     flat = np.ascontiguousarray(values, dtype=np.float32).ravel() + np.float32(0)  # no negative zero
     found, distinct, slots = _distinct(flat.view(np.int32), np.isnan(flat))
@@ -29,7 +29,7 @@ def dense_ranks(values: NDArray[Any]) -> NDArray[np.uint32]:
 
 @compiled
 def _distinct(bits: Any, missing: Any) -> Any:
-    """How many distinct bit patterns there are, the patterns in order of first sight, and the number of each."""
+    """Return the number of distinct bit patterns, the patterns in order of first sight, and each element's pattern."""
     table = np.full(SLOTS, -1, np.int32)
     distinct = np.empty(MOST_DISTINCT + 1, np.int32)
     numbers = np.empty(bits.shape[0], np.int32)

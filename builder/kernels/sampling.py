@@ -1,4 +1,4 @@
-"""The entrance to the kernels: a volume on one grid, sampled on another."""
+"""The entry point to the kernels: sample a volume on another grid."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -12,10 +12,10 @@ from builder.model.geometry import Geometry
 Lines = tuple[Line, Line, Line]
 
 ALIGNED_VOXELS = 1e-4
-"""Largest drift, in source voxels over a whole target axis, of a grid that still counts as aligned with another."""
+"""Largest drift, in source voxels over a whole target axis, at which two grids still count as aligned."""
 
 SlabMaker: TypeAlias = Callable[[int, int], Iterator[NDArray[Any]]]
-"""Makes a volume so many slices and rows, or all rows, at a time; a slab is good until the next one is asked for."""
+"""Makes a volume in slabs of the given numbers of slices and rows. A slab is valid until the next one is requested."""
 
 DTYPES = ("int16", "uint16", "uint8", "bool", "float32")
 
@@ -32,25 +32,26 @@ def sample(
 ) -> NDArray[Any]:
     """Sample a volume given on ``source`` at the voxel centres of ``target``.
 
-    Grids whose axes agree, in any order and direction, take the fast way along axes; oblique and sheared ones take
-    one kernel that follows the affine.
+    Grids whose axes agree, in any order and direction, are resampled along one axis at a time, which is fast. Oblique
+    and sheared grids are sampled by a kernel that follows the affine.
 
     Parameters
     ----------
     volume
         (slice, row, column) int16, uint16, uint8, bool or float32.
     source, target
-        Grids in one frame of reference (the caller's to know), LPS mm.
+        Grids in LPS mm. The caller must ensure that they share a frame of reference.
     method
-        ``nearest``; ``linear``; ``cubic`` (B-spline with prefilter, mirrored edges); or ``majority`` for label maps:
-        each label linear, then the heaviest, a structure before background and a lower value before a higher at a tie.
+        ``nearest``; ``linear``; ``cubic`` (B-spline with prefilter, mirrored edges); or ``majority`` for label maps,
+        which interpolates each label linearly and keeps the heaviest. At a tie a structure wins over background, and a
+        lower value over a higher one.
     fill
-        Value of target voxels whose centre is outside the field of view (beyond the outer edges of ``source``'s
-        outermost voxels). Between those edges and the outermost centres the edge value is continued.
+        Value of target voxels whose centre is outside the field of view, that is, beyond the outer edges of the
+        outermost voxels of ``source``. Between those edges and the outermost centres the edge value is continued.
     antialias
-        ``lowpass`` filters each axis that shrinks, for aligned grids and ``linear`` or ``cubic``.
+        ``lowpass`` filters each axis that shrinks. It needs aligned grids and ``linear`` or ``cubic``.
     threads
-        Threads to share the work; the result is the same bytes for any number.
+        Number of threads. The bytes of the result do not depend on it.
 
     Returns
     -------
@@ -87,16 +88,16 @@ def sample(
 def slab_maker(
     volume: NDArray[Any], source: Geometry, target: Geometry, *, method: Method | str, threads: int = 1
 ) -> SlabMaker | None:
-    """What makes the result of ``sample`` some slices and rows at a time, where no more than that has to be in memory.
+    """Return a function that makes the result of ``sample`` in slabs, so that only one slab has to be in memory.
 
-    None where that is not so: for grids whose axes do not agree one by one, a target that reaches out of the source's
-    field of view, and methods that need the whole volume.
+    Return None when the result cannot be made in slabs: for grids whose axes do not agree in order, for a target that
+    reaches beyond the source's field of view, and for methods that need the whole volume.
     """
     aligned = aligned_lines(index_map(source, target), target.shape)
     if aligned is None or aligned[0] != (0, 1, 2):
         return None
     lines, method = aligned[1], Method(method)
-    deep = 0 if threads == 1 else lines[1].size  # threads share all rows of some slices: a few are too little work
+    deep = 0 if threads == 1 else lines[1].size  # threads share whole slices: a few rows are too little work
     if any(line.inside(count) != (0, line.size) for line, count in zip(lines, volume.shape, strict=True)):
         return None
     array = _checked(volume, method=method, fill=0)
@@ -120,7 +121,7 @@ def resample(
     antialias: Antialias | str = Antialias.NONE,
     threads: int = 1,
 ) -> NDArray[Any]:
-    """Sample a volume at the points of three lines along its axes; parameters as in :func:`sample`."""
+    """Sample a volume at the points of three lines along its axes; the other parameters are those of :func:`sample`."""
     method, antialias = Method(method), Antialias(antialias)
     if antialias is not Antialias.NONE and method not in (Method.LINEAR, Method.CUBIC):
         raise ValueError(f"antialias: found {antialias.value!r} with {method.value!r}, expected 'linear' or 'cubic'")
@@ -138,10 +139,10 @@ def resample(
 
 
 def index_map(source: Geometry, target: Geometry) -> NDArray[np.float64]:
-    """(3, 4) float64: target voxel index (slice, row, column, 1) to continuous source voxel index.
+    """Return the (3, 4) float64 map from target voxel index (slice, row, column, 1) to continuous source voxel index.
 
     Digits that are rounding errors of the affines are dropped, so that grids which differ by whole voxels do so
-    exactly. Plain sums, no linear algebra library: the same bits everywhere.
+    exactly. Plain sums replace a linear algebra library, whose bits differ between machines.
     """
     a, b, c = (source.affine[:3, axis] for axis in range(3))
     inverse = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)])
@@ -154,7 +155,7 @@ def index_map(source: Geometry, target: Geometry) -> NDArray[np.float64]:
 def aligned_lines(
     matrix: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> tuple[tuple[int, int, int], Lines] | None:
-    """The order of source axes along the target's, and a line along each; None when the axes do not agree."""
+    """Return the source axis that runs along each target axis, and a line along each; None when axes do not agree."""
     steps = matrix[:, :3]
     order = tuple(int(axis) for axis in np.abs(steps).argmax(axis=0))
     if sorted(order) != [0, 1, 2]:
@@ -168,7 +169,7 @@ def aligned_lines(
 
 
 def _checked(volume: NDArray[Any], *, method: Method, fill: float) -> NDArray[Any]:
-    """The volume as the kernels take it: C-contiguous, native byte order, bool as uint8."""
+    """Return the volume in the form that the kernels accept: C-contiguous, native byte order, bool as uint8."""
     if volume.ndim != 3 or volume.dtype.name not in DTYPES:
         raise ValueError(f"volume: found {volume.ndim} axes of {volume.dtype}, expected 3 of {', '.join(DTYPES)}")
     if method is Method.MAJORITY and volume.dtype.name not in ("uint8", "uint16", "bool"):
@@ -190,7 +191,7 @@ def _native(volume: NDArray[Any]) -> np.dtype[Any]:
 
 
 def _dispatch(array: NDArray[Any], lines: Lines, method: Method, antialias: Antialias, threads: int) -> NDArray[Any]:
-    """Run the kernel of ``method``; numba is imported here, on the first call."""
+    """Run the kernel of ``method``. Kernels are imported here because importing numba is slow."""
     if all(line == Line(n, 0.0, 1.0) for line, n in zip(lines, array.shape, strict=True)):
         return array.copy()
     if method is Method.NEAREST:

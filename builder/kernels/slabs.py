@@ -1,4 +1,4 @@
-"""Splitting a loop over slices or rows among threads, or into parts that are made one after the other."""
+"""Splitting a loop over slices or rows among threads, or into slabs that are made one after the other."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 
 def run_slabs(work: Callable[[int, int], None], count: int, *, threads: int) -> None:
-    """Call ``work(start, stop)`` over contiguous parts of ``range(count)``, one a thread.
+    """Call ``work(start, stop)`` for contiguous parts of ``range(count)``, one per thread.
 
-    ``work`` releases the interpreter's lock and writes disjoint voxels, each from its own inputs alone, so the result
-    does not depend on ``threads``.
+    ``work`` must release the interpreter's lock and write disjoint voxels, each computed from its own inputs alone.
+    The result then does not depend on ``threads``.
     """
     parts = max(1, min(threads, count))
     if parts == 1:
@@ -29,9 +29,9 @@ def run_slabs(work: Callable[[int, int], None], count: int, *, threads: int) -> 
 def lay_slabs(
     shape: tuple[int, int, int], dtype: np.dtype[Any], *, slices: int, rows: int
 ) -> Iterator[tuple[NDArray[Any], slice, slice]]:
-    """Room for each slab of a (slice, row, column) array, and which slices and rows it is, in C order.
+    """Yield a buffer for each slab of a (slice, row, column) array, with its slices and rows, in C order.
 
-    The slabs have ``slices`` slices and ``rows`` rows, fewer at the ends of the axes, and share their memory.
+    A slab has ``slices`` slices and ``rows`` rows, or fewer at the end of an axis. All slabs share one buffer.
     """
     high, deep = min(slices, shape[0]), min(rows, shape[1])
     room = np.empty((high * deep * shape[2],), dtype)

@@ -1,4 +1,4 @@
-"""Sums over voxels in one fixed order, so that a mean has the same bits on every machine."""
+"""Statistics of voxels, summed in a fixed order so that a mean has the same bits on every machine."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from builder.kernels.compiled import compiled
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the voxels chosen: their number, lowest, highest, mean and standard deviation (of the population)."""
+    """Count, minimum, maximum, mean and population standard deviation of the chosen voxels."""
 
     count: int
     lowest: float
@@ -21,9 +21,9 @@ class Statistics:
 
 
 def measure(volume: NDArray[Any], inside: NDArray[np.bool_] | None) -> Statistics:
-    """Statistics of (slice, row, column) voxels where ``inside`` is True, everywhere when it is None.
+    """Measure (slice, row, column) voxels where ``inside`` is True, or all of them when it is None.
 
-    Sums run in float64, row by row and then over rows; voxels that are not finite are left out.
+    Sums are float64, first along each row and then over the rows. Voxels that are not finite are left out.
     """
     array = np.ascontiguousarray(volume)
     chosen = np.ones((0, 0, 0), np.bool_) if inside is None else np.ascontiguousarray(inside)
@@ -37,7 +37,7 @@ def measure(volume: NDArray[Any], inside: NDArray[np.bool_] | None) -> Statistic
 
 
 def count_values(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """(256,) or (65536,) number of voxels of each value of (slice, row, column) uint8 or uint16."""
+    """Count the voxels of each value of (slice, row, column) uint8 or uint16 labels, as (256,) or (65536,)."""
     counts = np.zeros(int(np.iinfo(labels.dtype).max) + 1, dtype=np.int64)
     _count(np.ascontiguousarray(labels), counts)
     return counts
@@ -48,7 +48,7 @@ def _count(labels: Any, counts: Any) -> None:
     for z in range(labels.shape[0]):
         for y in range(labels.shape[1]):
             row = labels[z, y]
-            value, run = row[0], 0  # neighbours are mostly equal: add up runs, not voxels
+            value, run = row[0], 0  # neighbours are mostly equal, so count runs of voxels
             for x in range(row.shape[0]):
                 if row[x] == value:
                     run += 1

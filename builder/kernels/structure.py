@@ -1,4 +1,4 @@
-"""The fine structure of a part of a small cube: what is left of it once everything smooth is taken away."""
+"""The fine structure of a box of a small cube: the values minus their smooth part."""
 
 from typing import Any
 
@@ -8,38 +8,39 @@ from numpy.typing import NDArray
 from builder.kernels.compiled import compiled
 
 SMOOTH = 5
-"""What is smoother than a part of the box this many times smaller than its edge is taken away."""
+"""Edge of the box divided by the standard deviation of the Gaussian that gives the smooth part."""
 
 
 def fine_structure(cube: NDArray[np.float32], box: tuple[float, ...], edge: int) -> NDArray[np.float32]:
-    """(edge ** 3,) fine structure of a box of a cube, of length 1 and mean 0; zeros where there is none.
+    """Return the (edge ** 3,) fine structure of a box of a cube, with length 1 and mean 0; zeros when there is none.
 
     Parameters
     ----------
     box
-        Low and high of each axis, as shares of it: (low, low, low, high, high, high). Linear interpolation at the
-        middles of ``edge`` parts; ends repeat. The smooth part is a Gaussian of ``edge / 5``, cut at two deviations.
+        Low and high end on each axis, as shares of the axis: (low, low, low, high, high, high). Values are interpolated
+        linearly at the middles of ``edge`` parts, and ends repeat. The smooth part is a Gaussian of standard deviation
+        ``edge / 5``, cut at two deviations.
     """
     return roughness(sampled(cube, box, edge))
 
 
 def sampled(cube: NDArray[np.float32], box: tuple[float, ...], edge: int) -> NDArray[np.float64]:
-    """(edge, edge, edge) values of a box of a cube, before anything is taken away."""
+    """Return the (edge, edge, edge) values of a box of a cube, with their smooth part."""
     return np.asarray(_sampled(cube, np.array(box, dtype=np.float64), edge))
 
 
 def roughness(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(edge ** 3,) fine structure of values that were sampled, of length 1 and mean 0; zeros where there is none."""
+    """Return the (edge ** 3,) fine structure of sampled values, with length 1 and mean 0; zeros when there is none."""
     return np.asarray(_roughness(values, gaussian(values.shape[0])))
 
 
 def correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Correlation of two fine structures, summed in one order."""
+    """Return the correlation of two fine structures, summed in a fixed order."""
     return float(_product(one, other))
 
 
 def gaussian(edge: int) -> NDArray[np.float64]:
-    """Weights of the smooth part of ``edge`` parts: an odd number, adding up to 1."""
+    """Return the Gaussian weights of the smooth part for ``edge`` parts: an odd number of weights that add up to 1."""
     deviation = edge / SMOOTH
     radius = int(2 * deviation + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
@@ -74,7 +75,7 @@ def _sampled(cube: Any, box: Any, edge: Any) -> Any:
 
 @compiled
 def _roughness(values: Any, weights: Any) -> Any:
-    # loops, for they are compiled in a third of the time that expressions of whole arrays take
+    # Loops compile in a third of the time that whole-array expressions take.
     smooth = _blurred(_blurred(_blurred(values, weights), weights), weights).reshape(-1)
     sharp = values.reshape(-1)
     fine = np.empty(sharp.shape[0])
@@ -103,7 +104,7 @@ def _product(one: Any, other: Any) -> Any:
 
 @compiled
 def _blurred(values: Any, weights: Any) -> Any:
-    """Blur along the first axis, and turn the axes round by one: three times is all of them."""
+    """Blur along the first axis and rotate the axes by one, so that three calls blur all of them."""
     edge, radius = values.shape[0], weights.shape[0] // 2
     out = np.zeros((values.shape[1], values.shape[2], edge))
     for i in range(edge):

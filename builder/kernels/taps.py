@@ -1,4 +1,4 @@
-"""Which source samples a target sample is made of, and with which weights, along one axis."""
+"""Choosing the source samples and weights that make up each target sample along one axis."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELD_TOLERANCE = 1e-6
-"""Part of a voxel by which a position may pass the outer edge of the field of view and still count as inside."""
+"""Fraction of a voxel by which a position may pass the outer edge of the field of view and still count as inside."""
 
 TIE_TOLERANCE = 1e-9
-"""Part of a voxel below the middle between two samples that still counts as the middle."""
+"""Fraction of a voxel below the midpoint of two samples that still counts as the midpoint, to absorb rounding."""
 
 
 class Method(StrEnum):
-    """How a value between samples is found."""
+    """How a value between samples is computed."""
 
     NEAREST = "nearest"
     LINEAR = "linear"
@@ -24,7 +24,7 @@ class Method(StrEnum):
 
 
 class Antialias(StrEnum):
-    """What is done before shrinking, along each axis that shrinks."""
+    """The filter applied along each axis that shrinks."""
 
     NONE = "none"
     LOWPASS = "lowpass"
@@ -32,7 +32,7 @@ class Antialias(StrEnum):
 
 @dataclass(frozen=True)
 class Line:
-    """Target samples along one source axis: number ``i`` lies at source index ``start + i * step``."""
+    """Target samples along one source axis: sample ``i`` lies at source index ``start + i * step``."""
 
     size: int
     start: float
@@ -40,15 +40,15 @@ class Line:
 
     @property
     def positions(self) -> NDArray[np.float64]:
-        """(size,) continuous source indices."""
+        """Return the (size,) continuous source indices."""
         return np.asarray(self.start + np.arange(self.size, dtype=np.float64) * self.step)
 
     def part(self, first: int, stop: int) -> "Line":
-        """Target samples ``first`` to ``stop`` of this line."""
+        """Return the line of target samples ``first`` to ``stop``."""
         return Line(stop - first, self.start + first * self.step, self.step)
 
     def inside(self, count: int) -> tuple[int, int]:
-        """First and past-the-last target sample within the field of view of ``count`` source samples.
+        """Return the first and past-the-last target sample within the field of view of ``count`` source samples.
 
         The field of view ends at the outer edges of the outermost voxels, half a voxel beyond their centres.
         """
@@ -71,14 +71,15 @@ class Taps:
 
 
 def nearest_index(line: Line, count: int) -> NDArray[np.uint32]:
-    """(size,) nearest source sample; the middle between two goes to the higher index, as in ITK."""
+    """Return the (size,) nearest source samples; a midpoint takes the higher index, as in ITK."""
     return np.asarray(np.clip(np.floor(line.positions + 0.5 + TIE_TOLERANCE), 0, count - 1), dtype=np.uint32)
 
 
 def linear_pairs(line: Line, count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float64]]:
-    """(size,) lower and upper neighbour and the upper's weight; beyond the outermost centres the edge value holds.
+    """Return the (size,) lower and upper neighbours and the weights of the upper.
 
-    A neighbour without weight is not named: where values are real numbers it may be NaN.
+    Beyond the outermost centres the edge value holds. When the upper weight is 0, the lower neighbour is named twice,
+    because a float neighbour of weight 0 may be NaN and would spoil the sum.
     """
     at = np.clip(line.positions, 0, count - 1)
     low = np.floor(at)
@@ -87,11 +88,11 @@ def linear_pairs(line: Line, count: int) -> tuple[NDArray[np.uint32], NDArray[np
 
 
 def make_taps(line: Line, count: int, *, method: Method, antialias: Antialias) -> Taps:
-    """Taps of one axis for ``linear`` or ``cubic``.
+    """Return the taps of one axis for ``linear`` or ``cubic``.
 
-    With ``lowpass`` an axis that shrinks is weighted by the triangle (linear) or by Keys' cubic with a = -1/2 (cubic;
-    Keys 1981, doi:10.1109/TASSP.1981.1163711) stretched to the target's spacing; taps outside the field are left out
-    and the rest is normalised.
+    With ``lowpass``, an axis that shrinks is weighted by a triangle (linear) or by Keys' cubic with a = -1/2 (cubic;
+    Keys 1981, doi:10.1109/TASSP.1981.1163711), stretched to the target's spacing. Taps outside the field are left out
+    and the other weights are normalised.
     """
     if antialias is Antialias.LOWPASS and abs(line.step) > 1 + TIE_TOLERANCE:
         return _stretch(line, count, _keys, 2.0) if method is Method.CUBIC else _stretch(line, count, _triangle, 1.0)
@@ -102,14 +103,14 @@ def make_taps(line: Line, count: int, *, method: Method, antialias: Antialias) -
 
 
 def identity_taps(count: int) -> Taps:
-    """One tap of weight 1 each."""
+    """Return taps that copy each sample: one tap of weight 1."""
     return Taps(np.arange(count, dtype=np.uint32)[:, None], np.ones((count, 1), dtype=np.float64))
 
 
 def spline_weights(offset: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 4) cubic B-spline weights of samples -1, 0, 1, 2 for positions ``offset`` in [0, 1) (Unser 1999)."""
+    """Return the (n, 4) cubic B-spline weights of samples -1, 0, 1, 2 at ``offset`` in [0, 1) (Unser 1999)."""
     t = offset
-    square, cube, rest = t * t, t * t * t, (1 - t) * (1 - t) * (1 - t)  # numpy's power differs between processors
+    square, cube, rest = t * t, t * t * t, (1 - t) * (1 - t) * (1 - t)  # no power: numpy's differs between processors
     inner, outer = (3 * cube - 6 * square + 4) / 6, (1 + 3 * t + 3 * square - 3 * cube) / 6
     return np.stack([rest / 6, inner, outer, cube / 6], axis=1)
 
@@ -130,7 +131,7 @@ Window = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def _stretch(line: Line, count: int, window: Window, radius: float) -> Taps:
-    """Taps of a window that ends at ``radius`` target samples on both sides."""
+    """Return the taps of a window that ends ``radius`` target samples away on both sides."""
     at, scale = line.positions, abs(line.step)
     reach = radius * scale
     first = np.ceil(at - reach).astype(np.int64)
