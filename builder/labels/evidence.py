@@ -1,4 +1,4 @@
-"""Who made a label, with what and when: as the object states it, or else as the spec does."""
+"""Evidence of a label: who made it, with what and when. The object's own statements come before those of the spec."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +18,14 @@ DEVICE_OBSERVER_MODEL = ("121014", "121015")
 """Device Observer Manufacturer and Model Name (PS3.16 TID 1004)."""
 
 PEOPLE = ("ContentCreatorName", "OperatorsName", "ReviewerName")
-"""Who made it: (0070,0084), (0008,1070), (300E,0008)."""
+"""Attributes with the names of people who made the object: (0070,0084), (0008,1070), (300E,0008)."""
 
 Some = TypeVar("Some", bound=Annotation)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What an object says about who made it, with what tool and when; names are keyed."""
+    """What an object says about who made it, with what tool and when. Names are keyed."""
 
     readers: tuple[str, ...] = ()
     tool: str | None = None
@@ -37,17 +37,17 @@ def observe(
     map_uid: Callable[[str], str],
     clear: Callable[[str], str | None],
 ) -> Observed:
-    """What a label object, as the archive has it, says of its readers and its tool.
+    """Return what a label object, as stored in the archive, says about its readers and its tool.
 
-    When it was made is not read: the day of a label, counted from the scan, gives the date of every scan away as soon
-    as one is known, because labels are made in campaigns.
+    The time at which the label was made is not read. Labels are made in campaigns, so the days from scan to label would
+    give away the dates of all scans as soon as one is known.
 
     Parameters
     ----------
     map_uid
-        The keyed map; names of people become ``reader_name`` of it.
+        The keyed map. Names of people are passed through ``reader_name`` with it.
     clear
-        The privacy gate for the name of a vendor, a model or a program; None where it may not leave.
+        The privacy gate for the name of a vendor, model or program. It returns None if the name may not be published.
     """
     people = sorted({reader_name(n, map_uid=map_uid) for n in _people(dataset) if n.strip(" ^")})
     named = dict.fromkeys(cleared for part in _tool(dataset) if (cleared := clear(part)))
@@ -55,14 +55,14 @@ def observe(
 
 
 def merge(observed: Sequence[Observed]) -> Observed:
-    """What several objects say together: all readers, and the tool they share."""
+    """Merge what several objects say: all readers, and the tool if they share one."""
     tools = {o.tool for o in observed}
     readers = tuple(sorted({r for o in observed for r in o.readers}))
     return Observed(readers, tools.pop() if len(tools) == 1 else None)
 
 
 def settle(annotation: Some, stated: Stated, observed: Observed) -> Some:
-    """The annotation with its evidence: as the reader and the object say, and as the spec says where they do not."""
+    """Return the annotation with its evidence, from the reader and the object first, and from the spec otherwise."""
     found = annotation.evidence
     evidence = replace(
         found,
@@ -74,17 +74,17 @@ def settle(annotation: Some, stated: Stated, observed: Observed) -> Some:
 
 
 def reader_name(name: str, *, map_uid: Callable[[str], str]) -> str:
-    """The keyed name of a reader: the same wherever somebody reads, and nothing without the key."""
+    """Return the keyed name of a reader. It is the same everywhere, and it reveals nothing without the key."""
     return "reader-" + hashlib.sha256(map_uid(f"reader:{name.strip().casefold()}").encode()).hexdigest()[:12]
 
 
 def weakest(tiers: Sequence[Tier]) -> Tier:
-    """The weakest of some tiers."""
+    """Return the weakest of several tiers."""
     return max(tiers, key=EVIDENCE_TIERS.index)
 
 
 def strongest(tiers: Sequence[Tier]) -> Tier:
-    """The strongest of some tiers."""
+    """Return the strongest of several tiers."""
     return min(tiers, key=EVIDENCE_TIERS.index)
 
 
@@ -101,7 +101,7 @@ def _people(dataset: Dataset) -> Iterator[str]:
 
 
 def _tool(dataset: Dataset) -> list[str]:
-    """Names of the device, then of the algorithm, each once."""
+    """Return the names of the device, then of the algorithm, each once."""
     parts: list[Any] = [value_of(dataset, "Manufacturer"), value_of(dataset, "ManufacturerModelName")]
     parts += _observers(dataset, DEVICE_OBSERVER_MODEL, "TextValue")
     parts += [value_of(item, "SegmentAlgorithmName") for item in items_of(dataset, "SegmentSequence")]
@@ -109,7 +109,7 @@ def _tool(dataset: Dataset) -> list[str]:
 
 
 def _observers(dataset: Dataset, codes: Sequence[str], keyword: str) -> Iterator[str]:
-    """Values of the root's content items that carry one of the codes (observer context, PS3.16 TID 1001)."""
+    """Yield values of top-level content items with one of the codes (observer context, PS3.16 TID 1001)."""
     for item in items_of(dataset, "ContentSequence"):
         concept = next(iter(items_of(item, "ConceptNameCodeSequence")), Dataset())
         if str(value_of(concept, "CodeValue") or "") in codes and value_of(item, keyword):

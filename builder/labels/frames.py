@@ -1,4 +1,4 @@
-"""Frames of a DICOM Segmentation: where each lies, what it shows, and its pixels (PS3.3 C.7.6.16, C.8.20)."""
+"""Frames of a DICOM Segmentation: their positions, contents and pixels (PS3.3 C.7.6.16, C.8.20)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from builder.model.geometry import Geometry
 MAX_FRAMES = 200_000
 MAX_SIDE = 2**16
 MAX_MM = 1e6
-"""No frame lies a kilometre from the origin of its frame of reference."""
+"""Largest plausible coordinate: a frame a kilometre from the origin of its frame of reference is taken as damage."""
 
 NO_PLACE = "found frames without a plane position, orientation or spacing"
 NOT_A_DIRECTION = 0.01
-"""Direction cosines deviate from unit length and from a right angle by less."""
+"""Direction cosines may deviate from unit length and from a right angle by at most this much."""
 
 SAME_ORIENTATION = 1e-3
-"""Direction cosines and spacings (relative) of one segmentation's frames agree this closely."""
+"""Direction cosines and (relative) spacings of one segmentation's frames must agree this closely."""
 
 ON_LATTICE = 0.1
-"""Frames are evenly spaced when each is at most this part of a step away from its place."""
+"""Frames are evenly spaced if each lies at most this fraction of a step away from its place."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame: LPS mm of its first pixel, segment (None in label maps), source instances, place in the pixel data."""
+    """One frame: LPS mm of its first pixel, segment (None in label maps), source instances, index in the pixel data."""
 
     position_mm: NDArray[np.float64]
     segment: int | None
@@ -43,8 +43,11 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """All frames of a segmentation: ``steps`` (3, 2) LPS mm of one row and one column, (rows, columns), and the spacing
-    between slices the object states, if it does."""
+    """All frames of a segmentation.
+
+    ``steps`` holds the (3, 2) LPS mm of one row and one column. The shape is (rows, columns), and the spacing between
+    slices is set only if the object states it.
+    """
 
     frames: tuple[Frame, ...]
     steps: NDArray[np.float64]
@@ -53,13 +56,13 @@ class Frames:
 
 
 def describe_frames(dataset: Dataset) -> Frames:
-    """Where the frames of a segmentation lie in patient space.
+    """Read where the frames of a segmentation lie in patient space.
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE for tiled or damaged objects and those without plane positions; LABEL_GEOMETRY when frames
-        differ in orientation or spacing.
+        LABEL_UNREADABLE for tiled or damaged objects and those without plane positions; LABEL_GEOMETRY if frames differ
+        in orientation or spacing.
     """
     with parsing(Reason.LABEL_UNREADABLE, "found a segmentation that does not parse"):
         return _described(dataset)
@@ -81,12 +84,12 @@ def _described(dataset: Dataset) -> Frames:
 
 
 def own_grid(frames: Frames, image: Geometry) -> tuple[Geometry, list[int]]:
-    """The regular grid the frames lie on, gaps included, and the slice of each frame on it.
+    """Return the regular grid on which the frames lie, gaps included, and the slice of each frame on it.
 
     Raises
     ------
     CaseError
-        LABEL_GEOMETRY when the frames are not evenly spaced.
+        LABEL_GEOMETRY if the frames are not evenly spaced.
     """
     normal = np.cross(frames.steps[:, 1], frames.steps[:, 0])
     normal /= np.linalg.norm(normal)
@@ -115,10 +118,11 @@ def own_grid(frames: Frames, image: Geometry) -> tuple[Geometry, list[int]]:
 def image_slices(
     frames: Frames, image: Geometry, *, uid_to_slice: dict[str, int], tolerance_voxels: float
 ) -> list[int] | None:
-    """The image slice of each frame when every frame is one of the image's slices, else None.
+    """Return the image slice of each frame, or None unless every frame lies on one of the image's slices.
 
-    In-plane grids must agree within ``tolerance_voxels``. Along the slices a frame goes where its source instance is,
-    if it names exactly one of the image's and lies within half a slice of it, else where its position says.
+    In-plane grids must agree within ``tolerance_voxels``. Across slices, a frame goes to the slice of its source
+    instance if it names exactly one instance of the image and lies within half a slice of it. Otherwise its position
+    decides.
     """
     if frames.shape != image.shape[1:]:
         return None
@@ -141,12 +145,12 @@ def image_slices(
 
 
 def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Iterator[NDArray[Any]]:
-    """(row, column) pixels as stored of the frames at ``indices``, one at a time.
+    """Yield (row, column) pixels as stored for the frames at ``indices``, one at a time to limit memory.
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE when the pixel data is short or does not decode.
+        LABEL_UNREADABLE if the pixel data is too short or does not decode.
     """
     with parsing(Reason.LABEL_UNREADABLE, "found pixels that cannot be read"):
         bits = int(dataset.get("BitsAllocated") or 0)
@@ -164,7 +168,7 @@ def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Ite
                 raise _unreadable(f"found a frame of shape {pixels.shape}, expected {frames.shape}")
             yield pixels
         elif bits == 1:
-            # frames of one bit a pixel follow each other without padding to bytes (PS3.5 8.1.1)
+            # Frames with one bit per pixel follow each other without padding to whole bytes (PS3.5 8.1.1).
             first, last = index * size, (index + 1) * size
             packed = np.frombuffer(data, np.uint8, -(-last // 8) - first // 8, first // 8)
             yield np.unpackbits(packed, bitorder="little")[first % 8 :][:size].reshape(frames.shape)
@@ -189,14 +193,14 @@ def _describe(group: Dataset, shared: Dataset, index: int) -> Frame:
 
 
 def _steps(groups: Any, shared: Dataset) -> tuple[NDArray[np.float64], float | None]:
-    """(3, 2) steps of row and column, equal for all frames, and the stated spacing between slices."""
+    """Return (3, 2) steps of row and column, which all frames must share, and the stated spacing between slices."""
     facts = []
     for group in groups:
         cosines = np.array(_first(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=np.float64)
         measures = _first(group, shared, "PixelMeasuresSequence")
         facts.append(np.concatenate([cosines, np.array(measures.PixelSpacing, dtype=np.float64)]))
         if not group.get("PlaneOrientationSequence") and not group.get("PixelMeasuresSequence"):
-            break  # shared by all frames
+            break  # all frames share this group
     table = np.stack(facts)
     if table.shape[1] != 8 or not np.isfinite(table).all() or table[:, 6:].min() <= 0 or table[:, 6:].max() > MAX_MM:
         raise ValueError("spacing")
@@ -209,12 +213,12 @@ def _steps(groups: Any, shared: Dataset) -> tuple[NDArray[np.float64], float | N
     along_row, along_column = table[0, :3], table[0, 3:6]
     stated = _first(groups[0], shared, "PixelMeasuresSequence").get("SpacingBetweenSlices")
     step = float(stated) if stated is not None and float(stated) > 0 else None
-    # the first direction is that of a growing column index (PS3.3 C.7.6.2.1.1)
+    # The first direction is that of a growing column index (PS3.3 C.7.6.2.1.1).
     return np.stack([along_column * table[0, 6], along_row * table[0, 7]], axis=1), step
 
 
 def _slice_step(heights: NDArray[np.float64], stated: float | None, image: Geometry, normal: Any) -> float:
-    """mm between slices: what the object states if its frames agree, else the smallest distance, else the image's."""
+    """Return mm between slices: as stated if the frames fit it, else their smallest distance, else the image's."""
     gaps = np.diff(heights)
     gaps = gaps[gaps > 1e-3]
     if stated is not None and all(abs(g / stated - round(g / stated)) <= ON_LATTICE and g >= stated / 2 for g in gaps):

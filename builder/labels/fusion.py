@@ -33,28 +33,30 @@ Method: TypeAlias = Literal["majority", "staple", "dawid_skene", "lines"]
 
 
 class Consensus(BaseModel):
-    """One label out of several readers'.
+    """One label made from the labels of several readers.
 
     Parameters
     ----------
     of
-        The labels to fuse, or structures of one (``drawn/reader_a``), each by a reader of its own; one label whose
-        table names its readers is enough.
+        The labels to fuse, or structures of one label (``drawn/reader_a``), each drawn by its own reader. A single
+        label is enough if its table names the readers.
     method
-        ``majority``: of masks voxel by voxel, of classes vote by vote, a tie is nothing. ``staple``: masks by estimated
-        performance of each reader, label maps with all their values at once. ``dawid_skene``: classes by estimated
-        confusion of each reader over all cases of the dataset. ``lines``: the slice first, then the ends.
+        ``majority`` votes on masks voxel by voxel and on classes; a tie gives no result. ``staple`` fuses masks by the
+        estimated performance of each reader, and label maps with all their values at once. ``dawid_skene`` fuses
+        classes by the estimated confusion of each reader over all cases of the dataset. ``lines`` chooses the slice
+        first, then the ends.
     least
-        Readers a case must have; a case with fewer has no such label.
+        Minimum number of readers per case. A case with fewer does not get the label.
     margin_voxels
-        Masks are fused, and specificity is taken, in the box round all readers' voxels grown by this much: beyond it
-        all agree, and would only make specificity look perfect.
+        Masks are fused, and specificity is measured, in the box around all readers' voxels, grown by this margin.
+        Voxels beyond it are excluded because all readers agree there, which would make every specificity look perfect.
     readers
-        Whether the readers' own annotations stay in the dataset beside the consensus.
+        Whether to keep the readers' own annotations in the dataset beside the consensus.
     evidence
-        As for other labels; several single readers together are of the tier ``consensus``, else the weakest counts.
+        As for other labels. Several single readers together have the tier ``consensus``; otherwise the weakest tier
+        counts.
     proof
-        Thresholds of the fused annotation.
+        Thresholds for the fused annotation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,18 +72,18 @@ class Consensus(BaseModel):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels it is made of."""
+        """Names of the labels that the consensus is made from."""
         return tuple(dict.fromkeys(part.partition("/")[0] for part in self.of))
 
     def fuse(self, name: str, annotations: Sequence[Annotation], geometry: Geometry) -> tuple[Annotation, ...]:
-        """The consensus called ``name`` of a case, empty where the case has too few readers.
+        """Return the consensus called ``name`` for a case, or nothing if the case has too few readers.
 
-        Classes are not settled here: a reader's confusion is known from all cases together (``settle_classes``).
+        Classes are settled later, in ``settle_classes``, because a reader's confusion shows only over all cases.
 
         Raises
         ------
         CaseError
-            LABEL_AMBIGUOUS when masks cannot be compared.
+            LABEL_AMBIGUOUS if the masks cannot be compared.
         """
         if self.method == "lines":
             return self._fuse_lines(name, annotations, geometry)
@@ -91,7 +93,10 @@ class Consensus(BaseModel):
         return (self._fuse_masks(name, members),)
 
     def votes(self, annotations: Sequence[Annotation]) -> tuple[Reading, ...]:
-        """What each reader said of the classes and lines that are fused; a label without readers is a reader itself."""
+        """Return what each reader said about the fused classes and lines.
+
+        A label that names no readers counts as one reader.
+        """
         found: list[Reading] = []
         for annotation in annotations:
             if annotation.name.partition("/")[0] not in self.labels:
@@ -104,11 +109,11 @@ class Consensus(BaseModel):
         return tuple(found)
 
     def fuses_masks(self, annotations: Sequence[Annotation]) -> bool:
-        """Whether any of its labels is a mask."""
+        """Return whether any of the fused labels is a mask."""
         return any(isinstance(a, Mask) and a.name in self.labels for a in annotations)
 
     def blank(self, name: str, annotations: Sequence[Annotation]) -> tuple[Mask, ...]:
-        """The mask of a case without this consensus: as large as others', without a voxel and without a segment."""
+        """Return the mask of a case without this consensus: the usual shape, but without voxels or segments."""
         model = next((a for a in annotations if isinstance(a, Mask) and a.name in self.labels), None)
         if model is None:
             return ()
@@ -117,7 +122,7 @@ class Consensus(BaseModel):
         return (Mask(name, voxels, model.geometry, ()),)
 
     def remaining(self, annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
-        """The annotations that stay beside the consensus; classes go once they are settled, with all cases."""
+        """Return the annotations to keep beside the consensus. Classes stay until they are settled with all cases."""
         if self.readers == "keep":
             return tuple(annotations)
         return tuple(a for a in annotations if a.name.partition("/")[0] not in self.labels or isinstance(a, Classes))
@@ -145,7 +150,7 @@ class Consensus(BaseModel):
         return Mask(name, voxels, model.geometry, segments, evidence=evidence, measures=measures)
 
     def _settle(self, stacked: Sequence[NDArray[Any]], segments: Sequence[Segment], *, dtype: Any) -> NDArray[Any]:
-        """(channel, ...) voxels: label maps are settled whole, channels one by one."""
+        """Fuse to (channel, ...) voxels: a label map as a whole, channels one by one."""
         if len({s.channel for s in segments}) < len(segments):
             settled = staple_labels(stacked)[0] if self.method == "staple" else majority_labels(stacked)
             return np.asarray(settled, dtype)
@@ -187,12 +192,12 @@ class _Member:
     mask: Mask
 
     def inside(self, segment: Segment) -> NDArray[np.bool_]:
-        """The reader's voxels of a segment."""
+        """Return the reader's voxels of a segment."""
         return self.mask.inside(segment)
 
 
 def _member(part: str, consensus: str, annotations: Sequence[Annotation]) -> _Member | None:
-    """The mask of a label, or of one structure of it under the consensus' name; None where the case has it not."""
+    """Return the mask of a label, or of one structure renamed to the consensus, or None if the case lacks it."""
     label, _, structure = part.partition("/")
     mask = next((a for a in annotations if isinstance(a, Mask) and a.name == label), None)
     if mask is None or not mask.segments:
@@ -208,7 +213,7 @@ def _member(part: str, consensus: str, annotations: Sequence[Annotation]) -> _Me
 
 
 def _common_segments(members: Sequence[_Member]) -> tuple[Segment, ...]:
-    """All segments any member has; one name must stand for one place."""
+    """Return all segments that any member has. A name must have the same channel and value in every member."""
     found: dict[str, Segment] = {}
     for member in members:
         for segment in member.mask.segments:
@@ -220,7 +225,7 @@ def _common_segments(members: Sequence[_Member]) -> tuple[Segment, ...]:
 
 
 def _box(voxels: Sequence[NDArray[Any]], margin: int) -> tuple[slice, ...] | None:
-    """The box round everything anybody drew, grown by ``margin`` within the volume; None when nobody drew."""
+    """Return the box around everything anybody drew, grown by ``margin`` within the volume, or None if nobody drew."""
     bounds = []
     for axis in range(3):
         others = tuple(a for a in range(4) if a != axis + 1)
@@ -234,7 +239,7 @@ def _box(voxels: Sequence[NDArray[Any]], margin: int) -> tuple[slice, ...] | Non
 def _agreement(
     said: Mapping[str, NDArray[np.bool_]], truth: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
 ) -> dict[str, float]:
-    """Each reader against the consensus, and each pair of readers; what is undefined is left out."""
+    """Compare each reader with the consensus, and each pair of readers. Undefined figures are left out."""
     figures: dict[str, float] = {}
     inside, outside = int(np.count_nonzero(truth)), int(np.count_nonzero(~truth))
     for name, mask in said.items():

@@ -1,4 +1,4 @@
-"""Key object selections (PS3.3 A.35.4): which images somebody marked."""
+"""Reader for key object selections (PS3.3 A.35.4), which record the images that somebody marked."""
 
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
@@ -15,7 +15,7 @@ from builder.model.case import Annotation, Classes, Evidence
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
-"""Document titles of scheme DCM that say an image is not to be used (PS3.16 CID 7011): no key images."""
+"""Document titles of scheme DCM that reject images (PS3.16 CID 7011). Such a selection marks no key images."""
 
 
 class KeyObject(Label):
@@ -26,11 +26,11 @@ class KeyObject(Label):
     kind: Literal["key_object"] = "key_object"
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Key objects that refer to the image by instance or series."""
+        """Select the key objects that refer to the image by instance or series."""
         return select_references(image, candidates, sop_classes=(KEY_OBJECT_SELECTION,))
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Classes ``name`` with ``is_key_image`` and ``key_images``, the number of marked slices.
+        """Return classes ``name`` with ``is_key_image`` and ``key_images``, the number of marked slices.
 
         A selection that rejects images (for quality, safety, a wrong worklist entry or expiry) marks none.
 
@@ -47,7 +47,7 @@ class KeyObject(Label):
 
 
 def _marked(dataset: Dataset) -> Iterator[str]:
-    """SOP Instance UIDs that a selection names; none where its title rejects them."""
+    """Yield the SOP Instance UIDs that a selection marks, or none if its title rejects them."""
     if "ContentSequence" not in dataset:
         raise CaseError(Reason.LABEL_UNREADABLE, "found a key object selection without content")
     title = code_of(dataset.get("ConceptNameCodeSequence"))

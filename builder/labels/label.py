@@ -1,4 +1,4 @@
-"""What every label of a spec says beside how it is read: who stands behind it, and the proof it must pass."""
+"""Options that every label of a spec has, however it is read: its evidence and the proof it must pass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,18 +14,18 @@ from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selec
 
 
 class Stated(BaseModel):
-    """Evidence as the spec states it; what an object says of itself goes before it.
+    """Evidence as stated in the spec. What an object says about itself takes precedence.
 
     Parameters
     ----------
     tier
-        How strong the label is, see ``builder.model.case.EVIDENCE_TIERS``; None: what is usual for its form.
+        How strong the label is; see ``builder.model.case.EVIDENCE_TIERS``. None takes the usual tier of its form.
     readers
-        Names or roles of who made it, as they may be published.
+        Names or roles of the readers, in a form that may be published.
     tool
-        What it was made with.
+        The tool that made the label.
     time
-        When it was made, as it may be published: a year, a phase of a study.
+        When the label was made, in a form that may be published: a year, or a phase of a study.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,16 +37,16 @@ class Stated(BaseModel):
 
 
 class Label(BaseModel, ABC):
-    """A label reader: the options that all share, and the usual answers to what the engine asks.
+    """Base of the label readers: the shared options, and default answers to what the engine asks.
 
     Parameters
     ----------
     evidence
-        Who stands behind the label.
+        Who made the label, with what and when.
     proof
-        Thresholds that a case's annotation must keep; the figures are measured without any.
+        Thresholds that a case's annotation must meet. The figures are measured even without thresholds.
     review
-        URL of a table that ``builder review`` drew and a person filled in; the report tells its error rate.
+        URL of a table that ``builder review`` drew and a person filled in. The report states its error rate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,46 +63,46 @@ class Label(BaseModel, ABC):
 
     @property
     def mask_channels(self) -> int:
-        """None: the reader gives boxes, points or values."""
+        """Return 0, because most readers give boxes, points or values and no mask."""
         return 0
 
     def mentions(self, content: bytes) -> Mentions:
-        """Every image: the file was selected by its name, and holds one image's label."""
+        """Return a test that accepts every image, because a file selected by its name holds the label of one image."""
         return lambda image: True
 
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """The file as it is."""
+        """Return the file unchanged."""
         return content
 
     def structures_of(self, name: str) -> tuple[str, ...] | None:
-        """None: no names of ROIs or segments decide what it takes."""
+        """Return None, because most readers do not choose by names of ROIs or segments."""
         return None
 
     def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
-        """Nothing: what has no fixed shape is simply not there."""
+        """Return nothing, because only annotations of a fixed shape need a blank one."""
         return ()
 
     @property
     def tier(self) -> Tier:
-        """The tier the spec states, else the usual one of this form."""
+        """The tier that the spec states, else the usual tier of this form."""
         return self.evidence.tier or self.TIER
 
     @abstractmethod
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """See ``builder.protocols.LabelReader``."""
+        """Select the objects of an image; see ``builder.protocols.LabelReader``."""
 
     @abstractmethod
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """See ``builder.protocols.LabelReader``."""
+        """Read the annotations of an image; see ``builder.protocols.LabelReader``."""
 
 
 class MaskLabel(Label):
-    """A reader whose masks have a declared shape: one structure a channel, or one label map.
+    """Base of the readers whose masks have a declared shape: one channel per structure, or one label map.
 
     Parameters
     ----------
     layout
-        ``channels``: a channel a structure; ``map``: one channel of whole numbers.
+        ``channels``: one channel per structure. ``map``: a single channel of whole numbers.
     """
 
     FUSED_BY: ClassVar[tuple[str, ...]] = ("staple", "majority")
@@ -112,13 +112,13 @@ class MaskLabel(Label):
     @property
     @abstractmethod
     def declared(self) -> tuple[str, ...]:
-        """The structures the spec names, in the order of their channels."""
+        """The structures that the spec names, in the order of their channels."""
 
     @property
     def mask_channels(self) -> int:
-        """A channel for each declared structure, or one label map."""
+        """Return one channel per declared structure, or one for a label map."""
         return len(self.declared) if self.layout == "channels" else min(1, len(self.declared))
 
     def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
-        """A mask as large as other cases', without a voxel and without a segment."""
+        """Return a mask of the same shape as other cases', without voxels or segments."""
         return (blank_layer(name, len(self.declared), image.geometry, layout=self.layout),)

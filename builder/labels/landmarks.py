@@ -1,4 +1,4 @@
-"""Named points from label tables (CSV, TSV, JSON). The spec declares which space their numbers are in."""
+"""Reader for named points in label tables (CSV, TSV, JSON). The spec declares the coordinate space of the numbers."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -18,15 +18,15 @@ class LandmarkTable(TableLabel):
     Parameters
     ----------
     space
-        What the numbers mean, see ``builder.labels.points.Space``.
+        Coordinate space of the numbers; see ``builder.labels.points.Space``.
     point
         Columns of the coordinates.
     label
-        Column of the point's name; without it every point is called ``name``.
+        Column of the point's name. Without it, every point is called ``name``.
     group
-        Column whose equal values join points (the two ends of a line).
+        Column whose equal values join points, such as the two ends of a line.
 
-    A row whose coordinates are all empty says that somebody looked and found nothing.
+    A row whose coordinates are all empty means that somebody looked and found nothing.
     """
 
     VERSION: ClassVar[int] = 2
@@ -45,11 +45,11 @@ class LandmarkTable(TableLabel):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that ``read`` needs."""
+        """Return the columns that ``read`` needs."""
         return [c for c in [*self.point.columns, self.label, self.group] if c]
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Landmarks called ``name`` in patient space, in the table's order; groups are numbered in that order too.
+        """Return landmarks called ``name`` in patient space. Points and group numbers follow the order of the table.
 
         Raises
         ------

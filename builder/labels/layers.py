@@ -1,4 +1,4 @@
-"""Makes a Mask of structures on one grid: a channel each, or one label map."""
+"""Builds a Mask from structures on one grid: one channel each, or one label map."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,21 +14,22 @@ from builder.model.geometry import Geometry
 from builder.model.patterns import check_pattern
 
 Layout: TypeAlias = Literal["channels", "map"]
-"""``channels``: every declared structure has a channel of its own, so overlap is kept and the shape never depends on
-the case. ``map``: one channel, structure k has value k + 1; where structures overlap the one declared first wins."""
+"""``channels``: every declared structure has its own channel, so overlap is kept and the shape is the same in every
+case. ``map``: one channel, in which structure k has the value k + 1. Where structures overlap, the one declared first
+wins."""
 
 
 Empty: TypeAlias = Literal["exclude", "keep"]
-"""A case whose declared structures cover no voxel: excluded as LABEL_EMPTY, or kept as a true negative."""
+"""How to treat a case whose declared structures cover no voxel: exclude as LABEL_EMPTY, or keep as a true negative."""
 
 
 Pattern: TypeAlias = Annotated[str, AfterValidator(check_pattern)]
-"""A regular expression of the spec, as RE2 runs it: searched anywhere in a name."""
+"""A regular expression in the spec. RE2 runs it, and it may match anywhere in a name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """A declared structure: (slice, row, column) voxels (bool, or uint8 shares of 255), None when it is absent."""
+    """A declared structure: (slice, row, column) voxels (bool, or uint8 shares of 255), or None if it is absent."""
 
     name: str
     voxels: NDArray[Any] | None
@@ -47,12 +48,12 @@ def layer(  # noqa: PLR0913
     evidence: Evidence | None = None,
     measures: Mapping[str, float] | None = None,
 ) -> Mask:
-    """The mask of ``structures``, in their order; those the case lacks keep their channel, without a segment.
+    """Build the mask of ``structures``, in their order. An absent structure keeps its channel but gets no segment.
 
     Raises
     ------
     CaseError
-        LABEL_MISSING when the case has none of them, LABEL_EMPTY when all it has are without a voxel.
+        LABEL_MISSING if the case has none of them, LABEL_EMPTY if none that it has covers a voxel.
     """
     present = [s for s in structures if s.voxels is not None]
     if not present:
@@ -60,7 +61,7 @@ def layer(  # noqa: PLR0913
     if empty == "exclude" and not any(np.any(s.voxels) for s in present):
         raise CaseError(Reason.LABEL_EMPTY, f"found {len(present)} declared structures, none with a voxel of the image")
     overlap = float(_overlap(present, geometry.shape))
-    # nine digits: what lies beyond is the rounding of one machine's linear algebra
+    # Nine digits are kept because later ones depend on how a machine's linear algebra rounds.
     facts = {
         key: round(float(f"{value:.9g}"), 9) for key, value in {**(measures or {}), "overlap_voxels": overlap}.items()
     }
@@ -70,7 +71,7 @@ def layer(  # noqa: PLR0913
 
 
 def blank_layer(name: str, structures: int, geometry: Geometry, *, layout: Layout) -> Mask:
-    """The mask of a case without this label: as large as others', without a voxel and without a segment."""
+    """Return the mask of a case without this label: the same shape as others', but without voxels or segments."""
     channels = structures if layout == "channels" else 1
     kind = np.uint8 if layout == "channels" or structures < 256 else np.uint16
     return Mask(name, np.zeros((channels, *geometry.shape), kind), geometry, ())
@@ -99,7 +100,7 @@ def _label_map(
 
 
 def _overlap(present: Sequence[Structure], shape: tuple[int, int, int]) -> int:
-    """Voxels in more than one structure."""
+    """Count the voxels that lie in more than one structure."""
     if len(present) < 2:
         return 0
     count = np.zeros(shape, dtype=np.uint8)

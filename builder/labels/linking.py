@@ -1,4 +1,4 @@
-"""Which annotation objects belong to an image series: decided at plan time from index rows, without pixels."""
+"""Linking of annotation objects to image series, decided at plan time from index rows without reading pixels."""
 
 import fnmatch
 import posixpath
@@ -19,7 +19,7 @@ KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 
 
 def image_row(stack_instances: pa.Table) -> ImageRow:
-    """The linking facts of a stack, from its INSTANCES rows."""
+    """Return the facts of a stack that linking needs, from its INSTANCES rows."""
     first = stack_instances.slice(0, 1).to_pylist()[0]
     return ImageRow(
         series_uid=first["series_uid"] or "",
@@ -34,11 +34,10 @@ def image_row(stack_instances: pa.Table) -> ImageRow:
 
 
 def select_references(image: ImageRow, candidates: pa.Table, *, sop_classes: tuple[str, ...]) -> Selection:
-    """DICOM objects that refer to ``image``: by its instances, else its series, else its frame of reference.
+    """Select DICOM objects that refer to ``image`` by its instances, else its series, else its frame of reference.
 
-    Only the strongest level that finds anything counts: an object that names this very series wins over one that
-    merely shares the frame of reference (which a PET and its CT do). An object that names another series *of the
-    candidates' person* by series UID never falls through to the frame of reference when some object names this one.
+    Only the strongest level with a match counts. An object that names this very series therefore wins over one that
+    merely shares the frame of reference, which a PET and its CT have in common.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ def select_references(image: ImageRow, candidates: pa.Table, *, sop_classes: tup
 def select_named(
     found: Selection, candidates: pa.Table, structures_of: Callable[[str], tuple[str, ...]]
 ) -> Selection:
-    """Those of ``found`` with a name (of a ROI or segment) that a structure takes, or without any name in the index."""
+    """Keep the objects of ``found`` that have a ROI or segment name a structure takes, or no names in the index."""
     named = candidates.column("label_names").to_pylist()
     kept = tuple(
         row for row in found.rows if not named[row] or any(structures_of(name) for name in (*named[row], ""))
@@ -70,19 +69,19 @@ def select_named(
 
 
 def select_files(image: ImageRow, candidates: pa.Table, *, pattern: str, formats: tuple[str, ...]) -> Selection:
-    """Files of the image's source whose path matches ``pattern`` once the image's own facts are put in.
+    """Select the files of the image's source whose path matches ``pattern`` with the image's own facts filled in.
 
-    A path means nothing in another source. Only a pattern that names no folder of the image also reaches into other
-    sources, as far as they are of the same site or state none.
+    A path means nothing in another source. Other sources are searched only if the pattern names no folder of the image,
+    and then only sources that belong to the same site or state none.
 
     Parameters
     ----------
     pattern
-        A glob over the whole path: ``*`` stays inside one folder, ``**`` crosses folders. Its fields are ``{folder}``
+        A glob over the whole path: ``*`` stays inside one folder, ``**`` crosses folders. The fields are ``{folder}``
         (of the image's files), ``{parent}`` (the folder above), ``{folder_name}``, ``{parent_name}``, ``{series}``,
-        ``{study}``, ``{patient}`` and ``{modality}``. A wildcard beside a field never continues the field's word, and
-        a file that fits the longer ID of another patient is that patient's: ``{patient}*.nii.gz`` of P1 matches
-        neither ``P10.nii.gz`` nor, where there is a patient P1-2, ``P1-2.nii.gz``.
+        ``{study}``, ``{patient}`` and ``{modality}``. A wildcard next to a field never continues the field's word, and
+        a file that fits the longer ID of another patient belongs to that patient. ``{patient}*.nii.gz`` of P1 therefore
+        matches neither ``P10.nii.gz`` nor, if there is a patient P1-2, ``P1-2.nii.gz``.
     """
     expression = _expression(pattern, image, image.patient_id)
     if expression is None:
@@ -106,11 +105,11 @@ PATH_FIELDS = ("folder", "parent", "folder_name", "parent_name")
 """Fields that name a place in the image's own source."""
 
 PATTERN_FIELDS = (*PATH_FIELDS, "series", "study", "patient", "modality")
-"""Fields a path pattern may name."""
+"""Fields that a path pattern may use."""
 
 
 def check_pattern(pattern: str) -> str:
-    """``pattern`` itself when every field it names is known; ValueError otherwise."""
+    """Return ``pattern`` if every field in it is known, else raise ValueError."""
     for field in re.findall(r"\{([^{}]*)\}", pattern):
         if field not in PATTERN_FIELDS:
             raise ValueError(f"match: found field {{{field}}}, expected one of {', '.join(PATTERN_FIELDS)}")
@@ -139,11 +138,11 @@ def _shares_frame(image: ImageRow, row: Mapping[str, Any]) -> bool:
 
 
 _BEGIN, _END = "\ue000", "\ue001"
-"""Stand around a fact in a filled pattern: a wildcard must not continue its word."""
+"""Markers around a filled-in fact, which keep a wildcard from continuing the word of the fact."""
 
 
 def _expression(pattern: str, image: ImageRow, patient_id: str) -> re.Pattern[str] | None:
-    """The pattern with the image's facts in place of its fields; None where it names a fact the image lacks."""
+    """Return the pattern with the image's facts filled in, or None if the image lacks one of them."""
     folder = posixpath.normpath(image.folder or ".")
     parent = posixpath.dirname(folder) or "."
     facts = {
@@ -168,7 +167,7 @@ def _expression(pattern: str, image: ImageRow, patient_id: str) -> re.Pattern[st
 
 
 def _glob_to_regex(pattern: str) -> str:
-    """A glob as a regular expression: ``**/`` crosses folders, ``*`` and ``?`` do not."""
+    """Convert a glob to a regular expression in which ``**/`` crosses folders, but ``*`` and ``?`` do not."""
     parts = [p for p in re.split(rf"(\*\*/?|\*|\?|\[[^\]]*\]|{_BEGIN}|{_END})", pattern) if p]
     pieces = []
     for place, part in enumerate(parts):

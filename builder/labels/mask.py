@@ -1,4 +1,4 @@
-"""Mask files: NIfTI, NRRD (with .seg.nrrd) and MetaImage label maps, paired by path, onto the image's grid."""
+"""Reader for mask files (NIfTI, NRRD with .seg.nrrd, MetaImage) that are paired with images by path."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,7 +19,7 @@ from builder.model.patterns import occurs
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 LARGEST_WHOLE = 2.0**53
-"""From here on floating point numbers no longer tell whole numbers apart."""
+"""From here on, floating-point numbers cannot represent every whole number."""
 
 FORMATS = ("nifti", "nrrd", "mha", "mhd", "metaimage", "raw")
 
@@ -30,26 +30,29 @@ class MaskFile(MaskLabel):
     Parameters
     ----------
     match
-        Glob over paths of the source with fields of the image, e.g. ``{parent}/*_mask.nii.gz``; see
+        Glob over the source's paths, with fields filled in from the image, e.g. ``{parent}/*_mask.nii.gz``; see
         ``builder.labels.linking.select_files``.
     values
-        Value in the file to structure name; several values may share a name.
+        Maps a value in the file to the name of a structure. Several values may share a name.
     names
-        For files that name their segments (.seg.nrrd): structure name to a regular expression.
+        Maps the name of a structure to a regular expression, for files that name their segments (.seg.nrrd).
     content
-        ``labels``: whole numbers; ``probability``: 0 to 1 in layer order of ``values``' keys (0, 1, ...).
+        ``labels``: whole numbers. ``probability``: shares from 0 to 1, with one layer for each key (0, 1, ...) of
+        ``values``.
     tolerance_voxels
-        Grids whose voxel centres agree this closely are taken as one; a hundredth of a voxel is rounding.
+        Grids count as equal if their voxel centres agree this closely. A hundredth of a voxel allows for rounding.
     off_grid
-        What happens to a label on another grid: ``resample`` it, recorded in ``measures``, or ``refuse`` the case.
+        What to do with a label on another grid: ``resample`` it and record that in ``measures``, or ``refuse`` the
+        case.
     interpolation
         ``nearest``, or ``linear`` with a threshold of one half.
     undeclared
-        Values that ``values`` does not name: ``ignore`` them (their voxels are counted) or ``refuse``.
+        What to do with values that ``values`` does not list: ``ignore`` them and count their voxels, or ``refuse`` the
+        case.
     several
-        More than one file: ``refuse``, or ``join`` them.
+        What to do with more than one file: ``refuse`` the case, or ``join`` the files.
     empty
-        A file without a declared voxel: ``exclude`` the case, or ``keep`` it as a true negative.
+        What to do if the files have no declared voxel: ``exclude`` the case, or ``keep`` it as a true negative.
     """
 
     VERSION: ClassVar[int] = 2
@@ -80,15 +83,15 @@ class MaskFile(MaskLabel):
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """The structures the spec names, in order."""
+        """The structures that the spec names, in order."""
         return tuple(dict.fromkeys(self.values.values())) or tuple(self.names)
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Files whose path fits the pattern."""
+        """Select the files whose path matches the pattern."""
         return select_files(image, candidates, pattern=self.match, formats=FORMATS)
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """One mask called ``name`` on the image's grid.
+        """Return one mask called ``name`` on the image's grid.
 
         Raises
         ------
@@ -162,7 +165,7 @@ class MaskFile(MaskLabel):
         return structures
 
     def _declared(self, grid: LabelGrid, layers: NDArray[Any], measures: dict[str, float]) -> list[FileSegment]:
-        """What of the file the spec asks for, under the spec's names."""
+        """Return the segments of the file that the spec asks for, renamed as in the spec."""
         if self.names:
             segments = [
                 FileSegment(part, s.layer, s.value, s.category, s.type)
@@ -208,7 +211,7 @@ def _whole_numbers(layers: NDArray[Any]) -> NDArray[Any]:
 
 
 def _join(name: str, parts: Sequence[Structure]) -> Structure:
-    """Structures of one name from several files as one: what any of them holds."""
+    """Merge structures of the same name from several files into their union."""
     arrays = [part.voxels for part in parts if part.voxels is not None]
     if not arrays:
         return Structure(name, None)

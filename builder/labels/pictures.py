@@ -1,4 +1,4 @@
-"""Slices as small PNG pictures, with the outlines of what is marked on them."""
+"""Draws slices as small PNG pictures, with outlines of the labels on them."""
 
 import base64
 import io
@@ -12,16 +12,16 @@ from builder.model.case import Annotation, Boxes, Landmarks, Mask, Volume
 from builder.model.geometry import Geometry
 
 PIXELS = 160
-"""Longer edge a picture is drawn at, about: whole pixels are repeated or averaged."""
+"""Approximate length of a picture's longer edge. Whole pixels are repeated or averaged to reach it."""
 
 PERCENTILES = (1.0, 99.5)
-"""Of the slice, drawn black and white."""
+"""Percentiles of the slice that are drawn black and white."""
 
 OUTLINE = (255, 196, 0)
 
 
 def draw_slice(plane: NDArray[Any], inside: NDArray[np.bool_]) -> bytes:
-    """A PNG of a (row, column) slice, with the outline of ``inside``."""
+    """Draw a (row, column) slice as PNG, with the outline of ``inside``."""
     from PIL import Image
 
     low, high = np.percentile(plane, PERCENTILES)
@@ -36,7 +36,7 @@ def draw_slice(plane: NDArray[Any], inside: NDArray[np.bool_]) -> bytes:
 
 
 def draw_labels(volume: Volume, annotations: Sequence[Annotation]) -> bytes:
-    """A PNG of the slice with most of the masks, boxes and points of a case, else of the middle one."""
+    """Draw the slice with the largest area of masks, boxes and points as PNG, or the middle slice if there are none."""
     inside = np.zeros(volume.geometry.shape, bool)
     for annotation in annotations:
         if isinstance(annotation, Mask):
@@ -54,12 +54,12 @@ def draw_labels(volume: Volume, annotations: Sequence[Annotation]) -> bytes:
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG as text that stands in a page."""
+    """Encode a PNG as text that can be embedded in a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _window(corners: NDArray[np.float64], geometry: Geometry, grown: int) -> tuple[slice, ...]:
-    """Voxels from the first to the last corner, grown in the plane, within the grid."""
+    """Return the voxels from the first to the last corner, grown in the plane and clipped to the grid."""
     around = np.array([0, grown, grown])
     low = np.round(corners.min(axis=0)).astype(int) - around
     high = np.round(corners.max(axis=0)).astype(int) + around + 1
@@ -68,7 +68,7 @@ def _window(corners: NDArray[np.float64], geometry: Geometry, grown: int) -> tup
 
 
 def _resized(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blocks averaged where the plane is larger than a picture, pixels repeated where it is smaller."""
+    """Average blocks if the plane is larger than a picture, or repeat pixels if it is smaller."""
     from PIL import Image
 
     longest = max(plane.shape)
@@ -79,7 +79,7 @@ def _resized(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a region with a neighbour outside of it."""
+    """Return the pixels of a region that have a neighbour outside it."""
     padded = np.pad(region, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return np.asarray(region & ~inner)

@@ -1,4 +1,4 @@
-"""Moves a label from its own grid to the image's: copies voxels where the grids agree, else resamples on record."""
+"""Moves a label from its own grid to the image's: copies voxels if the grids agree, else resamples and records it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -16,11 +16,11 @@ Interpolation: TypeAlias = Literal["nearest", "linear"]
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """How one grid stands to another.
+    """How one grid lies relative to another.
 
     ``order``, ``flips`` and ``offset`` say which axes of the label run along (slice, row, column) of the image, which
-    of them run backwards, and at which label index the image's first voxel lies; None of them is set when the grids do
-    not agree. ``drift_voxels`` is the worst distance of voxel centres over the image's corners.
+    of them run backwards, and at which label index the image's first voxel lies. ``order`` is None if the grids do not
+    agree. ``drift_voxels`` is the largest distance between voxel centres over the image's corners.
     """
 
     source: Geometry
@@ -37,12 +37,14 @@ class Placement:
 
 
 def place(source: Geometry, target: Geometry, *, tolerance_voxels: float) -> Placement:
-    """Compare the grids: equal up to axis order, direction and whole voxels within ``tolerance_voxels``, or not.
+    """Compare two grids. They agree if they differ only in axis order, direction and a shift by whole voxels.
+
+    The rest may amount to ``tolerance_voxels``.
 
     Raises
     ------
     CaseError
-        LABEL_OFF_GRID when the two boxes have no voxel in common.
+        LABEL_OFF_GRID if the two boxes have no voxel in common.
     """
     _check_overlap(source, target)
     matrix = index_map(source, target)
@@ -59,7 +61,7 @@ def place(source: Geometry, target: Geometry, *, tolerance_voxels: float) -> Pla
 
 
 def move(mask: NDArray[np.bool_], placement: Placement, *, interpolation: Interpolation) -> NDArray[np.bool_]:
-    """A binary structure on the target grid: voxels copied where the grids agree, else inside from one half on."""
+    """Move a binary structure to the target grid: copy it if the grids agree, else interpolate and cut at one half."""
     if not placement.resampled:
         return np.asarray(_copy(mask, placement))
     if interpolation == "nearest":
@@ -70,7 +72,7 @@ def move(mask: NDArray[np.bool_], placement: Placement, *, interpolation: Interp
 
 
 def move_shares(shares: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-    """A fractional structure (0..255) on the target grid: copied, or interpolated linearly and rounded."""
+    """Move a fractional structure (0..255) to the target grid: copy it, or interpolate linearly and round."""
     if not placement.resampled:
         return np.asarray(_copy(shares, placement))
     return np.asarray(sample(shares, placement.source, placement.target, method="linear", fill=0))
@@ -93,7 +95,7 @@ def _copy(array: NDArray[Any], placement: Placement) -> NDArray[Any]:
 
 
 def _check_overlap(source: Geometry, target: Geometry) -> None:
-    """Raise when no corner-to-corner overlap exists between the label's box and the image's, in voxels of the image."""
+    """Raise CaseError if the label's box and the image's do not overlap, measured in voxels of the image."""
     low, high = np.full(3, -0.5), np.asarray(source.shape) - 0.5
     outer = np.array([[(low[0], high[0])[a], (low[1], high[1])[b], (low[2], high[2])[c]]
                       for a in (0, 1) for b in (0, 1) for c in (0, 1)])  # fmt: skip

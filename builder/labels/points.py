@@ -1,4 +1,4 @@
-"""Points of label tables in patient space, whichever space and convention the table states."""
+"""Conversion of points in label tables to voxel coordinates, from any space and convention that the spec declares."""
 
 from typing import Literal, TypeAlias
 
@@ -11,9 +11,9 @@ from builder.labels.rows import Row, number
 from builder.protocols import ImageFacts
 
 Space: TypeAlias = Literal["LPS", "RAS", "pixel_centre", "pixel_corner", "voxel"]
-"""``LPS``, ``RAS``: patient space in mm. ``pixel_centre``, ``pixel_corner``: (column, row) of one slice, (0, 0) being
-the centre or the upper left corner of the first pixel, and the slice is the row's instance. ``voxel``: (column, row,
-slice) indices of the image as built, 0 in the middle of the first."""
+"""``LPS``, ``RAS``: patient space in mm. ``pixel_centre``, ``pixel_corner``: (column, row) on the slice of the row's
+instance, with (0, 0) at the centre or the upper left corner of the first pixel. ``voxel``: (column, row, slice) indices
+of the image as built, with 0 at the centre of the first voxel."""
 
 
 class Axes(BaseModel):
@@ -27,17 +27,17 @@ class Axes(BaseModel):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that hold them."""
+        """The columns that hold the coordinates."""
         return [column for column in (self.x, self.y, self.z) if column]
 
 
 def locate(row: Row, axes: Axes, space: Space, image: ImageFacts) -> NDArray[np.float64]:
-    """(3,) voxel coordinates (slice, row, column) of a row's point.
+    """Return (3,) voxel coordinates (slice, row, column) of a row's point.
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE for cells that are no numbers, LABEL_OFF_GRID when the instance is none of the image's.
+        LABEL_UNREADABLE for cells that are not numbers, LABEL_OFF_GRID if the instance does not belong to the image.
     """
     x, y = number(row, axes.x), number(row, axes.y)
     if space in ("LPS", "RAS"):
@@ -50,7 +50,7 @@ def locate(row: Row, axes: Axes, space: Space, image: ImageFacts) -> NDArray[np.
 
 
 def slice_of(row: Row, image: ImageFacts) -> int:
-    """The slice of the instance a row names. Raises CaseError LABEL_OFF_GRID."""
+    """Return the slice of the instance that a row names. Raises CaseError LABEL_OFF_GRID."""
     index = image.uid_to_slice.get(str(row.get("instance", "")))
     if index is None:
         raise CaseError(Reason.LABEL_OFF_GRID, "found a row of a label table whose instance is none of the image's")
@@ -58,7 +58,7 @@ def slice_of(row: Row, image: ImageFacts) -> int:
 
 
 def check_axes(axes: Axes, space: Space) -> None:
-    """Raise ValueError when ``space`` needs a third column and there is none, or the other way round."""
+    """Raise ValueError if ``space`` needs a third column and there is none, or the other way round."""
     if (space in ("LPS", "RAS", "voxel")) != (axes.z is not None):
         raise ValueError(f"z: found {axes.z!r}, expected {'none' if axes.z else 'a column'} with space {space}")
 

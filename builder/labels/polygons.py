@@ -1,4 +1,4 @@
-"""Masks from polygons and run lengths in label tables (COCO, CSV, TSV, JSON), in the space that the spec declares."""
+"""Reader for masks from polygons and run lengths in label tables (COCO, CSV, TSV, JSON)."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -27,22 +27,23 @@ class PolygonTable(TableLabel, MaskLabel):
     Parameters
     ----------
     space
-        What the numbers mean, see ``builder.labels.points.Space``; COCO's are ``pixel_corner``.
+        Coordinate space of the numbers; see ``builder.labels.points.Space``. COCO uses ``pixel_corner``.
     outline
-        Column that holds whole outlines, as COCO's ``segmentation`` does (``builder.labels.coco.read_outline``).
+        Column that holds whole outlines, like COCO's ``segmentation``; see ``builder.labels.coco.read_outline``.
     vertex, polygon
-        Instead: a row a vertex, with the columns of its coordinates and the column whose equal values make a polygon,
-        in the table's order.
+        The alternative to ``outline``, for tables with one row per vertex: the columns of the coordinates, and the
+        column whose equal values form a polygon, in the order of the table.
     label
-        Column of the class; without it every outline is of class ``name``.
+        Column of the class. Without it, every outline has the class ``name``.
     structures
-        Structure name to a regular expression that is searched in the class.
+        Maps the name of a structure to a regular expression that is searched in the class.
     inclusion, holes, gaps, max_step_mm
-        How polygons become voxels, see ``builder.labels.contours.Rules``. In pixels a polygon is on its one slice; in
-        patient space and in ``voxel`` planes reach half-way to each other, as contours of an RTSTRUCT do.
-        ``holes`` is ``union`` by default because the parts of a COCO polygon add up.
+        How polygons become voxels; see ``builder.labels.contours.Rules``. In pixel coordinates, a polygon fills only
+        its own slice. In patient space and in ``voxel``, planes reach half-way to each other, as the contours of an
+        RTSTRUCT do. The default of ``holes`` is ``union`` because the parts of a COCO polygon add up.
 
-    Somebody looked at an image that has a row, even one without coordinates: structures without an outline are empty.
+    A row, even one without coordinates, means that somebody looked at the image. Structures without an outline are then
+    empty.
     """
 
     VERSION: ClassVar[int] = 2
@@ -75,7 +76,7 @@ class PolygonTable(TableLabel, MaskLabel):
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """The structures the spec names, in order."""
+        """The structures that the spec names, in order."""
         return tuple(self.structures)
 
     @property
@@ -84,7 +85,7 @@ class PolygonTable(TableLabel, MaskLabel):
         return [c for c in [*self._marks, self.polygon, self.label] if c]
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """One mask called ``name`` with a segment for each structure.
+        """Return one mask called ``name`` with a segment for each structure.
 
         Raises
         ------
@@ -113,11 +114,11 @@ class PolygonTable(TableLabel, MaskLabel):
 
     @property
     def _marks(self) -> list[str]:
-        """Columns that say where something is."""
+        """The columns that hold coordinates or outlines."""
         return [self.outline] if self.outline else self.vertex.columns if self.vertex else []
 
     def _outlines(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """Rows that make one outline, in the table's order."""
+        """Group the rows that form one outline, in the order of the table."""
         if self.outline is not None:
             return [[row] for row in rows]
         assert self.polygon is not None
@@ -133,7 +134,7 @@ class PolygonTable(TableLabel, MaskLabel):
     def _fill(
         self, part: str, groups: Sequence[Sequence[Row]], image: ImageFacts, measures: dict[str, float]
     ) -> Structure:
-        """One structure on the grid; its figures go into ``measures`` under ``<part>/``."""
+        """Fill one structure on the grid, and add its figures to ``measures`` under ``<part>/``."""
         inside = np.zeros(image.geometry.shape, dtype=np.bool_)
         if self.space in ("pixel_corner", "pixel_centre"):
             volume = self._fill_slices(groups, image, inside)
@@ -146,7 +147,7 @@ class PolygonTable(TableLabel, MaskLabel):
         return Structure(part, inside)
 
     def _fill_slices(self, groups: Sequence[Sequence[Row]], image: ImageFacts, inside: NDArray[np.bool_]) -> float:
-        """Fill outlines on the slices of their instances; their volume, each a slice thick."""
+        """Fill outlines on the slices of their instances, and return their volume with each one slice thick."""
         by_slice: dict[int, list[Outline]] = {}
         for group in groups:
             index = slice_of(group[0], image)
@@ -166,7 +167,7 @@ class PolygonTable(TableLabel, MaskLabel):
         return total
 
     def _outline(self, group: Sequence[Row], index: int, image: ImageFacts) -> Outline:
-        """An outline whose polygons are (x, y) with (0, 0) in the middle of the first pixel."""
+        """Return an outline whose polygons are (x, y), with (0, 0) at the centre of the first pixel."""
         if self.outline is not None:
             found = read_outline(group[0].get(self.outline), (image.geometry.shape[1], image.geometry.shape[2]))
             shift = 0.5 if self.space == "pixel_corner" else 0.0
@@ -176,7 +177,7 @@ class PolygonTable(TableLabel, MaskLabel):
         return Outline((voxels[:, [2, 1]],))
 
     def _fill_space(self, groups: Sequence[Sequence[Row]], image: ImageFacts, inside: NDArray[np.bool_]) -> float:
-        """Fill closed planar polygons in patient space; their volume."""
+        """Fill closed planar polygons in patient space, and return their volume."""
         assert self.vertex is not None
         contours = [
             image.geometry.to_world([locate(row, self.vertex, self.space, image) for row in group]) for group in groups
@@ -195,5 +196,5 @@ class PolygonTable(TableLabel, MaskLabel):
 
 
 def _on_plane(polygon: NDArray[np.float64], plane: Geometry) -> NDArray[np.float64]:
-    """(k, 3) LPS mm of (x, y) pixel centres on a grid of one slice."""
+    """Return (k, 3) LPS mm of (x, y) pixel centres on a grid with one slice."""
     return plane.to_world(np.column_stack([np.zeros(len(polygon)), polygon[:, ::-1]]))

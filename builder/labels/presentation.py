@@ -1,4 +1,4 @@
-"""Presentation states (PS3.3 A.33): what a viewer drew as weak boxes and points."""
+"""Reader for presentation states (PS3.3 A.33): graphics drawn in a viewer, as weak boxes and points."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -20,12 +20,13 @@ Drawing = tuple[str, NDArray[np.float64]]
 
 
 class Presentation(Label):
-    """Graphics that a viewer saved (PS3.3 C.10.5): weak labels, for nobody says what they surround.
+    """Graphics saved by a viewer (PS3.3 C.10.5). They are weak labels because nothing says what they surround.
 
     Parameters
     ----------
     shapes
-        ``boxes`` round closed graphics (circle, ellipse, closed polyline) and ``points`` of all others, or one of them.
+        ``boxes`` around closed graphics (circle, ellipse, closed polyline), ``points`` of all other graphics, or
+        ``both``.
     """
 
     VERSION: ClassVar[int] = 1
@@ -34,16 +35,16 @@ class Presentation(Label):
     shapes: Literal["both", "boxes", "points"] = "both"
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Presentation states that refer to the image by instance or series."""
+        """Select the presentation states that refer to the image by instance or series."""
         return select_references(image, candidates, sop_classes=(PRESENTATION_STATES,))
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Boxes ``name`` and landmarks ``name/points`` of the graphics on this image.
+        """Return boxes ``name`` and landmarks ``name/points`` for the graphics on this image.
 
         Raises
         ------
         CaseError
-            LABEL_MISSING, LABEL_UNREADABLE, or LABEL_EMPTY when nothing is drawn on this image in image coordinates.
+            LABEL_MISSING, LABEL_UNREADABLE, or LABEL_EMPTY if nothing is drawn on this image in image coordinates.
         """
         states = datasets_of(objects, "presentation state", sop_class=PRESENTATION_STATES)
         with parsing(Reason.LABEL_UNREADABLE, "found a presentation state that does not parse"):
@@ -66,11 +67,11 @@ class Presentation(Label):
 
 
 def _drawings(dataset: Dataset, image: ImageFacts) -> list[Drawing]:
-    """Shape and (n, 3) voxel coordinates of every graphic in image coordinates on this image."""
+    """Return the shape and (n, 3) voxel coordinates of every graphic on this image that is in image coordinates."""
     found: list[Drawing] = []
     for annotation in dataset.get("GraphicAnnotationSequence") or []:
         uids = [str(r.get("ReferencedSOPInstanceUID") or "") for r in annotation.get("ReferencedImageSequence") or []]
-        # without references an annotation is on all images of the state (PS3.3 C.10.5)
+        # An annotation without references applies to all images of the state (PS3.3 C.10.5).
         slices = [image.uid_to_slice[uid] for uid in uids if uid in image.uid_to_slice]
         slices = slices if uids else sorted(set(image.uid_to_slice.values()))
         for graphic in annotation.get("GraphicObjectSequence") or []:
@@ -82,7 +83,10 @@ def _drawings(dataset: Dataset, image: ImageFacts) -> list[Drawing]:
 
 
 def _shape(graphic: Dataset) -> Drawing:
-    """Shape and (n, 2) points (row, column); (0, 0) of the data is the first pixel's corner (PS3.3 C.10.5.1.2)."""
+    """Return the shape and (n, 2) points (row, column).
+
+    The data's (0, 0) is the corner of the first pixel (PS3.3 C.10.5.1.2).
+    """
     try:
         data = np.array(graphic.get("GraphicData"), dtype=np.float64).reshape(-1, 2)
     except (TypeError, ValueError) as error:
@@ -104,7 +108,7 @@ def _shape(graphic: Dataset) -> Drawing:
 
 
 def _box(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(8, 3) corners of the box round points on one slice, a slice thick."""
+    """Return the (8, 3) corners of a box around points on one slice. The box is one slice thick."""
     low, high = points.min(axis=0), points.max(axis=0)
     low[0], high[0] = low[0] - 0.5, high[0] + 0.5
     ends = (low, high)
