@@ -13,7 +13,8 @@ import pytest
 import zarr
 
 import builder
-from builder.library.inspect import explain, inspect
+from builder.library.explain import explain
+from builder.library.inspect import inspect
 from builder.publishing.report import render_again
 from builder.run.pipeline import build
 from tests.endtoend.trees import KEY, SARCOMA, SARCOMA_CT_MR, run, tree
