@@ -1,4 +1,5 @@
-"""Catalog records of a dataset: facts gathered once, rendered many times, nothing invented.
+"""Render the catalog records of a dataset from facts that are gathered once; nothing is invented.
 
-``statement`` holds what people say, ``facts`` what is known, ``documents`` renders all records; one file each.
+``statement`` holds what people say and ``facts`` what is known. ``documents`` renders every record; each kind of record
+has its own module.
 """

@@ -1,4 +1,4 @@
-"""The data items of the Checklist for Artificial Intelligence in Medical Imaging (CLAIM)."""
+"""Answer the data items of the Checklist for Artificial Intelligence in Medical Imaging (CLAIM)."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ ABOUT = {
 }
 
 SPEC = {14: "protocol", 15: "rationale", 16: "annotators", 17: "tools", 18: "agreement"}
-"""Item to the key of ``catalog.annotation`` that answers it."""
+"""Maps an item to the key of ``catalog.annotation`` that answers it."""
 
 
 def claim(facts: Facts) -> list[dict[str, Any]]:
-    """Items 7 to 21 (Mongan 2020, doi:10.1148/ryai.2020200029): each with its answer, or a TODO."""
+    """Return items 7 to 21 (Mongan 2020, doi:10.1148/ryai.2020200029), each with its answer or a TODO."""
     known = {**_data(facts), **_reference_standard(facts), **_partitions(facts)}
     answers = {i: known[i] or _todo(i, about) for i, about in ABOUT.items()}
     return [
@@ -38,7 +38,7 @@ def claim(facts: Facts) -> list[dict[str, Any]]:
 
 
 def missing_data(facts: Facts) -> str:
-    """What was done about missing values, and where there are some."""
+    """Return how missing values were handled, and which columns have some."""
     gaps = [f for f in facts.findings if "unknown for" in f]
     return "kept as missing values; nothing was imputed" + (f": {'; '.join(gaps)}" if gaps else "")
 

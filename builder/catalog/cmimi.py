@@ -1,7 +1,7 @@
-"""What a medical image dataset should tell of itself, after the C-MIMI whitepaper, with a completeness score.
+"""Describe a dataset by the items of the C-MIMI whitepaper, with a completeness score.
 
-The sixteen items cover what Table 2 of the whitepaper asks (Kohli, Summers, Geis 2017,
-doi:10.1007/s10278-017-9976-3), in this project's words and order.
+The sixteen items cover Table 2 of the whitepaper (Kohli, Summers, Geis 2017, doi:10.1007/s10278-017-9976-3) in this
+project's wording and order.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from builder.catalog.facts import PLACES, TODO, Facts, RangeFacts, ValueCount
 from builder.catalog.reference import agreement, who_stands_behind
 
 DEEP_LEARNING = ("architecture", "loss", "optimizer", "learning_rate", "batch_size", "epochs")
-"""The six parameters a training run reports back (``builder record-training``)."""
+"""The six parameters that a training run reports back (``builder record-training``)."""
 
 ABOUT = {
     1: ("image types", None),
@@ -33,14 +33,14 @@ ABOUT = {
 
 
 def cmimi(facts: Facts, *, uses: int | None = None, runs: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Each item with its answer or a TODO, and how many of the sixteen are answered.
+    """Return each item with its answer or a TODO, and how many of the sixteen are answered.
 
     Parameters
     ----------
     uses
-        Read sessions in the log of use; None while nobody can have read the version.
+        Number of read sessions in the log of use; None before publication, when nobody can have read the version.
     runs
-        What training runs reported back, one text each.
+        What training runs reported back, one text per run.
     """
     answers = {**_images(facts), **_making(facts), **_people(facts, uses, runs)}
     unstated = {i: [n for n, said in parts.items() if not said] for i, parts in _asked(facts).items()}
@@ -66,7 +66,7 @@ def _todo(item: int, about: str, block: str | None, missing: str) -> str:
 
 
 def _asked(facts: Facts) -> dict[int, dict[str, Any]]:
-    """Item to what must all be known of it, under the spec's keys: of agreement the labels may tell themselves."""
+    """Map each item to everything it needs, by spec key; agreement may also come from the labels themselves."""
     note, card, who = facts.statement.annotation, facts.use_case, facts.governance
     return {
         8: {"protocol": note.protocol, "annotators": note.annotators, "agreement": agreement(facts)},
@@ -77,7 +77,7 @@ def _asked(facts: Facts) -> dict[int, dict[str, Any]]:
 
 
 def _known(facts: Facts) -> dict[int, list[str]]:
-    """What is known of items that are answered in part."""
+    """Return what is known about items that are answered only in part."""
     note, asked = facts.statement.annotation, _asked(facts)
     truth = [note.protocol, note.annotators or who_stands_behind(facts), agreement(facts)]
     owner, terms = ([f"{n.replace('_', ' ')}: {v}" for n, v in asked[i].items() if v] for i in (13, 14))

@@ -1,4 +1,4 @@
-"""The dataset as a Croissant 1.1 record with its responsible-AI fields (https://docs.mlcommons.org/croissant)."""
+"""Describe the dataset as a Croissant 1.1 record with responsible-AI fields (https://docs.mlcommons.org/croissant)."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ CONTEXT: Json = {
 
 
 MOST_FOLDERS = 1000
-"""Shards listed one by one; of more a pattern stands in the record, and the manifest says which are meant."""
+"""Most shards that are listed one by one; above this the record holds a pattern, and the manifest lists the shards."""
 
 _TYPES = {
     "string": "sc:Text",
@@ -64,14 +64,15 @@ _TYPES = {
     "double": "cr:Float64",
     **{f"{sign}int{n}": f"cr:{sign.upper()}Int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)},
 }
-"""Arrow's types to Croissant's; dates and times are ``sc:Date``, everything else is text."""
+"""Maps Arrow types to Croissant types; dates and times become ``sc:Date``, everything else text."""
 
 
 def croissant(facts: Facts) -> Json:
-    """The record as a JSON-LD document.
+    """Return the record as a JSON-LD document.
 
-    Tables are file objects with checksum and a typed record set each; the objects of the shards are file sets, one a
-    field, whose checksums the manifest holds. Fields nobody stated are left out where the format allows, else a TODO.
+    Each table becomes a file object with a checksum and a typed record set. The objects of the shards become one file
+    set per field, whose checksums are in the manifest. Fields that nobody stated are left out if the format allows it;
+    otherwise they hold a TODO.
     """
     said = facts.statement
     record: Json = {
@@ -114,7 +115,7 @@ def _file_objects(facts: Facts) -> list[Json]:
 
 
 def _file_sets(facts: Facts) -> list[Json]:
-    """One file set a field of the samples, and one for their rows; ``includes`` are the shards of this version."""
+    """Return one file set per field and one for the sample rows; ``includes`` names only the shards of this version."""
     shards = facts.shards
     if not shards.number:
         return []
@@ -156,7 +157,7 @@ def _record_set(table: TableFacts) -> Json:
 
 
 def _field(table: TableFacts, column: ColumnFacts) -> Json:
-    """A column: its type, and unit and DICOM tag in words."""
+    """Describe a column by its type, with its unit and DICOM tag in words."""
     words = [f"unit {column.unit} (UCUM)"] if column.unit else []
     words += [f"DICOM attribute ({column.dicom_tag})"] if column.dicom_tag else []
     inner = _inner(column.type)
@@ -175,7 +176,7 @@ def _field(table: TableFacts, column: ColumnFacts) -> Json:
 
 
 def _inner(kind: str) -> str | None:
-    """Type of the elements of a list: Arrow calls them ``list<item: double>``."""
+    """Return the element type of a list type (Arrow writes ``list<item: double>``); None for other types."""
     if not kind.startswith(("list<", "large_list<")):
         return None
     return kind[kind.index("<") + 1 : -1].split(": ", 1)[-1].removesuffix(" not null")
@@ -190,7 +191,7 @@ def _data_type(kind: str) -> str:
 
 
 def _responsible_ai(facts: Facts) -> Json:
-    """Fields of the RAI vocabulary that the build or the spec can answer; others are left out."""
+    """Return the fields of the RAI vocabulary that the build or the spec can answer; others are left out."""
     use, note = facts.use_case, facts.statement.annotation
     sources = "; ".join(dict.fromkeys(s.name for s in facts.sources))
     left = "; ".join(map(str, facts.left))

@@ -1,4 +1,4 @@
-"""Datasheet for datasets (Gebru 2021, doi:10.1145/3458723); questions only a person can answer are TODOs."""
+"""Write the datasheet (Gebru 2021, doi:10.1145/3458723); questions that only a person can answer become TODOs."""
 
 from builder.catalog.claim import missing_data
 from builder.catalog.facts import Facts, stated
@@ -9,7 +9,7 @@ Sections = dict[str, list[tuple[str, str]]]
 
 
 def datasheet(facts: Facts) -> str:
-    """The datasheet as Markdown."""
+    """Return the datasheet as Markdown."""
     lines = [f"# Datasheet: {facts.statement.title or facts.name} {facts.version}", ""]
     for title, questions in questions_of(facts).items():
         lines += [f"## {title}", ""]
@@ -18,7 +18,7 @@ def datasheet(facts: Facts) -> str:
 
 
 def questions_of(facts: Facts) -> Sections:
-    """Section to its questions and answers."""
+    """Return the questions and answers of each section."""
     return {**_motivation(facts), **_composition(facts), **_making(facts), **_use(facts)}
 
 

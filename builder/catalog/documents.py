@@ -1,4 +1,4 @@
-"""All records of a dataset, by file name."""
+"""Render all catalog records of a dataset, by file name."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ PAGE = "index.html"
 
 
 def catalog(facts: Facts) -> dict[str, str]:
-    """File name below ``catalog/`` to its text; what nobody stated is a TODO in it."""
+    """Return the text of each file below ``catalog/``; what nobody stated appears as a TODO."""
     documents: dict[str, Any] = {
         FACTS: facts_document(facts),
         "croissant.json": croissant(facts),

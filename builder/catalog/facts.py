@@ -1,7 +1,7 @@
-"""What is known of a dataset, gathered once; every record is rendered from it and from nothing else.
+"""Hold what is known about a dataset; every catalog record is rendered from these facts and nothing else.
 
-Facts are plain values that JSON can hold: they are stored with the version (``catalog/facts.json``), so that records
-can be rendered again, and datasets searched, without opening a table.
+Facts are plain values that JSON can hold. They are stored with the version (``catalog/facts.json``), so that records
+can be rendered again and datasets searched without opening a table.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from builder.errors import LayoutError
 FACTS_VERSION = 1
 
 TODO = "TODO"
-"""Begins every text that only a person can supply."""
+"""Starts every text that only a person can supply."""
 
 PLACES = ("site", "country", "collection")
-"""Columns that say where images are from."""
+"""Columns that say where the images come from."""
 
 PARQUET = "application/x-parquet"
-"""Media type of tables: what Croissant's readers know, not the registered application/vnd.apache.parquet."""
+"""Media type of tables that Croissant readers know, instead of the registered application/vnd.apache.parquet."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One published object: path below the folder of the records, size, checksum, and ``PARQUET`` for tables."""
+    """One published object: path relative to the folder of the records, size, checksum and media type."""
 
     path: str
     bytes: int
@@ -37,7 +37,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """A column: Arrow's name of its type (``list<double>``), unit (UCUM) and DICOM attribute (``gggg,eeee``)."""
+    """A column: name of its Arrow type (``list<double>``), unit (UCUM) and DICOM attribute (``gggg,eeee``)."""
 
     name: str
     type: str
@@ -47,7 +47,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """A Parquet table: path below the folder of the records, rows, columns, and those that name a row."""
+    """A Parquet table: path relative to the folder of the records, rows, columns, and the columns that name a row."""
 
     path: str
     rows: int
@@ -56,13 +56,13 @@ class TableFacts:
 
     @property
     def name(self) -> str:
-        """File name without its ending."""
+        """File name without its extension."""
         return self.path.rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """How many shards there are, their bytes, and their folders below the folder of the records."""
+    """Number of shards, their bytes, and their folders relative to the folder of the records."""
 
     number: int = 0
     bytes: int = 0
@@ -76,11 +76,11 @@ class SourceFacts:
     Parameters
     ----------
     name
-        Title of the collection, else what kind of source it is.
+        Title of the collection, or else the kind of source.
     role
         ``image``, ``label`` or ``clinical``.
     series
-        How many series; 0 for tables and for labels that are files.
+        Number of series; 0 for tables and for labels that are files.
     """
 
     name: str
@@ -94,7 +94,7 @@ class SourceFacts:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Size of one split."""
+    """The size of one split."""
 
     split: str
     persons: int
@@ -140,7 +140,7 @@ class ValueCount:
 
 @dataclass(frozen=True)
 class RangeFacts:
-    """Smallest, median and largest of a number over cases, in ``unit`` (UCUM)."""
+    """Smallest, median and largest value of a number over cases, in ``unit`` (UCUM)."""
 
     low: float
     median: float
@@ -150,7 +150,7 @@ class RangeFacts:
 
 @dataclass(frozen=True)
 class ProcedureFacts:
-    """Studies by RadLex Playbook procedure."""
+    """Numbers of studies by RadLex Playbook procedure."""
 
     studies: int
     mapped: int
@@ -161,7 +161,7 @@ class ProcedureFacts:
 
 @dataclass(frozen=True)
 class EvidenceFacts:
-    """Who stands behind a label: its cases by tier of evidence, how many readers are named, its cases by tool."""
+    """Evidence for a label: its cases by tier of evidence, the number of named readers, and its cases by tool."""
 
     label: str
     tiers: tuple[ValueCount, ...]
@@ -171,40 +171,40 @@ class EvidenceFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything the catalog says of one version of a dataset.
+    """Everything that the catalog says about one version of a dataset.
 
     Parameters
     ----------
     name, version, license, description, usage
-        As the spec states them; ``version`` is the fingerprint of what is described.
+        As stated in the spec; ``version`` is the fingerprint of the content that is described.
     governance, use_case, statement
-        What people said of it.
+        What people stated about the dataset.
     tables, files, shards
-        Every published object but the records.
+        Every published object except the records themselves.
     arrays
-        Name of an array of each sample to its meaning, e.g. ``image: float32, 1 channel, ...``.
+        Maps each array of a sample to its meaning, e.g. ``image: float32, 1 channel, ...``.
     labels
-        Name of a label to what it was read from, and its structures.
+        Maps each label to what it was read from, and its structures.
     images
-        Column (``modality``, ``vendor``, ``body_part``, ...) to its values by number of cases.
+        Maps a column (``modality``, ``vendor``, ``body_part``, ...) to its values, with numbers of cases.
     people
-        Column (``sex``, ``age_band``, ``site``, ...) to its values by number of persons.
+        Maps a column (``sex``, ``age_band``, ``site``, ...) to its values, with numbers of persons.
     ranges
-        Column (``age_years``, ``spacing_row_mm``, ...) to its range over cases.
+        Maps a column (``age_years``, ``spacing_row_mm``, ...) to its range over cases.
     source_files, source_bytes
         Files found in the archive, and bytes of the images used.
     splits, strata, disjoint
-        Sizes, number of strata, and whether no person is in two splits (None: not looked at).
+        Sizes, number of strata, and whether no person is in two splits (None: not checked).
     left, findings, outcomes
-        What was left out, what a user must know, and the size of each outcome in the test split.
+        What was left out, findings that a user must know, and the size of each outcome in the test split.
     sampling, preprocessing, deidentification, annotation
-        Steps in words, in order.
+        Steps in words, in the order in which they run.
     procedures
-        RadLex Playbook procedures; None where no table was given.
+        RadLex Playbook procedures; None if no table was given.
     eligibility
-        Rules by which series were chosen, in words of the spec.
+        Rules by which series were chosen, in the words of the spec.
     evidence, agreed
-        Who stands behind the labels, and where several readers were compared.
+        Evidence behind the labels, and where several readers were compared.
     """
 
     name: str
@@ -264,19 +264,19 @@ class Facts:
 
     @property
     def split_sentence(self) -> str | None:
-        """``train 24 persons, 24 cases, 96 samples; ...``; None without splits."""
+        """The splits as text, ``train 24 persons, 24 cases, 96 samples; ...``; None without splits."""
         words = (f"{r.split} {r.persons} persons, {r.cases} cases, {r.samples} samples" for r in self.splits)
         return "; ".join(words) or None
 
 
 def facts_document(facts: Facts) -> dict[str, Any]:
-    """The facts as JSON-able data; ``parse_facts`` is its inverse."""
+    """Return the facts as data that JSON can hold; ``parse_facts`` is the inverse."""
     document: dict[str, Any] = TypeAdapter(Facts).dump_python(facts, mode="json")
     return document
 
 
 def parse_facts(document: Mapping[str, Any]) -> Facts:
-    """Facts from their document. Raises LayoutError for one of another version."""
+    """Read facts from their document. Raises LayoutError if the document is damaged or of another version."""
     found = document.get("facts_version")
     if found != FACTS_VERSION:
         raise LayoutError(f"facts: found version {found!r}, expected {FACTS_VERSION}; build the dataset again")
@@ -287,12 +287,12 @@ def parse_facts(document: Mapping[str, Any]) -> Facts:
 
 
 def stated(value: str | None, what: str) -> str:
-    """The value, or a TODO that says what to state."""
+    """Return the value, or a TODO that says what to state."""
     return value if value else f"{TODO}: state {what}"
 
 
 def todos(value: Any) -> list[str]:
-    """Every TODO in a document, in order."""
+    """Return every TODO in a document, in order."""
     if isinstance(value, Mapping):
         return [t for v in value.values() for t in todos(v)]
     if isinstance(value, list | tuple):

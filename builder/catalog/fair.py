@@ -1,4 +1,4 @@
-"""The FAIR principles, each with evidence or "not met"."""
+"""Assess the FAIR principles, each with its evidence or "not met"."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ PRINCIPLES = {
 
 
 def fair(facts: Facts) -> list[dict[str, Any]]:
-    """The fifteen principles (Wilkinson 2016, doi:10.1038/sdata.2016.18) in their order."""
+    """Return the fifteen principles (Wilkinson 2016, doi:10.1038/sdata.2016.18) in their published order."""
     evidence = {**_findable(facts), **_accessible(facts), **_interoperable(facts), **_reusable(facts)}
     return [
         {"principle": p, "statement": s, "evidence": evidence[p] or NOT_MET, "met": bool(evidence[p])}

@@ -1,4 +1,4 @@
-"""The catalog records on one page: no network, no script, every text escaped, all values from the facts."""
+"""Render the catalog records as one page without network access or scripts; all text is escaped."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from builder.pages import template_environment
 
 
 def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> str:
-    """The page as HTML text; ``uses`` and ``runs`` as for ``cmimi``."""
+    """Return the page as HTML text; ``uses`` and ``runs`` are as for ``cmimi``."""
     environment = template_environment(Path(__file__).parent)
     environment.filters["words"] = lambda name: name.replace("_", " ")
     environment.filters["items"] = _items
@@ -33,10 +33,10 @@ def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> 
 
 
 def _items(value: Any) -> list[str]:
-    """A text or list as lines."""
+    """Return a text or list as a list of lines."""
     return [str(value)] if isinstance(value, str) else [str(v) for v in value]
 
 
 def _is_open(value: Any) -> bool:
-    """Whether a person still has to answer."""
+    """Return whether a person still has to supply this value."""
     return isinstance(value, str) and f"{TODO}:" in value

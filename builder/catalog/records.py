@@ -1,4 +1,4 @@
-"""DataCite 4.5 and RO-Crate 1.1 records."""
+"""Build the DataCite 4.5 and RO-Crate 1.1 records."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 def datacite(facts: Facts) -> Json:
-    """Attributes of a DataCite record (schema 4.5); mandatory ones that nobody stated are TODOs."""
+    """Return the attributes of a DataCite record (schema 4.5); mandatory ones that nobody stated are TODOs."""
     said = facts.statement
     creators = said.creators or (stated(None, "the creators (spec: catalog.creators)"),)
     year = said.published[:4] if said.published else stated(None, "the date of publication (spec: catalog.published)")
@@ -39,7 +39,7 @@ def datacite(facts: Facts) -> Json:
 
 
 def ro_crate(facts: Facts) -> Json:
-    """``ro-crate-metadata.json`` of RO-Crate 1.1: the root, its files, and its sources."""
+    """Return ``ro-crate-metadata.json`` of RO-Crate 1.1: the root, its files and its sources."""
     files = sorted(facts.files, key=lambda f: f.path)
     sources = {_source_id(s): _source(s) for s in facts.sources}
     said = facts.statement
@@ -79,7 +79,7 @@ def ro_crate(facts: Facts) -> Json:
 
 
 def _source_id(source: SourceFacts) -> str:
-    """Its DOI's address, its page, or a name inside the crate."""
+    """Return the address of the source's DOI, else its page, else a name inside the crate."""
     if source.doi:
         return f"https://doi.org/{source.doi}"
     return source.page or "#" + "-".join((source.name, source.license or "unknown")).replace(" ", "-")

@@ -1,10 +1,10 @@
-"""The reference standard: what people said of it, else what the labels themselves tell."""
+"""Describe the reference standard by what people stated, or else by what the labels themselves record."""
 
 from builder.catalog.facts import TODO, Facts
 
 
 def who_stands_behind(facts: Facts) -> str | None:
-    """Tiers of evidence and named readers of each label, as its objects and the spec tell them."""
+    """Return the tiers of evidence and the named readers of each label, as its objects and the spec state them."""
     words = [
         f"{e.label}: {', '.join(str(t).replace('_', ' ') for t in e.tiers)}, "
         + (f"{e.readers} named reader{'s' if e.readers > 1 else ''}" if e.readers else "readers not named")
@@ -15,7 +15,7 @@ def who_stands_behind(facts: Facts) -> str | None:
 
 
 def annotators(facts: Facts) -> str | None:
-    """Who annotated; of labels that tell only in part, the rest is a TODO."""
+    """Return who annotated. If only the labels say so, a TODO asks for the qualifications, which labels do not hold."""
     told = who_stands_behind(facts)
     if facts.statement.annotation.annotators or told is None:
         return facts.statement.annotation.annotators
@@ -23,13 +23,13 @@ def annotators(facts: Facts) -> str | None:
 
 
 def tools(facts: Facts) -> str | None:
-    """Programs the labels were made with."""
+    """Return the programs with which the labels were made."""
     said = facts.statement.annotation.tools
     return said or "; ".join(f"{e.label}: {', '.join(map(str, e.tools))}" for e in facts.evidence if e.tools) or None
 
 
 def agreement(facts: Facts) -> str | None:
-    """How well readers agree, or that no case has a second one."""
+    """Return how well readers agree, or that each case has only one reader."""
     tiers = {t.value for e in facts.evidence for t in e.tiers}
     said = facts.statement.annotation.agreement or "; ".join(facts.agreed)
     return said or ("not measured: each case was read by one reader" if tiers == {"single_reader"} else None)

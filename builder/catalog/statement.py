@@ -1,4 +1,4 @@
-"""What only people can say of a dataset: the spec's blocks ``governance``, ``use_case`` and ``catalog``."""
+"""Define what only people can state about a dataset: the spec blocks ``governance``, ``use_case`` and ``catalog``."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -6,20 +6,20 @@ Texts = tuple[str, ...]
 
 
 class Governance(BaseModel):
-    """Who answers for the dataset, and who may have it.
+    """Who is responsible for the dataset, and who may use it.
 
     Parameters
     ----------
     owner, responsible, contact
-        Who owns the data, who answers for them, and how to reach that person or group.
+        Who owns the data, who is responsible for them, and how to reach that person or group.
     access
-        How access is given, and to whom.
+        How access is granted, and to whom.
     costs
         What access costs.
     ethics_approval
-        Body and reference of the approval, or why none was needed.
+        Board and reference number of the approval, or why none was needed.
     maintenance
-        Whether and how it will be kept up.
+        Whether and how the dataset will be maintained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,11 +39,11 @@ class UseCase(BaseModel):
     Parameters
     ----------
     task
-        What a model made from it does, in a sentence.
+        What a model trained on the dataset does, in one sentence.
     clinical_question, users, setting
-        The question answered, who would act on the answer, and where.
+        The question that is answered, who would act on the answer, and where.
     intended_use, out_of_scope, limitations
-        What it may be used for, what not, and what a user must know.
+        What it may be used for, what it must not be used for, and what a user must know.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class UseCase(BaseModel):
 
 
 class Annotation(BaseModel):
-    """How the reference standard came about.
+    """How the reference standard was made.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ class Annotation(BaseModel):
     rationale
         Why this reference standard was chosen.
     annotators
-        Who annotated, with which qualification.
+        Who annotated, and with which qualifications.
     tools
-        Programs they used.
+        Programs that they used.
     agreement
         How well annotators agree with each other and with themselves.
     """
@@ -84,14 +84,14 @@ class Annotation(BaseModel):
 
 
 class Playbook(BaseModel):
-    """A table from study descriptions to RadLex Playbook procedures, supplied by the user.
+    """A table, supplied by the user, that maps study descriptions to RadLex Playbook procedures.
 
     Parameters
     ----------
     url
         CSV, TSV, XLSX or Parquet.
     description, rpid, name
-        Headings of the Study Description (0008,1030), of the playbook's identifier, and of the procedure's name.
+        Headings of the columns with the Study Description (0008,1030), the playbook identifier and the procedure name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,12 +103,12 @@ class Playbook(BaseModel):
 
 
 class Statement(BaseModel):
-    """What the catalog says beside what the build found.
+    """What the catalog says in addition to what the build found.
 
     Parameters
     ----------
     title
-        The dataset's name for people.
+        The dataset's title for readers.
     creators, publisher, published
         Who made it, who publishes it, and when (ISO 8601 date).
     identifier
@@ -120,7 +120,7 @@ class Statement(BaseModel):
     keywords
         Words to find it by.
     annotation
-        How the reference standard came about.
+        How the reference standard was made.
     playbook
         Table of RadLex Playbook procedures.
     log_of_use

@@ -1,4 +1,4 @@
-"""The use-case card, and the terms everything came under."""
+"""Build the use-case card, and the terms of the dataset and its sources."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ SPEC = "(spec: use_case.{})"
 
 
 def use_case(facts: Facts) -> dict[str, Any]:
-    """What the dataset is for, what goes in and comes out, and for whom it cannot speak."""
+    """Return what the dataset is for, its inputs and outputs, its population, and its limitations."""
     card = facts.use_case
     people = {name: [str(v) for v in found] for name, found in facts.people.items()}
     return {
@@ -28,7 +28,7 @@ def use_case(facts: Facts) -> dict[str, Any]:
 
 
 def terms(facts: Facts) -> dict[str, Any]:
-    """Every licence with what is under it, what they ask together, and every source to cite."""
+    """Return the licence of every source, what all licences together require, and every source to cite."""
     names = [s.license for s in facts.sources]
     judged = ((s, forbids_commercial_use(s.license)) for s in facts.sources)
     refused = sorted({f"{s.license or f'the licence of {s.name}'} {why}" for s, why in judged if why is not None})
@@ -48,7 +48,7 @@ def terms(facts: Facts) -> dict[str, Any]:
 
 
 def citation(source: SourceFacts) -> str:
-    """How to cite a source: the reference its authors ask for, else its name with DOI or page, else a TODO."""
+    """Return how to cite a source: the reference its authors request, else its name with DOI or page, else a TODO."""
     where = f"https://doi.org/{source.doi}" if source.doi else source.page
     if source.citation:
         known = where is None or (source.doi or where) in source.citation
@@ -57,7 +57,7 @@ def citation(source: SourceFacts) -> str:
 
 
 def _citations(sources: tuple[SourceFacts, ...]) -> list[str]:
-    """One citation a DOI, page or name, the authors' own where a source states it."""
+    """Return one citation per DOI, page or name, preferring a reference that the authors request."""
     known: dict[str, SourceFacts] = {}
     for source in sorted(sources, key=lambda s: s.citation is None):
         known.setdefault(source.doi or source.page or source.name, source)

@@ -1,4 +1,4 @@
-"""Whether one image lies under two names, and the certificate that says what was compared and found."""
+"""Find images that are stored under two names, and certify what was compared and found."""
 
 from builder.copies.certificate import certify
 from builder.copies.matching import THRESHOLD, THRESHOLDS, Match, find_matches

@@ -1,4 +1,4 @@
-"""The leak certificate's part on pixels: what was compared, how, and what was found."""
+"""Build the pixel part of the leak certificate: what was compared, how, and what was found."""
 
 import hashlib
 import itertools
@@ -31,9 +31,10 @@ def certify(
     thresholds: Mapping[str, float] = THRESHOLDS,
     threshold: float = THRESHOLD,
 ) -> dict[str, Json]:
-    """Counts, thresholds, digests and pairs.
+    """Return counts, thresholds, digests and pairs.
 
-    ``splits`` of prints and matches are those of the published table: ``in_two_splits`` is what is left there.
+    The ``splits`` of prints and matches are those of the published table, so ``in_two_splits`` counts the pairs that
+    remain there.
     """
     persons = {p.person_key for p in prints}
     by_person = sorted([p.person_key for p in prints])
@@ -62,7 +63,7 @@ def certify(
 
 
 def method() -> dict[str, Json]:
-    """How copies are looked for: versions, sizes and limits of the search, none of which the spec can change."""
+    """Return how copies are searched for: versions, sizes and limits, none of which the spec can change."""
     return {
         "prints_version": PRINTS_VERSION,
         "small_edge": SMALL,

@@ -1,4 +1,4 @@
-"""Whether one volume is a part of another: a box is moved over it until the two agree or do not."""
+"""Decide whether one volume is a part of another, by moving a box over it until the two agree or clearly do not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,26 +14,26 @@ from builder.kernels.structure import correlation, fine_structure, sampled
 Box = tuple[float, ...]
 
 COARSE, CONFIRM = 8, 16
-"""Edges of the grids on which a box is brought near and on which it is confirmed."""
+"""Edges of the grids, in voxels, on which a box is placed roughly and on which it is confirmed."""
 
 AROUND = (0.0, 0.04, -0.04, 0.08, -0.08)
 FIRST_STEP, FINE_STEP, LAST_STEP, LEAST = 0.06, 0.03, 0.01, 0.005
-"""Shares of an axis by which the ends of a box are moved: around a start, then step by step, less and less."""
+"""Shares of an axis by which a box is moved: offsets tried around a start, then ever smaller steps."""
 
 USUAL = 0.85
-"""The limit from which a fit counts that these are for; all three are lower by as much as another limit is."""
+"""The limit for which the three constants below hold; for a lower limit, all three are lowered by the same amount."""
 
 HOPELESS, HOPELESS_WINDOWED, WORTH = 0.65, 0.7, 0.8
-"""A box that was brought near is given up below the first, and below the second in one window; a fit still below the
-third after all but the last steps is left as it is."""
+"""A roughly placed box is given up below the first correlation, and below the second when both volumes are seen in one
+window. A fit that is still below the third before the last steps is not refined further."""
 
 FEW = 4
-"""An axis of fewer voxels is compared from end to end, others from the middle of the first to that of the last one."""
+"""An axis with fewer voxels is compared from end to end, others from the centre of the first voxel to the last."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well two volumes agree, both seen in the window of one of them, and by their ranks alone."""
+    """How well two volumes agree: with both in the window of one of them, and by their ranks alone."""
 
     correlation: float
     ranks: float
@@ -42,42 +42,42 @@ class Fit:
 NO_FIT = Fit(0.0, 0.0)
 
 Way = tuple[Reals, Reals]
-"""A whole cube, and the fine structure of the part in the same window."""
+"""A cube of the whole volume, and the fine structure of the part in the same window."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Two volumes, axes and flip of the one as those of the other: their ranks, and the levels of their windows."""
+    """Two volumes with aligned axes and flips: their ranks, and the levels of their windows."""
 
     whole: Reals
     whole_levels: Reals
     part: Reals
     part_levels: Reals
     inner: Box
-    """The part from the middle of its first voxel to that of its last: beyond there is nothing to compare."""
+    """The part from the centre of its first voxel to that of its last; there is no data beyond."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Own:
-    """The same two in their own windows."""
+    """The same two volumes, each in its own window."""
 
     whole: Reals
     part: Reals
 
 
 def fit(whole: Print, part: Print, starts: Sequence[Start], *, limit: float, enough: float) -> Fit:
-    """The best agreement of ``part`` with a box of ``whole``: exact where it reaches the limit, else perhaps too low.
+    """Return the best agreement of ``part`` with a box of ``whole``; below the limit the value may be too low.
 
-    Two copies of an image in different windows differ in contrast wherever one window is flat. So the values of one are
-    replaced, in order of rank, by those of the other (histogram specification) before fine structure is correlated;
-    either way round, and the better counts.
+    Two copies of an image in different windows differ in contrast wherever one window is flat. Therefore the values of
+    one are replaced, in order of rank, by those of the other (histogram specification) before their fine structure is
+    correlated. This is done in both directions, and the better result counts.
 
     Parameters
     ----------
     limit
-        Fits that will not come near it are given up.
+        Fits that will not come near this value are given up.
     enough
-        Starts after one that reaches it are not tried.
+        No further starts are tried once a fit reaches this value.
     """
     spared = max(0.0, USUAL - limit)
     best = NO_FIT
@@ -97,7 +97,7 @@ def _posed(whole: Print, part: Print, start: Start) -> tuple[_Pair, Box]:
     turned = np.ascontiguousarray(whole.small.transpose(start.turn))
     flipped = np.ascontiguousarray(part.small[::z, ::y, ::x])
     pair = _Pair(turned, whole.levels, flipped, part.levels, inner)
-    if correlation(fine_structure(turned, box, COARSE), fine_structure(flipped, inner, COARSE)) < 0:  # white on black
+    if correlation(fine_structure(turned, box, COARSE), fine_structure(flipped, inner, COARSE)) < 0:  # one is inverted
         pair = replace(pair, part=-flipped, part_levels=1 - part.levels[::-1])
     return pair, box
 
@@ -121,9 +121,9 @@ def _fitted(pair: _Pair, box: Box, spared: float) -> Fit:
 
 
 def _ways(pair: _Pair, own: _Own, box: Box) -> list[Way]:
-    """The whole in the window of the part beside the part, and the whole beside the part in the window of the whole.
+    """Return two comparisons: both volumes in the window of the part, and both in the window of the whole.
 
-    A rank of one is taken for that rank of the other below which, in the box, there are as many.
+    A rank in one volume corresponds to the rank in the other below which equally many values lie inside the box.
     """
     some = np.arange(LEVELS) * (CONFIRM**3 - 1) // (LEVELS - 1)
     ranks, values = (np.sort(sampled(c, box, CONFIRM), axis=None)[some] for c in (pair.whole, own.whole))

@@ -1,8 +1,8 @@
-"""Whether the same image lies under two names: equal pixels, and images that are one another's crop, flip or copy.
+"""Find images that are stored under two names: equal pixels, and images that are crops, flips or copies of each other.
 
-Digests tell equal planes. What else may be a copy is found in two steps, both on a small copy of each volume that knows
-no spacing, no window and no units: perceptual hashes that compare every volume with every other one (``screening``),
-and the correlation of small volumes, of which one is moved over the other until they agree or do not (``fitting``).
+Digests find equal planes. Other copies are found in two steps, both on a small copy of each volume that ignores
+spacing, window and units. First, perceptual hashes compare every volume with every other one (``screening``). Then one
+small volume is moved over the other until their correlation shows whether they agree (``fitting``).
 """
 
 import itertools
@@ -15,32 +15,32 @@ from builder.copies.prints import Print
 from builder.copies.screening import Start, candidates
 
 THRESHOLD = USUAL
-"""Correlation of fine structure from which two volumes count as one image, where ``THRESHOLDS`` has no other."""
+"""Correlation of fine structure from which two volumes count as one image, for modalities not in ``THRESHOLDS``."""
 
 THRESHOLDS: Mapping[str, float] = {"CT": 0.85, "MR": 0.86, "PT": 0.85}
-"""The same by modality: between what two images reach and what copies do, see docs/leaks.md."""
+"""The same by modality, chosen between what different images reach and what copies reach (see docs/leaks.md)."""
 
 ACROSS = 0.90
-"""At least this where the modalities differ: a secondary capture of a CT, say."""
+"""Lowest threshold if the modalities differ, as for a secondary capture of a CT."""
 
 THIN, THIN_THRESHOLD = 4, 0.95
-"""Volumes of fewer planes have little fine structure to tell them apart: at least this for them."""
+"""Volumes with fewer planes have little fine structure to tell them apart, so they need at least this correlation."""
 
 WINDOWED, RANKS = 0.98, 0.6
-"""Or, of four planes or more: this correlation in one window, and this of the ranks, which another window distorts."""
+"""With four planes or more, this correlation in one window suffices if the ranks, which windows distort, reach this."""
 
 NEIGHBOURS = 4
-"""Only the nearest few volumes of each are confirmed."""
+"""Only this many nearest volumes of each volume are fitted, because fitting is slow."""
 
 SHARED_PLANES = 0.5
-"""Share of the smaller volume's planes that lie in the other one too, from which they count as one image."""
+"""Two volumes count as one image if they share at least this fraction of the smaller volume's planes."""
 
 
 @dataclass(frozen=True)
 class Match:
     """Two volumes of different persons that show one image.
 
-    ``exact`` when all pixels agree; ``planes`` is how many planes of one value and shape they share.
+    ``exact`` is true if all pixels agree; ``planes`` is the number of equal planes that they share.
     """
 
     first: str
@@ -59,19 +59,19 @@ def find_matches(
     threshold: float = THRESHOLD,
     neighbours: int = NEIGHBOURS,
 ) -> tuple[Match, ...]:
-    """Pairs of volumes of different persons that show one image, most alike first.
+    """Return pairs of volumes of different persons that show one image, the most alike first.
 
-    Equal volumes, and volumes of which one holds half of the other's planes or more, are found by their digests. Then
-    the hash of every volume is compared with those of every other one and its crops, in all eight flips and, whole, in
-    all orders of the axes; the ``neighbours`` nearest are confirmed by fitting the crop. A crop may keep as little as
-    45 % of an edge. Copies rotated by other than quarter turns are not found. Time grows with the square of the number
-    of volumes; with ``neighbours`` 0 only digests are compared.
+    Digests find equal volumes, and volumes of which one holds at least half of the other's planes. Then the hash of
+    every volume is compared with the hashes of every other volume and its crops, in all eight flips; whole volumes are
+    also compared in all orders of the axes. The ``neighbours`` nearest are confirmed by fitting the crop. A crop may
+    keep as little as 45 % of an edge. Copies that are rotated by anything other than quarter turns are not found. Time
+    grows with the square of the number of volumes; if ``neighbours`` is 0, only digests are compared.
 
     Parameters
     ----------
     thresholds, threshold
-        Correlation from which a pair counts, by modality, and for modalities that are not named; of two modalities
-        the higher one, see ``limit``.
+        Correlation from which a pair counts, by modality, and for modalities that are not named. For a pair of two
+        modalities the higher value applies (see ``limit``).
     """
     ordered = sorted(prints, key=lambda p: p.key)
     equal = _equal_planes(ordered)
@@ -96,14 +96,14 @@ def find_matches(
 
 
 def limit(one: Print, other: Print, by_modality: float) -> float:
-    """Correlation from which two volumes count as one image: more across modalities, and for thin volumes."""
+    """Return the correlation from which two volumes count as one image: higher across modalities and if thin."""
     across = ACROSS if one.modality != other.modality else 0.0
     thin = THIN_THRESHOLD if min(len(one.planes), len(other.planes)) < THIN else 0.0
     return max(by_modality, across, thin)
 
 
 def _agreement(whole: Print, part: Print, starts: Sequence[Start], least: float) -> float:
-    """The lower of the correlations in one window and of ranks; the former alone where it is as good as certain."""
+    """Return the lower of the correlations in one window and of ranks, or only the former if it is almost certain."""
     found = fit(whole, part, starts, limit=least, enough=WINDOWED)
     thick = min(len(whole.planes), len(part.planes)) >= THIN
     certain = thick and found.correlation >= WINDOWED and found.ranks >= RANKS
@@ -111,7 +111,7 @@ def _agreement(whole: Print, part: Print, starts: Sequence[Start], least: float)
 
 
 def _equal_planes(prints: Sequence[Print]) -> dict[tuple[int, int], int]:
-    """Pairs of different persons with equal pixels or enough planes in common, and how many planes that is."""
+    """Return pairs of different persons with equal pixels or enough common planes, and how many planes they share."""
     shared: dict[tuple[int, int], int] = {}
     for names in ([(p.digest,) if p.planes else () for p in prints], [p.planes for p in prints]):
         holders: dict[Any, list[int]] = {}

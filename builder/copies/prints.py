@@ -1,4 +1,4 @@
-"""What the comparison keeps of a volume: digests of its planes, and a small copy of its ranks."""
+"""Reduce a volume to what the comparison needs: digests of its planes, and a small copy of its ranks."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ SMALL = 32
 """Edge of the small copy in voxels."""
 
 LEVELS = 257
-"""How many values of the small copy are kept beside its ranks."""
+"""How many values of the small copy are kept in addition to its ranks."""
 
 STEPS = np.linspace(-0.5, 0.5, LEVELS)
-"""The ranks at which they are kept."""
+"""The ranks at which those values are taken."""
 
 QUANTILES = (0.01, 0.5, 0.99)
 
@@ -38,10 +38,10 @@ PRINTS = pa.schema(
         pa.field("quantiles", pa.list_(pa.float64())),
     ]
 )
-"""One row a volume. Private: a small copy shows what samples may have left out."""
+"""One row per volume. The table is private, because a small copy shows parts that the samples may have left out."""
 
 PRINTS_VERSION = 2
-"""Raised whenever prints of the same volume change: those of an earlier version are not read, but taken again."""
+"""Raised whenever the print of the same volume changes; prints of an earlier version are taken again, not read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +51,20 @@ class Print:
     Parameters
     ----------
     key, person_key, split, modality
-        Keyed names; the split where it is known.
+        Keyed names and the modality; the split if known.
     digest
-        SHA-256 of the canonical pixels, whatever their order of slices.
+        SHA-256 of the canonical pixels, independent of the order of slices.
     shape
-        Voxels of each axis.
+        Number of voxels along each axis.
     planes
-        Sorted 64-bit digests of the planes that are not of one value.
+        Sorted 64-bit digests of the planes that are not constant.
     small
         (32, 32, 32) ranks between -0.5 and 0.5.
     levels
-        The 257 values that lie at equal steps of rank, lowest to highest, on a scale from 0 to 1: with the ranks they
-        give the small copy in its own window.
+        The 257 values at equal steps of rank, lowest to highest, scaled from 0 to 1. Together with the ranks they give
+        the small copy in its own window.
     quantiles
-        1 %, 50 % and 99 % of the means of 32 parts of each axis, in the volume's own unit.
+        1 %, 50 % and 99 % quantiles of the block means (32 blocks per axis), in the volume's own unit.
     """
 
     key: str
@@ -82,9 +82,9 @@ class Print:
 def take_print(
     voxels: NDArray[Any], *, key: str, person_key: str, split: str | None = None, modality: str = ""
 ) -> Print:
-    """The print of (slice, row, column) or (channel, slice, row, column) values, before any transform.
+    """Return the print of (slice, row, column) or (channel, slice, row, column) values, before any transform.
 
-    The small copy is that of the first channel.
+    The small copy is made from the first channel.
     """
     stack = voxels if voxels.ndim == 4 else voxels[None]
     digests = plane_digests(stack)
@@ -99,7 +99,7 @@ def take_print(
 
 
 def pixel_digest(voxels: NDArray[Any]) -> str:
-    """SHA-256 of the pixels whatever their type, byte order, encoding, offset and order of slices."""
+    """Return the SHA-256 of the pixels, independent of type, byte order, encoding, offset and order of slices."""
     stack = np.asarray(voxels)
     if stack.ndim != 3:
         raise ValueError(f"voxels: found shape {stack.shape}, expected (slice, row, column)")
@@ -107,37 +107,39 @@ def pixel_digest(voxels: NDArray[Any]) -> str:
 
 
 FLAT = b"\0" * 32
-"""The digest of a plane of one value: air, padding, a blanked plane."""
+"""The digest of a constant plane (air, padding, a blanked plane), which says nothing about its origin."""
 
 
 LARGEST_WHOLE = 2**53
-"""Up to here a float holds every whole number."""
+"""Up to this value, float64 represents every whole number exactly."""
 
 
 def plane_digests(voxels: NDArray[Any]) -> list[bytes]:
-    """SHA-256 of every plane of (channel, slice, row, column) values in canonical form.
+    """Return the SHA-256 of every plane of (channel, slice, row, column) values in canonical form.
 
-    Whole numbers are taken above the lowest of their plane, so that an intercept does not matter; other numbers by
-    their rank among the distinct values of their plane, so that no factor does (rescale slopes, SUV). Both as
-    little-endian integers.
+    The minimum of the plane is subtracted from whole numbers, so that an intercept does not matter. Other numbers are
+    replaced by their rank among the distinct values of the plane, so that no factor matters (rescale slopes, SUV). Both
+    are hashed as little-endian integers.
     """
     return [_plane_digest(plane) for channel in voxels for plane in channel]
 
 
 def small_copy(voxels: NDArray[Any]) -> Reals:
-    """(32, 32, 32) block means of a volume as ranks between -0.5 and 0.5: windows and rescaling of intensities, as
-    long as they keep the order of values, hardly change it."""
+    """Return the (32, 32, 32) block means of a volume as ranks between -0.5 and 0.5.
+
+    Windowing and rescaling of intensities hardly change ranks, as long as they keep the order of values.
+    """
     return _ranks(_stretched(_means(voxels)))
 
 
 def _means(volume: NDArray[Any]) -> NDArray[np.float64]:
-    """Block means along the axes that have more voxels than the small copy; the other axes as they are."""
+    """Return block means along the axes that have more voxels than the small copy; other axes stay as they are."""
     slices, rows, columns = (min(n, SMALL) for n in volume.shape)
     return block_means(volume, (slices, rows, columns))
 
 
 def _stretched(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Axes shorter than the small copy by linear interpolation, so that a crop of few slices keeps its course."""
+    """Stretch axes shorter than the small copy by linear interpolation, so that crops of few slices vary smoothly."""
     for axis, size in enumerate(means.shape):
         at = np.clip((np.arange(SMALL) + 0.5) * size / SMALL - 0.5, 0, size - 1)
         low = np.minimum(at.astype(np.int64), max(size - 2, 0))
@@ -154,14 +156,14 @@ def _levels(small: NDArray[np.float64]) -> Reals:
 
 def _ranks(small: NDArray[np.float64]) -> Reals:
     largest = float(np.abs(small).max(initial=0.0)) or 1.0
-    # rounding: noise of the sums is no order
+    # rounded so that noise in the sums does not decide the order
     _, inverse, counts = np.unique(np.round(small / largest, 7).ravel(), return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse].reshape(small.shape)  # ties share their mean
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse].reshape(small.shape)  # ties share their mean rank
     return _from_bytes(_to_bytes(np.asarray(ranks / ranks.size - 0.5, dtype=np.float32)))
 
 
 def prints_table(prints: Sequence[Print]) -> pa.Table:
-    """Prints as rows by schema PRINTS, without splits; ``parse_prints`` is its inverse."""
+    """Return prints as rows of schema PRINTS, without splits; ``parse_prints`` is the inverse."""
     rows = [
         {
             "case_key": p.key, "person_key": p.person_key, "modality": p.modality, "digest": p.digest,
@@ -174,7 +176,7 @@ def prints_table(prints: Sequence[Print]) -> pa.Table:
 
 
 def parse_prints(table: pa.Table) -> list[Print]:
-    """Prints from rows by schema PRINTS."""
+    """Read prints from rows of schema PRINTS."""
     return [
         Print(
             row["case_key"], row["person_key"], None, row["digest"], _from_bytes(row["small"]),
@@ -195,7 +197,7 @@ def _plane_digest(plane: NDArray[Any]) -> bytes:
     if low == high:
         return FLAT
     if high - low < 1 << 16:
-        # in range at the end, so arithmetic that wraps on the way comes out right
+        # The result fits in 16 bits, so arithmetic that wraps around on the way still gives the right value.
         return _hashed(plane.astype("<u2") - np.array(low & 0xFFFF, dtype="<u2"), plane.shape)
     return _hashed(plane.astype("<i8") - low, plane.shape)
 
@@ -212,7 +214,7 @@ def _joined(digests: Sequence[bytes], shape: tuple[int, ...]) -> str:
 
 
 def _to_bytes(small: Reals) -> bytes:
-    """Half steps of the ranks as 16-bit integers: all that 32,768 ranks can tell but ties of odd size."""
+    """Store ranks in half steps as 16-bit integers, which tell 32,768 ranks apart except for ties of odd size."""
     return np.round((small + 0.5) * 65535).clip(0, 65535).astype("<u2").tobytes()
 
 

@@ -1,9 +1,9 @@
-"""Which volumes may be copies of which: a perceptual hash of several planes of each, against hashes of its crops.
+"""Find volumes that may be copies of each other, by comparing perceptual hashes of volumes and of their crops.
 
-A hash is of eight planes of 8 x 8 values along each axis: small values that say how much brighter, by rank, a place is
-than what lies around it. Every volume is hashed whole, and as each of some hundred crops, in all orders of its axes;
-hashes of two volumes are compared by their correlation in all eight flips. Everything is kept in whole numbers small
-enough for floating point to add exactly, so no processor and no number of threads changes a score.
+A hash is a grid of 8 x 8 x 8 values that say how much brighter, by rank, a place is than its surroundings. Every
+volume is hashed whole in all orders of its axes, and as each of some hundred crops. Hashes of two volumes are compared
+by their correlation in all eight flips. All values are whole numbers that are small enough for floating point to add
+exactly, so scores do not depend on the processor or the number of threads.
 """
 
 import itertools
@@ -20,16 +20,16 @@ Doubles = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 EDGE = 8
-"""Planes of a hash along each axis."""
+"""Values of a hash along each axis."""
 
 SMOOTH = EDGE / 5
-"""Standard deviation, in planes, of what counts as around a place."""
+"""Standard deviation, in hash values, of the Gaussian that defines the surroundings of a place."""
 
 UNIT = 1400
-"""Length of a hash. Eight times its square is below 2 ** 24, up to where float32 holds every whole number."""
+"""Norm of a hash. Eight times its square is below 2 ** 24, up to which float32 represents every whole number."""
 
 NOISE = 1000
-"""Shorter ones (a thousandth of a rank) are of nothing but rounding."""
+"""Structure with a smaller norm (a thousandth of a rank) is only rounding error and hashes to zeros."""
 
 SCREEN_THRESHOLD = 0.42
 """Correlation of hashes from which two volumes are fitted."""
@@ -38,30 +38,30 @@ STARTS = 2
 """Flips tried for each pair that is fitted."""
 
 PROMISING = 192
-"""Volumes whose hashes are compared with those of all crops of a volume: the nearest by the hashes of few crops."""
+"""How many volumes are compared with all crops of a volume: the nearest by the hashes of a few crops."""
 
 BLOCK = 512
-"""Volumes compared with one at a time."""
+"""How many volumes are compared with one volume at a time, which bounds memory."""
 
 PARTS: tuple[tuple[float, float], ...] = (
     (0.0, 1.0),
     *((low, low + 0.82) for low in (0.0, 0.18, 0.09)),
     *((low, low + 0.64) for low in (0.0, 0.12, 0.24, 0.36)),
 )
-"""Parts of an axis that a crop may have kept, each within 0.08 of what it stands for."""
+"""Parts of an axis that a crop may have kept; each stands for parts up to 0.08 away."""
 
 FEW_PARTS = 3
-"""Of these, the first: those of the few crops."""
+"""How many of these, from the first, are used for the quick comparison with a few crops."""
 
 TURNS: tuple[tuple[int, int, int], ...] = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-"""Orders of the axes; all but the first are looked at whole only."""
+"""Orders of the axes; all but the first are compared for whole volumes only."""
 
 FLIPS: tuple[tuple[int, int, int], ...] = tuple((a, b, c) for a, b, c in itertools.product((1, -1), repeat=3))
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the fit of one volume to a part of another begins: order of the axes, the box, and the flip."""
+    """Where the fit of one volume to a part of another starts: order of the axes, box and flip."""
 
     turn: tuple[int, int, int]
     box: tuple[float, ...]
@@ -69,11 +69,10 @@ class Start:
 
 
 def candidates(prints: Sequence[Print], neighbours: int) -> Iterator[tuple[int, int, tuple[Start, ...]]]:
-    """(whole, cropped, where to start): the nearest volumes of other persons of each volume, as a crop of it and it as
-    a crop of them.
+    """Yield (whole, cropped, starts) for the nearest volumes of other persons, with each volume in either role.
 
-    Hashes of few crops are compared for all pairs, so time grows with the square of the number of volumes; hashes of
-    all crops for the ``PROMISING`` nearest by those.
+    Hashes of a few crops are compared for all pairs, so time grows with the square of the number of volumes. Hashes of
+    all crops are compared only for the ``PROMISING`` nearest.
     """
     if len(prints) < 2:
         return
@@ -96,7 +95,7 @@ def candidates(prints: Sequence[Print], neighbours: int) -> Iterator[tuple[int, 
 
 
 def _promising(prints: Sequence[Print], persons: Places, plain: Reals) -> list[Places]:
-    """For each volume those of other persons that may be crops of it, in order."""
+    """Return, for each volume, the volumes of other persons that may be crops of it, in order."""
     everybody = np.arange(len(prints))
     if len(prints) <= PROMISING:
         return [everybody[persons != person] for person in persons]
@@ -113,7 +112,7 @@ def _promising(prints: Sequence[Print], persons: Places, plain: Reals) -> list[P
 
 
 def _compared(views: Reals, plain: Reals) -> tuple[Reals, Places]:
-    """(volume, flip) best score over all views, eight times a product of hashes, and the view that has it."""
+    """Return the (volume, flip) best score over all views, eight times a product of hashes, and its view."""
     blocks = [plain[:, at : at + BLOCK].transpose(0, 2, 1) for at in range(0, max(plain.shape[1], 1), BLOCK)]
     scores, places = zip(*(best_views(views @ block) for block in blocks), strict=True)
     return np.concatenate(scores), np.concatenate(places)
@@ -133,13 +132,13 @@ class _Nearest:
 
     @classmethod
     def of(cls, volumes: int, places: int, starts: int) -> "_Nearest":
-        """Nobody yet."""
+        """Return an instance without partners."""
         shape = (volumes, places)
         scores, partners = np.full(shape, -1, np.float32), np.full(shape, -1, np.int64)
         return cls(np.full(volumes, -1, np.float32), scores, partners, np.zeros((*shape, starts, 2), np.int64))
 
     def offer(self, volumes: Places, score: Reals, partner: int, starts: Places) -> None:
-        """Put the partner in the place of each volume's worst one, where it is better."""
+        """Replace the worst partner of each volume with this one if it scores better."""
         better = score > self.lowest[volumes]
         changed = volumes[better]
         at = (changed, self.scores[changed].argmin(axis=1))
@@ -153,7 +152,7 @@ def _starts(found: Places) -> tuple[Start, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Ranges:
-    """Parts of an axis: how many, and the weights of its voxels in each plane of each part, sharp and blurred."""
+    """Parts of an axis: their number, and the weights of voxels in each hash value of each part, sharp and blurred."""
 
     number: int
     averages: Doubles
@@ -161,13 +160,13 @@ class _Ranges:
 
 
 def _views(small: Reals, ranges: _Ranges) -> Reals:
-    """(view, 8, 8, 8) hashes of the crops of a volume, and of it whole with its axes in the other orders."""
+    """Return (view, 8, 8, 8) hashes of the crops of a volume, and of the whole volume in the other axis orders."""
     turned = [_hashes(small.transpose(turn), _WHOLE) for turn in TURNS[1:]]
     return np.concatenate([_hashes(small, ranges), *turned])
 
 
 def _hashes(small: Reals, ranges: _Ranges) -> Reals:
-    """(part ** 3, 8, 8, 8) hashes in whole numbers of length UNIT, zeros where there is no structure."""
+    """Return (part ** 3, 8, 8, 8) hashes in whole numbers with norm UNIT, or zeros if there is no structure."""
     cube = np.rint((small.astype(np.float64) + 0.5) * 65535) - 32768
     fine = _folded(cube, ranges.averages) - _folded(cube, ranges.blurs)
     n = ranges.number
@@ -191,7 +190,7 @@ def _ranges(found: Sequence[tuple[float, float]]) -> _Ranges:
 
 
 def _averages(low: float, high: float) -> Doubles:
-    """(8, 32) share of the voxels of an axis in each eighth of a part of it."""
+    """Return the (8, 32) weights that average the voxels of an axis over each eighth of a part of it."""
     cells = np.arange(SMALL)
     edges = (low + np.arange(EDGE + 1) / EDGE * (high - low)) * SMALL
     inside = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
@@ -199,7 +198,7 @@ def _averages(low: float, high: float) -> Doubles:
 
 
 def _blur() -> Doubles:
-    """(8, 8) weights of a Gaussian of SMOOTH, cut at two deviations; ends repeat."""
+    """Return the (8, 8) weights of a Gaussian of width SMOOTH, cut at two standard deviations; edge values repeat."""
     sources = np.arange(-2 * EDGE, 3 * EDGE)
     away = sources[None, :] - np.arange(EDGE)[:, None]
     weights = np.exp(-0.5 * (away / SMOOTH) ** 2) * (np.abs(away) <= 2 * SMOOTH)
@@ -210,7 +209,7 @@ def _blur() -> Doubles:
 
 
 def _in_256ths(weights: Doubles) -> Doubles:
-    """Whole numbers that add up to 256 in each row."""
+    """Round weights to whole numbers that add up to 256 in each row."""
     whole = np.rint(weights * 256)
     whole[np.arange(len(whole)), weights.argmax(axis=1)] += 256 - whole.sum(axis=1)
     return whole
