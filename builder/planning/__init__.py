@@ -1,1 +1,1 @@
-"""From an archive and a spec to a plan: inventory, persons, clinical rows, cohort, links, deal, shard plans."""
+"""Turn an archive and a spec into a plan: inventory, persons, clinical rows, cohort, links, deal, shard plans."""

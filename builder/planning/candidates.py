@@ -1,4 +1,4 @@
-"""Stack rows, persons and clinical rows -> SERIES: keyed names, ages and clinical columns, no identifier left."""
+"""Turn stack rows, persons and clinical rows into SERIES, which has keyed names and no identifiers."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -19,11 +19,11 @@ DECISION_COLUMNS = (
     ("label_state", pa.string()),
     ("label_detail", pa.string()),
 )
-"""What the cohort's fixed rules look at, beside the columns of SERIES and the clinical ones."""
+"""Columns that the cohort's fixed rules read, in addition to the columns of SERIES and the clinical ones."""
 
 
 def person_column(stacks: pa.Table, persons: Persons) -> list[str]:
-    """The person_key of every stack row."""
+    """Return the person_key of every stack row."""
     return [person or "" for person in persons.keys_of(stacks)]
 
 
@@ -36,17 +36,17 @@ def series_table(
     licenses: Sequence[str | None] = (),
     clinical: pa.Table | None = None,
 ) -> pa.Table:
-    """SERIES with the clinical columns behind it, one row a stack, in the order of ``stacks``.
+    """Return SERIES followed by the clinical columns, one row per stack, in the order of ``stacks``.
 
     Parameters
     ----------
     annotations
-        Kinds of annotation objects that point at each stack; empty: none known.
+        Kinds of annotation objects that point at each stack; empty when none are known.
     licenses
-        The licence of each stack; empty: none known.
+        The licence of each stack; empty when none are known.
     clinical
-        Typed columns, parallel to ``stacks``. A column that SERIES has too (sex, age_years) takes the clinical value
-        where there is one, else the header's.
+        Typed columns, parallel to ``stacks``. If SERIES has the same column (sex, age_years), the clinical value is
+        used where there is one, otherwise the header's.
     """
     columns: dict[str, Any] = {name: stacks.column(name) for name in stacks.column_names if name in SERIES.names}
     columns["person_key"] = pa.array(person_keys, pa.string())
@@ -64,7 +64,7 @@ def series_table(
 
 
 def accession_column(stacks: pa.Table, key: Key) -> pa.Array:
-    """Keyed accession numbers of every stack row; numbers of two sites are never equal, blank ones are null."""
+    """Return the keyed accession number of every stack row. Numbers of two sites never match; blank ones are null."""
     rows = zip(stacks.column("site").to_pylist(), stacks.column("accession_number").to_pylist(), strict=True)
     return pa.array(
         [key.name("accession", site or "", text.strip()) if (text or "").strip() else None for site, text in rows],

@@ -1,4 +1,4 @@
-"""Which stacks become cases: annotation objects are linked, the cohort's rules decide, and every decision is kept."""
+"""Choose the stacks that become cases: link annotation objects, apply the cohort's rules, keep every decision."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,13 +41,13 @@ def choose_cases(
     annotations: Annotations,
     stated: Stated,
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Every stack with its decision, the links of the included ones, and the annotation objects passed over.
+    """Return every stack with its decision, the links of the included ones, and the annotation objects passed over.
 
     Returns
     -------
     tuple
-        The cohort table (SERIES, clinical and decision columns), then two tables by schema LINKS: links of the
-        included stacks, and objects that refer to a stack without holding anything its labels ask for.
+        The cohort table (SERIES, clinical and decision columns), then two tables with schema LINKS: the links of the
+        included stacks, and the objects that refer to a stack but hold nothing that its labels ask for.
     """
     spec, key = inputs.spec, inputs.key
     person_keys = person_column(stacks, persons)
@@ -100,7 +100,7 @@ def _link_row(case_key: str, link: Link, annotation: int) -> dict[str, Any]:
 def _link(
     inputs: PlanInputs, stacks: pa.Table, *, person_keys: Sequence[str], annotations: Annotations
 ) -> list[list[Link]]:
-    """Links of every stack, in the order of the stacks; none for stacks that cannot be used."""
+    """Return the links of every stack, in the order of the stacks; none for stacks that cannot be used."""
     spec = inputs.spec
     links: list[list[Link]] = [[] for _ in range(stacks.num_rows)]
     if not spec.labels:

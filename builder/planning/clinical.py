@@ -1,4 +1,4 @@
-"""The spec's clinical tables, each joined to the stacks of the survey; the private lists of what did not fit."""
+"""Join the spec's clinical tables to the stacks of the survey, and list privately what did not fit."""
 
 import csv
 import io
@@ -38,16 +38,16 @@ IDS: Final = "clinical-ids.csv"
 
 @dataclass(frozen=True, eq=False)
 class Clinical:
-    """The clinical side of a plan.
+    """The clinical part of a plan.
 
     Parameters
     ----------
     table
         Every declared column, parallel to the stacks; None when the spec declares no clinical table.
     rows
-        How many tables have a row for each stack.
+        Number of tables that have a row for each stack.
     reports
-        One a table: match counts, examples by keyed name, cells that were not taken. No identifiers.
+        One per table: match counts, examples by keyed name, and cells that were not used. No identifiers.
     """
 
     table: pa.Table | None
@@ -56,12 +56,12 @@ class Clinical:
 
 
 def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> Clinical:
-    """Read and join the spec's clinical tables, and list in the private workspace what could not be used.
+    """Read and join the spec's clinical tables, and list what could not be used in the private workspace.
 
     Raises
     ------
     SpecError
-        When tables cannot be read as declared, or meet the images less well than they must; all of them at once.
+        When tables cannot be read as declared, or match the images less often than they must. It names all of them.
     """
     spec = inputs.spec
     if not spec.clinical:
@@ -97,7 +97,7 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
 
 
 class _Archive:
-    """What tables are joined to: the stacks, with their persons and names."""
+    """The archive that tables are joined to: its stacks, with their persons and names."""
 
     def __init__(self, inputs: PlanInputs, stacks: pa.Table, persons: Persons) -> None:
         self.inputs, self.stacks = inputs, stacks
@@ -113,12 +113,12 @@ class _Archive:
         self.other_ids = self._ids_without_images(persons)
 
     def spelled(self, patient_id: str) -> str:
-        """A PatientID as tables and images are compared by it."""
+        """Return a PatientID in the form in which tables and images are compared."""
         name = normal_id(patient_id)
         return without_zeros(name) if self.joins_zeros else name
 
     def inside(self, options: ClinicalTable) -> list[bool]:
-        """Whether each stack is of the table's site and source. Raises SpecError where none is."""
+        """Return whether each stack is of the table's site and source. Raises SpecError when no stack is."""
         site = None if options.site is None else normal_id(options.site)
         found = [
             site in (None, place) and options.source in (None, source)
@@ -133,7 +133,7 @@ class _Archive:
         return found
 
     def person_ids(self, inside: Sequence[bool]) -> dict[str, tuple[str, ...]]:
-        """Person to every PatientID that a table may use for the person, in normal form."""
+        """Map each person to every PatientID, in normal form, by which a table may call the person."""
         found: dict[str, set[str]] = {}
         for person, patient, counts in zip(self.persons, self.patient_ids, inside, strict=True):
             if counts and patient:
@@ -144,7 +144,7 @@ class _Archive:
         return {person: tuple(sorted(map(self.spelled, ids))) for person, ids in found.items()}
 
     def instance_names(self, columns: Sequence[str], wanted: Sequence[bool]) -> list[pa.Table | None]:
-        """The instances of each wanted stack, cut to some columns of INSTANCES."""
+        """Return the instances of each wanted stack, reduced to some columns of INSTANCES."""
         found: list[pa.Table | None] = [None] * self.stacks.num_rows
         by_chunk: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
         for row, stack in enumerate(self.stacks.select(["chunk", "series_uid", "holders"]).to_pylist()):
@@ -156,7 +156,7 @@ class _Archive:
         return found
 
     def _ids_without_images(self, persons: Persons) -> list[tuple[str, str]]:
-        """Person and PatientID for ids that no image has: of aliases and of annotations."""
+        """Return person and PatientID for IDs that occur in no image, only in aliases and annotations."""
         have = {*self.patient_ids}
         return [
             (person, patient)
@@ -166,7 +166,7 @@ class _Archive:
 
 
 def _first_studies(persons: Sequence[str], dates: Sequence[date | None]) -> dict[str, date]:
-    """The person's first study, whichever PatientID it is under: the zero of all days."""
+    """Return the date of each person's first study under any PatientID. All days are counted from it."""
     first: dict[str, date] = {}
     for person, day in zip(persons, dates, strict=True):
         if day is not None and (person not in first or day < first[person]):
@@ -214,9 +214,9 @@ def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive:
 def _names(
     fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive
 ) -> list[tuple[str, ...]]:
-    """What a table may call each stack in the column of a fact; nothing for stacks that lie outside."""
+    """Return the names a table may use for each stack in the column of a fact; none for stacks outside the table."""
     if fact == "person":
-        ids = archive.person_ids(inside)  # a row about a person holds for all images, wherever they were made
+        ids = archive.person_ids(inside)  # a row about a person applies to all images, wherever they were made
         return [ids.get(person, ()) for person in archive.persons]
     if fact == "date":
         reach = range(-options.within_days, options.within_days + 1)
@@ -246,7 +246,7 @@ def _instance_names(
 
 
 def _ends(instances: pa.Table, lengths: Iterable[int]) -> tuple[str, ...]:
-    """The last parts of every file's path, as many as the table writes: a file's name, or folders before it."""
+    """Return the last parts of every file's path, as many as the table writes: the file name, or also its folders."""
     found = set()
     for path, member in zip(instances["path"].to_pylist(), instances["member"].to_pylist(), strict=True):
         parts = f"{path}/{member}".replace("\\", "/").strip("/").split("/") if member else path.split("/")
@@ -255,7 +255,7 @@ def _ends(instances: pa.Table, lengths: Iterable[int]) -> tuple[str, ...]:
 
 
 def _differing(joined: Joined, archive: _Archive) -> dict[str, int]:
-    """Persons of whom the table states another sex than their images' headers: codes may be the wrong way round."""
+    """Count the persons whose sex differs between table and headers, because the table's codes may be swapped."""
     persons = {
         person
         for person, said, header in zip(archive.persons, joined.values, archive.stacks["sex"].to_pylist(), strict=True)
@@ -265,7 +265,7 @@ def _differing(joined: Joined, archive: _Archive) -> dict[str, int]:
 
 
 def _columns(matches: Sequence[TableMatch], archive: _Archive) -> dict[str, list[Value]]:
-    """Every column's values, one a stack. Of tables that share a column a stack's own site or source comes first."""
+    """Return every column's values, one per stack. If tables share a column, the stack's own site or source wins."""
     found: dict[str, list[Value]] = {}
     sharing: dict[str, list[TableMatch]] = {}
     for match in matches:
@@ -295,7 +295,7 @@ def _shared(name: str, tables: Sequence[tuple[Joined, Sequence[bool]]]) -> list[
 
 
 def _examples(match: TableMatch, archive: _Archive, key: Key) -> dict[str, list[str]]:
-    """Keyed names of what met and what did not; person keys are keyed already."""
+    """Return keyed names of what matched and what did not. Person keys are keyed already."""
     unit, joined = match.options.unit, match.joined
     met = {"matched": joined.matched, "image_only": joined.image_only, "ambiguous": joined.ambiguous}
     facts = list(match.options.joins.values())
@@ -305,7 +305,7 @@ def _examples(match: TableMatch, archive: _Archive, key: Key) -> dict[str, list[
 
 
 def _write_lists(matches: Sequence[TableMatch], private: Store) -> None:
-    """What a person needs to mend the tables, with identifiers and values: it stays in the private workspace."""
+    """Write what a person needs to correct the tables. It has identifiers and values, so it stays in the workspace."""
     cells = [
         (number, issue.row, issue.column, issue.problem, issue.value)
         for number, match in enumerate(matches, start=1)

@@ -1,4 +1,4 @@
-"""Clinical columns that say how long ago something was, as they may leave: bounded, and only a person's own."""
+"""Limit clinical columns that state elapsed time to what may be released: bounded, and the person's own times only."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ _YEARS: Final = (None, "a", "y", "years")
 def as_they_leave(
     columns: Mapping[str, list[Value]], spec: DatasetSpec, persons: Sequence[str], stacks: pa.Table
 ) -> dict[str, list[Value]]:
-    """The columns, one value a stack, with their retained times as they may leave, and ages above 89 as one.
+    """Return the columns, one value per stack, with retained times in releasable form and ages above 89 as one value.
 
-    Rules of the cohort see the same values, so that they tell nothing else. Times that are not retained stay as they
-    are, and stay behind.
+    The cohort's rules see the same values, so that their results reveal nothing more. Times that are not retained stay
+    unchanged and are not released.
     """
     found = dict(columns)
     dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
@@ -45,7 +45,7 @@ def as_they_leave(
 
 
 def _ages(table: ClinicalTable) -> list[str]:
-    """Columns of numbers that hold an age in years."""
+    """Return the columns of numbers that hold an age in years."""
     return [
         name
         for name, column in table.columns.items()
@@ -72,7 +72,7 @@ def _days(
     *,
     most_days: int,
 ) -> list[Value]:
-    """Days since each person's first study, as far as they may leave."""
+    """Return the days since each person's first study, as far as they may be released."""
     then = [
         first[person] + timedelta(days=int(value)) if isinstance(value, int | float) and person in first else None
         for person, value in zip(persons, values, strict=True)

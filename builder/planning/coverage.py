@@ -1,4 +1,4 @@
-"""Which names of ROIs and segments a plan's labels take, and which they leave; the names stay private."""
+"""Report which names of ROIs and segments a plan's labels use and which they leave. The names stay private."""
 
 import csv
 import io
@@ -16,25 +16,26 @@ NAMES = "label-names.csv"
 def map_structures(
     labels: Mapping[str, AnyLabel], links: pa.Table, annotations: pa.Table, private: Store
 ) -> dict[str, Any]:
-    """For each label that names structures by expressions: how many cases have each, and how many names none takes.
+    """Count for each label that matches names by expressions the cases with each structure and the unmatched names.
 
-    Every name with the structures that take it is written to the private workspace (``label-names.csv``), those that
-    nothing takes first: names are free text of the archive and never leave.
+    Every name is written with its matching structures to the private workspace (``label-names.csv``), unmatched names
+    first. Names are free text of the archive and are never released.
 
     Parameters
     ----------
     links
-        By schema LINKS: the included cases, and every object that was passed over for its names.
+        With schema LINKS: the included cases, and every object that was passed over because of its names.
     annotations
-        By schema INSTANCES, with the names of each object.
+        With schema INSTANCES, and the names of each object.
 
     Returns
     -------
     dict
-        Label to ``cases``, ``names``, ``names_taken_by_none`` and ``structures`` (structure to cases with a name).
+        Maps each label to ``cases``, ``names``, ``names_taken_by_none`` and ``structures`` (structure to number of
+        cases).
     """
     named = annotations.column("label_names")
-    # (label, name) to the cases whose objects have it
+    # maps (label, name) to the cases whose objects have the name
     cases: dict[tuple[str, str], set[str]] = {}
     linked: dict[str, set[str]] = {}
     for row in links.to_pylist():

@@ -1,4 +1,4 @@
-"""Persons of the cohort -> splits: what must stay together is joined first, and nobody moves who has a place."""
+"""Assign persons of the cohort to splits. Join those who must stay together first, and keep earlier assignments."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from builder.split.registry import pinned, recognise
 from builder.split.shortfalls import shortfalls
 
 JOINING_KEYS = ("frame_of_reference_key", "accession_key")
-"""Two persons who share one of these are dealt as one; studies and PatientIDs make persons already."""
+"""Two persons who share one of these are assigned together. Shared studies and PatientIDs already make one person."""
 
 MOST_SHARERS = 5
-"""A value that more persons share is a default of some machine rather than a fact about a person."""
+"""Most persons who may share a value. A more common value is a machine's default rather than a fact about a person."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What a key says about persons: groups that share a value, and values too many share to mean anything."""
+    """What a key says about persons: groups that share a value, and values shared by too many to be meaningful."""
 
     key: str
     groups: tuple[tuple[str, ...], ...]
@@ -33,7 +33,7 @@ class Shared:
 
 
 def shared_keys(cohort: pa.Table) -> tuple[Shared, ...]:
-    """Frames of reference and accession numbers of included series that lie with several persons."""
+    """Find frames of reference and accession numbers of included series that several persons share."""
     included = cohort.filter(cohort["included"])
     found = []
     for name in JOINING_KEYS:
@@ -57,21 +57,21 @@ def deal(
     together: Iterable[Sequence[str]] = (),
     registry: Registry | None = None,
 ) -> pa.Table:
-    """One row a person of the cohort: split, stratum, and the keyed PatientIDs the person is known by.
+    """Return one row per person of the cohort: split, stratum, and the keyed PatientIDs that the person is known by.
 
     Parameters
     ----------
     together
-        Groups of person keys that must not be parted, beside those of ``persons``; groups that overlap are one.
+        Groups of person keys to keep in one split, in addition to those of ``persons``. Groups that overlap are merged.
     registry
-        Everybody who was dealt before. They keep their splits.
+        Everybody who was assigned in earlier versions. They keep their splits.
 
     Raises
     ------
     SpecError
-        A column is missing, or a hold-out cannot be had.
+        When a column is missing, or a hold-out is impossible.
     LayoutError
-        Persons who belong together were dealt to several splits before, and the spec does not say which one counts.
+        When persons who belong together got different splits before, and the spec does not say which one counts.
     """
     strata = list(spec.splits.stratify)
     held = [h.column for h in spec.splits.hold_out]
@@ -94,10 +94,10 @@ def deal(
 
 
 def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, ...]:
-    """What the spec asks of the splits and these persons cannot give, a sentence each."""
+    """Return a sentence for each requirement of the spec on the splits that these persons cannot meet."""
     strata = list(spec.splits.stratify)
     everybody = {person: person for person in splits["person_key"].to_pylist()}
-    if not everybody:  # that nobody is left at all is said elsewhere
+    if not everybody:  # another message reports that nobody is left
         return ()
     held = [rule.split for rule in spec.splits.hold_out]
     people = _people(cohort, strata, everybody)
@@ -105,7 +105,7 @@ def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, 
 
 
 def joined(groups: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Person to the first of everybody that belongs together with that person; only of persons in a group."""
+    """Map each person in a group to the first of all persons who belong together with that person."""
     forest: Forest[str] = Forest()
     for one, *others in groups:
         for other in others:
@@ -116,7 +116,7 @@ def joined(groups: Iterable[Sequence[str]]) -> dict[str, str]:
 
 
 def _barred(spec: DatasetSpec, cohort: pa.Table) -> set[str]:
-    """Persons who may not be tested on: a case of theirs lacks a label, or has weaker evidence than another's."""
+    """Return the persons who may not be tested on, because a case of theirs lacks a label or has weaker evidence."""
     if not spec.labels:
         return set()
     options = spec.splits.tested
@@ -139,7 +139,7 @@ def _leaders(cohort: pa.Table, together: Iterable[Sequence[str]]) -> dict[str, s
 
 
 def _people(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str]) -> pa.Table:
-    """Groups of persons with their first value of each column (rows are sorted), and their series."""
+    """Return groups of persons with their first value of each column (rows are sorted), and their series."""
     rows: dict[str, dict[str, Any]] = {}
     for row in cohort.filter(cohort["included"]).select(["person_key", *columns]).to_pylist():
         first = leader[row["person_key"]]
@@ -153,7 +153,7 @@ def _people(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str])
 
 
 def _places(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str]) -> pa.Table:
-    """Groups of persons with all their values of each column: one series at a held-out site is enough."""
+    """Return groups of persons with all values of each column, because one series at a held-out site is enough."""
     found: dict[str, dict[str, list[Any]]] = {}
     for row in cohort.filter(cohort["included"]).select(["person_key", *columns]).to_pylist():
         cells = found.setdefault(leader[row["person_key"]], {c: [] for c in columns})
@@ -168,7 +168,7 @@ def _places(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str])
 def _previous(
     spec: DatasetSpec, persons: Persons, groups: Mapping[str, Sequence[str]], registry: Registry | None
 ) -> pa.Table | None:
-    """The splits of those groups of persons who were dealt before, under today's keys."""
+    """Return the earlier splits of the groups of persons who were assigned before, under the current keys."""
     if registry is None or not registry.table.num_rows:
         return None
     found = recognise(registry.table, persons.members, persons.former)
@@ -181,7 +181,7 @@ def _previous(
 
 
 def _folds(spec: DatasetSpec, people: pa.Table, dealt: pa.Table) -> pa.Array:
-    """The fold of each repeat of everybody the folds are for, null for the others."""
+    """Return the fold of everybody in each repeat, null for persons who take no part in the folds."""
     options = spec.splits.folds
     kind = pa.list_(pa.int32())
     if options is None:
@@ -192,12 +192,12 @@ def _folds(spec: DatasetSpec, people: pa.Table, dealt: pa.Table) -> pa.Array:
     found = folds(chosen, options.k, strata=list(spec.splits.stratify), seed=spec.splits.seed, repeats=options.repeats)
     of: dict[str, list[int]] = {}
     for person, fold in zip(found["person_key"].to_pylist(), found["fold"].to_pylist(), strict=True):
-        of.setdefault(person, []).append(fold)  # repeats follow one another
+        of.setdefault(person, []).append(fold)  # repeats are in order
     return pa.array([of.get(person) for person in dealt["person_key"].to_pylist()], kind)
 
 
 def _expanded(dealt: pa.Table, groups: Mapping[str, Sequence[str]], persons: Persons) -> pa.Table:
-    """A row for every person of a group, with the person's own keyed PatientIDs."""
+    """Return a row for every person of a group, with the person's own keyed PatientIDs."""
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in dealt.to_pylist():

@@ -1,4 +1,4 @@
-"""DICOMDIR files: what they list and the source does not hold."""
+"""Find the files that DICOMDIR files list and the source does not hold."""
 
 import io
 import warnings
@@ -16,23 +16,23 @@ from builder.model.tables import INSTANCES
 from builder.protocols import Entry, Source
 
 DIRECTORY_LIMIT: Final = 64 * 2**20
-"""Bytes of a DICOMDIR that is read; a larger one is not compared."""
+"""Most bytes of a DICOMDIR that is read; a larger one is not compared."""
 
 _PLACE = ("source", "path", "member")
 LISTED: Final = (*_PLACE, "size", "stamp", "format")
-"""Columns of INSTANCES that ``missing_files`` looks at."""
+"""Columns of INSTANCES that ``missing_files`` reads."""
 
 
 def missing_files(parts: Callable[[], Iterable[pa.Table]], sources: Sequence[Source]) -> pa.Table:
-    """Rows of INSTANCES for files that a DICOMDIR lists and that were not found beside it (PS3.10 section 8).
+    """Return rows of INSTANCES for files that a DICOMDIR lists and that do not exist beside it (PS3.10 section 8).
 
-    Names are compared without regard to case, as media are often copied in lower case. Each row is ``quarantined``
-    with reason ``source_missing``, size 0 and the path the DICOMDIR gives.
+    Names are compared without regard to case, because copied media often have lower-case names. Each row is
+    ``quarantined`` with reason ``source_missing``, size 0 and the path the DICOMDIR gives.
 
     Parameters
     ----------
     parts
-        Called twice; gives tables of INSTANCES, one at a time, with the columns ``LISTED`` at least.
+        Called twice. Gives tables of INSTANCES one at a time, with the columns ``LISTED`` at least.
     sources
         By position.
     """
@@ -51,7 +51,7 @@ def missing_files(parts: Callable[[], Iterable[pa.Table]], sources: Sequence[Sou
 
 
 def _listed(source: Source, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(path, member) of every file a DICOMDIR lists; nothing when it cannot be read."""
+    """Yield (path, member) of every file that a DICOMDIR lists; nothing when it cannot be read."""
     if row["size"] > DIRECTORY_LIMIT:
         return
     try:
@@ -70,7 +70,7 @@ def _listed(source: Source, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _parts(file_id: Any) -> tuple[str, ...]:
-    """Components of a Referenced File ID (0004,1500)."""
+    """Return the components of a Referenced File ID (0004,1500)."""
     if file_id is None:
         return ()
     return (file_id,) if isinstance(file_id, str) else tuple(str(part) for part in file_id)

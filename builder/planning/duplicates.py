@@ -1,4 +1,4 @@
-"""Instances that were found more than once under one SOP Instance UID."""
+"""Judge instances that occur more than once with the same SOP Instance UID."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,32 +20,32 @@ from builder.stages.index import sha256_of
 VERDICTS: Final = pa.schema(
     [INSTANCES.field(name) for name in ("source", "path", "member", "status", "reason", "detail")]
 )
-"""A row of INSTANCES that changes: the first three columns name it, the last three replace its own."""
+"""A change to a row of INSTANCES: the first three columns identify the row, the last three replace its values."""
 
 MEMORY_LIMIT: Final = "512MB"
 MEMORY_ROWS: Final = 100_000
-"""Up to so many instances are compared in memory, in less than DuckDB's library alone takes."""
+"""Most instances that are compared in memory. They take less memory there than DuckDB's library alone."""
 _PLACE = ("source", "path", "member")
 _NEEDED = (*_PLACE, "size", "stamp", "sop_instance_uid", "header_sha256")
 COMPARED: Final = (*_NEEDED, "status")
-"""Columns of INSTANCES that ``find_duplicates`` looks at."""
+"""Columns of INSTANCES that ``find_duplicates`` reads."""
 
 
 def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source]) -> pa.Table:
-    """Verdicts on instances whose SOP Instance UID occurs more than once, over all sources.
+    """Return verdicts on instances whose SOP Instance UID occurs more than once across all sources.
 
-    Copies with the same bytes: the first in the order of (source, path, member) stays, the others become ``duplicate``.
-    Copies that differ: which of them the archive meant cannot be told, so every one of them is ``quarantined``
+    If all copies have the same bytes, the first in the order of (source, path, member) stays and the others become
+    ``duplicate``. If copies differ, it is impossible to tell which one is meant, so all of them are ``quarantined``
     (PS3.5 section 9: a UID identifies one object).
 
     Parameters
     ----------
     parts
         Tables of INSTANCES, with the columns ``COMPARED`` at least. They are read once, one at a time; what is kept of
-        them lies on disk.
+        them is on disk.
     sources
-        By position. Objects are read in full only where the sizes and header hashes of all copies agree, or where a
-        source does not tell sizes.
+        By position. Objects are read in full only if the sizes and header hashes of all copies agree, or if a source
+        reports no sizes.
     """
     verdicts: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
@@ -56,7 +56,7 @@ def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source]) -> pa.
 
 
 def with_verdicts(part: pa.Table, verdicts: pa.Table) -> pa.Table:
-    """``part`` with the status, reason and detail that ``verdicts`` gives to its rows; every other row as it was."""
+    """Return ``part`` with the status, reason and detail that ``verdicts`` gives its rows; other rows do not change."""
     found = {(v["source"], v["path"], v["member"]): v for v in verdicts.to_pylist()}
     changes = {row: found[name] for row, name in enumerate(_places(part)) if name in found}
     for column in ("status", "reason", "detail"):
@@ -69,7 +69,7 @@ def with_verdicts(part: pa.Table, verdicts: pa.Table) -> pa.Table:
 
 
 def part_with_verdicts(data: bytes, verdicts: pa.Table) -> bytes:
-    """A stored part of the index after ``with_verdicts``: the same bytes where no verdict is on a row of it."""
+    """Apply ``with_verdicts`` to a stored part of the index; the bytes do not change if no verdict concerns it."""
     if verdicts.num_rows == 0:
         return data
     judged = set(_places(verdicts))
@@ -83,14 +83,14 @@ def _places(table: pa.Table) -> Iterator[tuple[int, str, str]]:
 
 
 def _copies(parts: Iterable[pa.Table], folder: Path) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each UID that occurs more than once, in order."""
+    """Yield the rows of each UID that occurs more than once, in order."""
     rows = _repeated(parts, folder)
     for _, group in groupby(rows, key=itemgetter("sop_instance_uid")):
         yield list(group)
 
 
 def _repeated(parts: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any]]:
-    """All rows whose UID occurs more than once: compared in memory as long as they are few, else on disk."""
+    """Yield all rows whose UID occurs more than once, compared in memory if they are few, otherwise on disk."""
     instances = (part.filter(pc.equal(part["status"], "instance")).select(list(_NEEDED)) for part in parts)
     held = [INSTANCES.empty_table().select(list(_NEEDED))]
     rows = 0
@@ -108,7 +108,7 @@ def _repeated(parts: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any
 
 
 def _repeated_on_disk(batches: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any]]:
-    import duckdb  # its library takes more memory than all of a small archive's rows
+    import duckdb  # imported late, because its library takes more memory than all of a small archive's rows
 
     with duckdb.connect(str(folder / "copies.duckdb")) as db:
         db.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET threads=1; SET temp_directory='{folder}'")
@@ -139,12 +139,12 @@ def _verdicts(copies: Sequence[dict[str, Any]], sources: Sequence[Source]) -> li
 
 
 def _are_same(copies: Sequence[dict[str, Any]], sources: Sequence[Source]) -> bool:
-    told = all(row["size"] for row in copies)  # a server's description of an object has another hash than the object
+    told = all(row["size"] for row in copies)  # a server's description of an object hashes differently from the object
     if told and len({(row["size"], row["header_sha256"]) for row in copies}) > 1:
         return False
     try:
         return len({_whole_sha256(row, sources) for row in copies}) == 1
-    except CaseError:  # a copy changed or went away since it was indexed
+    except CaseError:  # a copy changed or disappeared since it was indexed
         return False
 
 

@@ -1,4 +1,4 @@
-"""What a build of a plan will do, before it starts: what each rule keeps, what is refused, what is there already."""
+"""Forecast a build of a plan: what each rule keeps, what will be refused, and what exists already."""
 
 import difflib
 from collections import Counter
@@ -20,7 +20,7 @@ from builder.storage import Store
 Facts = dict[str, Any]
 
 TOLD = ("modality", "vendor", "body_part", "verdict")
-"""Columns whose values are told for every rule that reads them."""
+"""Columns whose values are reported for every rule that reads them."""
 
 MOST_VALUES = 8
 NO_VALUE = "no value"
@@ -28,16 +28,15 @@ TYPES = {1: "8-bit", 2: "16-bit", 4: "32-bit", 8: "64-bit"}
 
 
 def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey: Survey) -> Facts:
-    """Facts about what a build will do, as JSON-able data.
+    """Return facts about what a build will do, as JSON-able data.
 
     Returns
     -------
     dict
-        ``rules`` (each with what it keeps, by value, and texts that match nothing with the nearest one that is there),
-        ``kinds`` (what the geometry policy excludes, with the switch that lets it in), ``pixels_refused`` (why the
-        build will refuse how many cases whose pixels may show text),
-        ``number_types`` (bytes of a voxel to modality to cases), ``dead_columns`` (columns the spec uses that hold
-        nothing), ``shards_already_there``.
+        ``rules`` (what each keeps, by value, and texts that match nothing with the most similar existing one),
+        ``kinds`` (what the geometry policy excludes, with the option that admits it), ``pixels_refused`` (the number of
+        cases the build will refuse because their pixels may show text, by cause), ``number_types`` (bytes of a voxel to
+        modality to cases), ``dead_columns`` (columns that the spec uses and that are empty), ``shards_already_there``.
     """
     included = plan.cohort.filter(plan.cohort["included"])
     return {
@@ -51,7 +50,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
 
 
 def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """The facts as lines for a person."""
+    """Yield the facts as lines for a person."""
     for rule in facts["rules"]:
         yield from rule_lines(rule)
     for kind in facts["kinds"]:
@@ -70,7 +69,7 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
-    """What a rule keeps, and which of its texts match nothing."""
+    """Return what a rule keeps, and which of its texts match nothing."""
     kept = "; ".join(f"{column} {_counted(values)}" for column, values in rule["kept"].items())
     keeps = f"rule {rule['name']} ({rule['expression']}) keeps {rule['matched']} of {rule['stacks']} stacks"
     yield keeps + (f": {kept}" if kept else "")
@@ -80,7 +79,7 @@ def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
 
 
 def hints(facts: Mapping[str, Any], cohort: pa.Table, inventory: Inventory) -> list[str]:
-    """Which rule took how much, and what the files are, for a message that says why nothing is left."""
+    """Return how much each rule excluded and what the files are, for the message that says why nothing is left."""
     if not cohort.num_rows:
         return list(_files(inventory))
     taken = Counter(rule for rule in cohort["rule"].to_pylist() if rule)
@@ -91,7 +90,7 @@ def hints(facts: Mapping[str, Any], cohort: pa.Table, inventory: Inventory) -> l
 
 
 def _files(inventory: Inventory) -> Iterator[str]:
-    """What was found where there is no image at all."""
+    """Yield what was found when there is no image at all."""
     annotations = inventory.annotations(columns=["format"])["format"].to_pylist()
     yield from (
         f"{count} files of format {form}: no image series" for form, count in Counter(annotations).most_common()
@@ -138,7 +137,7 @@ def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:
 
 
 def _kinds(cohort: pa.Table) -> list[Facts]:
-    """What is excluded for its kind, by verdict and reason, the most first."""
+    """Return what is excluded because of its kind, by verdict and reason, most frequent first."""
     rows = cohort.filter(pc.equal(cohort["rule"], "geometry"))
     counts = Counter(zip(*(rows[column].to_pylist() for column in ("verdict", "reason")), strict=True))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -149,7 +148,7 @@ def _kinds(cohort: pa.Table) -> list[Facts]:
 
 
 def _switch(of: str) -> str | None:
-    """What to write into the spec to let a kind in; None where nothing does."""
+    """Return what to write into the spec to admit a kind; None if nothing does."""
     field = VolumeOptions.model_fields.get(of)
     actions = get_args(field.annotation) if field is not None else ()
     allowed = [action for action in actions if action != "exclude"]
@@ -157,10 +156,10 @@ def _switch(of: str) -> str | None:
 
 
 def _number_types(spec: DatasetSpec, included: pa.Table) -> dict[str, dict[str, int]]:
-    """Type of the stored voxels to modality to cases, as far as headers tell."""
+    """Count cases by bytes of a stored voxel and modality, as far as headers tell."""
     found: dict[str, Counter[str]] = {}
     for modality, voxel in zip(included["modality"].to_pylist(), included["voxel_bytes"].to_pylist(), strict=True):
-        item = voxel - 1 if voxel in (3, 5) else voxel  # with a padding mask
+        item = voxel - 1 if voxel in (3, 5) else voxel  # less the byte of a padding mask
         for transform in spec.transforms:
             item = transform.item_bytes(item)
         found.setdefault(TYPES.get(item, f"{item}-byte"), Counter())[modality or "?"] += 1

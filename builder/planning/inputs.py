@@ -1,4 +1,4 @@
-"""What a plan is made from."""
+"""Define the inputs of a plan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from builder.storage import Store
 
 @dataclass(frozen=True, eq=False)
 class PlanInputs:
-    """Everything a plan is made from.
+    """Everything that a plan is made from.
 
     Parameters
     ----------
     spec
-        Resolved: locations filled in.
+        Resolved, with locations filled in.
     published_spec
-        As it goes into the manifest: locations withheld.
+        The spec as it goes into the manifest, with locations withheld.
     private
-        The private workspace of the dataset, which gets the plan.
+        The private workspace of the dataset, which the plan is written to.
     dataset
-        Where the dataset goes, with all its labels: its registry says who was dealt before.
+        Where the dataset goes, with all its labels. Its registry says who was assigned to a split before.
     key
         The key behind all keyed names.
     inventory, survey
         What the archive holds, and its stacks under the spec's geometry policy.
     progress
-        Told of every stage.
+        Called for every stage.
     """
 
     spec: DatasetSpec

@@ -1,4 +1,4 @@
-"""What an archive holds: every file indexed, duplicates judged, series surveyed; kept between runs."""
+"""Take the inventory of an archive: index every file, judge duplicates, survey series, and keep it between runs."""
 
 import json
 import tempfile
@@ -32,17 +32,17 @@ _RECEIPT = "inventory.json"
 
 @dataclass(frozen=True)
 class Inventory:
-    """Where the inventory lies in the private workspace, and how many files it accounts for.
+    """Where the inventory is in the private workspace, and how many files it accounts for.
 
     Parameters
     ----------
     store
         Store of the inventory.
     chunks
-        Chunks of image instances, in order; whole series each.
+        Chunks of image instances, in order, each with whole series.
     files
-        Files listed by the sources, and files a DICOMDIR names that are not there: every one of them is in a chunk,
-        an annotation or a leftover.
+        Number of files that the sources list, plus missing files that a DICOMDIR names. Each of them is in a chunk, an
+        annotation or a leftover.
     """
 
     store: Store
@@ -50,15 +50,15 @@ class Inventory:
     files: int
 
     def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Annotation objects and files, by schema INSTANCES."""
+        """Read the annotation objects and files, with schema INSTANCES."""
         return self._read(ANNOTATIONS, columns)
 
     def leftovers(self, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Duplicates and quarantined files, by schema INSTANCES."""
+        """Read the duplicates and quarantined files, with schema INSTANCES."""
         return self._read(LEFTOVERS, columns)
 
     def chunk(self, number: int, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """The instances of a chunk."""
+        """Read the instances of a chunk."""
         return self._read(self.chunks[number], columns)
 
     def _read(self, path: str, columns: Sequence[str] | None) -> pa.Table:
@@ -73,15 +73,15 @@ class Survey:
     parts: tuple[SurveyArgument, ...]
 
     def stacks(self) -> pa.Table:
-        """One row a stack, by schema STACKS, in the order of the chunks."""
+        """Read one row per stack, with schema STACKS, in the order of the chunks."""
         return pa.concat_tables([STACKS.empty_table(), *(self._read(p.stacks) for p in self.parts)])
 
     def identities(self) -> pa.Table:
-        """Identities of all chunks, by schema IDENTITIES; repeated where chunks share them."""
+        """Read the identities of all chunks, with schema IDENTITIES; an identity in several chunks is repeated."""
         return pa.concat_tables([IDENTITIES.empty_table(), *(self._read(p.identities) for p in self.parts)])
 
     def membership(self, number: int) -> pa.Table:
-        """Which stack each instance of a chunk is in."""
+        """Read which stack each instance of a chunk is in."""
         return self._read(self.parts[number].membership)
 
     def _read(self, path: str) -> pa.Table:
@@ -91,7 +91,7 @@ class Survey:
 def take_inventory(
     sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress, faults: Faults
 ) -> Inventory:
-    """Index all sources, judge duplicates and sort; what is unchanged since the last time is not read again."""
+    """Index all sources, judge duplicates and sort. Files unchanged since the last run are not read again."""
     index = private.join(INDEX)
     plans = list(progress.track(_plans(sources, index), stage="list", total=None))
     tasks = [
@@ -103,7 +103,8 @@ def take_inventory(
         faults.add(outcome.value.internal_errors)
         left_out += [error.trace for error in outcome.value.internal_errors]
     names = [plan.name for plan in plans]
-    # parts with internal errors have the names they will have when these are mended: other rows, another inventory
+    # Parts with internal errors keep their names once the errors are fixed, although their rows will differ. Adding
+    # them to the fingerprint gives that later inventory another name.
     store = private.join(INVENTORY, fingerprint(VERSION, names, *([sorted(left_out)] if left_out else [])))
     if store.exists(_RECEIPT):
         found = json.loads(store.read(_RECEIPT))
@@ -123,7 +124,7 @@ def take_survey(
     progress: Progress,
     faults: Faults,
 ) -> Survey:
-    """Split every series into stacks and judge them by the geometry policy; no pixels are read."""
+    """Split every series into stacks and judge them by the geometry policy. No pixels are read."""
     places = [stated(source) for source in sources]
     decides = (options.VERSION, options.model_dump(mode="json"), places, STACKS.names, IDENTITIES.names)
     folder = "survey/" + fingerprint(VERSION, *decides)
@@ -131,7 +132,7 @@ def take_survey(
         SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sources), options, faults.action)
         for number, chunk in enumerate(inventory.chunks)
     )
-    # headers of multi-frame objects are read again: servers among the sources bound how many tasks run at once
+    # headers of multi-frame objects are read again, so servers among the sources limit how many tasks run at once
     lane = min((source.lane for source in sources if source.lane), default="")
     tasks = [Task(f"survey-{number:05d}", survey_chunk, part, lane=lane) for number, part in enumerate(parts)]
     for outcome in progress.track(runner.run(tasks), stage="survey", total=len(tasks)):
@@ -142,7 +143,7 @@ def take_survey(
 def members(
     inventory: Inventory, survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Mapping[str, Any]]]
 ) -> list[tuple[int, pa.Table]]:
-    """The instances of the wanted stacks of a chunk, with the number each is wanted under.
+    """Return the instances of the wanted stacks of a chunk, with the number each is wanted under.
 
     ``wanted`` pairs that number with a row that has the stack's ``series_uid`` and ``holders``.
     """
@@ -171,7 +172,7 @@ def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:
 
 
 def _lists_nothing(source: AnySource, position: int) -> str:
-    """An archive that is not mounted, or a query that matches nothing, would make an empty dataset."""
+    """Return the message about an empty source. An unmounted archive or a wrong query would make an empty dataset."""
     if isinstance(source, Folder):
         found = f"found no file in {source.url}"
         chosen = " that its include and exclude let through" if source.include or source.exclude else ""
@@ -188,7 +189,7 @@ def _lists_nothing(source: AnySource, position: int) -> str:
 def _merge(
     plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store, store: Store
 ) -> tuple[list[str], int]:
-    """Chunks of the inventory, and how many files a DICOMDIR names that are not there: each gets a row of its own."""
+    """Write the chunks of the inventory and return them with the number of missing files that a DICOMDIR names."""
 
     def tables(columns: Sequence[str]) -> Iterator[pa.Table]:
         for plan in plans:

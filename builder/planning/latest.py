@@ -1,4 +1,4 @@
-"""Which plan of a private workspace is the last one, and what was published of it."""
+"""Record which plan of a private workspace is the latest, and what was published from it."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ LATEST = "latest.json"
 
 @dataclass(frozen=True)
 class Latest:
-    """The last plan.
+    """The latest plan.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Latest:
     chunks
         Chunks of the inventory.
     version
-        What was published of the plan; empty while nothing is.
+        What was published from the plan; empty before that.
     """
 
     plan: str
@@ -31,13 +31,13 @@ class Latest:
 
 
 def note_plan(private: Store, plan: DatasetPlan, inventory: Inventory) -> None:
-    """Note that a plan is the last one."""
+    """Record that a plan is the latest."""
     made, found = (url.removeprefix(private.url).strip("/") for url in (plan.url, inventory.store.url))
     _write(private, Latest(made, found, inventory.chunks))
 
 
 def note_published(private: Store, version: str) -> None:
-    """Note what was published of the last plan."""
+    """Record what was published from the latest plan."""
     latest = read_latest(private)
     if latest is not None:
         _write(private, replace(latest, version=version))
@@ -48,7 +48,7 @@ def _write(private: Store, latest: Latest) -> None:
 
 
 def read_latest(private: Store) -> Latest | None:
-    """The last plan; None where there is none, or where this user may not look."""
+    """Read the latest plan; return None if there is none, or if this user may not read it."""
     try:
         found = json.loads(private.read(LATEST))
     except OSError:

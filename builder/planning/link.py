@@ -1,4 +1,4 @@
-"""Which annotation objects belong to which image stack: decided before any pixel is read."""
+"""Decide which annotation objects belong to which image stack, before any pixel is read."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from builder.spec import DatasetSpec
 from builder.stages.fetch import read_object
 
 Opened: TypeAlias = Callable[[str, int], Mentions]
-"""Label and row of the annotations table to which images that file has anything to say of."""
+"""Maps a label and a row of the annotations table to the images that the file says anything about."""
 
 LINKED = "linked"
 MISSING = "missing"
@@ -26,9 +26,9 @@ MISSING = "missing"
 
 @dataclass(frozen=True)
 class Link:
-    """What one label found for one stack: rows of the annotations table, and by which reference.
+    """What one label found for one stack: rows of the annotations table, and the kind of reference.
 
-    ``passed`` are objects that refer to the stack and name nothing the label asks for.
+    ``passed`` are objects that refer to the stack but name nothing that the label asks for.
     """
 
     label: str
@@ -39,9 +39,9 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """All annotation objects and files, findable by what they may annotate.
+    """All annotation objects and files, indexed by what they may annotate.
 
-    ``table`` follows INSTANCES with ``person_key`` (null for files, which know no person).
+    ``table`` has schema INSTANCES with ``person_key`` (null for files, which name no person).
     """
 
     table: pa.Table
@@ -49,12 +49,12 @@ class Annotations:
     files: tuple[int, ...]
 
     def candidates(self, person_key: str) -> tuple[int, ...]:
-        """Rows that may annotate an image of this person: the person's objects, and all files."""
+        """Return the rows that may annotate an image of this person: the person's objects, and all files."""
         return (*self.by_person.get(person_key, ()), *self.files)
 
 
 def gather_annotations(table: pa.Table, person_keys: Sequence[str | None]) -> Annotations:
-    """Annotations from INSTANCES rows and the person of each (None for files)."""
+    """Build Annotations from INSTANCES rows and the person of each (None for files)."""
     groups: dict[str, list[int]] = {}
     files = []
     for row, person in enumerate(person_keys):
@@ -66,9 +66,9 @@ def gather_annotations(table: pa.Table, person_keys: Sequence[str | None]) -> An
 
 
 def open_files(annotations: Annotations, labels: Mapping[str, AnyLabel], sources: Sequence[AnySource]) -> Opened:
-    """Reads files that hold labels of many images, each once, when a stack first asks for one.
+    """Return a function that reads files with labels of many images, each once, when a stack first asks for one.
 
-    A file that does not parse is taken to speak of every image: the case's own exclusion then says what is wrong.
+    A file that does not parse is assumed to concern every image, so that each case's exclusion says what is wrong.
     """
 
     @cache
@@ -85,7 +85,7 @@ def open_files(annotations: Annotations, labels: Mapping[str, AnyLabel], sources
 def link_stack(
     image: ImageRow, person_key: str, annotations: Annotations, labels: Mapping[str, AnyLabel], opened: Opened
 ) -> list[Link]:
-    """One link a label, in the spec's order; a label without an object, or without a row in any table, has no rows."""
+    """Return one link per label, in the spec's order. The link has no rows if no object or table row was found."""
     rows = annotations.candidates(person_key)
     candidates = annotations.table.take(pa.array(rows, pa.int64()))
     links = []
@@ -97,13 +97,13 @@ def link_stack(
 
 
 def longer_ids(patient_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Patient ID to the other IDs that begin or end with it, for those that have any."""
+    """Map each Patient ID to the other IDs that begin or end with it, if there are any."""
     distinct = {i.strip() for i in patient_ids if i.strip()}
     found: dict[str, set[str]] = {}
     for turn in (1, -1):
         ordered = sorted(i[::turn] for i in distinct)
         open_ids: list[str] = []
-        for text in ordered:  # sorted, an ID comes right before those that begin with it
+        for text in ordered:  # in sorted order an ID comes right before those that begin with it
             while open_ids and not text.startswith(open_ids[-1]):
                 open_ids.pop()
             for shorter in open_ids:
@@ -118,12 +118,12 @@ def check_files_serve_one_person(
     annotations: Annotations,
     labels: Mapping[str, AnyLabel],
 ) -> None:
-    """Stop the plan where a file of one person's label fits images of several: one would get another's label.
+    """Stop the plan if one person's label file fits images of several persons, because some would get a wrong label.
 
     Raises
     ------
     SpecError
-        With one line a label; paths may name patients, so it gives counts only.
+        With one line per label. Paths may name patients, so it gives counts only.
     """
     files = set(annotations.files)
     persons: dict[str, dict[int, set[str]]] = {}
@@ -145,21 +145,21 @@ def check_files_serve_one_person(
 
 
 def label_state(links: Iterable[Link]) -> tuple[str, str | None]:
-    """``linked`` when every label found an object, else ``missing`` with the names of the labels that did not."""
+    """Return ``linked`` when every label found an object, else ``missing`` with the names of labels that did not."""
     absent = [link.label for link in links if not link.rows]
     return (MISSING, "no object found for " + ", ".join(absent)) if absent else (LINKED, None)
 
 
 def label_status(links: Sequence[Link]) -> str:
-    """``labelled``, ``partly_labelled`` or ``unlabelled``: how many of the spec's labels found an object."""
+    """Return ``labelled``, ``partly_labelled`` or ``unlabelled``, by how many of the spec's labels found an object."""
     found = sum(bool(link.rows) for link in links)
     return "labelled" if found == len(links) else "partly_labelled" if found else "unlabelled"
 
 
 def planned_tier(links: Sequence[Link], spec: DatasetSpec) -> Tier | None:
-    """The strongest evidence that a stack's labels will have by the spec, None for a stack without labels.
+    """Return the strongest evidence a stack's labels will have by the spec, or None for a stack without labels.
 
-    Objects may yet say that a machine made them; ``publishing.consensus.check_evidence`` looks at what they said.
+    Objects may later turn out to be made by a machine; ``publishing.consensus.check_evidence`` checks what they state.
     """
     tiers = {link.label: spec.labels[link.label].tier for link in links if link.rows}
     for block in spec.consensus.values():

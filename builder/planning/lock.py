@@ -1,4 +1,4 @@
-"""The lock: versions of everything a dataset's bytes depend on."""
+"""Make the lock: the versions of everything that a dataset's bytes depend on."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def environment_lock(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
-    """Python, machine architecture, packages, plug-in versions and a check value of the key; no host, user or time."""
+    """Return Python, architecture, packages, plug-in versions and a check value of the key; no host, user or time."""
     document = recipe(spec, key=key)
     return {
         "python": platform.python_version(),
@@ -42,7 +42,7 @@ def environment_lock(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
 
 
 def package_version(name: str) -> str:
-    """Version of an installed package, ``absent`` where there is none."""
+    """Return the version of an installed package, or ``absent`` if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
