@@ -115,7 +115,7 @@ def model(value: str) -> str | None:
 
 def tool(value: str) -> str | None:
     """The name of a vendor, model or program, every word of it in the shipped tables."""
-    return _worded(value, _model_words() | _vendor_words() | _TOOLS | vocabulary())
+    return _worded(value, _model_words() | _vendor_words() | _TOOLS | vocabulary()) or vendor(value)
 
 
 def imaging_words(value: str) -> str | None:

@@ -90,6 +90,7 @@ def test_what_leaves_a_closed_column_is_ascii_and_short(column: str, value: str)
         ("notes", "rescale_type=HOMER", None),
         ("evidence_readers", "reader-0123456789ab+reader2", "reader-0123456789ab+reader2"),
         ("evidence_tools", "3D Slicer", "3D Slicer"),
+        ("evidence_tools", "CANON_MEC", "Canon"),
         ("evidence_tools", "drawn by Marge", None),
     ],
 )
