@@ -1,4 +1,4 @@
-"""From the instances of a series to volumes: stacks and verdicts, decoding, rescale, geometry. Pure; reads no files."""
+"""Making volumes from the instances of a series: stacks, verdicts, decoding, rescale, geometry. It reads no files."""
 
 from builder.imaging.stacks.options import VolumeOptions as Volumes
 

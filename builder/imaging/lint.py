@@ -1,4 +1,4 @@
-"""Is a volume physically plausible? Findings are recorded beside the data; nothing is corrected or guessed."""
+"""Checks that a volume is physically plausible. Findings are recorded beside the data, and nothing is corrected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 
 AIR_HU = (-1100.0, -900.0)
-"""Where the first percentile of a CT with air around or inside the body lies; a crop without air lies above."""
+"""Range of the first percentile of a CT with air around or inside the body; a crop without air lies above it."""
 
 LOWEST_HU, HIGHEST_HU = -1200.0, 31_000.0
 KVP = (40.0, 160.0)
-"""Peak voltages of tubes for patients, dual energy included, kV."""
+"""Range of peak tube voltages used on patients, dual energy included, kV."""
 
 SPACING_MM = (0.05, 20.0)
 EXTENT_MM = (10.0, 2500.0)
 HIGHEST_SUV = 1000.0
 CLIPPED_SHARE = 0.001
-"""Share of the brightest value of an integer volume that looks like clipping at the end of the stored bits."""
+"""Share of voxels at the maximum of an integer volume above which it looks clipped at the end of the stored bits."""
 
 
 class Rule(StrEnum):
-    """What was looked at."""
+    """The property that a check looks at."""
 
     AIR = "ct_air"
     RANGE = "value_range"
@@ -41,7 +41,7 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that did not hold, and the number it saw."""
+    """A rule that did not hold, and the number that broke it."""
 
     rule: Rule
     value: float
@@ -52,19 +52,19 @@ class Finding:
 
 @leniently()
 def lint(volume: Volume, datasets: Sequence[Dataset] = ()) -> tuple[Finding, ...]:
-    """Physics checks on one volume.
+    """Check whether one volume is physically plausible.
 
     Parameters
     ----------
     volume
-        As assembled; voxels the source marks as no data are left out.
+        The assembled volume. Voxels that the source marks as no data are left out.
     datasets
         Headers of its instances, for the tube voltage (0018,0060).
 
     Returns
     -------
     tuple of Finding
-        In the order of ``Rule``; empty when all is plausible.
+        In the order of ``Rule``; empty when everything is plausible.
     """
     return tuple(
         sorted(
@@ -75,7 +75,7 @@ def lint(volume: Volume, datasets: Sequence[Dataset] = ()) -> tuple[Finding, ...
 
 
 def lint_stack(stack: Stack, kvp: float | None) -> tuple[Finding, ...]:
-    """The checks that headers alone allow, before anything is decoded: tube voltage, spacing and field of view."""
+    """Run the checks that need only headers, before decoding: tube voltage, spacing and field of view."""
     found = [] if kvp is None or stack.modality != "CT" else _of_voltage(kvp)
     if stack.geometry is not None:
         found = [*_of_grid(stack.geometry), *found]
@@ -83,7 +83,7 @@ def lint_stack(stack: Stack, kvp: float | None) -> tuple[Finding, ...]:
 
 
 def _of_values(volume: Volume) -> list[Finding]:
-    """Checks on at most a million voxels, every n-th of the volume."""
+    """Check the values of every n-th voxel, about a million in all."""
     voxels = volume.voxels[0]
     stride = max(1, voxels.size // 1_000_000)
     sample = voxels.reshape(-1)[::stride]
@@ -94,7 +94,7 @@ def _of_values(volume: Volume) -> list[Finding]:
     low, high = float(sample.min()), float(sample.max())
     found = []
     if volume.domain == ValueDomain.HOUNSFIELD:
-        # Only a volume that reaches down to air can say where air lies.
+        # Only a volume that contains air can show where air lies.
         air = float(np.percentile(sample, 1))
         if low < -500 and not (AIR_HU[0] <= air <= -500 or AIR_HU[0] <= low <= AIR_HU[1]):
             found.append(Finding(Rule.AIR, air))
@@ -111,7 +111,7 @@ def _of_values(volume: Volume) -> list[Finding]:
 
 
 def _at_end_of_bits(value: float) -> bool:
-    """Whether a value is the largest of 8 to 16 bits, after the usual CT offsets as well."""
+    """Return whether a value is the largest of 8 to 16 bits, with or without one of the usual CT offsets."""
     return any(int(value) + offset + 1 == 1 << bits for bits in range(8, 17) for offset in (0, 1000, 1024))
 
 

@@ -1,7 +1,7 @@
-"""Frames of enhanced, legacy converted and mosaic objects as rows, so that one set of rules splits them into stacks.
+"""Turning frames of enhanced, legacy converted and mosaic objects into rows, so that one set of rules splits them.
 
-Enhanced objects keep per-frame facts in functional groups (PS3.3 C.7.6.16), which no table of instances holds: their
-stacks are made from the data sets themselves.
+Enhanced objects keep per-frame attributes in functional groups (PS3.3 C.7.6.16), which the table of instances does not
+hold. Their stacks are therefore made from the data sets themselves.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -26,7 +26,7 @@ PIXEL_VALUES = "PixelValueTransformationSequence"
 """The functional group of a frame's rescale (PS3.3 C.7.6.16.2.9)."""
 
 Frames: TypeAlias = Mapping[str, Set[int]]
-"""SOPInstanceUID to those of its frames (from 0) that belong to one stack."""
+"""Maps a SOPInstanceUID to its frames (from 0) that belong to one stack."""
 
 FRAME_VALUES = {
     "image_position_patient": ("PlanePositionSequence", "ImagePositionPatient"),
@@ -45,7 +45,7 @@ FRAME_VALUES = {
     "rescale_slope": ("PixelValueTransformationSequence", "RescaleSlope"),
     "rescale_intercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
 }
-"""Column to the functional group (PS3.3 C.7.6.16.2) and the attribute in it."""
+"""Maps a column to its functional group (PS3.3 C.7.6.16.2) and the attribute in that group."""
 
 COMPLETE = (
     ("image_position_patient", "ImagePositionPatient", Reason.UNKNOWN_GEOMETRY),
@@ -54,31 +54,31 @@ COMPLETE = (
     ("rescale_slope", "RescaleSlope", Reason.INCONSISTENT_PIXELS),
     ("rescale_intercept", "RescaleIntercept", Reason.INCONSISTENT_PIXELS),
 )
-"""What all frames of an object state, or none."""
+"""Attributes that either all frames of an object must state, or none."""
 
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 SPATIAL_DIMENSIONS = frozenset({0x00200032, 0x00209057, 0x00209056, 0x00201041})
-"""Dimension Index Pointers (0020,9165) that say where a frame lies: position, in-stack number, stack, location."""
+"""Dimension Index Pointers (0020,9165) that give a frame's place: position, in-stack number, stack, location."""
 
 
 @leniently()
 def resolve(stack: Stack, datasets: Sequence[Dataset], frames: Frames | None = None) -> tuple[Stack, ...]:
-    """The stacks inside multi-frame and mosaic objects; any other stack as it is.
+    """Return the stacks inside multi-frame and mosaic objects; any other stack is returned as it is.
 
     Parameters
     ----------
     stack
-        From ``split_stacks``, under the UIDs the data sets carry.
+        A stack from ``split_stacks``, with the UIDs of the data sets.
     datasets
-        Headers of its instances, in any order, not de-identified: mosaics need Siemens' private CSA header, functional
-        groups may lose what a profile removes. Use ``Stack.with_uids`` afterwards.
+        Headers of its instances, in any order and not de-identified: mosaics need Siemens' private CSA header, and a
+        profile may remove attributes from functional groups. Use ``Stack.with_uids`` afterwards.
     frames
-        The frames to look at; by default all.
+        The frames to look at; all of them by default.
 
     Raises
     ------
     CaseError
-        UNSUPPORTED_OBJECT or UNKNOWN_GEOMETRY naming what is missing.
+        UNSUPPORTED_OBJECT or UNKNOWN_GEOMETRY, with the name of what is missing.
     """
     if stack.verdict not in (Verdict.MULTIFRAME, Verdict.MOSAIC):
         return (stack,)
@@ -97,15 +97,15 @@ def resolve(stack: Stack, datasets: Sequence[Dataset], frames: Frames | None = N
 
 
 def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions, frames: Frames | None = None) -> Stack:
-    """The stack to assemble: itself, or the one stack inside a multi-frame or mosaic object, joined as they say.
+    """Return the stack to assemble: ``stack`` itself, or the one stack inside a multi-frame or mosaic object.
 
-    ``frames`` are those of the one that is meant, where an object holds several.
+    Stacks inside the object are joined as the options say. ``frames`` selects one stack when the object holds several.
 
     Raises
     ------
     CaseError
-        As ``resolve``; UNSUPPORTED_OBJECT when the object holds several stacks, the inner verdict's reason when the
-        options exclude it, TOO_LARGE beyond their limits.
+        As ``resolve``. Also UNSUPPORTED_OBJECT when the object holds several stacks, the inner verdict's reason when
+        the options exclude it, and TOO_LARGE when it is beyond their limits.
     """
     if action_on(stack, options) != "exclude" and stack.verdict in (Verdict.MULTIFRAME, Verdict.MOSAIC):
         check_limits(stack, options)
@@ -122,7 +122,7 @@ def settle(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions, fr
 
 
 def frame_rows(dataset: Dataset) -> list[Row]:
-    """One row a frame of a multi-frame object, as if each frame were an instance; ``frame`` counts from 0."""
+    """Return one row per frame of a multi-frame object, as if each were an instance; ``frame`` counts from 0."""
     base = _base_row(dataset)
     frames = base["number_of_frames"] or 1
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
@@ -145,7 +145,10 @@ def frame_rows(dataset: Dataset) -> list[Row]:
 
 
 def _check_complete(rows: Sequence[Row]) -> None:
-    """Refuse an object some of whose frames lack what the others state: no volume of the rest is the whole truth."""
+    """Refuse an object when some frames lack an attribute that the others state.
+
+    A volume of the other frames alone would be incomplete without showing it.
+    """
     for column, what, reason in COMPLETE:
         absent = sum(row[column] is None for row in rows)
         if 0 < absent < len(rows):
@@ -153,7 +156,7 @@ def _check_complete(rows: Sequence[Row]) -> None:
 
 
 def mosaic_rows(dataset: Dataset) -> list[Row]:
-    """One row a tile of a mosaic, with the position its maker's private header gives it."""
+    """Return one row per tile of a mosaic, with the position from the manufacturer's private header."""
     base = _base_row(dataset)
     tiles = tiles_of(dataset)
     image_type = "\\".join(t for t in (base["image_type"] or "").split("\\") if t != "MOSAIC")
@@ -166,7 +169,7 @@ def mosaic_rows(dataset: Dataset) -> list[Row]:
 
 
 def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
-    """The item of a functional group sequence that holds for a frame: its own, else the shared one, else None."""
+    """Return the functional group item that applies to a frame: its own, else the shared one, else None."""
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     own = groups[frame] if frame < len(groups) else None
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
@@ -174,19 +177,19 @@ def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
 
 
 def value_items(dataset: Dataset) -> list[Dataset]:
-    """What may state a rescale: the item that holds for each frame that has a group of its own, or the data set."""
+    """Return what may state the rescale of each frame: its functional group item, or else the data set."""
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     return [functional_group(dataset, frame, PIXEL_VALUES) or dataset for frame in range(max(1, len(groups)))]
 
 
 def _base_row(dataset: Dataset) -> Row:
-    """The instance's own row, as a slice of its modality."""
+    """Return the row of the whole instance, on which the rows of its frames are based."""
     row = instance_row(dataset)
     return {**row, "status": None}
 
 
 def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, Any]:
-    """What the functional groups state, by column; the image's top level holds where they are silent."""
+    """Return the values that the functional groups state, by column; the top level applies to all other columns."""
     found = _unassigned(own, shared)
     for column, (group, keyword) in FRAME_VALUES.items():
         item = _item(own, group) or _item(shared, group)
@@ -205,7 +208,7 @@ def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, A
 
 
 def _unassigned(own: Dataset | None, shared: Dataset | None) -> dict[str, Any]:
-    """What the slices of a legacy converted object stated and no functional group holds (PS3.3 C.7.6.16.2.25)."""
+    """Return the attributes of a legacy converted object's slices that no group holds (PS3.3 C.7.6.16.2.25)."""
     found: dict[str, Any] = {}
     for group, name in (
         (shared, "UnassignedSharedConvertedAttributesSequence"),
@@ -240,13 +243,13 @@ def _numeric(value: Any) -> bool:
 
 
 def _spatial_dimensions(dataset: Dataset) -> list[bool]:
-    """For every dimension, whether it says where a frame lies."""
+    """Return for each dimension whether it gives the place of a frame."""
     items = dataset.get("DimensionIndexSequence") or []
     return [int(item.get("DimensionIndexPointer", 0) or 0) in SPATIAL_DIMENSIONS for item in items]
 
 
 def _dimension(own: Dataset | None, spatial: Sequence[bool]) -> tuple[int, ...] | None:
-    """The frame's indices along the dimensions that are not spatial (0020,9157)."""
+    """Return the frame's indices (0020,9157) along the dimensions that are not spatial."""
     content = _item(own, "FrameContentSequence")
     values = content.get("DimensionIndexValues") if content is not None else None
     if values is None:

@@ -1,4 +1,4 @@
-"""A volume as a NIfTI image: for people who look, and for comparison with other tools."""
+"""Converting a volume to a NIfTI image, for viewing and for comparison with other tools."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def to_nifti(volume: Volume) -> nibabel.Nifti1Image:
-    """A volume as NIfTI: axes (column, row, slice[, channel]), RAS mm; colour as RGB24."""
+    """Convert a volume to NIfTI with axes (column, row, slice[, channel]) in RAS mm, and colour as RGB24."""
     affine = LPS_TO_RAS @ volume.geometry.affine[:, [2, 1, 0, 3]]
     voxels: NDArray[Any] = volume.voxels.transpose(3, 2, 1, 0)
     if volume.domain == ValueDomain.RGB:

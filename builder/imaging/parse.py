@@ -1,4 +1,4 @@
-"""From the bytes of one file to a data set, within limits: inflated size, nesting, malformed structure."""
+"""Parsing the bytes of one file into a data set, within limits on items, elements and inflated size."""
 
 import io
 import struct
@@ -16,28 +16,29 @@ from builder.headers.attributes import READ_LIMIT, check_items, count_items, too
 from builder.headers.boundary import parsing
 
 DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
-"""The transfer syntax of a deflated data set. Deflated Image Frame Compression deflates frames, not the data set."""
+"""Transfer syntax of a deflated data set. Deflated Image Frame Compression is another one: it deflates only frames."""
 
 INFLATED_LIMIT: Final = 2 * 2**30
-"""Bytes that a deflated data set may inflate to."""
+"""Maximum number of bytes that a deflated data set may inflate to."""
 
 INFLATION_LIMIT: Final = 50
 INFLATED_FREE: Final = 256 * 2**20
-"""A deflated data set may be at most ``INFLATION_LIMIT`` times as long as its file, or ``INFLATED_FREE`` bytes."""
+"""A deflated data set may inflate to ``INFLATION_LIMIT`` times its file's size, or to ``INFLATED_FREE`` bytes if that
+is more."""
 
 PIECE: Final = 2**16
 _COUNTED_FROM: Final = 2**20
-"""A shorter file cannot hold more elements than may be read: pydicom reads it without being counted."""
+"""File size above which reads are counted. A shorter file cannot hold more elements than the limit allows."""
 
 
 def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> Dataset:
-    """Parse the bytes of a DICOM file, or of its part before Pixel Data.
+    """Parse the bytes of a DICOM file, or of the part before its Pixel Data.
 
     Raises
     ------
     CaseError
-        TOO_LARGE for a file with too many items or elements, or that inflates beyond the limits; UNREADABLE when it
-        does not parse.
+        TOO_LARGE when the file has too many items or elements or inflates beyond the limits; UNREADABLE when it does
+        not parse.
     """
     check_items(count_items(content))
     _check_inflated(content, min(inflated_limit, max(INFLATED_FREE, INFLATION_LIMIT * len(content))))
@@ -46,12 +47,12 @@ def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> D
         dataset = dcmread(stream, force=True)
     if len(dataset) == 0:
         raise CaseError(Reason.UNREADABLE, "the file ends before its data set does")
-    dataset.buffer = None  # the whole file once more, for elements that are read later: none is
+    dataset.buffer = None  # frees the copy of the file that pydicom keeps for deferred reads, which are not used
     return dataset
 
 
 class _Counted(io.BytesIO):
-    """The stream that pydicom reads a long file from; it raises CaseError TOO_LARGE when it is asked too often."""
+    """A stream for long files that counts pydicom's reads and raises CaseError TOO_LARGE when there are too many."""
 
     reads = 0
 
@@ -64,14 +65,14 @@ class _Counted(io.BytesIO):
 
 @contextmanager
 def leniently() -> Iterator[None]:
-    """Read elements as they come: pydicom warns of odd values when they are first looked at."""
+    """Silence the warnings that pydicom raises when an odd value is first accessed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _check_inflated(content: bytes, limit: int) -> None:
-    """Inflate a deflated data set piece by piece, only to learn its size. Raises CaseError TOO_LARGE."""
+    """Inflate a deflated data set piece by piece to check its size before pydicom inflates it. May raise CaseError."""
     if DEFLATED not in content[:2048]:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -92,7 +93,7 @@ def _check_inflated(content: bytes, limit: int) -> None:
 
 
 def _end_of_meta(content: bytes) -> int:
-    """Where the data set starts: after File Meta Information (PS3.10 7.1), whose group length is stated first."""
+    """Return the start of the data set, from the group length of the File Meta Information (PS3.10 7.1)."""
     start = 132 if content[128:132] == b"DICM" else 0
     if content[start : start + 6] == b"\x02\x00\x00\x00UL":
         (length,) = struct.unpack_from("<I", content, start + 8)

@@ -1,4 +1,4 @@
-"""Pictures that are no slices: radiographs, localizers, ultrasound, photographs, screen captures, and their films."""
+"""Decoding pictures that are not slices: radiographs, localizers, ultrasound, photographs, screen captures, films."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,15 +18,15 @@ from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 
 NO_PLACE = "no_patient_geometry"
-"""Note of every picture: its grid is its own plane in mm, not the patient's space; no mask from there joins."""
+"""Note on every picture: its grid is its own plane in mm and not patient space, so no mask in patient space fits it."""
 
 
 def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeOptions) -> Volume:
-    """Decode one picture or film: frames along the slice axis, colour as three channels.
+    """Decode one picture or film, with frames along the slice axis and colour as three channels.
 
-    The grid lies in the picture's own plane: rows and columns at the spacing the file states for the detector
-    (0018,1164), else for the object (0028,0030), else 1 mm with a note. Its frame of reference is named by its own
-    SOPInstanceUID: no annotation in the patient's space can lie in it.
+    The grid lies in the picture's own plane. Its spacing is the one that the file states at the detector (0018,1164),
+    else in the object (0028,0030), else 1 mm with a note. The frame of reference is the picture's own SOPInstanceUID,
+    so that no annotation in patient space can match it.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def _grey(
     options: VolumeOptions,
     notes: tuple[str, ...],
 ) -> Volume:
-    """One channel: Modality LUT applied, white-is-small turned round when the options say so."""
+    """Make the volume of a grey picture: apply the Modality LUT, and invert MONOCHROME1 when the options say so."""
     rescale = rescale_of(dataset)
     padding = None
     limits = padding_of(dataset, form)
@@ -81,7 +81,7 @@ def _grey(
 
 
 def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[Any]:
-    """Output of the Modality LUT; the stored integers themselves when it changes nothing."""
+    """Apply the Modality LUT; return the stored integers when it changes nothing."""
     if rescale.table is not None:
         return rescale.looked_up(stored)
     if rescale.slope == 1.0 and rescale.intercept == 0.0:
@@ -90,7 +90,7 @@ def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[Any]:
 
 
 def _inverted(values: NDArray[Any], form: PixelFormat, rescale: Rescale) -> NDArray[Any]:
-    """Values mirrored about the middle of what can be stored, so that white is large."""
+    """Mirror values about the middle of the storable range, so that white is large."""
     if rescale.table is not None:
         return np.asarray(float(rescale.table.max()) + float(rescale.table.min()) - values, dtype=np.float32)
     low, high = form.limits
@@ -101,14 +101,14 @@ def _inverted(values: NDArray[Any], form: PixelFormat, rescale: Rescale) -> NDAr
 
 
 def _eight_bits(colour: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
-    """Colour with 8 bits a channel."""
+    """Reduce colour to 8 bits per channel."""
     if colour.dtype == np.uint8:
         return colour
     return (colour >> max(0, form.bits_stored - 8)).astype(np.uint8)
 
 
 def _plane(dataset: Dataset) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Rows and columns of the picture in mm, in its own plane."""
+    """Return the affine of the picture in its own plane, mm, with a note when its spacing is unknown."""
     for keyword in ("ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing"):
         try:
             down, across = (float(v) for v in dataset.get(keyword) or ())
@@ -120,7 +120,7 @@ def _plane(dataset: Dataset) -> tuple[NDArray[np.float64], tuple[str, ...]]:
 
 
 def _along_axes(down: float, across: float) -> NDArray[np.float64]:
-    """x along a row, y along a column, z along the frames, 1 mm apart."""
+    """Return an affine with x along a row, y along a column, and z along the frames, which are 1 mm apart."""
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1.0, down, across, 1.0
     return affine

@@ -1,4 +1,4 @@
-"""Rows of the INSTANCES table from data sets in memory: the same facts the index reads from files."""
+"""Making rows of the INSTANCES table from data sets in memory, with the same values that the index reads from files."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -23,15 +23,15 @@ WHOLE_LIMIT = {SMALL: 2**31 - 1, WHOLE: 2**63 - 1}
 
 @leniently()
 def instances_of(datasets: Iterable[Dataset]) -> pa.Table:
-    """INSTANCES rows of data sets: what ``split_stacks`` takes when no index is at hand.
+    """Make the INSTANCES rows of data sets, as input for ``split_stacks`` when there is no index.
 
-    A value that does not parse as its column's type is null, as in the index: nothing is invented.
+    A value that does not parse as its column's type is null, as in the index.
     """
     return pa.Table.from_pylist([instance_row(dataset) for dataset in datasets], schema=INSTANCES)
 
 
 def instance_row(dataset: Dataset) -> dict[str, Any]:
-    """One INSTANCES row of the top level of ``dataset``; ledger columns but the transfer syntax are null."""
+    """Make one INSTANCES row from the top level of ``dataset``; of the ledger columns it sets the transfer syntax."""
     row: dict[str, Any] = dict.fromkeys(INSTANCES.names)
     meta = getattr(dataset, "file_meta", None)
     syntax = meta.get("TransferSyntaxUID") if meta is not None else None
@@ -41,20 +41,20 @@ def instance_row(dataset: Dataset) -> dict[str, Any]:
 
 
 def header_values(dataset: Dataset) -> dict[str, Any]:
-    """Header columns to their values, of the attributes that the top level of ``dataset`` has."""
+    """Return the header columns whose attributes the top level of ``dataset`` has, with their values."""
     return {column.name: _cell(dataset, column) for column, tag in _TAGGED if tag in dataset}
 
 
 def dataset_of(row: Mapping[str, Any]) -> Dataset:
-    """A data set of the top-level facts ``assemble`` and the pixel checks need, without pixels: from one INSTANCES row.
+    """Make a data set without pixels from one INSTANCES row, with what ``assemble`` and the pixel checks need.
 
-    It holds technical attributes and the row's UIDs only, so nothing else of the object can reach what is made of it.
+    It holds only technical attributes and the row's UIDs, so nothing else of the object can reach the result.
     """
     dataset = Dataset()
     for name in PIXEL_COLUMNS:
         value = row[name]
         if value is not None:
-            # "US or SS" follows Pixel Representation (PS3.5 6.2)
+            # the VR "US or SS" depends on Pixel Representation (PS3.5 6.2)
             vr = "SS" if name in _SIGNED and row["pixel_representation"] == 1 else _VRS[name]
             dataset.add_new(_TAGS[name], vr, value.split("\\") if isinstance(value, str) else value)
     dataset.file_meta = FileMetaDataset()
@@ -64,9 +64,9 @@ def dataset_of(row: Mapping[str, Any]) -> Dataset:
 
 
 def noted_columns(detail: str | None) -> frozenset[str]:
-    """Columns of an INSTANCES row whose values the index could not read, from the notes in its ``detail``.
+    """Return the columns of an INSTANCES row that the index could not read, from the notes in its ``detail``.
 
-    Such a value is null in the row. Whoever takes null for absent must look here first.
+    Such a value is null in the row. Check this before treating null as absent.
     """
     return frozenset(note.partition(": ")[0] for note in (detail or "").split("; "))
 
@@ -108,7 +108,7 @@ def _cell(dataset: Dataset, column: Column) -> Any:
 
 
 def _undeclared(raw: bytes, column: Column) -> Any:
-    """A private element of an implicit file, whose VR only its maker tells; little endian as such files are."""
+    """Read a private element of an implicit VR file, which is little endian and does not state the VR."""
     assert column.tag is not None
     wanted = Wanted(column, column.tag, PRIVATE_VRS[column.tag])
     try:

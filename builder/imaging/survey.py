@@ -1,4 +1,4 @@
-"""Verdicts as a table: one row a stack, without identifiers."""
+"""The table of verdicts: one row per stack, without identifiers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ VERDICT_COLUMNS = (
 )
 
 VERDICTS = schema(VERDICT_COLUMNS)
-"""One row a stack of a surveyed folder."""
+"""Schema of the table with one row per stack of a surveyed folder."""
 
 
 def verdict_row(
@@ -49,7 +49,7 @@ def verdict_row(
     error: CaseError | None = None,
     findings: Sequence[Finding] = (),
 ) -> dict[str, Any]:
-    """What is known of a stack: from headers alone, and from its volume when it was assembled."""
+    """Make the row of a stack from its headers, and from its volume when it was assembled."""
     grid = volume.geometry if volume is not None else stack.geometry
     spacing = grid.spacing_mm if grid is not None else (None, None, None)
     return {
@@ -78,5 +78,5 @@ def verdict_row(
 
 
 def verdict_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows as a table by schema VERDICTS; columns a row lacks are null."""
+    """Make a table of schema VERDICTS from rows; columns that a row lacks are null."""
     return pa.Table.from_pylist([{name: row.get(name) for name in VERDICTS.names} for row in rows], schema=VERDICTS)

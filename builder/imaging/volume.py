@@ -1,4 +1,4 @@
-"""A stack and its data sets become a volume: one array, one grid, one meaning of the numbers."""
+"""Assembling a stack and its data sets into a volume: one array, one grid, one meaning of the numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ ROW_COLUMNS = ("sop_instance_uid", "detail", *FORMAT_COLUMNS, *VALUE_COLUMNS)
 
 @dataclass(frozen=True)
 class _Meaning:
-    """A factor on top of the rescale, and what the numbers then are."""
+    """The factor to apply after the rescale, and what the resulting numbers mean."""
 
     factor: float
     domain: ValueDomain
@@ -60,33 +60,33 @@ def assemble(  # noqa: PLR0913
     Parameters
     ----------
     stack
-        From ``split_stacks``, admitted by ``admit``, with the UIDs the data sets carry.
+        A stack from ``split_stacks``, admitted by ``admit``, with the UIDs of the data sets.
     datasets
-        The instances of the stack, in any order; others are passed over. De-identified or not.
+        The instances of the stack, in any order, de-identified or not. Other instances are ignored.
     fill
-        Reads native pixels where a data set has none in memory.
+        Reads native pixels when a data set has none in memory.
     calibration
-        What turns a PET's values into SUV, when it was settled from headers before de-identification; by default it
-        is settled from ``datasets``.
+        Turns the values of a PET into SUV. Pass it when it was determined from headers before de-identification; by
+        default it is determined from ``datasets``.
     scales
-        The private scale of a Philips MR, likewise.
+        The private scale of a Philips MR, with the same rule.
     number_type
-        Of the voxels, as the plan chose it for all images of a dataset; "" for the image's own.
+        Type of the voxels that the plan chose for all images of a dataset; "" for the image's own type.
     originals
-        The data sets as the archive holds them, in the order of ``datasets``, where these are de-identified. What both
-        state about their numbers must agree: de-identification drops values that it cannot read, and a rescale that
-        is dropped would count as none.
+        The data sets as the archive holds them, in the order of ``datasets``, when those are de-identified. Both must
+        agree about their numbers: de-identification drops values that it cannot read, and a dropped rescale would
+        otherwise count as no rescale.
 
     Returns
     -------
     Volume
-        int16 (or uint16, uint8) where every rescale is a whole offset that fits, else float32.
+        int16 (or uint16, uint8) when every rescale is a whole offset that fits, else float32.
 
     Raises
     ------
     CaseError
-        The verdict's reason where the options exclude the stack, SOURCE_MISSING, TOO_LARGE, UNDECODABLE_PIXELS,
-        UNSUPPORTED_TRANSFER_SYNTAX, INCONSISTENT_PIXELS.
+        The verdict's reason when the options exclude the stack; SOURCE_MISSING, TOO_LARGE, UNDECODABLE_PIXELS,
+        UNSUPPORTED_TRANSFER_SYNTAX or INCONSISTENT_PIXELS.
     """
     stack = settle(stack, datasets, options)
     for dataset, original in zip(datasets, originals, strict=bool(originals)):
@@ -114,23 +114,23 @@ def assemble_indexed(
     scales: Scales = NO_SCALES,
     number_type: str = "",
 ) -> Volume:
-    """``assemble`` from index rows and native pixel bytes, without parsing any header again.
+    """Do what ``assemble`` does from index rows and native pixel bytes, without parsing any header again.
 
     Parameters
     ----------
     stack
-        Of CT or MR slices, or of PET slices with a ``calibration``; one slice an instance.
+        CT or MR slices, or PET slices with a ``calibration``; one slice per instance.
     rows
         INSTANCES rows of its instances, in any order.
     fill
         Reads the native pixels of an instance, at ``pixel_offset`` of its file.
     scales
-        The private scale of a Philips MR: of every instance where the options apply it, else of any.
+        The private scale of a Philips MR. It must cover every instance when the options apply it.
 
     Raises
     ------
     CaseError
-        As ``assemble``; UNSUPPORTED_TRANSFER_SYNTAX when an instance is not native: use ``assemble`` there.
+        As ``assemble``. Also UNSUPPORTED_TRANSFER_SYNTAX when an instance is not native; use ``assemble`` for it.
     """
     check_limits(stack, options)
     if action_on(stack, options) == "exclude":
@@ -151,10 +151,10 @@ def assemble_indexed(
 
 
 def estimate_bytes(stack: Stack) -> int:
-    """Peak memory in bytes that ``assemble`` needs for ``stack``, from its headers alone.
+    """Estimate from the headers the peak memory in bytes that ``assemble`` needs for ``stack``.
 
-    The result with its padding mask, what is decoded at a time, and the source of a resampled stack. Files that the
-    caller holds in memory come on top.
+    This covers the result with its padding mask, what is decoded at a time, and the source of a resampled stack. It
+    does not cover files that the caller holds in memory.
     """
     slices, rows, columns = stack.shape
     plane = rows * columns * (len(stack.channels) if stack.verdict in PICTURES else 1)
@@ -201,7 +201,7 @@ def _volume(
 
 
 def _conformed(volume: Volume, number_type: str) -> Volume:
-    """The volume in the type of its dataset. Raises CaseError INCONSISTENT_PIXELS where that would change a value."""
+    """Cast the volume to its dataset's type. Raise CaseError INCONSISTENT_PIXELS when that would change a value."""
     if not number_type or volume.voxels.dtype == number_type:
         return volume
     with np.errstate(invalid="ignore"):
@@ -216,7 +216,7 @@ def _conformed(volume: Volume, number_type: str) -> Volume:
 
 
 def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
-    """The instances with the slices each holds, in the order of the first. Raises CaseError."""
+    """Return the instances with the slices that each holds, in the order of their first slices. May raise CaseError."""
     by_uid: Mapping[str, Dataset] = {str(dataset.get("SOPInstanceUID", "")): dataset for dataset in datasets}
     places: dict[str, list[tuple[int, int, int]]] = {}
     for channel, uids in enumerate(stack.uids):
@@ -230,7 +230,7 @@ def _gather(stack: Stack, datasets: Sequence[Dataset]) -> list[Instance]:
 
 
 def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tuple[int, int, int]]) -> Instance:
-    """Format and rescale of one instance, checked against its stack. Raises CaseError."""
+    """Read format and rescale of one instance, and check them against its stack. May raise CaseError."""
     form = pixel_format(dataset)
     across = max(1, stack.tiles)
     down = max(1, form.rows // max(1, stack.shape[1])) if stack.tiles else 1
@@ -247,7 +247,7 @@ def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tupl
 
 
 def _indexed(stack: Stack, uid: str, held: Mapping[str, dict[str, Any]], *, channel: int, index: int) -> Instance:
-    """One instance as its index row describes it. Raises CaseError."""
+    """Make one instance from its index row. May raise CaseError."""
     row = held.get(uid)
     if row is None:
         raise CaseError(Reason.SOURCE_MISSING, "an instance of the stack has no row")
@@ -271,7 +271,7 @@ def _calibrated(instances: Sequence[Instance], options: VolumeOptions) -> Calibr
 
 
 def _check_noted(row: Mapping[str, Any]) -> None:
-    """Refuse a row some of whose values the index could not read: null would be taken for absent."""
+    """Refuse a row with values that the index could not read, because their null would count as absent."""
     noted = noted_columns(row["detail"])
     for names, reason in ((FORMAT_COLUMNS, Reason.UNDECODABLE_PIXELS), (VALUE_COLUMNS, Reason.INCONSISTENT_PIXELS)):
         damaged = sorted(noted.intersection(names))
@@ -280,7 +280,7 @@ def _check_noted(row: Mapping[str, Any]) -> None:
 
 
 def _check_place(form: PixelFormat, stack: Stack, size: tuple[int, int], frames: int) -> None:
-    """Refuse an instance whose pixels are not those of a slice of its stack."""
+    """Refuse an instance whose pixels do not have the form of a slice of its stack."""
     if size != stack.shape[1:]:
         found = f"{size[0]} x {size[1]}, {frames} frames"
         raise CaseError(Reason.INCONSISTENT_PIXELS, f"{found} in a stack of {stack.shape[1]} x {stack.shape[2]}")
@@ -289,7 +289,7 @@ def _check_place(form: PixelFormat, stack: Stack, size: tuple[int, int], frames:
 
 
 def _check_values(instances: Sequence[Instance]) -> None:
-    """Refuse slices whose values have no one meaning, or do not fit a float32. Raises CaseError."""
+    """Refuse slices whose values do not share one meaning, or do not fit a float32. May raise CaseError."""
     check_alike([s.rescale for i in instances for s in i.slices])
     for instance in instances:
         largest = max(map(abs, instance.form.limits))
@@ -300,7 +300,7 @@ def _check_values(instances: Sequence[Instance]) -> None:
 
 
 def _check_kept(dataset: Dataset, original: Dataset) -> None:
-    """Refuse an instance whose numbers mean something else once it is de-identified."""
+    """Refuse an instance whose numbers change their meaning when it is de-identified."""
     form, kept = pixel_format(original), pixel_format(dataset)
     stated, left = ([rescale_of(item) for item in value_items(d)] for d in (original, dataset))
     same = len(stated) == len(left) and all(a.same(b) for a, b in zip(stated, left, strict=True))
@@ -313,7 +313,7 @@ def _check_kept(dataset: Dataset, original: Dataset) -> None:
 
 
 def _activity(found: Calibration, options: VolumeOptions) -> _Meaning:
-    """What a PET's numbers become under the options. Raises CaseError UNKNOWN_UNITS."""
+    """Return the factor and meaning of a PET's numbers under the options. May raise CaseError UNKNOWN_UNITS."""
     if found.domain != ValueDomain.SUV_BW and options.pet == "require_suv":
         raise CaseError(Reason.UNKNOWN_UNITS, "; ".join(found.notes) or f"found {found.domain}, expected SUVbw")
     if options.pet == "activity" and found.factor != 1.0:
@@ -324,7 +324,7 @@ def _activity(found: Calibration, options: VolumeOptions) -> _Meaning:
 def _scaled(
     instances: Sequence[Instance], scales: Scales, options: VolumeOptions
 ) -> tuple[list[Instance], tuple[str, ...]]:
-    """The instances read at the scale the options ask for, and what to note. Raises CaseError UNKNOWN_UNITS."""
+    """Return the instances at the scale that the options ask for, with notes. May raise CaseError UNKNOWN_UNITS."""
     if options.philips == "display" or not scales.slopes:
         return list(instances), scales.notes
     scaled = [
@@ -335,7 +335,7 @@ def _scaled(
 
 
 def _meaning(stack: Stack, instances: Sequence[Instance], notes: tuple[str, ...]) -> _Meaning:
-    """What the numbers of anything but a PET are."""
+    """Return the meaning of the numbers of any image other than PET."""
     stated = any(s.rescale.stated for i in instances for s in i.slices)
     kinds = {s.rescale.kind for i in instances for s in i.slices}
     if stack.modality == "CT" and stated and kinds <= {"", "HU"}:

@@ -1,1 +1,1 @@
-"""From the instances of a series to stacks: what belongs together, in which order, how far apart, and a verdict."""
+"""Dividing the instances of a series into stacks: which belong together, in which order and at which spacing."""

@@ -1,15 +1,15 @@
-"""Which parallel slices are alike: decided by how an attribute varies along their positions.
+"""Deciding which parallel slices belong together, from how an attribute varies along their positions.
 
-One series may hold two reconstructions whose slices interleave, and one volume may be written with an echo time that
-was rounded in every second slice. Values alone do not tell these apart. The rules:
+One series may hold two reconstructions whose slices interleave, and one volume may have an echo time that was rounded
+in every second slice. The values alone do not tell these cases apart. The rules are:
 
-* Values that differ by rounding are one value.
-* Two stated values of what makes an image (kernel, tube voltage, echo time, ...) set slices apart.
-* A value that is there in some slices and absent in others, and a value that only says how or when a slice came about
-  (acquisition, time, description), set slices apart only where each part is a whole stack by itself: the parts
-  interleave, each is evenly spaced, and its slices are as thick as they are far apart. Joined, they would show the same
-  tissue twice. Where the parts would have gaps that the other part fills, they are one volume.
-* A value of its own in most slices says nothing about stacks.
+* Values that differ only by rounding are one value.
+* Two stated values of an attribute that makes an image (kernel, tube voltage, echo time, ...) separate slices.
+* A value that only some slices state, and a value that only says how or when a slice was made (acquisition, time,
+  description), separate slices only when each part is a whole stack by itself: the parts interleave, each is evenly
+  spaced, and its slices are as thick as they are far apart. Joined, such parts would show the same tissue twice. When
+  one part has gaps that the other fills, they are one volume.
+* An attribute with a different value in most slices says nothing about stacks.
 """
 
 from collections import Counter
@@ -26,28 +26,28 @@ from builder.imaging.stacks.spacing import SAME_POSITION_MM, SPACING_TOLERANCE
 Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[Row]
 Levels: TypeAlias = list[Any]
-"""One value a row, after rounding; None where a row states none."""
+"""One value per row, after rounding; None for a row that states none."""
 
 ROUNDING = 0.01
-"""Relative difference up to which two numbers are one value, rounded: real protocols differ by more."""
+"""Largest relative difference that counts as rounding of one value; real protocols differ by more."""
 
 CONTIGUOUS = 1.25
-"""A part whose slices lie at most this many thicknesses apart covers its range by itself."""
+"""Largest distance between slices, in slice thicknesses, at which a part covers its range by itself."""
 
 
 @dataclass(frozen=True)
 class Trait:
-    """An attribute that sets slices apart.
+    """An attribute that separates slices.
 
     Parameters
     ----------
     column
-        Of INSTANCES; also the name of the rule.
+        Column of INSTANCES, which is also the name of the rule.
     least
-        Difference up to which two numbers are one value, however small they are.
+        Absolute difference up to which two numbers are one value.
     in_blocks
-        Whether values that follow one another along the positions set slices apart too. A scan with thicker slices in
-        its upper half is one scan: its spacing gives the verdict.
+        Whether values that change only once along the positions separate slices too. A scan with thicker slices in its
+        upper half is one scan, and its spacing gives the verdict.
     """
 
     column: str
@@ -65,21 +65,22 @@ MADE_BY = (
     Trait("inversion_time", least=0.5),
     Trait("scanning_sequence"),
 )
-"""What makes an image: two stated values are two stacks."""
+"""Attributes that make an image: two stated values give two stacks."""
 
 CAME_BY = (
     *("frame_of_reference_uid", "derived", "contrast_bolus_agent", "acquisition_number", "acquisition_time"),
     *("content_time", "series_time", "temporal_position", "series_number", "echo_number", "repetition_time"),
     *("sequence_name", "scan_options", "protocol_name", "series_description", "image_type", "instance_number"),
 )
-"""How or when a slice came about. Instance numbers count: a pass ends where the next number lies back."""
+"""Attributes that say how or when a slice was made. Instance numbers separate passes: a pass ends where the positions
+go back."""
 
 REPEATED_BY = ("acquisition_number", "series_number")
-"""Numbers that count scans: a CT table does not go back and forth within one volume."""
+"""Numbers that count scans. Two values are two CT scans: the table does not go back and forth within one volume."""
 
 
 def by_making(trait: Trait) -> Callable[[Rows], list[Rows]]:
-    """The cut of parallel slices by what makes an image."""
+    """Return the function that cuts parallel slices by an attribute that makes an image."""
 
     def cut(rows: Rows) -> list[Rows]:
         if _says_one_thing(rows, trait.column):
@@ -99,7 +100,10 @@ def by_making(trait: Trait) -> Callable[[Rows], list[Rows]]:
 
 
 def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
-    """The cut of parallel slices by how or when they came about; repeats of one position are not its business."""
+    """Return the function that cuts parallel slices by how or when they were made.
+
+    It leaves repeats of one position together; ``builder.imaging.stacks.repeats`` separates those.
+    """
 
     def cut(rows: Rows) -> list[Rows]:
         if _says_one_thing(rows, column):
@@ -121,12 +125,12 @@ def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
 
 
 def tolerated(rows: Sequence[Row]) -> tuple[str, ...]:
-    """A note for each attribute that makes an image and is not written alike in all slices of a stack."""
+    """Return a note for each attribute that makes an image but differs between the slices of a stack."""
     return tuple(f"{trait.column}_varies" for trait in MADE_BY if not _says_one_thing(rows, trait.column))
 
 
 def levels_of(rows: Sequence[Row], trait: Trait) -> Levels:
-    """Values of a trait, those that differ by rounding made equal: the smallest stands for all."""
+    """Return the values of a trait, with values that differ only by rounding replaced by the smallest of them."""
     values = [_value(row, trait.column) for row in rows]
     numbers = sorted({v for v in values if isinstance(v, (int, float))})
     first: dict[Any, Any] = {}
@@ -137,7 +141,7 @@ def levels_of(rows: Sequence[Row], trait: Trait) -> Levels:
 
 
 def _value(row: Row, column: str) -> Any:
-    """A cell; text without the differences that have no meaning; whether an image is derived, from its Image Type."""
+    """Return a cell, with case and spacing of text normalised; ``derived`` is read from Image Type."""
     if column == "derived":
         return "DERIVED" in (row["image_type"] or "").upper().split("\\") or None
     value = row.get(column)
@@ -145,7 +149,7 @@ def _value(row: Row, column: str) -> Any:
 
 
 def _makes_parts(levels: Levels) -> bool:
-    """Whether values divide slices into parts of two or more, each a fraction of the whole."""
+    """Return whether values divide the slices into at least two parts of at least two slices each."""
     counts = Counter(levels)
     return 2 <= len(counts) <= len(levels) / 2 and min(counts.values()) >= 2
 
@@ -167,7 +171,7 @@ def _gathered(rows: Rows, levels: Levels) -> list[Rows]:
 
 
 def _places(rows: Rows) -> NDArray[np.int64] | None:
-    """The position of each row along the common normal, counted from 0; None where it is not known."""
+    """Return the rank of each row's position along the common normal, from 0; None when positions are unknown."""
     along = _along(rows)
     if along is None:
         return None
@@ -179,7 +183,7 @@ def _places(rows: Rows) -> NDArray[np.int64] | None:
 
 
 def _along(rows: Rows) -> NDArray[np.float64] | None:
-    """(n,) mm along the normal of the first row."""
+    """Return the (n,) positions in mm along the normal of the first row; None when they are unknown."""
     cosines, positions = rows[0]["image_orientation_patient"], [row["image_position_patient"] for row in rows]
     if not cosines or len(cosines) != 6 or any(not p or len(p) != 3 for p in positions):
         return None
@@ -189,7 +193,7 @@ def _along(rows: Rows) -> NDArray[np.float64] | None:
 
 
 def _passes(rows: Rows, places: NDArray[np.int64]) -> Levels:
-    """How often the positions went back before each slice, in the order of the instance numbers; None without these."""
+    """Return how often positions went back before each slice, in instance number order; None without the numbers."""
     if any(row["instance_number"] is None for row in rows):
         return [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: rows[index]["instance_number"])
@@ -201,29 +205,29 @@ def _passes(rows: Rows, places: NDArray[np.int64]) -> Levels:
 
 
 def _is_own(levels: Levels, places: NDArray[np.int64]) -> bool:
-    """Whether an attribute has a value of its own in most positions, as an effective echo or inversion time may."""
+    """Return whether most positions have a value of their own, as an effective echo or inversion time may."""
     stated = {level for level in levels if level is not None}
     apart = len({(level, place) for level, place in zip(levels, places.tolist(), strict=True)}) == places.max() + 1
     return bool(apart) and len(stated) > max(3, (places.max() + 1) / 4)
 
 
 def _share(levels: Levels, places: NDArray[np.int64]) -> bool:
-    """Whether one position has several values."""
+    """Return whether any position has several values."""
     pairs = set(zip(places.tolist(), levels, strict=True))
     return len(pairs) > len({place for place, _ in pairs})
 
 
 def _interleave(levels: Levels, places: NDArray[np.int64]) -> bool:
-    """Whether values come back after another one along the positions."""
+    """Return whether a value comes back after another one along the positions."""
     ordered = [levels[i] for i in np.argsort(places, kind="stable")]
     changes = sum(a != b for a, b in pairwise(ordered))
     return bool(changes > len(set(levels)) - 1)
 
 
 def _makes_two(rows: Rows, levels: Levels, places: NDArray[np.int64], *, stated_twice: bool) -> bool:
-    """Whether rows of different values are stacks by themselves rather than parts of one volume.
+    """Return whether rows of different values are stacks by themselves rather than parts of one volume.
 
-    ``stated_twice``: the attribute alone says that there are two, so that thickness need not.
+    ``stated_twice`` says that the attribute alone proves two stacks, so that slice thickness is not compared.
     """
     if _share(levels, places):
         return True
@@ -233,7 +237,7 @@ def _makes_two(rows: Rows, levels: Levels, places: NDArray[np.int64], *, stated_
 
 
 def _is_whole(part: Rows, *, any_thickness: bool) -> bool:
-    """Whether slices are evenly spaced and cover what lies between them."""
+    """Return whether slices are evenly spaced and thick enough to cover the space between them."""
     along = _along(part)
     if along is None or len(part) < 2:
         return False

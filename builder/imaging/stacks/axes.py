@@ -1,4 +1,4 @@
-"""Stacks of one series that share a grid and differ in one quantity become one volume with a named channel each."""
+"""Joining stacks of one series that share a grid and differ in one quantity into one volume with named channels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +11,11 @@ from builder.imaging.stacks.series import Stack, split_stacks
 from builder.imaging.stacks.spacing import Verdict
 
 PREFIXES: dict[Axis, str] = {"echo_time": "te", "b_value": "b", "component": ""}
-"""Channel names are these and the value: ``te20`` (ms), ``b1000`` (s/mm2), ``magnitude``."""
+"""Prefixes of channel names, before the value: ``te20`` (ms), ``b1000`` (s/mm2), ``magnitude``."""
 
 
 def stacks_for(instances: pa.Table, options: VolumeOptions) -> tuple[Stack, ...]:
-    """``split_stacks``, and the stacks that differ only in ``options.join`` put together again as channels.
+    """Split a series into stacks, then join those that differ only in ``options.join`` as channels.
 
     Parameters
     ----------
@@ -25,15 +25,15 @@ def stacks_for(instances: pa.Table, options: VolumeOptions) -> tuple[Stack, ...]
     Returns
     -------
     tuple of Stack
-        Joined ones have the verdict ``channels`` and stand where the first of them stood. Stacks are joined when all
-        that belong together are regular or sheared, or time series that the options keep, and lie on one grid;
-        otherwise they stay apart.
+        A joined stack has the verdict ``channels`` and takes the place of its first member. Stacks are joined when all
+        members are regular or sheared, or time series that the options keep, and share one grid; otherwise they stay
+        separate.
     """
     return joined(split_stacks(instances), options)
 
 
 def joined(stacks: Sequence[Stack], options: VolumeOptions) -> tuple[Stack, ...]:
-    """The stacks of one series, or of one multi-frame object, with those put together that ``options.join`` names."""
+    """Join the stacks of one series, or of one multi-frame object, along the axes in ``options.join``."""
     if not options.join:
         return tuple(stacks)
     groups: dict[tuple[object, ...], list[Stack]] = {}
@@ -45,7 +45,7 @@ def joined(stacks: Sequence[Stack], options: VolumeOptions) -> tuple[Stack, ...]
 
 
 def _kinship(stack: Stack, options: VolumeOptions) -> tuple[object, ...]:
-    """What two stacks must share to be channels of one volume; a stack that cannot be one is its own kin."""
+    """Return the key that channels of one volume must share; a stack that cannot be a channel gets a key of its own."""
     kept = stack.verdict == Verdict.TIME_SERIES and options.time_series == "keep"
     if stack.verdict not in (Verdict.REGULAR, Verdict.SHEARED) and not kept:
         return (stack.number,)
@@ -54,7 +54,7 @@ def _kinship(stack: Stack, options: VolumeOptions) -> tuple[object, ...]:
 
 
 def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
-    """One stack with a channel each, or the stacks as they are."""
+    """Join a group into one stack with a channel per member, or return the stacks as they are."""
     values = [tuple(getattr(stack, axis) for axis in axes) for stack in group]
     if len(group) < 2 or any(None in v for v in values) or len(set(values)) < len(group) or not _one_grid(group):
         return group
@@ -78,7 +78,7 @@ def _joined(group: Sequence[Stack], axes: Sequence[Axis]) -> Sequence[Stack]:
 
 
 def _names(stack: Stack, axes: Sequence[Axis]) -> list[str]:
-    """``te20``; of a time series ``te20_t0``, ``te20_t1``, ..."""
+    """Return the channel names of a stack: ``te20``, or ``te20_t0``, ``te20_t1``, ... for a time series."""
     own = "_".join(_name(stack, axis) for axis in axes)
     return [own if len(stack.channels) == 1 else f"{own}_{channel}" for channel in stack.channels]
 

@@ -1,4 +1,4 @@
-"""Unevenly spaced slices to a regular grid: linear between neighbours, along the slice axis alone."""
+"""Resampling unevenly spaced slices to a regular grid, linearly along the slice axis only."""
 
 from math import floor
 from typing import Any
@@ -10,11 +10,11 @@ from builder.imaging.stacks.series import Stack
 from builder.model.geometry import Geometry
 
 ON_GRID = 1e-3
-"""A slice nearer than this to a place on the grid, in steps, is that place."""
+"""Distance from a grid place, in grid steps, up to which a slice is used for it unchanged."""
 
 
 def even_geometry(stack: Stack) -> Geometry | None:
-    """The regular grid of an irregular or gapped stack; None when it has none. The last place is inside the slices."""
+    """Return the regular grid of an irregular or gapped stack, or None. The grid does not reach past the last slice."""
     if stack.uneven is None:
         return None
     count = floor(stack.offsets[-1] + ON_GRID) + 1
@@ -29,13 +29,13 @@ def evened(
     Parameters
     ----------
     offsets
-        (slice,) places of the slices on the new slice axis, ascending from 0.
+        (slice,) positions of the slices on the new slice axis, ascending from 0.
 
     Returns
     -------
     tuple
-        Voxels in their dtype, integers rounded to the nearest (half to even); and the padding mask, True where either
-        neighbour has no data.
+        The voxels in their dtype, integers rounded to the nearest (half to even), and the padding mask, which is True
+        where either neighbour has no data.
     """
     count = floor(offsets[-1] + ON_GRID) + 1
     result = np.empty((voxels.shape[0], count, *voxels.shape[2:]), dtype=voxels.dtype)
@@ -53,7 +53,7 @@ def evened(
 
 
 def _between(offsets: NDArray[np.float64], place: int) -> tuple[int, int, float]:
-    """The slices below and above a place, and the weight of the one above."""
+    """Return the slices below and above a place, and the weight of the upper one."""
     nearest = int(np.argmin(np.abs(offsets - place)))
     if abs(float(offsets[nearest]) - place) <= ON_GRID:
         return nearest, nearest, 0.0

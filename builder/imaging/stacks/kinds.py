@@ -1,4 +1,4 @@
-"""What sort of object an instance is, from its SOP class, modality and Image Type: before any geometry is looked at."""
+"""Classifying an instance by its SOP class, modality and Image Type, before its geometry is looked at."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,7 +10,7 @@ STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 
 class Kind(StrEnum):
-    """What an instance can become: only ``SLICE`` and the frames inside ``MULTIFRAME`` and ``MOSAIC`` make volumes."""
+    """The kind of an instance. Only ``SLICE`` and frames of ``MULTIFRAME`` and ``MOSAIC`` form volumes of slices."""
 
     SLICE = "slice"
     MULTIFRAME = "multiframe"
@@ -30,7 +30,7 @@ ENHANCED = frozenset(STORAGE + s for s in ("2.1", "2.2", "4.1", "4.3", "4.4", "1
 ANNOTATIONS = frozenset(
     STORAGE + s for s in ("66.4", "66.5", "66.7", "481.2", "481.3", "481.5", "66", "66.1", "66.2", "66.3", "66.6")
 )
-"""Objects with or without a pixel matrix that describe an image instead of being one: SEG, RT dose, registrations."""
+"""Objects that describe an image instead of being one, with or without pixels: SEG, RT dose, registrations."""
 
 CAPTURES = frozenset(STORAGE + s for s in ("7", "7.1", "7.2", "7.3", "7.4"))
 SLIDES = frozenset(STORAGE + s for s in ("77.1.6",))
@@ -57,12 +57,12 @@ COMPONENTS = frozenset(
         *("MEAN", "STDDEV", "LOCALIZER", "SCREEN SAVE", "ATTENUATION", "NAC"),
     }
 )
-"""Values of Image Type that make an image another quantity or another view than its neighbour (PS3.3 C.7.6.1.1.2,
-C.8.3.1.1.1, C.8.13.3.1.1 and what vendors write); all others (ND, NORM, ADD, FILTERED, ...) may vary inside a stack."""
+"""Values of Image Type that mark a different quantity or view (PS3.3 C.7.6.1.1.2, C.8.3.1.1.1, C.8.13.3.1.1 and what
+vendors write). All other values (ND, NORM, ADD, FILTERED, ...) may vary inside a stack."""
 
 
 def kind_of(row: Mapping[str, Any]) -> Kind:
-    """The kind of one INSTANCES row, or of the row of a frame (``builder.imaging.multiframe``), which is a slice."""
+    """Return the kind of an INSTANCES row; the row of a frame (``builder.imaging.multiframe``) is always a slice."""
     if row.get("frame") is not None:
         return Kind.SLICE
     sop_class = row["sop_class_uid"] or ""
@@ -85,7 +85,7 @@ def kind_of(row: Mapping[str, Any]) -> Kind:
 
 
 def _sliced(row: Mapping[str, Any], tokens: frozenset[str], frames: int) -> Kind:
-    """CT, MR, PET and NM instances: slices, and what travels among them."""
+    """Return the kind of a CT, MR, PET or NM instance: mostly slices, but their series hold other objects too."""
     if (row["samples_per_pixel"] or 1) != 1:
         return Kind.SECONDARY_CAPTURE
     if frames > 1:
@@ -98,16 +98,16 @@ def _sliced(row: Mapping[str, Any], tokens: frozenset[str], frames: int) -> Kind
 
 
 def image_tokens(row: Mapping[str, Any]) -> frozenset[str]:
-    """The values of Image Type (0008,0008), in capitals."""
+    """Return the values of Image Type (0008,0008) in capitals."""
     return _tokens(row["image_type"] or "")
 
 
-@lru_cache(maxsize=4096)  # all slices of a series share a few
+@lru_cache(maxsize=4096)  # the slices of a series share a few values
 def _tokens(image_type: str) -> frozenset[str]:
     return frozenset(value.strip().upper() for value in image_type.split("\\") if value.strip())
 
 
 def component_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those values of Image Type that set an image apart from its neighbours, and whether it is derived."""
+    """Return the values of Image Type that separate an image from its neighbours, with DERIVED when it is derived."""
     tokens = image_tokens(row)
     return tuple(sorted(tokens & COMPONENTS | tokens & {"DERIVED"}))

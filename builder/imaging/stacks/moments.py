@@ -1,4 +1,4 @@
-"""Dates, times of day and offsets from UTC as moments that can be compared: what the order of time points rests on."""
+"""Combining dates, times of day and UTC offsets into comparable moments, which give the order of time points."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,10 +13,10 @@ CLOCKS = {
     "series_time": ("series_date", "study_date"),
     "acquisition_datetime": (),
 }
-"""A time of day, and the dates that may go with it: its own first. A date and time needs none."""
+"""Each time of day with the dates that may complete it, its own date first. A date and time needs none."""
 
 OF_THE_START = ("", "series_date", "study_date")
-"""Dates that say when a series began, not when a slice of it was made."""
+"""Dates that say when a series began, not when one of its slices was made."""
 
 HALF_DAY = 12 * 3600.0
 DAY = 24 * 3600.0
@@ -24,12 +24,12 @@ EPOCH = datetime(1970, 1, 1)
 
 
 def with_moments(rows: Sequence[Row]) -> list[Row]:
-    """The rows with times of day replaced by seconds since 1970, so that midnight and several days are in order.
+    """Return the rows with times of day replaced by seconds since 1970, so that scans past midnight stay in order.
 
-    A time takes its own date (AcquisitionDate for AcquisitionTime, ...), else another date of the row. With a date that
-    says only when the series began, it is of the next day where it lies more than half a day before Series Time.
-    Offsets from UTC are applied where all rows state one. A column that one row does not state, or that cannot be
-    read, stays as it is in all rows.
+    A time takes its own date (AcquisitionDate for AcquisitionTime, ...), else another date of the row. If that date
+    only says when the series began, a time more than half a day before Series Time is taken to be on the next day.
+    UTC offsets are applied when all rows state one. A column that any row lacks, or that cannot be read in any row, is
+    left unchanged in all rows.
     """
     made = [dict(row) for row in rows]
     for column, dates in CLOCKS.items():
@@ -48,7 +48,7 @@ def with_moments(rows: Sequence[Row]) -> list[Row]:
 
 
 def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float | None] | None:
-    """Seconds since 1970 by the row's own clock, and that clock's offset from UTC in seconds where it is stated."""
+    """Return seconds since 1970 by the row's own clock, and the UTC offset of that clock in seconds if stated."""
     text = row.get(column)
     if text is None:
         return None
@@ -69,20 +69,20 @@ def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float |
 
 
 def _without_offset(text: str) -> str:
-    """A DT value (PS3.5 6.2) without its offset from UTC."""
+    """Return a DT value (PS3.5 6.2) without its UTC offset."""
     return text.split("+")[0].split("-")[0].strip()
 
 
 def _stamp(text: str) -> float | None:
-    """A DT value of at least a day and a time, in seconds since 1970."""
+    """Convert a DT value with at least a day and a time to seconds since 1970."""
     plain = _without_offset(text)
     day, clock = _day(plain[:8]), _clock(plain[8:])
     return None if day is None or clock is None else day + clock
 
 
-@lru_cache(maxsize=4096)  # the slices of a series share a few
+@lru_cache(maxsize=4096)  # the slices of a series share a few dates
 def _day(text: Any) -> float | None:
-    """A date (DA, also with the dots of ACR-NEMA) in seconds since 1970."""
+    """Convert a date (DA, also with the dots of ACR-NEMA) to seconds since 1970."""
     try:
         found = datetime.strptime(str(text or "").strip().replace(".", ""), "%Y%m%d")
     except ValueError:
@@ -91,7 +91,7 @@ def _day(text: Any) -> float | None:
 
 
 def _clock(text: Any) -> float | None:
-    """A time of day (TM, also with colons) in seconds."""
+    """Convert a time of day (TM, also with colons) to seconds."""
     whole, _, fraction = str(text or "").strip().replace(":", "").partition(".")
     if not whole.isdigit() or len(whole) not in (2, 4, 6) or (fraction and not fraction.isdigit()):
         return None
@@ -103,7 +103,7 @@ def _clock(text: Any) -> float | None:
 
 @lru_cache(maxsize=4096)
 def _offset(text: Any) -> float | None:
-    """An offset from UTC (``&ZZXX``, PS3.5 6.2) in seconds."""
+    """Convert a UTC offset (``&ZZXX``, PS3.5 6.2) to seconds."""
     text = str(text or "").strip()
     if len(text) != 5 or text[0] not in "+-" or not text[1:].isdigit():
         return None

@@ -1,7 +1,7 @@
-"""Mosaics: many slices as tiles of one picture, whose places only a private header tells.
+"""Locating the tiles of mosaics, which hold many slices in one picture and give their places only in private headers.
 
-Siemens writes them into its CSA header, whose layout nibabel's documentation describes ("Siemens format DICOM with CSA
-header"); United Imaging calls the picture a grid and lists the slices in a private sequence.
+Siemens writes the places to its CSA header, whose layout is described in nibabel's documentation ("Siemens format
+DICOM with CSA header"). United Imaging calls the picture a grid and lists the slices in a private sequence.
 """
 
 import struct
@@ -36,9 +36,9 @@ class Tiles:
     Parameters
     ----------
     rows, columns
-        Of one tile.
+        Size of one tile in pixels.
     across
-        Tiles in a row of the picture.
+        Number of tiles in a row of the picture.
     positions
         ImagePositionPatient of each slice, mm.
     """
@@ -50,7 +50,7 @@ class Tiles:
 
 
 def tiles_of(dataset: Dataset) -> Tiles:
-    """Where the tiles of a mosaic or grid lie.
+    """Return where the tiles of a mosaic or grid lie.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def tiles_of(dataset: Dataset) -> Tiles:
 
 
 def is_grid(dataset: Dataset) -> bool:
-    """Whether this is a picture of several slices by United Imaging."""
+    """Return whether this is a United Imaging picture of several slices."""
     count = _private(dataset, UIH_TILES)
     try:
         return count is not None and int(count) > 1
@@ -81,7 +81,7 @@ def is_grid(dataset: Dataset) -> bool:
 
 
 def _grid_tiles(dataset: Dataset) -> Tiles:
-    """Tiles of a United Imaging grid: every slice states its own position, and rows without a slice are left out."""
+    """Return the tiles of a United Imaging grid: each slice states its position, and rows without slices are absent."""
     count = int(_private(dataset, UIH_TILES))
     try:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
@@ -102,7 +102,7 @@ def _grid_tiles(dataset: Dataset) -> Tiles:
 
 
 def _private(dataset: Dataset, element: int) -> Any:
-    """The value of an element of United Imaging's block, None where there is none."""
+    """Return the value of an element in United Imaging's private block, or None."""
     try:
         return dataset.private_block(UIH_GROUP, UIH_CREATOR)[element].value
     except KeyError:
@@ -110,14 +110,14 @@ def _private(dataset: Dataset, element: int) -> Any:
 
 
 def _side(count: int) -> int:
-    """Tiles along a side of the smallest square that holds them. Raises CaseError UNKNOWN_GEOMETRY."""
+    """Return the tiles per side of the smallest square that holds ``count``. May raise CaseError UNKNOWN_GEOMETRY."""
     if not 1 <= count <= MAX_TILES:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"mosaic of {count} tiles, expected 1 to {MAX_TILES}")
     return ceil(sqrt(count))
 
 
 def _cut(rows: int, columns: int, count: int) -> tuple[int, tuple[int, int]]:
-    """Tiles along a side of a square mosaic, and the rows and columns of one. Raises CaseError UNKNOWN_GEOMETRY."""
+    """Return the tiles per side of a square mosaic, and the rows and columns of one tile. May raise CaseError."""
     side = _side(count)
     if rows % side or columns % side:
         raise CaseError(Reason.UNKNOWN_GEOMETRY, f"{rows} x {columns} mosaic of {count} tiles, {side} a side")
@@ -133,10 +133,10 @@ def _mosaic_tiles(
     origin: NDArray[np.float64],
     pixel: NDArray[np.float64],
 ) -> Tiles:
-    """Tiles of a Siemens mosaic.
+    """Return the tiles of a Siemens mosaic.
 
-    ImagePositionPatient of a mosaic is that of a slice as large as the whole mosaic; half the difference in size brings
-    it to the first slice's corner. Slices follow the CSA slice normal at SpacingBetweenSlices.
+    ImagePositionPatient of a mosaic is the corner of a slice as large as the whole mosaic, so half the difference in
+    size moves it to the corner of the first slice. Slices follow the CSA slice normal at SpacingBetweenSlices.
     """
     csa = read_csa(_bytes(dataset, CSA_IMAGE_HEADER))
     count = _count(dataset, csa)
@@ -154,7 +154,7 @@ def _mosaic_tiles(
 
 
 def _normal(cosines: NDArray[np.float64], stated: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The exact normal of the image plane, on the side the CSA header points to."""
+    """Return the exact normal of the image plane, on the side that the CSA header points to."""
     normal = np.cross(cosines[0], cosines[1])
     normal /= np.linalg.norm(normal)
     along = float(normal @ stated)
@@ -181,12 +181,12 @@ def _bytes(dataset: Dataset, tag: int) -> bytes:
 
 
 def read_csa(content: bytes) -> Mapping[str, tuple[str, ...]]:
-    """The named values of a CSA header, of type 1 or 2.
+    """Read the named values of a CSA header of type 1 or 2.
 
     Raises
     ------
     CaseError
-        UNKNOWN_GEOMETRY when the bytes do not follow the layout; every length is checked against the bytes there are.
+        UNKNOWN_GEOMETRY when the bytes do not follow the layout. Every length is checked against the available bytes.
     """
     start = 8 if content[:4] == b"SV10" else 0
     try:
@@ -199,7 +199,7 @@ def read_csa(content: bytes) -> Mapping[str, tuple[str, ...]]:
 
 
 def _tags(content: bytes, *, offset: int, count: int, newer: bool) -> list[tuple[str, tuple[str, ...]]]:
-    """Tags of 84 bytes, each followed by items of 16 bytes and a padded value."""
+    """Read tags of 84 bytes, each followed by items that have a header of 16 bytes and a padded value."""
     found = []
     first_items = 0
     for index in range(count):
@@ -212,7 +212,7 @@ def _tags(content: bytes, *, offset: int, count: int, newer: bool) -> list[tuple
         for _ in range(items):
             lengths = struct.unpack_from("<4I", content, offset)
             offset += 16
-            # Type 1 headers count the length from the number of items of the first tag.
+            # In type 1 headers the stated length includes the number of items of the first tag.
             length = lengths[1] if newer else lengths[0] - first_items
             if length < 0 or offset + length > len(content):
                 raise ValueError

@@ -1,4 +1,4 @@
-"""What a spec says about volumes: one action a verdict, and limits that hold before anything is decoded."""
+"""The ``volumes:`` options of a spec: one action per verdict, and limits that are checked before decoding."""
 
 from typing import ClassVar, Literal
 
@@ -43,28 +43,28 @@ class VolumeOptions(BaseModel):
     Parameters
     ----------
     regular, sheared, ...
-        What happens to a stack of that verdict. ``keep``: its grid exactly as found. ``resample``: to a regular grid
-        (irregular stacks linearly along the slice axis while they are assembled; sheared ones, with their labels, by
-        the spec's ``resample`` transform, or at their own spacing where it has none). ``split``: one volume a time
-        point, or one a run without a gap. ``exclude``: an exclusion row.
+        What happens to a stack of that verdict. ``keep`` leaves its grid exactly as found. ``resample`` puts it on a
+        regular grid: irregular stacks linearly along the slice axis during assembly; sheared stacks, with their labels,
+        by the spec's ``resample`` transform, or at their own spacing without one. ``split`` makes one volume per time
+        point, or per run without a gap. ``exclude`` writes an exclusion row.
     join
-        Named axes: stacks of a series that differ only in these become channels of one volume, where they share a
-        grid. ``component`` is what Image Type says an image shows: magnitude, phase, water, a map, ...
+        Named axes. Stacks of a series that differ only in these become channels of one volume if they share a grid.
+        ``component`` is what Image Type says an image shows: magnitude, phase, water, a map, ...
     monochrome1
-        ``invert`` pictures whose smallest value is white (0028,0004) when they carry no physical unit, or ``keep``.
+        ``invert`` pictures whose smallest value is white (0028,0004) when they have no physical unit, or ``keep`` them.
     padding
-        ``fill`` voxels that the source marks as no data (0028,0120) with air (HU) or 0, or ``keep`` their numbers;
-        the volume's padding mask holds them either way.
+        ``fill`` voxels that the source marks as no data (0028,0120) with air (HU) or 0, or ``keep`` their numbers.
+        The volume's padding mask marks them either way.
     pet
-        ``suv`` where every input is present and consistent, else activity with the reason in the notes; ``require_suv``
+        ``suv`` when every input is present and consistent, else activity with the reason in the notes; ``require_suv``
         excludes a series that cannot be SUV; ``activity`` keeps what the source states.
     pet_weight_kg
-        Lowest and highest weight from which SUV is made. The default is that of persons from 3 kg on; give other
-        limits for newborns and animals, for whom weight is then not compared with age and height.
+        Lowest and highest weight that is accepted for SUV. The default is for people of 3 kg and more. Set other limits
+        for newborns and animals; weight is then not compared with age and height.
     philips
-        Numbers of a Philips MR: ``display`` values as the file's rescale gives them, noting a private scale that is
-        left alone; or ``precise``, what the scanner measured, comparable between series (2005,xx0E). A Philips series
-        without that scale is then excluded.
+        The numbers of a Philips MR. ``display`` takes the values of the file's rescale, and notes a private scale that
+        was not applied. ``precise`` takes what the scanner measured (2005,xx0E), which is comparable between series;
+        a Philips series without that scale is then excluded.
     max_voxels, max_frames
         A stack larger than this is excluded before any pixel is read.
     """
@@ -105,19 +105,19 @@ Action = Literal["keep", "resample", "split", "exclude"]
 
 
 def action_on(stack: Stack, options: VolumeOptions) -> Action:
-    """What ``options`` say to do with ``stack``."""
+    """Return what ``options`` say to do with ``stack``."""
     action: Action = getattr(options, stack.verdict.value)
     return action
 
 
 def admit(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
-    """The stacks to assemble in place of ``stack``: itself, or its parts where the options say ``split``.
+    """Return the stacks to assemble in place of ``stack``: itself, or its parts when the options say ``split``.
 
     Raises
     ------
     CaseError
-        With the verdict's reason when the options exclude it, TOO_LARGE when it is beyond their limits,
-        UNSUPPORTED_TRANSFER_SYNTAX when nothing here decodes its pixels.
+        With the verdict's reason when the options exclude it, TOO_LARGE when it is beyond their limits, and
+        UNSUPPORTED_TRANSFER_SYNTAX when no installed decoder reads its pixels.
     """
     action = action_on(stack, options)
     if action == "exclude":
@@ -129,7 +129,7 @@ def admit(stack: Stack, options: VolumeOptions) -> tuple[Stack, ...]:
 
 
 def check_limits(stack: Stack, options: VolumeOptions) -> None:
-    """Compare what the headers announce with the limits. Raises CaseError TOO_LARGE."""
+    """Compare the sizes in the headers with the limits. May raise CaseError TOO_LARGE."""
     slices, rows, columns = stack.shape
     voxels = slices * rows * columns * len(stack.channels)
     check_voxels(voxels, options)
@@ -138,6 +138,6 @@ def check_limits(stack: Stack, options: VolumeOptions) -> None:
 
 
 def check_voxels(voxels: int, options: VolumeOptions) -> None:
-    """Compare a number of values with ``volumes.max_voxels``. Raises CaseError TOO_LARGE."""
+    """Compare a number of values with ``volumes.max_voxels``. May raise CaseError TOO_LARGE."""
     if voxels > options.max_voxels:
         raise CaseError(Reason.TOO_LARGE, f"{voxels} voxels, at most {options.max_voxels} (volumes.max_voxels)")

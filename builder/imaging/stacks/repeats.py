@@ -1,4 +1,4 @@
-"""Several slices at one position: which column tells the repeats apart, and whether that column is time."""
+"""Separating several slices at one position: find the column that tells them apart, and whether it is time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ TIME_RULES = (
     *("temporal_position", "frame_reference_time", "trigger_time", "acquisition_number", "acquisition_datetime"),
     *("acquisition_time", "content_time", "series_time", "instance_number"),
 )
-"""Columns whose values follow one another in time; repeats told apart by them form a time series."""
+"""Columns whose values follow one another in time. Repeats that these tell apart form a time series."""
 
 KEYS = (
     *("temporal_position", "frame_reference_time", "trigger_time", "acquisition_number", "acquisition_datetime"),
@@ -24,23 +24,25 @@ KEYS = (
     *("inversion_time", "flip_angle", "convolution_kernel", "slice_thickness", "image_type", "dimension"),
     *("diffusion_direction", "series_number", "echo_number", "contrast_bolus_agent", "series_description"),
 )
-"""Columns that may tell repeats apart by equal values, strongest statement first. Times are moments: see
-``builder.imaging.stacks.moments``. ``dimension`` and ``diffusion_direction`` exist for frames of multi-frame objects
-only (``builder.imaging.multiframe``). Series Number tells copies apart that were given one SeriesInstanceUID."""
+"""Columns that may tell repeats apart by equal values, the strongest evidence first.
+
+Times are moments (``builder.imaging.stacks.moments``). ``dimension`` and ``diffusion_direction`` exist only for frames
+of multi-frame objects (``builder.imaging.multiframe``). Series Number separates copies that share a SeriesInstanceUID.
+"""
 
 COUNTERS = frozenset({"acquisition_number", "series_number"})
-"""Numbers that may start anew: where the moments of the repeats do not overlap, those give the order."""
+"""Counters that may restart. The moments of the repeats give their order instead when they do not overlap."""
 
 RANKS = (
     *("frame_reference_time", "trigger_time", "acquisition_datetime", "acquisition_time", "content_time"),
     "instance_number",
 )
-"""Columns that may tell repeats apart by their order at each position, when all are repeated equally often."""
+"""Columns that may tell repeats apart by their order at each position, if all positions repeat equally often."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One repeat of a stack's positions: rows in the order given, and what told it apart ("" when nothing had to)."""
+    """One repeat of a stack's positions: its rows in the order given, and the rule that separated it ("" for none)."""
 
     rows: tuple[Row, ...]
     rule: str = ""
@@ -48,19 +50,19 @@ class Part:
 
 
 def separate(rows: Sequence[Row], along: NDArray[np.float64]) -> tuple[Part, ...]:
-    """Divide parallel slices into parts that hold every position once.
+    """Divide parallel slices into parts that hold every position at most once.
 
     Parameters
     ----------
     rows
-        Sorted along the normal.
+        Slices sorted along the normal.
     along
         (n,) mm along the normal, ascending.
 
     Returns
     -------
     tuple of Part
-        In order of the values that tell them apart. One part with everything when no column tells repeats apart.
+        In the order of the values that tell them apart. When no column does, one part holds everything.
     """
     slots = np.concatenate([[0], np.cumsum(np.diff(along) >= SAME_POSITION_MM)])
     copies = np.bincount(slots)
@@ -81,7 +83,7 @@ def separate(rows: Sequence[Row], along: NDArray[np.float64]) -> tuple[Part, ...
 
 
 def _by_values(rows: Sequence[Row], slots: NDArray[np.int64], names: Sequence[str]) -> list[tuple[Row, ...]]:
-    """Rows with equal values together, by ascending value; nothing when a group holds a position twice."""
+    """Group rows by equal values, in ascending order; return nothing when a group holds a position twice."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(tuple(row.get(name) for name in names), []).append(index)
@@ -92,7 +94,7 @@ def _by_values(rows: Sequence[Row], slots: NDArray[np.int64], names: Sequence[st
 
 
 def _by_moment(parts: list[tuple[Row, ...]]) -> list[tuple[Row, ...]]:
-    """Parts in the order they were acquired where one ends before the next begins; else as they are."""
+    """Order parts by acquisition when each ends before the next begins; otherwise return them as they are."""
     spans: list[tuple[float, float]] = []
     for part in parts:
         moments = [moment for row in part if isinstance(moment := row.get("acquisition_time"), float)]
@@ -106,7 +108,7 @@ def _by_moment(parts: list[tuple[Row, ...]]) -> list[tuple[Row, ...]]:
 
 
 def _by_rank(rows: Sequence[Row], slots: NDArray[np.int64], name: str) -> Iterator[tuple[Row, ...]]:
-    """The first, second, ... row of every position by ascending value; nothing where values are missing or equal."""
+    """Yield the first, second, ... row of every position by value; yield nothing when values are missing or equal."""
     positions: list[list[Row]] = [[] for _ in range(int(slots[-1]) + 1)]
     for slot, row in zip(slots, rows, strict=True):
         positions[slot].append(row)

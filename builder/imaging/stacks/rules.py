@@ -1,4 +1,4 @@
-"""The rules that cut a series into groups that no stack may mix: each a name and a way to divide rows."""
+"""The rules that cut a series into groups that no stack may mix: each has a name and a function that divides rows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ PIXEL_TOLERANCE = 1e-3
 """Largest relative difference of PixelSpacing (0028,0030) within one stack."""
 
 UNIT_TOLERANCE = 1e-2
-"""How far direction cosines may be from unit length and perpendicular: a file that states three decimals passes."""
+"""Largest deviation of direction cosines from unit length and right angle. Files with three decimals pass."""
 
 
 def pure_groups(rows: Rows) -> list[tuple[str, Rows]]:
-    """Groups that no rule can mix, each with the last rule that cut it off."""
+    """Cut rows by all rules, and return each group with the last rule that cut it off."""
     groups: list[tuple[str, Rows]] = [("", rows)] if rows else []
     for rule, cut in RULES:
         groups = [
@@ -30,7 +30,7 @@ def pure_groups(rows: Rows) -> list[tuple[str, Rows]]:
 
 
 def geometry_fault(row: Row) -> str | None:
-    """Why a slice's place in space is not known; None when it is."""
+    """Return why the position of a slice is unknown, or None when it is known."""
     position, cosines, spacing = (
         row["image_position_patient"], row["image_orientation_patient"], row["pixel_spacing"]
     )  # fmt: skip
@@ -50,18 +50,21 @@ def geometry_fault(row: Row) -> str | None:
 
 
 def frames_are_private(rows: Rows) -> bool:
-    """Whether no two of several instances share a frame of reference (an anonymiser's trace, seen in LIDC-IDRI)."""
+    """Return whether every one of several instances has its own frame of reference.
+
+    Some anonymisers leave files like this (seen in LIDC-IDRI), and the UID then says nothing.
+    """
     frames = [row["frame_of_reference_uid"] for row in rows]
     return len(rows) > 2 and None not in frames and len(set(frames)) == len(frames)
 
 
 def _by(*names: str) -> Callable[[Rows], list[Rows]]:
-    """Cut by equal values of columns."""
+    """Return a function that cuts rows by equal values of columns."""
     return lambda rows: _gather(rows, lambda row: tuple(row[name] for name in names))
 
 
 def _gather(rows: Rows, key: Callable[[Row], Any]) -> list[Rows]:
-    """Rows with equal keys together, in order of first appearance."""
+    """Group rows by equal keys, in order of first appearance."""
     groups: dict[Any, Rows] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -69,17 +72,17 @@ def _gather(rows: Rows, key: Callable[[Row], Any]) -> list[Rows]:
 
 
 def _by_frame_of_reference(rows: Rows) -> list[Rows]:
-    """Cut by frame of reference, unless every instance states its own: then the UID says nothing."""
+    """Cut by frame of reference, unless every instance states its own, which makes the UID meaningless."""
     if frames_are_private(rows):
         return [rows]
     stated = {row["frame_of_reference_uid"] for row in rows} - {None}
     if len(stated) < 2:
-        return [rows]  # where only some state it, their places decide: builder.imaging.stacks.alike
+        return [rows]  # when only some rows state it, builder.imaging.stacks.alike decides by their positions
     return _gather(rows, lambda row: row["frame_of_reference_uid"])
 
 
 def _by_orientation(rows: Rows) -> list[Rows]:
-    """Cut by orientation; instances that all point elsewhere (radial stacks) stay together to be named as such."""
+    """Cut by orientation; radial stacks, whose slices all differ, stay together and get a verdict of their own."""
     groups = _near(rows, "image_orientation_patient", tolerance=lambda _: ORIENTATION_TOLERANCE)
     lonely = sum(1 for group in groups if len(group) == 1)
     return [rows] if len(groups) > 3 and lonely == len(groups) else groups
@@ -90,7 +93,7 @@ def _by_pixel_spacing(rows: Rows) -> list[Rows]:
 
 
 def _near(rows: Rows, name: str, *, tolerance: Callable[[Sequence[float]], float]) -> list[Rows]:
-    """Rows whose vectors lie within a tolerance of the first of their group."""
+    """Group rows whose vectors lie within a tolerance of the first row of their group."""
     groups: list[Rows] = []
     for row in rows:
         for group in groups:
@@ -107,14 +110,17 @@ def _near(rows: Rows, name: str, *, tolerance: Callable[[Sequence[float]], float
 
 
 def _shown(row: Row) -> tuple[str, ...]:
-    """What an image shows by its Image Type: a magnitude need not say so, and a derived image may show the same."""
+    """Return what an image shows according to its Image Type.
+
+    Magnitude is left out because it is the default, and DERIVED because a derived image may show the same quantity.
+    """
     if kind_of(row) != Kind.SLICE:
         return component_of(row)
     return tuple(token for token in component_of(row) if token not in {"DERIVED", "M", "MAGNITUDE", "MAG"})
 
 
 def _of_slices(cut: Callable[[Rows], list[Rows]]) -> Callable[[Rows], list[Rows]]:
-    """A cut that looks at places, of rows that have them."""
+    """Return a cut that is applied only to slices with known positions."""
     return lambda rows: cut(rows) if kind_of(rows[0]) == Kind.SLICE and geometry_fault(rows[0]) is None else [rows]
 
 
@@ -123,7 +129,7 @@ def _by_geometry(rows: Rows) -> list[Rows]:
 
 
 def _one_each(rows: Rows) -> list[Rows]:
-    """Pictures that are no slices stand for themselves."""
+    """Put each picture that is not a slice in a group of its own."""
     if kind_of(rows[0]) in {Kind.SLICE, Kind.NOT_AN_IMAGE, Kind.MULTIFRAME, Kind.MOSAIC}:
         return [rows]
     return [[row] for row in rows]
@@ -142,6 +148,8 @@ RULES: tuple[tuple[str, Callable[[Rows], list[Rows]]], ...] = (
     *((column.removesuffix("_uid"), _of_slices(by_coming(column))) for column in CAME_BY),
     ("instance", _one_each),
 )
-"""Every cut, in order: its name in ``split_rule`` and how it divides. ``builder.imaging.stacks.alike`` has those that
-look at positions. Rules that tell repeats of one position apart (time, acquisition, phase, description) follow in
-``builder.imaging.stacks.repeats``."""
+"""All cuts in order, each with its name in ``split_rule`` and the function that divides rows.
+
+``builder.imaging.stacks.alike`` has the cuts that look at positions. ``builder.imaging.stacks.repeats`` has the rules
+that tell repeats of one position apart (time, acquisition, phase, description), which run later.
+"""

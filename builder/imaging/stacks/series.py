@@ -1,4 +1,4 @@
-"""The instances of a series become pure stacks: each with one verdict, and the rule that set it apart."""
+"""Splitting the instances of a series into pure stacks, each with one verdict and the rule that separated it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ COLUMNS = (
     *("pixel_padding_value", "rescale_slope", "rescale_intercept"),
     *("siemens_b_value", "ge_b_value", "philips_b_value", "uih_b_value"),
 )
-"""Columns of INSTANCES that decide about stacks."""
+"""Columns of INSTANCES that are used to split a series into stacks."""
 
 KINDS = {
     Kind.MULTIFRAME: Verdict.MULTIFRAME,
@@ -59,12 +59,12 @@ KINDS = {
 PICTURES = frozenset(
     {Verdict.PROJECTION, Verdict.LOCALIZER, Verdict.STILL, Verdict.CINE, Verdict.SECONDARY_CAPTURE}
 )  # fmt: skip
-"""Verdicts of what lies in a plane of its own and not in the patient's space."""
+"""Verdicts of images that lie in a plane of their own and not in patient space."""
 
 COLOURS = ("r", "g", "b")
 
 AIR = -1024
-"""Hounsfield units that stand for "no data" in a CT."""
+"""Value in Hounsfield units that stands for "no data" in a CT."""
 
 
 @dataclass(frozen=True)
@@ -78,39 +78,39 @@ class Stack:
     number
         Position among the stacks of its series, from 0.
     split_rule
-        What set this stack apart from its neighbours (``orientation``, ``echo_time``, ...); "" when nothing did.
+        The rule that separated this stack from its neighbours (``orientation``, ``echo_time``, ...); "" for none.
     verdict, detail
-        What the stack is, and the numbers behind it; no identifiers.
+        What the stack is, and the numbers behind the verdict, without identifiers.
     uids
-        SOPInstanceUIDs, one tuple a channel, slices in the order of the grid; of a picture one tuple in all.
+        SOPInstanceUIDs, one tuple per channel, with slices in the order of the grid; a picture has one tuple in all.
     frame_numbers
         Parallel to ``uids``: the frame (from 0; for a mosaic the tile) of each slice in its instance. Empty when every
         instance is one slice.
     channels
-        One name a channel: ``("image",)``, ``("t0", "t1", ...)``, ``("te20", "te40", ...)`` or ``("r", "g", "b")``.
+        One name per channel: ``("image",)``, ``("t0", "t1", ...)``, ``("te20", "te40", ...)`` or ``("r", "g", "b")``.
     affine
-        Voxel (slice, row, column) to LPS mm; None where no regular grid holds the slices or none is known.
+        Maps voxel (slice, row, column) to LPS mm; None when the slices have no regular grid or none is known.
     uneven, offsets
-        For an irregular or gapped stack on a straight line: the affine of the regular grid it can be resampled to, and
-        where each slice lies on that grid's slice axis (from 0, in steps of the grid).
+        For an irregular or gapped stack on a straight line, the affine of the regular grid it can be resampled to, and
+        the position of each slice on that grid's slice axis (from 0, in steps of the grid).
     shape
         (slice, row, column) of one channel.
     frame_of_reference
-        FrameOfReferenceUID (0020,0052), None when absent or when every instance states another one.
+        FrameOfReferenceUID (0020,0052); None when it is absent or when every instance states a different one.
     grid
-        The verdict on one channel alone; differs from ``verdict`` for a time series.
+        The verdict on one channel alone, which differs from ``verdict`` for a time series.
     frames
-        Images in all, over channels and slices.
+        Total number of images, over channels and slices.
     number_type, number_type_sure
-        Of the volume, as the headers project it, and whether every value that can be stored fits it.
+        The volume's number type predicted from the headers, and whether it holds every value that can be stored.
     voxel_bytes
-        Of one voxel of the volume with its padding mask, as the headers project them.
+        Bytes of one voxel of the volume with its padding mask, predicted from the headers.
     tiles
-        Tiles in a row of a mosaic picture, whose tiles are the frames; 0 for everything else.
+        Tiles in a row of a mosaic picture, whose tiles are the frames; 0 for all other stacks.
     echo_time, b_value, component
-        Of the first instance: ms, s/mm2, and the values of Image Type that set it apart.
+        The first stated echo time (ms) and b-value (s/mm2), and the values of Image Type that separate the stack.
     notes
-        Short codes with numbers: what was tolerated.
+        Short codes, with numbers, for what was tolerated.
     """
 
     series_uid: str
@@ -143,26 +143,26 @@ class Stack:
 
     @property
     def geometry(self) -> Geometry | None:
-        """The grid, None when there is none."""
+        """The grid, or None when there is none."""
         if self.affine is None or min(self.shape) < 1:
             return None
         return Geometry(self.shape, np.array(self.affine), self.frame_of_reference)
 
     @property
     def uid_to_slice(self) -> Mapping[str, int]:
-        """SOPInstanceUID to slice index, over all channels; empty where an instance holds several slices."""
+        """Maps SOPInstanceUID to slice index over all channels; empty when an instance holds several slices."""
         if self.frame_numbers:
             return {}
         return {uid: index for channel in self.uids for index, uid in enumerate(channel)}
 
     def with_uids(self, mapping: Mapping[str, str]) -> "Stack":
-        """The same stack under other UIDs; a UID that ``mapping`` lacks raises KeyError."""
+        """Return the same stack with other UIDs. Raise KeyError for a UID that ``mapping`` lacks."""
         frame = None if self.frame_of_reference is None else mapping[self.frame_of_reference]
         uids = tuple(tuple(mapping[uid] for uid in channel) for channel in self.uids)
         return replace(self, series_uid=mapping[self.series_uid], uids=uids, frame_of_reference=frame)
 
     def split(self) -> tuple["Stack", ...]:
-        """One stack a channel of a time series, or a run of a gapped stack; the stack itself otherwise."""
+        """Return one stack per time point of a time series or per run of a gapped stack, else the stack itself."""
         if self.verdict == Verdict.GAPPED and self.uneven is not None:
             return self._runs()
         if self.verdict != Verdict.TIME_SERIES:
@@ -177,7 +177,7 @@ class Stack:
         )  # fmt: skip
 
     def _runs(self) -> tuple["Stack", ...]:
-        """The runs of a gapped stack between its gaps."""
+        """Return the runs of a gapped stack between its gaps."""
         breaks = [i for i in range(1, len(self.offsets)) if self.offsets[i] - self.offsets[i - 1] > 1.5]
         ends = [0, *breaks, len(self.offsets)]
         return tuple(_run(self, start, end) for start, end in pairwise(ends))
@@ -189,7 +189,7 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
     Parameters
     ----------
     instances
-        INSTANCES rows of one series in any order; rows whose ``status`` is not ``instance`` are passed over.
+        INSTANCES rows of one series in any order. Rows whose ``status`` is not ``instance`` are ignored.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
 
 
 def split_rows(rows: Rows) -> tuple[Stack, ...]:
-    """``split_stacks`` of rows that are dictionaries already: of instances, or of the frames of multi-frame objects."""
+    """Do what ``split_stacks`` does for rows given as dictionaries: instances, or frames of multi-frame objects."""
     rows = sorted((row | {"b_value": b_value_of(row)} for row in with_moments(rows)), key=_order)
     found: list[Stack] = []
     for rule, group in pure_groups(rows):
@@ -211,13 +211,13 @@ def split_rows(rows: Rows) -> tuple[Stack, ...]:
 
 
 def _order(row: Row) -> tuple[bool, int, str, int, str]:
-    """An order that does not depend on how the rows came in."""
+    """Return a sort key, so that the result does not depend on the order in which rows arrive."""
     number = row["instance_number"]
     return (number is None, number or 0, row["sop_instance_uid"] or "", row.get("frame") or 0, row["path"] or "")
 
 
 def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
-    """The stacks of a pure group: one, or one a repeat that is not a time series."""
+    """Return the stacks of a pure group: one, or one per repeat when the repeats are not a time series."""
     kind = kind_of(rows[0])
     if kind != Kind.SLICE:
         return [_plain(rows, rule=rule, verdict=KINDS[kind], detail=_described(rows))]
@@ -238,7 +238,7 @@ def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
 
 
 def _repeated(parts: Sequence[Part], *, rule: str, axes: NDArray[np.float64]) -> list[Stack]:
-    """Repeats of the same positions: one time series when they share a grid, else a stack each."""
+    """Turn repeats of the same positions into one time series when they share a grid, else into one stack each."""
     stacks = [_slices(part.rows, rule=part.rule, axes=axes) for part in parts]
     first = stacks[0]
     if first.shape[0] == 1 and all(stack.shape[0] == 1 for stack in stacks):
@@ -272,7 +272,7 @@ def _one_grid(stacks: Sequence[Stack]) -> bool:
 
 
 def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Stack:
-    """A stack of parallel slices sorted along the normal."""
+    """Make a stack of parallel slices that are sorted along the normal."""
     first = rows[0]
     down, across = (float(v) for v in first["pixel_spacing"])
     positions = np.array([row["image_position_patient"] for row in rows], dtype=np.float64)
@@ -300,7 +300,7 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
 
 
 def _run(stack: "Stack", start: int, end: int) -> "Stack":
-    """Slices ``start`` to ``end`` of a gapped stack, which are evenly spaced."""
+    """Make a stack of slices ``start`` to ``end`` of a gapped stack, which are evenly spaced."""
     affine = np.array(stack.uneven)
     affine[:3, 3] += affine[:3, 0] * stack.offsets[start]
     shift = affine[:3, :3]
@@ -316,7 +316,7 @@ def _run(stack: "Stack", start: int, end: int) -> "Stack":
 
 
 def _single_step(row: Row, axes: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
-    """The slice axis of a lone slice: what the file states of it, named in the notes."""
+    """Return the slice axis of a single slice from what the file states, with a note that names the source."""
     for name in ("spacing_between_slices", "slice_thickness"):
         if row[name] and row[name] > 0:
             return float(row[name]) * axes[2], (f"slice_axis_from_{name}",)
@@ -330,7 +330,7 @@ def affine_of(
     pixel_mm: tuple[float, float],
     step_mm: NDArray[np.float64],
 ) -> Matrix:
-    """Voxel (slice, row, column) to LPS mm (PS3.3 C.7.6.2.1.1).
+    """Return the matrix that maps voxel (slice, row, column) to LPS mm (PS3.3 C.7.6.2.1.1).
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ def affine_of(
 
 
 def _axes(row: Row) -> NDArray[np.float64]:
-    """Rows: unit vectors along image row and image column, and the normal."""
+    """Return three rows: the unit vectors along an image row and an image column, and the normal."""
     cosines = np.array(row["image_orientation_patient"], dtype=np.float64)
     along, down = cosines[:3] / np.linalg.norm(cosines[:3]), cosines[3:] / np.linalg.norm(cosines[3:])
     normal = np.cross(along, down)
@@ -358,7 +358,7 @@ def _axes(row: Row) -> NDArray[np.float64]:
 
 
 def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> Stack:
-    """A stack without a grid."""
+    """Make a stack without a grid."""
     rows = list(rows)
     first = rows[0]
     number_type = _number_type(rows, verdict)
@@ -380,30 +380,30 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
 
 
 def _stated(rows: Rows, column: str) -> Any:
-    """The first value that a row states; None where none does."""
+    """Return the first value that a row states, or None when no row states one."""
     return next((row[column] for row in rows if row[column] is not None), None)
 
 
 def _is_colour(row: Row, verdict: Verdict) -> bool:
-    """Whether a picture becomes red, green and blue."""
+    """Return whether a picture becomes red, green and blue channels."""
     colour = (row["samples_per_pixel"] or 1) == 3 or row["photometric_interpretation"] == "PALETTE COLOR"
     return colour and verdict in PICTURES
 
 
 def _number_type(rows: Rows, verdict: Verdict) -> Projected:
-    """The number type that the headers project."""
+    """Return the number type that the headers predict."""
     if verdict in PICTURES:
         return picture_type(rows[0])
     return slices_type(rows, AIR if rows[0]["modality"] == "CT" else 0)
 
 
 def _is_padded(rows: Rows) -> int:
-    """1 where a padding value is stated: a mask takes a byte a voxel."""
+    """Return 1 when a padding value is stated, because the mask takes one byte per voxel."""
     return int(any(row["pixel_padding_value"] is not None for row in rows))
 
 
 def _described(rows: Rows) -> str:
-    """What a group of pictures that are no slices holds."""
+    """Describe a group of pictures that are not slices by its numbers of instances and frames."""
     frames = sum(row["number_of_frames"] or 1 for row in rows)
     noun = "instance" if len(rows) == 1 else "instances"
     return f"{len(rows)} {noun}, {frames} frames" if frames != len(rows) else f"{len(rows)} {noun}"

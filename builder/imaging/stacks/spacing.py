@@ -1,4 +1,4 @@
-"""Is a row of slice positions one regular grid? The answer with its numbers, and the step from slice to slice."""
+"""Judging whether slice positions form a regular grid, with the numbers behind the verdict and the slice step."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from builder.model.geometry import ORTHOGONAL_TOLERANCE
 
 SPACING_TOLERANCE = 0.05
-"""Largest deviation of a single gap from the mean gap, as a fraction of it, that still counts as jitter."""
+"""Largest deviation of a gap from the mean gap, as a fraction of the mean, that still counts as jitter."""
 
 DRIFT_TOLERANCE = 0.10
 """Largest distance of any slice from its place on the fitted regular grid, as a fraction of the gap."""
@@ -21,11 +21,11 @@ SLIGHT_SHEAR = 3e-3
 """Largest cosine between slice step and image plane that can still be rounding of positions (0.17 degrees)."""
 
 SAME_POSITION_MM = 1e-2
-"""Slices nearer than this along the normal lie at one position."""
+"""Slices closer than this along the normal share a position."""
 
 
 class Verdict(StrEnum):
-    """What a stack is: one value a stack, from a closed list."""
+    """What a stack is. Every stack has exactly one verdict."""
 
     REGULAR = "regular"
     SHEARED = "sheared"
@@ -55,10 +55,10 @@ class Judgement:
     Parameters
     ----------
     step_mm
-        (3,) LPS vector from one slice to the next; for an irregular or gapped stack on a straight line, the step of the
-        regular grid it can be resampled to; None where there is no such grid.
+        (3,) LPS vector from one slice to the next. For an irregular or gapped stack on a straight line, the step of the
+        regular grid that it can be resampled to; None when there is no such grid.
     notes
-        Short codes with numbers: tolerated jitter or drift.
+        Short codes, with numbers, for tolerated jitter or drift.
     """
 
     verdict: Verdict
@@ -100,7 +100,7 @@ def judge(positions: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm
 
 
 def _uneven(along: NDArray[np.float64], gaps: NDArray[np.float64], *, tilt: float) -> Judgement | None:
-    """The verdict on gaps that are not one step repeated; None when they are."""
+    """Return the verdict on gaps that are not one repeated step, or None when they are."""
     mean = float(gaps.mean())
     place = along - (along[0] + np.arange(len(along)) * mean)
     if np.abs(gaps - mean).max() <= SPACING_TOLERANCE * mean and np.abs(place).max() <= DRIFT_TOLERANCE * mean:
@@ -119,7 +119,7 @@ def _uneven(along: NDArray[np.float64], gaps: NDArray[np.float64], *, tilt: floa
 def _with_line(
     uneven: Judgement, positions: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm: tuple[float, float]
 ) -> Judgement:
-    """Point the gap an uneven stack would be resampled to along the line of its origins, if they keep to one."""
+    """Turn the gap of an uneven stack into a step along the line of its slice origins, if they lie on a line."""
     along = (positions - positions[0]) @ axes[2]
     line = (positions[-1] - positions[0]) / along[-1]
     sideways = np.abs((positions - positions[0] - along[:, None] * line) @ axes[:2].T)
@@ -133,7 +133,7 @@ def _with_line(
 def _regular_or_sheared(
     step: NDArray[np.float64], *, axes: NDArray[np.float64], pixel_mm: tuple[float, float], gaps: NDArray[np.float64]
 ) -> Judgement:
-    """The verdict on evenly spaced slices: along the normal, or aslant."""
+    """Return the verdict on evenly spaced slices: regular along the normal, or sheared."""
     gap = float(step @ axes[2])
     notes: tuple[str, ...] = ()
     jitter = float(np.abs(gaps - gap).max())
@@ -153,13 +153,13 @@ def _regular_or_sheared(
 
 
 def _tilt_degrees(step: NDArray[np.float64], axes: NDArray[np.float64]) -> float:
-    """Angle between the slice step and the normal, in degrees."""
+    """Return the angle between the slice step and the normal, in degrees."""
     across = float(np.linalg.norm(axes[:2] @ step))
     return float(np.degrees(np.arctan2(across, abs(float(step @ axes[2])))))
 
 
 def _listed(gaps: NDArray[np.float64]) -> str:
-    """Up to six distinct gaps with their counts, largest count first."""
+    """List up to six distinct gaps with their counts, largest count first."""
     values, counts = np.unique(np.round(gaps, 2), return_counts=True)
     order = np.lexsort((values, -counts))[:6]
     more = ", ..." if len(values) > 6 else ""
