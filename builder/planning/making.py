@@ -1,4 +1,4 @@
-"""From an inventory to a frozen plan: persons, clinical rows, cohort, links, splits, shards. Nothing is decoded."""
+"""Turn an inventory into a frozen plan: persons, clinical rows, cohort, links, splits, shards. Decode nothing."""
 
 import pyarrow as pa
 
@@ -81,12 +81,12 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
 
 
 def _released(spec: DatasetSpec, cohort: pa.Table) -> tuple[str, ...]:
-    """The columns that cross into the dataset."""
+    """Return the columns that go into the dataset."""
     clinical = [name for table in spec.clinical for name in table.names]
     return crossing(cohort.column_names, retain=spec.deid.retain, clinical=clinical)
 
 
 def _annotation_persons(table: pa.Table, persons: Persons) -> list[str | None]:
-    """The person of each annotation object; None for label files, which name nobody."""
+    """Return the person of each annotation object, or None for label files, which name nobody."""
     statuses = table.column("status").to_pylist()
     return [p if s == "instance" else None for p, s in zip(persons.keys_of(table), statuses, strict=True)]

@@ -1,8 +1,8 @@
-"""What a case needs of memory, projected from headers and the spec before any pixel is read.
+"""Project how much memory a case needs, from headers and the spec, before any pixel is read.
 
-The sum of what lives at the same time, step by step: the decoded volume with its padding mask and label masks, then
-for every transform what goes in, what comes out and what it needs meanwhile, at last the samples on their way to disk.
-``benchmarks/memory.py`` compares it with what is measured.
+The projection adds up what exists at the same time, step by step: first the decoded volume with its padding mask and
+label masks, then for every transform its input, output and scratch, and finally the samples on their way to disk.
+``benchmarks/memory.py`` compares it with measurements.
 """
 
 import math
@@ -21,35 +21,35 @@ from builder.stages.late import late_resample
 from builder.transforms import AnyTransform
 
 BESIDES = 2 << 20
-"""Headers, tables and buffers that do not grow with the volume."""
+"""Bytes of headers, tables and buffers, which do not grow with the volume."""
 
 PADDING_SHARE = 0.4
-"""Of a byte a voxel, where a padding value is stated: headers do not say whether any voxel has it and a mask is held.
-So the projection is at most a fifth off either way."""
+"""Share of a byte per voxel to count when a padding value is stated. Headers do not say whether any voxel has that
+value and needs a mask, so the projection may be off by up to a fifth in either direction."""
 
 LABEL_SCRATCH = 2
-"""Bytes a voxel of the image while one structure is drawn or moved."""
+"""Bytes per voxel of the image while one structure is drawn or moved."""
 
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Needed:
-    """Bytes: ``peak`` from the first byte read to the last sample written, ``load`` until the case is decoded."""
+    """Bytes needed: ``peak`` from the first byte read to the last sample written, ``load`` until it is decoded."""
 
     peak: int
     load: int
 
 
 def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> Needed:
-    """Memory of one case.
+    """Project the memory of one case.
 
     Parameters
     ----------
     row
-        Of the cohort: the stack's shape, spacing, ``voxel_bytes`` and ``peak_bytes`` of its assembly.
+        The cohort's row: the stack's shape, spacing, ``voxel_bytes``, and ``peak_bytes`` of its assembly.
     objects
-        What is fetched for it, by schema PLANNED without the case.
+        What is fetched for the case, with schema PLANNED less the case.
     """
     shape = (row["slices"], row["rows"], row["columns"])
     spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
@@ -73,13 +73,13 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
 
 
 def _makes_slabs(spec: DatasetSpec, row: Mapping[str, Any]) -> bool:
-    """Whether a case's resampled image will be made while it is written."""
+    """Return whether a case's resampled image will be made while it is written."""
     last = late_resample(spec)
     return last is not None and last.axes == "image" and row["verdict"] != Verdict.SHEARED
 
 
 def _late(spec: DatasetSpec, held: "_Held", before: Shape, after: Shape) -> int:
-    """Bytes while the masks of a case are moved, counted, and written beside an image made slab by slab."""
+    """Return the bytes needed while masks are moved, counted and written beside an image made slab by slab."""
     chunk = shard_chunk(spec.samples) or after
     a_voxel, masks = held.channels * held.item, held.masks * math.prod(after)
     image = a_voxel * math.prod(before)
@@ -90,7 +90,7 @@ def _late(spec: DatasetSpec, held: "_Held", before: Shape, after: Shape) -> int:
 
 @dataclass(frozen=True)
 class _Held:
-    """What a case holds: channels, bytes a voxel of one with the padding mask, and channels of masks."""
+    """What a case holds: image channels, bytes per voxel of one channel with its padding mask, and mask channels."""
 
     channels: int
     voxel_bytes: int
@@ -98,26 +98,26 @@ class _Held:
 
     @property
     def padded(self) -> int:
-        """1 where a padding mask is held: types take 1, 2 or 4 bytes, so an odd sum has one."""
+        """1 if a padding mask is held: types take 1, 2 or 4 bytes, so an odd sum includes a mask."""
         return int(self.voxel_bytes in (3, 5))
 
     @property
     def item(self) -> int:
-        """Bytes of a value."""
+        """Bytes of one value."""
         return self.voxel_bytes - self.padded
 
     def of(self, shape: Shape) -> int:
-        """Bytes on a grid."""
+        """Return the bytes held on a grid."""
         per_voxel = self.channels * self.item + PADDING_SHARE * self.padded + self.masks
         return int(math.prod(shape) * per_voxel)
 
     def after(self, transform: AnyTransform) -> "_Held":
-        """What a transform leaves."""
+        """Return what is held after a transform."""
         return _Held(self.channels, transform.item_bytes(self.item) + self.padded, self.masks)
 
 
 def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
-    """Samples cut and not yet written; a whole volume is written from where it lies."""
+    """Return the bytes of samples that are cut and not yet written; a whole volume is written without a copy."""
     if isinstance(spec.samples, Whole):
         return _counting(held, shape)
     sample = held.of(spec.samples.shape)
@@ -125,12 +125,12 @@ def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
 
 
 def _counting(held: _Held, shape: Shape) -> int:
-    """What is inside a segment, and inside any of several: a byte a voxel each."""
+    """Return the bytes of two masks of a byte per voxel: inside one segment, and inside any of several."""
     return min(2, held.masks) * math.prod(shape)
 
 
 def _fetched(objects: pa.Table) -> int:
-    """Bytes of the files that are held until the case is decoded: all but native images, read straight into place."""
+    """Return the bytes of files held until the case is decoded: all except native images, which are read in place."""
     columns = (objects.column(name).to_pylist() for name in ("role", "pixel_offset", "size"))
     rows = [(role == IMAGE_ROLE and offset is not None, size) for role, offset, size in zip(*columns, strict=True)]
     whole = sum(size for direct, size in rows if not direct)

@@ -1,4 +1,4 @@
-"""Index parts -> INSTANCES in order: chunks that hold whole series, and the annotation objects beside them."""
+"""Merge index parts into ordered INSTANCES: chunks that hold whole series, and the annotation objects beside them."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +15,13 @@ from builder.model.tables import INSTANCES
 from builder.storage import Store
 
 CHUNK_ROWS = 4_000
-"""From so many rows on a chunk is cut at its last series boundary: small enough for the workers to share few series."""
+"""Rows from which a chunk is cut at its last series boundary; small enough to give every worker a few series."""
 
 MEMORY_ROWS = 20_000
-"""Up to so many rows are sorted in memory, in less than DuckDB's library alone takes."""
+"""Most rows that are sorted in memory. They take less memory there than DuckDB's library alone."""
 BATCH_ROWS = 4_096
 ORDER = ("series_uid", "sop_instance_uid", "source", "path", "member")
-"""Rows without a UID come after those that have one."""
+"""Sort order. Rows without a UID come after those that have one."""
 ANNOTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
@@ -40,16 +40,16 @@ def merge_parts(parts: Sequence[Path], store: Store) -> list[str]:
     Parameters
     ----------
     parts
-        Local Parquet files by schema INSTANCES.
+        Local Parquet files with schema INSTANCES.
     store
-        Gets ``images/00000.parquet`` ... (rows with status ``instance`` of image objects, ordered by series; a series
-        is never divided), ``annotations.parquet`` (annotation objects, and files that may be masks or tables) and
-        ``leftovers.parquet`` (everything that was quarantined or is a duplicate). Every row is in exactly one.
+        Receives ``images/00000.parquet`` ... (rows with status ``instance`` of image objects, ordered by series; a
+        series is never divided), ``annotations.parquet`` (annotation objects, and files that may be masks or tables)
+        and ``leftovers.parquet`` (every quarantined file and duplicate). Every row is in exactly one of them.
 
     Returns
     -------
     list of str
-        Paths of the chunks, in order. Memory does not grow with the number of rows: DuckDB sorts many out of core.
+        Paths of the chunks, in order. Memory does not grow with the number of rows, because DuckDB sorts on disk.
     """
     rows = sum(pq.read_metadata(part).num_rows for part in parts)
     with (_in_memory if rows <= MEMORY_ROWS else _out_of_core)(parts) as query:
@@ -63,12 +63,12 @@ def merge_parts(parts: Sequence[Path], store: Store) -> list[str]:
 
 
 def read_chunk(store: Store, path: str, *, columns: list[str] | None = None) -> pa.Table:
-    """A chunk that ``merge_parts`` wrote."""
+    """Read a chunk that ``merge_parts`` wrote."""
     return read_parquet(store.read(path), columns=columns)
 
 
 Query = Callable[[str], Iterator[pa.RecordBatch]]
-"""From IMAGES, ANNOTATIONS or LEFTOVERS to their rows in order."""
+"""Maps IMAGES, ANNOTATIONS or LEFTOVERS to their rows in order."""
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def _in_memory(parts: Sequence[Path]) -> Iterator[Query]:
 
 @contextmanager
 def _out_of_core(parts: Sequence[Path]) -> Iterator[Query]:
-    import duckdb  # its library takes more memory than all of a small archive's rows
+    import duckdb  # imported late, because its library takes more memory than all of a small archive's rows
 
     annotation = "coalesce(" + " OR ".join(f"sop_class_uid LIKE '{c}'" for c in ANNOTATION_CLASSES) + ", false)"
     conditions = {
@@ -128,7 +128,7 @@ def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _last_boundary(table: pa.Table) -> int:
-    """Row where the last series of ``table`` starts; 0 when it is all one series."""
+    """Return the row where the last series of ``table`` starts; 0 when it holds a single series."""
     names = table.column("series_uid").to_pylist()
     row = len(names) - 1
     while row > 0 and names[row] == names[row - 1] and names[row] is not None:

@@ -1,4 +1,4 @@
-"""Where everything a plan uses came from, series by series, and the proof that its licences allow the stated use."""
+"""Record where each series in a plan came from, and prove that its licence allows the intended use."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from builder.spec import DatasetSpec
 
 ORIGINS = schema(
     (
-        Column("series_key", TEXT),  # null for files that are no DICOM series, and for clinical tables
+        Column("series_key", TEXT),  # null for files that are not DICOM series, and for clinical tables
         Column("role", TEXT),  # image | label | clinical
         Column("source", SMALL),  # position in the spec's sources, or among its clinical tables
         Column("title", TEXT),
@@ -27,46 +27,46 @@ ORIGINS = schema(
         Column("page", TEXT),
     )
 )
-"""One row a series that is used, and one a clinical table: what is stated of its origin."""
+"""One row per used series and per clinical table, with what is stated about its origin."""
 
 MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What is stated of every series: by its source, completed by what the spec states of the source.
+    """The origins that sources state for their series, completed by what the spec states about each source.
 
     Parameters
     ----------
     series
-        For each source of the spec: SeriesInstanceUID to origin; empty where the source knows none.
+        For each source of the spec, maps SeriesInstanceUID to origin; empty if the source states none.
     own
-        For each source of the spec: what the spec states of it.
+        For each source of the spec, what the spec states about it.
     """
 
     series: tuple[Mapping[str, Origin], ...]
     own: tuple[Origin, ...]
 
     def of(self, source: int, uid: str | None) -> Origin:
-        """The origin of a series of a source."""
+        """Return the origin of a series of a source."""
         return self.series[source].get(uid or "", self.own[source])
 
     def licenses(self, stacks: pa.Table) -> list[str | None]:
-        """The licence of each stack: SPDX identifier where it is a known one, else as it was stated."""
+        """Return the licence of each stack: its SPDX identifier if it is a known licence, otherwise as stated."""
         rows = zip(stacks.column("source").to_pylist(), stacks.column("series_uid").to_pylist(), strict=True)
         return [normal(name) or name for name in (self.of(source, uid).license for source, uid in rows)]
 
 
 def ask_origins(spec: DatasetSpec) -> Stated:
-    """Ask every source what it knows of its series.
+    """Ask every source what it states about its series.
 
     Raises
     ------
     SourceError, SpecError
-        When a source cannot say.
+        When a source cannot answer.
     """
     own = tuple(source.origin for source in spec.sources)
-    completed = cache(Origin.completed)  # a million series have a few hundred origins
+    completed = cache(Origin.completed)  # a million series share a few hundred origins
     series = tuple(
         {uid: completed(origin, mine) for uid, origin in source.series_origins().items()}
         if isinstance(source, Stating)
@@ -79,13 +79,13 @@ def ask_origins(spec: DatasetSpec) -> Stated:
 def gather_origins(
     spec: DatasetSpec, stated: Stated, cohort: pa.Table, links: pa.Table, annotations: pa.Table, *, key: Key
 ) -> pa.Table:
-    """The origins of the included series, the annotation objects they are linked to, and the clinical tables.
+    """Return the origins of the included series, the annotation objects linked to them, and the clinical tables.
 
     Parameters
     ----------
     cohort, links, annotations
-        With the private ``series_uid``, the cohort also with ``series_key``; ``links`` by schema LINKS,
-        ``annotations`` what it counts the rows of.
+        With the private ``series_uid``; the cohort also has ``series_key``. ``links`` has schema LINKS; its row
+        numbers refer to ``annotations``.
     """
     included = cohort.filter(cohort["included"])
     used = sorted(set(links.column("annotation").to_pylist()))
@@ -105,12 +105,12 @@ def gather_origins(
 
 
 def prove_usage(spec: DatasetSpec, origins: pa.Table) -> None:
-    """Nothing, if every licence allows the use the spec wants proven.
+    """Return normally if every licence allows the use that the spec wants proven; raise otherwise.
 
     Raises
     ------
     SpecError
-        Naming each licence that does not, or that is not known, with the number of things under it.
+        Names each licence that does not allow it or is unknown, with the number of items under it.
     """
     if spec.usage is None:
         return

@@ -1,4 +1,4 @@
-"""Who the archive's persons are: its identities and the spec's alias tables. Doubts are told before a build."""
+"""Determine the archive's persons from its identities and the spec's alias tables, and report doubts before a build."""
 
 from collections.abc import Iterator
 
@@ -28,18 +28,18 @@ DOUBTS = {
     "birth_date": "persons have contradicting birth dates: perhaps several people; see persons.on_conflict and the "
     "sources' site",
 }
-"""Counts of ``Persons.counts`` that somebody must see before anything is built, and what they mean."""
+"""Counts of ``Persons.counts`` that somebody must see before a build, and what they mean."""
 
 
 def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registry) -> Persons:
-    """The persons of everything found; ``registry`` is of everybody who was dealt before.
+    """Find the persons of everything in the archive. ``registry`` lists everybody who was assigned to a split before.
 
     Raises
     ------
     SpecError
-        When an alias table cannot be applied as it stands, or sources without a site have PatientIDs in common.
+        When an alias table cannot be applied as it is, or sources without a site share PatientIDs.
     LayoutError
-        When persons contradict themselves and ``persons.on_conflict`` is ``stop``.
+        When persons' identities are contradictory and ``persons.on_conflict`` is ``stop``.
     """
     spec = inputs.spec
     found = (inputs.survey.identities(), annotations, inputs.inventory.leftovers())
@@ -62,7 +62,7 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registr
 
 
 def doubts(persons: Persons) -> Iterator[str]:
-    """A sentence for every kind of doubt about who is who, with its count."""
+    """Yield a sentence with a count for every kind of doubt about the identity of persons."""
     counts = persons.counts()
     for name, words in DOUBTS.items():
         if counts.get(name):
@@ -70,7 +70,7 @@ def doubts(persons: Persons) -> Iterator[str]:
 
 
 def _read(options: Aliases, number: int, naming: Naming, known: set[str]) -> AliasIds:
-    """An alias table, by the reader of clinical tables. Raises SpecError naming it."""
+    """Read an alias table with the reader of clinical tables. Raises SpecError naming the table."""
     where = f"persons.aliases, table {number} ({options.url.rpartition('/')[2]})"
     if options.site is not None and naming.namespace(options.site) not in {naming.namespace(s) for s in naming.sites}:
         sites = ", ".join(sorted({site for site in naming.sites if site})) or "none"
@@ -89,7 +89,7 @@ def _read(options: Aliases, number: int, naming: Naming, known: set[str]) -> Ali
 
 
 def _texts(line: Line) -> tuple[str, ...]:
-    """The cells of a row. A row that cannot be read whole may hide an alias, so it is a fault of the table."""
+    """Return the cells of a row. An incomplete row may hide an alias, so it counts as a fault of the table."""
     if line.fault is not None:
         raise SpecError(f"row {line.number}: found {line.fault}, expected a row of PatientIDs; correct the table")
     try:

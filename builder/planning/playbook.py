@@ -1,4 +1,4 @@
-"""Study descriptions of a plan to RadLex Playbook procedures, by the user's table; descriptions stay private."""
+"""Map study descriptions to RadLex Playbook procedures by the user's table. The descriptions stay private."""
 
 import csv
 import io
@@ -31,21 +31,21 @@ class Procedure:
 def map_procedures(
     playbook: Playbook | None, cohort: pa.Table, inventory: Inventory, private: Store
 ) -> Mapping[str, Any] | None:
-    """How many studies of the included series are of which procedure, and how many of none.
+    """Count how many studies of the included series belong to each procedure, and how many to none.
 
-    Descriptions the table does not have are written to the private workspace (``playbook-unmapped.csv``), most
-    frequent first: they are free text of the archive and never leave.
+    Descriptions missing from the table are written to the private workspace (``playbook-unmapped.csv``), most frequent
+    first. They are free text of the archive and are never released.
 
     Returns
     -------
     Mapping or None
-        ``studies``, ``mapped``, ``without_description`` and ``procedures`` (``rpid``, ``name``, ``studies``); None
+        ``studies``, ``mapped``, ``without_description`` and ``procedures`` (``rpid``, ``name``, ``studies``), or None
         without a playbook.
 
     Raises
     ------
     SpecError
-        When the table cannot be read, lacks a column, or gives one description two procedures.
+        When the table cannot be read, lacks a column, or assigns two procedures to one description.
     """
     if playbook is None:
         return None
@@ -67,7 +67,7 @@ def map_procedures(
 
 
 def read_playbook(playbook: Playbook) -> dict[str, Procedure]:
-    """Description in its normal form to procedure. Raises SpecError."""
+    """Read the table, mapping each normalised description to its procedure. Raises SpecError."""
     try:
         sheet = read_sheet(read_at(playbook.url), expected=(playbook.description, playbook.rpid, playbook.name))
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def _texts(sheet: Sheet) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 def normal(text: str) -> str:
-    """A description for comparing: letters and digits in lower case, all else as one space."""
+    """Normalise a description for comparison: letters and digits in lower case, everything else as one space."""
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 
@@ -109,7 +109,7 @@ def _column(sheet: Sheet, heading: str) -> int:
 
 
 def _descriptions(cohort: pa.Table, inventory: Inventory) -> dict[str, str]:
-    """Study of the included series to its description, the first in the order of the chunks that has letters."""
+    """Map each study of the included series to the first description, in the order of chunks, that has letters."""
     included = cohort.filter(cohort["included"])
     studies = {r["series_uid"]: r["study_key"] for r in included.select(["series_uid", "study_key"]).to_pylist()}
     found = dict.fromkeys(sorted(set(studies.values())), "")

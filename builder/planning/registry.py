@@ -1,4 +1,4 @@
-"""The registry of the dataset a build goes to: read before persons are dealt, carried into the next version."""
+"""Read the registry of a build's dataset before persons are assigned, and carry it into the next version."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -33,16 +33,16 @@ from builder.split.registry import (
 from builder.storage import Store, open_store, read_at
 
 _FILE = ".parquet"
-"""``previous`` of older specs: the path of a ``splits.parquet``."""
+"""Suffix of the ``previous`` that older specs use: the path of a ``splits.parquet``."""
 
 
 def read_registry(spec: DatasetSpec, home: Store, *, key: Key) -> Registry:
-    """Everybody who was ever dealt in the dataset published at ``home``, and in the one that ``previous`` names.
+    """Read everybody who was ever assigned to a split in the dataset at ``home`` and in the one ``previous`` names.
 
     Raises
     ------
     LayoutError
-        When a registry cannot be read, was made with another key, or the two disagree.
+        When a registry cannot be read, was made with another key, or contradicts the other one.
     """
     current = published(home)
     if spec.splits.fresh:
@@ -54,7 +54,7 @@ def read_registry(spec: DatasetSpec, home: Store, *, key: Key) -> Registry:
 
 
 def published(dataset: Store) -> bytes | None:
-    """Content of CURRENT; None where nothing is published."""
+    """Read the content of CURRENT; return None if nothing is published."""
     try:
         return dataset.read(CURRENT)
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def published(dataset: Store) -> bytes | None:
 
 
 def still_published(dataset: Store, current: bytes | None, guard: Callable[[], None]) -> Callable[[], None]:
-    """``guard``, which also raises LayoutError once another version is published than the one that was planned upon."""
+    """Extend ``guard`` to raise LayoutError once another version is published than the one the plan is based on."""
 
     def unmoved() -> None:
         guard()
@@ -80,7 +80,7 @@ def still_published(dataset: Store, current: bytes | None, guard: Callable[[], N
 
 
 def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key: Key) -> dict[str, tuple[int, ...]]:
-    """Person to rows of the registry, once it is certain that these are the people it knows. Raises LayoutError."""
+    """Map persons to rows of the registry, after checking that they are the people it lists. Raises LayoutError."""
     found = recognise(registry.table, persons.members, persons.former)
     if not spec.splits.trust_registry:
         check_people(registry.table, found, len(persons.members), facts_of(persons, key))
@@ -88,7 +88,7 @@ def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key:
 
 
 def registry_of(plan: DatasetPlan) -> pa.Table:
-    """The registry of the version that a plan makes, by ``REGISTRY_SCHEMA``."""
+    """Return the registry of the version that a plan makes, with ``REGISTRY_SCHEMA``."""
     persons, known = plan.persons, plan.registry.table
     dealt = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
     found = recognise(known, persons.members, persons.former)
@@ -96,7 +96,7 @@ def registry_of(plan: DatasetPlan) -> pa.Table:
 
 
 def registry_facts(plan: DatasetPlan) -> dict[str, int]:
-    """How many of the persons that a plan deals were dealt before, are new, and how many others stay as tombstones."""
+    """Count a plan's persons who were assigned before, those who are new, and those who remain only as tombstones."""
     found = recognise(plan.registry.table, plan.persons.members, plan.persons.former)
     dealt = plan.splits["person_key"].to_pylist()
     known = sum(person in found for person in dealt)
@@ -105,7 +105,7 @@ def registry_facts(plan: DatasetPlan) -> dict[str, int]:
 
 
 def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
-    """The same as a line; nothing for a first version."""
+    """Yield the same facts as a line; nothing for a first version."""
     if facts["dealt_before"] or facts["absent"]:
         yield (
             f"  registry: {facts['dealt_before']} persons keep the split of an earlier version, {facts['new']} are "
@@ -114,7 +114,7 @@ def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
 
 
 def facts_of(persons: Persons, key: Key) -> Facts:
-    """Keyed birth dates and sexes, bound to the name of a person so that equal ones of two persons differ."""
+    """Return keyed birth dates and sexes, bound to a person's name so that equal values of two persons differ."""
 
     def facts(person: str, bound_to: str) -> tuple[frozenset[str], frozenset[str]]:
         said = persons.facts.get(person)
@@ -153,7 +153,7 @@ def _nothing(previous: str) -> LayoutError:
 
 
 def _read(store: Store, version: str, key: Key, *, where: str) -> pa.Table:
-    """The registry of a version; of one that was published without, what its splits say."""
+    """Read the registry of a version, or derive it from the splits if the version was published without one."""
     try:
         manifest = parse_manifest(store.read(version_path(version, MANIFEST)))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a person wrote into a table that ``builder review`` drew."""
+"""Read what a person entered into a table that ``builder review`` drew."""
 
 import csv
 import io
@@ -10,13 +10,13 @@ from builder.spec import DatasetSpec
 from builder.storage import read_at
 
 COLUMNS = ("case_key", "finding", "value", "correct", "text")
-"""Of the table; the text is there for the person only and is not read again."""
+"""Columns of the table. The text is only for the person and is not read back."""
 
 ANSWERS = {"yes": True, "y": True, "1": True, "no": False, "n": False, "0": False}
 
 
 def read_reviews(spec: DatasetSpec) -> dict[str, tuple[Mapping[str, Any], ...]]:
-    """Label to the findings somebody judged: ``case_key``, ``finding``, ``value``, ``correct``; no text.
+    """Read the findings that were judged, by label: ``case_key``, ``finding``, ``value``, ``correct``; no text.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Cases whose pixels the build will refuse because they may show text, as far as the index knows their headers."""
+"""Predict which cases a build will refuse because their pixels may show text, from the headers in the index."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from builder.stages.prepare import KIND_COLUMNS
 
 
 def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> dict[str, int]:
-    """Why the build will refuse how many of the planned cases."""
+    """Count the planned cases that the build will refuse, by cause."""
     rows = plan.cohort.filter(plan.cohort["included"]).select(["chunk", "series_uid", "holders"]).to_pylist()
     verdicts: dict[tuple[object, ...], str | None] = {}
     found: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The included cases dealt to shards: one plan file a shard, with the rows of every object it will read."""
+"""Assign the included cases to shards, and write one plan file per shard with the rows of every object it reads."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ MASK_BYTES = 1
 def write_shard_plans(
     inputs: PlanInputs, cohort: pa.Table, *, links: pa.Table, annotations: Annotations
 ) -> tuple[Store, tuple[ShardSummary, ...]]:
-    """Deal the included cases to shards and write one plan file a shard; returns their store and summaries."""
+    """Assign the included cases to shards and write one plan file per shard; return their store and summaries."""
     spec, key = inputs.spec, inputs.key
     included = cohort.filter(cohort["included"]).to_pylist()
     objects = _objects(inputs, included, links=links, annotations=annotations)
@@ -56,7 +56,7 @@ def write_shard_plans(
     for bucket, held in buckets.items():
         table = pa.concat_tables([_numbered(objects[c.case_key], i) for i, c in enumerate(held)])
         plans.append(ShardPlan(shard_fingerprint(document, held, table), bucket, tuple(held), table))
-    # in the spec's own order, which sorted keys would lose
+    # in the order of the spec, which sorting the keys would lose
     text = spec.model_dump_json(by_alias=True).encode()
     store = inputs.private.join(PLAN, fingerprint([p.fingerprint for p in plans], text))
     store.put(SPEC, text)
@@ -78,14 +78,14 @@ def write_shard_plans(
 
 
 def count_touched(before: ShardPlan, now: ShardPlan) -> int:
-    """How many objects of a shard have another stamp (time of change, ETag) than when the shard was planned."""
+    """Count the objects of a shard whose stamp (modification time, ETag) changed since the shard was planned."""
     names = ("source", "path", "member", "stamp")
     found = [set(zip(*(p.objects.column(n).to_pylist() for n in names), strict=True)) for p in (before, now)]
     return len(found[1] - found[0])
 
 
 def _encoded(plan: ShardPlan) -> bool:
-    """Whether any object of a shard has compressed pixels, or does not say."""
+    """Return whether any object of a shard has compressed pixels, or does not say."""
     rows = zip(*(plan.objects.column(c).to_pylist() for c in ("format", "transfer_syntax_uid")), strict=True)
     return any(form == "dicom" and syntax not in NATIVE for form, syntax in rows)
 
@@ -93,7 +93,7 @@ def _encoded(plan: ShardPlan) -> bool:
 def _objects(
     inputs: PlanInputs, included: Sequence[Mapping[str, Any]], *, links: pa.Table, annotations: Annotations
 ) -> dict[str, pa.Table]:
-    """INSTANCES rows of every included case: its images, then its labels, with the role in front."""
+    """Return INSTANCES rows of every included case: first its images, then its labels, with the role in front."""
     wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
     for position, row in enumerate(included):
         wanted.setdefault(row["chunk"], []).append((position, row))
@@ -120,9 +120,9 @@ def _numbered(objects: pa.Table, number: int) -> pa.Table:
 
 
 def _number_type(spec: DatasetSpec, included: Sequence[Mapping[str, Any]]) -> str:
-    """The number type of all images, by their headers; "" where they need not be made alike.
+    """Return the number type for all images, from their headers; "" if they need not share one.
 
-    The first case of a shard would decide otherwise, and whatever differs from it would be lost.
+    Otherwise the first case of a shard would decide, and every case that differs would be lost.
     """
     rule = spec.shards.fields.get("image")
     if (rule is not None and rule.dtype is not None) or any(sets_type(transform) for transform in spec.transforms):

@@ -1,4 +1,4 @@
-"""Where objects come from: one file a kind of source, named in one table."""
+"""Define where objects come from, with one module per kind of source and one table that names them."""
 
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,14 +17,14 @@ BUILT_IN: dict[str, type[Described]] = {
     "tcia": Tcia,
     "idc": Idc,
 }
-"""The sources of this package."""
+"""The sources that this package contains."""
 
 SOURCES: dict[str, type[Described]] = with_installed("sources", BUILT_IN)
-"""Every source by the ``kind`` that selects it in a spec."""
+"""All sources, by the ``kind`` that selects them in a spec."""
 
 if TYPE_CHECKING:
     AnySource: TypeAlias = Described
-    """A block of a spec under ``sources``: the ``kind`` decides which source it decodes to."""
+    """A block of a spec under ``sources``. Its ``kind`` decides which source it decodes to."""
 else:
     AnySource = block_of(SOURCES)
 

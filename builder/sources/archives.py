@@ -1,4 +1,4 @@
-"""Zip and tar archives as folders of files: listed and read within limits, never unpacked to disk."""
+"""Read zip and tar archives as folders of files, within limits and without unpacking them to disk."""
 
 import gzip
 import lzma
@@ -17,18 +17,18 @@ from builder.sources.names import name_text
 
 MEMBER_LIMIT: Final = 1_000_000
 PACKED_MEMBER_LIMIT: Final = 100_000
-"""Entries of a tar that is packed as a whole: reading any of them inflates everything before it."""
+"""Most entries of a tar that is compressed as a whole, because reading an entry inflates everything before it."""
 
 MEMBER_BYTES_LIMIT: Final = 8 * 2**30
 TOTAL_BYTES_LIMIT: Final = 512 * 2**30
 HELD_BYTES: Final = 64 * 2**20
 HELD_MEMBER_BYTES: Final = 4 * 2**20
 HELD_MEMBERS: Final = 512
-"""Of a packed tar so many members and bytes are held in memory; longer members never."""
+"""Most members of a compressed tar to hold in memory, together with a limit on bytes; longer members are not held."""
 
 RATIO_LIMIT: Final = 200
-"""An archive that grows to more than this many times its size (and to more than ``RATIO_FLOOR``) is a bomb; medical
-images compress to about a third, sparse masks to a hundredth."""
+"""An archive that grows to more than this many times its size (and to more than ``RATIO_FLOOR``) counts as a bomb.
+Medical images compress to about a third, sparse masks to a hundredth."""
 RATIO_FLOOR: Final = 256 * 2**20
 
 _OPEN = threading.local()
@@ -36,20 +36,20 @@ _OPEN = threading.local()
 
 @dataclass(frozen=True)
 class Member:
-    """A file inside an archive; ``size`` is its inflated length in bytes."""
+    """A file inside an archive. ``size`` is its uncompressed length in bytes."""
 
     name: str
     size: int
 
 
 def list_members(path: Path, kind: str) -> tuple[Member, ...]:
-    """The files of the archive at ``path``: of a zip, sorted by name; of a tar (plain, or packed by gzip, bzip2 or xz),
-    in its own order; or the one file of a ``gzipped_dicom``.
+    """List the files of the archive at ``path``. A zip is sorted by name, a tar (plain, or compressed by gzip, bzip2 or
+    xz) keeps its own order, and a ``gzipped_dicom`` has one file.
 
     Raises
     ------
     CaseError
-        UNREADABLE when the archive is damaged or has two files of one name, TOO_LARGE when it is over a limit.
+        UNREADABLE when the archive is damaged or has two files of one name, TOO_LARGE when it exceeds a limit.
     """
     try:
         found = list(_within_limits(_MEMBERS.get(kind, _tar_members)(path), path))
@@ -59,19 +59,19 @@ def list_members(path: Path, kind: str) -> tuple[Member, ...]:
     names = {member.name for member in found}
     if len(names) != len(found):
         raise CaseError(Reason.UNREADABLE, f"the {kind} archive holds several files of one name")
-    # a packed tar is inflated once when its members are read in its own order, and once for each step back otherwise
+    # a compressed tar is inflated once if its members are read in its own order, and again for each step back
     return tuple(found if kind != "zip" else sorted(found, key=lambda member: member.name))
 
 
 def read_member(path: Path, name: str, *, stamp: str, start: int, length: int) -> bytes:
-    """Bytes ``start`` to ``start + length`` of one file of an archive.
+    """Read bytes ``start`` to ``start + length`` of one file of an archive.
 
-    The archive stays open for the next call of this thread: reading members in listed order inflates it about once.
+    The archive stays open for this thread's next call, so reading members in listed order inflates it about once.
 
     Raises
     ------
     CaseError
-        UNREADABLE when the member is damaged or encrypted, SOURCE_MISSING when there is none of that name.
+        UNREADABLE when the member is damaged or encrypted, SOURCE_MISSING when no member has that name.
     """
     try:
         archive = _opened(path, stamp)
@@ -85,7 +85,7 @@ def read_member(path: Path, name: str, *, stamp: str, start: int, length: int) -
 
 
 def close_archive() -> None:
-    """Close what this thread has open."""
+    """Close the archive that this thread has open."""
     _OPEN.archive = None
 
 
@@ -103,7 +103,7 @@ _DAMAGE = (
 
 
 def _raise_fault_of_disk(error: Exception) -> None:
-    """Raise what the system said when it could not read: only an OSError without a number is about the archive."""
+    """Raise what the system reported about a failed read. Only an OSError without a number is about the archive."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
 
@@ -140,13 +140,13 @@ def _tar_members(path: Path) -> Iterator[Member]:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a tar is not packed: its first header says so itself."""
+    """Return whether a tar is uncompressed, by its first header."""
     with path.open("rb") as file:
         return file.read(262)[257:] == b"ustar"
 
 
 def _tar(path: Path) -> tarfile.TarFile:
-    """An open tar; its names are read as UTF-8 whatever the locale of this process says."""
+    """Open a tar. Names are read as UTF-8, whatever the locale of this process is."""
     return tarfile.open(path, mode="r:*", encoding="utf-8", errors="surrogateescape")
 
 
@@ -155,7 +155,7 @@ def _text(info: tarfile.TarInfo) -> str:
 
 
 def _gzip_members(path: Path) -> Iterator[Member]:
-    """The one file, inflated once to learn its size."""
+    """Yield the one file, after inflating it once to learn its size."""
     size, most = 0, max(RATIO_FLOOR, RATIO_LIMIT * path.stat().st_size)
     with gzip.open(path) as stream:
         while size <= most and (piece := stream.read(_PIECE)):
@@ -185,7 +185,7 @@ def _open(path: Path, stamp: str) -> "_Zip | _Tar | _Gzip":
 
 
 class _Gzip:
-    """A gzipped file kept open; a range before the one read last inflates it anew."""
+    """An open gzipped file. Reading a range before the last one inflates it again."""
 
     def __init__(self, path: Path, stamp: str) -> None:
         self.key = (path, stamp)
@@ -193,7 +193,7 @@ class _Gzip:
         self._stream = gzip.open(path)  # noqa: SIM115 - closed with this object
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        """A range of the file."""
+        """Read a range of the file."""
         if name != self._name:
             raise KeyError(name)
         self._stream.seek(start)
@@ -205,7 +205,7 @@ class _Gzip:
 
 
 class _Zip:
-    """A zip kept open, with the member read last: a next range of it goes on where the last one ended."""
+    """An open zip and its last read member, so that the next range of the member continues where the last one ended."""
 
     def __init__(self, path: Path, stamp: str) -> None:
         self.key = (path, stamp)
@@ -214,7 +214,7 @@ class _Zip:
         self._member: IO[bytes] | None = None
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        """A range of one member."""
+        """Read a range of one member."""
         if self._name != name or self._member is None:
             self._close_member()
             self._member = self._archive.open(name)
@@ -234,10 +234,10 @@ class _Zip:
 
 
 class _Tar:
-    """A tar kept open with the places of its members.
+    """An open tar with the positions of its members.
 
-    Of a packed tar the members read last are held: a step back, as for the next range of the same member, would inflate
-    the archive from its beginning.
+    For a compressed tar it keeps the members read last, because a step back, such as for the next range of the same
+    member, would inflate the archive from its beginning.
     """
 
     def __init__(self, path: Path, stamp: str) -> None:
@@ -248,7 +248,7 @@ class _Tar:
         self._room = 0 if _is_plain(path) else HELD_BYTES
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        """A range of one member; links have no bytes of their own."""
+        """Read a range of one member. Links have no bytes of their own."""
         info = self._members[name]
         if name not in self._held and info.isfile() and info.size <= min(HELD_MEMBER_BYTES, self._room):
             self._hold(name, self._inflated(info, 0, info.size))

@@ -1,4 +1,4 @@
-"""What every source of a spec says beside where it is: the options that all share, and the usual answers."""
+"""Define the base class of sources: the options that all of them share, and their default answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,14 +11,15 @@ from builder.protocols import Entry
 
 
 class Described(BaseModel, ABC):
-    """A source whose tasks need no queue and which the index reads as far as the pixels.
+    """A source that needs no queue and that the index reads up to the pixels, unless a subclass overrides this.
 
     Parameters
     ----------
     site, country, collection
-        Names of the site, the country and the collection the objects come from; columns of the dataset.
+        Names of the site, the country and the collection that the objects come from; they become columns of the
+        dataset.
     origin
-        The terms of everything it holds.
+        The terms that apply to everything in the source.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,12 +34,12 @@ class Described(BaseModel, ABC):
 
     @property
     def lane(self) -> str:
-        """No queue."""
+        """Return no queue."""
         return ""
 
     @property
     def reads_whole(self) -> bool:
-        """No: an object's header and length say whether it is another one."""
+        """Return False: an object's header and length tell whether it has changed."""
         return False
 
     @abstractmethod

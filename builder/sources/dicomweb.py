@@ -1,4 +1,4 @@
-"""A DICOMweb server: QIDO-RS lists, WADO-RS metadata describe, WADO-RS instances are read (PS3.18 chapter 10)."""
+"""Read from a DICOMweb server: QIDO-RS lists, WADO-RS metadata describe, WADO-RS gets instances (PS3.18 chapter 10)."""
 
 import io
 import json
@@ -23,10 +23,10 @@ from builder.sources.http import Answer, Server, SignIn, server
 from builder.sources.multipart import parts
 
 PAGE_LIMIT: Final = 100_000
-"""Pages of one query; more means that the server repeats itself."""
+"""Most pages of one query; more means that the server repeats itself."""
 
 VALUES_LIMIT: Final = 256
-"""Elements of more values are left out of a description."""
+"""Most values of an element in a description; longer elements are left out."""
 
 _JSON = "application/dicom+json"
 _OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -47,14 +47,15 @@ class DicomWeb(Described):
     modalities
         Modalities of the series wanted; empty means all.
     page
-        Results asked for at a time.
+        Number of results to request at a time.
     sign_in
         How to sign in.
 
     Notes
     -----
-    The index is made of metadata, so ``header_sha256`` is of those, and where the pixels lie in a file is not known.
-    An entry's path is ``study/series/instance``; sizes are not told by QIDO-RS and are listed as 0.
+    The index is made from metadata, so ``header_sha256`` is computed over the metadata, and the position of the pixels
+    in a file is unknown. An entry's path is ``study/series/instance``. QIDO-RS reports no sizes, so they are listed as
+    0.
     """
 
     VERSION: ClassVar[int] = 1
@@ -68,11 +69,11 @@ class DicomWeb(Described):
 
     @property
     def lane(self) -> str:
-        """One queue a server."""
+        """Return one queue per server."""
         return f"net:dicomweb:{_server(self).host}"
 
     def list(self) -> Iterator[Entry]:
-        """Every instance of the studies that match, ordered by study, series and instance UID. Raises SourceError."""
+        """List every instance of the matching studies by study, series and instance UID. Raises SourceError."""
         for study in self._find("studies", self.query, _STUDY):
             for series, facts in self._find(f"studies/{study}/series", {}, _SERIES).items():
                 if self.modalities and _value(facts, "00080060") not in self.modalities:
@@ -81,7 +82,7 @@ class DicomWeb(Described):
                     yield Entry(f"{study}/{series}/{instance}", 0, "")
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
-        """Each instance's header as a DICOM file without pixels, from the metadata of its series."""
+        """Yield each instance's header as a DICOM file without pixels, made from the metadata of its series."""
         for (study, series), group in groupby(entries, key=lambda entry: tuple(entry.path.split("/")[:2])):
             try:
                 found = self._metadata(f"studies/{study}/series/{series}/metadata")
@@ -92,7 +93,7 @@ class DicomWeb(Described):
                 yield _header_file(found.get(entry.path.rpartition("/")[2]))
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes of an instance, in the transfer syntax it is stored in. Raises CaseError, SourceError."""
+        """Read bytes of an instance in its stored transfer syntax. Raises CaseError, SourceError."""
         study, series, instance = entry.path.split("/")
         path = f"studies/{study}/series/{series}/instances/{instance}"
         answer = _server(self).get(path, accept=_OBJECT)
@@ -105,7 +106,7 @@ class DicomWeb(Described):
         return data[start:] if length is None else data[start : start + length]
 
     def _find(self, path: str, query: Mapping[str, str], tag: str) -> dict[str, dict[str, Any]]:
-        """UID to attributes of everything one QIDO-RS query finds, in the order of UIDs, page by page."""
+        """Return attributes by UID for everything one QIDO-RS query finds, in the order of UIDs, page by page."""
         filters = "".join(f"&{quote(k)}={_encoded(v)}" for k, v in sorted(query.items()))
         found: dict[str, dict[str, Any]] = {}
         for page in range(PAGE_LIMIT):
@@ -113,17 +114,17 @@ class DicomWeb(Described):
             results = _json_list(answer, _server(self).host)
             new = {uid: item for item in results if (uid := _uid(item, tag)) not in found}
             if not results or (not new and len(results) != self.page):
-                break  # the end, or a server that gives everything whatever the limit
+                break  # the end, or a server that ignores the limit and sends everything
             if not new:
                 raise SourceError("the server repeats a page: it does not honour offset", host=_server(self).host)
             found.update(new)
             if len(results) > self.page:
-                break  # the limit is not honoured: this was everything
+                break  # the server ignores the limit, so this was everything
         self._check_encoded_filters(query, found)
         return dict(sorted(found.items()))
 
     def _check_encoded_filters(self, query: Mapping[str, str], found: Mapping[str, Any]) -> None:
-        """Refuse an empty result that may only mean that the server did not decode the query (Orthanc does not)."""
+        """Refuse an empty result if the server may just not have decoded the query (Orthanc does not)."""
         odd = [name for name, value in query.items() if not _PLAIN.fullmatch(value)]
         if odd and not found:
             raise SourceError(
@@ -133,7 +134,7 @@ class DicomWeb(Described):
             )
 
     def _metadata(self, path: str) -> dict[str, dict[str, Any]]:
-        """SOP Instance UID to metadata of a series."""
+        """Return the metadata of a series by SOP Instance UID."""
         answer = _server(self).get(path, accept=_JSON)
         return {_uid(item, _INSTANCE): item for item in _json_list(answer, _server(self).host)}
 
@@ -171,7 +172,7 @@ def _value(item: Mapping[str, Any], tag: str) -> str | None:
 
 
 def _header_file(item: Mapping[str, Any] | None) -> Description | CaseError:
-    """Metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
+    """Encode metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
     if item is None:
         return CaseError(Reason.SOURCE_MISSING, "the series' metadata do not hold the instance that was listed")
     stream = io.BytesIO()
@@ -190,13 +191,13 @@ def _header_file(item: Mapping[str, Any] | None) -> Description | CaseError:
 
 
 def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata without file meta information, bulk data and pixels, at any depth."""
+    """Return metadata without file meta information, bulk data and pixels, at any depth."""
     kept: dict[str, Any] = {}
     for tag, element in item.items():
         if tag.startswith("0002") or tag in ("7FE00008", "7FE00009", "7FE00010") or "BulkDataURI" in element:
             continue
         if element.get("vr") != "SQ" and len(element.get("Value", ())) > VALUES_LIMIT:
-            continue  # contours: long to convert, and of no use to the index
+            continue  # contours, which are slow to convert and useless to the index
         if element.get("vr") == "SQ":
             element = {"vr": "SQ", "Value": [_without_bulk(child) for child in element.get("Value", [])]}
         kept[tag] = element

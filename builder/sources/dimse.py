@@ -1,4 +1,4 @@
-"""A PACS that speaks DIMSE: C-FIND lists, C-GET or C-MOVE fetches a series (PS3.4 annex C)."""
+"""Read from a PACS by DIMSE: C-FIND lists, C-GET or C-MOVE fetches a series (PS3.4 annex C)."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from builder.sources.described import Described
 from builder.sources.series_cache import SeriesFolder, series_cache
 
 TIMEOUT_S: Final = 60.0
-"""Longest wait for an answer, and for the connection."""
+"""Longest wait for an answer and for the connection."""
 
 _TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",
@@ -31,7 +31,7 @@ _TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.2",
 )
 _CONTEXTS = 126
-"""Presentation contexts an association may propose (128), less those of the query."""
+"""Presentation contexts that an association may propose (128), less those of the query."""
 
 _COMMON_CLASSES = tuple(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "481.3", "66.4", "2.1", "4.1", "1.1", "88.33")
@@ -42,17 +42,17 @@ _SUCCESS, _WARNING = 0x0000, 0xB000
 
 
 class Dimse(Described):
-    """Instances of a PACS reached by the DICOM upper layer protocol.
+    """Instances of a PACS that speaks the DICOM upper layer protocol.
 
     Parameters
     ----------
     host, port, called_ae
-        The PACS.
+        Address and Application Entity Title of the PACS.
     calling_ae
         Our Application Entity Title; the PACS must know it, with ``store_port`` for C-MOVE.
     retrieve
-        ``get`` sends instances over our connection; ``move`` has the PACS connect to ``store_port`` on this machine,
-        so that only one process of a machine can retrieve at a time.
+        ``get`` sends instances over our connection. ``move`` makes the PACS connect to ``store_port`` on this machine,
+        so that only one process per machine can retrieve at a time.
     query
         Study-level keys by keyword, e.g. ``{StudyDate: 20200101-20201231}``.
     modalities
@@ -60,8 +60,8 @@ class Dimse(Described):
 
     Notes
     -----
-    The connection is not encrypted: use it inside a trusted network, or through a tunnel. An entry's path is
-    ``study/series/instance``; its stamp is the SOP class, where the PACS tells it. Indexing fetches every series once.
+    The connection is not encrypted: use it inside a trusted network or through a tunnel. An entry's path is
+    ``study/series/instance``. Its stamp is the SOP class, if the PACS reports it. Indexing fetches every series once.
     """
 
     VERSION: ClassVar[int] = 1
@@ -84,11 +84,11 @@ class Dimse(Described):
 
     @property
     def lane(self) -> str:
-        """One queue a PACS."""
+        """Return one queue per PACS."""
         return f"net:dimse:{self.host}:{self.port}"
 
     def list(self) -> Iterator[Entry]:
-        """Every instance of the studies that match, ordered by study, series and instance UID. Raises SourceError."""
+        """List every instance of the matching studies by study, series and instance UID. Raises SourceError."""
         for study in self._find("STUDY", self.query, ""):
             for series, found in self._find("SERIES", {"StudyInstanceUID": study}, "Modality").items():
                 if self.modalities and found not in self.modalities:
@@ -98,7 +98,7 @@ class Dimse(Described):
                     yield Entry(f"{study}/{series}/{instance}", 0, sop_class)
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
-        """Each instance in full: C-FIND tells too little to index it."""
+        """Yield each instance in full, because C-FIND returns too little to index it."""
         for entry in entries:
             try:
                 yield Description(self.read(entry), whole=True)
@@ -106,7 +106,7 @@ class Dimse(Described):
                 yield error
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes of an instance as a DICOM file, fetched with its series. Raises CaseError, SourceError."""
+        """Read bytes of an instance as a DICOM file, fetched with its series. Raises CaseError, SourceError."""
         study, series, instance = entry.path.split("/")
         name = ("dimse", self.host, str(self.port), self.called_ae, study, series)
 
@@ -116,7 +116,7 @@ class Dimse(Described):
         return series_cache().read(name, instance, fetch, start=start, length=length)
 
     def _find(self, level: str, keys: Mapping[str, str], wanted: str) -> dict[str, str]:
-        """UID to the ``wanted`` attribute of everything one C-FIND finds, in the order of UIDs."""
+        """Return the ``wanted`` attribute by UID for everything one C-FIND finds, in the order of UIDs."""
         net = _pynetdicom()
         model = net.sop_class.StudyRootQueryRetrieveInformationModelFind
         query = Dataset()
@@ -135,7 +135,7 @@ class Dimse(Described):
         return dict(sorted(found.items()))
 
     def _fetch(self, study: str, series: str, sop_class: str, folder: SeriesFolder) -> None:
-        """Have one series sent to ``folder``."""
+        """Have the PACS send one series to ``folder``."""
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
         query.StudyInstanceUID, query.SeriesInstanceUID = study, series
@@ -144,13 +144,13 @@ class Dimse(Described):
         last = run(query, receiver, (sop_class,) if sop_class else _COMMON_CLASSES)
         if receiver.error is not None:
             raise receiver.error
-        if last not in (_SUCCESS, _WARNING):  # with a warning some instances are missing: each is said so when read
+        if last not in (_SUCCESS, _WARNING):  # a warning means missing instances, each reported when it is read
             raise SourceError(f"the PACS ended the retrieval with status {last:#06x}", host=self.host)
 
     def _get(self, query: Dataset, receiver: "_Receiver", classes: Sequence[str]) -> int:
         net = _pynetdicom()
         model = net.sop_class.StudyRootQueryRetrieveInformationModelGet
-        # one context a syntax: in a shared one the PACS picks one syntax, and could not send what is stored otherwise
+        # one context per syntax: from a shared one the PACS picks one syntax and cannot send what is stored in another
         pairs = [(name, syntax) for name in classes for syntax in _TRANSFER_SYNTAXES][:_CONTEXTS]
         roles = [net.build_role(name, scp_role=True) for name in dict.fromkeys(name for name, _ in pairs)]
         handlers = [(net.evt.EVT_C_STORE, receiver)]
@@ -184,10 +184,10 @@ class Dimse(Described):
     def _association(
         self, contexts: Sequence[tuple[str, str | None]], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
     ) -> Iterator[Any]:
-        """An association with the PACS, released at the end. Raises SourceError when there is none."""
+        """Open an association with the PACS and release it at the end. Raises SourceError when that fails."""
         ae = _pynetdicom().AE(ae_title=self.calling_ae)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = TIMEOUT_S
-        # add_requested_context merges the syntaxes of one class; building contexts keeps them apart
+        # add_requested_context merges the syntaxes of a class; contexts that we build ourselves stay separate
         proposed = [
             _pynetdicom().build_context(name, *(() if syntax is None else (syntax,))) for name, syntax in contexts
         ]
@@ -209,7 +209,7 @@ class Dimse(Described):
             association.release()
 
     def _checked(self, status: Dataset, operation: str) -> int:
-        """The status of an answer; an empty one means that the connection was lost or timed out."""
+        """Return the status of an answer. An empty status means that the connection was lost or timed out."""
         if "Status" not in status:
             raise SourceError(f"the PACS stopped answering during {operation}", host=self.host)
         code = int(status.Status)
@@ -219,7 +219,7 @@ class Dimse(Described):
 
 
 class _Receiver:
-    """Takes C-STORE requests into a folder; remembers the first failure, for handlers cannot raise."""
+    """Takes C-STORE requests into a folder. It records the first failure, because handlers cannot raise."""
 
     def __init__(self, folder: SeriesFolder) -> None:
         self.error: CaseError | None = None

@@ -1,4 +1,4 @@
-"""A folder of files, with the zip and tar archives in it."""
+"""Read a folder of files, including the zip and tar archives in it."""
 
 import difflib
 import errno
@@ -21,33 +21,33 @@ from builder.sources.described import Described
 from builder.sources.names import name_bytes, name_text
 
 LINK_STAMP: Final = "link"
-"""Stamp of a link that leads out of the folder; reading it raises CaseError."""
+"""Stamp of a link that points outside the folder; reading it raises CaseError."""
 
 DEEP_STAMP: Final = "deep"
-"""Stamp of a file or folder whose path is longer than the system can open; reading it raises CaseError."""
+"""Stamp of a file or folder whose path is too long for the system to open; reading it raises CaseError."""
 
 
 class Folder(Described):
-    """Files under one folder of a disk, at any depth.
+    """Files below one folder of a disk, at any depth.
 
     Parameters
     ----------
     url
         The folder: a path or a ``file://`` URL.
     site, country, collection
-        Names of the site, the country and the collection the files come from; columns of the dataset.
+        Names of the site, the country and the collection that the files come from; they become columns of the dataset.
     include, exclude
         Globs of relative paths (``*`` also matches ``/``); empty ``include`` means everything.
     identity
-        What makes a file another one for shards that are finished: ``header``, the bytes before its pixels and its
-        length, at the cost of reading headers alone; or ``content``, every byte, so that pixels rewritten in place
-        are noticed, at the cost of reading each new or touched file whole when it is indexed.
+        What decides whether a file has changed for shards that are finished. ``header`` uses the bytes before the
+        pixels and the file's length, and reads headers only. ``content`` uses every byte, so that it notices pixels
+        rewritten in place, but reads each new or touched file whole when it is indexed.
 
     Notes
     -----
-    Links that stay in the folder are not followed, for what they point to is listed itself; a link that leads out is an
-    entry that cannot be read, so that it is reported. So is a file or folder whose path is too long for the system to
-    open. Names may be of any bytes (``builder.sources.names``).
+    Links that stay in the folder are not followed, because their target is listed itself. A link that points outside is
+    an entry that cannot be read, so that it is reported. So is a file or folder whose path is too long for the system
+    to open. Names may consist of any bytes (``builder.sources.names``).
     """
 
     VERSION: ClassVar[int] = 1
@@ -70,16 +70,16 @@ class Folder(Described):
 
     @property
     def reads_whole(self) -> bool:
-        """With ``identity: content``."""
+        """Return whether ``identity`` is ``content``."""
         return self.identity == "content"
 
     @property
     def root(self) -> Path:
-        """The folder itself, absolute and with links followed."""
+        """Return the folder as an absolute path with links resolved."""
         return _root(self.url)
 
     def list(self) -> Iterator[Entry]:
-        """Every file in the order of its path, archives as their members. Raises SourceError."""
+        """List every file in the order of its path, and archives as their members. Raises SourceError."""
         root = self.root
         if not _is_folder(root):
             message = f"found no folder {self.url}, expected a source's files there{_nearest(root)}"
@@ -89,7 +89,7 @@ class Folder(Described):
                 yield from _entries(root, path) if not stamp else (Entry(path, 0, stamp),)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes of a file or archive member. Raises CaseError when it is gone, changed or may not be read."""
+        """Read bytes of a file or archive member. Raises CaseError when it is gone, changed or not readable."""
         if length is None:
             length = max(0, entry.size - start)
         if entry.stamp == LINK_STAMP:
@@ -127,7 +127,7 @@ def _is_folder(root: Path) -> bool:
 
 
 def _nearest(root: Path) -> str:
-    """The existing folder nearest to a missing one, and the name in it that is most like the missing one."""
+    """Return the nearest existing folder above a missing one, and the name in it most like the missing one."""
     there = next((parent for parent in root.parents if _is_folder(parent)), root)
     missing = root.relative_to(there).parts[:1] if there != root else ()
     try:
@@ -145,9 +145,9 @@ def _place(root: Path, path: str) -> bytes:
 
 
 def _walk(root: Path, url: str) -> Iterator[tuple[str, str]]:
-    """Relative paths of files and of links that lead out, in the order of their names (code points).
+    """Yield relative paths of files and of links that point outside, in the order of their names (code points).
 
-    Beside each path the stamp of what cannot be opened because its path is too long, else "".
+    Each path comes with a stamp if it is too long to open, otherwise with "".
     """
     base = os.fsencode(root)
     waiting = [iter(_scanned(base, url))]
@@ -170,11 +170,11 @@ def _walk(root: Path, url: str) -> Iterator[tuple[str, str]]:
 
 
 class _TooLong(Exception):
-    """A folder's path is longer than the system can open."""
+    """Raised when a folder's path is longer than the system can open."""
 
 
 def _scanned(folder: bytes, url: str) -> list["os.DirEntry[bytes]"]:
-    """What a folder holds, sorted by name. The error names the source alone: a folder's name may be a person's."""
+    """Return a folder's entries sorted by name. The error names only the source: a folder's name may be a person's."""
     try:
         with os.scandir(folder) as scan:
             return sorted(scan, key=lambda item: item.name)
@@ -191,7 +191,7 @@ def _scanned(folder: bytes, url: str) -> list["os.DirEntry[bytes]"]:
 def _resolved(link: bytes) -> Path:
     try:
         return Path(os.fsdecode(link)).resolve()
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError):  # links that form a loop
         return Path("/")
 
 
@@ -199,7 +199,7 @@ def _entries(root: Path, path: str) -> Iterator[Entry]:
     place = _place(root, path)
     try:
         facts = os.lstat(place)
-    except FileNotFoundError:  # gone since the folder was scanned
+    except FileNotFoundError:  # disappeared since the folder was scanned
         return
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -216,7 +216,7 @@ def _entries(root: Path, path: str) -> Iterator[Entry]:
         try:
             members = list_members(Path(os.fsdecode(place)), kind)
         except CaseError:
-            members = None  # listed as itself: the index finds an archive there and says that it is not usable
+            members = None  # listed as a file: the index recognises the archive and reports that it is not usable
     if members:
         yield from (Entry(path, member.size, stamp, member.name) for member in members)
     else:
@@ -224,7 +224,7 @@ def _entries(root: Path, path: str) -> Iterator[Entry]:
 
 
 def _archive_kind(path: bytes) -> str | None:
-    """The kind of an archive by the file's first bytes; None for other files and for what may not be opened."""
+    """Return the kind of an archive by its first bytes; None for other files and for files that cannot be opened."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

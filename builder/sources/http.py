@@ -1,4 +1,4 @@
-"""Asking a web server: retries, sign-in and limits, the same for every source that speaks HTTP."""
+"""Send requests to web servers with the same retries, sign-in and limits for every HTTP source."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ from builder.model.secrets import read_variable
 
 ATTEMPTS: Final = 4
 BODY_LIMIT: Final = 4 * 2**30
-"""Bytes of one answer; the largest whole-slide instances are about 2 GiB."""
+"""Most bytes of one answer; the largest whole-slide instances are about 2 GiB."""
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE_S = 60.0
@@ -24,14 +24,14 @@ _LOCAL = threading.local()
 
 
 class SignIn(BaseModel):
-    """How to sign in: by the names of environment variables, so that no secret enters a spec, lock or log.
+    """How to sign in. It holds names of environment variables, so that no secret enters a spec, lock or log.
 
     Parameters
     ----------
     user, password
-        Variables with the user's name and password (HTTP Basic).
+        Variables that hold the user's name and password (HTTP Basic).
     token
-        Variable with a bearer token.
+        Variable that holds a bearer token.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class SignIn(BaseModel):
 
 
 class Server:
-    """A web server; keeps its connections open. Used by one thread."""
+    """A web server with its open connections, for use by one thread."""
 
     def __init__(self, url: str, sign_in: SignIn | None = None, *, timeout_s: float = 120.0) -> None:
         self.host = urlsplit(url).hostname or ""
@@ -54,24 +54,24 @@ class Server:
             base_url=url.rstrip("/") + "/",
             headers=_sign_in_headers(sign_in),
             timeout=timeout_s,
-            follow_redirects=False,  # a redirect to another host would take the request's names there
+            follow_redirects=False,  # a redirect would send the names in the request to another host
         )
         self._closing = weakref.finalize(self, self._client.close)
 
     def get(self, path: str, *, accept: str = "*/*", headers: Mapping[str, str] | None = None) -> "Answer":
-        """The answer to one GET, after retries.
+        """Return the answer to one GET, after retries.
 
         Parameters
         ----------
         path
-            Relative to the server's URL, with its query, encoded.
+            Relative to the server's URL, encoded, with its query.
 
         Raises
         ------
         CaseError
             SOURCE_MISSING for 404 and 410, SOURCE_CHANGED for 412, TOO_LARGE for a body over the limit.
         SourceError
-            When the server does not answer, refuses, or answers with another error. Messages hold no path.
+            When the server does not answer, refuses, or answers with another error. Messages contain no path.
         """
         if urlsplit(path)[:2] not in (("", ""), self._origin):
             raise SourceError("was asked for an address on a server that the spec does not name", host=self.host)
@@ -121,7 +121,7 @@ class Server:
 
 
 def server(url: str, sign_in: SignIn | None = None) -> Server:
-    """This thread's connections to a server, opened on first use (they survive neither a fork nor a thread)."""
+    """Return this thread's connections to a server, opened on first use. They cannot be shared by forks or threads."""
     held: dict[tuple[int, str, SignIn | None], Server] = _LOCAL.__dict__.setdefault("servers", {})
     name = (os.getpid(), url, sign_in)
     if name not in held:
@@ -130,7 +130,7 @@ def server(url: str, sign_in: SignIn | None = None) -> Server:
 
 
 class Answer:
-    """Status, headers (names in lower case) and body."""
+    """Status, headers (names in lower case) and body of an answer."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status = status
@@ -179,7 +179,7 @@ def _require_privacy(url: str) -> None:
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:
-    """Seconds to wait: what the server asks for, else 0.5, 1, 2, ..."""
+    """Return the seconds to wait: what the server asks for, else 0.5, 1, 2, ..."""
     if retry_after and retry_after.isdigit():
         return min(float(retry_after), _LONGEST_PAUSE_S)
     return float(min(0.5 * 2 ** (attempt - 1), _LONGEST_PAUSE_S))

@@ -1,4 +1,4 @@
-"""The NCI Imaging Data Commons: its series index (a Parquet file) says where the files lie in public buckets."""
+"""Read from the NCI Imaging Data Commons. Its series index (a Parquet file) locates the files in public buckets."""
 
 import functools
 import operator
@@ -35,12 +35,12 @@ class Idc(Described):
     Parameters
     ----------
     index
-        Path of ``idc_index.parquet``, as the PyPI package ``idc-index-data`` holds it; its version pins what is chosen.
+        Path of ``idc_index.parquet``, as in the PyPI package ``idc-index-data``. Its version determines what is chosen.
     collections, patients, modalities, licenses, series
-        Values of ``collection_id``, ``PatientID``, ``Modality``, ``license_short_name`` and ``SeriesInstanceUID``
-        wanted; empty means all. At least one of collections, patients and series must be given.
+        Wanted values of ``collection_id``, ``PatientID``, ``Modality``, ``license_short_name`` and
+        ``SeriesInstanceUID``; empty means all. At least one of collections, patients and series must be given.
     endpoint
-        URL of a bucket, with ``{bucket}`` for its name; the public one on AWS by default.
+        URL of a bucket, with ``{bucket}`` in place of its name. The default is the public bucket on AWS.
     """
 
     VERSION: ClassVar[int] = 1
@@ -62,18 +62,18 @@ class Idc(Described):
 
     @property
     def lane(self) -> str:
-        """One queue for all buckets."""
+        """Return one queue for all buckets."""
         return "net:idc"
 
     def list(self) -> Iterator[Entry]:
-        """Every file of the chosen series, by series; path ``bucket/series/instance.dcm``, stamp the ETag.
+        """List every file of the chosen series, by series. Paths are ``bucket/series/instance.dcm``, stamps the ETags.
 
         Raises
         ------
         SourceError
             When a bucket cannot be listed, or holds fewer or more files of a series than the index says.
         SpecError
-            When the index is missing or is none.
+            When the index is missing or is not an index.
         """
         for row in self._chosen():
             bucket, prefix = row["aws_bucket"], row["crdc_series_uuid"]
@@ -87,7 +87,7 @@ class Idc(Described):
             yield from (Entry(f"{bucket}/{key}", size, etag) for key, size, etag in found)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes of a file, if it is still the one that was listed. Raises CaseError, SourceError."""
+        """Read bytes of a file, provided that it has not changed since it was listed. Raises CaseError, SourceError."""
         if length is None:
             length = max(0, entry.size - start)
         length = min(length, max(0, entry.size - start))
@@ -102,15 +102,15 @@ class Idc(Described):
         return data
 
     def series_origins(self) -> Mapping[str, Origin]:
-        """Licence, collection and DOI of every chosen series, as the index states them. Raises SpecError."""
-        origins = functools.cache(_origin)  # an index has a million series, and a few hundred origins
+        """Return licence, collection and DOI of every chosen series, as the index states them. Raises SpecError."""
+        origins = functools.cache(_origin)  # an index has a million series but only a few hundred origins
         return {
             row["SeriesInstanceUID"]: origins(row["collection_id"], row["license_short_name"], row.get(_DOI))
             for row in self._chosen()
         }
 
     def _chosen(self) -> Sequence[dict[str, Any]]:
-        """Rows of the index, ordered by bucket and series."""
+        """Return the chosen rows of the index, ordered by bucket and series."""
         wanted = (self.collections, self.patients, self.modalities, self.series, self.licenses)
         given = [pc.field(n).isin(pa.array(v, pa.string())) for n, v in zip(_COLUMNS, wanted, strict=True) if v]
         try:
@@ -141,7 +141,7 @@ def _origin(collection: str | None, license: str | None, doi: str | None) -> Ori
 
 
 def _objects(bucket: Server, prefix: str) -> Iterator[tuple[str, int, str]]:
-    """Key, size and ETag of every object under ``prefix/`` (S3 ListObjectsV2)."""
+    """Yield key, size and ETag of every object below ``prefix/`` (S3 ListObjectsV2)."""
     token = ""
     while True:
         query = {"list-type": "2", "prefix": f"{prefix}/", **({"continuation-token": token} if token else {})}
@@ -157,7 +157,7 @@ def _objects(bucket: Server, prefix: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _parsed(body: bytes, host: str) -> ElementTree.Element:
-    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:  # a listing has none; expansions of them would be a bomb
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:  # a listing has none, and expanding them could exhaust memory
         raise SourceError("the bucket's answer is not a listing", host=host)
     try:
         return ElementTree.fromstring(body)

@@ -1,4 +1,4 @@
-"""Bodies of type multipart/related (RFC 2387), as DICOMweb sends objects."""
+"""Parse bodies of type multipart/related (RFC 2387), in which DICOMweb sends objects."""
 
 import re
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORE
 
 
 def parts(body: bytes, content_type: str) -> Iterator[tuple[dict[str, str], bytes]]:
-    """Headers (names in lower case) and content of each part.
+    """Yield headers (names in lower case) and content of each part.
 
-    A part that states its Content-Length is taken by it, so that its content may hold the boundary.
+    If a part states its Content-Length, that decides where it ends, because its content may contain the boundary.
 
     Raises
     ------
     CaseError
-        UNREADABLE when the body is not what its type says, or is cut off.
+        UNREADABLE when the body does not match its type, or is cut off.
     """
     found = _BOUNDARY.search(content_type)
     if not content_type.lower().startswith("multipart/") or not found:
@@ -41,7 +41,7 @@ def parts(body: bytes, content_type: str) -> Iterator[tuple[dict[str, str], byte
 
 
 def _headers(body: bytes, at: int) -> tuple[dict[str, str], int]:
-    """Headers of the part whose boundary ends at ``at``, and where its content starts."""
+    """Return the headers of the part whose boundary ends at ``at``, and where its content starts."""
     end = body.find(b"\r\n\r\n", at, at + HEADER_LIMIT)
     if end < 0:
         raise CaseError(Reason.UNREADABLE, "a part of the multipart answer has no end of headers")
@@ -51,7 +51,7 @@ def _headers(body: bytes, at: int) -> tuple[dict[str, str], int]:
 
 
 def _end(body: bytes, start: int, delimiter: bytes, length: str | None) -> int:
-    """Where the content that starts at ``start`` ends."""
+    """Return where the content that starts at ``start`` ends."""
     closing = b"\r\n" + delimiter
     if length is not None and length.isdigit():
         end = start + int(length)

@@ -1,7 +1,7 @@
-"""File names as text that every table can hold, whatever bytes they are made of, and back.
+"""Encode file names of arbitrary bytes as text that every table can hold, and decode them.
 
-A file system takes any bytes but NUL and the slash; Arrow and JSON take Unicode. Names in UTF-8 stay as they are. Each
-byte of another encoding becomes a NUL and two hexadecimal digits: no file name holds a NUL, so nothing is ambiguous.
+A file system takes any bytes but NUL and the slash; Arrow and JSON take Unicode. Names in UTF-8 do not change. Each
+byte of another encoding becomes a NUL and two hexadecimal digits. This is unambiguous, as no file name has a NUL.
 """
 
 import re
@@ -11,12 +11,12 @@ _SURROGATE = re.compile("[\udc80-\udcff]")
 
 
 def name_text(name: bytes) -> str:
-    """A file's name or path as text."""
+    """Encode a file's name or path as text."""
     text = name.decode("utf-8", "surrogateescape")
     return _SURROGATE.sub(lambda found: f"\0{ord(found[0]) - 0xDC00:02x}", text)
 
 
 def name_bytes(text: str) -> bytes:
-    """The name or path that ``name_text`` made the text of."""
+    """Return the name or path that ``name_text`` encoded."""
     escaped = _ESCAPE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
     return escaped.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Series that a server hands out as a whole: fetched once into a private folder of this process."""
+"""Fetch series that a server only sends whole, once each, into a private folder of this process."""
 
 import atexit
 import os
@@ -15,20 +15,20 @@ from typing import Final, TypeAlias
 from builder.errors import CaseError, Reason
 
 CACHE_LIMIT: Final = 8 * 2**30
-"""Bytes kept; the series used longest ago go first. One series may take all of it."""
+"""Most bytes to keep. The least recently used series are removed first. A single series may use all of it."""
 
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
 class SeriesFolder:
-    """Where the fetching of one series puts its instances, within the limit."""
+    """The folder into which one series is fetched, within the limit."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.bytes = 0
 
     def put(self, instance_uid: str, data: bytes) -> None:
-        """Keep one instance. Raises CaseError when the series is over the limit or the UID is none."""
+        """Keep one instance. Raises CaseError when the series exceeds the limit or the UID is not valid."""
         if not _UID.fullmatch(instance_uid):
             raise CaseError(Reason.UNREADABLE, "the server sent an object whose SOP Instance UID is not a UID")
         self.bytes += len(data)
@@ -41,7 +41,7 @@ Fetch: TypeAlias = Callable[[SeriesFolder], None]
 
 
 class SeriesCache:
-    """Fetched series of this process, newest last; removed when the process ends."""
+    """The series that this process fetched, newest last. They are removed when the process ends."""
 
     def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="builder-series-"))
@@ -59,14 +59,14 @@ class SeriesCache:
         start: int,
         length: int | None,
     ) -> bytes:
-        """Bytes of an instance of the series called ``name``, which ``fetch`` fills when it is not held.
+        """Read bytes of an instance of the series ``name``; ``fetch`` gets the series if it is not in the cache.
 
         Raises
         ------
         CaseError
-            SOURCE_MISSING when the series came without that instance.
+            SOURCE_MISSING when the series arrived without that instance.
         """
-        with self._lock:  # one fetch at a time: several threads mostly want the same series
+        with self._lock:  # one fetch at a time, because threads mostly want the same series
             series = self._held.pop(name, None) or self._fetched(fetch)
             self._held[name] = series
             self._trim()
@@ -96,7 +96,7 @@ class SeriesCache:
 
 
 def series_cache() -> SeriesCache:
-    """The cache of this process."""
+    """Return the cache of this process."""
     return _cache(os.getpid())
 
 

@@ -1,4 +1,4 @@
-"""The Cancer Imaging Archive, or any server of the NBIA REST API: lists of series, each fetched as a zip."""
+"""Read from The Cancer Imaging Archive or any NBIA REST server: lists of series, each fetched as a zip."""
 
 import io
 import json
@@ -28,15 +28,15 @@ class Tcia(Described):
     Parameters
     ----------
     url
-        Root of the API: version 1 is public; version 2 (``.../services/v2``) wants ``sign_in`` with a bearer token.
+        Root of the API. Version 1 is public; version 2 (``.../services/v2``) needs ``sign_in`` with a bearer token.
     collection
-        Name of the collection; a column of the dataset.
+        Name of the collection; it becomes a column of the dataset.
     patients, modalities
-        PatientIDs and modalities wanted; empty means all.
+        Wanted PatientIDs and modalities; empty means all.
 
     Notes
     -----
-    An entry's path is ``study/series/instance``. Indexing fetches every series once; a zip may be 4 GiB at most.
+    An entry's path is ``study/series/instance``. Indexing fetches every series once. A zip may be at most 4 GiB.
     """
 
     VERSION: ClassVar[int] = 1
@@ -50,11 +50,11 @@ class Tcia(Described):
 
     @property
     def lane(self) -> str:
-        """One queue a server."""
+        """Return one queue per server."""
         return f"net:tcia:{self._server().host}"
 
     def list(self) -> Iterator[Entry]:
-        """Every instance of the collection's series, ordered by UIDs.
+        """List every instance of the collection's series, ordered by UIDs.
 
         Raises SourceError also when a series lists fewer or more instances than its ``ImageCount`` says.
         """
@@ -74,7 +74,7 @@ class Tcia(Described):
             yield from (Entry(f"{study}/{series}/{instance}", 0, "") for instance in instances)
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
-        """Each instance in full: the API tells of series only."""
+        """Yield each instance in full, because the API describes series only."""
         for entry in entries:
             try:
                 yield Description(self.read(entry), whole=True)
@@ -82,7 +82,7 @@ class Tcia(Described):
                 yield error
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes of an instance, fetched with its series. Raises CaseError, SourceError."""
+        """Read bytes of an instance, fetched with its series. Raises CaseError, SourceError."""
         _, series, instance = entry.path.split("/")
 
         def fetch(folder: SeriesFolder) -> None:
@@ -92,7 +92,7 @@ class Tcia(Described):
         return series_cache().read(("tcia", self.url, series), instance, fetch, start=start, length=length)
 
     def series_origins(self) -> Mapping[str, Origin]:
-        """Licence and collection of every series, as the server lists them. Raises SourceError."""
+        """Return licence and collection of every series, as the server lists them. Raises SourceError."""
         found = self._ask(f"getSeries?Collection={quote(self.collection)}&format=json")
         return {_text(row, "SeriesInstanceUID"): _origin(row) for row in found}
 
@@ -101,7 +101,7 @@ class Tcia(Described):
         return sorted({_text(row, *_INSTANCE_NAMES) for row in found})
 
     def _ask(self, path: str) -> Sequence[dict[str, Any]]:
-        """The rows of one query. An empty body means none."""
+        """Return the rows of one query. An empty body means no rows."""
         body = self._server().get(path, accept="application/json").body
         try:
             rows = json.loads(body) if body.strip() else []
@@ -116,7 +116,7 @@ class Tcia(Described):
 
 
 def _text(row: dict[str, Any], *names: str) -> str:
-    """The first of some fields that is there. A UID only: it becomes part of paths."""
+    """Return the first of some fields that exists. It must be a UID, because it becomes part of paths."""
     value = next((row[name] for name in names if isinstance(row.get(name), str)), "")
     if not value or not set(value) <= set("0123456789."):
         raise SourceError(f"found a row without a UID in {names[0]}, expected one in each", host="")
@@ -124,7 +124,7 @@ def _text(row: dict[str, Any], *names: str) -> str:
 
 
 def _origin(row: dict[str, Any]) -> Origin:
-    """What a row of getSeries says of a series' terms; the collection's page is a DOI's address."""
+    """Return the terms that a row of getSeries states. A collection page at doi.org has the DOI in its address."""
     page = str(row.get("CollectionURI") or "")
     _, named, doi = page.partition("doi.org/")
     return Origin(
@@ -136,7 +136,7 @@ def _origin(row: dict[str, Any]) -> Origin:
 
 
 def _unpack(body: bytes, folder: SeriesFolder, host: str) -> None:
-    """Put the DICOM files of a zip into ``folder``; licence texts and checksums beside them are left."""
+    """Put the DICOM files of a zip into ``folder``. Licence texts and checksums beside them are ignored."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
