@@ -1,4 +1,4 @@
-"""Evidence that labels landed where they were drawn: figures for every mask and box, and thresholds that exclude."""
+"""Figures that show whether labels landed where they were drawn, and thresholds that exclude a case."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,44 +16,44 @@ from builder.model.case import Annotation, Boxes, Landmarks, Mask, Segment, Valu
 from builder.model.geometry import Geometry
 
 BODY_HU = -400.0
-"""Above it a CT voxel is body; cavities that body encloses in a slice count as body too."""
+"""A CT voxel above this value is body. Cavities that the body encloses in a slice count as body too."""
 
 BODY_SHARE = 0.05
-"""Without Hounsfield units a voxel is body above this share of the 99th percentile of the image."""
+"""In images without Hounsfield units, a voxel above this fraction of the 99th percentile of the image is body."""
 
 ROUND_TRIP_SLICES = 16
-"""Slices of a structure that make the round trip at most, evenly chosen: enough to prove the geometry."""
+"""Maximum number of evenly chosen slices of a structure that make the round trip; enough to test the geometry."""
 
 BODY_SLICES = 16
-"""Slices, evenly chosen, from which the middle of the body is found."""
+"""Number of evenly chosen slices from which the middle of the body is computed."""
 
 _PART = "all"
-"""Stands in place of a segment's name in the figures of boxes and points."""
+"""Stands for the segment's name in the figures of boxes and points."""
 
 
 class Proof(BaseModel):
-    """Figures of every label, and thresholds that exclude a case; a figure without a threshold is only recorded.
+    """Thresholds that exclude a case. Figures are measured for every label and only recorded where no threshold is set.
 
     Parameters
     ----------
     volume_ratio
-        Smallest and largest ratio of voxel volume to contour volume (or to the volume on the label's own grid).
+        Smallest and largest ratio of voxel volume to contour volume, or to the volume on the label's own grid.
     planes_on_slice
-        Smallest share of contour planes that found a slice.
+        Smallest fraction of contour planes that match a slice.
     round_trip_dice
-        Smallest Dice of the structure with itself after voxels -> outlines in patient space -> voxels.
+        Smallest Dice between the structure and its copy after voxels -> outlines in patient space -> voxels.
     body_overlap
-        Smallest share of a structure's voxels (or a box's) inside the body.
+        Smallest fraction of the voxels of a structure (or a box) that lie inside the body.
     border_mm
-        Smallest distance of a structure from the image's border.
+        Smallest distance between a structure and the image's border.
     gap_mm
-        Widest gap along the slices inside a structure: contours on every third slice leave it striped.
+        Widest gap along the slices inside a structure. Contours on every third slice, for example, leave it striped.
     inside
-        Smallest share of a label's boxes or points that lie in the image.
+        Smallest fraction of a label's boxes or points that lie in the image.
     side
-        Name of a structure (or of a label of boxes or points) to the side of the patient it must lie on.
+        Maps the name of a structure, or of a label of boxes or points, to the side of the patient on which it must lie.
     coded_side
-        Whether a structure whose own code says left or right must lie there.
+        Whether a structure whose own code says left or right must lie on that side.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,17 +72,17 @@ class Proof(BaseModel):
     def prove(
         self, annotations: Sequence[Annotation], volume: Volume, *, body: "Body | None" = None
     ) -> tuple[Annotation, ...]:
-        """The annotations; masks, boxes and landmarks with the figures added to their ``measures``.
+        """Return the annotations, with figures added to the ``measures`` of masks, boxes and landmarks.
 
         Parameters
         ----------
         body
-            The body in the volume, where it was looked for before.
+            The body in the volume, if it has already been computed.
 
         Raises
         ------
         CaseError
-            LABEL_UNPROVEN with every figure beyond its threshold.
+            LABEL_UNPROVEN with every figure that misses its threshold.
         """
         found = body or Body(volume)
         proven = tuple(_measured(annotation, found) for annotation in annotations)
@@ -126,7 +126,7 @@ class Proof(BaseModel):
 
 
 class Body:
-    """Where the body is: a threshold, then filled cavities. Slices are worked out when somebody asks for them."""
+    """The body in a volume: voxels above a threshold, with cavities filled. Slices are computed on demand."""
 
     def __init__(self, volume: Volume) -> None:
         self.geometry = volume.geometry
@@ -137,14 +137,14 @@ class Body:
             self._threshold = BODY_SHARE * float(np.percentile(self._image[::2, ::2, ::2], 99))
 
     def plane(self, index: int) -> NDArray[np.bool_]:
-        """(row, column) bool of one slice, True in the body."""
+        """Return (row, column) bool of one slice, True inside the body."""
         if index not in self._planes:
             self._planes[index] = _filled(np.asarray(self._image[index] > self._threshold))
         return self._planes[index]
 
     @cached_property
     def middle_mm(self) -> float:
-        """LPS x of the body's centre of mass, from evenly chosen slices; of the grid's where there is no body."""
+        """LPS x of the body's centre of mass, over evenly chosen slices, or of the grid's centre without a body."""
         count = self.geometry.shape[0]
         total, weight = np.zeros(3), 0
         for index in np.unique(np.linspace(0, count - 1, min(count, BODY_SLICES)).astype(int)):
@@ -156,7 +156,7 @@ class Body:
 
 
 def _filled(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The plane with its cavities filled: everything that cannot be reached from the border through air."""
+    """Return the plane with its cavities filled: all air that is not connected to the border."""
     from scipy.ndimage import label
 
     regions, count = label(~plane)
@@ -168,22 +168,23 @@ def _filled(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def round_trip_dice(inside: NDArray[np.bool_], geometry: Geometry) -> float:
-    """Dice of a structure with itself after voxels -> outlines in patient space -> voxels.
+    """Return the Dice between a structure and its copy after voxels -> outlines in patient space -> voxels.
 
-    Each run of voxels in a row becomes a rectangle half a voxel larger; together they are the exact outline, so
-    anything below 1 is a fault of the geometry.
+    Each run of voxels in a row becomes a rectangle that extends half a voxel beyond their centres. Together the
+    rectangles are the exact outline, so a Dice below 1 means a fault in the geometry.
     """
     used = np.flatnonzero(inside.any(axis=(1, 2)))
     used = used[np.unique(np.linspace(0, len(used) - 1, min(len(used), ROUND_TRIP_SLICES)).astype(int))]
     outlines = [corners for index in used for corners in _runs(inside[index], int(index))]
     placed = geometry.to_world(np.concatenate(outlines)).reshape(-1, 4, 3)
+    # ``xor`` skips the pairwise comparison of contours, which would be slow for so many disjoint rectangles.
     again = fill_contours(list(placed), geometry, Rules(holes="xor", max_step_mm=1e-3)).inside[used]
     chosen = inside[used]
     return float(2 * np.count_nonzero(chosen & again) / (np.count_nonzero(chosen) + np.count_nonzero(again)))
 
 
 def _runs(plane: NDArray[np.bool_], index: int) -> list[NDArray[np.float64]]:
-    """A rectangle (4, 3) in voxel coordinates for every run of True in a row."""
+    """Return a rectangle (4, 3) in voxel coordinates for every run of True in a row."""
     padded = np.pad(plane, ((0, 0), (1, 1))).astype(np.int8)
     rows, starts = np.nonzero(np.diff(padded, axis=1) == 1)
     _, ends = np.nonzero(np.diff(padded, axis=1) == -1)
@@ -195,7 +196,7 @@ def _runs(plane: NDArray[np.bool_], index: int) -> list[NDArray[np.float64]]:
 
 
 def _measured(annotation: Annotation, body: Body) -> Annotation:
-    """The annotation with its figures."""
+    """Return the annotation with its figures added."""
     if isinstance(annotation, Mask):
         measures = dict(annotation.measures)
         for segment in annotation.segments:
@@ -219,7 +220,7 @@ def _measured(annotation: Annotation, body: Body) -> Annotation:
 
 
 def _settled(value: float) -> float:
-    """Nine digits: what lies beyond is the rounding of one machine's linear algebra."""
+    """Keep nine digits, because later ones depend on how a machine's linear algebra rounds."""
     return round(float(f"{value:.9g}"), 9)
 
 
@@ -256,7 +257,7 @@ def _of_structure(segment: Segment, inside: NDArray[np.bool_], geometry: Geometr
 
 
 def coded_side(segment: Segment) -> Literal["left", "right"] | None:
-    """The side that the meaning of a structure's coded type names, None where it names none or both."""
+    """Return the side named in the meaning of a structure's coded type, or None if it names none or both."""
     words = set(re.findall(r"[a-z]+", segment.type.meaning.lower())) if segment.type else set()
     if "left" in words and "right" not in words:
         return "left"
@@ -264,12 +265,12 @@ def coded_side(segment: Segment) -> Literal["left", "right"] | None:
 
 
 def _of_boxes(boxes: Sequence[NDArray[np.float64]], body: Body) -> dict[str, float]:
-    """Figures of the worst of some boxes, given by their corners in voxel coordinates."""
+    """Return the worst figures over some boxes, which are given by their corners in voxel coordinates."""
     shape = np.asarray(body.geometry.shape)
     overlaps, rims, left, inside = [], [], 0.0, 0
     for corners in boxes:
         low, high = corners.min(axis=0), corners.max(axis=0)
-        # a voxel is in the box when its centre is, and the box holds one voxel at least
+        # A voxel is in the box if its centre is. Every box holds at least one voxel.
         first = np.clip(np.ceil(low - 1e-6), 0, shape).astype(int)
         last = np.clip(np.maximum(np.floor(high + 1e-6), first) + 1, 0, shape).astype(int)
         inside += bool((low >= -0.5 - 1e-6).all() and (high <= shape - 0.5 + 1e-6).all())
@@ -301,12 +302,12 @@ def _of_points(points: NDArray[np.float64], body: Body) -> dict[str, float]:
 
 
 def _rims(low: NDArray[np.float64], high: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
-    """Distance in mm of an extent (first and last voxel) from the nearer border along each axis."""
+    """Return the distance in mm from an extent (first and last voxel) to the nearer border along each axis."""
     return np.asarray(np.minimum(low, np.asarray(geometry.shape) - 1 - high) * np.asarray(geometry.spacing_mm))
 
 
 def _left(x_mm: NDArray[np.float64], body: Body) -> float:
-    """How many places lie on the patient's left of the body's middle; those on it count half."""
+    """Count the places on the left of the patient's midline. Places on the midline count half."""
     return float(np.count_nonzero(x_mm > body.middle_mm) + 0.5 * np.count_nonzero(x_mm == body.middle_mm))
 
 

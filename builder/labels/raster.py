@@ -4,15 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 AREA_LINES = 16
-"""Scan lines a pixel row in area mode: exact along a row, so a pixel's covered area is right to 1/16 at worst."""
+"""Scan lines per pixel row in area mode. Spans are exact along a row, so the covered area is right to 1/16 at worst."""
 
 SNAP = float(2**20)
-"""Vertices are rounded to 1/2**20 of a voxel: a vertex on a pixel centre stays on it whatever the affine's last bits
-say, and the half-open rule (left and upper edge in, right and lower edge out) decides alike on every machine."""
+"""Vertices are rounded to 1/2**20 of a voxel. A vertex on a pixel centre then stays on it whatever the last bits of the
+affine, and the half-open rule (left and upper edge in, right and lower edge out) gives the same result on every
+machine."""
 
 
 def edges_of(polygons: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(n, 4) edges (a0, b0, a1, b1) of closed polygons given as (k, 2) vertices; the last vertex joins the first."""
+    """Return (n, 4) edges (a0, b0, a1, b1) of polygons given as (k, 2) vertices. The last vertex joins the first."""
     snapped = [np.round(p * SNAP) / SNAP for p in polygons]
     if not snapped:
         return np.empty((0, 4))
@@ -20,7 +21,7 @@ def edges_of(polygons: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def cover(polygons: list[NDArray[np.float64]], shape: tuple[int, int], *, lines: int) -> NDArray[np.float32]:
-    """How much of each pixel lies inside ``polygons`` under the even-odd rule.
+    """Return the share of each pixel that lies inside ``polygons`` under the even-odd rule.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def cover(polygons: list[NDArray[np.float64]], shape: tuple[int, int], *, lines:
     shape
         Rows and columns.
     lines
-        Scan lines a pixel row: 1 tests pixel centres (result 0 or 1), more give the covered share of the area.
+        Scan lines per pixel row. 1 tests pixel centres (result 0 or 1); more lines give the covered share of the area.
 
     Returns
     -------
@@ -48,18 +49,18 @@ def cover(polygons: list[NDArray[np.float64]], shape: tuple[int, int], *, lines:
 def cover_prisms(
     points: NDArray[np.float64], edges: NDArray[np.float64], starts: NDArray[np.int64], slabs: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Whether points lie inside a stack of polygon prisms, under the even-odd rule in each plane.
+    """Return whether points lie inside a stack of polygon prisms, under the even-odd rule in each plane.
 
     Parameters
     ----------
     points
         (n, 3): two in-plane coordinates and the offset along the stack's normal.
     edges
-        (m, 4) edges of all planes, plane after plane.
+        (m, 4) edges of all planes, one plane after another.
     starts
-        (p + 1) first edge of each plane.
+        (p + 1) index of the first edge of each plane, and the total.
     slabs
-        (p, 2) lower and upper offset of each plane's prism, ascending; the lower end belongs to it.
+        (p, 2) lower and upper offset of each plane's prism, in ascending order. The lower end belongs to the prism.
     """
     from builder.kernels.polygons import find_in_prisms
 

@@ -1,4 +1,4 @@
-"""Long-axis lines that readers drew (RECIST), as in the Crowds-Cure table: lines, lengths, and who drew which."""
+"""Reader for long-axis lines (RECIST) as in the Crowds-Cure table: lines, lengths, and who drew which."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -14,20 +14,21 @@ from builder.protocols import ImageFacts, LabelObject
 
 
 class Recist(TableLabel):
-    """Lines from a table with a row a line.
+    """Lines from a table with one row per line.
 
     Parameters
     ----------
     table
-        Where the table lies and which rows are the image's; one of its columns must name the instance.
+        Where the table lies and which rows are the image's. One of its columns must name the instance.
     start, end
         Columns of the two ends, (column, row) in pixels.
     pixel
         Whether (0, 0) is the upper left ``corner`` of the first pixel, as in Cornerstone, or its ``centre``.
     length
-        Column of the length that the tool stated, in mm. It is kept beside the measured length and never replaces it.
+        Column of the length stated by the drawing tool, in mm. It is kept beside the measured length and never replaces
+        it.
     reader
-        Column of who drew the line; readers get keyed names, the same in every case.
+        Column with the name of the reader who drew the line. It becomes a keyed name, which is the same in every case.
     """
 
     VERSION: ClassVar[int] = 2
@@ -48,11 +49,11 @@ class Recist(TableLabel):
 
     @property
     def reader_column(self) -> str | None:
-        """The column of who made a row."""
+        """The column that names the reader of a row."""
         return self.reader
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Landmarks ``name`` (two a line, joined by group) and Measurements ``name/length`` in mm.
+        """Return landmarks ``name`` (two per line, joined by group) and measurements ``name/length`` in mm.
 
         Raises
         ------
@@ -76,6 +77,6 @@ class Recist(TableLabel):
         )
 
     def _line(self, row: Row, image: ImageFacts) -> NDArray[np.float64]:
-        """(2, 3) voxel coordinates of the two ends."""
+        """Return (2, 3) voxel coordinates of the two ends."""
         space: Literal["pixel_corner", "pixel_centre"] = "pixel_corner" if self.pixel == "corner" else "pixel_centre"
         return np.stack([locate(row, self.start, space, image), locate(row, self.end, space, image)])

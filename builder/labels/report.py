@@ -1,4 +1,4 @@
-"""Report text to class labels: 14 chest findings by lexicon, negation and uncertainty cues."""
+"""Reader for report text: class labels for 14 chest findings, from a lexicon and cues of negation and uncertainty."""
 
 import html
 import re
@@ -21,21 +21,21 @@ FORMATS = ("text", "txt", "xml", "html", "unknown")
 
 
 class Report(Label):
-    """Findings a report names, denies or doubts; the text itself goes nowhere.
+    """Findings that a report names, denies or doubts. The text itself is not passed on.
 
     Parameters
     ----------
     match
-        Glob over paths of report files, see ``builder.labels.linking.select_files``.
+        Glob over the paths of report files; see ``builder.labels.linking.select_files``.
     lexicon
         ``chest14``: the findings of ChestX-ray14.
     findings
-        Those to keep, in this order; empty for all of the lexicon.
+        Findings to keep, in this order. Empty keeps all findings of the lexicon.
     alternatives
-        What "atelectasis or infiltrate" and "scar versus nodule" count as: ``uncertain``, or ``positive`` as the
-        Open-I gold table has it.
+        What "atelectasis or infiltrate" and "scar versus nodule" count as: ``uncertain``, or ``positive`` as in the
+        Open-I gold table.
     several
-        More than one report: ``refuse`` the case, or ``join`` their findings.
+        What to do with more than one report: ``refuse`` the case, or ``join`` the findings.
     """
 
     VERSION: ClassVar[int] = 3
@@ -58,16 +58,16 @@ class Report(Label):
         return self
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Report files whose path fits the pattern."""
+        """Select the report files whose path matches the pattern."""
         return select_files(image, candidates, pattern=self.match, formats=FORMATS)
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Classes called ``name``: finding to ``positive``, ``uncertain``, ``negative`` or ``absent``.
+        """Return classes called ``name``: each finding is ``positive``, ``uncertain``, ``negative`` or ``absent``.
 
         Raises
         ------
         CaseError
-            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_UNREADABLE or, for a report without a word, LABEL_EMPTY.
+            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_UNREADABLE or, for a report without words, LABEL_EMPTY.
         """
         if not objects:
             raise CaseError(Reason.LABEL_MISSING, "found no report linked to the image")
@@ -84,12 +84,12 @@ class Report(Label):
 
 
 def draw_review(case_keys: Sequence[str], count: int, *, key: Key) -> list[str]:
-    """``count`` cases for a person to read, drawn by keyed numbers: the same for any order of ``case_keys``."""
+    """Draw ``count`` cases for a person to read, by keyed numbers that do not depend on the order of ``case_keys``."""
     return sorted(set(case_keys), key=lambda case: (key.number("review", case), case))[:count]
 
 
 def report_text(content: object) -> str:
-    """The text of a report file without its tags. Raises CaseError LABEL_UNREADABLE or LABEL_EMPTY."""
+    """Return the text of a report file without its tags. Raises CaseError LABEL_UNREADABLE or LABEL_EMPTY."""
     if not isinstance(content, bytes | bytearray) or len(content) > MAX_BYTES:
         raise CaseError(Reason.LABEL_UNREADABLE, "found an object that is no text file of at most 4 MiB")
     try:
@@ -99,7 +99,8 @@ def report_text(content: object) -> str:
     if "\0" in text:
         raise CaseError(Reason.LABEL_UNREADABLE, "found zero bytes in a report, expected text")
     if re.match(r"\s*<", text):
-        # tags become breaks, so that two fields never run into one sentence; no parser, no entities but characters
+        # Tags become breaks so that two fields never run into one sentence. No XML parser is used, and only character
+        # entities are resolved, so a file cannot expand or open others.
         text = html.unescape(re.sub(r"<[^<>]*>", "\n\n", text))
     if not re.search(r"\w\w", text):
         raise CaseError(Reason.LABEL_EMPTY, "found a report without a word")

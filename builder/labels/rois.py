@@ -16,7 +16,7 @@ from builder.labels.values import value_of
 from builder.model.case import Code
 
 XOR = ("CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
-"""The standard's term and a common misspelling: such contours toggle, whatever the spec's ``holes`` says."""
+"""The standard's term and a common misspelling. Such contours toggle the area, whatever ``holes`` in the spec says."""
 
 CLOSED = ("CLOSED_PLANAR", *XOR)
 OPEN = ("OPEN_PLANAR", "OPEN_NONPLANAR")
@@ -27,14 +27,14 @@ MAX_ROIS = 20_000
 MAX_CONTOURS = 200_000
 MAX_POINTS = 20_000_000
 MAX_MM = 1e6
-"""No coordinate lies a kilometre from the origin of its frame of reference."""
+"""Largest plausible coordinate: a point a kilometre from the origin of its frame of reference is taken as damage."""
 
 
 @dataclass(frozen=True, eq=False)
 class Roi:
-    """One region: its closed contours as (k, 3) LPS mm, and counts of what cannot be filled.
+    """One region: its closed contours as (k, 3) LPS mm, and counts of contours that cannot be filled.
 
-    ``drawn`` tells whether it has contours at all; those of an unwanted region are not read.
+    ``drawn`` says whether it has contours at all. The contours of an unwanted region are not read.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Roi:
 
 @dataclass(frozen=True)
 class StructureSet:
-    """The regions of one structure set, and how many contour items name no region."""
+    """The regions of one structure set, and the number of contour items that name no region."""
 
     rois: tuple[Roi, ...]
     stray_items: int
@@ -60,7 +60,7 @@ class StructureSet:
 
 @dataclass(frozen=True)
 class _Tables:
-    """The sequences of a structure set by ROI number; ``damaged`` are numbers whose contours cannot be read."""
+    """The sequences of a structure set by ROI number. ``damaged`` holds the numbers whose contours cannot be read."""
 
     contours: Mapping[int, Sequence[Dataset]]
     damaged: frozenset[int]
@@ -72,9 +72,9 @@ class _Tables:
 def read_rois(
     dataset: Dataset, *, wanted: Callable[[str], bool], frame_of_reference: str | None
 ) -> StructureSet:
-    """Every region of a structure set; contours are read of those whose name is wanted.
+    """Read every region of a structure set, but contours only of those whose name is wanted.
 
-    Damage in a region that nobody asked for costs nothing. All contour items with a region's number are its contours.
+    Damage in an unwanted region is therefore ignored. Contour items with the same region number are joined.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def read_rois(
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE when a wanted region is damaged or beyond the limits, LABEL_AMBIGUOUS when its number stands
-        for several regions.
+        LABEL_UNREADABLE if a wanted region is damaged or exceeds the limits, LABEL_AMBIGUOUS if several regions share
+        its number.
     """
     with parsing(Reason.LABEL_UNREADABLE, "found an RT Structure Set that does not parse"):
         items = _sequence(dataset, "StructureSetROISequence")
@@ -130,7 +130,7 @@ def _tables(dataset: Dataset) -> _Tables:
 
 
 def _check_numbers(numbers: Sequence[int | None], wanted: Sequence[bool], tables: _Tables) -> None:
-    """Refuse wanted regions whose number cannot be read, stands for several, or may have lost its contours."""
+    """Refuse wanted regions whose number is unreadable or shared by several, or that may have lost their contours."""
     counts = Counter(numbers)
     for number in (n for n, w in zip(numbers, wanted, strict=True) if w):
         if number is None:
@@ -195,10 +195,10 @@ def _read_roi(
 
 
 def _frame_of(item: Dataset, stated: frozenset[str], expected: str | None) -> Frame:
-    """How the region's frame of reference (3006,0024) stands to the image's.
+    """Compare the region's frame of reference (3006,0024) with the image's.
 
-    Some archives rewrote UIDs and left ROIs that name a frame which the structure set itself does not know
-    (3006,0010). Such an ROI is taken at the structure set's word, and counted.
+    Some archives rewrote UIDs and left ROIs that name a frame missing from the structure set itself (3006,0010). Such a
+    ROI is taken to lie in the frame that the structure set states, and it is counted.
     """
     frame = _text(item, "ReferencedFrameOfReferenceUID")
     if expected is None or not frame or frame == expected:
@@ -207,7 +207,7 @@ def _frame_of(item: Dataset, stated: frozenset[str], expected: str | None) -> Fr
 
 
 def _contour_data(contour: Dataset) -> NDArray[np.float64]:
-    """(k, 3) LPS mm of Contour Data (3006,0050); (0, 3) for a contour that says it has no points."""
+    """Return (k, 3) LPS mm of Contour Data (3006,0050), or (0, 3) for a contour that states it has no points."""
     stated, raw = _number(contour, "NumberOfContourPoints"), _raw(contour)
     if raw is None or len(raw) == 0:
         if stated == 0:
@@ -215,7 +215,7 @@ def _contour_data(contour: Dataset) -> NDArray[np.float64]:
         raise _unreadable("found a contour of a wanted ROI without readable contour data")
     try:
         parts = raw.split(b"\\") if isinstance(raw, bytes) else raw
-        if isinstance(raw, bytes) and b"_" in raw:  # Python takes 1_0 for ten
+        if isinstance(raw, bytes) and b"_" in raw:  # float() would read 1_0 as ten
             raise ValueError("underscore")
         values = np.array([float(p.strip(b" \0") if isinstance(p, bytes) else p) for p in parts])
     except (ValueError, TypeError) as error:
@@ -228,7 +228,7 @@ def _contour_data(contour: Dataset) -> NDArray[np.float64]:
 
 
 def _raw(contour: Dataset) -> Any:
-    """Bytes of Contour Data where pydicom has not parsed them yet, else its list of numbers; None without any."""
+    """Return the bytes of Contour Data if pydicom has not parsed them, else its numbers, or None without any."""
     element = contour.get_item("ContourData") if "ContourData" in contour else None
     if element is None or element.value is None:
         return None
@@ -239,7 +239,7 @@ def _raw(contour: Dataset) -> Any:
 
 
 def _number(item: Dataset, keyword: str) -> int | None:
-    """A whole number, None where there is none that can be read."""
+    """Return a whole number, or None if none can be read."""
     value = value_of(item, keyword)
     try:
         return int(value) if value is not None and int(value) == value else None
@@ -252,7 +252,7 @@ def _text(item: Dataset, keyword: str) -> str:
 
 
 def _sequence(item: Dataset, keyword: str) -> list[Dataset] | None:
-    """Items of a sequence, none where it is absent; None where the element cannot be read as one."""
+    """Return the items of a sequence, none if it is absent, or None if the element cannot be read as a sequence."""
     if keyword not in item:
         return []
     value = value_of(item, keyword)
@@ -260,7 +260,7 @@ def _sequence(item: Dataset, keyword: str) -> list[Dataset] | None:
 
 
 def _code(item: Dataset) -> Code | None:
-    """The coded identification of a region (3006,0086), else its interpreted type (3006,00A4) as a code."""
+    """Return the coded identification of a region (3006,0086), else its interpreted type (3006,00A4) as a code."""
     coded = _sequence(item, "RTROIIdentificationCodeSequence")
     if coded:
         names = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")

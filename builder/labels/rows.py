@@ -1,8 +1,8 @@
 """Label tables (CSV, TSV, JSON, COCO): cuts out the rows of one image, with mapped UIDs, and nothing else.
 
-A table names many patients. ``Table.cut`` runs where the archive's own identifiers are still known and keeps only the
-rows of one image and the columns a reader asked for; readers see its result and never the table. Which images a table
-has rows of is asked before anything is built (``Table.mentions``), so an image without a row is one without a label.
+A table covers many patients. ``Table.cut`` runs where the archive's own identifiers are still known. It keeps only the
+rows of one image and the columns that a reader asked for, so that readers never see the whole table. ``Table.mentions``
+says before the build which images have rows, so that an image without a row counts as one without a label.
 """
 
 import csv
@@ -27,13 +27,13 @@ FORMATS = ("csv", "tsv", "json", "text")
 MAX_BYTES = 2**30
 MAX_ROWS_A_CASE = 100_000
 READER = "reader"
-"""Where a cut row holds the keyed name of its reader."""
+"""Key under which a cut row holds the keyed name of its reader."""
 
 Fact: TypeAlias = Literal["series", "study", "patient", "instance", "folder_name", "parent_name"]
-"""What of the image a column names: its series, study or patient, one of its instances, or its folders' names."""
+"""The fact of the image that a column names: its series, study or patient, one of its instances, or a folder name."""
 
 Cell: TypeAlias = Any
-"""Text of a CSV; a number, text, list or mapping of JSON; None where a row has nothing."""
+"""Text from a CSV; a number, text, list or mapping from JSON; None if the row has no value."""
 
 Row: TypeAlias = Mapping[str, Cell]
 
@@ -46,7 +46,7 @@ class Table(BaseModel):
     match
         Glob over paths, see ``builder.labels.linking.select_files``.
     by
-        Column to the fact of the image it must equal; all of them must.
+        Maps a column to the fact of the image that it must equal. All columns must match.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,11 +55,11 @@ class Table(BaseModel):
     by: dict[str, Fact] = Field(min_length=1)
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Tables whose path fits the pattern."""
+        """Select the tables whose path matches the pattern."""
         return select_files(image, candidates, pattern=check_pattern(self.match), formats=FORMATS)
 
     def mentions(self, content: bytes) -> Mentions:
-        """Which images the table has a row of. Raises CaseError LABEL_UNREADABLE."""
+        """Return a test of whether the table has a row for an image. Raises CaseError LABEL_UNREADABLE."""
         named = _rows_by_name(content, tuple(self.by), ())
 
         def has_row(image: ImageRow) -> bool:
@@ -76,12 +76,12 @@ class Table(BaseModel):
         map_uid: Callable[[str], str],
         reader: str | None = None,
     ) -> bytes:
-        """The image's rows with ``columns`` and, under ``instance``, the mapped UID of the slice a row names.
+        """Return the image's rows with ``columns`` and, under ``instance``, the mapped UID of each row's slice.
 
         Parameters
         ----------
         reader
-            Column of who made the row: a keyed name of it is kept, for ``reader_of``.
+            Column with the name of the row's reader, which is kept as a keyed name for ``reader_of``.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class Table(BaseModel):
 
 
     def _names(self, image: ImageRow) -> Iterator[tuple[str, ...]]:
-        """What the columns of ``by`` may say in a row of the image."""
+        """Yield the values that the columns of ``by`` may have in a row of the image."""
         facts = _facts(image)
         return itertools.product(*(facts[fact] for fact in self.by.values()))
 
@@ -117,7 +117,7 @@ class Table(BaseModel):
 def _rows_by_name(
     content: bytes, by: tuple[str, ...], columns: tuple[str, ...]
 ) -> Mapping[tuple[str, ...], Sequence[tuple[int, Row]]]:
-    """What ``by`` says to the rows that say it, numbered, with ``columns`` alone: case after case asks for its own."""
+    """Index numbered rows by their values of ``by``. The result is cached, because every case asks for its own rows."""
     found: dict[tuple[str, ...], list[tuple[int, Row]]] = {}
     for number, row in enumerate(parse_table(content, needed=[*by, *columns])):
         names = tuple(_text(row, column) for column in by)
@@ -126,9 +126,9 @@ def _rows_by_name(
 
 
 def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str, Cell]]:
-    """Rows of a CSV or TSV with a header, a JSON list of objects, or a COCO file.
+    """Parse the rows of a CSV or TSV with a header, a JSON list of objects, or a COCO file.
 
-    A COCO file gives a row an annotation, see ``builder.labels.coco.coco_rows``.
+    A COCO file gives one row per annotation; see ``builder.labels.coco.coco_rows``.
 
     Raises
     ------
@@ -153,12 +153,12 @@ def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str,
 
 
 def load_rows(objects: Sequence[LabelObject]) -> list[Row]:
-    """Rows that ``Table.cut`` gave, of all objects in order.
+    """Load the rows returned by ``Table.cut``, from all objects in order.
 
     Raises
     ------
     CaseError
-        LABEL_MISSING without objects or rows, LABEL_UNREADABLE for anything that is no cut table.
+        LABEL_MISSING without objects or rows, LABEL_UNREADABLE for content that ``Table.cut`` did not write.
     """
     if not objects:
         raise CaseError(Reason.LABEL_MISSING, "found no label table for the image")
@@ -184,17 +184,17 @@ def load_rows(objects: Sequence[LabelObject]) -> list[Row]:
 
 
 def is_blank(row: Row, columns: Sequence[str]) -> bool:
-    """Whether all of ``columns`` are empty in a row: somebody looked at the image and found nothing to mark."""
+    """Return whether all ``columns`` of a row are empty: somebody looked and found nothing to mark."""
     return all(not _text(row, column) for column in columns)
 
 
 def reader_of(row: Row) -> str:
-    """The keyed name of a row's reader; empty where the table names none."""
+    """Return the keyed name of a row's reader, or "" if the table names none."""
     return str(row.get(READER) or "")
 
 
 def number(row: Row, column: str) -> float:
-    """The finite number in a cell. Raises CaseError LABEL_UNREADABLE."""
+    """Return the finite number in a cell. Raises CaseError LABEL_UNREADABLE."""
     try:
         value = float(str(row[column]).strip())
     except (KeyError, ValueError) as error:

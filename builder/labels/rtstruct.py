@@ -1,4 +1,4 @@
-"""RT Structure Sets (PS3.3 A.19): contours in patient space to masks on the image's grid."""
+"""Reader for RT Structure Sets (PS3.3 A.19): contours in patient space become masks on the image's grid."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,18 +28,18 @@ class RtStruct(MaskLabel):
     Parameters
     ----------
     roi
-        Structure name to a regular expression that is searched in ROI Name (3006,0026). ROIs that match one
-        structure together are joined. Names of ROIs leave nowhere: only counts do.
+        Maps the name of a structure to a regular expression that is searched in ROI Name (3006,0026). ROIs that match
+        the same structure are joined. Names of ROIs are never published, only counts.
     inclusion, holes, gaps, max_step_mm
-        How contours become voxels, see ``builder.labels.contours.Rules``.
+        How contours become voxels; see ``builder.labels.contours.Rules``.
     layout
-        A channel for each structure, or one label map.
+        One channel per structure, or one label map.
     require
-        ``any``: one declared structure is enough; ``all``: a case that lacks one is excluded.
+        ``any``: one declared structure is enough. ``all``: a case that lacks one is excluded.
     several
-        More than one linked object with a declared structure: ``refuse`` the case, ``join`` all of them.
+        What to do with more than one linked object with a declared structure: ``refuse`` the case, or ``join`` them.
 
-    Objects whose ROIs all say ROI Generation Algorithm AUTOMATIC (3006,0036) are of the tier ``machine``.
+    If all ROIs that are taken have the ROI Generation Algorithm AUTOMATIC (3006,0036), the tier is ``machine``.
     """
 
     VERSION: ClassVar[int] = 3
@@ -55,20 +55,20 @@ class RtStruct(MaskLabel):
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """The structures the spec names, in order."""
+        """The structures that the spec names, in order."""
         return tuple(self.roi)
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Structure sets that refer to the image by instance, series or frame of reference, and name a structure."""
+        """Select structure sets that name a structure and refer to the image by instance, series or frame."""
         found = select_references(image, candidates, sop_classes=(RT_STRUCTURE_SET,))
         return select_named(found, candidates, self.structures_of)
 
     def structures_of(self, roi_name: str) -> tuple[str, ...]:
-        """The structures that take a ROI of this name."""
+        """Return the structures that take a ROI of this name."""
         return tuple(segment for segment, pattern in self.roi.items() if occurs(pattern, roi_name))
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """One mask called ``name`` with a segment for each declared structure that was found.
+        """Return one mask called ``name`` with a segment for each declared structure that was found.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class RtStruct(MaskLabel):
         ]
 
     def _chosen(self, sets: list[StructureSet]) -> list[StructureSet]:
-        """Those with a declared structure, where any has one: others are no reason to refuse the case."""
+        """Drop sets without a declared structure if another has one, so that they do not make the case ambiguous."""
         chosen = [found for found in sets if any(roi.wanted for roi in found.rois)]
         if len(chosen) > 1 and self.several == "refuse":
             raise CaseError(
@@ -128,7 +128,7 @@ def _coverage(sets: Sequence[StructureSet]) -> dict[str, float]:
 def _fill_structure(
     segment: str, rois: Sequence[Roi], geometry: Geometry, rules: Rules, measures: dict[str, float]
 ) -> Structure:
-    """One declared structure on the grid; its figures go into ``measures`` under ``<segment>/``."""
+    """Fill one declared structure on the grid, and add its figures to ``measures`` under ``<segment>/``."""
     measures[f"{segment}/rois"] = float(len(rois))
     measures[f"{segment}/point_contours"] = float(sum(r.points for r in rois))
     measures[f"{segment}/open_contours"] = float(sum(r.open for r in rois))

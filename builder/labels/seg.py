@@ -1,4 +1,4 @@
-"""DICOM Segmentations (PS3.3 A.51, A.92): BINARY, FRACTIONAL and LABELMAP frames onto the image's grid."""
+"""Reader for DICOM Segmentations (PS3.3 A.51, A.92): BINARY, FRACTIONAL and LABELMAP frames on the image's grid."""
 
 import re
 from collections import Counter
@@ -27,7 +27,7 @@ from builder.model.patterns import occurs
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
 BACKGROUND = ("DCM", "125040")
-"""Property type of a label map's background segment (PS3.16 CID 7151)."""
+"""Property type of the background segment of a label map (PS3.16 CID 7151)."""
 
 
 CLASSES = (SEGMENTATION, LABEL_MAP_SEGMENTATION)
@@ -39,18 +39,18 @@ class Seg(MaskLabel):
     Parameters
     ----------
     segments
-        Structure name to a regular expression that is searched in Segment Label (0062,0005).
+        Maps the name of a structure to a regular expression that is searched in Segment Label (0062,0005).
     codes
-        Structure name to the coded property type it must have, e.g. ``SCT:108369006`` (0062,000F); a name may have an
-        expression, a code or both, and both must fit then.
+        Maps the name of a structure to the coded property type that it must have, e.g. ``SCT:108369006`` (0062,000F). A
+        structure may have an expression, a code or both; with both, both must match.
     tolerance_voxels, off_grid, interpolation
-        As for mask files: a segmentation with a grid of its own is resampled on record, or refused.
+        As for mask files. A segmentation on a grid of its own is resampled, which is recorded, or refused.
     fractional
-        What becomes of a FRACTIONAL object: a voxel counts as inside from one ``half`` on, or (``keep``) the mask holds
-        shares of 255. The mask of a BINARY object or a label map then holds shares too, 0 and 255: a field means the
-        same in every case.
+        What to do with a FRACTIONAL object: ``half`` counts a voxel as inside from one half on; ``keep`` stores shares
+        of 255. With ``keep``, masks of BINARY objects and label maps hold shares too, 0 and 255, so that the field
+        means the same in every case.
     several
-        More than one linked object with a declared structure: ``refuse`` the case, or ``join`` them.
+        What to do with more than one linked object with a declared structure: ``refuse`` the case, or ``join`` them.
     """
 
     VERSION: ClassVar[int] = 4
@@ -79,23 +79,23 @@ class Seg(MaskLabel):
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """The structures the spec names, in order."""
+        """The structures that the spec names, in order."""
         return tuple(dict.fromkeys([*self.segments, *self.codes]))
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Segmentations that refer to the image by instance, series or frame of reference, and name a structure.
+        """Select segmentations that refer to the image by instance, series or frame of reference and name a structure.
 
-        The index has no codes: where they decide, the object itself is asked.
+        The index has no codes. If codes decide, the object is kept here and checked when it is read.
         """
         found = select_references(image, candidates, sop_classes=(SEGMENTATION, LABEL_MAP_SEGMENTATION))
         return found if self.codes else select_named(found, candidates, self.structures_of)
 
     def structures_of(self, segment_label: str) -> tuple[str, ...]:
-        """The structures that take a segment of this label, as far as labels decide and not codes."""
+        """Return the structures that may take a segment of this label, as far as labels decide and not codes."""
         return tuple(part for part, pattern in self.segments.items() if occurs(pattern, segment_label))
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """One mask called ``name`` with a segment for each declared structure that was found.
+        """Return one mask called ``name`` with a segment for each declared structure that was found.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class Seg(MaskLabel):
         return datasets
 
     def _chosen(self, datasets: list[Dataset]) -> list[Dataset]:
-        """Those with a declared structure, where any has one: others are no reason to refuse the case."""
+        """Drop objects without a declared structure if another has one, so that they do not make the case ambiguous."""
         chosen = [dataset for dataset in datasets if self._taken([dataset])]
         if len(chosen) > 1 and self.several == "refuse":
             raise CaseError(
@@ -149,12 +149,12 @@ class Seg(MaskLabel):
         return chosen or datasets
 
     def _taken(self, datasets: Sequence[Dataset]) -> "list[SegmentFacts]":
-        """The segments that a declared structure takes."""
+        """Return the segments that a declared structure takes."""
         segments = [segment for dataset in datasets for segment in describe_segments(dataset)]
         return [segment for segment in segments if any(self._fits(part, segment) for part in self.declared)]
 
     def _read_one(self, dataset: Dataset, image: ImageFacts, measures: dict[str, float]) -> list[Structure]:
-        """Declared structures of one object on the image's grid: bool, or uint8 shares of 255."""
+        """Return the declared structures of one object on the image's grid: bool, or uint8 shares of 255."""
         described = describe_segments(dataset)
         wanted = {
             part: [s for s in described if self._fits(part, s)] for part in self.declared
@@ -230,12 +230,12 @@ class SegmentFacts:
 
 
 def describe_segments(dataset: Dataset) -> list[SegmentFacts]:
-    """The segments of an object, background of a label map left out (PS3.3 C.8.20.4).
+    """Read the segments of an object, leaving out the background of a label map (PS3.3 C.8.20.4).
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE when the sequence does not parse.
+        LABEL_UNREADABLE if the sequence does not parse.
     """
     with parsing(Reason.LABEL_UNREADABLE, "found segments that do not parse"):
         return _described(dataset)
@@ -257,7 +257,7 @@ def _described(dataset: Dataset) -> list[SegmentFacts]:
 
 
 def _check_numbers(described: Sequence[SegmentFacts], wanted: Sequence[SegmentFacts]) -> None:
-    """Refuse wanted segments without a number, or whose number stands for several: frames name numbers only."""
+    """Refuse wanted segments whose number is missing or shared, because frames refer to segments by number only."""
     counts = Counter(s.number for s in described)
     for segment in wanted:
         if segment.number is None:
@@ -272,7 +272,7 @@ def _check_numbers(described: Sequence[SegmentFacts], wanted: Sequence[SegmentFa
 def _paint(
     dataset: Dataset, frames: Frames, slices: Sequence[int], *, numbers: set[int], geometry: Geometry
 ) -> NDArray[Any]:
-    """(slice, row, column) of the segments ``numbers``: bool, or for fractional objects uint8 shares of 255."""
+    """Paint the segments ``numbers`` to (slice, row, column): bool, or uint8 shares of 255 for fractional objects."""
     fractional = _is_fractional(dataset)
     with parsing(Reason.LABEL_UNREADABLE, "found a segmentation whose type or largest value cannot be read"):
         label_map = dataset.get("SegmentationType") == "LABELMAP"
@@ -311,7 +311,7 @@ def _volume(voxels: NDArray[Any], geometry: Geometry) -> float:
 
 
 def _join(name: str, parts: Sequence[Structure]) -> Structure:
-    """Structures of one name from several objects as one: what any of them holds."""
+    """Merge structures of the same name from several objects into their union."""
     if not parts:
         return Structure(name, None)
     arrays = [part.voxels for part in parts if part.voxels is not None]

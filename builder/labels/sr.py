@@ -1,4 +1,4 @@
-"""Structured reports (TID 1500 and its kin, and older forms): measurements, codes and coordinates."""
+"""Reader for structured reports (TID 1500, related and older forms): measurements, codes and coordinates."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -24,13 +24,13 @@ class StructuredReport(Label):
     Parameters
     ----------
     quantities
-        Coded concepts to keep, ``<scheme>:<value>``; empty for all.
+        Coded concepts to keep, ``<scheme>:<value>``. Empty keeps all.
     coordinates
-        ``keep`` the points of SCOORD and SCOORD3D as landmarks ``<name>/points``, or ``leave`` them.
+        Whether to ``keep`` the points of SCOORD and SCOORD3D as landmarks ``<name>/points``, or to ``leave`` them out.
     several
-        More than one report: ``refuse`` the case, or ``join`` them.
+        What to do with more than one report: ``refuse`` the case, or ``join`` them.
 
-    Reports that only devices observed are of the tier ``machine``.
+    Reports whose observers are all devices have the tier ``machine``.
     """
 
     VERSION: ClassVar[int] = 2
@@ -49,24 +49,24 @@ class StructuredReport(Label):
         return values
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Structured reports (key objects left out) that refer to the image by instance, series or frame."""
+        """Select structured reports, except key objects, that refer to the image by instance, series or frame."""
         found = select_references(image, candidates, sop_classes=(STRUCTURED_REPORTS,))
         classes = candidates.column("sop_class_uid").to_pylist()
         rows = tuple(row for row in found.rows if classes[row] != KEY_OBJECT_SELECTION)
         return Selection(rows, found.how) if rows else Selection()
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Measurements ``name``, landmarks ``name/points`` and coded answers ``name/codes``, as far as there are any.
+        """Return measurements ``name``, landmarks ``name/points`` and coded answers ``name/codes``, where present.
 
-        Measurements of one group share the (mapped) Tracking Unique Identifier, else the group's number; Tracking
-        Identifiers stay behind, for they are free text. ``evidence.readers`` counts the reports' observers, report
-        after report, for their names are gone. ``evidence.note`` holds the grade:
-        ``A`` reads under TID 1500 by highdicom's rules, ``B`` has measurement groups, ``C`` is any other content.
+        Measurements of one group share the (mapped) Tracking Unique Identifier, or else the number of the group.
+        Tracking Identifiers are left out because they are free text. ``evidence.readers`` numbers the observers of all
+        reports in turn, because their names have been removed. ``evidence.note`` holds the grade: ``A`` can be read
+        under TID 1500 by highdicom's rules, ``B`` has measurement groups, ``C`` is any other content.
 
         Raises
         ------
         CaseError
-            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_UNREADABLE, or LABEL_EMPTY for reports without any of the three.
+            LABEL_MISSING, LABEL_AMBIGUOUS, LABEL_UNREADABLE, or LABEL_EMPTY if the reports contain none of the three.
         """
         groups: list[Group] = []
         grades = []
@@ -133,7 +133,7 @@ class StructuredReport(Label):
 
 
 def _landmarks(name: str, groups: Sequence[Group], image: ImageFacts, evidence: Evidence) -> list[Landmarks]:
-    """The points that lie on this image; those of other images are left to their own cases."""
+    """Return the points on this image. Points on other images belong to the cases of those images."""
     points, classes, members = [], [], []
     for number, group in enumerate(groups):
         for graphic in group.graphics:
@@ -149,7 +149,7 @@ def _landmarks(name: str, groups: Sequence[Group], image: ImageFacts, evidence: 
 
 
 def _locate(graphic: Graphic, image: ImageFacts) -> NDArray[np.float64] | None:
-    """(n, 3) LPS mm, None for another image or frame of reference."""
+    """Return (n, 3) LPS mm, or None if the points are on another image or in another frame of reference."""
     if graphic.points.shape[1] == 3:
         expected = image.geometry.frame_of_reference
         if graphic.frame_of_reference and expected and graphic.frame_of_reference != expected:
@@ -158,7 +158,7 @@ def _locate(graphic: Graphic, image: ImageFacts) -> NDArray[np.float64] | None:
     index = image.uid_to_slice.get(graphic.instance)
     if index is None:
         return None
-    # (0, 0) is the upper left corner of the first pixel (PS3.3 C.18.6.1.2)
+    # The data's (0, 0) is the upper left corner of the first pixel (PS3.3 C.18.6.1.2).
     voxels = np.column_stack(
         [np.full(len(graphic.points), index), graphic.points[:, 1] - 0.5, graphic.points[:, 0] - 0.5]
     )

@@ -1,4 +1,4 @@
-"""What all readers of label tables share: the table, and how it is selected, asked and cut for one image."""
+"""Base of the readers of label tables: selects the table, asks which images it covers and cuts out their rows."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from builder.protocols import ImageRow, Mentions, Selection
 
 
 class TableLabel(Label):
-    """A reader of a table that holds labels of many images.
+    """A reader of a table with labels for many images.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class TableLabel(Label):
 
     SHARED_FILES: ClassVar[bool] = True
 
-    kind: str  # before the table, as readers state it: the order of options is part of a recipe's fingerprint
+    kind: str  # declared before the table: the order of options is part of a recipe's fingerprint
     table: Table
 
     @property
@@ -32,17 +32,17 @@ class TableLabel(Label):
 
     @property
     def reader_column(self) -> str | None:
-        """The column of who made a row; readers get keyed names."""
+        """The column that names the reader of a row, if any. Names are replaced by keyed ones."""
         return None
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """Tables whose path fits the pattern."""
+        """Select the tables whose path matches the pattern."""
         return self.table.select(image, candidates)
 
     def mentions(self, content: bytes) -> Mentions:
-        """Which images the table has a row of."""
+        """Return a test of whether the table has a row for an image."""
         return self.table.mentions(content)
 
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """The image's rows of a fetched table, for ``read``."""
+        """Cut the image's rows out of a fetched table, for ``read``."""
         return self.table.cut(content, image, columns=self.columns, map_uid=map_uid, reader=self.reader_column)

@@ -1,4 +1,4 @@
-"""Values of label objects that nobody must rely on: an attribute that cannot be read counts as absent."""
+"""Access to optional attributes of label objects. An attribute that cannot be read counts as absent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from builder.headers.boundary import parsing
 
 
 def value_of(item: Dataset, keyword: str) -> Any:
-    """The value of an attribute, None where it is absent or cannot be read."""
+    """Return the value of an attribute, or None if it is absent or cannot be read."""
     try:
         with parsing(Reason.LABEL_UNREADABLE, f"found a value of {keyword} that cannot be read"):
             return item.get(keyword)
@@ -19,6 +19,6 @@ def value_of(item: Dataset, keyword: str) -> Any:
 
 
 def items_of(item: Dataset, keyword: str) -> Sequence[Dataset]:
-    """The items of a sequence, none where it is absent or no sequence."""
+    """Return the items of a sequence, or none if it is absent or not a sequence."""
     value = value_of(item, keyword)
     return [i for i in value if isinstance(i, Dataset)] if isinstance(value, Sequence) else []

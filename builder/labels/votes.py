@@ -1,4 +1,4 @@
-"""Settles classes that several readers voted on, over all cases at once, because confusion shows only across cases."""
+"""Settles classes on which several readers voted, over all cases at once, because confusion shows only across cases."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from builder.labels.consensus import dawid_skene
 
 @dataclass(frozen=True)
 class Vote:
-    """What a reader said of a finding of a case."""
+    """What a reader said about one finding of a case."""
 
     case: str
     reader: str
@@ -21,7 +21,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Settled:
-    """The value of a finding of a case, and how sure it is: its probability, or its share of the votes."""
+    """The settled value of a finding of a case, with its probability or its share of the votes."""
 
     value: str
     probability: float
@@ -31,12 +31,12 @@ class Settled:
 def settle_votes(
     votes: Sequence[Vote], *, method: str, least: int
 ) -> dict[tuple[str, str], Settled]:
-    """(case, finding) to its settled value; cases with fewer than ``least`` readers, and ties, are left out.
+    """Settle votes to one value per (case, finding), leaving out ties and cases with fewer than ``least`` readers.
 
     ``method`` is ``majority`` or ``dawid_skene``.
 
-    A reader who judged a case several times counts once, with what was said most often; where that is a tie, not at
-    all. Neither the order of votes nor that of cases matters.
+    A reader who judged a case several times counts once, with the most frequent answer, or not at all if there is a
+    tie. The order of votes and cases does not matter.
     """
     found: dict[tuple[str, str], Settled] = {}
     for finding in sorted({vote.finding for vote in votes}):
@@ -48,7 +48,7 @@ def settle_votes(
 
 
 def _one_each(votes: Sequence[Vote]) -> dict[str, dict[str, str]]:
-    """Case to reader to value."""
+    """Return each reader's value, by case and reader."""
     all_said: dict[tuple[str, str], Counter[str]] = {}
     for vote in votes:
         all_said.setdefault((vote.case, vote.reader), Counter())[vote.value] += 1
@@ -85,4 +85,4 @@ def _by_dawid_skene(said: Mapping[str, Mapping[str, str]]) -> dict[str, Settled]
 
 
 METHODS = {"majority": _by_majority, "dawid_skene": _by_dawid_skene}
-"""How votes are settled, by the name a consensus gives it."""
+"""Functions that settle votes, by the name of the method in a consensus."""

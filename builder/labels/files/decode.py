@@ -1,4 +1,4 @@
-"""Which decoder a label file needs, told by its first bytes and not by its name."""
+"""Choice of the decoder for a label file by its first bytes, because names can be wrong."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from builder.labels.files.nrrd import read_nrrd
 
 
 def read_label_file(contents: Sequence[bytes]) -> LabelGrid:
-    """The label file among ``contents``: one file, or an .mhd header with its raw companion.
+    """Read the label file in ``contents``: one file, or an .mhd header with its raw companion.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What every label file becomes: voxels on a grid in LPS mm, and the segments the file itself names."""
+"""The common form of label files: voxels on a grid in LPS mm, and the segments that the file itself names."""
 
 import math
 import zlib
@@ -14,14 +14,14 @@ from builder.model.case import Code
 from builder.model.geometry import Geometry
 
 MAX_VOXELS = 2**31
-"""Most voxels of a label file, all layers together."""
+"""Maximum number of voxels in a label file, over all layers."""
 
 MAX_LAYERS = 512
 
 
 @dataclass(frozen=True)
 class FileSegment:
-    """A structure the file names: voxels of ``layer`` that equal ``value``."""
+    """A structure that the file names: the voxels of ``layer`` that equal ``value``."""
 
     name: str
     layer: int
@@ -40,24 +40,24 @@ class LabelGrid:
 
 
 def check_values(layers: NDArray[Any]) -> None:
-    """Raise CaseError when voxels are no plain numbers (colours, complex numbers)."""
+    """Raise CaseError if voxels are not plain numbers, such as colours or complex numbers."""
     if layers.dtype.kind not in "biuf":
         raise unreadable(f"voxels of type {layers.dtype}, expected one number each")
 
 
 def unreadable(found: str) -> CaseError:
-    """A CaseError that says the label file is damaged or of a form that is not supported."""
+    """Return a CaseError that says the label file is damaged or of an unsupported form."""
     return CaseError(Reason.LABEL_UNREADABLE, f"found {found}")
 
 
 def check_size(shape: Sequence[int]) -> None:
-    """Raise CaseError when the voxel counts are not positive or beyond the limits."""
+    """Raise CaseError if the voxel counts are not positive or exceed the limits."""
     if not shape or min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
         raise unreadable(f"a label file of shape {tuple(shape)}, expected positive counts and at most 2**31 voxels")
 
 
 def geometry_of(shape: Sequence[int], matrix: NDArray[np.float64], origin: NDArray[np.float64]) -> Geometry:
-    """The grid of a file whose axes (i, j, k) run fastest first.
+    """Return the grid of a file whose axes (i, j, k) run fastest first.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def geometry_of(shape: Sequence[int], matrix: NDArray[np.float64], origin: NDArr
 
 
 def inflate(data: bytes, expected: int, *, wbits: int) -> bytes:
-    """Exactly ``expected`` bytes out of a zlib (wbits 15) or gzip (wbits 31) stream, never more."""
+    """Decompress exactly ``expected`` bytes, never more, from a zlib (wbits 15) or gzip (wbits 31) stream."""
     machine = zlib.decompressobj(wbits)
     try:
         out = machine.decompress(data, expected)

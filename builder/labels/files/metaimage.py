@@ -1,4 +1,4 @@
-"""MetaImage (.mha, or .mhd with its raw file; itk.org/Wiki/ITK/MetaIO/Documentation)."""
+"""Decoder for MetaImage (.mha, or .mhd with its raw file; itk.org/Wiki/ITK/MetaIO/Documentation)."""
 
 import re
 from typing import Any
@@ -26,14 +26,14 @@ TYPES = {
 
 
 def is_metaimage(content: bytes) -> bool:
-    """Whether the first line is one of a MetaImage header."""
+    """Return whether the first line belongs to a MetaImage header."""
     return re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", content[:64]) is not None
 
 
 def read_metaimage(content: bytes, companion: bytes | None = None) -> LabelGrid:
-    """Voxels of a MetaImage; ``companion`` holds them when the header names another file.
+    """Read the voxels of a MetaImage. ``companion`` holds them if the header names another file.
 
-    The name in ElementDataFile is never opened: it could be any file of this machine.
+    The file named in ElementDataFile is never opened, because it could be any file on this machine.
     """
     fields, start = _header(content)
     try:
@@ -53,7 +53,7 @@ def read_metaimage(content: bytes, companion: bytes | None = None) -> LabelGrid:
         raise unreadable("a MetaImage header and voxels that do not belong together (.mhd needs its raw file)")
     data = content[start:] if companion is None else companion
     voxels = _voxels(data, fields, dtype, sizes)
-    # each line of three numbers is the direction of one axis (ITK's convention), so it is a column here
+    # Each line of three numbers is the direction of one axis (ITK's convention), hence a column here.
     geometry = geometry_of(sizes, matrix.reshape(3, 3).T * spacing, origin)
     return LabelGrid(voxels.transpose(2, 1, 0)[None], geometry)
 

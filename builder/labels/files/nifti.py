@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 (nifti.nimh.nih.gov) through nibabel."""
+"""Decoder for NIfTI-1 and NIfTI-2 (nifti.nimh.nih.gov), through nibabel."""
 
 import zlib
 from typing import Any
@@ -13,30 +13,30 @@ from builder.model.geometry import corner_voxels
 MAX_OFFSET = 2**24
 GZIP = b"\x1f\x8b"
 FORMS_AGREE = 0.1
-"""qform and sform agree when no corner differs by more than this part of a voxel."""
+"""qform and sform agree if no corner differs by more than this fraction of a voxel."""
 
 MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 
 
 def is_nifti(content: bytes) -> bool:
-    """Whether the first bytes, unpacked when gzipped, are a NIfTI header of a single file."""
+    """Return whether the first bytes, unpacked if gzipped, are the header of a single-file NIfTI."""
     head = _head(content)
     return len(head) >= 348 and (head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0")
 
 
 def read_nifti(content: bytes) -> LabelGrid:
-    """Voxels of a single-file NIfTI, a layer each volume of the fourth axis; its RAS affine becomes LPS once.
+    """Read a single-file NIfTI with one layer per volume of the fourth axis, and convert its RAS affine to LPS.
 
     Raises
     ------
     CaseError
-        LABEL_GEOMETRY when neither form has a code, or qform and sform disagree.
+        LABEL_GEOMETRY if neither form has a code, or if qform and sform disagree.
     """
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
     try:
-        with np.errstate(all="ignore"):  # nan and inf in a damaged header are looked for below, not warned of
+        with np.errstate(all="ignore"):  # nan and inf from a damaged header are checked below
             return _read(content)
     except (HeaderDataError, ImageFileError, KeyError, ValueError, OverflowError, np.linalg.LinAlgError) as error:
         raise unreadable("a NIfTI header that cannot be read") from error
@@ -67,7 +67,7 @@ def _read(content: bytes) -> LabelGrid:
 
 
 def _affine(image: Any, spatial: tuple[int, int, int]) -> NDArray[np.float64]:
-    """(4, 4) voxel (i, j, k) to LPS mm."""
+    """Return (4, 4), which maps voxels (i, j, k) to LPS mm."""
     qform, qcode = image.get_qform(coded=True)
     sform, scode = image.get_sform(coded=True)
     if not qcode and not scode:
@@ -88,7 +88,7 @@ def _affine(image: Any, spatial: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def _layers(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
-    """Spatial shape and number of layers; axes beyond the fourth must be 1."""
+    """Return the spatial shape and the number of layers. Axes beyond the fourth must have length 1."""
     if not 2 <= len(shape) <= 7 or any(n != 1 for n in shape[5:]):
         raise unreadable(f"a NIfTI of shape {tuple(shape)}, expected three axes, or four with a layer each")
     full = (*shape, 1, 1, 1)

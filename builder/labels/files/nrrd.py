@@ -1,4 +1,4 @@
-"""NRRD (teem.sourceforge.net/nrrd/format.html), attached headers only, with 3D Slicer's segment fields."""
+"""Decoder for NRRD (teem.sourceforge.net/nrrd/format.html) with attached header and 3D Slicer's segment fields."""
 
 import bz2
 import re
@@ -42,7 +42,7 @@ SPACES = {
     "left-anterior-superior": (1.0, -1.0, 1.0),
     "las": (1.0, -1.0, 1.0),
 }
-"""Sign of each axis on the way to LPS."""
+"""Sign that each axis needs to become LPS."""
 
 MILLIMETRES = {
     "": 1.0,
@@ -62,13 +62,13 @@ MILLIMETRES = {
     "micrometer": 1e-3,
     "micrometre": 1e-3,
 }
-"""Millimetres in the units that writers state, without the plural's s; no unit is taken for mm, as Slicer does."""
+"""Millimetres per unit that writers state, without the plural s. A missing unit means mm, as in Slicer."""
 
 
 def read_nrrd(content: bytes) -> LabelGrid:
-    """Voxels of an NRRD with an attached header; the list axis of a .seg.nrrd becomes layers.
+    """Read an NRRD with an attached header. The list axis of a .seg.nrrd becomes layers.
 
-    A detached header (``data file``) is refused: it could name any file of this machine.
+    A detached header (``data file``) is refused, because it could name any file on this machine.
     """
     fields, pairs, start = _header(content)
     if "data file" in fields or "datafile" in fields:
@@ -99,7 +99,7 @@ def read_nrrd(content: bytes) -> LabelGrid:
 
 
 def _header(content: bytes) -> tuple[dict[str, str], dict[str, str], int]:
-    """Fields, key/value pairs and the offset of the voxels."""
+    """Return fields, key/value pairs and the offset of the voxels."""
     match = re.search(rb"\r?\n\r?\n", content[:MAX_HEADER_BYTES])
     if match is None:
         raise unreadable("an NRRD whose header does not end, or has no voxels in the same file")
@@ -117,7 +117,7 @@ def _header(content: bytes) -> tuple[dict[str, str], dict[str, str], int]:
 
 
 def _vectors(text: str) -> list[NDArray[np.float64] | None]:
-    """``none`` and ``(x,y,z)`` entries in order."""
+    """Parse ``none`` and ``(x,y,z)`` entries in order."""
     vectors: list[NDArray[np.float64] | None] = []
     for entry in re.findall(r"none|\([^)]*\)", text):
         if entry == "none":
@@ -132,7 +132,7 @@ def _vectors(text: str) -> list[NDArray[np.float64] | None]:
 
 
 def _units(fields: dict[str, str]) -> NDArray[np.float64]:
-    """Millimetres in the unit of each axis of the space (``space units``); ``units`` must not contradict mm."""
+    """Return mm per unit of each axis of the space (``space units``). ``units`` must not contradict mm."""
     of_space = "space units" in fields
     text = fields.get("space units", fields.get("units", ""))
     named = [unit.strip().lower() for unit in re.findall(r'"([^"]*)"', text)] or text.lower().split()
@@ -142,7 +142,7 @@ def _units(fields: dict[str, str]) -> NDArray[np.float64]:
     if of_space and len(factors) == 3 and all(f is not None for f in factors):
         return np.array(factors, dtype=np.float64)
     if not of_space and all(f in (None, 1.0) for f in factors):
-        return np.ones(3)  # what is no length belongs to a list axis
+        return np.ones(3)  # the other units belong to a list axis
     raise CaseError(Reason.LABEL_GEOMETRY, "found an NRRD in units that are not known, expected mm, cm, m or microns")
 
 
@@ -166,7 +166,7 @@ def _voxels(data: bytes, fields: dict[str, str], dtype: np.dtype[Any], sizes: li
 
 
 def _segments(pairs: dict[str, str]) -> tuple[FileSegment, ...]:
-    """Segments of a .seg.nrrd (Slicer's Segment<n>_Name, _LabelValue, _Layer, _Tags)."""
+    """Read the segments of a .seg.nrrd (Slicer's Segment<n>_Name, _LabelValue, _Layer, _Tags)."""
     segments = []
     for number in sorted(int(m.group(1)) for k in pairs if (m := re.fullmatch(r"Segment(\d{1,4})_ID", k))):
         prefix = f"Segment{number}_"
@@ -180,7 +180,7 @@ def _segments(pairs: dict[str, str]) -> tuple[FileSegment, ...]:
 
 
 def _terminology(tags: str) -> tuple[Code | None, Code | None]:
-    """Category and type of Slicer's ``TerminologyEntry:context~scheme^value^meaning~scheme^value^meaning~...``."""
+    """Read category and type from Slicer's ``TerminologyEntry:context~scheme^value^meaning~scheme^value^meaning``."""
     match = re.search(r"TerminologyEntry:([^|]*)", tags)
     if match is None:
         return None, None

@@ -1,4 +1,4 @@
-"""Findings in radiology reports: lexicons as data, negation and uncertainty by cues and their scope."""
+"""Findings in radiology reports: lexicons stored as data, with cues of negation and uncertainty and their scope."""
 
 from builder.labels.reports.assertion import Status, label_report
 from builder.labels.reports.lexicon import Lexicon, load_lexicon

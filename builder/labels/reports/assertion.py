@@ -1,4 +1,4 @@
-"""What a report says of each finding: mentions, the cues in whose scope they stand, and the verdict of the whole."""
+"""Verdict of a report on each finding, from its mentions and the cues whose scope they fall in."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -10,19 +10,19 @@ from builder.labels.reports.lexicon import Lexicon
 
 MAX_CHARACTERS = 1_000_000
 SCOPE_WORDS = 12
-"""A cue reaches this many words at most (NegEx used 5 to 6; chest reports list findings after one "no")."""
+"""Maximum reach of a cue in words. NegEx used 5 to 6, but chest reports list many findings after one "no"."""
 
 SILENT_SECTIONS = (
     "indication", "clinical indication", "history", "clinical history", "clinical information", "comparison",
     "comparisons", "technique", "exam", "examination", "procedure", "reason for exam", "reason for examination",
 )  # fmt: skip
-"""Headings of text that says what was asked or done, not what was found."""
+"""Headings of sections that say what was asked or done rather than what was found."""
 
 Span = tuple[int, int]
 
 
 class Status(StrEnum):
-    """What a report says of a finding."""
+    """What a report says about a finding."""
 
     POSITIVE = "positive"
     ALTERNATIVE = "alternative"
@@ -32,11 +32,11 @@ class Status(StrEnum):
 
 
 def label_report(text: str, lexicon: Lexicon) -> Mapping[str, Status]:
-    """The verdict on every finding of the lexicon.
+    """Return the verdict on every finding of the lexicon.
 
-    Sections that do not report findings are skipped and sentences are judged one by one. The strongest mention counts:
-    positive, one of several alternatives, uncertain, negative. A finding that nobody mentions is absent, and so is one
-    that is only asked about ("evaluation for pneumonia"). The work grows with the length of the text, not with its
+    Sections that do not report findings are skipped, and sentences are judged one by one. The strongest mention counts,
+    in the order positive, one of several alternatives, uncertain, negative. A finding is absent if nobody mentions it
+    or if it is only asked about ("evaluation for pneumonia"). The work grows with the length of the text, not with its
     square.
     """
     found: dict[str, set[Status]] = {finding: set() for finding in lexicon.findings}
@@ -48,7 +48,7 @@ def label_report(text: str, lexicon: Lexicon) -> Mapping[str, Status]:
 
 
 def reported_text(text: str) -> str:
-    """The text without the sections that say what was asked or done."""
+    """Return the text without the sections that say what was asked or done."""
     kept, silent = [], False
     for part in re.split(r"(?im)(^[ \t]*[A-Za-z][A-Za-z /]{2,40}:)", text):
         heading = part.strip().rstrip(":").strip().lower()
@@ -62,7 +62,7 @@ def reported_text(text: str) -> str:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences end with a full stop before white space, and where a blank line or a list item begins."""
+    """Split at a full stop before white space, and at the start of a list item or after a blank line."""
     text = re.sub(r"(?m)^[ \t]*\d{1,2}[.)]\s+", ". ", text)
     text = re.sub(r"(?<=\s)\d{1,2}\.\s+(?=[A-Z])", ". ", text)
     parts = re.split(r"(?<=[.!?])\s+(?=\S)|\n\s*\n", text)
@@ -70,7 +70,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def judge_sentence(sentence: str, lexicon: Lexicon) -> list[tuple[str, Status]]:
-    """(finding, status) of every mention in one sentence."""
+    """Return (finding, status) of every mention in one sentence."""
     if not lexicon.any_finding.search(sentence):
         return []
     mentions = [
@@ -86,14 +86,14 @@ def judge_sentence(sentence: str, lexicon: Lexicon) -> list[tuple[str, Status]]:
 
 
 class _Scopes:
-    """The cues of one sentence, and which of them reach a mention."""
+    """The cues of one sentence, and the mentions that they reach."""
 
     def __init__(self, sentence: str, lexicon: Lexicon) -> None:
         cues = {role: _matches(sentence, expressions) for role, expressions in lexicon.cues.items()}
         apparent = _longest(cues.pop("apparent", []))
         doubts = [*cues.get("uncertain before", []), *cues.get("uncertain after", [])]
         for role in ("negated before", "negated after", "other"):
-            # "cannot exclude" expresses doubt, although "exclude" alone denies
+            # "cannot exclude" expresses doubt, although "exclude" alone denies.
             cues[role] = _outside(_uncovered(cues.get(role, []), doubts), apparent)
         words = [m.span() for m in re.finditer(r"\S+", sentence)]
         self._sentence = sentence
@@ -103,7 +103,7 @@ class _Scopes:
         self._by_end = {role: sorted(spans, key=itemgetter(1)) for role, spans in cues.items()}
 
     def judge(self, mention: Span) -> Status | None:
-        """What the sentence says of a mention; None when it does not speak of this patient's present state."""
+        """Return what the sentence says about a mention, or None unless it is about this patient's present state."""
         asked, denied = self._before(mention, "other"), self._before(mention, "negated before")
         if asked is not None and (denied is None or denied <= asked):
             return None
@@ -125,7 +125,7 @@ class _Scopes:
         return Status.UNCERTAIN if doubted else Status.ALTERNATIVE if offered else Status.POSITIVE
 
     def _before(self, mention: Span, role: str) -> int | None:
-        """Where the nearest cue in front of the mention ends, None when none reaches it."""
+        """Return where the nearest cue before the mention ends, or None if no cue reaches it."""
         cues = self._by_end.get(role, [])
         for place in range(bisect_right(cues, mention[0], key=itemgetter(1)) - 1, -1, -1):
             if not self._reaches(cues[place][1], mention[0]):
@@ -140,14 +140,14 @@ class _Scopes:
         return place < len(cues) and self._reaches(mention[1], cues[place][0])
 
     def _next(self, mention: Span, role: str) -> bool:
-        """Whether a cue follows at once."""
+        """Return whether a cue follows immediately."""
         cues = self._by_start.get(role, [])
         place = bisect_left(cues, mention[1], key=itemgetter(0))
         near = place < len(cues) and cues[place][0] - mention[1] <= 2
         return near and not self._sentence[mention[1] : cues[place][0]].strip(" ,")
 
     def _joined(self, mention: Span) -> bool:
-        """Whether a stroke joins the mention to another word (``atelectasis/scarring``)."""
+        """Return whether a slash joins the mention to another word (``atelectasis/scarring``)."""
         after, before = mention[1], max(0, mention[0] - 1)
         return "/" in (self._sentence[after : after + 1], self._sentence[before : mention[0]])
 
@@ -158,7 +158,7 @@ class _Scopes:
         return any(cue[1] <= mention[1] for cue in cues[first:last])
 
     def _reaches(self, start: int, end: int) -> bool:
-        """Whether nothing that ends a scope stands between two places, and they are near enough."""
+        """Return whether two places are close enough, with nothing between them that ends a scope."""
         stop = bisect_left(self._stops, start, key=itemgetter(0))
         if stop < len(self._stops) and self._stops[stop][1] <= end:
             return False
@@ -174,7 +174,7 @@ def _matches(sentence: str, expressions: Sequence[re.Pattern[str]]) -> list[Span
 
 
 def _longest(spans: Sequence[Span]) -> list[Span]:
-    """The longest of overlapping spans, in order."""
+    """Return the longest of overlapping spans, in order."""
     kept: list[Span] = []
     for span in sorted(spans, key=lambda s: (s[0] - s[1], s[0])):
         place = bisect_left(kept, span)
@@ -184,14 +184,14 @@ def _longest(spans: Sequence[Span]) -> list[Span]:
 
 
 def _uncovered(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
-    """Spans that are no part of a longer one of ``others``."""
+    """Return the spans that are not part of a longer span of ``others``."""
     ordered = sorted(others)
-    reached: list[int] = []  # how far any of the others up to here extends
+    reached: list[int] = []  # furthest end of the others up to here
     for _, end in ordered:
         reached.append(max(end, reached[-1] if reached else end))
     kept = []
     for span in spans:
-        place = bisect_left(ordered, span)  # those before it start earlier, or there and end earlier
+        place = bisect_left(ordered, span)  # all before it start earlier, or start there and end earlier
         longer = place > 0 and reached[place - 1] >= span[1]
         same_start = bisect_right(ordered, span[0], key=itemgetter(0))
         if not longer and not (same_start > 0 and reached[same_start - 1] > span[1]):
@@ -200,7 +200,7 @@ def _uncovered(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
 
 
 def _outside(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
-    """The spans that overlap none of the others, which overlap none of each other."""
+    """Return the spans that overlap none of ``others``, which must not overlap each other."""
     ordered = sorted(others)
     kept = []
     for span in spans:

@@ -1,4 +1,4 @@
-"""Lexicons: which expressions name a finding, and which words deny it, doubt it or end such a scope."""
+"""Lexicons: expressions that name a finding, and words that deny it, doubt it or end the scope of such a word."""
 
 import re
 from collections.abc import Mapping
@@ -12,11 +12,12 @@ Expressions: TypeAlias = tuple[re.Pattern[str], ...]
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Compiled expressions of one lexicon.
+    """The compiled expressions of one lexicon.
 
-    ``findings`` maps a finding to its expressions, ``apparent`` to those that merely look like it; ``cues`` maps a role
-    (``negated``, ``uncertain`` and ``alternative``, each ``before``, ``after`` or ``next``; ``stop``, ``apparent``,
-    ``other``). ``any_finding`` matches wherever one of the findings' expressions does: most sentences hold none.
+    ``findings`` maps a finding to its expressions, and ``apparent`` maps it to expressions that only look like it.
+    ``cues`` maps a role to its expressions: ``negated``, ``uncertain`` and ``alternative``, each with ``before``,
+    ``after`` or ``next``; ``stop``, ``apparent`` and ``other``. ``any_finding`` matches wherever an expression of any
+    finding does, which skips most sentences cheaply.
     """
 
     findings: Mapping[str, Expressions]
@@ -27,7 +28,7 @@ class Lexicon:
 
 @cache
 def load_lexicon(name: str = "chest14") -> Lexicon:
-    """A packaged lexicon by its name."""
+    """Load a packaged lexicon by its name."""
     folder = files("builder.labels.reports")
     findings: dict[str, list[re.Pattern[str]]] = {}
     apparent: dict[str, list[re.Pattern[str]]] = {}
