@@ -1,1 +1,1 @@
-"""Runs once, after the shards: accounts, privacy check, report and catalog, and the swap to the new version."""
+"""Run the last stage, once after the shards: accounts, privacy check, report, catalog, and the swap to the version."""

@@ -1,4 +1,4 @@
-"""What became of everything: ledger, exclusions and totals from a plan and its receipts."""
+"""Account for everything found: derive ledger, exclusions and totals from a plan and its receipts."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -38,29 +38,29 @@ _OF_STACKS = (
     *("series_uid", "series_key", "person_key", "case_key"),
     *("holders", "holder_instances", "included", "rule", "reason", "detail"),
 )
-"""Columns of the cohort that say what became of a stack."""
+"""Columns of the cohort that say what happened to a stack."""
 
 _OF_LEFTOVERS = (*OF_FILES, "status", "reason")
 
 
 @dataclass(frozen=True, eq=False)
 class Accounts:
-    """Tables by schema LEDGER and EXCLUSIONS, and counts by level and status."""
+    """Tables of schema LEDGER and EXCLUSIONS, and counts by level and status."""
 
     ledger: pa.Table
     exclusions: pa.Table
     totals: Mapping[str, Mapping[str, int]]
     withheld: Mapping[str, int] = field(default_factory=dict)
-    """Column to the number of cases of which the privacy gate kept text back."""
+    """Maps a column to the number of cases whose text the privacy gate withheld."""
 
 
 def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inventory, survey: Survey) -> Accounts:
-    """Account for every file the sources listed.
+    """Account for every file that the sources listed.
 
     Raises
     ------
     LayoutError
-        When the totals do not add up.
+        If the totals do not add up.
     """
     excluded = {e.case_key: e for r in receipts.values() for e in r.excluded}
     shard_of = {case.case_key: shard.fingerprint for shard in plan.shards for case in shard.cases}
@@ -89,8 +89,7 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
 
 
 def keep_accounts(plan: DatasetPlan, accounts: Accounts) -> None:
-    """Keep the ledger and the exclusions with the plan, so that ``builder explain`` answers before, or without, a
-    published version."""
+    """Store the ledger and the exclusions with the plan, so that ``builder explain`` works before publication."""
     store = open_store(plan.url, directory_mode=0o700)
     store.put(LEDGER_FILE, parquet_bytes(accounts.ledger, compression="lz4"))
     store.put(EXCLUSIONS_FILE, parquet_bytes(accounts.exclusions, compression="lz4"))
@@ -107,7 +106,7 @@ def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates
 
 
 def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
-    """The rows that are DICOM instances, and those that are other files."""
+    """Divide the rows into DICOM instances and other files, since only the former count as instances."""
     instance = pc.is_valid(table.column("sop_instance_uid"))
     return [(table.filter(instance), True), (table.filter(pc.invert(instance)), False)]
 
@@ -119,9 +118,10 @@ def _is_used(row: Mapping[str, Any], excluded: Mapping[str, Any]) -> bool:
 def _deciding(
     rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]
 ) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """For every number in MEMBERSHIP the stack that says what became of its instances.
+    """Return, for every stack number in MEMBERSHIP, the cohort row that decides what happened to its instances.
 
-    Of the stacks inside one multi-frame object that is the first that is used, else the first: an object counts once.
+    A multi-frame object can hold several stacks but must count once. The first stack that is used decides, or else the
+    first.
     """
     found: dict[tuple[str, int], Mapping[str, Any]] = {}
     for row in rows:
@@ -135,7 +135,7 @@ def _deciding(
 def _instances(
     rows: Sequence[Mapping[str, Any]], deciding: Mapping[tuple[str, int], Mapping[str, Any]]
 ) -> dict[str, int]:
-    """For every case_key how many instances it decides about."""
+    """Return, for every case_key, how many instances it decides about."""
     return {
         row["case_key"]: sum(
             count
@@ -158,7 +158,7 @@ def _fate(row: Mapping[str, Any], shard_of: Mapping[str, str], excluded: Mapping
 def _annotation_fates(
     plan: DatasetPlan, shard_of: Mapping[str, str], excluded: Mapping[str, Any]
 ) -> dict[tuple[int, str, str], Fate]:
-    """Annotations of at least one published case are labels; those of excluded cases went with them."""
+    """Return the fate of each linked annotation: a label if any of its cases is published, else quarantined."""
     names = list(zip(*(plan.annotations.column(c).to_pylist() for c in ("source", "path", "member")), strict=True))
     fates: dict[tuple[int, str, str], Fate] = {}
     for link in plan.links.to_pylist():
@@ -172,7 +172,7 @@ def _annotation_fates(
 
 
 def _of_cases(rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Series that the cohort left out, and cases that the build lost."""
+    """Yield the series that the cohort left out, and the cases that the build lost."""
     for row in rows:
         common = {"key": row["series_key"], "person_key": row["person_key"], "instances": row["instances"]}
         if not row["included"]:
@@ -185,7 +185,7 @@ def _of_cases(rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]) ->
 
 
 def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[dict[str, Any]]:
-    """Files that the index set aside."""
+    """Yield the files that the index set aside."""
     for row, person in zip(table.to_pylist(), plan.persons.keys_of(table), strict=True):
         yield {
             **_file(row, plan),
@@ -197,7 +197,7 @@ def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[dict[str, Any]
 
 
 def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Iterator[dict[str, Any]]:
-    """Annotations that belong to no image of the cohort."""
+    """Yield the annotations that belong to no image of the cohort."""
     table = plan.annotations.select(OF_FILES)
     for row, person in zip(table.to_pylist(), plan.persons.keys_of(table), strict=True):
         if _name(row) not in linked:
@@ -206,7 +206,7 @@ def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Ite
 
 
 def _of_no_images(ledger: pa.Table) -> Iterator[dict[str, Any]]:
-    """Series of instances that are no images."""
+    """Yield the series whose instances are not images."""
     rows = ledger.filter(pc.equal(ledger["stage"], "survey"))
     keys = ["series_key", "person_key", "reason"]
     for row in rows.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pylist():
@@ -220,5 +220,5 @@ def _file(row: Mapping[str, Any], plan: DatasetPlan) -> dict[str, Any]:
 
 
 def _name(row: Mapping[str, Any]) -> tuple[int, str, str]:
-    """What names a file privately."""
+    """Return the private name of a file: source, path and member."""
     return (row["source"], row["path"], row["member"])

@@ -1,4 +1,4 @@
-"""The catalog records of a version: facts of plan, tables, manifest and report, rendered into ``catalog/``."""
+"""Gather the facts of a version from plan, tables, manifest and report, and render them into ``catalog/``."""
 
 import json
 from collections import Counter
@@ -52,10 +52,10 @@ from builder.spec import DatasetSpec, ReportOptions
 
 KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",), REGISTRY: ("person_key",)}
 ABOVE = "../"
-"""The records lie in a folder beside the files they describe."""
+"""Path from the folder of the records to the files that they describe."""
 
 ROOT = "../../../"
-"""From the records' folder to the dataset's."""
+"""Path from the folder of the records to that of the dataset."""
 
 ORIGINS_TABLE = f"{CATALOG}/origins.parquet"
 
@@ -72,10 +72,10 @@ RANGES = {
     "slice_thickness_mm": "mm",
     "magnetic_field_strength": "T",
 }
-"""Numbers of the source images whose range is told: column of the cohort to its unit (UCUM)."""
+"""Numbers of the source images whose range is stated; maps a column of the cohort to its unit (UCUM)."""
 
 MOST_VALUES = 12
-"""Values of a column told one by one; the rest are counted together."""
+"""Most values of a column that are listed one by one; the rest are counted together."""
 
 _MEDIA_TYPES = {".parquet": PARQUET, ".json": "application/json", ".html": "text/html"}
 
@@ -83,10 +83,10 @@ _MEDIA_TYPES = {".parquet": PARQUET, ".json": "application/json", ".html": "text
 def catalog_files(
     plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str, bytes], manifest: Manifest
 ) -> dict[str, bytes]:
-    """``catalog/croissant.json`` and the other records, from what is about to be published.
+    """Return ``catalog/croissant.json`` and the other records for what is about to be published.
 
-    ``files`` are the objects of the version so far. The version in the records is the fingerprint of those files:
-    the version's own name depends on the records and cannot stand in them.
+    ``files`` are the objects of the version so far. The records state the fingerprint of those files as their version,
+    because the name of the version itself depends on the records and so cannot appear in them.
     """
     own = {ORIGINS_TABLE: parquet_bytes(plan.origins)}
     facts = gather(plan, {**tables, ORIGINS_TABLE: plan.origins}, {**files, **own}, manifest)
@@ -94,7 +94,7 @@ def catalog_files(
 
 
 def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str, bytes], manifest: Manifest) -> Facts:
-    """Everything the records say, once."""
+    """Gather everything that the records say."""
     spec = plan.spec
     report = json.loads(files[REPORT_JSON])
     stored = [stored_object(name, files[name]) for name in sorted(files)]
@@ -132,7 +132,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
 
 
 def _of_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report found, as facts."""
+    """Return the results of the report as facts."""
     left: Counter[tuple[str, str]] = Counter()
     for box in report["flow"]["boxes"]:
         for row in box["left"]:
@@ -165,7 +165,7 @@ def _evidence(entry: Mapping[str, Any]) -> EvidenceFacts:
 
 
 def _eligibility(cohort: Mapping[str, Any]) -> tuple[str, ...]:
-    """How series were chosen: the cohort block of the published spec in words."""
+    """Return how series were chosen: the cohort block of the published spec in words."""
     rules = [f"{rule['name']}: {rule['keep']}" for rule in cohort["rules"]]
     single = [f"one series a {cohort['one_per']}"] if cohort["one_per"] != "series" else []
     images = [f"images: {cohort['image']}"] if cohort["image"] is not None else []
@@ -174,7 +174,7 @@ def _eligibility(cohort: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def findings(report: Mapping[str, Any]) -> list[str]:
-    """What the report found that a user must know: untested groups, associations, gaps in the data."""
+    """Return what a user must know from the report: untested groups, associations and gaps in the data."""
     found = []
     for row in report.get("associations", ()):
         if is_worth_a_look(row):
@@ -194,7 +194,7 @@ def findings(report: Mapping[str, Any]) -> list[str]:
 
 
 def _published_statement(plan: DatasetPlan) -> Statement:
-    """The statement without the playbook's location."""
+    """Return the statement with the playbook's location as published, since the original path may be private."""
     said = plan.spec.catalog
     if said.playbook is None:
         return said
@@ -203,7 +203,7 @@ def _published_statement(plan: DatasetPlan) -> Statement:
 
 
 def _sources(plan: DatasetPlan) -> tuple[SourceFacts, ...]:
-    """One entry a role and set of terms; a source without title by kind and site, never by its address."""
+    """Return one entry per role and set of terms; a source without title is named by kind and site, never address."""
     counted: Counter[tuple[Any, ...]] = Counter()
     for row in plan.origins.to_pylist():
         name = row["title"] or _unnamed(plan.spec, row["role"], row["source"])
@@ -230,9 +230,10 @@ def _table(name: str, table: pa.Table, spec: DatasetSpec) -> TableFacts:
 
 
 def _column_notes(table: str, spec: DatasetSpec) -> dict[str, dict[str, str]]:
-    """Unit and DICOM attribute of columns by name, for tables that were joined keep none.
+    """Return unit and DICOM attribute of columns by name, because joined tables lose the metadata of their fields.
 
-    A clinical column and a sample's own (its rows are not the image's) hide the attribute of that name.
+    A clinical column or a column of the sample takes precedence over an image attribute of the same name: the rows of a
+    sample, for example, are not the rows of its image.
     """
     schemas = [INSTANCES, LEDGER, EXCLUSIONS, SERIES, *(clinical_schema(sheet) for sheet in spec.clinical)]
     if table == INDEX:
@@ -251,7 +252,7 @@ def _shards(manifest: Manifest) -> ShardFacts:
 
 
 def _people(spec: DatasetSpec, index: pa.Table) -> dict[str, tuple[ValueCount, ...]]:
-    """Characteristics of the persons whose samples are in the dataset."""
+    """Return the characteristics of the persons whose samples are in the dataset."""
     names = [n for n in dict.fromkeys((*OF_PERSONS, *spec.report.groups)) if n in index.column_names]
     names = [n for n in names if n not in OF_IMAGES]
     persons = one_row_each(index, names)
@@ -259,9 +260,10 @@ def _people(spec: DatasetSpec, index: pa.Table) -> dict[str, tuple[ValueCount, .
 
 
 def _values(column: pa.ChunkedArray, options: ReportOptions) -> tuple[ValueCount, ...]:
-    """The most frequent values with their number of rows, in the order of their names; the rest as ``others``.
+    """Return the most frequent values with their number of rows, sorted by name, and the rest as ``others``.
 
-    Where a number is below ``mask_below`` all of the column are masked: one alone follows from the others.
+    If any number is below ``mask_below``, the whole column is masked, because a single masked number could be computed
+    from the others.
     """
     counted = Counter(None if v is None else _word(v) for v in column.to_pylist())
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
@@ -277,7 +279,7 @@ def _word(value: Any) -> str:
 
 
 def _source_bytes(cohort: pa.Table) -> int:
-    """Bytes of the image files of included series; an object that holds several stacks counts once."""
+    """Return the bytes of the image files of included series; an object with several stacks counts once."""
     included = cohort.filter(cohort["included"]).select(["series_uid", "holders", "holder_bytes"]).to_pylist()
     held = [((r["series_uid"], h), n) for r in included for h, n in zip(r["holders"], r["holder_bytes"], strict=True)]
     return sum(dict(held).values())
@@ -313,7 +315,7 @@ def _sampling(spec: DatasetSpec) -> str:
 
 
 def _step(step: Any) -> str:
-    """A block of the spec in words: its kind, and its options but for empty ones."""
+    """Describe a block of the spec in words: its kind and its options, except empty ones."""
     options = step.model_dump(mode="json", by_alias=True, exclude={"kind"})
     told = [f"{k.replace('_', ' ')} {_option(v)}" for k, v in options.items() if v not in (None, [], {}, "", "none")]
     return f"{step.kind}: {', '.join(told)}" if told else str(step.kind)

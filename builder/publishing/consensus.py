@@ -1,4 +1,4 @@
-"""What only all cases together tell: classes out of readers' votes, joined to the index with their evidence."""
+"""Settle classes from the votes of readers over all cases, and join them to the index with their evidence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,16 +19,16 @@ EVIDENCE_COLUMNS = {
     "tool": pa.string(),
     "time": pa.string(),
 }
-"""``evidence.<label>.<fact>``: columns of the index, null where a case lacks the label."""
+"""Facts in the index columns ``evidence.<label>.<fact>``; null if a case lacks the label."""
 
 _TOUCHED = ("class_", "measure_", "evidence_", "reading_")
 _STORED = {"tier": "tiers", "readers": "readers", "tool": "tools", "time": "times"}
 
 
 def settle_classes(index: pa.Table, spec: DatasetSpec) -> pa.Table:
-    """The index with the settled classes of every consensus about classes among its class labels and measures.
+    """Add the settled classes of every consensus on classes to the class labels and measures of the index.
 
-    The readers' classes go where the consensus drops them.
+    The classes of the individual readers are removed if the consensus drops them.
     """
     for name, block in spec.consensus.items():
         kinds = {spec.labels[label].kind for label in block.labels}
@@ -38,9 +38,9 @@ def settle_classes(index: pa.Table, spec: DatasetSpec) -> pa.Table:
 
 
 def with_evidence(index: pa.Table, days: Mapping[tuple[str, str], int]) -> pa.Table:
-    """The evidence of each sample's labels as columns, sorted by name, in place of the lists.
+    """Replace the evidence lists of each sample by columns, sorted by name.
 
-    ``days`` says how many days after the image a label was made, by case and label, as far as that may leave.
+    ``days`` gives, by case and label, how many days after the image a label was made, if that may be published.
     """
     cases = index.column("case_key").to_pylist()
     labels = index.column("evidence_labels").to_pylist()
@@ -59,12 +59,12 @@ def with_evidence(index: pa.Table, days: Mapping[tuple[str, str], int]) -> pa.Ta
 
 
 def check_evidence(index: pa.Table, spec: DatasetSpec) -> None:
-    """Hold the evidence that was found against what the spec demands of the splits that test.
+    """Check the evidence that was found against what the spec demands of the test splits.
 
     Raises
     ------
     SpecError
-        When a tested case has weaker evidence than a case trained on.
+        If a test case has weaker evidence than a training case.
     """
     options = spec.splits.tested
     if options.evidence == "any" or not index.num_rows:
@@ -102,7 +102,7 @@ def _with_settled(index: pa.Table, name: str, block: Consensus) -> pa.Table:
 
 
 def _votes(index: pa.Table, name: str) -> list[Vote]:
-    """Every case's readings of a consensus, once however many samples the case has."""
+    """Return the readings of a consensus, once per case: every sample of a case repeats them."""
     columns = ("case_key", "reading_labels", "reading_readers", "reading_quantities", "reading_values")
     seen: dict[str, list[Vote]] = {}
     for case, labels, *lists in zip(*(index.column(c).to_pylist() for c in columns), strict=True):
@@ -113,7 +113,7 @@ def _votes(index: pa.Table, name: str) -> list[Vote]:
 
 
 def _settled_row(row: Mapping[str, Any], name: str, block: Consensus, values: Mapping[str, Settled]) -> dict[str, Any]:
-    """The columns of a sample that a consensus changes."""
+    """Return the columns of a sample that a consensus changes."""
     classes = list(zip(row["class_names"] or (), row["class_values"] or (), strict=True))
     measures = list(zip(row["measure_names"] or (), row["measure_values"] or (), strict=True))
     evidence = _evidence_of(row)

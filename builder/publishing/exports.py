@@ -1,4 +1,4 @@
-"""The splits of a version in the words of other tools, published beside it."""
+"""Write the splits of a version in the formats of other tools."""
 
 import json
 from typing import Any
@@ -11,11 +11,11 @@ from builder.split import csv_text, leave_one_out, nnunet_splits
 
 
 def export_files(spec: DatasetSpec, splits: pa.Table, index: pa.Table) -> dict[str, bytes]:
-    """``exports/``: ``splits.csv``, ``splits_final.json`` (nnU-Net) and ``leave_one_out.json``.
+    """Return the files of ``exports/``: ``splits.csv``, ``splits_final.json`` (nnU-Net) and ``leave_one_out.json``.
 
     Cases are named by their sample keys, as ``export_nnunet`` of the reader names its files. ``splits_final.json``
-    holds the folds of the spec, repeat by repeat, else train and validation as one fold. There is no MONAI datalist
-    among them, because a datalist names files: ``export_datalist`` writes both.
+    holds the folds of the spec, repeat by repeat, or else train and validation as one fold. A MONAI datalist is not
+    included, because it refers to image files that do not exist yet; ``export_datalist`` writes both.
     """
     files = {"splits.csv": csv_text(splits.drop_columns(["members", "folds"]))}
     if index.num_rows:
@@ -27,7 +27,7 @@ def export_files(spec: DatasetSpec, splits: pa.Table, index: pa.Table) -> dict[s
 
 
 def _folds(splits: pa.Table) -> pa.Table:
-    """One row a person, repeat and fold, as ``builder.split.folds`` gives it."""
+    """Return one row per person and repeat with its fold, as ``builder.split.folds`` does."""
     rows = [
         {"person_key": row["person_key"], "repeat": repeat, "fold": fold}
         for row in splits.select(["person_key", "folds"]).to_pylist()
@@ -39,7 +39,7 @@ def _folds(splits: pa.Table) -> pa.Table:
 
 
 def _left_out(index: pa.Table, column: str) -> str:
-    """For every value of the column the samples to test on, and those of everybody who has it nowhere."""
+    """Return, for every value of the column, the samples to test on and those of persons who never have the value."""
     found = leave_one_out(_values(index, column), column)
     samples: dict[str, list[str]] = {}
     for key, person in zip(index["sample_key"].to_pylist(), index["person_key"].to_pylist(), strict=True):
@@ -55,7 +55,7 @@ def _left_out(index: pa.Table, column: str) -> str:
 
 
 def _values(index: pa.Table, column: str) -> pa.Table:
-    """Persons with all their values."""
+    """Return each person with all values of the column."""
     found: dict[str, list[Any]] = {}
     for person, value in zip(index["person_key"].to_pylist(), index[column].to_pylist(), strict=True):
         held = found.setdefault(person, [])

@@ -1,4 +1,4 @@
-"""Receipts -> index, ledger, totals, report, manifest; then the pointer is swapped. Nothing is published in part."""
+"""Turn receipts into index, ledger, totals, report and manifest, then swap the pointer, so publishing is atomic."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,16 +67,16 @@ def finish(
 ) -> Published:
     """Gather the receipts, account for every file, render, check, and publish.
 
-    ``guard`` raises when this builder may not publish any more; it is asked right before anything readers see changes.
+    ``guard`` raises if this builder may no longer publish; it is called right before anything that readers see changes.
 
     Raises
     ------
     LayoutError
-        When a receipt is missing, shards disagree about fields, or totals do not add up.
+        If a receipt is missing, shards disagree about fields, or totals do not add up.
     OutcomeError
-        When the dataset would be empty, or the build lost more of the plan than the spec allows.
+        If the dataset would be empty, or the build lost more of the plan than the spec allows.
     PrivacyError
-        When a value of the archive is found in anything that would leave.
+        If an identifier from the archive is found in anything that would be published.
     """
     receipts = _receipts(plan, dataset)
     roster, lives = Roster(plan, inventory), read_lives(plan, survey)
@@ -112,7 +112,7 @@ def finish(
 
 
 def crossing_columns(spec: DatasetSpec, names: Iterable[str]) -> tuple[str, ...]:
-    """The columns that may cross into the dataset: technical ones, retained characteristics, clinical ones."""
+    """Return the columns that may enter the dataset: technical, retained and clinical ones."""
     return crossing(list(names), retain=spec.deid.retain, clinical=spec.clinical_columns)
 
 
@@ -158,7 +158,7 @@ def _index(
     split_of: Mapping[str, str],
     dataset: Store,
 ) -> pa.Table:
-    """One row a sample: its place, what the shard says, what the cohort says of its case, and its labels' measures."""
+    """Return one row per sample: its place, the facts of its shard and of its case, and the measures of its labels."""
     samples = _samples(plan, receipts, dataset)
     own = set(samples.column_names)
     facts = [c for c in columns if c not in own and c != "case_key"]
@@ -173,7 +173,7 @@ def _index(
 
 
 def _samples(plan: DatasetPlan, receipts: Mapping[str, Receipt], dataset: Store) -> pa.Table:
-    """The rows of all shards and their places, in one piece: column by column a piece a shard would be slow."""
+    """Return the rows of all shards with their places, in one chunk: a chunk per shard would make columns slow."""
     parts: list[pa.Table] = []
     shards: list[str] = []
     places: list[int] = []
@@ -198,7 +198,7 @@ def _no_samples() -> pa.Table:
 
 
 def _with_measures(table: pa.Table) -> pa.Table:
-    """The measures of each sample's case as columns ``label.<mask>.<segment>.volume_mm3``, sorted by name."""
+    """Turn the measures of each sample's case into columns ``label.<mask>.<segment>.volume_mm3``, sorted by name."""
     found = [
         dict(zip(names or (), values or (), strict=True))
         for names, values in zip(
@@ -212,7 +212,7 @@ def _with_measures(table: pa.Table) -> pa.Table:
 
 
 def _fields(receipts: Mapping[str, Receipt]) -> tuple[FieldLayout, ...]:
-    """The fields of all shards; they must agree in everything but unit and segments, which are merged."""
+    """Merge the fields of all shards, which must agree in everything except unit and segments."""
     merged: dict[str, FieldLayout] = {}
     for receipt in receipts.values():
         for found in receipt.fields:
@@ -231,7 +231,7 @@ def _fields(receipts: Mapping[str, Receipt]) -> tuple[FieldLayout, ...]:
 
 
 def _draft(plan: DatasetPlan, receipts: Mapping[str, Receipt], accounts: Accounts) -> Manifest:
-    """The manifest but for the version's name and files."""
+    """Return the manifest without the version's name and files, which are not known yet."""
     shards = []
     for shard in plan.shards:
         receipt = receipts[shard.fingerprint]
@@ -252,13 +252,13 @@ def _draft(plan: DatasetPlan, receipts: Mapping[str, Receipt], accounts: Account
 
 
 def version_name(manifest: Manifest) -> str:
-    """The name of a version: the fingerprint of its manifest, so that equal content has one name."""
+    """Return the name of a version: the fingerprint of its manifest, so that equal content gets the same name."""
     return fingerprint(replace(manifest, version="").to_json())
 
 
 @dataclass(frozen=True)
 class Swapped:
-    """The version readers see now, and whether they saw it before."""
+    """The version that readers see now, and whether they saw it before."""
 
     version: str
     unchanged: bool
@@ -267,7 +267,7 @@ class Swapped:
 def publish_files(
     draft: Manifest, files: Mapping[str, ClearedBytes], dataset: Store, guard: Callable[[], None]
 ) -> Swapped:
-    """Write the files of a version, its manifest, and swap the pointer; ``guard`` as for ``finish``."""
+    """Write the files and the manifest of a version, then swap the pointer; ``guard`` is as for ``finish``."""
     stored = tuple(stored_object(name, files[name]) for name in sorted(files))
     manifest = replace(draft, files=stored)
     manifest = replace(manifest, version=version_name(manifest))

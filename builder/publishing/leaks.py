@@ -1,4 +1,4 @@
-"""Prints of all volumes -> pairs that show one image -> persons who share a split, and the leak certificate."""
+"""Find volumes that show one image, put their persons into one split, and write the leak certificate."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ from builder.storage import Store
 Json = Any
 
 MOST_ALIKE = 10
-"""Persons who may show one image before it is the comparison that is doubted: images on one atlas are all alike."""
+"""Most persons who may show one image; more are taken for false matches, as images on one atlas are all alike."""
 
 
 FITTED = ("dawid_skene",)
 EVERY_CASE = "how readers answered in all cases, those of the test split too"
-"""Of a consensus that estimates its readers' confusion: not a leak of images, but to be known."""
+"""Basis of a consensus that estimates how readers confuse classes: no leak of images, but users must know it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """What the comparison of all volumes found; nothing when the spec turns it off."""
+    """What the comparison of all volumes found; empty if the spec turns it off."""
 
     prints: tuple[Print, ...]
     matches: tuple[Match, ...]
@@ -50,12 +50,12 @@ def compare(plan: DatasetPlan, prints: Store) -> Compared:
 
 
 def deal_again(plan: DatasetPlan, compared: Compared) -> DatasetPlan:
-    """The plan with persons who show one image in one split; the very same plan where there is nothing to join.
+    """Return the plan with persons who show one image in one split, or the same plan if there is nothing to join.
 
     Raises
     ------
     LayoutError
-        Images lie under several persons and ``leaks.on_match`` is ``stop``, or an earlier version already put them
+        If images lie under several persons and ``leaks.on_match`` is ``stop``, or an earlier version already put them
         into two splits.
     """
     shared = shared_keys(plan.cohort)
@@ -76,7 +76,7 @@ def deal_again(plan: DatasetPlan, compared: Compared) -> DatasetPlan:
 
 
 def _check_credible(compared: Compared) -> None:
-    """Raise LayoutError when near copies chain more persons together than copies do."""
+    """Raise LayoutError if near copies join more persons than real copies would."""
     first = joined([m.persons for m in compared.matches if not m.exact and not m.planes])
     sizes = Counter(first.values())
     largest = max(sizes.values(), default=0)
@@ -89,9 +89,9 @@ def _check_credible(compared: Compared) -> None:
 
 
 def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[str, Json]:
-    """Everything that was compared across splits: counts, thresholds, digests, and what was found.
+    """Return everything that was compared across splits: counts, thresholds, digests, and what was found.
 
-    ``found`` is how many things still lie in two splits: 0, unless the spec says to report only.
+    ``found`` counts what still lies in two splits, which is 0 unless the spec says to report only.
     """
     split_of = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
     prints = [replace(p, split=split_of.get(p.person_key)) for p in compared.prints]
@@ -124,7 +124,7 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
 
 
 def _deal_facts(plan: DatasetPlan) -> Json:
-    """How the splits came about: kept from earlier versions or dealt anew, and who moved because the spec said so."""
+    """Return how the splits were made: kept or dealt afresh, and how many persons moved because the spec said so."""
     registry = registry_of(plan)
     moved = [splits for splits in registry["moved_from"].to_pylist() if splits]
     return {
@@ -138,7 +138,7 @@ def _deal_facts(plan: DatasetPlan) -> Json:
 
 
 def with_intensities(index: pa.Table, compared: Compared) -> pa.Table:
-    """The index with three quantiles of each case's values as the archive holds them, where volumes were compared."""
+    """Add three quantiles of each case's values as stored in the archive to the index, if volumes were compared."""
     if not compared.prints:
         return index
     found = {p.key: p.quantiles for p in compared.prints}
@@ -149,16 +149,18 @@ def with_intensities(index: pa.Table, compared: Compared) -> pa.Table:
 
 
 def statistics_of(spec: DatasetSpec) -> list[Json]:
-    """What each transform takes statistics of, and the persons outside train among them: none, where each volume is
-    measured by itself."""
+    """Return what each transform takes statistics of, and how many persons outside train contribute.
+
+    The number is always 0, because transforms measure each volume by itself.
+    """
     fits = [(t.kind, t.fitted_on) for t in spec.transforms]
     return [{"transform": kind, "fitted_on": on, "persons_outside_train": 0} for kind, on in fits]
 
 
 def labels_of(spec: DatasetSpec, index: pa.Table) -> list[Json]:
-    """What each label is derived from: its own case's objects and rows, or, where readers were judged, all cases.
+    """Return what each label is derived from: objects and rows of its own case, or all cases if readers were judged.
 
-    ``persons_outside_train`` are those whose cases had a part in the labels of others.
+    ``persons_outside_train`` counts the persons outside train whose cases influenced the labels of others.
     """
     everybody = set(zip(index["person_key"].to_pylist(), index["split"].to_pylist(), strict=True))
     outside = len({person for person, split in everybody if split != "train"})

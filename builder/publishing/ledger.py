@@ -1,4 +1,4 @@
-"""Every file found, accounted for exactly once, and the totals that must add up before anything is published."""
+"""Account for every file exactly once, and check that the totals add up before anything is published."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,20 +13,20 @@ from builder.persons import Persons
 
 USED, LABEL, EXCLUDED, QUARANTINED, DUPLICATE = "used", "label", "excluded", "quarantined", "duplicate"
 STATUSES = (USED, LABEL, QUARANTINED, EXCLUDED, DUPLICATE)
-"""Strongest first: a series, study or person has the strongest status any of its objects has."""
+"""Statuses, strongest first; a series, study or person has the strongest status of its objects."""
 
 OF_FILES = (
     *("source", "path", "member", "sop_instance_uid", "series_uid", "study_uid"),
     *("patient_id", "issuer_of_patient_id"),
 )
-"""Columns of INSTANCES a ledger is made from."""
+"""Columns of INSTANCES from which a ledger is made."""
 
 LEVELS = ("files", "instances", "series", "studies", "persons")
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a stack or annotation: its status, and for what is not in, the stage and the one reason."""
+    """What happened to a stack or annotation: its status and, if it was left out, the stage and the reason."""
 
     status: str
     stage: str = ""
@@ -36,7 +36,7 @@ class Fate:
 
 @dataclass(frozen=True)
 class Fates:
-    """Fates by what names things privately: (series_uid, stack) for images, (source, path, member) for annotations."""
+    """Fates by private name: (series_uid, stack) for images, (source, path, member) for annotations."""
 
     stacks: Mapping[tuple[str, int], Fate]
     annotations: Mapping[tuple[int, str, str], Fate]
@@ -64,7 +64,7 @@ class Totals:
                     best[name] = min(rank, best.get(name, rank))
 
     def by_level(self) -> dict[str, dict[str, int]]:
-        """Level to status to count; statuses without a count are left out."""
+        """Return the counts by level and status, without statuses that have no count."""
         counts = {"files": dict(self.files), "instances": dict(self.instances)}
         for level, best in self._best.items():
             counts[level] = dict(Counter(STATUSES[rank] for rank in best.values()))
@@ -72,20 +72,20 @@ class Totals:
 
 
 def image_ledger(chunk: pa.Table, membership: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:
-    """Ledger rows of a chunk of image instances, by schema LEDGER."""
+    """Return the ledger rows of a chunk of image instances, in schema LEDGER."""
     stacks = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
     found = [fates.stacks.get(stack, _NO_IMAGE) for stack in stacks]
     return _ledger(chunk, found, persons=persons, key=key)
 
 
 def annotation_ledger(table: pa.Table, fates: Fates, *, persons: Persons, key: Key) -> pa.Table:
-    """Ledger rows of annotation objects and files."""
+    """Return the ledger rows of annotation objects and files."""
     names = zip(*(table.column(c).to_pylist() for c in ("source", "path", "member")), strict=True)
     return _ledger(table, [fates.annotations.get(name, _UNLINKED) for name in names], persons=persons, key=key)
 
 
 def leftover_ledger(table: pa.Table, *, persons: Persons, key: Key) -> pa.Table:
-    """Ledger rows of duplicates and quarantined files: the index said why."""
+    """Return the ledger rows of duplicates and quarantined files, with the reasons from the index."""
     rows = zip(table.column("status").to_pylist(), table.column("reason").to_pylist(), strict=True)
     fates = [Fate(DUPLICATE if s == "duplicate" else QUARANTINED, "index", r or "") for s, r in rows]
     return _ledger(table, fates, persons=persons, key=key)
@@ -97,14 +97,14 @@ def check_totals(totals: Totals, *, files: int, published: Mapping[str, int]) ->
     Parameters
     ----------
     files
-        Files the sources listed.
+        Number of files that the sources listed.
     published
-        What the shards say: ``instances`` used in cases that gave samples.
+        Counts from the shards: ``instances`` used in cases that gave samples.
 
     Raises
     ------
     LayoutError
-        Naming both numbers.
+        If they do not add up; the message names both numbers.
     """
     counted = sum(totals.files.values())
     if counted != files:
@@ -118,7 +118,7 @@ def check_totals(totals: Totals, *, files: int, published: Mapping[str, int]) ->
 
 
 def chained(parts: Iterable[tuple[pa.Table, bool]], totals: Totals) -> Iterator[pa.Table]:
-    """Pass ledger parts through while counting them; the flag says whether the rows are DICOM instances."""
+    """Yield ledger parts while counting them; the flag says whether the rows are DICOM instances."""
     for table, instances in parts:
         totals.add(table, instances=instances)
         yield table
@@ -143,7 +143,7 @@ def _ledger(table: pa.Table, fates: list[Fate], *, persons: Persons, key: Key) -
 
 
 def _object_keys(table: pa.Table, key: Key) -> list[str]:
-    """Keyed SOPInstanceUIDs; keyed places of files that have none."""
+    """Return keyed SOPInstanceUIDs, or keyed source, path and member for files without one."""
     uids = table.column("sop_instance_uid").to_pylist()
     without = pa.array([place for place, uid in enumerate(uids) if not uid], pa.int64())
     files = table.select(["source", "path", "member"]).take(without).to_pylist()
@@ -153,7 +153,7 @@ def _object_keys(table: pa.Table, key: Key) -> list[str]:
 
 
 def _keyed(column: pa.ChunkedArray, kind: str, key: Key) -> pa.Array:
-    """The keyed names of values that many rows share; null for null and for nothing."""
+    """Return the keyed names of values; null and empty values become null. Each distinct value is keyed once."""
     found = column.combine_chunks().dictionary_encode()
     names = [key.name(kind, value) if value else None for value in found.dictionary.to_pylist()]
     return pa.array(names, pa.string()).take(found.indices)

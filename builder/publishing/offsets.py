@@ -1,4 +1,4 @@
-"""Times between dates, as far as the spec retains them: days since a person's first study, and from image to label."""
+"""Compute the times that the spec retains: days since a person's first study, and days from image to label."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -15,13 +15,13 @@ from builder.stages.survey import dicom_date
 STUDY_DAY = "study_day"
 LABEL_DAYS = "days_after_image"
 LABEL_DATES = ("structure_set_date", "content_date", "series_date")
-"""When an annotation object was made, best first: (3006,0008), (0008,0023), (0008,0021)."""
+"""Dates on which an annotation object was made, best first: (3006,0008), (0008,0023), (0008,0021)."""
 
 Lives = Mapping[str, Lifetime]
 
 
 def read_lives(plan: DatasetPlan, survey: Survey) -> Lives:
-    """What is known of the ages of all persons; empty where no time is retained, so that nobody asks."""
+    """Return what is known about the lifetimes of all persons; empty if no time is retained, as nothing needs it."""
     if not {STUDY_DAY, LABEL_DAYS} & {*plan.spec.deid.retain}:
         return {}
     rows = plan.cohort.select(["person_key", "age_years", TRUE_DATE]).to_pylist()
@@ -32,13 +32,13 @@ def read_lives(plan: DatasetPlan, survey: Survey) -> Lives:
 
 
 def births_of(identities: pa.Table, persons: Persons) -> dict[str, date]:
-    """Person to date of birth, where the archive states one."""
+    """Map each person to the date of birth, if the archive states one."""
     births = map(dicom_date, identities.column("patient_birth_date").to_pylist())
     return {p: born for p, born in zip(persons.keys_of(identities), births, strict=True) if p and born is not None}
 
 
 def study_days(plan: DatasetPlan, lives: Lives) -> pa.Array:
-    """Days since the person's first study of every row of the cohort, as they may leave."""
+    """Return, for every row of the cohort, the publishable days since the person's first study."""
     persons, dates = (plan.cohort.column(c).to_pylist() for c in ("person_key", TRUE_DATE))
     first: dict[str, date] = {}
     for person, day in zip(persons, dates, strict=True):
@@ -57,7 +57,7 @@ def study_days(plan: DatasetPlan, lives: Lives) -> pa.Array:
 
 
 def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:
-    """(case_key, label) to the days from the image's study to the latest object of the label, as they may leave."""
+    """Map (case_key, label) to the publishable days from the image's study to the latest object of the label."""
     if LABEL_DAYS not in plan.spec.deid.retain:
         return {}
     made = _made(plan.annotations)

@@ -1,4 +1,4 @@
-"""Whether a dataset may be published: an empty or gutted one never replaces a good one."""
+"""Decide whether a dataset may be published, so that an empty or depleted one never replaces a good one."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,21 +13,21 @@ from builder.plan import DatasetPlan
 from builder.spec import DatasetSpec
 
 MOST_EXAMPLES = 3
-"""Cases that a message names for each reason."""
+"""Most cases that a message names for each reason."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What one reason took between the plan and the dataset.
+    """What was lost for one reason between the plan and the dataset.
 
     Parameters
     ----------
     persons
-        Persons of whom it took a case.
+        Persons who lost at least one case.
     example
         Keyed names of a few of the cases, for ``builder explain``.
     detail
-        What was found in the first of them; no value of a patient.
+        What was found in the first of these cases; holds no value of a patient.
     """
 
     reason: str
@@ -37,16 +37,16 @@ class Loss:
     detail: str
 
     def facts(self) -> dict[str, Any]:
-        """The loss as JSON-able data."""
+        """Return the loss as data that JSON can hold."""
         return asdict(self)
 
     def text(self) -> str:
-        """The loss as a line."""
+        """Return the loss as one line of text."""
         return f"{self.reason}: {self.cases} cases of {self.persons} persons, such as {self.example[0]} ({self.detail})"
 
 
 def losses(plan: DatasetPlan, receipts: Mapping[str, Receipt]) -> tuple[Loss, ...]:
-    """What the build took of the planned cases, by reason, the largest loss first."""
+    """Return which planned cases the build lost, by reason, the largest loss first."""
     person_of = {case.case_key: case.person_key for case in plan.cases}
     by_reason: dict[str, list[Any]] = {}
     for receipt in receipts.values():
@@ -68,9 +68,9 @@ def losses(plan: DatasetPlan, receipts: Mapping[str, Receipt]) -> tuple[Loss, ..
 
 
 def check_plan(plan: DatasetPlan, *, hints: Sequence[str] = ()) -> None:
-    """Refuse, before anything is decoded, a plan whose dataset could not be published.
+    """Refuse a plan whose dataset could not be published, before any time is spent on decoding.
 
-    ``hints`` are lines that say which rule took what. Raises OutcomeError.
+    ``hints`` are lines that say which rule removed what. Raises OutcomeError.
     """
     faults = plan_faults(plan)
     if faults:
@@ -78,22 +78,22 @@ def check_plan(plan: DatasetPlan, *, hints: Sequence[str] = ()) -> None:
 
 
 def plan_faults(plan: DatasetPlan) -> tuple[str, ...]:
-    """Why nothing could be published of a plan; empty when something can."""
+    """Return why nothing could be published from a plan; empty if something could."""
     return _empty(plan.spec, plan.cohort.num_rows, len(plan.cases), plan.splits["split"].to_pylist())
 
 
 def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table) -> None:
-    """Refuse to publish a dataset that is empty, lacks a split the spec asks for, or lost too much in the build.
+    """Refuse to publish a dataset that is empty, lacks a split that the spec asks for, or lost too much in the build.
 
     Parameters
     ----------
     index
-        One row a sample, with ``person_key`` and ``split``.
+        One row per sample, with ``person_key`` and ``split``.
 
     Raises
     ------
     OutcomeError
-        Saying which reason took how much, and what to type next. What was published before stays.
+        The message says how much each reason removed, and what to type next. The published version stays as it is.
     """
     persons = set(index["person_key"].to_pylist())
     empty = _empty(plan.spec, plan.cohort.num_rows, index.num_rows, index["split"].to_pylist())
@@ -118,7 +118,7 @@ def _empty(spec: DatasetSpec, candidates: int, left: int, splits: Sequence[str |
 
 
 def _beyond(plan: DatasetPlan, lost: Sequence[Loss], persons: set[str]) -> Iterator[str]:
-    """Losses that the spec's bounds do not allow."""
+    """Yield the losses that exceed the bounds of the spec."""
     bounds = plan.spec.max_lost
     planned = {case.person_key for case in plan.cases}
     counts = {

@@ -1,8 +1,8 @@
-"""The gate before publishing: what the archive states becomes cleared text, and all that leaves is searched.
+"""Guard the publishing step: clear every text from the archive, and search everything that will be published.
 
-Two things happen here. ``clear_plan`` judges every text that comes from the archive, before anything is made of it.
-``release`` searches every table and document for the identifiers of the whole archive, at the very end, and is the only
-way to what ``publish_files`` takes.
+``clear_plan`` judges every text that comes from the archive before anything is derived from it. ``release`` runs last.
+It searches every table and document for the identifiers of the whole archive, and returns the cleared bytes that
+``publish_files`` takes.
 """
 
 import re
@@ -32,12 +32,12 @@ from builder.stages.gating import WITHHELD, gate_of, list_withheld
 from builder.storage import open_store
 
 KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
-"""The shape of a keyed name (and of a sample's, with its number): what stands in key columns, and nothing else may."""
+"""The shape of a keyed name (for a sample, with its number); key columns may hold nothing else."""
 
 KEY_COLUMNS = re.compile(r"(?:.*_)?key|members")
 FINGERPRINTS = frozenset({"shard"})
 NOBODYS = frozenset({"anonymous", "anonymized", "anonymised", "unknown", "none", "test", "phantom", "volunteer"})
-"""What stands in the name of a person whose name was taken out before."""
+"""Words that replace the name of a person whose name was removed earlier."""
 
 _OF_PERSONS = (
     *("patient_id", "issuer_of_patient_id", "study_uid", "source", "series_uid", "patient_birth_date"),
@@ -48,14 +48,14 @@ _OF_PERSONS = (
 
 @dataclass(frozen=True)
 class Roster:
-    """Whom the archive names, read only when a text asks for it."""
+    """The persons whom the archive names, read only when a text must be compared with them."""
 
     plan: DatasetPlan
     inventory: Inventory
 
     @cached_property
     def by_person(self) -> Mapping[str, Identifiers]:
-        """Person to what identifies them and the staff that saw them."""
+        """Map each person to the identifiers of that person and of the staff involved."""
         found: dict[str, Identifiers] = {}
         for rows in self._distinct():
             for number, person in enumerate(self.plan.persons.keys_of(rows)):
@@ -66,22 +66,22 @@ class Roster:
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """Every word of a name of anybody."""
+        """Return every word of any person's name."""
         everybody = self.by_person.values()
         return frozenset(w for i in everybody for w in (*i.names, *(p for pair in i.phrases for p in pair)))
 
     @cached_property
     def numbers(self) -> Canaries:
-        """Every other identifier of anybody."""
+        """Return every other identifier of any person."""
         return Canaries.of(n for i in self.by_person.values() for n in i.numbers)
 
     def may_be_named_in(self, text: str) -> bool:
-        """Whether anybody at all may be named in a text: a quick look before each row is compared with its person."""
+        """Return whether a text may name anyone at all; this quick check avoids comparing each row with its person."""
         words = re.findall(r"[^\W\d_]+", text.lower())
         return not self.words.isdisjoint(words) or self.numbers.count_in(text.encode()) > 0
 
     def canaries(self) -> Canaries:
-        """The identifiers of the whole archive, without the spec's own words and those of closed vocabularies."""
+        """Return the identifiers of the whole archive, except words of the spec and of closed vocabularies."""
         own = {word.lower() for word in gate_of(self.plan.spec).words.spec} | NOBODYS
         own |= {word for name, _ in VENDORS for word in (name.lower(), *name.lower().split())}
         return Canaries.of(self._values(), names=self._names(), ordinary=ordinary_words() | own)
@@ -103,7 +103,7 @@ class Roster:
                 yield from parts_of(cell)[0]
 
     def _distinct(self) -> Iterator[pa.Table]:
-        """Distinct combinations of what identifies persons, chunk by chunk."""
+        """Yield the distinct combinations of identifying columns, chunk by chunk."""
         wanted = list(_OF_PERSONS)
         tables = [lambda n=n: self.inventory.chunk(n, columns=wanted) for n in range(len(self.inventory.chunks))]
         reads: list[Callable[[], pa.Table]] = [*tables, lambda: self.inventory.annotations(columns=wanted)]
@@ -112,7 +112,7 @@ class Roster:
 
 
 def clear_plan(plan: DatasetPlan, roster: Roster, lives: Lives) -> tuple[DatasetPlan, Gate]:
-    """The plan with every text that may leave judged, and the gate with what it kept back."""
+    """Return the plan with every publishable text judged, and the gate with what it withheld."""
     gate = gate_of(plan.spec)
     crossing = [f for f in plan.cohort.schema if policy_of(f.name, gate.declared) is not None]
     names = [f.name for f in crossing if _is_text(f.type)]
@@ -139,7 +139,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, spec: DatasetSpec) -> pa.Table:
-    """The splits with strata named by what may leave of their levels."""
+    """Replace the names of strata by what may be published of their levels."""
     changed: dict[str, str] = {}
     for name in spec.splits.stratify:
         if name in before.column_names and pa.types.is_string(before.schema.field(name).type):
@@ -154,7 +154,7 @@ def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, spec: Data
 
 
 def count_withheld(plan: DatasetPlan, receipts: Mapping[str, Receipt], gate: Gate) -> dict[str, int]:
-    """How many cases or series each column lost text of; what it was is listed in the plan's private folder."""
+    """Count the cases or series whose text each column withheld; the plan's private folder lists the texts."""
     list_withheld(open_store(plan.url, directory_mode=0o700), "cohort", [gate])
     counts: Counter[str] = Counter()
     for receipt in receipts.values():
@@ -167,15 +167,15 @@ def count_withheld(plan: DatasetPlan, receipts: Mapping[str, Receipt], gate: Gat
 def release(
     plan: DatasetPlan, roster: Roster, tables: Mapping[str, pa.Table], files: Mapping[str, bytes]
 ) -> Mapping[str, ClearedBytes]:
-    """Search tables and documents for the identifiers of the whole archive, and clear what holds none.
+    """Search tables and documents for the identifiers of the whole archive, and clear those that hold none.
 
-    Key columns are held to their shape instead: random names hold random digits, and some would equal a number of
-    somebody. Of documents the texts are searched, not the numbers: counts and sizes would.
+    Key columns are checked for their shape instead, because their random digits would sometimes equal a person's
+    number. In documents only texts are searched, not numbers, because counts and sizes would match in the same way.
 
     Raises
     ------
     PrivacyError
-        Naming the file and the column, never the value; nothing is published then.
+        The message names the file and the column, never the value. Nothing is published then.
     """
     canaries = roster.canaries()
     declared = frozenset(plan.spec.clinical_columns)
@@ -209,13 +209,13 @@ def _searched(table: pa.Table) -> pa.Table:
 
 
 def _counts(table: pa.Table, spec: DatasetSpec) -> frozenset[str]:
-    """Whole-number columns but those of clinical tables, which may hold anything."""
+    """Return the whole-number columns, except those of clinical tables, which may hold identifiers."""
     clinical = {name for t in spec.clinical for name in t.names}
     return frozenset(f.name for f in table.schema if pa.types.is_integer(f.type) and f.name not in clinical)
 
 
 def _without_numbers(canaries: Canaries) -> Canaries:
-    """The canaries that are more than digits."""
+    """Return the canaries that do not consist of digits only."""
     kept = {
         anchor: tuple(needle for needle in needles if not needle.isdigit())
         for anchor, needles in canaries.anchors.items()

@@ -1,4 +1,4 @@
-"""What a build published: the small outcome of a large last stage, cheap to import."""
+"""Define what a build returns; a module of its own, so that importing it does not load the last stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Published:
-    """What was published: the version, its totals by level and status, and whether it was there before."""
+    """What was published: the version, its totals by level and status, and whether it was already published."""
 
     version: str
     samples: int
@@ -16,6 +16,6 @@ class Published:
     totals: Mapping[str, Mapping[str, int]]
     unchanged: bool
     lost: Sequence[Mapping[str, Any]] = ()
-    """What the build lost of the plan: facts of ``builder.publishing.outcome.Loss``, the largest first."""
+    """What the build lost from the plan: facts of ``builder.publishing.outcome.Loss``, the largest first."""
     withheld: Mapping[str, int] = field(default_factory=dict)
-    """Column to the number of cases of which the privacy gate kept text back."""
+    """Maps a column to the number of cases whose text the privacy gate withheld."""

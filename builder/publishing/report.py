@@ -1,4 +1,4 @@
-"""The report of a version: numbers as JSON, and the same numbers as one page."""
+"""Write the report of a version as JSON, and as a page with the same numbers."""
 
 import json
 import re
@@ -24,7 +24,7 @@ REPORT_JSON = f"{REPORT}/report.json"
 REPORT_PAGE = f"{REPORT}/index.html"
 _LABEL_STATES = ("label_status", "label_tier")
 VOLUME_COLUMN = re.compile(r"label\..+\.volume_mm3")
-"""Columns with the volume of a structure in a case."""
+"""Columns that hold the volume of a structure in a case."""
 
 
 def report_files(
@@ -36,9 +36,9 @@ def report_files(
     leaks: Mapping[str, Any],
     failed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, bytes]:
-    """``report/report.json`` and ``report/index.html``.
+    """Return ``report/report.json`` and ``report/index.html``.
 
-    ``failed`` are cases whose labels failed their proof.
+    ``failed`` lists the cases whose labels failed their proof.
     """
     index = tables[INDEX]
     document = assemble(
@@ -58,10 +58,10 @@ def report_files(
 
 
 def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
-    """The same two files of a plan: persons, splits and columns as they would be, before any image is read.
+    """Return the same two files for a plan: persons, splits and columns as they would be, before any image is read.
 
-    A sample is a case here, and a label is there or not; what only images tell (volumes of labels, intensities, copies)
-    is missing. ``planned`` marks the document. ``accounts`` are those of a build that would lose nothing.
+    Each case counts as one sample, and a label is only present or absent. Figures that need images (volumes of labels,
+    intensities, copies) are missing. ``planned`` marks the document. ``accounts`` assume a build that loses nothing.
     """
     clinical = plan.spec.clinical_columns
     columns = crossing(plan.cohort.column_names, retain=plan.spec.deid.retain, clinical=clinical)
@@ -84,7 +84,7 @@ def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
 
 
 def _label_states(plan: DatasetPlan, splits: pa.Array, document: Mapping[str, Any]) -> list[Any]:
-    """How many cases have their labels, and of which tier of evidence."""
+    """Return how many cases have their labels, and the tiers of evidence."""
     if not plan.spec.labels:
         return []
     cases = plan.cohort.filter(plan.cohort["included"]).select([*_LABEL_STATES]).append_column("split", splits)
@@ -93,7 +93,7 @@ def _label_states(plan: DatasetPlan, splits: pa.Array, document: Mapping[str, An
 
 
 def _options(plan: DatasetPlan, index: pa.Table) -> dict[str, Any]:
-    """What the report takes from the plan, whether it is built or not."""
+    """Return the arguments of the report that come from the plan, whether it has been built or not."""
     options, splits = plan.spec.report, plan.spec.splits
     return {
         "title": plan.spec.name,
@@ -122,20 +122,20 @@ def _files(plan: DatasetPlan, document: dict[str, Any]) -> dict[str, bytes]:
         document["anonymity"] = plan.anonymity.facts() | {"asked": plan.spec.deid.anonymity.k}
     document["reference"] = plan.spec.report.reference.name if plan.spec.report.reference is not None else None
     data = canonical_json(document)
-    # the page is made of the JSON that is stored, so that it can be made again from it
+    # The page is rendered from the stored JSON, so that it can be rendered again later.
     return {REPORT_JSON: data, REPORT_PAGE: render(json.loads(data)).encode()}
 
 
 def render_again(url: str) -> str:
-    """Render the page of the published version from its ``report.json``; returns where it lies.
+    """Render the page of the published version from its ``report.json``, and return its location.
 
-    A published version is never changed: where today's page is the published one, that one is named; else the new one
-    is written beside the dataset, to ``<dataset>.report/<version>.html``.
+    A published version is never changed. If the new page equals the published one, the location of that one is
+    returned; otherwise the new page is written beside the dataset, to ``<dataset>.report/<version>.html``.
 
     Raises
     ------
     LayoutError
-        When nothing is published there.
+        If nothing is published there.
     """
     store = open_store(url)
     try:
@@ -152,7 +152,7 @@ def render_again(url: str) -> str:
 
 
 def _clinical_persons(cohort: pa.Table) -> dict[str, int]:
-    """How many persons with images have a row in any clinical table."""
+    """Count the persons with images who have a row in any clinical table."""
     rows = zip(cohort.column("person_key").to_pylist(), cohort.column("clinical_rows").to_pylist(), strict=True)
     found: dict[str, bool] = {}
     for person, count in rows:
@@ -161,7 +161,7 @@ def _clinical_persons(cohort: pa.Table) -> dict[str, int]:
 
 
 def _rules(plan: DatasetPlan) -> list[str]:
-    """The cohort's rules in the order they were applied."""
+    """Return the rules of the cohort in the order in which they were applied."""
     options = plan.spec.cohort
     first = ["image"] if options.image is not None else []
     clinical = ["clinical"] if options.clinical == "required" else []

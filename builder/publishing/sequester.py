@@ -1,8 +1,8 @@
-"""The published dataset without the labels of its test splits, made from the whole one that a separate store keeps.
+"""Publish a dataset without the labels of its test splits; a separate store keeps the whole dataset.
 
-What may stay of a sequestered sample is an allow list: everything else of its rows becomes null, every voxel of its
-fields but the image becomes zero, and what is computed from all samples (report, catalog, leak certificate, cohort and
-ledger) stays with the whole dataset.
+An allow list says what may remain of a sequestered sample. All other values of its rows become null, and every voxel of
+its fields except the image becomes zero. Whatever is computed from all samples (report, catalog, leak certificate,
+cohort and ledger) stays with the whole dataset.
 """
 
 import hashlib
@@ -54,37 +54,37 @@ from builder.stages.shard import found_receipt
 from builder.storage import Store
 
 VERSION = 1
-"""Raised when the same whole dataset would give other bytes."""
+"""Raised when the same whole dataset would give different bytes."""
 
 SEQUESTERED = "sequestered"
-"""``label_status`` of a sample whose labels lie in the separate store alone."""
+"""``label_status`` of a sample whose labels are only in the separate store."""
 
 OF_IMAGES = (
     "sample_key", "case_key", "slices", "rows", "columns", "spacing_slice_mm", "spacing_row_mm", "spacing_column_mm",
     "affine", "domain", "start_slice", "start_row", "start_column", "pad_voxels",
 )  # fmt: skip
-"""Columns of a sample that tell of its image alone."""
+"""Columns of a sample that describe only its image."""
 
 OF_LABELS = ("annotations", "label_status")
-"""Columns of a series that tell of its labels."""
+"""Columns of a series that reveal something about its labels."""
 
 NOTES = "notes"
 OPEN_NOTES = ("intensity/", "intensity_clipped/")
-"""Notes about a volume that tell of its image alone."""
+"""Prefixes of notes about a volume that describe only its image."""
 
 OF_PERSONS = ("person_key", "split", "members", "folds")
-"""Columns of ``splits.parquet`` that tell nothing of a person's labels; strata may."""
+"""Columns of ``splits.parquet`` that reveal nothing about a person's labels, unlike strata."""
 
 
 def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Callable[[], None]) -> str:
-    """Publish what of the version published at ``whole`` may be seen by everybody, and return that version's name.
+    """Publish the open part of the version at ``whole``, and return the name of the open version.
 
-    The same whole version gives the same bytes; a shard that was finished before is not written again.
+    The same whole version gives the same bytes, so a shard that was finished before is not written again.
 
     Raises
     ------
     LayoutError
-        When the whole dataset is damaged.
+        If the whole dataset is damaged.
     """
     options = spec.splits.sequester
     if options is None:
@@ -115,20 +115,20 @@ def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Calla
     files = {INDEX: parquet_bytes(index), SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(tables[REGISTRY])}
     files |= split_views(target, draft, index)
     files |= export_files(spec, splits, index)
-    # all of it was searched when the whole dataset was published, which it is a part of
+    # No search is needed: all of this was searched when the whole dataset was published.
     cleared = {name: clear_document(name, data, Canaries({})) for name, data in files.items()}
     return publish_files(draft, cleared, target, guard).version
 
 
 def check_places(whole: Store, target: Store) -> None:
-    """See, before anything is written, that the whole dataset and the open one do not take each other's place.
+    """Check, before anything is written, that the whole dataset and the open one do not take each other's place.
 
     Raises
     ------
     SpecError
-        When they are one place.
+        If both have the same location.
     LayoutError
-        When a dataset with all its labels is published at ``target``, where it would stay readable, or an open one at
+        If a dataset with all its labels is published at ``target``, where it would stay readable, or an open one at
         ``whole``.
     """
     if whole.url.rstrip("/") == target.url.rstrip("/"):
@@ -143,16 +143,16 @@ def check_places(whole: Store, target: Store) -> None:
 
 
 def open_columns(spec: DatasetSpec, options: Sequester) -> frozenset[str]:
-    """Names of the columns a sequestered sample keeps."""
+    """Return the names of the columns that a sequestered sample keeps."""
     clinical = {name for table in spec.clinical for name in table.names} - {*options.keep}
     if "age_years" in clinical:
-        clinical.add("age_band")  # made of the clinical age
+        clinical.add("age_band")  # derived from the clinical age
     own = {*OF_IMAGES, *INTENSITIES, *(c.name for c in PLACE_COLUMNS), *SERIES.names} - {*OF_LABELS, *clinical}
     return frozenset((own | {*options.keep}) - {*spec.report.outcomes})
 
 
 def blanked(table: pa.Table, hidden: Sequence[bool], kept: Collection[str]) -> pa.Table:
-    """The table with null in the hidden rows of every column that is not kept."""
+    """Return the table with null in the hidden rows of every column that is not kept."""
     order = pa.array([None if hide else row for row, hide in enumerate(hidden)], pa.int64())
     for place, field in enumerate(table.schema):
         if field.name == NOTES:
@@ -164,7 +164,7 @@ def blanked(table: pa.Table, hidden: Sequence[bool], kept: Collection[str]) -> p
 
 @dataclass(frozen=True)
 class _Shard:
-    """A whole shard, which rows of it are hidden, and what its open counterpart is called."""
+    """A whole shard, its hidden rows, and the name of its open counterpart."""
 
     store: Store
     receipt: Receipt
@@ -180,7 +180,7 @@ class _Shard:
         return data
 
     def opened(self, stored: StoredObject) -> bytes | None:
-        """What everybody may see of an object; None when that is nothing."""
+        """Return the open form of an object, or None if nothing of it may be seen."""
         field, _, rest = stored.path.partition("/")
         if stored.path == SAMPLES:
             table = read_parquet(self.read(stored))
@@ -200,7 +200,7 @@ class _Shard:
         return self._zeroed(data, f"{field}/{row}", None) if int(row) in self.hidden else data
 
     def _zeroed(self, data: bytes, array: str, chunks: Collection[int] | None) -> bytes:
-        """An object with zeros in some of its inner chunks, all when None."""
+        """Return an object with zeros in the given inner chunks, or in all of them if ``chunks`` is None."""
         if chunks is not None and not chunks:
             return data
         document = json.loads(self.store.read(shard_path(self.receipt.fingerprint, array, "zarr.json")))
@@ -263,7 +263,7 @@ def _open_notes(column: pa.ChunkedArray, hidden: Sequence[bool], kind: pa.DataTy
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
-    """Inner chunks as one object, their index at the end."""
+    """Join inner chunks into one object with their index at the end."""
     places, data = [], bytearray()
     for part in parts:
         places.append((len(data), len(part)))
@@ -279,7 +279,7 @@ def _table(store: Store, version: str, manifest: Manifest, name: str) -> pa.Tabl
 
 
 def _is_labelled(store: Store) -> bool | None:
-    """Whether what is published has all its labels, which come with a ledger; None where nothing is."""
+    """Return whether the published version has all its labels, as shown by a ledger; None if nothing is published."""
     try:
         version = parse_current(store.read(CURRENT))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Pictures of samples for the report: one slice each, the outlines of its masks drawn in."""
+"""Draw pictures of samples for the report: one slice each, with the outlines of its masks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,13 +15,13 @@ from builder.reader.opening import dataset_over
 from builder.storage import Store
 
 MOST_UNPROVEN = 64
-"""Failed cases shown as pictures; all are listed with their reasons."""
+"""Most failed cases that are shown as pictures; all of them are listed with their reasons."""
 
 
 def thumbnails(index: pa.Table, manifest: Manifest, dataset: Store, *, count: int) -> list[dict[str, Any]]:
-    """Pictures of evenly chosen samples: the slice with most foreground, else the middle one.
+    """Return pictures of evenly spaced samples: the slice with the most foreground, or else the middle slice.
 
-    Of the image only that slice is read; of whole volumes that is a fraction of the chunks.
+    Only that slice of the image is read, which for whole volumes is a fraction of the chunks.
     """
     if not index.num_rows or not count:
         return []
@@ -40,7 +40,7 @@ def thumbnails(index: pa.Table, manifest: Manifest, dataset: Store, *, count: in
 
 
 def unproven(receipts: Mapping[str, Receipt], dataset: Store) -> list[dict[str, Any]]:
-    """Pictures of cases whose labels failed their proof, with what was found: the first of them by case."""
+    """Return pictures of cases whose labels failed their proof, with what was found, for the first cases by key."""
     failed = sorted(
         (case.case_key, case.detail, shard)
         for shard, receipt in receipts.items()
