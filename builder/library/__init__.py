@@ -1,1 +1,1 @@
-"""Datasets once they are published: finding and comparing them, and what is reported of their use."""
+"""Work with published datasets: find, inspect, compare and verify them, and record how they are used."""

@@ -1,4 +1,4 @@
-"""Two versions side by side: where spec, environment, persons, cases, columns and shards differ."""
+"""Compare two versions: where spec, environment, persons, cases, columns and shards differ."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,16 +16,16 @@ MOST_LINES = 12
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs, as JSON-able data and as lines."""
+    """What differs, as data that JSON can hold and as text."""
 
     document: Mapping[str, Any]
 
     def facts(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all differences."""
         return dict(self.document)
 
     def text(self) -> str:
-        """All of it for a person; long lists are cut, ``--json`` has them whole."""
+        """Return the differences as text; long lists are shortened, and ``--json`` shows them in full."""
         d = self.document
         lines = [f"A: {_named(d['a'])}", f"B: {_named(d['b'])}"]
         if d["same"]:
@@ -38,13 +38,13 @@ class Difference:
 def diff(a: str, b: str) -> Difference:
     """Compare two versions, each ``DATASET`` or ``DATASET@VERSION``.
 
-    Persons, cases and samples can only be matched when both were made with the same key: names are keyed hashes. A
-    person is known again by any keyed PatientID.
+    Persons, cases and samples can only be matched if both versions were built with the same key, because their names
+    are keyed hashes. Persons match if they share any keyed PatientID.
 
     Raises
     ------
     LayoutError
-        When one of them is not there.
+        If one of the versions does not exist.
     """
     first, second = open_version(a), open_version(b)
     matched = first.manifest.lock.get("key_check") == second.manifest.lock.get("key_check")
@@ -76,7 +76,7 @@ def _identity(version: Version, name: str) -> dict[str, Any]:
 
 
 def _changes(a: Any, b: Any, path: str = "") -> Iterator[dict[str, Any]]:
-    """Every leaf of two documents that differs: its path, and both values."""
+    """Yield every leaf that differs between two documents, with its path and both values."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in sorted({*a, *b}):
             yield from _changes(a.get(key, ABSENT), b.get(key, ABSENT), f"{path}.{key}" if path else key)
@@ -88,7 +88,7 @@ def _changes(a: Any, b: Any, path: str = "") -> Iterator[dict[str, Any]]:
 
 
 def _by_value(first: Version, second: Version, table: str, column: str) -> list[dict[str, Any]]:
-    """How many rows have each value of a column, in both."""
+    """Count the rows that have each value of a column, in both versions."""
     counts = [Counter(v.table(table, [column])[column].to_pylist()) for v in (first, second)]
     names = sorted({*counts[0], *counts[1]}, key=lambda n: n or "")
     return [{column: name, "a": counts[0][name], "b": counts[1][name]} for name in names]
@@ -121,7 +121,7 @@ def _shards(first: Version, second: Version) -> dict[str, int]:
 
 
 def _persons(first: Version, second: Version) -> dict[str, Any]:
-    """Persons in one version only, and those who moved to another split; matched by keyed PatientID."""
+    """Count persons in only one version and persons who moved to another split, matched by keyed PatientID."""
     homes = [_members(v.table(SPLITS)) for v in (first, second)]
     known = homes[0].keys() & homes[1].keys()
     moved = Counter((homes[0][m][1], homes[1][m][1]) for m in known if homes[0][m][1] != homes[1][m][1])
@@ -136,13 +136,13 @@ def _persons(first: Version, second: Version) -> dict[str, Any]:
 
 
 def _members(splits: pa.Table) -> dict[str, tuple[str, str]]:
-    """Keyed PatientID (or person, where there is none) to person and split."""
+    """Map each keyed PatientID (or the person, if there is none) to person and split."""
     rows = splits.select(["person_key", "members", "split"]).to_pylist()
     return {m: (row["person_key"], row["split"]) for row in rows for m in (row["members"] or [row["person_key"]])}
 
 
 def _cases(first: Version, second: Version) -> dict[str, Any]:
-    """Included cases in one version only, and for the others how many differ in which column of the cohort."""
+    """Count included cases in only one version, and for the others how many differ in each column of the cohort."""
     tables = [v.table(COHORT) for v in (first, second)]
     names = sorted(set(tables[0].column_names) & set(tables[1].column_names))
     included = [t.filter(t["included"]).select(names).to_pylist() for t in tables]

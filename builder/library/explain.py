@@ -1,6 +1,7 @@
-"""Why an instance, series, study, patient or file is in, out or quarantined: by the last plan, or by what is published.
+"""Explain why an instance, series, study, patient or file is in, out or quarantined, by the last plan or publication.
 
-With the private workspace beside the dataset a plan can be asked before anything is built, and files by their paths.
+If the private workspace beside the dataset is available, plans can be explained before anything is built, and files can
+be looked up by their paths.
 """
 
 import os
@@ -35,7 +36,7 @@ PLANNED = "planned, not published"
 
 @dataclass(frozen=True, eq=False)
 class _Accounts:
-    """Where a ledger lies with what belongs to it, and what its word for used is."""
+    """The location of a ledger and its tables, and the word that it uses for "used"."""
 
     about: str
     used: str
@@ -48,18 +49,18 @@ class _Accounts:
 
 
 def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
-    """Why something is in, out or quarantined.
+    """Explain why something is in, out or quarantined.
 
     Parameters
     ----------
     name
-        A keyed name; the archive's own UID or PatientID, with the key; or the path of a file or folder of the archive,
-        with the private workspace.
+        A keyed name; a UID or PatientID of the archive, which needs the key; or the path of a file or folder of the
+        archive, which needs the private workspace.
 
     Raises
     ------
     LayoutError
-        When nothing is planned or published there, or neither knows the name.
+        If nothing is planned or published there, or neither knows the name.
     """
     known = list(_accounts(url, name, environment))
     for accounts in known:
@@ -74,7 +75,7 @@ def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
 
 
 def _accounts(url: str, name: str, environment: Mapping[str, str]) -> Iterator[_Accounts]:
-    """The last plan where it is not what is published, then what is published."""
+    """Yield the last plan, unless it is the published one, and then the published version."""
     dataset, private = open_store(url), open_store(url.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
     latest = read_latest(private)
     try:
@@ -159,7 +160,7 @@ def _planned_names(name: str, key: Key | None, spec: DatasetSpec) -> frozenset[s
 
 
 def _own_name(name: str, key: Key | None) -> set[str]:
-    """The keyed name of a DICOM file that can be read here."""
+    """Return the keyed name of a DICOM file that is readable on this machine, else nothing."""
     place = Path(name)
     try:
         if key is None or not place.is_file():
@@ -173,7 +174,7 @@ def _own_name(name: str, key: Key | None) -> set[str]:
 
 
 def _names_of_path(private: Store, latest: Latest, spec: DatasetSpec, name: str, key: Key | None) -> frozenset[str]:
-    """Keyed names of the files at or below a path of the archive, or of one member of an archive file."""
+    """Return keyed names of the files at or below a path of the archive, or of one member of an archive file."""
     if key is None or not name:
         return frozenset()
     wanted = {position: _relative(source, name) for position, source in enumerate(spec.sources)}
@@ -189,7 +190,7 @@ def _names_of_path(private: Store, latest: Latest, spec: DatasetSpec, name: str,
 
 
 def _relative(source: Any, name: str) -> str:
-    """A path as the source's listing has it; what is not a path below its folder stays as it is."""
+    """Return a path as the listing of the source has it; a path outside the folder of the source stays unchanged."""
     if not isinstance(source, Folder):
         return name
     try:

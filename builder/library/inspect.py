@@ -1,4 +1,4 @@
-"""What is in a dataset, and what is known of one thing: by its keyed name, or by the archive's own with the key."""
+"""Show what is in a dataset, or what is known about one thing by its keyed name (or, with the key, its real name)."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -35,27 +35,27 @@ USUAL_ORDER = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Answer:
-    """Facts, and the same as lines."""
+    """Facts as data and as lines of text."""
 
     document: Mapping[str, Any]
     lines: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
-        """The answer as JSON-able data."""
+        """Return the answer as data that JSON can hold."""
         return dict(self.document)
 
     def text(self) -> str:
-        """The answer for a person."""
+        """Return the answer as text."""
         return "\n".join(self.lines)
 
 
 def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]) -> Answer:
-    """A dataset's summary or, with a name, every row its tables hold of that sample, case, person, series or object.
+    """Return a summary of a dataset or, with a name, every table row about that sample, case, person, series or object.
 
     Raises
     ------
     LayoutError
-        When nothing is published there, or nothing is known by that name.
+        If nothing is published there, or nothing is known by that name.
     """
     store = open_store(url)
     manifest = published_manifest(store)
@@ -79,7 +79,7 @@ def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]
 
 
 def published_manifest(store: Store) -> Manifest:
-    """The manifest of what is published. Raises LayoutError."""
+    """Read the manifest of the published version. Raises LayoutError if there is none."""
     try:
         return parse_manifest(store.read(version_path(parse_current(store.read(CURRENT)), MANIFEST)))
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def published_manifest(store: Store) -> Manifest:
 
 
 def keyed_names(name: str, manifest: Manifest, environment: Mapping[str, str]) -> set[str]:
-    """The name itself, and every keyed name it may have in the dataset."""
+    """Return the name itself and every keyed name that it may have in the dataset."""
     names = {name}
     key = key_of(manifest, environment)
     if key is not None:
@@ -99,7 +99,7 @@ def keyed_names(name: str, manifest: Manifest, environment: Mapping[str, str]) -
 
 
 def key_of(manifest: Manifest, environment: Mapping[str, str]) -> Key | None:
-    """The key a version was built with, where the environment holds it."""
+    """Return the key with which a version was built, if the environment holds it; any other key gives None."""
     try:
         key = resolve_key(manifest.spec["deid"]["patient_key"], environment)
     except SpecError:
@@ -112,7 +112,7 @@ def rows_of(store: Store, manifest: Manifest, name: str, names: set[str]) -> lis
 
 
 def rows_about(table: pa.Table, names: Collection[str]) -> list[dict[str, Any]]:
-    """The rows of a table in which one of the names stands."""
+    """Return the rows of a table that contain one of the names."""
     wanted = pa.array(sorted(names))
     mask = None
     for column in (c for c in KEYS if c in table.column_names):

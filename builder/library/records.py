@@ -1,4 +1,4 @@
-"""The catalog page of a published version once more, with what was reported since it was published."""
+"""Render the catalog page of a published version again, with what has been reported since publication."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ from builder.library.versions import open_version
 from builder.storage import open_store
 
 BESIDE = ".report"
-"""Added to a dataset's location: pages rendered after publication; a published version is never changed."""
+"""Suffix of the folder for pages rendered after publication, because a published version is never changed."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """Where the page lies, and how complete it is."""
+    """The location of the page, and how complete it is."""
 
     place: str
     completeness: dict[str, Any]
@@ -25,11 +25,11 @@ class Records:
     runs: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
-        """All of it as JSON-able data."""
+        """Return the records as data that JSON can hold."""
         return {"page": self.place, "c_mimi": self.completeness, "uses": self.uses, "training_runs": list(self.runs)}
 
     def text(self) -> str:
-        """Completeness, what is open, and the place of the page."""
+        """Return the completeness, the open items and the location of the page as text."""
         found = self.completeness
         lines = [f"C-MIMI: {found['answered']} of {found['of']} items answered"]
         lines += [f"  {item['answer']}" for item in found["items"] if todos(item["answer"])]
@@ -48,7 +48,7 @@ def render_records(url: str) -> Records:
     Raises
     ------
     LayoutError
-        When there is no such version, or it was built without a catalog.
+        If there is no such version, or it was built without a catalog.
     """
     version = open_version(url)
     facts, number = version.facts(), version.manifest.version

@@ -1,4 +1,4 @@
-"""Searching many datasets by what their catalogs say."""
+"""Search many datasets by what their catalogs say."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,28 +17,28 @@ from builder.model.licenses import forbids_commercial_use, normal
 from builder.storage import LocalStore, open_store
 
 DEEPEST = 6
-"""Folders below a given one that are looked into."""
+"""Levels of folders that are searched below a given folder."""
 
 BESIDE = (".private", ".report", ".training", ".uses")
-"""Endings of folders beside datasets, which hold none."""
+"""Suffixes of folders beside datasets; they hold no datasets and are skipped."""
 
 COLUMNS = ("name", "modalities", "body_parts", "labels", "license", "persons", "samples", "c_mimi", "place")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a dataset must have: of each filter that is not empty at least one value, upper and lower case alike.
+    """What a dataset must have: at least one value of each filter that is not empty, regardless of case.
 
     Parameters
     ----------
     modalities, body_parts, labels
-        Values of the images' modality and body part; names of labels or of their structures.
+        Modalities and body parts of the images; names of labels or of their structures.
     licenses
         Licences, by any of their names.
     usage
-        ``commercial``: its licence and those of all sources allow it.
+        ``commercial`` requires that the licences of the dataset and of all its sources allow commercial use.
     words
-        Texts that must all stand in the name, title, description, task or keywords.
+        Texts that must all occur in the name, title, description, task or keywords.
     """
 
     modalities: tuple[str, ...] = ()
@@ -51,18 +51,18 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """Datasets that have what was wanted, and those that could not be read."""
+    """Datasets that match, and datasets that could not be read."""
 
     rows: tuple[Mapping[str, Any], ...]
     searched: int
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """Rows as JSON-able data."""
+        """Return the rows as data that JSON can hold."""
         return {"searched": self.searched, "datasets": list(self.rows), "unreadable": dict(self.unreadable)}
 
     def text(self) -> str:
-        """Rows as a table."""
+        """Return the rows as a text table."""
         cells = [[_cell(row[name]) for name in COLUMNS] for row in self.rows]
         heads = [name.replace("_", " ").replace("c mimi", "C-MIMI") for name in COLUMNS]
         widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
@@ -73,14 +73,14 @@ class Found:
 
 
 def search(places: Sequence[str], wanted: Wanted) -> Found:
-    """Datasets at or below each place that have what is wanted.
+    """Find the datasets at or below each place that have what is wanted.
 
-    A place is a dataset, or a local folder with datasets in it; object stores are not listed.
+    A place is a dataset, or a local folder that contains datasets; object stores are not listed.
 
     Raises
     ------
     SpecError
-        For a usage that cannot be asked for, and a place that is not there.
+        If the usage is unknown, or a place does not exist.
     """
     if wanted.usage not in (None, "commercial"):
         raise SpecError(f"--usage: found {wanted.usage!r}, expected 'commercial'")
@@ -99,7 +99,7 @@ def search(places: Sequence[str], wanted: Wanted) -> Found:
 
 
 def matches(facts: Facts, wanted: Wanted) -> bool:
-    """Whether a dataset has what is wanted."""
+    """Return whether a dataset has what is wanted."""
     labels = [*facts.labels, *(name for label in facts.labels.values() for name in label.structures)]
     licenses = [facts.license, *(s.license for s in facts.sources if s.license)]
     asked = (
@@ -157,7 +157,7 @@ def _cell(value: Any) -> str:
 
 
 def _datasets(place: str) -> Iterator[str]:
-    """The place itself if it is a dataset, else every dataset below it."""
+    """Yield the place itself if it is a dataset, else every dataset below it."""
     store = open_store(place)
     if store.exists(CURRENT):
         yield place

@@ -1,4 +1,4 @@
-"""What training runs report back: six parameters and their results, beside the dataset, never changed."""
+"""Record what training runs report back, six parameters and results, beside the dataset; reports never change."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from builder.model.canonical import canonical_json, fingerprint
 from builder.storage import Store, open_beside
 
 TRAINING = ".training"
-"""Added to a dataset's location: the folder of the reports."""
+"""Suffix of the folder beside a dataset that holds the reports."""
 
 
 class TrainingRun(BaseModel):
@@ -27,11 +27,11 @@ class TrainingRun(BaseModel):
     architecture, loss, optimizer, learning_rate, batch_size, epochs
         The six parameters.
     metrics
-        Name of a result to its value, e.g. ``{dice: 0.81}``.
+        Maps the name of a result to its value, e.g. ``{dice: 0.81}``.
     evaluated_on
-        The split the metrics were computed on.
+        The split on which the metrics were computed.
     code
-        Address of the code, of the very revision where there is one.
+        Address of the code, if possible of the exact revision.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +55,7 @@ class TrainingRun(BaseModel):
         return metrics
 
     def sentence(self) -> str:
-        """The run in one line."""
+        """Return the run as one line of text."""
         told = ", ".join(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in DEEP_LEARNING[1:])
         on = f" on {self.evaluated_on}" if self.evaluated_on else ""
         results = ", ".join(f"{name} {value:g}" for name, value in sorted(self.metrics.items()))
@@ -64,7 +64,7 @@ class TrainingRun(BaseModel):
 
 @dataclass(frozen=True)
 class Recorded:
-    """A report as it is kept; ``fresh`` says whether it was not there before."""
+    """A report as it is stored; ``fresh`` says whether this call stored it for the first time."""
 
     dataset: str
     version: str
@@ -73,34 +73,34 @@ class Recorded:
     fresh: bool
 
     def facts(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
+        """Return the report as data that JSON can hold."""
         return {"dataset": self.dataset, "version": self.version, "name": self.name, "fresh": self.fresh,
                 "run": self.run.model_dump(mode="json")}  # fmt: skip
 
     def text(self) -> str:
-        """The report for a person."""
+        """Return the report as text."""
         said = "recorded" if self.fresh else "was recorded before"
         return f"{self.dataset} {self.version}: {said} as {self.name}\n  {self.run.sentence()}"
 
 
 def record_training(url: str, values: Mapping[str, Any]) -> Recorded:
-    """Keep a training run's report beside the version it was trained on; the same report is kept once.
+    """Store the report of a training run beside the version it was trained on; an identical report is stored once.
 
     Parameters
     ----------
     url
         ``DATASET`` or ``DATASET@VERSION``.
     values
-        Fields of ``TrainingRun``; None is not given.
+        Fields of ``TrainingRun``; None means not given.
 
     Raises
     ------
     SpecError
-        Naming every field that is missing or wrong.
+        If fields are missing or wrong; the message names all of them.
     PrivacyError
-        For a text of the shape of an identifier.
+        If a text looks like an identifier.
     LayoutError
-        When there is no such version, or it has no such split.
+        If there is no such version, or it has no such split.
     """
     run = _checked({k: v for k, v in values.items() if v is not None})
     version = open_version(url)
@@ -116,7 +116,7 @@ def record_training(url: str, values: Mapping[str, Any]) -> Recorded:
 
 
 def read_training(version: Version) -> tuple[TrainingRun, ...]:
-    """Every run that was reported for a version, in the order of their names. Raises LayoutError for a damaged one."""
+    """Return every run reported for a version, in the order of their names. Raises LayoutError if one is damaged."""
     home = _home(version)
     runs = []
     for path in home.list(version.manifest.version):

@@ -1,4 +1,4 @@
-"""What the log of use holds: read sessions of a dataset by version and split."""
+"""Read the log of use: read sessions of a dataset by version and split."""
 
 import json
 from collections import Counter
@@ -12,16 +12,16 @@ from builder.storage import Store, open_beside, open_store
 
 @dataclass(frozen=True)
 class Uses:
-    """Read sessions.
+    """The read sessions of a dataset.
 
     Parameters
     ----------
     dataset
         Name of the dataset.
     entries
-        As they were logged, oldest first.
+        Entries as they were logged, oldest first.
     damaged
-        Files in the log that are no entries.
+        Number of files in the log that are not valid entries.
     """
 
     dataset: str
@@ -29,11 +29,11 @@ class Uses:
     damaged: int = 0
 
     def of(self, version: str) -> int:
-        """Sessions that read a version."""
+        """Return how many sessions read a version."""
         return sum(1 for entry in self.entries if entry["version"] == version)
 
     def facts(self) -> dict[str, Any]:
-        """Counts by version and split, and every session."""
+        """Return the counts by version and split, and every session."""
         return {
             "dataset": self.dataset,
             "sessions": len(self.entries),
@@ -47,7 +47,7 @@ class Uses:
         }
 
     def text(self) -> str:
-        """The counts for a person."""
+        """Return the counts as text."""
         if not self.entries:
             return f"{self.dataset}: no read session was logged"
         first, last = (self.entries[i]["opened"][:10] for i in (0, -1))
@@ -61,12 +61,12 @@ class Uses:
 
 
 def read_uses(url: str, *, at: str | None = None) -> Uses:
-    """The log beside a dataset, or the one kept ``at`` another place.
+    """Read the log beside a dataset, or the log that is kept ``at`` another place.
 
     Raises
     ------
     LayoutError
-        When there is no such dataset.
+        If there is no such dataset.
     """
     version = open_version(url)
     home = open_store(at).join(version.manifest.name) if at else open_beside(version.store, USES)
@@ -76,7 +76,7 @@ def read_uses(url: str, *, at: str | None = None) -> Uses:
 
 
 def _entry(home: Store, path: str) -> dict[str, Any] | None:
-    """An entry, or None for a file that is none."""
+    """Return an entry, or None if the file is not a valid entry."""
     try:
         entry = json.loads(home.read(path))
         shape = {"dataset": str, "version": str, "opened": str, "split": str | None}

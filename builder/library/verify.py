@@ -1,4 +1,4 @@
-"""Every checksum and every total of a published dataset, checked by reading everything."""
+"""Check every checksum and every total of a published dataset by reading all of it."""
 
 import hashlib
 from collections import Counter
@@ -37,7 +37,7 @@ Track = Callable[[Iterable[Any], int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Findings:
-    """What ``verify`` found: nothing in ``faults`` means every byte is as it was published."""
+    """What ``verify`` found; empty ``faults`` mean that every byte is as it was published."""
 
     dataset: str
     version: str
@@ -46,11 +46,11 @@ class Findings:
     faults: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
-        """The findings as JSON-able data."""
+        """Return the findings as data that JSON can hold."""
         return {**self.__dict__, "faults": list(self.faults), "sound": not self.faults}
 
     def text(self) -> str:
-        """The findings as lines for a person."""
+        """Return the findings as text."""
         if not self.faults:
             return f"{self.dataset}: version {self.version} is sound: {self.objects} objects, {self.bytes} bytes"
         lines = "\n".join(f"  {fault}" for fault in self.faults)
@@ -61,9 +61,9 @@ class Findings:
 
 
 def verify(url: str, *, progress: Track | None = None) -> Findings:
-    """Check the published version: pointer, manifest, every object's SHA-256, what should not be there, every total.
+    """Check the published version: pointer, manifest, SHA-256 of every object, unexpected objects, and every total.
 
-    Nothing is raised for damage: each fault is a line that names the object, what was found and what was expected.
+    Damage raises nothing. Each fault is a line that names the object, what was found and what was expected.
     """
     store = open_store(url)
     try:
@@ -85,7 +85,7 @@ def _plain(items: Iterable[Any], total: int) -> Iterable[Any]:
 
 
 def _manifest(store: Store) -> tuple[str, Manifest]:
-    """The published manifest, once its name proves its content. Raises LayoutError."""
+    """Read the published manifest and check its content against the version name. Raises LayoutError."""
     try:
         pointer = store.read(CURRENT)
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def _check_object(store: Store, path: str, stored: StoredObject) -> list[str]:
 
 
 def _unexpected(store: Store, version: str, manifest: Manifest, listed: set[str]) -> list[str]:
-    """Objects inside the version's and its shards' folders that nothing lists."""
+    """Return a fault for each object in the folders of the version and its shards that no manifest lists."""
     listed = listed | {version_path(version, MANIFEST)}
     folders = [version_path(version), *(shard_path(s.fingerprint) for s in manifest.shards)]
     return [
@@ -138,7 +138,7 @@ def _unexpected(store: Store, version: str, manifest: Manifest, listed: set[str]
 
 def _check_totals(store: Store, version: str, manifest: Manifest) -> list[str]:
     sequestered = manifest.spec.get("splits", {}).get("sequester") is not None
-    published = {stored.path for stored in manifest.files}  # without a ledger where labels are in another store
+    published = {stored.path for stored in manifest.files}  # has no ledger if labels are sequestered
     names = [n for n in (INDEX, LEDGER, SPLITS) if n in published or not sequestered]
     tables = {n: read_parquet(store.read(version_path(version, n))) for n in names}
     faults = []

@@ -1,4 +1,4 @@
-"""One version of a published dataset, opened for its tables and documents."""
+"""Open one version of a published dataset to read its tables and documents."""
 
 import json
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ MARK = "@"
 
 @dataclass(frozen=True)
 class Version:
-    """A version: where it lies, and its manifest."""
+    """A version: its store and its manifest."""
 
     store: Store
     manifest: Manifest
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """One of its tables."""
+        """Read one table of the version."""
         data = self.store.read(version_path(self.manifest.version, name))
         return read_parquet(data, columns=None if columns is None else list(columns))
 
     def facts(self) -> Facts:
-        """What its catalog says. Raises LayoutError when it has none."""
+        """Read the facts of its catalog. Raises LayoutError if it has no catalog."""
         path = f"{CATALOG}/{FACTS}"
         try:
             document: dict[str, Any] = json.loads(self.store.read(version_path(self.manifest.version, path)))
@@ -43,12 +43,12 @@ class Version:
 
 
 def open_version(name: str) -> Version:
-    """The published version of a dataset, or the one after ``@``.
+    """Open the published version of a dataset, or the version named after ``@``.
 
     Raises
     ------
     LayoutError
-        When there is no such dataset or version.
+        If there is no such dataset or version.
     """
     location, mark, version = name.rpartition(MARK)
     if not mark or "/" in version:

@@ -1,4 +1,4 @@
-"""``builder volumes``: every series of a folder as NIfTI files, with a verdict and a reason each."""
+"""Convert every series of a folder to NIfTI files, with a verdict and a reason for each (``builder volumes``)."""
 
 import json
 import os
@@ -34,13 +34,13 @@ KEEP_ALL: Final = VolumeOptions(
     time_series="keep", single_slice="keep", projection="keep", localizer="keep", still="keep", cine="keep",
     secondary_capture="keep", irregular="resample",
 )  # fmt: skip
-"""The tool shows all that can be shown. What lies in a gap nobody knows, so a gapped stack gets its verdict and no
-file. A build excludes what its spec does not ask for."""
+"""Options that keep everything that can be shown, whereas a build excludes what its spec does not ask for. A stack with
+gaps gets a verdict but no file, because nobody knows what lies in a gap."""
 
 
 @dataclass(frozen=True)
 class _Series:
-    """One series of the folder: its rows, and where its first file lies."""
+    """One series of the folder: its rows, and the folder of its first file."""
 
     number: int
     folder: str
@@ -54,29 +54,29 @@ def write_volumes(
     options: VolumeOptions = KEEP_ALL,
     on_internal_error: OnInternalError | None = None,
 ) -> pa.Table:
-    """Write every stack of a folder that can be a volume as ``.nii``, and a verdict for each.
+    """Write every stack of a folder that forms a volume as ``.nii``, and a verdict for every stack.
 
-    Objects are fetched, checked and assembled by the functions that a build uses, so that both come to one verdict.
+    Objects are fetched, checked and assembled by the functions that a build uses, so that both reach the same verdict.
 
     Parameters
     ----------
     path
         Folder of DICOM files, read to any depth.
     destination
-        Gets ``s<series>-<stack>.nii``, ``verdicts.json``, ``verdicts.parquet`` and ``files.json`` with the number of
-        files by what became of them.
+        Folder for ``s<series>-<stack>.nii``, ``verdicts.json``, ``verdicts.parquet`` and ``files.json``, which counts
+        the files by their fate.
     on_internal_error
         As for ``builder.build``.
 
     Returns
     -------
     pa.Table
-        By ``builder.imaging.survey.VERDICTS``; a stack that gave no volume has its reason.
+        Table of schema ``builder.imaging.survey.VERDICTS``; a stack that gave no volume has a reason.
 
     Raises
     ------
     SpecError
-        When ``path`` is no folder.
+        If ``path`` is not a folder.
     """
     if not path.is_dir():
         raise SpecError(f"{path}: found no folder, expected a folder of DICOM files")
@@ -98,7 +98,7 @@ def write_volumes(
 
 
 def verdict_lines(verdicts: pa.Table) -> Iterator[str]:
-    """One line a stack, for people."""
+    """Yield one line of text per stack."""
     for row in verdicts.to_pylist():
         size = "x".join(str(row[name]) for name in ("slices", "rows", "columns"))
         rule = f" (split by {row['split_rule']})" if row["split_rule"] else ""
@@ -108,7 +108,7 @@ def verdict_lines(verdicts: pa.Table) -> Iterator[str]:
 
 
 def _series(table: pa.Table) -> list[_Series]:
-    """Series in the order of their first file's path."""
+    """Return the series in the order of the path of their first file."""
     places: dict[str, list[int]] = {}
     for index, row in enumerate(table.select(["status", "series_uid"]).to_pylist()):
         if row["status"] == "instance":
@@ -124,7 +124,7 @@ def _series(table: pa.Table) -> list[_Series]:
 def _written(
     series: _Series, source: AnySource, *, destination: Path, options: VolumeOptions, action: OnInternalError
 ) -> Iterator[dict[str, Any]]:
-    """Write the stacks of one series; yield their rows."""
+    """Write the stacks of one series, and yield their rows."""
     number = 0
     for stack in stacks_for(series.rows, options):
         for part, objects, fault in _parts(stack, series.rows, source=source, options=options, action=action):
@@ -141,7 +141,7 @@ def _written(
 def _parts(
     stack: Stack, rows: pa.Table, *, source: AnySource, options: VolumeOptions, action: OnInternalError
 ) -> Iterator[tuple[Stack, Objects | None, CaseError | None]]:
-    """The stacks to assemble in place of one, with their objects; or the reason why there are none."""
+    """Yield the stacks to assemble in place of one, with their objects, or the fault that prevents it."""
     whole: Objects | None = None
     try:
         admit(stack, options)
@@ -170,7 +170,7 @@ def _parts(
 def _one(
     stack: Stack, objects: Objects, source: AnySource, *, file: Path, options: VolumeOptions, action: OnInternalError
 ) -> dict[str, Any]:
-    """Write one stack as a build reads it, and give its row."""
+    """Write one stack, assembled as in a build, and return its row."""
     try:
         if objects.images:
             volume = assemble(stack, objects.images, options)
@@ -187,14 +187,14 @@ def _one(
 
 
 def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOptions) -> Objects:
-    """The instances of a stack, fetched as a build fetches them. Raises CaseError."""
+    """Fetch the instances of a stack as a build does. Raises CaseError."""
     wanted = {uid for channel in stack.uids for uid in channel}
     own = rows.filter(pa.array([uid in wanted for uid in rows.column("sop_instance_uid").to_pylist()]))
     return fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
 
 
 def _fates(table: pa.Table) -> list[dict[str, Any]]:
-    """How many files came to what end."""
+    """Count the files by status, format and reason."""
     counts: dict[tuple[str, str, str], int] = {}
     for row in table.select(["status", "format", "reason"]).to_pylist():
         key = (row["status"] or "", row["format"] or "", row["reason"] or "")
