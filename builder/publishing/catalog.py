@@ -103,6 +103,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
     segments = {field.name: tuple(sorted(field.segments)) for field in manifest.fields}
     return Facts(
         name=spec.name,
+        # Croissant expects a semantic version; the fingerprint fits in as build metadata.
         version=f"0.0.0+{content[:12]}",
         license=spec.license,
         description=spec.description or None,

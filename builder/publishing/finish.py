@@ -272,9 +272,10 @@ def publish_files(
     manifest = replace(draft, files=stored)
     manifest = replace(manifest, version=version_name(manifest))
     guard()
-    dataset.sweep()
+    dataset.sweep()  # removes unfinished files; the guard has just shown that this builder may
     current = _current(dataset)
     pointer = write_current(manifest.version)
+    # An equal version is already complete, so publishing it again changes nothing.
     if current != pointer:
         for name in sorted(files):
             dataset.put(version_path(manifest.version, name), files[name])

@@ -85,6 +85,7 @@ def auc(target: NDArray[np.bool_], scores: Reals) -> float:
     """Return the area under the ROC curve: the share of pairs in the right order, with ties counted as one half."""
     from scipy import stats
 
+    # Rounded so that scores that differ only in their last digits are ties on every machine.
     ranks = stats.rankdata(np.round(scores, 6))
     positives, negatives = int(target.sum()), int((~target).sum())
     return float((ranks[target].sum() - positives * (positives + 1) / 2) / (positives * negatives))

@@ -30,6 +30,7 @@ def masked_cells(counts: NDArray[np.int64], below: int) -> NDArray[np.bool_]:
         row, column = alone
         line = hidden[row, :] if column is None else hidden[:, column]
         values = counts[row, :] if column is None else counts[:, column]
+        # Zeros come after all other cells, and cells that are hidden already come last.
         rank = np.where(values > 0, values, np.iinfo(np.int64).max - 1)
         rank[line] = np.iinfo(np.int64).max
         if line.all():

@@ -102,5 +102,6 @@ def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], ma
         "difference": max((g for g in gaps if g is not None), default=None),
         "distance": tests[furthest][0] if furthest is not None else None,
         "between": list(furthest) if furthest is not None else [],
+        # Bonferroni: the smallest of several p is small by chance, so it is multiplied by their number.
         "p": min(1.0, len(tests) * min(p for _, p in tests.values())) if tests else None,
     }
