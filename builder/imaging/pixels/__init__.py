@@ -1,1 +1,1 @@
-"""From the bytes of an instance to numbers: formats, codecs, rescale and padding values."""
+"""Decoding the bytes of an instance into numbers: formats, codecs, rescale and padding values."""

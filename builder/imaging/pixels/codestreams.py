@@ -1,7 +1,7 @@
-"""JPEG-LS and JPEG 2000 frames of one component straight through their libraries, without pydicom's own steps.
+"""Decoding JPEG-LS and JPEG 2000 frames of one component directly with their libraries, bypassing pydicom.
 
-That is for streams which state the rows, columns and sign of the data set, and at least its bits. Where they differ,
-pydicom's corrections are needed: such frames are left to it.
+This is only for streams that agree with the data set in rows, columns and sign, and that state at least its bits. Other
+frames need pydicom's corrections and are left to it.
 """
 
 import struct
@@ -28,7 +28,7 @@ Decoder: TypeAlias = Callable[[bytes], Content]
 
 @dataclass(frozen=True)
 class Stated:
-    """What a stream says of its picture; JPEG-LS does not know signs, so ``signed`` is None there."""
+    """What a stream states about its picture. JPEG-LS does not state a sign, so ``signed`` is None for it."""
 
     rows: int
     columns: int
@@ -37,16 +37,16 @@ class Stated:
     signed: bool | None
 
     def is_of(self, form: PixelFormat) -> bool:
-        """Whether the values of such a stream are those of the data set, but for bits that are not stored."""
+        """Return whether the stream's values are those of the data set, apart from bits that are not stored."""
         alike = (self.rows, self.columns, self.components) == (form.rows, form.columns, 1)
         wide = form.bits_stored <= self.precision <= form.bits_allocated  # many writers state the allocated bits
         return alike and wide and self.signed in (None, form.signed)
 
 
 def decode_codestreams(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any] | None:
-    """(frame, row, column) stored values in ``form.dtype``, not yet masked; None where pydicom is to decode them.
+    """Decode frames to (frame, row, column) stored values in ``form.dtype``, not yet masked.
 
-    What the libraries raise on damaged streams is raised.
+    Return None when pydicom must decode them. Exceptions of the libraries on damaged streams are passed on.
     """
     read, decode = _WAYS[form.syntax]
     stated = [found for found in map(read, frames) if found is not None and found.is_of(form)]
@@ -57,13 +57,13 @@ def decode_codestreams(frames: Sequence[bytes], form: PixelFormat) -> NDArray[An
 
 
 def _values(content: Content, stated: Stated, form: PixelFormat) -> NDArray[Any]:
-    """(row, column) values of a decoded frame, whose bytes are as wide as its stream's precision."""
+    """View a decoded frame as (row, column) values; their width follows from the precision of the stream."""
     dtype = np.dtype(f"<{form.dtype.kind}{1 if stated.precision <= 8 else 2}")
     return np.frombuffer(content, dtype=dtype).reshape(form.rows, form.columns).astype(form.dtype, copy=False)
 
 
 def stated_by_jpeg_ls(frame: bytes) -> Stated | None:
-    """What a JPEG-LS stream states; None where its frame header is not its first segment."""
+    """Read what a JPEG-LS stream states; None when its frame header is not the first segment."""
     if len(frame) < _JLS_HEADER.size:
         return None
     start, marker, _, precision, rows, columns, components = _JLS_HEADER.unpack_from(frame)
@@ -73,7 +73,7 @@ def stated_by_jpeg_ls(frame: bytes) -> Stated | None:
 
 
 def stated_by_jpeg_2000(frame: bytes) -> Stated | None:
-    """What a JPEG 2000 stream states of its first component; None where it is wrapped in a file format."""
+    """Read what a JPEG 2000 stream states about its first component; None when it is wrapped in a file format."""
     if len(frame) < _J2K_HEADER.size:
         return None
     start, marker, _, _, width, height, left, top, *_, components, bits = _J2K_HEADER.unpack_from(frame)
@@ -83,7 +83,7 @@ def stated_by_jpeg_2000(frame: bytes) -> Stated | None:
 
 
 def _decode_jpeg_ls(frame: bytes) -> bytearray:
-    import jpeg_ls  # compiled code is loaded where it is needed
+    import jpeg_ls  # loaded on first use, because it is compiled code
 
     content: bytearray = jpeg_ls.decode_pixel_data(frame)[0]
     return content

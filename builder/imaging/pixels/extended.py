@@ -1,4 +1,4 @@
-"""Extended JPEG with 12 bits, which pydicom's plugins refuse, through gdcm."""
+"""Decoding 12-bit extended JPEG with gdcm, because pydicom's plugins refuse it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from builder.imaging.pixels.format import JPEG_EXTENDED, PixelFormat
 
 
 def decode_extended(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
-    """(frame, row, column) stored values in ``form.dtype``. Raises CaseError UNDECODABLE_PIXELS."""
+    """Decode frames to (frame, row, column) stored values in ``form.dtype``. May raise CaseError UNDECODABLE_PIXELS."""
     out = np.empty((form.frames, form.rows, form.columns), dtype=form.dtype)
     for plane, frame in zip(out, frames, strict=True):
         content = _decoded(frame, form)
@@ -24,7 +24,7 @@ def decode_extended(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
 
 
 def _decoded(frame: bytes, form: PixelFormat) -> bytes:
-    """One frame through gdcm's image."""
+    """Decode one frame to bytes with a gdcm image."""
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()

@@ -11,7 +11,7 @@ from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
 
 NATIVE = frozenset("1.2.840.10008.1.2" + s for s in ("", ".1", ".2", ".1.99", ".1.98"))
-"""Transfer syntaxes whose Pixel Data is not encapsulated (PS3.5 A.1 to A.5); deflated ones once inflated."""
+"""Transfer syntaxes whose Pixel Data is not encapsulated (PS3.5 A.1 to A.5), or is not after inflation."""
 
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
@@ -43,30 +43,30 @@ class PixelFormat:
 
     @property
     def native(self) -> bool:
-        """Whether the bytes are the values themselves."""
+        """Whether the bytes are the pixel values, with no encoding."""
         return self.syntax in NATIVE
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the stored values in this machine's byte order."""
+        """The type of the stored values, in this machine's byte order."""
         letter = "f" if self.real else "i" if self.signed else "u"
         return np.dtype(f"{letter}{max(8, self.bits_allocated) // 8}")
 
     @property
     def frame_values(self) -> int:
-        """Values in one frame."""
+        """The number of values in one frame."""
         return self.rows * self.columns * self.samples
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Smallest and largest value that can be stored."""
+        """The smallest and largest value that can be stored."""
         if self.signed:
             return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
         return 0, (1 << self.bits_stored) - 1
 
 
 def pixel_format(dataset: Dataset) -> PixelFormat:
-    """The Image Pixel module of a data set, checked. Raises CaseError UNDECODABLE_PIXELS naming what is wrong."""
+    """Read and check the Image Pixel module of a data set. May raise CaseError UNDECODABLE_PIXELS."""
     with parsing(Reason.UNDECODABLE_PIXELS, "Image Pixel attributes are malformed"):
         stated = {name: _whole(dataset.get(keyword)) for name, keyword in _KEYWORDS.items()}
         photometric = str(dataset.get("PhotometricInterpretation", "") or "")
@@ -77,12 +77,12 @@ def pixel_format(dataset: Dataset) -> PixelFormat:
 def checked_format(
     stated: Mapping[str, int | None], *, syntax: str, photometric: str, real: bool = False
 ) -> PixelFormat:
-    """A format from the numbers that a header states, by the names of their columns in INSTANCES.
+    """Make a format from the numbers that a header states, keyed by their columns in INSTANCES.
 
     Raises
     ------
     CaseError
-        UNDECODABLE_PIXELS where a number is missing or two contradict each other (PS3.5 8.1.1, PS3.3 C.7.6.3.1).
+        UNDECODABLE_PIXELS when a number is missing or two contradict each other (PS3.5 8.1.1, PS3.3 C.7.6.3.1).
     """
     missing = [name for name in ("rows", "columns", "bits_allocated") if stated[name] is None]
     if missing:
@@ -114,7 +114,7 @@ def checked_format(
 
 
 def _check_bits(form: PixelFormat) -> None:
-    """Raise CaseError where allocated bits, stored bits and high bit cannot be together."""
+    """Raise CaseError when allocated bits, stored bits and high bit contradict each other."""
     allocated, stored, high = form.bits_allocated, form.bits_stored, form.high_bit
     sizes = (32, 64) if form.real else (1, 8, 16, 32, 64)
     if allocated not in sizes or not 1 <= stored <= allocated:
@@ -145,12 +145,12 @@ def _whole(value: Any) -> int | None:
 
 
 def _or(value: int | None, default: int) -> int:
-    """The value where there is one; 0 is one."""
+    """Return the value, or ``default`` when it is None; unlike ``or``, this keeps 0."""
     return default if value is None else value
 
 
 def transfer_syntax(dataset: Dataset) -> str:
-    """TransferSyntaxUID (0002,0010), or the encoding pydicom noticed when the file states none."""
+    """Return TransferSyntaxUID (0002,0010), or the encoding that pydicom found when the file states none."""
     meta = getattr(dataset, "file_meta", None)
     stated = meta.get("TransferSyntaxUID") if meta is not None else None
     if stated:

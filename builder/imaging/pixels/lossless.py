@@ -1,7 +1,7 @@
-"""Lossless JPEG frames (ITU-T T.81 Annex H: Huffman coding of prediction errors), decoded by compiled loops.
+"""Decoding lossless JPEG frames (ITU-T T.81 Annex H: Huffman coding of prediction errors) with compiled loops.
 
-One component, 2 to 16 bits, any of the seven predictors: what CT, MR and PET files hold. Damaged frames are refused
-here; they abort gdcm, and with it the process (seen with gdcm 3.2.6).
+The decoder supports one component, 2 to 16 bits and all seven predictors, which covers CT, MR and PET files. It exists
+because damaged frames abort gdcm and with it the whole process (seen with gdcm 3.2.6); here they are refused.
 """
 
 from collections.abc import Sequence
@@ -17,21 +17,22 @@ from builder.kernels.compiled import compiled
 
 SOI, SOF3, DHT, SOS, DRI, EOI = 0xD8, 0xC3, 0xC4, 0xDA, 0xDD, 0xD9
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {DHT, 0xC8, 0xCC})
-"""Start-of-frame markers; all but SOF3 are other processes (T.81 Table B.1)."""
+"""Start-of-frame markers (T.81 Table B.1). All except SOF3 belong to other coding processes."""
 
 PEEK_BITS = 16
-"""Longest Huffman code."""
+"""Length in bits of the longest Huffman code."""
 
 SHORT_BITS = 12
-"""Codes of so many bits, extra bits included, are looked up in one step; their tables stay in the first cache."""
+"""Longest code, extra bits included, that is looked up in one step; its tables still fit the first-level cache."""
 
 WORD: Any = np.int64
-"""What compiled code counts with: mixed with unsigned words it would turn to floats."""
+"""Integer type of the compiled code. numba turns mixed signed and unsigned 64-bit arithmetic into floats, so every
+operand is cast to this type."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """The header of a frame, and its entropy-coded bytes; ``strip`` is the number of rows between restarts."""
+    """The header of a frame and its entropy-coded bytes; ``strip`` is the number of rows between restarts."""
 
     precision: int
     rows: int
@@ -45,12 +46,12 @@ class Scan:
 
 
 def decode_lossless(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
-    """(frame, row, column) stored values in ``form.dtype``.
+    """Decode frames to (frame, row, column) stored values in ``form.dtype``.
 
     Raises
     ------
     CaseError
-        UNDECODABLE_PIXELS as ``decode_frame``.
+        UNDECODABLE_PIXELS, as ``decode_frame``.
     """
     out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint16)
     for plane, frame in zip(out, frames, strict=True):
@@ -59,12 +60,12 @@ def decode_lossless(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
 
 
 def decode_frame(content: bytes, form: PixelFormat) -> NDArray[Any]:
-    """(row, column) uint16 values of one frame.
+    """Decode one frame to (row, column) uint16 values.
 
     Raises
     ------
     CaseError
-        UNDECODABLE_PIXELS when the header or the codes make no sense, or end before the picture does.
+        UNDECODABLE_PIXELS when the header or the codes are invalid, or end before the picture does.
     """
     scan = parse_scan(content)
     if (scan.rows, scan.columns) != (form.rows, form.columns):
@@ -87,12 +88,12 @@ def decode_frame(content: bytes, form: PixelFormat) -> NDArray[Any]:
 
 
 def parse_scan(content: bytes) -> Scan:
-    """The tables and parameters of a frame. Reads within the bytes.
+    """Read the tables and parameters of a frame, without reading past the end of the bytes.
 
     Raises
     ------
     CaseError
-        UNDECODABLE_PIXELS when the bytes are no lossless JPEG of one component.
+        UNDECODABLE_PIXELS when the bytes are not a lossless JPEG of one component.
     """
     place, size = 2, len(content)
     if content[:2] != b"\xff\xd8":
@@ -124,7 +125,7 @@ def _damaged(what: str) -> CaseError:
 
 
 def _tables(body: bytes) -> dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Huffman tables of a DHT segment: counts by code length, and symbols (T.81 B.2.4.2)."""
+    """Read the Huffman tables of a DHT segment: counts by code length, and symbols (T.81 B.2.4.2)."""
     found, place = {}, 0
     while place + 17 <= len(body):
         lengths = np.frombuffer(body, dtype=np.uint8, count=16, offset=place + 1)
@@ -145,7 +146,7 @@ def _scan(
     coded: bytes,
     interval: int,
 ) -> Scan:
-    """What a frame header and a scan header say together. Raises CaseError UNDECODABLE_PIXELS."""
+    """Combine a frame header and a scan header. May raise CaseError UNDECODABLE_PIXELS."""
     if frame is None or len(frame) < 9 or frame[5] != 1 or len(body) < 6 or body[0] != 1:
         raise _damaged("no frame of one component")
     precision, predictor, shift = frame[0], body[3], body[5] & 0x0F
@@ -162,7 +163,7 @@ def _scan(
 
 
 def huffman_table(lengths: NDArray[np.uint8], symbols: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """For every 16 bits that may come next: code length times 256 plus symbol, 0 where no code begins so."""
+    """Return a table over the next 16 bits: code length times 256 plus symbol, or 0 when no code begins like this."""
     table = np.zeros(1 << PEEK_BITS, dtype=np.uint16)
     code, index = 0, 0
     for bits in range(1, 17):
@@ -176,9 +177,9 @@ def huffman_table(lengths: NDArray[np.uint8], symbols: NDArray[np.uint8]) -> NDA
 
 @compiled
 def unstuff(coded: NDArray[np.uint8], out: NDArray[np.uint8]) -> tuple[int, int]:
-    """Drop the zero after every 0xFF, up to the next marker, and zero eight bytes more.
+    """Copy bytes up to the next marker without the zero that follows each 0xFF, and append eight zeros.
 
-    Returns how many bytes were kept, and where the marker is.
+    Return how many bytes were kept, and where the marker is.
     """
     size: int = coded.shape[0]
     kept, place = 0, 0
@@ -201,7 +202,7 @@ def unstuff(coded: NDArray[np.uint8], out: NDArray[np.uint8]) -> tuple[int, int]
 
 @compiled
 def short_codes(table: NDArray[np.uint16], totals: NDArray[np.uint8], differences: NDArray[np.int32]) -> None:
-    """For every ``SHORT_BITS`` bits that hold a whole code with its extra bits: their number and the difference."""
+    """Fill tables over the next ``SHORT_BITS`` bits with the length and difference of a code that fits into them."""
     size = totals.shape[0]
     for index in range(size):
         entry = WORD(table[index << (PEEK_BITS - SHORT_BITS)])
@@ -215,7 +216,7 @@ def short_codes(table: NDArray[np.uint16], totals: NDArray[np.uint8], difference
 
 @compiled
 def extended(value: Any, category: Any) -> Any:
-    """The signed difference that ``category`` extra bits stand for (T.81 F.2.2.1)."""
+    """Return the signed difference that ``category`` extra bits stand for (T.81 F.2.2.1)."""
     if category == 0:
         return WORD(0)
     return WORD(value) if value >> (category - 1) else WORD(value - (1 << category) + 1)
@@ -232,7 +233,7 @@ def expand(
     start: int,
     predictor: int,
 ) -> int:
-    """Decode prediction errors and add them up (T.81 H.1.2.1, Table H.1); returns how many values came out."""
+    """Decode prediction errors and add them to the predictions (T.81 H.1.2.1, Table H.1); return the value count."""
     rows: int = out.shape[0]
     columns: int = out.shape[1]
     place, bits = 0, 0
@@ -272,7 +273,7 @@ def expand(
 
 @compiled
 def long_code(table: NDArray[np.uint16], held: Any, bits: Any) -> tuple[Any, Any]:
-    """Bits of the code at the top of the ``bits`` held ones, and its difference; no bits when there is no such code."""
+    """Return length and difference of the code at the top of the ``bits`` held bits; the length is 0 for no code."""
     entry = WORD(table[WORD((held >> np.uint64(bits - PEEK_BITS)) & np.uint64(0xFFFF))])
     length, category = entry >> 8, entry & 0xFF
     if category == 16:  # no extra bits follow (T.81 H.1.2.2)
@@ -283,7 +284,7 @@ def long_code(table: NDArray[np.uint16], held: Any, bits: Any) -> tuple[Any, Any
 
 @compiled
 def predicted(predictor: int, left: Any, above: Any, corner: Any) -> Any:
-    """Predictors 2 to 7 of T.81 Table H.1."""
+    """Return the prediction of predictors 2 to 7 in T.81 Table H.1."""
     if predictor == 2:
         return above
     if predictor == 3:

@@ -1,4 +1,4 @@
-"""Which pixels of a frame hold no data (PS3.3 C.7.5.1.1.2)."""
+"""Finding the pixels of a frame that hold no data (PS3.3 C.7.5.1.1.2)."""
 
 from typing import Any
 
@@ -14,26 +14,26 @@ _TOUCHING = np.ones((3, 3), dtype=np.bool_)
 
 
 def padded(raw: NDArray[Any], form: PixelFormat, limits: tuple[int, int]) -> NDArray[np.bool_]:
-    """(row, column) True where a frame holds padding.
+    """Return a (row, column) mask that is True where a frame holds padding.
 
-    A declared value is compared with the stored bits alone, because overlays may use the others. A value that the
-    stored bits cannot hold is compared with all bits of the pixel: scanners write it there.
+    A declared value is compared with the stored bits only, because overlays may use the other bits. A value that the
+    stored bits cannot hold is compared with all bits of the pixel, because scanners write such values there.
 
-    A declared value of 0 is doubtful, because tissue may hold it. Such pixels are padding where they form a region
-    that is at least three pixels thick somewhere; scattered ones are data.
+    A declared value of 0 is doubtful, because tissue may have it too. Such pixels are padding only in regions that are
+    at least three pixels thick somewhere; scattered ones are data.
 
     Parameters
     ----------
     raw
-        Values before bits that are not stored are cleared.
+        Values before the bits that are not stored are cleared.
     limits
         Smallest and largest padding value, in the sign of the pixels.
 
     Raises
     ------
     CaseError
-        INCONSISTENT_PIXELS where the value does not fit the stored bits, the encoding kept only those, and what is
-        left of it stands among the data.
+        INCONSISTENT_PIXELS when the value does not fit the stored bits, the encoding kept only those, and the rest of
+        the value also occurs in the data.
     """
     low, high = limits
     beyond = not form.real and (low < form.limits[0] or high > form.limits[1])
@@ -47,7 +47,7 @@ def padded(raw: NDArray[Any], form: PixelFormat, limits: tuple[int, int]) -> NDA
 
 
 def _check_cut(raw: NDArray[Any], form: PixelFormat, limits: tuple[int, int], found: NDArray[np.bool_]) -> None:
-    """Refuse a frame whose codec cut the padding value down to the stored bits."""
+    """Refuse a frame whose codec reduced the padding value to the stored bits, where data may have the same value."""
     if found.any():
         return
     width = 1 << form.bits_stored
@@ -61,7 +61,7 @@ def _check_cut(raw: NDArray[Any], form: PixelFormat, limits: tuple[int, int], fo
 
 
 def _thick(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The connected regions that hold a full square of three by three pixels; beyond the frame all is padding."""
+    """Keep the connected regions that contain a square of 3 x 3 pixels; pixels beyond the frame count as padding."""
     cores = ndimage.binary_erosion(found, _TOUCHING, border_value=1)
     if not cores.any():
         return np.zeros_like(found)

@@ -1,4 +1,4 @@
-"""The Modality LUT of an instance (PS3.3 C.11.1) and its padding values (PS3.3 C.7.5.1.1.2)."""
+"""Reading the Modality LUT of an instance (PS3.3 C.11.1) and its padding values (PS3.3 C.7.5.1.1.2)."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from builder.imaging.pixels.format import PixelFormat
 
 @dataclass(frozen=True, eq=False)
 class Rescale:
-    """From stored values to output units: ``slope * stored + intercept``, or a table.
+    """The map from stored values to output units: ``slope * stored + intercept``, or a table.
 
     Parameters
     ----------
     kind
         RescaleType (0028,1054) or ModalityLUTType, "" when absent.
     stated
-        Whether the file says anything at all.
+        Whether the file states a rescale.
     table, first
-        Modality LUT entries, and the stored value of entry 0; None for a linear rescale.
+        Modality LUT entries, None for a linear rescale, and the stored value of entry 0.
     """
 
     slope: float = 1.0
@@ -37,23 +37,23 @@ class Rescale:
 
     @property
     def whole(self) -> bool:
-        """Whether the output is an integer for every stored integer, at the same scale."""
+        """Whether every stored integer maps to an integer at the same scale."""
         return self.slope == 1.0 and float(self.intercept).is_integer() and self.table is None
 
     def same(self, other: "Rescale") -> bool:
-        """Whether both give the same numbers, whatever these are called."""
+        """Return whether both give the same numbers, whatever their kinds are called."""
         mine, theirs = ((r.slope, r.intercept, r.stated, r.first, r.table is None) for r in (self, other))
         return mine == theirs and np.array_equal(_or_empty(self.table), _or_empty(other.table))
 
     def looked_up(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Stored values through the table; values beyond its ends take the end's entry."""
+        """Look stored values up in the table; values beyond either end take the entry at that end."""
         assert self.table is not None
         index = np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)
         return np.asarray(self.table[index])
 
 
 def rescale_of(item: Dataset) -> Rescale:
-    """The Modality LUT of a data set, or of a Pixel Value Transformation item. Raises CaseError INCONSISTENT_PIXELS."""
+    """Read the Modality LUT of a data set or Pixel Value Transformation item. May raise CaseError."""
     with elements_as(Reason.INCONSISTENT_PIXELS):
         sequence = item.get("ModalityLUTSequence")
         if sequence:
@@ -62,13 +62,13 @@ def rescale_of(item: Dataset) -> Rescale:
 
 
 def linear_rescale(slope: Any, intercept: Any, kind: Any) -> Rescale:
-    """The rescale that three values state, as any reader of headers gives them; None and "" are absent.
+    """Make a linear rescale from three header values; None and "" count as absent.
 
     Raises
     ------
     CaseError
-        INCONSISTENT_PIXELS where only one of slope and intercept is there (PS3.3 C.11.1.1 requires both), or where one
-        is no finite number. Such a file says that its values are rescaled, but not how.
+        INCONSISTENT_PIXELS when only one of slope and intercept is present (PS3.3 C.11.1.1 requires both), when either
+        is not a finite number, or when the slope is 0. Such a file says that its values are rescaled, but not how.
     """
     name = str(kind or "").strip()
     absent = [value is None or value == "" for value in (slope, intercept)]
@@ -85,9 +85,9 @@ def linear_rescale(slope: Any, intercept: Any, kind: Any) -> Rescale:
 
 
 def check_alike(rescales: Sequence[Rescale]) -> None:
-    """Refuse instances of which some are rescaled and others are not: together they have no one meaning.
+    """Refuse instances when only some are rescaled, because their numbers do not share one meaning.
 
-    An instance that states no rescale stands beside ones that state slope 1 and intercept 0.
+    An instance without a rescale may be combined with ones that state slope 1 and intercept 0.
 
     Raises
     ------
@@ -103,13 +103,13 @@ def check_alike(rescales: Sequence[Rescale]) -> None:
 
 
 def padding_of(item: Dataset, form: PixelFormat) -> tuple[int, int] | None:
-    """Smallest and largest stored value that means "no data"; None when the file names none. Raises CaseError."""
+    """Return the smallest and largest stored value that means "no data", or None. May raise CaseError."""
     with elements_as(Reason.INCONSISTENT_PIXELS):
         return padding_range(item.get("PixelPaddingValue"), item.get("PixelPaddingRangeLimit"), form)
 
 
 def padding_range(value: Any, limit: Any, form: PixelFormat) -> tuple[int, int] | None:
-    """``padding_of`` from PixelPaddingValue (0028,0120) and PixelPaddingRangeLimit (0028,0121) as any VR gave them."""
+    """Do what ``padding_of`` does from PixelPaddingValue (0028,0120) and PixelPaddingRangeLimit (0028,0121)."""
     value, limit = _whole(value, form), _whole(limit, form)
     if value is None or form.samples != 1:
         return None
@@ -117,7 +117,7 @@ def padding_range(value: Any, limit: Any, form: PixelFormat) -> tuple[int, int] 
 
 
 def _table(item: Dataset) -> Rescale:
-    """A Modality LUT item (PS3.3 C.11.1.1.1)."""
+    """Read a Modality LUT item (PS3.3 C.11.1.1.1). May raise CaseError INCONSISTENT_PIXELS."""
     try:
         count, first, bits = (int(v) for v in item.LUTDescriptor)
         entries = _entries(item.LUTData, count or 2**16, bits)
@@ -132,7 +132,7 @@ def _table(item: Dataset) -> Rescale:
 
 
 def _entries(data: Any, count: int, bits: int) -> NDArray[Any]:
-    """The first ``count`` entries of LUT Data. Raises ValueError where there are fewer, TypeError where it is none."""
+    """Return the first ``count`` entries of LUT Data. Raise ValueError when there are fewer, TypeError when absent."""
     if not isinstance(data, bytes):
         found = np.atleast_1d(np.asarray(data, dtype=np.int64))
     elif bits <= 8 and len(data) in (count, count + count % 2):
@@ -157,7 +157,7 @@ def _real(value: Any) -> float | None:
 
 
 def _whole(value: Any, form: PixelFormat) -> int | None:
-    """A padding value in the sign of the pixels, whatever the file's VR (US or SS) made of it. Raises CaseError."""
+    """Convert a padding value, read with VR US or SS, to the sign of the pixels. May raise CaseError."""
     if value is None or value == "":
         return None
     try:

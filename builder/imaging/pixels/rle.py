@@ -1,4 +1,4 @@
-"""RLE Lossless frames (PS3.5 Annex G), decoded into place by one compiled loop."""
+"""Decoding RLE Lossless frames (PS3.5 Annex G) with one compiled loop."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from builder.kernels.compiled import compiled
 HEADER_BYTES = 64
 MAX_SEGMENTS = 15
 LONGEST = 128
-"""Bytes of the longest run of PackBits."""
+"""Length in bytes of the longest PackBits run."""
 SHORT = 16
-"""Bytes copied in one step."""
+"""Number of bytes copied in one step."""
 SLACK = LONGEST
 
 
 def decode_rle(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
-    """(frame, row, column) stored values of a one-sample image, in ``form.dtype``.
+    """Decode a one-sample image to (frame, row, column) stored values in ``form.dtype``.
 
     Raises
     ------
@@ -59,10 +59,10 @@ def _decode_frame(content: NDArray[np.uint8], plane: NDArray[np.uint8], segments
 
 @compiled
 def unpack(content: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
-    """Expand PackBits into ``out`` and return how many bytes were written; stops where either side ends.
+    """Expand PackBits into ``out`` until either side ends, and return how many bytes were written.
 
-    The last ``SLACK`` bytes of ``out`` are there to be written over: runs are copied in blocks of a fixed size, a
-    short one in one step, and what goes too far is overwritten by the next run.
+    Runs are copied in blocks of a fixed size because that is faster, and short runs in one step. Bytes copied too far
+    are overwritten by the next run, or end up in the last ``SLACK`` bytes of ``out``, which are not part of the result.
     """
     place, read = 0, 0
     size, length = out.shape[0] - SLACK, content.shape[0]
@@ -98,7 +98,7 @@ def unpack(content: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
 
 @compiled
 def weave(high: NDArray[np.uint8], low: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Bytes of 16-bit values side by side, the low one first."""
+    """Interleave the bytes of 16-bit values, low byte first."""
     for k in range(out.shape[0]):
         out[k, 0] = low[k]
         out[k, 1] = high[k]

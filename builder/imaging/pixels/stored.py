@@ -1,4 +1,4 @@
-"""The stored pixel values of one instance, decoded."""
+"""Decoding the stored pixel values of one instance."""
 
 import io
 import warnings
@@ -28,25 +28,25 @@ from builder.imaging.pixels.format import (
 from builder.imaging.pixels.streams import STREAM_STARTS, check_expansion, check_streams
 
 LOSSY_STREAM = "lossy_jpeg_stated_lossless"
-"""Note of pixels whose transfer syntax says lossless JPEG while the stream is a baseline one."""
+"""Note on pixels whose transfer syntax says lossless JPEG although the stream is baseline JPEG, which is lossy."""
 
 PREFERRED = {
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
     "1.2.840.10008.1.2.4.90": "pylibjpeg",  # lossless: every decoder gives the same values
 }
-"""Plugin of pydicom by transfer syntax where the first it would try is not the fastest."""
+"""pydicom's plugin by transfer syntax, where the one that it tries first is not the fastest."""
 
 _START_OF_JPEG = b"\xff\xd8\xff"
 _BASELINE = 0xC0
 _FRAMES_AND_SCANS = frozenset({*range(0xC1, 0xC4), *range(0xC5, 0xCC), *range(0xCD, 0xD0), 0xD9, 0xDA})
-"""JPEG markers (ITU-T T.81 B.1.1.3) that end the search for a baseline frame: other frames, end of image, a scan."""
+"""JPEG markers (ITU-T T.81 B.1.1.3) that end the search for a baseline frame: other frames, end of image, scan."""
 
 
 def native_values(content: bytes | memoryview, form: PixelFormat) -> NDArray[Any]:
-    """View native bytes as stored values: (frame, row, column) or (frame, row, column, sample); not yet masked.
+    """View native bytes as (frame, row, column) or (frame, row, column, sample) stored values, not yet masked.
 
-    Raises CaseError UNDECODABLE_PIXELS when there are fewer bytes than the header announces.
+    Raise CaseError UNDECODABLE_PIXELS when there are fewer bytes than the header states.
     """
     dtype = form.dtype.newbyteorder(">" if form.syntax == BIG_ENDIAN else "<")
     count = form.frames * form.frame_values
@@ -72,7 +72,7 @@ def stored_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     Raises
     ------
     CaseError
-        UNSUPPORTED_TRANSFER_SYNTAX, UNDECODABLE_PIXELS, or TOO_LARGE where few bytes would decode to very many.
+        UNSUPPORTED_TRANSFER_SYNTAX, UNDECODABLE_PIXELS, or TOO_LARGE when few bytes would decode to very many.
     """
     if form.samples == 1 and form.bits_allocated > 1 and form.photometric != "PALETTE COLOR":
         return masked(raw_values(dataset, form), form)
@@ -87,7 +87,7 @@ def stored_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 
 
 def raw_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
-    """(frame, row, column) grey values as decoded, with the bits that are not stored. Raises as ``stored_values``."""
+    """Decode (frame, row, column) grey values, keeping the bits that are not stored. Raise as ``stored_values``."""
     if not form.native:
         frames = _checked_frames(dataset, form)
         return _encoded_values(dataset, form, frames).reshape(form.frames, form.rows, form.columns)
@@ -98,16 +98,16 @@ def raw_values(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 
 
 def lies_in_swapped_words(dataset: Dataset, form: PixelFormat) -> bool:
-    """Whether bytes are stored as big endian words of two (PS3.5 A.3 with VR OW), so that each pair is swapped."""
+    """Return whether 8-bit values are stored in big endian 16-bit words (PS3.5 A.3, VR OW), which swaps each pair."""
     eight = form.syntax == BIG_ENDIAN and form.bits_allocated == 8
     return eight and "PixelData" in dataset and dataset["PixelData"].VR == "OW"
 
 
 @lru_cache(maxsize=256)
 def check_syntax(syntax: str) -> None:
-    """Raise CaseError UNSUPPORTED_TRANSFER_SYNTAX when no decoder of this environment reads a transfer syntax.
+    """Raise CaseError UNSUPPORTED_TRANSFER_SYNTAX when no installed decoder reads a transfer syntax.
 
-    "" is one the index does not know; pixels tell it.
+    "" passes: the index does not know the syntax of such a file, and it is checked when the pixels are read.
     """
     if not syntax or syntax in NATIVE or syntax in JPEG_LOSSLESS or syntax in (RLE, DEFLATED_FRAMES):
         return
@@ -120,7 +120,7 @@ def check_syntax(syntax: str) -> None:
 
 
 def masked(values: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
-    """Clear what lies above HighBit and below the lowest stored bit (overlays in unused bits), extend the sign."""
+    """Clear the bits above HighBit and below the lowest stored bit, which may hold overlays, and extend the sign."""
     values = values.astype(form.dtype, copy=False)
     below = form.high_bit + 1 - form.bits_stored
     above = form.bits_allocated - 1 - form.high_bit
@@ -135,7 +135,7 @@ def masked(values: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
 
 
 def _pixel_bytes(dataset: Dataset, form: PixelFormat) -> bytes:
-    """The value of Pixel Data, or of its float twins."""
+    """Return the value of Pixel Data, Float Pixel Data or Double Float Pixel Data. May raise CaseError."""
     for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
         if keyword in dataset:
             content = dataset[keyword].value
@@ -145,9 +145,9 @@ def _pixel_bytes(dataset: Dataset, form: PixelFormat) -> bytes:
 
 
 def _checked_frames(dataset: Dataset, form: PixelFormat) -> list[bytes] | None:
-    """The encoded frames once their own headers agree with the data set; None where frames cannot be told apart.
+    """Return the encoded frames after checking their headers against the data set; None when they cannot be separated.
 
-    pydicom knows more ways to tell them apart. What it may then decode is checked here as well, fragment by fragment.
+    pydicom may still separate such frames in other ways. Therefore each fragment that it may decode is checked here.
     """
     check_syntax(form.syntax)
     content = _pixel_bytes(dataset, form)
@@ -164,9 +164,9 @@ def _checked_frames(dataset: Dataset, form: PixelFormat) -> list[bytes] | None:
 
 
 def _encoded_values(dataset: Dataset, form: PixelFormat, frames: list[bytes] | None) -> NDArray[Any]:
-    """Encoded one-sample frames through the fastest decoder at hand."""
+    """Decode one-sample frames with the fastest available decoder."""
     if form.syntax == RLE and form.bits_allocated in (8, 16, 32):
-        from builder.imaging.pixels.rle import decode_rle  # compiled code is loaded where it is needed
+        from builder.imaging.pixels.rle import decode_rle  # loaded on first use, because it is compiled code
 
         return decode_rle(frames or encapsulated_frames(dataset, form), form)
     if form.syntax == DEFLATED_FRAMES:
@@ -188,7 +188,7 @@ def _encoded_values(dataset: Dataset, form: PixelFormat, frames: list[bytes] | N
 
 
 def _inflated(frame: bytes, form: PixelFormat) -> bytes:
-    """The bytes of one frame of Deflated Image Frame Compression (PS3.5 A.4.12)."""
+    """Inflate one frame of Deflated Image Frame Compression (PS3.5 A.4.12)."""
     size = form.frame_values * form.dtype.itemsize
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -201,7 +201,7 @@ def _inflated(frame: bytes, form: PixelFormat) -> bytes:
 
 
 def _by_library(frames: list[bytes], form: PixelFormat) -> NDArray[Any] | None:
-    """Frames whose streams say what the data set says; None for all others, which need pydicom's corrections."""
+    """Decode frames whose streams agree with the data set; None for others, which need pydicom's corrections."""
     from builder.imaging.pixels.codestreams import decode_codestreams
 
     with parsing(Reason.UNDECODABLE_PIXELS, "the decoder failed"):
@@ -209,7 +209,7 @@ def _by_library(frames: list[bytes], form: PixelFormat) -> NDArray[Any] | None:
 
 
 def stream_notes(dataset: Dataset, form: PixelFormat) -> tuple[str, ...]:
-    """``LOSSY_STREAM`` where the first stream of an encapsulated Pixel Data is not what its transfer syntax says."""
+    """Return ``LOSSY_STREAM`` when the first encapsulated stream is baseline JPEG under a lossless transfer syntax."""
     if form.syntax not in JPEG_LOSSLESS or form.bits_allocated != 8:
         return ()
     content = _pixel_bytes(dataset, form)
@@ -226,7 +226,7 @@ def stream_notes(dataset: Dataset, form: PixelFormat) -> tuple[str, ...]:
 
 
 def _baseline(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
-    """(frame, row, column) grey values of baseline JPEG streams, through libjpeg: gdcm can abort on what is damaged."""
+    """Decode baseline JPEG to (frame, row, column) grey values with libjpeg; gdcm can abort on damaged streams."""
     out = np.empty((form.frames, form.rows, form.columns), dtype=np.uint8)
     for plane, frame in zip(out, frames, strict=True):
         with parsing(Reason.UNDECODABLE_PIXELS, "Pillow cannot decode a baseline JPEG"):
@@ -239,7 +239,7 @@ def _baseline(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
 
 
 def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:
-    """The encoded bytes of every frame (PS3.5 A.4). Raises CaseError UNDECODABLE_PIXELS."""
+    """Return the encoded bytes of every frame (PS3.5 A.4). May raise CaseError UNDECODABLE_PIXELS."""
     with parsing(Reason.UNDECODABLE_PIXELS, "the frames of Pixel Data cannot be told apart"):
         frames = list(generate_frames(_pixel_bytes(dataset, form), number_of_frames=form.frames))
     if len(frames) != form.frames:
@@ -248,14 +248,14 @@ def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:
 
 
 def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
-    """All frames through pydicom's decoders; colour comes back as RGB."""
+    """Decode all frames with pydicom; colour is returned as RGB."""
     check_syntax(form.syntax)
     decoder = get_decoder(form.syntax)
     _pixel_bytes(dataset, form)
     plugin = PREFERRED.get(form.syntax, "")
     plugin = plugin if plugin in decoder.available_plugins else ""
     with warnings.catch_warnings(), parsing(Reason.UNDECODABLE_PIXELS, "the decoder failed"):
-        warnings.simplefilter("ignore")  # pydicom warns of lengths and padding that are checked here
+        warnings.simplefilter("ignore")  # pydicom warns about lengths and padding that are checked here
         values, _ = decoder.as_array(dataset, raw=form.samples == 1, decoding_plugin=plugin)
     expected = form.frames * form.frame_values
     if values.size != expected:
@@ -264,7 +264,7 @@ def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
 
 
 def _palette(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Colours of palette indices (PS3.3 C.7.9), 8 bits a channel."""
+    """Convert palette indices to colours (PS3.3 C.7.9) with 8 bits per channel."""
     with parsing(Reason.UNDECODABLE_PIXELS, "the palette cannot be read"):
         colours = apply_color_lut(values, dataset)
     shifted = colours >> 8 if colours.dtype == np.uint16 else colours

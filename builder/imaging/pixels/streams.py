@@ -1,7 +1,7 @@
-"""What encoded frames claim, checked before a decoder believes it: sizes, expansion, and that they are whole.
+"""Checking encoded frames before a decoder reads them: their size, their expansion, and that they are complete.
 
-A decoder allocates what a stream's own header states. A few hundred bytes can state 60,000 x 60,000 pixels and take the
-memory of the machine, or abort the process.
+A decoder allocates the memory that a stream's own header asks for. A few hundred bytes can state 60,000 x 60,000 pixels
+and exhaust the machine's memory or abort the process.
 """
 
 import struct
@@ -12,17 +12,17 @@ from builder.errors import CaseError, Reason
 from builder.imaging.pixels.format import JPEG_LOSSLESS, PixelFormat
 
 FREE_BYTES: Final = 256 * 2**20
-"""Pixels of an instance may decode to so many bytes, however few are stored: empty images compress without limit."""
+"""Decoded bytes that any instance may have, however few are stored, because empty images compress without limit."""
 
 EXPANSION_LIMIT: Final = 50
-"""Beyond ``FREE_BYTES`` they may be at most so many times what is stored; lossy medical images stay below 40."""
+"""Largest ratio of decoded to stored bytes beyond ``FREE_BYTES``; lossy medical images stay below 40."""
 
 JPEG_FAMILY = frozenset({*JPEG_LOSSLESS, "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 JPEG_LS_FAMILY = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 JPEG_2000_FAMILY = frozenset("1.2.840.10008.1.2.4." + s for s in ("90", "91", "92", "93", "201", "202", "203"))
 
 STREAM_STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
-"""How JPEG and JPEG-LS streams, JPEG 2000 codestreams, and files that wrap these begin."""
+"""First bytes of JPEG and JPEG-LS streams, of JPEG 2000 codestreams, and of JP2 files that wrap those."""
 
 _END_OF_IMAGE = b"\xff\xd9"
 _START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
@@ -30,14 +30,14 @@ _CODESTREAM_BOX = b"jp2c"
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """Start-of-frame markers of JPEG (ITU-T T.81 Table B.1) and JPEG-LS (T.87)."""
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-"""Markers that no length follows."""
+"""Markers that are not followed by a length."""
 
 Size: TypeAlias = tuple[int, int]
 """Rows and columns."""
 
 
 def check_expansion(stored_bytes: int, form: PixelFormat) -> None:
-    """Refuse an instance whose pixels would be far larger than what is stored. Raises CaseError TOO_LARGE."""
+    """Refuse an instance whose pixels would decode to far more than is stored. May raise CaseError TOO_LARGE."""
     decoded = form.frames * form.frame_values * form.dtype.itemsize
     if decoded > max(FREE_BYTES, EXPANSION_LIMIT * stored_bytes):
         detail = f"found {stored_bytes} bytes that would decode to {decoded}"
@@ -46,7 +46,7 @@ def check_expansion(stored_bytes: int, form: PixelFormat) -> None:
 
 
 def check_streams(frames: Sequence[bytes], form: PixelFormat) -> None:
-    """Refuse encoded frames that are cut off, or that state another size than the data set.
+    """Refuse encoded frames that are truncated or state another size than the data set.
 
     Raises
     ------
@@ -62,13 +62,13 @@ def check_streams(frames: Sequence[bytes], form: PixelFormat) -> None:
         if found != (form.rows, form.columns):
             detail = f"found an encoded frame of {found[0]} x {found[1]}, expected {form.rows} x {form.columns}"
             raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
-        # CharLS goes on reading behind the end of what is cut off: seconds for 40 x 40 pixels
+        # CharLS keeps reading past the end of a truncated frame, which takes seconds even for 40 x 40 pixels.
         if form.syntax in JPEG_LS_FAMILY and _END_OF_IMAGE not in frame:
             raise CaseError(Reason.UNDECODABLE_PIXELS, "found a JPEG-LS frame without its end, expected a whole one")
 
 
 def jpeg_size(frame: bytes) -> Size | None:
-    """Rows and columns that the frame header of a JPEG or JPEG-LS stream states; None where there is no such header."""
+    """Return the rows and columns in the frame header of a JPEG or JPEG-LS stream, or None without such a header."""
     if frame[:2] != b"\xff\xd8":
         return None
     place = 2
@@ -87,7 +87,7 @@ def jpeg_size(frame: bytes) -> Size | None:
 
 
 def jpeg_2000_size(frame: bytes) -> Size | None:
-    """Rows and columns that a JPEG 2000 codestream states (ISO/IEC 15444-1 A.5.1), plain or in a file's boxes."""
+    """Return the rows and columns of a JPEG 2000 codestream (ISO/IEC 15444-1 A.5.1), bare or inside a JP2 file."""
     start = _codestream(frame)
     if frame[start : start + 4] != _START_OF_CODESTREAM or len(frame) < start + 24:
         return None
@@ -96,7 +96,7 @@ def jpeg_2000_size(frame: bytes) -> Size | None:
 
 
 def _codestream(frame: bytes) -> int:
-    """Where the codestream starts: at once, or in the box of a JP2 file that holds it (Annex I.4)."""
+    """Return where the codestream starts: at 0, or inside its box in a JP2 file (Annex I.4)."""
     place = 0
     while frame[place : place + 4] != _START_OF_CODESTREAM and place + 8 <= len(frame):
         length, kind = struct.unpack_from(">I4s", frame, place)

@@ -1,4 +1,4 @@
-"""The number type of voxels: of one image by its headers, and of all images of a dataset together."""
+"""Choosing the number type of voxels, for one image from its headers and for all images of a dataset together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,32 +7,32 @@ from typing import Any
 import numpy as np
 
 INTEGERS = {"uint8": (0, 2**8 - 1), "int16": (-(2**15), 2**15 - 1), "uint16": (0, 2**16 - 1)}
-"""Narrowest first, and what each holds."""
+"""Integer types with their ranges, in order of preference."""
 
 
 @dataclass(frozen=True)
 class Projected:
-    """The number type of voxels by the headers; ``sure`` where every value that can be stored fits it."""
+    """The number type predicted from headers; ``sure`` when every value that can be stored fits it."""
 
     name: str
     sure: bool = True
 
 
 def narrowest(low: int, high: int) -> Projected:
-    """The narrowest integer that holds a range; int16 where none does, because stored values seldom use all bits."""
+    """Return the narrowest integer for a range; int16 when none holds it, because values seldom use all stored bits."""
     name = next((name for name, (least, most) in INTEGERS.items() if least <= low and high <= most), None)
     return Projected("int16", sure=False) if name is None else Projected(name)
 
 
 def slices_type(rows: Sequence[Mapping[str, Any]], filling: int) -> Projected:
-    """What the slices of a stack become, as ``pixels.values.dtype_of`` decides once they are read.
+    """Predict the type of a stack of slices, which ``pixels.values.dtype_of`` decides when they are read.
 
     Parameters
     ----------
     rows
         INSTANCES rows, or rows of frames.
     filling
-        What stands for padding where a row names a padding value.
+        The value that replaces padding in rows that state a padding value.
     """
     if rows[0]["modality"] == "PT":
         return Projected("float32")
@@ -52,7 +52,7 @@ def slices_type(rows: Sequence[Mapping[str, Any]], filling: int) -> Projected:
 
 
 def picture_type(row: Mapping[str, Any]) -> Projected:
-    """What a picture becomes: bytes where it is in colour, its stored type where no rescale changes it."""
+    """Predict the type of a picture: uint8 for colour, the stored type without a rescale, else float32."""
     if (row["samples_per_pixel"] or 1) == 3 or row["photometric_interpretation"] == "PALETTE COLOR":
         return Projected("uint8")
     changed = row["rescale_slope"] not in (None, 1.0) or row["rescale_intercept"] not in (None, 0.0)
@@ -64,7 +64,7 @@ def picture_type(row: Mapping[str, Any]) -> Projected:
 
 
 def common_type(types: Iterable[str]) -> str:
-    """The narrowest type that holds every value of all: of 16 bit integers with and without a sign, float32."""
+    """Return the narrowest type that holds every value of all types; for int16 with uint16 this is float32."""
     found = sorted(set(types))
     if len(found) == 1:
         return found[0]

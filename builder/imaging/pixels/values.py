@@ -1,4 +1,4 @@
-"""The values of a stack's instances in one array: decoded, rescaled, in their places."""
+"""Decoding and rescaling the values of a stack's instances into their places in one array."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from builder.imaging.pixels.stored import masked, native_values, raw_values
 from builder.imaging.pixels.types import narrowest
 
 PixelFill: TypeAlias = Callable[[str, memoryview], None]
-"""Writes the native pixel bytes of the instance with this SOPInstanceUID into the memory given: the way around
-data sets in memory for pixels that lie in a file."""
+"""Writes the native pixel bytes of the instance with this SOPInstanceUID into the given memory, so that pixels can be
+read straight from a file without a data set in memory."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Where one frame of an instance goes, and how its values are read."""
+    """Where one frame of an instance goes, and how its values are rescaled."""
 
     channel: int
     index: int
@@ -46,19 +46,19 @@ class Instance:
 
     @property
     def has_pixels(self) -> bool:
-        """Whether the data set itself carries Pixel Data."""
+        """Whether the data set itself contains Pixel Data."""
         return self.dataset is not None and "PixelData" in self.dataset
 
 
 def dtype_of(instances: Sequence[Instance], filling: float | None = None) -> np.dtype[Any]:
-    """The narrowest integer for whole offsets, float32 for everything else.
+    """Return the narrowest integer type when every rescale is a whole offset, else float32.
 
-    16 stored bits and an offset may reach past int16; values that do are found while decoding.
+    16 stored bits with an offset may exceed int16; decoding finds the values that do.
 
     Parameters
     ----------
     filling
-        What padding becomes, a value the type must hold where an instance names padding; None when it stays.
+        The value that replaces padding, which the type must hold when an instance states padding; None keeps padding.
     """
     if any(i.form.real or i.form.bits_allocated > 16 or not all(s.rescale.whole for s in i.slices) for i in instances):
         return np.dtype(np.float32)
@@ -85,17 +85,17 @@ def decode(
     shape
         (channel, slice, row, column).
     dtype
-        Of ``dtype_of``; a value that does not fit it makes the whole array float32.
+        The type from ``dtype_of``. A value that does not fit it makes the whole array float32.
     factor
         Multiplies the rescaled values; 1 for integers.
     filling
-        What padding of a slice becomes in this slice, whatever other channels hold there; None leaves its numbers.
+        The value that replaces padding in a slice, whatever other channels hold there; None keeps the stored numbers.
 
     Returns
     -------
     tuple
-        The voxels, and (slice, row, column) bool, True where a stored value of any channel is padding; None when there
-        is none.
+        The voxels, and a (slice, row, column) bool mask that is True where any channel has padding, or None when there
+        is no padding.
     """
     voxels = np.empty(shape, dtype)
     padding = np.zeros(shape[1:], dtype=np.bool_) if any(s.padding for i in instances for s in i.slices) else None
@@ -109,7 +109,7 @@ def decode(
             stored, none = _told_apart(frames[item.frame], instance.form, item.padding)
             if none is not None and padding is not None:
                 padding[item.index] |= none
-                if filling is not None:  # so that the number that stands for "no data" needs no place in the type
+                if filling is not None:  # so that the padding number itself need not fit the type
                     stored = np.where(none, _any_datum(stored, none), stored)
             if not _place(stored, target, form=instance.form, rescale=item.rescale, factor=factor):
                 wider = np.dtype(np.float32)
@@ -122,7 +122,7 @@ def decode(
 def _told_apart(
     raw: NDArray[Any], form: PixelFormat, limits: tuple[int, int] | None
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Stored values of a frame, and where they are padding; None when nowhere."""
+    """Return the stored values of a frame, and the mask of its padding, or None when it has none."""
     if limits is None:
         return masked(raw, form), None
     none = padded(raw, form, limits)
@@ -130,20 +130,20 @@ def _told_apart(
 
 
 def _any_datum(stored: NDArray[Any], none: NDArray[np.bool_]) -> Any:
-    """A stored value that is data; 0 where none is."""
+    """Return any stored value that is data, or 0 when all are padding."""
     place = int(np.argmin(none))
     return stored.flat[place] if not none.flat[place] else stored.dtype.type(0)
 
 
 def _is_direct(instance: Instance, dtype: np.dtype[Any]) -> bool:
-    """Whether the bytes of an instance can be read straight into the volume and made values there."""
+    """Return whether the bytes of an instance can be read straight into the volume and rescaled there."""
     form = instance.form
     alike = form.native and form.syntax != BIG_ENDIAN and form.dtype.itemsize == dtype.itemsize and dtype.kind in "iu"
     return alike and form.frames == 1 and not instance.tiles and not instance.has_pixels
 
 
 def _filled_in_place(instance: Instance, voxels: NDArray[Any], fill: PixelFill) -> NDArray[Any]:
-    """(1, row, column) values, not yet masked, that lie where the volume's values will be."""
+    """Read an instance into its place in the volume, and return that memory as (1, row, column) unmasked values."""
     (item,) = instance.slices
     place = voxels[item.channel, item.index]
     fill(instance.uid, place.data.cast("B"))
@@ -152,7 +152,7 @@ def _filled_in_place(instance: Instance, voxels: NDArray[Any], fill: PixelFill) 
 
 
 def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
-    """(frame, row, column) values of an instance, not yet masked; the tiles of a mosaic are its frames."""
+    """Return the (frame, row, column) values of an instance, not yet masked; tiles of a mosaic count as frames."""
     form = instance.form
     if fill is not None and form.native and not instance.has_pixels:
         scratch = np.empty(form.frames * form.frame_values, dtype=form.dtype)
@@ -166,14 +166,14 @@ def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
 
 
 def _cut_tiles(picture: NDArray[Any], tiles: tuple[int, int]) -> NDArray[Any]:
-    """(row, column) mosaic of tiles down and across to (slice, row, column); tiles run along rows first."""
+    """Cut a (row, column) mosaic of tiles down and across into (slice, row, column); tiles run along rows first."""
     down, across = tiles
     rows, columns = picture.shape[0] // down, picture.shape[1] // across
     return picture.reshape(down, rows, across, columns).swapaxes(1, 2).reshape(-1, rows, columns)
 
 
 def _place(stored: NDArray[Any], target: NDArray[Any], *, form: PixelFormat, rescale: Rescale, factor: float) -> bool:
-    """Write rescaled values into ``target``, which may be the same memory; False when they do not fit its integers."""
+    """Write rescaled values to ``target``, which may be the same memory; return False when integers do not fit it."""
     if rescale.table is not None:
         stored = rescale.looked_up(stored)
     if target.dtype.kind == "f":
@@ -189,6 +189,6 @@ def _place(stored: NDArray[Any], target: NDArray[Any], *, form: PixelFormat, res
     if offset == 0:
         target[...] = stored.astype(target.dtype, casting="unsafe", copy=False)
         return True
-    # In range at the end, so arithmetic that wraps on the way (uint16 - 1024) comes out right.
+    # The result is in range, so wrapping on the way (uint16 - 1024) still gives the right value.
     np.add(stored.astype(target.dtype, casting="unsafe", copy=False), np.array(offset).astype(target.dtype), out=target)
     return True

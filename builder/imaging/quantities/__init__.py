@@ -1,1 +1,1 @@
-"""What the numbers of an image measure: SUV, b-values, the scale of a maker's MR."""
+"""Determining what the numbers of an image measure: SUV, b-values, and Philips' private MR scale."""

@@ -1,20 +1,20 @@
-"""The b-value of an image that is no enhanced object: where makers put it before the standard had a place for it."""
+"""Reading the b-value of a classic MR image, where vendors stored it before the standard had an attribute for it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 PRIVATE = (("siemens", "siemens_b_value"), ("ge", "ge_b_value"), ("philips", "philips_b_value"), ("uih", "uih_b_value"))
-"""What the normalised manufacturer starts with, and the column of its private attribute: Siemens (0019,100C),
-GE (0043,1039), Philips (2001,1003), United Imaging (0065,1009)."""
+"""Prefix of the manufacturer's name, and the column of its private attribute: Siemens (0019,100C), GE (0043,1039),
+Philips (2001,1003), United Imaging (0065,1009)."""
 
 GE_OFFSET = 100_000
-"""GE adds large round numbers to the b-value, which is what is left of them."""
+"""GE adds a multiple of a large round number to the b-value; the remainder by this number is the b-value."""
 
 
 def b_value_of(row: Mapping[str, Any]) -> float | None:
-    """Diffusion b-value (0018,9087) of an INSTANCES row, else what its maker states privately; s/mm2.
+    """Return the b-value (0018,9087) of an INSTANCES row, else the one in its vendor's private element; s/mm2.
 
-    A private element counts only in the files of its own maker: others use the same number for something else.
+    A private element counts only in files of its own vendor, because others use the same tag for other values.
     """
     stated: float | None = row["b_value"]
     if stated is not None or row["modality"] != "MR":

@@ -1,4 +1,4 @@
-"""Which radionuclide a PET names, by code or in words, and how fast it decays."""
+"""Finding the radionuclide that a PET names, by code or in words, and its half-life."""
 
 import re
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ HALF_LIFE_S = {
     "I-124": 360806.0, "I-131": 693377.0, "Na-22": 82050000.0, "Tb-152": 63000.0, "Ho-166": 96458.0,
     "Lu-177": 574300.0,
 }  # fmt: skip
-"""Seconds, by the evaluated nuclear structure data file (National Nuclear Data Center, NuDat 3)."""
+"""Half-lives in seconds from the evaluated nuclear structure data file (National Nuclear Data Center, NuDat 3)."""
 
 HALF_LIFE_TOLERANCE = 0.05
-"""Largest relative difference between a stated half-life and that of its nuclide: old tables differ by 1 or 2 %."""
+"""Largest relative difference accepted between stated and true half-life; old tables differ by 1 or 2 %."""
 
 ELEMENTS = {
     "carbon": "C", "nitrogen": "N", "oxygen": "O", "fluorine": "F", "fluor": "F", "sodium": "Na", "potassium": "K",
@@ -36,7 +36,7 @@ _GLUCOSE = re.compile(r"\b(fdg|fluorodeoxyglucose|fludeoxyglucose)\b")
 
 
 def nuclides_of(drug: Dataset) -> frozenset[str]:
-    """The nuclides an item of Radiopharmaceutical Information Sequence names; several contradict one another."""
+    """Return the nuclides that a Radiopharmaceutical Information Sequence item names; more than one is a conflict."""
     found: set[str] = set()
     codes = [*(drug.get("RadionuclideCodeSequence") or []), *(drug.get("RadiopharmaceuticalCodeSequence") or [])]
     for code in codes:
@@ -46,10 +46,10 @@ def nuclides_of(drug: Dataset) -> frozenset[str]:
 
 
 def named(text: str) -> Iterator[str]:
-    """Nuclides in words: ``^18^Fluorine``, ``F-18``, ``[11C]PiB``; FDG is labelled with F-18."""
+    """Yield the nuclides in a text, such as ``^18^Fluorine``, ``F-18`` or ``[11C]PiB``; FDG means F-18."""
     plain = text.lower().replace("^", "")
     pairs = [(element, mass + state) for mass, state, element in _MASS_FIRST.findall(plain)]
-    pairs += [(state + element, mass) for mass, state, element in _MASS_FIRST.findall(plain)]  # 52Mn is no 52m
+    pairs += [(state + element, mass) for mass, state, element in _MASS_FIRST.findall(plain)]  # 52Mn is not 52m
     pairs += [(element, mass + state) for element, mass, state in _ELEMENT_FIRST.findall(plain)]
     for element, mass in pairs:
         name = f"{_SYMBOLS.get(element) or ELEMENTS.get(element)}-{mass}"
@@ -60,19 +60,19 @@ def named(text: str) -> Iterator[str]:
 
 
 def nearest(half_life_s: float) -> str | None:
-    """A nuclide with this half-life; None when there is none within the tolerance."""
+    """Return the nuclide whose half-life is nearest, or None when none is within the tolerance."""
     found = min(HALF_LIFE_S, key=lambda name: abs(HALF_LIFE_S[name] - half_life_s))
     return found if agrees(found, half_life_s) else None
 
 
 def agrees(nuclide: str, half_life_s: float) -> bool:
-    """Whether a stated half-life is that of a nuclide."""
+    """Return whether a stated half-life is that of a nuclide."""
     true = HALF_LIFE_S[nuclide]
     return abs(half_life_s - true) <= HALF_LIFE_TOLERANCE * true
 
 
 def _coded(value: str, scheme: str) -> str | None:
-    """The nuclide of a code of PS3.16 CID 4020, in SNOMED CT or in its older form."""
+    """Return the nuclide of a code in PS3.16 CID 4020, given as SNOMED CT or in the older SNOMED form."""
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 

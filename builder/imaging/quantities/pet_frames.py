@@ -1,8 +1,8 @@
-"""Frames of enhanced and legacy converted PET as the single-frame headers that ``suv`` reads.
+"""Converting frames of enhanced and legacy converted PET to the single-frame headers that ``suv`` reads.
 
-Legacy converted objects keep what the slices stated among the unassigned converted attributes (PS3.3 C.7.6.16.2.25
-and 26). Enhanced PET states it anew (PS3.3 C.8.22): corrections as flags, the moment of decay correction as a date and
-time, units in the Real World Value Mapping, and the injected dose in MBq where the PET IOD has Bq.
+Legacy converted objects keep the attributes of the slices in the unassigned converted attributes (PS3.3 C.7.6.16.2.25
+and 26). Enhanced PET states them in other ways (PS3.3 C.8.22): corrections as flags, the moment of decay correction as
+a date and time, units in the Real World Value Mapping, and the injected dose in MBq instead of Bq.
 """
 
 import math
@@ -15,17 +15,17 @@ ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.130"
 LEGACY_PET = "1.2.840.10008.5.1.4.1.1.128.1"
 
 UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML"}
-"""UCUM codes of the measurement units (PS3.16 CID 84 and 85) to Units (0054,1001); GML is SUV by body weight here."""
+"""Maps UCUM codes of units (PS3.16 CID 84 and 85) to Units (0054,1001); GML means SUV by body weight here."""
 
 LARGEST_MBQ = 1e5
-"""A dose above this is not in MBq: no patient gets 0.1 TBq."""
+"""Largest dose that can be in MBq, because no patient gets 0.1 TBq."""
 
 SAME_SLOPE = 1e-5
-"""Largest relative difference of two slopes that say the same."""
+"""Largest relative difference at which two slopes count as equal."""
 
 
 def pet_headers(dataset: Dataset) -> list[Dataset]:
-    """One header a frame of an enhanced or legacy converted PET, without pixels; any other data set as it is."""
+    """Return one header per frame of an enhanced or legacy converted PET, without pixels; else the data set itself."""
     sop_class = str(dataset.get("SOPClassUID") or "")
     if sop_class == LEGACY_PET:
         return [_legacy(dataset, shared, own) for shared, own in _groups(dataset)]
@@ -35,19 +35,19 @@ def pet_headers(dataset: Dataset) -> list[Dataset]:
 
 
 def _groups(dataset: Dataset) -> Iterator[tuple[Dataset, Dataset]]:
-    """The shared groups with each frame's own."""
+    """Yield the shared functional groups with the own groups of each frame."""
     shared = _first(dataset.get("SharedFunctionalGroupsSequence"))
     for own in dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]:
         yield shared, own
 
 
 def _first(sequence: Any) -> Dataset:
-    """The first item of a sequence; an empty data set where there is none."""
+    """Return the first item of a sequence, or an empty data set when there is none."""
     return sequence[0] if sequence is not None and len(sequence) else Dataset()
 
 
 def _stated(shared: Dataset, own: Dataset, group: str, keyword: str) -> Any:
-    """An attribute of a functional group of a frame, else of all frames."""
+    """Return an attribute of a functional group, from the frame's own group or else from the shared one."""
     for groups in (own, shared):
         value = _first(groups.get(group)).get(keyword)
         if value is not None and value != "":
@@ -90,7 +90,7 @@ def _enhanced(dataset: Dataset, shared: Dataset, own: Dataset) -> Dataset:
 
 
 def _top_level(dataset: Dataset) -> Dataset:
-    """What the top level states, sequences and pixels of frames aside."""
+    """Copy the top level without the functional groups and the pixels."""
     header = Dataset()
     for element in dataset:
         if element.tag.group not in (0x5200, 0x7FE0):
@@ -99,14 +99,14 @@ def _top_level(dataset: Dataset) -> Dataset:
 
 
 def _without_offset(moment: str) -> str:
-    """A DT value (PS3.5 6.2) without its offset from UTC."""
+    """Return a DT value (PS3.5 6.2) without its UTC offset."""
     return moment.split("+")[0].split("-")[0]
 
 
 def _units(shared: Dataset, own: Dataset) -> str | None:
-    """Units of the rescaled values: those of the Real World Value Mapping that maps as the rescale does.
+    """Return the units of the rescaled values: those of the Real World Value Mapping that equals the rescale.
 
-    None where no mapping is stated; ``OTHER_SCALE`` where none of them is the rescale.
+    Return None when no mapping is stated, and ``OTHER_SCALE`` when none of them equals the rescale.
     """
     mappings = own.get("RealWorldValueMappingSequence") or shared.get("RealWorldValueMappingSequence")
     if not mappings:
@@ -129,7 +129,7 @@ def _alike(first: Any, second: Any) -> bool:
 
 
 def _drugs(dataset: Dataset, groups: Dataset) -> list[Dataset]:
-    """The radiopharmaceuticals a frame shows, doses in Bq."""
+    """Return the radiopharmaceuticals that a frame shows, with doses in Bq."""
     used = groups.get("RadiopharmaceuticalUsageSequence") or []
     numbers = {item.get("RadiopharmaceuticalAgentNumber") for item in used} - {None}
     items = dataset.get("RadiopharmaceuticalInformationSequence") or []
@@ -137,7 +137,11 @@ def _drugs(dataset: Dataset, groups: Dataset) -> list[Dataset]:
 
 
 def _in_becquerel(item: Dataset) -> Dataset:
-    """An item whose dose is in Bq: enhanced objects state MBq, some writers Bq all the same, and none can be both."""
+    """Return a copy of an item with its dose in Bq.
+
+    Enhanced objects state MBq, but some writers use Bq. The size of the number tells which, as the ranges do not
+    overlap.
+    """
     copy = Dataset()
     for element in item:
         copy.add(element)

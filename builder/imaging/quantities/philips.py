@@ -1,8 +1,8 @@
-"""Philips' private scale of MR values: what the scanner measured, beside what it displays.
+"""Philips' private scale of MR values, which converts display values to what the scanner measured.
 
-Stored values become display values by RescaleSlope RS and RescaleIntercept RI. Those depend on the window of the scan,
-so that display values of two series cannot be compared; (stored * RS + RI) / (RS * SS) can, with the private scale
-slope SS (Chenevert et al., Translational Oncology 7(1), 2014, doi:10.1593/tlo.13811).
+RescaleSlope RS and RescaleIntercept RI turn stored values into display values. They depend on the window of the scan,
+so display values of two series cannot be compared. The values (stored * RS + RI) / (RS * SS) can be compared, where SS
+is the private scale slope (Chenevert et al., Translational Oncology 7(1), 2014, doi:10.1593/tlo.13811).
 """
 
 import math
@@ -19,7 +19,7 @@ from builder.imaging.pixels.rescale import Rescale
 GROUP = 0x2005
 CREATOR, SCALE_SLOPE = "Philips MR Imaging DD 001", 0x0E
 FRAME_CREATOR, FRAME_SEQUENCE = "Philips MR Imaging DD 005", 0x0F
-"""The scale slope lies in (2005,xx0E): of an instance, or of an item of (2005,xx0F) among the per-frame groups."""
+"""The scale slope is in (2005,xx0E) of an instance, or of an item of (2005,xx0F) in the per-frame groups."""
 
 NOT_APPLIED = "philips_scale_not_applied"
 APPLIED = "philips_scale_applied"
@@ -27,26 +27,26 @@ APPLIED = "philips_scale_applied"
 
 @dataclass(frozen=True)
 class Scales:
-    """SOPInstanceUID to the scale slope of each frame, None where a frame states none; Philips MR instances only."""
+    """The scale slope of each frame by SOPInstanceUID, None for a frame without one; only for Philips MR instances."""
 
     slopes: Mapping[str, tuple[float | None, ...]]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a volume says of a scale that is there and left alone."""
+        """The note for a volume that has a scale which was not applied."""
         return (NOT_APPLIED,) if any(slope for frames in self.slopes.values() for slope in frames) else ()
 
     def with_uids(self, mapping: Mapping[str, str]) -> "Scales":
-        """The same under other UIDs."""
+        """Return the same scales with other UIDs."""
         return replace(self, slopes={mapping[uid]: frames for uid, frames in self.slopes.items()})
 
     def apply(self, rescale: Rescale, uid: str, frame: int) -> Rescale:
-        """The rescale of a frame to scanner values; as it is for what Philips did not make.
+        """Return the rescale of a frame to scanner values, or the given rescale for images of other vendors.
 
         Raises
         ------
         CaseError
-            UNKNOWN_UNITS where a Philips frame states no scale: display and scanner values must not stand side by side.
+            UNKNOWN_UNITS when a Philips frame states no scale, because display and scanner values must not be mixed.
         """
         frames = self.slopes.get(uid)
         if frames is None:
@@ -66,13 +66,13 @@ NO_SCALES = Scales({})
 
 @leniently()
 def scales_of(datasets: Sequence[Dataset]) -> Scales:
-    """The scale slopes of MR instances by Philips, from headers as the archive has them: a profile may remove them."""
+    """Read the scale slopes of Philips MR instances from original headers, because a profile may remove them."""
     philips = [d for d in datasets if is_philips_mr(d.get("Modality"), d.get("Manufacturer"))]
     return Scales({str(d.get("SOPInstanceUID", "")): _frames(d) for d in philips})
 
 
 def is_philips_mr(modality: object, manufacturer: object) -> bool:
-    """Whether an instance is MR and by Philips, whatever its spelling."""
+    """Return whether an instance is an MR by Philips, however the name is written."""
     return modality == "MR" and "philips" in str(manufacturer or "").lower()
 
 

@@ -1,4 +1,4 @@
-"""From activity to standardised uptake value by body weight: only when every input is present and consistent.
+"""Converting activity to standardised uptake value by body weight, only when every input is present and consistent.
 
 The rules follow the QIBA vendor-neutral SUV pseudo-code and PS3.3 C.8.9.1 (PET Series, PET Isotope).
 """
@@ -19,10 +19,10 @@ from builder.model.case import ValueDomain
 
 PHILIPS_SUV = Tag(0x7053, 0x1000)
 PHILIPS_ACTIVITY = Tag(0x7053, 0x1009)
-"""Philips' factors from counts to SUV and to Bq/ml; private creator ``Philips PET Private Group``."""
+"""Philips' factors that convert counts to SUV and to Bq/ml; private creator ``Philips PET Private Group``."""
 
 GE_SCAN_TIME = Tag(0x0009, 0x100D)
-"""GE's scan date and time, that series made later still carry; private creator ``GEMS_PETD_01``."""
+"""GE's scan date and time, which series reconstructed later still contain; private creator ``GEMS_PETD_01``."""
 
 SUV_TAGS = (
     *("Units", "SUVType", "CorrectedImage", "DecayCorrection", "DecayFactor", "FrameReferenceTime", "PatientWeight"),
@@ -30,34 +30,34 @@ SUV_TAGS = (
     *("SOPClassUID", "TimezoneOffsetFromUTC", "PatientAge", "PatientSize"),
     *(PHILIPS_SUV, PHILIPS_ACTIVITY, GE_SCAN_TIME),
 )
-"""Every attribute ``calibrate`` looks at: keywords and private tags."""
+"""All attributes that ``calibrate`` reads, as keywords and private tags."""
 
 DOSE_BQ = (1e6, 1e10)
 DOSE_BQ_KG = (2e4, 3e8)
-"""Injected activity by weight, from low-dose scans of a whole body to therapy with Lu-177 or Y-90."""
+"""Plausible injected activity per kg, from low-dose whole-body scans to therapy with Lu-177 or Y-90."""
 
 WEIGHT_KG = (3.0, 350.0)
-"""Weights of persons that are believed; ``volumes.pet_weight_kg`` says otherwise for newborns and animals."""
+"""Plausible weights of people; set ``volumes.pet_weight_kg`` for newborns and animals."""
 
 ADULT_YEARS, ADULT_KG = 18, 25.0
-"""An adult who weighs less has another unit or a misplaced decimal point in the file."""
+"""Lowest plausible weight of an adult; a lower one means another unit or a misplaced decimal point in the file."""
 
 MASS_INDEX = (8.0, 120.0)
 TALL_M = (1.2, 2.3)
-"""Weight by the square of height, kg/m2, of persons of these heights; other heights are not believed themselves."""
+"""Plausible body mass index (kg/m2), and the heights for which it is checked; other heights are not plausible."""
 
 HALF_LIVES = 8
-"""Longest wait from injection to scan, in half-lives, that can be real."""
+"""Longest plausible wait from injection to scan, in half-lives."""
 
 DAY_S = 86_400.0
 
 DECAY_FACTOR_SPREAD = (0.97, 1.06)
-"""How far DecayFactor (0054,1321) may be from the decay until the frame: decay during the frame adds to it."""
+"""Accepted ratio of DecayFactor (0054,1321) to the decay until the frame; decay during the frame makes it larger."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a PET's rescaled values into ``domain``: multiply by ``factor``; ``notes`` say why it is not SUV."""
+    """The ``factor`` that turns a PET's rescaled values into ``domain``; ``notes`` say why that is not SUV."""
 
     factor: float
     domain: ValueDomain
@@ -65,28 +65,28 @@ class Calibration:
 
 
 class _NoSUV(Exception):
-    """An input is missing or contradicts another; the message is the code for the notes."""
+    """Raised when an input is missing or contradicts another; the message is the code for the notes."""
 
 
 @leniently()
 def calibrate(datasets: Sequence[Dataset], *, weight_kg: tuple[float, float] = WEIGHT_KG) -> Calibration:
-    """How to read the values of a PET series.
+    """Determine how to convert the values of a PET series.
 
     Parameters
     ----------
     datasets
-        Headers of all slices, or of enhanced or legacy converted objects. Needed: Units, CorrectedImage,
+        Headers of all slices, or of enhanced or legacy converted objects. They need Units, CorrectedImage,
         DecayCorrection, PatientWeight, dates and times of series and acquisition, DecayFactor, FrameReferenceTime and
         Radiopharmaceutical Information Sequence. PatientAge and PatientSize are compared with the weight.
     weight_kg
-        Lowest and highest weight that is believed. Other limits than those of persons switch the comparison of the
-        weight with age and height off.
+        Lowest and highest weight that is accepted. Limits other than the default turn off the comparison of the weight
+        with age and height.
 
     Returns
     -------
     Calibration
-        SUVbw where it is certain; otherwise Bq/ml or arbitrary with factor 1 and a code that says what stood against
-        it. Dates may be shifted, as long as all are shifted alike.
+        SUVbw when it is certain; otherwise Bq/ml or arbitrary units, with a code that says why. Dates may be shifted,
+        as long as all are shifted by the same time.
     """
     datasets = [header for dataset in datasets for header in pet_headers(dataset)]
     units = _shared(datasets, "Units")
@@ -106,7 +106,7 @@ def calibrate(datasets: Sequence[Dataset], *, weight_kg: tuple[float, float] = W
 
 
 def _philips(datasets: Sequence[Dataset], weight_kg: tuple[float, float]) -> Calibration:
-    """Counts with Philips' private factors."""
+    """Calibrate counts with Philips' private factors."""
     suv = {_number(dataset.get(PHILIPS_SUV)) for dataset in datasets}
     if len(suv) == 1 and (factor := suv.pop()) is not None and factor > 0:
         return Calibration(factor, ValueDomain.SUV_BW, ("philips_suv_factor",))
@@ -120,7 +120,7 @@ def _philips(datasets: Sequence[Dataset], weight_kg: tuple[float, float]) -> Cal
 
 
 def _factor(datasets: Sequence[Dataset], weight_kg: tuple[float, float]) -> float:
-    """SUVbw of 1 Bq/ml, in g/ml."""
+    """Return the SUVbw of 1 Bq/ml, in g/ml."""
     corrected = {str(value).upper() for value in _values(_same(datasets, "CorrectedImage"))}
     for needed in ("ATTN", "DECY"):
         if needed not in corrected:
@@ -148,7 +148,7 @@ def _factor(datasets: Sequence[Dataset], weight_kg: tuple[float, float]) -> floa
 
 
 def _weight(datasets: Sequence[Dataset], limits: tuple[float, float]) -> float:
-    """PatientWeight in kg, compared with age and height where the limits are those of persons."""
+    """Return PatientWeight in kg, compared with age and height when the limits are the default."""
     weight = _within(_number(_same(datasets, "PatientWeight")), limits, "weight")
     if limits != WEIGHT_KG:
         return weight
@@ -164,7 +164,7 @@ def _weight(datasets: Sequence[Dataset], limits: tuple[float, float]) -> float:
 
 
 def _check_half_life(drug: Dataset, half_life: float) -> None:
-    """Compare a half-life with that of the nuclide the file names; it must be that of some nuclide in any case."""
+    """Compare a half-life with that of the nuclide that the file names, or with all nuclides when it names none."""
     named = nuclides_of(drug)
     if len(named) > 1:
         raise _NoSUV("nuclides_differ")
@@ -175,7 +175,7 @@ def _check_half_life(drug: Dataset, half_life: float) -> None:
 
 
 def _drug(datasets: Sequence[Dataset]) -> Dataset:
-    """The one radiopharmaceutical item, equal in every slice."""
+    """Return the radiopharmaceutical item, which must be one and equal in all slices."""
     found = {}
     for dataset in datasets:
         items = dataset.get("RadiopharmaceuticalInformationSequence")
@@ -198,7 +198,10 @@ def _drug(datasets: Sequence[Dataset]) -> Dataset:
 
 
 def _scan_start(datasets: Sequence[Dataset]) -> datetime:
-    """The moment the values are decay-corrected to: the series time, unless it was written after the acquisition."""
+    """Return the moment to which values are decay-corrected.
+
+    This is the series time, unless the series was written after the acquisition; then it is GE's private scan time.
+    """
     series = _moment(_same(datasets, "SeriesDate"), _same(datasets, "SeriesTime"), "series_time")
     acquired = min(
         _moment(dataset.get("AcquisitionDate"), dataset.get("AcquisitionTime"), "acquisition_time")
@@ -214,12 +217,12 @@ def _scan_start(datasets: Sequence[Dataset]) -> datetime:
 
 
 def _wait_seconds(drug: Dataset, scan: datetime, half_life: float, *, zone: str) -> float:
-    """Seconds from injection to scan; an injection time of day later than the scan's was the day before.
+    """Return the seconds from injection to scan; an injection later in the day than the scan was the day before.
 
-    A time of day without a date is enough where the same time one day earlier is out of the question: the nuclide would
-    have decayed.
+    A time of day without a date is accepted only when the nuclide would have decayed since the same time one day
+    earlier, so that this day can be ruled out.
 
-    ``zone`` is the offset from UTC the scan's times are in, "" where it is not stated.
+    ``zone`` is the UTC offset of the scan's times, "" when it is not stated.
     """
     clock = drug.get("RadiopharmaceuticalStartTime")
     stamp = drug.get("RadiopharmaceuticalStartDateTime")
@@ -230,7 +233,7 @@ def _wait_seconds(drug: Dataset, scan: datetime, half_life: float, *, zone: str)
         plain = text.split("+")[0].split("-")[0]
         injected = _moment(plain[:8], plain[8:], "injection_time") + _shift(text[len(plain) :], zone)
         apart = _moment(f"{injected:%Y%m%d}", clock, "injection_time") - injected if clock else timedelta(0)
-        if abs(apart.total_seconds()) > 1:  # start times are often cut to whole seconds
+        if abs(apart.total_seconds()) > 1:  # start times are often truncated to whole seconds
             raise _NoSUV("injection_times_differ")
     else:
         injected = _moment(f"{scan:%Y%m%d}", clock, "injection_time")
@@ -245,14 +248,14 @@ def _wait_seconds(drug: Dataset, scan: datetime, half_life: float, *, zone: str)
 
 
 def _shift(own: str, zone: str) -> timedelta:
-    """What brings a time with an offset from UTC of its own to the offset of the others; none where one is unknown."""
+    """Return the shift of a time with its own UTC offset to the offset of the others; zero when one is unknown."""
     if not own or not zone:
         return timedelta(0)
     return _offset(zone) - _offset(own)
 
 
 def _offset(text: str) -> timedelta:
-    """An offset from UTC, ``&ZZXX`` (PS3.5 6.2 DT)."""
+    """Parse a UTC offset, ``&ZZXX`` (PS3.5 6.2 DT)."""
     digits = text[1:]
     if text[:1] not in ("+", "-") or len(digits) != 4 or not digits.isdigit():
         raise _NoSUV("utc_offset_malformed")
@@ -261,7 +264,7 @@ def _offset(text: str) -> timedelta:
 
 
 def _check_decay_factors(datasets: Sequence[Dataset], scan: datetime, half_life: float) -> None:
-    """Compare DecayFactor with the time each frame lies after the scan start, where the file states it."""
+    """Compare DecayFactor, when the file states it, with the decay from the start of the scan to each frame."""
     for dataset in datasets:
         stated = _number(dataset.get("DecayFactor"))
         if stated is None:
@@ -275,7 +278,7 @@ def _check_decay_factors(datasets: Sequence[Dataset], scan: datetime, half_life:
 
 
 def _same(datasets: Sequence[Dataset], keyword: str) -> Any:
-    """The one value all slices share; None when absent."""
+    """Return the value that all slices share, or None when it is absent."""
     values = {str(dataset.get(keyword)) for dataset in datasets}
     if len(values) > 1:
         raise _NoSUV(f"{keyword.lower()}_differs_between_slices")
@@ -283,7 +286,7 @@ def _same(datasets: Sequence[Dataset], keyword: str) -> Any:
 
 
 def _shared(datasets: Sequence[Dataset], keyword: str) -> Any:
-    """The one value all slices share; "MIXED" where they differ."""
+    """Return the value that all slices share, or "MIXED" when they differ."""
     values = {str(dataset.get(keyword)) for dataset in datasets}
     return datasets[0].get(keyword) if len(values) == 1 else "MIXED"
 
@@ -295,7 +298,7 @@ def _values(value: Any) -> Sequence[Any]:
 
 
 def _moment(date: Any, clock: Any, name: str) -> datetime:
-    """A DICOM date (DA) and time (TM) as a moment."""
+    """Combine a DICOM date (DA) and time (TM) into a moment."""
     day, time = str(date or "").strip(), str(clock or "").strip().replace(":", "")
     if len(day) != 8 or len(time) < 4:
         raise _NoSUV(f"{name}_absent")
@@ -325,6 +328,6 @@ def _within(value: float | None, limits: tuple[float, float], name: str) -> floa
 
 
 def _code(value: Any) -> str:
-    """A coded string as a safe note: letters and digits, 16 at most."""
+    """Reduce a coded string to at most 16 letters, digits and underscores, so that it is safe in a note."""
     text = "".join(c for c in str(value or "absent") if c.isalnum() or c == "_")
     return text[:16]
