@@ -1,1 +1,1 @@
-"""Runners, clusters and the pipeline that drives the stages: the only room that knows dask."""
+"""Runners, clusters, and the pipeline that drives the stages. Only this package imports dask."""

@@ -1,7 +1,7 @@
-"""A process of its own for tasks that may end the process they run in.
+"""Run tasks that may kill their process in a separate process.
 
-It runs one at a time, is started once and replaced when it dies. It is a plain ``python -m``, not multiprocessing:
-nothing of the caller's script is imported or run again.
+The process runs one task at a time, is started once, and is replaced when it dies. It is a plain ``python -m`` rather
+than multiprocessing, so that nothing of the caller's script is imported or run again.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 
 class Died(Exception):
-    """The process ended before the task returned; ``status`` is minus the signal, or its exit code."""
+    """The process ended before the task returned. ``status`` is its exit code or minus the signal."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -23,9 +23,9 @@ class Died(Exception):
 
 
 class Apart:
-    """Runs functions in the other process. Use as a context manager: leaving it ends the process.
+    """Runs functions in the other process. Use it as a context manager, which ends the process on exit.
 
-    Functions are importable, arguments, values and errors picklable, as everywhere a runner is given tasks.
+    Functions must be importable, and arguments, values and errors picklable, as for every runner.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Apart:
         self._end()
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """What ``function`` returns; raises what it raises, or Died."""
+        """Return what ``function`` returns; raise what it raises, or Died."""
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -62,7 +62,7 @@ class Apart:
         return self._process
 
     def _end(self) -> None:
-        """Kill it, at a task or not: a task can be cut off anywhere."""
+        """Kill the process, even during a task: tasks can be interrupted anywhere."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -70,8 +70,8 @@ class Apart:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """In the other process: run what is asked for until there is nothing more."""
-    with ThreadPoolExecutor(1) as thread:  # whose futures hold an error instead of raising it
+    """Run requests in the other process until there are none left."""
+    with ThreadPoolExecutor(1) as thread:  # whose futures store an error instead of raising it
         while True:
             try:
                 function, argument = pickle.load(requests)  # noqa: S301 (from the process that started this one)
@@ -84,7 +84,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    # what a library prints must not mix with the answers
+    # output printed by a library must not mix with the answers
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         serve(sys.stdin.buffer, answers)

@@ -1,4 +1,4 @@
-"""A cluster that starts while this process already works, and ends while it finishes."""
+"""Use a cluster that starts while this process is already working, and ends while it finishes."""
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -11,15 +11,16 @@ from builder.stages.graph import Outcome, Runner, Task
 
 
 class Arriving:
-    """A runner whose workers are on their way: until they are there, small tasks run here. Use as a context manager.
+    """Runs small tasks here until the cluster's workers have started. Use it as a context manager.
 
-    Reading the headers of a small archive takes no longer than the start of a worker, and would wait for it. What
-    projects memory or may end its process is always left to the workers, and so is what a source did not answer to.
+    Reading the headers of a small archive takes no longer than starting a worker, so it does not wait for one. Tasks
+    that state a projected memory or may kill their process always go to the workers, as do tasks whose source did not
+    answer.
 
     Parameters
     ----------
     cluster
-        What ``Cluster.open`` returns: entered and left in a thread of its own.
+        What ``Cluster.open`` returns. It is entered and left in its own thread.
     """
 
     def __init__(self, cluster: AbstractContextManager[Runner]) -> None:
@@ -46,7 +47,7 @@ class Arriving:
         return self._opened.result().width
 
     def dismiss(self) -> None:
-        """Let the workers end; leaving the context waits until they have."""
+        """Let the workers end. Leaving the context waits until they have ended."""
         if self._closed is None:
             self._closed = self._thread.submit(self._close)
 
@@ -55,9 +56,9 @@ class Arriving:
         return self._cluster.__exit__(None, None, None) if opened else None
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Outcomes as they complete.
+        """Yield outcomes as they complete.
 
-        Raises what the cluster's start raised, and then what its runner raises.
+        Raises what starting the cluster raised, and then what its runner raises.
         """
         if isinstance(tasks, Sequence) and not any(task.memory or task.deadly for task in tasks):
             tasks = yield from self._run_here(tasks)
@@ -66,7 +67,7 @@ class Arriving:
         yield from self._opened.result().run(tasks)
 
     def _run_here(self, tasks: Sequence[Task]) -> Generator[Outcome, None, list[Task]]:
-        """Run tasks until the workers are there; returns those that are left."""
+        """Run tasks until the workers are ready; return the remaining tasks."""
         waiting = deque(tasks)
         refused: list[Task] = []
         while waiting and not self._opened.done():

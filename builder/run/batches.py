@@ -1,4 +1,4 @@
-"""Batches of tasks: many short ones cost the scheduler as much as one long one."""
+"""Group tasks into batches, because many short tasks cost the scheduler as much as one long task each."""
 
 import time
 from collections import Counter, deque
@@ -9,18 +9,18 @@ from builder.stages.graph import Task
 
 LANE_WIDTH = 4
 BATCH_SECONDS = 0.25
-"""What a batch should take: long against the scheduler's few milliseconds, short against what a death may undo."""
+"""Target seconds of a batch: long against the scheduler's few milliseconds, short against what a death may undo."""
 MOST = 256
-"""Tasks in one batch."""
+"""Most tasks in one batch."""
 HELD = 1024
-"""Tasks that wait for their lane before no more are looked at."""
+"""Most tasks that may wait for their lane before the runner stops taking new ones."""
 Batch = tuple[Task, ...]
 
 
 def run_batch(calls: Sequence[tuple[Callable[[Any], Any], Any]]) -> tuple[list[Any], float]:
-    """On a worker: the values of the calls, one after the other, and the seconds they took.
+    """Run the calls in order on a worker; return their values and the seconds they took.
 
-    Calls that take longer than those before them are left to others: there are fewer values than calls then.
+    It stops when calls take longer than earlier ones, so that other workers can take the rest; then values are missing.
     """
     values: list[Any] = []
     start = time.perf_counter()
@@ -32,10 +32,10 @@ def run_batch(calls: Sequence[tuple[Callable[[Any], Any], Any]]) -> tuple[list[A
 
 
 class Batches:
-    """Hands out tasks in order, in batches as long as ``BATCH_SECONDS``, at most ``LANE_WIDTH`` at once from one lane.
+    """Hands out tasks in order, in batches of ``BATCH_SECONDS``, with at most ``LANE_WIDTH`` at once from one lane.
 
-    The first tasks go one by one; how long they take decides how many go together. Tasks of a lane always go one by
-    one, and so do those of a batch whose worker died: which of them was deadly must be told.
+    The first tasks go one by one, and their duration decides how many go together. Tasks of a lane always go one by
+    one. So do the tasks of a batch whose worker died, to find out which of them was deadly.
     """
 
     def __init__(self, tasks: Iterable[Task]) -> None:
@@ -49,7 +49,7 @@ class Batches:
         self._mean: float | None = None
 
     def next(self, width: int) -> Batch:
-        """The next batch for a cluster of ``width`` threads; empty when there is none now."""
+        """Return the next batch for a cluster of ``width`` threads; empty when there is none now."""
         if self._again:
             return self._handed_out([self._again.popleft()])
         first = self._free()
@@ -65,16 +65,16 @@ class Batches:
         return self._handed_out(batch)
 
     def ended(self, batch: Batch, done: int, seconds: float) -> None:
-        """The first ``done`` tasks of a batch are done, in so many seconds of its worker; the others wait again."""
+        """Record that ``done`` tasks of a batch finished in so many worker seconds; the others wait again."""
         self._busy[batch[0].lane] -= 1
         self._left.extend(batch[done:])
         self._handed -= len(batch) - done
         each = seconds / done
-        # a slower task counts at once, a faster one little by little
+        # a slower task counts at once, a faster one gradually, so that batches do not become too long
         self._mean = each if self._mean is None else max(each, 0.75 * self._mean + 0.25 * each)
 
     def died(self, batch: Batch) -> list[Task]:
-        """A batch's worker died again and again: its suspect if it was a single task, else all its tasks go again."""
+        """Handle a batch whose worker died repeatedly: return a single task as suspect, otherwise requeue all tasks."""
         self._busy[batch[0].lane] -= 1
         self._handed -= len(batch)
         if len(batch) == 1:
@@ -83,7 +83,7 @@ class Batches:
         return []
 
     def _size(self, width: int) -> int:
-        """How many tasks go together; towards the end fewer, so that all threads end at about the same time."""
+        """Return how many tasks go together; fewer towards the end, so that all threads finish together."""
         if self._mean is None:
             return 1
         most = min(MOST, int(BATCH_SECONDS / max(self._mean, 1e-9)))
@@ -97,7 +97,7 @@ class Batches:
         return tuple(batch)
 
     def _free(self) -> Task | None:
-        """The next task whose lane is free."""
+        """Return the next task whose lane is free."""
         for _ in range(len(self._held)):
             task = self._held.popleft()
             if self._is_free(task):

@@ -1,4 +1,4 @@
-"""How fast a spec is built here: stages, workers and what they cost, to compare machines, options and releases by."""
+"""Measure how fast a spec is built here, by stage and number of workers, to compare machines, options and releases."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from builder.stages.shard import ShardArgument, Steps, measure_case
 
 RECORD_VERSION = 1
 MOST_CASES = 8
-"""Whose steps are measured one by one."""
+"""Most cases whose steps are measured one by one."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Building:
     Parameters
     ----------
     workers
-        0: serial, in one process; else worker processes of a local cluster.
+        0 for serial in one process, otherwise the number of worker processes of a local cluster.
     stage_s
-        Wall seconds by stage; ``start`` is everything before the first, ``finish`` everything after the last shard.
+        Wall seconds by stage. ``start`` is everything before the first, ``finish`` everything after the last shard.
     total_s
-        Wall seconds of all.
+        Wall seconds in total.
     cases_per_s, input_mb_per_s, output_mb_per_s
-        Of the stage ``build``: cases, stored bytes, and bytes of transformed volumes and masks (as of the cases whose
-        steps were measured) in 10^6 a second.
+        Rates of the stage ``build``: cases, stored bytes, and bytes of transformed volumes and masks (estimated from
+        the cases whose steps were measured), the bytes in 10^6 per second.
     cpu_s_per_case
-        Processor time of this process and all workers, start to end, by the number of cases.
+        Processor time of this process and all workers, from start to end, divided by the number of cases.
     idle_share
-        Of the workers' time in stage ``build``, what was not spent in tasks: scheduling, waiting, an uneven end.
+        Share of the workers' time in stage ``build`` not spent in tasks: scheduling, waiting, an uneven end.
     """
 
     workers: int
@@ -56,7 +56,7 @@ class Building:
 
 @dataclass(frozen=True)
 class Record:
-    """All that was measured of a spec."""
+    """All measurements of a spec."""
 
     dataset: str
     cases: int
@@ -64,12 +64,12 @@ class Record:
     builds: tuple[Building, ...]
 
     def facts(self) -> dict[str, Json]:
-        """For JSON, with what the machine is."""
+        """Return the measurements for JSON, with a description of the machine."""
         machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
         return {"record_version": RECORD_VERSION, "machine": machine, **asdict(self)}
 
     def text(self, before: Mapping[int, float] | None = None) -> str:
-        """For a person; ``before`` holds cases a second by workers of an earlier record."""
+        """Return the measurements for a person. ``before`` maps workers to cases per second of an earlier record."""
         megabytes = ", ".join(f"{name} {rate:.0f}" for name, rate in self.steps.megabytes_per_s().items())
         lines = [f"{self.dataset}: {self.cases} cases", f"  one case alone, MB/s a step: {megabytes}"]
         first = next((b for count in (1, 0) for b in self.builds if b.workers == count), None)
@@ -91,14 +91,14 @@ class Record:
 def measure_building(
     spec: Path, *, parameters: Mapping[str, str], workers: Sequence[int], folder: Path | None = None
 ) -> Record:
-    """Plan once, measure the steps of a few cases alone, then build anew with each number of workers.
+    """Plan once, measure the steps of a few cases alone, then build again with each number of workers.
 
     Parameters
     ----------
     workers
         0 is the serial runner.
     folder
-        Where the datasets grow and are removed again; None: the system's temporary folder.
+        Where the datasets are built and removed again; None for the system's temporary folder.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def measure_building(
 
 
 def rates_of(path: Path) -> dict[int, float]:
-    """Cases a second by number of workers, of a record kept before. Raises SpecError."""
+    """Read cases per second by number of workers from an earlier record. Raises SpecError."""
     try:
         record = json.loads(path.read_text())
         if record["record_version"] != RECORD_VERSION:
@@ -126,7 +126,7 @@ def rates_of(path: Path) -> dict[int, float]:
 
 
 def _steps(planned: Planned) -> Steps:
-    """Of evenly chosen cases, each after one that is not counted: the first pays for loading kernels."""
+    """Measure evenly spaced cases, each after an uncounted case, because the first pays for loading kernels."""
     shards = planned.plan.shards
     chosen = [shards[i * len(shards) // MOST_CASES] for i in range(MOST_CASES)] if len(shards) > MOST_CASES else shards
     total = Steps()
@@ -140,7 +140,7 @@ def _steps(planned: Planned) -> Steps:
 def _measure(
     spec: Path, place: str, parameters: Mapping[str, str], workers: int, cases: int, sizes: tuple[int, int]
 ) -> Building:
-    """One build in a folder inside ``place`` that is gone before the next one needs the room."""
+    """Measure one build in a folder inside ``place``, which is removed before the next build needs the room."""
     clock, watched = _Clock(), _Watched()
     with tempfile.TemporaryDirectory(dir=place) as folder:
         began, cpu = time.perf_counter(), _processor_s()
@@ -169,14 +169,14 @@ def _measure(
 
 
 def _processor_s() -> float:
-    """Of this process and the children it has waited for."""
+    """Return processor seconds of this process and the children it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 @dataclass
 class _Clock:
-    """Progress that keeps the seconds of each stage."""
+    """Progress that records the seconds of each stage."""
 
     stages: dict[str, float] = field(default_factory=dict)
     _ended: float = 0.0
@@ -191,13 +191,13 @@ class _Clock:
         return
 
     def finish_s(self) -> float:
-        """Since the last stage ended."""
+        """Return the seconds since the last stage ended."""
         return time.perf_counter() - self._ended
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A task's function with its argument, to be timed where it runs."""
+    """A task's function with its argument, which is timed where it runs."""
 
     function: Callable[[Any], Any]
     argument: Any
@@ -216,13 +216,13 @@ def _isolated(call: _Call, memory: int) -> Any:
 
 @dataclass
 class _Watched:
-    """A runner whose tasks say how long they took; seconds by the first word of their keys."""
+    """A runner that records how long tasks took, in seconds by the first word of their keys."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     inner: Runner | None = None
 
     def over(self, runner: Runner) -> Runner:
-        """Watch this one."""
+        """Watch this runner."""
         self.inner = runner
         return self
 
@@ -232,12 +232,12 @@ class _Watched:
         return self.inner.width
 
     def dismiss(self) -> None:
-        """As the runner watched."""
+        """Pass this on to the watched runner."""
         assert self.inner is not None
         self.inner.dismiss()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """As the runner watched."""
+        """Run tasks on the watched runner."""
         assert self.inner is not None
         calls = [
             replace(

@@ -1,4 +1,4 @@
-"""Certificates for mutual TLS between driver, scheduler and workers."""
+"""Make certificates for mutual TLS between driver, scheduler and workers."""
 
 import datetime
 import os
@@ -14,28 +14,28 @@ DAYS = 365
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files that were written: the authority's certificate, and one certificate with its key for all ends."""
+    """Files that were written: the authority's certificate, and one certificate with its key for all parties."""
 
     ca_file: Path
     cert_file: Path
     key_file: Path
 
     def facts(self) -> dict[str, Any]:
-        """The block ``tls`` of a profile."""
+        """Return the block ``tls`` of a profile."""
         return {"ca_file": str(self.ca_file), "cert_file": str(self.cert_file), "key_file": str(self.key_file)}
 
     def text(self) -> str:
-        """The block ``tls`` of a profile, as YAML."""
+        """Return the block ``tls`` of a profile as YAML."""
         return "tls:\n" + "\n".join(f"  {name}: {path}" for name, path in self.facts().items())
 
 
 def write_certificates(folder: Path, *, days: int = DAYS) -> Certificates:
-    """Make an authority, sign one certificate by it, and forget the authority's key: nobody can sign another.
+    """Make an authority, sign one certificate with it, and discard the authority's key, so that nobody can sign more.
 
     Raises
     ------
     SpecError
-        When the folder holds certificates already.
+        When the folder already holds certificates.
     MissingExtra
         When the package ``cryptography`` is not installed.
     """
@@ -60,7 +60,7 @@ def write_certificates(folder: Path, *, days: int = DAYS) -> Certificates:
 
 
 def _signer(x509: Any, issuer: Any, issuer_key: Any, *, days: int) -> Callable[[Any, Any, bool], Any]:
-    """A function that signs (subject, public key, whether it is an authority)."""
+    """Return a function that signs (subject, public key, whether it is an authority)."""
     from cryptography.hazmat.primitives import hashes
 
     now = datetime.datetime.now(datetime.UTC)

@@ -1,4 +1,4 @@
-"""The Dask runner: the same tasks, submitted to a Client with a bounded number in flight, whatever dies meanwhile."""
+"""Run tasks on a Dask cluster: submit a bounded number at a time through a Client, and survive deaths of workers."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,25 +20,25 @@ ISOLATIONS = 3
 LOOK_SECONDS = 5.0
 ALONE_SECONDS = 120.0
 ALLOWED_FAILURES = 1
-"""Deaths of workers near a task before it becomes a suspect: suspects are run alone, so one is enough."""
+"""Deaths of workers near a task before it becomes a suspect. One is enough, because suspects are then run alone."""
 WORKER_BYTES = 256 << 20
-"""What a worker holds before it does anything: interpreter and libraries."""
+"""Bytes a worker uses before it does anything: interpreter and libraries."""
 
 
 @dataclass(frozen=True)
 class DaskRunner:
-    """Runs tasks on the workers of ``client``; short ones travel in batches.
+    """Runs tasks on the workers of ``client``, with short tasks in batches.
 
-    A task that raises is tried again ``RETRIES`` times. A task whose worker died too often is tried again alone, with
-    nothing else in flight, because the neighbours of a deadly task die with it. When it is deadly alone, its
-    ``isolate`` finds the cases at fault, and it is tried a last time without them.
+    A task that raises is retried ``RETRIES`` times. A task whose worker died too often is retried alone, with nothing
+    else in flight, because a deadly task also kills its neighbours. If it is deadly alone, its ``isolate`` finds the
+    cases at fault, and it is run a last time without them.
 
     Parameters
     ----------
     client
         A connected ``distributed.Client``; the caller closes it.
     window
-        Batches in flight per worker thread: enough to hide the scheduler's round trip, few enough to bound its memory.
+        Batches in flight per worker thread: enough to hide the scheduler's round trip, few enough to limit its memory.
     """
 
     client: Client
@@ -47,7 +47,7 @@ class DaskRunner:
 
     @property
     def width(self) -> int:
-        """Worker threads of the cluster, at least 1. Raises SourceError when the scheduler is gone."""
+        """Return the cluster's worker threads, at least 1. Raises SourceError when the scheduler is gone."""
         try:
             threads: int = sum(self.client.nthreads().values())
         except OSError as error:
@@ -55,16 +55,16 @@ class DaskRunner:
         return max(1, threads)
 
     def dismiss(self) -> None:
-        """Workers end with the cluster's context."""
+        """Do nothing: the workers end with the cluster's context."""
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Outcomes as they complete.
+        """Yield outcomes as they complete.
 
         Raises
         ------
         ResourceError
-            Before anything starts, when a task's projected memory is more than a worker has (``tasks`` is a sequence);
-            later, when a task's worker dies again and again and no case of it can be blamed.
+            Before anything starts, when a task's projected memory exceeds what a worker has (``tasks`` is a sequence).
+            Later, when a task's worker dies repeatedly and no case can be blamed.
         SourceError
             When the scheduler is gone.
         """
@@ -83,7 +83,7 @@ class DaskRunner:
         arrivals: SimpleQueue[Any] = SimpleQueue()
         width, asked = self.width, time.monotonic()
         while True:
-            if time.monotonic() - asked > LOOK_SECONDS:  # asking costs a round trip; workers come and go slowly
+            if time.monotonic() - asked > LOOK_SECONDS:  # asking costs a round trip, and workers come and go slowly
                 width, asked = self.width, time.monotonic()
             limit = 0 if suspects else self.window * width
             while len(flight) < limit and (batch := waiting.next(width)):
@@ -104,11 +104,11 @@ class DaskRunner:
                 suspects += waiting.died(batch)
                 continue
             waiting.ended(batch, len(values), seconds)
-            yield from map(Outcome, batch, values)  # as many as there are values
+            yield from map(Outcome, batch, values)  # there may be fewer values than tasks
             future.release()
 
     def _next(self, arrivals: "SimpleQueue[Any]") -> Any:
-        """The next finished future; raises SourceError when there is nobody left to finish one."""
+        """Return the next finished future. Raises SourceError when no worker is left to finish one."""
         alone_since: float | None = None
         while True:
             try:
@@ -133,7 +133,7 @@ class DaskRunner:
         return self.client.submit(function, *arguments, key=key, pure=False, retries=RETRIES)
 
     def _run_alone(self, task: Task) -> Any:
-        """Run a suspect with nothing beside it; if it is deadly, isolate it and run it a last time."""
+        """Run a suspect with nothing beside it. If it is deadly, isolate its cases and run it a last time."""
         try:
             return self._submit(task.function, task.argument, key=f"{task.key}-alone").result()
         except KilledWorker as error:
@@ -161,16 +161,16 @@ class DaskRunner:
         )
 
     def memory(self) -> int:
-        """Bytes the smallest worker has a thread; 0 when workers have no limit.
+        """Return the bytes per thread of the smallest worker; 0 when workers have no limit.
 
-        While the workers that died are being replaced there may be none: then it is what they had. Raises SourceError
-        when the scheduler is gone.
+        While dead workers are being replaced there may be none; then it returns the last known value. Raises
+        SourceError when the scheduler is gone.
         """
         try:
             known = self.client.scheduler_info(n_workers=-1)
         except OSError as error:
             raise scheduler_gone() from error
-        if "workers" not in known:  # what a client that lost its scheduler knows
+        if "workers" not in known:  # what a client reports after losing its scheduler
             raise scheduler_gone()
         workers = known["workers"].values()
         limits = [int(w["memory_limit"]) // max(1, w["nthreads"]) for w in workers if w["memory_limit"]]
@@ -180,7 +180,7 @@ class DaskRunner:
 
 
 def scheduler_gone() -> SourceError:
-    """What to raise when nobody answers any more."""
+    """Return the error to raise when the scheduler no longer answers."""
     return SourceError(
         "the cluster's scheduler is gone, and the tasks it held with it; "
         "what is finished is kept: run the same command again",
@@ -189,12 +189,12 @@ def scheduler_gone() -> SourceError:
 
 
 def fits(task: Task, available: int) -> bool:
-    """Whether a task's projected memory is within what a worker has a thread; 0 stands for no limit."""
+    """Return whether a task's projected memory fits into a worker's memory per thread; 0 stands for no limit."""
     return not available or task.memory + WORKER_BYTES <= available
 
 
 def check_memory(tasks: Sequence[Task], available: int) -> None:
-    """Refuse what cannot fit, before anything is submitted. Raises ResourceError."""
+    """Refuse tasks that cannot fit, before anything is submitted. Raises ResourceError."""
     too_large = [task for task in tasks if not fits(task, available)]
     if not too_large:
         return
@@ -210,5 +210,5 @@ def check_memory(tasks: Sequence[Task], available: int) -> None:
 
 
 def _key(batch: Batch) -> str:
-    """What dashboards show: Dask takes the word before the first number for the stage."""
+    """Return the key that dashboards show. Dask takes the word before the first number as the stage."""
     return batch[0].key if len(batch) == 1 else f"{batch[0].key}-{len(batch)}"

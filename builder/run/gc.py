@@ -1,4 +1,4 @@
-"""Clean-up: scratch of writers that died, and versions and shards nothing refers to."""
+"""Clean up a dataset: scratch of writers that died, and versions and shards that nothing refers to."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ UNREFERENCED = ("keep", "delete")
 
 @dataclass(frozen=True)
 class Collected:
-    """What a clean-up found and did."""
+    """What a clean-up found and removed."""
 
     dataset: str
     scratch: int
@@ -25,11 +25,11 @@ class Collected:
     unreferenced: str
 
     def facts(self) -> dict[str, Any]:
-        """The same for machines."""
+        """Return the result for machines."""
         return {**self.__dict__, "versions": list(self.versions), "shards": list(self.shards)}
 
     def text(self) -> str:
-        """The same for a person."""
+        """Return the result for a person."""
         found = f"{len(self.versions)} older version(s) and {len(self.shards)} shard(s), {self.bytes} bytes"
         if self.unreferenced == "delete":
             done = f"deleted {found}"
@@ -41,9 +41,9 @@ class Collected:
 def collect(
     url: str, *, unreferenced: str = "keep", say: Callable[[str], None] = lambda message: None
 ) -> Collected:
-    """Remove what died half written and, if asked, all that the published version does not refer to.
+    """Remove half-written data of dead writers and, if asked, all that the published version does not refer to.
 
-    Waits while a build of the dataset is at work. A reader that still uses an older version loses it when deleted.
+    Waits while a build of the dataset is running. A reader that uses an older version loses it when that is deleted.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def collect(
     SpecError
         When ``unreferenced`` is neither.
     LayoutError
-        When nothing is published and unreferenced shards are to be deleted: they may be an unfinished build's.
+        When unreferenced shards are to be deleted and nothing is published, as they may belong to an unfinished build.
     """
     if unreferenced not in UNREFERENCED:
         raise SpecError(f"--unreferenced: found {unreferenced!r}, expected one of {', '.join(UNREFERENCED)}")
@@ -79,7 +79,7 @@ def _collect(url: str, dataset: Store, private: Store, unreferenced: str) -> Col
 
 
 def _published(dataset: Store) -> tuple[str | None, set[str]]:
-    """The published version, and the shards it refers to."""
+    """Return the published version and the shards it refers to."""
     try:
         version = parse_current(dataset.read(CURRENT))
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def _published(dataset: Store) -> tuple[str | None, set[str]]:
 
 
 def _strangers(dataset: Store, version: str | None, kept: set[str]) -> tuple[list[str], list[str], int]:
-    """Versions and shards that are not the published ones, and their bytes."""
+    """Return versions and shards that are not published, and their bytes."""
     versions: set[str] = set()
     shards: set[str] = set()
     count = 0
@@ -103,7 +103,7 @@ def _strangers(dataset: Store, version: str | None, kept: set[str]) -> tuple[lis
 
 
 def _delete(dataset: Store, folder: str, *, first: str) -> None:
-    """Delete a folder's objects, first the one without which the others are nothing."""
+    """Delete a folder's objects, starting with the one without which the others are meaningless."""
     for path in _ordered(dataset, folder, f"{folder}/{first}"):
         checkpoint("gc.delete")
         dataset.delete(path)

@@ -1,7 +1,7 @@
-"""The run journal: what every build of a dataset did, in its private workspace, readable from any machine.
+"""Keep the run journal: what every build of a dataset did, in its private workspace, readable from any machine.
 
-``journal/<run>/<number>.jsonl`` are small objects of JSON lines, numbered without gaps; the run is the lease's counter.
-Stage names are fixed words, messages hold counts; no identifier is ever written.
+``journal/<run>/<number>.jsonl`` are small objects of JSON lines, numbered without gaps. The run is the lease's counter.
+Stage names are fixed words and messages hold counts. No identifier is ever written.
 """
 
 import json
@@ -26,12 +26,12 @@ Item = TypeVar("Item")
 
 
 class Cancelled(BuilderError):
-    """Somebody ran ``builder cancel``: nothing was published, the same command continues."""
+    """Somebody ran ``builder cancel``. Nothing was published, and the same command continues the build."""
 
 
 @dataclass
 class Journal:
-    """Appends events of one run; a machine that dies loses at most the last two seconds of them."""
+    """Appends events of one run. If the machine dies, at most the last two seconds of events are lost."""
 
     store: Store
     run: int
@@ -40,19 +40,19 @@ class Journal:
     _flushed: float = 0.0
 
     def note(self, event: str, **facts: Any) -> None:
-        """Note an event; it is written within ``FLUSH_SECONDS``, at the next event or ``flush``."""
+        """Note an event. It is written within ``FLUSH_SECONDS``, at the next event or at ``flush``."""
         self._events.append({"event": event, "time": round(time.time(), 3), **facts})
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def end(self, state: str, text: str) -> None:
-        """Note how the run ended, as far as the store still lets us."""
+        """Note how the run ended, if the store still allows it."""
         self._events.append({"event": "end", "time": round(time.time(), 3), "state": state, "text": text})
         with suppress(OSError, Cancelled):
             self.flush()
 
     def flush(self) -> None:
-        """Write what was noted. Raises Cancelled when somebody asked for it."""
+        """Write the noted events. Raises Cancelled when somebody asked the run to stop."""
         if self._events:
             lines = "".join(json.dumps(event, sort_keys=True) + "\n" for event in self._events)
             self.store.put(f"{_folder(self.run)}/{self._number:08d}.jsonl", lines.encode())
@@ -65,13 +65,13 @@ class Journal:
 
 @dataclass(frozen=True)
 class JournalProgress:
-    """Progress that is shown and noted."""
+    """Progress that is both shown and noted."""
 
     shown: Progress
     journal: Journal
 
     def track(self, items: Iterable[Item], *, stage: str, total: int | None) -> Iterator[Item]:
-        """Pass ``items`` through; a stage's start, counts and end are noted."""
+        """Pass ``items`` through, and note the stage's start, counts and end."""
         self.journal.note("stage", stage=stage, done=0, total=total)
         self.journal.flush()
         done = 0
@@ -92,13 +92,13 @@ class JournalProgress:
 
 @contextmanager
 def keep_journal(private: Store, run: int, *, facts: dict[str, Any]) -> Iterator[Journal]:
-    """A journal for a run, from a first event that says who runs it to a last one that says how it ended."""
+    """Keep a journal for a run, from a first event that says who runs it to a last one that says how it ended."""
     journal = Journal(private.join(FOLDER), run)
     journal.note("start", host=socket.gethostname(), pid=os.getpid(), **facts)
     try:
         yield journal
     except BaseException as error:
-        # what is not ours may name paths; its kind is enough here, the whole of it is on the terminal
+        # errors of other libraries may name paths, so only their class goes here; the terminal shows the whole error
         text = f": {error}" if isinstance(error, BuilderError) else ""
         stopped = isinstance(error, Cancelled | KeyboardInterrupt)
         journal.end("cancelled" if stopped else "failed", f"{type(error).__name__}{text}")
@@ -108,7 +108,7 @@ def keep_journal(private: Store, run: int, *, facts: dict[str, Any]) -> Iterator
 
 @dataclass(frozen=True)
 class Status:
-    """What the journal says of the last run."""
+    """What the journal says about the last run."""
 
     run: int
     state: str
@@ -120,11 +120,11 @@ class Status:
     message: str
 
     def facts(self) -> dict[str, Any]:
-        """The same for machines."""
+        """Return the status for machines."""
         return dict(self.__dict__)
 
     def text(self) -> str:
-        """The same for a person."""
+        """Return the status for a person."""
         count = f" {self.done}" if self.total is None else f" {self.done} of {self.total}"
         news = f"; {self.message}" if self.message else ""
         stage = f"{self.stage}{count if self.done or self.total else ''}"
@@ -132,9 +132,9 @@ class Status:
 
 
 def read_status(dataset: str) -> Status:
-    """The last run's state: ``running``, ``published``, ``failed``, ``cancelled``, or ``died`` without a word.
+    """Read the last run's state: ``running``, ``published``, ``failed``, ``cancelled``, or ``died`` without a word.
 
-    From another machine than the run's own a dead one shows as ``running`` until somebody builds the dataset again.
+    A dead run shows as ``running`` on other machines until somebody builds the dataset again.
 
     Raises
     ------
@@ -161,13 +161,13 @@ def read_status(dataset: str) -> Status:
 
 
 def read_events(dataset: str) -> list[dict[str, Any]]:
-    """Events of the last run. Raises LayoutError when there is none."""
+    """Read the events of the last run. Raises LayoutError when there is none."""
     store = _open(dataset)
     return [event for _, event in _events(store, _newest(store), after=-1)]
 
 
 def follow(dataset: str) -> Iterator[dict[str, Any]]:
-    """Events of the last run as they come, until it ends or is found dead."""
+    """Yield events of the last run as they are written, until it ends or is found dead."""
     store = _open(dataset)
     run, after = _newest(store), -1
     while True:
@@ -183,12 +183,12 @@ def follow(dataset: str) -> Iterator[dict[str, Any]]:
 
 
 def ask_to_cancel(dataset: str) -> int:
-    """Ask the last run to stop: it does so within seconds of its next event. Returns its number.
+    """Ask the last run to stop, which it does within seconds of its next event. Return its number.
 
     Raises
     ------
     LayoutError
-        When there is none, or it has ended.
+        When there is no run, or it has ended.
     """
     store = _open(dataset)
     run = _newest(store)
@@ -199,7 +199,7 @@ def ask_to_cancel(dataset: str) -> int:
 
 
 def describe_event(event: dict[str, Any]) -> str:
-    """An event as a line for a person; the time is UTC."""
+    """Return an event as a line for a person, with the time in UTC."""
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(event["time"]))
     facts = " ".join(f"{k}={v}" for k, v in event.items() if k not in ("event", "time") and v not in (None, ""))
     return f"{at} {event['event']}: {facts}"
@@ -210,7 +210,7 @@ def _open(dataset: str) -> Store:
 
 
 def _events(store: Store, run: int, *, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Events of a run with the number of their object, from objects numbered above ``after``."""
+    """Yield events of a run with the number of their object, from objects numbered above ``after``."""
     for path in store.list(_folder(run)):
         number = path.rpartition("/")[2].removesuffix(".jsonl")
         if number.isdigit() and int(number) > after:

@@ -1,4 +1,4 @@
-"""The lane of large tasks: what does not fit the usual workers runs on few others that have more memory."""
+"""Run large tasks, which do not fit the usual workers, on a few others that have more memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -10,14 +10,14 @@ from builder.stages.graph import Outcome, Runner, Task
 
 @dataclass(frozen=True)
 class LargeLane:
-    """Runs tasks on ``usual``, and those that do not fit its workers on larger ones afterwards.
+    """Runs tasks on ``usual``, and afterwards those that do not fit its workers on larger workers.
 
     Parameters
     ----------
     memory
-        Bytes a larger worker has.
+        Bytes that a larger worker has.
     open_large
-        Starts the larger workers; called when there is a task for them, and closed after the last.
+        Starts the larger workers. Called when there is a task for them, and closed after the last one.
     """
 
     usual: DaskRunner
@@ -29,10 +29,10 @@ class LargeLane:
         return self.usual.width
 
     def dismiss(self) -> None:
-        """The usual workers end with their cluster's context; the larger ones have."""
+        """Do nothing: the usual workers end with their cluster's context, and the larger ones have ended."""
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """Outcomes as they complete; errors as of ``DaskRunner.run``.
+        """Yield outcomes as they complete. Raises as ``DaskRunner.run`` does.
 
         Raises
         ------

@@ -1,8 +1,9 @@
-"""One builder a dataset: a lease whose counter only grows, by create-if-absent; clocks of machines are never compared.
+"""Allow one builder per dataset by a lease with a growing counter; clocks of two machines are never compared.
 
-``lease/<counter>.json`` exists for every holder there was; creating the next one takes the lease, and of several that
-try one wins. A holder beats by replacing ``lease/<counter>.beat``. Who waits watches the beats change: a holder whose
-process is gone (same machine), or whose beat stood still while the waiter counted ``seconds`` of its own, has lost it.
+``lease/<counter>.json`` exists for every holder so far. Creating the next one, if it is absent, takes the lease, so
+only one of several contenders wins. A holder beats by replacing ``lease/<counter>.beat``. A waiting process watches the
+beats. A holder loses the lease when its process is gone (on the same machine), or when its beat did not change while
+the waiting process counted ``seconds`` on its own clock.
 """
 
 import json
@@ -27,13 +28,13 @@ WAITING = "another build of this dataset is at work ({holder}); waiting for it t
 
 @dataclass(frozen=True)
 class Lease:
-    """A lease that was taken; ``check`` tells whether it still holds."""
+    """A lease that was taken; ``check`` tells whether it is still valid."""
 
     store: Store
     counter: int
 
     def check(self) -> None:
-        """Raise LayoutError when another builder has taken the dataset over: nothing may be published then."""
+        """Raise LayoutError if another builder has taken over the dataset, as nothing may be published then."""
         newest = _newest(self.store)
         if newest != self.counter:
             raise LayoutError(
@@ -44,12 +45,12 @@ class Lease:
 
 @contextmanager
 def hold_lease(private: Store, *, say: Callable[[str], None]) -> Iterator[Lease]:
-    """Hold the lease of a dataset's private workspace; wait while another process at work holds it.
+    """Hold the lease of a dataset's private workspace, waiting while another live process holds it.
 
     Parameters
     ----------
     say
-        Is told, once, that somebody else holds the lease.
+        Called once if somebody else holds the lease.
     """
     seconds = float(os.environ.get(SECONDS_VARIABLE, SECONDS))
     store = private.join(FOLDER)
@@ -67,13 +68,13 @@ def hold_lease(private: Store, *, say: Callable[[str], None]) -> Iterator[Lease]
 
 
 def is_gone(private: Store, counter: int) -> bool:
-    """Whether a holder has ended, as far as it can be told from here: it released the lease, died, or was followed."""
+    """Return whether a holder is known to have ended: it released the lease, died, or was succeeded."""
     store = private.join(FOLDER)
     return _newest(store) != counter or _is_free(store, counter)
 
 
 def _take(store: Store, seconds: float, say: Callable[[str], None]) -> int:
-    """The counter under which the lease was taken."""
+    """Take the lease and return its counter."""
     told = False
     while True:
         newest = _newest(store)
@@ -92,24 +93,24 @@ def _take(store: Store, seconds: float, say: Callable[[str], None]) -> int:
 
 
 def _won(store: Store, counter: int) -> bool:
-    """Try to be the holder of a counter."""
+    """Try to become the holder of a counter."""
     mine = json.dumps({**_identity(), "token": secrets.token_hex(8)}, sort_keys=True).encode()
     try:
         store.create(_name(counter), mine)
     except FileExistsError:
-        # an answer that got lost on the way makes a store try again and meet its own object
+        # if an answer is lost on the way, the store retries and finds the object it has just created
         return store.read(_name(counter)) == mine
     return True
 
 
 def _newest(store: Store) -> int:
-    """The highest counter there is; 0 when nobody ever held the lease."""
+    """Return the highest counter; 0 when nobody ever held the lease."""
     found = (path.partition(".")[0] for path in store.list() if path.endswith(".json"))
     return max((int(name) for name in found if name.isdigit()), default=0)
 
 
 def _is_free(store: Store, counter: int) -> bool:
-    """Whether a holder released its lease, or its process is gone from this very machine."""
+    """Return whether a holder released its lease, or its process on this machine is gone."""
     if store.exists(_released(counter)):
         return True
     holder = json.loads(store.read(_name(counter)))
@@ -118,7 +119,7 @@ def _is_free(store: Store, counter: int) -> bool:
 
 
 def _outlived(store: Store, counter: int, seconds: float) -> bool:
-    """Watch a holder: True once its beat stood still for ``seconds`` here, False when the lease came free or moved."""
+    """Watch a holder: True once its beat stood still for ``seconds``, False when the lease is free or has moved on."""
     last, since = _read_beat(store, counter), time.monotonic()
     while time.monotonic() - since < seconds:
         time.sleep(min(1.0, seconds / 20))
@@ -131,7 +132,7 @@ def _outlived(store: Store, counter: int, seconds: float) -> bool:
 
 
 def _beat(lease: Lease, done: threading.Event, every: float) -> None:
-    """Replace the beat again and again; a store that fails for a while only looks like standing still."""
+    """Replace the beat repeatedly. A store that fails for a while only makes the beat look still."""
     while not done.wait(every):
         with suppress(OSError):
             lease.store.put(_beat_name(lease.counter), secrets.token_bytes(8))
@@ -150,13 +151,13 @@ def _describe(store: Store, counter: int) -> str:
 
 
 def _identity() -> dict[str, str | int]:
-    """Who we are: machine and process, such that neither a reboot nor a reused process number can be mistaken."""
+    """Identify this process and machine, so that neither a reboot nor a reused process number causes confusion."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "process": _process(pid)}
 
 
 def _machine() -> str:
-    """This boot of this machine, and its process numbers' name space; empty where it cannot be told."""
+    """Identify this boot of this machine and its process name space; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -165,7 +166,7 @@ def _machine() -> str:
 
 
 def _process(pid: int) -> str:
-    """When a process started, in ticks since boot; empty when there is none, or only its corpse."""
+    """Return when a process started, in ticks since boot; empty when there is none or it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a plan and a build came to: facts for machines, and lines for a person."""
+"""Define the outcomes of a plan and a build, as facts for machines and lines for a person."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,13 +26,13 @@ class Planned:
     inventory: Inventory
     survey: Survey
     forecast: Mapping[str, Any]
-    """What a build will do, by ``builder.planning.forecast``."""
+    """What a build will do, from ``builder.planning.forecast``."""
     report: Mapping[str, Any] = field(default_factory=dict)
-    """The report before the build, empty inside a build; ``report_page`` is where its page lies."""
+    """The report before the build; empty inside a build. ``report_page`` is the location of its page."""
     report_page: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Counts, exclusions by rule, bytes, memory and shards."""
+        """Return counts, exclusions by rule, bytes, memory and shards."""
         plan = self.plan
         rules: dict[str, int] = {}
         for rule in plan.cohort.column("rule").to_pylist():
@@ -70,15 +70,15 @@ class Planned:
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """Why a build would publish nothing; empty when it would."""
+        """Return why a build would publish nothing; empty when it would publish."""
         return plan_faults(self.plan)
 
     def hints(self) -> list[str]:
-        """Which rule took how much, where nothing is left."""
+        """Return how much each rule excluded, when nothing is left."""
         return hints(self.forecast, self.plan.cohort, self.inventory)
 
     def text(self) -> str:
-        """The facts as lines for a person."""
+        """Return the facts as lines for a person."""
         return "\n".join([*self.lines(), *_report_lines(self.report), *self._last_lines()])
 
     def _last_lines(self) -> Iterator[str]:
@@ -89,7 +89,7 @@ class Planned:
             yield from (f"    {hint}" for hint in self.hints())
 
     def lines(self) -> list[str]:
-        """What was found and what a build makes of it: the same lines after a plan and after a build."""
+        """Return what was found and what a build makes of it; the lines are the same after a plan and after a build."""
         facts = self.facts()
         there = self.forecast["shards_already_there"]
         return [
@@ -114,7 +114,7 @@ class Planned:
 
 
 def _withheld_lines(columns: Mapping[str, int]) -> Iterator[str]:
-    """One line about text that stayed behind, if any did."""
+    """Yield one line about withheld text, if there is any."""
     if columns:
         told = ", ".join(f"{name} {cases}" for name, cases in columns.items())
         yield f"  text kept back, by column and cases ({told}): declare it in deid.text; the private plan lists it"
@@ -129,16 +129,16 @@ class Built:
     shards: int
     resumed: int
     version: str = ""
-    """Of what everybody may see, where labels are sequestered; ``published`` is the whole dataset then."""
+    """The public version, if labels are sequestered; ``published`` is then the whole dataset."""
     labels: str = ""
     """The separate store of sequestered labels."""
     internal_errors: int = 0
-    """Series and cases that were left out for a fault of this program."""
+    """Number of series and cases that were left out because of a bug in this program."""
     planned: Planned | None = None
     """The plan it was built from."""
 
     def facts(self) -> dict[str, Any]:
-        """What was published, as JSON-able data."""
+        """Return what was published, as JSON-able data."""
         p = self.published
         return {
             "dataset": self.dataset,
@@ -158,7 +158,7 @@ class Built:
         }
 
     def text(self) -> str:
-        """The facts as lines for a person."""
+        """Return the facts as lines for a person."""
         p = self.published
         version, whole = self.version or p.version, self.labels or self.dataset
         if p.unchanged:
@@ -180,7 +180,7 @@ class Built:
         return "\n".join(lines) + self._warning()
 
     def _lost(self) -> Iterator[str]:
-        """What the build lost of the plan, by reason."""
+        """Yield what the build lost compared with the plan, by reason."""
         for loss in self.published.lost:
             yield f"  lost in the build: {loss['cases']} cases of {loss['persons']} persons, {loss['reason']}"
         if self.published.lost:
@@ -188,7 +188,7 @@ class Built:
             yield f"  why: builder explain {self.dataset} {name}"
 
     def _warning(self) -> str:
-        """What must not be missed at the end of a build."""
+        """Return the warning to show at the end of a build."""
         if not self.internal_errors:
             return ""
         return (
@@ -199,7 +199,7 @@ class Built:
 
 
 def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """What the report says first: balance, associations that stand out, and what the test split can show."""
+    """Yield the report's main results: balance, notable associations, and what the test split can show."""
     if not report:
         return
     balance = report["balance"]
@@ -221,7 +221,7 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _licenses(plan: DatasetPlan) -> dict[str, int]:
-    """Licence to the number of series and tables under it; ``not stated`` is one of them."""
+    """Count series and tables by licence; ``not stated`` is one of the licences."""
     names = sorted(name or "not stated" for name in plan.origins.column("license").to_pylist())
     return {name: names.count(name) for name in dict.fromkeys(names)}
 

@@ -1,4 +1,4 @@
-"""The whole way from a spec to a published dataset, on any runner."""
+"""Run the pipeline from a spec to a published dataset, on any runner."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ def plan(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Planned:
-    """Index, select, split and plan; nothing is decoded and nothing published.
+    """Index, select, split and plan, without decoding or publishing anything.
 
     Parameters
     ----------
@@ -83,21 +83,21 @@ def build(  # noqa: PLR0913 (public: every option by its name)
     watch: Callable[[Runner], Runner] | None = None,
     on_internal_error: OnInternalError | None = None,
 ) -> Built:
-    """Build and publish a dataset; arguments as for ``plan``. ``watch`` puts a runner in front of the cluster's.
+    """Build and publish a dataset. Arguments as for ``plan``; ``watch`` wraps the cluster's runner.
 
-    Started again it continues: shards whose receipt is there are not built again, unless they hold an internal error.
-    On an unchanged spec and archive it does nothing.
+    A repeated call continues: shards that have a receipt are not built again, unless they hold an internal error. If
+    spec and archive are unchanged, it does nothing.
 
     Parameters
     ----------
     on_internal_error
-        Whether an exception that nobody foresaw excludes its case or stops the build. By default it excludes, unless
-        the environment sets ``BUILDER_STRICT``.
+        Whether an unforeseen exception excludes its case or stops the build. The default is to exclude, unless the
+        environment sets ``BUILDER_STRICT``.
 
     Raises
     ------
     SpecError, SourceError, PrivacyError, LayoutError, ResourceError
-        Nothing is published then; what was published before stays.
+        Nothing is published then, and what was published before stays.
     """
     profile = load_cluster(cluster)
     asked = _asked(spec, str(to), parameters or {})
@@ -108,7 +108,7 @@ def build(  # noqa: PLR0913 (public: every option by its name)
         keep_journal(private, lease.counter, facts={"dataset": asked.spec.name, "cluster": profile.kind}) as journal,
         _opened(profile, workers) as runner,
     ):
-        open_store(asked.to).fence()  # a builder that stood still until now publishes nothing any more
+        open_store(asked.to).fence()  # a builder that was suspended until now can no longer publish
         report = JournalProgress(shown, journal)
         watched = runner if watch is None else watch(runner)
         faults = Faults(on_internal_error or default_action(environ), _noted_in(journal))
@@ -117,22 +117,22 @@ def build(  # noqa: PLR0913 (public: every option by its name)
 
 
 def _noted_in(journal: Journal) -> Callable[[InternalError], None]:
-    """Notes the traceback of what was left out, for ``builder logs``."""
+    """Return a function that notes the traceback of what was left out, for ``builder logs``."""
     return lambda error: journal.note("internal_error", left_out=error.where, trace=error.trace)
 
 
 def _opened(profile: Cluster, workers: int | None) -> AbstractContextManager[Runner]:
-    """A runner; processes of this machine start while the archive is read. Others may be long in coming."""
+    """Return a runner. Local workers start while the archive is read; other clusters may take long to start."""
     cluster = profile.open(workers)
     return Arriving(cluster) if profile.kind == "local" else cluster
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a user asked for, once everything is checked that can be before the archive is looked at."""
+    """What a user asked for, after every check that is possible before reading the archive."""
 
     spec: DatasetSpec
-    """Resolved: locations filled in."""
+    """Resolved, with locations filled in."""
     published_spec: Mapping[str, Any]
     to: str
     key: Key = field(repr=False)
@@ -170,7 +170,7 @@ def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> 
 def _build_open(
     planned: Planned, dataset: Store, runner: Runner, progress: Progress, guard: Callable[[], None], faults: Faults
 ) -> Built:
-    """Build into the dataset or, where labels are sequestered, into their store and publish the rest."""
+    """Build into the dataset or, if labels are sequestered, into their store, and publish the rest."""
     options = planned.plan.spec.splits.sequester
     beside = private_store(dataset.url)
     if options is None:
@@ -232,21 +232,22 @@ def _build(
         compared = compare(plan, prints)
     plan = deal_again(plan, compared)
     progress.say("finish: index, ledger, report")
-    # loaded here, with the statistics behind the report: no worker needs it, and this process had voxels to hold
+    # imported here, with the report's statistics, because no worker needs it and this process may hold voxels before
     from builder.publishing.finish import finish
 
     unmoved = still_published(dataset, plan.registry.current, guard)
     done = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=unmoved)
     note_published(beside, done.version)
-    if not faults.count:  # else the next run tries the cases again, although its inputs are the same
-        # the next run deals with the registry that this one leaves, where images that were compared joined persons
+    if not faults.count:  # otherwise the next run tries the cases again, although its inputs are the same
+        # the next run starts from the registry that this one leaves, in which the comparison of images may have joined
+        # persons
         known = sorted({inputs, _inputs(plan)})
         private.put(PUBLISHED, json.dumps({"inputs": known, "published": done.__dict__}).encode())
     return Built(dataset.url, done, len(plan.shards), resumed, internal_errors=faults.count, planned=planned)
 
 
 def _with_report(planned: Planned) -> Planned:
-    """The report of a plan, written into its private folder."""
+    """Write the report of a plan into its private folder and return the plan with it."""
     from builder.publishing.report import REPORT_JSON, REPORT_PAGE, plan_files
 
     store = open_store(planned.plan.url, directory_mode=0o700)
@@ -259,9 +260,9 @@ def _with_report(planned: Planned) -> Planned:
 
 
 def _inputs(plan: DatasetPlan) -> str:
-    """Fingerprint of everything a version is made from.
+    """Fingerprint everything that a version is made from.
 
-    The registry is in it as the version will carry it, which is the same before and after the version is published.
+    The registry is included as the version will carry it, so it is the same before and after publication.
     """
     found = (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins, registry_of(plan))
     tables = [parquet_bytes(t) for t in found]
@@ -272,7 +273,7 @@ def _inputs(plan: DatasetPlan) -> str:
 
 
 def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
-    """What an earlier run published from the same inputs, if it still is what readers see."""
+    """Return what an earlier run published from the same inputs, if readers still see that version."""
     try:
         found = json.loads(private.read(PUBLISHED))
         current = parse_current(dataset.read(CURRENT))

@@ -1,4 +1,4 @@
-"""Where a dataset may be built: apart from what it is built from, and where this process may write."""
+"""Check where a dataset may be built: apart from its sources, and where this process may write."""
 
 import os
 from pathlib import Path
@@ -14,25 +14,25 @@ READ_ONLY = ("http", "https")
 
 
 def private_store(dataset: str) -> Store:
-    """The private workspace of a dataset."""
+    """Return the private workspace of a dataset."""
     return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
 
 
 def check_places(spec: DatasetSpec, to: str) -> None:
-    """Refuse, before anything is read or written, a place that a dataset must not or cannot be built in.
+    """Refuse a place in which a dataset must not or cannot be built, before anything is read or written.
 
     Parameters
     ----------
     spec
-        Resolved: locations filled in.
+        Resolved, with locations filled in.
     to
-        As ``--to`` of the command line.
+        As ``--to`` on the command line.
 
     Raises
     ------
     SpecError
-        When the place is empty, a file, read-only by its scheme, or a source, in a source, or around one: the next
-        build would take the dataset for a part of the archive, and who passes the dataset on would pass on the archive.
+        When the place is empty, a file, read-only by its scheme, or is, lies in or contains a source. The next build
+        would take the dataset for part of the archive, and anyone who passes on the dataset would pass on the archive.
     ResourceError
         When this process may not write there.
     """
@@ -66,7 +66,7 @@ def _faults(name: str, place: str, spec: DatasetSpec) -> list[str]:
 
 
 def _relation(place: Path, source: Path) -> str:
-    """How a dataset's folder and its private workspace lie to a source; empty when they are apart."""
+    """Say how a dataset's folder and private workspace overlap with a source; empty when they do not."""
     for folder in (place.resolve(), place.with_name(place.name + PRIVATE_SUFFIX).resolve()):
         if folder == source:
             return "is"

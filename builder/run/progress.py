@@ -1,4 +1,4 @@
-"""How a run tells what it is doing: a bar on a terminal, plain lines elsewhere, JSON lines for machines."""
+"""Show what a run is doing: bars on a terminal, plain lines elsewhere, JSON lines for machines."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ PLAIN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class SilentProgress:
-    """Says nothing."""
+    """Shows nothing."""
 
     def track(self, items: Iterable[Item], *, stage: str, total: int | None) -> Iterator[Item]:
         yield from items
@@ -27,7 +27,7 @@ class SilentProgress:
 
 @dataclass
 class PlainProgress:
-    """A line a stage, and one every few seconds: for logs and pipes."""
+    """Prints a line per stage and one every few seconds, for logs and pipes."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
@@ -49,7 +49,7 @@ class PlainProgress:
 
 @dataclass
 class JsonProgress:
-    """One JSON object a line: ``{"stage", "done", "total"}`` or ``{"message"}``."""
+    """Prints one JSON object per line: ``{"stage", "done", "total"}`` or ``{"message"}``."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
@@ -71,7 +71,7 @@ class JsonProgress:
 
 @dataclass
 class BarProgress:
-    """Bars by rich, for a terminal."""
+    """Shows bars with rich on a terminal."""
 
     bars: Any
 
@@ -88,7 +88,7 @@ class BarProgress:
 
 @contextmanager
 def open_progress(style: str) -> Iterator[Progress]:
-    """Progress of a style: ``auto`` (bars on a terminal, else plain), ``plain``, ``json`` or ``silent``, on stderr."""
+    """Open progress on stderr by style: ``auto`` (bars in a terminal or plain), ``plain``, ``json`` or ``silent``."""
     if style == "silent":
         yield SilentProgress()
     elif style == "json":

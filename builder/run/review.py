@@ -1,4 +1,4 @@
-"""A sample of a label for a person to read again, drawn as a table with the archive's own text."""
+"""Draw a sample of a label for a person to review, as a table with the archive's own text."""
 
 import csv
 import io
@@ -29,11 +29,11 @@ class Drawn:
     path: str
 
     def facts(self) -> dict[str, Any]:
-        """The outcome as JSON-able data."""
+        """Return the outcome as JSON-able data."""
         return {"label": self.label, "cases": self.cases, "findings": self.findings, "review": self.path}
 
     def text(self) -> str:
-        """The outcome for a person, with the next step."""
+        """Return the outcome for a person, with the next step."""
         return (
             f"{self.path}: {self.findings} findings of {self.cases} cases, with the archive's own text: keep it where "
             f"the archive may be. Write yes or no into 'correct', name the file in labels.{self.label}.review, and "
@@ -44,10 +44,10 @@ class Drawn:
 def draw(
     spec: Path, label: str, *, to: str, count: int, out: Path, parameters: Mapping[str, str], splits: Sequence[str] = ()
 ) -> Drawn:
-    """Write a table of the findings of ``count`` cases of a published dataset for a person to judge, with their text.
+    """Write a table of the findings of ``count`` cases of a published dataset, with their text, for a person to judge.
 
-    The cases are drawn by the dataset's key, so the same ones again while the dataset stays the same. Absent findings
-    are asked for too: what a labeler misses is an error.
+    The dataset's key draws the cases, so an unchanged dataset gives the same ones again. Absent findings are included,
+    because a finding that a labeler misses is an error too.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def draw(
 
 
 def _published_values(to: str, label: str, splits: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Case to finding to value, of the published version."""
+    """Return the published values by case and finding."""
     store = open_store(to)
     try:
         version = parse_current(store.read(CURRENT))
@@ -95,7 +95,7 @@ def _published_values(to: str, label: str, splits: Sequence[str]) -> dict[str, d
 
 
 def _texts(plan: DatasetPlan, label: str, cases: Sequence[str]) -> dict[str, str]:
-    """The text of the label's objects of each case, as the archive has it."""
+    """Return the text of each case's label objects, as the archive has it."""
     wanted = set(cases)
     store = open_store(plan.url, directory_mode=0o700)
     texts: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The serial runner: a for-loop."""
+"""Run tasks serially, in a for-loop."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from builder.stages.graph import Outcome, Task
 
 @dataclass(frozen=True)
 class SerialRunner:
-    """Runs every task in order: in this process, or, if it may end its process, in one beside it.
+    """Runs every task in order, in this process, or in a separate one if the task may kill its process.
 
-    When that one dies, the task's ``isolate`` finds the cases at fault and it is run again without them.
+    If the separate process dies, the task's ``isolate`` finds the cases at fault and the task runs again without them.
     """
 
     @property
@@ -21,15 +21,15 @@ class SerialRunner:
         return 1
 
     def dismiss(self) -> None:
-        """Nobody was started."""
+        """Do nothing: there are no workers."""
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        """One outcome a task, in the order of the tasks.
+        """Yield one outcome per task, in the order of the tasks.
 
         Raises
         ------
         ResourceError
-            When a task's process dies again and no case of it can be blamed.
+            When a task's process dies repeatedly and no case can be blamed.
         """
         with Apart() as apart:
             for task in tasks:

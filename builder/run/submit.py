@@ -1,4 +1,4 @@
-"""Starting a build whose driver lives on when this terminal is gone: a Slurm job, a Kubernetes Job, or a process."""
+"""Start a build whose driver outlives this terminal: a Slurm job, a Kubernetes Job, or a process."""
 
 import json
 import os
@@ -26,14 +26,14 @@ DRIVER_MEMORY_MIB = 4096
 
 @dataclass(frozen=True)
 class Submission:
-    """A build that was handed over.
+    """A build that was submitted.
 
     Parameters
     ----------
     identity
-        What we call it.
+        Our own name for it.
     handle
-        What the other side calls it: a Slurm job's number, a Kubernetes Job's name, a process's number.
+        The other side's name for it: the number of a Slurm job, the name of a Kubernetes Job, the number of a process.
     """
 
     identity: str
@@ -43,11 +43,11 @@ class Submission:
     log: str
 
     def facts(self) -> dict[str, Any]:
-        """The same for machines."""
+        """Return the submission for machines."""
         return dict(self.__dict__)
 
     def text(self) -> str:
-        """The same for a person."""
+        """Return the submission for a person."""
         return f"submitted {self.identity}: {self.kind} {self.handle}; output in {self.log}; see builder status, watch"
 
 
@@ -59,7 +59,7 @@ def submit(spec: Path, *, to: str, cluster: str, parameters: Mapping[str, str]) 
     SpecError
         When the profile, the spec or a place it names is not valid.
     ResourceError
-        When the scheduler of the cluster refuses the driver's job.
+        When the cluster's scheduler refuses the driver's job.
     """
     profile = load_cluster(cluster)
     check_places(fill_parameters(load_spec(spec), parameters), to)
@@ -84,7 +84,7 @@ def _start(profile: Cluster, command: list[str], identity: str, log: str) -> Sub
 
 
 def _log(to: str, identity: str) -> str:
-    """Where the driver's output goes: beside the dataset where that is a folder, else a temporary file."""
+    """Return where the driver's output goes: beside the dataset if that is a folder, else a temporary file."""
     if "://" in to:
         return str(Path(tempfile.gettempdir()) / f"builder-{identity}.log")
     folder = Path(to.rstrip("/") + PRIVATE_SUFFIX).absolute() / FOLDER
@@ -93,19 +93,19 @@ def _log(to: str, identity: str) -> str:
 
 
 def _detach(command: list[str], log: str) -> int:
-    """A process in a session of its own."""
+    """Start a process in its own session and return its number."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         nothing = subprocess.DEVNULL
         process = subprocess.Popen(command, stdin=nothing, stdout=handle, stderr=handle, start_new_session=True)
     finally:
         os.close(handle)
-    process.returncode = 0  # it is not ours to wait for
+    process.returncode = 0  # marks the process as ended, so that Python does not warn that nobody waited for it
     return process.pid
 
 
 def _sbatch(profile: Jobs, command: list[str], identity: str, log: str) -> str:
-    """Submit the driver as a job; returns its number. Slurm hands the environment on, the script has no value of it."""
+    """Submit the driver as a job and return its number. Slurm passes the environment on; the script holds no values."""
     options = [f"--job-name=builder-{identity}", f"--output={log}", "--open-mode=append", f"--time={profile.walltime}"]
     options += [f"--mem={DRIVER_MEMORY_MIB}M", "--requeue", "--parsable"]
     options += [f"--partition={profile.partition}"] if profile.partition else []
@@ -117,7 +117,7 @@ def _sbatch(profile: Jobs, command: list[str], identity: str, log: str) -> str:
 
 
 def _apply(document: Mapping[str, Any]) -> str:
-    """Create the object by kubectl, whose configuration and credentials are the user's; returns its name."""
+    """Create the object by kubectl with the user's configuration and credentials; return its name."""
     return _run(["kubectl", "create", "-f", "-", "-o", "name"], json.dumps(document)).rpartition("/")[2]
 
 

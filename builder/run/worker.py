@@ -1,4 +1,4 @@
-"""Dask's preload for workers of the local cluster: imports what tasks call while the other processes still start."""
+"""Preload for workers of the local Dask cluster: imports what tasks call while other processes are still starting."""
 
 import builder.run.batches
 import builder.stages.index

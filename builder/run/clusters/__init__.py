@@ -1,4 +1,4 @@
-"""Where tasks run: profiles of clusters, one file a kind. A profile says *where* and never enters a fingerprint."""
+"""Define where tasks run by cluster profiles, one module per kind. A profile never enters a fingerprint."""
 
 from pathlib import Path
 
@@ -25,14 +25,14 @@ BUILT_IN: dict[str, type[BaseModel]] = {
     **dict.fromkeys(DIALECTS, Jobs),
     "kubernetes": Kubernetes,
 }
-"""The clusters of this package."""
+"""The clusters that this package contains."""
 
 CLUSTERS = with_installed("clusters", BUILT_IN)
-"""Every cluster by the ``kind`` that selects it in a profile."""
+"""All clusters, by the ``kind`` that selects them in a profile."""
 
 
 def load_cluster(text: str) -> Cluster:
-    """A profile from ``serial``, ``local``, ``tcp://...``, ``tls://...`` or the path of a YAML file.
+    """Load a profile from ``serial``, ``local``, ``tcp://...``, ``tls://...`` or the path of a YAML file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A scheduler that is already running."""
+"""Use a scheduler that is already running."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from builder.run.clusters.connection import Tls, configure_dask, connect, is_loo
 from builder.stages.graph import Runner
 
 PATIENCE_SECONDS = 60
-"""A scheduler that already runs has its workers, or nobody is starting any."""
+"""Seconds to wait for workers. It is short, because a running scheduler has its workers or never gets any."""
 
 
 class Address(BaseModel):
@@ -22,7 +22,7 @@ class Address(BaseModel):
 
     kind: Literal["address"] = "address"
     url: Annotated[str, Field(pattern=r"^(tcp|tls)://")]
-    """``tcp://HOST:PORT``, or ``tls://HOST:PORT`` beyond this machine."""
+    """``tcp://HOST:PORT``, or ``tls://HOST:PORT`` outside this machine."""
     tls: Tls | None = None
     VERSION: ClassVar[int] = 1
 
@@ -52,7 +52,7 @@ class Address(BaseModel):
 
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
-        """A runner on the workers the scheduler has."""
+        """Open a runner on the scheduler's workers."""
         if workers is not None:
             raise SpecError("--workers: found a number with a scheduler's address, expected none: it has its workers")
         configure_dask()

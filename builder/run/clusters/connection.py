@@ -1,4 +1,4 @@
-"""What every kind of cluster needs: TLS, a client, and a Dask that is configured and quiet."""
+"""Provide what every kind of cluster needs: TLS, a client, and a configured, quiet Dask."""
 
 import ipaddress
 import logging
@@ -19,7 +19,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Tls(BaseModel):
-    """Files of mutual TLS, as ``builder certs`` writes them; every machine of the cluster reads them by these paths."""
+    """Files for mutual TLS, as ``builder certs`` writes them. All machines of the cluster use these paths."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,7 +28,7 @@ class Tls(BaseModel):
     key_file: str
 
     def security(self) -> Any:
-        """Dask's form of it: both ends show a certificate, nothing goes unencrypted."""
+        """Return Dask's form of it, in which both ends show a certificate and nothing is sent unencrypted."""
         from distributed.security import Security
 
         ends = {f"tls_{end}_{what}": value for end in ("client", "worker", "scheduler") for what, value in self._pair()}
@@ -39,18 +39,18 @@ class Tls(BaseModel):
 
 
 class Large(BaseModel):
-    """Workers with more memory than the others, for tasks that do not fit those; started when there is such a task."""
+    """Workers with more memory, for tasks that do not fit the others. They start only when there is such a task."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """How many; with SSH, on each host."""
+    """Number of workers; with SSH, on each host."""
     memory_gib: Annotated[float, Field(gt=0)]
-    """Of one of them."""
+    """Memory of one worker."""
 
 
 def with_large(usual: Runner, large: Large | None, profile: Callable[[Large], Any]) -> Runner:
-    """``usual``, and where a profile has a block ``large`` a lane to the workers that ``profile`` of it starts."""
+    """Return ``usual``, with a lane to the workers that ``profile`` starts if the profile has a block ``large``."""
     from builder.run.dask import DaskRunner
     from builder.run.large import LargeLane
 
@@ -62,14 +62,14 @@ def with_large(usual: Runner, large: Large | None, profile: Callable[[Large], An
 
 @contextmanager
 def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER_SECONDS) -> Iterator[Runner]:
-    """A runner on a cluster object or a scheduler's address, once ``workers`` workers are there.
+    """Open a runner on a cluster object or a scheduler's address, once ``workers`` workers have started.
 
-    ``patience`` is how many seconds they may take.
+    ``patience`` is the number of seconds to wait for them.
 
     Raises
     ------
     SourceError
-        When the scheduler or its workers do not come.
+        When the scheduler or its workers do not appear.
     """
     from distributed import Client
 
@@ -105,24 +105,25 @@ def _at(where: Any) -> str:
 
 
 def _start(where: Any) -> str:
-    """What to do about workers that do not come."""
+    """Return what to do about workers that do not appear."""
     return f"start some, such as: dask worker {where}" if isinstance(where, str) else "look into their logs"
 
 
 def configure_dask() -> None:
-    """Set what the runner relies on, and keep warnings about closing clusters from users; errors still show."""
+    """Configure what the runner relies on, and hide warnings about closing clusters; errors still show."""
     import dask
 
     from builder.run.dask import ALLOWED_FAILURES
 
     settings = {
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-        # a lost worker must be given up soon, else it is not replaced
+        # a lost worker must be given up soon, because only then is it replaced
         "distributed.deploy.lost-worker-timeout": "10s",
-        # one heap for all threads of a worker, from its first on (``keep_one_heap`` of the first process); not
-        # MALLOC_TRIM_THRESHOLD_, Dask's default: glibc then asks for fresh pages for every buffer of a case
+        # one heap for all threads of a worker, from its first thread on (``keep_one_heap`` of the first process). This
+        # replaces Dask's default MALLOC_TRIM_THRESHOLD_, with which glibc requests fresh pages for every buffer of a
+        # case.
         "distributed.nanny.pre-spawn-environ": {**dict.fromkeys(THREADS, 1), "MALLOC_ARENA_MAX": 1},
-        # Dask's watching of itself, 50 to 100 times a second in every process, took 7 % of a core from two idle workers
+        # Dask monitors itself 50 to 100 times a second in every process, which took 7 % of a core from two idle workers
         "distributed.admin.tick.interval": "500ms",
         "distributed.admin.system-monitor.interval": "2s",
         "distributed.worker.profile.interval": "100ms",
@@ -133,7 +134,7 @@ def configure_dask() -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can be reached from this machine alone."""
+    """Return whether a host can be reached only from this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""A queue of batch jobs (Slurm, PBS, SGE, LSF, OAR, Moab), through dask-jobqueue."""
+"""Use a queue of batch jobs (Slurm, PBS, SGE, LSF, OAR, Moab) through dask-jobqueue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +16,16 @@ LOOPBACK = "lo"
 
 @dataclass(frozen=True)
 class Dialect:
-    """How dask-jobqueue calls what the kinds of queues call differently.
+    """The dask-jobqueue names of options that differ between kinds of queues.
 
     Parameters
     ----------
     cluster
-        The class.
+        The cluster class.
     account
-        The option that says who pays.
+        The option for the account to charge.
     cores
-        The option for cores beyond the one a worker uses; empty where ``resources`` says it.
+        The option for cores beyond the one a worker uses; empty if ``resources`` states them.
     """
 
     cluster: str
@@ -44,33 +44,33 @@ DIALECTS = {
 
 
 class Jobs(BaseModel):
-    """One job a worker; a job that is lost is replaced."""
+    """One job per worker; a lost job is replaced."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["slurm", "pbs", "moab", "sge", "lsf", "oar"]
     workers: Annotated[int, Field(ge=1, le=10_000)]
     memory_gib: Annotated[float, Field(gt=0)]
-    """Of one job."""
+    """Memory of one job."""
     walltime: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "04:00:00"
     partition: str | None = None
     account: str | None = None
     cores: Annotated[int, Field(ge=1, le=256)] = 1
-    """Of one job; a worker runs one task at a time all the same, more cores only get more memory on some clusters."""
+    """Cores of one job. A worker runs one task at a time anyway, but some clusters tie memory to cores."""
     resources: str | None = None
-    """What a job asks for in the words of PBS, Moab, SGE or OAR, such as ``select=1:ncpus=1:mem=8gb``."""
+    """Resource request in the syntax of PBS, Moab, SGE or OAR, such as ``select=1:ncpus=1:mem=8gb``."""
     interface: str = LOOPBACK
     """Network interface of scheduler and workers, such as ib0."""
     scratch: str | None = None
     logs: str | None = None
-    """Folder for the jobs' output; None: it is thrown away."""
+    """Folder for the jobs' output; None discards it."""
     python: str | None = None
     directives: tuple[str, ...] = ()
-    """Further lines for the head of the job's script, without #SBATCH, #PBS, ..."""
+    """Further lines for the head of the job script, without #SBATCH, #PBS, ..."""
     prologue: tuple[str, ...] = ()
     """Shell lines before the worker starts, such as ``module load ...``."""
     adaptive: Annotated[int, Field(ge=0)] | None = None
-    """Fewest jobs when there is little to do; None: always all of them."""
+    """Fewest jobs when there is little to do; None always keeps all of them."""
     large: Large | None = None
     """Workers for tasks that do not fit the others."""
     tls: Tls | None = None
@@ -92,7 +92,7 @@ class Jobs(BaseModel):
 
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
-        """A runner on jobs that are submitted for this build, and end with it."""
+        """Open a runner on jobs that are submitted for this build and end with it."""
         try:
             import dask_jobqueue
         except ImportError as error:
@@ -100,7 +100,7 @@ class Jobs(BaseModel):
         configure_dask()
         count = workers or self.workers
         with getattr(dask_jobqueue, DIALECTS[self.kind].cluster)(**self.options()) as cluster:
-            # under scale() a job that is lost is never replaced; adapt() holds the number
+            # scale() never replaces a lost job, whereas adapt() maintains the number
             cluster.adapt(
                 minimum_jobs=count if self.adaptive is None else min(self.adaptive, count), maximum_jobs=count,
                 interval="2s", wait_count=5,
@@ -113,7 +113,7 @@ class Jobs(BaseModel):
         return self.model_copy(update=update)
 
     def options(self) -> dict[str, Any]:
-        """What dask-jobqueue is told."""
+        """Return the options for dask-jobqueue."""
         dialect = DIALECTS[self.kind]
         return {
             "queue": self.partition,
@@ -129,7 +129,7 @@ class Jobs(BaseModel):
             "death_timeout": 120,
             "job_extra_directives": list(self.directives),
             "job_script_prologue": list(self.prologue),
-            # pages of state and metrics, without TLS: for this machine alone, on any port
+            # status and metrics pages have no TLS, so they are only on this machine, on any port
             "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             "worker_extra_args": ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
             **({"memory_per_core_property_name": "not_applicable"} if self.kind == "oar" else {}),
@@ -138,7 +138,7 @@ class Jobs(BaseModel):
         }
 
     def _walltime(self) -> str:
-        """Only Slurm knows days, and LSF no seconds."""
+        """Format the time limit. Only Slurm has days, and LSF has no seconds."""
         if self.kind == "slurm":
             return self.walltime
         days, _, rest = self.walltime.rpartition("-")

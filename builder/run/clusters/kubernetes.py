@@ -1,4 +1,4 @@
-"""A Kubernetes cluster with the Dask operator; what is sent to it is rendered here, to be read and checked."""
+"""Use a Kubernetes cluster with the Dask operator. Objects are rendered here, so that they can be read and checked."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
 
 
 class Volume(BaseModel):
-    """A claim that is mounted in driver, scheduler and workers: the sources, the dataset, the TLS files."""
+    """A claim that is mounted in driver, scheduler and workers, for the sources, the dataset and the TLS files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,7 +23,7 @@ class Volume(BaseModel):
 
 
 class Kubernetes(BaseModel):
-    """A DaskCluster of the operator; each worker is a pod with one thread."""
+    """A DaskCluster of the operator, in which each worker is a pod with one thread."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,26 +31,26 @@ class Kubernetes(BaseModel):
     name: Name = "builder"
     namespace: Name = "default"
     image: str
-    """With this package and its extras installed; see cluster/Dockerfile."""
+    """Image with this package and its extras installed; see cluster/Dockerfile."""
     workers: Annotated[int, Field(ge=1, le=10_000)]
     memory_gib: Annotated[float, Field(gt=0)]
-    """Of one worker: requested and the limit."""
+    """Memory of one worker, both requested and as the limit."""
     cpus: Annotated[float, Field(gt=0)] = 1
     scratch_gib: Annotated[float, Field(gt=0)] | None = None
-    """Size of an emptyDir at /tmp; None: the container's own."""
+    """Size of an emptyDir at /tmp; None uses the container's own disk."""
     secret: Name | None = None
-    """Secret whose keys become variables, such as BUILDER_KEY and a store's credentials."""
+    """Secret whose keys become environment variables, such as BUILDER_KEY and a store's credentials."""
     service_account: Name | None = None
     volumes: tuple[Volume, ...] = ()
     large: Large | None = None
     """Workers for tasks that do not fit the others."""
     tls: Tls
-    """Paths inside the pods, from a volume."""
+    """Paths inside the pods, on a volume."""
     VERSION: ClassVar[int] = 1
 
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
-        """A runner on a DaskCluster that is made for this build, and deleted with it."""
+        """Open a runner on a DaskCluster that is created for this build and deleted with it."""
         try:
             from dask_kubernetes.operator import KubeCluster
         except ImportError as error:
@@ -70,7 +70,7 @@ class Kubernetes(BaseModel):
 
 
 def render_cluster(profile: Kubernetes, *, workers: int) -> dict[str, Any]:
-    """The DaskCluster object (kubernetes.dask.org/v1)."""
+    """Return the DaskCluster object (kubernetes.dask.org/v1)."""
     name = profile.name
     tls = ["--tls-ca-file", profile.tls.ca_file, "--tls-cert", profile.tls.cert_file, "--tls-key", profile.tls.key_file]
     scheduler = ["dask-scheduler", "--protocol", "tls", "--no-dashboard", *tls]
@@ -98,7 +98,7 @@ def render_cluster(profile: Kubernetes, *, workers: int) -> dict[str, Any]:
 
 
 def render_job(profile: Kubernetes, command: Sequence[str], *, identity: str) -> dict[str, Any]:
-    """The Job (batch/v1) whose pod runs the driver; one that dies is started again, and continues."""
+    """Return the Job (batch/v1) whose pod runs the driver. A pod that dies is started again and continues."""
     pod = _pod(profile, "driver", list(command))
     return {
         "apiVersion": "batch/v1",

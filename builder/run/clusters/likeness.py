@@ -1,4 +1,4 @@
-"""Whether workers are like the driver: other code or libraries would write other bytes under the same names."""
+"""Check that workers match the driver, because other code or libraries would write other bytes under the same names."""
 
 import platform
 from hashlib import sha256
@@ -12,7 +12,7 @@ from builder.planning.lock import PACKAGES, package_version
 
 
 def environment_here() -> str:
-    """Fingerprint of this process's Python, libraries and our own code."""
+    """Fingerprint this process's Python, libraries and our own code."""
     root = Path(builder.__file__).parent
     code = sha256()
     for path in sorted(root.rglob("*.py")):
@@ -27,11 +27,11 @@ def check_likeness(client: Any) -> None:
     Raises
     ------
     SourceError
-        When one has another Python, library, machine architecture or version of this package.
+        When a worker has another Python, library, machine architecture or version of this package.
     """
     here = environment_here()
     found = client.run(environment_here, on_error="return")
-    # a worker that died meanwhile is like nobody, and will be replaced
+    # a worker that has died since does not count, because it will be replaced
     unlike = sum(answer != here for answer in found.values() if not isinstance(answer, OSError))
     if unlike:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""Worker processes on this machine."""
+"""Run worker processes on this machine."""
 
 import os
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ class Local(BaseModel):
 
     kind: Literal["local"] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """None: one a core."""
+    """Number of workers; None for one per core."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """Of one worker; None: the machine's memory shared out."""
+    """Memory of one worker; None divides the machine's memory."""
     scratch: str | None = None
-    """Folder for workers' temporary files; None: the system's."""
+    """Folder for workers' temporary files; None uses the system's."""
     large: Large | None = None
     """Workers for tasks that do not fit the others."""
     dashboard: bool = False
@@ -34,11 +34,11 @@ class Local(BaseModel):
 
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
-        """A runner on a fresh LocalCluster that is closed at the end."""
+        """Open a runner on a new LocalCluster that is closed at the end."""
         configure_dask()
         count = workers or self.workers or os.cpu_count() or 1
         with self._start(count) as cluster:
-            # a worker whose nanny dies as well is replaced
+            # adapt() also replaces a worker whose nanny dies
             cluster.adapt(minimum=count, maximum=count, interval="2s")
             with connect(cluster, tls=None, workers=1) as runner:
                 yield with_large(runner, self.large, self._as_large)
@@ -48,7 +48,7 @@ class Local(BaseModel):
         return self.model_copy(update=update)
 
     def _start(self, count: int) -> Any:
-        """A cluster of ``count`` workers; tried again when a worker dies while it starts."""
+        """Start a cluster of ``count`` workers, and try again if a worker dies during the start."""
         from distributed import LocalCluster
 
         for _ in range(STARTS):

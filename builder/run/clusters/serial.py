@@ -1,4 +1,4 @@
-"""No cluster at all."""
+"""Run without a cluster."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from builder.stages.graph import Runner
 
 
 class Serial(BaseModel):
-    """Every task in this process, one after the other."""
+    """Every task in this process, in sequence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,7 +21,7 @@ class Serial(BaseModel):
 
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
-        """A serial runner; refuses more than one worker."""
+        """Open a serial runner. Refuses more than one worker."""
         if workers not in (None, 1):
             raise SpecError(f"--workers: found {workers} with the serial runner, expected 1; use --cluster local")
         yield SerialRunner()

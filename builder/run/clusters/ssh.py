@@ -1,4 +1,4 @@
-"""Machines that are reached by SSH."""
+"""Use machines that are reached by SSH."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from builder.stages.graph import Runner
 
 
 class Ssh(BaseModel):
-    """A scheduler on the first host and workers on all; they see sources and dataset by the same paths."""
+    """A scheduler on the first host and workers on all hosts, which see sources and dataset at the same paths."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,16 +22,16 @@ class Ssh(BaseModel):
     user: str | None = None
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     key_file: str | None = None
-    """Private key; None: the agent's or the user's own."""
+    """Private key; None uses the agent's or the user's own."""
     known_hosts: str | None = None
-    """File of host keys; None: the user's own. Hosts that are not in it are refused."""
+    """File of host keys; None uses the user's own. Hosts that are not in it are refused."""
     python: str = "python3"
     workers_per_host: Annotated[int, Field(ge=1, le=1024)] = 1
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """Of one worker."""
+    """Memory of one worker."""
     scratch: str | None = None
     environment: tuple[str, ...] = ("BUILDER_KEY",)
-    """Names of variables that are handed on through SSH; sshd's AcceptEnv must allow them. Values are never written."""
+    """Variables to pass on through SSH, by name. sshd's AcceptEnv must allow them. Values are never written."""
     large: Large | None = None
     """Workers for tasks that do not fit the others."""
     tls: Tls | None = None
@@ -45,7 +45,7 @@ class Ssh(BaseModel):
 
     @contextmanager
     def open(self, workers: int | None) -> Iterator[Runner]:
-        """A runner on workers that are started for this build, and end with it."""
+        """Open a runner on workers that are started for this build and end with it."""
         if workers is not None:
             raise SpecError("--workers: found a number with an SSH profile, expected workers_per_host in the profile")
         try:
@@ -79,7 +79,7 @@ class Ssh(BaseModel):
         if self.key_file:
             options["client_keys"] = [self.key_file]
         if self.known_hosts is None:
-            del options["known_hosts"]  # asyncssh's default is the user's own file
+            del options["known_hosts"]  # asyncssh then uses the user's own file
         options["env"] = {name: os.environ[name] for name in self.environment if name in os.environ}
         return options
 
@@ -89,5 +89,5 @@ class Ssh(BaseModel):
         return {**options, **({"local_directory": self.scratch} if self.scratch else {}), **self._bound()}
 
     def _bound(self) -> dict[str, str]:
-        """Loopback clusters listen on loopback alone."""
+        """Return options that make clusters on loopback listen on loopback only."""
         return {"host": "127.0.0.1"} if all(is_loopback(host) for host in self.hosts) else {}
