@@ -1,4 +1,4 @@
-"""Every exception of the project, as a tree ordered by what the caller does next."""
+"""All exceptions of the project, grouped by what the caller does next."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -6,18 +6,18 @@ from typing import Any
 
 
 class BuilderError(Exception):
-    """Root of all errors this project raises on purpose."""
+    """The base class of all errors that this project raises on purpose."""
 
 
 class SpecError(BuilderError):
-    """The spec or command line is at fault: the user edits it (exit code 2).
+    """The spec or the command line has an error that the user must fix (exit code 2).
 
     Parameters
     ----------
     message
-        All faults, one a line, each ``file:line:column: what was found, what was expected``.
+        All faults, one per line, each ``file:line:column: what was found, what was expected``.
     faults
-        The same for machines, where the faults lie in a file: ``file``, ``line``, ``column``, ``message``.
+        The same faults in machine-readable form, if they are in a file: ``file``, ``line``, ``column``, ``message``.
     """
 
     def __init__(self, message: str, *, faults: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -29,9 +29,9 @@ class SpecError(BuilderError):
 
 
 class MissingExtra(BuilderError):
-    """A package is absent: the user installs the named extra, or, without one, the package itself.
+    """A package is not installed. The user installs the named extra or, if there is none, the package itself.
 
-    Packages without an extra are part of the full install; those who only read datasets may lack them.
+    Packages without an extra belong to the full install, and may be missing where datasets are only read.
     """
 
     def __init__(self, package: str, extra: str = "") -> None:
@@ -45,9 +45,9 @@ class MissingExtra(BuilderError):
 
 
 class SourceError(BuilderError):
-    """A source did not answer as expected: the runner retries.
+    """A source did not answer as expected. The runner retries.
 
-    ``host`` names the server or file system, never a patient; ``attempt`` counts from 1.
+    ``host`` is the server or file system and never names a patient. ``attempt`` counts from 1.
     """
 
     def __init__(self, message: str, *, host: str = "", attempt: int = 1) -> None:
@@ -60,7 +60,7 @@ class SourceError(BuilderError):
 
 
 class Reason(StrEnum):
-    """Why an object, series or case is not in the dataset: a closed list, stored in every exclusion row."""
+    """The reason why an object, series or case is not in the dataset. Every exclusion row holds one of these."""
 
     # files
     NOT_DICOM = "not_dicom"
@@ -113,9 +113,9 @@ class Reason(StrEnum):
 
 
 class CaseError(BuilderError):
-    """One case, series or object cannot be used: it is excluded with this reason, everything else goes on.
+    """One case, series or object cannot be used. It is excluded with this reason, and everything else continues.
 
-    ``detail`` states what was found and what was expected; it never holds a patient's value, a UID or a path.
+    ``detail`` says what was found and what was expected. It never contains a patient's value, a UID or a path.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -123,26 +123,29 @@ class CaseError(BuilderError):
         self.reason = reason
         self.detail = detail
         self.picture: bytes | None = None
-        """A PNG of what is wrong, where that can be seen."""
+        """A PNG that shows the problem, if it can be seen."""
 
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.detail}"
 
 
 class OutcomeError(BuilderError):
-    """The dataset would be empty, or the build lost too much of it: nothing is published, what is there stays."""
+    """The dataset would be empty, or too much of it was lost. Nothing is published; earlier versions stay."""
 
 
 class PrivacyError(BuilderError):
-    """An identifier could have left: the build stops and nothing is published."""
+    """An identifier could have been disclosed. The build stops and nothing is published."""
 
 
 class LayoutError(BuilderError):
-    """What is on disk is not what its manifest says: refuse to read or resume."""
+    """The files on disk do not match their manifest. Reading or resuming is refused."""
 
 
 class ResourceError(BuilderError):
-    """The work would not fit: refuse to start. ``projected`` and ``available`` are bytes."""
+    """The available resources are not sufficient, so the work is not started.
+
+    ``projected`` and ``available`` are bytes.
+    """
 
     def __init__(self, message: str, *, projected: int = 0, available: int = 0) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Samples to shards."""
+"""Write samples to shards."""
 
 from builder.shards.storing import CODECS, CodecName, FieldStorage
 from builder.shards.streams import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES

@@ -1,4 +1,4 @@
-"""How a field is stored: its compressor, its number type, and an invertible map from values to whole numbers."""
+"""Options for storing a field: its compressor, its number type, and an invertible map from values to integers."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,32 +17,32 @@ CODECS: Mapping[str, Codec] = {
     "small": Codec("zstd", 1, "shuffle"),
     "archive": Codec("zstd", 7, "bitshuffle"),
 }
-"""``benchmarks/codecs.py`` measures them. Masks are bytes under Blosc. Packed to bits first they would be a third as
-large and decode nearly twice as fast, but they are about a tenth of a sample's stored bytes, and no Zarr library would
-read them as they are (zarr-python 3.1 and tensorstore have no such codec)."""
+"""``benchmarks/codecs.py`` measures these presets. Masks are stored as bytes under Blosc. Packing them to bits first
+would make them a third as large and almost twice as fast to decode, but masks are only about a tenth of the stored
+bytes of a sample, and no Zarr library could read them (zarr-python 3.1 and tensorstore have no such codec)."""
 
 CodecName = Literal["fast", "small", "archive"]
 MOST_OFFSET = 2.0**20
-"""Factors an offset may be: a float32 value beyond would not give its stored number back."""
+"""Largest offset, in factors. With a larger one, a float32 value would not convert back to its stored number."""
 PACKED = ("int8", "uint8", "int16", "uint16")
 
 
 class FieldStorage(BaseModel):
     """How one field of a dataset is stored.
 
-    With ``factor``, values become whole numbers: stored = round((value - offset) / factor), value = stored * factor +
-    offset. The map is kept with the field; readers give float32 values, or the stored numbers on request. A value
-    beyond the type excludes its case. Without ``factor`` a ``dtype`` only converts, and values it cannot hold exactly
-    exclude the case (float16 and float32 round).
+    With ``factor``, values are stored as integers: stored = round((value - offset) / factor), value = stored * factor +
+    offset. The map is stored with the field. Readers return float32 values, or the stored numbers on request. A case
+    with a value outside the range of the type is excluded. Without ``factor``, ``dtype`` only converts the values, and
+    a case with values that the type cannot hold exactly is excluded (float16 and float32 round instead).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     codec: CodecName | None = None
-    """Another preset than the dataset's."""
+    """Preset to use instead of the dataset's."""
     dtype: Literal["int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32"] | None = None
     factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Distance of neighbouring values, in the field's unit: what is lost is at most half of it."""
+    """Distance between neighbouring stored values, in the field's unit. The error is at most half of it."""
     offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
@@ -61,13 +61,13 @@ class FieldStorage(BaseModel):
         return None if self.factor is None else Packing(self.factor, self.offset)
 
     def convert(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """The array as it is stored. Raises CaseError when it does not fit."""
+        """Convert an array to the form in which it is stored. Raises CaseError if a value does not fit."""
         if self.dtype is None or (self.factor is None and array.dtype == self.dtype):
             return array
         target = np.dtype(self.dtype)
         if self.factor is None and target.kind == "f":
             return _rounded(name, array, target)
-        # float64: the quotient of a float32 and a factor keeps the whole numbers of every packed type
+        # float64, so that dividing a float32 by the factor is exact enough for the integers of every packed type
         values = array if self.factor is None else np.rint((array.astype(np.float64) - self.offset) / self.factor)
         limits = np.iinfo(target)
         if not np.isfinite(values).all() or values.min() < limits.min or values.max() > limits.max:

@@ -1,4 +1,4 @@
-"""Objects in the making: chunks are compressed and written by a thread while the next samples are prepared."""
+"""Write the objects of a shard: a thread compresses and writes chunks while the next samples are prepared."""
 
 import contextlib
 import hashlib
@@ -18,28 +18,28 @@ from numpy.typing import NDArray
 from builder.model.case import Slabs
 from builder.model.zarr_format import Codec, checksum, encode_index
 
-# Blosc with two or more threads divides a buffer by timing, and its bytes differ from run to run
+# With two or more threads Blosc divides a buffer depending on timing, so its bytes would differ from run to run
 blosc.use_threads = False
 
 MOST_WAITING_BYTES = 32 << 20
-"""Uncompressed bytes that may wait for the thread; a larger sample is waited for."""
+"""Largest number of uncompressed bytes in the queue of the thread. The caller waits until a larger array is written."""
 MOST_WAITING = 8
-"""Arrays of one size that may wait, where they are fewer bytes: more keep the thread no busier."""
+"""Largest number of arrays of one size in the queue, if that is fewer bytes. More would not keep the thread busier."""
 FEW_BYTES = 1 << 20
-"""Small arrays may be more."""
+"""Bytes that may always be queued, so that more than ``MOST_WAITING`` small arrays can wait."""
 SLAB_BYTES = 2 << 20
-"""Of voxels that are made at once while they are written: a common second-level cache."""
+"""Bytes of voxels that are made at once while they are written. This fits a common second-level cache."""
 EARLY_BYTES = 4 << 20
-"""Written bytes that are handed to the disk at once."""
+"""Number of written bytes after which the disk is asked to start writing them."""
 
 Chunk: TypeAlias = tuple[int, int, int] | None
 
 
 @dataclass
 class Streams:
-    """The streams of a shard. One thread does everything in the order it was asked for, so bytes do not depend on it.
+    """The streams of a shard. One thread does all work in the order of the calls, so the bytes do not depend on timing.
 
-    An array that was added must not be changed by the caller any more. What fails is raised by the next call.
+    The caller must not change an array after adding it. An error in the thread is raised by a later call.
     """
 
     scratch: Path
@@ -50,9 +50,9 @@ class Streams:
     _files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def append(self, path: str, array: NDArray[Any] | Slabs, codec: Codec, *, chunk: Chunk) -> None:
-        """Add an array to an object: as one chunk, or in chunks of ``chunk`` as all the object holds.
+        """Add an array to an object as one chunk. With ``chunk``, write it in chunks of that shape as the whole object.
 
-        ``Slabs`` are written in chunks; they are made by the thread that writes them.
+        ``Slabs`` are always written in chunks, and are made by the thread that writes them.
         """
         held = sum(size for size, _ in self._waiting)
         most = min(MOST_WAITING_BYTES, max(MOST_WAITING * array.nbytes, FEW_BYTES))
@@ -65,13 +65,13 @@ class Streams:
             self.drain()
 
     def mark(self) -> "Callable[[], None]":
-        """A function that undoes everything added after this call."""
+        """Return a function that undoes everything added after this call."""
         marks: dict[str, _Mark] = {}
         self._ask(lambda: marks.update({path: stream.mark() for path, stream in self.streams.items()}), 0)
         return lambda: self._ask(lambda: self._rewind(marks), 0)
 
     def drain(self) -> None:
-        """Wait until all is written. Raises what failed."""
+        """Wait until everything is written. Raises the error of the thread, if any."""
         while self._waiting:
             self._waiting.popleft()[1].result()
 
@@ -80,7 +80,7 @@ class Streams:
             self._waiting.popleft()[1].result()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="builder-encoder")
-            self.stack.enter_context(self._files)  # closed after the thread has ended
+            self.stack.enter_context(self._files)  # the files are closed after the thread has ended
             self.stack.callback(self._executor.shutdown, wait=True, cancel_futures=True)
         self._waiting.append((size, self._executor.submit(call)))
 
@@ -100,7 +100,7 @@ class Streams:
             stream.append(array, codec)
 
     def _rewind(self, marks: "Mapping[str, _Mark]") -> None:
-        """Put every stream back to its mark, and drop those that had none."""
+        """Reset every stream to its mark, and delete those that have none."""
         for path in [p for p in self.streams if p not in marks]:
             stream = self.streams.pop(path)
             stream.file.close()
@@ -112,7 +112,7 @@ class Streams:
 
 @dataclass
 class Stream:
-    """One object in the making: its scratch file, where its chunks lie, and the digest so far."""
+    """One object that is being written: its scratch file, the places of its chunks, and its digest so far."""
 
     path: Path
     file: BinaryIO
@@ -120,7 +120,7 @@ class Stream:
     position: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
     _handed: int = 0
-    """Bytes that the disk was asked to write already."""
+    """Number of bytes that the disk was already asked to write."""
 
     def append(self, array: NDArray[Any], codec: Codec) -> None:
         data = encode_chunk(array, codec)
@@ -138,7 +138,7 @@ class Stream:
         self._handed = min(self._handed, mark.position)
 
     def close(self) -> None:
-        """Append the index; further calls do nothing."""
+        """Append the index and close the file. Further calls do nothing."""
         if not self.file.closed:
             self._write(encode_index(self.places))
             self.file.close()
@@ -151,17 +151,17 @@ class Stream:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Let the disk begin with what there is, so that the flush at the end waits for less."""
+        """Let the disk start writing now, so that the flush at the end has less to wait for."""
         self.file.flush()
         length = self.position - self._handed
-        if hasattr(os, "posix_fadvise"):  # Linux starts to write pages that it is told nobody needs
-            with contextlib.suppress(OSError):  # a file system without such advice: the flush at the end does it all
+        if hasattr(os, "posix_fadvise"):  # on Linux this advice starts writing the pages
+            with contextlib.suppress(OSError):  # not supported by the file system: the final flush writes everything
                 os.posix_fadvise(self.file.fileno(), self._handed, length, os.POSIX_FADV_DONTNEED)
         self._handed = self.position
 
 
 def encode_chunk(array: NDArray[Any], codec: Codec) -> bytes:
-    """An inner chunk as it is stored: compressed, its crc32c behind it."""
+    """Encode an inner chunk: compressed, followed by its crc32c."""
     shuffle = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}[codec.shuffle]
     data: bytes = blosc.compress(array, codec.compressor.encode(), codec.level, shuffle, 0)
     return data + checksum(data)
@@ -169,7 +169,7 @@ def encode_chunk(array: NDArray[Any], codec: Codec) -> bytes:
 
 @dataclass(frozen=True)
 class _Mark:
-    """Where a stream stood."""
+    """A state of a stream to which it can be reset."""
 
     chunks: int
     position: int
@@ -177,13 +177,13 @@ class _Mark:
 
 
 def _rows(slabs: Slabs, chunk: tuple[int, int, int]) -> int:
-    """Rows of a slab: as many of whole chunks as ``SLAB_BYTES`` hold, and one chunk's at least."""
+    """Return the rows of a slab: as many whole chunks as fit in ``SLAB_BYTES``, and at least one."""
     line = slabs.shape[0] * chunk[0] * chunk[1] * slabs.shape[3] * slabs.dtype.itemsize
     return chunk[1] * max(1, SLAB_BYTES // line)
 
 
 def _pieces(array: NDArray[Any], chunk: tuple[int, int, int]) -> Iterator[NDArray[Any]]:
-    """Inner chunks of a volume in C order; the last of an axis is filled up with zeros, as Zarr does."""
+    """Yield the inner chunks of a volume in C order. The last one along an axis is padded with zeros, as in Zarr."""
     starts = [range(0, n, c) for n, c in zip(array.shape[1:], chunk, strict=True)]
     for s, r, c in itertools.product(*starts):
         piece = array[:, s : s + chunk[0], r : r + chunk[1], c : c + chunk[2]]

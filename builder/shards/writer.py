@@ -1,9 +1,9 @@
-"""Samples to one shard: Zarr v3 arrays and Parquet rows, written in one pass, byte for byte reproducible.
+"""Write samples to one shard: Zarr v3 arrays and Parquet rows, in one pass and reproducible byte for byte.
 
-Each field of a shard is one object: the ``sharding_indexed`` codec with one inner chunk a sample, inner codecs bytes,
-Blosc and crc32c, the index at the end. For whole volumes each is an array of its own, in inner chunks. The bytes are
-written here and not by a Zarr library because a sample must be on disk before the next one is made, and because the
-number of samples is known only at the end. Any Zarr v3 reader opens the result.
+Each field of a shard is one object: the ``sharding_indexed`` codec with one inner chunk per sample, the inner codecs
+bytes, Blosc and crc32c, and the index at the end. A whole volume is an array of its own, divided into inner chunks.
+This module writes the bytes itself instead of using a Zarr library, because a sample must be on disk before the next
+one is made, and because the number of samples is known only at the end. Any Zarr v3 reader can open the result.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ _NO_FACTS = pa.schema([])
 
 
 def write_shard(store: Store, fingerprint: str, *, cases: Iterable[Iterable[ClearedSample]], **options: Any) -> Receipt:
-    """Write the samples of ``cases`` as one shard; options as for ``open_shard``."""
+    """Write the samples of ``cases`` as one shard. The options are those of ``open_shard``."""
     with open_shard(store, fingerprint, **options) as writer:
         for samples in cases:
             writer.add_case(samples)
@@ -68,24 +68,24 @@ def open_shard(
     chunk: tuple[int, int, int] | None = None,
     storage: Mapping[str, FieldStorage] = AS_THEY_COME,
 ) -> "Iterator[ShardWriter]":
-    """A writer for the shard ``data/<fingerprint>`` of the dataset at ``store``.
+    """Open a writer for the shard ``data/<fingerprint>`` of the dataset at ``store``.
 
     Parameters
     ----------
     facts
-        Columns of the cases' own rows.
+        Columns of the facts in the rows of the cases.
     fields
-        Fields every sample must have (name, channels, dtype are checked); empty: as the first sample has them.
+        Fields that every sample must have (name, channels and dtype are checked). If empty, those of the first sample.
     chunk
-        (slice, row, column) of inner chunks when samples are whole volumes of differing shape: one array a sample.
-        None: samples of one shape, one inner chunk each.
+        (slice, row, column) of inner chunks, for whole volumes of different shapes with one array per sample. None if
+        all samples have one shape and one inner chunk each.
     storage
-        How some fields are stored, by name; the others as they come, with ``codec``.
+        How to store some of the fields, by name. The others are stored unchanged, with ``codec``.
 
     Raises
     ------
     PrivacyError
-        When a column holds text and the privacy gate has no policy for it.
+        If a column holds text and the privacy gate has no policy for it.
     """
     schema = sample_schema(facts)
     check_policies(schema, where=f"shard {fingerprint}")
@@ -96,16 +96,16 @@ def open_shard(
 
 
 class Described(Protocol):
-    """Unit and segments (name to channel and value) of an array field."""
+    """The unit and the segments (name to channel and value) of an array field."""
 
     @property
     def unit(self) -> str:
-        """Unit of the numbers; "" for masks."""
+        """The unit of the numbers; "" for masks."""
         ...
 
     @property
     def segments(self) -> Mapping[str, tuple[int, int]]:
-        """Segments of a mask; empty for images."""
+        """The segments of a mask; empty for images."""
         ...
 
 
@@ -114,9 +114,10 @@ NOTHING: "Mapping[str, Described]" = MappingProxyType({})
 
 @dataclass
 class ShardWriter:
-    """Adds samples as they come and holds few in memory; nothing can be read until ``finish``.
+    """Writes samples one by one and holds few in memory. Readers see nothing before ``finish``.
 
-    A sample's arrays must not be changed once it was added: they are compressed while the next ones are prepared.
+    The arrays of a sample must not change after it was added, because they are compressed while the next samples are
+    prepared.
     """
 
     folder: Store
@@ -134,17 +135,17 @@ class ShardWriter:
     _cases: int = 0
 
     def add_case(self, samples: Iterable[ClearedSample], *, described: "Mapping[str, Described]" = NOTHING) -> int:
-        """Add all samples of a case or, when one fails, none; returns their number.
+        """Add all samples of a case and return their number. If one of them fails, none is added.
 
         Parameters
         ----------
         described
-            Unit and segments of its fields, by name (see ``describe``).
+            Unit and segments of the case's fields, by name (see ``describe``).
 
         Raises
         ------
         CaseError
-            When a sample's fields are not those of the shard, as raised by ``describe``, or by ``samples``.
+            If the fields of a sample differ from those of the shard, or if ``describe`` or ``samples`` raises it.
         """
         rows, undo = len(self._rows), self.streams.mark()
         fields = self.fields
@@ -163,20 +164,20 @@ class ShardWriter:
         return added
 
     def exclude(self, case_key: str, reason: Reason, detail: Cleared) -> None:
-        """Record that a case gave no sample, and why."""
+        """Record that a case has no samples, and why."""
         self._excluded.append(ExcludedCase(case_key, reason, detail))
 
     def attach(self, path: str, data: bytes) -> None:
-        """Write a file that is no array beside the shard's own, listed and checked like them."""
+        """Add a file that is not an array to the shard. It is listed and verified like the shard's own files."""
         self._attached[path] = data
 
     def describe(self, name: str, *, unit: str = "", segments: Mapping[str, tuple[int, int]] | None = None) -> None:
-        """State a field's unit (``mixed`` when cases differ) and segments; before or after its samples.
+        """Set the unit of a field (``mixed`` if cases differ) and its segments, before or after its samples are added.
 
         Raises
         ------
         CaseError
-            When a segment's name already stands for another channel or value.
+            If the name of a segment already belongs to another channel or value.
         """
         found = next((f for f in self.fields if f.name == name), None)
         if found is None:
@@ -192,7 +193,7 @@ class ShardWriter:
         )
 
     def finish(self, *, tallies: Mapping[str, Json] | None = None) -> Receipt:
-        """Move everything into place, the receipt last."""
+        """Move everything into place, with the receipt last, because a shard counts as complete once it has one."""
         self.streams.drain()
         checkpoint("shard.finish")
         rows = pa.Table.from_pylist(self._rows, schema=self.schema)
@@ -204,7 +205,7 @@ class ShardWriter:
             work.append(partial(self._put, f"{path}/zarr.json".lstrip("/"), canonical_json(document)))
         work.append(partial(self._put, SAMPLES, parquet_bytes(rows)))
         work += [partial(self._put, path, data) for path, data in sorted(self._attached.items())]
-        # each waits for the disk; together they wait about once
+        # Each write waits for the disk; in parallel they wait about as long as one
         with ThreadPoolExecutor(_WRITERS) as executor:
             objects = [future.result() for future in [executor.submit(step) for step in work]]
         receipt = Receipt(
@@ -248,7 +249,7 @@ class ShardWriter:
         return None if rule is None else rule.packing
 
     def _row(self, sample: ClearedSample) -> dict[str, Any]:
-        """The sample's row, with what its geometry says; no key may be lost."""
+        """Return the row of a sample with the columns of its geometry. A key that is not a column raises ValueError."""
         slices, rows, columns = sample.geometry.shape
         spacing = sample.geometry.spacing_mm
         row = {
@@ -268,7 +269,7 @@ class ShardWriter:
         return row
 
     def _check(self, arrays: Mapping[str, NDArray[Any] | Slabs]) -> None:
-        """Compare a sample's arrays with the fields of the shard, or make them the fields."""
+        """Compare the arrays of a sample with the fields of the shard. The first sample defines the fields."""
         found = tuple(
             replace(_layout(name, array, self.chunk), packing=self._packing(name)) for name, array in arrays.items()
         )
@@ -300,11 +301,11 @@ class ShardWriter:
         return stored_object(path, data)
 
     def _members(self) -> Iterator[tuple[str, Json]]:
-        """Path and metadata of every array and group below the shard's own."""
+        """Yield the path and metadata of every array and group below the group of the shard."""
         for layout in self.fields if self._rows else ():
             segments = {name: list(place) for name, place in layout.segments.items()}
             attributes: dict[str, Json] = {"unit": layout.unit, "segments": segments}
-            if layout.packing is not None:  # as the CF conventions name them, section 8.1: xarray applies them
+            if layout.packing is not None:  # names of the CF conventions, section 8.1, which xarray applies
                 attributes |= {"scale_factor": layout.packing.factor, "add_offset": layout.packing.offset}
             codec = self._codec(layout.name)
             describe = partial(
@@ -321,12 +322,12 @@ class ShardWriter:
 
 
 def _plain(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """The array as it is stored: C order, little endian, a type Zarr knows."""
+    """Return the array as it is stored: in C order, little endian, and of a type that Zarr has."""
     return np.ascontiguousarray(array, dtype=_checked(array, name).dtype.newbyteorder("<"))
 
 
 def _checked(array: Voxels, name: str) -> Voxels:
-    """The array itself; raises ValueError when it cannot be a field."""
+    """Return the array itself. Raises ValueError if it cannot be a field."""
     if array.ndim != 4 or array.dtype.name not in DTYPES or not array.size:
         raise ValueError(
             f"field {name}: found {array.dtype.name} {array.shape}, "

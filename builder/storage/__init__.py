@@ -1,7 +1,8 @@
-"""Where datasets live: one small store over a local folder or an object store, with atomic and durable writes.
+"""Storage of datasets: one small interface to a local folder or an object store, with atomic and durable writes.
 
-Every write is whole or absent: a local object is written beside its name, flushed and renamed; an object store puts it
-in one request. Readers never list. The only package that touches files, obstore or fsspec for datasets.
+A write either succeeds as a whole or leaves nothing. A local object is written to a temporary file next to its target,
+flushed and renamed; an object store receives it in one request. Readers never list. No other package touches files,
+obstore or fsspec for datasets.
 """
 
 from pathlib import Path
@@ -31,17 +32,19 @@ _OBJECT_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory", 
 
 
 def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
-    """A store at a folder or URL (``s3://``, ``gs://``, ``az://``, ``memory://``); nothing is created or contacted.
+    """Return the store at a folder or URL (``s3://``, ``gs://``, ``az://``, ``memory://``).
+
+    Nothing is created or contacted yet.
 
     Parameters
     ----------
     directory_mode
-        Permissions of folders made on a local disk (before the umask): 0o700 for a private workspace.
+        Permissions of new folders on a local disk (before the umask): 0o700 for a private workspace.
 
     Raises
     ------
     SpecError
-        When the URL's scheme is not one of those above.
+        If the scheme of the URL is not one of those above.
     """
     text = str(url)
     scheme = urlsplit(text).scheme if "://" in text else ""
@@ -55,18 +58,18 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
 
 
 def read_at(url: str) -> bytes:
-    """The object at a path or URL. Raises FileNotFoundError or IsADirectoryError."""
+    """Read the object at a path or URL. Raises FileNotFoundError or IsADirectoryError."""
     folder, mark, name = url.rpartition("/")
     return open_store(folder + mark or ".").read(name)
 
 
 def open_beside(store: Store, suffix: str) -> Store:
-    """What lies beside a dataset under its name with a suffix, such as its log of use.
+    """Return the store next to a dataset whose name is that of the dataset plus a suffix, such as its log of use.
 
     Raises
     ------
     LayoutError
-        When a link lies there: whoever made the dataset may have put it, and it leads anywhere.
+        If a link is found there. The author of the dataset may have put it there to lead anywhere.
     """
     place = store.url + suffix
     if isinstance(store, LocalStore) and Path(place).is_symlink():

@@ -1,4 +1,4 @@
-"""What a store of objects can do, whatever holds them."""
+"""The interface of a store of objects, whether in a folder or in a bucket."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,39 +16,42 @@ class Store(Protocol):
 
     @property
     def url(self) -> str:
-        """Root of the store; ``open_store(store.url)`` opens it again, in any process."""
+        """The root of the store. ``open_store(store.url)`` opens it again in any process."""
         ...
 
     def join(self, *parts: str) -> "Store":
-        """The store one or more folders down."""
+        """Return the store one or more folders down."""
         ...
 
     def read(self, path: str) -> bytes:
-        """The whole object. Raises FileNotFoundError."""
+        """Read the whole object. Raises FileNotFoundError."""
         ...
 
     def read_range(self, path: str, start: int, *, length: int) -> bytes:
-        """Bytes ``start`` to ``start + length``; shorter only where the object ends. Raises FileNotFoundError."""
+        """Read bytes ``start`` to ``start + length``, fewer only where the object ends. Raises FileNotFoundError."""
         ...
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several ``(start, length)`` ranges of one object, near ones fetched together."""
+        """Read several ``(start, length)`` ranges of one object. Ranges close together are fetched together."""
         ...
 
     def open(self, path: str) -> "ObjectReader":
-        """A reader of one object that stays open: for many ranges, from many threads. Raises FileNotFoundError."""
+        """Open an object to read many ranges of it, from many threads. Raises FileNotFoundError."""
         ...
 
     def size(self, path: str) -> int:
-        """Bytes of an object. Raises FileNotFoundError."""
+        """Return the size of an object in bytes. Raises FileNotFoundError."""
         ...
 
     def exists(self, path: str) -> bool:
-        """Whether the object is there, completely."""
+        """Return whether the complete object exists."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """Paths under a folder, sorted, unfinished writes too: for clean-up and verification, never for readers."""
+        """Yield the paths under a folder, sorted, including unfinished writes.
+
+        This is for clean-up and verification. Readers must not use it.
+        """
         ...
 
     def put(self, path: str, data: bytes) -> None:
@@ -56,39 +59,40 @@ class Store(Protocol):
         ...
 
     def swap(self, path: str, data: bytes, *, guard: Callable[[], None]) -> None:
-        """Replace the object that readers follow, unless another writer was here since ``guard`` was asked.
+        """Replace the object that readers follow, unless another writer has done so since ``guard`` was called.
 
-        ``guard`` raises when this writer may not any more. Between its answer and the replacement a writer may stand
-        still for any time: when another one called ``fence`` or ``swap`` meanwhile, LayoutError is raised.
+        ``guard`` raises if this writer is no longer allowed to write. The writer may be suspended for any time between
+        that check and the replacement, so LayoutError is raised if another writer called ``fence`` or ``swap`` in
+        between.
         """
         ...
 
     def fence(self) -> None:
-        """Let no ``swap`` at the root of the store succeed that began before, where a store can do that."""
+        """Make every earlier, unfinished ``swap`` at the root of the store fail, if the store supports this."""
         ...
 
     def create(self, path: str, data: bytes) -> None:
-        """Write an object only if there is none: of several writers one wins. Raises FileExistsError for the others."""
+        """Write an object only if it does not exist. Of several writers one wins; the others get FileExistsError."""
         ...
 
     def settle(self, path: str) -> None:
-        """Make an object durable that is there: its writer may have died before it was."""
+        """Make an existing object durable, because its writer may have died before it did so."""
         ...
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
-        """A local folder for objects still being written; it and all left in it go at the end."""
+        """Return a local folder for unfinished objects. The folder and its contents are deleted at the end."""
         ...
 
     def commit(self, path: str, scratch: Path) -> None:
-        """Move a finished scratch file into place atomically and durably, replacing what was there."""
+        """Move a finished scratch file into place atomically and durably, replacing any existing object."""
         ...
 
     def delete(self, path: str) -> None:
-        """Remove an object; absent is fine."""
+        """Remove an object. Nothing happens if it does not exist."""
         ...
 
     def sweep(self) -> int:
-        """Remove what writers that died left unfinished; returns how many. Call it when no writer is at work."""
+        """Remove unfinished files of dead writers and return their number. Call it when no writer is at work."""
         ...
 
 
@@ -96,16 +100,16 @@ class ObjectReader(Protocol):
     """An open object."""
 
     def read(self, start: int, length: int) -> bytes | memoryview:
-        """Bytes ``start`` to ``start + length``; shorter only where the object ends."""
+        """Read bytes ``start`` to ``start + length``, fewer only where the object ends."""
         ...
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterable[bytes | memoryview]:
-        """Several ``(start, length)`` ranges in their order, near ones fetched together."""
+        """Read several ``(start, length)`` ranges, in order. Ranges close together are fetched together."""
         ...
 
 
 def checked(path: str) -> str:
-    """``path`` if it is relative and stays inside the store."""
+    """Return ``path`` after checking that it is relative and stays inside the store."""
     parts = PurePosixPath(path).parts
     if path.startswith("/") or ".." in parts or "\0" in path:
         raise ValueError(f"found the object path {path!r}, expected a relative path without '..'")

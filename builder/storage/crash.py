@@ -9,10 +9,10 @@ _hits: dict[str, int] = {}
 
 
 def checkpoint(name: str) -> None:
-    """Die here when ``BUILDER_CRASH_AT`` is ``name`` or ``name:n`` and this is the n-th time.
+    """Kill this process if ``BUILDER_CRASH_AT`` is ``name``, or ``name:n`` and this is the n-th call.
 
-    The fault tests kill a process (SIGKILL) at every durable step this way, and with ``BUILDER_STOP_AT`` let it stand
-    still (SIGSTOP); without the variables nothing happens.
+    The fault tests use this to kill a process (SIGKILL) at every durable step, or with ``BUILDER_STOP_AT`` to suspend
+    it (SIGSTOP). Nothing happens if the variables are not set.
     """
     for variable, number in ((CRASH_VARIABLE, signal.SIGKILL), (STOP_VARIABLE, signal.SIGSTOP)):
         target, _, count = os.environ.get(variable, "").partition(":")

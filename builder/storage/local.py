@@ -1,4 +1,4 @@
-"""Objects in a folder: each is written beside its name, flushed, and renamed."""
+"""A store in a local folder. Each object is written to a temporary file next to its target, flushed, and renamed."""
 
 import contextlib
 import errno
@@ -18,7 +18,10 @@ SCRATCH_PREFIX = ".scratch-"
 
 
 def _read_umask() -> int:
-    """The process's umask; to read it is to set it, which no thread may see, hence at import."""
+    """Return the umask of the process.
+
+    The umask can be read only by setting it, which other threads would notice. It is therefore read once, at import.
+    """
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
@@ -27,17 +30,17 @@ def _read_umask() -> int:
 _UMASK = _read_umask()
 
 _DURABLE: set[str] = set()
-"""Folders whose names this process knows to survive a power failure; some are forgotten when they become many."""
+"""Folders that this process knows to survive a power failure. Some are forgotten when there are too many."""
 
 _MANY = 4096
 
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})
-"""Why the folder above one that is there cannot be flushed by this user, or never needs it."""
+"""Errors that mean that the parent of an existing folder cannot be flushed by this user, or needs no flush."""
 
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder on a file system that renames atomically."""
+    """A store in a folder, on a file system that renames atomically."""
 
     root: Path
     directory_mode: int = 0o777
@@ -95,7 +98,8 @@ class LocalStore:
         with _swept_as_layout_error(path):
             scratch = _write_beside(target, data, step="write", mode=self._file_mode)
             try:
-                # a successor that guard does not know of yet will fence, and then there is nothing to rename
+                # If another writer takes over after guard was called, its fence deletes the scratch file, and the
+                # rename fails
                 guard()
                 checkpoint("swap.guarded")
                 _replace(scratch, target, step="write")
@@ -108,7 +112,7 @@ class LocalStore:
                 path.unlink(missing_ok=True)
 
     def put_unflushed(self, path: str, data: bytes) -> None:
-        """As ``put``, but a power failure may leave a damaged object: for caches, which can be filled again."""
+        """Write an object without flushing it, for caches. A power failure may leave it damaged."""
         target = self._locate(path)
         self._make_folder(target.parent)
         handle, name = tempfile.mkstemp(prefix=SCRATCH_PREFIX, dir=target.parent)
@@ -121,7 +125,7 @@ class LocalStore:
         self._make_folder(target.parent)
         scratch = _write_beside(target, data, step="create", mode=self._file_mode)
         try:
-            # link fails where the name exists, also between machines on NFS; rename would replace silently
+            # link fails if the name exists, also between machines on NFS; rename would replace the object silently
             os.link(scratch, target)
             checkpoint("create.linked")
         finally:
@@ -168,10 +172,10 @@ class LocalStore:
         return len(left)
 
     def _locate(self, path: str) -> Path:
-        """Where an object lies. Raises LayoutError when a link leads out of the folder.
+        """Return the path of an object. Raises LayoutError if a link leads out of the folder.
 
-        A dataset may come from anybody: a link in it must not make its reader open, or its writer replace, a file of
-        the person who runs it.
+        A dataset is untrusted. A link in it must not make a reader open, or a writer replace, any other file of the
+        person who runs the program.
         """
         target = self.root / checked(path)
         root, real = os.path.realpath(self.root), os.path.realpath(target)
@@ -184,13 +188,14 @@ class LocalStore:
 
     @property
     def _file_mode(self) -> int:
-        """Files of a folder that is closed to others are closed to others too."""
+        """Permissions of new files. In a folder that is closed to other users they are closed to them too."""
         return self.directory_mode & 0o666 & ~_UMASK
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and its parents, each durable before it is used.
+        """Create a folder and its parents, and make each of them durable before it is used.
 
-        Whoever made one that is there may have died before its name was durable: that is flushed too, once a process.
+        The process that created an existing folder may have died before the folder was durable. Existing folders are
+        therefore flushed too, once per process.
         """
         there = folder.is_dir()
         if folder == folder.parent or (there and str(folder) in _DURABLE):
@@ -211,7 +216,7 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class _LocalReader:
-    """A mapped file: ranges are views of the page cache and cost no copy; published objects never change."""
+    """A memory-mapped file. Ranges are views of the page cache and not copies, as published objects never change."""
 
     view: memoryview
 
@@ -224,7 +229,7 @@ class _LocalReader:
 
 @contextlib.contextmanager
 def _swept_as_layout_error(path: str) -> Iterator[None]:
-    """An unfinished file that is gone was swept by a build that published meanwhile: this writer is too late."""
+    """Raise LayoutError if the scratch file is gone: another build has published and removed it as unfinished."""
     try:
         yield
     except FileNotFoundError as error:
@@ -235,7 +240,7 @@ def _read_at(handle: int, start: int, length: int) -> bytes:
     data = os.pread(handle, length, start)
     if len(data) == length or not data:
         return data
-    parts = [data]  # one call returns at most 2 GiB, and signals cut it short
+    parts = [data]  # one call returns at most 2 GiB, and less after a signal
     while (got := sum(map(len, parts))) < length and (more := os.pread(handle, length - got, start + got)):
         parts.append(more)
     return b"".join(parts)
@@ -276,12 +281,12 @@ _flush_folder = _flush
 
 
 def _flush_uncached(path: Path) -> None:
-    """As ``_flush``, and leave the memory of its pages to what is read: what was written will not be for a while."""
+    """Flush a file as ``_flush`` does, and drop its pages from the page cache, since it will not be read soon."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
         if hasattr(os, "posix_fadvise"):
-            with contextlib.suppress(OSError):  # a file system without such advice
+            with contextlib.suppress(OSError):  # the file system does not support the advice
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""Objects in a bucket: each is sent in one request, with its SHA-256 beside it."""
+"""A store in a bucket. Each object is sent in one request, with its SHA-256 as an attribute."""
 
 import contextlib
 import errno
@@ -17,15 +17,18 @@ from builder.storage.crash import checkpoint
 
 ATTEMPTS = 4
 DIGEST = "buildersha256"
-"""Name of the attribute that holds an object's SHA-256: letters and digits, as every kind of store takes them."""
+"""Name of the attribute that holds an object's SHA-256. All stores accept names of letters and digits."""
 KEPT_WHOLE = 2
-"""Objects kept in memory of a server that gives whole ones only."""
+"""Number of objects kept in memory for a server that cannot send ranges."""
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A bucket, or a folder of it, through obstore (retries with backoff; credentials come from the environment)."""
+    """A store in a bucket or a folder of it, through obstore.
+
+    obstore retries with backoff and takes credentials from the environment.
+    """
 
     root: str
     prefix: str = field(default="")
@@ -89,7 +92,7 @@ class ObjectStore:
         try:
             _ask(path, lambda: self._put(path, data, mode="create" if found is None else found))
         except (_obstore().exceptions.AlreadyExistsError, _obstore().exceptions.PreconditionError) as error:
-            # an answer that got lost on the way makes a store try again and meet its own object
+            # If the answer to the first attempt was lost, the client retries and finds the object it wrote itself
             if self.read(path) != data:
                 raise LayoutError(
                     f"{path}: found that another build replaced it meanwhile, expected it to be as it was; "
@@ -98,7 +101,7 @@ class ObjectStore:
         checkpoint("write.renamed")
 
     def fence(self) -> None:
-        return  # swap names the object it replaces
+        return  # not needed: swap names the version that it replaces, so an outdated swap fails anyway
 
     def create(self, path: str, data: bytes) -> None:
         checkpoint("create.before")
@@ -109,7 +112,7 @@ class ObjectStore:
         checkpoint("create.linked")
 
     def settle(self, path: str) -> None:
-        """Nothing to do: an object store answers when an object is durable."""
+        """Do nothing, because an object store answers only when an object is durable."""
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -129,11 +132,11 @@ class ObjectStore:
             _ask(path, lambda: _obstore().delete(self._client(), self._key(path)))
 
     def sweep(self) -> int:
-        return 0  # an object that was not sent whole does not exist
+        return 0  # an object store never keeps an incomplete object
 
     @lru_cache(maxsize=KEPT_WHOLE)  # noqa: B019 - a frozen value, and few objects are kept
     def _whole(self, path: str) -> bytes:
-        """An object of a plain web server that gives no ranges; the next range is most likely of the same one."""
+        """Read an object from a web server that cannot send ranges, and keep it for the next range of it."""
         return self.read(path)
 
     def _put(self, path: str, data: bytes, *, mode: Any = "overwrite") -> None:
@@ -141,7 +144,7 @@ class ObjectStore:
         _obstore().put(self._client(), self._key(path), data, attributes=digest, mode=mode)
 
     def _version(self, path: str) -> dict[str, str] | None:
-        """What the store calls the object as it is now; None when there is none."""
+        """Return the store's identifiers of the current version of an object, or None if there is no object."""
         try:
             found = _ask(path, lambda: _obstore().head(self._client(), self._key(path)))
         except FileNotFoundError:
@@ -152,13 +155,13 @@ class ObjectStore:
         return f"{self.prefix}/{checked(path)}" if self.prefix else checked(path)
 
     def _client(self) -> Any:
-        # a client owns threads, which do not survive a fork: one a process
+        # One client per process, because a client owns threads, which do not survive a fork
         return _client(self.root, os.getpid())
 
 
 @dataclass(frozen=True)
 class _RemoteReader:
-    """An object by name; connections are the client's."""
+    """Reads an object by its name, over the connections of the client."""
 
     store: ObjectStore
     path: str
@@ -176,7 +179,7 @@ def _client(root: str, process: int) -> Any:
     if root.startswith("memory://"):
         return store.MemoryStore()
     if root.startswith(("s3://", "s3a://")):
-        # the server refuses what arrived damaged
+        # With a checksum the server refuses objects that were damaged on the way
         return store.from_url(root, config={"checksum_algorithm": "SHA256"})
     plain = {"client_options": {"allow_http": True}} if root.startswith("http://") else {}
     return store.from_url(root, **plain)
@@ -191,15 +194,15 @@ def _obstore() -> Any:
 
 
 class _Damaged(Exception):
-    """An answer that is not what was stored."""
+    """The answer differs from what was stored."""
 
 
 class _WholeOnly(SourceError):
-    """A plain web server, which gives whole objects only."""
+    """The server is a plain web server that sends whole objects only."""
 
 
 def _whole(path: str, answer: Any) -> bytes:
-    """The bytes of an answer, once they have the SHA-256 that was stored with them. Raises _Damaged."""
+    """Return the bytes of an answer. Raises _Damaged if they differ from the SHA-256 stored with the object."""
     data = bytes(answer.bytes())
     stated = answer.attributes.get(DIGEST)
     if stated is not None and hashlib.sha256(data).hexdigest() != stated:
@@ -208,9 +211,9 @@ def _whole(path: str, answer: Any) -> bytes:
 
 
 def _ask(path: str, call: Callable[[], Answer]) -> Answer:
-    """The answer of an object store, asked again when it was cut off or damaged on the way.
+    """Call an object store, and call it again if the answer was cut off or damaged on the way.
 
-    obstore tries again what fails before an answer starts; every call here may be made twice.
+    obstore itself retries only what fails before an answer starts. Every call here is safe to repeat.
     """
     errors = _obstore().exceptions
     for attempt in range(1, ATTEMPTS + 1):

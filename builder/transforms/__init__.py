@@ -1,7 +1,8 @@
-"""What is done to a case between its labels and its samples. One file a transform; this table names them all.
+"""Transforms that are applied to a case after its labels are read and before its samples are cut.
 
-A transform moves the image, its padding, the masks, boxes and landmarks of a case together. Boxes and landmarks are
-held in LPS mm, so their coordinates change only where something is cut off.
+Each transform has its own file and is listed here. A transform moves the image, its padding, and the masks, boxes and
+landmarks of a case together. Boxes and landmarks are held in LPS mm, so their coordinates change only where they are
+cut off.
 """
 
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,7 +22,7 @@ TRANSFORMS: dict[str, type[Step]] = with_installed("transforms", BUILT_IN)
 
 if TYPE_CHECKING:
     AnyTransform: TypeAlias = Step
-    """A block of a spec under ``transforms``: the ``kind`` decides which transform it decodes to."""
+    """A block under ``transforms`` in a spec. Its ``kind`` selects the transform."""
 else:
     AnyTransform = block_of(TRANSFORMS)
 

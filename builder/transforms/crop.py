@@ -1,4 +1,4 @@
-"""The image cut to a box, and padded where a fixed shape reaches beyond it."""
+"""Crop a case to a box, and pad it where a fixed shape reaches beyond the image."""
 
 import math
 from dataclasses import dataclass, replace
@@ -26,43 +26,43 @@ Margin = Annotated[float, Field(ge=0, le=1000)]
 Count = Annotated[int, Field(ge=1, le=16384)]
 
 BODY_STEP_MM = 4.0
-"""Spacing at which the body is looked for: its outline is far larger, and the table's slats are thinner."""
+"""Spacing at which the body is searched for: far finer than its outline, and coarser than the slats of the table."""
 
 EDGE_VOXELS = 1e-6
-"""Part of a voxel by which a point may pass an outer edge and still count as inside."""
+"""Fraction of a voxel by which a point may lie beyond an outer edge and still count as inside."""
 
 ALIGNED_VOXELS = 1e-3
-"""Largest spread, in voxels, of the four corners on one side of a box that still lies along the grid."""
+"""Largest spread, in voxels, of the four corners on one side of a box that still counts as aligned with the grid."""
 
 
 class Crop(Step):
-    """Cut the case to the box around a mask or the body, or to a fixed shape.
+    """Crop the case to the box around a mask or the body, or to a fixed shape.
 
-    ``mask`` or ``body_above`` choose a box, which ``margin_mm`` widens as far as the image goes. ``shape`` then makes
-    it exactly that many voxels about the box's centre (the image's centre when no box is chosen): what is larger is
-    cut, what is smaller is taken from the image around it and filled with ``fill`` beyond the image, where the
-    padding mask is True.
+    ``mask`` or ``body_above`` selects a box, and ``margin_mm`` widens it as far as the image reaches. ``shape`` then
+    sets the size of the box to exactly that many voxels about its centre (or the centre of the image if no box is
+    selected). A larger box is cut. A smaller one takes in more of the image, and beyond the image it is filled with
+    ``fill``, where the padding mask becomes True.
 
-    What is cut off is recorded: ``<segment>/crop_outside_mm3`` in ``Mask.measures``, and in ``Volume.notes`` the
-    number of boxes and landmarks that fell outside and were left out (``crop_dropped/<name>=n``) and of boxes that
-    were cut at the edge (``crop_cut/<name>=n``). A line of landmarks (one group) is kept only whole.
+    What is cut off is recorded. ``Mask.measures`` gets ``<segment>/crop_outside_mm3``. ``Volume.notes`` gets the number
+    of boxes and landmarks that were dropped because they lie outside (``crop_dropped/<name>=n``), and of boxes that
+    were cut at the edge (``crop_cut/<name>=n``). A line of landmarks (one group) is kept only if all of it is inside.
     """
 
     VERSION: ClassVar[int] = 1
 
     kind: Literal["crop"]
     mask: str | None = None
-    """Name of the mask to cut around."""
+    """Name of the mask to crop to."""
     segments: tuple[str, ...] = ()
-    """Segments of that mask; all when empty."""
+    """Segments of that mask; all if empty."""
     body_above: float | None = None
-    """Cut around the largest connected part above this value (first channel), e.g. -500 HU."""
+    """Crop to the largest connected part above this value (first channel), e.g. -500 HU."""
     margin_mm: tuple[Margin, Margin, Margin] = (0.0, 0.0, 0.0)
-    """(slice, row, column), on both sides."""
+    """Margin along (slice, row, column), on both sides."""
     shape: tuple[Count, Count, Count] | None = None
-    """(slice, row, column) voxels of the result; null leaves the box as it is."""
+    """(slice, row, column) voxels of the result; null keeps the size of the box."""
     fill: float | Literal["minimum"] = "minimum"
-    """Image value beyond the image; ``minimum`` is the lowest value of the channel."""
+    """Value of voxels beyond the image; ``minimum`` is the lowest value of the channel."""
 
     @model_validator(mode="after")
     def _one_box(self) -> "Crop":
@@ -78,7 +78,7 @@ class Crop(Step):
         return self
 
     def __call__(self, case: Case) -> Case:
-        """The cut case. Raises CaseError when the mask is missing, empty or off the grid, or there is no body."""
+        """Crop the case. Raises CaseError if the mask is missing, empty or off the grid, or no body is found."""
         require_one_grid(case)
         window = self._window(case)
         grid = case.volume.geometry.box(window.start, window.shape)
@@ -98,11 +98,11 @@ class Crop(Step):
 
     @property
     def label_options(self) -> tuple[str, ...]:
-        """``mask``, where the box is that of a mask."""
+        """Return ``mask`` if the box is that of a mask."""
         return () if self.mask is None else ("mask",)
 
     def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
-        """The fixed shape where there is one, else the shape from before: an upper bound of any box."""
+        """Return the fixed shape, or else the shape before the crop, which is an upper bound of any box."""
         return (shape if self.shape is None else self.shape), spacing_mm
 
     def _window(self, case: Case) -> "Window":
@@ -139,13 +139,13 @@ class Crop(Step):
 
 @dataclass(frozen=True)
 class Window:
-    """A box of voxels of a grid; ``start`` may be negative and the end beyond the grid."""
+    """A box of voxels of a grid. It may reach beyond the grid, so ``start`` may be negative."""
 
     start: Shape
     shape: Shape
 
     def widen(self, margin_mm: Spacing, geometry: Geometry) -> "Window":
-        """The box with a margin on both sides, rounded up to whole voxels and held within the grid."""
+        """Return the box with a margin on both sides, rounded up to whole voxels and limited to the grid."""
         spacing = geometry.spacing_mm
         more = [math.ceil(round(m / s, 6)) for m, s in zip(margin_mm, spacing, strict=True)]
         first = [max(0, a - m) for a, m in zip(self.start, more, strict=True)]
@@ -156,12 +156,12 @@ class Window:
         return Window((first[0], first[1], first[2]), (size[0], size[1], size[2]))
 
     def resize(self, shape: Shape) -> "Window":
-        """The box of ``shape`` about the same centre; half a voxel goes to the lower index."""
+        """Return the box of ``shape`` about the same centre, or half a voxel lower if the difference is odd."""
         first = [a + (have - want) // 2 for a, have, want in zip(self.start, self.shape, shape, strict=True)]
         return Window((first[0], first[1], first[2]), shape)
 
     def overlap(self, whole: Shape) -> tuple[tuple[int, int], ...]:
-        """First and past-the-last index, within this box, of what lies on a grid of shape ``whole``."""
+        """Return the first and past-the-last indices, within this box, of the part on a grid of shape ``whole``."""
         spans = []
         for first, size, n in zip(self.start, self.shape, whole, strict=True):
             low = min(max(0, -first), size)
@@ -170,10 +170,10 @@ class Window:
 
 
 def find_body(volume: Volume, above: float) -> NDArray[np.bool_]:
-    """(slice, row, column) bool: blocks of about 4 mm that hold or touch the largest connected part above a value.
+    """Return (slice, row, column) bool: blocks of about 4 mm in or next to the largest connected part above a value.
 
-    Padding does not count. Connected by faces; of two equal parts the one met first. Raises CaseError when nothing
-    is above the value.
+    Padding does not count. Parts are connected by faces, and of two equal parts the first one is taken. Raises
+    CaseError if no voxel is above the value.
     """
     from scipy import ndimage
 
@@ -188,7 +188,8 @@ def find_body(volume: Volume, above: float) -> NDArray[np.bool_]:
             Reason.NO_SAMPLES, f"crop: found no voxel above {above:g} to crop around, expected a lower body_above"
         )
     body = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-    body = ndimage.binary_dilation(body)  # its outline lies up to one block beyond the voxels looked at
+    # Only one voxel per block was looked at, so the outline may lie up to one block further out
+    body = ndimage.binary_dilation(body)
     for axis, n in enumerate(step):
         body = np.repeat(body, n, axis=axis)
     shape = volume.geometry.shape
@@ -205,7 +206,7 @@ def _bounding_window(inside: NDArray[np.bool_]) -> Window:
 
 
 def _cut(array: NDArray[Any], window: Window, *, fill: Any) -> NDArray[Any]:
-    """The window of (slice, row, column), filled where it is off the array."""
+    """Return the window of the (slice, row, column) array, filled where it lies off the array."""
     out = np.full(window.shape, fill, dtype=array.dtype)
     spans = window.overlap(array.shape)
     here = tuple(slice(a, b) for a, b in spans)
@@ -227,7 +228,7 @@ def _cut_mask(mask: Mask, window: Window, grid: Geometry) -> Mask:
 
 
 def _cut_boxes(boxes: Boxes, grid: Geometry, notes: list[str]) -> Boxes:
-    """Boxes outside are left out, boxes along the grid are cut at its outer edges."""
+    """Drop boxes that lie outside, and cut boxes that are aligned with the grid at its outer edges."""
     end = np.asarray(grid.shape) - 0.5
     kept, classes, cut = [], [], 0
     for corners_mm, name in zip(boxes.corners_mm, boxes.classes, strict=True):
@@ -247,13 +248,13 @@ def _cut_boxes(boxes: Boxes, grid: Geometry, notes: list[str]) -> Boxes:
 
 
 def _lies_along(corners: NDArray[np.float64]) -> bool:
-    """Whether every corner is at the box's lowest or highest index of every axis."""
+    """Return whether every corner has the lowest or the highest index of the box along every axis."""
     low, high = corners.min(axis=0), corners.max(axis=0)
     return bool(np.minimum(np.abs(corners - low), np.abs(corners - high)).max() <= ALIGNED_VOXELS)
 
 
 def _cut_landmarks(marks: Landmarks, grid: Geometry, notes: list[str]) -> Landmarks:
-    """Points outside are left out, with every point of their group."""
+    """Drop points that lie outside, together with all points of their group."""
     at = grid.to_voxel(marks.points_mm)
     end = np.asarray(grid.shape) - 0.5
     inside = np.asarray(((at >= -0.5 - EDGE_VOXELS) & (at <= end + EDGE_VOXELS)).all(axis=1))

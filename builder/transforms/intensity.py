@@ -1,4 +1,4 @@
-"""Values of the image clipped, scaled, standardised and converted; masks, boxes and landmarks stay as they are."""
+"""Clip, scale, standardise and convert the values of the image. Masks, boxes and landmarks do not change."""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,13 +24,14 @@ class Intensity(Step):
     """Map the values of each channel of one volume: first limits, then scaling, then type.
 
     Limits are ``clip`` (values), ``clip_percent`` (percentiles) or ``window`` (centre and width, as LINEAR_EXACT of
-    PS3.3 C.11.2.1.3.2). Scaling is ``scale`` (the limits, or the lowest and highest value, go to these two numbers)
-    or ``zscore``. Percentiles, extremes, mean and deviation are those of this volume, within ``inside_mask`` or
-    ``inside_above`` where given, and without padding.
+    PS3.3 C.11.2.1.3.2). Scaling is ``scale`` (maps the limits, or else the lowest and highest value, to these two
+    numbers) or ``zscore``. Percentiles, extremes, mean and deviation are computed from this volume without padding,
+    and only within ``inside_mask`` or ``inside_above`` if given.
 
     The mapping is written to ``Volume.notes`` so that it can be undone: ``intensity/<channel>=factor,offset`` with
-    value = stored * factor + offset, exact up to the rounding of the type; how many voxels the limits changed, which
-    cannot be undone, is ``intensity_clipped/<channel>=n``. A scaled volume's domain is ``arbitrary``.
+    value = stored * factor + offset, exact up to the rounding of the type. The number of voxels that the limits
+    changed, which cannot be undone, is ``intensity_clipped/<channel>=n``. The domain of a scaled volume is
+    ``arbitrary``.
     """
 
     VERSION: ClassVar[int] = 1
@@ -41,15 +42,15 @@ class Intensity(Step):
     window: tuple[float, Width] | None = None
     """(centre, width) in the volume's unit."""
     scale: tuple[float, float] | None = None
-    """What the lower and the upper limit become, e.g. [0, 1]; [0, 255] with dtype uint8."""
+    """Values to which the lower and the upper limit are mapped, e.g. [0, 1], or [0, 255] with dtype uint8."""
     zscore: Literal["none", "volume"] = "none"
     """``volume``: subtract this volume's mean and divide by its standard deviation, after the limits."""
     inside_mask: str | None = None
-    """Take statistics within all segments of this mask."""
+    """Compute statistics within all segments of this mask."""
     inside_above: float | None = None
-    """Take statistics of voxels above this value (before the limits)."""
+    """Compute statistics of voxels above this value (before the limits)."""
     dtype: Literal["int16", "uint16", "uint8", "float32"] | None = None
-    """Type of the result; null keeps it, or is float32 after scaling."""
+    """Type of the result; null keeps the type, or gives float32 after scaling."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Intensity":
@@ -69,7 +70,7 @@ class Intensity(Step):
         return self
 
     def __call__(self, case: Case) -> Case:
-        """The case with mapped values. Raises CaseError when statistics cannot be taken or a value does not fit."""
+        """Map the values of the case. Raises CaseError if statistics cannot be computed or a value does not fit."""
         volume = case.volume
         scaled = self.scale is not None or self.zscore != "none"
         dtype = np.dtype(DTYPES[self.dtype] if self.dtype else np.float32 if scaled else volume.voxels.dtype)
@@ -87,16 +88,16 @@ class Intensity(Step):
 
     @property
     def label_options(self) -> tuple[str, ...]:
-        """``inside_mask``, where statistics are taken inside a mask."""
+        """Return ``inside_mask`` if statistics are computed inside a mask."""
         return () if self.inside_mask is None else ("inside_mask",)
 
     def item_bytes(self, item: int) -> int:
-        """Of the stated type, or of float32 where values are scaled."""
+        """Return the bytes of a voxel in the stated type, or in float32 if values are scaled."""
         scaled = self.scale is not None or self.zscore != "none"
         return np.dtype(self.dtype).itemsize if self.dtype else 4 if scaled else item
 
     def scratch_bytes(self, before: Shape, after: Shape, *, item: int) -> int:
-        """A float32 copy of the channel, where a mean is subtracted."""
+        """Return the bytes of a float32 copy of the channel if a mean is subtracted."""
         return 4 * math.prod(before) if self.zscore != "none" else 0
 
     def _find_mapping(self, case: Case, channel: NDArray[Any]) -> "Mapping":
@@ -122,7 +123,7 @@ class Intensity(Step):
 
     @property
     def fitted_on(self) -> str:
-        """Whose values the mapping depends on, for the leak certificate."""
+        """Return whose values the mapping depends on, for the leak certificate."""
         free = self.clip_percent is not None or self.zscore != "none" or (self.scale is not None and not self._fixed)
         return "each volume by itself" if free else "nothing"
 
@@ -170,7 +171,7 @@ class Intensity(Step):
 
 @dataclass(frozen=True)
 class Mapping:
-    """Values are held between ``low`` and ``high``; then value = stored * factor + offset."""
+    """A mapping that limits values to ``low`` and ``high``; after that, value = stored * factor + offset."""
 
     low: float
     high: float
@@ -179,14 +180,14 @@ class Mapping:
 
 
 def sets_type(transform: object) -> bool:
-    """Whether a transform gives every image the same number type, whatever type it had."""
+    """Return whether a transform gives every image the same number type, whatever its type was."""
     if not isinstance(transform, Intensity):
         return False
     return transform.dtype is not None or transform.scale is not None or transform.zscore != "none"
 
 
 def recorded_mapping(volume: Volume, channel: str) -> tuple[float, float]:
-    """Factor and offset that turn stored values back: value = stored * factor + offset, over all intensity steps."""
+    """Return the factor and offset that undo all intensity steps: value = stored * factor + offset."""
     factor, offset = 1.0, 0.0
     for note in volume.notes:
         if note.startswith(f"intensity/{channel}="):
@@ -204,7 +205,10 @@ def _require_spread(spread: float) -> None:
 
 
 def _apply(channel: NDArray[Any], mapping: Mapping, out: NDArray[Any]) -> int:
-    """Write the mapped channel slice by slice (no float copy of it); the number of voxels the limits changed."""
+    """Write the mapped channel and return the number of voxels that the limits changed.
+
+    It works slice by slice, which avoids a float copy of the channel.
+    """
     whole = out.dtype.kind in "iu"
     clipped = 0
     for plane, target in zip(channel, out, strict=True):

@@ -1,4 +1,4 @@
-"""Axes of the image brought into a named order and direction, without interpolation."""
+"""Permute and flip the axes of the image to a named orientation, without interpolation."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -14,7 +14,7 @@ from builder.transforms.parts import move_parts, require_one_grid
 from builder.transforms.step import Step
 
 AXES = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
-"""Letter to world axis of LPS and the sign of its growth."""
+"""World axis of LPS for each letter, and the sign of the direction along it."""
 
 Turn = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Source axis of each new axis, and +1 or -1 for its direction."""
@@ -23,9 +23,10 @@ Turn = tuple[tuple[int, int, int], tuple[int, int, int]]
 class Orient(Step):
     """Permute and flip the axes to the named orientation.
 
-    ``to`` is the usual x-y-z code: its letters say where column, row and slice indices grow. ``LPS``: columns to the
-    patient's left, rows to posterior, slices to superior, so an array read (slice, row, column) grows S, P, L. An
-    oblique or sheared grid takes the nearest axes; its directions stay exactly what they are. No voxel changes.
+    ``to`` is the usual x-y-z code. Its letters give the directions in which column, row and slice indices grow. In
+    ``LPS`` columns grow to the patient's left, rows to posterior and slices to superior, so an array in the order
+    (slice, row, column) grows S, P, L. An oblique or sheared grid gets the nearest orientation, and its directions are
+    kept exactly. No voxel value changes.
     """
 
     VERSION: ClassVar[int] = 1
@@ -41,7 +42,7 @@ class Orient(Step):
         return value
 
     def __call__(self, case: Case) -> Case:
-        """The case on the turned grid. Raises CaseError when a mask is on another grid."""
+        """Turn the case to the orientation. Raises CaseError if a mask is on another grid."""
         require_one_grid(case)
         turn = find_turn(case.volume.geometry, self.to)
         if turn == ((0, 1, 2), (1, 1, 1)):
@@ -67,9 +68,9 @@ class Orient(Step):
 
 
 def find_turn(geometry: Geometry, code: str) -> Turn:
-    """Which source axis, and in which direction, becomes each new axis (slice, row, column) for an x-y-z ``code``.
+    """Return the source axis and direction of each new axis (slice, row, column) for an x-y-z ``code``.
 
-    The permutation with the largest sum of cosines is taken, so every axis is used once however oblique the grid.
+    The permutation with the largest sum of cosines is chosen, so that every axis is used once, even on an oblique grid.
     """
     cosines = geometry.directions
     wanted = [AXES[letter] for letter in reversed(code)]  # slice, row, column
@@ -82,7 +83,7 @@ def find_turn(geometry: Geometry, code: str) -> Turn:
 
 
 def turn_geometry(geometry: Geometry, turn: Turn) -> Geometry:
-    """The turned grid: the same voxel centres, in another order."""
+    """Return the turned grid, which has the same voxel centres in another order."""
     order, signs = turn
     affine = geometry.affine.copy()
     for new, (old, sign) in enumerate(zip(order, signs, strict=True)):
@@ -94,7 +95,7 @@ def turn_geometry(geometry: Geometry, turn: Turn) -> Geometry:
 
 
 def turn_array(array: NDArray[Any], turn: Turn) -> NDArray[Any]:
-    """The turned copy of ([channel,] slice, row, column), C-contiguous."""
+    """Return a turned, C-contiguous copy of a ([channel,] slice, row, column) array."""
     order, signs = turn
     lead = array.ndim - 3
     turned = array.transpose(*range(lead), *(lead + axis for axis in order))
@@ -103,7 +104,7 @@ def turn_array(array: NDArray[Any], turn: Turn) -> NDArray[Any]:
 
 
 def _turn_corners(corners_mm: NDArray[np.float64], turn: Turn) -> NDArray[np.float64]:
-    """The same corners, in the order of the new axes."""
+    """Return the same corners in the order of the new axes."""
     order, signs = turn
     cube = corners_mm.reshape(-1, 2, 2, 2, 3).transpose(0, 1 + order[0], 1 + order[1], 1 + order[2], 4)
     steps = (slice(None), *(slice(None, None, sign) for sign in signs))

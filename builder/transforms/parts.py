@@ -1,4 +1,4 @@
-"""The parts of a case that a transform has to keep together."""
+"""Functions for the parts of a case that a transform must keep together."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,13 +23,13 @@ def require_one_grid(case: Case) -> None:
 
 
 def move_parts(case: Case, volume: Volume, move: Callable[[Annotation], Annotation | None]) -> Case:
-    """The case with a new volume and every annotation moved; None drops one."""
+    """Return the case with a new volume and moved annotations. Those for which ``move`` returns None are dropped."""
     moved = (move(annotation) for annotation in case.annotations)
     return replace(case, volume=volume, annotations=tuple(a for a in moved if a is not None))
 
 
 def find_mask(case: Case, name: str) -> Mask:
-    """The mask called ``name``, or CaseError (``label_missing``)."""
+    """Return the mask called ``name``. Raises CaseError (``label_missing``) if there is none."""
     found = next((mask for mask in case.masks if mask.name == name), None)
     if found is None:
         raise CaseError(
@@ -39,7 +39,7 @@ def find_mask(case: Case, name: str) -> Mask:
 
 
 def select_inside(mask: Mask, segments: tuple[str, ...]) -> NDArray[np.bool_]:
-    """(slice, row, column) bool: inside any of the named segments, of all when none is named."""
+    """Return (slice, row, column) bool, True inside any of the named segments, or of all segments if none is named."""
     chosen = [s for s in mask.segments if not segments or s.name in segments]
     if len(chosen) < len(segments):
         raise CaseError(
@@ -53,7 +53,7 @@ def select_inside(mask: Mask, segments: tuple[str, ...]) -> NDArray[np.bool_]:
 
 
 def find_fill(channel: NDArray[Any], wanted: float | Literal["minimum"]) -> float:
-    """The value of voxels beyond the image, or CaseError when the channel's type does not hold it."""
+    """Return the value of voxels beyond the image. Raises CaseError if the type of the channel cannot hold it."""
     if wanted == "minimum":
         return float(channel.min())
     if channel.dtype.kind in "iu":
@@ -67,7 +67,7 @@ def find_fill(channel: NDArray[Any], wanted: float | Literal["minimum"]) -> floa
 
 
 def segment_volumes_mm3(mask: Mask) -> dict[str, float]:
-    """Volume of each segment in mm3; fractional voxels count by their fraction."""
+    """Return the volume of each segment in mm3. Fractional voxels count by their fraction."""
     from builder.kernels.statistics import count_values
 
     totals = {channel: count_values(mask.voxels[channel]) for channel in sorted({s.channel for s in mask.segments})}

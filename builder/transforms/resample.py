@@ -1,8 +1,8 @@
-"""Image and masks sampled anew at a stated spacing.
+"""Resample the image and masks to a given spacing.
 
-The grid convention: each axis keeps its field of view, which ends at the outer edges of its outermost voxels. The new
-spacing is exactly the one asked for, the new size is the extent divided by it and rounded (half up, at least 1), and
-the centre of the field of view stays where it is. New and old outer edges therefore differ by at most a quarter of a
+Grid convention: each axis keeps its field of view, which ends at the outer edges of its outermost voxels. The new
+spacing is exactly the requested one. The new size is the extent divided by the spacing, rounded (half up, at least 1),
+and the centre of the field of view does not move. New and old outer edges therefore differ by at most a quarter of a
 new voxel, every new voxel centre lies inside the old field, and resampling commutes with flipping an axis.
 """
 
@@ -27,20 +27,20 @@ from builder.transforms.parts import find_fill, move_parts, require_one_grid, se
 from builder.transforms.step import Step
 
 LARGEST_VOXELS = 1 << 32
-"""Voxels of a channel beyond which a case is refused: no scanner makes them, a wrong spacing does."""
+"""Largest number of voxels of a channel. More are refused, since a wrong spacing makes them and no scanner does."""
 
 Millimetres = Annotated[float, Field(gt=0.001, le=1000)]
 
 
 class Resample(Step):
-    """Sample image, padding and masks on an orthogonal grid of the stated spacing.
+    """Resample image, padding and masks to an orthogonal grid of the given spacing.
 
     A sheared grid (gantry tilt) becomes orthogonal: rows and columns keep their directions, slices follow the normal,
-    and the new field encloses the old one. What the old field does not reach is ``fill`` in the image, background in
-    masks and True in the padding mask. The padding mask itself follows the nearest voxel; the values under it take
-    part in the image's interpolation like any other.
+    and the new field encloses the old one. Voxels outside the old field become ``fill`` in the image, background in
+    masks and True in the padding mask. The padding mask is resampled by nearest neighbour. Image values under it take
+    part in the interpolation like any others.
 
-    Each segment's volume before and after is in ``Mask.measures`` (``<segment>/resample_before_mm3`` and
+    ``Mask.measures`` gets the volume of each segment before and after (``<segment>/resample_before_mm3`` and
     ``<segment>/resample_after_mm3``).
     """
 
@@ -48,30 +48,32 @@ class Resample(Step):
 
     kind: Literal["resample"]
     spacing_mm: tuple[Millimetres | None, Millimetres | None, Millimetres | None]
-    """(slice, row, column); null keeps an axis' spacing."""
+    """Spacing along (slice, row, column); null keeps the spacing of an axis."""
     image: Literal["linear", "cubic", "nearest"] = "linear"
     mask: Literal["nearest", "linear"] = "nearest"
-    """``linear``: every label linear, the heaviest wins, a structure before background at a tie."""
+    """``linear`` interpolates every label and takes the one with the largest weight; a structure wins a tie with
+    background."""
     antialias: Literal["none", "lowpass"] = "none"
     """``lowpass`` filters the image along each axis that shrinks."""
     axes: Literal["image", "patient"] = "image"
     """``patient`` turns an oblique grid to the patient's axes."""
     fill: float | Literal["minimum"] = "minimum"
-    """Image value outside the old field; ``minimum`` is the lowest value of the channel."""
+    """Value of image voxels outside the old field; ``minimum`` is the lowest value of the channel."""
     threads: Annotated[int, Field(ge=1, le=64, exclude=True)] = 1
-    """Threads a case uses; does not change the bytes."""
+    """Number of threads per case. It does not change the bytes."""
 
     def __call__(self, case: Case) -> Case:
-        """The case on the new grid. Raises CaseError when a mask is on another grid or the new one is too large."""
+        """Resample the case. Raises CaseError if a mask is on another grid or the new grid is too large."""
         require_one_grid(case)
         geometry = make_grid(case.volume.geometry, self.spacing_mm, axes=self.axes)
         same = _is_same(case.volume, geometry)
         return self._moved(case, case.volume if same else self._resample_volume(case.volume, geometry))
 
     def in_slabs(self, case: Case) -> tuple[Case, Slabs] | None:
-        """The case on the new grid, and its image slab by slab; None where the image is made as a whole only.
+        """Return the resampled case and its image slab by slab, or None if the image can only be made as a whole.
 
-        The case's own voxels are a stand-in, one zero seen everywhere, and its padding is left out. Raises as a call.
+        The voxels of the returned case are a placeholder (a single zero, broadcast), and its padding is left out.
+        Raises the same errors as ``__call__``.
         """
         if self.antialias != "none":
             return None
@@ -89,7 +91,7 @@ class Resample(Step):
         return self._moved(case, replace(old, voxels=stand_in, geometry=geometry, padding=None)), image
 
     def _moved(self, case: Case, volume: Volume) -> Case:
-        """The case with its image on the new grid, and its masks brought there."""
+        """Return the case with the new volume, and with its masks resampled to the new grid."""
         same = volume is case.volume
 
         def move(annotation: Annotation) -> Annotation:
@@ -100,13 +102,16 @@ class Resample(Step):
         return move_parts(case, volume, move)
 
     def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
-        """Shape and spacing after resampling an orthogonal grid; a sheared or turned one grows beyond it."""
+        """Return shape and spacing after resampling an orthogonal grid. A sheared or turned grid becomes larger."""
         spacing = _complete(self.spacing_mm, spacing_mm)
         sizes = [_size(n * old, new) for n, old, new in zip(shape, spacing_mm, spacing, strict=True)]
         return (sizes[0], sizes[1], sizes[2]), spacing
 
     def scratch_bytes(self, before: Shape, after: Shape, *, item: int) -> int:
-        """A float32 stack for splines and filters, in bands where it passes twice the channel's input and output."""
+        """Return the bytes of the float32 stack for splines and filters.
+
+        The stack is processed in bands if it exceeds twice the channel's input and output.
+        """
         if self.image != "cubic" and self.antialias == "none":
             return 0
         both = (math.prod(before) + math.prod(after)) * item
@@ -137,7 +142,7 @@ class Resample(Step):
         padding = volume.padding
         if padding is None and outside:
             padding = np.zeros(source.shape, dtype=np.bool_)
-        if padding is not None:  # what the old field does not reach is padding too
+        if padding is not None:  # voxels outside the old field are padding too
             padding = sample(padding, source, geometry, method=Method.NEAREST, fill=1, threads=self.threads)
         return replace(volume, voxels=_stack(channels), geometry=geometry, padding=padding)
 
@@ -158,22 +163,22 @@ def make_grid(
     *,
     axes: Literal["image", "patient"] = "image",
 ) -> Geometry:
-    """The orthogonal grid of ``spacing_mm`` (slice, row, column) over the field of view of ``geometry``.
+    """Return the orthogonal grid of ``spacing_mm`` (slice, row, column) over the field of view of ``geometry``.
 
     Parameters
     ----------
     geometry
-        Any grid. An orthogonal one keeps its directions with ``image``; otherwise the new field is the box, along
-        the new axes, that encloses the old field.
+        Any grid. An orthogonal grid keeps its directions with ``image``. Otherwise the new field is the box along the
+        new axes that encloses the old field.
     spacing_mm
-        mm; None keeps the spacing of an axis (for a sheared grid: the distance along the new axis).
+        Spacing in mm. None keeps the spacing of an axis (for a sheared grid, the distance along the new axis).
     axes
         ``image``: the directions of columns and rows, slices along their normal; ``patient``: the nearest patient axes.
 
     Raises
     ------
     CaseError
-        ``too_large`` when the grid would have more than 2**32 voxels.
+        ``too_large`` if the grid would have more than 2**32 voxels.
     """
     directions = _patient_axes(geometry) if axes == "patient" else _image_axes(geometry)
     steps = (geometry.affine[:3, :3, None] * directions[:, None, :]).sum(axis=0)  # [source axis, new axis] in mm
@@ -200,13 +205,13 @@ def _is_same(volume: Volume, geometry: Geometry) -> bool:
 
 
 def _stacked(makers: Sequence[SlabMaker], slices: int, rows: int) -> Iterator[NDArray[Any]]:
-    """(channel, slice, row, column) slabs of the channels' own."""
+    """Yield (channel, slice, row, column) slabs, made by stacking the slabs of the channels."""
     for slabs in zip(*[maker(slices, rows) for maker in makers], strict=True):
         yield _stack(list(slabs))
 
 
 def _record_volumes(before: Mask, after: Mask) -> Mask:
-    """``after`` with the volumes of its segments; of several resamplings the first one's "before" stays."""
+    """Return ``after`` with the volumes of its segments. If resampled repeatedly, the first "before" is kept."""
     measures = dict(before.measures)
     for name, value in segment_volumes_mm3(before).items():
         measures.setdefault(f"{name}/resample_before_mm3", value)
@@ -216,7 +221,7 @@ def _record_volumes(before: Mask, after: Mask) -> Mask:
 
 
 def _size(extent_mm: float, spacing_mm: float) -> int:
-    """Extent over spacing, rounded half up; the last digits of the quotient are rounding errors."""
+    """Return extent over spacing, rounded half up, without the last digits of the quotient, which are noise."""
     return max(1, math.floor(round(extent_mm / spacing_mm, 6) + 0.5))
 
 
@@ -226,7 +231,7 @@ def _complete(wanted: tuple[float | None, float | None, float | None], own: Spac
 
 
 def _image_axes(geometry: Geometry) -> NDArray[np.float64]:
-    """(3, 3) unit columns: the grid's own directions, made perpendicular where they are not."""
+    """Return (3, 3) unit columns: the directions of the grid, made perpendicular where they are not."""
     own = geometry.directions
     if geometry.is_orthogonal:
         return own
@@ -238,7 +243,7 @@ def _image_axes(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def _patient_axes(geometry: Geometry) -> NDArray[np.float64]:
-    """(3, 3) unit columns: the patient axis nearest to each of the grid's, each used once."""
+    """Return (3, 3) unit columns: the patient axis nearest to each axis of the grid, each used once."""
     order, signs = find_turn(geometry, "LPS")  # which of the grid's axes is nearest to S, P and L
     axes = np.zeros((3, 3))
     for world, axis, sign in zip(reversed([AXES[letter][0] for letter in "LPS"]), order, signs, strict=True):
@@ -247,7 +252,7 @@ def _patient_axes(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def _reaches_outside(source: Geometry, target: Geometry) -> bool:
-    """Whether any voxel centre of ``target`` is outside of the field of view of ``source``."""
+    """Return whether any voxel centre of ``target`` lies outside the field of view of ``source``."""
     aligned = aligned_lines(index_map(source, target), target.shape)
     if aligned is None:
         return True
