@@ -1,4 +1,4 @@
-"""A synthetic archive whose truth is known in closed form: for demos, tests and benchmarks."""
+"""Generate a synthetic archive whose truth is known in closed form, for demos, tests and benchmarks."""
 
 from builder.phantom.archive import ArchiveSummary, write_archive
 from builder.phantom.people import DISTRIBUTIONS

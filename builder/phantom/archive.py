@@ -1,4 +1,4 @@
-"""Write the archive: images, clinical table, aliases, and the answer key beside them."""
+"""Write the archive: images, clinical table, aliases, and the answer key."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from builder.phantom.vendors import VENDORS
 from builder.phantom.visits import VisitPlan, open_room, visit_files, visit_truth
 
 MODALITIES = (("CT", "PT"), ("CT",), ("MR",), ("CT",), ("CT", "PT"), ("CT", "MR"))
-"""What the persons' first visits have, in turns."""
+"""Modalities of the persons' first visits, in rotation."""
 TRUTH_FORMAT = 1
 
 
@@ -36,12 +36,12 @@ class ArchiveSummary:
 
     @property
     def text(self) -> str:
-        """Lines for a person to read."""
+        """Return lines for a person to read."""
         held = "".join(f"\n  {count:6d} {kind}" for kind, count in sorted(self.kinds.items()))
         return f"{self.files} files, {self.bytes / 1e6:.1f} MB, of {self.patients} persons in {self.directory}:{held}"
 
     def facts(self) -> dict[str, Any]:
-        """The same for machines."""
+        """Return the summary for machines."""
         return {
             "directory": str(self.directory),
             "patients": self.patients,
@@ -59,16 +59,17 @@ def write_archive(
     size: str = "small",
     canary: str | None = None,
 ) -> ArchiveSummary:
-    """Write a synthetic archive: the same bytes for the same arguments.
+    """Write a synthetic archive. The same arguments give the same bytes.
 
     Parameters
     ----------
     directory
-        Made if need be; must be empty. Gets ``archive/`` (images), ``clinical.csv``, ``aliases.csv``, ``truth.json``.
+        Created if needed; must be empty. Receives ``archive/`` (images), ``clinical.csv``, ``aliases.csv``,
+        ``truth.json``.
     patients
-        Number of persons, at least 1. From ten on every oddity has a person of its own.
+        Number of persons, at least 1. With ten or more, every oddity has its own person.
     seed
-        Of everything random; UIDs are derived from it as well.
+        Seed of all random numbers; UIDs are derived from it as well.
     size
         ``small`` (CT 40 x 96 x 96) or ``realistic`` (CT 150 x 512 x 512).
     canary
@@ -77,7 +78,7 @@ def write_archive(
     Raises
     ------
     SpecError
-        For arguments out of range or a directory that holds something already.
+        When an argument is out of range or the directory is not empty.
     """
     _check(directory, patients=patients, size=size)
     token = None if canary is None else checked_token(canary)
@@ -100,7 +101,7 @@ def write_archive(
 
 @dataclass(frozen=True)
 class _Written:
-    """What is remembered of a file: its kind, length and series."""
+    """What is recorded about a file: its kind, length and series."""
 
     kind: str
     bytes: int
@@ -128,7 +129,7 @@ def _write_person(
 
 
 def _totals(written: Sequence[_Written], table: ClinicalTable) -> dict[str, Any]:
-    """The answer key's counts: files and series a kind, clinical rows, and the distributions drawn from."""
+    """Return the answer key's counts: files and series by kind, clinical rows, and the distributions drawn from."""
     series: dict[str, set[str]] = {}
     for item in written:
         if item.kind not in ("duplicate", "truncated", "not DICOM"):
@@ -151,7 +152,7 @@ def _check(directory: Path, *, patients: int, size: str) -> None:
 
 
 def plan_visits(person: Person, *, patients: int, token: str | None) -> Iterator[VisitPlan]:
-    """The visits of a person. Oddities go to fixed persons, wrapped around when there are fewer."""
+    """Yield the visits of a person. Each oddity goes to a fixed person; numbers wrap around in small archives."""
 
     def has(role: int) -> bool:
         return person.number - 1 == role % patients
@@ -195,7 +196,7 @@ def _other_id(number: int, token: str | None) -> str:
 
 
 def _aliases(patients: int, token: str | None) -> str:
-    """The person with two visits under two PatientIDs; only this table says so."""
+    """Return the alias table, the only place that links the two PatientIDs of the person with two visits."""
     number = 1 % patients + 1
     return f"Patient ID,Alias\n{_patient_id(number, token)},{_other_id(number, token)}\n"
 
@@ -217,7 +218,7 @@ def _person_truth(person: Person, visits: list[dict[str, Any]]) -> dict[str, Any
 
 
 def _store(root: Path, items: Iterator[Item], *, packed: bool) -> Iterator[Item]:
-    """Write items to the folder, or all of them to one zip beside where they would lie."""
+    """Write items to the folder, or all of them to one zip in its place."""
     if not packed:
         for item in items:
             _write(root / item.path, item.data)
@@ -229,7 +230,7 @@ def _store(root: Path, items: Iterator[Item], *, packed: bool) -> Iterator[Item]
         for item in items:
             site, folder, member = item.path.split("/", 2)
             target = target or root / site / f"{folder}.zip"
-            # a fixed date and system, or the bytes would depend on clock and machine
+            # a fixed date and system, because otherwise the bytes would depend on clock and machine
             info = zipfile.ZipInfo(member, date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system = 3
             archive.writestr(info, item.data, zipfile.ZIP_DEFLATED, 1)

@@ -1,4 +1,4 @@
-"""Anatomy-like bodies made of ellipsoids: every volume, centre and plane section is known in closed form."""
+"""Model anatomy-like bodies as ellipsoids, whose volumes, centres and plane sections are known in closed form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from builder.model.geometry import Geometry
 
 Triple = tuple[float, float, float]
 APART_MM = 14.0
-"""Lesions keep this distance, so that they do not meet when they grow before the next visit."""
+"""Least distance between lesions, so that they do not touch when they grow before the next visit."""
 AIR = {"CT": -1000.0, "MR": 0.0, "PT": 0.0}
 
 
@@ -39,18 +39,18 @@ class Ellipsoid:
 
     @property
     def to_unit(self) -> NDArray[np.float64]:
-        """(3, 3) matrix that maps offsets from the centre, in LPS mm, to the unit ball."""
+        """Return the (3, 3) matrix that maps offsets from the centre, in LPS mm, to the unit ball."""
         return np.array(self.axes, dtype=np.float64) / np.array(self.semi_axes_mm, dtype=np.float64)[:, None]
 
     def moved(self, offset_mm: Triple) -> "Ellipsoid":
-        """The same solid elsewhere."""
+        """Return the same solid moved by an offset."""
         x, y, z = (float(a + b) for a, b in zip(self.centre_mm, offset_mm, strict=True))
         return replace(self, centre_mm=(x, y, z))
 
     def section(
         self, point_mm: NDArray[np.float64], across: NDArray[np.float64], down: NDArray[np.float64], *, points: int = 96
     ) -> NDArray[np.float64] | None:
-        """The ellipse in which a plane meets the surface.
+        """Return the ellipse in which a plane meets the surface.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Tissue:
-    """A solid and what scanners see in it: Hounsfield units, MR signal (arbitrary), SUV by body weight."""
+    """A solid and its values in scanners: Hounsfield units, MR signal (arbitrary), SUV by body weight."""
 
     name: str
     solid: Ellipsoid
@@ -89,7 +89,7 @@ class Tissue:
     suv: float
 
     def value(self, modality: str) -> float:
-        """The noise-free value in ``modality``'s unit."""
+        """Return the noise-free value in the unit of ``modality``."""
         return {"CT": self.hounsfield, "MR": self.signal, "PT": self.suv}[modality]
 
 
@@ -101,11 +101,11 @@ class Body:
     lesions: tuple[Tissue, ...] = ()
 
     def organ(self, name: str) -> Tissue:
-        """The organ of that name."""
+        """Return the organ of that name."""
         return next(tissue for tissue in self.organs if tissue.name == name)
 
     def moved(self, offset_mm: Triple) -> "Body":
-        """The same body elsewhere, as after another positioning on the table."""
+        """Return the same body moved by an offset, as after another positioning on the table."""
         organs, lesions = (
             tuple(replace(tissue, solid=tissue.solid.moved(offset_mm)) for tissue in part)
             for part in (self.organs, self.lesions)
@@ -114,7 +114,7 @@ class Body:
 
 
 def make_body(*, sex: str, height_m: float, weight_kg: float) -> Body:
-    """A trunk without lesions, its origin between the lungs and the liver.
+    """Make a trunk without lesions, with its origin between the lungs and the liver.
 
     Lengths scale with the height, widths with the square root of weight over height, relative to 1.70 m and 70 kg.
     """
@@ -131,7 +131,7 @@ def make_body(*, sex: str, height_m: float, weight_kg: float) -> Body:
 
 
 def paint(body: Body, geometry: Geometry, modality: str) -> NDArray[np.float32]:
-    """The noise-free image: each voxel has the value of the tissue its centre lies in.
+    """Return the noise-free image, in which each voxel has the value of the tissue that its centre lies in.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def paint(body: Body, geometry: Geometry, modality: str) -> NDArray[np.float32]:
 
 
 def voxelise(solid: Ellipsoid, geometry: Geometry) -> NDArray[np.bool_]:
-    """(slice, row, column) bool: voxels whose centres lie in the solid (closed)."""
+    """Return (slice, row, column) bool: the voxels whose centres lie in the solid, including its surface."""
     mask = np.zeros(geometry.shape, dtype=np.bool_)
     for where, inside in _slices_inside(solid, geometry):
         mask[where] = inside
@@ -154,7 +154,7 @@ def voxelise(solid: Ellipsoid, geometry: Geometry) -> NDArray[np.bool_]:
 
 
 def contours(solid: Ellipsoid, geometry: Geometry, *, points: int = 96) -> tuple[tuple[int, NDArray[np.float64]], ...]:
-    """(slice index, (points, 3) LPS mm) for every slice plane of the grid that meets the solid."""
+    """Return (slice index, (points, 3) LPS mm) for every slice plane of the grid that meets the solid."""
     directions = geometry.directions
     found = []
     for index, origin in enumerate(geometry.to_world([(k, 0, 0) for k in range(geometry.shape[0])])):
@@ -167,10 +167,10 @@ def contours(solid: Ellipsoid, geometry: Geometry, *, points: int = 96) -> tuple
 def place_lesions(
     body: Body, rng: np.random.Generator, *, hosts: Sequence[str], radii_mm: Sequence[float], reach_mm: float
 ) -> Body:
-    """The body with one ellipsoidal lesion a radius, all in one host organ, apart from one another.
+    """Return the body with one ellipsoidal lesion per radius, all in one host organ and apart from one another.
 
     ``reach_mm`` bounds how far lesions may lie from the first one along the body axis, so that one scan shows all.
-    Where no host has room, the lesions that found none are left out.
+    If no host has room, the lesions that do not fit are left out.
     """
     most: tuple[Tissue, ...] = ()
     for name in (hosts[index] for index in rng.permutation(len(hosts))):
@@ -183,7 +183,7 @@ def place_lesions(
 
 
 def _fill(host: Tissue, rng: np.random.Generator, *, radii_mm: Sequence[float], reach_mm: float) -> tuple[Tissue, ...]:
-    """Lesions in one organ, as many of the radii as find room."""
+    """Return lesions in one organ for as many of the radii as fit."""
     lesions: list[Tissue] = []
     for radius in radii_mm:
         solid = _free_spot(host.solid, [lesion.solid for lesion in lesions], rng, radius=radius, reach_mm=reach_mm)
@@ -197,7 +197,7 @@ def _fill(host: Tissue, rng: np.random.Generator, *, radii_mm: Sequence[float], 
 def _free_spot(
     host: Ellipsoid, taken: Sequence[Ellipsoid], rng: np.random.Generator, *, radius: float, reach_mm: float
 ) -> Ellipsoid | None:
-    """A lesion well inside the host that keeps clear of the others; None after 200 tries."""
+    """Return a lesion well inside the host and clear of the others; None after 200 tries."""
     stretch = rng.uniform(0.8, 1.25, size=3)
     a, b, c = (float(v) for v in np.round(radius * stretch / np.cbrt(stretch.prod()), 3))
     axes = _rotation(rng)
@@ -218,7 +218,7 @@ def _apart(one: Ellipsoid, other: Ellipsoid) -> bool:
 
 
 def _rotation(rng: np.random.Generator) -> tuple[Triple, Triple, Triple]:
-    """A random rotation from a unit quaternion (Shoemake 1992)."""
+    """Return a random rotation from a unit quaternion (Shoemake 1992)."""
     w, x, y, z = (lambda q: q / np.linalg.norm(q))(rng.normal(size=4))
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
@@ -232,7 +232,7 @@ def _rotation(rng: np.random.Generator) -> tuple[Triple, Triple, Triple]:
 def _slices_inside(
     solid: Ellipsoid, geometry: Geometry
 ) -> Iterator[tuple[tuple[int, slice, slice], NDArray[np.bool_]]]:
-    """Slice by slice, the box of the grid that holds the solid and which of its voxel centres are inside."""
+    """Yield for each slice the box of the grid that holds the solid, and which voxel centres in it are inside."""
     to_ball = solid.to_unit @ geometry.affine[:3, :3]
     start = solid.to_unit @ (geometry.affine[:3, 3] - np.asarray(solid.centre_mm))
     inverse = np.linalg.inv(to_ball)

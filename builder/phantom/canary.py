@@ -1,4 +1,4 @@
-"""A recognisable token in every identifying attribute, so that a test can search any output for it."""
+"""Plant a recognisable token in every identifying attribute, so that a test can search any output for it."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from pydicom.sequence import Sequence
 from builder.errors import SpecError
 
 LONGEST_TOKEN = 12
-"""So that token and a few characters fit a Short String (16 characters, PS3.5 6.2)."""
+"""Longest token: with a few more characters it must fit a Short String (16 characters, PS3.5 6.2)."""
 
 _TEXT = [
     "InstitutionName",
@@ -83,7 +83,7 @@ def checked_token(token: str) -> str:
 
 
 def planter(token: str | None) -> Callable[[Dataset], None]:
-    """A function that plants the token in a dataset; it does nothing when there is no token."""
+    """Return a function that plants the token in a dataset, or does nothing when there is no token."""
     return _leave if token is None else lambda dataset: plant(dataset, token)
 
 
@@ -132,4 +132,4 @@ def _plant_in_structures(dataset: Dataset, token: str) -> None:
 
 
 def _leave(dataset: Dataset) -> None:
-    """No token, nothing to plant."""
+    """Do nothing, because there is no token."""

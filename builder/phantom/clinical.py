@@ -1,4 +1,4 @@
-"""The clinical table that goes with the archive: gaps, several missing codes, a footnote, people without images."""
+"""Make the archive's clinical table, with gaps, several missing codes, a footnote, and people without images."""
 
 import csv
 import io
@@ -23,13 +23,13 @@ COLUMNS = (
     "Notes",
 )
 MISSING_CODES = ("", "--", "N/A", "999")
-"""What the table writes where nothing is known: ``999`` in number columns only."""
+"""Codes that the table uses for unknown values; ``999`` in number columns only."""
 GAP_PROBABILITY = 0.04
 
 
 @dataclass(frozen=True)
 class ClinicalTable:
-    """The CSV's text, and for the answer key which persons it knows and how many cells are missing a column."""
+    """The CSV's text and, for the answer key, the persons it lists and the number of missing cells per column."""
 
     text: str
     persons: tuple[int, ...]
@@ -37,7 +37,7 @@ class ClinicalTable:
 
 
 def clinical_table(people: Sequence[tuple[str, Person]], key: Key, *, token: str | None) -> ClinicalTable:
-    """One row a person and one for somebody without images, then a footnote.
+    """Return a table with one row per person and one for somebody without images, then a footnote.
 
     ``people`` pairs PatientID and person; from six persons on, the last one has no row.
     """

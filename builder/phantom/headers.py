@@ -1,4 +1,4 @@
-"""Headers of synthetic CT, MR and PET images: valid by the standard's modules, without any clock or random number."""
+"""Make headers of CT, MR and PET images that are valid by the standard's modules, without clock or random numbers."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -91,7 +91,7 @@ class Stored:
 def image_header(
     visit: Visit, subject: Subject, *, scanner: Scanner, series: Series, geometry: Geometry, stored: Stored
 ) -> Dataset:
-    """The attributes that all images of a series share.
+    """Return the attributes that all images of a series share.
 
     Returns
     -------
@@ -166,18 +166,18 @@ def describe_study(dataset: Dataset, visit: Visit) -> None:
 
 
 def later(time: str, seconds: int) -> str:
-    """HHMMSS moved by ``seconds`` within the day (times wrap at midnight, as clocks do)."""
+    """Return HHMMSS moved by ``seconds`` within the day (times wrap at midnight, as clocks do)."""
     total = int(time[:2]) * 3600 + int(time[2:4]) * 60 + int(time[4:6]) + seconds
     return f"{total // 3600 % 24:02d}{total // 60 % 60:02d}{total % 60:02d}"
 
 
 def decimals(values: Any) -> list[str]:
-    """Decimal Strings of at most 16 characters (PS3.5 6.2)."""
+    """Return Decimal Strings of at most 16 characters (PS3.5 6.2)."""
     return [_decimal(float(value)) for value in values]
 
 
 def coded(value: str, scheme: str, meaning: str) -> Dataset:
-    """One item of a code sequence (PS3.3 Table 8.8-1)."""
+    """Return one item of a code sequence (PS3.3 Table 8.8-1)."""
     item = Dataset()
     item.CodeValue = value
     item.CodingSchemeDesignator = scheme
@@ -248,7 +248,7 @@ def _describe_mr(dataset: Dataset, scanner: Scanner, series: Series) -> None:
 
 
 def _describe_pet(dataset: Dataset, scanner: Scanner, series: Series) -> None:
-    # Everything SUV by body weight needs: units, decay correction to the series time, dose, its time, half-life
+    # everything that SUV by body weight needs: units, decay correction to the series time, dose, its time, half-life
     dataset.Units = "BQML"
     dataset.CountsSource = "EMISSION"
     dataset.SeriesType = ["WHOLE BODY", "IMAGE"]

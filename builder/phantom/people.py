@@ -1,4 +1,4 @@
-"""Who lies in the scanner: persons drawn from stated distributions."""
+"""Draw the archive's persons from stated distributions."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -64,7 +64,7 @@ _GIVEN = {
 
 @dataclass(frozen=True)
 class Person:
-    """One synthetic person. ``radii_mm`` are equivalent radii of the lesions, ``year`` that of the first visit."""
+    """A synthetic person. ``radii_mm`` are the lesions' equivalent radii, ``year`` is the year of the first visit."""
 
     number: int
     name: str
@@ -88,7 +88,7 @@ class Person:
 
 
 def draw_person(key: Key, number: int) -> Person:
-    """Person ``number`` (from 1): a pure function of the key and the number."""
+    """Draw person ``number`` (from 1), as a pure function of the key and the number."""
     rng = np.random.Generator(np.random.PCG64(key.number("person", str(number))))
     sex = _choose(rng, DISTRIBUTIONS["sex"])
     height = round(_normal(rng, f"height_m_{sex}"), 2)

@@ -1,4 +1,4 @@
-"""What a scanner makes of a body: grids, noise, stored numbers, and the files of a series."""
+"""Scan a body: make grids, noise, stored numbers, and the files of a series."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Item:
-    """One file to be: its path in the archive, bytes, what it is, and the series it belongs to ("" for none)."""
+    """A file to write: its path in the archive, bytes, kind, and the series it belongs to ("" for none)."""
 
     path: str
     data: bytes
@@ -73,13 +73,13 @@ class Scan:
     geometries: tuple[Geometry, ...] = ()
 
     def grid(self, index: int) -> Geometry:
-        """The grid slice ``index`` is read from: localizers have one a slice."""
+        """Return the grid of slice ``index``; a localizer has a separate grid per slice."""
         return self.geometries[index] if self.geometries else self.geometry
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What every writing function needs: the key of all UIDs, the file-name habit, and what to plant in headers."""
+    """What every writing function needs: the key of all UIDs, the file naming, and what to plant in headers."""
 
     key: Key
     folder: str
@@ -90,13 +90,13 @@ class Desk:
     prefix: str = ""
 
     def path(self, date: str, *, series: int, number: int, modality: str, uid: str) -> str:
-        """The path of one file below the archive's root."""
+        """Return the path of one file below the archive's root."""
         name = self.file_name.format(date=date, series=series, number=number, modality=modality, uid=uid)
         path = PurePosixPath(self.folder) / name
         return str(path.with_name(self.prefix + path.name))
 
     def image_uid(self, series_uid: str, index: int) -> str:
-        """SOPInstanceUID of slice ``index`` of a series."""
+        """Return the SOPInstanceUID of slice ``index`` of a series."""
         return self.key.uid(f"image/{series_uid}/{index}")
 
 
@@ -194,7 +194,7 @@ def scan_localizer(body: Body, geometries: tuple[Geometry, ...], *, blank: Scan)
 
 
 def scan_files(scan: Scan, desk: Desk) -> Iterator[Item]:
-    """The files of a series in slice order, without those that the scan says are missing."""
+    """Yield the files of a series in slice order, except those that the scan lists as missing."""
     for index, image in _images(scan, desk):
         uid = desk.image_uid(scan.series.uid, index)
         _encode(image, desk)
@@ -210,7 +210,7 @@ def scan_files(scan: Scan, desk: Desk) -> Iterator[Item]:
 
 
 def scan_headers(scan: Scan, desk: Desk) -> list[Dataset]:
-    """The images of a series in slice order without pixels, as the source of a label object."""
+    """Return the images of a series in slice order without pixels, as the source of a label object."""
     headers = []
     for _, image in _images(scan, desk):
         del image.PixelData
@@ -221,7 +221,7 @@ def scan_headers(scan: Scan, desk: Desk) -> list[Dataset]:
 
 
 def file_bytes(dataset: Dataset) -> bytes:
-    """The dataset as a DICOM file."""
+    """Encode the dataset as a DICOM file."""
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""DICOM SEG objects from voxel masks, by highdicom, with every stamp and UID it invents made reproducible."""
+"""Make DICOM SEG objects from voxel masks with highdicom, with reproducible times and UIDs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def segmentation(
     number: int = 20,
     rename: Callable[[str], str],
 ) -> Dataset:
-    """A Segmentation object with one segment a mask.
+    """Make a Segmentation object with one segment per mask.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""RTSTRUCT objects from contours in LPS mm."""
+"""Make RTSTRUCT objects from contours in LPS mm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def structure_set(  # noqa: PLR0913
     number: int = 10,
     label: str = "Lesions",
 ) -> Dataset:
-    """An RT Structure Set.
+    """Make an RT Structure Set.
 
     Notes
     -----
@@ -139,7 +139,7 @@ def _contour(number: int, contour: Contour, target: Target) -> Dataset:
     item.ContourNumber = number
     values = np.asarray(contour.points_mm, dtype=np.float64).reshape(-1) + 0.0  # + 0.0 turns -0.0 into 0.0
     text = "\\".join(f"{value:.5f}" for value in values.tolist()).encode()
-    # Raw, because a Decimal String object for each of thousands of numbers is slow
+    # raw, because creating a Decimal String object for each of thousands of numbers is slow
     padded = text + b" " * (len(text) % 2)
     item[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(padded), padded, 0, False, True)
     return item

@@ -1,4 +1,4 @@
-"""How vendors' archives differ: headers, stored numbers, slice order, noise, file names, contour names."""
+"""Describe how vendors' archives differ: headers, stored numbers, slice order, noise, file and contour names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

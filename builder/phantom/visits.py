@@ -1,4 +1,4 @@
-"""One visit of one person: which series are made, how they are labelled, and what is true about them."""
+"""Make one visit of one person: its series, their labels, and the truth about them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ from builder.phantom.vendors import VENDORS, Vendor
 
 CT_FIELD_MM, PET_FIELD_MM, MR_FIELD_MM = 440.0, 500.0, 420.0
 LESION_GROWTH = 1.2
-"""Linear growth of lesions from the first visit to the second when the disease recurs; its inverse otherwise."""
+"""Linear growth of lesions between the first two visits when the disease recurs; otherwise they shrink by it."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Room:
     frames: dict[str, str]
 
     def series_uid(self, name: str) -> str:
-        """UID of the visit's series called ``name``."""
+        """Return the UID of the visit's series called ``name``."""
         return self.key.uid(f"series/{self.visit.uid}/{name}")
 
     def rng(self, name: str) -> np.random.Generator:
-        """Random numbers for one purpose, independent of the order in which series are made."""
+        """Return random numbers for one purpose, independent of the order in which series are made."""
         return np.random.Generator(np.random.PCG64(self.key.number("noise", self.visit.uid, name)))
 
     def subject(self, modality: str) -> Subject:
@@ -140,7 +140,7 @@ def open_room(plan: VisitPlan, key: Key, *, size: Size, token: str | None) -> Ro
 
 
 def visit_files(room: Room) -> Iterator[Item]:
-    """Every file of the visit, oddities included."""
+    """Yield every file of the visit, oddities included."""
     scans = {modality: _scan(room, modality) for modality in room.plan.modalities}
     yield from scan_files(_localizer(room, "MR" if "CT" not in scans else "CT"), room.desk)
     for modality, scan in scans.items():
@@ -154,7 +154,7 @@ def visit_files(room: Room) -> Iterator[Item]:
 
 
 def visit_truth(room: Room) -> dict[str, Any]:
-    """The answer key of the visit: for every frame of reference the lesions, in closed form."""
+    """Return the answer key of the visit: the lesions in every frame of reference, in closed form."""
     frames = []
     for kind in ("CT", "MR"):
         if kind in room.plan.modalities:
@@ -216,7 +216,7 @@ def _scan(room: Room, modality: str) -> Scan:
 
 
 def scan_grid(room: Room, modality: str) -> Geometry:
-    """A grid around the lesions, across the whole body, jittered by a fraction of a voxel as real tables are."""
+    """Return a grid around the lesions, across the whole body, shifted by a fraction of a voxel as real tables are."""
     frame_kind = "MR" if modality == "MR" else "CT"
     body, frame = room.bodies[frame_kind], room.frames[frame_kind]
     middle = np.mean([lesion.solid.centre_mm for lesion in body.lesions], axis=0)
@@ -338,7 +338,7 @@ def _label_item(room: Room, dataset: Any, *, modality: str) -> Item:
 
 
 def _grown(body: Body, factor: float) -> Body:
-    """The body with every lesion larger by a linear factor."""
+    """Return the body with every lesion enlarged by a linear factor."""
     lesions = []
     for lesion in body.lesions:
         a, b, c = (round(axis * factor, 3) for axis in lesion.solid.semi_axes_mm)

@@ -117,7 +117,7 @@ def configure_dask() -> None:
 
     settings = {
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-        # a lost worker must be given up soon, because only then is it replaced
+        # a lost worker is replaced only after Dask gives it up, so that must happen soon
         "distributed.deploy.lost-worker-timeout": "10s",
         # one heap for all threads of a worker, from its first thread on (``keep_one_heap`` of the first process). This
         # replaces Dask's default MALLOC_TRIM_THRESHOLD_, with which glibc requests fresh pages for every buffer of a
