@@ -1,4 +1,4 @@
-"""A case to samples: patches around a label, a grid of patches, or the whole volume."""
+"""Cut a case into samples: patches around a label, a grid of patches, or the whole volume."""
 
 import itertools
 import math
@@ -179,7 +179,7 @@ def choose_chunk(crop: Three) -> Three:
 
 
 def describe_storage(options: AnySamples) -> str:
-    """How samples will lie in a shard, for a person."""
+    """Describe in words how samples will be stored in a shard."""
     if isinstance(options, Whole):
         return f"whole volumes in chunks of {_times(shard_chunk(options) or DEFAULT_CHUNK)} voxels"
     return f"samples of {_times(options.shape)} voxels, one chunk each"
@@ -195,12 +195,12 @@ def describe_fields(case: Case) -> dict[str, FieldFacts]:
 
 
 def field_name(mask: Mask) -> str:
-    """The field a mask becomes."""
+    """Return the name of the field that a mask becomes."""
     return mask.name.replace("/", ".")
 
 
 def pad_value(domain: ValueDomain) -> int:
-    """What fills voxels beyond the volume."""
+    """Return the value that fills voxels beyond the volume."""
     return AIR_HU if domain is ValueDomain.HOUNSFIELD else 0
 
 

@@ -20,7 +20,7 @@ from builder.spec import DatasetSpec, without_locations
 from builder.split import Registry
 
 ENGINE_VERSION = 5
-"""Raised when the same plan would give other bytes for a reason no plug-in's VERSION covers."""
+"""Increased when the same plan would give other bytes for a reason that no plug-in's VERSION covers."""
 
 MOST_AHEAD_BYTES = 512 << 20
 """A case that needs more than this to be decoded is not loaded while the one before it is worked on."""
@@ -88,7 +88,7 @@ class ShardPlan:
 
 
 def parse_shard_plan(data: bytes) -> ShardPlan:
-    """A shard plan from ``ShardPlan.to_parquet``."""
+    """Read a shard plan written by ``ShardPlan.to_parquet``."""
     objects = read_parquet(data)
     facts = json.loads(objects.schema.metadata[_PLAN_KEY])
     cases = tuple(
@@ -213,9 +213,9 @@ def assign_buckets(
 
 
 def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
-    """What turns objects into samples: every option and plug-in version that can change a shard's bytes.
+    """Return every option and plug-in version that can change the bytes of a shard.
 
-    Locations, cohort rules, clinical columns, splits and the report are not in it: they do not touch voxels.
+    Locations, cohort rules, clinical columns, splits and the report are left out, because they do not affect voxels.
     """
     document = without_locations(spec)
     names = ("seed", "volumes", "deid", "transforms", "samples")
@@ -242,7 +242,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
 
 
 def key_check(key: Key) -> str:
-    """A value that tells two keys apart without telling anything about either."""
+    """Return a value that distinguishes two keys without revealing anything about either."""
     return key.name("check")
 
 

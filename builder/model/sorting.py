@@ -1,6 +1,6 @@
-"""Sorted and distinct rows of tables, by Arrow's kernels alone.
+"""Sort rows of tables and remove duplicates with Arrow's kernels alone.
 
-``Table.sort_by`` and ``group_by`` load its query engine: 6 MB of a process that has voxels to hold.
+``Table.sort_by`` and ``group_by`` would load Arrow's query engine, which takes 6 MB of memory in every process.
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 
 def ordered(table: pa.Table, columns: Iterable[str]) -> pa.Table:
-    """The rows in ascending order of ``columns``, nulls last; equal rows in the order they had."""
+    """Return the rows in ascending order of ``columns``, nulls last. Equal rows keep their order."""
     return table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in columns]))
 
 
 def distinct(table: pa.Table) -> pa.Table:
-    """Each row once, in ascending order of all columns, nulls last."""
+    """Return each row once, in ascending order of all columns, nulls last."""
     rows = ordered(table, table.column_names).combine_chunks()
     if rows.num_rows < 2:
         return rows
