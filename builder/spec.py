@@ -1,4 +1,4 @@
-"""DatasetSpec: the whole declarative surface. What is not here cannot be configured."""
+"""DatasetSpec: every option that a user can configure in a spec."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -50,7 +50,7 @@ class PersonOptions(BaseModel):
         return tuple({"url": table} if isinstance(table, str) else table for table in tables)
 
     def naming(self, sites: Sequence[str | None]) -> Naming:
-        """The rules by which objects of sources of these sites are named."""
+        """Return the rules for naming persons in the sources of these sites."""
         placeholders = frozenset(map(normal_id, self.placeholders))
         return Naming(tuple(sites), placeholders, self.leading_zeros, self.shared_ids)
 
@@ -190,7 +190,7 @@ def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consen
 
 
 def _check_retained(spec: DatasetSpec) -> None:
-    """Only what exists can be retained, and only text that leaves can be judged."""
+    """Check that ``deid.retain`` names known items, and ``deid.text`` names columns of text that are published."""
     known = [*RETAINABLE, *(name for table in spec.clinical for name in table.dated)]
     for name in spec.deid.retain:
         if name not in known:
@@ -202,7 +202,7 @@ def _check_retained(spec: DatasetSpec) -> None:
 
 
 def _check_sequester(spec: DatasetSpec) -> None:
-    """Labels that are taken out must not show in where samples lie, nor in their voxels."""
+    """Check that neither the positions nor the voxels of samples reveal sequestered labels."""
     options = spec.splits.sequester
     if options is None:
         return
@@ -229,12 +229,12 @@ def _check_sequester(spec: DatasetSpec) -> None:
 
 
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:
-    """The columns that cohort expressions, strata, hold-outs and report groups may name."""
+    """Return the columns that cohort expressions, strata, hold-outs and report groups may name."""
     return columns_of(spec.clinical, labelled=bool(spec.labels))
 
 
 def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool) -> pa.Schema:
-    """The columns of a cohort with these clinical tables, and with labels or without."""
+    """Return the columns of a cohort with these clinical tables, with or without labels."""
     fields = {field.name: field for field in SERIES}
     for table in tables:
         for field in list(clinical_schema(table))[1:]:

@@ -1,4 +1,4 @@
-"""JSON of which equal values give equal bytes, and the fingerprints made of it."""
+"""Canonical JSON, in which equal values give equal bytes, and fingerprints of it."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ _LEAVES = (str, float, int)
 
 
 def _check_keys(document: Json) -> None:
-    """json.dumps would turn 1 and True into "1" and "true", and two keys into one."""
+    """Refuse keys that are not text: json.dumps would turn 1 and True into "1" and "true", and could merge keys."""
     if isinstance(document, Mapping):
         for key, value in document.items():
             if not isinstance(key, str):

@@ -1,4 +1,4 @@
-"""What a person's image becomes: a volume, its annotations, a case, and the samples cut from it."""
+"""The data model of a case: its volume, its annotations, and the samples that are cut from it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Keyed names: how persons, studies, series and cases are called outside the archive."""
+"""Keyed names: the pseudonyms of persons, studies, series and cases outside the archive."""
 
 import hashlib
 import hmac

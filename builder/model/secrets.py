@@ -42,7 +42,7 @@ def read_variable(name: str, environment: Mapping[str, str], *, where: str) -> s
 
 
 def check_strength(secret: bytes, *, where: str) -> bytes:
-    """``secret`` if it can hold 128 bits that nobody guesses.
+    """Return ``secret`` after checking that it can hold 128 bits that nobody can guess.
 
     Every dataset publishes a check value of its key, so that another key is noticed. With a key that can be guessed,
     that value would confirm the guess and undo every pseudonym.
