@@ -97,7 +97,7 @@ class Geometry:
         return np.asarray(np.linalg.solve(self.affine[:3, :3], (points - self.affine[:3, 3]).T).T)
 
     def box(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> "Geometry":
-        """The grid of a box of this one; ``start`` may lie outside (padding)."""
+        """Return the grid of a box of this one. ``start`` may lie outside (padding)."""
         affine = self.affine.copy()
         affine[:3, 3] += self.affine[:3, :3] @ np.asarray(start, dtype=np.float64)
         return Geometry(shape, affine, self.frame_of_reference)
@@ -114,6 +114,6 @@ class Geometry:
 
 
 def corner_voxels(shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """(8, 3) voxel coordinates of the centres of the corner voxels of a grid."""
+    """Return (8, 3) voxel coordinates of the centres of the corner voxels of a grid."""
     ends = [(0.0, float(n - 1)) for n in shape]
     return np.array([(s, r, c) for s in ends[0] for r in ends[1] for c in ends[2]])

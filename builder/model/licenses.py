@@ -1,4 +1,4 @@
-"""Licences: one name for each, their addresses, and what follows when data under several of them are combined."""
+"""Licences: their normalised names, their addresses, and the result of combining data under several of them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -68,9 +68,9 @@ def license_url(name: str) -> str:
 
 
 def combine(licenses: Iterable[str | None]) -> tuple[str, ...]:
-    """What the licences of all sources ask of the whole, in words; unknown ones are named, never guessed.
+    """Return what the licences of all sources require of the combined data, in words.
 
-    Raises nothing: contradictions are sentences of the result.
+    Unknown licences are named and not guessed. Contradictions are reported as sentences of the result, not raised.
     """
     found = sorted({normal(x) or x or "not stated" for x in licenses})
     parts = {x: _asks(x) for x in found if normal(x) is not None}
@@ -112,7 +112,7 @@ def conflicts(own: str, sources: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def forbids_commercial_use(name: str | None) -> str | None:
-    """Why commercial use of data under a licence is not proven; None where it is."""
+    """Return why commercial use of data under a licence is not proven, or None if it is."""
     found = normal(name)
     if found is None:
         return "is not one this program can judge" if name else "is not stated"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 _ROW_GROUP_ROWS = 1 << 16
 
 _FOR_ONE_THREAD = 1 << 20
-"""Bytes below which it takes longer to hand columns to threads than to decode them."""
+"""Size in bytes below which handing columns to threads takes longer than decoding them."""
 
 
 def parquet_bytes(table: pa.Table, *, compression: Literal["zstd", "lz4"] = "zstd") -> bytes:
@@ -42,5 +42,5 @@ def parquet_bytes(table: pa.Table, *, compression: Literal["zstd", "lz4"] = "zst
 
 
 def read_parquet(data: bytes, *, columns: list[str] | None = None) -> pa.Table:
-    """The table in ``data``; with ``columns`` only those are decoded."""
+    """Read the table in ``data``. With ``columns``, only those are decoded."""
     return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=len(data) >= _FOR_ONE_THREAD)

@@ -1,4 +1,4 @@
-"""What an expression means: nodes that compute a truth value a row."""
+"""The nodes of an expression, which compute one boolean per row."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias

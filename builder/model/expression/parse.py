@@ -1,4 +1,4 @@
-"""Text to nodes: tokens, recursive descent, and the checks of names and types."""
+"""Parse text to nodes, by recursive descent, and check names and types."""
 
 import difflib
 import re
