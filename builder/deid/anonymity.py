@@ -113,7 +113,7 @@ def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) 
     Parameters
     ----------
     cohort
-        One row a stack, with ``person_key`` and ``included``; only the persons of included rows are released.
+        One row a stack, with ``person_key``. Excluded rows count too: the published cohort table lists them.
     released
         Columns that cross into the dataset.
 
@@ -175,7 +175,7 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 def _persons(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Each released person's combination of values; several values of one person (two vendors) are one set."""
-    rows = table.filter(table["included"]).select(["person_key", *columns]).to_pylist()
+    rows = table.select(["person_key", *columns]).to_pylist()
     values: dict[str, list[set[Value]]] = {}
     for row in rows:
         own = values.setdefault(row["person_key"], [set() for _ in columns])

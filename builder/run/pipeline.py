@@ -248,12 +248,17 @@ def _build(
 
 def _with_report(planned: Planned) -> Planned:
     """Write the report of a plan into its private folder and return the plan with it."""
+    from builder.publishing.offsets import read_lives
+    from builder.publishing.privacy import Roster, clear_plan
     from builder.publishing.report import REPORT_JSON, REPORT_PAGE, plan_files
 
     store = open_store(planned.plan.url, directory_mode=0o700)
-    accounts = account(planned.plan, {}, planned.inventory, planned.survey)
-    keep_accounts(planned.plan, accounts)
-    files = plan_files(planned.plan, accounts)
+    # the report of a plan shows what a build would publish, so its texts pass the same gate
+    roster, lives = Roster(planned.plan, planned.inventory), read_lives(planned.plan, planned.survey)
+    plan, _ = clear_plan(planned.plan, roster, lives)
+    accounts = account(plan, {}, planned.inventory, planned.survey)
+    keep_accounts(plan, accounts)
+    files = plan_files(plan, accounts)
     for name, data in files.items():
         store.put(name, data)
     return replace(planned, report=json.loads(files[REPORT_JSON]), report_page=f"{store.url}/{REPORT_PAGE}")

@@ -13,13 +13,12 @@ RELEASED = ("sex", "age_years", "age_band", "site", "vendor", "grade", "person_k
 
 
 def cohort(rows: list[tuple]) -> pa.Table:
-    """Rows of (person, sex, age, site, grade), all included but those of person ``out``."""
+    """Rows of (person, sex, age, site, grade)."""
     names = ("person_key", "sex", "age_years", "site", "grade")
     table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
     schema = pa.schema([("person_key", pa.string()), ("sex", pa.string()), ("age_years", pa.float64()),
                         ("site", pa.string()), ("grade", pa.string())])  # fmt: skip
-    table = table.cast(schema) if rows else schema.empty_table()
-    return table.append_column("included", pa.array([row[0] != "out" for row in rows], pa.bool_()))
+    return table.cast(schema)
 
 
 PEOPLE = st.lists(
@@ -61,8 +60,8 @@ def test_what_is_suppressed_leaves_no_small_group(people: list[tuple]):
     assert safe.column("grade").equals(table.column("grade"))
 
 
-def test_a_person_of_several_series_counts_once_and_excluded_ones_not_at_all():
-    rows = [(person, "F", 40.0, "north", "low") for person in ("a", "a", "a", "b", "out")]
+def test_a_person_of_several_series_counts_once():
+    rows = [(person, "F", 40.0, "north", "low") for person in ("a", "a", "a", "b")]
     _, found = protect(cohort(rows), Anonymity(k=3), released=RELEASED)
     assert (found.persons, found.k, found.below) == (2, 2, 2)
     assert found.smallest == ({"values": {"sex": "F", "age_years": "40", "site": "north"}, "persons": 2},)

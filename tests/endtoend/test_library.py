@@ -26,7 +26,7 @@ def made(tmp_path_factory):
     assert report in SPEC
     small = SPEC.replace("per_case: 4", "per_case: 1").replace(report, "report: {groups: [sex], thumbnails: 0}")
     owned = small + "governance: {owner: A hospital, responsible: Its archive}\n"
-    specs = {"one": (small, owned, owned.replace("  seed: 7", "  seed: 8")), "two": (owned,)}
+    specs = {"one": (small, owned, owned.replace("  seed: 7", "  seed: 8\n  fresh: true")), "two": (owned,)}
     versions = {}
     for name, texts in specs.items():
         for text in texts:

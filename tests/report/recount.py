@@ -208,7 +208,27 @@ def recount(
     _evidence(book, index)
     _physics(book, index)
     _structures(book, index, private, archive, spec or {})
+    _anonymity(book, cohort)
     return book.complaints()
+
+
+def _anonymity(book: Book, cohort: pd.DataFrame) -> None:
+    """Persons who share every released quasi-identifier, counted by pandas in the published cohort."""
+    found = book.document["anonymity"]
+    columns = found["columns"]
+    shown = cohort[["person_key", *columns]].copy()
+    if "age_years" in columns:
+        shown["age_years"] = shown["age_years"].map(lambda age: None if pd.isna(age) else min(int(age), 90))
+    people = shown.groupby("person_key")[columns].agg(lambda own: " + ".join(sorted({str(v) for v in own.dropna()})))
+    sizes = people.groupby(columns).size()
+    short = sizes[sizes < found["asked"]].sort_values()
+    book.all(found, {"asked": 5, "persons": len(people), "groups": len(sizes), "k": sizes.min(), "below": short.sum(),
+                     "suppressed": 0})  # fmt: skip
+    for group, size in zip(found["smallest"], short, strict=False):
+        book.expect(group, "persons", size)
+        own = [group["values"][column] or "" for column in columns]
+        mine = sizes[tuple(own) if len(own) > 1 else own[0]]
+        book.claim(f"/anonymity/smallest/{group['values']}", bool(mine == size), "other values")
 
 
 def wrong_tables(
