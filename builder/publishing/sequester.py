@@ -256,7 +256,7 @@ def _hidden(table: pa.Table, options: Sequester) -> list[bool]:
 
 def _open_notes(column: pa.ChunkedArray, hidden: Sequence[bool], kind: pa.DataType) -> pa.Array:
     rows = [
-        [n for n in notes if n.startswith(OPEN_NOTES)] if hide and notes is not None else notes
+        [n for n in notes if n is not None and n.startswith(OPEN_NOTES)] if hide and notes is not None else notes
         for notes, hide in zip(column.to_pylist(), hidden, strict=True)
     ]
     return pa.array(rows, kind)

@@ -15,7 +15,7 @@ def physics(index: pa.Table, cohort: pa.Table) -> dict[str, Json]:
     ----------
     index
         Has ``case_key`` and, if known, ``domain`` (text), ``notes`` and ``findings`` (lists of codes, ``rule`` or
-        ``rule=number``).
+        ``rule=number``). A code that the privacy gate withheld is null, and is not counted.
     cohort
         One row per candidate series, with ``header_findings`` (codes joined by ``; ``) if known.
 
@@ -31,10 +31,15 @@ def physics(index: pa.Table, cohort: pa.Table) -> dict[str, Json]:
     stated = cohort.column("header_findings").to_pylist() if "header_findings" in cohort.column_names else []
     return {
         "domains": _counts([[domain] for domain in known.get("domain", []) if domain]),
-        "notes": _counts([sorted({_rule(n) for n in notes or ()}) for notes in known.get("notes", [])]),
-        "findings": _by_rule([found or () for found in known.get("findings", [])]),
+        "notes": _counts([sorted({_rule(n) for n in _stated(notes)}) for notes in known.get("notes", [])]),
+        "findings": _by_rule([_stated(found) for found in known.get("findings", [])]),
         "header_findings": _by_rule([found.split("; ") if found else () for found in stated]),
     }
+
+
+def _stated(codes: Sequence[str | None] | None) -> list[str]:
+    """Return the codes that the privacy gate let out."""
+    return [code for code in codes or () if code is not None]
 
 
 def _rule(code: str) -> str:

@@ -34,6 +34,7 @@ labels:
   lesion: {kind: rtstruct, roi: {tumor: "^GTV$"}}
 deid: {patient_key: "${env:BUILDER_KEY}"}
 samples: {kind: volumes, chunk: [8, 16, 16]}
+max_lost: {cases: 0.25, persons: 0.25}
 splits: {ratios: {train: 0.6, test: 0.4}, seed: 7}
 """
 SLICES = (3, 4, 5, 6)

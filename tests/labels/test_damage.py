@@ -108,7 +108,7 @@ VRS = ("IS", "DS", "UI", "LO", "SQ", "US", "FL", "OB", "UN", "DA")
 def read(reader: Any, dataset: Dataset) -> str:
     """``read``, or the reason of the refusal. Any other exception is the failure these tests look for."""
     try:
-        observe(dataset, days_after_image=lambda _: None, map_uid=str, clean=str)
+        observe(dataset, map_uid=str, clear=str)
         reader.read("label", [LabelObject(dataset, "object.dcm")], FACTS)
     except CaseError as error:
         return error.reason.value

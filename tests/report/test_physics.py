@@ -29,3 +29,17 @@ def test_every_case_counts_once() -> None:
 def test_tables_without_these_columns_have_nothing_to_say() -> None:
     nothing = physics(INDEX.select(["case_key"]), pa.table({"series_key": ["s"]}))
     assert nothing == {"domains": {}, "notes": {}, "findings": [], "header_findings": []}
+
+
+def test_codes_that_the_gate_withheld_are_not_counted() -> None:
+    index = pa.table(
+        {
+            "case_key": ["a", "b"],
+            "domain": ["SUVbw", None],
+            "notes": [["resampled", None], [None]],
+            "findings": [[None], ["clipped=0.5", None]],
+        }
+    )
+    found = physics(index, pa.table({"case_key": ["a", "b"]}))
+    assert found["notes"] == {"resampled": 1}
+    assert found["findings"] == [{"rule": "clipped", "things": 1, "low": 0.5, "high": 0.5}]
