@@ -19,7 +19,7 @@ cohort: {image: "modality == 'CT'"}
 deid: {patient_key: "${env:BUILDER_KEY}", retain: []}
 transforms: [{kind: resample, spacing_mm: [2.0, 2.0, 2.0], image: linear, mask: nearest}]
 samples: {kind: volumes}
-splits: {ratios: {train: 0.7, validation: 0.15, test: 0.15}, seed: 7}
+splits: {ratios: {train: 1.0}, seed: 7}
 """
 
 

@@ -111,7 +111,9 @@ def test_columns_equal_pydicoms_own_values(corpus: Any, archive: str) -> None:
             assert hashlib.sha256(data[start : start + row["pixel_length"]]).hexdigest() == pixels
         row.pop("header_sha256")
         row.pop("pixel_offset", None)
-        assert row.pop("identity", "").split("\n")[0].strip() == patient_name(data).strip(), paths[place]
+        known, name = row.pop("identity", ""), patient_name(data).strip()
+        # where pydicom finds no name, an overlong or damaged element may still hold one: more is searched for then
+        assert not name or known.split("\n")[0].strip() == name, paths[place]
         row = {name: value for name, value in row.items() if name not in PRIVATE}
         for name in ("software_versions", "convolution_kernel", "image_type"):  # pydicom strips each value of several
             both = [values.pop(name, "") for values in (row, expected)]
