@@ -220,10 +220,14 @@ class Gate:
         return Cleared(value, SEAL)
 
 
+_READINGS = ("reading_labels", "reading_readers", "reading_quantities", "reading_values")
+_EVIDENCE = ("evidence_labels", "evidence_tiers", "evidence_readers", "evidence_tools", "evidence_times")
 _NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "class_names": ("class_names", "class_values"),
-        "reading_quantities": ("reading_labels", "reading_readers", "reading_quantities", "reading_values"),
+        "measure_names": ("measure_names", "measure_values"),
+        "evidence_labels": _EVIDENCE,
+        **dict.fromkeys(("reading_labels", "reading_readers", "reading_quantities"), _READINGS),
     }
 )
 """Lists of which an entry is nothing without its name."""
@@ -268,9 +272,11 @@ def _message(gate: Gate, column: str, value: str) -> str | None:
 
 
 def _spec(gate: Gate, column: str, value: str) -> str | None:
+    """Words between slashes; ``<reader>~<reader>`` in the name of a measure is a pair of readers."""
     if gate.words.has(value):
         return value
-    known = all(gate.words.has(part) or _OWN_WORD.fullmatch(part) for part in value.split("/"))
+    apart = "[/~]" if column == "measure_names" else "/"
+    known = all(gate.words.has(part) or _OWN_WORD.fullmatch(part) for part in re.split(apart, value))
     return value if known else None
 
 
@@ -301,8 +307,8 @@ _OWN_QUANTITIES = re.compile(r"long_axis|long_axis_stated|short_axis|unknown")
 
 
 def _finding(gate: Gate, column: str, value: str) -> str | None:
-    """``<label>/<finding>``; findings of documents are ``<label>/codes/<number>/<code>``."""
-    if gate.words.has(value):
+    """``<label>/<finding>`` or what a line measures; findings of documents are ``<label>/codes/<number>/<code>``."""
+    if gate.words.has(value) or _OWN_QUANTITIES.fullmatch(value):
         return value
     parts = value.split("/")
     known = all(
