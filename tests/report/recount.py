@@ -208,27 +208,31 @@ def recount(
     _evidence(book, index)
     _physics(book, index)
     _structures(book, index, private, archive, spec or {})
-    _anonymity(book, cohort)
+    for told in (book.document, book.document.get("leakage") or {}):
+        if told.get("anonymity") is not None:
+            _anonymity(book, told["anonymity"], cohort)
     return book.complaints()
 
 
-def _anonymity(book: Book, cohort: pd.DataFrame) -> None:
+def _anonymity(book: Book, found: dict[str, Any], cohort: pd.DataFrame) -> None:
     """Persons who share every released quasi-identifier, counted by pandas in the published cohort."""
-    found = book.document["anonymity"]
     columns = found["columns"]
     shown = cohort[["person_key", *columns]].copy()
     if "age_years" in columns:
         shown["age_years"] = shown["age_years"].map(lambda age: None if pd.isna(age) else min(int(age), 90))
     people = shown.groupby("person_key")[columns].agg(lambda own: " + ".join(sorted({str(v) for v in own.dropna()})))
     sizes = people.groupby(columns).size()
-    short = sizes[sizes < found["asked"]].sort_values()
-    book.all(found, {"asked": 5, "persons": len(people), "groups": len(sizes), "k": sizes.min(), "below": short.sum(),
+    short = sizes[sizes < 5].sort_values()
+    if "asked" in found:
+        book.expect(found, "asked", 5)
+    book.all(found, {"persons": len(people), "groups": len(sizes), "k": sizes.min(), "below": short.sum(),
                      "suppressed": 0})  # fmt: skip
     for group, size in zip(found["smallest"], short, strict=False):
         book.expect(group, "persons", size)
         own = [group["values"][column] or "" for column in columns]
         mine = sizes[tuple(own) if len(own) > 1 else own[0]]
-        book.claim(f"/anonymity/smallest/{group['values']}", bool(mine == size), "other values")
+        path = book.path[id(group), "persons"].removesuffix("persons")
+        book.claim(f"{path}{group['values']}", bool(mine == size), "other values")
 
 
 def wrong_tables(
@@ -723,6 +727,8 @@ def _leakage(book: Book, index: pd.DataFrame, splits: pd.DataFrame, prints: Any,
     found = book.document["leakage"]
     home = dict(zip(splits.person_key, splits.split, strict=True))
     dealt = None if private is None else private[private["included"]].assign(split=lambda t: t.person_key.map(home))
+    if found.get("deal") is not None:  # of a first version, which moves nobody
+        book.all(found["deal"], {"persons": splits.person_key.nunique(), "absent": 0, "moved": 0})
     crossing = 0
     for row in found["keys"]:
         rows = index if row["key"] in index else dealt  # a key that is not published stands in the plan's cohort
