@@ -21,7 +21,7 @@ SPEC = ROOT / "specs" / "phantom.yaml"
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("canary")
-    write_archive(folder, patients=8, seed=5, canary=CANARY)
+    write_archive(folder, patients=12, seed=5, canary=CANARY)
     return folder
 
 
