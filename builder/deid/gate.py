@@ -40,6 +40,12 @@ _FIGURE = r"-?\d{1,9}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?|[a-z_]{1,40}"
 _CODE = rf"[a-z][a-z0-9_]{{0,63}}(?:[/+.][A-Za-z0-9_]{{1,64}}){{0,3}}(?:=(?:{_FIGURE})(?:,(?:{_FIGURE})){{0,9}})?"
 _OWN_TEXT = re.compile(rf"(?:{_CODE})(?:; (?:{_CODE})){{0,20}}|[A-Z]{{1,3}}|\d{{1,2}}-\d{{1,2}}|90\+|SUVbw|Bq/ml|")
 _RESCALE_TYPE = re.compile(r"rescale_type=(.*)")
+_PET = re.compile(
+    r"no_suv:(?!decay_correction_)[a-z_]{1,60}|no_suv:decay_correction_(?:none|start|admin|absent)"
+    r"|pet_units=(?:CNTS|NONE|CM2|PCNT|CPS|BQML|MGMINML|UMOLMINML|MLMING|MLG|1CM|UMOLML|PROPCNTS|PROPCPS|MLMINML|MLML"
+    r"|GML|STDDEV|absent)|suv_type=(?:BSA|BW|LBM|LBMJANMA|LBMJAMES128|IBW)"
+)
+"""Why a PET is no SUV. What it quotes of Units, SUV Type and Decay Correction are defined terms (PS3.3 C.8.9.1)."""
 _READER = re.compile(r"reader-[0-9a-f]{12}|reader\d{1,3}")
 _NUMBERING = re.compile(r"\d{1,6}(?:\.\d{1,6})?|2\.25\.\d{1,39}")
 _VERSIONED = re.compile(r"[a-z][a-z0-9_]*/\d{1,4}")
@@ -264,7 +270,7 @@ def _own(gate: Gate, column: str, value: str) -> str | None:
     quoted = _RESCALE_TYPE.fullmatch(value)
     if quoted is not None:
         return value if quoted[1] in terms.RESCALE_TYPES else None
-    return value if _OWN_TEXT.fullmatch(value) else None
+    return value if _OWN_TEXT.fullmatch(value) or _PET.fullmatch(value) else None
 
 
 def _message(gate: Gate, column: str, value: str) -> str | None:

@@ -92,6 +92,12 @@ def test_what_leaves_a_closed_column_is_ascii_and_short(column: str, value: str)
         ("evidence_tools", "3D Slicer", "3D Slicer"),
         ("evidence_tools", "CANON_MEC", "Canon"),
         ("evidence_tools", "drawn by Marge", None),
+        ("notes", "no_suv:weight_absent", "no_suv:weight_absent"),
+        ("notes", "no_suv:decay_correction_none", "no_suv:decay_correction_none"),
+        ("notes", "no_suv:decay_correction_simpson", None),
+        ("notes", "pet_units=CNTS", "pet_units=CNTS"),
+        ("notes", "pet_units=SIMPSON", None),
+        ("notes", "suv_type=LBM", "suv_type=LBM"),
     ],
 )
 def test_values(column: str, value: str, left: str | None) -> None:
