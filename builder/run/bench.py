@@ -239,6 +239,8 @@ class _Watched:
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Run tasks on the watched runner."""
         assert self.inner is not None
+        tasks = list(tasks)
+        asked = {task.key: task for task in tasks}
         calls = [
             replace(
                 task,
@@ -252,4 +254,4 @@ class _Watched:
             value, seconds = outcome.value
             kind = outcome.task.key.split("-")[0]
             self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
-            yield Outcome(outcome.task, value)
+            yield Outcome(asked[outcome.task.key], value)

@@ -112,8 +112,8 @@ def test_columns_equal_pydicoms_own_values(corpus: Any, archive: str) -> None:
         row.pop("header_sha256")
         row.pop("pixel_offset", None)
         known, name = row.pop("identity", ""), patient_name(data).strip()
-        # where pydicom finds no name, an overlong or damaged element may still hold one: more is searched for then
-        assert not name or known.split("\n")[0].strip() == name, paths[place]
+        if data.count(b"\x10\x00\x10\x00") == 1:  # of a name that stands twice pydicom may take the empty one
+            assert known.split("\n")[0].strip().rstrip("=") == name, paths[place]  # it drops empty component groups
         row = {name: value for name, value in row.items() if name not in PRIVATE}
         for name in ("software_versions", "convolution_kernel", "image_type"):  # pydicom strips each value of several
             both = [values.pop(name, "") for values in (row, expected)]
