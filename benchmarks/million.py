@@ -25,7 +25,7 @@ from builder.persons.grouping import COLUMNS
 from builder.plan import CasePlan, assign_buckets
 from builder.planning.candidates import person_column, series_table
 from builder.planning.deal import deal, shared_keys
-from builder.report import assemble, render
+from builder.report import ReportInputs, assemble, render
 from builder.spec import DatasetSpec
 from builder.stages.survey import STACKS
 
@@ -159,11 +159,11 @@ def samples(cohort: pa.Table, splits: pa.Table) -> pa.Table:
 
 def report(index: pa.Table, cohort: pa.Table, splits: pa.Table) -> dict[str, object]:
     """All numbers of the page."""
-    return assemble(
+    return assemble(ReportInputs(
         index=index, cohort=cohort, exclusions=EXCLUSIONS.empty_table(), splits=splits, totals={}, lock={},
         groups=["sex", "age_band", "vendor"], labels=["collection"], rules=["image", "slices"],
         ratios={"train": 0.70, "validation": 0.15, "test": 0.15}, strata=STRATA,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -330,7 +331,12 @@ def _renamed(data: bytes, uids: Sequence[bytes], number: int) -> bytes:
 class InProcess:
     """Runs every task in this process: a crash of a decoder is then a crash of the batch, and noticed."""
 
+    kind = "in process"
     width = 1
+
+    @contextmanager
+    def open(self, workers: int | None) -> Iterator["InProcess"]:
+        yield self
 
     def dismiss(self) -> None:
         return
@@ -400,7 +406,7 @@ def _child(base: Base, numbers: Sequence[int], seed: int, folder: Path) -> None:
     labels = f"labels: {{found: {base.labels}}}\ncohort: {{labels: optional}}\n" if base.labels else ""
     (folder / "spec.yaml").write_text(SPEC + volumes_block() + labels)
     build(
-        folder / "spec.yaml", to=to, parameters={"tree": str(tree)}, watch=lambda _: InProcess(),
+        folder / "spec.yaml", to=to, parameters={"tree": str(tree)}, cluster=InProcess(),
         on_internal_error="exclude",
     )  # fmt: skip
     ends: Counter[str] = Counter()

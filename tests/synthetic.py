@@ -331,7 +331,7 @@ def rtstruct(
         target=target,
         rois=[Roi(label, tuple(draw(points) for points in contours)) for label, contours in rois.items()],
         uid=uid(name, made.series_uid),
-        series_uid=uid(name, "series", made.series_uid),
+        series=Series(uid(name, "series", made.series_uid), "RTSTRUCT", 10, "Contours"),
     )
     if directory is not None:
         write_all([dataset], directory, prefix=name)

@@ -43,17 +43,36 @@ class _Meaning:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Archived:
+    """What the objects of an archive state, for data sets that were de-identified after it was read.
+
+    Parameters
+    ----------
+    calibration
+        Turns the values of a PET into SUV; None determines it from the data sets.
+    scales
+        The private scale of a Philips MR, with the same rule.
+    datasets
+        The data sets as the archive holds them, in the order of the de-identified ones. Both must agree about their
+        numbers: de-identification drops values that it cannot read, and a dropped rescale would otherwise count as no
+        rescale.
+    """
+
+    calibration: Calibration | None = None
+    scales: Scales | None = None
+    datasets: Sequence[Dataset] = ()
+
+
 @leniently()
-def assemble(  # noqa: PLR0913
+def assemble(
     stack: Stack,
     datasets: Sequence[Dataset],
-    options: VolumeOptions = VolumeOptions(),  # noqa: B008 (frozen)
+    options: VolumeOptions = VolumeOptions(),
     *,
     fill: PixelFill | None = None,
-    calibration: Calibration | None = None,
-    scales: Scales | None = None,
+    archived: Archived = Archived(),
     number_type: str = "",
-    originals: Sequence[Dataset] = (),
 ) -> Volume:
     """Decode, rescale and order the slices of ``stack``.
 
@@ -65,17 +84,10 @@ def assemble(  # noqa: PLR0913
         The instances of the stack, in any order, de-identified or not. Other instances are ignored.
     fill
         Reads native pixels when a data set has none in memory.
-    calibration
-        Turns the values of a PET into SUV. Pass it when it was determined from headers before de-identification; by
-        default it is determined from ``datasets``.
-    scales
-        The private scale of a Philips MR, with the same rule.
+    archived
+        What was read from the archive's objects, when ``datasets`` are de-identified.
     number_type
         Type of the voxels that the plan chose for all images of a dataset; "" for the image's own type.
-    originals
-        The data sets as the archive holds them, in the order of ``datasets``, when those are de-identified. Both must
-        agree about their numbers: de-identification drops values that it cannot read, and a dropped rescale would
-        otherwise count as no rescale.
 
     Returns
     -------
@@ -89,16 +101,16 @@ def assemble(  # noqa: PLR0913
         UNSUPPORTED_TRANSFER_SYNTAX or INCONSISTENT_PIXELS.
     """
     stack = settle(stack, datasets, options)
-    for dataset, original in zip(datasets, originals, strict=bool(originals)):
+    for dataset, original in zip(datasets, archived.datasets, strict=bool(archived.datasets)):
         _check_kept(dataset, original)
     if stack.verdict in PICTURES:
         return _conformed(assemble_picture(stack, datasets, options), number_type)
     instances = _gather(stack, datasets)
     if stack.modality == "PT":
-        found = calibration or _calibrated(instances, options)
+        found = archived.calibration or _calibrated(instances, options)
         meaning = _activity(found, options)
     else:
-        instances, notes = _scaled(instances, scales or scales_of(datasets), options)
+        instances, notes = _scaled(instances, archived.scales or scales_of(datasets), options)
         meaning = _meaning(stack, instances, notes)
     volume = _volume(stack, instances, meaning=meaning, options=options, fill=fill, number_type=number_type)
     return _conformed(volume, number_type)
@@ -107,7 +119,7 @@ def assemble(  # noqa: PLR0913
 def assemble_indexed(
     stack: Stack,
     rows: pa.Table,
-    options: VolumeOptions = VolumeOptions(),  # noqa: B008 (frozen)
+    options: VolumeOptions = VolumeOptions(),
     *,
     fill: PixelFill,
     calibration: Calibration | None = None,

@@ -37,14 +37,21 @@ class Structure:
     type: Code | None = None
 
 
-def layer(  # noqa: PLR0913
+@dataclass(frozen=True)
+class LayerRules:
+    """How a mask is laid out and when it is refused. A fractional mask holds shares of 255 and always has channels."""
+
+    layout: Layout = "channels"
+    empty: Empty = "exclude"
+    fractional: bool = False
+
+
+def layer(
     name: str,
     structures: Sequence[Structure],
     geometry: Geometry,
     *,
-    layout: Layout = "channels",
-    fractional: bool = False,
-    empty: Empty = "exclude",
+    rules: LayerRules = LayerRules(),
     evidence: Evidence | None = None,
     measures: Mapping[str, float] | None = None,
 ) -> Mask:
@@ -58,16 +65,16 @@ def layer(  # noqa: PLR0913
     present = [s for s in structures if s.voxels is not None]
     if not present:
         raise CaseError(Reason.LABEL_MISSING, f"found none of the {len(structures)} declared structures")
-    if empty == "exclude" and not any(np.any(s.voxels) for s in present):
+    if rules.empty == "exclude" and not any(np.any(s.voxels) for s in present):
         raise CaseError(Reason.LABEL_EMPTY, f"found {len(present)} declared structures, none with a voxel of the image")
     overlap = float(_overlap(present, geometry.shape))
     # Nine digits are kept because later ones depend on how a machine's linear algebra rounds.
     facts = {
         key: round(float(f"{value:.9g}"), 9) for key, value in {**(measures or {}), "overlap_voxels": overlap}.items()
     }
-    build = _channels if layout == "channels" or fractional else _label_map
+    build = _channels if rules.layout == "channels" or rules.fractional else _label_map
     voxels, segments = build(structures, geometry.shape)
-    return Mask(name, voxels, geometry, segments, fractional, evidence or Evidence(), facts)
+    return Mask(name, voxels, geometry, segments, rules.fractional, evidence or Evidence(), facts)
 
 
 def blank_layer(name: str, structures: int, geometry: Geometry, *, layout: Layout) -> Mask:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from builder.errors import CaseError, Reason
 from builder.labels.files import FileSegment, LabelGrid, read_label_file
 from builder.labels.label import MaskLabel
-from builder.labels.layers import Empty, Pattern, Structure, layer
+from builder.labels.layers import Empty, LayerRules, Pattern, Structure, layer
 from builder.labels.linking import check_pattern, select_files
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
 from builder.model.case import Annotation, Evidence
@@ -123,9 +123,7 @@ class MaskFile(MaskLabel):
                 name,
                 [_join(part, found.get(part, [])) for part in declared],
                 image.geometry,
-                layout=self.layout,
-                fractional=self.content == "probability",
-                empty=self.empty,
+                rules=LayerRules(self.layout, self.empty, fractional=self.content == "probability"),
                 evidence=Evidence(tier=self.tier),
                 measures=measures,
             ),

@@ -11,7 +11,7 @@ from builder.errors import CaseError, Reason
 from builder.labels.coco import Outline, read_outline
 from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_contours
 from builder.labels.label import MaskLabel
-from builder.labels.layers import Empty, Pattern, Structure, layer
+from builder.labels.layers import Empty, LayerRules, Pattern, Structure, layer
 from builder.labels.points import Axes, Space, check_axes, locate, slice_of
 from builder.labels.rows import Row, is_blank, load_rows
 from builder.labels.tables import TableLabel
@@ -105,8 +105,7 @@ class PolygonTable(TableLabel, MaskLabel):
                 name,
                 structures,
                 image.geometry,
-                layout=self.layout,
-                empty=self.empty,
+                rules=LayerRules(self.layout, self.empty),
                 evidence=Evidence(tier=self.tier),
                 measures=measures,
             ),

@@ -13,7 +13,7 @@ from builder.errors import CaseError, Reason
 from builder.labels.content import datasets_of
 from builder.labels.contours import Filled, Gaps, Holes, Inclusion, Rules, fill_contours
 from builder.labels.label import MaskLabel
-from builder.labels.layers import Pattern, Structure, layer
+from builder.labels.layers import LayerRules, Pattern, Structure, layer
 from builder.labels.linking import RT_STRUCTURE_SET, select_named, select_references
 from builder.labels.rois import Roi, StructureSet, read_rois
 from builder.model.case import Annotation, Evidence
@@ -88,7 +88,9 @@ class RtStruct(MaskLabel):
             raise CaseError(Reason.LABEL_MISSING, f"found no contours for {', '.join(missing)}; require is all")
         taken = [roi for roi in rois if roi.wanted]
         evidence = Evidence(tier="machine" if taken and all(r.automatic for r in taken) else self.tier)
-        mask = layer(name, structures, image.geometry, layout=self.layout, evidence=evidence, measures=measures)
+        mask = layer(
+            name, structures, image.geometry, rules=LayerRules(self.layout), evidence=evidence, measures=measures
+        )
         return (mask,)
 
     def _structure_sets(self, objects: Sequence[LabelObject], image: ImageFacts) -> list[StructureSet]:

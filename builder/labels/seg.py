@@ -17,7 +17,7 @@ from builder.headers.boundary import parsing
 from builder.labels.content import code_of
 from builder.labels.frames import Frames, describe_frames, frame_pixels, image_slices, own_grid
 from builder.labels.label import MaskLabel
-from builder.labels.layers import Empty, Pattern, Structure, layer
+from builder.labels.layers import Empty, LayerRules, Pattern, Structure, layer
 from builder.labels.linking import LABEL_MAP_SEGMENTATION, SEGMENTATION, select_named, select_references
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
 from builder.labels.values import value_of
@@ -121,9 +121,7 @@ class Seg(MaskLabel):
                 name,
                 [_join(part, found[part]) for part in declared],
                 image.geometry,
-                layout=self.layout,
-                fractional=shares,
-                empty=self.empty,
+                rules=LayerRules(self.layout, self.empty, fractional=shares),
                 evidence=Evidence(tier="machine" if all(s.automatic for s in self._taken(datasets)) else self.tier),
                 measures=measures,
             ),

@@ -11,7 +11,15 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
-from builder.phantom.headers import IMPLEMENTATION_UID, Scanner, Subject, Visit, describe_patient, describe_study
+from builder.phantom.headers import (
+    IMPLEMENTATION_UID,
+    Scanner,
+    Series,
+    Subject,
+    Visit,
+    describe_patient,
+    describe_study,
+)
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 CONTOUR_DATA = Tag(0x3006, 0x0050)
@@ -46,7 +54,7 @@ class Target:
     image_uids: tuple[str, ...]
 
 
-def structure_set(  # noqa: PLR0913
+def structure_set(
     visit: Visit,
     subject: Subject,
     *,
@@ -54,11 +62,9 @@ def structure_set(  # noqa: PLR0913
     target: Target,
     rois: Sequence[Roi],
     uid: str,
-    series_uid: str,
-    number: int = 10,
-    label: str = "Lesions",
+    series: Series,
 ) -> Dataset:
-    """Make an RT Structure Set.
+    """Make an RT Structure Set in a series of its own.
 
     Notes
     -----
@@ -67,16 +73,16 @@ def structure_set(  # noqa: PLR0913
     dataset = _new_object(RT_STRUCTURE_SET, uid)
     describe_patient(dataset, subject)
     describe_study(dataset, visit)
-    dataset.Modality = "RTSTRUCT"
-    dataset.SeriesInstanceUID = series_uid
-    dataset.SeriesNumber = str(number)
-    dataset.SeriesDescription = "Contours"
+    dataset.Modality = series.modality
+    dataset.SeriesInstanceUID = series.uid
+    dataset.SeriesNumber = str(series.number)
+    dataset.SeriesDescription = series.description
     dataset.OperatorsName = ""
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = target.frame_uid, ""
     dataset.Manufacturer = scanner.manufacturer
     dataset.InstitutionName = scanner.institution
     dataset.InstanceNumber = "1"
-    dataset.StructureSetLabel = label[:16]
+    dataset.StructureSetLabel = "Lesions"
     dataset.StructureSetDate, dataset.StructureSetTime = visit.date, visit.time
     dataset.ReferencedFrameOfReferenceSequence = Items([_frame(visit, target)])
     dataset.StructureSetROISequence = Items([_roi(n, roi, target) for n, roi in enumerate(rois, start=1)])

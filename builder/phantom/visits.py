@@ -307,8 +307,9 @@ def _structures(room: Room, scan: Scan) -> Item:
         target=target,
         rois=rois,
         uid=uid,
-        series_uid=room.key.uid(f"series/{uid}"),
-        number=11 if target.sop_class == MR_IMAGE else 10,
+        series=Series(
+            room.key.uid(f"series/{uid}"), "RTSTRUCT", 11 if target.sop_class == MR_IMAGE else 10, "Contours"
+        ),
     )
     return _label_item(room, dataset, modality="RTSTRUCT")
 

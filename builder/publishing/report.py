@@ -14,7 +14,7 @@ from builder.model.layout import COHORT, CURRENT, EXCLUSIONS, INDEX, REPORT, Man
 from builder.plan import DatasetPlan
 from builder.publishing.accounts import GEOMETRY_RULE, Accounts
 from builder.publishing.thumbnails import thumbnails
-from builder.report import assemble
+from builder.report import ReportInputs, assemble
 from builder.report.html import render
 from builder.report.labels import label_statistics
 from builder.report.reviews import reviews
@@ -41,7 +41,7 @@ def report_files(
     ``failed`` lists the cases whose labels failed their proof.
     """
     index = tables[INDEX]
-    document = assemble(
+    inputs = ReportInputs(
         index=index,
         cohort=tables[COHORT],
         exclusions=tables[EXCLUSIONS],
@@ -53,6 +53,7 @@ def report_files(
         certificate=leaks,
         **_options(plan, index),
     )
+    document = assemble(inputs)
     more = {"withheld": dict(accounts.withheld)} if accounts.withheld else {}
     return _files(plan, {**document, "reviews": reviews(index, plan.reviews), **more})
 
@@ -70,7 +71,7 @@ def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
     split_of = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
     splits = pa.array([split_of[p] for p in index["person_key"].to_pylist()], pa.string())
     index = index.append_column("split", splits).append_column("sample_key", index["case_key"])
-    document = assemble(
+    inputs = ReportInputs(
         index=index,
         cohort=cohort,
         exclusions=accounts.exclusions,
@@ -78,6 +79,7 @@ def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
         labels=_outcomes(plan, index),
         **_options(plan, index),
     )
+    document = assemble(inputs)
     document["planned"] = True
     document["labels"] = [*_label_states(plan, splits, document), *document["labels"]]
     return _files(plan, document)

@@ -242,7 +242,7 @@ class Dataset:
             self._source.read_many(indices, name, arrays[name], rows=self._source.storage_order(indices))
         return Batch(indices, arrays, self._table)
 
-    def batches(  # noqa: PLR0913 (public: every option by its name)
+    def batches(
         self,
         batch_size: int,
         *,

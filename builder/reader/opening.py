@@ -30,7 +30,7 @@ from builder.reader.uses import BESIDE, log_use
 from builder.storage import LocalStore, Store, open_store
 
 
-def open_dataset(  # noqa: PLR0913 (public: every option by its name)
+def open_dataset(
     url: str | Path | Store,
     *,
     split: str | None = None,

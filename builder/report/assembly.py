@@ -54,29 +54,9 @@ MOST_INTERSECTED = 4
 """How many groups are crossed with each other (the first with several levels); four give six tables of pairs."""
 
 
-def assemble(  # noqa: PLR0913
-    *,
-    index: pa.Table,
-    cohort: pa.Table,
-    exclusions: pa.Table,
-    splits: pa.Table,
-    totals: Mapping[str, Any],
-    lock: Mapping[str, Any],
-    groups: Sequence[str],
-    labels: Sequence[str],
-    thumbnails: Sequence[Mapping[str, Any]] = (),
-    title: str = "",
-    ratios: Mapping[str, float] | None = None,
-    strata: Sequence[str] | None = None,
-    rules: Sequence[str] = (),
-    reference: Mapping[str, Mapping[str, float]] | None = None,
-    certificate: Mapping[str, Any] | None = None,
-    consensus: Mapping[str, Mapping[str, Any]] | None = None,
-    unproven: Sequence[Mapping[str, Any]] = (),
-    mask_below: int = 0,
-    seed: int = 0,
-) -> dict[str, Json]:
-    """Return the report of one dataset version as values that JSON can hold; ``render`` turns it into a page.
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """What a report is computed from.
 
     Parameters
     ----------
@@ -114,41 +94,73 @@ def assemble(  # noqa: PLR0913
     seed
         Seed of the permutation tests.
     """
-    seen = _views(index, groups, labels, ratios=ratios)
+
+    index: pa.Table
+    cohort: pa.Table
+    exclusions: pa.Table
+    splits: pa.Table
+    totals: Mapping[str, Any]
+    lock: Mapping[str, Any]
+    groups: Sequence[str]
+    labels: Sequence[str]
+    thumbnails: Sequence[Mapping[str, Any]] = ()
+    title: str = ""
+    ratios: Mapping[str, float] | None = None
+    strata: Sequence[str] | None = None
+    rules: Sequence[str] = ()
+    reference: Mapping[str, Mapping[str, float]] | None = None
+    certificate: Mapping[str, Any] | None = None
+    consensus: Mapping[str, Mapping[str, Any]] | None = None
+    unproven: Sequence[Mapping[str, Any]] = ()
+    mask_below: int = 0
+    seed: int = 0
+
+
+def assemble(inputs: ReportInputs) -> dict[str, Json]:
+    """Return the report of one dataset version as values that JSON can hold; ``render`` turns it into a page."""
+    cohort, exclusions, ratios = inputs.cohort, inputs.exclusions, inputs.ratios
+    mask_below, seed = inputs.mask_below, inputs.seed
+    seen = _views(inputs)
     index, order, persons, known = seen.index, seen.order, seen.persons, seen.known
-    named = strata if strata is not None else [c for c in splits.column_names if c not in _SPLIT_COLUMNS]
-    dealt = _with_columns(splits, named, (cohort.filter(cohort["included"]), index))
+    named = inputs.strata
+    if named is None:
+        named = [c for c in inputs.splits.column_names if c not in _SPLIT_COLUMNS]
+    dealt = _with_columns(inputs.splits, named, (cohort.filter(cohort["included"]), index))
     tested = "test" if "test" in order else order[-1] if order else ""
     document = {
         "report_version": REPORT_VERSION,
-        "title": title,
-        "groups": list(groups),
-        "groups_absent": [g for g in groups if g not in persons.column_names],
+        "title": inputs.title,
+        "groups": list(inputs.groups),
+        "groups_absent": [g for g in inputs.groups if g not in persons.column_names],
         "mask_below": mask_below,
-        "totals": totals,
-        "flow": flow(index=index, cohort=cohort, exclusions=exclusions, splits=order, rules=rules, totals=totals),
-        "attrition": attrition(decided_finally(cohort, exclusions), groups, rules=rules, mask_below=mask_below),
+        "totals": inputs.totals,
+        "flow": flow(
+            index=index, cohort=cohort, exclusions=exclusions, splits=order, rules=inputs.rules, totals=inputs.totals
+        ),
+        "attrition": attrition(
+            decided_finally(cohort, exclusions), inputs.groups, rules=inputs.rules, mask_below=mask_below
+        ),
         "splits": _sizes(index, order),
         "table_one": table_one(persons, seen.described, splits=order, mask_below=mask_below),
         "balance": None if ratios is None else _balance(dealt, index, ratios=ratios, columns=named),
         "labels": label_statistics(seen.cases, seen.labels, splits=order, mask_below=mask_below),
         "evidence": evidence(index, splits=order),
-        "agreement": agreement(index, consensus or {}, seed=seed),
-        "unproven": [dict(u) for u in unproven],
+        "agreement": agreement(index, inputs.consensus or {}, seed=seed),
+        "unproven": [dict(u) for u in inputs.unproven],
         "agreement_by_group": agreement_by_group(seen.cases, known, mask_below=mask_below),
         "shift": shift(_as_acquired(seen.cases, cohort), by=["split", *SITES], mask_below=mask_below),
         "associations": associations(persons, seen.stated, known, seed=seed),
         "missingness": missingness(persons, seen.stated, known, seed=seed),
         "intersections": intersections(persons, seen.crossed, split=tested, mask_below=mask_below),
-        "representativeness": representativeness(persons, reference or {}, mask_below=mask_below),
+        "representativeness": representativeness(persons, inputs.reference or {}, mask_below=mask_below),
         "baseline": metadata_baseline(persons, seen.answers, HEADER_FACTS, seed=seed),
         "power": power(persons, seen.answers, split=tested, groups=known, mask_below=mask_below),
-        "leakage": {"keys": crossings(index), "pixels": None} if certificate is None else dict(certificate),
+        "leakage": _leakage(index, inputs.certificate),
         "vendors_unmapped": _unmapped(index),
         "physics": physics(index, cohort),
         "quarantine": _quarantine(exclusions),
-        "thumbnails": [dict(t) for t in thumbnails],
-        "lock": lock,
+        "thumbnails": [dict(t) for t in inputs.thumbnails],
+        "lock": inputs.lock,
     }
     return dict(_plain(document))
 
@@ -189,11 +201,10 @@ class _Views:
     answers: Any
 
 
-def _views(
-    index: pa.Table, groups: Sequence[str], labels: Sequence[str], *, ratios: Mapping[str, float] | None
-) -> _Views:
-    index, classes = with_classes(index)
-    labels = [*labels, *classes]
+def _views(inputs: ReportInputs) -> _Views:
+    groups = inputs.groups
+    index, classes = with_classes(inputs.index)
+    labels = [*inputs.labels, *classes]
     described = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
     persons = one_row_each(index, list(dict.fromkeys(["split", *described, *labels, *HEADER_FACTS])))
     agreed = [c for c in index.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT]
@@ -203,7 +214,7 @@ def _views(
     return _Views(
         index=index,
         labels=labels,
-        order=split_order(index["split"].to_pylist(), ratios),
+        order=split_order(index["split"].to_pylist(), inputs.ratios),
         described=described,
         persons=persons,
         cases=one_row_each(index, columns, key="case_key"),
@@ -212,6 +223,10 @@ def _views(
         stated=[n for n in labels if n in persons.column_names and not _is_making(n, persons)],
         answers=outcomes(persons, labels),
     )
+
+
+def _leakage(index: pa.Table, certificate: Mapping[str, Any] | None) -> dict[str, Json]:
+    return {"keys": crossings(index), "pixels": None} if certificate is None else dict(certificate)
 
 
 def _balance(dealt: pa.Table, index: pa.Table, *, ratios: Mapping[str, float], columns: Sequence[str]) -> Json:

@@ -90,10 +90,7 @@ def _compared(quantity: str, by: str, groups: dict[str, NDArray[np.float64]], ma
     known = {n: v[~np.isnan(v)] for n, v in groups.items()}
     enough = {n: np.round(v, DIGITS) for n, v in known.items() if len(v) >= max(FEWEST, mask_below)}
     gaps = [difference_of_means(a, b) for a, b in combinations(enough.values(), 2)]
-    tests = {
-        (one, other): _kolmogorov_smirnov(enough[one], enough[other])
-        for one, other in combinations(enough, 2)
-    }
+    tests = {(one, other): _kolmogorov_smirnov(enough[one], enough[other]) for one, other in combinations(enough, 2)}
     furthest = max(tests, key=lambda pair: tests[pair][0]) if tests else None
     return {
         "quantity": quantity,

@@ -6,12 +6,14 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from builder.errors import SpecError
 from builder.model.canonical import Json
+from builder.run.clusters import Cluster, load_cluster
 from builder.run.outcomes import Planned
 from builder.run.pipeline import build, plan
 from builder.run.progress import Item
@@ -141,17 +143,16 @@ def _measure(
     spec: Path, place: str, parameters: Mapping[str, str], workers: int, cases: int, sizes: tuple[int, int]
 ) -> Building:
     """Measure one build in a folder inside ``place``, which is removed before the next build needs the room."""
-    clock, watched = _Clock(), _Watched()
+    clock, watched = _Clock(), _WatchedCluster(load_cluster("local" if workers else "serial"))
     with tempfile.TemporaryDirectory(dir=place) as folder:
         began, cpu = time.perf_counter(), _processor_s()
         build(
             spec,
             to=f"{folder}/dataset",
             parameters=parameters,
-            cluster="local" if workers else "serial",
+            cluster=watched,
             workers=workers or None,
             progress=clock,
-            watch=watched.over,
         )
         total, finish, cpu = time.perf_counter() - began, clock.finish_s(), _processor_s() - cpu
     clock.stages |= {"start": max(0.0, total - finish - sum(clock.stages.values())), "finish": finish}
@@ -215,30 +216,40 @@ def _isolated(call: _Call, memory: int) -> Any:
 
 
 @dataclass
-class _Watched:
-    """A runner that records how long tasks took, in seconds by the first word of their keys."""
+class _WatchedCluster:
+    """A cluster that records how long tasks took on its workers, in seconds by the first word of their keys."""
 
+    inner: Cluster
     seconds: dict[str, float] = field(default_factory=dict)
-    inner: Runner | None = None
 
-    def over(self, runner: Runner) -> Runner:
-        """Watch this runner."""
-        self.inner = runner
-        return self
+    @property
+    def kind(self) -> str:
+        return self.inner.kind
+
+    @contextmanager
+    def open(self, workers: int | None) -> Iterator[Runner]:
+        """Open the cluster with a runner that is watched."""
+        with self.inner.open(workers) as runner:
+            yield _Watched(runner, self.seconds)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A runner that records how long tasks took."""
+
+    inner: Runner
+    seconds: dict[str, float]
 
     @property
     def width(self) -> int:
-        assert self.inner is not None
         return self.inner.width
 
     def dismiss(self) -> None:
         """Pass this on to the watched runner."""
-        assert self.inner is not None
         self.inner.dismiss()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Run tasks on the watched runner."""
-        assert self.inner is not None
         tasks = list(tasks)
         asked = {task.key: task for task in tasks}
         calls = [

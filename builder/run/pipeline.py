@@ -26,7 +26,7 @@ from builder.publishing.leaks import Compared, compare, deal_again
 from builder.publishing.outcome import check_plan
 from builder.publishing.published import Published
 from builder.run.arriving import Arriving
-from builder.run.clusters import Cluster, load_cluster
+from builder.run.clusters import Profile, load_cluster
 from builder.run.journal import Journal, JournalProgress, keep_journal
 from builder.run.lease import hold_lease
 from builder.run.outcomes import Built, Planned
@@ -72,18 +72,17 @@ def plan(
         return _with_report(_plan(asked, runner, progress or SilentProgress(), faults))
 
 
-def build(  # noqa: PLR0913 (public: every option by its name)
+def build(
     spec: str | PathLike[str] | DatasetSpec,
     *,
     to: str | PathLike[str],
     parameters: Mapping[str, str] | None = None,
-    cluster: str = "serial",
+    cluster: str | Profile = "serial",
     workers: int | None = None,
     progress: Progress | None = None,
-    watch: Callable[[Runner], Runner] | None = None,
     on_internal_error: OnInternalError | None = None,
 ) -> Built:
-    """Build and publish a dataset. Arguments as for ``plan``; ``watch`` wraps the cluster's runner.
+    """Build and publish a dataset. Arguments as for ``plan``; ``cluster`` may also be a profile that opens a runner.
 
     A repeated call continues: shards that have a receipt are not built again, unless they hold an internal error. If
     spec and archive are unchanged, it does nothing.
@@ -99,7 +98,7 @@ def build(  # noqa: PLR0913 (public: every option by its name)
     SpecError, SourceError, PrivacyError, LayoutError, ResourceError
         Nothing is published then, and what was published before stays.
     """
-    profile = load_cluster(cluster)
+    profile = load_cluster(cluster) if isinstance(cluster, str) else cluster
     asked = _asked(spec, str(to), parameters or {})
     private = private_store(asked.to)
     shown = progress or SilentProgress()
@@ -110,10 +109,9 @@ def build(  # noqa: PLR0913 (public: every option by its name)
     ):
         open_store(asked.to).fence()  # a builder that was suspended until now can no longer publish
         report = JournalProgress(shown, journal)
-        watched = runner if watch is None else watch(runner)
         faults = Faults(on_internal_error or default_action(environ), _noted_in(journal))
-        planned = _plan(asked, watched, report, faults)
-        return _build_open(planned, open_store(asked.to), watched, report, lease.check, faults)
+        planned = _plan(asked, runner, report, faults)
+        return _build_open(planned, open_store(asked.to), runner, report, lease.check, faults)
 
 
 def _noted_in(journal: Journal) -> Callable[[InternalError], None]:
@@ -121,7 +119,7 @@ def _noted_in(journal: Journal) -> Callable[[InternalError], None]:
     return lambda error: journal.note("internal_error", left_out=error.where, trace=error.trace)
 
 
-def _opened(profile: Cluster, workers: int | None) -> AbstractContextManager[Runner]:
+def _opened(profile: Profile, workers: int | None) -> AbstractContextManager[Runner]:
     """Return a runner. Local workers start while the archive is read; other clusters may take long to start."""
     cluster = profile.open(workers)
     return Arriving(cluster) if profile.kind == "local" else cluster

@@ -7,6 +7,7 @@ person.
 """
 
 from collections import deque
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -116,6 +117,7 @@ def _search(
     off = np.ascontiguousarray(off.T)
     cost = int((_cost(off, scale) * weights).sum())
     best, best_state = cost, state.copy()
+    rules = _Rules(free, lanes, weights, scale)
     blocked_until = np.zeros(len(movable), dtype=np.int64)
     shortest = min(6, len(movable) // 4)
     steps = max(500, min(MOST_STEPS, MOST_WORK // len(movable), 100 * len(movable)))
@@ -124,7 +126,7 @@ def _search(
         if good and step - improved > PATIENCE:
             break
         blocked = blocked_until > step
-        cell, giver, taker, gain = _best_move(state, free, lanes, off, weights, scale, blocked, best - cost)
+        cell, giver, taker, gain = _best_move(state, off, rules, blocked, best - cost)
         if cell < 0:
             continue  # every cell has just moved
         state[giver, cell], state[taker, cell] = 0, 1
@@ -204,18 +206,38 @@ def _within_one(off: Integers, scale: int) -> bool:
     return bool((np.abs(off) < scale).all())
 
 
-def _best_move(  # noqa: PLR0913
-    state: Integers, free: NDArray[np.bool_], lanes: Integers, off: Integers, weights: Integers, scale: int,
-    blocked: NDArray[np.bool_], needed: int,
+@dataclass(frozen=True, eq=False)
+class _Rules:
+    """What does not change during a search: where a cell may gain a person, and how a move is weighed.
+
+    Parameters
+    ----------
+    free
+        (split, cell) whether the cell may be rounded up in the split.
+    lanes
+        (width, cell) the sums that the cell is part of.
+    weights
+        (lane,) how much the error of each sum counts.
+    """
+
+    free: NDArray[np.bool_]
+    lanes: Integers
+    weights: Integers
+    scale: int
+
+
+def _best_move(
+    state: Integers, off: Integers, rules: _Rules, blocked: NDArray[np.bool_], needed: int
 ) -> tuple[int, int, int, int]:
     """(cell, from, to, change of cost) of the best move; a blocked cell may move only below the best cost so far."""
+    scale = rules.scale
     now = _cost(off, scale)
-    change = np.stack([_cost(off - scale, scale) - now, _cost(off + scale, scale) - now]) * weights
-    sums = change.take(lanes[0], axis=2)
-    for lane in lanes[1:]:
+    change = np.stack([_cost(off - scale, scale) - now, _cost(off + scale, scale) - now]) * rules.weights
+    sums = change.take(rules.lanes[0], axis=2)
+    for lane in rules.lanes[1:]:
         sums += change.take(lane, axis=2)
     leave = np.where(state == 1, sums[0], NEVER)
-    enter = np.where(free & (state == 0), sums[1], NEVER)
+    enter = np.where(rules.free & (state == 0), sums[1], NEVER)
     gains = leave.min(axis=0) + enter.min(axis=0)
     gains[blocked & (gains >= needed)] = NEVER
     cell = int(gains.argmin())

@@ -23,7 +23,7 @@ from builder.imaging.rows import dataset_of
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
-from builder.imaging.volume import assemble, assemble_indexed
+from builder.imaging.volume import Archived, assemble, assemble_indexed
 from builder.labels import AnyLabel
 from builder.labels.linking import image_row
 from builder.model.case import Case, Volume
@@ -162,10 +162,8 @@ def _assemble(
     calibration = _calibrated(objects.images, recipe) if stack.modality == "PT" else None
     clean = tuple(_clean(image, plan, recipe, known) for image in objects.images)
     scales = scales_of(objects.images).with_uids(_Mapped(recipe.uids))
-    return assemble(
-        stack, clean, recipe.volumes, fill=fill, calibration=calibration, scales=scales, number_type=plan.number_type,
-        originals=objects.images,
-    )  # fmt: skip
+    archived = Archived(calibration, scales, objects.images)
+    return assemble(stack, clean, recipe.volumes, fill=fill, archived=archived, number_type=plan.number_type)
 
 
 def _calibrated(images: Sequence[Dataset], recipe: Recipe) -> Calibration:

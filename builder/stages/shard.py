@@ -30,7 +30,7 @@ from builder.spec import DatasetSpec
 from builder.stages.again import discard, has_internal_error, next_name, same_content
 from builder.stages.ahead import Pending, one_ahead
 from builder.stages.annotate import CASE_FACTS, Reads
-from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
+from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.fetch import fetch, pixels_of
 from builder.stages.gating import WITHHELD, cleared, gate_of, list_withheld
 from builder.stages.late import late_resample, transformed_late
@@ -40,6 +40,7 @@ from builder.storage import Store, open_store
 SPEC = "spec.json"
 VERDICTS = "verdicts"
 NOBODY: Mapping[str, CaseError] = {}
+
 
 @dataclass(frozen=True)
 class ShardArgument:
@@ -91,8 +92,8 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
         return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
     errors: list[InternalError] = []
     receipt = write(
-        plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), prints=prints,
-        private=store, on_internal_error=argument.on_internal_error, tell=errors.append,
+        plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), beside=Beside(prints, store),
+        faults=Faults(argument.on_internal_error, errors.append),
     )  # fmt: skip
     if before is not None and same_content(before, receipt):
         discard(dataset, receipt)
@@ -147,17 +148,31 @@ def load_plan(store: Store, shard: str) -> ShardPlan:
     return parse_shard_plan(store.read(plan_path(shard)))
 
 
-def write(  # noqa: PLR0913
+@dataclass(frozen=True)
+class Beside:
+    """Private stores for what a shard leaves beside the dataset.
+
+    Parameters
+    ----------
+    prints
+        Takes the prints of the volumes; None when no prints are taken.
+    withheld
+        Takes the list of what the privacy gate withheld.
+    """
+
+    prints: Store | None = None
+    withheld: Store | None = None
+
+
+def write(
     plan: ShardPlan,
     spec: DatasetSpec,
     dataset: Store,
     *,
     key: Key,
     convicted: Mapping[str, CaseError] = NOBODY,
-    prints: Store | None = None,
-    private: Store | None = None,
-    on_internal_error: OnInternalError = "exclude",
-    tell: Callable[[InternalError], None] = lambda _: None,
+    beside: Beside | None = None,
+    faults: Faults | None = None,
 ) -> Receipt:
     """Prepare every case of a plan and write the shard. A case that cannot be used is excluded; the others are kept.
 
@@ -165,15 +180,14 @@ def write(  # noqa: PLR0913
     ----------
     convicted
         Cases known to kill the process that prepares them, with the reason for excluding them. They are not opened.
-    prints
-        Store for the prints of the volumes.
-    private
-        Store for the list of what the privacy gate withheld.
-    on_internal_error
-        What to do about an exception that is neither a fault of the case nor of the machine.
-    tell
-        Called for every case that is excluded because of such an exception.
+    beside
+        Where to leave prints and what was withheld; None leaves neither.
+    faults
+        What to do about an exception that is neither a fault of the case nor of the machine. It counts the cases that
+        are excluded because of one.
     """
+    prints, withheld = (None, None) if beside is None else (beside.prints, beside.withheld)
+    faults = faults or Faults()
     recipe = _recipe(spec, key)
     gates = [gate_of(spec) for _ in plan.cases]
     taken: list[Print] = []
@@ -191,17 +205,17 @@ def write(  # noqa: PLR0913
             try:
                 _add(writer, pending, spec, recipe, key, gate)
             except Exception as error:  # noqa: BLE001 - the case boundary
-                fault = fault_of_case(error, on_internal_error=on_internal_error)
+                fault = fault_of_case(error, on_internal_error=faults.action)
                 writer.exclude(case_plan.case_key, fault.reason, gate.message(fault.detail))
                 if fault.picture is not None:
                     writer.attach(picture_path(case_plan.case_key), fault.picture)
                 if fault.reason == Reason.INTERNAL_ERROR:
-                    tell(describe(error, case_plan.case_key))
+                    faults.add([describe(error, case_plan.case_key)])
             else:
                 taken += found
         if prints is not None:
             prints.put(prints_path(plan.fingerprint), parquet_bytes(prints_table(taken)))
-        kept = list_withheld(private, plan.fingerprint, gates) if private is not None else {}
+        kept = list_withheld(withheld, plan.fingerprint, gates) if withheld is not None else {}
         return writer.finish(tallies={WITHHELD: kept} if kept else None)
 
 
@@ -336,9 +350,7 @@ def _load(
     return load(case, objects, recipe, gate=gate, fill=fill, witness=witness)
 
 
-def _add(
-    writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe: Recipe, key: Key, gate: Gate
-) -> None:
+def _add(writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe: Recipe, key: Key, gate: Gate) -> None:
     last = late_resample(spec)
     if last is None:
         case, image = transformed(pending.take(), recipe), None

@@ -16,7 +16,7 @@ from builder.imaging.quantities.philips import scales_of
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import Stack, split_stacks
-from builder.imaging.volume import assemble
+from builder.imaging.volume import Archived, assemble
 from builder.model.case import ValueDomain
 from builder.model.keyed import Key
 
@@ -56,7 +56,7 @@ def test_volumes_are_the_same(
             mapping = uids.mapping(names)
             scales = scales_of([d for d in datasets if str(d.SOPInstanceUID) in names]).with_uids(mapping)
             before = assemble(stack, datasets, VolumeOptions())
-            after = assemble(stack.with_uids(mapping), clean, VolumeOptions(), scales=scales)
+            after = assemble(stack.with_uids(mapping), clean, VolumeOptions(), archived=Archived(scales=scales))
             np.testing.assert_array_equal(before.voxels, after.voxels)
             np.testing.assert_array_equal(before.geometry.affine, after.geometry.affine)
             assert after.domain is before.domain is domain

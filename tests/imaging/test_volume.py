@@ -33,7 +33,7 @@ def only(images: object) -> Stack:
     return stack
 
 
-def made_volume(made: synthetic.Stack, options: VolumeOptions = VolumeOptions()) -> Volume:  # noqa: B008
+def made_volume(made: synthetic.Stack, options: VolumeOptions = VolumeOptions()) -> Volume:
     return assemble(only(made.images), made.images, options)
 
 

@@ -10,7 +10,7 @@ import pytest
 from builder.headers.vendors import normalise
 from builder.model.canonical import canonical_json
 from builder.model.tables import EXCLUSIONS
-from builder.report import assemble
+from builder.report import ReportInputs, assemble
 from builder.split import assign
 from tests.report.recount import numbers, recount, spoiled
 
@@ -54,10 +54,10 @@ def tables() -> dict[str, pa.Table]:
 
 
 def test_every_number_of_the_report_on_a_large_archive(tables):
-    document = assemble(
+    document = assemble(ReportInputs(
         **tables, totals={}, lock={}, groups=GROUPS, labels=LABELS, ratios=RATIOS, strata=STRATA, rules=RULES,
         reference=REFERENCE, seed=3,
-    )  # fmt: skip
+    ))  # fmt: skip
     document = json.loads(canonical_json(document))
     assert document["splits"][0]["persons"] > 20_000
     assert document["balance"]["two_persons_or_more"] == 0
@@ -73,7 +73,7 @@ def test_each_number_is_noticed_when_it_changes_or_is_new(tables):
     for name in ("cohort", "index", "splits"):
         small[name] = tables[name].filter(pc.is_in(tables[name]["person_key"], chosen))
     said = {"ratios": RATIOS, "rules": RULES, "reference": REFERENCE, "seed": 3}
-    document = assemble(**small, totals={}, lock={}, groups=GROUPS, labels=LABELS, strata=STRATA, **said)
+    document = assemble(ReportInputs(**small, totals={}, lock={}, groups=GROUPS, labels=LABELS, strata=STRATA, **said))
     document = json.loads(canonical_json(document))
     frames = {name: table.to_pandas() for name, table in small.items()}
     assert recount(document, **frames, **said) == {}

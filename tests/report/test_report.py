@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from builder.model.tables import EXCLUSIONS
-from builder.report import assemble, render
+from builder.report import ReportInputs, assemble, render
 from builder.report.people import levels, one_row_each
 from builder.split import assign
 
@@ -92,7 +92,9 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def document(inputs):
-    return assemble(**inputs, title="a <cohort>", ratios=RATIOS, strata=["sex", "grade"], rules=["image", "geometry"])
+    return assemble(
+        ReportInputs(**inputs, title="a <cohort>", ratios=RATIOS, strata=["sex", "grade"], rules=["image", "geometry"])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +180,7 @@ def test_class_labels_are_labels(inputs):
     values = [["positive" if i % 3 else "negative"] if i % 7 else [] for i in range(index.num_rows)]
     index = index.append_column("class_names", [[["chest/nodule"] if v else [] for v in values]])
     index = index.append_column("class_values", [values])
-    document = assemble(**{**inputs, "index": index})
+    document = assemble(ReportInputs(**{**inputs, "index": index}))
     entry = next(e for e in document["labels"] if e["label"] == "chest/nodule")
     frame = index.to_pandas().sort_values("case_key")
     expected = [v[0] if len(v) else None for v in frame["class_values"]]
@@ -240,7 +242,7 @@ def test_leaks_are_counted(document):
 
 
 def test_small_counts_are_masked_everywhere_persons_are_broken_down(inputs):
-    document = assemble(**inputs, ratios=RATIOS, mask_below=5)
+    document = assemble(ReportInputs(**inputs, ratios=RATIOS, mask_below=5))
     for entry in document["table_one"]:
         for row in entry.get("levels", ()):
             counts = [c["count"] for c in row["cells"].values()]
@@ -260,7 +262,9 @@ def test_order_of_rows_does_not_matter(inputs, document):
         k: v.take(pa.array(rng.permutation(v.num_rows))) if isinstance(v, pa.Table) else v for k, v in inputs.items()
     }
     again = assemble(
-        **shuffled, title="a <cohort>", ratios=RATIOS, strata=["sex", "grade"], rules=["image", "geometry"]
+        ReportInputs(
+            **shuffled, title="a <cohort>", ratios=RATIOS, strata=["sex", "grade"], rules=["image", "geometry"]
+        )
     )
     assert json.dumps(again, sort_keys=True) == json.dumps(document, sort_keys=True)
 
@@ -305,12 +309,12 @@ def test_the_page_is_offline_escaped_and_well_formed(document):
 
 def test_pictures_from_elsewhere_are_not_loaded(inputs):
     faulty = {**inputs, "thumbnails": [{"sample_key": "c1", "split": "train", "png": "https://example.org/x.png"}]}
-    assert "example.org" not in render(assemble(**faulty))
+    assert "example.org" not in render(assemble(ReportInputs(**faulty)))
 
 
 def test_an_empty_dataset_still_has_a_report(inputs):
     empty = {k: v.slice(0, 0) if isinstance(v, pa.Table) else v for k, v in inputs.items()}
-    document = assemble(**{**empty, "thumbnails": []}, ratios=RATIOS)
+    document = assemble(ReportInputs(**{**empty, "thumbnails": []}, ratios=RATIOS))
     json.dumps(document, allow_nan=False)
     assert "Nothing was left out" in render(document)
 
@@ -338,7 +342,7 @@ def test_nothing_is_known_of_anybody(inputs):
     index = inputs["index"].set_column(
         inputs["index"].column_names.index("sex"), "sex", pa.nulls(inputs["index"].num_rows, pa.string())
     )
-    document = assemble(**{**inputs, "index": index}, ratios=RATIOS)
+    document = assemble(ReportInputs(**{**inputs, "index": index}, ratios=RATIOS))
     entry = next(e for e in document["table_one"] if e["column"] == "sex")
     assert [row["level"] for row in entry["levels"]] == ["missing"]
     assert pd.isna(entry["difference"]) or entry["difference"] == 0

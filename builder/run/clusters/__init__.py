@@ -1,6 +1,8 @@
 """Define where tasks run by cluster profiles, one module per kind. A profile never enters a fingerprint."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -15,6 +17,19 @@ from builder.run.clusters.local import Local
 from builder.run.clusters.serial import Serial
 from builder.run.clusters.ssh import Ssh
 from builder.specfile import described
+from builder.stages.graph import Runner
+
+
+class Profile(Protocol):
+    """What a build asks of a cluster: what kind it is, and a runner to run tasks on."""
+
+    @property
+    def kind(self) -> str:
+        """What selects this kind of cluster in a profile."""
+
+    def open(self, workers: int | None) -> AbstractContextManager[Runner]:
+        """Start the workers and return a runner; leaving the context ends them."""
+
 
 Cluster = Serial | Local | Address | Ssh | Jobs | Kubernetes
 BUILT_IN: dict[str, type[BaseModel]] = {

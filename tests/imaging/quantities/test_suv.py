@@ -24,7 +24,7 @@ from tests.imaging.reading import volume_of
 Corpus = Callable[[str], Path]
 
 
-def assembled(images: tuple[Dataset, ...], options: VolumeOptions = VolumeOptions()) -> Volume:  # noqa: B008
+def assembled(images: tuple[Dataset, ...], options: VolumeOptions = VolumeOptions()) -> Volume:
     (stack,) = split_stacks(instances_of(images))
     return assemble(stack, images, options)
 
