@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from builder.deid.anonymity import protect
+from builder.deid.anonymity import Assessment, protect
 from builder.deid.columns import crossing
 from builder.model.tables import INSTANCES
 from builder.persons import Persons
@@ -23,8 +23,10 @@ from builder.planning.people import find_persons
 from builder.planning.playbook import map_procedures
 from builder.planning.registry import known_again, read_registry, registry_facts, registry_lines
 from builder.planning.reviews import read_reviews
+from builder.planning.roster import TRUE_AGE, Roster, clear_cohort
 from builder.planning.shard_plans import write_shard_plans
 from builder.spec import DatasetSpec
+from builder.stages.gating import gate_of
 
 
 def make_plan(inputs: PlanInputs) -> DatasetPlan:
@@ -48,7 +50,8 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     cohort, links, passed = choose_cases(
         inputs, stacks, persons=persons, clinical=clinical, annotations=annotations, stated=stated
     )
-    cohort, anonymity = protect(cohort, spec.deid.anonymity, released=_released(spec, cohort))
+    roster = Roster(spec, persons, table.select(INSTANCES.names), inventory)
+    cohort, anonymity = _protected(spec, cohort, roster)
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     prove_usage(spec, origins)
     shared = [group for found in shared_keys(cohort) for group in found.groups]
@@ -78,6 +81,26 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     for line in (*registry_lines(registry_facts(plan)), *cannot(spec, cohort, splits)):
         inputs.progress.say(f"splits: {line.strip()}")
     return plan
+
+
+def _protected(spec: DatasetSpec, cohort: pa.Table, roster: Roster) -> tuple[pa.Table, Assessment]:
+    """Return the cohort with what ``deid.anonymity`` withholds or makes coarser, and how anonymous it is then.
+
+    The text gate drops values when the version is published, which can make a person's combination rarer, and the
+    smallest groups are shown in the plan and the certificate. Therefore the text is judged before anything is counted.
+    """
+    judged = clear_cohort(cohort, gate_of(spec), roster)
+    safe, anonymity = protect(judged, spec.deid.anonymity, released=_released(spec, cohort))
+    cohort = cohort.append_column(TRUE_AGE, cohort.column("age_years"))
+    for name in safe.column_names:
+        if name not in cohort.column_names:
+            cohort = cohort.append_column(name, safe.column(name))
+        elif not safe.column(name).equals(judged.column(name)):
+            columns = [table.column(name).to_pylist() for table in (cohort, judged, safe)]
+            cells = [raw if before == after else after for raw, before, after in zip(*columns, strict=True)]
+            field = cohort.schema.field(name)
+            cohort = cohort.set_column(cohort.schema.get_field_index(name), field, pa.array(cells, field.type))
+    return cohort, anonymity
 
 
 def _released(spec: DatasetSpec, cohort: pa.Table) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ from builder.publishing.exports import export_files
 from builder.publishing.leaks import Compared, certificate, with_intensities
 from builder.publishing.offsets import label_days, read_lives
 from builder.publishing.outcome import check_build, losses
-from builder.publishing.privacy import Roster, clear_plan, count_withheld, release
+from builder.publishing.privacy import clear_plan, count_withheld, release, roster_of
 from builder.publishing.published import Published
 from builder.publishing.report import report_files
 from builder.publishing.thumbnails import unproven
@@ -79,7 +79,7 @@ def finish(
         If an identifier from the archive is found in anything that would be published.
     """
     receipts = _receipts(plan, dataset)
-    roster, lives = Roster(plan, inventory), read_lives(plan, survey)
+    roster, lives = roster_of(plan, inventory), read_lives(plan, survey)
     plan, gate = clear_plan(plan, roster, lives)
     accounts = account(plan, receipts, inventory, survey)
     tables = _tables(plan, receipts, accounts, dataset, label_days(plan, lives))

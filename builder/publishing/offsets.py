@@ -9,6 +9,7 @@ from builder.deid.dates import Lifetime, days_between, lifetimes, shared_dates
 from builder.persons import Persons
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Survey
+from builder.planning.roster import TRUE_AGE
 from builder.split import TRUE_DATE
 from builder.stages.survey import dicom_date
 
@@ -24,10 +25,8 @@ def read_lives(plan: DatasetPlan, survey: Survey) -> Lives:
     """Return what is known about the lifetimes of all persons; empty if no time is retained, as nothing needs it."""
     if not {STUDY_DAY, LABEL_DAYS} & {*plan.spec.deid.retain}:
         return {}
-    rows = plan.cohort.select(["person_key", "age_years", TRUE_DATE]).to_pylist()
-    ages = {
-        r["person_key"]: (r["age_years"], r[TRUE_DATE]) for r in rows if None not in (r["age_years"], r[TRUE_DATE])
-    }
+    rows = plan.cohort.select(["person_key", TRUE_AGE, TRUE_DATE]).to_pylist()
+    ages = {r["person_key"]: (r[TRUE_AGE], r[TRUE_DATE]) for r in rows if None not in (r[TRUE_AGE], r[TRUE_DATE])}
     return lifetimes({r["person_key"] for r in rows}, births_of(survey.identities(), plan.persons), ages)
 
 
@@ -47,9 +46,7 @@ def study_days(plan: DatasetPlan, lives: Lives) -> pa.Array:
     most = plan.spec.deid.most_days
     return pa.array(
         [
-            None
-            if day is None
-            else days_between(first[person], day, lifetime=lives[person], shared=(), most_days=most)
+            None if day is None else days_between(first[person], day, lifetime=lives[person], shared=(), most_days=most)
             for person, day in zip(persons, dates, strict=True)
         ],
         pa.int64(),
@@ -91,4 +88,3 @@ def _shared(dated: Mapping[tuple[str, str], date], persons: Mapping[str, str]) -
     for (case, label), day in dated.items():
         by_label.setdefault(label, []).append((persons[case], day))
     return {label: shared_dates(found) for label, found in by_label.items()}
-

@@ -7,25 +7,21 @@ It searches every table and document for the identifiers of the whole archive, a
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.deid.documents import clear_document, search_table
 from builder.deid.gate import Gate
-from builder.deid.identifiers import NOTHING_KNOWN, Identifiers, identifiers_of, parts_of
-from builder.deid.leaks import Canaries, values_to_find
-from builder.deid.text import ordinary_words
+from builder.deid.leaks import Canaries
 from builder.errors import PrivacyError
-from builder.headers.vendors import VENDORS
-from builder.model.cleared import ClearedBytes, policy_of
+from builder.model.cleared import ClearedBytes
 from builder.model.layout import Receipt
-from builder.model.tables import IDENTITY
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory
+from builder.planning.roster import Roster, clear_cohort
 from builder.publishing.offsets import STUDY_DAY, Lives, study_days
 from builder.spec import DatasetSpec
 from builder.stages.gating import WITHHELD, gate_of, list_withheld
@@ -36,106 +32,22 @@ KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
 
 KEY_COLUMNS = re.compile(r"(?:.*_)?key|members")
 FINGERPRINTS = frozenset({"shard"})
-NOBODYS = frozenset({"anonymous", "anonymized", "anonymised", "unknown", "none", "test", "phantom", "volunteer"})
-"""Words that replace the name of a person whose name was removed earlier."""
-
-_OF_PERSONS = (
-    *("patient_id", "issuer_of_patient_id", "study_uid", "source", "series_uid", "patient_birth_date"),
-    "accession_number",
-    *("device_serial_number", "institution_name", IDENTITY.name),
-)
 
 
-@dataclass(frozen=True)
-class Roster:
-    """The persons whom the archive names, read only when a text must be compared with them."""
-
-    plan: DatasetPlan
-    inventory: Inventory
-
-    @cached_property
-    def by_person(self) -> Mapping[str, Identifiers]:
-        """Map each person to the identifiers of that person and of the staff involved."""
-        found: dict[str, Identifiers] = {}
-        for rows in self._distinct():
-            for number, person in enumerate(self.plan.persons.keys_of(rows)):
-                if person is not None:
-                    own = identifiers_of(rows.slice(number, 1))
-                    found[person] = found.get(person, NOTHING_KNOWN) | own
-        return found
-
-    @cached_property
-    def words(self) -> frozenset[str]:
-        """Return every word of any person's name."""
-        everybody = self.by_person.values()
-        return frozenset(w for i in everybody for w in (*i.names, *(p for pair in i.phrases for p in pair)))
-
-    @cached_property
-    def numbers(self) -> Canaries:
-        """Return every other identifier of any person."""
-        return Canaries.of(n for i in self.by_person.values() for n in i.numbers)
-
-    def may_be_named_in(self, text: str) -> bool:
-        """Return whether a text may name anyone at all; this quick check avoids comparing each row with its person."""
-        words = re.findall(r"[^\W\d_]+", text.lower())
-        return not self.words.isdisjoint(words) or self.numbers.count_in(text.encode()) > 0
-
-    def canaries(self) -> Canaries:
-        """Return the identifiers of the whole archive, except words of the spec and of closed vocabularies."""
-        own = {word.lower() for word in gate_of(self.plan.spec).words.spec} | NOBODYS
-        own |= {word for name, _ in VENDORS for word in (name.lower(), *name.lower().split())}
-        return Canaries.of(self._values(), names=self._names(), ordinary=ordinary_words() | own)
-
-    def _values(self) -> Iterator[str]:
-        yield from sorted(self.plan.persons.spellings)
-        yield from values_to_find(self.plan.annotations)
-        for rows in self._distinct():
-            yield from values_to_find(rows)
-            yield from (v for v in rows.column("institution_name").unique().to_pylist() if v)
-            for cell in rows.column(IDENTITY.name).unique().to_pylist():
-                names, others = parts_of(cell)
-                yield from others
-                yield from (name for name in names if len(re.findall(r"[^\W_]+", name)) == 1)
-
-    def _names(self) -> Iterator[str]:
-        for rows in self._distinct():
-            for cell in rows.column(IDENTITY.name).unique().to_pylist():
-                yield from parts_of(cell)[0]
-
-    def _distinct(self) -> Iterator[pa.Table]:
-        """Yield the distinct combinations of identifying columns, chunk by chunk."""
-        wanted = list(_OF_PERSONS)
-        tables = [lambda n=n: self.inventory.chunk(n, columns=wanted) for n in range(len(self.inventory.chunks))]
-        reads: list[Callable[[], pa.Table]] = [*tables, lambda: self.inventory.annotations(columns=wanted)]
-        for read in reads:
-            yield read().group_by(wanted).aggregate([])
+def roster_of(plan: DatasetPlan, inventory: Inventory) -> Roster:
+    """Return the persons whom the archive of a plan names."""
+    return Roster(plan.spec, plan.persons, plan.annotations, inventory)
 
 
 def clear_plan(plan: DatasetPlan, roster: Roster, lives: Lives) -> tuple[DatasetPlan, Gate]:
     """Return the plan with every publishable text judged, and the gate with what it withheld."""
     gate = gate_of(plan.spec)
-    crossing = [f for f in plan.cohort.schema if policy_of(f.name, gate.declared) is not None]
-    names = [f.name for f in crossing if _is_text(f.type)]
-    cohort = plan.cohort
-    people = cohort.column("person_key").to_pylist()
-    judged = gate.table(
-        cohort.select(names),
-        where="cohort",
-        known=lambda row: roster.by_person.get(people[row], NOTHING_KNOWN),
-        suspect=roster.may_be_named_in,
-    )
-    for name in names:
-        place = cohort.schema.get_field_index(name)
-        cohort = cohort.set_column(place, cohort.schema.field(place), judged.column(name))
+    cohort = clear_cohort(plan.cohort, gate, roster)
     if STUDY_DAY in plan.spec.deid.retain:
         place = cohort.schema.get_field_index(STUDY_DAY)
         cohort = cohort.set_column(place, cohort.schema.field(place), study_days(plan, lives))
     splits = _with_strata(plan.splits, plan.cohort, cohort, plan.spec)
     return replace(plan, cohort=cohort, splits=splits, origins=gate.table(plan.origins, where="origins")), gate
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
 
 
 def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, spec: DatasetSpec) -> pa.Table:

@@ -247,12 +247,12 @@ def _build(
 def _with_report(planned: Planned) -> Planned:
     """Write the report of a plan into its private folder and return the plan with it."""
     from builder.publishing.offsets import read_lives
-    from builder.publishing.privacy import Roster, clear_plan
+    from builder.publishing.privacy import clear_plan, roster_of
     from builder.publishing.report import REPORT_JSON, REPORT_PAGE, plan_files
 
     store = open_store(planned.plan.url, directory_mode=0o700)
     # the report of a plan shows what a build would publish, so its texts pass the same gate
-    roster, lives = Roster(planned.plan, planned.inventory), read_lives(planned.plan, planned.survey)
+    roster, lives = roster_of(planned.plan, planned.inventory), read_lives(planned.plan, planned.survey)
     plan, _ = clear_plan(planned.plan, roster, lives)
     accounts = account(plan, {}, planned.inventory, planned.survey)
     keep_accounts(plan, accounts)

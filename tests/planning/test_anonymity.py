@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pydicom
 import pytest
 
 import builder
@@ -58,3 +59,17 @@ def test_a_build_withholds_what_falls_short(archive: Path):
     assert "of 1 person more these columns are withheld" in (version / "report" / "index.html").read_text()
     rows = [read_parquet(path.read_bytes()).to_pylist() for path in version.rglob("*.parquet")]
     assert not [row for table in rows for row in table if "person_key" in row and "south" in row.values()]
+
+
+def test_groups_are_counted_after_the_gate_has_dropped_values(archive: Path):
+    """A vendor whom no table knows is shown by no plan, and two such vendors are one group."""
+    for number, maker in enumerate(("QZ000000XQ Clinic", "QZ000001XQ Clinic", "SIEMENS", "SIEMENS")):
+        for path in (archive / "north" / str(number)).rglob("*.dcm"):
+            dataset = pydicom.dcmread(path)
+            dataset.Manufacturer = maker
+            dataset.save_as(path)
+    planned = plan(spec(archive, "report"), to=archive / "dataset")
+    found = planned.facts()["anonymity"]
+    assert (found["groups"], found["k"]) == (3, 1)
+    assert {"values": {"site": "north", "vendor": None}, "persons": 2} in found["smallest"]
+    assert "QZ" not in json.dumps(planned.facts())
