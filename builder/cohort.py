@@ -20,6 +20,7 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+    """Name under which the exclusions are listed."""
     keep: str
     """Expression over the columns of SERIES and the clinical columns; a comparison with a missing value is false."""
 
@@ -32,11 +33,13 @@ class Cohort(BaseModel):
     image: str | None = None
     """Expression that tells the image series this dataset is about from all others."""
     rules: tuple[Rule, ...] = ()
+    """Named conditions, checked in this order; an excluded series is listed under the first it does not meet."""
     clinical: Literal["required", "optional"] = "optional"
     """Whether a person without a clinical row is excluded."""
     labels: Literal["required", "optional"] = "required"
     """Whether a series to which a declared label does not link is excluded."""
     one_per: Literal["person", "study", "series"] = "series"
+    """Keep one series of each person or study, or every series."""
     prefer: tuple[str, ...] = ("-instances", "series_key")
     """Column names, ``-`` for descending: which series is kept where ``one_per`` leaves a choice."""
 

@@ -64,7 +64,9 @@ class Patches(BaseModel):
     centred_on: str | None = None
     """Name of a label."""
     per_case: Annotated[int, Field(ge=1, le=9999)] = 4
+    """Number of patches of each case."""
     background: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of them centred outside the label."""
 
 
 class Grid(BaseModel):

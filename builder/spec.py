@@ -72,12 +72,15 @@ class ReportOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     groups: tuple[str, ...] = ("sex", "age_band", "vendor", "site")
+    """Columns by which the report breaks everything down, e.g. ``[sex, age_band, vendor, site]``."""
     outcomes: tuple[str, ...] = ()
     """Columns a model is to predict, beside the labels: associations, metadata baseline and power are theirs too."""
     reference: Reference | None = None
+    """A population the dataset is compared with."""
     mask_below: Annotated[int, Field(ge=0, le=100)] = 0
     """Counts below this are masked, with complementary suppression; 0 shows all."""
     thumbnails: Annotated[int, Field(ge=0, le=64)] = 12
+    """How many samples the report shows as pictures."""
 
 
 class LeakOptions(BaseModel):
@@ -102,7 +105,9 @@ class ShardOptions(BaseModel):
     target_mib: Annotated[float, Field(gt=0, le=4096)] = 64
     """Uncompressed bytes of the samples of one shard."""
     cases: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Largest number of cases in one shard."""
     codec: CodecName = "fast"
+    """Compression: ``fast`` to read, ``small``, or ``archive`` (smallest, and slow to write)."""
     fields: Mapping[str, FieldStorage] = Field(default_factory=dict)
     """How single fields are stored: ``image``, or a mask by its label's name."""
 
@@ -126,30 +131,51 @@ class DatasetSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    """Name of the dataset: lower-case letters, digits and hyphens, e.g. ``soft-tissue-sarcoma``."""
     description: str = ""
+    """What the dataset is, in a sentence or two; the catalog and the report show it."""
     license: str
     """SPDX identifier or name of the licence the dataset is under."""
     usage: Literal["commercial"] | None = None
     """Use that must be proven: the build stops where the licence of anything it would use does not allow it."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """Seed of everything that is drawn besides the splits, such as the places of patches."""
     sources: Annotated[tuple[AnySource, ...], Field(min_length=1)]
+    """Where the objects come from; at least one source."""
     persons: PersonOptions = PersonOptions()
+    """How PatientIDs become persons."""
     clinical: tuple[ClinicalTable, ...] = ()
+    """Tables that are joined to the images."""
     cohort: Cohort = Cohort()
+    """Which series the dataset is made of."""
     volumes: VolumeOptions = VolumeOptions()
+    """What happens to each kind of stack when its slices become a volume, and the limits of size."""
     labels: Mapping[LabelName, AnyLabel] = Field(default_factory=dict)
+    """The labels of a sample: a name for each, and the reader that makes it."""
     consensus: Mapping[LabelName, Consensus] = Field(default_factory=dict)
+    """Labels that are made of the labels of several readers."""
     deid: Deid
+    """Where the key of the pseudonyms is, and what may leave."""
     transforms: tuple[AnyTransform, ...] = ()
+    """Steps that change image and labels together, in this order."""
     samples: AnySamples
+    """How a case is cut into samples."""
     splits: Splits = Splits()
+    """How persons are dealt to training, validation and test."""
     leaks: LeakOptions = LeakOptions()
+    """How copies of images under two names are looked for."""
     max_lost: MostLost = MostLost()
+    """How much of the plan may be lost in the build before nothing is published."""
     report: ReportOptions = ReportOptions()
+    """What the report breaks down, and what it compares with."""
     shards: ShardOptions = ShardOptions()
+    """How large the shards are, and how they are compressed."""
     governance: Governance = Governance()
+    """Who owns the dataset and on which terms it may be had."""
     use_case: UseCase = UseCase()
+    """What the dataset is for, and what it is not for."""
     catalog: Statement = Statement()
+    """How the dataset is cited and who annotated it, for the catalog page and its records."""
 
     @property
     def clinical_columns(self) -> tuple[str, ...]:

@@ -64,8 +64,9 @@ def about(
 def schema() -> None:
     """Print the JSON Schema of the spec, for editors."""
     from builder.spec import DatasetSpec
+    from builder.specfile.described import described_schema
 
-    print_json(DatasetSpec.model_json_schema(by_alias=True))
+    print_json(described_schema(DatasetSpec))
 
 
 @app.command()

@@ -209,7 +209,9 @@ class ClinicalTable(BaseModel):
     pick: Pick | None = None
     missing: tuple[str, ...] = ()
     columns: Mapping[str, ClinicalColumn] = Field(min_length=1)
+    """Name of a column in the dataset to the column of the table it is made of, with its type and range."""
     events: Mapping[str, Event] = Field(default_factory=dict)
+    """Outcomes with the time to them, made of two columns of this table."""
     min_matched: float | None = Field(default=None, ge=0.0, le=1.0)
     max_lost_cells: float | None = Field(default=None, ge=0.0, le=1.0)
     origin: Origin = Origin()

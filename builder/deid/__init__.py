@@ -46,9 +46,13 @@ class MaskRegion(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: tuple[int, int]
+    """Rows from the first to before the last, e.g. [0, 40]."""
     columns: tuple[int, int]
+    """Columns from the first to before the last."""
     size: tuple[int, int]
+    """(rows, columns) of the images the rectangle was drawn for."""
     modality: str | None = Field(default=None, pattern=r"^[A-Z]{2,16}$")
+    """Modality of these images; any without it."""
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
@@ -106,6 +110,7 @@ class Deid(BaseModel):
     )
     burned_in: Literal["refuse", "mask"] = "refuse"
     mask_regions: tuple[MaskRegion, ...] = ()
+    """Rectangles that are blanked with ``burned_in: mask``."""
     reviewed: tuple[str, ...] = ()
     anonymity: Anonymity = Anonymity()
 

@@ -45,9 +45,12 @@ class BoxTable(TableLabel):
     anchor: Literal["corner", "centre"] = "corner"
     size: Axes | None = None
     opposite: Axes | None = None
+    """Columns of the corner opposite to ``corner``."""
     diameter: str | None = None
+    """Column of one extent for all axes."""
     label: str | None = None
     name: str = "lesion"
+    """Class of every box when there is no ``label`` column."""
 
     @model_validator(mode="after")
     def _one_extent(self) -> "BoxTable":

@@ -37,6 +37,7 @@ class LandmarkTable(TableLabel):
     label: str | None = None
     group: str | None = None
     name: str = "point"
+    """Name of every point when there is no ``label`` column."""
 
     @model_validator(mode="after")
     def _point_fits_space(self) -> "LandmarkTable":

@@ -22,8 +22,11 @@ class Axes(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     x: str
+    """Column of the coordinate along a row: column index, or millimetres to the left."""
     y: str
+    """Column of the coordinate along a column: row index, or millimetres to posterior."""
     z: str | None = None
+    """Column of the coordinate across slices: slice index, or millimetres to superior."""
 
     @property
     def columns(self) -> list[str]:

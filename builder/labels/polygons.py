@@ -55,12 +55,14 @@ class PolygonTable(TableLabel, MaskLabel):
     polygon: str | None = None
     label: str | None = None
     name: str = "lesion"
+    """Class of every outline when there is no ``label`` column."""
     structures: dict[str, Pattern] = Field(min_length=1)
     inclusion: Inclusion = "centre"
     holes: Holes = "union"
     gaps: Gaps = "leave"
     max_step_mm: float = Field(default=10.0, gt=0)
     empty: Empty = "exclude"
+    """What an image without any outline means: ``exclude`` its case, or ``keep`` it with empty masks."""
 
     @model_validator(mode="after")
     def _one_form(self) -> "PolygonTable":

@@ -64,7 +64,9 @@ class Seg(MaskLabel):
     fractional: Literal["keep", "half"] = "half"
     several: Literal["refuse", "join"] = "refuse"
     require: Literal["any", "all"] = "any"
+    """``any``: one declared structure is enough. ``all``: a case that lacks one is excluded."""
     empty: Empty = "exclude"
+    """What masks without a voxel mean: ``exclude`` the case, or ``keep`` it."""
 
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> "Seg":

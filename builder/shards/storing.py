@@ -41,9 +41,11 @@ class FieldStorage(BaseModel):
     codec: CodecName | None = None
     """Preset to use instead of the dataset's."""
     dtype: Literal["int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32"] | None = None
+    """Number type of the stored values; the field's own when absent."""
     factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Distance between neighbouring stored values, in the field's unit. The error is at most half of it."""
     offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """Value that is stored as 0."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "FieldStorage":

@@ -73,6 +73,7 @@ class Dimse(Described):
     calling_ae: str = Field(default="BUILDER", min_length=1, max_length=16)
     retrieve: Literal["get", "move"] = "get"
     store_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port on this machine that the PACS sends to with ``retrieve: move``."""
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()
 

@@ -47,6 +47,7 @@ class Tcia(Described):
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     sign_in: SignIn | None = None
+    """How to sign in; public collections need none."""
 
     @property
     def lane(self) -> str:

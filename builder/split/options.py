@@ -31,9 +31,13 @@ class HoldOut(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: str
+    """Column that decides, or ``study_date`` for the archive's true dates."""
     values: tuple[str | int | bool, ...] = ()
+    """Values of the held-out persons."""
     since: date | float | None = None
+    """First value, or date, of the held-out persons."""
     split: str = "external"
+    """Split they go to."""
 
     @model_validator(mode="after")
     def _one_criterion(self) -> "HoldOut":
@@ -70,7 +74,9 @@ class Folds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     k: Annotated[int, Field(ge=2, le=MOST_SPLITS)] = 5
+    """Number of folds."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often the folds are dealt anew."""
 
 
 class Sequester(BaseModel):
@@ -102,8 +108,11 @@ class Splits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratios: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_RATIOS))
+    """Share of the persons in each split; the shares sum to 1."""
     stratify: tuple[str, ...] = ()
+    """Columns whose levels are spread evenly over the splits, e.g. ``[grade, sex]``."""
     seed: int = 0
+    """Seed of the deal. Persons whom an earlier version dealt keep their split whatever it is."""
     may_be_empty: tuple[str, ...] = ()
     """Splits that a version may be published without anybody in."""
     previous: str | None = None
@@ -115,8 +124,11 @@ class Splits(BaseModel):
     trust_registry: bool = False
     """Keep the registry although the archive seems to be of other people than those it knows."""
     hold_out: tuple[HoldOut, ...] = ()
+    """Persons who go to one split whatever the ratios say."""
     tested: Tested = Tested()
+    """What persons must have to be tested on."""
     sequester: Sequester | None = None
+    """Where the labels of the test split go, if they are kept apart."""
     folds: Folds | None = None
     """Written to the column ``folds`` of ``splits.parquet``, a number a repeat, and ``exports/splits_final.json``."""
     leave_one_out: str | None = None

@@ -38,7 +38,9 @@ class Intensity(Step):
 
     kind: Literal["intensity"]
     clip: tuple[float, float] | None = None
+    """Lowest and highest value, e.g. [-1000, 1000]; values beyond become these."""
     clip_percent: tuple[Percent, Percent] | None = None
+    """The same limits as percentiles of this volume, e.g. [0.5, 99.5]."""
     window: tuple[float, Width] | None = None
     """(centre, width) in the volume's unit."""
     scale: tuple[float, float] | None = None

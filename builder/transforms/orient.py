@@ -33,6 +33,7 @@ class Orient(Step):
 
     kind: Literal["orient"]
     to: str = "LPS"
+    """Directions in which columns, rows and slices grow, e.g. ``LPS`` or ``RAS``."""
 
     @field_validator("to")
     @classmethod

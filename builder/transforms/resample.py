@@ -50,6 +50,7 @@ class Resample(Step):
     spacing_mm: tuple[Millimetres | None, Millimetres | None, Millimetres | None]
     """Spacing along (slice, row, column); null keeps the spacing of an axis."""
     image: Literal["linear", "cubic", "nearest"] = "linear"
+    """How image values are interpolated."""
     mask: Literal["nearest", "linear"] = "nearest"
     """``linear`` interpolates every label and takes the one with the largest weight; a structure wins a tie with
     background."""

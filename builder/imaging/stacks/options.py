@@ -40,13 +40,13 @@ KeepOrNot = Literal["keep", "exclude"]
 class VolumeOptions(BaseModel):
     """The ``volumes:`` block of a spec.
 
+    The first options name a verdict each and say what happens to a stack of that verdict. ``keep`` leaves its grid
+    exactly as found. ``resample`` puts it on a regular grid: irregular stacks linearly along the slice axis during
+    assembly; sheared stacks, with their labels, by the spec's ``resample`` transform, or at their own spacing without
+    one. ``split`` makes one volume per time point, or per run without a gap. ``exclude`` writes an exclusion row.
+
     Parameters
     ----------
-    regular, sheared, ...
-        What happens to a stack of that verdict. ``keep`` leaves its grid exactly as found. ``resample`` puts it on a
-        regular grid: irregular stacks linearly along the slice axis during assembly; sheared stacks, with their labels,
-        by the spec's ``resample`` transform, or at their own spacing without one. ``split`` makes one volume per time
-        point, or per run without a gap. ``exclude`` writes an exclusion row.
     join
         Named axes. Stacks of a series that differ only in these become channels of one volume if they share a grid.
         ``component`` is what Image Type says an image shows: magnitude, phase, water, a map, ...
@@ -73,24 +73,45 @@ class VolumeOptions(BaseModel):
     VERSION: ClassVar[int] = 4
 
     regular: KeepOrNot = "keep"
+    """Slices of equal distance and orientation."""
     sheared: Literal["keep", "resample", "exclude"] = "keep"
+    """Equal distances along a line that is not the slices' normal, as a tilted gantry gives. ``resample``: the spec's
+    ``resample`` transform makes the grid orthogonal."""
     irregular: Literal["resample", "exclude"] = "exclude"
+    """Slices whose distances differ. ``resample``: interpolate them to a regular grid."""
     gapped: Literal["resample", "split", "exclude"] = "exclude"
+    """A regular grid of which slices are missing. ``resample``: interpolate them; ``split``: one volume per run without
+    a gap."""
     time_series: Literal["keep", "split", "exclude"] = "exclude"
+    """Several images at each position, at different times. ``split``: one volume per time point."""
     single_slice: KeepOrNot = "exclude"
+    """A slice without neighbours."""
     multiframe: KeepOrNot = "keep"
+    """An enhanced object whose frames form a volume."""
     mosaic: KeepOrNot = "keep"
+    """A Siemens or United Imaging mosaic: the slices of a volume as tiles of one picture."""
     projection: KeepOrNot = "exclude"
+    """A radiograph or mammogram: a projection without depth."""
     localizer: KeepOrNot = "exclude"
+    """An overview for planning (scout, topogram)."""
     still: KeepOrNot = "exclude"
+    """A single picture, such as an ultrasound still or a photograph."""
     cine: KeepOrNot = "exclude"
+    """A film: frames over time without a position."""
     secondary_capture: KeepOrNot = "exclude"
+    """A picture made by a screen capture, a scanner of films or other software."""
     duplicate_positions: Literal["exclude"] = "exclude"
+    """Several slices at one position that nothing tells apart."""
     mixed_orientation: Literal["exclude"] = "exclude"
+    """Slices of several orientations."""
     unknown_geometry: Literal["exclude"] = "exclude"
+    """Slices whose positions or orientations are absent or contradict each other."""
     whole_slide: Literal["exclude"] = "exclude"
+    """A whole-slide microscopy image."""
     not_an_image: Literal["exclude"] = "exclude"
+    """An object without pixels."""
     channels: KeepOrNot = "keep"
+    """Several images at each position that differ in a named way (see ``join``) and share a grid."""
     join: tuple[Axis, ...] = ()
     monochrome1: Literal["invert", "keep"] = "invert"
     padding: Literal["fill", "keep"] = "fill"
