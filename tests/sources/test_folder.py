@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import random
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -244,7 +245,9 @@ def test_many_folders_in_one_another_are_followed(tmp_path: Path) -> None:
         deepest = deepest / "d"
         deepest.mkdir()
     (deepest / "f").write_bytes(b"1")
-    assert [entry.path for entry in Folder(url=str(tmp_path)).list()] == ["d/" * 1500 + "f"]
+    listed = [entry.path for entry in Folder(url=str(tmp_path)).list()]
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # too deep for pytest to remove
+    assert listed == ["d/" * 1500 + "f"]
 
 
 def test_a_missing_folder_is_named_with_the_nearest_one(tmp_path: Path) -> None:
