@@ -79,7 +79,6 @@ class Reason(StrEnum):
     SHEARED = "sheared"
     DUPLICATE_POSITIONS = "duplicate_positions"
     MIXED_ORIENTATION = "mixed_orientation"
-    MIXED_SIZES = "mixed_sizes"
     SINGLE_SLICE = "single_slice"
     TIME_SERIES = "time_series"
     UNSUPPORTED_OBJECT = "unsupported_object"
@@ -98,13 +97,11 @@ class Reason(StrEnum):
     LABEL_UNPROVEN = "label_failed_proof"
     # clinical and cohort
     CLINICAL_MISSING = "clinical_missing"
-    CLINICAL_AMBIGUOUS = "clinical_ambiguous"
     COHORT_RULE = "cohort_rule"
     ONE_PER_RULE = "one_per_rule"
     NOT_SELECTED = "not_selected"
     # privacy
     BURNED_IN = "burned_in_annotation"
-    WITHDRAWN = "withdrawn"
     # work
     NO_SAMPLES = "no_samples"
     OUT_OF_MEMORY = "out_of_memory"

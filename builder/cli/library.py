@@ -89,4 +89,16 @@ def record_training(
     present(outcome.facts(), as_json, outcome.text)
 
 
-COMMANDS = (catalog, diff, records, uses, record_training)
+def explain_reason(
+    code: Annotated[str | None, typer.Argument(metavar="CODE", help="A reason, e.g. gapped; all without it.")] = None,
+    as_json: Machine = False,
+) -> None:
+    """What the code of a reason means, and what to do about it."""
+    from builder.library.reasons import all_reasons, explain_reason
+
+    outcomes = all_reasons() if code is None else [explain_reason(code)]
+    facts = {outcome.code: outcome.facts() for outcome in outcomes}
+    present(facts, as_json, lambda: "\n".join(outcome.text for outcome in outcomes))
+
+
+COMMANDS = (catalog, diff, records, uses, record_training, explain_reason)

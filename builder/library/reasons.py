@@ -1,0 +1,201 @@
+"""What each reason for leaving something out means, and what a user can do about it."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from builder.errors import Reason, SpecError
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A reason in words: what was found, and what can be done."""
+
+    code: str
+    meaning: str
+    advice: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        return asdict(self)
+
+    @property
+    def text(self) -> str:
+        """Return it as the lines that a terminal shows."""
+        return f"{self.code}: {self.meaning}\n  {self.advice}"
+
+
+_EXPLAIN = "`builder explain DATASET NAME` shows the detail for one object."
+
+_TEXTS: Mapping[Reason, tuple[str, str]] = {
+    Reason.NOT_DICOM: (
+        "A file that is neither DICOM nor a format that a label or source of this spec reads.",
+        "Nothing, if it is not data. `include` and `exclude` of a folder source keep such files out of the count.",
+    ),
+    Reason.UNREADABLE: (
+        "A file or object that its parser cannot read: cut short, damaged, or not what it claims to be.",
+        "Fetch it again from where it came; compare its size with the original.",
+    ),
+    Reason.MISSING_UID: (
+        "A DICOM object without a SOP, Series or Study Instance UID, so that nothing says what it belongs to.",
+        "Ask whoever exported it for the original; a UID that is made up would join or divide series at random.",
+    ),
+    Reason.TOO_LARGE: (
+        "An object or volume beyond the limits for size, depth or number of items.",
+        "If it is genuine, raise `volumes.max_voxels` or `volumes.max_frames`.",
+    ),
+    Reason.DUPLICATE_SAME: (
+        "Another file holds the same object with the same content; that one is used.",
+        "Nothing: the object is in the dataset once.",
+    ),
+    Reason.DUPLICATE_CONFLICT: (
+        "Several files claim to be one object (one SOP Instance UID) but differ, so none of them is believed.",
+        "Find out which one is right and remove the others, or leave them out with `exclude`.",
+    ),
+    Reason.NOT_AN_IMAGE: (
+        "An object without pixels, such as a report or a raw data file, where an image was asked for.",
+        "Nothing, unless `cohort.image` should have chosen another series.",
+    ),
+    Reason.SOURCE_CHANGED: (
+        "The file or object is no longer the one that was listed when the plan was made.",
+        "Run the same command again; it lists the source anew.",
+    ),
+    Reason.SOURCE_MISSING: (
+        "The file or object was listed and could not be had when it was read.",
+        "Check that the source is complete and reachable, and run the same command again.",
+    ),
+    Reason.UNKNOWN_GEOMETRY: (
+        "Slices whose positions or orientation are absent or contradict each other; their order cannot be proved.",
+        "Use the original instead of a converted or anonymised copy, which may have lost these attributes.",
+    ),
+    Reason.IRREGULAR_SPACING: (
+        "Slices at unequal distances.",
+        "`volumes: {irregular: resample}` interpolates them to a regular grid.",
+    ),
+    Reason.GAPPED: (
+        "A regular series of which slices are missing.",
+        "Fetch the missing slices; or `volumes: {gapped: resample}` interpolates them, and `split` makes one volume "
+        "per run.",
+    ),
+    Reason.SHEARED: (
+        "Slices shifted against each other, as a tilted gantry gives, which the spec excludes.",
+        "`volumes: {sheared: keep}` keeps the grid as it is; `resample` makes it orthogonal.",
+    ),
+    Reason.DUPLICATE_POSITIONS: (
+        "Several slices at one position that no attribute tells apart.",
+        "Look at the series: two reconstructions may share one Series Instance UID.",
+    ),
+    Reason.MIXED_ORIENTATION: (
+        "Slices of several orientations that do not form separate stacks.",
+        "Nothing in the spec makes one volume of them; localizers look like this.",
+    ),
+    Reason.SINGLE_SLICE: (
+        "A slice without neighbours, which is no volume.",
+        "`volumes: {single_slice: keep}` lets it in as a volume of one slice.",
+    ),
+    Reason.TIME_SERIES: (
+        "Several images at each position, at different times.",
+        "`volumes: {time_series: split}` makes one volume per time point; `keep` makes them channels.",
+    ),
+    Reason.UNSUPPORTED_OBJECT: (
+        "A kind of image that the spec excludes by default: a localizer, radiograph, film, still or screen capture.",
+        "Name the kind under `volumes`, for example `volumes: {projection: keep}` for radiographs; `builder plan` says "
+        "which.",
+    ),
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: (
+        "Pixels in a compression that no installed decoder reads.",
+        "Convert the files with dcmtk or gdcm, without loss.",
+    ),
+    Reason.UNDECODABLE_PIXELS: (
+        "Pixels that cannot be decoded, or that do not fit the size and bits that the header states.",
+        "Fetch the object again; if its source holds the same bytes, the object is damaged.",
+    ),
+    Reason.INCONSISTENT_PIXELS: (
+        "Values that the chosen number type cannot hold, or slices that state unlike ones.",
+        "State a type that holds all cases: `transforms: [{kind: intensity, dtype: float32}]`.",
+    ),
+    Reason.UNKNOWN_UNITS: (
+        "Values whose unit cannot be proved, such as a PET that contradicts its own dose, where the spec requires one.",
+        "`volumes: {pet: suv}` keeps such series as activity, with the reason in their notes.",
+    ),
+    Reason.LABEL_MISSING: (
+        "No object, file or row gives a label that the spec requires for the image.",
+        "`cohort: {labels: optional}` keeps images without it; `builder plan` shows which names were found.",
+    ),
+    Reason.LABEL_AMBIGUOUS: (
+        "Several objects, files or structures claim to be the same label of one image.",
+        "Narrow the pattern, or say `several: join` where the label's kind has it.",
+    ),
+    Reason.LABEL_UNREADABLE: (
+        "A label object, file or row that cannot be read as its kind.",
+        _EXPLAIN,
+    ),
+    Reason.LABEL_EMPTY: (
+        "A label without a voxel, point or value inside the image.",
+        "Say what an empty label means: `empty: keep` where the label's kind has it.",
+    ),
+    Reason.LABEL_OFF_GRID: (
+        "A label that lies beside the image, or on a grid that does not fit it.",
+        "Check that it was drawn on this series; `off_grid: resample` accepts another grid in the same space.",
+    ),
+    Reason.LABEL_GEOMETRY: (
+        "A label whose own geometry is not usable, or that is in another frame of reference than the image.",
+        "Draw or export it on this image again.",
+    ),
+    Reason.LABEL_UNPROVEN: (
+        "A label that fails a check under `proof`, for example because it lies outside the body.",
+        "Look at its picture in the report, and mend the label or the limit of the check.",
+    ),
+    Reason.CLINICAL_MISSING: (
+        "A person without a row in the clinical tables, where the spec requires one.",
+        "Check the ids: `clinical-ids.csv` in the private workspace lists those without a partner.",
+    ),
+    Reason.COHORT_RULE: (
+        "A named rule of the cohort is not met; the exclusion says which.",
+        "Nothing, if the rule is right. `builder plan` shows which values each rule met.",
+    ),
+    Reason.ONE_PER_RULE: (
+        "The spec keeps one series of each person or study (`cohort.one_per`), and another one was preferred.",
+        "`cohort.prefer` says which is kept.",
+    ),
+    Reason.NOT_SELECTED: (
+        "The series is not among those that `cohort.image` asks for.",
+        "Nothing, if the expression is right. `builder plan` shows which values it met.",
+    ),
+    Reason.BURNED_IN: (
+        "An image that may show text in its pixels.",
+        "Look at such images and list their modality in `deid.reviewed`, or blank `deid.mask_regions`.",
+    ),
+    Reason.NO_SAMPLES: (
+        "No sample could be cut from the case, for example because no patch holds enough of a label.",
+        "Lower `samples.foreground_at_least`, or make the patches smaller.",
+    ),
+    Reason.OUT_OF_MEMORY: (
+        "The case needs more memory than a worker has, or than its header lets expect.",
+        "Give workers more memory; a case that exceeds its projection is damaged or hostile.",
+    ),
+    Reason.CRASHED: (
+        "The process that prepared the case died each time, so that the case is left out.",
+        "Its pixels are likely damaged; a decoder that crashes on them is worth a report to its makers.",
+    ),
+    Reason.INTERNAL_ERROR: (
+        "This program failed on the case in a way nobody foresaw. It is a fault of the program, not of the case.",
+        "Report it with the traceback in the private journal; a later build tries the case again.",
+    ),
+}
+
+
+def explain_reason(code: str) -> Explained:
+    """Return a reason in words. Raises SpecError for a code that does not exist."""
+    known = {reason.value: texts for reason, texts in _TEXTS.items()}
+    if code not in known:
+        near = difflib.get_close_matches(code, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SpecError(f"found the reason {code!r}, expected one of: {', '.join(sorted(known))}{hint}")
+    return Explained(code, *known[code])
+
+
+def all_reasons() -> list[Explained]:
+    """Return every reason in words, in the order of ``builder.errors.Reason``."""
+    return [explain_reason(reason.value) for reason in Reason]
