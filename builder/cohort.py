@@ -52,7 +52,8 @@ def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> p
     candidates
         One row a stack: the SERIES columns, the clinical columns, and ``usable_reason`` / ``usable_detail`` (why the
         geometry policy refuses it; null when usable), ``clinical_rows`` (rows that matched the person),
-        ``label_state`` (``linked``, ``missing`` or ``ambiguous``) and ``label_detail``.
+        ``clinical_unclear`` (whether it has rows that contradict each other), ``label_state`` (``linked``, ``missing``
+        or ``ambiguous``) and ``label_detail``.
     labelled
         Whether the spec declares labels at all.
 
@@ -74,7 +75,10 @@ def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> p
         ledger.exclude(~_mask(options.image, table), "image", Reason.NOT_SELECTED)
     ledger.exclude_where(table, "usable_reason", "geometry", "usable_detail")
     if options.clinical == "required":
-        ledger.exclude(_equal(table, "clinical_rows", 0), "clinical", Reason.CLINICAL_MISSING)
+        without = _equal(table, "clinical_rows", 0)
+        unclear = without & _equal(table, "clinical_unclear", True)
+        ledger.exclude(unclear, "clinical", Reason.CLINICAL_AMBIGUOUS)
+        ledger.exclude(without, "clinical", Reason.CLINICAL_MISSING)
     for rule in options.rules:
         ledger.exclude(~_mask(rule.keep, table), rule.name, Reason.COHORT_RULE)
     if labelled and options.labels == "required":
@@ -118,7 +122,7 @@ class _Decisions:
 
 
 class _Flags:
-    """A boolean a row, with ``~``."""
+    """A boolean a row, with ``~`` and ``&``."""
 
     def __init__(self, values: list[bool]) -> None:
         self.values = values
@@ -126,12 +130,15 @@ class _Flags:
     def __invert__(self) -> "_Flags":
         return _Flags([not v for v in self.values])
 
+    def __and__(self, other: "_Flags") -> "_Flags":
+        return _Flags([one and two for one, two in zip(self.values, other.values, strict=True)])
+
 
 def _mask(text: str, table: pa.Table) -> _Flags:
     return _Flags([bool(v) for v in compile_expression(text, table.schema).mask(table).to_pylist()])
 
 
-def _equal(table: pa.Table, column: str, value: str | int) -> _Flags:
+def _equal(table: pa.Table, column: str, value: str | int | bool) -> _Flags:
     return _Flags([bool(v) for v in pc.equal(table.column(column), value).to_pylist()])
 
 

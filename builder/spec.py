@@ -1,6 +1,8 @@
 """DatasetSpec: every option that a user can configure in a spec."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import difflib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -189,14 +191,11 @@ class DatasetSpec(BaseModel):
         centred = getattr(self.samples, "centred_on", None)
         dropped = {label for c in self.consensus.values() if c.readers == "drop" for label in c.labels}
         known = sorted({*self.labels, *self.consensus} - dropped)
-        if centred is not None and centred not in known:
-            raise ValueError(f"samples.centred_on: found {centred!r}, expected one of the labels {known}")
-        fields = ["image", *known]
-        wrong = [name for name in self.shards.fields if name.split(".")[0] not in fields]
-        if wrong:
-            raise ValueError(f"shards.fields: found {wrong[0]!r}, expected some of {fields}")
+        dated = [name for table in self.clinical for name in table.dated]
         check_shared_columns(self.clinical)
-        _check_retained(self)
+        _refuse(centre_faults(centred, known), field_faults(self.shards.fields, known))
+        _refuse(retain_faults(self.deid.retain, dated))
+        _check_text(self)
         _check_sequester(self)
         return self
 
@@ -215,12 +214,38 @@ def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consen
             raise ValueError(f"consensus.{name}.of: found masks and classes, expected one of them")
 
 
-def _check_retained(spec: DatasetSpec) -> None:
-    """Check that ``deid.retain`` names known items, and ``deid.text`` names columns of text that are published."""
-    known = [*RETAINABLE, *(name for table in spec.clinical for name in table.dated)]
-    for name in spec.deid.retain:
+def centre_faults(centred_on: str | None, labels: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the label that samples are centred on."""
+    if centred_on is not None and centred_on not in labels:
+        yield f"samples.centred_on: found {centred_on!r}, expected one of the labels {[*labels]}"
+
+
+def field_faults(fields: Iterable[str], labels: Sequence[str]) -> Iterator[str]:
+    """Yield the fields whose storage is stated although no sample will have them."""
+    known = ["image", *labels]
+    for name in fields:
+        if name.split(".")[0] not in known:
+            yield f"shards.fields: found {name!r}, expected some of {known}"
+
+
+def retain_faults(retain: Iterable[str], dated: Sequence[str]) -> Iterator[str]:
+    """Yield the names in ``deid.retain`` that are nothing to retain; ``dated`` are the clinical columns of dates."""
+    known = [*RETAINABLE, *dated]
+    for name in retain:
         if name not in known:
-            raise ValueError(f"deid.retain: found {name!r}, expected names out of: {', '.join(known)}")
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"deid.retain: found {name!r}, expected names out of: {', '.join(known)}{hint}"
+
+
+def _refuse(*faults: Iterable[str]) -> None:
+    """Raise ValueError with the first fault; the check of the file (``specfile``) names all of them."""
+    for fault in itertools.chain(*faults):
+        raise ValueError(fault)
+
+
+def _check_text(spec: DatasetSpec) -> None:
+    """Check that ``deid.text`` names columns of text that are published."""
     clinical = {name for table in spec.clinical for name in table.names}
     for name in spec.deid.text:
         if policy_of(name, clinical) is None:

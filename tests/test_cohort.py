@@ -11,7 +11,8 @@ from builder.errors import SpecError
 COLUMNS = {
     "series_key": pa.string(), "stack": pa.int32(), "study_key": pa.string(), "person_key": pa.string(),
     "modality": pa.string(), "instances": pa.int64(), "age_years": pa.float64(), "usable_reason": pa.string(),
-    "usable_detail": pa.string(), "clinical_rows": pa.int64(), "label_state": pa.string(), "label_detail": pa.string(),
+    "usable_detail": pa.string(), "clinical_rows": pa.int64(), "clinical_unclear": pa.bool_(),
+    "label_state": pa.string(), "label_detail": pa.string(),
 }  # fmt: skip
 SCHEMA = pa.schema(list(COLUMNS.items()))
 
@@ -19,8 +20,8 @@ SCHEMA = pa.schema(list(COLUMNS.items()))
 def row(series: str, **values) -> dict:
     base = {
         "series_key": series, "stack": 0, "study_key": "s", "person_key": "p", "modality": "CT", "instances": 10,
-        "age_years": 50.0, "usable_reason": None, "usable_detail": None, "clinical_rows": 1, "label_state": "linked",
-        "label_detail": None,
+        "age_years": 50.0, "usable_reason": None, "usable_detail": None, "clinical_rows": 1, "clinical_unclear": False,
+        "label_state": "linked", "label_detail": None,
     }  # fmt: skip
     return base | values
 
@@ -40,6 +41,8 @@ def test_each_exclusion_has_the_first_rule_that_failed():
             row("a", modality="MR", usable_reason="gapped", clinical_rows=0),
             row("b", usable_reason="gapped", clinical_rows=0),
             row("c", clinical_rows=0, age_years=3.0),
+            row("k", clinical_rows=0, clinical_unclear=True),
+            row("l", clinical_rows=1, clinical_unclear=True, instances=3),
             row("d", age_years=3.0, label_state="missing"),
             row("e", age_years=None),
             row("f", label_state="missing"),
@@ -54,6 +57,8 @@ def test_each_exclusion_has_the_first_rule_that_failed():
         "a": (False, "image", "not_selected"),
         "b": (False, "geometry", "gapped"),
         "c": (False, "clinical", "clinical_missing"),
+        "k": (False, "clinical", "clinical_ambiguous"),
+        "l": (False, "one_per_person", "one_per_rule"),
         "d": (False, "adults", "cohort_rule"),
         "e": (False, "adults", "cohort_rule"),
         "f": (False, "labels", "label_missing"),

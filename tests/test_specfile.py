@@ -110,6 +110,33 @@ def test_a_secret_is_not_repeated(secret: str):
     assert "deid.patient_key: found a" in found
 
 
+def test_names_of_other_blocks_are_checked_beside_faults_of_structure():
+    text = GOOD.replace("license:", "licence:").replace("centred_on: tumor", "centred_on: tumour")
+    text = text.replace('"${env:BUILDER_KEY}"}', '"${env:BUILDER_KEY}", retain: [sexx, death_day]}')
+    found = faults(text + "shards: {fields: {tumr: {codec: small}}}\n")
+    for message in (
+        "licence: found the unknown key",
+        "deid.retain: found 'sexx', expected names out of",
+        "deid.retain: found 'death_day'",
+        "samples.centred_on: found 'tumour', expected one of the labels ['tumor']",
+        "shards.fields: found 'tumr', expected some of ['image', 'tumor']",
+    ):
+        assert any(message in fault for fault in found), message
+    assert any(fault.endswith("; did you mean 'sex'?") for fault in found)
+
+
+def test_several_wrong_names_are_all_told():
+    found = faults(GOOD.replace('KEY}"}', 'KEY}", retain: [name, birth]}') + "shards: {fields: {x: {codec: small}}}\n")
+    assert [re.search("found '(.+?)'", fault)[1] for fault in found] == ["birth", "name", "x"]
+
+
+def test_days_of_a_table_that_is_not_valid_yet_may_be_retained():
+    table = "clinical:\n  - {url: t.csv, person_id: ID, columns: {dx: {from: Dx, type: dat}}}\n"
+    found = faults(GOOD.replace('KEY}"}', 'KEY}", retain: [dx]}') + table)
+    assert len(found) == 1
+    assert "type: found 'dat'" in found[0]
+
+
 def test_one_fault_has_one_message():
     assert len(faults(GOOD.replace("kind: folder", "kind: foldr"))) == 1
     assert len(faults(GOOD.replace("kind: folder, ", ""))) == 1

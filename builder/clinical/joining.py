@@ -57,6 +57,8 @@ class Joined:
         Numbers of rows whose keys several persons (or several series, for a file) have, so that they tell nobody apart.
     issues
         Cells that were lost when dates became days and events were derived.
+    unclear
+        One entry a stack: whether rows belong to it of which it is not certain which counts.
     """
 
     values: tuple[Mapping[str, Value] | None, ...]
@@ -66,6 +68,7 @@ class Joined:
     clinical_only: tuple[str, ...]
     shared: tuple[int, ...]
     issues: tuple[CellIssue, ...]
+    unclear: tuple[bool, ...]
 
 
 def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
@@ -79,6 +82,7 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
     candidates = _Candidates(rows.rows, options, images)
     chooser = _Chooser(rows.rows, options)
     values: list[Mapping[str, Value] | None] = []
+    unclear: list[bool] = []
     outcomes: dict[str, set[str]] = {}
     known: dict[tuple[tuple[int, ...], str, datetime.date | None], _Outcome] = {}
     for i, person in enumerate(images.persons):
@@ -89,6 +93,7 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
             chosen = chooser.choose([rows.rows[n] for n in found], date)
             known[place] = _agreed(chosen, options, images.first_studies.get(person))
         values.append(known[place].values)
+        unclear.append(known[place].kind == "ambiguous")
         if images.units[i]:
             outcomes.setdefault(images.units[i], set()).add(known[place].kind)
     ambiguous = {unit for unit, kinds in outcomes.items() if "ambiguous" in kinds}
@@ -101,6 +106,7 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
         clinical_only=tuple(sorted({row.keys[0] for n, row in enumerate(rows.rows) if n not in candidates.used})),
         shared=tuple(sorted(rows.rows[n].number for n in candidates.shared)),
         issues=tuple({issue: None for outcome in known.values() for issue in outcome.issues}),
+        unclear=tuple(unclear),
     )
 
 

@@ -96,6 +96,8 @@ def near_misses(without: Mapping[str, Collection[str]], known: Iterable[str]) ->
     forms = {kind: {form(name) for name in names} for kind, form in _FORMS.items()}
     found: Counter[str] = Counter()
     for ids in without.values():
+        if names & {*ids}:
+            continue  # the table has the id itself; its rows were not used for another reason
         kind = next((k for k, form in _FORMS.items() if any(form(i) in forms[k] for i in ids)), None)
         if kind is not None:
             found[kind] += 1
@@ -110,12 +112,16 @@ def _without_marks(text: str) -> str:
     return re.sub(r"[\W_]+", "", text)
 
 
+_ZEROS: Final = "leading zeros"
 _FORMS: Final[Mapping[str, Callable[[str], str]]] = {
-    "leading zeros": _without_zeros,
+    _ZEROS: _without_zeros,
     "upper and lower case": str.casefold,
     "spaces, dashes or other marks": _without_marks,
     "several of zeros, case and marks": lambda text: _without_marks(_without_zeros(text.casefold())),
 }
+
+
+_ADVICE: Final = {_ZEROS: ": store the column as text, or write persons: {leading_zeros: join}"}
 
 
 def faults(match: TableMatch) -> Iterator[str]:
@@ -143,26 +149,41 @@ def summary_lines(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             f"  clinical table {number}: {facts['matched']} matched, {facts['image_only']} image only, "
             f"{facts['clinical_only']} clinical only, {facts['ambiguous']} ambiguous{by}"
         )
-        for column, count in facts["cells_not_taken_by_column"].items():
-            problems = sorted({i["problem"] for i in facts["cells_not_taken"] if i["column"] == column})
-            yield f"    {column}: cells not taken: {count} ({'; '.join(problems)})"
-        if facts["cells_not_taken_by_column"]:
-            yield "    their values are listed in clinical-cells.csv of the private workspace"
-        for column, levels in facts["unmet_levels"].items():
-            yield f"    {column}: no cell has the levels {', '.join(levels)}"
-        for kind, count in facts["near_ids"].items():
-            yield (
-                f"    persons without a row whose PatientID differs from an id of the table by {kind} only: {count}; "
-                "nothing is merged unasked"
-            )
-        for column, count in facts["differing_from_headers"].items():
-            yield f"    {column}: {count} of {facts['matched']} persons have another value in their images' headers"
-        if facts["rows_of_several"]:
-            yield f"    rows that name several persons (or series): {facts['rows_of_several']}; state a site or source"
-        if facts["rows_that_are_no_person"]:
-            yield f"    rows without an id, or with nothing but a note: {facts['rows_that_are_no_person']}"
-        if facts["encoding"] not in ("", "utf-8", "utf-16"):
-            yield f"    read as {facts['encoding']}"
+        yield from _cell_lines(facts)
+        yield from _row_lines(facts)
+
+
+def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What became of single cells."""
+    for column, count in facts["cells_not_taken_by_column"].items():
+        problems = sorted({i["problem"] for i in facts["cells_not_taken"] if i["column"] == column})
+        yield f"    {column}: cells not taken: {count} ({'; '.join(problems)})"
+    if facts["cells_not_taken_by_column"]:
+        yield "    their values are listed in clinical-cells.csv of the private workspace"
+    for column, count in facts.get("times_withheld", {}).items():
+        yield (
+            f"    {column}: {count} times withheld: a date of theirs is a first of January or of many persons, or "
+            "the person may be 90 or older (docs/privacy.md, Dates)"
+        )
+    for column, levels in facts["unmet_levels"].items():
+        yield f"    {column}: no cell has the levels {', '.join(levels)}"
+
+
+def _row_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What became of whole rows, and how the table was read."""
+    for kind, count in facts["near_ids"].items():
+        yield (
+            f"    persons without a row whose PatientID differs from an id of the table by {kind} only: {count}; "
+            "nothing is merged unasked"
+        )
+    for column, count in facts["differing_from_headers"].items():
+        yield f"    {column}: {count} of {facts['matched']} persons have another value in their images' headers"
+    if facts["rows_of_several"]:
+        yield f"    rows that name several persons (or series): {facts['rows_of_several']}; state a site or source"
+    if facts["rows_that_are_no_person"]:
+        yield f"    rows without an id, or with nothing but a note: {facts['rows_that_are_no_person']}"
+    if facts["encoding"] not in ("", "utf-8", "utf-16"):
+        yield f"    read as {facts['encoding']}"
 
 
 def _joined_by(options: ClinicalTable) -> str:
@@ -171,7 +192,7 @@ def _joined_by(options: ClinicalTable) -> str:
 
 def _why(match: TableMatch) -> str:
     """What is known of the reason that so few rows met an image."""
-    found = [f"{n} ids differ by {kind} only" for kind, n in match.near.items()]
+    found = [f"{n} ids differ by {kind} only{_ADVICE.get(kind, '')}" for kind, n in match.near.items()]
     found += [
         f"{n} cells of {tally.heading!r} are {problem}"
         for tally in match.rows.tallies

@@ -11,7 +11,7 @@ from builder.deid.options import ColumnText
 from builder.deid.profile import Option, Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
-from builder.model.secrets import check_strength, read_variable
+from builder.model.secrets import MAKE_ONE, check_strength, read_variable
 
 RETAINABLE = ("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image")
 """What crosses into a dataset only when ``retain`` names it. Columns of clinical tables that hold dates are the only
@@ -162,9 +162,7 @@ class Deid(BaseModel):
         return self
 
 
-def resolve_key(
-    reference: str, environment: Mapping[str, str], *, read: Callable[[str], bytes] | None = None
-) -> Key:
+def resolve_key(reference: str, environment: Mapping[str, str], *, read: Callable[[str], bytes] | None = None) -> Key:
     """The secret a ``patient_key`` reference points to.
 
     Parameters
@@ -187,7 +185,8 @@ def resolve_key(
         raise SpecError("deid.patient_key: found a literal value (not shown), expected ${env:NAME} or ${file:/path}")
     where = "deid.patient_key"
     if match["env"] is not None:
-        secret = read_variable(match["env"], environment, where=where).strip().encode()
+        advice = f"; export the key that the dataset was begun with; for a new dataset {MAKE_ONE}, and keep it"
+        secret = read_variable(match["env"], environment, where=where, advice=advice).strip().encode()
         return Key(check_strength(secret, where=where))
     if read is None:
         raise SpecError(f"{where}: found ${{file:...}}, expected ${{env:NAME}} where no file can be read")

@@ -18,11 +18,11 @@ _HEX = re.compile(rb"[0-9a-fA-F]{32,}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{22,}={0,2}")
 
 
-def read_variable(name: str, environment: Mapping[str, str], *, where: str) -> str:
+def read_variable(name: str, environment: Mapping[str, str], *, where: str, advice: str = "") -> str:
     """The value of an environment variable that a spec names.
 
     A spec may come from somebody else. If it could read any variable, a source's ``sign_in`` could send any secret of
-    the person who runs it to any server.
+    the person who runs it to any server. ``advice`` ends the message about a variable that is not set.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def read_variable(name: str, environment: Mapping[str, str], *, where: str) -> s
         )
     value = environment.get(name)
     if not value:
-        raise SpecError(f"{where}: environment variable {name} is not set, expected it to hold the secret")
+        raise SpecError(f"{where}: environment variable {name} is not set, expected it to hold the secret{advice}")
     return value
 
 

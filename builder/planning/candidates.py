@@ -16,6 +16,7 @@ DECISION_COLUMNS = (
     ("usable_reason", pa.string()),
     ("usable_detail", pa.string()),
     ("clinical_rows", pa.int64()),
+    ("clinical_unclear", pa.bool_()),
     ("label_state", pa.string()),
     ("label_detail", pa.string()),
 )

@@ -74,6 +74,7 @@ def choose_cases(
         "holder_bytes": stacks.column("holder_bytes"),
         "frame_lists": stacks.column("frame_lists"),
         "clinical_rows": pa.array(clinical.rows or [0] * stacks.num_rows, pa.int64()),
+        "clinical_unclear": pa.array(clinical.unclear or [False] * stacks.num_rows, pa.bool_()),
         "label_state": pa.array([s for s, _ in states], pa.string()),
         "label_detail": pa.array([d for _, d in states], pa.string()),
         "case_key": pa.array(case_keys, pa.string()),

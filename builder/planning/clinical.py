@@ -46,12 +46,15 @@ class Clinical:
         Every declared column, parallel to the stacks; None when the spec declares no clinical table.
     rows
         Number of tables that have a row for each stack.
+    unclear
+        Whether a table has rows for the stack of which it is not certain which counts.
     reports
         One per table: match counts, examples by keyed name, and cells that were not used. No identifiers.
     """
 
     table: pa.Table | None
     rows: tuple[int, ...] = ()
+    unclear: tuple[bool, ...] = ()
     reports: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -82,7 +85,8 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
     _write_lists(matches, inputs.private)
     if complaints:
         raise SpecError("\n".join(complaints))
-    columns = as_they_leave(_columns(matches, archive), spec, archive.persons, stacks)
+    told = _columns(matches, archive)
+    columns = as_they_leave(told, spec, archive.persons, stacks)
     fields = {f.name: f.remove_metadata() for table in spec.clinical for f in list(clinical_schema(table))[1:]}
     counts = [
         sum(values is not None for values in said) for said in zip(*(m.joined.values for m in matches), strict=True)
@@ -92,8 +96,24 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
             [pa.array(columns[name], f.type) for name, f in fields.items()], schema=pa.schema(fields.values())
         ),
         rows=tuple(counts),
-        reports=tuple(match.facts(_examples(match, archive, inputs.key)) for match in matches),
+        unclear=tuple(any(found) for found in zip(*(m.joined.unclear for m in matches), strict=True)),
+        reports=tuple(
+            {**match.facts(_examples(match, archive, inputs.key)), **_withheld(match.options, told, columns)}
+            for match in matches
+        ),
     )
+
+
+def _withheld(
+    options: ClinicalTable, told: Mapping[str, Sequence[Value]], leaving: Mapping[str, Sequence[Value]]
+) -> dict[str, dict[str, int]]:
+    """Count the times of a table, by column and one a stack, that may not leave although the spec retains them."""
+    counts = {
+        name: sum(there is not None and left is None for there, left in zip(told[name], leaving[name], strict=True))
+        for name in options.dated
+    }
+    found = {name: count for name, count in counts.items() if count}
+    return {"times_withheld": found} if found else {}
 
 
 class _Archive:
@@ -103,7 +123,7 @@ class _Archive:
         self.inputs, self.stacks = inputs, stacks
         self.persons = person_column(stacks, persons)
         nobody = persons.naming.placeholders
-        self.joins_zeros = persons.naming.leading_zeros == "join"
+        self.naming = persons.naming
         ids = [normal_id(text) for text in stacks["patient_id"].to_pylist()]
         self.patient_ids = ["" if name in nobody else name for name in ids]
         self.study_dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
@@ -115,7 +135,7 @@ class _Archive:
     def spelled(self, patient_id: str) -> str:
         """Return a PatientID in the form in which tables and images are compared."""
         name = normal_id(patient_id)
-        return without_zeros(name) if self.joins_zeros else name
+        return without_zeros(name) if self.naming.leading_zeros == "join" else name
 
     def inside(self, options: ClinicalTable) -> list[bool]:
         """Return whether each stack is of the table's site and source. Raises SpecError when no stack is."""
@@ -184,8 +204,41 @@ def _match(options: ClinicalTable, archive: _Archive) -> TableMatch:
         ids = archive.person_ids(inside)
         without = {person: ids.get(person, ()) for person in joined.image_only}
         place = list(options.joins.values()).index("person")
-        near = near_misses(without, {archive.spelled(row.keys[place]) for row in rows.rows})
+        known = {archive.spelled(row.keys[place]): row.number for row in rows.rows}
+        near = near_misses(without, known)
+        if archive.naming.leading_zeros == "report":
+            _check_zeros(known, ids, without)
     return TableMatch(options, rows, joined, near, _differing(joined, archive))
+
+
+def _check_zeros(
+    known: Mapping[str, int], ids: Mapping[str, tuple[str, ...]], without: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Refuse a table that lost leading zeros if a row's id, as it stands now, is somebody else's.
+
+    Parameters
+    ----------
+    known
+        Id of the table to the number of a row that has it.
+    ids, without
+        The ids of every person, and of the persons to whom no row belongs.
+
+    Raises
+    ------
+    SpecError
+        When some ids of the table are nobody's until they get their zeros back, and others could be two persons'.
+    """
+    somebody = {name for names in ids.values() for name in names}
+    missed = {without_zeros(name) for names in without.values() for name in names if name not in known}
+    lost = [name for name in known if name not in somebody and without_zeros(name) in missed]
+    doubtful = [number for name, number in known.items() if name in somebody and without_zeros(name) in missed]
+    if lost and doubtful:
+        raise SpecError(
+            f"found {len(lost)} ids that the archive has with other leading zeros only, and {len(doubtful)} that are "
+            f"one person's as they stand and another's with zeros (first in row {min(doubtful)}), expected ids as in "
+            "the archive: a spreadsheet cuts 0017 to 17. Store the column as text; or, if these are other patients, "
+            "write persons: {leading_zeros: distinct}"
+        )
 
 
 def _read(url: str) -> bytes:

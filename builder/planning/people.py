@@ -52,8 +52,10 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registr
     persons = group_persons(everybody, key=inputs.key, naming=naming, aliases=tables, remembered=remembered)
     doubtful = [c for c in persons.conflicts if c.kind in ("sex", "birth_date")]
     if doubtful and spec.persons.on_conflict == "stop":
+        said = " and ".join(sorted({c.kind.replace("_", " ") for c in doubtful}))
         raise LayoutError(
-            f"persons: found {len(doubtful)} persons with contradicting {doubtful[0].kind}, expected one value each; "
+            f"persons: found {len({c.person_key for c in doubtful})} persons with contradicting {said}, expected one "
+            "value each; "
             "state the site of every source, correct the archive, or set persons.on_conflict: report"
         )
     for line in doubts(persons):

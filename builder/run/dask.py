@@ -13,7 +13,7 @@ from distributed.scheduler import KilledWorker
 
 from builder.errors import ResourceError, SourceError
 from builder.run.batches import Batch, Batches, run_batch
-from builder.stages.graph import Outcome, Task
+from builder.stages.graph import WORKER_BYTES, Outcome, Task
 
 RETRIES = 3
 ISOLATIONS = 3
@@ -21,8 +21,6 @@ LOOK_SECONDS = 5.0
 ALONE_SECONDS = 120.0
 ALLOWED_FAILURES = 1
 """Deaths of workers near a task before it becomes a suspect. One is enough, because suspects are then run alone."""
-WORKER_BYTES = 256 << 20
-"""Bytes a worker uses before it does anything: interpreter and libraries."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +157,24 @@ class DaskRunner:
             projected=task.memory,
             available=self.memory(),
         )
+
+    def check_room(self) -> None:
+        """Refuse workers without memory for themselves, which would die and be replaced for ever.
+
+        Raises
+        ------
+        ResourceError
+            When a worker thread has less than ``WORKER_BYTES``.
+        """
+        available = self.memory()
+        if available and available < WORKER_BYTES:
+            raise ResourceError(
+                f"cluster: found {available >> 20} MiB of memory for each worker thread, expected at least "
+                f"{WORKER_BYTES >> 20} MiB for the worker itself, and what its tasks need; give the workers more "
+                "memory, or fewer threads each, and run the same command again",
+                projected=WORKER_BYTES,
+                available=available,
+            )
 
     def memory(self) -> int:
         """Return the bytes per thread of the smallest worker; 0 when workers have no limit.

@@ -113,7 +113,7 @@ def _faults(error: ValidationError, document: Any, tree: CommentedMap, name: str
 
 def _column_faults(document: Mapping[str, Any], tree: CommentedMap, name: str) -> Iterator[Fault]:
     for path, message in column_faults(document):
-        yield Fault(name, *position(tree, path), f"{'.'.join(map(str, path))}: {message}")
+        yield Fault(name, *position(tree, path), message)
 
 
 def _map_urls(node: Any, filled: Callable[[str], str]) -> Any:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from builder.clinical import ClinicalTable
 from builder.errors import SpecError
 from builder.model.expression import compile as compile_expression
-from builder.spec import columns_of
+from builder.spec import centre_faults, columns_of, field_faults, retain_faults
 from builder.specfile.positions import Path
 from builder.split import TRUE_DATE
 
@@ -25,6 +25,7 @@ class _Columns:
     """What a cohort will have: columns of known type, and names declared in tables that are not valid yet."""
 
     schema: pa.Schema
+    dated: tuple[str, ...]
     doubtful: frozenset[str]
 
     def has(self, name: str) -> bool:
@@ -39,12 +40,13 @@ def column_faults(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
             try:
                 compile_expression(text, columns.schema)
             except SpecError as error:
-                yield place, str(error)
+                yield place, f"{'.'.join(map(str, place))}: {error}"
     for place, column in _named(document):
         if not columns.has(column):
             near = difflib.get_close_matches(column, columns.schema.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ", expected a column of SERIES or of a clinical table"
-            yield place, f"found the unknown column {column!r}{hint}"
+            yield place, f"{'.'.join(map(str, place))}: found the unknown column {column!r}{hint}"
+    yield from _references(document, columns)
 
 
 def _columns(document: Mapping[str, Any]) -> _Columns:
@@ -57,7 +59,27 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
         except ValidationError:
             declared = _map(_map(block).get("columns"))
             doubtful |= {*map(str, declared), *map(str, _map(_map(block).get("events")))}
-    return _Columns(columns_of(tables, labelled=bool(_map(document.get("labels")))), frozenset(doubtful))
+    schema = columns_of(tables, labelled=bool(_map(document.get("labels"))))
+    return _Columns(schema, tuple(name for table in tables for name in table.dated), frozenset(doubtful))
+
+
+def _references(document: Mapping[str, Any], columns: _Columns) -> Iterator[tuple[Path, str]]:
+    """What ``DatasetSpec`` says of names of other blocks, which it only checks once every block is valid."""
+    deid, samples, shards = (_map(document.get(name)) for name in ("deid", "samples", "shards"))
+    kept = [name for name in _list(deid.get("retain")) if isinstance(name, str) and name not in columns.doubtful]
+    yield from ((("deid", "retain"), fault) for fault in retain_faults(kept, columns.dated))
+    labels, blocks = (_map(document.get(name)) for name in ("labels", "consensus"))
+    gone = {
+        str(o).partition("/")[0]
+        for c in blocks.values()
+        if _map(c).get("readers") == "drop"
+        for o in _list(_map(c).get("of"))
+    }
+    known = sorted({*map(str, labels), *map(str, blocks)} - gone)
+    centred = samples.get("centred_on")
+    if isinstance(centred, str):
+        yield from ((("samples", "centred_on"), fault) for fault in centre_faults(centred, known))
+    yield from ((("shards", "fields"), fault) for fault in field_faults(map(str, _map(shards.get("fields"))), known))
 
 
 def _expressions(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+WORKER_BYTES = 256 << 20
+"""Bytes a worker uses before it does anything: interpreter and libraries."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -127,6 +127,10 @@ SITES = [
 ]
 
 
+def test_an_id_that_the_table_has_is_no_near_miss() -> None:
+    assert near_misses({"p": ("001",), "q": ("002",)}, ["001", "1", "2"]) == {"leading zeros": 1}
+
+
 def test_tables_of_two_sites_may_give_one_column() -> None:
     check_shared_columns(tuple(SITES))
     check_shared_columns((declared(source=0, columns=RESULT), declared(source=1, columns=RESULT)))

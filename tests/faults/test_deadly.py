@@ -10,8 +10,7 @@ import pytest
 import builder
 from builder.errors import ResourceError
 from builder.run.clusters.local import Local
-from builder.run.dask import WORKER_BYTES
-from builder.stages.graph import Task
+from builder.stages.graph import WORKER_BYTES, Task
 from tests.faults.builds import POISON, Case, Server, count, leftovers, portions, tree
 
 KILLERS = count("KILLERS", ci=2, long=20)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from builder.errors import ResourceError
-from builder.run.dask import WORKER_BYTES, DaskRunner
-from builder.stages.graph import Task
+from builder.run.dask import DaskRunner
+from builder.stages.graph import WORKER_BYTES, Task
 
 GIB = 2**30
 
@@ -43,6 +43,14 @@ def test_the_limit_is_the_smallest_share_of_a_thread_less_the_worker_itself() ->
     with pytest.raises(ResourceError, match=r"1 of 2 tasks .*large-1") as refused:
         run(3 * GIB - WORKER_BYTES + 1, *workers)
     assert (refused.value.projected, refused.value.available) == (3 * GIB + 1, 3 * GIB)
+
+
+def test_workers_without_room_for_themselves_are_refused() -> None:
+    runner = DaskRunner(Scheduler((60_000_000, 1)))  # type: ignore[arg-type]
+    with pytest.raises(ResourceError, match="found 57 MiB of memory for each worker thread, expected at least 256 MiB"):
+        runner.check_room()
+    DaskRunner(Scheduler((WORKER_BYTES, 1))).check_room()  # type: ignore[arg-type]
+    DaskRunner(Scheduler((0, 1))).check_room()  # type: ignore[arg-type]
 
 
 def test_workers_without_a_limit_take_everything() -> None:

@@ -7,8 +7,7 @@ from distributed import get_worker
 
 from builder.errors import ResourceError
 from builder.run.clusters import load_cluster
-from builder.run.dask import WORKER_BYTES
-from builder.stages.graph import Task
+from builder.stages.graph import WORKER_BYTES, Task
 
 PROFILE = "kind: local\nworkers: 1\nmemory_gib: 0.5\nlarge: {workers: 1, memory_gib: 1.5}\n"
 GIB = 2**30

@@ -7,11 +7,11 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from builder.errors import SourceError
 from builder.run.clusters.likeness import check_likeness
-from builder.stages.graph import Runner
+from builder.stages.graph import WORKER_BYTES, Runner
 
 CONNECT_SECONDS = 30
 WORKER_SECONDS = 300
@@ -38,6 +38,17 @@ class Tls(BaseModel):
         return ("cert", self.cert_file), ("key", self.key_file)
 
 
+def _holds_a_worker(memory_gib: float) -> float:
+    if memory_gib * 2**30 < WORKER_BYTES:
+        least = WORKER_BYTES / 2**30
+        raise ValueError(f"found {memory_gib:g}, expected at least {least:g} for the worker itself, and room for tasks")
+    return memory_gib
+
+
+MemoryGib = Annotated[float, AfterValidator(_holds_a_worker)]
+"""Memory of one worker in GiB."""
+
+
 class Large(BaseModel):
     """Workers with more memory, for tasks that do not fit the others. They start only when there is such a task."""
 
@@ -45,7 +56,7 @@ class Large(BaseModel):
 
     workers: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Number of workers; with SSH, on each host."""
-    memory_gib: Annotated[float, Field(gt=0)]
+    memory_gib: MemoryGib
     """Memory of one worker."""
 
 
@@ -70,6 +81,8 @@ def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER
     ------
     SourceError
         When the scheduler or its workers do not appear.
+    ResourceError
+        When the workers have no memory for themselves.
     """
     from distributed import Client
 
@@ -87,6 +100,8 @@ def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER
     with client:
         try:
             client.wait_for_workers(workers, timeout=patience)
+            runner = DaskRunner(client)
+            runner.check_room()
             check_likeness(client)
         except TimeoutError:
             found = len(client.scheduler_info(n_workers=-1).get("workers", ()))
@@ -97,7 +112,7 @@ def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER
             ) from None
         except (OSError, CancelledError) as error:
             raise scheduler_gone() from error
-        yield DaskRunner(client)
+        yield runner
 
 
 def _at(where: Any) -> str:
@@ -106,7 +121,9 @@ def _at(where: Any) -> str:
 
 def _start(where: Any) -> str:
     """Return what to do about workers that do not appear."""
-    return f"start some, such as: dask worker {where}" if isinstance(where, str) else "look into their logs"
+    if not isinstance(where, str):
+        return "look into their logs"
+    return f"start some, such as: dask worker {where}, or see in their logs why they end"
 
 
 def configure_dask() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import MissingExtra
-from builder.run.clusters.connection import Large, Tls, configure_dask, connect, with_large
+from builder.run.clusters.connection import Large, MemoryGib, Tls, configure_dask, connect, with_large
 from builder.stages.graph import Runner
 
 LOOPBACK = "lo"
@@ -50,7 +50,7 @@ class Jobs(BaseModel):
 
     kind: Literal["slurm", "pbs", "moab", "sge", "lsf", "oar"]
     workers: Annotated[int, Field(ge=1, le=10_000)]
-    memory_gib: Annotated[float, Field(gt=0)]
+    memory_gib: MemoryGib
     """Memory of one job."""
     walltime: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "04:00:00"
     partition: str | None = None

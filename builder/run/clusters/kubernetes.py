@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import MissingExtra
-from builder.run.clusters.connection import Large, Tls, configure_dask, connect, with_large
+from builder.run.clusters.connection import Large, MemoryGib, Tls, configure_dask, connect, with_large
 from builder.stages.graph import Runner
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
@@ -33,7 +33,7 @@ class Kubernetes(BaseModel):
     image: str
     """Image with this package and its extras installed; see cluster/Dockerfile."""
     workers: Annotated[int, Field(ge=1, le=10_000)]
-    memory_gib: Annotated[float, Field(gt=0)]
+    memory_gib: MemoryGib
     """Memory of one worker, both requested and as the limit."""
     cpus: Annotated[float, Field(gt=0)] = 1
     scratch_gib: Annotated[float, Field(gt=0)] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import ResourceError
-from builder.run.clusters.connection import Large, configure_dask, connect, with_large
+from builder.run.clusters.connection import Large, MemoryGib, configure_dask, connect, with_large
 from builder.stages.graph import Runner
 
 STARTS = 5
@@ -23,7 +23,7 @@ class Local(BaseModel):
     kind: Literal["local"] = "local"
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of workers; None for one per core."""
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: MemoryGib | None = None
     """Memory of one worker; None divides the machine's memory."""
     scratch: str | None = None
     """Folder for workers' temporary files; None uses the system's."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import MissingExtra, SpecError
-from builder.run.clusters.connection import Large, Tls, configure_dask, connect, is_loopback, with_large
+from builder.run.clusters.connection import Large, MemoryGib, Tls, configure_dask, connect, is_loopback, with_large
 from builder.stages.graph import Runner
 
 
@@ -27,7 +27,7 @@ class Ssh(BaseModel):
     """File of host keys; None uses the user's own. Hosts that are not in it are refused."""
     python: str = "python3"
     workers_per_host: Annotated[int, Field(ge=1, le=1024)] = 1
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: MemoryGib | None = None
     """Memory of one worker."""
     scratch: str | None = None
     environment: tuple[str, ...] = ("BUILDER_KEY",)

@@ -1,0 +1,104 @@
+"""Ids as spreadsheets leave them, days as they may leave, and clinical rows that contradict each other: small plans."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.errors import SpecError
+from builder.run.outcomes import Planned
+from builder.run.pipeline import plan
+from builder.spec import DatasetSpec
+from tests.synthetic import ct_series
+
+Asked = Callable[..., Planned]
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Plan an archive of PatientIDs, each with the dates of its studies, and a table."""
+    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+
+    def ask(people: Mapping[str, tuple[str, ...]], text: str, table: Mapping[str, Any], **blocks: Any) -> Planned:
+        for patient, dates in people.items():
+            for number, date in enumerate(dates):
+                name = f"{patient}-{number}"
+                ct_series(
+                    tmp_path / "in" / name, patient_id=patient, study=name, series=name, slices=2, shape=(4, 4),
+                    date=date,
+                )  # fmt: skip
+        (tmp_path / "table.csv").write_text(text)
+        columns = {"grade": {"from": "Grade", "type": "category"}}
+        spec = {
+            "name": "small",
+            "license": "CC0-1.0",
+            "sources": [{"kind": "folder", "url": str(tmp_path / "in")}],
+            "clinical": [{"url": str(tmp_path / "table.csv"), "person_id": "ID", "columns": columns, **table}],
+            "deid": {"patient_key": "${env:BUILDER_KEY}", **blocks.pop("deid", {})},
+            "samples": {"kind": "volumes"},
+            "splits": {"ratios": {"train": 1.0}},
+            **blocks,
+        }
+        return plan(DatasetSpec.model_validate(spec), to=tmp_path / "dataset")
+
+    return ask
+
+
+def values(planned: Planned, column: str) -> list[Any]:
+    rows = planned.plan.cohort.select(["study_date", "series_uid", column]).to_pylist()
+    return [row[column] for row in sorted(rows, key=lambda row: (str(row["study_date"]), row["series_uid"]))]
+
+
+ONCE = ("20190302",)
+
+
+@pytest.mark.parametrize(
+    ("ids", "table", "stops"),
+    [
+        (("0001", "0002", "1"), ("1", "2"), True),  # 2 is nobody's: zeros were lost, and 1 may be 0001
+        (("007", "008", "7", "8"), ("7", "8"), False),  # nothing shows that zeros were lost
+        (("0001", "0002", "1"), ("0001", "0002", "1"), False),
+        (("0001", "0002", "1"), ("0001", "2", "1"), False),  # both 1 and 0001 have a row of their own
+        (("A01", "A02", "A1"), ("A1", "A2"), False),  # no spreadsheet cuts these
+        (("01", "1", "3"), ("1", "3"), False),
+        (("0001", "0002"), ("1", "0002"), False),
+        (("0010", "0011", "10"), ("10", "11"), True),
+        (("P-007", "P-008", "P-7"), ("p-7", "p-8"), False),
+        (("000", "001", "0002", "2"), ("1", "2"), True),
+    ],
+)  # fmt: skip
+def test_a_row_that_may_be_of_two_persons_is_given_to_neither(
+    ids: tuple[str, ...], table: tuple[str, ...], stops: bool, asked: Asked
+) -> None:
+    people = dict.fromkeys(ids, ONCE)
+    text = "ID,Grade\n" + "".join(f"{patient},low\n" for patient in table)
+    if not stops:
+        asked(people, text, {})
+        return
+    with pytest.raises(SpecError, match="are one person's as they stand and another's with zeros"):
+        asked(people, text, {})
+    planned = asked(people, text, {}, persons={"leading_zeros": "distinct"})
+    assert planned.plan.clinical[0]["matched"] == 1
+    joined = asked(people, text, {}, persons={"leading_zeros": "join"})
+    assert joined.plan.clinical[0]["matched"] == 2
+
+
+def test_times_that_may_not_leave_are_counted(asked: Asked) -> None:
+    table = {"columns": {"dx": {"from": "Dx", "type": "date"}}}
+    people = {"A": ("20190302", "20190101"), "B": ONCE, "C": ("20180505", "20190607")}
+    text = "ID,Dx\nA,2019-03-12\nB,2019-03-12\nC,2018-05-25\n"
+    planned = asked(people, text, table, deid={"retain": ["dx"]})
+    assert sorted(map(str, values(planned, "dx"))) == ["10", "20", "20", "None", "None"]
+    assert planned.plan.clinical[0]["times_withheld"] == {"dx": 2}
+    assert "    dx: 2 times withheld" in planned.text()
+    kept = asked(people, text, table)
+    assert "times_withheld" not in kept.plan.clinical[0]
+
+
+def test_rows_that_contradict_each_other_are_no_missing_rows(asked: Asked) -> None:
+    planned = asked(
+        dict.fromkeys("ABC", ONCE), "ID,Grade\nA,low\nB,low\nB,high\n", {}, cohort={"clinical": "required"}
+    )
+    reasons = sorted(map(str, planned.plan.cohort["reason"].to_pylist()))
+    assert reasons == ["None", "clinical_ambiguous", "clinical_missing"]
