@@ -97,6 +97,7 @@ class Reason(StrEnum):
     LABEL_UNPROVEN = "label_failed_proof"
     # clinical and cohort
     CLINICAL_MISSING = "clinical_missing"
+    CLINICAL_AMBIGUOUS = "clinical_ambiguous"
     COHORT_RULE = "cohort_rule"
     ONE_PER_RULE = "one_per_rule"
     NOT_SELECTED = "not_selected"
