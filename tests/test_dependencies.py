@@ -18,7 +18,7 @@ EXTRAS = {
 }
 NOT_FOR_USERS = ("test", "peers")
 NOT_IMPORTED = {"pylibjpeg": "pydicom decodes JPEG 2000 through it"}
-NEEDED_BY_OTHERS = {"markupsafe": "jinja2"}
+NEEDED_BY_OTHERS = {"markupsafe": "jinja2", "packaging": "dask"}
 """Imported, and installed with a dependency."""
 
 

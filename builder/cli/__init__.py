@@ -317,6 +317,24 @@ def phantom(
     present(summary.facts(), as_json, lambda: summary.text)
 
 
+@app.command()
+def doctor(
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="REFERENCE", help="As in deid.patient_key: '${env:BUILDER_KEY}'.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="DATASET", help="Where builds will write.")] = None,
+    cluster: Annotated[str | None, typer.Option("--cluster", help="A cluster, as builds name it.")] = None,
+    as_json: Machine = False,
+) -> None:
+    """Check this machine, and the key, place and cluster that are named: what works, and what to do where not."""
+    from builder.run.doctor import examine
+
+    outcome = examine(environment=os.environ, key=key, to=to, cluster=cluster)
+    present(outcome.facts(), as_json, outcome.text)
+    if not outcome.healthy:
+        raise typer.Exit(AT_FAULT)
+
+
 for _command in library.COMMANDS:
     app.command()(_command)
 app.add_typer(bench, name="bench")
