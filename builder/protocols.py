@@ -180,6 +180,8 @@ class ImageRow:
         Positions of all sources whose files may be its labels: those of its site, and those that state no site.
     longer_ids
         Other patients' IDs that begin or end with this patient's: a file that fits such an ID is not this patient's.
+    fields
+        What the layout of its source says about an image file: pairs of a field and its value.
     """
 
     series_uid: str
@@ -192,6 +194,7 @@ class ImageRow:
     source: int | None = None
     site_sources: frozenset[int] = frozenset()
     longer_ids: tuple[str, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

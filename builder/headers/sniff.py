@@ -7,7 +7,7 @@ HEAD_BYTES = 1024
 """Number of bytes from the start of a file that ``sniff`` needs."""
 
 TABLES = frozenset({"csv", "tsv", "xlsx", "parquet", "sqlite"})
-MASKS = frozenset({"nifti", "nrrd", "mha", "mhd"})
+MASKS = frozenset({"nifti", "nrrd", "mha", "mhd", "png", "jpeg", "tiff"})
 DOCUMENTS = frozenset({"xml", "json", "text"})
 ARCHIVES = frozenset({"zip", "tar", "gzipped_dicom", "bzip2", "xz"})
 
@@ -22,6 +22,11 @@ _MAGIC = (
     (0, b"BM", "bmp"),
     (0, b"II*\0", "tiff"),
     (0, b"MM\0*", "tiff"),
+    (0, b"CDF\1", "minc"),
+    (0, b"CDF\2", "minc"),
+    (0, b"# === DATA DESCRIPTION FILE", "par"),
+    (0, b"\0\5\x16\7", "appledouble"),
+    (0, b"\0\0\0\1Bud1", "ds_store"),
     (0, b"\x93NUMPY", "npy"),
     (0, b"\x89HDF\r\n\x1a\n", "hdf5"),
     (0, b"\x7fELF", "program"),
@@ -34,6 +39,7 @@ _MAGIC = (
     (257, b"ustar", "tar"),
 )
 _META_IMAGE = re.compile(rb"\A\s*(ObjectType|NDims|Comment)\s*=", re.IGNORECASE)
+_AFNI = re.compile(rb"\A\s*type\s*=\s*(string|integer|float)-attribute\s")
 _LOCAL_DATA = re.compile(rb"^ElementDataFile\s*=\s*LOCAL", re.IGNORECASE | re.MULTILINE)
 _VALUE_TYPES = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -82,7 +88,8 @@ def _gzip_kind(head: bytes) -> str:
         return "tar"
     if inner[128:132] == b"DICM":
         return "gzipped_dicom"
-    return "nifti" if _volume_kind(inner) == "nifti" else "gzip"
+    kind = _volume_kind(inner)
+    return kind if kind in ("nifti", "mgh") else "gzip"
 
 
 def _volume_kind(head: bytes) -> str | None:
@@ -92,9 +99,21 @@ def _volume_kind(head: bytes) -> str | None:
         return "nifti" if head[344:348] in (b"n+1\0", b"ni1\0") else "analyze"
     if (540).to_bytes(4, "little") in size and head[4:8] in (b"n+2\0", b"ni2\0"):
         return "nifti"
+    if _AFNI.match(head):
+        return "afni"
+    if _is_mgh(head):
+        return "mgh"
     if _META_IMAGE.match(head):
         return "mha" if _LOCAL_DATA.search(head) else "mhd"
     return None
+
+
+def _is_mgh(head: bytes) -> bool:
+    """Recognise FreeSurfer's MGH by its version, four sizes and type, all big endian."""
+    if len(head) < 28 or head[:4] != b"\0\0\0\1":
+        return False
+    *sizes, kind = (int.from_bytes(head[at : at + 4], "big") for at in range(4, 24, 4))
+    return kind in (0, 1, 3, 4) and all(0 < size < 2**16 for size in sizes)
 
 
 def _bare_dicom(head: bytes) -> str | None:

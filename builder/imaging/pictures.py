@@ -115,11 +115,11 @@ def _plane(dataset: Dataset) -> tuple[NDArray[np.float64], tuple[str, ...]]:
         except (TypeError, ValueError):
             continue
         if down > 0 and across > 0 and np.isfinite([down, across]).all():
-            return _along_axes(down, across), ()
-    return _along_axes(1.0, 1.0), ("pixel_spacing_unknown",)
+            return along_axes(down, across), ()
+    return along_axes(1.0, 1.0), ("pixel_spacing_unknown",)
 
 
-def _along_axes(down: float, across: float) -> NDArray[np.float64]:
+def along_axes(down: float, across: float) -> NDArray[np.float64]:
     """Return an affine with x along a row, y along a column, and z along the frames, which are 1 mm apart."""
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1.0, down, across, 1.0

@@ -11,8 +11,8 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason
+from builder.files.facts import MAX_VOXELS
 from builder.headers.boundary import parsing
-from builder.labels.files.grid import MAX_VOXELS
 from builder.model.geometry import Geometry
 
 MAX_FRAMES = 200_000

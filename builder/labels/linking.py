@@ -1,6 +1,7 @@
 """Linking of annotation objects to image series, decided at plan time from index rows without reading pixels."""
 
 import fnmatch
+import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.model.places import place_of, stem_of
 from builder.protocols import How, ImageRow, Selection
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -21,16 +23,28 @@ KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 def image_row(stack_instances: pa.Table) -> ImageRow:
     """Return the facts of a stack that linking needs, from its INSTANCES rows."""
     first = stack_instances.slice(0, 1).to_pylist()[0]
+    paths = stack_instances.column("path").to_pylist()
+    if first.get("layout"):
+        members = stack_instances.column("member").to_pylist()
+        paths = [place_of(path, member) for path, member in zip(paths, members, strict=True)]
     return ImageRow(
         series_uid=first["series_uid"] or "",
         study_uid=first["study_uid"] or "",
         frame_of_reference_uid=first["frame_of_reference_uid"],
         sop_uids=frozenset(u for u in stack_instances.column("sop_instance_uid").to_pylist() if u),
-        folder=_common_folder(stack_instances.column("path").to_pylist()),
+        folder=_common_folder(paths),
         modality=first["modality"] or "",
         patient_id=first["patient_id"] or "",
         source=first.get("source"),
+        fields=_layout_fields(first, paths[0]) if first.get("layout") else (),
     )
+
+
+def _layout_fields(row: Mapping[str, Any], place: str) -> tuple[tuple[str, str], ...]:
+    stated = json.loads(row["layout"])
+    found = {**stated["fields"], "case": stated["case"], "visit": row["visit"], "image": row["image"]}
+    found["stem"] = stem_of(place)
+    return tuple(sorted((name, value) for name, value in found.items() if value))
 
 
 def select_references(image: ImageRow, candidates: pa.Table, *, sop_classes: tuple[str, ...]) -> Selection:
@@ -68,7 +82,14 @@ def select_named(
     return Selection(kept, found.how if kept else How.NONE, tuple(row for row in found.rows if row not in kept))
 
 
-def select_files(image: ImageRow, candidates: pa.Table, *, pattern: str, formats: tuple[str, ...]) -> Selection:
+def select_files(
+    image: ImageRow,
+    candidates: pa.Table,
+    *,
+    pattern: str,
+    formats: tuple[str, ...],
+    structures: Sequence[str] = (),
+) -> Selection:
     """Select the files of the image's source whose path matches ``pattern`` with the image's own facts filled in.
 
     A path means nothing in another source. Other sources are searched only if the pattern names no folder of the image,
@@ -81,37 +102,46 @@ def select_files(image: ImageRow, candidates: pa.Table, *, pattern: str, formats
         (of the image's files), ``{parent}`` (the folder above), ``{folder_name}``, ``{parent_name}``, ``{series}``,
         ``{study}``, ``{patient}`` and ``{modality}``. A wildcard next to a field never continues the field's word, and
         a file that fits the longer ID of another patient belongs to that patient. ``{patient}*.nii.gz`` of P1 therefore
-        matches neither ``P10.nii.gz`` nor, if there is a patient P1-2, ``P1-2.nii.gz``.
+        matches neither ``P10.nii.gz`` nor, if there is a patient P1-2, ``P1-2.nii.gz``. Of a source with a layout there
+        are also ``{label}`` (the path of the image's mask, where the layout knows it), ``{visit}``, ``{image}``,
+        ``{case}`` and ``{stem}`` (the image's name without its suffix). A file in an archive lies where the archive
+        does.
+    structures
+        What ``{structure}`` may stand for.
     """
-    expression = _expression(pattern, image, image.patient_id)
+    pattern = pattern.replace("{structure}", _STRUCTURE)
+    one_of = "|".join(map(re.escape, structures))
+    expression = _expression(pattern, image, image.patient_id, one_of)
     if expression is None:
         return Selection()
-    others = [_expression(pattern, image, other) for other in image.longer_ids] if "{patient}" in pattern else []
+    longer = image.longer_ids if "{patient}" in pattern else ()
+    others = [_expression(pattern, image, other, one_of) for other in longer]
     reached = None if image.source is None else {image.source}
-    if reached is not None and not any(f"{{{field}}}" in pattern for field in PATH_FIELDS):
+    if reached is not None and not any(f"{{{field}" in pattern for field in PATH_FIELDS):
         reached |= image.site_sources
-    columns = (candidates.column(name).to_pylist() for name in ("path", "format", "source"))
+    columns = (candidates.column(name).to_pylist() for name in ("path", "member", "format", "source"))
     found = []
-    for index, (path, kind, source) in enumerate(zip(*columns, strict=True)):
+    for index, (path, member, kind, source) in enumerate(zip(*columns, strict=True)):
         if kind not in formats or (reached is not None and source not in reached):
             continue
-        name = posixpath.normpath(path.replace("\\", "/"))
-        if expression.fullmatch(name) and not any(other and other.fullmatch(name) for other in others):
+        names = {posixpath.normpath(path.replace("\\", "/")), place_of(path, member)}
+        fits = any(expression.fullmatch(name) for name in names)
+        if fits and not any(other and other.fullmatch(name) for other in others for name in names):
             found.append(index)
     return Selection(tuple(found), How.NAME) if found else Selection()
 
 
-PATH_FIELDS = ("folder", "parent", "folder_name", "parent_name")
+PATH_FIELDS = ("folder", "parent", "folder_name", "parent_name", "label", "stem")
 """Fields that name a place in the image's own source."""
 
-PATTERN_FIELDS = (*PATH_FIELDS, "series", "study", "patient", "modality")
+PATTERN_FIELDS = (*PATH_FIELDS, "series", "study", "patient", "modality", "visit", "image", "case", "channel", "suffix")
 """Fields that a path pattern may use."""
 
 
 def check_pattern(pattern: str) -> str:
     """Return ``pattern`` if every field in it is known, else raise ValueError."""
     for field in re.findall(r"\{([^{}]*)\}", pattern):
-        if field not in PATTERN_FIELDS:
+        if field != "structure" and field not in PATTERN_FIELDS and not field.startswith("label."):
             raise ValueError(f"match: found field {{{field}}}, expected one of {', '.join(PATTERN_FIELDS)}")
     if pattern.count("{") != pattern.count("}"):
         raise ValueError("match: found an unpaired brace, expected fields like {folder}")
@@ -137,15 +167,18 @@ def _shares_frame(image: ImageRow, row: Mapping[str, Any]) -> bool:
     return image.frame_of_reference_uid in frames | {row["frame_of_reference_uid"]}
 
 
+_STRUCTURE = "\ue002"
+"""Marker of the place of a structure's name."""
+
 _BEGIN, _END = "\ue000", "\ue001"
 """Markers around a filled-in fact, which keep a wildcard from continuing the word of the fact."""
 
 
-def _expression(pattern: str, image: ImageRow, patient_id: str) -> re.Pattern[str] | None:
+def _expression(pattern: str, image: ImageRow, patient_id: str, one_of: str) -> re.Pattern[str] | None:
     """Return the pattern with the image's facts filled in, or None if the image lacks one of them."""
     folder = posixpath.normpath(image.folder or ".")
     parent = posixpath.dirname(folder) or "."
-    facts = {
+    facts = dict(image.fields) | {
         "folder": folder,
         "parent": parent,
         "folder_name": posixpath.basename(folder),
@@ -156,14 +189,13 @@ def _expression(pattern: str, image: ImageRow, patient_id: str) -> re.Pattern[st
         "modality": image.modality,
     }
     filled = pattern
-    for name, value in facts.items():
-        if f"{{{name}}}" not in pattern:
-            continue
+    for name in re.findall(r"\{([^{}]*)\}", pattern):
+        value = facts.get(name)
         if not value:
             return None
         literal = re.sub(r"([*?\[])", r"[\1]", value)
         filled = filled.replace(f"{{{name}}}", literal if value == "." else f"{_BEGIN}{literal}{_END}")
-    return re.compile(_glob_to_regex(posixpath.normpath(filled)))
+    return re.compile(_glob_to_regex(posixpath.normpath(filled)).replace(_STRUCTURE, f"(?:{one_of})"))
 
 
 def _glob_to_regex(pattern: str) -> str:

@@ -183,6 +183,15 @@ Institution Address is not among them: its lines are often broken, which the fas
 
 IDENTITY = Column("identity", TEXT)
 
+LAYOUT_COLUMNS = (
+    Column("image", TEXT),  # which image of a case a file is, by its source's layout: T1w, adc, ...
+    Column("visit", TEXT),  # session, time point or date, as the layout names it
+    Column("split_published", TEXT),  # train | validation | test, where the archive publishes a split
+    Column("layout", TEXT),  # JSON: further facts by the layout (value domain, channels, fields of label patterns)
+    Column("file_facts", TEXT),  # JSON: builder.files.FileFacts of an image file that is not DICOM
+)
+"""Who and what a file is that is not DICOM; null for DICOM."""
+
 REFERENCE_COLUMNS = (
     Column("referenced_series_uids", TEXTS, 0x0020000E),  # of series this object annotates or derives from
     Column("referenced_sop_uids", TEXTS, 0x00081155),  # at most 4,096, sorted, distinct
@@ -191,7 +200,7 @@ REFERENCE_COLUMNS = (
 )
 """What an annotation object (RTSTRUCT, SEG, SR, PR, KO) points to; empty lists for images."""
 
-INSTANCES = schema((*LEDGER_COLUMNS, *HEADER_COLUMNS, IDENTITY, *REFERENCE_COLUMNS))
+INSTANCES = schema((*LEDGER_COLUMNS, *HEADER_COLUMNS, IDENTITY, *LAYOUT_COLUMNS, *REFERENCE_COLUMNS))
 """One row a file found, private: everything the stages need to know before they fetch pixels."""
 
 SERIES_COLUMNS = (
@@ -238,6 +247,10 @@ SERIES_COLUMNS = (
     Column("age_band", TEXT),
     Column("study_day", WHOLE, unit="d"),  # days since the person's first study
     Column("annotations", TEXTS),  # kinds of annotation objects that point here, sorted
+    Column("format", TEXT),  # dicom, or the format of the image's file
+    Column("image", TEXT),  # as in INSTANCES
+    Column("visit", TEXT),
+    Column("split_published", TEXT),
     Column("license", TEXT),  # of the series: SPDX identifier where it is a known one, else as it was stated
 )
 

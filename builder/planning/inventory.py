@@ -15,6 +15,7 @@ from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.planning.directories import LISTED, missing_files
 from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts
+from builder.planning.layouts import Laid, lay_out
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
 from builder.protocols import Progress
 from builder.sources import AnySource, Folder
@@ -26,7 +27,7 @@ from builder.storage import Store
 
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 3
+VERSION = 4
 _RECEIPT = "inventory.json"
 
 
@@ -102,7 +103,8 @@ def take_inventory(
     for outcome in progress.track(runner.run(tasks), stage="index", total=len(tasks)):
         faults.add(outcome.value.internal_errors)
         left_out += [error.trace for error in outcome.value.internal_errors]
-    names = [plan.name for plan in plans]
+    layouts = [s.layout.model_dump(mode="json") if isinstance(s, Folder) and s.layout else None for s in sources]
+    names = [*(plan.name for plan in plans), *([layouts] if any(layouts) else [])]
     # Parts with internal errors keep their names once the errors are fixed, although their rows will differ. Adding
     # them to the fingerprint gives that later inventory another name.
     store = private.join(INVENTORY, fingerprint(VERSION, names, *([sorted(left_out)] if left_out else [])))
@@ -191,18 +193,35 @@ def _merge(
 ) -> tuple[list[str], int]:
     """Write the chunks of the inventory and return them with the number of missing files that a DICOMDIR names."""
 
-    def tables(columns: Sequence[str]) -> Iterator[pa.Table]:
+    def read(columns: Sequence[str]) -> Iterator[pa.Table]:
         for plan in plans:
             yield read_parquet(index.read(plan.table), columns=list(columns))
 
+    laid = lay_out(read, sources)
+
+    def tables(columns: Sequence[str]) -> Iterator[pa.Table]:
+        for plan in plans:
+            yield read_parquet(_laid(index.read(plan.table), laid), columns=list(columns))
+
     verdicts = find_duplicates(tables(COMPARED), sources)
     missing = missing_files(lambda: tables(LISTED), sources)
+    if laid is not None:
+        missing = pa.concat_tables([missing, laid.missing])
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
         parts = []
         for number, plan in enumerate(plans):
             parts.append(Path(folder) / f"{number:06d}.parquet")
-            parts[-1].write_bytes(part_with_verdicts(index.read(plan.table), verdicts))
+            parts[-1].write_bytes(part_with_verdicts(_laid(index.read(plan.table), laid), verdicts))
         if missing.num_rows:
             parts.append(Path(folder) / "missing.parquet")
             parts[-1].write_bytes(parquet_bytes(missing))
         return (merge_parts(parts, store) if parts else []), missing.num_rows
+
+
+def _laid(data: bytes, laid: Laid | None) -> bytes:
+    """Return a stored part of the index in which the files that a layout knows are images."""
+    if laid is None:
+        return data
+    part = read_parquet(data)
+    changed = laid.part(part)
+    return data if changed is part else parquet_bytes(changed, compression="lz4")

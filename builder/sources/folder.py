@@ -8,16 +8,17 @@ import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import field_validator
+from pydantic import BeforeValidator, field_validator
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.sniff import ARCHIVES, HEAD_BYTES, sniff
 from builder.protocols import Entry
 from builder.sources.archives import list_members, read_member
 from builder.sources.described import Described
+from builder.sources.layout import Layout, layout_of
 from builder.sources.names import name_bytes, name_text
 
 LINK_STAMP: Final = "link"
@@ -42,6 +43,9 @@ class Folder(Described):
         What decides whether a file has changed for shards that are finished. ``header`` uses the bytes before the
         pixels and the file's length, and reads headers only. ``content`` uses every byte, so that it notices pixels
         rewritten in place, but reads each new or touched file whole when it is indexed.
+    layout
+        Who and what the files are that are not DICOM (``builder.sources.layout``). Without it, such files are masks and
+        tables at most, and never images.
 
     Notes
     -----
@@ -57,6 +61,7 @@ class Folder(Described):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     identity: Literal["header", "content"] = "header"
+    layout: Annotated[Layout | None, BeforeValidator(layout_of)] = None
 
     @field_validator("url")
     @classmethod

@@ -13,11 +13,13 @@ from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
+from builder.imaging.filed import is_filed
 from builder.imaging.parse import parse_instance
 from builder.imaging.pixels.format import BIG_ENDIAN
 from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import is_philips_mr
 from builder.imaging.quantities.suv import SUV_TAGS, Calibration, calibrate
+from builder.imaging.rows import dataset_of
 from builder.imaging.stacks.kinds import Kind, kind_of
 from builder.imaging.stacks.options import VolumeOptions
 from builder.plan import IMAGE_ROLE
@@ -44,6 +46,8 @@ class Objects:
         SUV calibration of a PET series whose data sets are not kept.
     labels
         Maps each label name to its objects.
+    files
+        Contents of the rows of an image that is not DICOM, in their order.
     """
 
     rows: pa.Table
@@ -51,6 +55,7 @@ class Objects:
     first: Dataset
     labels: Mapping[str, Sequence[LabelObject]]
     calibration: Calibration | None = None
+    files: tuple[bytes, ...] = ()
 
 
 def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) -> Objects:
@@ -73,6 +78,9 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) 
             content = parse_instance(data) if row["format"] == "dicom" else data
             labels.setdefault(row["role"], []).append(LabelObject(content, name))
     images = rows.filter(pa.array([row["role"] == IMAGE_ROLE for row in listed]))
+    if is_filed(image_rows[0]):
+        files = tuple(read_object(row, sources) for row in image_rows)
+        return Objects(images, (), dataset_of(image_rows[0]), labels, files=files)
     first = parse_instance(read_object(image_rows[0], sources))
     if _rows_suffice(image_rows, volumes):
         calibration = _calibration(image_rows, sources, volumes) if image_rows[0]["modality"] == "PT" else None

@@ -10,18 +10,21 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel
 
 from builder.errors import CaseError, Reason
+from builder.files import PICTURES, VOLUMES, FileFault, read_facts
 from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
 from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
+from builder.sources import Folder
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.storage import Store, open_store
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Raised whenever a row would come out differently, so that parts written by an earlier version are read again."""
 
 PART_FILES: Final = (256, 2048)
@@ -31,8 +34,8 @@ FILE_LIMIT: Final = 16 * 2**30
 """Most bytes of a mask or table. A larger file is not hashed and therefore not used."""
 
 _USED_FORMATS = MASKS | TABLES | DOCUMENTS
-VOXEL_SUFFIXES = (".raw", ".zraw")
-"""Suffixes of the voxel files beside a MetaImage header (.mhd). Their content does not say what they are."""
+VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
+"""Suffixes of the voxel files beside headers of MetaImage, NRRD and NIfTI, whose content does not say what they are."""
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 _ENTRIES = pa.schema([("path", pa.string()), ("member", pa.string()), ("size", pa.int64()), ("stamp", pa.string())])
 
@@ -151,7 +154,9 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
 
 def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
     """Fingerprint what determines a part's rows: the source's options, this code's version, and the listing."""
-    options = source.model_dump_json(exclude={"origin"}) if hasattr(source, "model_dump_json") else repr(source)
+    options = source.model_dump_json(exclude={"origin", "layout"}) if isinstance(source, BaseModel) else repr(source)
+    if isinstance(source, Folder) and source.layout is not None:
+        options += " layout"  # which one does not matter here: it is applied to the finished rows
     digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
     for entry in entries:
         digest.update(json.dumps([entry.path, entry.member, entry.size, entry.stamp]).encode())
@@ -370,13 +375,56 @@ def _file_row(source: Source, entry: Entry, form: str) -> dict[str, Any]:
     if form not in _USED_FORMATS and (entry.member or entry.path).lower().endswith(VOXEL_SUFFIXES):
         form = "raw"
     elif form not in _USED_FORMATS:
-        why = f"found {form} content, expected DICOM, a mask or a table"
+        why = f"found {REFUSED.get(form, f'{form} content')}, expected DICOM, an image file, a mask or a table"
         return _quarantined(form, CaseError(Reason.NOT_DICOM, why))
     if entry.size > FILE_LIMIT:
         why = f"found {entry.size} bytes, expected at most {FILE_LIMIT}"
         return _quarantined(form, CaseError(Reason.TOO_LARGE, why))
-    return {"status": "file", "format": form, "header_sha256": sha256_of(source, entry)} | _EMPTY
+    row = {"status": "file", "format": form, "header_sha256": sha256_of(source, entry)} | _EMPTY
+    if isinstance(source, Folder) and source.layout is not None and form in VOLUMES | PICTURES:
+        row |= _image_facts(source, entry, form)
+    return row
 
+
+def _image_facts(source: Source, entry: Entry, form: str) -> dict[str, Any]:
+    """Return what the header of an image file says, or as ``detail`` why it cannot be read."""
+    if form in PICTURES and entry.size > PICTURE_LIMIT:
+        return {"detail": f"found a picture of {entry.size} bytes, expected at most {PICTURE_LIMIT}"}
+    lengths = (entry.size,) if form in PICTURES else (min(n, entry.size) for n in HEADER_LENGTHS)
+    fault = None
+    for length in lengths:
+        try:
+            facts = read_facts(source.read(entry, length=length))
+        except FileFault as error:
+            fault = error
+            continue
+        there = entry.size - max(0, facts.offset)
+        plain = form in VOLUMES and not (facts.companion or facts.packing or facts.whole_gzip)
+        if plain and there < facts.stored_bytes:
+            return {"detail": f"found {max(0, there)} bytes of voxels, expected {facts.stored_bytes}"}
+        return {"file_facts": facts.to_json()}
+    return {"detail": fault.detail if fault is not None else "found an empty file, expected an image"}
+
+
+HEADER_LENGTHS = (64 * 2**10, 4 * 2**20)
+"""Bytes to read from the start of a volume file. The second is tried if the header does not fit the first."""
+
+PICTURE_LIMIT = 2**30
+"""Most bytes of a picture, which is decoded whole to learn whether its colours are grey."""
+
+
+REFUSED = {
+    "empty": "no content (0 bytes)",
+    "analyze": "an Analyze 7.5 header, which does not say where left is; convert it to NIfTI",
+    "mgh": "a FreeSurfer MGH or MGZ volume; convert it to NIfTI (mri_convert)",
+    "afni": "an AFNI header; convert it to NIfTI (3dAFNItoNIFTI)",
+    "minc": "a MINC 1 volume; convert it to NIfTI (mnc2nii)",
+    "hdf5": "HDF5 content, such as a MINC 2 volume; convert it to NIfTI (mnc2nii)",
+    "par": "a Philips PAR header; convert it to NIfTI (dcm2niix)",
+    "appledouble": "an AppleDouble file (._*), which macOS leaves beside each file",
+    "ds_store": "a .DS_Store of macOS",
+}
+"""What is said of formats that are recognised and not read."""
 
 _USELESS_ARCHIVE = "the archive is empty, damaged or over the limits for members, sizes and compression"
 _EMPTY: dict[str, Any] = {

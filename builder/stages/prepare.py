@@ -14,6 +14,7 @@ from builder.deid.pixels import PixelVerdict, blank, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
+from builder.imaging.filed import NO_SPACING, assemble_filed, filed_parts, filed_stack
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
 from builder.imaging.pixels.values import PixelFill
@@ -148,7 +149,15 @@ def _with_verdict(volume: Volume, verdict: PixelVerdict) -> Volume:
 def _assemble(
     stack: Stack, plan: CasePlan, objects: Objects, recipe: Recipe, known: Identifiers, fill: PixelFill
 ) -> Volume:
-    """Assemble the volume from index rows (technical attributes only) or from de-identified data sets."""
+    """Assemble the volume from files, from index rows (technical attributes only) or from de-identified data sets."""
+    if objects.files:
+        (row,) = (row for row in objects.rows.to_pylist() if row["file_facts"] is not None)
+        part = plan.frames[0][0] if plan.frames else None
+        volume = assemble_filed(
+            stack, objects.files, row, recipe.volumes, part=part, number_type=plan.number_type
+        )
+        _check_scale(volume, recipe)
+        return volume
     if not objects.images:
         mapped = [recipe.uids(uid) for uid in objects.rows.column("sop_instance_uid").to_pylist()]
         place = objects.rows.schema.get_field_index("sop_instance_uid")
@@ -164,6 +173,16 @@ def _assemble(
     scales = scales_of(objects.images).with_uids(_Mapped(recipe.uids))
     archived = Archived(calibration, scales, objects.images)
     return assemble(stack, clean, recipe.volumes, fill=fill, archived=archived, number_type=plan.number_type)
+
+
+def _check_scale(volume: Volume, recipe: Recipe) -> None:
+    """Refuse to resample a picture whose millimetres nobody states."""
+    if NO_SPACING in volume.notes and any(isinstance(step, Resample) for step in recipe.transforms):
+        raise CaseError(
+            Reason.UNKNOWN_GEOMETRY,
+            "found a picture of unknown pixel spacing, expected one in mm to resample it: state pixel_spacing_mm in "
+            "the source's layout, or take out the transform resample",
+        )
 
 
 def _calibrated(images: Sequence[Dataset], recipe: Recipe) -> Calibration:
@@ -203,6 +222,9 @@ def _stack(plan: CasePlan, objects: Objects, recipe: Recipe) -> Stack:
     header that places the tiles of a mosaic.
     """
     rows = objects.rows
+    if objects.files:
+        number = plan.frames[0][0] if plan.frames else 0
+        return filed_parts(filed_stack(rows.to_pylist()), recipe.volumes)[number][0].with_uids(_Mapped(recipe.uids))
     stacks = [part for stack in stacks_for(rows, recipe.volumes) for part in admit(stack, recipe.volumes)]
     if len(stacks) != 1:
         raise CaseError(

@@ -11,6 +11,7 @@ import pyarrow as pa
 from builder.deid.columns import OLDEST_AGE, age_band
 from builder.errors import CaseError, Reason
 from builder.headers.vendors import normalise
+from builder.imaging.filed import filed_parts, filed_stack, is_filed
 from builder.imaging.lint import lint_stack
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
@@ -182,9 +183,34 @@ def _surveyed(
     instances: pa.Table, name: str, sources: Sequence[AnySource], options: VolumeOptions
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the rows of one series' stacks, and the number in MEMBERSHIP of each instance."""
-    uids = instances.column("sop_instance_uid").to_pylist()
+    if is_filed({"format": instances["format"][0].as_py()}):
+        return _surveyed_file(instances, name, sources, options)
     stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]
-    candidates = opened(stacks, instances, sources, options)
+    return _rows_of(opened(stacks, instances, sources, options), instances, name, sources, options)
+
+
+def _surveyed_file(
+    instances: pa.Table, name: str, sources: Sequence[AnySource], options: VolumeOptions
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Do what ``_surveyed`` does for one image file that is not DICOM."""
+    stack = filed_stack(instances.to_pylist())
+    uids = instances.column("sop_instance_uid").to_pylist()
+    candidates = [
+        Candidate(part, None if number is None else dict.fromkeys(uids, (number,)))
+        for part, number in filed_parts(stack, options)
+    ]
+    return _rows_of(candidates, instances, name, sources, options)
+
+
+def _rows_of(
+    candidates: Sequence[Candidate],
+    instances: pa.Table,
+    name: str,
+    sources: Sequence[AnySource],
+    options: VolumeOptions,
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return a row for each candidate, and the number in MEMBERSHIP of each instance."""
+    uids = instances.column("sop_instance_uid").to_pylist()
     place = _places(candidates)
     rows = []
     for candidate in candidates:
@@ -344,6 +370,7 @@ def _stack_row(stack: Stack, members: pa.Table, facts: Mapping[str, Any]) -> dic
         "sex": sex if sex in ("F", "M", "O") else None,
         "age_years": age,
         "age_band": None if age is None else age_band(age),
+        "format": members["format"][0].as_py(),
     }
     named = {n: first[n] for n in STACKS.names if n in first and n not in row}
     return {n: row[n] if n in row else named.get(n) for n in STACKS.names}

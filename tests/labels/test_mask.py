@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from builder.errors import CaseError, Reason
-from builder.labels.files import read_label_file
 from builder.labels.linking import check_pattern, select_files
-from builder.labels.mask import FORMATS, MaskFile
+from builder.labels.mask import FORMATS, MaskFile, read_label_file
 from builder.labels.placing import move, place
 from builder.labels.rtstruct import RtStruct
 from builder.model.case import Mask

@@ -50,7 +50,7 @@ ROOMS: Mapping[str, Room] = {
     ),
     "split": Room(("split/*.py",), ("split",)),
     "deid": Room(("deid/*.py",), ("deid",)),
-    "labels": Room(("labels/*.py", "labels/files/*.py", "labels/reports/*.py"), ("labels",)),
+    "labels": Room(("labels/*.py", "files/*.py", "labels/reports/*.py"), ("labels",)),
     "imaging": Room(("imaging/*.py", "imaging/*/*.py"), ("imaging",)),
     "reader": Room(
         ("reader/order.py", "reader/batches.py", "reader/shard.py", "reader/dataset.py"),

@@ -1,24 +1,16 @@
-"""Decoder for NRRD (teem.sourceforge.net/nrrd/format.html) with attached header and 3D Slicer's segment fields."""
+"""Headers of NRRD files (teem.sourceforge.net/nrrd/format.html), with 3D Slicer's segment fields."""
 
-import bz2
 import re
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.errors import CaseError, Reason
-from builder.labels.files.grid import (
-    MAX_LAYERS,
-    FileSegment,
-    LabelGrid,
-    check_size,
-    geometry_of,
-    inflate,
-    unreadable,
-)
+from builder.files.facts import FileFacts, FileFault, Matrix, check_size, grid_of, misplaced, unreadable
+from builder.files.grid import FileSegment
 from builder.model.case import Code
 
+MAX_LAYERS = 512
+PACKINGS = {"raw": "", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
 MAX_HEADER_BYTES = 4 * 2**20
 
 TYPES = {
@@ -65,46 +57,98 @@ MILLIMETRES = {
 """Millimetres per unit that writers state, without the plural s. A missing unit means mm, as in Slicer."""
 
 
-def read_nrrd(content: bytes) -> LabelGrid:
-    """Read an NRRD with an attached header. The list axis of a .seg.nrrd becomes layers.
+def nrrd_facts(content: bytes) -> FileFacts:
+    """Return what an NRRD header says; ``content`` is the file or its beginning. Other axes than space are layers.
 
-    A detached header (``data file``) is refused, because it could name any file on this machine.
+    Raises
+    ------
+    FileFault
+        ``unreadable``. A grid that is refused is a ``fault`` of the result instead.
     """
-    fields, pairs, start = _header(content)
-    if "data file" in fields or "datafile" in fields:
-        raise unreadable("an NRRD with a detached data file, expected the voxels in the same file")
+    fields, _, start = _header(content)
     try:
         sizes = [int(n) for n in fields["sizes"].split()]
         code = next(c for c, names in TYPES.items() if fields["type"].lower() in names)
         order = {"little": "<", "big": ">"}[fields.get("endian", "little").lower()]
+        skip, lines = int(fields.get("byte skip", "0")), int(fields.get("line skip", "0"))
+    except (KeyError, StopIteration, ValueError) as error:
+        raise unreadable("an NRRD header without type or sizes that can be used") from error
+    check_size(sizes)
+    encoding = fields.get("encoding", "").lower()
+    packing = PACKINGS.get(encoding)
+    companion = _companion(fields)
+    if packing is None:
+        raise unreadable("an NRRD encoding other than raw, gzip and bzip2")
+    if lines or (skip and (packing or not companion)) or skip < -1:
+        raise unreadable("an NRRD that skips lines or bytes, expected voxels right after the header")
+    axes, lists = _axes(fields, sizes)
+    columns, rows, slices = (*(sizes[n] for n in axes), 1, 1)[:3]
+    affine, fault = _placed(fields, sizes, axes)
+    kinds = fields.get("kinds", "").lower().split()
+    moving = not lists or (len(kinds) == len(sizes) and kinds[lists[0]] in ("time", "list"))
+    return FileFacts(
+        shape=(slices, rows, columns), dtype=np.dtype(order + code).str, layers=sizes[lists[0]] if lists else 1,
+        layer_kind="" if not lists else "volumes" if moving else "vector", layers_first=lists == [0],
+        affine=affine, fault=fault, offset=skip if companion else start, packing=packing, companion=companion,
+    )  # fmt: skip
+
+
+def nrrd_segments(content: bytes) -> tuple[FileSegment, ...]:
+    """Return the segments that a .seg.nrrd names. Raises FileFault."""
+    return _segments(_header(content)[1])
+
+
+def _axes(fields: dict[str, str], sizes: list[int]) -> tuple[list[int], list[int]]:
+    """Return the axes of space, fastest first, and the one other axis, which may only be the first or the last."""
+    try:
+        directions = _vectors(fields.get("space directions", ""))
+    except ValueError:
+        raise unreadable("an NRRD whose directions are no numbers, expected three each") from None
+    if len(directions) != len(sizes):
+        directions = [np.zeros(3)] * len(sizes) if len(sizes) < 4 else [None, *[np.zeros(3)] * (len(sizes) - 1)]
+    axes = [n for n, vector in enumerate(directions) if vector is not None]
+    lists = [n for n in range(len(sizes)) if n not in axes]
+    if len(axes) not in (2, 3) or len(lists) > 1 or (lists and lists[0] not in (0, len(sizes) - 1)):
+        raise misplaced(f"{len(axes)} spatial axes of {len(sizes)}, expected three of at most four")
+    if lists and sizes[lists[0]] > MAX_LAYERS:
+        raise unreadable(f"{sizes[lists[0]]} layers, expected at most {MAX_LAYERS}")
+    return axes, lists
+
+
+def _placed(fields: dict[str, str], sizes: list[int], axes: list[int]) -> tuple[Matrix | None, str]:
+    try:
         directions, origin = _vectors(fields["space directions"]), _vectors(fields["space origin"])
         scales: NDArray[np.float64] = np.asarray(SPACES[fields["space"].lower()]) * _units(fields)
-    except (KeyError, StopIteration, ValueError) as error:
-        raise unreadable("an NRRD header without type, sizes, space, directions or origin that can be used") from error
-    check_size(sizes)
-    axes = [n for n, vector in enumerate(directions) if vector is not None]
-    if len(axes) != 3 or len(directions) != len(sizes) or len(origin) != 1 or origin[0] is None or len(sizes) > 4:
-        raise CaseError(
-            Reason.LABEL_GEOMETRY, f"found {len(axes)} spatial axes of {len(sizes)}, expected three of at most four"
-        )
-    array = _voxels(content[start:], fields, np.dtype(order + code), sizes)
-    lists = [n for n in range(len(sizes)) if n not in axes]
-    array = array.transpose((*lists, *reversed(axes)))
-    layers = array if lists else array[None]
-    if layers.shape[0] > MAX_LAYERS:
-        raise unreadable(f"{layers.shape[0]} layers, expected at most {MAX_LAYERS}")
+    except (KeyError, ValueError):
+        return None, "found an NRRD without space, directions or origin that can be used, expected all three"
+    except FileFault as fault:
+        return None, fault.detail
+    if len(axes) != 3 or len(directions) != len(sizes) or len(origin) != 1 or origin[0] is None:
+        return None, f"found {len(axes)} spatial axes of {len(sizes)}, expected three"
     matrix = np.stack([vector for vector in directions if vector is not None], axis=1)
-    geometry = geometry_of([sizes[n] for n in axes], scales[:, None] * matrix, scales * origin[0])
-    return LabelGrid(layers, geometry, _segments(pairs))
+    return grid_of([sizes[n] for n in axes], scales[:, None] * matrix, scales * origin[0])
+
+
+def _companion(fields: dict[str, str]) -> str:
+    """Return the name of the detached file with the voxels; "" if they follow the header. May raise FileFault."""
+    stated = fields.get("data file", fields.get("datafile", ""))
+    if not stated:
+        return ""
+    if "/" in stated.removeprefix("./") or "\\" in stated or "%" in stated or stated.upper().startswith("LIST"):
+        raise unreadable("a detached NRRD whose voxels lie in several files or another folder, expected one beside it")
+    return stated.removeprefix("./")
 
 
 def _header(content: bytes) -> tuple[dict[str, str], dict[str, str], int]:
     """Return fields, key/value pairs and the offset of the voxels."""
     match = re.search(rb"\r?\n\r?\n", content[:MAX_HEADER_BYTES])
-    if match is None:
-        raise unreadable("an NRRD whose header does not end, or has no voxels in the same file")
+    head = content[:MAX_HEADER_BYTES]
+    detached = b"data file:" in head or b"datafile:" in head  # such a header may end where its file ends
+    if match is None and not detached:
+        raise unreadable("an NRRD whose header does not end")
+    start, end = (len(head), len(head)) if match is None else match.span()
     fields, pairs = {}, {}
-    for line in content[: match.start()].decode("utf-8", "replace").splitlines()[1:]:
+    for line in content[:start].decode("utf-8", "replace").splitlines()[1:]:
         if line.startswith("#"):
             continue
         if ":=" in line:
@@ -113,7 +157,7 @@ def _header(content: bytes) -> tuple[dict[str, str], dict[str, str], int]:
         elif ":" in line:
             key, _, value = line.partition(":")
             fields[key.strip().lower()] = value.strip()
-    return fields, pairs, match.end()
+    return fields, pairs, end
 
 
 def _vectors(text: str) -> list[NDArray[np.float64] | None]:
@@ -143,26 +187,7 @@ def _units(fields: dict[str, str]) -> NDArray[np.float64]:
         return np.array(factors, dtype=np.float64)
     if not of_space and all(f in (None, 1.0) for f in factors):
         return np.ones(3)  # the other units belong to a list axis
-    raise CaseError(Reason.LABEL_GEOMETRY, "found an NRRD in units that are not known, expected mm, cm, m or microns")
-
-
-def _voxels(data: bytes, fields: dict[str, str], dtype: np.dtype[Any], sizes: list[int]) -> NDArray[Any]:
-    expected = dtype.itemsize * int(np.prod(sizes))
-    if int(fields.get("line skip", "0")) or int(fields.get("byte skip", "0")):
-        raise unreadable("an NRRD that skips lines or bytes, expected voxels right after the header")
-    encoding = fields.get("encoding", "").lower()
-    if encoding in ("gzip", "gz"):
-        data = inflate(data, expected, wbits=31)
-    elif encoding in ("bzip2", "bz2"):
-        try:
-            data = bz2.BZ2Decompressor().decompress(data, expected)
-        except OSError as error:
-            raise unreadable("compressed voxels that do not decompress") from error
-    elif encoding != "raw":
-        raise unreadable("an NRRD encoding other than raw, gzip and bzip2")
-    if len(data) < expected:
-        raise unreadable(f"{len(data)} bytes of voxels, expected {expected}")
-    return np.frombuffer(data, dtype, count=expected // dtype.itemsize).reshape(sizes, order="F")
+    raise misplaced("an NRRD in units that are not known, expected mm, cm, m or microns")
 
 
 def _segments(pairs: dict[str, str]) -> tuple[FileSegment, ...]:

@@ -1,0 +1,101 @@
+"""Headers of MetaImage files (.mha, or .mhd with its raw file; itk.org/Wiki/ITK/MetaIO/Documentation)."""
+
+import re
+
+import numpy as np
+
+from builder.files.facts import FileFacts, Layers, Matrix, check_size, grid_of, unreadable
+
+MAX_HEADER_BYTES = 2**20
+
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+
+
+def is_metaimage(content: bytes) -> bool:
+    """Return whether the first line belongs to a MetaImage header."""
+    return re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", content[:64]) is not None
+
+
+def metaimage_facts(content: bytes) -> FileFacts:
+    """Return what a MetaImage header says; ``content`` is the file or its beginning.
+
+    Raises
+    ------
+    FileFault
+        ``unreadable``. A grid that is refused is a ``fault`` of the result instead.
+    """
+    fields, start = _header(content)
+    try:
+        sizes = [int(n) for n in fields["DimSize"].split()]
+        big = fields.get("ElementByteOrderMSB", fields.get("BinaryDataByteOrderMSB", "False")).lower() == "true"
+        dtype = np.dtype((">" if big else "<") + TYPES[fields["ElementType"]])
+        channels = int(fields.get("ElementNumberOfChannels", "1"))
+        skip = int(fields.get("HeaderSize", "0"))
+    except (KeyError, ValueError) as error:
+        raise unreadable("a MetaImage header without size, type or byte order that can be used") from error
+    if fields.get("BinaryData", "True").lower() != "true" or len(sizes) not in (2, 3) or channels < 1:
+        raise unreadable(f"a MetaImage of {len(sizes)} axes or in text, expected two or three axes in binary")
+    check_size((*sizes, channels))
+    affine, fault = _placed(fields, sizes)
+    columns, rows, slices = (*sizes, 1)[:3]
+    kind: Layers = "" if channels == 1 else "vector"
+    companion = "" if fields["ElementDataFile"].upper() == "LOCAL" else _companion(fields["ElementDataFile"])
+    packed = fields.get("CompressedData", "False").lower() == "true"
+    return FileFacts(
+        shape=(slices, rows, columns), dtype=dtype.str, layers=channels, layer_kind=kind, layers_first=True,
+        affine=affine, fault=fault, offset=skip if companion else start, packing="zlib" if packed else "",
+        companion=companion,
+    )  # fmt: skip
+
+
+def _placed(fields: dict[str, str], sizes: list[int]) -> tuple[Matrix | None, str]:
+    if len(sizes) != 3:
+        return None, f"found {len(sizes)} axes in a MetaImage, expected three"
+    try:
+        matrix = np.array([float(v) for v in _first(fields, "TransformMatrix", "Rotation", "Orientation").split()])
+        origin = np.array([float(v) for v in _first(fields, "Offset", "Position", "Origin").split()])
+        spacing = np.array([float(v) for v in _first(fields, "ElementSpacing", "ElementSize").split()])
+    except (KeyError, ValueError):
+        return None, "found a MetaImage header without matrix, offset or spacing, expected all three"
+    if matrix.size != 9 or origin.size != 3 or spacing.size != 3 or (spacing <= 0).any():
+        return None, "found a MetaImage header whose matrix, offset or spacing is not of three axes, expected that"
+    # Each line of three numbers is the direction of one axis (ITK's convention), hence a column here.
+    return grid_of(sizes, matrix.reshape(3, 3).T * spacing, origin)
+
+
+def _header(content: bytes) -> tuple[dict[str, str], int]:
+    fields: dict[str, str] = {}
+    position = 0
+    head = content[:MAX_HEADER_BYTES]
+    while "ElementDataFile" not in fields:
+        end = head.find(b"\n", position)
+        if end < 0:
+            end = len(head)
+        key, _, value = head[position:end].decode("ascii", "replace").partition("=")
+        fields[key.strip()] = value.strip()
+        position = end + 1
+        if position >= len(head) and "ElementDataFile" not in fields:
+            raise unreadable("a MetaImage header without ElementDataFile")
+    return fields, position
+
+
+def _companion(stated: str) -> str:
+    """Return the name of the file with the voxels. Raises FileFault if it is no plain name of one file."""
+    if not stated or "/" in stated or "\\" in stated or "%" in stated or stated.upper().startswith("LIST"):
+        raise unreadable("a MetaImage whose voxels lie in several files or another folder, expected one beside it")
+    return stated
+
+
+def _first(fields: dict[str, str], *names: str) -> str:
+    return fields[next((name for name in names if name in fields), names[0])]

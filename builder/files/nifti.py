@@ -1,0 +1,133 @@
+"""Headers of NIfTI-1 and NIfTI-2, single files and pairs (nifti.nimh.nih.gov), through nibabel."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.files.facts import FileFacts, Layers, Matrix, check_size, grid_of, unreadable
+from builder.files.grid import GZIP
+from builder.model.geometry import corner_voxels
+
+MAX_OFFSET = 2**24
+HEADER_BYTES = 540
+SINGLE, PAIR = (b"n+1\0", b"n+2\0"), (b"ni1\0", b"ni2\0")
+FORMS_AGREE = 0.1
+"""qform and sform agree if no corner differs by more than this fraction of a voxel."""
+
+MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+
+
+def is_nifti(content: bytes) -> bool:
+    """Return whether the first bytes, unpacked if gzipped, are a NIfTI header."""
+    return _magic(_head(content)) in (*SINGLE, *PAIR)
+
+
+def nifti_facts(content: bytes) -> FileFacts:
+    """Return what a NIfTI header says; ``content`` is the file or its beginning. The RAS affine becomes LPS.
+
+    Raises
+    ------
+    FileFault
+        ``unreadable``. A grid that is refused is a ``fault`` of the result instead.
+    """
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        with np.errstate(all="ignore"):  # nan and inf from a damaged header are checked below
+            return _facts(content)
+    except (HeaderDataError, KeyError, ValueError, OverflowError, TypeError) as error:
+        raise unreadable("a NIfTI header that cannot be read") from error
+
+
+def _facts(content: bytes) -> FileFacts:
+    import nibabel as nib
+
+    head = _head(content)
+    magic = _magic(head)
+    kind = nib.Nifti1Header if magic in (SINGLE[0], PAIR[0]) else nib.Nifti2Header
+    header = kind(head[: kind.template_dtype.itemsize], check=False)
+    spatial, layers, layer_kind = _layers(header.get_data_shape())
+    dtype = header.get_data_dtype()
+    colours = dtype.names
+    if colours is not None:
+        dtype, layers, layer_kind = np.dtype("u1"), layers * len(colours), "colour"
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise unreadable(f"voxels of type {dtype}, expected one real number each")
+    check_size((*spatial, layers))
+    offset = int(header["vox_offset"])
+    paired = magic in PAIR
+    if not (0 if paired else kind.template_dtype.itemsize) <= offset <= MAX_OFFSET:
+        raise unreadable("a NIfTI whose voxels do not start behind its header")
+    slope, intercept = header.get_slope_inter()
+    affine, fault, notes = _placed(header, spatial)
+    return FileFacts(
+        shape=(spatial[2], spatial[1], spatial[0]), dtype=dtype.str, layers=layers, layer_kind=layer_kind,
+        layers_first=layer_kind == "colour", slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept), affine=affine, fault=fault, offset=offset,
+        whole_gzip=content.startswith(GZIP), companion=".img" if paired else "", notes=notes,
+    )  # fmt: skip
+
+
+def _placed(header: Any, spatial: tuple[int, int, int]) -> tuple[Matrix | None, str, tuple[str, ...]]:
+    """Return the LPS affine with notes, or why the grid is refused."""
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        qform, qcode = header.get_qform(coded=True)
+        sform, scode = header.get_sform(coded=True)
+        if not qcode and not scode:
+            return None, "found a NIfTI with neither qform nor sform, expected one with a code", ()
+        form = np.array(sform if scode else qform, dtype=np.float64)
+        if not np.isfinite(form).all():
+            return None, "found a NIfTI whose affine is not finite, expected numbers", ()
+        if qcode and scode and (worst := _apart(qform, sform, spatial)) > FORMS_AGREE:
+            return None, f"found qform and sform {worst:.2f} voxels apart, expected at most {FORMS_AGREE}", ()
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+        return None, "found a NIfTI whose qform or sform is no map of voxels to places, expected a regular one", ()
+    try:
+        unit = header.get_xyzt_units()[0]
+    except KeyError:
+        return None, "found a NIfTI in units that are not known, expected mm, m or microns", ()
+    form[:3] *= MILLIMETRES[unit]
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ form
+    affine, fault = grid_of(spatial, lps[:3, :3], lps[:3, 3])
+    return affine, fault, ("spatial_unit_unstated",) if unit == "unknown" else ()
+
+
+def _apart(qform: NDArray[Any], sform: NDArray[Any], spatial: tuple[int, int, int]) -> float:
+    """Return by how many voxels the corners differ under both forms; infinite where they cannot be compared."""
+    corners = np.concatenate([corner_voxels(spatial), np.ones((8, 1))], axis=1)
+    worst = float(np.abs(np.linalg.solve(sform, qform @ corners.T).T - corners).max())
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _layers(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int, Layers]:
+    """Return the spatial shape, and the number and kind of layers. At most one further axis may be longer than 1."""
+    more = [(axis, n) for axis, n in enumerate(shape[3:]) if n != 1]
+    if not 2 <= len(shape) <= 7 or len(more) > 1 or (more and more[0][0] > 1):
+        raise unreadable(f"a NIfTI of shape {tuple(shape)}, expected three axes, or four with a layer each")
+    full = (*shape[:3], 1)
+    kind: Layers = "" if not more else "volumes" if more[0][0] == 0 else "vector"
+    return (int(full[0]), int(full[1]), int(full[2])), int(more[0][1]) if more else 1, kind
+
+
+def _magic(head: bytes) -> bytes:
+    """Return the magic of a header, as long as its size agrees with it."""
+    if len(head) >= 348 and 348 in _sizes(head):
+        return head[344:348]
+    return head[4:8] if len(head) >= HEADER_BYTES and 540 in _sizes(head) else b""
+
+
+def _sizes(head: bytes) -> tuple[int, int]:
+    return int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
+
+
+def _head(content: bytes) -> bytes:
+    if not content.startswith(GZIP):
+        return content[:HEADER_BYTES]
+    try:
+        return zlib.decompressobj(31).decompress(content, HEADER_BYTES)
+    except zlib.error:
+        return b""

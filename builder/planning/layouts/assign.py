@@ -1,0 +1,200 @@
+"""Apply layouts to the rows of the index: files become images with a patient, or stay what they are."""
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from builder.errors import Reason
+from builder.files import PICTURES, VOLUMES, facts_from_json
+from builder.headers.sniff import DOCUMENTS, TABLES
+from builder.model.places import place_of, stem_of, suffix_of
+from builder.model.tables import INSTANCES
+from builder.planning.layouts.bids import Bids
+from builder.planning.layouts.datasets import Decathlon, NnUnet
+from builder.planning.layouts.names import Documents, Named, Reading, uid
+from builder.planning.layouts.tables import Pattern, Table
+from builder.protocols import Entry, Source
+from builder.sources import Folder
+from builder.sources.layout import Layout
+
+LISTED: Final = ("source", "path", "member", "size", "stamp", "format")
+WORKSTATION = "WSD"
+"""Conversion Type (0008,0064) of a picture: it left the scanner's format on a workstation, so text may be in it."""
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The layouts of a spec's sources, ready for the parts of the index.
+
+    ``missing`` are rows of INSTANCES for images that a layout lists and the source does not hold.
+    """
+
+    readings: Mapping[int, tuple[Reading, Layout, Folder]]
+    companions: Mapping[tuple[int, str], str]
+    missing: pa.Table
+
+    def part(self, part: pa.Table) -> pa.Table:
+        """Return a part of the index in which the files that a layout knows are images."""
+        rows = part.to_pylist()
+        changed = False
+        for row in rows:
+            if row["source"] in self.readings and row["status"] == "file":
+                changed |= self._change(row)
+        return pa.Table.from_pylist(rows, schema=INSTANCES) if changed else part
+
+    def _change(self, row: dict[str, Any]) -> bool:
+        """Make a file's row the row of an image, or of the voxels of one; return whether it was changed."""
+        reading, layout, source = self.readings[row["source"]]
+        place = place_of(row["path"], row["member"])
+        head = self.companions.get((row["source"], place), place)
+        if head == place and row["format"] not in VOLUMES | PICTURES:
+            return False
+        named = reading.name(head)
+        if named is None:
+            return False
+        if isinstance(named, str):
+            row |= {"status": "quarantined", "reason": Reason.NOT_SELECTED.value, "detail": f"layout: {named}"}
+            return True
+        if head == place and row["file_facts"] is None:
+            row |= {"status": "quarantined", "reason": Reason.UNREADABLE.value}
+            return True
+        row |= _image_row(row, named, layout, names=(source.site or "", source.collection or ""), head=head)
+        return True
+
+
+def lay_out(parts: Callable[[Sequence[str]], Iterable[pa.Table]], sources: Sequence[Source]) -> Laid | None:
+    """Read the documents of every source with a layout; None when no source has one.
+
+    Parameters
+    ----------
+    parts
+        Given columns: the tables of the index with them, one at a time.
+    """
+    laid = {n: s for n, s in enumerate(sources) if isinstance(s, Folder) and s.layout is not None}
+    if not laid:
+        return None
+    entries: dict[int, dict[str, Entry]] = {n: {} for n in laid}
+    companions: dict[tuple[int, str], str] = {}
+    places: dict[int, set[str]] = {n: set() for n in laid}
+    for part in parts((*LISTED, "file_facts")):
+        for row in part.to_pylist():
+            if row["source"] not in laid:
+                continue
+            place = place_of(row["path"], row["member"])
+            places[row["source"]].add(place)
+            if row["format"] in DOCUMENTS | TABLES:
+                entries[row["source"]][place] = Entry(row["path"], row["size"], row["stamp"], row["member"])
+            if row["file_facts"] and (beside := _companion(place, row["file_facts"])):
+                companions[row["source"], beside] = place
+    readings = {n: (_reading(source, entries[n]), source.layout, source) for n, source in laid.items() if source.layout}
+    missing = [
+        _missing_row(n, place)
+        for n, (reading, _, _) in readings.items()
+        for place in sorted({*reading.promised()} - places[n])
+    ]
+    return Laid(readings, companions, pa.Table.from_pylist(missing, schema=INSTANCES))
+
+
+def unread_lines(formats: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for every kind of image file that nothing reads."""
+    for name, count in sorted(formats.items()):
+        yield (
+            f"{count} {NAMES.get(name, name)} {'file' if count == 1 else 'files'}: no source reads "
+            f"{'it' if count == 1 else 'them'} as images and no label as masks; a layout on the source says who and "
+            "what they are"
+        )
+
+
+NAMES = {
+    "nifti": "NIfTI", "nrrd": "NRRD", "mha": "MetaImage", "mhd": "MetaImage", "png": "PNG", "jpeg": "JPEG",
+    "tiff": "TIFF", "analyze": "Analyze", "mgh": "FreeSurfer MGH", "afni": "AFNI", "minc": "MINC", "hdf5": "HDF5",
+    "par": "Philips PAR",
+}  # fmt: skip
+
+
+def count_formats(table: pa.Table, used: Iterable[tuple[int, str, str]]) -> Counter[str]:
+    """Count by format the image files of a table of INSTANCES that are not among the used ones."""
+    taken = set(used)
+    columns = (table.column(name).to_pylist() for name in ("source", "path", "member", "format"))
+    return Counter(
+        form for *place, form in zip(*columns, strict=True) if form in NAMES and tuple(place) not in taken
+    )  # fmt: skip
+
+
+def _reading(source: Folder, entries: Mapping[str, Entry]) -> Reading:
+    layout = source.layout
+    assert layout is not None
+    documents = Documents(frozenset(entries), lambda place: source.read(entries[place]))
+    if layout.kind == "bids":
+        return Bids(documents)
+    if layout.kind == "nnunet":
+        return NnUnet(documents)
+    if layout.kind == "msd":
+        return Decathlon(documents)
+    return Pattern(layout, documents) if layout.kind == "pattern" else Table(layout, documents)
+
+
+def _companion(place: str, facts: str) -> str:
+    """Return the place of the file that holds the voxels of a header; "" if the header's own file does."""
+    companion = facts_from_json(facts).companion
+    if not companion:
+        return ""
+    folder, name = posixpath.split(place)
+    if companion.startswith("."):
+        companion = stem_of(name) + companion + (".gz" if suffix_of(name).lower().endswith(".gz") else "")
+    return posixpath.join(folder, companion)
+
+
+def _image_row(
+    row: Mapping[str, Any], named: Named, layout: Layout, *, names: tuple[str, ...], head: str
+) -> dict[str, Any]:
+    """Return the columns of an image that its layout decides."""
+    own = place_of(row["path"], row["member"])
+    picture = row["format"] in PICTURES
+    modality = layout.modality_of(named.image) or named.columns.get("modality") or ("OT" if picture else "")
+    spacing = list(layout.pixel_spacing_mm) if picture and layout.pixel_spacing_mm else None
+    stated = {
+        "values": layout.values_of(named.image), "channels": list(named.channels), "case": named.case,
+        "fields": dict(named.fields),
+    }  # fmt: skip
+    series = uid("series", *names, head)
+    found: dict[str, Any] = {
+        **named.columns,
+        "status": "instance",
+        "patient_id": named.patient,
+        "study_uid": uid("study", *names, named.patient, named.visit),
+        "series_uid": series,
+        "sop_instance_uid": uid("instance", *names, own, row["header_sha256"] or ""),
+        "modality": modality or None,
+        "image": named.image,
+        "visit": named.visit or None,
+        "split_published": named.split or None,
+        "layout": json.dumps(stated, sort_keys=True),
+        "pixel_spacing": spacing,
+    }
+    if layout.body_part:
+        found["body_part_examined"] = layout.body_part
+    if picture:
+        found["conversion_type"] = WORKSTATION
+        found["lossy_image_compression"] = "01" if row["format"] == "jpeg" else None
+    if row["file_facts"] is not None:
+        facts = facts_from_json(row["file_facts"])
+        found |= {"rows": facts.shape[1], "columns": facts.shape[2]}
+    return found
+
+
+def _missing_row(source: int, place: str) -> dict[str, Any]:
+    outside = place.startswith(("../", "/")) or place == ".."
+    where = "that lies outside its folder" if outside else "that does not exist"
+    return {
+        "source": source, "path": place, "member": "", "size": 0, "stamp": "", "status": "quarantined",
+        "reason": Reason.SOURCE_MISSING.value, "format": "unknown",
+        "detail": f"the layout of the source lists a file {where}",
+        "referenced_series_uids": (), "referenced_sop_uids": (), "referenced_frame_of_reference_uids": (),
+        "label_names": (),
+    }  # fmt: skip

@@ -1,0 +1,234 @@
+"""Archives that are not DICOM through a whole build: each layout gives its images, persons and masks, all counted."""
+
+import io
+import json
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import builder
+from builder.errors import OutcomeError, SpecError
+from builder.run.pipeline import build
+from tests.endtoend.trees import KEY
+from tests.files.writers import STRAIGHT, lps_of, nifti, values, written_by_itk
+
+SPEC = """
+name: layouts
+license: CC0-1.0
+sources: [{{kind: folder, url: "{tree}", layout: {layout}}}]
+deid: {{patient_key: "${{env:BUILDER_KEY}}", reviewed: [DX]}}
+samples: {{kind: volumes, chunk: [8, 16, 16]}}
+splits: {{ratios: {{train: 1.0}}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+
+
+def made(folder: Path, layout: str, more: str = "") -> Any:
+    """Build ``folder/tree`` and open the dataset."""
+    spec = folder / "spec.yaml"
+    spec.write_text(SPEC.format(tree=folder / "tree", layout=layout) + more)
+    build(spec, to=folder / "out")
+    return builder.open_dataset(folder / "out")
+
+
+def ledger(folder: Path) -> Counter[tuple[str, str]]:
+    """Count the files by status and reason."""
+    version = (folder / "out" / "CURRENT").read_text().strip()
+    table = pq.read_table(folder / "out" / "versions" / version / "ledger.parquet")
+    return Counter(zip(table["status"].to_pylist(), (r or "" for r in table["reason"].to_pylist()), strict=True))
+
+
+def images(dataset: Any) -> dict[bytes, Any]:
+    return {np.ascontiguousarray(s["image"][0]).tobytes(): s for s in dataset}
+
+
+def test_a_pattern_says_who_and_what_and_voxels_are_nibabels(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    paths = [
+        nifti(tree / p / f"v{v}" / f"{p}_{name}.nii.gz", values(seed=len(p) * 10 + v + n), descrip=b"KOWALSKI^JAN")
+        for p in ("kowalski", "nguyenvan") for v in (1, 2) for n, name in enumerate(("t1", "t1_post"))
+    ]  # fmt: skip
+    (tree / "kowalski" / "notes.txt").write_text("nothing")
+    dataset = made(
+        tmp_path, '{pattern: "{patient}/{visit}/{patient}_{image}.nii.gz", modality: MR}',
+        "cohort: {image: \"image == 't1_post'\"}",
+    )  # fmt: skip
+    found = images(dataset)
+    expected = [lps_of(path) for path in paths if path.name.endswith("t1_post.nii.gz")]
+    assert set(found) == {np.ascontiguousarray(voxels).tobytes() for voxels, _ in expected}
+    row = dataset.table.to_pylist()[0]
+    assert row["modality"] == "MR"
+    assert len({r["person_key"] for r in dataset.table.to_pylist()}) == 2
+    assert ledger(tmp_path) == {("used", ""): 4, ("excluded", "not_selected"): 5}
+    released = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()).lower()
+    assert b"kowalski" not in released
+    assert b"nguyenvan" not in released
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd", "a.nhdr", "a.hdr"])
+def test_every_volume_format_is_an_image_with_its_grid(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "tree" / "p1" / name
+    if name == "a.hdr":
+        path.parent.mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Pair(values(), STRAIGHT), path)
+    else:
+        written_by_itk(path, values().T)
+    (sample,) = made(tmp_path, f'{{pattern: "{{patient}}/{name}", modality: CT, values: HU}}')
+    expected, affine = lps_of(path)
+    assert np.array_equal(sample["image"][0], expected)
+    (row,) = builder.open_dataset(tmp_path / "out").table.to_pylist()
+    assert np.allclose(np.array(row["affine"]).reshape(4, 4), affine, atol=1e-5)
+    assert ledger(tmp_path) == {("used", ""): len([*path.parent.iterdir()])}
+
+
+def decathlon(root: Path, cases: int, *, absent: int = 0) -> None:
+    listed = [f"c_{n:03d}.nii.gz" for n in range(1, cases + absent + 1)]
+    for n, name in enumerate(listed[:cases]):
+        nifti(root / "imagesTr" / name, values(seed=n))
+        nifti(root / "labelsTr" / name, (values(seed=n) % 3).astype("uint8"))
+    nifti(root / "imagesTs" / "c_900.nii.gz", values(seed=900))
+    document = {
+        "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "a", "2": "b"},
+        "training": [{"image": f"./imagesTr/{n}", "label": f"./labelsTr/{n}"} for n in listed],
+        "test": ["./imagesTs/c_900.nii.gz"],
+    }  # fmt: skip
+    (root / "dataset.json").write_text(json.dumps(document))
+
+
+MASK = 'labels: {m: {kind: mask, match: "{label}", values: {1: a, 2: b}}}\n'
+
+
+def test_msd_reads_dataset_json_and_reports_what_is_absent(tmp_path: Path) -> None:
+    root = tmp_path / "tree" / "Task99_Test"
+    decathlon(root, 3, absent=2)
+    (root / "imagesTr" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1" + bytes(40))
+    (root / "imagesTr" / "._c_001.nii.gz").write_bytes(b"\0\5\x16\7" + bytes(40))
+    (root / "imagesTr" / "c_empty.nii.gz").write_bytes(b"")
+    dataset = made(tmp_path, "msd", MASK + "cohort: {labels: optional}\n")
+    assert len(dataset) == 4
+    for sample in dataset:
+        expected = sample["image"][0] % 3
+        if sample["m"].any():
+            assert np.array_equal(sample["m"][0], expected == 1)
+            assert np.array_equal(sample["m"][1], expected == 2)
+    assert ledger(tmp_path) == {
+        ("used", ""): 4, ("label", ""): 3, ("excluded", "not_selected"): 1,
+        ("quarantined", "source_missing"): 2, ("quarantined", "not_dicom"): 3,
+    }  # fmt: skip
+
+
+def test_nnunet_names_channels_and_holds_out_the_published_test_set(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    for folder, case, seed in (("Tr", "c_1", 0), ("Tr", "c_2", 10), ("Ts", "c_3", 20)):
+        for channel in range(2):
+            nifti(root / f"images{folder}" / f"{case}_{channel:04d}.nii.gz", values(seed=seed + channel))
+        nifti(root / f"labels{folder}" / f"{case}.nii.gz", (values(seed=seed) % 3).astype("uint8"))
+    facts = {"channel_names": {"0": "T1w", "1": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(facts))
+    splits = "{ratios: {train: 1.0}, hold_out: [{split: test, column: split_published, values: [test]}]}"
+    text = MASK + "cohort: {image: \"image == 'CT'\"}\n"
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        SPEC.format(tree=root, layout="nnunet").replace("{ratios: {train: 1.0}}", splits) + text
+    )  # fmt: skip
+    build(spec, to=tmp_path / "out")
+    found = images(builder.open_dataset(tmp_path / "out"))
+    assert set(found) == {np.ascontiguousarray(values(seed=s).T).tobytes() for s in (1, 11, 21)}
+    table = builder.open_dataset(tmp_path / "out").table
+    assert Counter(table["split"].to_pylist()) == {"train": 2, "test": 1}
+    assert set(table["modality"].to_pylist()) == {"CT"}
+
+
+def test_bids_tables_and_inherited_sidecars_become_columns(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    for sub in ("01", "02"):
+        nifti(root / f"sub-{sub}" / "ses-a" / "anat" / f"sub-{sub}_ses-a_T1w.nii.gz", values(seed=int(sub)))
+        nifti(root / "derivatives" / "x" / f"sub-{sub}" / "anat" / f"sub-{sub}_desc-l_mask.nii.gz", values() % 2)
+    nifti(root / "derivatives" / "x" / "sub-01" / "anat" / "sub-01_T1w.nii.gz", values(seed=7))
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    (root / "T1w.json").write_text('{"Manufacturer": "GE", "EchoTime": 0.004, "MagneticFieldStrength": 3}')
+    (root / "sub-02" / "ses-a" / "anat" / "sub-02_ses-a_T1w.json").write_text('{"Manufacturer": "Siemens"}')
+    (root / "participants.tsv").write_text("participant_id\tsex\tage\nsub-01\tF\t34\nsub-02\tmale\tn/a\n")
+    dataset = made(
+        tmp_path, "bids",
+        "cohort: {rules: [{name: field, keep: magnetic_field_strength == 3}]}\n"
+        'labels: {m: {kind: mask, match: "derivatives/x/{patient}/anat/{patient}_desc-l_mask.nii.gz", values: {1: a}}}',
+    )  # fmt: skip
+    rows = sorted(dataset.table.to_pylist(), key=lambda row: row["vendor"])
+    assert [(r["vendor"], r["modality"]) for r in rows] == [("GE", "MR"), ("Siemens", "MR")]
+    assert ledger(tmp_path)["used", ""] == 2
+
+
+def test_one_file_a_structure_says_what_an_empty_file_means(tmp_path: Path) -> None:
+    root = tmp_path / "tree" / "s1"
+    nifti(root / "ct.nii.gz", values())
+    nifti(root / "seg" / "liver.nii.gz", (values() % 2).astype("uint8"))
+    nifti(root / "seg" / "lobe_left.nii.gz", (values() % 5 == 0).astype("uint8"))
+    nifti(root / "seg" / "lobe_right.nii.gz", (values() % 5 == 1).astype("uint8"))
+    nifti(root / "seg" / "brain.nii.gz", np.zeros((5, 4, 3), "uint8"))
+    layout = '{pattern: "{patient}/ct.nii.gz", modality: CT, values: HU}'
+    label = (
+        'labels: {{o: {{kind: mask, match: "{{folder}}/seg/{{structure}}.nii.gz", empty_file: {empty}, '
+        "structures: {{liver: liver, lung: [lobe_left, lobe_right], brain: brain}}}}}}\n"
+    )
+    (sample,) = made(tmp_path, layout, label.format(empty="not_annotated"))
+    expected = values().T
+    assert np.array_equal(sample["o"][0], expected % 2)
+    assert np.array_equal(sample["o"][1], (expected % 5 == 0) | (expected % 5 == 1))
+    assert not sample["o"][2].any()
+    with pytest.raises(SpecError, match="empty_file"):
+        made(tmp_path, layout, label.format(empty="absent").replace("empty_file: absent, ", ""))
+
+
+def test_a_table_of_paths_reports_dead_and_outside_paths(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    nifti(root / "data" / "a.nii.gz", values(seed=1))
+    nifti(root / "data" / "a_m.nii.gz", (values(seed=1) % 3).astype("uint8"))
+    nifti(tmp_path / "beyond.nii.gz", values(seed=3))
+    (root / "lists").mkdir()
+    (root / "lists" / "cases.csv").write_text(
+        "id,scan,mask\n1,../data/a.nii.gz,../data/a_m.nii.gz\n2,../data/gone.nii.gz,\n3,../../beyond.nii.gz,\n4,,\n"
+    )
+    layout = "{table: lists/cases.csv, path: scan, patient: id, labels: mask, modality: MR}"
+    (sample,) = made(tmp_path, layout, MASK)
+    assert np.array_equal(sample["image"][0], values(seed=1).T)
+    assert np.array_equal(sample["m"][0], values(seed=1).T % 3 == 1)
+    assert ledger(tmp_path) == {
+        ("used", ""): 1, ("label", ""): 1, ("quarantined", "source_missing"): 2, ("excluded", "not_selected"): 1,
+    }  # fmt: skip
+    with pytest.raises(SpecError, match="no column who"):
+        made(tmp_path, layout.replace("patient: id", "patient: who"))
+
+
+def test_pictures_in_a_zip_need_a_reviewer_and_a_scale_to_be_resampled(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 16), dtype=np.uint8)
+    (tmp_path / "tree").mkdir()
+    with zipfile.ZipFile(tmp_path / "tree" / "all.zip", "w") as archive:
+        for n, plane in enumerate(pixels):
+            sink = io.BytesIO()
+            Image.fromarray(np.dstack([plane] * 3)).save(sink, "PNG")
+            archive.writestr(f"img/0000{n}_000.png", sink.getvalue())
+            sink = io.BytesIO()
+            Image.fromarray((plane > 200).astype(np.uint8) * 255).save(sink, "PNG")
+            archive.writestr(f"seg/0000{n}_000.png", sink.getvalue())
+    layout = '{pattern: "img/{patient:[0-9]+}_{visit}.png", modality: DX}'
+    more = 'volumes: {projection: keep}\nlabels: {m: {kind: mask, match: "seg/{stem}.png", values: {255: opacity}}}\n'
+    dataset = made(tmp_path, layout, more)
+    assert set(images(dataset)) == {plane[None].tobytes() for plane in pixels}
+    for sample in dataset:
+        assert np.array_equal(sample["m"][0], sample["image"][0] > 200)
+    resample = more + "transforms: [{kind: resample, spacing_mm: [null, 0.3, 0.3]}]\n"
+    with pytest.raises(OutcomeError, match="unknown pixel spacing"):
+        made(tmp_path, layout, resample)
+    assert len(made(tmp_path, layout.replace("DX}", "DX, pixel_spacing_mm: [0.15, 0.15]}"), resample)) == 2

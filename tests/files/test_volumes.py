@@ -1,0 +1,126 @@
+"""Volume files: voxels and affines equal those of nibabel and SimpleITK, and a grid that is not proved is refused."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from builder.files import FileFault, facts_from_json, read_facts, read_voxels
+from tests.files.writers import OBLIQUE, STRAIGHT, lps_of, nifti, values, written_by_itk
+
+
+def read(*paths: Path) -> tuple[Any, Any]:
+    facts, stored = read_voxels([path.read_bytes() for path in paths])
+    return facts, stored[0].astype(np.float64) * facts.slope + facts.intercept
+
+
+def same_as_peer(*paths: Path) -> None:
+    facts, found = read(*paths)
+    expected, affine = lps_of(paths[0])
+    assert np.array_equal(found, expected)
+    assert np.allclose(facts.affine, affine, rtol=0, atol=1e-5)
+    assert facts_from_json(facts.to_json()) == facts
+
+
+@pytest.mark.parametrize("affine", [STRAIGHT, OBLIQUE], ids=["left-handed", "sheared"])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "float32", "float64"])
+def test_a_nifti_is_read_as_nibabel_reads_it(tmp_path: Path, name: str, affine: Any, dtype: str) -> None:
+    same_as_peer(nifti(tmp_path / name, values(dtype=dtype), affine))
+
+
+def test_nifti_2_and_big_endian_and_scaled(tmp_path: Path) -> None:
+    same_as_peer(nifti(tmp_path / "two.nii", values(), kind=nibabel.Nifti2Image))
+    swapped = nibabel.Nifti1Image(values(), STRAIGHT, nibabel.Nifti1Header(endianness=">"))
+    nibabel.save(swapped, tmp_path / "big.nii")
+    same_as_peer(tmp_path / "big.nii")
+    scaled = nibabel.Nifti1Image(values(), STRAIGHT)
+    scaled.header.set_slope_inter(2.5, -1024)
+    nibabel.save(scaled, tmp_path / "scaled.nii")
+    assert read(tmp_path / "scaled.nii")[0].scaled
+    same_as_peer(tmp_path / "scaled.nii")
+
+
+def test_a_pair_needs_its_voxels(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(values(), STRAIGHT), tmp_path / "p.hdr")
+    same_as_peer(tmp_path / "p.hdr", tmp_path / "p.img")
+    with pytest.raises(FileFault, match="belong together"):
+        read(tmp_path / "p.hdr")
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.nhdr", "a.mhd"])
+@pytest.mark.parametrize("packed", [False, True], ids=["raw", "packed"])
+def test_nrrd_and_metaimage_are_read_as_itk_reads_them(tmp_path: Path, name: str, packed: bool) -> None:
+    path = written_by_itk(tmp_path / name, values().T, packed=packed)
+    beside = [p for p in tmp_path.iterdir() if p != path]
+    same_as_peer(path, *beside)
+
+
+def test_a_slope_that_is_no_number_scales_nothing(tmp_path: Path) -> None:
+    """Nibabel writes NaN for images that it does not scale."""
+    path = nifti(tmp_path / "a.nii", values())
+    data = bytearray(path.read_bytes())
+    data[112:116] = np.float32("nan").tobytes()
+    path.write_bytes(data)
+    same_as_peer(path)
+
+
+def changed(path: Path, **fields: Any) -> Any:
+    """Facts of a NIfTI with other header fields."""
+    data = path.read_bytes()
+    header = nibabel.Nifti1Header(data[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    return read_facts(header.binaryblock + data[348:])
+
+
+def test_grids_that_are_not_proved_are_refused(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "a.nii", values())
+    assert "neither qform nor sform" in changed(path, qform_code=0, sform_code=0).fault
+    assert "voxels apart" in changed(path, qoffset_x=40.0).fault
+    assert "not finite" in changed(path, srow_x=np.nan, qform_code=0).fault
+    assert "usable grid" in changed(path, srow_x=0, qform_code=0).fault
+    assert "units" in changed(path, xyzt_units=7).fault
+    assert changed(path, xyzt_units=0).notes == ("spatial_unit_unstated",)
+    metres = changed(path, xyzt_units=1)
+    assert np.allclose(np.array(metres.affine)[:3], 1000 * np.array(read_facts(path.read_bytes()).affine)[:3])
+
+
+def test_four_axes_and_vectors_are_told_apart(tmp_path: Path) -> None:
+    assert read_facts(nifti(tmp_path / "t.nii", values((5, 4, 3, 2))).read_bytes()).layer_kind == "volumes"
+    assert read_facts(nifti(tmp_path / "v.nii", values((5, 4, 3, 1, 2))).read_bytes()).layer_kind == "vector"
+    colour = np.zeros((5, 4, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colour, STRAIGHT), tmp_path / "c.nii")
+    assert read_facts((tmp_path / "c.nii").read_bytes()).layer_kind == "colour"
+    with pytest.raises(FileFault, match="complex64"):
+        read_facts(nifti(tmp_path / "z.nii", values(dtype="complex64")).read_bytes())
+
+
+def test_a_damaged_stream_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 99, (20, 20, 9)).astype("i2")
+    whole = nifti(tmp_path / "a.nii.gz", noise).read_bytes()
+    with pytest.raises(FileFault, match="break off"):
+        read_voxels([whole[: len(whole) // 2]])
+    with pytest.raises(FileFault, match="break off"):
+        read_voxels([whole[:-6]])  # all voxels are there, their checksum is not
+    flipped = bytearray(whole)
+    flipped[-6] ^= 1
+    with pytest.raises(FileFault, match="do not decompress"):
+        read_voxels([bytes(flipped)])
+    inside = gzip.decompress(whole)
+    parts = gzip.compress(inside[:3000]) + gzip.compress(inside[3000:])  # several members, as bgzip writes
+    assert np.array_equal(read_voxels([parts])[1], read_voxels([whole])[1])
+    with pytest.raises(FileFault, match="more than"):
+        read_voxels([gzip.compress(inside + bytes(2**21))])
+
+
+def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "a.nii", values())
+    with pytest.raises(FileFault, match=r"2\*\*31"):
+        changed(path, dim=[3, 30000, 30000, 30000, 1, 1, 1, 1])
+    data = path.read_bytes()
+    with pytest.raises(FileFault, match="bytes of voxels"):
+        read_voxels([data[:352]])
