@@ -8,11 +8,13 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.files import PICTURES, VOLUMES
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.expression import compile as compile_expression
 from builder.model.layout import RECEIPT, shard_path
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
+from builder.planning.layouts import unread_lines
 from builder.planning.risks import pixel_refusals
 from builder.spec import DatasetSpec, ReportOptions
 from builder.storage import Store
@@ -99,7 +101,10 @@ def _files(inventory: Inventory) -> Iterator[str]:
     pairs = zip(left["format"].to_pylist(), left["reason"].to_pylist(), strict=True)
     for (form, reason), count in sorted(Counter(pairs).items(), key=lambda item: -item[1]):
         yield f"{count} files of format {form or 'unknown'} set aside: {reason}"
-    yield f"expected DICOM images among the {inventory.files} files; check that the source's url is the right folder"
+    readable = Counter(form for form in annotations if form in VOLUMES | PICTURES)
+    yield from unread_lines(readable)
+    expected = "DICOM images" if not readable else "DICOM images, or a layout on the source,"
+    yield f"expected {expected} among the {inventory.files} files; check that the source's url is the right folder"
 
 
 def _rules(spec: DatasetSpec) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from builder.planning.clinical import read_clinical
 from builder.planning.coverage import map_structures
 from builder.planning.deal import cannot, deal, shared_keys
 from builder.planning.inputs import PlanInputs
+from builder.planning.layouts import count_formats, unread_lines
 from builder.planning.link import (
     gather_annotations,
 )
@@ -78,6 +79,10 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         registry=registry,
         anonymity=anonymity,
     )
+    used = {*links.column("annotation").to_pylist(), *passed.column("annotation").to_pylist()}
+    formats = count_formats(table, used) + count_formats(inventory.leftovers(columns=["format"]))
+    for line in unread_lines(formats):
+        inputs.progress.say(f"files: {line}")
     for line in (*registry_lines(registry_facts(plan)), *cannot(spec, cohort, splits)):
         inputs.progress.say(f"splits: {line.strip()}")
     return plan

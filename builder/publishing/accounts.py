@@ -15,6 +15,7 @@ from builder.model.parquet import parquet_bytes
 from builder.model.tables import EXCLUSIONS, LEDGER
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
+from builder.planning.layouts import IMAGE_FORMATS
 from builder.publishing.ledger import (
     EXCLUDED,
     LABEL,
@@ -197,12 +198,14 @@ def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[dict[str, Any]
 
 
 def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Iterator[dict[str, Any]]:
-    """Yield the annotations that belong to no image of the cohort."""
+    """Yield the annotations that belong to no image of the cohort, and the image files that nothing reads."""
     table = plan.annotations.select(OF_FILES)
-    for row, person in zip(table.to_pylist(), plan.persons.keys_of(table), strict=True):
+    formats = plan.annotations.column("format").to_pylist()
+    for row, form, person in zip(table.to_pylist(), formats, plan.persons.keys_of(table), strict=True):
         if _name(row) not in linked:
+            rule = f"read_{form}" if form in IMAGE_FORMATS else "linked"
             reason = Reason.NOT_SELECTED.value
-            yield {**_file(row, plan), "person_key": person, "stage": "labels", "rule": "linked", "reason": reason}
+            yield {**_file(row, plan), "person_key": person, "stage": "labels", "rule": rule, "reason": reason}
 
 
 def _of_no_images(ledger: pa.Table) -> Iterator[dict[str, Any]]:

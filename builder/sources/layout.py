@@ -47,8 +47,10 @@ class Layout(BaseModel):
         never crosses a folder, and repeated fields must be equal. ``{image:t1|t2}`` says what a field may be; ``*`` and
         ``**`` stand for anything.
     table
-        Path of a table below the source's folder, with a row per case; ``path`` names the column, or columns, with the
-        paths of the images, relative to the table's folder.
+        Path of a table below the source's folder, with a row per case.
+    path
+        Column, or columns, of the table with the paths of the images, relative to the table's folder. With several, an
+        image is named by its column.
     patient, visit, case, split
         Columns of the table.
     labels

@@ -102,28 +102,30 @@ def lay_out(parts: Callable[[Sequence[str]], Iterable[pa.Table]], sources: Seque
 
 def unread_lines(formats: Mapping[str, int]) -> Iterator[str]:
     """Yield a line for every kind of image file that nothing reads."""
-    for name, count in sorted(formats.items()):
-        yield (
-            f"{count} {NAMES.get(name, name)} {'file' if count == 1 else 'files'}: no source reads "
-            f"{'it' if count == 1 else 'them'} as images and no label as masks; a layout on the source says who and "
-            "what they are"
-        )
+    for form, count in sorted(formats.items()):
+        files = f"{count} {IMAGE_FORMATS[form]} {'file' if count == 1 else 'files'}"
+        if form in VOLUMES | PICTURES:
+            yield (
+                f"{files}: no source reads {'it' if count == 1 else 'them'} as an image and no label as a mask; a "
+                "layout on the source says who and what such files are"
+            )
+        else:
+            yield f"{files}: this format is not read; convert {'it' if count == 1 else 'them'} to NIfTI"
 
 
-NAMES = {
+IMAGE_FORMATS = {
     "nifti": "NIfTI", "nrrd": "NRRD", "mha": "MetaImage", "mhd": "MetaImage", "png": "PNG", "jpeg": "JPEG",
     "tiff": "TIFF", "analyze": "Analyze", "mgh": "FreeSurfer MGH", "afni": "AFNI", "minc": "MINC", "hdf5": "HDF5",
     "par": "Philips PAR",
 }  # fmt: skip
+"""Formats of image files that are not DICOM, as people call them."""
 
 
-def count_formats(table: pa.Table, used: Iterable[tuple[int, str, str]]) -> Counter[str]:
-    """Count by format the image files of a table of INSTANCES that are not among the used ones."""
+def count_formats(table: pa.Table, used: Iterable[int] = ()) -> Counter[str]:
+    """Count by format the image files of a table of INSTANCES, without those in the rows that are used."""
     taken = set(used)
-    columns = (table.column(name).to_pylist() for name in ("source", "path", "member", "format"))
-    return Counter(
-        form for *place, form in zip(*columns, strict=True) if form in NAMES and tuple(place) not in taken
-    )  # fmt: skip
+    formats = enumerate(table.column("format").to_pylist())
+    return Counter(form for row, form in formats if form in IMAGE_FORMATS and row not in taken)
 
 
 def _reading(source: Folder, entries: Mapping[str, Entry]) -> Reading:
