@@ -3,20 +3,21 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from builder.model.compiled import compiled
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def u16(data: Any, at: int) -> Any:
     return np.int64(data[at]) | np.int64(data[at + 1]) << 8
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def u32(data: Any, at: int) -> Any:
     return u16(data, at) | u16(data, at + 2) << 16
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def trim(data: Any, start: int, end: int) -> Any:
     """Return the bounds without the spaces and zero bytes at either end."""
     while start < end and (data[start] == 0x20 or data[start] == 0):
@@ -26,7 +27,7 @@ def trim(data: Any, start: int, end: int) -> Any:
     return start, end
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def text_kind(data: Any, start: int, end: int) -> Any:
     """Return 0 for ASCII text, 1 for text with other bytes, 2 for bytes with control characters or escapes."""
     kind = 0
@@ -38,7 +39,7 @@ def text_kind(data: Any, start: int, end: int) -> Any:
     return kind
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def is_number(data: Any, start: int, end: int, whole: bool) -> Any:
     """Return whether the bytes are one number.
 
@@ -73,7 +74,7 @@ def is_number(data: Any, start: int, end: int, whole: bool) -> Any:
     return at == end
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def are_numbers(data: Any, start: int, end: int, most: int, whole: bool) -> Any:
     """Return whether the bytes are one to ``most`` numbers separated by backslashes."""
     at = start
@@ -88,7 +89,7 @@ def are_numbers(data: Any, start: int, end: int, most: int, whole: bool) -> Any:
     return True
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def is_known(data: Any, first: int, last: int, known: Any) -> Any:
     """Return the number (from 1) of the row of ``known`` that equals the trimmed bytes, or 0 when none does."""
     first, last = trim(data, first, last)

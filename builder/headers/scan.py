@@ -7,10 +7,10 @@ VRs, values inside the file, and plain text and numbers in the wanted attributes
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from builder.headers.plain import are_numbers, is_known, text_kind, trim, u16, u32
+from builder.model.compiled import compiled
 
 DONE: Final = 0
 ODD: Final = 1
@@ -71,7 +71,7 @@ _IS_BINARY = _is_binary_table()
 _LOCAL_PAIRS = np.array([0, *(_pair(name) for name in _LOCAL_TYPES.split())], np.int64)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> Any:
     """Return the position after the sequence of undefined length whose first item starts at ``at``.
 
@@ -121,7 +121,7 @@ def _skip_undefined(data: Any, at: int, end: int, implicit: bool, vrs: Any) -> A
     return at
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
     """Return the status, the start of the data set and the bounds of the Transfer Syntax UID."""
     at = begin + 132
@@ -152,7 +152,7 @@ def _scan_meta(data: Any, begin: int, end: int, vrs: Any) -> Any:
         at += length
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _grade(data: Any, at: int, length: int, pair: int, kind: int, most: int, signed: bool) -> Any:
     """Return 0 when a wanted value can be used as it is, 1 when it is text to be decoded, 2 when it is odd.
 
@@ -175,7 +175,7 @@ def _grade(data: Any, at: int, length: int, pair: int, kind: int, most: int, sig
     return 0 if are_numbers(data, first, last, most, kind == WHOLE_KIND) else 2
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _element(data: Any, at: int, end: int, implicit: bool) -> Any:
     """Return VR pair, VR kind, value length and value position of an element.
 
@@ -196,7 +196,7 @@ def _element(data: Any, at: int, end: int, implicit: bool) -> Any:
     return pair, kind, u32(data, at + 8), at + 12
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _is_sequence(data: Any, at: int, end: int, kind: int, implicit: bool) -> Any:
     """Return whether a value of undefined length is a sequence, by its VR, or by its first item in implicit VR."""
     if not implicit:
@@ -204,13 +204,13 @@ def _is_sequence(data: Any, at: int, end: int, kind: int, implicit: bool) -> Any
     return at + 4 <= end and u16(data, at) == 0xFFFE and u16(data, at + 2) in (0xE000, 0xE0DD)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _looks_explicit(data: Any, at: int, end: int) -> Any:
     """Return whether the element at ``at`` has two capital letters where a VR would be."""
     return at + 6 <= end and 0x40 < data[at + 4] < 0x5B and 0x40 < data[at + 5] < 0x5B
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _scan_elements(
     data: Any, at: int, begin: int, end: int, size: int, implicit: bool, wanted: Any, charsets: Any,
     places: Any, lengths: Any, facts: Any,
@@ -273,7 +273,7 @@ def _scan_elements(
     return DONE if begin + size <= end else SHORT
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _pixels(
     tag: int, kind: int, length: int, at: int, value: int, size: int, implicit: bool, facts: Any
 ) -> Any:  # fmt: skip
@@ -290,7 +290,7 @@ def _pixels(
     return DONE
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def scan(
     data: Any, begins: Any, ends: Any, sizes: Any, wanted: Any, syntaxes: Any, charsets: Any,
     places: Any, lengths: Any, facts: Any,
@@ -331,7 +331,7 @@ def scan(
         row[0] = status
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def gather(data: Any, places: Any, lengths: Any, offsets: Any, out: Any) -> None:
     """Copy the values at ``places`` one after the other to ``out``; ``offsets`` receives each start and the end."""
     at = 0

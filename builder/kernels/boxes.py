@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
 from builder.kernels.structure import gaussian
+from builder.model.compiled import compiled
 
 Reals = NDArray[np.float32]
 Box = tuple[float, ...]

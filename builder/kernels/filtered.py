@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Taps, identity_taps
+from builder.model.compiled import compiled
 
 BLOCK_SAMPLES = 1 << 16
 """Samples filtered together: half a mebibyte of float64, so that both sweeps and the sums stay in a typical

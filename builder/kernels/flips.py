@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
+from builder.model.compiled import compiled
 
 
 def parts(cubes: NDArray[np.float32]) -> NDArray[np.float32]:

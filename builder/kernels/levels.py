@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
+from builder.model.compiled import compiled
 
 BUCKETS = 2048
 """Number of equal parts of the curve's range; each stores where the search for its values starts."""

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
 from builder.kernels.slabs import lay_slabs, run_slabs
 from builder.kernels.taps import Line, linear_pairs
+from builder.model.compiled import compiled
 
 PLANE_VOXELS = 1 << 17
 """Voxels of a plane blended at once: two float32 planes take one mebibyte, which fits a typical second-level cache."""

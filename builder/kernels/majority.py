@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import Line, linear_pairs
+from builder.model.compiled import compiled
 
 UNIT = 1 << 20
 """Integer weight of a whole sample along one axis. Three axes give 2 to the power of 60, which fits int64."""

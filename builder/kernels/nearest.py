@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
 from builder.kernels.slabs import lay_slabs, run_slabs
 from builder.kernels.taps import Line, nearest_index
+from builder.model.compiled import compiled
 
 
 def resample_nearest(volume: NDArray[Any], lines: tuple[Line, Line, Line], *, threads: int) -> NDArray[Any]:

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
 from builder.kernels.filtered import spline_coefficients
 from builder.kernels.majority import UNIT, elect, fill_weights
 from builder.kernels.slabs import run_slabs
 from builder.kernels.taps import FIELD_TOLERANCE, TIE_TOLERANCE, Method
+from builder.model.compiled import compiled
 
 
 def sample_oblique(

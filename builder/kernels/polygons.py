@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.kernels.compiled import compiled
+from builder.model.compiled import compiled
 
 
 @compiled

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
+from builder.model.compiled import compiled
 
 
 @dataclass(frozen=True)

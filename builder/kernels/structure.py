@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.kernels.compiled import compiled
+from builder.model.compiled import compiled
 
 SMOOTH = 5
 """Edge of the box divided by the standard deviation of the Gaussian that gives the smooth part."""

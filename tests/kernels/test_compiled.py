@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,20 @@ def test_an_installation_that_cannot_be_written_falls_back(installed, tmp_path):
     home = tmp_path / "home"
     home.write_text("no folder for the user's cache either")
     assert run_python(RUN, cwd=installed, HOME=str(home), XDG_CACHE_HOME=str(home)).startswith("126 0 None")
+
+
+def test_every_compiled_module_loads_where_nothing_can_be_written(installed, tmp_path):
+    """Numba refuses to decorate a function whose machine code it can keep nowhere."""
+    modules = []
+    for path in sorted((installed / "builder").rglob("*.py")):
+        if re.search(r"^@(compiled|njit)", path.read_text("utf-8"), re.MULTILINE):
+            (path.parent / "__pycache__").exists() or (path.parent / "__pycache__").write_text("no folder")
+            modules.append(".".join(path.relative_to(installed).with_suffix("").parts))
+    assert {"builder.headers.scan", "builder.kernels.linear", "builder.imaging.pixels.rle"} <= {*modules}
+    home = tmp_path / "home"
+    home.write_text("no folder either")
+    code = f"import {', '.join(modules)}; from builder.cli import main; main(['--version'])"
+    assert run_python(code, cwd=installed, HOME=str(home), XDG_CACHE_HOME=str(home))
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")

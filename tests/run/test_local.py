@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from builder.errors import SourceError
+from builder.run.clusters import address
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CODE = """
@@ -41,3 +46,16 @@ def test_a_worker_has_loaded_what_a_build_needs_and_no_more(tmp_path: Path) -> N
         "MALLOC_ARENA_MAX": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def test_a_scheduler_without_workers_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(address, "PATIENCE_SECONDS", 1)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster:
+        url = cluster.scheduler_address
+        with pytest.raises(SourceError) as caught, address.Address(url=url).open(None):
+            pass
+    assert str(caught.value).startswith(
+        f"cluster: found 0 workers at {url} after 1 s, expected 1; start some, such as: dask worker {url}"
+    )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels.format import PixelFormat
-from builder.kernels.compiled import compiled
+from builder.model.compiled import compiled
 
 SOI, SOF3, DHT, SOS, DRI, EOI = 0xD8, 0xC3, 0xC4, 0xDA, 0xDD, 0xD9
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {DHT, 0xC8, 0xCC})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels.format import PixelFormat
-from builder.kernels.compiled import compiled
+from builder.model.compiled import compiled
 
 HEADER_BYTES = 64
 MAX_SEGMENTS = 15
