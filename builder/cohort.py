@@ -38,6 +38,8 @@ class Cohort(BaseModel):
     """Whether a person without a clinical row is excluded."""
     labels: Literal["required", "optional"] = "required"
     """Whether a series to which a declared label does not link is excluded."""
+    twins: Literal["dicom", "files", "keep"] = "dicom"
+    """Which of an image that the archive holds as DICOM and as another file is used; the other is a duplicate."""
     one_per: Literal["person", "study", "series"] = "series"
     """Keep one series of each person or study, or every series."""
     prefer: tuple[str, ...] = ("-instances", "series_key")

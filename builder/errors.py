@@ -68,6 +68,7 @@ class Reason(StrEnum):
     MISSING_UID = "missing_uid"
     TOO_LARGE = "too_large"
     DUPLICATE_SAME = "duplicate_same_bytes"
+    DUPLICATE_FORMAT = "duplicate_format"
     DUPLICATE_CONFLICT = "duplicate_conflicting"
     NOT_AN_IMAGE = "not_an_image"
     SOURCE_CHANGED = "source_changed"

@@ -49,6 +49,10 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "Another file holds the same object with the same content; that one is used.",
         "Nothing: the object is in the dataset once.",
     ),
+    Reason.DUPLICATE_FORMAT: (
+        "The archive holds the image twice, as DICOM and as another file such as NIfTI; one of them is used.",
+        "Nothing; `cohort.twins` says which of the two is used.",
+    ),
     Reason.DUPLICATE_CONFLICT: (
         "Several files claim to be one object (one SOP Instance UID) but differ, so none of them is believed.",
         "Find out which one is right and remove the others, or leave them out with `exclude`.",

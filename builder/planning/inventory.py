@@ -3,13 +3,13 @@
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from builder.errors import SourceError
+from builder.errors import Reason, SourceError
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -72,10 +72,19 @@ class Survey:
 
     store: Store
     parts: tuple[SurveyArgument, ...]
+    twins: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """Stacks, by series and number, that are left out because the archive holds their image in another format too."""
 
     def stacks(self) -> pa.Table:
         """Read one row per stack, with schema STACKS, in the order of the chunks."""
-        return pa.concat_tables([STACKS.empty_table(), *(self._read(p.stacks) for p in self.parts)])
+        stacks = pa.concat_tables([STACKS.empty_table(), *(self._read(p.stacks) for p in self.parts)])
+        if not self.twins:
+            return stacks
+        rows = stacks.to_pylist()
+        for row in rows:
+            if detail := self.twins.get((row["series_uid"], row["stack"])):
+                row |= {"usable_reason": Reason.DUPLICATE_FORMAT.value, "usable_detail": detail}
+        return pa.Table.from_pylist(rows, schema=STACKS)
 
     def identities(self) -> pa.Table:
         """Read the identities of all chunks, with schema IDENTITIES; an identity in several chunks is repeated."""

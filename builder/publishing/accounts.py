@@ -17,6 +17,7 @@ from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
 from builder.planning.layouts import IMAGE_FORMATS
 from builder.publishing.ledger import (
+    DUPLICATE,
     EXCLUDED,
     LABEL,
     OF_FILES,
@@ -148,6 +149,8 @@ def _instances(
 
 
 def _fate(row: Mapping[str, Any], shard_of: Mapping[str, str], excluded: Mapping[str, Any]) -> Fate:
+    if not row["included"] and row["reason"] == Reason.DUPLICATE_FORMAT:
+        return Fate(DUPLICATE, "cohort", row["reason"])
     if not row["included"]:
         quarantined = row["rule"] == GEOMETRY_RULE
         return Fate(QUARANTINED if quarantined else EXCLUDED, "cohort", row["reason"])

@@ -20,6 +20,7 @@ from builder.planning.inventory import take_inventory, take_survey
 from builder.planning.latest import note_plan, note_published
 from builder.planning.making import make_plan
 from builder.planning.registry import published, registry_of, still_published
+from builder.planning.twins import leave_out_twins
 from builder.protocols import Progress
 from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.leaks import Compared, compare, deal_again
@@ -148,6 +149,7 @@ def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> 
     sealed = resolved.splits.sequester
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
     survey = take_survey(inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults)
+    survey = leave_out_twins(inventory, survey, resolved, runner=runner, progress=progress)
     plan = make_plan(
         PlanInputs(
             spec=resolved,

@@ -2,11 +2,13 @@
 
 import io
 import json
+import subprocess
 import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import dcm2niix
 import nibabel
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from PIL import Image
 import builder
 from builder.errors import OutcomeError, SpecError
 from builder.run.pipeline import build
+from tests import synthetic
 from tests.endtoend.trees import KEY
 from tests.files.writers import STRAIGHT, lps_of, nifti, values, written_by_itk
 
@@ -232,3 +235,33 @@ def test_pictures_in_a_zip_need_a_reviewer_and_a_scale_to_be_resampled(tmp_path:
     with pytest.raises(OutcomeError, match="unknown pixel spacing"):
         made(tmp_path, layout, resample)
     assert len(made(tmp_path, layout.replace("DX}", "DX, pixel_spacing_mm: [0.15, 0.15]}"), resample)) == 2
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> Path:
+    """A CT as DICOM, and what dcm2niix makes of it, in one tree; with it another NIfTI on the same grid."""
+    tree = tmp_path / "tree"
+    noise = np.random.default_rng(5).integers(-900, 900, (8, 32, 32)).astype(float)
+    synthetic.ct_series(tree / "dicom", patient_id="P1", study="s", series="s", frame="f", voxels=noise)
+    (tree / "nii").mkdir()
+    command = [dcm2niix.bin, "-z", "y", "-b", "n", "-f", "P1_ct", "-o", str(tree / "nii"), str(tree / "dicom")]
+    subprocess.run(command, check=True, capture_output=True)
+    twin = nibabel.load(tree / "nii" / "P1_ct.nii.gz")
+    other = np.asarray(twin.dataobj)[::-1].astype("int16")
+    nibabel.save(nibabel.Nifti1Image(other, twin.affine), tree / "nii" / "P2_ct.nii.gz")
+    return tree
+
+
+@pytest.mark.parametrize("prefer", ["dicom", "files", "keep"])
+def test_a_nifti_twin_of_a_dicom_series_is_a_duplicate(twins: Path, tmp_path: Path, prefer: str) -> None:
+    layout = '{pattern: "nii/{patient}_{image}.nii.gz", modality: CT, values: HU}'
+    dataset = made(tmp_path, layout, f"cohort: {{twins: {prefer}}}\n")
+    found = ledger(tmp_path)
+    left = {"dicom": 1, "files": 8, "keep": 0}[prefer]
+    assert found["duplicate", "duplicate_format"] == left
+    assert found["used", ""] == 10 - left
+    if prefer == "keep":
+        first, second, third = (np.sort(np.asarray(s["image"]).ravel()) for s in dataset)
+        assert np.array_equal(first, second)
+        assert np.array_equal(first, third)
+    assert len(dataset) == (3 if prefer == "keep" else 2)

@@ -1,0 +1,107 @@
+"""Find images that the archive holds twice, as DICOM and as another file, and leave one of them out as a duplicate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from builder.model.canonical import fingerprint
+from builder.model.parquet import parquet_bytes
+from builder.plan import IMAGE_ROLE
+from builder.planning.inventory import Inventory, Survey, members
+from builder.protocols import Progress
+from builder.sources import Folder
+from builder.spec import DatasetSpec
+from builder.stages.graph import Runner, Task
+from builder.stages.twin import Signature, TwinArgument, parse_signature, run_twin
+
+ALIKE_SPACING = 0.01
+"""Largest relative difference of the spacing of two images that are compared."""
+
+Stack = tuple[str, int]
+
+
+def leave_out_twins(
+    inventory: Inventory, survey: Survey, spec: DatasetSpec, *, runner: Runner, progress: Progress
+) -> Survey:
+    """Compare images of one grid that are DICOM with those that are not, and mark one of each pair as a duplicate.
+
+    ``cohort.twins`` says which. Only images whose grid occurs in both kinds are read, and each of them once.
+    """
+    if spec.cohort.twins == "keep" or not any(isinstance(s, Folder) and s.layout for s in spec.sources):
+        return survey
+    stacks = [s for s in survey.stacks().to_pylist() if s["usable_reason"] is None and s["orientation"] is not None]
+    pairs = _candidates(stacks)
+    wanted = sorted({n for pair in pairs for n in pair})
+    if not wanted:
+        return survey
+    arguments = _arguments(inventory, survey, spec, stacks, wanted)
+    lane = min((source.lane for source in spec.sources if source.lane), default="")
+    tasks = [Task(f"twin-{n:05d}", run_twin, argument, lane=lane) for n, argument in arguments.items()]
+    for _ in progress.track(runner.run(tasks), stage="twins", total=len(tasks)):
+        pass
+    signatures = {n: parse_signature(inventory.store.read(a.signature)) for n, a in arguments.items()}
+    found = {}
+    for dicom, other in pairs:
+        if _are_twins(signatures.get(dicom), signatures.get(other)):
+            left, kept = (other, dicom) if spec.cohort.twins == "dicom" else (dicom, other)
+            found[_name(stacks[left])] = f"the same image is used as {stacks[kept]['format']} (cohort.twins)"
+    if found:
+        progress.say(
+            f"twins: {len(found)} images are in the archive as DICOM and as another file; "
+            f"{'the DICOM is' if spec.cohort.twins == 'dicom' else 'the other files are'} used (cohort.twins)"
+        )
+    return replace(survey, twins=found)
+
+
+def _are_twins(one: Signature | None, other: Signature | None) -> bool:
+    return one is not None and other is not None and one.is_twin_of(other)
+
+
+def _candidates(stacks: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """Return pairs of a DICOM image and another file on grids of one size, whatever the order of their axes."""
+    by_size: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
+    for n, stack in enumerate(stacks):
+        size = tuple(sorted((stack["slices"], stack["rows"], stack["columns"])))
+        by_size.setdefault(size, ([], []))[int(stack["format"] != "dicom")].append(n)
+    return [
+        (dicom, other)
+        for dicoms, others in by_size.values()
+        for dicom in dicoms
+        for other in others
+        if np.allclose(_spacing(stacks[dicom]), _spacing(stacks[other]), rtol=ALIKE_SPACING)
+    ]
+
+
+def _spacing(stack: Mapping[str, Any]) -> list[float]:
+    """Return the spacing along the axes, the shortest axis in voxels first."""
+    axes = (("slices", "spacing_slice_mm"), ("rows", "spacing_row_mm"), ("columns", "spacing_column_mm"))
+    return [mm for _, mm in sorted((stack[count], stack[spacing] or 0.0) for count, spacing in axes)]
+
+
+def _arguments(
+    inventory: Inventory, survey: Survey, spec: DatasetSpec, stacks: Sequence[Mapping[str, Any]], wanted: Sequence[int]
+) -> dict[int, TwinArgument]:
+    """Store the rows of the wanted images, and return what their tasks need."""
+    by_chunk: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
+    for n in wanted:
+        by_chunk.setdefault(stacks[n]["chunk"], []).append((n, stacks[n]))
+    options = spec.volumes.model_dump(mode="json")
+    arguments = {}
+    for chunk, held in sorted(by_chunk.items()):
+        for n, rows in members(inventory, survey, chunk=chunk, wanted=held):
+            frames = stacks[n]["frame_lists"] or ()
+            known = rows.select(["sop_instance_uid", "header_sha256", "content_sha256", "size"]).to_pylist()
+            name = f"twins/{fingerprint(known, frames, options)}"
+            rows = rows.add_column(0, "role", [[IMAGE_ROLE] * rows.num_rows])
+            inventory.store.put(f"{name}.parquet", parquet_bytes(rows, compression="lz4"))
+            arguments[n] = TwinArgument(
+                store=inventory.store.url, rows=f"{name}.parquet", signature=f"{name}.json",
+                frames=tuple(tuple(f) for f in frames), sources=tuple(spec.sources), volumes=spec.volumes,
+            )  # fmt: skip
+    return arguments
+
+
+def _name(stack: Mapping[str, Any]) -> Stack:
+    return stack["series_uid"], stack["stack"]
