@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from builder.clinical.joining import Joined
@@ -112,9 +113,19 @@ def _without_marks(text: str) -> str:
     return re.sub(r"[\W_]+", "", text)
 
 
+def _without_exponent(text: str) -> str:
+    """An id that a spreadsheet wrote as a number, such as 12.0 or 1.23E+11."""
+    if re.fullmatch(r"\d+\.0*|\d(\.\d+)?[eE]\+?\d{1,2}", text):
+        whole = Decimal(text)
+        if whole == whole.to_integral_value():
+            return str(int(whole))
+    return text
+
+
 _ZEROS: Final = "leading zeros"
 _FORMS: Final[Mapping[str, Callable[[str], str]]] = {
     _ZEROS: _without_zeros,
+    "the form of a number (12.0 or 1.2E+11)": _without_exponent,
     "upper and lower case": str.casefold,
     "spaces, dashes or other marks": _without_marks,
     "several of zeros, case and marks": lambda text: _without_marks(_without_zeros(text.casefold())),

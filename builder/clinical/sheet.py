@@ -88,12 +88,43 @@ def read_sheet(
         raise SpecError(f"clinical: found a table of {len(data)} bytes, expected at most {SIZE_LIMIT}")
     if data[:4] == b"PAR1":
         return _parquet_sheet(data, expected)
+    _refuse_others(data)
     if data[:4] == b"PK\x03\x04":
         rows = workbook_rows(data, sheet, size_limit=SIZE_LIMIT, cell_limit=CELL_LIMIT)
         return _sheet(rows, header_row - 1, is_text=False)
     found = text_rows(data, header_row=header_row, expected=expected, encoding=encoding)
     place = header_row if found.hinted and header_row == 1 else header_row - 1
     return _sheet(found.rows, place, is_text=True, encoding=found.encoding)
+
+
+_OTHERS: Final = (
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old workbook (XLS)", "save it as XLSX or CSV in a spreadsheet"),
+    (b"\x1f\x8b", "a gzip-compressed file", "decompress it"),
+    (b"BZh", "a bzip2-compressed file", "decompress it"),
+    (b"\xfd7zXZ\x00", "an xz-compressed file", "decompress it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd-compressed file", "decompress it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (b"%PDF", "a PDF", "export the table as CSV"),
+    (b"{\\rtf", "a text document (RTF)", "save the table as CSV"),
+    (b"SQLite format 3\x00", "an SQLite database", "export the table as CSV"),
+    (b"$FL2", "an SPSS file", "export the table as CSV"),
+    (b"<stata", "a Stata file", "export the table as CSV"),
+    (b"\xff\xfe\x00\x00", "text in UTF-32", "save it as UTF-8"),
+    (b"\x00\x00\xfe\xff", "text in UTF-32", "save it as UTF-8"),
+)
+"""How files of formats begin that people take for one of ours, what they are, and what to do."""
+
+
+def _refuse_others(data: bytes) -> None:
+    """Raise SpecError for a format whose name is known and that is none of ours."""
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    found = next((entry[1:] for entry in _OTHERS if data.startswith(entry[0])), None)
+    if start.startswith((b"<html", b"<!doctype html", b"<table", b"<?xml")):
+        found = ("a web page or XML", "open it in a spreadsheet and save it as XLSX or CSV")
+    elif start.startswith((b"[{", b'{"')):
+        found = ("JSON", "save the table as CSV")
+    if found is not None:
+        raise SpecError(f"clinical: found {found[0]}, expected CSV, TSV, XLSX or Parquet; {found[1]}")
 
 
 def _sheet(lines: Sequence[Sequence[Cell]], place: int, *, is_text: bool, encoding: str = "") -> Sheet:

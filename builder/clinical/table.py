@@ -10,10 +10,38 @@ from builder.clinical.cells import DecimalMark
 from builder.clinical.events import Event, event_columns
 from builder.model.origin import Origin
 from builder.model.patterns import check_pattern
+from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
+from builder.model.tables import SERIES
 
 Fact: TypeAlias = Literal["person", "study", "accession", "series", "instance", "file", "date"]
 """What of an image a column names: its PatientID, its Study, Series or SOP Instance UID, its accession number, the name
 or path of one of its files, or the date of its study."""
+
+SHARED: Final[Mapping[str, tuple[str, ...]]] = {
+    "sex": ("category", "text"),
+    "age_years": ("number", "integer"),
+    "site": ("category", "text"),
+    "country": ("category", "text"),
+    "collection": ("category", "text"),
+}
+"""Columns that headers or sources give too, with the types they may have. The table's value counts before theirs."""
+
+PLANNING: Final = frozenset(
+    (
+        "accession_key", "case_key", "chunk", "clinical_rows", "clinical_unclear", "detail", "evidence_labels",
+        "evidence_readers", "evidence_tiers", "evidence_times", "evidence_tools", "findings", "frame_lists",
+        "holder_bytes", "holder_instances", "holders", "included", "intensity_high", "intensity_low",
+        "intensity_median", "label_detail", "label_state", "label_status", "label_tier", "measure_names",
+        "measure_values", "notes", "number_type", "number_type_sure", "peak_bytes", "reading_labels",
+        "reading_quantities", "reading_readers", "reading_values", "reason", "rule", "series_uid", "study_date",
+        "true_age_years", "usable_detail", "usable_reason", "voxel_bytes",
+    )
+)  # fmt: skip
+"""Names of columns that a plan and a build add to those of SERIES and of samples."""
+
+_TAKEN: Final = (
+    PLANNING | {*SERIES.names} | {column.name for column in (*PLACE_COLUMNS, *SAMPLE_COLUMNS)}
+) - SHARED.keys()
 
 FINEST: Final[tuple[Fact, ...]] = ("instance", "file", "series", "study", "accession", "date", "person")
 """Facts from the one that names the least to the one that names the most."""
@@ -271,6 +299,22 @@ class ClinicalTable(BaseModel):
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         return None if pattern is None else check_pattern(pattern)
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "ClinicalTable":
+        for name in self.names:
+            if name in _TAKEN:
+                raise ValueError(
+                    f"columns: found the name {name!r}, which the dataset uses for a column of its own, expected "
+                    f"another one, such as {'clinical_' + name!r}"
+                )
+        for name, types in SHARED.items():
+            if name in self.columns and self.columns[name].type not in types:
+                raise ValueError(
+                    f"columns: found {name!r} of type {self.columns[name].type}, expected {' or '.join(types)}, as "
+                    "the images' own"
+                )
+        return self
 
     @model_validator(mode="after")
     def _joins_by_something(self) -> "ClinicalTable":

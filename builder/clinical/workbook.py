@@ -59,7 +59,10 @@ def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit
     except (
         zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, OSError, ElementTree.ParseError
     ) as error:  # fmt: skip
-        raise SpecError(f"clinical: found an XLSX that cannot be read ({type(error).__name__})") from error
+        raise SpecError(
+            f"clinical: found a ZIP file that is no XLSX, or a damaged one ({type(error).__name__}), expected a "
+            "workbook; unpack it, or open it in a spreadsheet and save it again"
+        ) from error
     for row, column in layout.unsaved:
         if row < len(rows):
             rows[row] += [None] * (column + 1 - len(rows[row]))

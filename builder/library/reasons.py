@@ -155,6 +155,10 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "A person without a row in the clinical tables, where the spec requires one.",
         "Check the ids: `clinical-ids.csv` in the private workspace lists those without a partner.",
     ),
+    Reason.CLINICAL_AMBIGUOUS: (
+        "A person whose clinical rows contradict each other, where the spec requires one.",
+        "Correct the table, or say with `cardinality: many` and `pick` which row counts.",
+    ),
     Reason.COHORT_RULE: (
         "A named rule of the cohort is not met; the exclusion says which.",
         "Nothing, if the rule is right. `builder plan` shows which values each rule met.",

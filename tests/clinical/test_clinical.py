@@ -249,7 +249,7 @@ def test_faults_of_the_declaration_name_the_nearest_heading() -> None:
         read_table(b"id,Age,Age\n", declared(columns=AGE))
     with pytest.raises(SpecError, match="binary"):
         read_table(b"\0\1\2\3", declared(columns=AGE))
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match="a ZIP file that is no XLSX"):
         read_table(b"PK\3\4 nonsense", declared(columns=AGE))
 
 

@@ -1,6 +1,7 @@
 """What XLSX, text and Parquet files show is what is read, or the cell, row or table is refused by name."""
 
 import datetime
+import gzip
 import io
 import zipfile
 from decimal import Decimal
@@ -356,3 +357,24 @@ def test_two_digit_years_without_a_pivot_are_refused() -> None:
         declared(columns={"day": {"from": "D", "type": "date", "format": "%d/%m/%y"}})
     found = met(b"id,D\nA,05/06/18\n", declared(columns={"day": {"from": "D", "type": "date"}}), "A")
     assert [i.column for i in found.issues] == ["day"]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an old workbook"),
+        (gzip.compress(b"id,G\nA,low\n"), "gzip-compressed file, expected .*; decompress it"),
+        (b"%PDF-1.7\n...", "a PDF, expected"),
+        (b'[{"id": "A"}]', "JSON"),
+        (b'\xef\xbb\xbf{"id": "A"}', "JSON"),
+        (b"\n<html><table>", "a web page or XML"),
+        (b'<?xml version="1.0"?>', "a web page or XML"),
+        (b"SQLite format 3\x00", "an SQLite database"),
+        ("id,G\nA,low\n".encode("utf-32"), "text in UTF-32, expected .*; save it as UTF-8"),
+        (b"PK\x03\x04" + bytes(100), "a ZIP file that is no XLSX"),
+        (b"id,G\nA,l\x00w\n", "binary content"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_table_are_named(data: bytes, what: str) -> None:
+    with pytest.raises(SpecError, match=what):
+        read_sheet(data)

@@ -110,6 +110,8 @@ def test_dates_of_a_join_that_can_be_read_in_two_ways_are_refused() -> None:
         (["0001", "0002"], ["1", "2"], "leading zeros"), (["P-007"], ["P-7"], "leading zeros"),
         (["Abc"], ["ABC"], "upper and lower case"), (["A-1"], ["A\u20131"], "spaces, dashes or other marks"),
         (["A 1"], ["A_1"], "spaces, dashes or other marks"), (["P-001"], ["p1"], "several of zeros, case and marks"),
+        (["12", "13"], ["12.0", "13.0"], "the form of a number (12.0 or 1.2E+11)"),
+        (["123000000000"], ["1.23e+11"], "the form of a number (12.0 or 1.2E+11)"), (["12"], ["12.5"], None),
         (["A"], ["B"], None),
     ],
 )  # fmt: skip

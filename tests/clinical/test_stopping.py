@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from builder.clinical import TableMatch, faults, summary_lines
+from builder.clinical.table import PLANNING
 from builder.errors import SpecError
+from builder.stages.annotate import CASE_FACTS
 from tests.clinical.making import declared, met
 
 LEVELS = {"grade": {"from": "G", "type": "category", "levels": ["low", "high"]}}
@@ -116,3 +119,22 @@ def test_a_row_of_data_in_the_place_of_headings_is_not_shown() -> None:
     assert "CANARY" not in str(caught.value)
     with pytest.raises(SpecError, match="found no column with the heading 'G', expected one of 'id', 'Befund'"):
         met(b"id,Befund\nA,low\n", declared(columns=LEVELS))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["split", "person_key", "modality", "reason", "sample_key", "row", "case_key", "series_key", "age_band", "boxes"],
+)
+def test_columns_may_not_take_a_name_of_the_datasets_own(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"columns: found the name '{name}', which the dataset uses"):
+        declared(columns={name: {"from": "G", "type": "category"}})
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sex", "number"), ("age_years", "text"), ("site", "integer")])
+def test_columns_that_headers_give_too_have_their_type(name: str, kind: str) -> None:
+    with pytest.raises(ValidationError, match=f"columns: found '{name}' of type {kind}, expected"):
+        declared(columns={name: {"from": "G", "type": kind}})
+
+
+def test_names_of_case_facts_are_taken() -> None:
+    assert {*CASE_FACTS.names} <= PLANNING

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from builder.clinical.table import PLANNING
 from builder.errors import SpecError
+from builder.model.tables import SERIES
 from builder.run.outcomes import Planned
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
@@ -102,3 +104,8 @@ def test_rows_that_contradict_each_other_are_no_missing_rows(asked: Asked) -> No
     )
     reasons = sorted(map(str, planned.plan.cohort["reason"].to_pylist()))
     assert reasons == ["None", "clinical_ambiguous", "clinical_missing"]
+
+
+def test_every_column_of_a_plan_is_known_where_tables_are_checked(asked: Asked) -> None:
+    planned = asked(dict.fromkeys("AB", ONCE), "ID,Grade\nA,low\nB,low\n", {})
+    assert {*planned.plan.cohort.column_names} - {*SERIES.names} - {"grade"} <= PLANNING
