@@ -25,6 +25,11 @@ class Mutation:
     before: str
     after: str
 
+    @property
+    def lines(self) -> range:
+        """The lines that the text before stands on, from 1."""
+        return range(self.start[0], self.end[0] + 1)
+
     def apply(self, source: str) -> str:
         """The source with this change."""
         lines = source.encode().splitlines(keepends=True)
@@ -59,11 +64,13 @@ def _changes(tree: ast.AST) -> Iterator[Change]:
 
 
 def _looked_at(tree: ast.AST) -> list[ast.AST]:
-    """The parts of a node, less annotations, decorators, docstrings, imports and texts with values in them."""
+    """The parts of a node, less bases, annotations, decorators, docstrings, imports and texts with values in them."""
     if isinstance(tree, (ast.Import, ast.ImportFrom, ast.JoinedStr)):
         return []
     if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return [*tree.args.defaults, *filter(None, tree.args.kw_defaults), *tree.body]
+    if isinstance(tree, ast.ClassDef):
+        return list(tree.body)
     if isinstance(tree, ast.AnnAssign):
         return [tree.value] if tree.value is not None else []
     return list(ast.iter_child_nodes(tree))
