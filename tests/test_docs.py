@@ -5,8 +5,8 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -45,7 +45,7 @@ def commands() -> dict[str, set[str]]:
     """Each command of ``builder`` (``bench read`` too), with its options."""
     found: dict[str, set[str]] = {}
 
-    def walk(command: click.Command, path: str) -> None:
+    def walk(command: Any, path: str) -> None:
         found[path] = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         for name, below in getattr(command, "commands", {}).items():
             walk(below, f"{path} {name}".strip())

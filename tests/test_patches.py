@@ -63,7 +63,7 @@ def test_patches_are_what_their_rows_say() -> None:
         assert sample.row["age_years"] == 4.0
         assert sample.ragged["segment_names"] == ["tumor/core", "tumor/edema"]
         assert sample.ragged["segment_voxels"] == [int((sample.arrays["tumor"] == 1).sum()), 0]
-        start = [sample.row[f"start_{a}"] for a in ("slice", "row", "column")]
+        start: Any = [sample.row[f"start_{a}"] for a in ("slice", "row", "column")]
         np.testing.assert_allclose(sample.geometry.to_world([[0, 0, 0]]), case.volume.geometry.to_world([start]))
     assert len({tuple(s.row[f"start_{a}"] for a in ("slice", "row", "column")) for s in samples}) > 5
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import SpecError
+from builder.sources.folder import Folder
 from builder.spec import DatasetSpec, withhold_locations, without_locations
 from builder.specfile import fill_parameters, load_spec, parse_spec
 
@@ -173,7 +174,9 @@ def test_a_key_that_cannot_be_read_by_a_program_is_no_traceback():
 
 def test_parameters_fill_urls_only_and_are_all_used():
     spec = parse_spec(GOOD.encode())
-    assert fill_parameters(spec, {"here": "/data"}).sources[0].url == "/data/archive"
+    (source, *_) = fill_parameters(spec, {"here": "/data"}).sources
+    assert isinstance(source, Folder)
+    assert source.url == "/data/archive"
     with pytest.raises(SpecError, match="expected --param here=VALUE"):
         fill_parameters(spec, {})
     with pytest.raises(SpecError, match="did you mean here"):
@@ -195,7 +198,7 @@ def test_locations_are_withheld_and_in_no_fingerprint():
 def test_a_spec_is_frozen_and_survives_json():
     spec = parse_spec(GOOD.encode())
     with pytest.raises(ValueError, match="frozen"):
-        spec.name = "other"
+        setattr(spec, "name", "other")  # noqa: B010 (mypy knows that it is frozen)
     assert DatasetSpec.model_validate_json(spec.model_dump_json(by_alias=True)) == spec
 
 

@@ -8,7 +8,7 @@ import pytest
 from builder.errors import SpecError
 from builder.run.clusters import CLUSTERS, load_cluster
 from builder.run.clusters.jobs import DIALECTS
-from builder.run.clusters.kubernetes import render_cluster, render_job
+from builder.run.clusters.kubernetes import Kubernetes, render_cluster, render_job
 
 PROFILES = sorted((Path(__file__).resolve().parents[2] / "cluster").glob("*.yaml"))
 
@@ -55,6 +55,7 @@ def test_addresses_without_tls_are_refused(text: str) -> None:
 def test_rendered_objects_pass_the_published_schemas() -> None:
     validate = pytest.importorskip("kubernetes_validate")
     profile = load_cluster(str(next(p for p in PROFILES if p.stem == "kubernetes")))
+    assert isinstance(profile, Kubernetes)
     job = render_job(profile, ["builder", "build", "/specs/x.yaml", "--to", "s3://b/x"], identity="0123abcd")
     cluster = render_cluster(profile, workers=3)["spec"]
     pods = [cluster[role]["spec"] for role in ("worker", "scheduler")]
@@ -103,7 +104,7 @@ def test_queues_are_asked_in_their_own_words(kind: str, lines: list[str], tmp_pa
         "directives: ['--one-more']\nprologue: ['module load python']\n"
     )
     profile = load_cluster(str(path))
-    with getattr(jobqueue, DIALECTS[kind].cluster)(**profile.options()) as cluster:  # type: ignore[union-attr]
+    with getattr(jobqueue, DIALECTS[kind].cluster)(**profile.options()) as cluster:
         script = cluster.job_script().splitlines()
     for line in (*lines, f"{lines[0].split()[0]} --one-more", "module load python"):
         assert line in script, "\n".join(script)

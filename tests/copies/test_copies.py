@@ -191,7 +191,7 @@ def test_hashes_are_compared_in_whole_numbers():
         assert 8 * lengths.max() < 2**24
     scores, _ = screening._compared(parts(first), parts(second))
     for flip in range(8):
-        axes = [1 + axis for axis, bit in enumerate((4, 2, 1)) if flip & bit]
+        axes = tuple(1 + axis for axis, bit in enumerate((4, 2, 1)) if flip & bit)
         exact = np.flip(second, axes).reshape(512, -1).astype(np.int64) @ first.reshape(512, -1).T.astype(np.int64)
         assert np.array_equal(scores[:, flip], 8 * np.abs(exact).max(axis=1))
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -146,9 +147,10 @@ def test_words_of_a_spec_are_its_texts_and_keys() -> None:
 
 
 def test_nothing_but_the_gate_makes_cleared_text() -> None:
-    for kind, raw in ((Cleared, "x"), (ClearedBytes, b"x")):
+    kinds: list[tuple[Any, object]] = [(Cleared, "x"), (ClearedBytes, b"x")]
+    for kind, raw in kinds:
         with pytest.raises(TypeError):
-            kind(raw, object())  # type: ignore[call-overload]
+            kind(raw, object())
     holders = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "builder").rglob("*.py")

@@ -18,7 +18,7 @@ CANARIES = Canaries.of(VALUES)
 
 def leaks(data: object, canaries: Canaries = CANARIES) -> bool:
     try:
-        assert_clean(data, canaries, where="thing")  # type: ignore[arg-type]
+        assert_clean(data, canaries, where="thing")
     except PrivacyError:
         return True
     return False

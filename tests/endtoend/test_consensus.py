@@ -72,13 +72,13 @@ def built(tmp_path_factory: pytest.TempPathFactory, corpus: Any) -> tuple[Path, 
 
 def _third_reader(folder: Path, *, far: bool) -> None:
     """A mask one voxel off the published one; or in a corner of the image, in the air."""
-    image = nibabel.load(next(folder.glob("*_mask.nii.gz")))  # type: ignore[attr-defined]
+    image = nibabel.load(next(folder.glob("*_mask.nii.gz")))
     voxels = np.asarray(image.dataobj).astype(np.uint8)
     moved = np.roll(voxels, 1, axis=0)
     if far:
         moved = np.zeros_like(voxels)
         moved[:3, :3, :] = 1
-    nibabel.save(nibabel.Nifti1Image(moved, image.affine), folder / "third.nii.gz")  # type: ignore[attr-defined]
+    nibabel.save(nibabel.Nifti1Image(moved, image.affine), folder / "third.nii.gz")
 
 
 def _document(built: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_no_person_is_in_two_splits_and_the_clinical_columns_are_the_sheets(sarc
     sheet = openpyxl.load_workbook(corpus("sts") / "sts_clinical" / "INFOclinical_STS.xlsx").active
     ages = {row[0]: row[1] for row in sheet.iter_rows(min_row=2, values_only=True) if str(row[0]).startswith("STS_")}
     cohort = {p.name for p in (corpus("sts") / "sts_cohort").iterdir() if p.is_dir()}
-    expected = Counter(min(float(ages[p]), 90.0) for p in cohort)
+    expected = Counter(min(float(str(ages[p])), 90.0) for p in cohort)
     people = dict(zip(table["person_key"].to_pylist(), table["age_years"].to_pylist(), strict=True))
     assert Counter(people.values()) == expected
 

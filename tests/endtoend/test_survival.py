@@ -61,8 +61,8 @@ def kill_after(seconds: float, *arguments: str | Path) -> bool:
 
 def test_killed_at_random_moments_and_continued(sarcoma: Path, corpus, tmp_path: Path):
     target = tmp_path / "dataset"
-    arguments = ("build", SARCOMA, "--to", target, "--param", f"corpus={corpus('sts')}", "--cluster", "local")
-    arguments = (*arguments, "--workers", "2")
+    where = ("--to", target, "--param", f"corpus={corpus('sts')}")
+    arguments = ("build", SARCOMA, *where, "--cluster", "local", "--workers", "2")
     poller = Poller(target)
     poller.start()
     dice = random.Random(7)

@@ -43,7 +43,7 @@ PLAN = ("plan", "{dir}/spec.yaml", "--to", "{dir}/dataset", "--param", "data={di
 BUILD = ("build", *PLAN[1:])
 VALIDATE = ("validate", "{dir}/spec.yaml")
 
-Prepare = Callable[[Path], None]
+Prepare = Callable[[Path], object]
 
 
 @dataclass(frozen=True)

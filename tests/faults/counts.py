@@ -28,7 +28,7 @@ def note(report: pytest.TestReport) -> None:
     if report.when != "teardown":
         return
     del _running[report.nodeid]
-    properties = dict(report.user_properties)
+    properties: dict[str, Any] = dict(report.user_properties)
     if "fault" in properties:
         _end({**entry, "fault": properties["fault"], "times": int(properties.get("times", 1))})
 

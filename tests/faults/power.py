@@ -44,7 +44,8 @@ def record(log: str) -> None:
         real["mkdir"](path, *more, **options)
         note(made=os.path.abspath(path))  # noqa: PTH100
 
-    os.fsync, os.mkdir = fsync, mkdir
+    os.mkdir = mkdir
+    vars(os)["fsync"] = fsync
     for how in ("replace", "rename", "link"):
         setattr(os, how, named(how))
 

@@ -172,14 +172,14 @@ def fail_flush(number: int, code: int) -> None:
     """From the ``number``-th fsync on every one fails: a disk that is full, or gone, stays so."""
     real, seen = os.fsync, [0]
 
-    def fsync(handle: int) -> None:
+    def fsync(handle: Any) -> None:
         seen[0] += 1
         if seen[0] >= number:
             print(FAILING, file=sys.stderr, flush=True)
             raise OSError(code, os.strerror(code))
         real(handle)
 
-    os.fsync = fsync
+    vars(os)["fsync"] = fsync
 
 
 def shift_clock(seconds: float, jumps: int) -> None:

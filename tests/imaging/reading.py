@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.affines import apply_affine
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError
@@ -68,7 +69,7 @@ def assert_same_image(ours: nibabel.Nifti1Image, theirs: nibabel.Nifti1Image, *,
     a, b = nibabel.as_closest_canonical(ours), nibabel.as_closest_canonical(theirs)
     assert a.shape == b.shape
     corners = np.array(list(itertools.product(*[(0, n - 1) for n in a.shape[:3]])))
-    apart = nibabel.affines.apply_affine(a.affine, corners) - nibabel.affines.apply_affine(b.affine, corners)
+    apart = apply_affine(a.affine, corners) - apply_affine(b.affine, corners)
     assert np.abs(apart).max() <= mm
     x, y = np.asarray(a.dataobj, dtype=np.float64), np.asarray(b.dataobj, dtype=np.float64)
     np.testing.assert_allclose(x, y, rtol=0, atol=relative * max(1.0, float(np.abs(y).max())))

@@ -151,7 +151,8 @@ def two(name: str, one: Mapping[str, Any], other: Mapping[str, Any], shift: floa
 
 def one(name: str, change: Callable[[int], Mapping[str, Any]]) -> Variation:
     """One MR volume of ten slices, 3 mm thick and apart, of 100, 101, ..."""
-    plain = {"modality": "MR", "SliceThickness": "3", "EchoTime": "4.92", "EchoNumbers": 1, "FlipAngle": "15"}
+    plain: dict[str, Any] = {"modality": "MR", "SliceThickness": "3", "EchoTime": "4.92"}
+    plain |= {"EchoNumbers": 1, "FlipAngle": "15"}
 
     def slices(columns: int) -> list[Dataset]:
         return [piece(flat(100 + k, columns), 3.0 * k, **(plain | dict(change(k)))) for k in range(10)]
@@ -191,12 +192,12 @@ def test_unlike_slices_are_never_joined_and_like_ones_never_set_apart(tmp_path: 
     check(SERIES, tmp_path)
 
 
-def padded(name: str, **how: Any) -> Variation:
+def padded(name: str, **options: Any) -> Variation:
     """Six slices with padding in the first four rows."""
-    how = {
+    how: dict[str, Any] = {
         "value": 63536, "declared": 63536, "stored": 12, "dtype": np.uint16, "vr": "US", "intercept": -1024,
         "data": 1064, "limit": None, "air": -1024, "where": lambda pixels: (slice(0, 4), slice(None)),
-    } | how  # fmt: skip
+    } | options  # fmt: skip
 
     def slices(columns: int) -> list[Dataset]:
         made = []

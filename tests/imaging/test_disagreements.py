@@ -11,6 +11,7 @@ import highdicom
 import nibabel
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
 from pydicom import dcmread
 
 from builder.errors import CaseError, Reason
@@ -80,7 +81,7 @@ def test_tilt(corpus: Corpus, converted: Convert) -> None:
     folder = corpus("geometry") / "d2n_awkward" / "failing" / "gantrytilting" / "001"
     last = places(folder)[-1]
     theirs = converted(folder)[0]
-    corner = nibabel.affines.apply_affine(theirs.affine, [0, theirs.shape[1] - 1, 3]) * [-1, -1, 1]
+    corner = apply_affine(theirs.affine, [0, theirs.shape[1] - 1, 3]) * [-1, -1, 1]
     assert np.linalg.norm(corner - last) == pytest.approx(0.446, abs=0.01)
     ours = volume_of(folder)
     np.testing.assert_allclose(ours.geometry.to_world([[3, 0, 0]])[0], last, atol=1e-4)

@@ -26,7 +26,7 @@ def organs(seed: int, size: int = 32) -> np.ndarray:
     return (rough.ravel().argsort().argsort().reshape(rough.shape) / rough.size - 0.5).astype(np.float32)
 
 
-def asked_of_scipy(cube: np.ndarray, box, edge: int) -> np.ndarray:
+def asked_of_scipy(cube: np.ndarray, box, edge: int) -> tuple[np.ndarray, np.ndarray]:
     """Values, and fine structure of length 1, of a box."""
     places = [
         (low + (np.arange(edge) + 0.5) / edge * (high - low)) * size - 0.5
@@ -132,7 +132,7 @@ def test_eight_flips_are_those_of_numpy(seed, views, volumes, edge):
     score, view = best_views(parts(first) @ parts(second).transpose(0, 2, 1))
     assert score.shape == view.shape == (volumes, 8)
     for volume, flip in itertools.product(range(volumes), range(8)):
-        axes = [axis for axis, bit in enumerate((4, 2, 1)) if flip & bit]
+        axes = tuple(axis for axis, bit in enumerate((4, 2, 1)) if flip & bit)
         products = [8 * abs(float((v * np.flip(second[volume], axes)).sum())) for v in first]
         assert score[volume, flip] == max(products), "whole numbers: to the bit"
         assert view[volume, flip] == products.index(max(products))

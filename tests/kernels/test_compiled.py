@@ -7,17 +7,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from builder.kernels.sampling import Line, resample
+from builder.kernels.sampling import resample
+from builder.kernels.taps import Line
 
 ROOT = Path(__file__).resolve().parents[2]
 
 RUN = """
 import numpy as np, sys
-from builder.kernels.sampling import Line, resample
+from builder.kernels.sampling import resample
+from builder.kernels.taps import Line
 lines = (Line(3, 0.25, 0.5), Line(3, 0.25, 0.5), Line(3, 0.25, 0.5))
 out = resample(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), lines, method="nearest", fill=0)
 from builder.kernels import nearest
@@ -82,7 +85,7 @@ def test_no_kernel_fuses_a_multiplication_with_an_addition():
     resample(volume, lines, method="linear", fill=0)
     resample(volume, lines, method="cubic", fill=0)
     for kernel in (linear._blend, filtered._filter_planes, boxes._search):
-        fresh = type(kernel)(kernel.py_func, targetoptions=kernel.targetoptions)
+        fresh = cast(Any, type(kernel))(kernel.py_func, targetoptions=kernel.targetoptions)
         fresh.compile(kernel.signatures[0])
         text = "\n".join(fresh.inspect_asm().values())
         assert "mulps" in text or "mulpd" in text  # vectorised

@@ -1,5 +1,7 @@
 """The sampling kernels against SimpleITK, scipy and Pillow, and their invariants."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -9,7 +11,8 @@ from PIL import Image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from builder.kernels.sampling import Line, resample, sample, slab_maker
+from builder.kernels.sampling import resample, sample, slab_maker
+from builder.kernels.taps import Line
 from builder.model.geometry import Geometry
 
 ITK = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLinear, "cubic": sitk.sitkBSpline}
@@ -197,14 +200,14 @@ def test_majority_keeps_a_voxel_that_rounding_would_lose():
 def test_lowpass_equals_pillow_where_every_axis_shrinks(method, kernel, size):
     plane = noise((47, 53), "float32")
     lines = [Line(o, (n / o - 1) / 2, n / o) for n, o in zip(plane.shape, size, strict=True)]
-    found = resample(plane[None], (Line(1, 0, 1), *lines), method=method, fill=0, antialias="lowpass")
+    found = resample(plane[None], (Line(1, 0, 1), lines[0], lines[1]), method=method, fill=0, antialias="lowpass")
     expected = np.asarray(Image.fromarray(plane).resize(size[::-1], kernel))
     np.testing.assert_allclose(found[0], expected, atol=2e-3)
 
 
 def test_lowpass_changes_nothing_where_no_axis_shrinks():
     volume = noise((4, 9, 9), "int16")
-    lines = tuple(Line(2 * n, -0.25, 0.5) for n in volume.shape)
+    lines: Any = tuple(Line(2 * n, -0.25, 0.5) for n in volume.shape)
     for method in ("linear", "cubic"):
         plain = resample(volume, lines, method=method, fill=0)
         np.testing.assert_array_equal(resample(volume, lines, method=method, fill=0, antialias="lowpass"), plain)
@@ -247,7 +250,7 @@ def test_planes_blended_in_parts_give_the_same_bytes(size, monkeypatch):
     from builder.kernels import linear
 
     volume = noise((9, 53, 71), "int16")
-    lines = tuple(Line(o, (n / o - 1) / 2, n / o) for n, o in zip(volume.shape, (20, 47, size), strict=True))
+    lines: Any = tuple(Line(o, (n / o - 1) / 2, n / o) for n, o in zip(volume.shape, (20, 47, size), strict=True))
     whole = resample(volume, lines, method="linear", fill=0)
     monkeypatch.setattr(linear, "PLANE_VOXELS", 5 * size)
     np.testing.assert_array_equal(resample(volume, lines, method="linear", fill=0), whole)
@@ -306,7 +309,7 @@ def test_the_middle_between_two_voxels_goes_to_the_higher_index(digits):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 40), (2, 19, 3), (18, 1, 5), (19, 3, 1), (40, 2, 18)])
 def test_cubic_equals_scipy_on_short_axes(shape):
     volume = np.random.default_rng(3).normal(0, 100, shape).astype(np.float32)
-    lines = tuple(Line(o, (n / o - 1) / 2, n / o) for n, o in zip(shape, (5, 3, 7), strict=True))
+    lines: Any = tuple(Line(o, (n / o - 1) / 2, n / o) for n, o in zip(shape, (5, 3, 7), strict=True))
     points = np.meshgrid(*[line.positions for line in lines], indexing="ij")
     coefficients = ndimage.spline_filter(volume.astype(float), 3, mode="mirror")
     expected = ndimage.map_coordinates(coefficients, points, order=3, mode="mirror", prefilter=False)

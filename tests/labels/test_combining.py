@@ -101,7 +101,7 @@ def test_a_cross_of_bars_overlaps_although_no_corner_lies_in_the_other() -> None
 def test_neighbours_that_share_an_edge_do_not_overlap() -> None:
     left, right = rectangle((5.5, 5.5), (15.5, 10.25)), rectangle((5.5, 10.25), (15.5, 15.5))
     for how in ("even_odd", "union"):
-        combined = combine([left, right], how, tolerance=TOLERANCE)  # type: ignore[arg-type]
+        combined = combine([left, right], how, tolerance=TOLERANCE)
         assert (combined.overlapping, combined.nested) == (0, 0)
         assert np.count_nonzero(cover_combined(combined, SHAPE, lines=AREA_LINES)) == 100
 
@@ -225,7 +225,7 @@ def test_every_contour_twice_and_off_its_plane_leaves_the_steps_as_they_are() ->
     doubled = [p + np.array([0, 0, off]) for p in planes for off in (0.0, 0.1)]
     filled = fill_contours(doubled, geometry, Rules())
     assert (filled.planes, filled.repeated_contours) == (4, 4)
-    assert filled.inside.any(axis=(1, 2)).nonzero()[0].tolist() == [3, 4, 5, 6]
+    assert np.any(filled.inside, axis=(1, 2)).nonzero()[0].tolist() == [3, 4, 5, 6]
     assert filled.contour_volume_mm3 == pytest.approx(4 * 440, rel=0.01)
 
 

@@ -211,7 +211,7 @@ def test_masks_of_unlike_layout_and_too_few_readers_are_refused() -> None:
     assert (blank.voxels.shape, blank.segments) == ((1, 2, 4, 4), ())
     parts = Consensus(of=("b/x", "b/y"), method="majority")
     (joined,) = parts.fuse("t", [two], geometry)
-    assert [s.name for s in joined.segments] == ["t"]  # type: ignore[union-attr]
+    assert [s.name for s in joined.segments] == ["t"]
 
 
 class TestAgreement:

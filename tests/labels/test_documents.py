@@ -106,7 +106,7 @@ class TestSrContract(LabelReaderContract):
     def test_a_chosen_quantity(self) -> None:
         content = report(measured("1", "111"), measured("2", "222"))
         (found,) = StructuredReport(quantities=("DCM:222",)).read("m", [LabelObject(content)], IMAGE)
-        assert [i.value for i in found.items] == [2.0]  # type: ignore[union-attr]
+        assert [i.value for i in found.items] == [2.0]
 
     def test_what_only_a_device_observed_is_of_a_machine(self, reader: Any) -> None:
         device = item(RelationshipType="HAS OBS CONTEXT", ValueType="CODE")
@@ -396,6 +396,6 @@ def test_presentation_of_one_kind_of_shape() -> None:
     shape = item(GraphicAnnotationUnits="PIXEL", GraphicType="POINT", GraphicData=[0.5, 0.5])
     content = item(SOPClassUID=GRAYSCALE, GraphicAnnotationSequence=[item(GraphicObjectSequence=[shape])])
     (points,) = Presentation(shapes="points").read("g", [LabelObject(content)], IMAGE)
-    assert len(points.classes) == 4  # type: ignore[union-attr]
+    assert len(points.classes) == 4
     with pytest.raises(CaseError):
         Presentation(shapes="boxes").read("g", [LabelObject(content)], IMAGE)

@@ -107,7 +107,7 @@ class TestDecoding:
         objects = [LabelObject(raw, "m.raw"), LabelObject(head, "m.mhd")]
         reader = MaskFile(match="*", values={1: "a"})
         (mask,) = reader.read("m", objects, ImageFacts(geometry, "1.2", {}))
-        assert np.array_equal(mask.voxels[0], pattern(geometry.shape) == 1)  # type: ignore[union-attr]
+        assert np.array_equal(mask.voxels[0], pattern(geometry.shape) == 1)
         with pytest.raises(CaseError, match="mhd needs its raw file"):
             read_label_file([head])
 
@@ -181,7 +181,7 @@ class TestDecoding:
         assert mask.voxels.sum(axis=(1, 2, 3)).tolist() == [36, 36]
         assert mask.measures["overlap_voxels"] == 12
         liver = mask.segments[1]
-        assert (liver.name, liver.type.meaning, liver.category.value) == ("liver", "Liver", "123037004")  # type: ignore[union-attr]
+        assert (liver.name, liver.type.meaning, liver.category.value) == ("liver", "Liver", "123037004")
 
     @pytest.mark.parametrize("cut", [10, 200, 360, 2000, -100])
     @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
@@ -394,4 +394,4 @@ class TestSarcomaFiles:
             assert mask.measures["resampled"] == 0
             dataset = pydicom.dcmread(next((folder / "mask").iterdir()), force=True)
             (drawn,) = RtStruct(roi={"tumor": "."}).read("tumor", [LabelObject(dataset)], image)
-            assert np.array_equal(mask.voxels, drawn.voxels)  # type: ignore[union-attr]
+            assert np.array_equal(mask.voxels, drawn.voxels)

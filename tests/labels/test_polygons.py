@@ -187,9 +187,9 @@ class TestTables:
         }
         deep = space in ("voxel", "LPS", "RAS")
         reader = PolygonTable(
-            table={"match": "*.csv", "by": {"who": "patient"} if deep else {"sop": "instance"}},  # type: ignore[arg-type]
+            table={"match": "*.csv", "by": {"who": "patient"} if deep else {"sop": "instance"}},
             space=space,
-            vertex={"x": "x", "y": "y", "z": "z" if deep else None},  # type: ignore[arg-type]
+            vertex={"x": "x", "y": "y", "z": "z" if deep else None},
             polygon="roi",
             structures={"lesion": "."},
         )
@@ -207,9 +207,9 @@ class TestTables:
             for x, y in ((left, 4), (left + 3, 4), (left + 3, 6), (left, 6))
         ]
         reader = PolygonTable(
-            table={"match": "*.csv", "by": {"sop": "instance"}},  # type: ignore[arg-type]
+            table={"match": "*.csv", "by": {"sop": "instance"}},
             space="pixel_corner",
-            vertex={"x": "x", "y": "y"},  # type: ignore[arg-type]
+            vertex={"x": "x", "y": "y"},
             polygon="roi",
             label="kind",
             structures={"nodule": "nodule", "mass": "mass", "cyst": "cyst"},
@@ -224,15 +224,15 @@ class TestTables:
         voxels = np.array([(3, 4.5, 6.5), (3, 4.5, 16.5), (3, 10.5, 16.5), (3, 10.5, 6.5)])
         rows = [{"roi": 1, "x": x, "y": y, "z": z} for x, y, z in geometry.to_world(voxels).tolist()]
         reader = PolygonTable(
-            table={"match": "*", "by": {"a": "study"}},  # type: ignore[arg-type]
+            table={"match": "*", "by": {"a": "study"}},
             space="LPS",
-            vertex={"x": "x", "y": "y", "z": "z"},  # type: ignore[arg-type]
+            vertex={"x": "x", "y": "y", "z": "z"},
             polygon="roi",
             structures={"lesion": "."},
         )
         (mask,) = reader.read("p", [LabelObject(json.dumps(rows).encode())], ImageFacts(geometry, "", {}))
-        assert np.argwhere(mask.voxels[0]).min(axis=0).tolist() == [3, 5, 7]  # type: ignore[union-attr]
-        assert mask.voxels.sum() == 60  # type: ignore[union-attr]
+        assert np.argwhere(mask.voxels[0]).min(axis=0).tolist() == [3, 5, 7]
+        assert mask.voxels.sum() == 60
 
 
 class TestBoxesOfTheSameFiles:
@@ -254,7 +254,7 @@ class TestBoxesOfTheSameFiles:
     def test_an_image_of_the_file_without_annotation_has_no_boxes(self) -> None:
         reader = BoxTable.model_validate(self.OPTIONS)
         (boxes,) = reader.read("b", cut(reader, document(c=None)), IMAGE)
-        assert boxes.corners_mm.shape == (0, 8, 3)  # type: ignore[union-attr]
+        assert boxes.corners_mm.shape == (0, 8, 3)
 
     def test_opposite_corners_are_the_same_box_in_every_space(self) -> None:
         low, high = GEOMETRY.to_world([(0.5, 2.5, 1.5)])[0], GEOMETRY.to_world([(1.5, 7.5, 11.5)])[0]
@@ -262,14 +262,14 @@ class TestBoxesOfTheSameFiles:
             ends = sorted(((low * signs).tolist(), (high * signs).tolist()))
             first, last = np.min(ends, axis=0), np.max(ends, axis=0)
             reader = BoxTable(
-                table={"match": "*", "by": {"a": "study"}},  # type: ignore[arg-type]
-                space=space,  # type: ignore[arg-type]
-                corner={"x": "x0", "y": "y0", "z": "z0"},  # type: ignore[arg-type]
-                opposite={"x": "x1", "y": "y1", "z": "z1"},  # type: ignore[arg-type]
+                table={"match": "*", "by": {"a": "study"}},
+                space=space,
+                corner={"x": "x0", "y": "y0", "z": "z0"},
+                opposite={"x": "x1", "y": "y1", "z": "z1"},
             )
             row = dict(zip(("x0", "y0", "z0", "x1", "y1", "z1"), [*first, *last], strict=True))
             (boxes,) = reader.read("b", [LabelObject(row)], IMAGE)
-            voxels = GEOMETRY.to_voxel(boxes.corners_mm[0])  # type: ignore[union-attr]
+            voxels = GEOMETRY.to_voxel(boxes.corners_mm[0])
             assert np.allclose([voxels.min(axis=0), voxels.max(axis=0)], [[0.5, 2.5, 1.5], [1.5, 7.5, 11.5]])
 
     def test_scalars_of_images_and_annotations_are_columns(self) -> None:

@@ -271,7 +271,7 @@ class TestGridsAndRefusals:
         objects = [LabelObject(other), LabelObject(dataset)]
         image = ImageFacts(made.geometry, "", {})
         (found,) = Seg(segments={"a": "GTV"}).read("s", objects, image)
-        assert np.array_equal(found.voxels[0], mask)  # type: ignore[union-attr]
+        assert np.array_equal(found.voxels[0], mask)
         assert found.evidence.tier == "single_reader"
         assert Seg(segments={"a": "heart"}).read("s", objects, image)[0].evidence.tier == "machine"
 

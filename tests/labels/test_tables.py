@@ -243,11 +243,11 @@ class TestPropagation:
         reader = ClassTable(
             table={"match": "*", "by": {"a": "study"}},
             findings={"f": ClassColumn(column="c", values={"1": "positive", "0": "negative", "?": "uncertain"})},
-            propagate=rule,  # type: ignore[arg-type]
+            propagate=rule,
         )
         rows = json.dumps([{"c": cell} for cell in cells]).encode()
         (found,) = reader.read("x", [LabelObject(rows)], IMAGE)
-        return found.values["f"]  # type: ignore[union-attr]
+        return found.values["f"]
 
     def test_rules(self) -> None:
         assert self.combined("any", "0", "?", "1") == "positive"
@@ -363,8 +363,8 @@ class TestCrowdsCure:
             # the pixel spacing is the one unknown of a series: with the median of it all lines must fit
             assert np.median(np.abs(ours / stated - 1)) < 1e-6
             one, length = fuse.fuse("one", (points, lengths), geometry)
-            assert len(one.classes) == 2  # type: ignore[union-attr]
-            assert min(ours) * 0.3 <= length.items[0].value <= max(ours) * 1.05  # type: ignore[union-attr]
+            assert len(one.classes) == 2
+            assert min(ours) * 0.3 <= length.items[0].value <= max(ours) * 1.05
         assert lines == 2345
 
     def test_annotators_stay_behind(self, rows: Any) -> None:
@@ -393,6 +393,6 @@ def test_a_whole_series_of_synthetic_boxes_survives_an_oblique_grid() -> None:
     )
     row = {"x": 3.5, "y": 4.5, "z": 1.5, "w": 5, "h": 6, "d": 2}
     (boxes,) = reader.read("b", [LabelObject(row)], image)
-    voxels = geometry.to_voxel(boxes.corners_mm[0])  # type: ignore[union-attr]
+    voxels = geometry.to_voxel(boxes.corners_mm[0])
     assert np.abs(voxels.min(axis=0) - [1.5, 4.5, 3.5]).max() < 1e-9
     assert np.abs(voxels.max(axis=0) - [3.5, 10.5, 8.5]).max() < 1e-9

@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from nibabel.affines import apply_affine
 
 from builder.errors import SpecError
 from builder.library.volumes import verdict_lines, write_volumes
@@ -35,7 +36,7 @@ def test_every_stack_has_a_verdict_and_what_can_be_shown_is_a_file(archive: Path
     made = synthetic.ct_series(slices=4, series="2", tilt_degrees=12.0)
     image = nibabel.load(tmp_path / "out" / rows[1]["file"])
     np.testing.assert_array_equal(np.asarray(image.dataobj), made.voxels.transpose(2, 1, 0))
-    corner = nibabel.affines.apply_affine(image.affine, [31, 31, 3]) * [-1, -1, 1]
+    corner = apply_affine(image.affine, [31, 31, 3]) * [-1, -1, 1]
     np.testing.assert_allclose(corner, made.geometry.to_world([[3, 31, 31]])[0], atol=1e-3)
     assert pq.read_table(tmp_path / "out" / "verdicts.parquet").equals(table)
     assert json.loads((tmp_path / "out" / "verdicts.json").read_text()) == rows

@@ -1,6 +1,7 @@
 """Identity resolution: order-free, never more or less than the evidence says, and never silent about doubt."""
 
 import unicodedata
+from typing import Any
 
 import networkx as nx
 import pyarrow as pa
@@ -224,7 +225,7 @@ def test_an_alias_that_lost_its_zeros_or_knows_nobody_stops():
 
 KNOWN = {"0017", "n-9", "n-8"}
 GOOD = {frozenset(("0017", "n-9")), frozenset(("0017", "n-8"))}
-TABLES = {
+TABLES: dict[str, Any] = {
     "two columns": (("id", "alias"), [("0017", "N-9"), ("0017", "N-8")]),
     "any headings": (("Fall", "frueher"), [("0017", "N-9"), ("0017", "N-8")]),
     "no heading": (("0017", "N-9"), [("0017", "N-8")]),

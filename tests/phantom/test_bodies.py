@@ -1,6 +1,7 @@
 """Ellipsoids in closed form, and the population's distributions."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +25,10 @@ angles = st.floats(-180.0, 180.0)
 
 @st.composite
 def ellipsoids(draw):
-    rotation = Rotation.from_euler("xyz", [draw(angles) for _ in range(3)], degrees=True).as_matrix()
-    centre = tuple(draw(st.floats(-20.0, 20.0)) for _ in range(3))
-    return Ellipsoid(centre, (draw(lengths), draw(lengths), draw(lengths)), tuple(map(tuple, rotation.tolist())))
+    rotation: Any = Rotation.from_euler("xyz", [draw(angles) for _ in range(3)], degrees=True).as_matrix()
+    centre: Any = tuple(draw(st.floats(-20.0, 20.0)) for _ in range(3))
+    axes: Any = tuple(map(tuple, rotation.tolist()))
+    return Ellipsoid(centre, (draw(lengths), draw(lengths), draw(lengths)), axes)
 
 
 def surface_value(solid, points):

@@ -1,6 +1,7 @@
 """Study descriptions and the user's table of RadLex Playbook procedures."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -23,7 +24,7 @@ CHUNKS = [
     pa.table({"series_uid": ["1", "1", "2", "3"], "study_description": [None, None, "Ct chest  w-o", "Mystery study"]}),
     pa.table({"series_uid": ["4", "5"], "study_description": ["  ", "PET/CT TORSO"]}),
 ]
-INVENTORY = SimpleNamespace(chunk=lambda number, columns: CHUNKS[number].select(columns))
+INVENTORY: Any = SimpleNamespace(chunk=lambda number, columns: CHUNKS[number].select(columns))
 
 
 def playbook(tmp_path, text: str = TABLE) -> Playbook:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -93,7 +94,7 @@ def build(store: Store, options: DatasetSpec, humans: list[Human], persons: Pers
     splits = deal(options, cohort, persons, registry=registry)
     dealt = dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
     table = carry(registry.table, found, persons.members, dealt, facts_of(persons, key))
-    files = {SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(table)}
+    files: Any = {SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(table)}
     draft = Manifest("grown", "", {}, {"key_check": key_check(key)}, (), (), ())
     publish_files(draft, files, store, still_published(store, registry.current, lambda: None))
     return Version(splits, table)
@@ -260,8 +261,9 @@ def test_publishing_fails_once_another_build_published(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"CURRENT: found version \w+, expected version \w+ as when this build was"):
         guard()
     draft = Manifest("grown", "", {}, {}, (), (), ())
+    files: Any = {SPLITS: parquet_bytes(first.splits)}
     with pytest.raises(LayoutError, match="type the same command again"):
-        publish_files(draft, {SPLITS: parquet_bytes(first.splits)}, store, guard)
+        publish_files(draft, files, store, guard)
 
 
 def test_a_damaged_registry_and_a_missing_version_are_refused(tmp_path: Path) -> None:
@@ -340,7 +342,8 @@ def test_a_dataset_of_a_release_without_a_registry_grows(tmp_path: Path) -> None
                           ("stratum", pa.string()), ("pooled", pa.bool_()), ("folds", pa.list_(pa.int32()))]),
     )  # fmt: skip
     draft = Manifest("grown", "", {}, {"key_check": key_check(KEY)}, (), (), ())
-    publish_files(draft, {SPLITS: parquet_bytes(splits)}, store, lambda: None)
+    files: Any = {SPLITS: parquet_bytes(splits)}
+    publish_files(draft, files, store, lambda: None)
     away = [h for h in humans if h.names[0][2] == "004"]
     for human in away:
         human.here = False

@@ -53,14 +53,14 @@ CHUNK = [
     image("n2", "6"),
 ]
 MEMBERS = [("1", 0), ("1", 0), ("2", 0), ("3", 0), ("4", 0), ("5", 0), ("5", 1), ("5", 1), ("6", 0), ("6", 0)]
-NOTES = [
+NOTES: list[dict[str, Any]] = [
     {"path": "label", "sop_instance_uid": "l1"},
     {"path": "label of a lost case", "sop_instance_uid": "l2"},
     {"path": "label of both", "sop_instance_uid": "l3"},
     {"path": "of nobody.nii", "patient_id": None, "study_uid": None, "series_uid": None},
 ]
 LINKS = [(0, "used"), (1, "lost"), (2, "lost"), (2, "second"), (2, "lost")]
-LEFT = [
+LEFT: list[dict[str, Any]] = [
     {"path": "again", "sop_instance_uid": "a1", "status": "duplicate", "reason": "same_content"},
     {"path": "broken", "status": "quarantined", "study_uid": None, "patient_id": None},
 ]

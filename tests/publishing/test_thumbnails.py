@@ -3,30 +3,31 @@
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from builder.labels.pictures import OUTLINE, PIXELS, draw_slice
-from builder.model.case import Sample
+from builder.model.case import ClearedSample
 from builder.model.geometry import Geometry
 from builder.publishing.thumbnails import thumbnails
 from builder.reader.opening import open_dataset
 from tests.reader.conftest import make_sample, publish
 
 
-def pictures(root: Path, samples: list[Sample], **options: object) -> list[Image.Image]:
-    publish(root, [samples], **options)  # type: ignore[arg-type]
+def pictures(root: Path, samples: list[ClearedSample], **options: Any) -> list[Image.Image]:
+    publish(root, [samples], **options)
     dataset = open_dataset(root)
     found = thumbnails(dataset.table, dataset.manifest, dataset.store, count=len(samples))
     assert [p["sample_key"] for p in found] == dataset.table.column("sample_key").to_pylist()
     return [Image.open(io.BytesIO(base64.b64decode(p["png"].partition(",")[2]))) for p in found]
 
 
-def sample(image: np.ndarray, mask: np.ndarray) -> Sample:
+def sample(image: np.ndarray, mask: np.ndarray) -> ClearedSample:
     row = make_sample(0, (1, 1, 1)).row
-    return Sample({"image": image[None], "tumor": mask[None]}, Geometry(image.shape, np.eye(4)), row)
+    return ClearedSample({"image": image[None], "tumor": mask[None]}, Geometry(image.shape, np.eye(4)), row)
 
 
 @pytest.mark.parametrize("chunk", [None, (4, 16, 16)])

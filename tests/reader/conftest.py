@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from builder.model.canonical import fingerprint
-from builder.model.case import Sample
+from builder.model.case import ClearedSample
 from builder.model.geometry import Geometry
 from builder.model.layout import (
     CURRENT,
@@ -39,32 +39,33 @@ class Made:
     """A dataset on disk and what is in it, in the order of its index."""
 
     root: Path
-    samples: tuple[Sample, ...]
+    samples: tuple[ClearedSample, ...]
     splits: tuple[str, ...]
 
     def stack(self, name: str, positions: Sequence[int]) -> NDArray[Any]:
-        return np.stack([self.samples[i].arrays[name] for i in positions])
+        return np.stack([np.asarray(self.samples[i].arrays[name]) for i in positions])
 
 
-def make_sample(number: int, shape: tuple[int, int, int]) -> Sample:
+def make_sample(number: int, shape: tuple[int, int, int]) -> ClearedSample:
     rng = np.random.default_rng(number)
     image = np.cumsum(rng.integers(-3, 4, (1, *shape)), axis=-1).astype(np.int16)
     image[0, 0, 0, 0] = number  # every sample can be told from the others
-    row = {
+    row: dict[str, Any] = {
         "sample_key": f"s{number:05d}",
         "case_key": f"c{number // 2:05d}",
         "age_years": None if number % 7 == 6 else float(number % 90),
         "sex": "FM"[number % 2],
         "domain": "HU",
     }
+    ragged: dict[str, Any] = {"segment_names": ["tumor/x"]}
     mask = (image > 2).astype(np.uint8)
     geometry = Geometry(shape, np.array([[0, 0, 1, 2.5], [0, 1, 0, number], [2, 0, 0, 0], [0, 0, 0, 1]], float))
-    return Sample({"image": image, "tumor": mask}, geometry, row, {"segment_names": ["tumor/x"]})
+    return ClearedSample({"image": image, "tumor": mask}, geometry, row, ragged)
 
 
 def publish(
     root: Path,
-    shards: Sequence[Sequence[Sample]],
+    shards: Sequence[Sequence[ClearedSample]],
     *,
     chunk: tuple[int, int, int] | None = None,
     version: str = "v1",
@@ -153,7 +154,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for number in range(8):
         sample = make_sample(number, (4, 5, 6))
         mask = np.random.default_rng(number).choice(np.array([0, 3, 5], np.uint8), (1, 4, 5, 6))
-        samples.append(Sample({**sample.arrays, "tumor": mask}, sample.geometry, sample.row))
+        samples.append(ClearedSample({**sample.arrays, "tumor": mask}, sample.geometry, sample.row))
     described = {"image": ("HU", {}), "tumor": ("", {"edema": (0, 5), "core": (0, 3)})}
     return publish(tmp_path_factory.mktemp("labelled") / "set", [samples[:5], samples[5:]], described=described)
 
@@ -165,8 +166,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Made]:
     samples = []
     for number in range(4):
         sample = make_sample(number, (6, 7, 8))
-        halves = {**sample.arrays, "image": sample.arrays["image"] * np.float32(0.5)}
-        samples.append(Sample(halves, sample.geometry, sample.row))
+        halves = {**sample.arrays, "image": np.asarray(sample.arrays["image"]) * np.float32(0.5)}
+        samples.append(ClearedSample(halves, sample.geometry, sample.row))
     root = tmp_path_factory.mktemp("packed")
     options: dict[str, Any] = {"storage": {"image": rule}, "described": {"image": ("HU", {})}}
     return {

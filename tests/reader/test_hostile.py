@@ -18,7 +18,7 @@ from builder.reader import open_dataset
 from builder.reader.export import export_datalist, export_nifti, export_nnunet, export_webdataset
 from builder.reader.export.folder import ExportFolder
 
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 SECRET = b"what belongs to the person who opens the dataset"
 
 

@@ -160,7 +160,7 @@ def test_states_survive_a_checkpoint() -> None:
 )
 def test_deals_that_cannot_be(make: object) -> None:
     with pytest.raises(ValueError, match="expected"):
-        make()  # type: ignore[operator]
+        make()
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])

@@ -17,7 +17,7 @@ extents = st.tuples(*[st.integers(1, 14)] * 3)
 @given(whole=extents, shape=extents, data=st.data())
 def test_every_voxel_is_covered(whole: Any, shape: Any, data: st.DataObject) -> None:
     shape = tuple(min(n, m) for n, m in zip(shape, whole, strict=True))
-    stride = tuple(data.draw(st.integers(1, m)) for m in shape)
+    stride: Any = tuple(data.draw(st.integers(1, m)) for m in shape)
     seen = np.zeros(whole, int)
     starts = list(window_starts(whole, shape, stride=stride))
     assert len(set(starts)) == len(starts)

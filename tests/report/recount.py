@@ -327,7 +327,7 @@ def _by_status(ledger: pd.DataFrame) -> dict[str, dict[str, int]]:
     found = {"files": ledger.status, "instances": objects.status}
     for level, key in (("series", "series_key"), ("studies", "study_key"), ("persons", "person_key")):
         found[level] = objects.groupby(key).status.agg(lambda s: min(s, key=rank.index))
-    return {level: {k: int(n) for k, n in values.value_counts().items()} for level, values in found.items()}
+    return {level: {str(k): int(n) for k, n in values.value_counts().items()} for level, values in found.items()}
 
 
 def _samples(book: Book, entry: Any, rows: pd.DataFrame) -> None:
@@ -806,7 +806,7 @@ def _alike(prints: pd.DataFrame) -> list[tuple[str, str]]:
     best = np.full((len(fine), len(fine)), -1.0)
     for axes in [axes for n in range(4) for axes in combinations(range(3), n)]:
         best = np.maximum(best, flat @ np.stack([np.flip(f, axes).ravel() for f in fine]).T)
-    rows = list(prints.itertuples())
+    rows: list[Any] = list(prints.itertuples())
     planes = [set(row.planes) for row in rows]
     found = []
     for (i, a), (j, b) in combinations(enumerate(rows), 2):
@@ -825,9 +825,9 @@ def _quarantine(book: Book, exclusions: pd.DataFrame) -> None:
             rows = rows[rows[name].fillna("") == row[name]]
         book.expect(row, "things", len(rows))
     book.claim("/quarantine/rows", len(found["rows"]) == min(500, len(exclusions)), "another number of rows")
-    rows = exclusions.groupby(["stage", "level", "rule", "reason", "key"], dropna=False).instances.sum(min_count=1)
+    sums = exclusions.groupby(["stage", "level", "rule", "reason", "key"], dropna=False).instances.sum(min_count=1)
     for row in found["rows"]:
-        number = rows[tuple(row[n] for n in ("stage", "level", "rule", "reason", "key"))]
+        number = sums[tuple(row[n] for n in ("stage", "level", "rule", "reason", "key"))]
         if row["instances"] is not None or not pd.isna(number):
             book.expect(row, "instances", number)
 

@@ -1,6 +1,7 @@
 """Every number of a report on the CT patients of a public archive, recomputed by other libraries."""
 
 import json
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -72,7 +73,7 @@ def test_each_number_is_noticed_when_it_changes_or_is_new(tables):
     chosen = tables["splits"].slice(0, 400)["person_key"].combine_chunks()
     for name in ("cohort", "index", "splits"):
         small[name] = tables[name].filter(pc.is_in(tables[name]["person_key"], chosen))
-    said = {"ratios": RATIOS, "rules": RULES, "reference": REFERENCE, "seed": 3}
+    said: dict[str, Any] = {"ratios": RATIOS, "rules": RULES, "reference": REFERENCE, "seed": 3}
     document = assemble(ReportInputs(**small, totals={}, lock={}, groups=GROUPS, labels=LABELS, strata=STRATA, **said))
     document = json.loads(canonical_json(document))
     frames = {name: table.to_pandas() for name, table in small.items()}

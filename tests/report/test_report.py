@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -184,7 +185,8 @@ def test_class_labels_are_labels(inputs):
     entry = next(e for e in document["labels"] if e["label"] == "chest/nodule")
     frame = index.to_pandas().sort_values("case_key")
     expected = [v[0] if len(v) else None for v in frame["class_values"]]
-    by_case = pd.Series(expected, index=frame["case_key"].values).groupby(level=0).agg(lambda v: set(v.dropna()))
+    found: Any = pd.Series(expected, index=frame["case_key"].values)
+    by_case = found.groupby(level=0).agg(lambda v: set(v.dropna()))
     counts = {row["level"]: row["cells"]["all"]["count"] for row in entry["levels"]}
     assert counts["positive"] == sum(v == {"positive"} for v in by_case)
     assert counts.get("missing", 0) == sum(v == set() for v in by_case)

@@ -33,7 +33,7 @@ class Submitted(Exception):
 
 def run(memory: int, *workers: tuple[int, int]) -> None:
     tasks = [Task("small-1", abs, 1), Task("large-1", abs, 2, memory=memory)]
-    list(DaskRunner(Scheduler(*workers)).run(tasks))  # type: ignore[arg-type]
+    list(DaskRunner(Scheduler(*workers)).run(tasks))
 
 
 def test_the_limit_is_the_smallest_share_of_a_thread_less_the_worker_itself() -> None:

@@ -146,7 +146,7 @@ def test_an_answer_lost_on_the_way_is_no_defeat(private: Store) -> None:
             return getattr(self.store, name)
 
     store = private.join(lease.FOLDER)
-    assert lease._won(Twice(store), 1)  # type: ignore[arg-type]
+    assert lease._won(Twice(store), 1)
     assert not lease._won(store, 1)
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.model.case import Sample, Slabs
+from builder.model.case import ClearedSample, Slabs
 from builder.model.cleared import SEAL, Cleared
 from builder.model.geometry import Geometry
 from builder.model.layout import SAMPLES, parse_receipt
@@ -33,12 +33,12 @@ FACTS = pa.schema([("age_years", pa.float64())])
 
 def make_sample(
     number: int, *, shape: tuple[int, int, int] = (6, 7, 8), dtype: str = "int16", channels: int = 1
-) -> Sample:
+) -> ClearedSample:
     rng = np.random.default_rng(number)
     image = rng.integers(0, 200, (channels, *shape)).astype(dtype)
     mask = (image[:1] > 100).astype(np.uint8)
-    row = {"sample_key": f"case-{number:04d}", "case_key": "case", "age_years": float(number)}
-    return Sample({"image": image, "tumor": mask}, Geometry(shape, np.diag([2.0, 1.0, 1.0, 1.0])), row)
+    row: dict[str, Any] = {"sample_key": f"case-{number:04d}", "case_key": "case", "age_years": float(number)}
+    return ClearedSample({"image": image, "tumor": mask}, Geometry(shape, np.diag([2.0, 1.0, 1.0, 1.0])), row)
 
 
 def read_all(folder: Path) -> dict[str, NDArray[np.generic]]:
@@ -60,7 +60,7 @@ def test_zarr_python_reads_equal_arrays(tmp_path: Path, codec: str, dtype: str) 
     found = read_all(tmp_path / "data" / FINGERPRINT)
     assert sorted(found) == ["image", "tumor"]
     for name, array in found.items():
-        np.testing.assert_array_equal(array, np.stack([s.arrays[name] for s in samples]))
+        np.testing.assert_array_equal(array, np.stack([np.asarray(s.arrays[name]) for s in samples]))
         assert array.dtype == samples[0].arrays[name].dtype
     assert (receipt.rows, receipt.cases) == (5, 2)
 
@@ -111,7 +111,7 @@ def test_other_libraries_read_equal_arrays(tmp_path: Path, name: str, codec: str
         write_shard(store, FINGERPRINT, cases=[samples], codec=CODECS[codec], facts=FACTS)
         for member in ("image", "tumor"):
             found = READERS[name](tmp_path / dtype / "data" / FINGERPRINT / member)
-            np.testing.assert_array_equal(found, np.stack([s.arrays[member] for s in samples]))
+            np.testing.assert_array_equal(found, np.stack([np.asarray(s.arrays[member]) for s in samples]))
             assert found.dtype == samples[0].arrays[member].dtype
 
 
@@ -151,10 +151,10 @@ def test_receipt_names_every_object_with_its_digest(tmp_path: Path) -> None:
 def test_bytes_do_not_depend_on_how_samples_arrive(tmp_path: Path) -> None:
     samples = [make_sample(i) for i in range(6)]
 
-    def lazily() -> Iterator[Sample]:
+    def lazily() -> Iterator[ClearedSample]:
         for sample in samples:
             strided = {n: np.asfortranarray(a) for n, a in sample.arrays.items()}
-            yield Sample(strided, sample.geometry, dict(reversed(list(sample.row.items()))))
+            yield ClearedSample(strided, sample.geometry, dict(reversed(list(sample.row.items()))))
 
     write_shard(open_store(tmp_path / "a"), FINGERPRINT, cases=[samples[:3], samples[3:]], facts=FACTS)
     with open_shard(open_store(tmp_path / "b"), FINGERPRINT, facts=FACTS) as writer:
@@ -208,7 +208,7 @@ def test_slabs_need_chunks_and_their_own_type(tmp_path: Path) -> None:
 
 
 def test_failed_first_case_and_volumes_leave_no_trace(tmp_path: Path) -> None:
-    def broken() -> Iterator[Sample]:
+    def broken() -> Iterator[ClearedSample]:
         yield make_sample(5, dtype="float32")
         raise CaseError(Reason.LABEL_EMPTY, "found no voxel")
 
@@ -222,7 +222,7 @@ def test_failed_first_case_and_volumes_leave_no_trace(tmp_path: Path) -> None:
         assert (receipt.rows, receipt.cases, receipt.excluded[0].case_key) == (1, 1, "lost")
         group = zarr.open_group(str(tmp_path / name / "data" / FINGERPRINT), mode="r")
         image = group["image"] if chunk is None else group["image/0"]
-        np.testing.assert_array_equal(np.squeeze(image[:]), np.squeeze(make_sample(0).arrays["image"]))
+        np.testing.assert_array_equal(np.squeeze(image[:]), np.squeeze(np.asarray(make_sample(0).arrays["image"])))
 
 
 def test_unlike_samples_exclude_the_case(tmp_path: Path) -> None:
@@ -230,11 +230,11 @@ def test_unlike_samples_exclude_the_case(tmp_path: Path) -> None:
         writer.add_case([make_sample(0)])
         whole = make_sample(1)
         with pytest.raises(CaseError, match="label_missing"):
-            writer.add_case([Sample({"image": whole.arrays["image"]}, whole.geometry, whole.row)])
+            writer.add_case([ClearedSample({"image": whole.arrays["image"]}, whole.geometry, whole.row)])
         with pytest.raises(CaseError, match="inconsistent_pixels"):
             writer.add_case([make_sample(1, shape=(6, 7, 9))])
         with pytest.raises(ValueError, match="weight"):
-            writer.add_case([Sample(whole.arrays, whole.geometry, {**whole.row, "weight": 1})])
+            writer.add_case([ClearedSample(whole.arrays, whole.geometry, {**whole.row, "weight": 1})])
 
 
 def test_empty_shard_is_valid(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from builder.errors import CaseError
-from builder.model.case import Sample
+from builder.model.case import ClearedSample
 from builder.model.geometry import Geometry
 from builder.model.layout import Packing, parse_receipt
 from builder.shards import FieldStorage, open_shard, write_shard
@@ -22,11 +22,12 @@ FINGERPRINT = "89abcdef01234567" * 2
 SHAPE = (5, 6, 7)
 
 
-def make_sample(number: int, *, scale: float = 1.0) -> Sample:
+def make_sample(number: int, *, scale: float = 1.0) -> ClearedSample:
     rng = np.random.default_rng(number)
     image = (rng.uniform(-10, 30, (2, *SHAPE)) * scale).astype(np.float32)
     mask = (image[:1] > 5).astype(np.uint8)
-    return Sample({"image": image, "tumor": mask}, Geometry(SHAPE, np.eye(4)), {"sample_key": f"s{number}"})
+    row: dict[str, Any] = {"sample_key": f"s{number}"}
+    return ClearedSample({"image": image, "tumor": mask}, Geometry(SHAPE, np.eye(4)), row)
 
 
 @settings(max_examples=200, deadline=None)
@@ -60,13 +61,13 @@ def test_packed_values_come_back_within_half_a_step(tmp_path: Path) -> None:
     assert fields["tumor"].packing is None
     assert parse_receipt(receipt.to_json()) == receipt
     root = tmp_path / "data" / FINGERPRINT
-    expected = np.stack([s.arrays["image"] for s in samples])
+    expected = np.stack([np.asarray(s.arrays["image"]) for s in samples])
     stored = zarr.open_array(str(root / "image"), mode="r")
     assert stored.dtype == np.int16
     np.testing.assert_array_equal(stored[:], np.rint((expected.astype(np.float64) - 5.0) / 0.002))
     with xarray.open_zarr(str(root), chunks=None) as found:  # applies scale_factor and add_offset by itself
         np.testing.assert_allclose(found["image"].values, expected, atol=0.001 + 1e-5)
-        np.testing.assert_array_equal(found["tumor"].values, np.stack([s.arrays["tumor"] for s in samples]))
+        np.testing.assert_array_equal(found["tumor"].values, np.stack([np.asarray(s.arrays["tumor"]) for s in samples]))
 
 
 def test_conversion_keeps_numbers_or_refuses(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def nbia(files: dict[str, bytes], faults: set[str], asked: list[str]) -> Callabl
                 rows = []
                 for uid, members in series.items():
                     first = pydicom.dcmread(DicomBytesIO(next(iter(members.values()))))
-                    row = {"SeriesInstanceUID": uid, "StudyInstanceUID": str(first.StudyInstanceUID)}
+                    row: dict[str, Any] = {"SeriesInstanceUID": uid, "StudyInstanceUID": str(first.StudyInstanceUID)}
                     row |= {"Modality": first.Modality, "PatientID": first.PatientID, "ImageCount": len(members)}
                     row |= {"Collection": "My Collection", "CollectionURI": "https://doi.org/10.7937/TCIA.1"}
                     row |= {"LicenseURI": "http://creativecommons.org/licenses/by/3.0/"}
@@ -83,8 +83,8 @@ def nbia(files: dict[str, bytes], faults: set[str], asked: list[str]) -> Callabl
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("LICENSE", "terms")
-            members = series[query["SeriesInstanceUID"]].values()
-            for number, data in enumerate(list(members)[: 1 if "short zip" in faults else None]):
+            objects = list(series[query["SeriesInstanceUID"]].values())
+            for number, data in enumerate(objects[: 1 if "short zip" in faults else None]):
                 archive.writestr(f"1-{number}.dcm", data)
         body = stream.getvalue()
         return 200, {}, body[: len(body) // 2] if "cut" in faults else body

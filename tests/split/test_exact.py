@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import defaultdict
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ COUNTEREXAMPLE = {("a", "x"): 4, ("a", "y"): 1, ("a", "z"): 7, ("b", "x"): 4, ("
 """Once dealt with a level one person off, where 7/10 is possible."""
 
 
-def problem(counts: dict[tuple[str, ...], int], shares: dict[str, Fraction], strata: dict | None = None) -> Problem:
+def problem(counts: dict[Any, int], shares: dict[str, Fraction], strata: dict | None = None) -> Problem:
     """Every cell a stratum of its own, unless ``strata`` says otherwise."""
     cells = sorted(counts)
     scale = math.lcm(*(share.denominator for share in shares.values()))

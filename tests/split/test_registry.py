@@ -108,8 +108,8 @@ def test_whom_nobody_asked_about_stays_apart():
 def test_registries_of_older_releases_know_persons_by_their_former_names():
     old = from_splits(pa.table({"person_key": ["001"], "members": [["001", "002"]], "split": ["test"]}))
     assert old["named_by"].to_pylist() == [NAMED_BY_ID]
-    members = {"n1": ("n1",), "s1": ("s1",), "002": ("002",)}
-    former = {"n1": ("001",), "s1": ("001",)}
+    members: dict[str, tuple[str, ...]] = {"n1": ("n1",), "s1": ("s1",), "002": ("002",)}
+    former: dict[str, tuple[str, ...]] = {"n1": ("001",), "s1": ("001",)}
     assert recognise(old, members, former) == dict.fromkeys(members, (0,))
     new = next_version(old, members, {"n1": "test", "s1": "test", "002": "test"}, former)
     assert as_dict(new) == {

@@ -15,6 +15,7 @@ from builder.imaging.parse import parse_instance
 from builder.library.verify import verify
 from builder.run import pipeline
 from builder.run.journal import read_events
+from builder.run.outcomes import Built
 from builder.stages import index, shard, survey
 from builder.stages.boundary import describe, fault_of_case
 from tests import synthetic
@@ -45,7 +46,7 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-def build(archive: Path, to: Path, **options: Any) -> pipeline.Built:
+def build(archive: Path, to: Path, **options: Any) -> Built:
     spec = to.with_suffix(".yaml")
     spec.write_text(SPEC)
     return pipeline.build(spec, to=to, parameters={"tree": str(archive)}, **options)
@@ -155,7 +156,7 @@ def test_a_file_that_cannot_be_indexed_is_left_out_alone_and_tried_again(archive
     to = tmp_path / "dataset"
     (archive / "notes.csv").write_text("a,b\n1,2\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "_file_row", lambda *_: {}["missing"])
+        patch.setattr(index, "_file_row", lambda *_: dict[str, str]()["missing"])
         built = build(archive, to, on_internal_error="exclude")
     assert (built.published.cases, built.internal_errors) == (2, 1)
     assert built.published.totals["files"]["quarantined"] == 1

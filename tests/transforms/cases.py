@@ -1,5 +1,7 @@
 """Cases for the tests of transforms: an image, a mask, boxes and landmarks on any grid."""
 
+from typing import Any
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -26,7 +28,7 @@ def make_case(geometry, *, dtype="int16", padding=False, channels=1, seed=0):
     voxels = rng.integers(low, high, (channels, *geometry.shape)).astype(dtype)
     n = geometry.shape
     label = np.zeros((1, *n), np.uint8)
-    first = tuple(slice(k // 4, max(k // 4 + 1, k // 2)) for k in n)
+    first: Any = tuple(slice(k // 4, max(k // 4 + 1, k // 2)) for k in n)
     label[(0, *first)] = 1
     label[0, -1, -1, -1] = 2
     corners = np.array([s.start for s in first]) - 0.5

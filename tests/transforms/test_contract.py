@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from builder.protocols import Transform
 from builder.transforms import TRANSFORMS, AnyTransform
 from tests.transforms.cases import make_case, make_geometry
 
-BLOCKS = [
+BLOCKS: list[dict[str, Any]] = [
     {"kind": "orient", "to": "RIA"},
     {"kind": "resample", "spacing_mm": [1.5, 1.0, 0.9], "image": "cubic", "mask": "linear"},
     {"kind": "resample", "spacing_mm": [2.0, None, 1.5], "antialias": "lowpass"},
@@ -50,7 +51,7 @@ class TestContract:
         assert ADAPTER.validate_json(transform.model_dump_json()) == transform
         assert pickle.loads(pickle.dumps(transform)) == transform  # noqa: S301
         with pytest.raises(ValidationError, match="frozen"):
-            transform.kind = "other"
+            setattr(transform, "kind", "other")  # noqa: B010 (mypy knows that it is frozen)
         with pytest.raises(ValidationError, match="surprise"):
             ADAPTER.validate_python(block | {"surprise": 1})
 

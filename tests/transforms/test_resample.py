@@ -250,11 +250,12 @@ def test_in_slabs_everything_is_as_in_one_go(shape, old, new, slices, rows, imag
     if make_grid(case.volume.geometry, new).same_grid(case.volume.geometry, tolerance_voxels=1e-9):
         assert made is None
         return
+    assert made is not None
     late, slabs = made
     whole = transform(case)
-    made = [slab.copy() for slab in slabs.make(slices, rows)]
+    pieces = [slab.copy() for slab in slabs.make(slices, rows)]
     across = -(-slabs.shape[2] // rows)
-    layers = [np.concatenate(made[n : n + across], axis=2) for n in range(0, len(made), across)]
+    layers = [np.concatenate(pieces[n : n + across], axis=2) for n in range(0, len(pieces), across)]
     image = np.concatenate(layers, axis=1)
     np.testing.assert_array_equal(image, whole.volume.voxels)
     assert (slabs.shape, slabs.dtype, slabs.nbytes) == (image.shape, image.dtype, image.nbytes)

@@ -40,7 +40,8 @@ def test_labels_go_through_the_same_transform(
     assert stack.verdict == Verdict.SHEARED
     volume = assemble(stack, made.images)
     if form == "seg":
-        drawn, reader = synthetic.seg(made, {"Ball": inside}), Seg(kind="seg", segments={"ball": "Ball"})
+        drawn = synthetic.seg(made, {"Ball": inside})
+        reader: Seg | RtStruct = Seg(kind="seg", segments={"ball": "Ball"})
     else:
         drawn = synthetic.rtstruct(made, {"Ball": _rings(made, centre)})
         reader = RtStruct(kind="rtstruct", roi={"ball": "Ball"})

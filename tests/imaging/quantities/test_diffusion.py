@@ -61,7 +61,7 @@ def test_the_index_reads_them(maker: str, encoding: str, tmp_path: Path) -> None
     images, _ = weighted(maker)
     synthetic.write_all([synthetic.encode(image, encoding) for image in images], tmp_path)
     source = Folder(url=str(tmp_path))
-    table = index_partition(source, 0, tuple(source.list()))  # type: ignore[arg-type]
+    table = index_partition(source, 0, tuple(source.list()))
     assert [s.b_value for s in split_stacks(table)] == [0, 800]
 
 

@@ -94,7 +94,7 @@ def every_second(change: Row) -> Callable[[int], Row]:
     return lambda k: change if k % 2 else {}
 
 
-MR_SLICES = {
+MR_SLICES: dict[str, Any] = {
     "sop_class_uid": MR, "modality": "MR", "slice_thickness": 3.0, "echo_time": 4.92, "echo_number": 1, "kvp": None,
     "convolution_kernel": None, "flip_angle": 15.0, "repetition_time": 500.0, "b_value": 1000.0,
 }  # fmt: skip

@@ -90,7 +90,7 @@ def test_the_index_knows_a_grid_without_its_pixels(encoding: str, tmp_path: Path
     dataset = grid_of(synthetic.mr_series(slices=4))
     synthetic.write_all([synthetic.encode(dataset, encoding)], tmp_path)
     source = Folder(url=str(tmp_path))
-    table = index_partition(source, 0, tuple(source.list()))  # type: ignore[arg-type]
+    table = index_partition(source, 0, tuple(source.list()))
     assert table.column("grid_tiles").to_pylist() == [4]
     (stack,) = split_stacks(table)
     assert stack.verdict == Verdict.MOSAIC
