@@ -53,7 +53,7 @@ def test_what_a_grid_says_of_itself() -> None:
     np.testing.assert_array_equal(grid.directions, [[0, 0, 1], [0, 1, 0], [1, 0, 0]])
     np.testing.assert_array_equal(grid.to_world([1, 2, 4]), [[12.0, -18.5, 33.0]])
     np.testing.assert_allclose(grid.to_voxel([12.0, -18.5, 33.0]), [[1, 2, 4]])
-    assert corner_voxels(grid.shape)[-1].tolist() == [3, 4, 5]
+    assert corner_voxels(grid.shape)[[0, -1]].tolist() == [[0, 0, 0], [3, 4, 5]]
     box = grid.box((-1, 2, 4), (2, 2, 2))
     assert (box.origin_mm, box.shape, box.frame_of_reference) == ((12.0, -18.5, 27.0), (2, 2, 2), "1.2.3")
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.mutants.mutate import Mutation, mutations
 from tests.mutants.running import ROOT, in_order, passes, record
@@ -53,21 +54,31 @@ ROOMS: Mapping[str, Room] = {
 }
 
 
+class Told(NamedTuple):
+    """File, the line that a change begins on, and the text before and after."""
+
+    file: str
+    line: str
+    before: str
+    after: str
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A mutation of a file below the project's root."""
 
     path: str
     mutation: Mutation
+    line: str
 
     @property
-    def told(self) -> tuple[str, str, str]:
+    def told(self) -> Told:
         """What names it in ``reasons.tsv``, wherever the line has moved."""
-        return self.path, " ".join(self.mutation.before.split()), " ".join(self.mutation.after.split())
+        before, after = self.mutation.before, self.mutation.after
+        return Told(self.path, self.line, " ".join(before.split()), " ".join(after.split()))
 
     def __str__(self) -> str:
-        path, before, after = self.told
-        return f"{path}:{self.mutation.start[0]}\t{before}\t{after}"
+        return "\t".join((f"{self.mutation.start[0]}", *self.told))
 
 
 def main() -> None:
@@ -90,14 +101,14 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def read_reasons() -> dict[tuple[str, str, str], str]:
-    """Why a change cannot be noticed, by file, text before and text after."""
+def read_reasons() -> dict[Told, str]:
+    """Why a change cannot be noticed."""
     with REASONS.open(newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return {(row["file"], row["before"], row["after"]): row["reason"] for row in rows}
+        return {Told(*(row[name] for name in Told._fields)): row["reason"] for row in rows}
 
 
-def examine(name: str, count: int, known: Mapping[tuple[str, str, str], str]) -> int:
+def examine(name: str, count: int, known: Mapping[Told, str]) -> int:
     """Try a sample of a room's mutations, print what nobody noticed and the score; returns how many have no reason."""
     chosen = sample(name, count)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
@@ -118,10 +129,11 @@ def examine(name: str, count: int, known: Mapping[tuple[str, str, str], str]) ->
 def sample(name: str, count: int) -> list[Mutant]:
     """The same mutations every time, until the room's code changes."""
     everything = [
-        Mutant(path.relative_to(ROOT).as_posix(), mutation)
+        Mutant(path.relative_to(ROOT).as_posix(), mutation, source.splitlines()[mutation.start[0] - 1].strip())
         for pattern in ROOMS[name].sources
         for path in sorted((ROOT / "builder").glob(pattern))
-        for mutation in mutations(path.read_text())
+        for source in (path.read_text(),)
+        for mutation in mutations(source)
     ]
     return random.Random(name).sample(everything, min(count, len(everything)))
 

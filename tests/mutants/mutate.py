@@ -69,6 +69,8 @@ def _looked_at(tree: ast.AST) -> list[ast.AST]:
         return []
     if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return [*tree.args.defaults, *filter(None, tree.args.kw_defaults), *tree.body]
+    if isinstance(tree, ast.keyword) and tree.arg == "strict":
+        return []  # zip's assertion that two things have one length: only a fault could tell
     if isinstance(tree, ast.ClassDef):
         return list(tree.body)
     if isinstance(tree, ast.AnnAssign):
