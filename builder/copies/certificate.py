@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from builder.copies import fitting, screening
 from builder.copies.matching import (
@@ -20,8 +19,7 @@ from builder.copies.matching import (
 )
 from builder.copies.prints import PRINTS_VERSION, SMALL, Print
 from builder.kernels.boxes import OUTSIDE, SMALLEST
-
-Json = Any
+from builder.model.canonical import Json
 
 
 def certify(

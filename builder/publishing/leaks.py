@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
 from builder.copies import THRESHOLDS, Match, Print, certify, find_matches, parse_prints
 from builder.copies.matching import NEIGHBOURS
 from builder.errors import LayoutError
+from builder.model.canonical import Json
 from builder.model.parquet import read_parquet
 from builder.plan import DatasetPlan
 from builder.planning.deal import deal, joined, shared_keys
@@ -19,8 +19,6 @@ from builder.report.shift import INTENSITIES
 from builder.spec import DatasetSpec
 from builder.stages.shard import prints_path
 from builder.storage import Store
-
-Json = Any
 
 MOST_ALIKE = 10
 """Most persons who may show one image; more are taken for false matches, as images on one atlas are all alike."""

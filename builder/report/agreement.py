@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.model.canonical import Json
 from builder.report.reliability import bootstrap, cohen_kappa, icc_one_way, icc_two_way
-
-Json = Any
 
 MOST_READERS = 20
 """How many readers are listed one by one (those with the most cases); pooled figures use all readers."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.headers.vendors import unmapped
+from builder.model.canonical import Json
 from builder.report.agreement import agreement
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
@@ -23,8 +24,6 @@ from builder.report.people import is_number, levels, one_row_each
 from builder.report.physics import physics
 from builder.report.power import power
 from builder.report.shift import GEOMETRY, INTENSITIES, shift
-
-Json = Any
 
 REPORT_VERSION = 1
 

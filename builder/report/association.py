@@ -2,15 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.model.canonical import Json
 from builder.report.people import MISSING, Levels, levels
-
-Json = Any
 
 PERMUTATIONS = 2000
 """Random tables with the same margins behind each p-value; the smallest possible p is 1 / 2001."""

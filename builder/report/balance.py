@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from builder.model.canonical import Json
 from builder.report.people import levels
-
-Json = Any
 
 MOST_ROWS = 200
 

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.model.canonical import Json
 from builder.report.people import is_measured, levels, numbers
 from builder.report.power import Z, hanley_mcneil
 
-Json = Any
 Reals = NDArray[np.float64]
 
 FOLDS = 5

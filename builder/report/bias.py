@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.model.canonical import Json
 from builder.report.masking import masked_cells
 from builder.report.people import Levels, is_measured, levels, numbers
 
-Json = Any
 CONFIDENCE = 0.95
 
 MOST_INTERSECTIONS = 400

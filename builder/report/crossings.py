@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Json = Any
+from builder.model.canonical import Json
 
 KEYS = ("person_key", "study_key", "series_key", "case_key", "frame_of_reference_key", "accession_key")
 """Columns whose every value must lie in a single split; columns that a table lacks are skipped."""

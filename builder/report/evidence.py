@@ -3,13 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
+from builder.model.canonical import Json
 from builder.model.case import EVIDENCE_TIERS
-
-Json = Any
 
 _TIER = re.compile(r"evidence\.(?P<label>.+)\.tier")
 MOST_TOOLS = 12

@@ -7,11 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.model.canonical import Json
 from builder.report.bias import proportion
 from builder.report.masking import masked_cells
 from builder.report.people import Levels, is_measured, levels, one_row_each
-
-Json = Any
 
 STAGES = ("index", "survey", "persons", "clinical", "labels", "cohort", "split", "shard", "samples")
 """Stages in the order in which they run; unknown stages come last, in alphabetical order."""

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.model.canonical import Json
 from builder.report.bias import difference_of_means, proportion
 from builder.report.people import MISSING, is_measured, is_number, levels, numbers
-
-Json = Any
 
 _VOLUME = re.compile(r"label\.(?P<name>.+)\.volume_mm3$")
 

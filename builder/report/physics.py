@@ -1,11 +1,10 @@
 """Count what the voxels mean and what is implausible about them, over cases and over candidate series."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
-Json = Any
+from builder.model.canonical import Json
 
 
 def physics(index: pa.Table, cohort: pa.Table) -> dict[str, Json]:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from builder.model.canonical import Json
 from builder.report.bias import wilson
 from builder.report.people import Levels, is_measured, levels
-
-Json = Any
 
 Z = NormalDist().inv_cdf(0.975)
 SENSITIVITIES = (0.80, 0.90, 0.95)

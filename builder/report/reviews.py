@@ -5,9 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.model.canonical import Json
 from builder.report.bias import proportion
-
-Json = Any
 
 
 def reviews(index: pa.Table, judged: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Json]:

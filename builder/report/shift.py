@@ -3,16 +3,15 @@
 import warnings
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.model.canonical import Json
 from builder.report.bias import difference_of_means, moments
 from builder.report.people import MISSING, is_number, levels, numbers
-
-Json = Any
 
 GEOMETRY = (
     *("spacing_slice_mm", "spacing_row_mm", "spacing_column_mm", "slice_thickness_mm"),
