@@ -1,8 +1,7 @@
 """Choose the stacks that become cases: link annotation objects, apply the cohort's rules, keep every decision."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 
@@ -28,6 +27,7 @@ from builder.planning.link import (
     planned_tier,
 )
 from builder.planning.origins import Stated
+from builder.planning.rows import LinkRow, Placed, rows_of
 from builder.split import TRUE_DATE
 from builder.stages.survey import dicom_date
 
@@ -89,13 +89,13 @@ def choose_cases(
     chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
     included = [(case, link) for case, links in zip(case_keys, found, strict=True) if case in chosen for link in links]
     everything = [(case, link) for case, links in zip(case_keys, found, strict=True) for link in links]
-    linked = [_link_row(case, link, row) for case, link in included for row in link.rows]
-    passed = [_link_row(case, link, row) for case, link in everything for row in link.passed]
-    return cohort, pa.Table.from_pylist(linked, schema=LINKS), pa.Table.from_pylist(passed, schema=LINKS)
+    linked = [LinkRow(row, case, link.label, link.how) for case, link in included for row in link.rows]
+    passed = [LinkRow(row, case, link.label, link.how) for case, link in everything for row in link.passed]
+    return cohort, _links_table(linked), _links_table(passed)
 
 
-def _link_row(case_key: str, link: Link, annotation: int) -> dict[str, Any]:
-    return {"annotation": annotation, "case_key": case_key, "label": link.label, "how": link.how}
+def _links_table(rows: Sequence[LinkRow]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=LINKS)
 
 
 def _link(
@@ -108,10 +108,10 @@ def _link(
         return links
     opened = open_files(annotations, spec.labels, spec.sources)
     longer = longer_ids(i or "" for i in stacks.column("patient_id").to_pylist())
-    wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
-    for row, stack in enumerate(stacks.select(["chunk", "series_uid", "holders", "usable_reason"]).to_pylist()):
-        if stack["usable_reason"] is None:
-            wanted.setdefault(stack["chunk"], []).append((row, stack))
+    wanted: dict[int, list[tuple[int, Placed]]] = {}
+    for row, stack in enumerate(rows_of(stacks, Placed)):
+        if stack.usable_reason is None:
+            wanted.setdefault(stack.chunk, []).append((row, stack))
     for chunk in inputs.progress.track(sorted(wanted), stage="link", total=len(wanted)):
         for row, instances in members(inputs.inventory, inputs.survey, chunk=chunk, wanted=wanted[chunk]):
             image = image_row(instances)

@@ -29,6 +29,7 @@ from builder.planning.candidates import person_column
 from builder.planning.clinical_times import as_they_leave
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
+from builder.planning.rows import Placed, rows_of
 from builder.stages.survey import dicom_date
 from builder.storage import Store, read_at
 
@@ -166,10 +167,10 @@ class _Archive:
     def instance_names(self, columns: Sequence[str], wanted: Sequence[bool]) -> list[pa.Table | None]:
         """Return the instances of each wanted stack, reduced to some columns of INSTANCES."""
         found: list[pa.Table | None] = [None] * self.stacks.num_rows
-        by_chunk: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
-        for row, stack in enumerate(self.stacks.select(["chunk", "series_uid", "holders"]).to_pylist()):
+        by_chunk: dict[int, list[tuple[int, Placed]]] = {}
+        for row, stack in enumerate(rows_of(self.stacks, Placed)):
             if wanted[row]:
-                by_chunk.setdefault(stack["chunk"], []).append((row, stack))
+                by_chunk.setdefault(stack.chunk, []).append((row, stack))
         for chunk, rows in sorted(by_chunk.items()):
             for row, instances in members(self.inputs.inventory, self.inputs.survey, chunk=chunk, wanted=rows):
                 found[row] = instances.select(list(columns))

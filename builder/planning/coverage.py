@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.labels import AnyLabel
+from builder.planning.rows import LinkRow, rows_of
 from builder.storage import Store
 
 NAMES = "label-names.csv"
@@ -38,11 +39,11 @@ def map_structures(
     # maps (label, name) to the cases whose objects have the name
     cases: dict[tuple[str, str], set[str]] = {}
     linked: dict[str, set[str]] = {}
-    for row in links.to_pylist():
-        if labels[row["label"]].structures_of("") is not None:
-            linked.setdefault(row["label"], set()).add(row["case_key"])
-            for name in named[row["annotation"]].as_py() or ():
-                cases.setdefault((row["label"], name), set()).add(row["case_key"])
+    for row in rows_of(links, LinkRow):
+        if labels[row.label].structures_of("") is not None:
+            linked.setdefault(row.label, set()).add(row.case_key)
+            for name in named[row.annotation].as_py() or ():
+                cases.setdefault((row.label, name), set()).add(row.case_key)
     taken = {pair: labels[pair[0]].structures_of(pair[1]) or () for pair in cases}
     if linked:
         _write_names(cases, taken, private)

@@ -11,6 +11,7 @@ from builder.errors import SpecError
 from builder.model.case import EVIDENCE_TIERS
 from builder.persons import Persons
 from builder.persons.forest import Forest
+from builder.planning.rows import LabelState, included, rows_of
 from builder.spec import DatasetSpec
 from builder.split import Group, Registry, assign, deal_elsewhere, folds, hold_out
 from builder.split.registry import pinned, recognise
@@ -120,15 +121,14 @@ def _barred(spec: DatasetSpec, cohort: pa.Table) -> set[str]:
     if not spec.labels:
         return set()
     options = spec.splits.tested
-    rows = cohort.filter(cohort["included"]).select(["person_key", "label_status", "label_tier"]).to_pylist()
+    rows = rows_of(included(cohort), LabelState)
     barred: set[str] = set()
     if options.labels == "complete":
-        barred |= {row["person_key"] for row in rows if row["label_status"] != "labelled"}
+        barred |= {row.person_key for row in rows if row.label_status != "labelled"}
     if options.evidence == "as_strong":
-        best = min((EVIDENCE_TIERS.index(row["label_tier"]) for row in rows if row["label_tier"]), default=0)
-        barred |= {
-            row["person_key"] for row in rows if not row["label_tier"] or EVIDENCE_TIERS.index(row["label_tier"]) > best
-        }
+        ranks = [(row.person_key, EVIDENCE_TIERS.index(row.label_tier) if row.label_tier else None) for row in rows]
+        best = min((rank for _, rank in ranks if rank is not None), default=0)
+        barred |= {person for person, rank in ranks if rank is None or rank > best}
     return barred
 
 

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from builder.planning.directories import LISTED, missing_files
 from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts
 from builder.planning.layouts import Laid, lay_out
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
+from builder.planning.rows import Placed
 from builder.protocols import Progress
 from builder.sources import AnySource, Folder
 from builder.stages.boundary import Faults
@@ -152,17 +152,17 @@ def take_survey(
 
 
 def members(
-    inventory: Inventory, survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Mapping[str, Any]]]
+    inventory: Inventory, survey: Survey, *, chunk: int, wanted: Sequence[tuple[int, Placed]]
 ) -> list[tuple[int, pa.Table]]:
     """Return the instances of the wanted stacks of a chunk, with the number each is wanted under.
 
-    ``wanted`` pairs that number with a row that has the stack's ``series_uid`` and ``holders``.
+    ``wanted`` pairs that number with the place of the stack's instances.
     """
     membership = survey.membership(chunk)
     wanting: dict[tuple[str, int], list[int]] = {}
     for number, stack in wanted:
-        for holder in stack["holders"]:
-            wanting.setdefault((stack["series_uid"], holder), []).append(number)
+        for holder in stack.holders:
+            wanting.setdefault((stack.series_uid, holder), []).append(number)
     places: dict[int, list[int]] = {}
     names = zip(membership.column("series").to_pylist(), membership.column("stack").to_pylist(), strict=True)
     for position, name in enumerate(names):

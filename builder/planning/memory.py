@@ -6,15 +6,14 @@ label masks, then for every transform its input, output and scratch, and finally
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from builder.imaging.stacks.spacing import Verdict
 from builder.patches import Whole, shard_chunk
 from builder.plan import IMAGE_ROLE
+from builder.planning.rows import IncludedStack
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
 from builder.spec import DatasetSpec
 from builder.stages.late import late_resample
@@ -41,26 +40,27 @@ class Needed:
     load: int
 
 
-def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table) -> Needed:
+def project_memory(spec: DatasetSpec, row: IncludedStack, objects: pa.Table) -> Needed:
     """Project the memory of one case.
 
     Parameters
     ----------
     row
-        The cohort's row: the stack's shape, spacing, ``voxel_bytes``, and ``peak_bytes`` of its assembly.
+        The stack, with the bytes of its voxels and of its assembly.
     objects
         What is fetched for the case, with schema PLANNED less the case.
     """
-    shape = (row["slices"], row["rows"], row["columns"])
-    spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
+    shape, spacing = row.shape, row.spacing_mm
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
-    held = _Held(max(1, row["channels"] or 1), row["voxel_bytes"], masks)
+    held = _Held(max(1, row.channels or 1), row.voxel_bytes, masks)
     unsure = int((1 - PADDING_SHARE) * held.padded * math.prod(shape))
-    load = row["peak_bytes"] - unsure + _fetched(objects) + BESIDES
+    load = row.peak_bytes - unsure + _fetched(objects) + BESIDES
     if spec.labels:
         load = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
     peak, slabs = load, _makes_slabs(spec, row)
-    for number, transform in enumerate(spec.transforms if None not in spacing else (), start=1):
+    for number, transform in enumerate(spec.transforms, start=1):
+        if spacing is None:
+            break
         after, spacing = transform.projected(shape, spacing)
         if slabs and number == len(spec.transforms):
             return Needed(peak=max(peak, _late(spec, held, shape, after) + BESIDES), load=load)
@@ -72,10 +72,10 @@ def project_memory(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table)
     return Needed(peak=max(peak, written + BESIDES), load=load)
 
 
-def _makes_slabs(spec: DatasetSpec, row: Mapping[str, Any]) -> bool:
+def _makes_slabs(spec: DatasetSpec, row: IncludedStack) -> bool:
     """Return whether a case's resampled image will be made while it is written."""
     last = late_resample(spec)
-    return last is not None and last.axes == "image" and row["verdict"] != Verdict.SHEARED
+    return last is not None and last.axes == "image" and row.verdict != Verdict.SHEARED
 
 
 def _late(spec: DatasetSpec, held: "_Held", before: Shape, after: Shape) -> int:

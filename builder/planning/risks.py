@@ -8,23 +8,25 @@ from builder.imaging.rows import dataset_of
 from builder.model.tables import INSTANCES
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
+from builder.planning.rows import Placed, included, rows_of
 from builder.stages.prepare import KIND_COLUMNS
 
 
 def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> dict[str, int]:
     """Count the planned cases that the build will refuse, by cause."""
-    rows = plan.cohort.filter(plan.cohort["included"]).select(["chunk", "series_uid", "holders"]).to_pylist()
+    rows = rows_of(included(plan.cohort), Placed)
     verdicts: dict[tuple[object, ...], str | None] = {}
     found: Counter[str] = Counter()
-    for chunk in sorted({row["chunk"] for row in rows}):
+    for chunk in sorted({row.chunk for row in rows}):
         kinds: dict[tuple[str, int], set[tuple[object, ...]]] = {}
-        places = survey.membership(chunk).to_pylist()
+        membership = survey.membership(chunk)
+        places = zip(*(membership[name].to_pylist() for name in ("series", "stack")), strict=True)
         table = inventory.chunk(chunk, columns=KIND_COLUMNS)
         headers = zip(*(table[name].to_pylist() for name in KIND_COLUMNS), strict=True)
         for place, header in zip(places, headers, strict=True):
-            kinds.setdefault((place["series"], place["stack"]), set()).add(header)
-        for row in (row for row in rows if row["chunk"] == chunk):
-            own = {kind for holder in row["holders"] for kind in kinds.get((row["series_uid"], holder), ())}
+            kinds.setdefault(place, set()).add(header)
+        for row in (row for row in rows if row.chunk == chunk):
+            own = {kind for holder in row.holders for kind in kinds.get((row.series_uid, holder), ())}
             reasons = [why for kind in sorted(own, key=str) if (why := _verdict(kind, plan, verdicts)) is not None]
             found.update(reasons[:1])
     return dict(sorted(found.items()))

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +28,9 @@ from builder.plan import (
 )
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
-from builder.planning.link import (
-    Annotations,
-)
+from builder.planning.link import Annotations
 from builder.planning.memory import project_memory
+from builder.planning.rows import IncludedStack, LinkRow, Placed, included, rows_of
 from builder.spec import DatasetSpec
 from builder.stages.shard import SPEC, plan_path
 from builder.storage import Store
@@ -45,10 +45,12 @@ def write_shard_plans(
 ) -> tuple[Store, tuple[ShardSummary, ...]]:
     """Assign the included cases to shards and write one plan file per shard; return their store and summaries."""
     spec, key = inputs.spec, inputs.key
-    included = cohort.filter(cohort["included"]).to_pylist()
-    objects = _objects(inputs, included, links=links, annotations=annotations)
-    number_type = _number_type(spec, included)
-    cases = [_case_plan(spec, row, objects[row["case_key"]], number_type) for row in included]
+    chosen = included(cohort)
+    stacks = rows_of(chosen, IncludedStack)
+    places = dict(zip((row.case_key for row in stacks), rows_of(chosen, Placed), strict=True))
+    objects = _objects(inputs, places, links=rows_of(links, LinkRow), annotations=annotations)
+    number_type = _number_type(spec, stacks)
+    cases = [_case_plan(spec, row, objects[row.case_key], number_type) for row in stacks]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
     document = recipe(spec, key=key)
@@ -91,22 +93,23 @@ def _encoded(plan: ShardPlan) -> bool:
 
 
 def _objects(
-    inputs: PlanInputs, included: Sequence[Mapping[str, Any]], *, links: pa.Table, annotations: Annotations
+    inputs: PlanInputs, places: Mapping[str, Placed], *, links: Sequence[LinkRow], annotations: Annotations
 ) -> dict[str, pa.Table]:
-    """Return INSTANCES rows of every included case: first its images, then its labels, with the role in front."""
-    wanted: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
-    for position, row in enumerate(included):
-        wanted.setdefault(row["chunk"], []).append((position, row))
-    tables: dict[str, list[pa.Table]] = {row["case_key"]: [] for row in included}
+    """Return INSTANCES rows of every case: first its images, then its labels, with the role in front."""
+    cases = list(places)
+    wanted: dict[int, list[tuple[int, Placed]]] = {}
+    for position, place in enumerate(places.values()):
+        wanted.setdefault(place.chunk, []).append((position, place))
+    tables: dict[str, list[pa.Table]] = {case: [] for case in cases}
     for chunk, names in sorted(wanted.items()):
         for position, instances in members(inputs.inventory, inputs.survey, chunk=chunk, wanted=names):
-            tables[included[position]["case_key"]].append(_with_role(instances, [IMAGE_ROLE] * instances.num_rows))
-    grouped: dict[str, list[tuple[int, str]]] = {}
-    for row in links.to_pylist():
-        grouped.setdefault(row["case_key"], []).append((row["annotation"], row["label"]))
+            tables[cases[position]].append(_with_role(instances, [IMAGE_ROLE] * instances.num_rows))
+    grouped: dict[str, list[LinkRow]] = {}
+    for row in links:
+        grouped.setdefault(row.case_key, []).append(row)
     for case, rows in grouped.items():
-        taken = annotations.table.take(pa.array([row for row, _ in rows], pa.int64()))
-        tables[case].append(_with_role(taken, [label for _, label in rows]))
+        taken = annotations.table.take(pa.array([row.annotation for row in rows], pa.int64()))
+        tables[case].append(_with_role(taken, [row.label for row in rows]))
     return {case: pa.concat_tables(parts) for case, parts in tables.items()}
 
 
@@ -119,7 +122,7 @@ def _numbered(objects: pa.Table, number: int) -> pa.Table:
     return objects.add_column(0, "case", numbers).cast(PLANNED)
 
 
-def _number_type(spec: DatasetSpec, included: Sequence[Mapping[str, Any]]) -> str:
+def _number_type(spec: DatasetSpec, stacks: Sequence[IncludedStack]) -> str:
     """Return the number type for all images, from their headers; "" if they need not share one.
 
     Otherwise the first case of a shard would decide, and every case that differs would be lost.
@@ -128,39 +131,37 @@ def _number_type(spec: DatasetSpec, included: Sequence[Mapping[str, Any]]) -> st
     if (rule is not None and rule.dtype is not None) or any(sets_type(transform) for transform in spec.transforms):
         return ""
     precise = spec.volumes.philips == "precise"
-    types = {"float32" if precise and _is_philips_mr(row) else row["number_type"] for row in included}
-    alike = len(types) == 1 and all(row["number_type_sure"] for row in included)
+    types = {"float32" if precise and _is_philips_mr(row) else row.number_type for row in stacks}
+    alike = len(types) == 1 and all(row.number_type_sure for row in stacks)
     return "" if alike or not types else common_type(types)
 
 
-def _is_philips_mr(row: Mapping[str, Any]) -> bool:
-    return row["modality"] == "MR" and "philips" in (row["manufacturer"] or "").lower()
+def _is_philips_mr(row: IncludedStack) -> bool:
+    return row.modality == "MR" and "philips" in (row.manufacturer or "").lower()
 
 
-def _case_plan(spec: DatasetSpec, row: Mapping[str, Any], objects: pa.Table, number_type: str) -> CasePlan:
+def _case_plan(spec: DatasetSpec, row: IncludedStack, objects: pa.Table, number_type: str) -> CasePlan:
     if number_type:
-        wider = np.dtype(number_type).itemsize - np.dtype(row["number_type"]).itemsize
-        voxels = (row["slices"] or 0) * (row["rows"] or 0) * (row["columns"] or 0) * max(1, row["channels"] or 1)
-        more = {"voxel_bytes": row["voxel_bytes"] + wider, "peak_bytes": row["peak_bytes"] + wider * voxels}
-        row = {**row, **more}
-    shape = (row["slices"], row["rows"], row["columns"])
-    spacing = (row["spacing_slice_mm"], row["spacing_row_mm"], row["spacing_column_mm"])
+        wider = np.dtype(number_type).itemsize - np.dtype(row.number_type).itemsize
+        voxels = prod(row.shape) * max(1, row.channels or 1)
+        row = replace(row, voxel_bytes=row.voxel_bytes + wider, peak_bytes=row.peak_bytes + wider * voxels)
+    shape, spacing = row.shape, row.spacing_mm
     for transform in spec.transforms:
-        if None not in spacing:
+        if spacing is not None:
             shape, spacing = transform.projected(shape, spacing)
     masks = 1 + sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
-    per_voxel = 4 * max(1, row["channels"] or 1) + MASK_BYTES * masks
+    per_voxel = 4 * max(1, row.channels or 1) + MASK_BYTES * masks
     samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
     needed = project_memory(spec, row, objects)
     return CasePlan(
-        case_key=row["case_key"],
-        person_key=row["person_key"],
-        series_key=row["series_key"],
-        stack=row["stack"],
+        case_key=row.case_key,
+        person_key=row.person_key,
+        series_key=row.series_key,
+        stack=row.stack,
         input_bytes=sum(objects.column("size").to_pylist()),
         sample_bytes=samples.bytes,
         peak_bytes=needed.peak,
         load_bytes=needed.load,
-        frames=tuple(tuple(frames) for frames in row["frame_lists"] or ()),
+        frames=tuple(tuple(frames) for frames in row.frame_lists or ()),
         number_type=number_type,
     )

@@ -10,6 +10,7 @@ from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes
 from builder.plan import IMAGE_ROLE
 from builder.planning.inventory import Inventory, Survey, members
+from builder.planning.rows import Placed
 from builder.protocols import Progress
 from builder.sources import Folder
 from builder.spec import DatasetSpec
@@ -84,9 +85,10 @@ def _arguments(
     inventory: Inventory, survey: Survey, spec: DatasetSpec, stacks: Sequence[Mapping[str, Any]], wanted: Sequence[int]
 ) -> dict[int, TwinArgument]:
     """Store the rows of the wanted images, and return what their tasks need."""
-    by_chunk: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
+    by_chunk: dict[int, list[tuple[int, Placed]]] = {}
     for n in wanted:
-        by_chunk.setdefault(stacks[n]["chunk"], []).append((n, stacks[n]))
+        place = Placed(stacks[n]["chunk"], stacks[n]["series_uid"], stacks[n]["holders"], None)
+        by_chunk.setdefault(place.chunk, []).append((n, place))
     options = spec.volumes.model_dump(mode="json")
     arguments = {}
     for chunk, held in sorted(by_chunk.items()):
