@@ -94,7 +94,7 @@ class Deid(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     patient_key: str
     retain: tuple[str, ...] = ()

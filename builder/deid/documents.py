@@ -60,14 +60,7 @@ def clear_document(
     if path.endswith(".json"):
         document = json.loads(data)
         check_keys(path, document)
-        texts = texts_of(document)
-        assert_clean("\0".join(texts).encode(), (numbered or canaries).without_words(), where=path)
-        alone = canaries.words() & {text.strip().lower() for text in texts}
-        if alone:
-            raise PrivacyError(
-                f"{path}: found {len(alone)} value(s) of the source that name a person, a study or an object (not "
-                "shown), expected none; nothing is published"
-            )
+        _search_document(path, document, numbered or canaries, words=canaries.words())
     elif not path.endswith(".parquet"):  # tables are searched before they are packed
         assert_clean(data, inside, where=path)
         for picture in _INLINE.findall(data):
@@ -75,6 +68,26 @@ def clear_document(
     if data.startswith(_PNG):
         check_picture(path, data)
     return ClearedBytes(data, SEAL)
+
+
+def _search_document(path: str, document: Any, canaries: Canaries, *, words: frozenset[str]) -> None:
+    """Search every text of a JSON document; a message names the keys at its top below which something was found."""
+    inside = canaries.without_words()
+
+    def found(node: Any) -> int:
+        texts = texts_of(node)
+        alone = words & {text.strip().lower() for text in texts}
+        return inside.count_in("\0".join(texts).encode()) + len(alone)
+
+    count = found(document)
+    if count:
+        parts = document.items() if isinstance(document, dict) and _keys_of(path) != ANY else ()
+        keys = ", ".join(repr(key) for key, node in parts if found({key: node}))
+        raise PrivacyError(
+            f"{path}{', ' + keys if keys else ''}: found {count} value(s) of the source that name a person, a study or "
+            "an object (not shown), expected none; nothing is published. Leave the column that they come from out with "
+            "deid.text.<column>: {drop: true}, or replace the values with map"
+        )
 
 
 def search_table(
@@ -100,7 +113,7 @@ def check_keys(path: str, document: Any) -> None:
     PrivacyError
         Naming the document; the key is shown, because a program wrote it.
     """
-    known = next((names for pattern, names in keys().items() if re.fullmatch(pattern, path)), None)
+    known = _keys_of(path)
     if known is None:
         raise PrivacyError(
             f"{path}: found a document without a policy of the privacy gate, expected one in "
@@ -113,6 +126,10 @@ def check_keys(path: str, document: Any) -> None:
                 f"{path}: found the key {unknown[0]!r} without a policy of the privacy gate, expected one in "
                 "builder/deid/documents.txt; nothing is published"
             )
+
+
+def _keys_of(path: str) -> frozenset[str] | None:
+    return next((names for pattern, names in keys().items() if re.fullmatch(pattern, path)), None)
 
 
 def check_picture(path: str, data: bytes) -> None:

@@ -28,11 +28,23 @@ WITHHELD: Final = "(withheld)"
 LONGEST_TEXT: Final = 200
 """Characters of a value of a clinical column at most."""
 
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_STREET = r"(?:street|avenue|road|boulevard|lane|drive|square|court|place|terrace|strasse|stra\u00dfe)"
 LOOKS_LIKE_IDENTIFIER: Final = re.compile(
     r"\^|@|\d{7,}|\b(?:19|20)\d{2}[-/.]?(?:0[1-9]|1[0-2])[-/.]?(?:0[1-9]|[12]\d|3[01])\b"
-    r"|\b\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b|\b\d+(?:\.\d+){4,}"
+    r"|\b\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b|\b\d{1,2}-\d{1,2}-\d{4}\b|\b\d+(?:\.\d+){4,}"
+    rf"|\b\d{{1,2}}(?:st|nd|rd|th)?[ .,-]{{0,2}}{_MONTH}\b[ .,-]{{0,2}}\d{{2,4}}\b"
+    rf"|\b{_MONTH}\b[ .]{{0,2}}(?:\d{{1,2}}(?:st|nd|rd|th)?,?[ ])?\d{{4}}\b"
+    r"|\b\d{3}\)?[ ./-]\d{3,4}[ ./-]\d{3,5}\b|\+\d{2}[\d ()./-]{6}"
+    rf"|\b\d{{1,5}} [^\W\d_]{{2,30}}(?: [^\W\d_]{{2,30}})? {_STREET}\b|\b(?:dr|prof|mrs?|ms)\. ?[^\W\d_]"
+    r"|\b(?:www\.|https?:)",
+    re.IGNORECASE,
 )
-"""The shapes of a name in DICOM, an address of mail, a long number, a date and a UID."""
+"""The shapes of a name in DICOM, an address of mail, of a street and of a page, a telephone, a long number, a date, a
+UID and a person with a title."""
 
 _KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?|[0-9a-f]{32}")
 _OWN_WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -318,9 +330,9 @@ def _finding(gate: Gate, column: str, value: str) -> str | None:
         return value
     parts = value.split("/")
     known = all(
-        not part or gate.words.has(part) or part == "codes" or terms.number(part) or terms.concept(part)
-        or part in _OWN_FINDINGS
-        for part in parts
+        not part or gate.words.has(part) or part == "codes" or terms.concept(part) or part in _OWN_FINDINGS
+        or (before == "codes" and re.fullmatch(r"\d{1,4}", part))
+        for before, part in zip(("", *parts), parts, strict=False)
     )  # fmt: skip
     return value if known else None
 
@@ -331,7 +343,12 @@ _OWN_FINDINGS = frozenset({"ImagingPhysicalEntity", "ImagingObservationEntity", 
 def _answer(gate: Gate, column: str, value: str) -> str | None:
     if gate.words.has(value) or value in _ANSWERS:
         return value
-    return terms.number(value) or terms.concept(value)
+    return _unclaimed(gate, terms.number(value)) or terms.concept(value)
+
+
+def _unclaimed(gate: Gate, number: str | None) -> str | None:
+    """A number that is not the person's own: many registers have numbers of six digits and fewer."""
+    return None if number is None or gate.known.occur_in(number) else number
 
 
 _ANSWERS = frozenset({"positive", "negative", "uncertain", "absent", "alternative", "true", "false"})
@@ -347,7 +364,7 @@ def _reader(gate: Gate, column: str, value: str) -> str | None:
 
 
 def _numbering(gate: Gate, column: str, value: str) -> str | None:
-    return value if not value or _NUMBERING.fullmatch(value) else None
+    return _unclaimed(gate, value) if not value or _NUMBERING.fullmatch(value) else None
 
 
 def _declared(gate: Gate, column: str, value: str) -> str | None:

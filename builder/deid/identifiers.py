@@ -16,6 +16,7 @@ from pydicom.tag import BaseTag
 
 from builder.deid.text import ordinary_words
 from builder.deid.uids import is_registered
+from builder.headers.vendors import VENDORS
 from builder.model.tables import IDENTITY, IDENTITY_COLUMNS, NAME_COLUMNS
 
 _NAME_KEYWORDS = (
@@ -144,6 +145,7 @@ def identifiers_of(rows: pa.Table) -> Identifiers:
         names, numbers = parts_of(row.get(IDENTITY.name))
         numbers += tuple(str(row[n]) for n in own if n in (*_ROW_VALUES, *_ROW_UIDS) and row[n])
         found = found | _identifiers(names, numbers, (row.get("patient_birth_date") or "",))
+        found = found | Identifiers(names=_place_words(row.get("institution_name") or ""))
     uids = {u for n in _ROW_UIDS[2:] if n in wanted for u in rows.column(n).unique().to_pylist() if u}
     return found | Identifiers(numbers=frozenset(u for u in uids if not is_registered(u)))
 
@@ -211,6 +213,23 @@ def _texts(dataset: Dataset, tags: tuple[BaseTag, ...]) -> Iterator[str]:
         for part in value if isinstance(value, (list, MultiValue)) else (value,):
             if part:
                 yield str(part)
+
+
+_HOUSES = """
+hospital university clinic associates medical center centre institute department klinikum city county north south west
+east saint community health care healthcare national children childrens memorial regional laboratory research group
+street avenue road school college trust foundation room unit scanner hospitals services private
+"""
+_OF_HOUSES = frozenset(_HOUSES.split())
+"""Words of the names of hospitals that tell nobody which one it is."""
+
+
+@lru_cache(maxsize=1024)
+def _place_words(institution: str) -> frozenset[str]:
+    """The words by which a hospital is known: its town, its saint, its founder."""
+    words = {word for word in _WORD.findall(institution.lower()) if len(word) >= 4}
+    makers = {word for name, _ in VENDORS for word in name.lower().split()}
+    return frozenset(words - _OF_HOUSES - ordinary_words() - makers)
 
 
 @lru_cache(maxsize=4096)

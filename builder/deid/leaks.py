@@ -109,6 +109,14 @@ class Canaries:
         kept = {a: tuple(n for n in needles if not _is_word(n)) for a, needles in self.anchors.items()}
         return Canaries({a: needles for a, needles in kept.items() if needles}, self.pairs)
 
+    def without(self, found: frozenset[bytes]) -> "Canaries":
+        """Those that are none of ``found``, for what stands in texts that are nobody's."""
+        left = [
+            {anchor: kept for anchor, needles in held.items() if (kept := tuple(n for n in needles if n not in found))}
+            for held in (self.anchors, self.pairs)
+        ]
+        return Canaries(*left)
+
     def words(self) -> frozenset[str]:
         """The values that are one word of letters."""
         return frozenset(n.decode() for needles in self.anchors.values() for n in needles if _is_word(n))

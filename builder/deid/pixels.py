@@ -66,13 +66,14 @@ def judge_pixels(dataset: Dataset, *, deid: Deid) -> PixelVerdict:
     """
     risk = pixel_risk(dataset)
     notes = (FACE_RISK,) if shows_face(dataset) else ()
+    modality = str(dataset.get("Modality") or "")
+    # A region that somebody drew is blanked whatever the header says: text is in many images that do not declare it.
+    if deid.burned_in == "mask" and risk is not Risk.OVERLAY_IN_PIXELS:
+        regions = tuple(r for r in deid.mask_regions if _covers(r, dataset, modality))
+        if regions:
+            return PixelVerdict(blank=regions, notes=(*notes, "pixels_blanked"))
     if risk is None:
         return PixelVerdict(notes=notes)
-    modality = str(dataset.get("Modality") or "")
-    if deid.burned_in == "mask":
-        regions = tuple(r for r in deid.mask_regions if _covers(r, dataset, modality))
-        if regions and risk is not Risk.OVERLAY_IN_PIXELS:
-            return PixelVerdict(blank=regions, notes=(*notes, "pixels_blanked"))
     if modality in deid.reviewed and risk not in (Risk.DECLARED, Risk.OVERLAY_IN_PIXELS, Risk.DOCUMENT):
         return PixelVerdict(notes=(*notes, "pixels_reviewed"))
     raise CaseError(

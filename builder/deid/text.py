@@ -34,8 +34,10 @@ _ADDRESS = r"\S+@\S+|\b(?:https?|ftp)://\S+|\bwww\.\S+"
 _PHONE = r"(?<![\w.])\+?\(?\d{2,6}\)?(?:[\s./-]\d{2,8}){2,6}(?!\w)"
 _UID = r"\b\d+(?:\.\d+){3,}\b"
 _LONG_NUMBER = r"[A-Za-z]{0,4}\d[\d-]*\d{4,}[A-Za-z]{0,2}|\d{5,}"
+# "MR BRAIN" is a scan: what follows the modality is judged word by word, as everything else is.
 _TITLED = (
-    r"\b(?i:dr|doctor|prof|professor|mr|mrs|ms|miss|sir|herr|frau|mme|mlle|dhr|mevr|sr|sra|signor|signora|nurse|md|"
+    r"\b(?!MR\b(?!\.))(?i:dr|doctor|prof|professor|mr|mrs|ms|miss|sir|herr|frau|mme|mlle|dhr|mevr|sr|sra|signor|"
+    r"signora|nurse|md|"
     r"patient(?:'s)?\sname|name|physician|radiologist|technologist|operator)\b[.:]?\s+"
     r"(?:[A-Z][\w'\u2019-]*|[A-Z]\.)(?:\s+(?:[A-Z][\w'\u2019-]*|[A-Z]\.)){0,3}"
 )

@@ -97,7 +97,8 @@ def finish(
     accounts = replace(accounts, withheld=count_withheld(plan, receipts, gate))
     files |= report_files(plan, accounts, tables, draft, dataset, leaks, unproven(receipts, dataset))
     files |= catalog_files(plan, tables, files, draft)
-    cleared = release(plan, roster, {**tables, ORIGINS_TABLE: plan.origins}, files)
+    searched = {**tables, ORIGINS_TABLE: plan.origins}
+    cleared = release(plan, roster, searched, files, manifest=draft, dataset=dataset)
     swapped = publish_files(draft, cleared, dataset, guard)
     return Published(
         version=swapped.version,

@@ -7,7 +7,7 @@ It searches every table and document for the identifiers of the whole archive, a
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -17,15 +17,15 @@ from builder.deid.documents import clear_document, search_table
 from builder.deid.gate import Gate
 from builder.deid.leaks import Canaries
 from builder.errors import PrivacyError
-from builder.model.cleared import ClearedBytes
-from builder.model.layout import Receipt
+from builder.model.cleared import ClearedBytes, Policy, policy_of
+from builder.model.layout import MANIFEST, Manifest, Receipt, shard_path
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory
 from builder.planning.roster import Roster, clear_cohort
 from builder.publishing.offsets import STUDY_DAY, Lives, study_days
 from builder.spec import DatasetSpec
 from builder.stages.gating import WITHHELD, gate_of, list_withheld
-from builder.storage import open_store
+from builder.storage import Store, open_store
 
 KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
 """The shape of a keyed name (for a sample, with its number); key columns may hold nothing else."""
@@ -77,20 +77,29 @@ def count_withheld(plan: DatasetPlan, receipts: Mapping[str, Receipt], gate: Gat
 
 
 def release(
-    plan: DatasetPlan, roster: Roster, tables: Mapping[str, pa.Table], files: Mapping[str, bytes]
+    plan: DatasetPlan,
+    roster: Roster,
+    tables: Mapping[str, pa.Table],
+    files: Mapping[str, bytes],
+    *,
+    manifest: Manifest,
+    dataset: Store,
 ) -> Mapping[str, ClearedBytes]:
-    """Search tables and documents for the identifiers of the whole archive, and clear those that hold none.
+    """Search everything that will be published for the identifiers of the whole archive, and clear the files.
 
-    Key columns are checked for their shape instead, because their random digits would sometimes equal a person's
-    number. In documents only texts are searched, not numbers, because counts and sizes would match in the same way.
+    That is all tables and documents, the manifest, and of every shard its Zarr metadata and its pictures. Key columns
+    are checked for their shape instead, because their random digits would sometimes equal a person's number. In
+    documents only texts are searched, not numbers, because counts and sizes would match in the same way. What stands
+    in values of closed vocabularies is no identifier, wherever it is said again: a patient may be called Axial.
 
     Raises
     ------
     PrivacyError
         The message names the file and the column, never the value. Nothing is published then.
     """
-    canaries = roster.canaries()
     declared = frozenset(plan.spec.clinical_columns)
+    canaries = roster.canaries()
+    canaries = canaries.without(canaries.found_in(_vocabulary(tables.values(), declared)))
     for name, table in sorted(tables.items()):
         _check_keys(table, where=name)
         search_table(name, _searched(table), canaries, counts=_counts(table, plan.spec), declared=declared)
@@ -100,7 +109,41 @@ def release(
         # Texts in views hold Zarr metadata and shard paths, whose digits could equal a person's number.
         numbered = words if name.startswith("views/") else canaries
         cleared[name] = clear_document(name, data, words, numbered=numbered)
+    clear_document(MANIFEST, manifest.to_json(), words)
+    for path, data in _described(manifest, dataset):
+        clear_document(path, data, words)
     return cleared
+
+
+_VOCABULARIES = frozenset(
+    {
+        *(Policy.TERM, Policy.IMAGE_TYPE, Policy.BODY_PART, Policy.KERNEL, Policy.VENDOR, Policy.MODEL, Policy.TOOL),
+        *(Policy.CODE, Policy.MEANING, Policy.UNIT, Policy.CLASS),
+    }
+)
+"""Policies of which every value comes from a list that the builder ships."""
+
+
+def _vocabulary(tables: Iterable[pa.Table], declared: frozenset[str]) -> bytes:
+    """Return every value that is published from a closed vocabulary."""
+    found: set[str] = set()
+    for table in tables:
+        for field in table.schema:
+            if policy_of(field.name, declared) in _VOCABULARIES:
+                values = table.column(field.name)
+                flat = pc.list_flatten(values) if pa.types.is_list(field.type) else values
+                found.update(v for v in pc.unique(flat).to_pylist() if isinstance(v, str))
+    return "\n".join(sorted(found)).encode()
+
+
+def _described(manifest: Manifest, dataset: Store) -> Iterator[tuple[str, bytes]]:
+    """Yield the Zarr metadata and the pictures of all shards, each content once: those of most shards are equal."""
+    seen: set[str] = set()
+    for shard in manifest.shards:
+        for stored in shard.objects:
+            if stored.path.endswith(("zarr.json", ".png")) and stored.sha256 not in seen:
+                seen.add(stored.sha256)
+                yield stored.path, dataset.read(shard_path(shard.fingerprint, stored.path))
 
 
 def _check_keys(table: pa.Table, *, where: str) -> None:

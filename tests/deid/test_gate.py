@@ -236,3 +236,41 @@ def test_names_of_short_and_ordinary_words_are_found_written_out(text: str) -> N
     known = identifiers_of(pa.table({"identity": [cell]}))
     assert known.occur_in(f"seen by {text} today")
     assert not known.occur_in("polisher wu")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["519 BLUEBELL STREET", "555-123-4567", "(02) 555 1234 567", "12 March 1950", "Mar 12, 1950", "may 1950",
+     "Dr. Hand",
+     "3.4.1950", "12-03-1950", "www.tillmouth.example"],
+)  # fmt: skip
+def test_declared_columns_refuse_written_dates_and_places(value: str) -> None:
+    gate = Gate(Words(), declared=frozenset({"histology"}))
+    assert gate.text("histology", f"grade 2, {value}") is None
+
+
+@pytest.mark.parametrize(
+    "value", ["margin 3 mm", "T2N0M0", "decreased 20 %", "stage 3-4", "12.5-14.0", "may recur", "2 of 3 ms"]
+)
+def test_declared_columns_keep_what_science_says(value: str) -> None:
+    assert Gate(Words(), declared=frozenset({"histology"})).text("histology", value) == value
+
+
+@pytest.mark.parametrize("column", ["reading_quantities", "class_names"])
+def test_a_date_is_no_finding(column: str) -> None:
+    assert Gate(Words(frozenset({"chest"}))).text(column, "03/10/1939") is None
+    assert Gate(Words(frozenset({"chest"}))).text(column, "chest/codes/1/SCT:27925004") is not None
+
+
+def test_a_short_number_that_is_the_persons_own_is_no_answer() -> None:
+    known = Identifiers(numbers=frozenset({"471203"}))
+    for column in ("class_values", "landmark_groups", "measurement_tracking"):
+        assert Gate(Words(), known=known).text(column, "471203") is None
+        assert Gate(Words(), known=known).text(column, "471204") == "471204"
+
+
+def test_a_town_tells_the_hospital() -> None:
+    rows = pa.table({"patient_id": ["1"], "institution_name": ["Calderbeck General Hospital"]})
+    gate = Gate(Words(), declared=frozenset({"histology"}), known=identifiers_of(rows))
+    assert gate.text("histology", "seen in CALDERBECK") is None
+    assert gate.text("histology", "seen in hospital") == "seen in hospital"

@@ -86,6 +86,14 @@ def test_regions_cover_only_the_size_and_modality_they_were_drawn_for() -> None:
             judge_pixels(other, deid=deid)
 
 
+def test_a_region_is_blanked_in_images_that_declare_no_text_too() -> None:
+    region = MaskRegion(rows=(0, 10), columns=(0, 20), size=(64, 64))
+    deid = Deid(patient_key=REFERENCE, burned_in="mask", mask_regions=(region,))
+    dataset = image(Rows=64, Columns=64, BodyPartExamined="ABDOMEN")
+    assert judge_pixels(dataset, deid=deid).blank == (region,)
+    assert not judge_pixels(dataset, deid=Deid(patient_key=REFERENCE)).blank
+
+
 @given(st.integers(0, 7), st.integers(1, 8), st.integers(0, 8), st.integers(1, 9))
 def test_blank_changes_the_rectangle_and_nothing_else(row: int, height: int, column: int, width: int) -> None:
     voxels = np.arange(2 * 8 * 9, dtype=np.int16).reshape(2, 8, 9)

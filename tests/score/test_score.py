@@ -1,0 +1,63 @@
+"""The score on a few synthetic headers: it finds nothing left, and it does notice what is left."""
+
+import io
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from builder.deid.headers import deidentify
+from tests.score import headers
+from tests.score.actions import KINDS, RETENTIONS, Tally
+from tests.score.headers import score_headers
+from tests.score.tables import score_persons, score_tables
+from tests.synthetic import ct_series, pt_series
+
+
+@pytest.fixture
+def some(tmp_path: Path) -> list[bytes]:
+    ct_series(tmp_path / "ct", slices=1, shape=(4, 4))
+    pt_series(tmp_path / "pt", slices=1, shape=(4, 4))
+    found = []
+    for path in sorted(tmp_path.rglob("*.dcm")):
+        dataset = dcmread(path)
+        del dataset.PixelData
+        buffer = io.BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        found.append(buffer.getvalue())
+    return found
+
+
+def test_nothing_planted_is_left_and_nothing_needed_is_lost(some: list[bytes]) -> None:
+    tally = Tally()
+    identities = score_headers(some, tally, actions=4000)
+    score_persons(identities, tally)
+    score_tables(tally, rows=10)
+    assert not tally.missed, tally.text()
+    assert {kind for kind in KINDS if tally.asked[kind]} == {*KINDS} - {"pixels_hidden", "pixels_retained"}
+
+
+def test_a_walk_that_lets_all_through_scores_badly(some: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(dataset: Dataset, **options: object) -> Dataset:
+        return dataset
+
+    monkeypatch.setattr(headers, "deidentify", careless)
+    tally = Tally()
+    score_headers(some, tally, actions=1000)
+    assert tally.share(("text_removed", "uid_changed", "date_shifted")) < 5
+    assert headers.deidentify is not deidentify
+
+
+def test_a_refused_object_is_removed_and_lost(some: list[bytes]) -> None:
+    refused = []
+    for data in some:
+        dataset = dcmread(io.BytesIO(data))
+        dataset.BurnedInAnnotation = "YES"
+        buffer = io.BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        refused.append(buffer.getvalue())
+    tally = Tally()
+    score_headers(refused, tally, actions=500)
+    assert tally.share(("text_removed", "uid_changed")) == 100
+    assert tally.share(tuple(k for k in RETENTIONS if tally.asked[k])) == 0
+    assert tally.refused["burned_in_annotation"] > 0
