@@ -1,4 +1,4 @@
-"""How pages are rendered: one environment for the report's page and the catalog's."""
+"""How pages and texts are rendered: one environment for HTML pages and one for plain text."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,3 +25,10 @@ def template_environment(folder: Path) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def text_environment() -> "Environment":
+    """Jinja's environment for plain text and Markdown: nothing is escaped, and an unknown name is an error."""
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(optimized=False, undefined=StrictUndefined)

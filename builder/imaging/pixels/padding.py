@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels.format import RLE, PixelFormat
@@ -62,6 +61,8 @@ def _check_cut(raw: NDArray[Any], form: PixelFormat, limits: tuple[int, int], fo
 
 def _thick(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Keep the connected regions that contain a square of 3 x 3 pixels; pixels beyond the frame count as padding."""
+    from scipy import ndimage  # needs half a second to load, and few images declare a padding value of 0
+
     cores = ndimage.binary_erosion(found, _TOUCHING, border_value=1)
     if not cores.any():
         return np.zeros_like(found)

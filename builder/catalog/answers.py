@@ -1,0 +1,54 @@
+"""Answer the questions of a record from YAML files, in which each answer is a Jinja template."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from builder.catalog.facts import Facts, stated
+from builder.catalog.reference import agreement, annotators, tools, who_stands_behind
+from builder.catalog.use_case import terms
+from builder.pages import text_environment
+
+
+class Answers:
+    """Renders the templates of answers with the facts of one dataset."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._environment = text_environment()
+        sources = facts.sources
+        self._known = {
+            "facts": facts,
+            "governance": facts.governance,
+            "note": facts.statement.annotation,
+            "doi": facts.statement.identifier,
+            "columns": [column for table in facts.tables for column in table.columns],
+            "sources": list(dict.fromkeys(f"{s.name} ({s.doi})" if s.doi else s.name for s in sources)),
+            "sources_known": bool(sources) and all(s.citation or s.doi or s.page for s in sources),
+            "origins": sorted({s.doi for s in sources if s.doi} | {s.page for s in sources if s.page}),
+            "terms": terms(facts),
+            "missing_data": _missing_data(facts),
+            "who_stands_behind": who_stands_behind(facts),
+            "annotators": annotators(facts),
+            "tools": tools(facts),
+            "agreement": agreement(facts),
+            "todo": lambda what: stated(None, what),
+        }
+
+    def __call__(self, template: str) -> str:
+        """Return the answer; "" when the facts do not hold one."""
+        return self._environment.from_string(template).render(self._known)
+
+
+@cache
+def questions(name: str) -> dict[Any, Any]:
+    """Return the questions of a file of this folder, in its order."""
+    from ruamel.yaml import YAML
+
+    found: dict[Any, Any] = YAML(typ="safe", pure=True).load(Path(__file__).with_name(name).read_text("utf-8"))
+    return found
+
+
+def _missing_data(facts: Facts) -> str:
+    """Return how missing values were handled, and which columns have some."""
+    gaps = [f for f in facts.findings if "unknown for" in f]
+    return "kept as missing values; nothing was imputed" + (f": {'; '.join(gaps)}" if gaps else "")
