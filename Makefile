@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long mutations resume test-cluster test-peers test-reader mutants bench contours canaries deid-score clean
+.PHONY: setup servers demo test check faults faults-long mutations file-mutations resume test-cluster test-peers test-reader mutants bench contours canaries deid-score clean
 
 setup: $(STAMP)
 
@@ -65,6 +65,9 @@ FAULTS_LOG ?= .faults/long.jsonl
 # Mutations of 40 files of the corpus through builds: hours. UNPACKED is a folder with the unpacked archives.
 UNPACKED ?= /tmp/builder-corpus
 MUTATIONS ?= 20000
+file-mutations: setup
+	$(BIN)/python -W ignore -m tests.files.mutations --count 10000
+
 mutations: setup
 	$(BIN)/python -m tests.mutations --count $(MUTATIONS) --corpus $(UNPACKED)
 

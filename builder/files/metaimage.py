@@ -42,9 +42,10 @@ def metaimage_facts(content: bytes) -> FileFacts:
         dtype = np.dtype((">" if big else "<") + TYPES[fields["ElementType"]])
         channels = int(fields.get("ElementNumberOfChannels", "1"))
         skip = int(fields.get("HeaderSize", "0"))
+        axes = int(fields["NDims"])
     except (KeyError, ValueError) as error:
         raise unreadable("a MetaImage header without size, type or byte order that can be used") from error
-    if fields.get("BinaryData", "True").lower() != "true" or len(sizes) not in (2, 3) or channels < 1:
+    if fields.get("BinaryData", "True").lower() != "true" or not axes == len(sizes) in (2, 3) or channels < 1:
         raise unreadable(f"a MetaImage of {len(sizes)} axes or in text, expected two or three axes in binary")
     check_size((*sizes, channels))
     affine, fault = _placed(fields, sizes)
@@ -52,6 +53,8 @@ def metaimage_facts(content: bytes) -> FileFacts:
     kind: Layers = "" if channels == 1 else "vector"
     companion = "" if fields["ElementDataFile"].upper() == "LOCAL" else _companion(fields["ElementDataFile"])
     packed = fields.get("CompressedData", "False").lower() == "true"
+    if packed and "CompressedDataSize" not in fields:
+        raise unreadable("compressed voxels without CompressedDataSize, which says where they end")
     return FileFacts(
         shape=(slices, rows, columns), dtype=dtype.str, layers=channels, layer_kind=kind, layers_first=True,
         affine=affine, fault=fault, offset=skip if companion else start, packing="zlib" if packed else "",
@@ -82,7 +85,10 @@ def _header(content: bytes) -> tuple[dict[str, str], int]:
         end = head.find(b"\n", position)
         if end < 0:
             end = len(head)
-        key, _, value = head[position:end].decode("ascii", "replace").partition("=")
+        line = head[position:end].decode("ascii", "replace").rstrip("\r")
+        key, _, value = line.partition("=")
+        if "=" not in line or not line.replace("\t", " ").isprintable() or not line.isascii() or key.strip() in fields:
+            raise unreadable("a MetaImage header with a line that is no text, or a field twice")
         fields[key.strip()] = value.strip()
         position = end + 1
         if position >= len(head) and "ElementDataFile" not in fields:

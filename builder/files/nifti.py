@@ -16,6 +16,9 @@ SINGLE, PAIR = (b"n+1\0", b"n+2\0"), (b"ni1\0", b"ni2\0")
 FORMS_AGREE = 0.1
 """qform and sform agree if no corner differs by more than this fraction of a voxel."""
 
+CODES = frozenset(range(6))
+"""Codes of qform and sform (nifti1.h)."""
+
 MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 
 
@@ -79,6 +82,8 @@ def _placed(header: Any, spatial: tuple[int, int, int]) -> tuple[Matrix | None, 
         sform, scode = header.get_sform(coded=True)
         if not qcode and not scode:
             return None, "found a NIfTI with neither qform nor sform, expected one with a code", ()
+        if not {int(qcode), int(scode)} <= CODES:
+            return None, "found a NIfTI with a code of qform or sform that is not defined, expected 0 to 5", ()
         form = np.array(sform if scode else qform, dtype=np.float64)
         if not np.isfinite(form).all():
             return None, "found a NIfTI whose affine is not finite, expected numbers", ()

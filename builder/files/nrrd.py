@@ -26,6 +26,28 @@ TYPES = {
     "f8": ("double",),
 }
 
+FIELDS = frozenset(
+    {
+        "type", "dimension", "block size", "blocksize", "encoding", "endian", "content", "min", "max", "old min",
+        "oldmin", "old max", "oldmax", "data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip",
+        "number", "sample units", "sampleunits", "sizes", "spacings", "thicknesses", "axis mins", "axismins",
+        "axis maxs", "axismaxs", "centers", "centerings", "labels", "units", "kinds", "space", "space dimension",
+        "space units", "space origin", "space directions", "measurement frame",
+    }
+)  # fmt: skip
+"""Names of fields (section 4 of the format's definition)."""
+
+KINDS = frozenset(
+    {
+        "domain", "space", "time", "list", "point", "vector", "covariant-vector", "normal", "stub", "scalar",
+        "complex", "2-vector", "3-color", "rgb-color", "hsv-color", "xyz-color", "4-color", "rgba-color", "3-vector",
+        "3-gradient", "3-normal", "4-vector", "quaternion", "2d-symmetric-matrix", "2d-masked-symmetric-matrix",
+        "2d-matrix", "2d-masked-matrix", "3d-symmetric-matrix", "3d-masked-symmetric-matrix", "3d-matrix",
+        "3d-masked-matrix", "???", "none",
+    }
+)  # fmt: skip
+"""Kinds of axes (section 5 of the definition)."""
+
 SPACES = {
     "left-posterior-superior": (1.0, 1.0, 1.0),
     "lps": (1.0, 1.0, 1.0),
@@ -148,21 +170,38 @@ def _header(content: bytes) -> tuple[dict[str, str], dict[str, str], int]:
         raise unreadable("an NRRD whose header does not end")
     start, end = (len(head), len(head)) if match is None else match.span()
     fields, pairs = {}, {}
-    for line in content[:start].decode("utf-8", "replace").splitlines()[1:]:
-        if line.startswith("#"):
+    magic, *lines = content[:start].decode("utf-8", "replace").splitlines() or [""]
+    if re.fullmatch(r"NRRD000[1-5]", magic.strip()) is None:
+        raise unreadable("a first line that is no NRRD0001 to NRRD0005")
+    for line in lines:
+        if line.startswith("#") or not line.strip():
             continue
         if ":=" in line:
             key, _, value = line.partition(":=")
             pairs[key.strip()] = value.strip()
-        elif ":" in line:
-            key, _, value = line.partition(":")
-            fields[key.strip().lower()] = value.strip()
+            continue
+        key, _, value = line.partition(":")
+        name = key.strip().lower()
+        if name not in FIELDS or name in fields or not line.replace("\t", " ").isprintable():
+            raise unreadable("an NRRD header with a line that is no field of the format, or a field twice")
+        fields[name] = value.strip()
+    _check_fields(fields)
     return fields, pairs, end
+
+
+def _check_fields(fields: dict[str, str]) -> None:
+    """Refuse fields that contradict each other or hold words that the format does not have."""
+    count = len(fields.get("sizes", "").split())
+    kinds = fields.get("kinds", "").lower().split()
+    if fields.get("dimension", str(count)) != str(count) or not {*kinds} <= KINDS or len(kinds) not in (0, count):
+        raise unreadable("an NRRD whose dimension, sizes and kinds do not agree")
 
 
 def _vectors(text: str) -> list[NDArray[np.float64] | None]:
     """Parse ``none`` and ``(x,y,z)`` entries in order."""
     vectors: list[NDArray[np.float64] | None] = []
+    if re.sub(r"none|\([^)]*\)", "", text).strip():
+        raise ValueError("vectors with other text between them")
     for entry in re.findall(r"none|\([^)]*\)", text):
         if entry == "none":
             vectors.append(None)

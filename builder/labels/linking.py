@@ -43,7 +43,7 @@ def image_row(stack_instances: pa.Table) -> ImageRow:
 def _layout_fields(row: Mapping[str, Any], place: str) -> tuple[tuple[str, str], ...]:
     stated = json.loads(row["layout"])
     found = {**stated["fields"], "case": stated["case"], "visit": row["visit"], "image": row["image"]}
-    found["stem"] = stem_of(place)
+    found |= {"stem": stem_of(place), "file": posixpath.basename(place), "path": place}
     return tuple(sorted((name, value) for name, value in found.items() if value))
 
 

@@ -29,8 +29,11 @@ MAX_ROWS_A_CASE = 100_000
 READER = "reader"
 """Key under which a cut row holds the keyed name of its reader."""
 
-Fact: TypeAlias = Literal["series", "study", "patient", "instance", "folder_name", "parent_name"]
-"""The fact of the image that a column names: its series, study or patient, one of its instances, or a folder name."""
+Fact: TypeAlias = Literal[
+    "series", "study", "patient", "instance", "folder_name", "parent_name", "visit", "case", "file", "path"
+]
+"""The fact of the image that a column names: its series, study or patient, one of its instances, or a folder name. Of
+an image that is not DICOM also its visit, case, file name (with or without suffix) or path below the source."""
 
 Cell: TypeAlias = Any
 """Text from a CSV; a number, text, list or mapping from JSON; None if the row has no value."""
@@ -211,6 +214,7 @@ def _text(row: Row, column: str) -> str:
 
 def _facts(image: ImageRow) -> dict[str, frozenset[str]]:
     parts = image.folder.split("/")
+    of_file = dict(image.fields)
     return {
         "series": frozenset({image.series_uid}),
         "study": frozenset({image.study_uid}),
@@ -218,7 +222,11 @@ def _facts(image: ImageRow) -> dict[str, frozenset[str]]:
         "instance": image.sop_uids,
         "folder_name": frozenset(parts[-1:]),
         "parent_name": frozenset(parts[-2:-1]),
-    }
+    } | {fact: frozenset(of_file[name] for name in names if name in of_file) for fact, names in _OF_FILES.items()}
+
+
+_OF_FILES = {"visit": ("visit",), "case": ("case",), "file": ("file", "stem"), "path": ("path",)}
+"""Facts of an image that is not DICOM, and the fields of its layout that they are taken from."""
 
 
 def _json_rows(document: Any) -> list[dict[str, Cell]]:
