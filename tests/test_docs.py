@@ -28,6 +28,11 @@ ELSEWHERE = {
     "clinical_patient_kirc": "a file of TCGA's",
     "nsclc_radiomics": "a collection of TCIA's",
     "template_overrides": "an option of dask-jobqueue's",
+    "csv_of_paths": "a folder of an example",
+    "image_t1": "a column of an example",
+    "lung_lower_lobe_left": "a file of TotalSegmentator's",
+    "lung_lower_lobe_right": "a file of TotalSegmentator's",
+    "ntry_2017_subset": "the end of a file of the NIH's",
     "persistent_workers": "an option of PyTorch's DataLoader",
 }
 """Names that are not ours."""
