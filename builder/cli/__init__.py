@@ -303,6 +303,32 @@ def volumes(
 
 
 @app.command()
+def scan(
+    path: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders that hold an archive.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a private page with a picture a group.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Keep the index there, for the next scan.")
+    ] = None,
+    cluster: Cluster = "serial",
+    workers: Workers = None,
+    as_json: Machine = False,
+) -> None:
+    """Say what an archive holds, before any spec exists: like series, labels, tables, formats, damaged files.
+
+    The output quotes descriptions, structures and paths; keep it where the archive may be.
+    """
+    from builder.library.scan import text_of_scan
+    from builder.run.progress import open_progress
+    from builder.run.scan import scan as look
+
+    with continuing("what was read stays with --keep"), open_progress(style(as_json)) as progress:
+        outcome = look(path, cluster=cluster, workers=workers, progress=progress, page=html, keep=keep)
+    present(outcome.facts(), as_json, lambda: text_of_scan(outcome))
+
+
+@app.command()
 def phantom(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the archive.")],
     patients: Annotated[int, typer.Option("--patients", min=1, max=100_000, help="Persons in it.")] = 24,

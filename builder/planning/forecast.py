@@ -147,12 +147,12 @@ def _kinds(cohort: pa.Table) -> list[Facts]:
     counts = Counter(zip(*(rows[column].to_pylist() for column in ("verdict", "reason")), strict=True))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        {"rule": "geometry", "verdict": of, "reason": reason, "stacks": count, "switch": _switch(of)}
+        {"rule": "geometry", "verdict": of, "reason": reason, "stacks": count, "switch": switch_of(of)}
         for (of, reason), count in ordered
     ]
 
 
-def _switch(of: str) -> str | None:
+def switch_of(of: str) -> str | None:
     """Return what to write into the spec to admit a kind; None if nothing does."""
     field = VolumeOptions.model_fields.get(of)
     actions = get_args(field.annotation) if field is not None else ()

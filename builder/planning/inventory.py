@@ -86,6 +86,10 @@ class Survey:
                 row |= {"usable_reason": Reason.DUPLICATE_FORMAT.value, "usable_detail": detail}
         return pa.Table.from_pylist(rows, schema=STACKS)
 
+    def stacks_of(self, number: int) -> pa.Table:
+        """Read the stacks of one chunk, with schema STACKS; twins are among them."""
+        return self._read(self.parts[number].stacks)
+
     def identities(self) -> pa.Table:
         """Read the identities of all chunks, with schema IDENTITIES; an identity in several chunks is repeated."""
         return pa.concat_tables([IDENTITIES.empty_table(), *(self._read(p.identities) for p in self.parts)])

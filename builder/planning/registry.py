@@ -167,7 +167,13 @@ def _read(store: Store, version: str, key: Key, *, where: str) -> pa.Table:
         )
     listed = {stored.path: stored for stored in manifest.files}
     name = REGISTRY if REGISTRY in listed else SPLITS
-    data = store.read(version_path(version, name))
+    try:
+        data = store.read(version_path(version, name))
+    except FileNotFoundError:
+        raise LayoutError(
+            f"{where}: found no {name} in version {version}, which says where everybody was dealt, expected it to be "
+            "there; restore it from a copy, see builder verify"
+        ) from None
     if stored_object(name, data) != listed.get(name):
         raise LayoutError(f"{where}: found another {name} than the manifest states; restore it, see builder verify")
     table = read_parquet(data)

@@ -2,6 +2,9 @@
 
 from collections import Counter
 
+import pyarrow as pa
+
+from builder.deid import Deid
 from builder.deid.pixels import judge_pixels
 from builder.errors import CaseError
 from builder.imaging.rows import dataset_of
@@ -27,16 +30,29 @@ def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> d
             kinds.setdefault(place, set()).add(header)
         for row in (row for row in rows if row.chunk == chunk):
             own = {kind for holder in row.holders for kind in kinds.get((row.series_uid, holder), ())}
-            reasons = [why for kind in sorted(own, key=str) if (why := _verdict(kind, plan, verdicts)) is not None]
+            causes = (_verdict(kind, plan.spec.deid, verdicts) for kind in sorted(own, key=str))
+            reasons = [why for why in causes if why is not None]
             found.update(reasons[:1])
     return dict(sorted(found.items()))
 
 
-def _verdict(kind: tuple[object, ...], plan: DatasetPlan, known: dict[tuple[object, ...], str | None]) -> str | None:
+def risks_of_chunk(instances: pa.Table, stacks: pa.Table, *, deid: Deid) -> dict[str, int]:
+    """Count the series with a usable stack that a build would refuse, by cause."""
+    usable = {row["series_uid"] for row in stacks.to_pylist() if row["usable_reason"] is None}
+    verdicts: dict[tuple[object, ...], str | None] = {}
+    found: dict[str, str] = {}
+    kinds = zip(*(instances[name].to_pylist() for name in KIND_COLUMNS), strict=True)
+    for series, kind in zip(instances["series_uid"].to_pylist(), kinds, strict=True):
+        if series in usable and (why := _verdict(kind, deid, verdicts)) is not None:
+            found.setdefault(series, why)
+    return dict(sorted(Counter(found.values()).items()))
+
+
+def _verdict(kind: tuple[object, ...], deid: Deid, known: dict[tuple[object, ...], str | None]) -> str | None:
     if kind not in known:
         try:
             row = dict.fromkeys(INSTANCES.names) | dict(zip(KIND_COLUMNS, kind, strict=True))
-            judge_pixels(dataset_of(row), deid=plan.spec.deid)
+            judge_pixels(dataset_of(row), deid=deid)
             known[kind] = None
         except CaseError as error:
             known[kind] = error.detail

@@ -86,6 +86,8 @@ class Folder(Described):
     def list(self) -> Iterator[Entry]:
         """List every file in the order of its path, and archives as their members. Raises SourceError."""
         root = self.root
+        if root.is_file():
+            raise SourceError(f"found a file at {self.url}, expected a folder; name the folder it is in", host="folder")
         if not _is_folder(root):
             message = f"found no folder {self.url}, expected a source's files there{_nearest(root)}"
             raise SourceError(message, host="folder")

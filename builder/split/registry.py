@@ -145,7 +145,7 @@ def check_people(known: pa.Table, found: Mapping[str, Sequence[int]], persons: i
         When nobody is known again, or too many of those who are have another birth date or sex.
     """
     answer = (
-        "check the sources and the key; build into another place; or, if that is how it should be, say so: "
+        "check the sources, their site and the key; build into another place; or, if that is how it should be, say so: "
         "splits: {trust_registry: true}, which keeps the registry, or splits: {fresh: true}, which deals everybody anew"
     )
     if known.num_rows and persons and not found:

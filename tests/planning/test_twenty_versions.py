@@ -275,6 +275,9 @@ def test_a_damaged_registry_and_a_missing_version_are_refused(tmp_path: Path) ->
     with pytest.raises(LayoutError, match=r"found another registry.parquet than the manifest states"):
         read_registry(spec(), store, key=KEY)
     assert read_registry(spec(fresh=True), store, key=KEY).table.num_rows == 0
+    store.delete(name)
+    with pytest.raises(LayoutError, match=r"found no registry.parquet in version .*, which says where everybody was"):
+        read_registry(spec(), store, key=KEY)
     store.put(CURRENT, b"gone\n")
     with pytest.raises(LayoutError, match="found no version gone"):
         read_registry(spec(), store, key=KEY)

@@ -260,6 +260,12 @@ def test_a_missing_folder_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    fill(tmp_path, {"x.dcm": b"1"})
+    with pytest.raises(SourceError, match=r"found a file at .*x\.dcm, expected a folder"):
+        list(Folder(url=str(tmp_path / "x.dcm")).list())
+
+
 @pytest.mark.parametrize("url", ["", "  "])
 def test_an_empty_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="found an empty url, expected the folder's path"):

@@ -1,0 +1,114 @@
+"""Scan an archive: groups of like series, and everything that lies beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from builder.deid import Deid
+from builder.imaging.stacks.options import VolumeOptions
+from builder.library.scan.beside import Objects, Table, formats, label_objects, tables
+from builder.library.scan.groups import Group, Names, group_series
+from builder.planning.forecast import switch_of
+from builder.planning.inventory import Inventory, take_inventory, take_survey
+from builder.planning.risks import risks_of_chunk
+from builder.protocols import Progress
+from builder.sources import AnySource
+from builder.stages.boundary import Faults
+from builder.stages.graph import Runner
+from builder.stages.prepare import KIND_COLUMNS
+from builder.storage import Store
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What an archive holds. It quotes descriptions, structures and paths, so it stays where the archive may be.
+
+    Parameters
+    ----------
+    excluded
+        What a spec without ``volumes`` leaves out: verdict, reason, stacks, and the option that lets them in.
+    text_risks
+        Why a build would refuse series whose pixels may show text, to the number of series.
+    """
+
+    inventory: Inventory
+    groups: tuple[Group, ...]
+    persons: int
+    studies: int
+    series: int
+    excluded: tuple[dict[str, Any], ...]
+    text_risks: dict[str, int]
+    objects: tuple[Objects, ...]
+    tables: tuple[Table, ...]
+    formats: dict[str, int]
+    damaged: tuple[dict[str, Any], ...]
+    duplicates: tuple[dict[str, Any], ...]
+    unread: tuple[str, ...]
+
+    @property
+    def files(self) -> int:
+        """Number of files and members of archives; files that a DICOMDIR names and that are not there do not count."""
+        return sum(self.formats.values())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the scan as JSON-able data."""
+        return {
+            "files": self.files,
+            "persons": self.persons,
+            "studies": self.studies,
+            "series": self.series,
+            "groups": [group.facts() for group in self.groups],
+            "excluded_by_default": list(self.excluded),
+            "pixels_that_may_show_text": self.text_risks,
+            "label_objects": [objects.facts() for objects in self.objects],
+            "tables": [table.facts() for table in self.tables],
+            "formats": self.formats,
+            "damaged": list(self.damaged),
+            "duplicates": list(self.duplicates),
+            "unread": list(self.unread),
+        }
+
+
+def scan_archive(
+    sources: Sequence[AnySource], private: Store, *, runner: Runner, progress: Progress, faults: Faults
+) -> Scan:
+    """Index and survey the sources, and sum up what is there. No pixels are read.
+
+    Raises
+    ------
+    SourceError
+        When a source lists nothing or does not answer.
+    """
+    inventory = take_inventory(sources, private, runner=runner, progress=progress, faults=faults)
+    survey = take_survey(inventory, sources, VolumeOptions(), runner=runner, progress=progress, faults=faults)
+    names = Names()
+    groups, excluded = group_series(inventory, survey, names)
+    risks: dict[str, int] = {}
+    for number in range(len(inventory.chunks)):
+        instances = inventory.chunk(number, columns=["series_uid", *KIND_COLUMNS])
+        for why, count in risks_of_chunk(instances, survey.stacks_of(number), deid=_PLAIN).items():
+            risks[why] = risks.get(why, 0) + count
+    by_format, damaged, duplicates, unread = formats(inventory)
+    ordered = sorted(excluded.items(), key=lambda item: (-item[1], item[0]))
+    return Scan(
+        inventory=inventory,
+        groups=tuple(groups),
+        persons=len(names.persons),
+        studies=len(names.studies),
+        series=len(names.series),
+        excluded=tuple(
+            {"verdict": verdict, "reason": reason, "stacks": count, "switch": switch_of(verdict)}
+            for (verdict, reason), count in ordered
+        ),
+        text_risks=dict(sorted(risks.items())),
+        objects=tuple(label_objects(inventory, names)),
+        tables=tuple(tables(inventory, sources, names)),
+        formats=by_format,
+        damaged=tuple(damaged),
+        duplicates=tuple(duplicates),
+        unread=tuple(unread),
+    )
+
+
+_PLAIN: Final = Deid(patient_key="${env:BUILDER_KEY}")
+"""The rules for pixels that may show text, as a spec without any options has them."""

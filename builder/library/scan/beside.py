@@ -1,0 +1,166 @@
+"""What lies beside the images: label objects, tables, file formats, and files that nobody can read."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from builder.clinical import read_sheet, text_of
+from builder.errors import BuilderError, Reason
+from builder.headers.sniff import TABLES
+from builder.library.scan.groups import Names, short
+from builder.persons import normal_id
+from builder.planning.inventory import Inventory
+from builder.planning.layouts import count_formats, unread_lines
+from builder.protocols import Entry
+from builder.sources import AnySource
+
+MOST_NAMES: Final = 10_000
+"""Names of structures that are counted for each kind of label object; further ones are counted as one."""
+
+TABLE_BYTES: Final = 64 << 20
+"""A larger table is listed without being opened."""
+
+MOST_TABLES: Final = 500
+MORE: Final = "(further names)"
+
+
+@dataclass
+class Objects:
+    """Label objects of one kind."""
+
+    modality: str
+    objects: int = 0
+    linked: int = 0
+    """Objects that refer to a series of an image in the archive."""
+    names: Counter[str] = field(default_factory=Counter)
+
+    def facts(self) -> dict[str, Any]:
+        """Return them as JSON-able data."""
+        names = [{"name": name, "objects": count} for name, count in self.names.most_common()]
+        return {"modality": self.modality, "objects": self.objects, "linked": self.linked, "names": names}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its headings and how many of a column's values are names of images here.
+
+    Parameters
+    ----------
+    columns
+        Heading to the fact it shares with the images ("person", "study", "series", "accession") and how many distinct
+        values are shared, of how many; only for columns that share any.
+    problem
+        Why it could not be opened; empty if it could.
+    """
+
+    path: str
+    rows: int = 0
+    headings: tuple[str, ...] = ()
+    shared: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
+    problem: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the table as JSON-able data."""
+        shared = {
+            heading: {"names": fact, "shared": count, "distinct": distinct}
+            for heading, (fact, count, distinct) in self.shared.items()
+        }
+        found = {"path": self.path, "rows": self.rows, "headings": list(self.headings), "shared": shared}
+        return {**found, "problem": self.problem} if self.problem else found
+
+
+def label_objects(inventory: Inventory, names: Names) -> list[Objects]:
+    """Return the objects that are no images, by modality, with the structures they name."""
+    found: dict[str, Objects] = {}
+    columns = ["status", "modality", "label_names", "referenced_series_uids"]
+    for row in inventory.annotations(columns=columns).to_pylist():
+        if row["status"] != "instance":
+            continue
+        objects = found.setdefault(row["modality"] or "none", Objects(row["modality"] or "none"))
+        objects.objects += 1
+        objects.linked += any(short(uid) in names.series for uid in row["referenced_series_uids"] or ())
+        for name in {*(row["label_names"] or ())}:
+            objects.names[name if name in objects.names or len(objects.names) < MOST_NAMES else MORE] += 1
+    return sorted(found.values(), key=lambda objects: (-objects.objects, objects.modality))
+
+
+def tables(inventory: Inventory, sources: Sequence[AnySource], names: Names) -> list[Table]:
+    """Open every table of the archive, one after the other."""
+    columns = ["status", "format", "source", "path", "member", "size", "stamp"]
+    rows = inventory.annotations(columns=columns).to_pylist()
+    listed = [row for row in rows if row["status"] == "file" and row["format"] in TABLES]
+    listed.sort(key=lambda row: (row["source"], row["path"], row["member"] or ""))
+    return [_table(row, sources, names, opened=n < MOST_TABLES) for n, row in enumerate(listed)]
+
+
+def formats(inventory: Inventory) -> tuple[dict[str, int], list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Count all files by format.
+
+    Returns
+    -------
+    tuple
+        Files by format; damaged files and duplicates by reason and format, with the path of one of them; and a line
+        for every kind of image file that nothing reads without a layout.
+    """
+    counted: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
+    for number in range(len(inventory.chunks)):
+        counted.update(f or "unknown" for f in inventory.chunk(number, columns=["format"])["format"].to_pylist())
+    beside = inventory.annotations(columns=["format"])
+    counted.update(form or "unknown" for form in beside["format"].to_pylist())
+    unread += count_formats(beside)
+    damaged: dict[tuple[str, str], list[Any]] = {}
+    duplicates: dict[tuple[str, str], list[Any]] = {}
+    for row in inventory.leftovers(columns=["status", "reason", "format", "path", "member", "detail"]).to_pylist():
+        if row["reason"] != Reason.SOURCE_MISSING:  # named by a directory of the media, and not there
+            counted[row["format"] or "unknown"] += 1
+        into = duplicates if row["status"] == "duplicate" else damaged
+        place = f"{row['path']}!{row['member']}" if row["member"] else row["path"]
+        entry = into.setdefault((row["reason"] or "", row["format"] or "unknown"), [0, place, row["detail"] or ""])
+        entry[0] += 1
+    ordered = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+    return ordered, _listed(damaged), _listed(duplicates), list(unread_lines(unread))
+
+
+def _listed(found: Mapping[tuple[str, str], Sequence[Any]]) -> list[dict[str, Any]]:
+    ordered = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
+    return [
+        {"reason": reason, "format": form, "files": count, "example": place, "detail": detail}
+        for (reason, form), (count, place, detail) in ordered
+    ]
+
+
+def _table(row: Mapping[str, Any], sources: Sequence[AnySource], names: Names, *, opened: bool) -> Table:
+    path = f"{row['path']}!{row['member']}" if row["member"] else row["path"]
+    if not opened or row["size"] > TABLE_BYTES or row["format"] == "sqlite":
+        why = "a database" if row["format"] == "sqlite" else "too large" if opened else f"beyond {MOST_TABLES} tables"
+        return Table(path, problem=f"not opened: {why}")
+    entry = Entry(row["path"], row["size"], row["stamp"], row["member"] or "")
+    try:
+        sheet = read_sheet(sources[row["source"]].read(entry))
+    except BuilderError as error:
+        return Table(path, problem=str(error).removeprefix("clinical: "))
+    shared: dict[str, tuple[str, int, int]] = {}
+    for place, heading in enumerate(sheet.headings):
+        values = {*_texts(line.cells[place] for line in sheet.rows)}
+        best = max(_shares(values, names), key=lambda share: share[1])
+        if heading and best[1]:
+            shared[heading] = (*best, len(values))
+    return Table(path, len(sheet.rows), tuple(filter(None, sheet.headings)), shared)
+
+
+def _texts(cells: Iterator[Any]) -> Iterator[str]:
+    for cell in cells:
+        try:
+            text = text_of(cell)
+        except ValueError:
+            continue
+        if text:
+            yield text
+
+
+def _shares(values: set[str], names: Names) -> Iterator[tuple[str, int]]:
+    yield "person", sum(short(name) in names.patients for name in {*map(normal_id, values)})
+    for fact, known in (("study", names.studies), ("series", names.series), ("accession", names.accessions)):
+        yield fact, sum(short(value) in known for value in values)

@@ -1,0 +1,161 @@
+"""``builder scan``: counts of real sets as their catalogue states them, and what it says of a made archive."""
+
+import csv
+import json
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.cli import main
+from builder.errors import SourceError, SpecError
+from builder.library.scan import Scan, text_of_scan
+from builder.library.scan.groups import pattern
+from builder.run.scan import scan
+from tests.synthetic import ct_series
+
+COUNTS = list(csv.DictReader(Path(__file__).with_name("scan_counts.csv").read_text("utf-8").splitlines()))
+ARCHIVES = sorted({row["archive"] for row in COUNTS})
+
+
+def counts_of(text: str) -> dict[str, int]:
+    return {name: int(n) for name, n in (part.rsplit(" ", 1) for part in text.split("; ") if part)}
+
+
+def series_by_modality(found: Scan) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for group in found.groups:
+        counts[group.kind.get("modality", "none")] += len(group.series)
+    return counts
+
+
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_counts_are_those_of_the_catalogue(corpus: Any, archive: str) -> None:
+    """Files, image series by modality and label objects, as CATALOG.md states them for the set."""
+    top = corpus(archive)
+    for row in (row for row in COUNTS if row["archive"] == archive):
+        found = scan([str(top / row["set"])])
+        assert found.files == int(row["files"]), row["set"]
+        if row["series"]:
+            assert series_by_modality(found) == counts_of(row["series"]), row["set"]
+        if row["objects"]:
+            assert {o.modality: o.objects for o in found.objects} == counts_of(row["objects"]), row["set"]
+        told = found.facts()
+        assert sum(told["formats"].values()) == told["files"], row["set"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four persons with a chest and two with a head, a radiograph, a table, a broken file and a copy."""
+    top = tmp_path_factory.mktemp("scan")
+    for number in range(4):
+        ct_series(
+            top / "in" / f"chest{number}", patient_id=f"P{number}", study=f"c{number}", series=f"c{number}", slices=3,
+            shape=(8, 8), date=f"20{18 + number}0302",
+            attributes={"SeriesDescription": f"Chest  {number + 1}.0 mm", "Manufacturer": "SIEMENS"},
+        )  # fmt: skip
+    for number in range(2):
+        ct_series(
+            top / "in" / f"head{number}", patient_id=f"P{number}", study=f"h{number}", series=f"h{number}", slices=5,
+            shape=(6, 10), attributes={"SeriesDescription": "HEAD"},
+        )  # fmt: skip
+    first = sorted((top / "in" / "chest0").glob("*.dcm"))[0]
+    (top / "in" / "copy.dcm").write_bytes(first.read_bytes())
+    (top / "in" / "cut.dcm").write_bytes(first.read_bytes()[:300])
+    (top / "in" / "table.csv").write_text("Patient;Grade\np0;low\nP1;high\nP9;low\n")
+    (top / "in" / "image.nii").write_bytes((348).to_bytes(4, "little") + bytes(340) + b"n+1\0" + bytes(8))
+    return top
+
+
+@pytest.fixture(scope="module")
+def found(home: Path) -> Scan:
+    return scan([str(home / "in")])
+
+
+def test_like_series_are_one_group(found: Scan) -> None:
+    chest, head = found.facts()["groups"]
+    assert (chest["description"], chest["persons"], chest["series"], chest["usable_stacks"]) == ("chest # mm", 4, 4, 4)
+    assert (chest["vendor"], chest["modality"], chest["years"]) == ("Siemens", "CT", [2018, 2021])
+    assert (chest["matrix"], chest["slices"]) == ([{"rows": 8, "columns": 8, "stacks": 4}], [3, 3])
+    assert (head["description"], head["persons"], head["studies"]) == ("head", 2, 2)
+    assert (found.persons, found.studies, found.series) == (4, 6, 6)
+
+
+def test_what_lies_beside_them_is_counted(found: Scan) -> None:
+    told = found.facts()
+    assert told["formats"] == {"dicom": 24, "csv": 1, "nifti": 1}
+    assert told["files"] == 26
+    assert [(one["reason"], one["example"]) for one in told["damaged"]] == [("missing_uid", "cut.dcm")]
+    assert [(one["reason"], one["files"]) for one in told["duplicates"]] == [("duplicate_same_bytes", 1)]
+    (table,) = told["tables"]
+    assert table["headings"] == ["Patient", "Grade"]
+    assert table["shared"] == {"Patient": {"names": "person", "shared": 2, "distinct": 3}}
+    assert told["unread"][0].startswith("1 NIfTI file: no source reads it")
+
+
+def test_what_a_terminal_shows(found: Scan) -> None:
+    text = text_of_scan(found)
+    assert text.startswith("26 files, 4 persons, 6 studies, 6 image series\n")
+    for line in (
+        "  table.csv: 3 rows; columns Patient, Grade",
+        "    Patient: 2 of 3 values name a person of the images",
+        "files by format",
+        "  dicom 24, csv 1, nifti 1",
+    ):
+        assert line in text.splitlines(), line
+    assert all(len(line) <= 400 for line in text.splitlines())
+
+
+def test_a_kind_that_is_left_out_names_the_switch(tmp_path: Path) -> None:
+    ct_series(tmp_path / "in", slices=1, shape=(8, 8))
+    found = scan([str(tmp_path / "in")])
+    (one,) = found.facts()["excluded_by_default"]
+    assert (one["stacks"], one["reason"]) == (1, "single_slice")
+    assert one["switch"] == "volumes: {single_slice: keep}"
+    assert "lets them in" in text_of_scan(found)
+
+
+def test_the_page_has_a_picture_a_group_and_is_private(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = home / "page.html"
+    with pytest.raises(SystemExit) as left:
+        main(["scan", str(home / "in"), "--html", str(page), "--json"])
+    assert left.value.code == 0
+    assert json.loads(capsys.readouterr().out)["persons"] == 4
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+
+
+def test_a_kept_index_is_used_again(home: Path, tmp_path: Path) -> None:
+    first = scan([str(home / "in")], keep=tmp_path / "kept")
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept" / "index").rglob("*.parquet")}
+    assert parts
+    again = scan([str(home / "in")], keep=tmp_path / "kept")
+    assert again.facts() == first.facts()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept" / "index").rglob("*.parquet")} == parts
+
+
+def test_what_cannot_be_scanned_is_said(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="found a file, expected a folder"):
+        scan([str(home / "in" / "table.csv")])
+    with pytest.raises(SpecError, match="which lies in the archive"):
+        scan([str(home / "in")], page=home / "in" / "page.html")
+    with pytest.raises(SpecError, match="found an empty path"):
+        scan([" "])
+    with pytest.raises(SourceError, match="found no file"):
+        scan([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("T1  AX 3mm", "t1 ax #mm"),
+        ("Ax_T2 FSE 1.5", "ax t# fse #"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_descriptions_are_compared_without_numbers(text: str | None, same: str) -> None:
+    assert pattern(text) == same.replace("t1", "t#")
