@@ -100,9 +100,16 @@ HEADER_COLUMNS = (
     Column("conversion_type", TEXT, 0x00080064),
     Column("scan_options", TEXT, 0x00180022),
     Column("scanning_sequence", TEXT, 0x00180020),
+    Column("sequence_variant", TEXT, 0x00180021),
+    Column("acquisition_type", TEXT, 0x00180023),  # of MR: 2D or 3D
     Column("sequence_name", TEXT, 0x00180024),
+    Column("pulse_sequence_name", TEXT, 0x00189005),
+    Column("acquisition_contrast", TEXT, 0x00089209),
     Column("contrast_bolus_agent", TEXT, 0x00180010),
     Column("patient_position", TEXT, 0x00185100),
+    Column("view_position", TEXT, 0x00185101),
+    Column("laterality", TEXT, 0x00200060),  # of the series
+    Column("image_laterality", TEXT, 0x00200062),
     Column("series_number", WHOLE, 0x00200011),
     Column("acquisition_number", WHOLE, 0x00200012),
     Column("instance_number", WHOLE, 0x00200013),
@@ -114,9 +121,11 @@ HEADER_COLUMNS = (
     Column("repetition_time", REAL, 0x00180080, "ms"),
     Column("inversion_time", REAL, 0x00180082, "ms"),
     Column("flip_angle", REAL, 0x00181314, "deg"),
+    Column("echo_train_length", REAL, 0x00180091),
     Column("magnetic_field_strength", REAL, 0x00180087, "T"),
     Column("b_value", REAL, 0x00189087, "s/mm2"),
     Column("kvp", REAL, 0x00180060, "kV"),
+    Column("exposure_mas", REAL, 0x00181152, "mA.s"),
     Column("convolution_kernel", TEXT, 0x00181210),
     Column("rows", SMALL, 0x00280010),
     Column("columns", SMALL, 0x00280011),
@@ -144,6 +153,8 @@ HEADER_COLUMNS = (
     Column("units", TEXT, 0x00541001),
     Column("decay_correction", TEXT, 0x00541102),
     Column("corrected_image", TEXT, 0x00280051),
+    Column("attenuation_correction_method", TEXT, 0x00541101),
+    Column("reconstruction_method", TEXT, 0x00541103),
     Column("frame_reference_time", REAL, 0x00541300, "ms"),
     Column("burned_in_annotation", TEXT, 0x00280301),
     Column("lossy_image_compression", TEXT, 0x00282110),
@@ -256,6 +267,52 @@ SERIES_COLUMNS = (
 
 SERIES = schema(SERIES_COLUMNS)
 """One row a pure stack of an image series, keyed: what the cohort's expressions see beside the clinical columns."""
+
+DATE = pa.date32()
+
+_READ = (
+    *("study_description", "series_description", "protocol_name", "sequence_name", "pulse_sequence_name"),
+    *("scanning_sequence", "sequence_variant", "acquisition_type", "acquisition_contrast", "scan_options"),
+    *("echo_time", "repetition_time", "inversion_time", "flip_angle", "echo_train_length", "b_value"),
+    *("temporal_position", "number_of_temporal_positions", "acquisition_number", "contrast_bolus_agent"),
+    *("exposure_mas", "gantry_tilt", "view_position", "laterality", "patient_position", "conversion_type"),
+    *("photometric_interpretation", "bits_stored", "burned_in_annotation", "lossy_image_compression"),
+    *("corrected_image", "attenuation_correction_method", "reconstruction_method", "decay_correction"),
+    *("institution_name", "device_serial_number", "software_versions", "patient_weight", "patient_size"),
+)
+READ_COLUMNS = tuple(c for name in _READ for c in HEADER_COLUMNS if c.name == name)
+"""Header values that rules may read beside SERIES: of each stack the first value that is not missing.
+
+Echo time and b-value are the stack's own, read from functional groups and vendors' private elements too; laterality is
+that of the image, where the image states one.
+"""
+
+WORKED_OUT = ("series_type", "plane", "phase", "body_region", "fat_suppression", "kernel")
+"""What the rule table works out (``builder.imaging.series_types``); the rule that fired is in ``<name>_rule``."""
+
+TYPE_COLUMNS = tuple(Column(name, TEXT) for kind in WORKED_OUT for name in (kind, f"{kind}_rule"))
+
+GRID_COLUMNS = (
+    Column("coverage_mm", REAL, unit="mm"),  # slices times their spacing
+    Column("normal_x", REAL),  # the direction across the slices, each component without its sign
+    Column("normal_y", REAL),
+    Column("normal_z", REAL),
+)
+
+STUDY_COLUMNS = (
+    Column("patient_id", TEXT, 0x00100020),
+    Column("accession_number", TEXT, 0x00080050),
+    Column("study_date", DATE, 0x00080020),
+    Column("series_date", DATE, 0x00080021),
+    Column("acquisition_date", DATE, 0x00080022),
+    Column("visit_number", WHOLE),  # 1 for the first day on which the person has a study, 2 for the second
+    Column("study_modalities", TEXTS),  # of the image series of the study, sorted
+    Column("label_objects", TEXTS),  # modalities of the objects that refer to the series, sorted: SEG, RTSTRUCT, SR
+)
+
+CHOICE_COLUMNS = (*TYPE_COLUMNS, *READ_COLUMNS, *GRID_COLUMNS, *STUDY_COLUMNS)
+CHOICE = schema(CHOICE_COLUMNS)
+"""What cohort rules and ``prefer`` may read beside SERIES and the clinical columns. Private: some columns identify."""
 
 SPLITS_COLUMNS = (
     Column("person_key", TEXT),

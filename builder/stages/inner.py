@@ -28,10 +28,13 @@ class Candidate:
     frames
         Maps SOPInstanceUID to the frames (from 0) that belong to this stack, in ascending order; None for a stack of
         whole instances.
+    inside
+        The one stack that a multi-frame object holds, where its header was read: it knows geometry and echo time.
     """
 
     stack: Stack
     frames: Mapping[str, tuple[int, ...]] | None = None
+    inside: Stack | None = None
 
     @property
     def uids(self) -> frozenset[str]:
@@ -58,7 +61,7 @@ def opened(
     more: list[Candidate] = []
     for stack in stacks:
         found = _parts(stack, instances, sources, options) if stack.verdict == Verdict.MULTIFRAME else ()
-        first.append(found[0] if len(found) > 1 else Candidate(stack))
+        first.append(found[0] if len(found) > 1 else Candidate(stack, inside=found[0].stack if found else None))
         more.extend(found[1:])
     return [replace(c, stack=replace(c.stack, number=number)) for number, c in enumerate([*first, *more])]
 

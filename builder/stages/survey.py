@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from builder.deid.columns import OLDEST_AGE, age_band
@@ -13,6 +14,7 @@ from builder.errors import CaseError, Reason
 from builder.headers.vendors import normalise
 from builder.imaging.filed import filed_parts, filed_stack, is_filed
 from builder.imaging.lint import lint_stack
+from builder.imaging.series_types import Rule, work_out
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
@@ -20,7 +22,16 @@ from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import estimate_bytes
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import distinct
-from builder.model.tables import SERIES_COLUMNS, TEXT, WHOLE, Column, schema
+from builder.model.tables import (
+    GRID_COLUMNS,
+    READ_COLUMNS,
+    SERIES_COLUMNS,
+    TEXT,
+    TYPE_COLUMNS,
+    WHOLE,
+    Column,
+    schema,
+)
 from builder.sources import AnySource
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.inner import Candidate, admitted, opened
@@ -34,6 +45,8 @@ PRIVATE_COLUMNS = (
     Column("patient_sex", TEXT),
     Column("patient_birth_date", TEXT),
     Column("study_date", TEXT),
+    Column("series_date", TEXT),
+    Column("acquisition_date", TEXT),
     Column("accession_number", TEXT),
     Column("frame_of_reference_uid", TEXT),
     Column("chunk", pa.int32()),
@@ -54,10 +67,12 @@ HOLDING_COLUMNS = (
     Column("frame_lists", pa.list_(pa.list_(pa.int32()))),  # frames of each instance, in order; null for whole ones
 )
 STACK_COLUMNS = (
-    *PRIVATE_COLUMNS, *(c for c in SERIES_COLUMNS if c.name not in KEYED), *DECIDED_COLUMNS, *HOLDING_COLUMNS
+    *PRIVATE_COLUMNS, *(c for c in SERIES_COLUMNS if c.name not in KEYED), *DECIDED_COLUMNS, *HOLDING_COLUMNS,
+    *TYPE_COLUMNS, *READ_COLUMNS, *GRID_COLUMNS,
 )  # fmt: skip
 STACKS = schema(STACK_COLUMNS)
-"""One private row per stack: SERIES without the columns that need the key or the person, plus their identifiers."""
+"""One private row per stack: SERIES without the columns that need the key or the person, plus their identifiers and
+what rules may read beside it."""
 
 MEMBERSHIP = pa.schema([pa.field("series", TEXT), pa.field("stack", pa.int32())])
 """Parallel to a chunk's rows: the stack of its series that each instance is in (-1: none, because it is no image).
@@ -86,6 +101,7 @@ class SurveyArgument:
     sources: tuple[AnySource, ...]
     options: VolumeOptions
     on_internal_error: OnInternalError = "exclude"
+    rules: tuple[Rule, ...] = ()
 
     @property
     def stacks(self) -> str:
@@ -117,7 +133,7 @@ def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
     errors: list[InternalError] = []
     stacks, membership = survey(
         chunk, number=argument.number, sources=argument.sources, options=argument.options,
-        on_internal_error=argument.on_internal_error, tell=errors.append,
+        on_internal_error=argument.on_internal_error, tell=errors.append, rules=argument.rules,
     )  # fmt: skip
     if errors:
         store.put(argument.unfinished, b"")
@@ -137,11 +153,12 @@ def survey(
     options: VolumeOptions,
     on_internal_error: OnInternalError = "exclude",
     tell: Callable[[InternalError], None] = lambda _: None,
+    rules: Sequence[Rule] = (),
 ) -> tuple[pa.Table, pa.Table]:
     """Find the stacks of every series of a chunk, split into parts where the options say so.
 
     The headers of multi-frame objects are read from ``sources``. ``tell`` is called for every series that is left out
-    because of an unforeseen exception.
+    because of an unforeseen exception. ``rules`` come before the shipped ones that work out what a series is.
 
     Returns
     -------
@@ -166,7 +183,16 @@ def survey(
         numbers.extend(places)
         rows.extend(row | {"chunk": number} for row in found)
     membership = pa.table([pa.array(series_names, TEXT), pa.array(numbers, pa.int32())], schema=MEMBERSHIP)
-    return pa.Table.from_pylist(rows, schema=STACKS), membership
+    return _with_types(pa.Table.from_pylist(rows, schema=STACKS), rules), membership
+
+
+def _with_types(stacks: pa.Table, rules: Sequence[Rule]) -> pa.Table:
+    """Fill the columns of TYPE_COLUMNS."""
+    found = work_out(stacks, rules)
+    for name in found.column_names:
+        place = stacks.schema.get_field_index(name)
+        stacks = stacks.set_column(place, stacks.schema.field(place), found.column(name))
+    return stacks
 
 
 def _by_series(chunk: pa.Table) -> Iterator[pa.Table]:
@@ -218,6 +244,7 @@ def _rows_of(
         members = instances.filter(pa.array([place.get(u) in holders for u in uids]))
         facts = {"series_uid": name, **stated(sources[members["source"][0].as_py()])}
         facts |= _usable(candidate, members, options) | _holding(candidate, members, holders, place)
+        facts |= _grid(candidate.inside or candidate.stack, members)
         rows.append(_stack_row(candidate.stack, members, facts))
     return rows, [place.get(uid, -1) for uid in uids]
 
@@ -342,6 +369,26 @@ def _decoded_beside(candidate: Candidate, members: pa.Table) -> int:
     return others * rows * columns * max(1, candidate.stack.bits_allocated // 8)
 
 
+def _grid(stack: Stack, members: pa.Table) -> dict[str, Any]:
+    """Return the columns of GRID_COLUMNS, and what a stack knows better than the first of its headers."""
+    geometry = stack.geometry
+    known = {"echo_time": stack.echo_time, "b_value": stack.b_value}
+    facts: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
+    if geometry is not None:
+        facts["coverage_mm"] = geometry.shape[0] * geometry.spacing_mm[0]
+        normal = np.cross(geometry.directions[:, 1], geometry.directions[:, 2])
+    else:
+        stated = {tuple(v) for v in members.column("image_orientation_patient").to_pylist() if v and len(v) == 6}
+        if len(stated) != 1:
+            return facts
+        across = np.array(stated.pop())
+        normal = np.cross(across[:3], across[3:])
+    length = float(np.linalg.norm(normal))
+    if 0.9 < length < 1.1:
+        facts |= {f"normal_{axis}": abs(float(v)) / length for axis, v in zip("xyz", normal, strict=True)}
+    return facts
+
+
 def _stack_row(stack: Stack, members: pa.Table, facts: Mapping[str, Any]) -> dict[str, Any]:
     first = _first_values(members)
     age = age_years(first["patient_age"], first["patient_birth_date"], first["study_date"])
@@ -371,6 +418,7 @@ def _stack_row(stack: Stack, members: pa.Table, facts: Mapping[str, Any]) -> dic
         "age_years": age,
         "age_band": None if age is None else age_band(age),
         "format": members["format"][0].as_py(),
+        "laterality": first["image_laterality"] or first["laterality"],
     }
     named = {n: first[n] for n in STACKS.names if n in first and n not in row}
     return {n: row[n] if n in row else named.get(n) for n in STACKS.names}
