@@ -22,7 +22,23 @@ class Rule(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
     """Name under which the exclusions are listed."""
     keep: str
-    """Expression over the columns of SERIES and the clinical columns; a comparison with a missing value is false."""
+    """Expression over the columns of SERIES, CHOICE and the clinical columns; a comparison with a missing value is
+    false."""
+
+
+class SeriesRule(BaseModel):
+    """A rule that says what a series is, tried before the shipped ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: Literal["series_type", "plane", "phase", "body_region", "fat_suppression", "kernel_type"]
+    """The column that the rule fills."""
+    value: Annotated[str, Field(alias="is", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+    """What the series is where the rule fits: one of the shipped values or a new one."""
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    """What the column of rules says where this one fired."""
+    when: str
+    """Expression over headers and the words of descriptions, as in the shipped table."""
 
 
 class Cohort(BaseModel):
@@ -34,6 +50,8 @@ class Cohort(BaseModel):
     """Expression that tells the image series this dataset is about from all others."""
     rules: tuple[Rule, ...] = ()
     """Named conditions, checked in this order; an excluded series is listed under the first it does not meet."""
+    series_rules: tuple[SeriesRule, ...] = ()
+    """Rules that say what a series is (its type, plane, phase, ...), tried in this order before the shipped ones."""
     clinical: Literal["required", "optional"] = "optional"
     """Whether a person without a clinical row is excluded."""
     labels: Literal["required", "optional"] = "required"

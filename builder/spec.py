@@ -17,7 +17,7 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS, AnyLabel
 from builder.labels.fusion import Consensus
 from builder.model.cleared import policy_of
-from builder.model.tables import SERIES
+from builder.model.tables import CHOICE, SERIES
 from builder.patches import AnySamples
 from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
 from builder.shards import CodecName, FieldStorage
@@ -280,18 +280,25 @@ def _check_sequester(spec: DatasetSpec) -> None:
 
 
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:
-    """Return the columns that cohort expressions, strata, hold-outs and report groups may name."""
+    """Return the columns that cohort expressions and ``prefer`` may name."""
     return columns_of(spec.clinical, labelled=bool(spec.labels))
 
 
-def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool) -> pa.Schema:
-    """Return the columns of a cohort with these clinical tables, with or without labels."""
+def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool, published: bool = False) -> pa.Schema:
+    """Return the columns of a cohort with these clinical tables, with or without labels.
+
+    With ``published``, leave out those that may not cross into a dataset, which strata, hold-outs and report groups
+    therefore cannot name. A clinical column goes before a header's of the same name.
+    """
     fields = {field.name: field for field in SERIES}
     for table in tables:
         for field in list(clinical_schema(table))[1:]:
             fields.setdefault(field.name, field)
     if labelled:
         fields["label_status"] = pa.field("label_status", pa.string())
+    for field in CHOICE:
+        if not published or field.name in RETAINABLE:
+            fields.setdefault(field.name, field)
     return pa.schema(list(fields.values()))
 
 

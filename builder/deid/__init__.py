@@ -12,8 +12,20 @@ from builder.deid.profile import Option, Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.model.secrets import MAKE_ONE, check_strength, read_variable
+from builder.model.tables import WORKED_OUT
 
-RETAINABLE = ("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image")
+ACQUISITION = (
+    *(name for kind in WORKED_OUT for name in (kind, f"{kind}_rule")),
+    *("echo_time", "repetition_time", "inversion_time", "flip_angle", "echo_train_length", "b_value", "exposure_mas"),
+    *("coverage_mm", "view_position", "laterality", "patient_position", "photometric_interpretation", "bits_stored"),
+    *("decay_correction", "lossy_image_compression"),
+)
+"""How an image was made, and what the rule table says that it is; each crosses where ``retain`` names it."""
+
+RETAINABLE = (
+    *("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image"),
+    *ACQUISITION,
+)
 """What crosses into a dataset only when ``retain`` names it. Columns of clinical tables that hold dates are the only
 other names that ``retain`` takes; dates, names and numbers themselves never cross."""
 

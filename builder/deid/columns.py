@@ -46,16 +46,6 @@ TECHNICAL = frozenset(
         "annotations",
         "license",
         "label_status",
-        "repetition_time",
-        "echo_time",
-        "inversion_time",
-        "flip_angle",
-        "b_value",
-        "decay_correction",
-        "photometric_interpretation",
-        "bits_stored",
-        "lossy_image_compression",
-        "patient_position",
     }
 )
 """Columns about the image and how it was made; they cross whatever the spec retains."""

@@ -302,6 +302,10 @@ def _term(gate: Gate, column: str, value: str) -> str | None:
     return terms.term(column, value)
 
 
+def _kind(gate: Gate, column: str, value: str) -> str | None:
+    return value if gate.words.has(value) else terms.term(column, value)
+
+
 def _class(gate: Gate, column: str, value: str) -> str | None:
     return value if gate.words.has(value) else terms.imaging_words(value)
 
@@ -389,6 +393,7 @@ _CHECKS: Mapping[Policy, Callable[[Gate, str, str], str | None]] = MappingProxyT
         Policy.MESSAGE: _message,
         Policy.SPEC: _spec,
         Policy.TERM: _term,
+        Policy.KIND: _kind,
         Policy.IMAGE_TYPE: _worded(terms.image_type),
         Policy.BODY_PART: _worded(terms.body_part),
         Policy.KERNEL: _worded(terms.kernel),

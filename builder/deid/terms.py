@@ -10,6 +10,7 @@ from typing import Final
 from builder.deid.text import ordinary_words, vocabulary
 from builder.deid.uids import is_registered
 from builder.headers.vendors import VENDORS, is_vendor, normalise
+from builder.model.tables import WORKED_OUT
 
 REPLACED: Final = "REMOVED"
 """Stands for one value of a multi-valued attribute that is in no vocabulary."""
@@ -42,6 +43,9 @@ _TERMS: Mapping[str, frozenset[str]] = MappingProxyType(
         "units": _terms("units"),  # PS3.3 C.8.9.1.1.3
         "decay_correction": frozenset({"NONE", "START", "ADMIN"}),
         "lossy_image_compression": frozenset({"00", "01"}),
+        "view_position": _terms("view_position"),  # PS3.3 C.8.7.5, PS3.16 CID 4014
+        "laterality": _terms("laterality"),
+        **{name: _terms(name) for name in WORKED_OUT},  # the values of builder/imaging/series_types/rules.toml
     }
 )
 

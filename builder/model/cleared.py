@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias, final
 import pyarrow as pa
 
 from builder.errors import PrivacyError
+from builder.model.tables import WORKED_OUT
 
 
 @final
@@ -75,6 +76,8 @@ class Policy(StrEnum):
     """A word of the spec: names of labels, structures, splits, sites."""
     TERM = "term"
     """Defined terms and enumerated values of DICOM (PS3.3), and registered UIDs."""
+    KIND = "kind"
+    """What the rule table says that a series is: a value of the shipped rules or of the spec's."""
     IMAGE_TYPE = "image_type"
     """Image Type (0008,0008): defined terms, value by value."""
     BODY_PART = "body_part"
@@ -131,6 +134,9 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
         **dict.fromkeys(("modality", "sop_class_uid", "transfer_syntax_uid"), Policy.TERM),
         **dict.fromkeys(("photometric_interpretation", "units", "decay_correction"), Policy.TERM),
         **dict.fromkeys(("lossy_image_compression", "patient_position"), Policy.TERM),
+        **dict.fromkeys(("view_position", "laterality"), Policy.TERM),
+        **dict.fromkeys(WORKED_OUT, Policy.KIND),
+        **dict.fromkeys((f"{name}_rule" for name in WORKED_OUT), Policy.SPEC),
         "image_type": Policy.IMAGE_TYPE,
         "body_part": Policy.BODY_PART,
         "convolution_kernel": Policy.KERNEL,

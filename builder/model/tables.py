@@ -287,10 +287,23 @@ Echo time and b-value are the stack's own, read from functional groups and vendo
 that of the image, where the image states one.
 """
 
-WORKED_OUT = ("series_type", "plane", "phase", "body_region", "fat_suppression", "kernel")
+WORKED_OUT = ("series_type", "plane", "phase", "body_region", "fat_suppression", "kernel_type")
 """What the rule table works out (``builder.imaging.series_types``); the rule that fired is in ``<name>_rule``."""
 
-TYPE_COLUMNS = tuple(Column(name, TEXT) for kind in WORKED_OUT for name in (kind, f"{kind}_rule"))
+TYPE_COLUMNS = (
+    Column("series_type", TEXT),
+    Column("series_type_rule", TEXT),
+    Column("plane", TEXT),
+    Column("plane_rule", TEXT),
+    Column("phase", TEXT),
+    Column("phase_rule", TEXT),
+    Column("body_region", TEXT),
+    Column("body_region_rule", TEXT),
+    Column("fat_suppression", TEXT),
+    Column("fat_suppression_rule", TEXT),
+    Column("kernel_type", TEXT),
+    Column("kernel_type_rule", TEXT),
+)
 
 GRID_COLUMNS = (
     Column("coverage_mm", REAL, unit="mm"),  # slices times their spacing

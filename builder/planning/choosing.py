@@ -11,6 +11,7 @@ from builder.persons import Persons
 from builder.plan import (
     LINKS,
 )
+from builder.planning.asked import asked_columns, asked_values, with_asked
 from builder.planning.candidates import accession_column, person_column, series_table
 from builder.planning.clinical import Clinical
 from builder.planning.inputs import PlanInputs
@@ -85,6 +86,8 @@ def choose_cases(
     }
     for name, values in extra.items():
         table = table.append_column(name, values)
+    asked = asked_values(asked_columns(spec), stacks, person_keys, annotations.table)
+    table = with_asked(table, asked)
     cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
     chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
     included = [(case, link) for case, links in zip(case_keys, found, strict=True) if case in chosen for link in links]

@@ -13,6 +13,7 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.model.expression import compile as compile_expression
 from builder.model.layout import RECEIPT, shard_path
 from builder.plan import DatasetPlan
+from builder.planning.asked import IDENTIFYING
 from builder.planning.inventory import Inventory, Survey
 from builder.planning.layouts import unread_lines
 from builder.planning.risks import pixel_refusals
@@ -116,11 +117,12 @@ def _rules(spec: DatasetSpec) -> Iterator[tuple[str, str]]:
 def _rule(cohort: pa.Table, name: str, text: str) -> Facts:
     expression = compile_expression(text, cohort.schema)
     kept = cohort.filter(expression.mask(cohort))
-    texts = [c for c in expression.columns if pa.types.is_string(cohort.schema.field(c).type)]
+    told_of = [c for c in expression.columns if c not in IDENTIFYING]  # values of the others are not for a message
+    texts = [c for c in told_of if pa.types.is_string(cohort.schema.field(c).type)]
     told = [c for c in expression.columns if c in TOLD] or [c for c in texts if not c.endswith("_key")]
     unmatched = []
     for column, wanted in dict.fromkeys(expression.texts):
-        if pa.types.is_string(cohort.schema.field(column).type):
+        if column in texts:
             found = _counts(cohort[column])
             if wanted not in found:
                 nearest = _nearest(wanted, found)

@@ -3,12 +3,13 @@
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
 from builder.errors import Reason, SourceError
+from builder.imaging.series_types import Rule, table_digest
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
@@ -138,13 +139,22 @@ def take_survey(
     runner: Runner,
     progress: Progress,
     faults: Faults,
+    rules: Sequence[Rule] = (),
 ) -> Survey:
-    """Split every series into stacks and judge them by the geometry policy. No pixels are read."""
+    """Split every series into stacks and judge them by the geometry policy. No pixels are read.
+
+    ``rules`` are a spec's own that say what a series is.
+    """
     places = [stated(source) for source in sources]
-    decides = (options.VERSION, options.model_dump(mode="json"), places, STACKS.names, IDENTITIES.names)
+    decides = (
+        options.VERSION, options.model_dump(mode="json"), places, STACKS.names, IDENTITIES.names, table_digest(),
+        [asdict(rule) for rule in rules],
+    )  # fmt: skip
     folder = "survey/" + fingerprint(VERSION, *decides)
     parts = tuple(
-        SurveyArgument(inventory.store.url, chunk, folder, number, tuple(sources), options, faults.action)
+        SurveyArgument(
+            inventory.store.url, chunk, folder, number, tuple(sources), options, faults.action, tuple(rules)
+        )
         for number, chunk in enumerate(inventory.chunks)
     )
     # headers of multi-frame objects are read again, so servers among the sources limit how many tasks run at once

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.deid import resolve_key
+from builder.imaging.series_types import Rule
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT, parse_current
@@ -148,7 +149,10 @@ def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> 
     resolved, private = asked.spec, private_store(asked.to)
     sealed = resolved.splits.sequester
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
-    survey = take_survey(inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults)
+    survey = take_survey(
+        inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults,
+        rules=[Rule(r.column, r.value, r.name, r.when) for r in resolved.cohort.series_rules],
+    )  # fmt: skip
     survey = leave_out_twins(inventory, survey, resolved, runner=runner, progress=progress)
     plan = make_plan(
         PlanInputs(

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from builder.clinical import ClinicalTable
 from builder.errors import SpecError
+from builder.imaging.series_types import rule_schema
 from builder.model.expression import compile as compile_expression
 from builder.spec import centre_faults, columns_of, field_faults, retain_faults
 from builder.specfile.positions import Path
@@ -25,11 +26,12 @@ class _Columns:
     """What a cohort will have: columns of known type, and names declared in tables that are not valid yet."""
 
     schema: pa.Schema
+    published: pa.Schema
     dated: tuple[str, ...]
     doubtful: frozenset[str]
 
-    def has(self, name: str) -> bool:
-        return name in self.schema.names or name in self.doubtful
+    def has(self, name: str, *, published: bool) -> bool:
+        return name in (self.published if published else self.schema).names or name in self.doubtful
 
 
 def column_faults(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
@@ -41,12 +43,36 @@ def column_faults(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
                 compile_expression(text, columns.schema)
             except SpecError as error:
                 yield place, f"{'.'.join(map(str, place))}: {error}"
+    yield from _rule_faults(document)
     for place, column in _named(document):
-        if not columns.has(column):
-            near = difflib.get_close_matches(column, columns.schema.names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ", expected a column of SERIES or of a clinical table"
-            yield place, f"{'.'.join(map(str, place))}: found the unknown column {column!r}{hint}"
+        published = place[:2] != ("cohort", "prefer")
+        if not columns.has(column, published=published):
+            yield place, f"{'.'.join(map(str, place))}: {_unknown(column, columns, published=published)}"
+        elif not published and _holds_lists(columns.schema, column):
+            found = f"{'.'.join(map(str, place))}: found {column!r}, a column of lists"
+            yield place, f"{found}, expected a column of numbers, texts or dates to sort by"
     yield from _references(document, columns)
+
+
+def _unknown(column: str, columns: _Columns, *, published: bool) -> str:
+    if published and column in columns.schema.names:
+        return f"found {column!r}, which cohort rules and prefer may read but which does not leave the archive"
+    near = difflib.get_close_matches(column, (columns.published if published else columns.schema).names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ", expected a column of SERIES or of a clinical table"
+    return f"found the unknown column {column!r}{hint}"
+
+
+def _holds_lists(schema: pa.Schema, column: str) -> bool:
+    return column in schema.names and pa.types.is_list(schema.field(column).type)
+
+
+def _rule_faults(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    for i, rule in enumerate(_list(_map(document.get("cohort")).get("series_rules"))):
+        if isinstance(_map(rule).get("when"), str):
+            try:
+                compile_expression(rule["when"], rule_schema())
+            except SpecError as error:
+                yield ("cohort", "series_rules", i, "when"), f"cohort.series_rules.{i}.when: {error}"
 
 
 def _columns(document: Mapping[str, Any]) -> _Columns:
@@ -59,8 +85,10 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
         except ValidationError:
             declared = _map(_map(block).get("columns"))
             doubtful |= {*map(str, declared), *map(str, _map(_map(block).get("events")))}
-    schema = columns_of(tables, labelled=bool(_map(document.get("labels"))))
-    return _Columns(schema, tuple(name for table in tables for name in table.dated), frozenset(doubtful))
+    labelled = bool(_map(document.get("labels")))
+    dated = tuple(name for table in tables for name in table.dated)
+    published = columns_of(tables, labelled=labelled, published=True)
+    return _Columns(columns_of(tables, labelled=labelled), published, dated, frozenset(doubtful))
 
 
 def _references(document: Mapping[str, Any], columns: _Columns) -> Iterator[tuple[Path, str]]:

@@ -1,5 +1,6 @@
 """What a series is: type, plane, contrast phase, body region, fat suppression and kernel, by a table of rules."""
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from builder.model.tables import GRID_COLUMNS, READ_COLUMNS, SERIES_COLUMNS, WOR
 UNKNOWN: Final = "unknown"
 """What a series is when no rule fits."""
 
-ORDER: Final = ("plane", "body_region", "kernel", "series_type", "fat_suppression", "phase")
+ORDER: Final = ("plane", "body_region", "kernel_type", "series_type", "fat_suppression", "phase")
 """The order in which the columns are worked out; a rule may read those before its own."""
 
 REGIONS: Final = (
@@ -76,12 +77,22 @@ class Table:
         return {column: tuple(sorted(values)) for column, values in found.items()}
 
 
+def _written() -> bytes:
+    return files(__package__).joinpath("rules.toml").read_bytes()
+
+
+@cache
+def table_digest() -> str:
+    """Return the SHA-256 of the shipped table. What was worked out with another table is out of date."""
+    return hashlib.sha256(_written()).hexdigest()
+
+
 @cache
 def shipped() -> Table:
     """Return the rules that come with the package."""
-    document = tomllib.loads(files(__package__).joinpath("rules.toml").read_text(encoding="utf-8"))
+    document = tomllib.loads(_written().decode())
     terms = {name: tuple(words) for name, words in document["terms"].items()}
-    steps: dict[str, tuple[Step, ...]] = {name: () for name in ORDER}
+    steps: dict[str, tuple[Step, ...]] = dict.fromkeys(ORDER, ())
     for block in document["table"]:
         steps[block["column"]] += tuple(_steps(block))
     return Table(terms, steps)

@@ -6,13 +6,13 @@
     both       = negation { "and" negation }
     negation   = "not" negation | test
     test       = "(" either ")" | "true" | "false" | boolean column | operand comparison
-    comparison = ("=" | "==" | "!=" | "<" | "<=" | ">" | ">=") operand
-               | ["not"] "in" "[" literal { "," literal } "]"
+    comparison = ("=" | "==" | "!=" | "<" | "<=" | ">" | ">=") operand ["ignoring case"]
+               | ["not"] "in" "[" literal { "," literal } "]" ["ignoring case"]
                | ["not"] "between" literal "and" literal         both ends included
                | "is" ["not"] "missing"
-               | ["not"] "matches" text                          an RE2 regular expression found anywhere
-               | ["not"] "startswith" text
-               | ["not"] "contains" text                         part of a text, or an element of a list of texts
+               | ["not"] "matches" text ["ignoring case"]        an RE2 regular expression found anywhere
+               | ["not"] "startswith" text ["ignoring case"]
+               | ["not"] "contains" text ["ignoring case"]       part of a text, or an element of a list of texts
     operand    = column | literal
     literal    = number | 'text' | "text" | "true" | "false"
     column     = name | `any name`

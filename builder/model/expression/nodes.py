@@ -1,5 +1,6 @@
 """The nodes of an expression, which compute one boolean per row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -98,9 +99,12 @@ class Compare:
     left: Operand
     sign: str
     right: Operand
+    ignore_case: bool = False
 
     def evaluate(self, table: pa.Table) -> Any:
         left, right = self.left.evaluate(table), self.right.evaluate(table)
+        if self.ignore_case:
+            left, right = pc.utf8_lower(left), pc.utf8_lower(right)
         if self.left.family == "date" or self.right.family == "date":
             left, right = (x.cast(pa.date32()) for x in (left, right))
         found = pc.fill_null(COMPARISONS[self.sign](left, right), False)
@@ -116,9 +120,11 @@ class Member:
 
     column: Column
     values: tuple[Literal, ...]
+    ignore_case: bool = False
 
     def evaluate(self, table: pa.Table) -> Any:
-        return Either(tuple(Compare(self.column, "=", value) for value in self.values)).evaluate(table)
+        ignore = self.ignore_case
+        return Either(tuple(Compare(self.column, "=", value, ignore) for value in self.values)).evaluate(table)
 
 
 @dataclass(frozen=True)
@@ -138,17 +144,23 @@ class Search:
     column: Column
     way: str
     pattern: str
+    ignore_case: bool = False
 
     def evaluate(self, table: pa.Table) -> Any:
         values = self.column.evaluate(table)
         if self.column.family == "texts":
-            return pa.array([self.pattern in (row or ()) for row in values.to_pylist()], pa.bool_())
+            return pa.array([self._is_in(row or ()) for row in values.to_pylist()], pa.bool_())
         search = {
             "matches": pc.match_substring_regex,
             "startswith": pc.starts_with,
             "contains": pc.match_substring,
         }[self.way]
-        return pc.fill_null(search(values, self.pattern), False)
+        return pc.fill_null(search(values, self.pattern, ignore_case=self.ignore_case), False)
+
+    def _is_in(self, row: Sequence[str | None]) -> bool:
+        if not self.ignore_case:
+            return self.pattern in row
+        return self.pattern.lower() in (value.lower() for value in row if value is not None)
 
 
 @dataclass(frozen=True)

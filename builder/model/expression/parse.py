@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import NoReturn
 
@@ -125,7 +125,8 @@ class _Parser:
         left = self._operand()
         after = self._peek
         if sign := self._accept(*COMPARISONS):
-            return self._compare(left, sign, self._operand())
+            compared = self._compare(left, sign, self._operand())
+            return replace(compared, ignore_case=self._ignoring_case(compared.left, compared.right))
         if isinstance(left, Literal):
             if left.family == "bool":
                 return Constant(bool(left.value))
@@ -151,7 +152,7 @@ class _Parser:
             self._expect("]")
             for value in values:
                 self._compare(column, word, value)
-            return Member(column, tuple(values))
+            return Member(column, tuple(values), self._ignoring_case(column))
         if word := self._accept("between"):
             low = self._literal()
             self._expect("and")
@@ -175,7 +176,17 @@ class _Parser:
                 pc.match_substring_regex(pa.array([""]), str(pattern.value))
             except pa.ArrowInvalid as error:
                 raise SpecError(f"column {token.at}: found an invalid regular expression: {error}") from error
-        return Search(column, word.text, str(pattern.value))
+        return Search(column, word.text, str(pattern.value), self._ignoring_case(column))
+
+    def _ignoring_case(self, *operands: Operand) -> bool:
+        """Take ``ignoring case`` where it follows. Neither word is reserved: a column may have either name."""
+        first, second = self._tokens[self._next : self._next + 2] if self._peek.kind == "name" else (None, None)
+        if first is None or second is None or (first.text.lower(), second.text.lower()) != ("ignoring", "case"):
+            return False
+        if any(operand.family not in ("text", "texts") for operand in operands):
+            _fail(first, "'and', 'or' or the end: only texts have a case")
+        self._next += 2
+        return True
 
     def _compare(self, left: Operand, sign: _Token, right: Operand) -> Compare:
         families = {left.family, right.family}

@@ -1,0 +1,103 @@
+"""The columns beside SERIES that a spec asks for: read from the stacks, or worked out over studies and persons."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+
+from builder.deid import RETAINABLE
+from builder.model.expression import compile as compile_expression
+from builder.model.tables import CHOICE, DATE
+from builder.spec import DatasetSpec, candidate_schema
+from builder.stages.survey import dicom_date
+
+IDENTIFYING = frozenset(CHOICE.names) - frozenset(RETAINABLE)
+"""Columns that rules may read and that never leave: messages do not quote their values."""
+
+
+def asked_columns(spec: DatasetSpec) -> tuple[str, ...]:
+    """Return the names in CHOICE that a spec names anywhere, sorted, but for those of its clinical tables."""
+    schema = candidate_schema(spec)
+    named = {name for text in _expressions(spec) for name in compile_expression(text, schema).columns}
+    named |= {name.removeprefix("-") for name in spec.cohort.prefer}
+    named |= {*spec.splits.stratify, *spec.report.groups, *spec.report.outcomes, *spec.deid.retain}
+    named |= {rule.column for rule in spec.splits.hold_out}
+    if spec.splits.leave_one_out is not None:
+        named.add(spec.splits.leave_one_out)
+    clinical = {name for table in spec.clinical for name in table.names}
+    return tuple(sorted(named & {*CHOICE.names} - clinical))
+
+
+def asked_values(
+    names: Sequence[str], stacks: pa.Table, person_keys: Sequence[str], annotations: pa.Table
+) -> dict[str, pa.Array]:
+    """Return the asked columns, parallel to ``stacks``.
+
+    Parameters
+    ----------
+    annotations
+        The annotation objects, with schema INSTANCES.
+    """
+    made: dict[str, pa.Array] = {}
+    for name in names:
+        kind = CHOICE.field(name).type
+        match name:
+            case "visit_number":
+                made[name] = pa.array(_visits(stacks, person_keys), kind)
+            case "study_modalities":
+                made[name] = pa.array(_modalities(stacks), kind)
+            case "label_objects":
+                made[name] = pa.array(_label_objects(stacks, annotations), kind)
+            case _ if kind == DATE:
+                made[name] = pa.array([dicom_date(text) for text in stacks.column(name).to_pylist()], kind)
+            case _:
+                made[name] = stacks.column(name)
+    return made
+
+
+def _expressions(spec: DatasetSpec) -> Iterator[str]:
+    if spec.cohort.image is not None:
+        yield spec.cohort.image
+    yield from (rule.keep for rule in spec.cohort.rules)
+
+
+def _visits(stacks: pa.Table, person_keys: Sequence[str]) -> list[int | None]:
+    """Number the days on which a person has a study, from 1, in the order of time."""
+    days = [dicom_date(text) for text in stacks.column("study_date").to_pylist()]
+    of: dict[str, set[date]] = {}
+    for person, day in zip(person_keys, days, strict=True):
+        if day is not None:
+            of.setdefault(person, set()).add(day)
+    place = {person: {day: n for n, day in enumerate(sorted(seen), 1)} for person, seen in of.items()}
+    return [None if day is None else place[person][day] for person, day in zip(person_keys, days, strict=True)]
+
+
+def _modalities(stacks: pa.Table) -> list[list[str]]:
+    studies = stacks.column("study_uid").to_pylist()
+    of: dict[Any, set[str]] = {}
+    for study, modality in zip(studies, stacks.column("modality").to_pylist(), strict=True):
+        of.setdefault(study, set()).update([modality] if modality else ())
+    return [sorted(of[study]) for study in studies]
+
+
+def _label_objects(stacks: pa.Table, annotations: pa.Table) -> list[list[str] | None]:
+    """Return by stack the modalities of the objects that name its series, or only its frame of reference."""
+    of_series: dict[str, set[str]] = {}
+    of_frame: dict[str, set[str]] = {}
+    columns = ("modality", "referenced_series_uids", "referenced_frame_of_reference_uids")
+    for row in annotations.select(columns).to_pylist():
+        series, frames = row["referenced_series_uids"] or (), row["referenced_frame_of_reference_uids"] or ()
+        for found, names in ((of_series, series), (of_frame, () if series else frames)):
+            for name in names if row["modality"] else ():
+                found.setdefault(name, set()).add(row["modality"])
+    pairs = zip(*(stacks.column(c).to_pylist() for c in ("series_uid", "frame_of_reference_uid")), strict=True)
+    return [sorted(of_series.get(series, set()) | of_frame.get(frame, set())) or None for series, frame in pairs]
+
+
+def with_asked(table: pa.Table, values: Mapping[str, pa.Array]) -> pa.Table:
+    """Append the asked columns that a table does not have yet."""
+    for name, column in values.items():
+        if name not in table.column_names:
+            table = table.append_column(CHOICE.field(name), column)
+    return table
