@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from builder.spec import DatasetSpec
-from builder.specfile.described import described_schema, descriptions
+from builder.specfile.schema import described_schema, descriptions
 
 
 def options(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

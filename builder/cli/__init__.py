@@ -64,7 +64,7 @@ def about(
 def schema() -> None:
     """Print the JSON Schema of the spec, for editors."""
     from builder.spec import DatasetSpec
-    from builder.specfile.described import described_schema
+    from builder.specfile.schema import described_schema
 
     print_json(described_schema(DatasetSpec))
 
