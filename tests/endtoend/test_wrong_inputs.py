@@ -128,6 +128,28 @@ def touched(name: str, text: str = "") -> Prepare:
     return lambda home: (home / name).write_text(text) and None
 
 
+def old_workbook(home: Path) -> None:
+    (home / "old.xls").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512))
+
+
+def a_file(home: Path) -> None:
+    shutil.rmtree(home / "in")
+    (home / "in").write_text("no folder\n")
+
+
+def patient_ids(*ids: str) -> Prepare:
+    def change(home: Path) -> None:
+        for path in sorted((home / "in").rglob("*.dcm")):
+            image = pydicom.dcmread(path)
+            image.PatientID = ids[int(path.parent.name[1:])]
+            image.save_as(path)
+
+    return change
+
+
+NUMBERED = "ID,Grade,Age\n" + "".join(f"{n}.0,low,40\n" for n in (1000, 2000, 3000, 4000, 5000, 6000))
+SHORT = "ID,Grade,Age\n" + "".join(f"{n},low,40\n" for n in range(1, 6))
+
 WRONG = [
     spec("a misspelt block", "cohort:", "cohrt:"),
     spec("a misspelt kind of source", "kind: folder", "kind: foldr"),
@@ -168,6 +190,14 @@ WRONG = [
     table("a table without rows", 2, "person_id: ID", "person_id: ID", rows="ID,Grade,Age\n"),
     table("a table that is empty", 2, "person_id: ID", "person_id: ID", rows=""),
     table("a table that is a folder", 2, "table.csv", "in"),
+    table("a table that is an old workbook", 2, "table.csv", "old.xls", prepare=old_workbook),
+    table("a table that is JSON", 2, "person_id: ID", "person_id: ID", rows='[{"ID": "W0"}]'),
+    table("a column with a name of the dataset's own", 2, "{grade: ", "{split: "),
+    table("a column of headers with another type", 2, "age: {from", "sex: {from"),
+    table("ids that a spreadsheet wrote as numbers", 2, "person_id: ID", "person_id: ID", rows=NUMBERED,
+          prepare=patient_ids("1000", "2000", "3000", "4000", "5000", "6000")),
+    table("ids that lost their zeros beside one that did not", 2, "person_id: ID", "person_id: ID", rows=SHORT,
+          prepare=patient_ids("001", "002", "003", "004", "005", "1")),
     typed("an unknown command", 2, "biuld", "{dir}/spec.yaml"),
     typed("no --to", 2, "build", "{dir}/spec.yaml"),
     typed("an empty --to", 2, "build", "{dir}/spec.yaml", "--to", "", "--param", "data={dir}/in"),
@@ -186,11 +216,16 @@ WRONG = [
     typed("a spec that is a folder", 2, "validate", "{dir}"),
     typed("a scheduler without a port", 2, *BUILD, "--cluster", "tcp://127.0.0.1"),
     typed("an unknown cluster", 2, *BUILD, "--cluster", "locall"),
+    typed("workers without memory for themselves", 2, *BUILD, "--cluster", "{dir}/small.yaml",
+          prepare=touched("small.yaml", "kind: local\nmemory_gib: 0.01\n")),
     typed("no key in the environment", 2, *BUILD, environment={"BUILDER_KEY": ""}),
     typed("a key that is too short", 2, *BUILD, environment={"BUILDER_KEY": "abc"}),
     typed("a dataset that is not there", 1, "inspect", "{dir}/absent"),
     typed("an empty place of a dataset", 2, "verify", ""),
     typed("a name that nobody knows", 1, "explain", "{dir}/absent", "1.2.3"),
+    archive("a source that is a file", 1, a_file),
+    typed("a scan of a file", 2, "scan", "{dir}/spec.yaml"),
+    typed("a scan whose page would lie in the archive", 2, "scan", "{dir}/in", "--html", "{dir}/in/page.html"),
     archive("a source that is not there", 1, lambda home: shutil.rmtree(home / "in")),
     archive("a source without files", 1, no_files),
     archive(
