@@ -1,17 +1,20 @@
 """What became of every file of a small archive that holds one of each: worked out by hand, down to the last count."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from builder.errors import LayoutError, Reason
 from builder.model.keyed import Key
+from builder.model.layout import EXCLUSIONS, LEDGER
 from builder.model.tables import INSTANCES
 from builder.persons import Naming, Persons
-from builder.publishing.accounts import account
+from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.ledger import Totals, check_totals
 
 KEY = Key(b"0123456789abcdef")
@@ -37,6 +40,8 @@ COHORT = [
     stack("used", "1", [0], [2]),
     stack("lost", "2", [0], [1]),
     stack("sheared", "3", [0], [1], included=False, rule="geometry", reason="gap", detail="a gap"),
+    # a second stack of the same object, unused as well: the first decides
+    stack("sheared too", "3", [0], [1], included=False, rule="image", reason="not_selected"),
     stack("unwanted", "4", [0], [1], included=False, rule="image", reason="not_selected"),
     # three stacks share one multi-frame object (number 0): the second is the first that is used, and decides
     stack("first", "5", [0], [1], included=False, rule="image", reason="not_selected"),
@@ -128,6 +133,8 @@ def test_every_file_has_one_fate() -> None:
         KEY.name("file", "0", "of nobody.nii", ""): ("excluded", "labels", "not_selected", None),
         KEY.name("file", "0", "broken", ""): ("quarantined", "index", None, None),
     }
+    again = [row["reason"] for row in found.ledger.to_pylist() if row["status"] == "duplicate"]
+    assert again == ["same_content"]
     assert found.ledger.num_rows == world.files
     keys = list(zip(*(found.ledger.column(name).to_pylist() for name in ("object_key", "status")), strict=True))
     assert keys == sorted(keys)
@@ -153,6 +160,7 @@ def test_every_exclusion_names_its_stage_rule_and_instances() -> None:
     }
     assert found == {
         ("series", "k3", "cohort", "geometry", "gap", "a gap", 1),
+        ("series", "k3", "cohort", "image", "not_selected", None, 0),
         ("series", "k4", "cohort", "image", "not_selected", None, 1),
         ("series", "k5", "cohort", "image", "not_selected", None, 0),
         ("series", KEY.name("series", "6"), "survey", "image", "not_an_image", None, 2),
@@ -164,6 +172,15 @@ def test_every_exclusion_names_its_stage_rule_and_instances() -> None:
     assert table.num_rows == len(found)
     order = [(r["level"], r["key"]) for r in table.to_pylist()]
     assert order == sorted(order)
+
+
+def test_ledger_and_exclusions_are_kept_with_the_plan(tmp_path: Path) -> None:
+    world: Any = World()
+    made = account(plan(), receipts(), world, world)
+    planned: Any = SimpleNamespace(url=str(tmp_path))
+    keep_accounts(planned, made)
+    assert pq.read_table(tmp_path / LEDGER).equals(made.ledger)
+    assert pq.read_table(tmp_path / EXCLUSIONS).equals(made.exclusions)
 
 
 @pytest.mark.parametrize("lost", [{"files": 16 + 1}, {"files": 16 - 1}])
