@@ -107,7 +107,7 @@ def verdict(name: str, content: bytes, scratch: Path) -> str:
         return f"read, and the peer does not: {type(error).__name__}"
     if expected.size != found.size or not np.array_equal(_flat(found), _flat(expected), equal_nan=True):
         return "other voxels than the peer's"
-    if affine is not None and not np.allclose(facts.affine, affine * _unit(content), rtol=1e-5, atol=1e-4):
+    if affine is not None and not np.allclose(np.array(facts.affine), affine * _unit(content), rtol=1e-5, atol=1e-4):
         return "another affine than the peer's"
     return "equal"
 

@@ -46,11 +46,11 @@ def test_the_limit_is_the_smallest_share_of_a_thread_less_the_worker_itself() ->
 
 
 def test_workers_without_room_for_themselves_are_refused() -> None:
-    runner = DaskRunner(Scheduler((60_000_000, 1)))  # type: ignore[arg-type]
+    runner = DaskRunner(Scheduler((60_000_000, 1)))
     with pytest.raises(ResourceError, match="found 57 MiB of memory for each worker thread, expected at least 256 MiB"):
         runner.check_room()
-    DaskRunner(Scheduler((WORKER_BYTES, 1))).check_room()  # type: ignore[arg-type]
-    DaskRunner(Scheduler((0, 1))).check_room()  # type: ignore[arg-type]
+    DaskRunner(Scheduler((WORKER_BYTES, 1))).check_room()
+    DaskRunner(Scheduler((0, 1))).check_room()
 
 
 def test_workers_without_a_limit_take_everything() -> None:
