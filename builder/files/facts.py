@@ -70,6 +70,8 @@ class FileFacts:
     packing
         How the voxels are compressed: "", ``gzip``, ``zlib`` or ``bzip2``. A file that is compressed as a whole has
         ``whole_gzip`` instead, and ``offset`` counts the bytes inside.
+    packed_bytes
+        Length of the compressed voxels where the header states it, else 0.
     companion
         Name of the file beside this one that holds the voxels, or a suffix (``.img``) that replaces this file's own.
     notes
@@ -87,6 +89,7 @@ class FileFacts:
     fault: str = ""
     offset: int = 0
     packing: str = ""
+    packed_bytes: int = 0
     whole_gzip: bool = False
     companion: str = ""
     notes: tuple[str, ...] = ()

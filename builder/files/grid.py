@@ -62,7 +62,9 @@ def stored_voxels(facts: FileFacts, data: bytes) -> NDArray[Any]:
     if facts.whole_gzip:
         data = inflate(data, start + size, wbits=31)
     elif facts.packing:
-        data, start = _unpacked(data[max(0, facts.offset) :], size, facts.packing), 0
+        first = max(0, facts.offset)
+        packed = data[first : first + facts.packed_bytes] if facts.packed_bytes else data[first:]
+        data, start = _unpacked(packed, size, facts.packing), 0
     if start < 0 or len(data) - start < size:
         raise unreadable(f"{max(0, len(data) - max(0, start))} bytes of voxels, expected {size}")
     flat = np.frombuffer(data, dtype, count=size // dtype.itemsize, offset=start)

@@ -43,6 +43,7 @@ def metaimage_facts(content: bytes) -> FileFacts:
         channels = int(fields.get("ElementNumberOfChannels", "1"))
         skip = int(fields.get("HeaderSize", "0"))
         axes = int(fields["NDims"])
+        packed_bytes = int(fields.get("CompressedDataSize", "0"))
     except (KeyError, ValueError) as error:
         raise unreadable("a MetaImage header without size, type or byte order that can be used") from error
     if fields.get("BinaryData", "True").lower() != "true" or not axes == len(sizes) in (2, 3) or channels < 1:
@@ -53,11 +54,12 @@ def metaimage_facts(content: bytes) -> FileFacts:
     kind: Layers = "" if channels == 1 else "vector"
     companion = "" if fields["ElementDataFile"].upper() == "LOCAL" else _companion(fields["ElementDataFile"])
     packed = fields.get("CompressedData", "False").lower() == "true"
-    if packed and "CompressedDataSize" not in fields:
+    if packed and packed_bytes < 1:
         raise unreadable("compressed voxels without CompressedDataSize, which says where they end")
     return FileFacts(
         shape=(slices, rows, columns), dtype=dtype.str, layers=channels, layer_kind=kind, layers_first=True,
         affine=affine, fault=fault, offset=skip if companion else start, packing="zlib" if packed else "",
+        packed_bytes=packed_bytes if packed else 0,
         companion=companion,
     )  # fmt: skip
 

@@ -121,8 +121,9 @@ def _layers(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int, Layers]:
 def _magic(head: bytes) -> bytes:
     """Return the magic of a header, as long as its size agrees with it."""
     if len(head) >= 348 and 348 in _sizes(head):
-        return head[344:348]
-    return head[4:8] if len(head) >= HEADER_BYTES and 540 in _sizes(head) else b""
+        return head[344:348] if head[344:348] in (SINGLE[0], PAIR[0]) else b""
+    whole = len(head) >= HEADER_BYTES and 540 in _sizes(head)
+    return head[4:8] if whole and head[4:8] in (SINGLE[1], PAIR[1]) else b""
 
 
 def _sizes(head: bytes) -> tuple[int, int]:

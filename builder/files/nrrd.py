@@ -170,8 +170,8 @@ def _header(content: bytes) -> tuple[dict[str, str], dict[str, str], int]:
         raise unreadable("an NRRD whose header does not end")
     start, end = (len(head), len(head)) if match is None else match.span()
     fields, pairs = {}, {}
-    magic, *lines = content[:start].decode("utf-8", "replace").splitlines() or [""]
-    if re.fullmatch(r"NRRD000[1-5]", magic.strip()) is None:
+    magic, *lines = content[:start].decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+    if re.fullmatch(r"NRRD000[1-5]", magic) is None:
         raise unreadable("a first line that is no NRRD0001 to NRRD0005")
     for line in lines:
         if line.startswith("#") or not line.strip():

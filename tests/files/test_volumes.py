@@ -117,6 +117,13 @@ def test_a_damaged_stream_is_refused(tmp_path: Path) -> None:
         read_voxels([gzip.compress(inside + bytes(2**21))])
 
 
+def test_a_magic_of_the_other_version_is_no_nifti(tmp_path: Path) -> None:
+    data = bytearray(nifti(tmp_path / "a.nii", values()).read_bytes())
+    data[344:348] = b"n+2\0"
+    with pytest.raises(FileFault, match="neither NIfTI"):
+        read_facts(bytes(data))
+
+
 def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
     path = nifti(tmp_path / "a.nii", values())
     with pytest.raises(FileFault, match=r"2\*\*31"):
