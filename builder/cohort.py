@@ -1,11 +1,11 @@
 """Which series are in: rules applied in a fixed order, so that every exclusion has exactly one recorded rule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import Reason
 from builder.model.expression import compile as compile_expression
@@ -41,6 +41,31 @@ class SeriesRule(BaseModel):
     """Expression over headers and the words of descriptions, as in the shipped table."""
 
 
+ImageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+RESERVED = ("evidence", "image", "label", "present")
+"""Names that no image may have, because columns and fields of a dataset begin with them."""
+
+
+class CaseImage(BaseModel):
+    """How one image of a case is chosen, and what proves that it lies where the reference lies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    select: str
+    """Expression that tells the series of this image from all others."""
+    prefer: tuple[str, ...] = ("-instances", "series_key")
+    """Column names, ``-`` for descending: which series is taken where several fit. A series that a label refers to goes
+    before all others."""
+    aligned: Literal["frame", "grid", "assumed"] = "frame"
+    """Why the image may be put onto the reference's grid. ``frame``: both state one Frame of Reference UID; ``grid``:
+    both have the same affine and shape; ``assumed``: you say so. The first image needs none."""
+    required: bool = True
+    """Whether a case without this image is excluded; otherwise the channel of the image is filled."""
+    within_days: Annotated[int, Field(ge=0)] | None = None
+    """Largest distance of the image's study from the reference's; without it the image is of the reference's study."""
+
+
 class Cohort(BaseModel):
     """The spec's ``cohort:`` block."""
 
@@ -62,6 +87,49 @@ class Cohort(BaseModel):
     """Keep one series of each person or study, or every series."""
     prefer: tuple[str, ...] = ("-instances", "series_key")
     """Column names, ``-`` for descending: which series is kept where ``one_per`` leaves a choice."""
+    case: Literal["series", "study", "person"] = "series"
+    """With ``images``: whether every series, one of each study or one of each person is the reference of a case."""
+    images: Mapping[ImageName, CaseImage] = Field(default_factory=dict)
+    """The images of a case by name, in place of ``image``. The first is the reference: it gives the grid, the case's
+    name and the columns without prefix."""
+
+    @model_validator(mode="after")
+    def _one_image_or_several(self) -> "Cohort":
+        if not self.images:
+            if self.case != "series":
+                raise ValueError("case: found it without images, expected one_per for cases of one image")
+            return self
+        single = _stated(self, "image", "one_per", "prefer")
+        if single:
+            raise ValueError(
+                f"images: found {', '.join(single)} beside it, expected case in place of one_per, and image and prefer "
+                "of each image"
+            )
+        if len(self.images) < 2:
+            raise ValueError("images: found one image, expected at least two; write cohort.image for one")
+        if taken := sorted(self.images.keys() & set(RESERVED)):
+            raise ValueError(f"images: found the name {taken[0]!r}, which is reserved, expected another one")
+        first = self.reference
+        stated = _stated(self.images[first], "aligned", "required", "within_days")
+        if stated:
+            raise ValueError(f"images.{first}: found {stated[0]} of the reference, which the other images follow")
+        return self
+
+    @property
+    def reference(self) -> str:
+        """Name of the image that gives the grid; "" for cases of one image."""
+        return next(iter(self.images), "")
+
+    @property
+    def partners(self) -> Mapping[str, CaseImage]:
+        """The other images of a case, by name."""
+        return {name: image for name, image in self.images.items() if name != self.reference}
+
+
+def _stated(options: BaseModel, *names: str) -> list[str]:
+    """Return which of some options are not at their default."""
+    fields = type(options).model_fields
+    return [name for name in names if getattr(options, name) != fields[name].get_default(call_default_factory=True)]
 
 
 def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> pa.Table:
@@ -90,47 +158,61 @@ def select_cohort(candidates: pa.Table, options: Cohort, *, labelled: bool) -> p
         For an expression that names unknown columns or compares unlike types.
     """
     table = ordered(candidates, ["series_key", "stack"])
-    ledger = _Decisions(table.num_rows)
+    ledger = Decisions(table.num_rows)
     if options.image is not None:
-        ledger.exclude(~_mask(options.image, table), "image", Reason.NOT_SELECTED)
+        ledger.exclude(~mask_of(options.image, table), "image", Reason.NOT_SELECTED)
     ledger.exclude_where(table, "usable_reason", "geometry", "usable_detail")
     if options.clinical == "required":
-        without = _equal(table, "clinical_rows", 0)
-        unclear = without & _equal(table, "clinical_unclear", True)
-        ledger.exclude(unclear, "clinical", Reason.CLINICAL_AMBIGUOUS)
-        ledger.exclude(without, "clinical", Reason.CLINICAL_MISSING)
+        require_clinical(table, ledger)
     for rule in options.rules:
-        ledger.exclude(~_mask(rule.keep, table), rule.name, Reason.COHORT_RULE)
+        ledger.exclude(~mask_of(rule.keep, table), rule.name, Reason.COHORT_RULE)
     if labelled and options.labels == "required":
         details = table.column("label_detail").to_pylist()
-        ledger.exclude(_equal(table, "label_state", "missing"), "labels", Reason.LABEL_MISSING, details)
-        ledger.exclude(_equal(table, "label_state", "ambiguous"), "labels", Reason.LABEL_AMBIGUOUS, details)
+        ledger.exclude(equal_to(table, "label_state", "missing"), "labels", Reason.LABEL_MISSING, details)
+        ledger.exclude(equal_to(table, "label_state", "ambiguous"), "labels", Reason.LABEL_AMBIGUOUS, details)
     if options.one_per != "series":
         ledger.exclude(_surplus(table, options, ledger.included), f"one_per_{options.one_per}", Reason.ONE_PER_RULE)
     return ledger.append_to(table)
 
 
-class _Decisions:
+def require_clinical(table: pa.Table, ledger: "Decisions") -> None:
+    """Exclude the rows of persons without a clinical row."""
+    without = equal_to(table, "clinical_rows", 0)
+    unclear = without & equal_to(table, "clinical_unclear", True)
+    ledger.exclude(unclear, "clinical", Reason.CLINICAL_AMBIGUOUS)
+    ledger.exclude(without, "clinical", Reason.CLINICAL_MISSING)
+
+
+class Decisions:
     """The verdict of every row so far; the first rule that excludes a row wins."""
 
     def __init__(self, rows: int) -> None:
+        """Start with every row included."""
         self.included = [True] * rows
         self._rule: list[str | None] = [None] * rows
         self._reason: list[str | None] = [None] * rows
         self._detail: list[str | None] = [None] * rows
 
-    def exclude(self, failing: "_Flags", rule: str, reason: Reason, details: Sequence[str | None] = ()) -> None:
+    def exclude(self, failing: "Flags", rule: str, reason: Reason, details: Sequence[str | None] = ()) -> None:
+        """Exclude the rows that fail."""
         for row, fails in enumerate(failing.values):
-            if fails and self.included[row]:
-                self._set(row, rule, reason.value, details[row] if details else None)
+            if fails:
+                self.refuse(row, rule, reason, details[row] if details else None)
+
+    def refuse(self, row: int, rule: str, reason: Reason, detail: str | None = None) -> None:
+        """Exclude one row, unless it is excluded already."""
+        if self.included[row]:
+            self._set(row, rule, reason.value, detail)
 
     def exclude_where(self, table: pa.Table, reasons: str, rule: str, details: str) -> None:
+        """Exclude the rows that have a reason in a column of the table."""
         texts = table.column(details).to_pylist()
         for row, reason in enumerate(table.column(reasons).to_pylist()):
             if reason is not None and self.included[row]:
                 self._set(row, rule, reason, texts[row])
 
     def append_to(self, table: pa.Table) -> pa.Table:
+        """Return the table with the columns of the verdict."""
         columns = (self.included, self._rule, self._reason, self._detail)
         for (name, kind), values in zip(VERDICT_COLUMNS, columns, strict=True):
             table = table.append_column(name, pa.array(values, kind))
@@ -141,33 +223,42 @@ class _Decisions:
         self._rule[row], self._reason[row], self._detail[row] = rule, reason, detail
 
 
-class _Flags:
+class Flags:
     """A boolean a row, with ``~`` and ``&``."""
 
     def __init__(self, values: list[bool]) -> None:
+        """Hold one boolean a row."""
         self.values = values
 
-    def __invert__(self) -> "_Flags":
-        return _Flags([not v for v in self.values])
+    def __invert__(self) -> "Flags":
+        return Flags([not v for v in self.values])
 
-    def __and__(self, other: "_Flags") -> "_Flags":
-        return _Flags([one and two for one, two in zip(self.values, other.values, strict=True)])
-
-
-def _mask(text: str, table: pa.Table) -> _Flags:
-    return _Flags([bool(v) for v in compile_expression(text, table.schema).mask(table).to_pylist()])
+    def __and__(self, other: "Flags") -> "Flags":
+        return Flags([one and two for one, two in zip(self.values, other.values, strict=True)])
 
 
-def _equal(table: pa.Table, column: str, value: str | int | bool) -> _Flags:
-    return _Flags([bool(v) for v in pc.equal(table.column(column), value).to_pylist()])
+def mask_of(text: str, table: pa.Table) -> Flags:
+    """Return whether each row fulfils an expression."""
+    return Flags([bool(v) for v in compile_expression(text, table.schema).mask(table).to_pylist()])
 
 
-def _surplus(table: pa.Table, options: Cohort, included: Sequence[bool]) -> _Flags:
-    """All included rows but the preferred one of each person or study; ties go to series_key and stack."""
-    order = [(c.removeprefix("-"), "descending" if c.startswith("-") else "ascending") for c in options.prefer]
+def equal_to(table: pa.Table, column: str, value: str | int | bool) -> Flags:
+    """Return whether each row has a value in a column."""
+    return Flags([bool(v) for v in pc.equal(table.column(column), value).to_pylist()])
+
+
+def preferred(table: pa.Table, prefer: Sequence[str]) -> list[int]:
+    """Return the rows in the order of preference; ties go to series_key and stack."""
+    order = [(c.removeprefix("-"), "descending" if c.startswith("-") else "ascending") for c in prefer]
     named = {name for name, _ in order}
     order += [(n, "ascending") for n in ("series_key", "stack") if n not in named]
-    ranked = pc.sort_indices(table, sort_keys=order).to_pylist()
+    rows: list[int] = pc.sort_indices(table, sort_keys=order).to_pylist()
+    return rows
+
+
+def _surplus(table: pa.Table, options: Cohort, included: Sequence[bool]) -> Flags:
+    """All included rows but the preferred one of each person or study; ties go to series_key and stack."""
+    ranked = preferred(table, options.prefer)
     groups = table.column(f"{options.one_per}_key").to_pylist()
     taken: set[str] = set()
     surplus = [False] * table.num_rows
@@ -175,4 +266,4 @@ def _surplus(table: pa.Table, options: Cohort, included: Sequence[bool]) -> _Fla
         if included[row]:
             surplus[row] = groups[row] in taken
             taken.add(groups[row])
-    return _Flags(surplus)
+    return Flags(surplus)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
@@ -33,6 +33,7 @@ from builder.model.keyed import Key
 Three: TypeAlias = tuple[int, int, int]
 Extent = Annotated[int, Field(ge=1, le=2048)]
 Extents: TypeAlias = tuple[Extent, Extent, Extent]
+Fields: TypeAlias = Mapping[Literal["image"], tuple[str, ...]]
 
 DIGITS = 9
 """Decimals of voxel coordinates: a millionth of a millimetre at any spacing; what lies beyond is one machine's."""
@@ -67,6 +68,8 @@ class Patches(BaseModel):
     """Number of patches of each case."""
     background: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of them centred outside the label."""
+    fields: Fields = Field(default_factory=dict)
+    """With ``cohort.images``: the order of the channels, e.g. ``{image: [t2, adc]}``; that of the spec when absent."""
 
 
 class Grid(BaseModel):
@@ -82,6 +85,8 @@ class Grid(BaseModel):
     """Distance of neighbouring patches; their shape when absent."""
     foreground_at_least: Annotated[int, Field(ge=0)] = 0
     """Patches with fewer voxels inside any label are left out."""
+    fields: Fields = Field(default_factory=dict)
+    """With ``cohort.images``: the order of the channels, e.g. ``{image: [t2, adc]}``; that of the spec when absent."""
 
 
 class Whole(BaseModel):
@@ -95,6 +100,8 @@ class Whole(BaseModel):
     """(slice, row, column) of the crops that will be read: chunks are chosen so that these are read fastest."""
     chunk: Extents | None = None
     """(slice, row, column) of a chunk; chosen for ``crop`` when absent, 32 along each axis without either."""
+    fields: Fields = Field(default_factory=dict)
+    """With ``cohort.images``: the order of the channels, e.g. ``{image: [t2, adc]}``; that of the spec when absent."""
 
 
 AnySamples: TypeAlias = Annotated[Patches | Grid | Whole, Field(discriminator="kind")]
@@ -110,10 +117,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class FieldFacts:
-    """Unit and segments (name to channel and value) of an array field."""
+    """Unit and segments (name to channel and value) of an array field.
+
+    ``channels`` holds the name and the unit of each channel where they are of several images.
+    """
 
     unit: str
     segments: Mapping[str, tuple[int, int]]
+    channels: tuple[tuple[str, str], ...] = ()
 
 
 def cut(case: Case, options: AnySamples, *, key: Key, seed: int) -> Iterator[Sample]:
@@ -189,7 +200,9 @@ def describe_storage(options: AnySamples) -> str:
 
 def describe_fields(case: Case) -> dict[str, FieldFacts]:
     """Unit and segments of the fields that ``cut`` gives, by field name."""
-    facts = {"image": FieldFacts(case.volume.domain.value, {})}
+    volume = case.volume
+    channels = tuple(zip(volume.channels, (d.value for d in volume.domains), strict=True)) if volume.domains else ()
+    facts = {"image": FieldFacts(volume.domain.value, {}, channels)}
     for mask in case.masks:
         segments = {s.name: (s.channel, s.value) for s in mask.segments}
         facts[field_name(mask)] = FieldFacts(SHARES if mask.fractional else "", segments)
@@ -286,12 +299,12 @@ def _tile(shape: Three, options: Grid) -> Iterator[tuple[Three, str]]:
 
 
 def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: str) -> Sample:
-    fill = pad_value(case.volume.domain)
-    arrays = {"image": _crop(case.volume.voxels, start, shape=shape, fill=fill)}
+    fills = [pad_value(domain) for domain in case.volume.channel_domains]
+    arrays = {"image": _crop(case.volume.voxels, start, shape=shape, fills=fills)}
     inside_any: NDArray[np.bool_] | None = None
     names, counts, categories, types = [], [], [], []
     for mask in case.masks:
-        piece = _crop(mask.voxels, start, shape=shape, fill=0)
+        piece = _crop(mask.voxels, start, shape=shape, fills=[0] * mask.voxels.shape[0])
         arrays[field_name(mask)] = piece
         for segment in mask.segments:
             channel = piece[segment.channel]
@@ -337,16 +350,23 @@ def _outside(start: Three, shape: Three, *, whole: Three) -> int:
     return int(np.prod(shape)) - int(np.prod([h.stop - h.start for h in here]))
 
 
-def _crop(voxels: NDArray[Any], start: Three, *, shape: Three, fill: int) -> NDArray[Any]:
+def _crop(voxels: NDArray[Any], start: Three, *, shape: Three, fills: Sequence[int]) -> NDArray[Any]:
     if start == (0, 0, 0) and voxels.shape[1:] == shape:
         return voxels
     here, there = _overlap(start, shape, whole=voxels.shape[1:])
-    if voxels.dtype.kind in "iu":
-        limits = np.iinfo(voxels.dtype)
-        fill = min(max(fill, limits.min), limits.max)
-    box = np.full((voxels.shape[0], *shape), fill, voxels.dtype)
+    box = np.empty((voxels.shape[0], *shape), voxels.dtype)
+    for channel, fill in zip(box, fills, strict=True):
+        channel[...] = held_by(voxels.dtype, fill)
     box[(slice(None), *here)] = voxels[(slice(None), *there)]
     return box
+
+
+def held_by(dtype: np.dtype[Any], value: int) -> int:
+    """Return the number nearest to ``value`` that a type holds."""
+    if dtype.kind not in "iu":
+        return value
+    limits = np.iinfo(dtype)
+    return min(max(value, int(limits.min)), int(limits.max))
 
 
 def _annotations(case: Case, geometry: Geometry) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,11 +26,50 @@ MOST_AHEAD_BYTES = 512 << 20
 """A case that needs more than this to be decoded is not loaded while the one before it is worked on."""
 
 IMAGE_ROLE = "image"
+
+
+def image_role(name: str) -> str:
+    """Return the role of the objects of an image: ``image``, or ``image:NAME`` where cases have several images."""
+    return f"{IMAGE_ROLE}:{name}" if name else IMAGE_ROLE
+
+
+def is_image_role(role: str) -> bool:
+    """Return whether a role is that of an image; every other role is the name of a label."""
+    return role == IMAGE_ROLE or role.startswith(f"{IMAGE_ROLE}:")
+
+
 PLANNED = pa.schema([pa.field("case", pa.int32()), pa.field("role", pa.string()), *INSTANCES])
-"""Objects of a shard: INSTANCES rows with the case (position in the plan) and the role (``image`` or a label)."""
+"""Objects of a shard: INSTANCES rows with the case (position in the plan) and the role, which is ``image``,
+``image:NAME`` or a label."""
 
 _PLAN_KEY = b"shard_plan"
 _BUCKET_BITS = 64
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """One of the other images of a case. Its fields mean what those of the same name mean in ``CasePlan``.
+
+    Parameters
+    ----------
+    name
+        Name of the image in the spec.
+    stack_key
+        Keyed name of the stack; "" for an optional image that the case lacks.
+    channels
+        Number of its channels.
+    is_ct
+        Whether an image that the case lacks is CT in other cases, so that air fills its channel.
+    """
+
+    name: str
+    stack_key: str = ""
+    series_key: str = ""
+    stack: int = 0
+    frames: tuple[tuple[int, ...], ...] = ()
+    number_type: str = ""
+    channels: int = 1
+    is_ct: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +96,14 @@ class CasePlan:
     number_type
         Of the image's voxels before transforms: the same for every case of a dataset. "" where a transform or a rule of
         ``shards.fields`` makes the types alike, or where they are alike already.
+    image
+        Name of the image; "" where cases have one image. The case's own fields are those of its reference.
+    stack_key
+        Keyed name of the stack of an image that is not the reference, as ``of`` gives it; "" otherwise.
+    partners
+        The other images of the case.
+    labels_on
+        Pairs of a label that has objects and the image that it is drawn on, where cases have several images.
     """
 
     case_key: str
@@ -69,6 +116,17 @@ class CasePlan:
     load_bytes: int = 0
     frames: tuple[tuple[int, ...], ...] = ()
     number_type: str = ""
+    image: str = ""
+    stack_key: str = ""
+    partners: tuple[ImagePlan, ...] = ()
+    labels_on: tuple[tuple[str, str], ...] = ()
+
+    def of(self, partner: ImagePlan) -> "CasePlan":
+        """Return the plan of one of the other images, as if the case had no other."""
+        return replace(
+            self, series_key=partner.series_key, stack=partner.stack, frames=partner.frames,
+            number_type=partner.number_type, image=partner.name, stack_key=partner.stack_key, partners=(),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +149,18 @@ def parse_shard_plan(data: bytes) -> ShardPlan:
     """Read a shard plan written by ``ShardPlan.to_parquet``."""
     objects = read_parquet(data)
     facts = json.loads(objects.schema.metadata[_PLAN_KEY])
-    cases = tuple(
-        CasePlan(**case | {"frames": tuple(tuple(frames) for frames in case["frames"])}) for case in facts["cases"]
-    )
+    cases = tuple(_parse_case(case) for case in facts["cases"])
     return ShardPlan(facts["fingerprint"], facts["bucket"], cases, objects.replace_schema_metadata(None))
+
+
+def _parse_case(case: Mapping[str, Any]) -> CasePlan:
+    partners = tuple(ImagePlan(**image | {"frames": _frames(image)}) for image in case["partners"])
+    labels_on = tuple((label, image) for label, image in case["labels_on"])
+    return CasePlan(**{**case, "frames": _frames(case), "partners": partners, "labels_on": labels_on})
+
+
+def _frames(document: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(frames) for frames in document["frames"])
 
 
 @dataclass(frozen=True)
@@ -225,6 +291,9 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus") if name in document}
     blocks |= {f"shards.{n}": v for n, v in document.get("shards", {}).items() if n in ("codec", "fields")}
     blocks |= {f"cohort.{n}": v for n, v in document.get("cohort", {}).items() if n == "labels"}
+    if spec.cohort.images:  # as text, for the order of images is that of channels
+        images = [[name, image.aligned, image.required] for name, image in spec.cohort.images.items()]
+        blocks["cohort.images"] = json.dumps(images)
     plugins: list[LabelReader | Transform] = [*spec.labels.values(), *spec.transforms]
     fused = [[block.method, block.VERSION] for block in spec.consensus.values()]
     blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
@@ -256,6 +325,7 @@ def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePl
     named = [
         [case.case_key, case.person_key, *([case.frames] if case.frames else [])]
         + ([case.number_type] if case.number_type else [])
+        + ([[asdict(image) for image in case.partners], case.labels_on] if case.partners else [])
         for case in cases
     ]
     return fingerprint(recipe_document, named, rows)

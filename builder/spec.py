@@ -23,7 +23,7 @@ from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
 from builder.shards import CodecName, FieldStorage
 from builder.sources import AnySource
 from builder.split import Splits
-from builder.transforms import AnyTransform
+from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
 
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
@@ -197,6 +197,7 @@ class DatasetSpec(BaseModel):
         _refuse(retain_faults(self.deid.retain, dated))
         _check_text(self)
         _check_sequester(self)
+        check_images(self)
         return self
 
 
@@ -279,9 +280,66 @@ def _check_sequester(spec: DatasetSpec) -> None:
         )
 
 
+def check_images(spec: DatasetSpec) -> None:
+    """Check what a spec says of single images of a case. Raises ValueError."""
+    names = list(spec.cohort.images)
+    said = [(f"labels.{label}.on", [block.on]) for label, block in spec.labels.items() if block.on is not None]
+    said += [(f"transforms.{i}.of", [*t.of]) for i, t in enumerate(spec.transforms) if isinstance(t, Intensity)]
+    said += [("volumes.of", [*spec.volumes.of]), ("samples.fields", [*spec.samples.fields.get("image", ())])]
+    for place, images in said:
+        wrong = [name for name in images if name not in names]
+        if wrong:
+            expected = f"some of {names}" if names else "nothing, for cohort.images names no image"
+            raise ValueError(f"{place}: found {wrong[0]!r}, expected {expected}")
+    if not names:
+        return
+    order = spec.samples.fields.get("image", tuple(names))
+    if sorted(order) != sorted(names):
+        raise ValueError(f"samples.fields.image: found {list(order)}, expected each of {names} once")
+    _check_steps(spec)
+    for name, block in spec.consensus.items():
+        if len({spec.labels[label].on for label in block.labels}) > 1:
+            raise ValueError(f"consensus.{name}.of: found labels of several images, expected one labels.*.on for all")
+
+
+def _check_steps(spec: DatasetSpec) -> None:
+    """Check that every transform can be applied to cases of several images."""
+    kinds = [t.kind for t in spec.transforms]
+    if kinds.count("resample") > 1:
+        raise ValueError("transforms: found several resample steps, expected one, so that each image is sampled once")
+    for i, step in enumerate(spec.transforms):
+        if step.kind not in BUILT_IN:
+            known = ", ".join(BUILT_IN)
+            raise ValueError(f"transforms.{i}: found {step.kind}, which takes one image, expected {known}")
+        label = step.mask if isinstance(step, Crop) else step.inside_mask if isinstance(step, Intensity) else None
+        on = spec.labels[label].on if label is not None and label in spec.labels else None
+        if on not in (None, spec.cohort.reference):
+            raise ValueError(
+                f"transforms.{i}: found the label {label!r} of the image {on}, expected one of the reference "
+                f"{spec.cohort.reference}"
+            )
+        if isinstance(step, Intensity) and step.inside_mask is not None and step.of != (spec.cohort.reference,):
+            raise ValueError(
+                f"transforms.{i}.inside_mask: found it for other images than the reference, whose grids the mask is "
+                f"not on, expected of: [{spec.cohort.reference}]"
+            )
+
+
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:
     """Return the columns that cohort expressions and ``prefer`` may name."""
-    return columns_of(spec.clinical, labelled=bool(spec.labels))
+    columns = columns_of(spec.clinical, labelled=bool(spec.labels))
+    return columns_of_images(columns, spec.cohort.partners)
+
+
+def columns_of_images(columns: pa.Schema, partners: Iterable[str]) -> pa.Schema:
+    """Return columns with those of a case's other images: ``NAME.column``, and ``present.NAME``."""
+    fields = {field.name: field for field in columns}
+    for name in partners:
+        fields.setdefault(f"present.{name}", pa.field(f"present.{name}", pa.bool_()))
+        for field in columns:
+            if "." not in field.name:
+                fields.setdefault(f"{name}.{field.name}", field.with_name(f"{name}.{field.name}"))
+    return pa.schema(list(fields.values()))
 
 
 def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool, published: bool = False) -> pa.Schema:

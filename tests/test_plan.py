@@ -76,8 +76,10 @@ RECIPES = {
     "crowds-cure": "96024c073d9451378ca7f66aeb217666",
     "lidc-nodules": "186318f0360a943029358cee7e95c07e",
     "phantom": "ab6ecdabd469c0049c191df8b748a7fd",
+    "prostate-mpmri": "3ae1adc57145b34833b9c5ec1540a77e",
     "soft-tissue-sarcoma": "12545dc55474a643fcfc7c658c490ea2",
     "soft-tissue-sarcoma-ct-mr": "8e8f1a41e3a7e083dcf37a121e25028c",
+    "soft-tissue-sarcoma-pet-ct": "af243e0053edaded340f27eb7c8d3a85",
 }
 """Fingerprints of what the example specs state, versions apart.
 

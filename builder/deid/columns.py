@@ -13,6 +13,8 @@ TECHNICAL = frozenset(
         "study_key",
         "person_key",
         "case_key",
+        "image_name",
+        "serves",
         "frame_of_reference_key",
         "stack",
         "split_rule",
@@ -60,7 +62,15 @@ def crossing(names: Collection[str], *, retain: Collection[str], clinical: Colle
     clinical
         Names of the columns that the spec's clinical block declares, without the times it does not retain.
     """
-    return tuple(n for n in names if n in TECHNICAL or n in clinical or (n in RETAINABLE and n in retain))
+
+    def crosses(name: str) -> bool:
+        return name in TECHNICAL or name in clinical or (name in RETAINABLE and name in retain)
+
+    def bare(name: str) -> str:
+        """The column of which ``NAME.column`` holds what another image of the case has."""
+        return name.partition(".")[2]
+
+    return tuple(n for n in names if crosses(n) or n.startswith("present.") or crosses(bare(n)))
 
 
 def age_band(age_years: float) -> str:

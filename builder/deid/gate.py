@@ -19,7 +19,7 @@ from builder.deid.options import ColumnText
 from builder.deid.text import scrub
 from builder.errors import PrivacyError
 from builder.model.case import ClearedSample, Sample, Scalar
-from builder.model.cleared import CLOSED, CODED, SEAL, Cell, Cleared, Policy, check_policies, policy_of
+from builder.model.cleared import CLOSED, CODED, SEAL, Cell, Cleared, Policy, bare_column, check_policies, policy_of
 from builder.model.patterns import fits
 
 WITHHELD: Final = "(withheld)"
@@ -222,7 +222,7 @@ class Gate:
             return Cleared(rule.map[value], SEAL)
         if rule is not None and value in rule.values:
             return Cleared(value, SEAL)
-        found = _CHECKS[policy](self, column, value)
+        found = _CHECKS[policy](self, bare_column(column, self.declared), value)
         if found is None and rule is not None and rule.pattern is not None and fits(rule.pattern, value):
             return self._unknown(value)
         if found is None or policy in CLOSED:
@@ -278,7 +278,13 @@ def _keyed(_: Gate, column: str, value: str) -> str | None:
 
 
 def _own(gate: Gate, column: str, value: str) -> str | None:
-    """Codes with figures; the one that quotes an attribute may quote its defined terms only."""
+    """Codes with figures; the one that quotes an attribute may quote its defined terms only.
+
+    A code about one of several images of a case has the name of that image before it.
+    """
+    image, slash, code = value.partition("/")
+    if slash and gate.words.has(image) and (_RESCALE_TYPE.fullmatch(code) or _PET.fullmatch(code)):
+        return None if _own(gate, column, code) is None else value
     quoted = _RESCALE_TYPE.fullmatch(value)
     if quoted is not None:
         return value if quoted[1] in terms.RESCALE_TYPES else None

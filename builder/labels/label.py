@@ -45,6 +45,8 @@ class Label(BaseModel, ABC):
         Who made the label, with what and when.
     proof
         Thresholds that a case's annotation must meet. The figures are measured even without thresholds.
+    on
+        With ``cohort.images``: the image that the label is drawn on. None takes the image that its objects refer to.
     review
         URL of a table that ``builder review`` drew and a person filled in. The report states its error rate.
     """
@@ -59,6 +61,7 @@ class Label(BaseModel, ABC):
 
     evidence: Stated = Stated()
     proof: Proof = Proof()
+    on: str | None = None
     review: str | None = None
 
     @property

@@ -164,12 +164,24 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "Nothing, if the rule is right. `builder plan` shows which values each rule met.",
     ),
     Reason.ONE_PER_RULE: (
-        "The spec keeps one series of each person or study (`cohort.one_per`), and another one was preferred.",
-        "`cohort.prefer` says which is kept.",
+        "The spec keeps one series of each person or study, or one as each image of a case, and another was preferred.",
+        "`cohort.prefer`, or `prefer` of the image, says which is kept.",
     ),
     Reason.NOT_SELECTED: (
         "The series is not among those that `cohort.image` asks for.",
         "Nothing, if the expression is right. `builder plan` shows which values it met.",
+    ),
+    Reason.IMAGE_MISSING: (
+        "A case lacks an image that the spec requires; the exclusion says which.",
+        "`required: false` of the image keeps the case, and `within_days` looks in other studies of the person.",
+    ),
+    Reason.IMAGE_NOT_ALIGNED: (
+        "An image of a case is not in the reference's frame of reference or on its grid, as the spec states.",
+        "`aligned: assumed` of the image takes it as it is, if you know that it lies where the reference lies.",
+    ),
+    Reason.IMAGE_UNUSED: (
+        "The series fits an image of the spec, but the case it belongs to is not in the cohort.",
+        "Look up why: `builder explain DATASET NAME` of the person's reference series says it.",
     ),
     Reason.BURNED_IN: (
         "An image that may show text in its pixels.",

@@ -25,6 +25,7 @@ class ValueDomain(StrEnum):
     ARBITRARY = "arbitrary"
     STORED = "stored"
     RGB = "rgb"
+    MIXED = "mixed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,8 @@ class Volume:
         Facts found on the way (what was tolerated, why a PET is not SUV), as short codes without identifiers.
     findings
         What is physically implausible (``builder.imaging.lint``): ``rule=number``.
+    domains
+        The domain of each channel where they are of several images; empty where ``domain`` is that of all.
     """
 
     voxels: NDArray[Any]
@@ -57,12 +60,18 @@ class Volume:
     padding: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    domains: tuple[ValueDomain, ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:
             raise ValueError(f"voxels: found shape {self.voxels.shape}, expected (channel, *{self.geometry.shape})")
         if self.voxels.shape[0] != len(self.channels):
             raise ValueError(f"channels: found {len(self.channels)} names for {self.voxels.shape[0]} channels")
+
+    @property
+    def channel_domains(self) -> tuple[ValueDomain, ...]:
+        """The domain of every channel."""
+        return self.domains or (self.domain,) * len(self.channels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,12 +121,13 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         **dict.fromkeys(("sample_key", "case_key", "series_key", "study_key", "person_key", "object_key"), Policy.KEY),
         **dict.fromkeys(("frame_of_reference_key", "accession_key", "device_serial_key", "key"), Policy.KEY),
-        **dict.fromkeys(("members", "shard"), Policy.KEY),
+        **dict.fromkeys(("members", "shard", "serves"), Policy.KEY),
         **dict.fromkeys(("domain", "notes", "findings", "header_findings", "verdict", "split_rule"), Policy.OWN),
         **dict.fromkeys(("orientation", "annotations", "label_status", "label_tier", "evidence_tiers"), Policy.OWN),
         **dict.fromkeys(("level", "stage", "reason", "status", "role", "kind", "sex", "age_band"), Policy.OWN),
         **dict.fromkeys(("detail", "stratum"), Policy.MESSAGE),
         **dict.fromkeys(("split", "moved_from", "rule", "centred_on", "site", "country"), Policy.SPEC),
+        "image_name": Policy.SPEC,
         "collection": Policy.SPEC,
         **dict.fromkeys(("segment_names", "box_names", "landmark_names", "measurement_names"), Policy.SPEC),
         **dict.fromkeys(("text_names", "measure_names", "evidence_labels", "evidence_times"), Policy.SPEC),
@@ -171,7 +172,16 @@ def policy_of(column: str, declared: Iterable[str] = ()) -> Policy | None:
     found = _OF_EVIDENCE.fullmatch(column)
     if found is not None:
         return _EVIDENCE.get(found[1])
-    return POLICIES.get(column) or (Policy.DECLARED if column in declared else None)
+    known = frozenset(declared)
+    name = bare_column(column, known)
+    return POLICIES.get(name) or (Policy.DECLARED if name in known else None)
+
+
+def bare_column(column: str, declared: Iterable[str] = ()) -> str:
+    """Return the name of a column without the name of the image before it, as in ``adc.vendor``."""
+    known = frozenset(declared)
+    bare = column.partition(".")[2]
+    return bare if column not in POLICIES and column not in known and (bare in POLICIES or bare in known) else column
 
 
 def check_policies(schema: pa.Schema, *, where: str, declared: Iterable[str] = ()) -> None:

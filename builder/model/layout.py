@@ -105,6 +105,8 @@ class FieldLayout:
         For masks: name to ``[channel, value]``.
     packing
         How stored numbers become values; None where they are the values.
+    channel_names, channel_units
+        Name and unit of each channel where they are of several images of a case; empty otherwise.
     """
 
     name: str
@@ -115,6 +117,8 @@ class FieldLayout:
     unit: str = ""
     segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     packing: Packing | None = None
+    channel_names: tuple[str, ...] = ()
+    channel_units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class Receipt:
 
     def to_json(self) -> bytes:
         """Canonical JSON; ``parse_receipt`` is its inverse."""
-        return canonical_json(asdict(self))
+        return canonical_json(_document(self))
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,24 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Canonical JSON; ``parse_manifest`` is its inverse."""
-        return canonical_json(asdict(self))
+        return canonical_json(_document(self))
+
+
+def merged_units(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the units of channels, ``mixed`` where they differ; of no channels, those of the others."""
+    if not some or not others:
+        return some or others
+    return tuple(one if one == other else "mixed" for one, other in zip(some, others, strict=True))
+
+
+def _document(holder: "Receipt | Manifest") -> dict[str, Json]:
+    """Return a document without what says nothing about fields of one image, so that theirs stays as it was."""
+    document = asdict(holder)
+    for layout in document["fields"]:
+        for name in ("channel_names", "channel_units"):
+            if not layout[name]:
+                del layout[name]
+    return document
 
 
 def stored_object(path: str, data: bytes) -> StoredObject:
@@ -408,7 +429,19 @@ def _field(at: _Entries) -> FieldLayout:
         unit=at.text("unit"),
         segments=segments,
         packing=_packing(at),
+        channel_names=_channels(at, "channel_names"),
+        channel_units=_channels(at, "channel_units"),
     )
+
+
+def _channels(at: _Entries, key: str) -> tuple[str, ...]:
+    """One text for each channel, or none at all."""
+    if key not in at.document:
+        return ()
+    found = at.numbers(key)
+    if len(found) != at.count("channels") or not all(isinstance(n, str) and _SEGMENT.fullmatch(n) for n in found):
+        raise LayoutError(f"{at.where}: found {key} = {found!r}, expected a printable text for each channel")
+    return tuple(found)
 
 
 def _packing(at: _Entries) -> Packing | None:

@@ -7,6 +7,7 @@ holds keyed names only.
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.string())
@@ -362,3 +363,19 @@ LEDGER = schema(
     )
 )
 """One row a file found, keyed: the totals of the report are counts of this table."""
+
+
+def is_used(cohort: pa.Table) -> pa.ChunkedArray:
+    """Return whether any case uses each row of a cohort.
+
+    These are the included rows, each the reference of a case, and where cases have several images also the rows of the
+    other images. ``serves`` lists the cases of a row then.
+    """
+    if "serves" not in cohort.column_names:
+        return cohort["included"]
+    return pc.greater(pc.fill_null(pc.list_value_length(cohort["serves"]), 0), 0)
+
+
+def used_rows(cohort: pa.Table) -> pa.Table:
+    """Return the rows of a cohort that any case uses."""
+    return cohort.filter(is_used(cohort))

@@ -21,10 +21,13 @@ def asked_columns(spec: DatasetSpec) -> tuple[str, ...]:
     schema = candidate_schema(spec)
     named = {name for text in _expressions(spec) for name in compile_expression(text, schema).columns}
     named |= {name.removeprefix("-") for name in spec.cohort.prefer}
+    named |= {name.removeprefix("-") for image in spec.cohort.images.values() for name in image.prefer}
     named |= {*spec.splits.stratify, *spec.report.groups, *spec.report.outcomes, *spec.deid.retain}
     named |= {rule.column for rule in spec.splits.hold_out}
     if spec.splits.leave_one_out is not None:
         named.add(spec.splits.leave_one_out)
+    partners = {*spec.cohort.partners}
+    named |= {name.partition(".")[2] for name in named if name.partition(".")[0] in partners}
     clinical = {name for table in spec.clinical for name in table.names}
     return tuple(sorted(named & {*CHOICE.names} - clinical))
 
@@ -59,6 +62,7 @@ def asked_values(
 def _expressions(spec: DatasetSpec) -> Iterator[str]:
     if spec.cohort.image is not None:
         yield spec.cohort.image
+    yield from (image.select for image in spec.cohort.images.values())
     yield from (rule.keep for rule in spec.cohort.rules)
 
 

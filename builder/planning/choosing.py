@@ -14,6 +14,7 @@ from builder.plan import (
 from builder.planning.asked import asked_columns, asked_values, with_asked
 from builder.planning.candidates import accession_column, person_column, series_table
 from builder.planning.clinical import Clinical
+from builder.planning.image_sets import select_sets
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.planning.link import (
@@ -88,9 +89,14 @@ def choose_cases(
         table = table.append_column(name, values)
     asked = asked_values(asked_columns(spec), stacks, person_keys, annotations.table)
     table = with_asked(table, asked)
-    cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
-    chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
-    included = [(case, link) for case, links in zip(case_keys, found, strict=True) if case in chosen for link in links]
+    by_stack = dict(zip(case_keys, found, strict=True))
+    if spec.cohort.images:
+        cohort, links_of = select_sets(table, spec, by_stack)
+    else:
+        cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
+        chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
+        links_of = {case: links for case, links in by_stack.items() if case in chosen}
+    included = [(case, link) for case, links in links_of.items() for link in links]
     everything = [(case, link) for case, links in zip(case_keys, found, strict=True) for link in links]
     linked = [LinkRow(row, case, link.label, link.how) for case, link in included for row in link.rows]
     passed = [LinkRow(row, case, link.label, link.how) for case, link in everything for row in link.passed]

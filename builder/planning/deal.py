@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from builder.errors import SpecError
 from builder.model.case import EVIDENCE_TIERS
+from builder.model.tables import used_rows
 from builder.persons import Persons
 from builder.persons.forest import Forest
 from builder.planning.rows import LabelState, included, rows_of
@@ -34,8 +35,8 @@ class Shared:
 
 
 def shared_keys(cohort: pa.Table) -> tuple[Shared, ...]:
-    """Find frames of reference and accession numbers of included series that several persons share."""
-    included = cohort.filter(cohort["included"])
+    """Find frames of reference and accession numbers of used series that several persons share."""
+    included = used_rows(cohort)
     found = []
     for name in JOINING_KEYS:
         if name not in included.column_names:

@@ -46,7 +46,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         "rules": [_rule(plan.cohort, name, text) for name, text in _rules(plan.spec)],
         "kinds": _kinds(plan.cohort),
         "pixels_refused": pixel_refusals(plan, inventory, survey),
-        "number_types": _number_types(plan.spec, included),
+        "number_types": {} if plan.spec.cohort.images else _number_types(plan.spec, included),
         "dead_columns": _dead_columns(plan.spec, included),
         "shards_already_there": sum(dataset.exists(shard_path(s.fingerprint, RECEIPT)) for s in plan.shards),
     }
@@ -111,6 +111,7 @@ def _files(inventory: Inventory) -> Iterator[str]:
 def _rules(spec: DatasetSpec) -> Iterator[tuple[str, str]]:
     if spec.cohort.image is not None:
         yield "image", spec.cohort.image
+    yield from ((f"image {name}", image.select) for name, image in spec.cohort.images.items())
     yield from ((rule.name, rule.keep) for rule in spec.cohort.rules)
 
 

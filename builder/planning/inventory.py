@@ -147,8 +147,8 @@ def take_survey(
     """
     places = [stated(source) for source in sources]
     decides = (
-        options.VERSION, options.model_dump(mode="json"), places, STACKS.names, IDENTITIES.names, table_digest(),
-        [asdict(rule) for rule in rules],
+        options.VERSION, options.model_dump(mode="json", exclude={"of"}), places, STACKS.names, IDENTITIES.names,
+        table_digest(), [asdict(rule) for rule in rules],
     )  # fmt: skip
     folder = "survey/" + fingerprint(VERSION, *decides)
     parts = tuple(

@@ -6,18 +6,19 @@ label masks, then for every transform its input, output and scratch, and finally
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from builder.imaging.stacks.spacing import Verdict
 from builder.patches import Whole, shard_chunk
-from builder.plan import IMAGE_ROLE
+from builder.plan import image_role, is_image_role
 from builder.planning.rows import IncludedStack
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
 from builder.spec import DatasetSpec
 from builder.stages.late import late_resample
-from builder.transforms import AnyTransform
+from builder.transforms import AnyTransform, steps_for
 
 BESIDES = 2 << 20
 """Bytes of headers, tables and buffers, which do not grow with the volume."""
@@ -40,16 +41,24 @@ class Needed:
     load: int
 
 
-def project_memory(spec: DatasetSpec, row: IncludedStack, objects: pa.Table) -> Needed:
+def project_memory(
+    spec: DatasetSpec, images: Mapping[str, IncludedStack], objects: pa.Table, *, labels_on: Mapping[str, str]
+) -> Needed:
     """Project the memory of one case.
 
     Parameters
     ----------
-    row
-        The stack, with the bytes of its voxels and of its assembly.
+    images
+        The stack of each image by name, the reference first, with the bytes of its voxels and of its assembly. "" names
+        the only image.
     objects
         What is fetched for the case, with schema PLANNED less the case.
+    labels_on
+        Maps each label with objects to its image, where cases have several images.
     """
+    if spec.cohort.images:
+        return _of_set(spec, images, objects, labels_on)
+    (row,) = images.values()
     shape, spacing = row.shape, row.spacing_mm
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
     held = _Held(max(1, row.channels or 1), row.voxel_bytes, masks)
@@ -70,6 +79,54 @@ def project_memory(spec: DatasetSpec, row: IncludedStack, objects: pa.Table) -> 
         shape, held = after, then
     written = held.of(shape) + _waiting(spec, held, shape)
     return Needed(peak=max(peak, written + BESIDES), load=load)
+
+
+def _of_set(
+    spec: DatasetSpec, images: Mapping[str, IncludedStack], objects: pa.Table, labels: Mapping[str, str]
+) -> Needed:
+    """Project the memory of a case of several images, of which one is decoded and sampled at a time."""
+    (reference, row), *others = images.items()
+    masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
+    own = _objects_of(objects, reference, labels)
+    load, peak, held, shape = _steps(spec, reference, row, own, masks)
+    channels = sum(max(1, other.channels or 1) for other in images.values())
+    channels += len(spec.cohort.images) - len(images)
+    joined = _Held(channels, held.voxel_bytes, masks)
+    peak = max(peak, held.of(shape) + joined.of(shape))
+    for name, other in others:
+        partner = _Held(max(1, other.channels or 1), other.voxel_bytes, masks)
+        before = other.shape
+        alone = other.peak_bytes + _fetched(_objects_of(objects, name, labels))
+        floats = _Held(partner.channels, held.voxel_bytes, masks)
+        sampled = max(partner.of(before), floats.of(before)) + 2 * floats.of(shape)
+        peak = max(peak, joined.of(shape) + max(alone, sampled) + BESIDES)
+    written = joined.of(shape) + _waiting(spec, joined, shape)
+    return Needed(peak=max(peak, written + BESIDES), load=load)
+
+
+def _steps(
+    spec: DatasetSpec, name: str, row: IncludedStack, objects: pa.Table, masks: int
+) -> "tuple[int, int, _Held, Shape]":
+    """Return the bytes until the reference is decoded and until its last transform, and what is held on which grid."""
+    shape, spacing = row.shape, row.spacing_mm
+    held = _Held(max(1, row.channels or 1), row.voxel_bytes, masks)
+    load = row.peak_bytes + _fetched(objects) + BESIDES
+    peak = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
+    for transform in steps_for(spec.transforms, name):
+        if spacing is None:
+            break
+        after, spacing = transform.projected(shape, spacing)
+        then = held.after(transform)
+        alive = held.of(shape) + then.of(after) + transform.scratch_bytes(shape, after, item=held.item)
+        peak = max(peak, alive + BESIDES)
+        shape, held = after, then
+    return load, peak, held, shape
+
+
+def _objects_of(objects: pa.Table, name: str, labels: Mapping[str, str]) -> pa.Table:
+    """Return the objects of one image of a case and of the labels that are drawn on it."""
+    roles = objects.column("role").to_pylist()
+    return objects.filter(pa.array([r == image_role(name) or labels.get(r) == name for r in roles]))
 
 
 def _makes_slabs(spec: DatasetSpec, row: IncludedStack) -> bool:
@@ -132,6 +189,6 @@ def _counting(held: _Held, shape: Shape) -> int:
 def _fetched(objects: pa.Table) -> int:
     """Return the bytes of files held until the case is decoded: all except native images, which are read in place."""
     columns = (objects.column(name).to_pylist() for name in ("role", "pixel_offset", "size"))
-    rows = [(role == IMAGE_ROLE and offset is not None, size) for role, offset, size in zip(*columns, strict=True)]
+    rows = [(is_image_role(role) and offset is not None, size) for role, offset, size in zip(*columns, strict=True)]
     whole = sum(size for direct, size in rows if not direct)
     return int(whole + max((size for direct, size in rows if direct), default=0))

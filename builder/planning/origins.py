@@ -11,7 +11,7 @@ from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.model.licenses import forbids_commercial_use, normal
 from builder.model.origin import Origin
-from builder.model.tables import SMALL, TEXT, Column, schema
+from builder.model.tables import SMALL, TEXT, Column, schema, used_rows
 from builder.protocols import Stating
 from builder.spec import DatasetSpec
 
@@ -87,7 +87,7 @@ def gather_origins(
         With the private ``series_uid``; the cohort also has ``series_key``. ``links`` has schema LINKS; its row
         numbers refer to ``annotations``.
     """
-    included = cohort.filter(cohort["included"])
+    included = used_rows(cohort)
     used = sorted(set(links.column("annotation").to_pylist()))
     labels = annotations.select(["source", "series_uid"]).take(pa.array(used, pa.int64()))
     images = zip(*(included.column(c).to_pylist() for c in ("source", "series_uid", "series_key")), strict=True)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from builder.catalog.statement import Playbook
 from builder.clinical import Sheet, read_sheet
 from builder.errors import SpecError
+from builder.model.tables import used_rows
 from builder.planning.inventory import Inventory
 from builder.storage import Store, read_at
 
@@ -110,7 +111,7 @@ def _column(sheet: Sheet, heading: str) -> int:
 
 def _descriptions(cohort: pa.Table, inventory: Inventory) -> dict[str, str]:
     """Map each study of the included series to the first description, in the order of chunks, that has letters."""
-    included = cohort.filter(cohort["included"])
+    included = used_rows(cohort)
     studies = {r["series_uid"]: r["study_key"] for r in included.select(["series_uid", "study_key"]).to_pylist()}
     found = dict.fromkeys(sorted(set(studies.values())), "")
     for number in sorted(set(included.column("chunk").to_pylist())):

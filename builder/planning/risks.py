@@ -8,16 +8,16 @@ from builder.deid import Deid
 from builder.deid.pixels import judge_pixels
 from builder.errors import CaseError
 from builder.imaging.rows import dataset_of
-from builder.model.tables import INSTANCES
+from builder.model.tables import INSTANCES, used_rows
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
-from builder.planning.rows import Placed, included, rows_of
+from builder.planning.rows import Placed, rows_of
 from builder.stages.prepare import KIND_COLUMNS
 
 
 def pixel_refusals(plan: DatasetPlan, inventory: Inventory, survey: Survey) -> dict[str, int]:
     """Count the planned cases that the build will refuse, by cause."""
-    rows = rows_of(included(plan.cohort), Placed)
+    rows = rows_of(used_rows(plan.cohort), Placed)
     verdicts: dict[tuple[object, ...], str | None] = {}
     found: Counter[str] = Counter()
     for chunk in sorted({row.chunk for row in rows}):

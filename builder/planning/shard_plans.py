@@ -1,27 +1,29 @@
 """Assign the included cases to shards, and write one plan file per shard with the rows of every object it reads."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 import pyarrow as pa
 
+from builder.errors import SpecError
 from builder.imaging.pixels.format import NATIVE
 from builder.imaging.pixels.types import common_type
 from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path
 from builder.model.parquet import parquet_bytes
-from builder.model.tables import INSTANCES
+from builder.model.tables import INSTANCES, used_rows
 from builder.patches import estimate
 from builder.plan import (
-    IMAGE_ROLE,
     PLANNED,
     CasePlan,
+    ImagePlan,
     ShardPlan,
     ShardSummary,
     assign_buckets,
+    image_role,
     parse_shard_plan,
     recipe,
     shard_fingerprint,
@@ -30,14 +32,32 @@ from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.planning.link import Annotations
 from builder.planning.memory import project_memory
-from builder.planning.rows import IncludedStack, LinkRow, Placed, included, rows_of
+from builder.planning.rows import IncludedStack, LinkRow, Placed, rows_of
 from builder.spec import DatasetSpec
 from builder.stages.shard import SPEC, plan_path
 from builder.storage import Store
+from builder.transforms import Intensity, steps_for
 from builder.transforms.intensity import sets_type
 
 PLAN = "plan"
 MASK_BYTES = 1
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The stack of each image of a case by name, the reference first, and where its instances are.
+
+    "" names the only image. ``labels_on`` pairs labels with images where cases have several.
+    """
+
+    stacks: Mapping[str, IncludedStack]
+    places: Mapping[str, Placed]
+    labels_on: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reference(self) -> IncludedStack:
+        """The stack that gives the case its name and its grid."""
+        return next(iter(self.stacks.values()))
 
 
 def write_shard_plans(
@@ -45,12 +65,11 @@ def write_shard_plans(
 ) -> tuple[Store, tuple[ShardSummary, ...]]:
     """Assign the included cases to shards and write one plan file per shard; return their store and summaries."""
     spec, key = inputs.spec, inputs.key
-    chosen = included(cohort)
-    stacks = rows_of(chosen, IncludedStack)
-    places = dict(zip((row.case_key for row in stacks), rows_of(chosen, Placed), strict=True))
-    objects = _objects(inputs, places, links=rows_of(links, LinkRow), annotations=annotations)
-    number_type = _number_type(spec, stacks)
-    cases = [_case_plan(spec, row, objects[row.case_key], number_type) for row in stacks]
+    chosen = _chosen(spec, cohort)
+    objects = _objects(inputs, chosen, links=rows_of(links, LinkRow), annotations=annotations)
+    types = _number_types(spec, chosen)
+    ct = {name for name in spec.cohort.images if _modalities(chosen, name) == {"CT"}}
+    cases = [_case_plan(spec, case, objects[case.reference.case_key], types, ct) for case in chosen]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
     document = recipe(spec, key=key)
@@ -92,18 +111,45 @@ def _encoded(plan: ShardPlan) -> bool:
     return any(form == "dicom" and syntax not in NATIVE for form, syntax in rows)
 
 
+def _chosen(spec: DatasetSpec, cohort: pa.Table) -> list[_Chosen]:
+    """Return the images of every case."""
+    rows = used_rows(cohort)
+    stacks, places = rows_of(rows, IncludedStack), rows_of(rows, Placed)
+    if not spec.cohort.images:
+        return [_Chosen({"": stack}, {"": place}) for stack, place in zip(stacks, places, strict=True)]
+    found = {stack.case_key: (stack, place) for stack, place in zip(stacks, places, strict=True)}
+    names = ("included", "case_key", "partners", "label_images")
+    cases = []
+    for included, case_key, partners, labels in zip(*(rows[name].to_pylist() for name in names), strict=True):
+        if included:
+            keys = {spec.cohort.reference: case_key, **{p["image"]: p["case_key"] for p in partners}}
+            images = {name: found[key] for name, key in keys.items()}
+            cases.append(
+                _Chosen(
+                    {name: stack for name, (stack, _) in images.items()},
+                    {name: place for name, (_, place) in images.items()},
+                    tuple((pair["label"], pair["image"]) for pair in labels),
+                )
+            )
+    return cases
+
+
 def _objects(
-    inputs: PlanInputs, places: Mapping[str, Placed], *, links: Sequence[LinkRow], annotations: Annotations
+    inputs: PlanInputs, chosen: Sequence[_Chosen], *, links: Sequence[LinkRow], annotations: Annotations
 ) -> dict[str, pa.Table]:
     """Return INSTANCES rows of every case: first its images, then its labels, with the role in front."""
-    cases = list(places)
     wanted: dict[int, list[tuple[int, Placed]]] = {}
-    for position, place in enumerate(places.values()):
-        wanted.setdefault(place.chunk, []).append((position, place))
-    tables: dict[str, list[pa.Table]] = {case: [] for case in cases}
+    owners: list[tuple[str, str]] = []
+    for images in chosen:
+        for name, place in images.places.items():
+            wanted.setdefault(place.chunk, []).append((len(owners), place))
+            owners.append((images.reference.case_key, image_role(name)))
+    found: dict[int, pa.Table] = {}
     for chunk, names in sorted(wanted.items()):
-        for position, instances in members(inputs.inventory, inputs.survey, chunk=chunk, wanted=names):
-            tables[cases[position]].append(_with_role(instances, [IMAGE_ROLE] * instances.num_rows))
+        found |= dict(members(inputs.inventory, inputs.survey, chunk=chunk, wanted=names))
+    tables: dict[str, list[pa.Table]] = {}
+    for position, (owner, role) in enumerate(owners):
+        tables.setdefault(owner, []).append(_with_role(found[position], [role] * found[position].num_rows))
     grouped: dict[str, list[LinkRow]] = {}
     for row in links:
         grouped.setdefault(row.case_key, []).append(row)
@@ -122,37 +168,78 @@ def _numbered(objects: pa.Table, number: int) -> pa.Table:
     return objects.add_column(0, "case", numbers).cast(PLANNED)
 
 
-def _number_type(spec: DatasetSpec, stacks: Sequence[IncludedStack]) -> str:
-    """Return the number type for all images, from their headers; "" if they need not share one.
+def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen]) -> dict[str, str]:
+    """Return the number type that every image is read with, by name; "" if nothing must be decided.
 
     Otherwise the first case of a shard would decide, and every case that differs would be lost.
+
+    Raises
+    ------
+    SpecError
+        When the images of a case would have several types in the one array that holds them.
     """
     rule = spec.shards.fields.get("image")
-    if (rule is not None and rule.dtype is not None) or any(sets_type(transform) for transform in spec.transforms):
-        return ""
-    precise = spec.volumes.philips == "precise"
-    types = {"float32" if precise and _is_philips_mr(row) else row.number_type for row in stacks}
-    alike = len(types) == 1 and all(row.number_type_sure for row in stacks)
-    return "" if alike or not types else common_type(types)
+    names = [*spec.cohort.images] or [""]
+    decided = dict.fromkeys(names, "")
+    if rule is not None and rule.dtype is not None and not spec.cohort.images:
+        return decided
+    stored = {name: _type_set(spec, name) for name in names}
+    for name in names:
+        if not stored[name]:
+            rows = [case.stacks[name] for case in chosen if name in case.stacks]
+            decided[name], stored[name] = _common(spec, name, rows)
+    told = {name: kind for name, kind in stored.items() if kind}
+    if len(set(told.values())) > 1:
+        found = ", ".join(f"{name} {kind}" for name, kind in told.items())
+        raise SpecError(
+            f"cohort.images: found the number types {found}, expected one, because the images are channels of one "
+            "array: add {kind: intensity, dtype: float32} to transforms"
+        )
+    return decided
+
+
+def _type_set(spec: DatasetSpec, name: str) -> str:
+    """Return the type that the last transform that sets one gives an image; "" where none does."""
+    found = ""
+    for step in steps_for(spec.transforms, name):
+        if isinstance(step, Intensity) and sets_type(step):
+            found = step.dtype or "float32"
+    return found
+
+
+def _common(spec: DatasetSpec, name: str, rows: Sequence[IncludedStack]) -> tuple[str, str]:
+    """Return the type to read an image with in all cases, "" where all have one already, and the type it then has."""
+    precise = spec.volumes.for_image(name).philips == "precise"
+    types = {"float32" if precise and _is_philips_mr(row) else row.number_type for row in rows}
+    if not types:
+        return "", ""
+    alike = len(types) == 1 and all(row.number_type_sure for row in rows)
+    return ("", next(iter(types))) if alike else (common_type(types), common_type(types))
+
+
+def _modalities(chosen: Sequence[_Chosen], name: str) -> set[str | None]:
+    return {case.stacks[name].modality for case in chosen if name in case.stacks}
 
 
 def _is_philips_mr(row: IncludedStack) -> bool:
     return row.modality == "MR" and "philips" in (row.manufacturer or "").lower()
 
 
-def _case_plan(spec: DatasetSpec, row: IncludedStack, objects: pa.Table, number_type: str) -> CasePlan:
-    if number_type:
-        wider = np.dtype(number_type).itemsize - np.dtype(row.number_type).itemsize
-        voxels = prod(row.shape) * max(1, row.channels or 1)
-        row = replace(row, voxel_bytes=row.voxel_bytes + wider, peak_bytes=row.peak_bytes + wider * voxels)
+def _case_plan(
+    spec: DatasetSpec, chosen: _Chosen, objects: pa.Table, types: Mapping[str, str], ct: Collection[str]
+) -> CasePlan:
+    stacks = {name: _widened(row, types[name]) for name, row in chosen.stacks.items()}
+    name = spec.cohort.reference
+    row = stacks[name]
     shape, spacing = row.shape, row.spacing_mm
     for transform in spec.transforms:
         if spacing is not None:
             shape, spacing = transform.projected(shape, spacing)
     masks = 1 + sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
-    per_voxel = 4 * max(1, row.channels or 1) + MASK_BYTES * masks
-    samples = estimate(spec.samples, shape, bytes_per_voxel=per_voxel)
-    needed = project_memory(spec, row, objects)
+    channels = sum(max(1, stack.channels or 1) for stack in stacks.values())
+    channels += max(1, len(spec.cohort.images)) - len(stacks)
+    samples = estimate(spec.samples, shape, bytes_per_voxel=4 * channels + MASK_BYTES * masks)
+    needed = project_memory(spec, stacks, objects, labels_on=dict(chosen.labels_on))
     return CasePlan(
         case_key=row.case_key,
         person_key=row.person_key,
@@ -163,5 +250,25 @@ def _case_plan(spec: DatasetSpec, row: IncludedStack, objects: pa.Table, number_
         peak_bytes=needed.peak,
         load_bytes=needed.load,
         frames=tuple(tuple(frames) for frames in row.frame_lists or ()),
-        number_type=number_type,
+        number_type=types[name],
+        image=name,
+        partners=tuple(_image_plan(n, stacks.get(n), types[n], is_ct=n in ct) for n in spec.cohort.partners),
+        labels_on=chosen.labels_on,
     )
+
+
+def _image_plan(name: str, row: IncludedStack | None, number_type: str, *, is_ct: bool) -> ImagePlan:
+    if row is None:
+        return ImagePlan(name, is_ct=is_ct)
+    frames = tuple(tuple(numbers) for numbers in row.frame_lists or ())
+    channels = max(1, row.channels or 1)
+    return ImagePlan(name, row.case_key, row.series_key, row.stack, frames, number_type, channels)
+
+
+def _widened(row: IncludedStack, number_type: str) -> IncludedStack:
+    """Return a stack with the bytes that its image takes in the number type that it is read with."""
+    if not number_type:
+        return row
+    wider = np.dtype(number_type).itemsize - np.dtype(row.number_type).itemsize
+    voxels = prod(row.shape) * max(1, row.channels or 1)
+    return replace(row, voxel_bytes=row.voxel_bytes + wider, peak_bytes=row.peak_bytes + wider * voxels)

@@ -1,5 +1,6 @@
 """Account for everything found: derive ledger, exclusions and totals from a plan and its receipts."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +67,7 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
     """
     excluded = {e.case_key: e for r in receipts.values() for e in r.excluded}
     shard_of = {case.case_key: shard.fingerprint for shard in plan.shards for case in shard.cases}
-    rows = plan.cohort.select(_OF_STACKS).to_pylist()
+    rows = _stacks(plan.cohort)
     deciding = _deciding(rows, excluded)
     stacks = {place: _fate(row, shard_of, excluded) for place, row in deciding.items()}
     fates = Fates(stacks, _annotation_fates(plan, shard_of, excluded))
@@ -88,6 +89,16 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
         [(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")]
     )
     return Accounts(ledger, exclusions, totals.by_level())
+
+
+def _stacks(cohort: pa.Table) -> list[dict[str, Any]]:
+    """Return what happened to every stack, with ``cases``: the keys of the cases that use it."""
+    rows = cohort.select(_OF_STACKS).to_pylist()
+    if "serves" in cohort.column_names:
+        used = cohort.column("serves").to_pylist()
+    else:
+        used = [[row["case_key"]] if row["included"] else [] for row in rows]
+    return [{**row, "cases": cases} for row, cases in zip(rows, used, strict=True)]
 
 
 def keep_accounts(plan: DatasetPlan, accounts: Accounts) -> None:
@@ -114,7 +125,7 @@ def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
 
 
 def _is_used(row: Mapping[str, Any], excluded: Mapping[str, Any]) -> bool:
-    return bool(row["included"]) and row["case_key"] not in excluded
+    return any(case not in excluded for case in row["cases"])
 
 
 def _deciding(
@@ -149,14 +160,14 @@ def _instances(
 
 
 def _fate(row: Mapping[str, Any], shard_of: Mapping[str, str], excluded: Mapping[str, Any]) -> Fate:
-    if not row["included"] and row["reason"] == Reason.DUPLICATE_FORMAT:
+    if not row["cases"] and row["reason"] == Reason.DUPLICATE_FORMAT:
         return Fate(DUPLICATE, "cohort", row["reason"])
-    if not row["included"]:
+    if not row["cases"]:
         quarantined = row["rule"] == GEOMETRY_RULE
         return Fate(QUARANTINED if quarantined else EXCLUDED, "cohort", row["reason"])
-    if row["case_key"] in excluded:
-        return Fate(QUARANTINED, "shard", excluded[row["case_key"]].reason.value)
-    return Fate(USED, shard=shard_of[row["case_key"]])
+    if not _is_used(row, excluded):
+        return Fate(QUARANTINED, "shard", excluded[row["cases"][0]].reason.value)
+    return Fate(USED, shard=shard_of[next(case for case in row["cases"] if case not in excluded)])
 
 
 def _annotation_fates(
@@ -176,16 +187,24 @@ def _annotation_fates(
 
 
 def _of_cases(rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the series that the cohort left out, and the cases that the build lost."""
+    """Yield the series that the cohort left out, and the cases that the build lost.
+
+    The instances of a case's other images go with it, unless another case uses them.
+    """
+    gone: Counter[str] = Counter()
+    for row in rows:
+        if row["cases"] and not _is_used(row, excluded):
+            gone[row["cases"][0]] += row["instances"]
     for row in rows:
         common = {"key": row["series_key"], "person_key": row["person_key"], "instances": row["instances"]}
-        if not row["included"]:
+        if not row["cases"]:
             decided = {name: row[name] for name in ("rule", "reason", "detail")}
             yield {**common, "level": "series", "stage": "cohort", **decided}
-        elif row["case_key"] in excluded:
+        elif row["included"] and row["case_key"] in excluded:
             case = excluded[row["case_key"]]
             lost = {"rule": "prepare", "reason": case.reason.value, "detail": case.detail}
-            yield {**common, "level": "case", "key": case.case_key, "stage": "shard", **lost}
+            lost |= {"key": case.case_key, "instances": gone[case.case_key]}
+            yield {**common, "level": "case", "stage": "shard", **lost}
 
 
 def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[dict[str, Any]]:

@@ -43,7 +43,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import parquet_bytes
 from builder.model.samples import SAMPLE_COLUMNS
-from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema
+from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema, used_rows
 from builder.plan import DatasetPlan
 from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
@@ -99,7 +99,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
     report = json.loads(files[REPORT_JSON])
     stored = [stored_object(name, files[name]) for name in sorted(files)]
     content = fingerprint(replace(manifest, files=tuple(stored)).to_json())
-    included = tables[COHORT].filter(tables[COHORT]["included"])
+    included = used_rows(tables[COHORT])
     segments = {field.name: tuple(sorted(field.segments)) for field in manifest.fields}
     return Facts(
         name=spec.name,
@@ -169,7 +169,12 @@ def _eligibility(cohort: Mapping[str, Any]) -> tuple[str, ...]:
     """Return how series were chosen: the cohort block of the published spec in words."""
     rules = [f"{rule['name']}: {rule['keep']}" for rule in cohort["rules"]]
     single = [f"one series a {cohort['one_per']}"] if cohort["one_per"] != "series" else []
+    single += [f"one case a {cohort['case']}"] if cohort["images"] else []
     images = [f"images: {cohort['image']}"] if cohort["image"] is not None else []
+    images += [
+        f"image {name}: {image['select']}" + ("" if image["required"] else " (optional)")
+        for name, image in cohort["images"].items()
+    ]
     return (*images, *rules, f"labels {cohort['labels']}",
             f"clinical row {cohort['clinical']}", *single)  # fmt: skip
 
@@ -281,7 +286,7 @@ def _word(value: Any) -> str:
 
 def _source_bytes(cohort: pa.Table) -> int:
     """Return the bytes of the image files of included series; an object with several stacks counts once."""
-    included = cohort.filter(cohort["included"]).select(["series_uid", "holders", "holder_bytes"]).to_pylist()
+    included = used_rows(cohort).select(["series_uid", "holders", "holder_bytes"]).to_pylist()
     held = [((r["series_uid"], h), n) for r in included for h, n in zip(r["holders"], r["holder_bytes"], strict=True)]
     return sum(dict(held).values())
 

@@ -25,6 +25,7 @@ from builder.model.layout import (
     Manifest,
     Receipt,
     ShardEntry,
+    merged_units,
     shard_path,
     stored_object,
     version_path,
@@ -162,7 +163,7 @@ def _index(
     """Return one row per sample: its place, the facts of its shard and of its case, and the measures of its labels."""
     samples = _samples(plan, receipts, dataset)
     own = set(samples.column_names)
-    facts = [c for c in columns if c not in own and c != "case_key"]
+    facts = [c for c in columns if c not in own and c not in ("case_key", "image_name", "serves")]
     rows = {key: i for i, key in enumerate(cohort.column("case_key").to_pylist())}
     order = pa.array([rows[key] for key in samples.column("case_key").to_pylist()], pa.int64())
     joined = cohort.select(facts).take(order)
@@ -220,14 +221,17 @@ def _fields(receipts: Mapping[str, Receipt]) -> tuple[FieldLayout, ...]:
             known = merged.setdefault(found.name, found)
             segments = {**known.segments, **found.segments}
             clash = [n for n, place in known.segments.items() if segments[n] != place]
-            if clash or replace(known, unit="", segments={}) != replace(found, unit="", segments={}):
+            alike = [replace(f, unit="", segments={}, channel_units=()) for f in (known, found)]
+            if clash or alike[0] != alike[1]:
                 raise LayoutError(
                     f"field {found.name}: found {found.dtype} {found.shape} {dict(found.segments)} in one shard and "
                     f"{known.dtype} {known.shape} {dict(known.segments)} in another; "
                     "add a transform that makes them equal"
                 )
             unit = known.unit if known.unit == found.unit else "mixed"
-            merged[found.name] = replace(known, unit=unit, segments=dict(sorted(segments.items())))
+            units = merged_units(known.channel_units, found.channel_units)
+            segments = dict(sorted(segments.items()))
+            merged[found.name] = replace(known, unit=unit, segments=segments, channel_units=units)
     return tuple(merged[name] for name in sorted(merged))
 
 

@@ -11,6 +11,7 @@ from builder.copies.matching import NEIGHBOURS
 from builder.errors import LayoutError
 from builder.model.canonical import Json
 from builder.model.parquet import read_parquet
+from builder.model.tables import used_rows
 from builder.plan import DatasetPlan
 from builder.planning.deal import deal, joined, shared_keys
 from builder.planning.registry import registry_of
@@ -171,6 +172,6 @@ def labels_of(spec: DatasetSpec, index: pa.Table) -> list[Json]:
 
 
 def _dealt(plan: DatasetPlan, split_of: Mapping[str, str]) -> pa.Table:
-    included = plan.cohort.filter(plan.cohort["included"])
+    included = used_rows(plan.cohort)
     splits = [split_of.get(p) for p in included["person_key"].to_pylist()]
     return included.append_column("split", pa.array(splits, pa.string()))

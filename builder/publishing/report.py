@@ -12,6 +12,7 @@ from builder.errors import LayoutError
 from builder.model.canonical import canonical_json
 from builder.model.layout import COHORT, CURRENT, EXCLUSIONS, INDEX, REPORT, Manifest, parse_current, version_path
 from builder.plan import DatasetPlan
+from builder.planning.image_sets import IMAGES_RULE
 from builder.publishing.accounts import GEOMETRY_RULE, Accounts
 from builder.publishing.thumbnails import thumbnails
 from builder.report import ReportInputs, assemble
@@ -68,6 +69,7 @@ def plan_files(plan: DatasetPlan, accounts: Accounts) -> dict[str, bytes]:
     columns = crossing(plan.cohort.column_names, retain=plan.spec.deid.retain, clinical=clinical)
     cohort = plan.cohort.select([*columns, "included", "rule", "reason", "detail"])
     index = cohort.filter(cohort["included"])
+    index = index.select([name for name in index.column_names if name not in ("image_name", "serves")])
     split_of = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
     splits = pa.array([split_of[p] for p in index["person_key"].to_pylist()], pa.string())
     index = index.append_column("split", splits).append_column("sample_key", index["case_key"])
@@ -101,7 +103,7 @@ def _options(plan: DatasetPlan, index: pa.Table) -> dict[str, Any]:
         "title": plan.spec.name,
         "splits": plan.splits,
         "lock": plan.lock,
-        "groups": list(options.groups),
+        "groups": [*options.groups, *(f"{name}.vendor" for name in plan.spec.cohort.partners)],
         "ratios": splits.ratios,
         "strata": [c for c in splits.stratify if c in index.column_names],
         "rules": _rules(plan),
@@ -165,8 +167,10 @@ def _clinical_persons(cohort: pa.Table) -> dict[str, int]:
 def _rules(plan: DatasetPlan) -> list[str]:
     """Return the rules of the cohort in the order in which they were applied."""
     options = plan.spec.cohort
-    first = ["image"] if options.image is not None else []
+    first = ["image"] if options.image is not None or options.images else []
     clinical = ["clinical"] if options.clinical == "required" else []
     last = ["labels"] if plan.spec.labels and options.labels == "required" else []
     one_per = [f"one_per_{options.one_per}"] if options.one_per != "series" else []
+    if options.images:
+        last, one_per = [IMAGES_RULE, "labels"], [f"one_per_{options.case}"]
     return [*first, GEOMETRY_RULE, *clinical, *(r.name for r in options.rules), *last, *one_per]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.model.canonical import Json
+from builder.model.tables import is_used, used_rows
 from builder.report.bias import proportion
 from builder.report.masking import masked_cells
 from builder.report.people import Levels, is_measured, levels, one_row_each
@@ -49,13 +50,13 @@ def flow(
         ``rule``, ``reason``, ``level``, ``things``, ``persons`` (those who lost anything) and ``instances``; and
         ``splits``.
     """
-    included = cohort.filter(cohort["included"])
+    included = used_rows(cohort)
     before = [row for row in _exclusions(exclusions) if _rank(row["stage"]) < _rank("cohort")]
     after = [row for row in _exclusions(exclusions) if _rank(row["stage"]) > _rank("cohort")]
     boxes: list[Json] = [
         {"title": "Found", "counts": _found(totals or {}), "left": before},
         {"title": "Candidate series", "counts": _series(cohort), "left": _removed(cohort, rules)},
-        {"title": "In the cohort", "counts": _series(included), "left": after},
+        {"title": "In the cohort", "counts": {**_cases(cohort), **_series(included)}, "left": after},
         {"title": "In the dataset", "counts": _samples(index), "left": []},
     ]
     if not before and not boxes[0]["counts"]:
@@ -80,6 +81,8 @@ def decided_finally(cohort: pa.Table, exclusions: pa.Table) -> pa.Table:
         return cohort
     reasons = dict(zip(*(lost[name].to_pylist() for name in ("key", "reason")), strict=True))
     found = [reasons.get(key) for key in cohort["case_key"].to_pylist()]
+    if "serves" in cohort.column_names:
+        cohort, found = _without_lost(cohort, found, reasons)
     before = {name: cohort[name].to_pylist() for name in ("included", "rule", "reason")}
     columns = {
         "included": [kept and reason is None for kept, reason in zip(before["included"], found, strict=True)],
@@ -91,6 +94,20 @@ def decided_finally(cohort: pa.Table, exclusions: pa.Table) -> pa.Table:
         field = cohort.schema.field(place)
         cohort = cohort.set_column(place, field, pa.array(values, field.type))
     return cohort
+
+
+def _without_lost(
+    cohort: pa.Table, found: list[str | None], reasons: Mapping[str, str]
+) -> tuple[pa.Table, list[str | None]]:
+    """Take lost cases from ``serves``, and return the reasons of rows that no case uses any more."""
+    serves = cohort["serves"].to_pylist()
+    left = [[case for case in cases if case not in reasons] for cases in serves]
+    found = [
+        reason or (reasons[cases[0]] if cases and not kept else None)
+        for reason, cases, kept in zip(found, serves, left, strict=True)
+    ]
+    place = cohort.schema.get_field_index("serves")
+    return cohort.set_column(place, cohort.schema.field(place), pa.array(left, pa.list_(pa.string()))), found
 
 
 def attrition(cohort: pa.Table, groups: Sequence[str], *, rules: Sequence[str] = (), mask_below: int = 0) -> list[Json]:
@@ -155,7 +172,7 @@ def _independence(kept: Any, total: Any) -> float | None:
 
 def _last_rule(cohort: pa.Table, rules: Sequence[str]) -> Mapping[str, str]:
     """Map each person to the latest rule that removed one of the person's series."""
-    out = cohort.filter(pc.invert(cohort["included"]))
+    out = cohort.filter(pc.invert(is_used(cohort)))
     last: dict[str, str] = {}
     pairs = out.group_by(["person_key", "rule"], use_threads=False).aggregate([])
     for person, rule in zip(pairs["person_key"].to_pylist(), pairs["rule"].to_pylist(), strict=True):
@@ -185,6 +202,14 @@ def _found(totals: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
+def _cases(cohort: pa.Table) -> dict[str, int]:
+    """Return the numbers of cases and of their images; nothing where every case is one image."""
+    if "serves" not in cohort.column_names:
+        return {}
+    images = sum(len(cases) for cases in cohort["serves"].to_pylist())
+    return {"cases": pc.sum(cohort["included"]).as_py() or 0, "images": images}
+
+
 def _series(rows: pa.Table) -> dict[str, int]:
     counts = {"series": pc.count_distinct(rows["series_key"]).as_py()}
     if "study_key" in rows.column_names:
@@ -202,7 +227,7 @@ def _samples(index: pa.Table) -> dict[str, int]:
 
 def _removed(cohort: pa.Table, rules: Sequence[str]) -> list[Json]:
     """Return what the rules of the cohort removed, in the order in which they ran."""
-    out = cohort.filter(pc.invert(cohort["included"]))
+    out = cohort.filter(pc.invert(is_used(cohort)))
     keys = ["rule", "reason"]
     counts: list[tuple[str, str]] = [("series_key", "count_distinct"), ("person_key", "count_distinct")]
     if "instances" in cohort.column_names:

@@ -33,6 +33,7 @@ from builder.model.layout import (
     Receipt,
     StoredObject,
     check_field_name,
+    merged_units,
     shard_path,
     stored_object,
 )
@@ -108,6 +109,11 @@ class Described(Protocol):
         """The segments of a mask; empty for images."""
         ...
 
+    @property
+    def channels(self) -> tuple[tuple[str, str], ...]:
+        """Name and unit of each channel where they are of several images; empty otherwise."""
+        ...
+
 
 NOTHING: "Mapping[str, Described]" = MappingProxyType({})
 
@@ -153,7 +159,7 @@ class ShardWriter:
             for sample in samples:
                 self._add(sample)
             for name, facts in described.items() if len(self._rows) > rows else ():
-                self.describe(name, unit=facts.unit, segments=facts.segments)
+                self.describe(name, unit=facts.unit, segments=facts.segments, channels=facts.channels)
         except BaseException:
             undo()
             del self._rows[rows:]
@@ -171,8 +177,15 @@ class ShardWriter:
         """Add a file that is not an array to the shard. It is listed and verified like the shard's own files."""
         self._attached[path] = data
 
-    def describe(self, name: str, *, unit: str = "", segments: Mapping[str, tuple[int, int]] | None = None) -> None:
-        """Set the unit of a field (``mixed`` if cases differ) and its segments, before or after its samples are added.
+    def describe(
+        self,
+        name: str,
+        *,
+        unit: str = "",
+        segments: Mapping[str, tuple[int, int]] | None = None,
+        channels: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Set the unit of a field (``mixed`` if cases differ), its segments, and the names and units of its channels.
 
         Raises
         ------
@@ -188,9 +201,13 @@ class ShardWriter:
                 detail = f"mask {name}: found a segment at {place}, expected {merged[segment]} as in the cases before"
                 raise CaseError(Reason.LABEL_AMBIGUOUS, detail)
         unit = unit if found.unit in ("", unit) else "mixed"
-        self.fields = tuple(
-            replace(f, unit=unit, segments=merged) if f.name == name else f for f in self.fields
-        )
+        names, units = tuple(n for n, _ in channels), tuple(u for _, u in channels)
+        if found.channel_names and found.channel_names != names:
+            detail = f"field {name}: found the channels {names}, expected {found.channel_names} as in the cases before"
+            raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
+        units = merged_units(found.channel_units, units)
+        described = replace(found, unit=unit, segments=merged, channel_names=names, channel_units=units)
+        self.fields = tuple(described if f.name == name else f for f in self.fields)
 
     def finish(self, *, tallies: Mapping[str, Json] | None = None) -> Receipt:
         """Move everything into place, with the receipt last, because a shard counts as complete once it has one."""
@@ -305,6 +322,8 @@ class ShardWriter:
         for layout in self.fields if self._rows else ():
             segments = {name: list(place) for name, place in layout.segments.items()}
             attributes: dict[str, Json] = {"unit": layout.unit, "segments": segments}
+            if layout.channel_names:
+                attributes["channels"] = [list(c) for c in zip(layout.channel_names, layout.channel_units, strict=True)]
             if layout.packing is not None:  # names of the CF conventions, section 8.1, which xarray applies
                 attributes |= {"scale_factor": layout.packing.factor, "add_offset": layout.packing.offset}
             codec = self._codec(layout.name)

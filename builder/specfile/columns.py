@@ -16,7 +16,7 @@ from builder.clinical import ClinicalTable
 from builder.errors import SpecError
 from builder.imaging.series_types import rule_schema
 from builder.model.expression import compile as compile_expression
-from builder.spec import centre_faults, columns_of, field_faults, retain_faults
+from builder.spec import centre_faults, columns_of, columns_of_images, field_faults, retain_faults
 from builder.specfile.positions import Path
 from builder.split import TRUE_DATE
 
@@ -45,7 +45,7 @@ def column_faults(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
                 yield place, f"{'.'.join(map(str, place))}: {error}"
     yield from _rule_faults(document)
     for place, column in _named(document):
-        published = place[:2] != ("cohort", "prefer")
+        published = place[0] != "cohort"
         if not columns.has(column, published=published):
             yield place, f"{'.'.join(map(str, place))}: {_unknown(column, columns, published=published)}"
         elif not published and _holds_lists(columns.schema, column):
@@ -87,8 +87,11 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
             doubtful |= {*map(str, declared), *map(str, _map(_map(block).get("events")))}
     labelled = bool(_map(document.get("labels")))
     dated = tuple(name for table in tables for name in table.dated)
-    published = columns_of(tables, labelled=labelled, published=True)
-    return _Columns(columns_of(tables, labelled=labelled), published, dated, frozenset(doubtful))
+    partners = [str(name) for name in _map(_map(document.get("cohort")).get("images"))][1:]
+    known, published = (
+        columns_of_images(columns_of(tables, labelled=labelled, published=only), partners) for only in (False, True)
+    )
+    return _Columns(known, published, dated, frozenset(doubtful))
 
 
 def _references(document: Mapping[str, Any], columns: _Columns) -> Iterator[tuple[Path, str]]:
@@ -114,6 +117,9 @@ def _expressions(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     cohort = _map(document.get("cohort"))
     if isinstance(cohort.get("image"), str):
         yield ("cohort", "image"), cohort["image"]
+    for name, image in _map(cohort.get("images")).items():
+        if isinstance(_map(image).get("select"), str):
+            yield ("cohort", "images", str(name), "select"), image["select"]
     for i, rule in enumerate(_list(cohort.get("rules"))):
         if isinstance(_map(rule).get("keep"), str):
             yield ("cohort", "rules", i, "keep"), rule["keep"]
@@ -121,8 +127,10 @@ def _expressions(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
 
 def _named(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     cohort, splits, report = (_map(document.get(name)) for name in ("cohort", "splits", "report"))
+    images = _map(cohort.get("images"))
     for place, names in (
         (("cohort", "prefer"), _list(cohort.get("prefer"))),
+        *((("cohort", "images", str(n), "prefer"), _list(_map(b).get("prefer"))) for n, b in images.items()),
         (("splits", "stratify"), _list(splits.get("stratify"))),
         (("report", "groups"), _list(report.get("groups"))),
         (("report", "outcomes"), _list(report.get("outcomes"))),

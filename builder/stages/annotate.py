@@ -1,7 +1,7 @@
 """Read a case's labels on the image's grid with their evidence, prove them, and fuse them if the spec asks for it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from builder.labels.fusion import Consensus
 from builder.labels.pictures import draw_labels
 from builder.labels.proof import Body, Proof
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, Volume
+from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 
 CASE_FACTS = pa.schema(
@@ -63,6 +64,32 @@ class Reads:
     consensus: Mapping[str, Consensus]
     required: str
     uids: UidMap
+
+    def of(self, plan: CasePlan) -> "Reads":
+        """Return how to read the labels that are drawn on the image of a plan.
+
+        Labels without objects are those of the reference. Labels that a consensus fuses are all on one image.
+
+        Raises
+        ------
+        CaseError
+            LABEL_AMBIGUOUS if a consensus would fuse labels of several images.
+        """
+        found = dict(plan.labels_on)
+        reference = plan.image if plan.partners else None
+        homes: dict[str, str | None] = {label: found.get(label, reference) for label in self.labels}
+        for name, block in self.consensus.items():
+            images = sorted({found[label] for label in block.labels if label in found})
+            if len(images) > 1:
+                detail = f"consensus {name}: found labels of the images {' and '.join(images)}, expected one image"
+                raise CaseError(Reason.LABEL_AMBIGUOUS, f"{detail}: state labels.*.on")
+            home = images[0] if images else reference
+            homes |= dict.fromkeys((*block.labels, name), home)
+        return replace(
+            self,
+            labels={label: reader for label, reader in self.labels.items() if homes[label] == plan.image},
+            consensus={name: block for name, block in self.consensus.items() if homes[name] == plan.image},
+        )
 
 
 def annotate(

@@ -22,7 +22,7 @@ from builder.imaging.quantities.suv import SUV_TAGS, Calibration, calibrate
 from builder.imaging.rows import dataset_of
 from builder.imaging.stacks.kinds import Kind, kind_of
 from builder.imaging.stacks.options import VolumeOptions
-from builder.plan import IMAGE_ROLE
+from builder.plan import is_image_role
 from builder.protocols import Describing, Entry, LabelObject
 from builder.sources import AnySource
 
@@ -59,7 +59,7 @@ class Objects:
 
 
 def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) -> Objects:
-    """Read the objects of one case, as completely as ``volumes`` requires.
+    """Read the objects of one image of a case and of its labels, as completely as ``volumes`` requires.
 
     Raises
     ------
@@ -69,15 +69,15 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) 
         When a source does not answer, or an object has changed since it was indexed.
     """
     listed = rows.to_pylist()
-    image_rows = [row for row in listed if row["role"] == IMAGE_ROLE]
+    image_rows = [row for row in listed if is_image_role(row["role"])]
     labels: dict[str, list[LabelObject]] = {}
     for row in listed:
-        if row["role"] != IMAGE_ROLE:
+        if not is_image_role(row["role"]):
             data = read_object(row, sources)
             name = posixpath.basename(row["member"] or row["path"])
             content = parse_instance(data) if row["format"] == "dicom" else data
             labels.setdefault(row["role"], []).append(LabelObject(content, name))
-    images = rows.filter(pa.array([row["role"] == IMAGE_ROLE for row in listed]))
+    images = rows.filter(pa.array([is_image_role(row["role"]) for row in listed]))
     if is_filed(image_rows[0]):
         files = tuple(read_object(row, sources) for row in image_rows)
         return Objects(images, (), dataset_of(image_rows[0]), labels, files=files)

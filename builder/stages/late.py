@@ -14,7 +14,7 @@ def late_resample(spec: DatasetSpec) -> Resample | None:
     """
     last = spec.transforms[-1] if spec.transforms else None
     stored = spec.shards.fields.get("image")
-    if not isinstance(last, Resample) or not isinstance(spec.samples, Whole):
+    if not isinstance(last, Resample) or not isinstance(spec.samples, Whole) or spec.cohort.images:
         return None
     if stored is not None and stored.dtype is not None:
         return None

@@ -32,7 +32,7 @@ from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
 from builder.stages.annotate import Reads, annotate
 from builder.stages.fetch import Objects
-from builder.transforms import AnyTransform
+from builder.transforms import AnyTransform, steps_for
 from builder.transforms.resample import Resample
 
 KIND_COLUMNS = (
@@ -52,6 +52,17 @@ class Recipe:
     reads: Reads
     transforms: Sequence[AnyTransform]
 
+    def of(self, plan: CasePlan) -> "Recipe":
+        """Return the settings for the image of a plan. Raises CaseError as ``Reads.of`` does."""
+        if not plan.image:
+            return self
+        return replace(
+            self,
+            volumes=self.volumes.for_image(plan.image),
+            reads=self.reads.of(plan),
+            transforms=steps_for(self.transforms, plan.image),
+        )
+
 
 def known_of(objects: Objects) -> Identifiers:
     """Return what identifies the person and the staff of a case, from its objects and its images' index rows."""
@@ -67,7 +78,7 @@ def load(
     fill: PixelFill,
     witness: Callable[[Volume], None],
 ) -> Case:
-    """Turn one case's fetched objects into a de-identified case with its labels, on the grid of its image.
+    """Turn one image's fetched objects into a de-identified case with the labels on it, on the grid of the image.
 
     Parameters
     ----------
@@ -90,6 +101,8 @@ def load(
     witness(volume)
     findings = tuple(str(finding) for finding in lint(volume, objects.images or (objects.first,)))
     volume = _with_verdict(replace(volume, findings=findings), pixels)
+    if plan.image:
+        volume = replace(volume, channels=channel_names(plan.image, volume.channels))
     image = ImageFacts(volume.geometry, stack.series_uid, stack.uid_to_slice, stack.modality)
     labelled = annotate(
         objects.labels,
@@ -100,6 +113,11 @@ def load(
         clean=lambda label, reader: _clean_label(label, reader, objects.rows, plan, recipe, known),
     )
     return Case(plan.case_key, volume, labelled.annotations, readings=labelled.readings)
+
+
+def channel_names(image: str, channels: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of an image's channels: its own name, or ``NAME.channel`` where it has several."""
+    return (image,) if len(channels) == 1 else tuple(f"{image}.{channel}" for channel in channels)
 
 
 def transformed(case: Case, recipe: Recipe) -> Case:

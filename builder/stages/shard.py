@@ -19,20 +19,21 @@ from builder.deid.gate import Gate
 from builder.deid.profile import Option, Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.model.case import Case, Volume
+from builder.model.case import Case, Slabs, Volume
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
 from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
-from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, parse_shard_plan
+from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, image_role, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.spec import DatasetSpec
 from builder.stages.again import discard, has_internal_error, next_name, same_content
-from builder.stages.ahead import Pending, one_ahead
+from builder.stages.ahead import one_ahead
 from builder.stages.annotate import CASE_FACTS, Reads
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.fetch import fetch, pixels_of
 from builder.stages.gating import WITHHELD, cleared, gate_of, list_withheld
+from builder.stages.image_sets import join_images, load_each
 from builder.stages.late import late_resample, transformed_late
 from builder.stages.prepare import Recipe, known_of, load, read_volume, transformed
 from builder.storage import Store, open_store
@@ -201,9 +202,12 @@ def write(
         _writer(plan, spec, dataset) as writer,
         one_ahead(steps, sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,
     ):
-        for case_plan, pending, found, gate in zip(plan.cases, loaded, fresh, gates, strict=True):
+        for number, (case_plan, pending, found, gate) in enumerate(
+            zip(plan.cases, loaded, fresh, gates, strict=True)
+        ):
+            other = partial(_load_image, plan, number, spec, recipe, gate, found.append if prints is not None else None)
             try:
-                _add(writer, pending, spec, recipe, key, gate)
+                _add(writer, _finished_case(pending.take(), case_plan, spec, recipe, other), spec, key, gate)
             except Exception as error:  # noqa: BLE001 - the case boundary
                 fault = fault_of_case(error, on_internal_error=faults.action)
                 writer.exclude(case_plan.case_key, fault.reason, gate.message(fault.detail))
@@ -226,9 +230,11 @@ def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) ->
     taken = []
     for number, case_plan in enumerate(plan.cases):
         if case_plan.case_key not in excluded:
-            objects = fetch(_rows(plan, number), spec.sources, spec.volumes)
-            volume = read_volume(case_plan, objects, recipe, fill=pixels_of(objects.rows, spec.sources, recipe.uids))
-            taken.append(_print(volume, case_plan, objects.rows))
+            for image in load_each(case_plan):
+                own = recipe.of(image)
+                objects = fetch(_rows_of(plan, number, image, own), spec.sources, own.volumes)
+                volume = read_volume(image, objects, own, fill=pixels_of(objects.rows, spec.sources, own.uids))
+                taken.append(_print(volume, image, objects.rows))
     return taken
 
 
@@ -274,7 +280,8 @@ def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
         try:
             case = _load(plan, 0, spec, recipe, gate)
             marks.append(clock())
-            case = transformed(case, recipe)
+            other = partial(_load_image, plan, 0, spec, recipe, gate, None)
+            case = _transformed_set(case, plan.cases[0], spec, recipe, other)
             size = case.volume.voxels.nbytes + sum(mask.voxels.nbytes for mask in case.masks)
             marks.append(clock())
             samples = cut(case, spec.samples, key=key, seed=spec.seed)
@@ -339,36 +346,77 @@ def _load(
     case = plan.cases[number]
     if case.case_key in convicted:
         raise convicted[case.case_key]
-    objects = fetch(_rows(plan, number), spec.sources, spec.volumes)
+    return _load_image(plan, number, spec, recipe, gate, keep, case)
+
+
+def _load_image(
+    plan: ShardPlan,
+    number: int,
+    spec: DatasetSpec,
+    recipe: Recipe,
+    gate: Gate,
+    keep: Callable[[Print], None] | None,
+    image: CasePlan,
+) -> Case:
+    """Fetch and decode one image of a case with the labels that are drawn on it."""
+    own = recipe.of(image)
+    objects = fetch(_rows_of(plan, number, image, own), spec.sources, own.volumes)
     gate.meet(known_of(objects))
 
     def witness(volume: Volume) -> None:
         if keep is not None:
-            keep(_print(volume, case, objects.rows))
+            keep(_print(volume, image, objects.rows))
 
-    fill = pixels_of(objects.rows, spec.sources, recipe.uids)
-    return load(case, objects, recipe, gate=gate, fill=fill, witness=witness)
+    fill = pixels_of(objects.rows, spec.sources, own.uids)
+    return load(image, objects, own, gate=gate, fill=fill, witness=witness)
 
 
-def _add(writer: ShardWriter, pending: Pending[Case], spec: DatasetSpec, recipe: Recipe, key: Key, gate: Gate) -> None:
-    last = late_resample(spec)
-    if last is None:
-        case, image = transformed(pending.take(), recipe), None
-    else:
-        case, image = transformed_late(pending.take(), recipe, last)
+def _transformed_set(
+    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
+) -> Case:
+    """Return a case after all transforms, with all its images. ``other`` loads one of the other images."""
+    if not plan.partners:
+        return transformed(case, recipe)
+    native = case.volume.geometry
+    return join_images(
+        transformed(case, recipe.of(plan)), native, plan, spec, lambda partner: other(plan.of(partner))
+    )
+
+
+def _add(
+    writer: ShardWriter, finished: tuple[Case, Slabs | None], spec: DatasetSpec, key: Key, gate: Gate
+) -> None:
+    case, image = finished
     samples = cleared(cut(case, spec.samples, key=key, seed=spec.seed), case, gate)
     if image is not None:
         samples = (replace(sample, arrays={**sample.arrays, "image": image}) for sample in samples)
     writer.add_case(samples, described=describe_fields(case))
 
 
+def _finished_case(
+    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
+) -> tuple[Case, Slabs | None]:
+    """Return a case after all transforms, and its image if that is still to be made."""
+    last = late_resample(spec)
+    if last is not None:
+        return transformed_late(case, recipe, last)
+    return _transformed_set(case, plan, spec, recipe, other), None
+
+
 def _print(volume: Volume, plan: CasePlan, rows: pa.Table) -> Print:
     modality = rows.column("modality")[0].as_py() or ""
-    return take_print(volume.voxels, key=plan.case_key, person_key=plan.person_key, modality=modality)
+    return take_print(volume.voxels, key=plan.stack_key or plan.case_key, person_key=plan.person_key, modality=modality)
 
 
 def _rows(plan: ShardPlan, number: int) -> pa.Table:
     return plan.objects.filter(pc.equal(plan.objects.column("case"), number))
+
+
+def _rows_of(plan: ShardPlan, number: int, image: CasePlan, recipe: Recipe) -> pa.Table:
+    """Return the rows of one image of a case and of the labels that are drawn on it."""
+    rows = _rows(plan, number)
+    roles = {image_role(image.image), *recipe.reads.labels}
+    return rows.filter(pc.is_in(rows.column("role"), pa.array(sorted(roles), pa.string())))
 
 
 def _alone(rows: pa.Table) -> pa.Table:

@@ -5,6 +5,7 @@ landmarks of a case together. Boxes and landmarks are held in LPS mm, so their c
 cut off.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from builder.plugins import block_of, with_installed
@@ -20,10 +21,15 @@ BUILT_IN: dict[str, type[Step]] = {"orient": Orient, "resample": Resample, "crop
 TRANSFORMS: dict[str, type[Step]] = with_installed("transforms", BUILT_IN)
 """Every transform by the ``kind`` that selects it in a spec."""
 
+def steps_for(transforms: "Sequence[AnyTransform]", image: str) -> "tuple[AnyTransform, ...]":
+    """Return the transforms that apply to an image of a case; "" names the only image."""
+    return tuple(t for t in transforms if not isinstance(t, Intensity) or not t.of or image in t.of)
+
+
 if TYPE_CHECKING:
     AnyTransform: TypeAlias = Step
     """A block under ``transforms`` in a spec. Its ``kind`` selects the transform."""
 else:
     AnyTransform = block_of(TRANSFORMS)
 
-__all__ = ["BUILT_IN", "TRANSFORMS", "AnyTransform", "Crop", "Intensity", "Orient", "Resample"]
+__all__ = ["BUILT_IN", "TRANSFORMS", "AnyTransform", "Crop", "Intensity", "Orient", "Resample", "steps_for"]

@@ -53,6 +53,8 @@ class Intensity(Step):
     """Compute statistics of voxels above this value (before the limits)."""
     dtype: Literal["int16", "uint16", "uint8", "float32"] | None = None
     """Type of the result; null keeps the type, or gives float32 after scaling."""
+    of: tuple[str, ...] = ()
+    """With ``cohort.images``: the images whose values are mapped; all of them if empty."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Intensity":
@@ -74,7 +76,7 @@ class Intensity(Step):
     def __call__(self, case: Case) -> Case:
         """Map the values of the case. Raises CaseError if statistics cannot be computed or a value does not fit."""
         volume = case.volume
-        scaled = self.scale is not None or self.zscore != "none"
+        scaled = self.scales
         dtype = np.dtype(DTYPES[self.dtype] if self.dtype else np.float32 if scaled else volume.voxels.dtype)
         out = np.empty(volume.voxels.shape, dtype)
         notes = list(volume.notes)
@@ -89,14 +91,18 @@ class Intensity(Step):
         return replace(case, volume=replace(volume, voxels=out, domain=domain, notes=tuple(notes)))
 
     @property
+    def scales(self) -> bool:
+        """Return whether the result has another unit than the image."""
+        return self.scale is not None or self.zscore != "none"
+
+    @property
     def label_options(self) -> tuple[str, ...]:
         """Return ``inside_mask`` if statistics are computed inside a mask."""
         return () if self.inside_mask is None else ("inside_mask",)
 
     def item_bytes(self, item: int) -> int:
         """Return the bytes of a voxel in the stated type, or in float32 if values are scaled."""
-        scaled = self.scale is not None or self.zscore != "none"
-        return np.dtype(self.dtype).itemsize if self.dtype else 4 if scaled else item
+        return np.dtype(self.dtype).itemsize if self.dtype else 4 if self.scales else item
 
     def scratch_bytes(self, before: Shape, after: Shape, *, item: int) -> int:
         """Return the bytes of a float32 copy of the channel if a mean is subtracted."""
@@ -185,7 +191,7 @@ def sets_type(transform: object) -> bool:
     """Return whether a transform gives every image the same number type, whatever its type was."""
     if not isinstance(transform, Intensity):
         return False
-    return transform.dtype is not None or transform.scale is not None or transform.zscore != "none"
+    return transform.dtype is not None or transform.scales
 
 
 def recorded_mapping(volume: Volume, channel: str) -> tuple[float, float]:

@@ -91,6 +91,13 @@ class Resample(Step):
         stand_in = np.broadcast_to(np.zeros((), image.dtype), image.shape)
         return self._moved(case, replace(old, voxels=stand_in, geometry=geometry, padding=None)), image
 
+    def onto(self, case: Case, geometry: Geometry, *, fill: float) -> Case:
+        """Return the case sampled on another grid, with ``fill`` outside its field. Raises as ``__call__`` does."""
+        require_one_grid(case)
+        filled = self.model_copy(update={"fill": fill})
+        same = _is_same(case.volume, geometry)
+        return filled._moved(case, case.volume if same else filled._resample_volume(case.volume, geometry))
+
     def _moved(self, case: Case, volume: Volume) -> Case:
         """Return the case with the new volume, and with its masks resampled to the new grid."""
         same = volume is case.volume

@@ -264,6 +264,7 @@ def test_describe_merges_segments_and_units(tmp_path: Path) -> None:
 class Facts:
     unit: str = ""
     segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    channels: tuple[tuple[str, str], ...] = ()
 
 
 def test_a_case_whose_segments_clash_leaves_no_trace(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The ``volumes:`` options of a spec: one action per verdict, and limits that are checked before decoding."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +38,23 @@ Axis = Literal["echo_time", "b_value", "component"]
 KeepOrNot = Literal["keep", "exclude"]
 
 
+class ValueOptions(BaseModel):
+    """The options of ``volumes`` that one image of a case may have for itself; what is not stated stays as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    monochrome1: Literal["invert", "keep"] | None = None
+    """As ``volumes.monochrome1``, for this image."""
+    padding: Literal["fill", "keep"] | None = None
+    """As ``volumes.padding``, for this image."""
+    pet: Literal["suv", "require_suv", "activity"] | None = None
+    """As ``volumes.pet``, for this image."""
+    pet_weight_kg: tuple[float, float] | None = None
+    """As ``volumes.pet_weight_kg``, for this image."""
+    philips: Literal["display", "precise"] | None = None
+    """As ``volumes.philips``, for this image."""
+
+
 class VolumeOptions(BaseModel):
     """The ``volumes:`` block of a spec.
 
@@ -67,6 +85,8 @@ class VolumeOptions(BaseModel):
         a Philips series without that scale is then excluded.
     max_voxels, max_frames
         A stack larger than this is excluded before any pixel is read.
+    of
+        With ``cohort.images``: other options for the values of single images, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -120,6 +140,12 @@ class VolumeOptions(BaseModel):
     philips: Literal["display", "precise"] = "display"
     max_voxels: int = Field(default=2**30, gt=0)
     max_frames: int = Field(default=20_000, gt=0)
+    of: Mapping[str, ValueOptions] = Field(default_factory=dict)
+
+    def for_image(self, name: str) -> "VolumeOptions":
+        """Return the options for one image of a case."""
+        own = self.of.get(name, ValueOptions()).model_dump(exclude_none=True)
+        return self.model_copy(update={**own, "of": {}})
 
 
 Action = Literal["keep", "resample", "split", "exclude"]

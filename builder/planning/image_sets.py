@@ -1,0 +1,350 @@
+"""Choose the images of every case: a reference for each case, and for each of the other images the series that fits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from builder.cohort import CaseImage, Cohort, Decisions, mask_of, preferred, require_clinical
+from builder.errors import CaseError, Reason, SpecError
+from builder.labels import AnyLabel
+from builder.model.expression import compile as compile_expression
+from builder.model.sorting import ordered
+from builder.planning.link import Link, label_status, planned_tier
+from builder.protocols import How
+from builder.spec import DatasetSpec, columns_of_images
+from builder.split import TRUE_DATE
+
+IMAGES_RULE = "images"
+"""The rule under which a case that lacks an image is listed, and a series that no case takes."""
+
+ALWAYS = ("series_key", "modality", "vendor", "manufacturer_model")
+"""Columns of every other image that a case gets beside those that the spec names."""
+
+STRENGTH = {How.SOP: 0, How.SERIES: 1, How.NAME: 1, How.FRAME_OF_REFERENCE: 2, How.STUDY: 3, How.PERSON: 4}
+"""How strong a reference is; a label goes to the image that it refers to most strongly."""
+
+PARTNERS = pa.list_(pa.struct([("image", pa.string()), ("case_key", pa.string())]))
+LABELLED = pa.list_(pa.struct([("label", pa.string()), ("image", pa.string())]))
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class _Set:
+    """The images of a case: rows of the candidates by name, and the link of each label with its image."""
+
+    reference: str
+    rows: dict[str, int]
+    links: dict[str, tuple[str, Link]] = field(default_factory=dict)
+
+
+def select_sets(
+    candidates: pa.Table, spec: DatasetSpec, links: Mapping[str, Sequence[Link]]
+) -> tuple[pa.Table, dict[str, list[Link]]]:
+    """Decide about every candidate of a dataset whose cases have several images.
+
+    Parameters
+    ----------
+    candidates
+        As for ``builder.cohort.select_cohort``, with ``case_key``, ``frame_of_reference_key`` and the true date.
+    links
+        Maps the ``case_key`` of each candidate to what each label found for it.
+
+    Returns
+    -------
+    tuple
+        The candidates with the columns of a cohort, and the links of every case by its key. ``included`` marks the
+        reference of each case. ``image_name`` and ``serves`` say as which image and in which cases a row is used,
+        ``partners`` and ``label_images`` which rows and labels a case has, and ``present.NAME`` and ``NAME.column``
+        what is known of its other images.
+
+    Raises
+    ------
+    SpecError
+        For an expression that names unknown columns or compares unlike types.
+    """
+    choice = _Choice(ordered(candidates, ["series_key", "stack"]), spec, links)
+    return choice.decide()
+
+
+class _Choice:
+    """The candidates with what has been decided about them so far."""
+
+    def __init__(self, table: pa.Table, spec: DatasetSpec, links: Mapping[str, Sequence[Link]]) -> None:
+        self.table, self.spec, self.options = table, spec, spec.cohort
+        self.ledger = Decisions(table.num_rows)
+        names = ("case_key", "person_key", "study_key", "frame_of_reference_key", TRUE_DATE)
+        self.rows: list[Row] = table.select([*names, "slices", "rows", "columns"]).to_pylist()
+        self.links = [links.get(row["case_key"], ()) for row in self.rows]
+        self.matches = {name: mask_of(image.select, table).values for name, image in self.options.images.items()}
+        self.ranks = {name: _ranks(table, image.prefer) for name, image in self.options.images.items()}
+        self.of_person: dict[str, list[int]] = {}
+        for number, row in enumerate(self.rows):
+            self.of_person.setdefault(row["person_key"], []).append(number)
+
+    def decide(self) -> tuple[pa.Table, dict[str, list[Link]]]:
+        """Return the cohort and the links of its cases."""
+        reference = self.options.reference
+        self._before()
+        sets = [s for row in range(len(self.rows)) if (s := self._set_of(row, reference)) is not None]
+        table = with_images(self.table, self.spec, {s.rows[reference]: s.rows for s in sets})
+        for rule in self.options.rules:
+            if _names_images(rule.keep, table.schema, self.options):
+                self._apply(rule.name, rule.keep, table, sets)
+        sets = self._one_per(sets)
+        self._leftovers(sets)
+        return self._finished(sets, table)
+
+    def _before(self) -> None:
+        """Apply what is decided before images are put together; rules on bare names look at the reference."""
+        table, ledger, reference = self.table, self.ledger, self.options.reference
+        for row in range(len(self.rows)):
+            if not any(matches[row] for matches in self.matches.values()):
+                ledger.refuse(row, "image", Reason.NOT_SELECTED)
+        ledger.exclude_where(table, "usable_reason", "geometry", "usable_detail")
+        if self.options.clinical == "required":
+            require_clinical(table, ledger)
+        schema = columns_of_images(table.schema, self.options.partners)
+        for rule in self.options.rules:
+            if not _names_images(rule.keep, schema, self.options):
+                kept = mask_of(rule.keep, table).values
+                for row, keep in enumerate(kept):
+                    if self.matches[reference][row] and not keep:
+                        ledger.refuse(row, rule.name, Reason.COHORT_RULE)
+
+    def _set_of(self, row: int, reference: str) -> _Set | None:
+        """Return the images of the case that a row is the reference of; None if it is not, or if the case is out."""
+        if not self.matches[reference][row] or not self.ledger.included[row]:
+            return None
+        found = _Set(reference, {reference: row})
+        for name, image in self.options.partners.items():
+            chosen = self._partner(name, image, found)
+            if not isinstance(chosen, CaseError):
+                found.rows[name] = chosen
+            elif image.required:
+                self.ledger.refuse(row, IMAGES_RULE, chosen.reason, chosen.detail)
+                return None
+        return found if self._label(found, row) else None
+
+    def _partner(self, name: str, image: CaseImage, found: _Set) -> int | CaseError:
+        """Return the row of one image of a case, or why there is none."""
+        reference = self.rows[found.rows[found.reference]]
+        near = [
+            row
+            for row in self.of_person[reference["person_key"]]
+            if self.matches[name][row] and self.ledger.included[row] and row not in found.rows.values()
+            and _is_near(reference, self.rows[row], image.within_days)
+        ]  # fmt: skip
+        fitting = [row for row in near if _fits(reference, self.rows[row], image.aligned)]
+        if fitting:
+            return min(fitting, key=lambda row: self._order(name, row))
+        if not near:
+            where = "in the study" if image.within_days is None else f"within {image.within_days} days"
+            detail = f"image {name}: found no usable series {where} that it selects, expected one"
+            return CaseError(Reason.IMAGE_MISSING, detail)
+        proof = "frame of reference" if image.aligned == "frame" else "shape"
+        detail = f"image {name}: found {len(near)} series, none of them in the reference's {proof}, expected one"
+        return CaseError(Reason.IMAGE_NOT_ALIGNED, detail)
+
+    def _strength(self, name: str, row: int) -> int:
+        """Return how strongly any label that may lie on this image refers to a row; less is stronger."""
+        mine = (x for x in self.links[row] if x.rows and (self.spec.labels[x.label].on or name) == name)
+        return min((STRENGTH.get(How(x.how), 9) for x in mine), default=9)
+
+    def _label(self, found: _Set, row: int) -> bool:
+        """Give each label its image; return whether the case stays."""
+        missing = []
+        for label, reader in self.spec.labels.items():
+            held = [(n, x) for n, r in found.rows.items() for x in self.links[r] if x.label == label and x.rows]
+            if reader.on is not None:
+                held = [(n, x) for n, x in held if n == reader.on]
+            best = min((STRENGTH.get(How(x.how), 9) for _, x in held), default=9)
+            held = [(n, x) for n, x in held if STRENGTH.get(How(x.how), 9) == best]
+            if len(held) > 1:
+                names = " and ".join(n for n, _ in held)
+                detail = f"label {label}: found objects for the images {names}, expected one: state labels.{label}.on"
+                self.ledger.refuse(row, "labels", Reason.LABEL_AMBIGUOUS, detail)
+                return False
+            if held:
+                found.links[label] = held[0]
+            else:
+                missing.append(label)
+        if missing and self.options.labels == "required":
+            detail = "no object found for " + ", ".join(missing)
+            self.ledger.refuse(row, "labels", Reason.LABEL_MISSING, detail)
+            return False
+        return True
+
+    def _apply(self, name: str, keep: str, table: pa.Table, sets: Sequence[_Set]) -> None:
+        """Apply a rule that names other images to the cases."""
+        kept = mask_of(keep, table).values
+        for found in sets:
+            row = found.rows[found.reference]
+            if not kept[row]:
+                self.ledger.refuse(row, name, Reason.COHORT_RULE)
+
+    def _one_per(self, sets: Sequence[_Set]) -> list[_Set]:
+        """Keep one case of each study or person."""
+        reference, case = self.options.reference, self.options.case
+        left = [s for s in sets if self.ledger.included[s.rows[reference]]]
+        if case == "series":
+            return left
+        order = sorted(left, key=lambda s: self._order(reference, s.rows[reference]))
+        first: dict[str, int] = {}
+        for found in order:
+            row = found.rows[reference]
+            group = self.rows[row][f"{case}_key"]
+            chosen = first.setdefault(group, row)
+            if chosen != row:
+                self.ledger.refuse(row, f"one_per_{case}", Reason.ONE_PER_RULE, self._why(reference, row, chosen))
+        return [s for s in left if self.ledger.included[s.rows[reference]]]
+
+    def _order(self, name: str, row: int) -> tuple[int, int]:
+        return self._strength(name, row), self.ranks[name][row]
+
+    def _why(self, name: str, row: int, chosen: int) -> str:
+        """Say why another row was taken as an image."""
+        prefer = self.options.images[name].prefer
+        columns = [c.removeprefix("-") for c in prefer if c.removeprefix("-") not in ("series_key", "stack")]
+        if self._strength(name, chosen) < self._strength(name, row):
+            return f"image {name}: a label refers to another series"
+        one, other = (self.table.select(columns).slice(r, 1).to_pylist() for r in (row, chosen))
+        by = ", ".join(prefer)
+        return f"image {name}: " + (
+            f"a tie by {by} with the series that was taken; its key decided" if one == other
+            else f"another series comes first by {by}"
+        )  # fmt: skip
+
+    def _leftovers(self, sets: Sequence[_Set]) -> None:
+        """Exclude the rows that fit an image and that no case takes."""
+        taken = {row for s in sets for row in s.rows.values()}
+        chosen: dict[tuple[str, str], int] = {}
+        for found in sets:
+            person = self.rows[found.rows[found.reference]]["person_key"]
+            for name, row in found.rows.items():
+                chosen.setdefault((person, name), row)
+        for row in range(len(self.rows)):
+            if row in taken or not self.ledger.included[row]:
+                continue
+            person = self.rows[row]["person_key"]
+            name = next(n for n, matches in self.matches.items() if matches[row])
+            other = chosen.get((person, name))
+            if other is None:
+                detail = f"image {name}: its case is not in the cohort"
+                self.ledger.refuse(row, IMAGES_RULE, Reason.IMAGE_UNUSED, detail)
+            else:
+                self.ledger.refuse(row, IMAGES_RULE, Reason.ONE_PER_RULE, self._why(name, row, other))
+
+    def _finished(self, sets: Sequence[_Set], table: pa.Table) -> tuple[pa.Table, dict[str, list[Link]]]:
+        count, reference = table.num_rows, self.options.reference
+        keys = [row["case_key"] for row in self.rows]
+        names: list[str | None] = [None] * count
+        serves: list[list[str]] = [[] for _ in range(count)]
+        by_reference = {s.rows[reference]: s for s in sets}
+        for row, found in by_reference.items():
+            for name, used in found.rows.items():
+                names[used] = names[used] or name
+                serves[used].append(keys[row])
+        table = self.ledger.append_to(table)
+        included = [row in by_reference for row in range(count)]
+        table = table.set_column(table.schema.get_field_index("included"), "included", pa.array(included, pa.bool_()))
+        columns = {
+            "image_name": pa.array(names, pa.string()),
+            "serves": pa.array([sorted(s) for s in serves], pa.list_(pa.string())),
+            "partners": pa.array([_partners(by_reference.get(r), reference, keys) for r in range(count)], PARTNERS),
+            "label_images": pa.array([_labelled(by_reference.get(r)) for r in range(count)], LABELLED),
+        }
+        for name, values in columns.items():
+            table = table.append_column(name, values)
+        links = {keys[row]: _links(found, self.spec.labels) for row, found in by_reference.items()}
+        return _with_label_columns(table, links, self.spec), links
+
+
+def with_images(table: pa.Table, spec: DatasetSpec, sets: Mapping[int, Mapping[str, int]]) -> pa.Table:
+    """Return the table with ``present.NAME`` and the columns ``NAME.column`` that are asked for.
+
+    ``sets`` maps the row of each reference to the rows of all images of its case.
+    """
+    for name in spec.cohort.partners:
+        places = [sets[row].get(name) if row in sets else None for row in range(table.num_rows)]
+        present = [place is not None if row in sets else None for row, place in enumerate(places)]
+        table = table.append_column(f"present.{name}", pa.array(present, pa.bool_()))
+        taken = table.take(pa.array(places, pa.int64()))
+        for column in dict.fromkeys((*ALWAYS, *_asked(spec, name, table.schema))):
+            table = table.append_column(f"{name}.{column}", taken[column])
+    return table
+
+
+def _asked(spec: DatasetSpec, name: str, schema: pa.Schema) -> Iterator[str]:
+    """Yield the columns of an image that the spec names."""
+    known = columns_of_images(schema, spec.cohort.partners)
+    named = [c for rule in spec.cohort.rules for c in compile_expression(rule.keep, known).columns]
+    named += [*spec.splits.stratify, *spec.report.groups, *spec.report.outcomes]
+    named += [held.column for held in spec.splits.hold_out]
+    for column in named:
+        image, dot, own = column.partition(".")
+        if dot and image == name:
+            if own not in schema.names:
+                raise SpecError(f"{column}: found no column {own!r}, expected one of SERIES or of a clinical table")
+            yield own
+
+
+def _names_images(text: str, schema: pa.Schema, options: Cohort) -> bool:
+    names = {"present", *options.partners}
+    return any(c.partition(".")[0] in names and "." in c for c in compile_expression(text, schema).columns)
+
+
+def _ranks(table: pa.Table, prefer: Sequence[str]) -> list[int]:
+    ranks = [0] * table.num_rows
+    for rank, row in enumerate(preferred(table, prefer)):
+        ranks[row] = rank
+    return ranks
+
+
+def _is_near(reference: Row, other: Row, within_days: int | None) -> bool:
+    """Return whether a row is of the reference's study, or of one that is as near in time as the spec allows."""
+    if reference["study_key"] == other["study_key"]:
+        return True
+    one, two = reference[TRUE_DATE], other[TRUE_DATE]
+    return within_days is not None and None not in (one, two) and abs((one - two).days) <= within_days
+
+
+def _fits(reference: Row, other: Row, aligned: str) -> bool:
+    """Return whether headers allow the alignment that the spec states; affines are compared in the build."""
+    if aligned == "frame":
+        frame = reference["frame_of_reference_key"]
+        return frame is not None and frame == other["frame_of_reference_key"]
+    if aligned == "grid":
+        return all(reference[c] == other[c] for c in ("slices", "rows", "columns"))
+    return True
+
+
+def _partners(found: _Set | None, reference: str, keys: Sequence[str]) -> list[dict[str, str]]:
+    rows = {} if found is None else found.rows
+    return [{"image": name, "case_key": keys[row]} for name, row in rows.items() if name != reference]
+
+
+def _labelled(found: _Set | None) -> list[dict[str, str]]:
+    links = {} if found is None else found.links
+    return [{"label": label, "image": image} for label, (image, _) in links.items()]
+
+
+def _links(found: _Set, labels: Mapping[str, AnyLabel]) -> list[Link]:
+    """Return the links of a case, one a label; a label without objects has one without rows."""
+    return [found.links[label][1] if label in found.links else Link(label, (), str(How.NONE)) for label in labels]
+
+
+def _with_label_columns(table: pa.Table, links: Mapping[str, Sequence[Link]], spec: DatasetSpec) -> pa.Table:
+    """Replace what is said of a row's own labels by what is said of the labels of its case."""
+    if not spec.labels:
+        return table
+    keys = table.column("case_key").to_pylist()
+    states = {
+        "label_status": [label_status(links[k]) if k in links else None for k in keys],
+        "label_tier": [planned_tier(links[k], spec) if k in links else None for k in keys],
+    }
+    for name, values in states.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
+    return table
