@@ -237,6 +237,18 @@ def test_pictures_in_a_zip_need_a_reviewer_and_a_scale_to_be_resampled(tmp_path:
     assert len(made(tmp_path, layout.replace("DX}", "DX, pixel_spacing_mm: [0.15, 0.15]}"), resample)) == 2
 
 
+def test_a_picture_is_refused_until_somebody_says_that_it_was_looked_at(tmp_path: Path) -> None:
+    """A PNG has no header that could say whether a name is burned in."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16), dtype=np.uint8)
+    (tmp_path / "tree").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "tree" / "p1.png")
+    spec = tmp_path / "spec.yaml"
+    text = SPEC.format(tree=tmp_path / "tree", layout='{pattern: "{patient}.png", modality: DX}')
+    spec.write_text(text.replace(", reviewed: [DX]", "") + "volumes: {projection: keep}\n")
+    with pytest.raises(OutcomeError, match="burned_in_annotation"):
+        build(spec, to=tmp_path / "out")
+
+
 @pytest.fixture
 def twins(tmp_path: Path) -> Path:
     """A CT as DICOM, and what dcm2niix makes of it, in one tree; with it another NIfTI on the same grid."""
