@@ -277,3 +277,16 @@ def test_a_nifti_twin_of_a_dicom_series_is_a_duplicate(twins: Path, tmp_path: Pa
         assert np.array_equal(first, second)
         assert np.array_equal(first, third)
     assert len(dataset) == (3 if prefer == "keep" else 2)
+
+
+@pytest.mark.parametrize(("action", "samples"), [("split", 2), ("keep", 1)])
+def test_volumes_along_a_fourth_axis_are_time_points(tmp_path: Path, action: str, samples: int) -> None:
+    voxels = values((6, 5, 4, 2))
+    nifti(tmp_path / "tree" / "p1.nii.gz", voxels)
+    layout = '{pattern: "{patient}.nii.gz", modality: MR}'
+    dataset = made(tmp_path, layout, f"volumes: {{time_series: {action}}}\n")
+    assert len(dataset) == samples
+    found = np.concatenate([sample["image"] for sample in dataset])
+    expected = {volume.tobytes() for volume in voxels.T}
+    assert {np.ascontiguousarray(volume).tobytes() for volume in found} == expected
+    assert ledger(tmp_path) == {("used", ""): 1}
