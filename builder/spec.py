@@ -28,6 +28,12 @@ from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
+LICENSE_PLACEHOLDER = "CHOOSE-A-LICENSE"
+"""Stands for the licence in a spec that ``builder init`` wrote: a plan accepts it, a build does not."""
+KEY_PLACEHOLDER = "${env:BUILDER_KEY_PLACEHOLDER}"
+"""Stands for ``deid.patient_key`` in such a spec: a plan then makes up a key that nothing else will ever use."""
+
+
 class PersonOptions(BaseModel):
     """How PatientIDs become persons, beside shared StudyInstanceUIDs."""
 

@@ -303,6 +303,27 @@ def volumes(
 
 
 @app.command()
+def init(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder that holds an archive.")],
+    task: Annotated[
+        str, typer.Option("--task", help="segmentation, classification, detection, multimodal or pretraining.")
+    ] = "pretraining",
+    cluster: Cluster = "serial",
+    workers: Workers = None,
+) -> None:
+    """Print a commented spec to start from, written from a scan of an archive; a plan accepts it as it is."""
+    from builder.library.starter import TASKS, starter_spec
+    from builder.run.progress import open_progress
+    from builder.run.scan import scan as look
+
+    if task not in TASKS:
+        raise SpecError(f"--task: found {task!r}, expected one of {', '.join(TASKS)}")
+    with continuing("nothing was written"), open_progress(style(False)) as progress:
+        outcome = look([path], cluster=cluster, workers=workers, progress=progress)
+    typer.echo(starter_spec(outcome, str(Path(path).resolve()), task), nl=False)  # type: ignore[arg-type]
+
+
+@app.command()
 def scan(
     path: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders that hold an archive.")],
     html: Annotated[

@@ -1,6 +1,7 @@
 """Run the pipeline from a spec to a published dataset, on any runner."""
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.deid import resolve_key
+from builder.errors import SpecError
 from builder.imaging.series_types import Rule
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
@@ -34,7 +36,7 @@ from builder.run.lease import hold_lease
 from builder.run.outcomes import Built, Planned
 from builder.run.places import check_places, private_store
 from builder.run.progress import SilentProgress
-from builder.spec import DatasetSpec, withhold_locations
+from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, withhold_locations
 from builder.specfile import fill_parameters, load_spec
 from builder.stages.boundary import Faults, InternalError, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
@@ -101,7 +103,7 @@ def build(
         Nothing is published then, and what was published before stays.
     """
     profile = load_cluster(cluster) if isinstance(cluster, str) else cluster
-    asked = _asked(spec, str(to), parameters or {})
+    asked = _asked(spec, str(to), parameters or {}, building=True)
     private = private_store(asked.to)
     shown = progress or SilentProgress()
     with (
@@ -138,8 +140,12 @@ class _Asked:
     key: Key = field(repr=False)
 
 
-def _asked(spec: str | PathLike[str] | DatasetSpec, to: str, parameters: Mapping[str, str]) -> _Asked:
+def _asked(
+    spec: str | PathLike[str] | DatasetSpec, to: str, parameters: Mapping[str, str], *, building: bool = False
+) -> _Asked:
     loaded = spec if isinstance(spec, DatasetSpec) else load_spec(Path(spec))
+    if building:
+        _check_placeholders(loaded)
     resolved = fill_parameters(loaded, parameters)
     check_places(resolved, to)
     return _Asked(resolved, withhold_locations(loaded), to, _key(resolved))
@@ -294,5 +300,20 @@ def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
     return Published(**{**found["published"], "unchanged": True})
 
 
+def _check_placeholders(spec: DatasetSpec) -> None:
+    """Refuse to build from a spec of ``builder init`` whose placeholders still stand."""
+    faults = []
+    if spec.license == LICENSE_PLACEHOLDER:
+        expected = "expected the licence of the dataset, such as CC-BY-4.0"
+        faults.append(f"license: found the placeholder {LICENSE_PLACEHOLDER}, {expected}")
+    if spec.deid.patient_key == KEY_PLACEHOLDER:
+        expected = "expected where your key is, such as ${env:BUILDER_KEY}"
+        faults.append(f"deid.patient_key: found the placeholder {KEY_PLACEHOLDER}, {expected}")
+    if faults:
+        raise SpecError("\n".join((*faults, "a plan accepts placeholders, a build does not")))
+
+
 def _key(spec: DatasetSpec) -> Key:
+    if spec.deid.patient_key == KEY_PLACEHOLDER:
+        return Key(secrets.token_bytes(32))
     return resolve_key(spec.deid.patient_key, environ, read=lambda path: Path(path).read_bytes())
