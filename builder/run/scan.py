@@ -40,11 +40,13 @@ def scan(
     Raises
     ------
     SpecError
-        When a path is no folder, or the page would be written into one of them.
+        When a path is no folder, or the page would be written into one of them or where no folder is.
     SourceError
         When a folder holds no file.
     """
     sources: tuple[AnySource, ...] = tuple(_folder(path) for path in paths)
+    if page is not None and not page.absolute().parent.is_dir():
+        raise SpecError(f"--html: found no folder {page.absolute().parent}, expected one for the page; make it first")
     for place in (page, keep):
         _check_apart(place, paths)
     shown = progress or SilentProgress()

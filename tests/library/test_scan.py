@@ -4,16 +4,21 @@ import csv
 import json
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from builder.cli import main
-from builder.errors import SourceError, SpecError
-from builder.library.scan import Scan, text_of_scan
-from builder.library.scan.groups import pattern
+from builder.errors import ResourceError, SourceError, SpecError
+from builder.library.scan import Scan, pictures, text_of_scan
+from builder.library.scan.groups import Group, pattern
 from builder.run.scan import scan
+from builder.stages.graph import Outcome, Task
 from tests.synthetic import ct_series
 
 COUNTS = list(csv.DictReader(Path(__file__).with_name("scan_counts.csv").read_text("utf-8").splitlines()))
@@ -128,6 +133,24 @@ def test_the_page_has_a_picture_a_group_and_is_private(home: Path, capsys: pytes
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
 
 
+def test_a_picture_that_kills_its_process_costs_only_itself(found: Scan) -> None:
+    class Dying:
+        """Runs tasks in order, and dies at the first group's."""
+
+        width = 1
+
+        def run(self, tasks: list[Task]) -> Iterator[Outcome]:
+            for task in tasks:
+                if task.argument.number == 0:
+                    raise ResourceError("its process died")
+                yield Outcome(task, (task.argument.number, "picture", ""))
+
+    chunk = pa.table({"series_uid": ["a", "b"], **{n: [None, None] for n in ("instance_number",)}, "path": ["1", "2"]})
+    groups = tuple(Group({}, example=(0, uid, 0)) for uid in "ab")
+    held = replace(found, groups=groups, inventory=SimpleNamespace(chunk=lambda number, columns: chunk))
+    assert pictures(held, (), runner=Dying()) == {0: ("", "crashed"), 1: ("picture", "")}
+
+
 def test_a_kept_index_is_used_again(home: Path, tmp_path: Path) -> None:
     first = scan([str(home / "in")], keep=tmp_path / "kept")
     parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept" / "index").rglob("*.parquet")}
@@ -142,6 +165,8 @@ def test_what_cannot_be_scanned_is_said(home: Path, tmp_path: Path) -> None:
         scan([str(home / "in" / "table.csv")])
     with pytest.raises(SpecError, match="which lies in the archive"):
         scan([str(home / "in")], page=home / "in" / "page.html")
+    with pytest.raises(SpecError, match="--html: found no folder"):
+        scan([str(home / "in")], page=tmp_path / "none" / "page.html")
     with pytest.raises(SpecError, match="found an empty path"):
         scan([" "])
     with pytest.raises(SourceError, match="found no file"):

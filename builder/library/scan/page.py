@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.errors import BuilderError, CaseError
+from builder.errors import BuilderError, CaseError, Reason, ResourceError
 from builder.imaging.filed import is_filed
 from builder.imaging.parse import parse_instance
 from builder.imaging.pixels.format import pixel_format
@@ -64,7 +64,17 @@ def pictures(scan: Scan, sources: Sequence[AnySource], *, runner: Runner) -> dic
     """Draw one picture for each group, by the group's number, as tasks of their own: a decoder may kill its process."""
     wanted = _wanted(scan, tuple(sources))
     tasks = [Task(f"picture-{argument.number:05d}", draw, argument, deadly=True) for argument in wanted]
-    return {number: (uri, why) for number, uri, why in (outcome.value for outcome in runner.run(tasks))}
+    drawn: dict[int, tuple[str, str]] = {}
+    while tasks:
+        try:
+            for outcome in runner.run(tasks):
+                number, uri, why = outcome.value
+                drawn[number] = (uri, why)
+        except ResourceError:  # the first one without an outcome killed its process; the others go on without it
+            tasks = [task for task in tasks if task.argument.number not in drawn]
+            drawn[tasks[0].argument.number] = ("", Reason.CRASHED.value)
+        tasks = [task for task in tasks if task.argument.number not in drawn]
+    return drawn
 
 
 def page_of(scan: Scan, drawn: dict[int, tuple[str, str]]) -> str:

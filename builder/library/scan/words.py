@@ -95,11 +95,12 @@ def _grid(groups: Sequence[Group]) -> Grid:
         grid.add_column(heading, overflow="fold")
     for group in groups:
         kind = group.kind
-        named = [kind.get(n, "") for n in ("modality", "series_type", "plane", "phase", "image", "format")]
+        named = dict.fromkeys(kind.get(n, "") for n in ("modality", "series_type", "plane", "phase", "image", "format"))
         texts = dict.fromkeys(filter(None, (kind.get("description", ""), kind.get("protocol", ""))))
         matrix = ", ".join(f"{r}x{c}" for (r, c), _ in group.matrices.most_common(2))
         cells = (
-            " ".join(filter(None, named)), " / ".join(texts), kind.get("vendor", ""), str(len(group.persons)),
+            " ".join(name for name in named if name not in ("", "unknown")),
+            " / ".join(texts), kind.get("vendor", ""), str(len(group.persons)),
             str(len(group.studies)), str(len(group.series)), f"{group.usable} of {group.stacks}",
             matrix + (" ..." if len(group.matrices) > 2 else ""), _span(group.slices.pair()),
             " x ".join(filter(None, (_span(group.spacing_slice_mm.pair()), _span(group.spacing_row_mm.pair())))),
