@@ -43,7 +43,8 @@ def compare(plan: DatasetPlan, prints: Store) -> Compared:
     """Compare every volume of the dataset with every other one."""
     options = plan.spec.leaks
     thresholds = {**THRESHOLDS, **options.thresholds}
-    found = [p for s in plan.shards for p in parse_prints(read_parquet(prints.read(prints_path(s.fingerprint))))]
+    taken = [p for s in plan.shards for p in parse_prints(read_parquet(prints.read(prints_path(s.fingerprint))))]
+    found = list({p.key: p for p in taken}.values())  # a series that serves several cases was read for each
     matches = find_matches(found, thresholds=thresholds, neighbours=NEIGHBOURS if options.pixels == "near" else 0)
     return Compared(tuple(found), matches, thresholds)
 

@@ -1,4 +1,7 @@
-"""Draw pictures of samples for the report: one slice each, with the outlines of its masks."""
+"""Draw pictures of samples for the report: one slice each, with the outlines of its masks.
+
+The images of a case that has several are drawn side by side.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -63,8 +66,16 @@ def _picture(images: Dataset, position: int, masks: Mapping[str, NDArray[Any]]) 
     for mask in masks.values():
         foreground += np.count_nonzero((mask > 0).any(axis=0), axis=(1, 2))
     level = int(np.argmax(foreground)) if foreground.any() else slices // 2
-    plane = images.crop(position, (level, 0, 0), (1, rows, columns))["image"][0, 0].astype(np.float32)
+    planes = images.crop(position, (level, 0, 0), (1, rows, columns))["image"][:, 0].astype(np.float32)
     inside = np.zeros((rows, columns), bool)
     for mask in masks.values():
         inside |= (mask[:, level] > 0).any(axis=0)
-    return draw_slice(plane, inside)
+    if not images.layout("image").channel_names:
+        return draw_slice(planes[0], inside)
+    return draw_slice(np.hstack([_scaled(plane) for plane in planes]), np.hstack([inside] * len(planes)))
+
+
+def _scaled(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the values of one of several images side by side from 0 to 1, as they have no unit in common."""
+    low, high = np.percentile(plane, (1, 99))
+    return np.asarray(np.clip((plane - low) / max(float(high - low), 1e-6), 0, 1), dtype=np.float32)

@@ -14,6 +14,7 @@ import SimpleITK
 import builder
 from builder.errors import SpecError
 from builder.model.keyed import Key
+from builder.reader.export.nnunet import export_nnunet
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from builder.specfile import fill_parameters, load_spec
@@ -378,3 +379,25 @@ def lies_at(folder: Path, series_key: str) -> bool:
     """Whether a folder holds the series of a keyed name."""
     first = pydicom.dcmread(next(folder.iterdir()), stop_before_pixels=True)
     return Key(KEY.encode()).name("series", str(first.SeriesInstanceUID)) == series_key
+
+
+def test_an_image_of_one_case_that_is_another_image_elsewhere_is_a_leak(tmp_path: Path):
+    person(tmp_path / "in", "P1")
+    person(tmp_path / "in", "P2", shift=5.0)
+    for mine, other in zip(*(sorted((tmp_path / "in" / n).glob("PT-*")) for n in ("P1", "P2")), strict=True):
+        one, two = pydicom.dcmread(mine), pydicom.dcmread(other)
+        two.PixelData = one.PixelData
+        two.save_as(other)
+    blocks: dict[str, Any] = {"labels": {}, "leaks": {"pixels": "exact", "on_match": "stop"}}
+    with pytest.raises(builder.errors.LayoutError, match="volumes of different persons that show one image"):
+        build(spec(tmp_path / "in", **blocks), to=tmp_path / "data")
+
+
+def test_nnunet_gets_a_file_and_a_name_for_each_channel(archive: Path, tmp_path: Path):
+    tumor = {"kind": "rtstruct", "on": "pet", "layout": "map", "roi": {"tumor": "GTV"}}
+    build(spec(archive, labels={"tumor": tumor}), to=tmp_path / "data")
+    target = export_nnunet(builder.open_dataset(tmp_path / "data"), tmp_path / "out", label="tumor", number=7)
+    about = json.loads((target / "dataset.json").read_text())
+    assert about["channel_names"] == {"0": "CT", "1": "pet"}
+    files = sorted(p.name[-12:] for p in (target / "imagesTr").iterdir())
+    assert files == ["_0000.nii.gz"] * 2 + ["_0001.nii.gz"] * 2

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import MissingExtra, SpecError
+from builder.model.layout import FieldLayout
 from builder.reader.dataset import Dataset, Item
 from builder.reader.export.folder import ExportFolder
 from builder.reader.export.nifti import write_nifti
@@ -110,7 +111,7 @@ def _write_about(
     segments = sorted(dataset.layout(label).segments.items(), key=lambda segment: segment[1][1])
     image = dataset.layout("image")
     document = {
-        "channel_names": {str(channel): _channel_name(image.unit) for channel in range(image.channels)},
+        "channel_names": {str(channel): name for channel, name in enumerate(_channel_names(image))},
         "labels": {"background": 0, **{name: classes[value] for name, (_, value) in segments}},
         "numTraining": training,
         "file_ending": ".nii.gz",
@@ -178,6 +179,9 @@ def _mapped(mask: NDArray[Any], classes: Mapping[int, int]) -> NDArray[np.uint8]
     return mapped
 
 
-def _channel_name(unit: str) -> str:
-    """Return the channel name, by which nnU-Net chooses its normalisation: CT for HU, z-score for anything else."""
-    return "CT" if unit == "HU" else "image"
+def _channel_names(image: FieldLayout) -> list[str]:
+    """Return the channel names, by which nnU-Net chooses normalisation: CT for HU, z-score for any other name."""
+    names = image.channel_names or ("image",) * image.channels
+    units = image.channel_units or (image.unit,) * image.channels
+    pairs = zip(names, units, strict=True)
+    return ["CT" if unit == "HU" else "image" if name.lower() == "ct" else name for name, unit in pairs]
