@@ -56,7 +56,15 @@ class SourceError(BuilderError):
         self.attempt = attempt
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_source_error, (self.args[0], self.host, self.attempt))
+        return (_source_error, (type(self), self.args[0], self.host, self.attempt))
+
+
+class IncompleteError(SourceError):
+    """A server answers, but did not give one object or list whole, after all tries.
+
+    The object may be sound. It is never taken for absent or damaged: the run stops, or the study is left out until the
+    next run.
+    """
 
 
 class Reason(StrEnum):
@@ -73,6 +81,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     SOURCE_CHANGED = "source_changed"
     SOURCE_MISSING = "source_missing"
+    SOURCE_INCOMPLETE = "source_incomplete"
     # geometry
     UNKNOWN_GEOMETRY = "unknown_geometry"
     IRREGULAR_SPACING = "irregular_spacing"
@@ -162,8 +171,8 @@ def _spec_error(message: str, faults: Sequence[Mapping[str, Any]]) -> SpecError:
     return SpecError(message, faults=faults)
 
 
-def _source_error(message: str, host: str, attempt: int) -> SourceError:
-    return SourceError(message, host=host, attempt=attempt)
+def _source_error(kind: type[SourceError], message: str, host: str, attempt: int) -> SourceError:
+    return kind(message, host=host, attempt=attempt)
 
 
 def _resource_error(message: str, projected: int, available: int) -> ResourceError:

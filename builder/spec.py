@@ -366,6 +366,11 @@ def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool, published: bo
     return pa.schema(list(fields.values()))
 
 
+def keeping(spec: DatasetSpec, content: str) -> DatasetSpec:
+    """Return the spec with sources that keep what comes from servers in the store at ``content``."""
+    return spec.model_copy(update={"sources": tuple(source.kept_in(content) for source in spec.sources)})
+
+
 def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
     """The spec as JSON-able data for the manifest: literal locations are withheld, ``${NAME}`` templates are kept.
 
@@ -381,7 +386,7 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
 
 PUBLIC_SOURCE_FIELDS = (
     "kind", "site", "country", "collection", "origin", "collections", "modalities", "licenses", "page", "port",
-    "retrieve",
+    "retrieve", "missing", "missing_at_most",
 )  # fmt: skip
 """What a manifest tells of a source; queries and lists of patients are withheld like locations."""
 

@@ -69,6 +69,11 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "The file or object was listed and could not be had when it was read.",
         "Check that the source is complete and reachable, and run the same command again.",
     ),
+    Reason.SOURCE_INCOMPLETE: (
+        "A study that the source did not give whole after all tries, left out for now because the source says "
+        "`missing: exclude`. Nothing is known against the study itself.",
+        "Run the same command again when the server is well: the study is asked for again each time.",
+    ),
     Reason.UNKNOWN_GEOMETRY: (
         "Slices whose positions or orientation are absent or contradict each other; their order cannot be proved.",
         "Use the original instead of a converted or anonymised copy, which may have lost these attributes.",

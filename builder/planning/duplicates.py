@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, SourceError
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
@@ -31,7 +31,7 @@ COMPARED: Final = (*_NEEDED, "status")
 """Columns of INSTANCES that ``find_duplicates`` reads."""
 
 
-def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source]) -> pa.Table:
+def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source], *, folder: Path | None = None) -> pa.Table:
     """Return verdicts on instances whose SOP Instance UID occurs more than once across all sources.
 
     If all copies have the same bytes, the first in the order of (source, path, member) stays and the others become
@@ -46,20 +46,29 @@ def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source]) -> pa.
     sources
         By position. Objects are read in full only if the sizes and header hashes of all copies agree, or if a source
         reports no sizes.
+    folder
+        Where to keep what does not fit into memory; it holds identifiers. The default is the system's temporary folder.
     """
     verdicts: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="builder-") as folder:
-        for copies in _copies(parts, Path(folder)):
+    with tempfile.TemporaryDirectory(prefix="builder-", dir=folder) as scratch:
+        for copies in _copies(parts, Path(scratch)):
             verdicts += _verdicts(copies, sources)
     verdicts.sort(key=itemgetter(*_PLACE))
     return pa.Table.from_pylist(verdicts, schema=VERDICTS)
 
 
-def with_verdicts(part: pa.Table, verdicts: pa.Table) -> pa.Table:
-    """Return ``part`` with the status, reason and detail that ``verdicts`` gives its rows; other rows do not change."""
+def with_verdicts(
+    part: pa.Table, verdicts: pa.Table, *, columns: Sequence[str] = ("status", "reason", "detail")
+) -> pa.Table:
+    """Return ``part`` with the status, reason and detail that ``verdicts`` gives its rows; other rows do not change.
+
+    ``columns`` are those of the three that ``part`` has.
+    """
+    if verdicts.num_rows == 0:
+        return part
     found = {(v["source"], v["path"], v["member"]): v for v in verdicts.to_pylist()}
     changes = {row: found[name] for row, name in enumerate(_places(part)) if name in found}
-    for column in ("status", "reason", "detail"):
+    for column in columns:
         values = part[column].to_pylist()
         for row, change in changes.items():
             values[row] = change[column]
@@ -144,7 +153,9 @@ def _are_same(copies: Sequence[dict[str, Any]], sources: Sequence[Source]) -> bo
         return False
     try:
         return len({_whole_sha256(row, sources) for row in copies}) == 1
-    except CaseError:  # a copy changed or disappeared since it was indexed
+    except CaseError as error:  # a copy changed or disappeared since it was indexed
+        if error.reason == Reason.SOURCE_INCOMPLETE:
+            raise SourceError(f"a source did not give a copy of an object for comparison: {error.detail}") from error
         return False
 
 

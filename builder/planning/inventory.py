@@ -1,10 +1,8 @@
 """Take the inventory of an archive: index every file, judge duplicates, survey series, and keep it between runs."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -14,7 +12,8 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.planning.directories import LISTED, missing_files
-from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts
+from builder.planning.duplicates import COMPARED, find_duplicates, part_with_verdicts, with_verdicts
+from builder.planning.incomplete import Study, aside_studies, setting_aside
 from builder.planning.layouts import Laid, lay_out
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
 from builder.planning.rows import Placed
@@ -45,11 +44,14 @@ class Inventory:
     files
         Number of files that the sources list, plus missing files that a DICOMDIR names. Each of them is in a chunk, an
         annotation or a leftover.
+    incomplete
+        Number of studies that are left out, until the next run, because their source did not give them whole.
     """
 
     store: Store
     chunks: tuple[str, ...]
     files: int
+    incomplete: int = 0
 
     def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the annotation objects and files, with schema INSTANCES."""
@@ -114,19 +116,24 @@ def take_inventory(
         for plan in plans
     ]
     left_out: list[str] = []
+    partial = {}
     for outcome in progress.track(runner.run(tasks), stage="index", total=len(tasks)):
         faults.add(outcome.value.internal_errors)
         left_out += [error.trace for error in outcome.value.internal_errors]
+        if outcome.value.incomplete:
+            partial[outcome.value.name] = outcome.value.sha256
     layouts = [s.layout.model_dump(mode="json") if isinstance(s, Folder) and s.layout else None for s in sources]
     names = [*(plan.name for plan in plans), *([layouts] if any(layouts) else [])]
     # Parts with internal errors keep their names once the errors are fixed, although their rows will differ. Adding
-    # them to the fingerprint gives that later inventory another name.
-    store = private.join(INVENTORY, fingerprint(VERSION, names, *([sorted(left_out)] if left_out else [])))
+    # them to the fingerprint gives that later inventory another name. The same holds for parts that did not come whole.
+    changing = [*([sorted(left_out)] if left_out else []), *([sorted(partial.items())] if partial else [])]
+    store = private.join(INVENTORY, fingerprint(VERSION, names, *changing))
+    aside = aside_studies((plan for plan in plans if plan.name in partial), plans, sources, index)
     if store.exists(_RECEIPT):
         found = json.loads(store.read(_RECEIPT))
-        return Inventory(store, tuple(found["chunks"]), found["files"])
-    chunks, missing = _merge(plans, sources, index, store)
-    inventory = Inventory(store, tuple(chunks), sum(plan.files for plan in plans) + missing)
+        return Inventory(store, tuple(found["chunks"]), found["files"], len(aside))
+    chunks, missing = _merge(plans, sources, index, store, aside=aside)
+    inventory = Inventory(store, tuple(chunks), sum(plan.files for plan in plans) + missing, len(aside))
     store.put(_RECEIPT, json.dumps({"chunks": chunks, "files": inventory.files}).encode())
     return inventory
 
@@ -151,10 +158,9 @@ def take_survey(
         table_digest(), [asdict(rule) for rule in rules],
     )  # fmt: skip
     folder = "survey/" + fingerprint(VERSION, *decides)
+    strict = tuple(source.strictly() for source in sources)  # a survey is kept, so nothing provisional may enter it
     parts = tuple(
-        SurveyArgument(
-            inventory.store.url, chunk, folder, number, tuple(sources), options, faults.action, tuple(rules)
-        )
+        SurveyArgument(inventory.store.url, chunk, folder, number, strict, options, faults.action, tuple(rules))
         for number, chunk in enumerate(inventory.chunks)
     )
     # headers of multi-frame objects are read again, so servers among the sources limit how many tasks run at once
@@ -212,7 +218,7 @@ def _lists_nothing(source: AnySource, position: int) -> str:
 
 
 def _merge(
-    plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store, store: Store
+    plans: Sequence[PartPlan], sources: Sequence[AnySource], index: Store, store: Store, *, aside: frozenset[Study]
 ) -> tuple[list[str], int]:
     """Write the chunks of the inventory and return them with the number of missing files that a DICOMDIR names."""
 
@@ -226,17 +232,20 @@ def _merge(
         for plan in plans:
             yield read_parquet(_laid(index.read(plan.table), laid), columns=list(columns))
 
-    verdicts = find_duplicates(tables(COMPARED), sources)
+    set_aside = setting_aside(tables(COMPARED), sources, aside)
     missing = missing_files(lambda: tables(LISTED), sources)
     if laid is not None:
         missing = pa.concat_tables([missing, laid.missing])
-    with tempfile.TemporaryDirectory(prefix="builder-") as folder:
+    with store.scratch() as folder:  # not in the system's temporary folder, where it would stay after a kill
+        strict = [source.strictly() for source in sources]
+        compared = (with_verdicts(table, set_aside, columns=("status",)) for table in tables(COMPARED))
+        verdicts = pa.concat_tables([set_aside, find_duplicates(compared, strict, folder=folder)])
         parts = []
         for number, plan in enumerate(plans):
-            parts.append(Path(folder) / f"{number:06d}.parquet")
+            parts.append(folder / f"{number:06d}.parquet")
             parts[-1].write_bytes(part_with_verdicts(_laid(index.read(plan.table), laid), verdicts))
         if missing.num_rows:
-            parts.append(Path(folder) / "missing.parquet")
+            parts.append(folder / "missing.parquet")
             parts[-1].write_bytes(parquet_bytes(missing))
         return (merge_parts(parts, store) if parts else []), missing.num_rows
 

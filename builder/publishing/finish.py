@@ -86,7 +86,7 @@ def finish(
     tables = _tables(plan, receipts, accounts, dataset, label_days(plan, lives))
     lost = losses(plan, receipts)
     keep_accounts(plan, accounts)
-    check_build(plan, lost, tables[INDEX])
+    check_build(plan, lost, tables[INDEX], unlisted=inventory.incomplete)
     check_evidence(tables[INDEX], plan.spec)
     tables[INDEX] = with_intensities(tables[INDEX], compared)
     draft = _draft(plan, receipts, accounts)

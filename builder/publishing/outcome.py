@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.errors import OutcomeError
+from builder.errors import OutcomeError, Reason
 from builder.model.layout import Receipt
 from builder.plan import DatasetPlan
 from builder.spec import DatasetSpec
@@ -82,13 +82,16 @@ def plan_faults(plan: DatasetPlan) -> tuple[str, ...]:
     return _empty(plan.spec, plan.cohort.num_rows, len(plan.cases), plan.splits["split"].to_pylist())
 
 
-def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table) -> None:
+def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unlisted: int = 0) -> None:
     """Refuse to publish a dataset that is empty, lacks a split that the spec asks for, or lost too much in the build.
 
     Parameters
     ----------
     index
         One row per sample, with ``person_key`` and ``split``.
+    unlisted
+        Number of studies that a source did not give whole, so that they are not in the plan. Each counts as a lost case
+        of a lost person, for nobody knows what was in it.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table) -> Non
     """
     persons = set(index["person_key"].to_pylist())
     empty = _empty(plan.spec, plan.cohort.num_rows, index.num_rows, index["split"].to_pylist())
-    faults = empty if not index.num_rows else (*empty, *_beyond(plan, lost, persons))
+    faults = empty if not index.num_rows else (*empty, *_unfetched(plan, lost), *_beyond(plan, lost, persons, unlisted))
     if faults:
         raise OutcomeError(_message(plan, faults, [loss.text() for loss in lost]))
 
@@ -117,13 +120,24 @@ def _empty(spec: DatasetSpec, candidates: int, left: int, splits: Sequence[str |
     )
 
 
-def _beyond(plan: DatasetPlan, lost: Sequence[Loss], persons: set[str]) -> Iterator[str]:
+def _unfetched(plan: DatasetPlan, lost: Sequence[Loss]) -> Iterator[str]:
+    """Yield a fault when the sources gave fewer cases whole than they may (``missing_at_most``)."""
+    gone = sum(loss.cases for loss in lost if loss.reason == Reason.SOURCE_INCOMPLETE)
+    most = max((source.most_missing for source in plan.spec.sources), default=0.0)
+    if gone > most * len(plan.cases):
+        yield (
+            f"the sources did not give {gone} of {len(plan.cases)} planned cases whole, expected at most {most:.2%} "
+            "(missing_at_most); run the same command again when the server is well"
+        )
+
+
+def _beyond(plan: DatasetPlan, lost: Sequence[Loss], persons: set[str], unlisted: int) -> Iterator[str]:
     """Yield the losses that exceed the bounds of the spec."""
     bounds = plan.spec.max_lost
     planned = {case.person_key for case in plan.cases}
     counts = {
-        "cases": (sum(loss.cases for loss in lost), len(plan.cases), bounds.cases),
-        "persons": (len(planned - persons), len(planned), bounds.persons),
+        "cases": (sum(loss.cases for loss in lost) + unlisted, len(plan.cases) + unlisted, bounds.cases),
+        "persons": (len(planned - persons) + unlisted, len(planned) + unlisted, bounds.persons),
     }
     over = {
         name: (gone, of, share)

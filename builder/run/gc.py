@@ -1,4 +1,4 @@
-"""Clean up a dataset: scratch of writers that died, and versions and shards that nothing refers to."""
+"""Clean up a dataset: scratch of writers that died, fetched objects, and versions and shards nothing refers to."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from builder.errors import LayoutError, SpecError
 from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, shard_path, version_path
 from builder.run.lease import hold_lease
 from builder.run.places import private_store
+from builder.sources.contents import FOLDER, empty
 from builder.storage import SCRATCH_PREFIX, Store, checkpoint, open_store
 
 UNREFERENCED = ("keep", "delete")
@@ -19,6 +20,7 @@ class Collected:
 
     dataset: str
     scratch: int
+    fetched: int
     versions: tuple[str, ...]
     shards: tuple[str, ...]
     bytes: int
@@ -35,13 +37,19 @@ class Collected:
             done = f"deleted {found}"
         else:
             done = f"kept {found}, that the published version does not refer to (--unreferenced delete removes them)"
-        return f"{self.dataset}: removed {self.scratch} unfinished object(s); {done}"
+        return (
+            f"{self.dataset}: removed {self.scratch} unfinished object(s) and {self.fetched} object(s) fetched from "
+            f"servers; {done}"
+        )
 
 
 def collect(
     url: str, *, unreferenced: str = "keep", say: Callable[[str], None] = lambda message: None
 ) -> Collected:
-    """Remove half-written data of dead writers and, if asked, all that the published version does not refer to.
+    """Remove half-written data of dead writers, what was fetched from servers, and old versions if asked.
+
+    Fetched objects are a copy of what the archive holds, with names; a later build fetches what it needs again. Old
+    versions and shards are those that the published version does not refer to.
 
     Waits while a build of the dataset is running. A reader that uses an older version loses it when that is deleted.
 
@@ -66,6 +74,7 @@ def collect(
 
 def _collect(url: str, dataset: Store, private: Store, unreferenced: str) -> Collected:
     scratch = dataset.sweep() + private.sweep()
+    fetched = empty(private.join(FOLDER))
     version, kept = _published(dataset)
     if version is None and unreferenced == "delete":
         raise LayoutError(f"{CURRENT}: found no published version, expected one; finish the build before deleting")
@@ -75,7 +84,7 @@ def _collect(url: str, dataset: Store, private: Store, unreferenced: str) -> Col
             _delete(dataset, version_path(name), first=MANIFEST)
         for name in shards:
             _delete(dataset, shard_path(name), first="receipt.json")
-    return Collected(url, scratch, tuple(versions), tuple(shards), count, unreferenced)
+    return Collected(url, scratch, fetched, tuple(versions), tuple(shards), count, unreferenced)
 
 
 def _published(dataset: Store) -> tuple[str | None, set[str]]:

@@ -36,7 +36,8 @@ from builder.run.lease import hold_lease
 from builder.run.outcomes import Built, Planned
 from builder.run.places import check_places, private_store
 from builder.run.progress import SilentProgress
-from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, withhold_locations
+from builder.sources.contents import FOLDER
+from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, keeping, withhold_locations
 from builder.specfile import fill_parameters, load_spec
 from builder.stages.boundary import Faults, InternalError, OnInternalError, default_action
 from builder.stages.graph import Runner, Task
@@ -148,7 +149,8 @@ def _asked(
         _check_placeholders(loaded)
     resolved = fill_parameters(loaded, parameters)
     check_places(resolved, to)
-    return _Asked(resolved, withhold_locations(loaded), to, _key(resolved))
+    kept = keeping(resolved, private_store(to).join(FOLDER).url)
+    return _Asked(kept, withhold_locations(loaded), to, _key(resolved))
 
 
 def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> Planned:
@@ -220,7 +222,12 @@ def _build(
             f"shard-{shard.fingerprint}",
             build_shard,
             ShardArgument(
-                plan.url, dataset.url, shard.fingerprint, prints.url if prints is not None else "", faults.action
+                plan.url,
+                dataset.url,
+                shard.fingerprint,
+                prints.url if prints is not None else "",
+                faults.action,
+                beside.join(FOLDER).url,
             ),
             memory=shard.peak_bytes,
             isolate=isolate_shard,
@@ -228,12 +235,13 @@ def _build(
         )
         for shard in plan.shards
     ]
-    resumed = 0
+    resumed = incomplete = 0
     renamed: dict[str, str] = {}
     compared = Compared((), (), {})
     for outcome in progress.track(runner.run(tasks), stage="build", total=len(tasks)):
         resumed += outcome.value.resumed
         faults.add(outcome.value.internal_errors)
+        incomplete += outcome.value.incomplete
         renamed[outcome.task.argument.shard] = outcome.value.shard
     runner.dismiss()
     plan = replace(plan, shards=tuple(replace(s, fingerprint=renamed[s.fingerprint]) for s in plan.shards))
@@ -248,7 +256,7 @@ def _build(
     unmoved = still_published(dataset, plan.registry.current, guard)
     done = finish(plan, compared, planned.inventory, planned.survey, dataset, guard=unmoved)
     note_published(beside, done.version)
-    if not faults.count:  # otherwise the next run tries the cases again, although its inputs are the same
+    if not faults.count and not incomplete:  # otherwise the next run tries the cases again, with the same inputs
         # the next run starts from the registry that this one leaves, in which the comparison of images may have joined
         # persons
         known = sorted({inputs, _inputs(plan)})

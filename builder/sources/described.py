@@ -1,13 +1,15 @@
-"""Define the base class of sources: the options that all of them share, and their default answers."""
+"""Define the base classes of sources: the options that all of them share, and their default answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from builder.errors import CaseError, IncompleteError, Reason
 from builder.model.origin import Origin
 from builder.protocols import Entry
+from builder.sources.contents import Contents, contents_at
 
 
 class Described(BaseModel, ABC):
@@ -42,6 +44,23 @@ class Described(BaseModel, ABC):
         """Return False: an object's header and length tell whether it has changed."""
         return False
 
+    @property
+    def most_missing(self) -> float:
+        """Return the share of studies that may be left out because they did not come whole."""
+        return 0.0
+
+    def study_of(self, path: str) -> str:
+        """Return what is left out together when the object at ``path`` does not come: its study, or the object."""
+        return path
+
+    def kept_in(self, url: str) -> Self:
+        """Return the source with the folder in which it may keep objects. Sources that keep none ignore it."""
+        return self
+
+    def strictly(self) -> Self:
+        """Return the source so that whatever does not come whole stops the run."""
+        return self
+
     @abstractmethod
     def list(self) -> Iterator[Entry]:
         """See ``builder.protocols.Source``."""
@@ -49,3 +68,49 @@ class Described(BaseModel, ABC):
     @abstractmethod
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """See ``builder.protocols.Source``."""
+
+
+class Remote(Described):
+    """A source whose objects come from a server, and are kept after their check.
+
+    Parameters
+    ----------
+    missing
+        What happens when the server does not give an object or a list whole after all tries. ``stop`` ends the run.
+        ``exclude`` leaves the study out as ``source_incomplete``; the next run asks for it again.
+    missing_at_most
+        Largest share of the source's studies that may be left out so; above it the run stops.
+    """
+
+    missing: Literal["stop", "exclude"] = "stop"
+    missing_at_most: float = Field(default=0.01, ge=0.0, le=1.0)
+    _content: str = PrivateAttr(default="")
+
+    @property
+    def most_missing(self) -> float:
+        """Return ``missing_at_most``."""
+        return self.missing_at_most
+
+    def study_of(self, path: str) -> str:
+        """Return the study's UID, with which paths begin."""
+        return path.partition("/")[0]
+
+    def kept_in(self, url: str) -> Self:
+        """Return the source with the folder in which it keeps objects."""
+        kept = self.model_copy()
+        kept._content = url
+        return kept
+
+    def strictly(self) -> Self:
+        """Return the source with ``missing: stop``."""
+        return self.model_copy(update={"missing": "stop"})
+
+    def _contents(self) -> Contents:
+        return contents_at(self._content)
+
+    def _left_out(self, error: IncompleteError) -> CaseError:
+        """Return the reason for leaving out what did not come whole; raise ``error`` when the run must stop."""
+        if self.missing == "stop":
+            raise error
+        found = str(error).partition(": ")[2].partition(" (tried")[0]  # without the host, which is not published
+        return CaseError(Reason.SOURCE_INCOMPLETE, f"the source did not give it whole after all tries: {found}")

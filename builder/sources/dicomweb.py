@@ -4,7 +4,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
@@ -14,13 +14,17 @@ from pydantic import Field
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from builder.errors import CaseError, Reason, SourceError
+from builder.errors import CaseError, IncompleteError, Reason, SourceError
 from builder.headers.boundary import parsing
 from builder.headers.identity import sop_instance_uid
 from builder.protocols import Description, Entry
-from builder.sources.described import Described
-from builder.sources.http import Answer, Server, SignIn, server
+from builder.sources.contents import Contents, place_of
+from builder.sources.counted import UNLISTED, confirmed, enough
+from builder.sources.described import Remote
+from builder.sources.http import Answer, Server, server
 from builder.sources.multipart import parts
+from builder.sources.patience import Fault, persist
+from builder.sources.signin import SignIn
 
 PAGE_LIMIT: Final = 100_000
 """Most pages of one query; more means that the server repeats itself."""
@@ -33,9 +37,13 @@ _OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _UID = re.compile(r"[0-9.]{1,64}")
 _PLAIN = re.compile(r"[A-Za-z0-9.*^,_:\-]*")
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_SERIES_OF_STUDY, _INSTANCES_OF_STUDY, _INSTANCES_OF_SERIES = "00201206", "00201208", "00201209"
+
+Found = dict[str, dict[str, Any]]
+"""Attributes by UID."""
 
 
-class DicomWeb(Described):
+class DicomWeb(Remote):
     """Instances behind a DICOMweb service.
 
     Parameters
@@ -58,7 +66,7 @@ class DicomWeb(Described):
     0.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["dicomweb"] = "dicomweb"
     url: str
@@ -73,96 +81,201 @@ class DicomWeb(Described):
         return f"net:dicomweb:{_server(self).host}"
 
     def list(self) -> Iterator[Entry]:
-        """List every instance of the matching studies by study, series and instance UID. Raises SourceError."""
-        for study in self._find("studies", self.query, _STUDY):
-            for series, facts in self._find(f"studies/{study}/series", {}, _SERIES).items():
-                if self.modalities and _value(facts, "00080060") not in self.modalities:
-                    continue
-                for instance in self._find(f"studies/{study}/series/{series}/instances", {}, _INSTANCE):
-                    yield Entry(f"{study}/{series}/{instance}", 0, "")
+        """List every instance of the matching studies by study, series and instance UID.
+
+        The server's own counts of series and instances decide whether a list is whole. Where it states none, the same
+        list must come twice in a row. Raises SourceError.
+        """
+        studies = confirmed(lambda: self._find("studies", self.query, _STUDY), source=self.kind, host=self._host)
+        self._check_encoded_filters(studies)
+        for study, facts in studies.items():
+            try:
+                entries = self._list_study(study, facts)
+            except IncompleteError as error:
+                self._left_out(error)
+                entries = [Entry(study, 0, UNLISTED)]
+            yield from entries
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Yield each instance's header as a DICOM file without pixels, made from the metadata of its series."""
-        for (study, series), group in groupby(entries, key=lambda entry: tuple(entry.path.split("/")[:2])):
-            try:
-                found = self._metadata(f"studies/{study}/series/{series}/metadata")
-            except CaseError as error:
-                yield from (error for _ in group)
+        for (study, *series), group in groupby(entries, key=lambda entry: tuple(entry.path.split("/")[:2])):
+            wanted = [entry.path.rpartition("/")[2] for entry in group]
+            if not series:
+                yield CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")
                 continue
-            for entry in group:
-                yield _header_file(found.get(entry.path.rpartition("/")[2]))
+            try:
+                found = self._metadata(f"studies/{study}/series/{series[0]}/metadata", wanted)
+            except IncompleteError as error:
+                reason = self._left_out(error)
+                yield from (reason for _ in wanted)
+                continue
+            yield from (_header_file(found[instance]) for instance in wanted)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Read bytes of an instance in its stored transfer syntax. Raises CaseError, SourceError."""
-        study, series, instance = entry.path.split("/")
-        path = f"studies/{study}/series/{series}/instances/{instance}"
-        answer = _server(self).get(path, accept=_OBJECT)
-        found = list(parts(answer.body, answer.headers.get("content-type", "")))
-        if len(found) != 1:
-            raise CaseError(Reason.UNREADABLE, f"found {len(found)} objects in the answer, expected one")
-        data = found[0][1]
-        if sop_instance_uid(data) != instance:
-            raise CaseError(Reason.SOURCE_CHANGED, "the server sent another object than the one asked for")
-        return data[start:] if length is None else data[start : start + length]
+        """Read bytes of an instance in its stored transfer syntax. Raises CaseError, SourceError.
 
-    def _find(self, path: str, query: Mapping[str, str], tag: str) -> dict[str, dict[str, Any]]:
-        """Return attributes by UID for everything one QIDO-RS query finds, in the order of UIDs, page by page."""
+        The first instance of a series that is asked for brings the whole series in one answer. What did not come with
+        it is fetched alone.
+        """
+        study, series, instance = entry.path.split("/")
+        contents, series_name = self._contents(), (self.url, study, series)
+        place = place_of(series_name, instance)
+        data = contents.read(place, start=start, length=length)
+        if data is None and contents.begin(place_of(series_name)) and not contents.holds_any(place_of(series_name)):
+            self._take_series(f"studies/{study}/series/{series}", series_name, contents)
+            data = contents.read(place, start=start, length=length)
+        if data is not None:
+            return data
+        path = f"studies/{study}/series/{series}/instances/{instance}"
+        try:
+            whole = _server(self).get(path, lambda answer: _only_object(answer, instance), accept=_OBJECT)
+        except IncompleteError as error:
+            raise self._left_out(error) from None
+        contents.put(place, whole)
+        return whole[start:] if length is None else whole[start : start + length]
+
+    @property
+    def _host(self) -> str:
+        return _server(self).host
+
+    def _list_study(self, study: str, facts: Mapping[str, Any]) -> Sequence[Entry]:
+        """List the instances of a study. Raises IncompleteError when there are fewer than the server counts."""
+        path = f"studies/{study}/series"
+        series = self._counted(path, _SERIES, _count(facts, _SERIES_OF_STUDY))
+        entries = []
+        for name, own in series.items():
+            if not self.modalities or _value(own, "00080060") in self.modalities:
+                found = self._counted(f"{path}/{name}/instances", _INSTANCE, _count(own, _INSTANCES_OF_SERIES))
+                entries += [Entry(f"{study}/{name}/{instance}", 0, "") for instance in found]
+        of_study = _count(facts, _INSTANCES_OF_STUDY)
+        if not self.modalities and of_study is not None and len(entries) < of_study:
+            raise IncompleteError(
+                f"{self.kind} at {self._host}: found {len(entries)} instances of a study, expected {of_study} as the "
+                "server counts (tried once); its lists and its counts contradict each other: have it count again",
+                host=self._host,
+            )
+        return entries
+
+    def _counted(self, path: str, tag: str, expected: int | None) -> Found:
+        """List the members of a study or series until there are as many as the server counts."""
+
+        def ask() -> Found:
+            return self._find(path, {}, tag, expected=expected)
+
+        if expected is None:
+            return confirmed(ask, source=self.kind, host=self._host)
+        return persist(lambda: enough(ask(), expected), source=self.kind, host=self._host)
+
+    def _find(self, path: str, query: Mapping[str, str], tag: str, *, expected: int | None = None) -> Found:
+        """Return everything that one QIDO-RS query finds, in the order of UIDs, page by page."""
         filters = "".join(f"&{quote(k)}={_encoded(v)}" for k, v in sorted(query.items()))
-        found: dict[str, dict[str, Any]] = {}
-        for page in range(PAGE_LIMIT):
-            answer = _server(self).get(f"{path}?limit={self.page}&offset={page * self.page}{filters}", accept=_JSON)
-            results = _json_list(answer, _server(self).host)
-            new = {uid: item for item in results if (uid := _uid(item, tag)) not in found}
+        found: Found = {}
+        received = 0
+        for _ in range(PAGE_LIMIT):
+            results = self._page(f"{path}?limit={self.page}&offset={received}{filters}", tag)
+            new = {uid: item for uid, item in results if uid not in found}
             if not results or (not new and len(results) != self.page):
                 break  # the end, or a server that ignores the limit and sends everything
             if not new:
-                raise SourceError("the server repeats a page: it does not honour offset", host=_server(self).host)
+                raise SourceError(
+                    f"{self.kind} at {self._host}: the server repeats a page: it does not honour offset; raise page",
+                    host=self._host,
+                )
             found.update(new)
-            if len(results) > self.page:
-                break  # the server ignores the limit, so this was everything
-        self._check_encoded_filters(query, found)
+            received += len(results)  # a server may send fewer than were asked for, and have more
+            if len(results) > self.page or (expected is not None and len(found) >= expected):
+                break  # the server ignores the limit, or this was everything
         return dict(sorted(found.items()))
 
-    def _check_encoded_filters(self, query: Mapping[str, str], found: Mapping[str, Any]) -> None:
+    def _page(self, path: str, tag: str) -> Sequence[tuple[str, dict[str, Any]]]:
+        def read(answer: Answer) -> Sequence[tuple[str, dict[str, Any]]]:
+            return [(_uid(item, tag), item) for item in _json_list(answer)]
+
+        return _server(self).get(path, read, accept=_JSON)
+
+    def _check_encoded_filters(self, found: Mapping[str, Any]) -> None:
         """Refuse an empty result if the server may just not have decoded the query (Orthanc does not)."""
-        odd = [name for name, value in query.items() if not _PLAIN.fullmatch(value)]
+        odd = [name for name, value in self.query.items() if not _PLAIN.fullmatch(value)]
         if odd and not found:
             raise SourceError(
-                f"nothing found by {', '.join(sorted(odd))}, whose value had to be percent-encoded, which some servers "
-                "do not decode; filter by dates, UIDs or ids without spaces and special characters",
-                host=_server(self).host,
+                f"{self.kind} at {self._host}: nothing found by {', '.join(sorted(odd))}, whose value had to be "
+                "percent-encoded, which some servers do not decode; filter by dates, UIDs or ids without spaces and "
+                "special characters",
+                host=self._host,
             )
 
-    def _metadata(self, path: str) -> dict[str, dict[str, Any]]:
-        """Return the metadata of a series by SOP Instance UID."""
-        answer = _server(self).get(path, accept=_JSON)
-        return {_uid(item, _INSTANCE): item for item in _json_list(answer, _server(self).host)}
+    def _metadata(self, path: str, wanted: Collection[str]) -> Found:
+        """Return the metadata of a series by SOP Instance UID, with those of all ``wanted`` instances."""
+
+        def read(answer: Answer) -> Found:
+            found = {_uid(item, _INSTANCE): item for item in _json_list(answer)}
+            there = sum(instance in found for instance in wanted)
+            if there < len(wanted):
+                raise Fault(f"found metadata of {there} instances of a series, expected {len(wanted)} as were listed")
+            return found
+
+        return _server(self).get(path, read, accept=_JSON)
+
+    def _take_series(self, path: str, series: tuple[str, ...], contents: Contents) -> None:
+        """Keep what one answer brings of a series. Some servers refuse, and some answers break off."""
+
+        def read(answer: Answer) -> None:
+            for _, data in parts(answer.chunks, answer.headers.get("content-type", "")):
+                contents.put(place_of(series, _identified(data)), data)
+
+        try:
+            _server(self).once(path, read, accept=_OBJECT)
+        except (Fault, CaseError):
+            return  # each instance that did not come is asked for alone, with all patience
 
 
 def _server(source: DicomWeb) -> Server:
-    return server(source.url, source.sign_in)
+    return server(source.url, source.sign_in, source=source.kind)
+
+
+def _only_object(answer: Answer, instance: str) -> bytes:
+    found = [data for _, data in parts(answer.chunks, answer.headers.get("content-type", ""))]
+    if len(found) != 1:
+        raise Fault(f"found {len(found)} objects in an answer, expected one")
+    if _identified(found[0]) != instance:
+        raise Fault("found another object than the one asked for")
+    return found[0]
+
+
+def _identified(data: bytes) -> str:
+    """Return the UID of an object that came. Raises Fault when it is no DICOM object."""
+    try:
+        uid = sop_instance_uid(data)
+    except CaseError:
+        uid = ""
+    if not _UID.fullmatch(uid):
+        raise Fault("found an object that is not DICOM, or has no UID")
+    return uid
 
 
 def _encoded(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else quote(value, safe="*^,")
 
 
-def _json_list(answer: Answer, host: str) -> list[dict[str, Any]]:
-    if answer.status == 204 or not answer.body:
+def _json_list(answer: Answer) -> list[dict[str, Any]]:
+    if answer.status == 204:
         return []
+    body = answer.body()
     try:
-        found = json.loads(answer.body)
+        found = json.loads(body)
     except (ValueError, RecursionError):
-        raise SourceError("the server's answer is not JSON", host=host) from None
+        shown = answer.headers.get("content-type", "").partition(";")[0][:40] or "no type"
+        what = f"{len(body)} bytes of type {shown}" if body else "an empty answer with status 200"
+        raise Fault(f"found {what}, expected a list in JSON") from None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise SourceError("the server's answer is not a list of data sets (PS3.18 annex F)", host=host)
+        raise Fault("found JSON that is not a list of data sets (PS3.18 annex F)")
     return found
 
 
 def _uid(item: Mapping[str, Any], tag: str) -> str:
     uid = _value(item, tag)
     if uid is None or not _UID.fullmatch(uid):
-        raise SourceError(f"found a result without a UID in ({tag[:4]},{tag[4:]}), expected one in each", host="")
+        raise Fault(f"found a result without a UID in ({tag[:4]},{tag[4:]}), expected one in each")
     return uid
 
 
@@ -171,10 +284,17 @@ def _value(item: Mapping[str, Any], tag: str) -> str | None:
     return values[0] if isinstance(values[0], str) else None
 
 
-def _header_file(item: Mapping[str, Any] | None) -> Description | CaseError:
+def _count(item: Mapping[str, Any], tag: str) -> int | None:
+    """Return a count that the server states; None when it states none."""
+    values = (item.get(tag) or {}).get("Value") or [None]
+    try:
+        return int(values[0])
+    except (TypeError, ValueError):
+        return None
+
+
+def _header_file(item: Mapping[str, Any]) -> Description | CaseError:
     """Encode metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
-    if item is None:
-        return CaseError(Reason.SOURCE_MISSING, "the series' metadata do not hold the instance that was listed")
     stream = io.BytesIO()
     try:
         with warnings.catch_warnings(), parsing(Reason.UNREADABLE, "pydicom cannot parse the metadata"):

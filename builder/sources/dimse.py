@@ -1,47 +1,25 @@
 """Read from a PACS by DIMSE: C-FIND lists, C-GET or C-MOVE fetches a series (PS3.4 annex C)."""
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from functools import partial
+from itertools import groupby
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
-from pydicom.dataset import Dataset
 
-from builder.errors import CaseError, MissingExtra, SourceError
+from builder.errors import CaseError, IncompleteError, Reason
 from builder.protocols import Description, Entry
-from builder.sources.described import Described
-from builder.sources.series_cache import SeriesFolder, series_cache
+from builder.sources.associations import Found, Peer, Session
+from builder.sources.contents import place_of
+from builder.sources.counted import UNLISTED, confirmed, enough
+from builder.sources.described import Remote
+from builder.sources.patience import Fault, persist
 
-TIMEOUT_S: Final = 60.0
-"""Longest wait for an answer and for the connection."""
-
-_TRANSFER_SYNTAXES = (
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.57",
-    "1.2.840.10008.1.2.4.80",
-    "1.2.840.10008.1.2.4.81",
-    "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.51",
-    "1.2.840.10008.1.2.5",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.2",
-)
-_CONTEXTS = 126
-"""Presentation contexts that an association may propose (128), less those of the query."""
-
-_COMMON_CLASSES = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "481.3", "66.4", "2.1", "4.1", "1.1", "88.33")
-)
-_LEVELS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
-_PENDING = (0xFF00, 0xFF01)
-_SUCCESS, _WARNING = 0x0000, 0xB000
+_COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+_COUNT = "NumberOfSeriesRelatedInstances"
 
 
-class Dimse(Described):
+class Dimse(Remote):
     """Instances of a PACS that speaks the DICOM upper layer protocol.
 
     Parameters
@@ -64,7 +42,7 @@ class Dimse(Described):
     ``study/series/instance``. Its stamp is the SOP class, if the PACS reports it. Indexing fetches every series once.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["dimse"] = "dimse"
     host: str
@@ -89,156 +67,120 @@ class Dimse(Described):
         return f"net:dimse:{self.host}:{self.port}"
 
     def list(self) -> Iterator[Entry]:
-        """List every instance of the matching studies by study, series and instance UID. Raises SourceError."""
-        for study in self._find("STUDY", self.query, ""):
-            for series, found in self._find("SERIES", {"StudyInstanceUID": study}, "Modality").items():
-                if self.modalities and found not in self.modalities:
-                    continue
-                keys = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-                for instance, sop_class in self._find("IMAGE", keys, "SOPClassUID").items():
-                    yield Entry(f"{study}/{series}/{instance}", 0, sop_class)
+        """List every instance of the matching studies by study, series and instance UID, over one association.
+
+        The PACS's own counts, where it states them, decide whether a list is whole. Raises SourceError.
+        """
+        with Session(self._peer) as session:
+
+            def ask() -> Found:
+                find = partial(session.find, "STUDY", self.query, wanted=_COUNTS)
+                return persist(find, source=self.kind, host=self._peer.name)
+
+            studies = confirmed(ask, source=self.kind, host=self._peer.name)
+            for study, facts in studies.items():
+                try:
+                    entries = self._list_study(session, study, facts)
+                except IncompleteError as error:
+                    self._left_out(error)
+                    entries = [Entry(study, 0, UNLISTED)]
+                yield from entries
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Yield each instance in full, because C-FIND returns too little to index it."""
-        for entry in entries:
+        for path, group in groupby(entries, key=lambda entry: entry.path.rpartition("/")[0]):
+            members = tuple(group)
+            if members[0].stamp == UNLISTED:
+                yield CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")
+                continue
+            study, series = path.split("/")
             try:
-                yield Description(self.read(entry), whole=True)
-            except CaseError as error:
-                yield error
+                self._bring(study, series, members)
+            except IncompleteError as error:
+                reason = self._left_out(error)
+                yield from (reason for _ in members)
+                continue
+            for entry in members:
+                try:
+                    yield Description(self.read(entry), whole=True)
+                except CaseError as error:
+                    yield error
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of an instance as a DICOM file, fetched with its series. Raises CaseError, SourceError."""
         study, series, instance = entry.path.split("/")
-        name = ("dimse", self.host, str(self.port), self.called_ae, study, series)
+        place, contents = place_of(self._series(study, series), instance), self._contents()
+        while (data := contents.read(place, start=start, length=length)) is None:  # others may remove what is old
+            try:
+                self._bring(study, series, (entry,))
+            except IncompleteError as error:
+                raise self._left_out(error) from None
+        return data
 
-        def fetch(folder: SeriesFolder) -> None:
-            self._fetch(study, series, entry.stamp, folder)
+    @property
+    def _peer(self) -> Peer:
+        return Peer(self.host, self.port, self.called_ae, self.calling_ae, self.store_port, self.retrieve)
 
-        return series_cache().read(name, instance, fetch, start=start, length=length)
+    def _series(self, study: str, series: str) -> tuple[str, ...]:
+        return ("dimse", self.host, str(self.port), self.called_ae, study, series)
 
-    def _find(self, level: str, keys: Mapping[str, str], wanted: str) -> dict[str, str]:
-        """Return the ``wanted`` attribute by UID for everything one C-FIND finds, in the order of UIDs."""
-        net = _pynetdicom()
-        model = net.sop_class.StudyRootQueryRetrieveInformationModelFind
-        query = Dataset()
-        query.QueryRetrieveLevel = level
-        for name in (_LEVELS[level], *filter(None, (wanted,))):
-            setattr(query, name, "")
-        for name, value in keys.items():
-            setattr(query, name, value)
-        found: dict[str, str] = {}
-        with self._association([(model, None)]) as association:
-            for status, item in association.send_c_find(query, model):
-                if self._checked(status, "C-FIND") in _PENDING and item is not None:
-                    uid = str(item.get(_LEVELS[level]) or "")
-                    if uid:
-                        found[uid] = str(item.get(wanted) or "") if wanted else ""
-        return dict(sorted(found.items()))
+    def _list_study(self, session: Session, study: str, facts: Mapping[str, str]) -> Sequence[Entry]:
+        """List the instances of a study. Raises IncompleteError when there are fewer than the PACS counts."""
 
-    def _fetch(self, study: str, series: str, sop_class: str, folder: SeriesFolder) -> None:
-        """Have the PACS send one series to ``folder``."""
-        query = Dataset()
-        query.QueryRetrieveLevel = "SERIES"
-        query.StudyInstanceUID, query.SeriesInstanceUID = study, series
-        receiver = _Receiver(folder)
-        run = self._get if self.retrieve == "get" else self._move
-        last = run(query, receiver, (sop_class,) if sop_class else _COMMON_CLASSES)
-        if receiver.error is not None:
-            raise receiver.error
-        if last not in (_SUCCESS, _WARNING):  # a warning means missing instances, each reported when it is read
-            raise SourceError(f"the PACS ended the retrieval with status {last:#06x}", host=self.host)
+        def counted(level: str, keys: Mapping[str, str], wanted: Sequence[str], expected: int | None) -> Found:
+            def ask() -> Found:
+                return enough(session.find(level, keys, wanted=wanted), expected)
 
-    def _get(self, query: Dataset, receiver: "_Receiver", classes: Sequence[str]) -> int:
-        net = _pynetdicom()
-        model = net.sop_class.StudyRootQueryRetrieveInformationModelGet
-        # one context per syntax: from a shared one the PACS picks one syntax and cannot send what is stored in another
-        pairs = [(name, syntax) for name in classes for syntax in _TRANSFER_SYNTAXES][:_CONTEXTS]
-        roles = [net.build_role(name, scp_role=True) for name in dict.fromkeys(name for name, _ in pairs)]
-        handlers = [(net.evt.EVT_C_STORE, receiver)]
-        last = -1
-        with self._association([(model, None), *pairs], roles, handlers) as association:
-            for status, _ in association.send_c_get(query, model):
-                last = self._checked(status, "C-GET")
-        return last
+            return persist(ask, source=self.kind, host=self._peer.name)
 
-    def _move(self, query: Dataset, receiver: "_Receiver", classes: Sequence[str]) -> int:
-        net = _pynetdicom()
-        model = net.sop_class.StudyRootQueryRetrieveInformationModelMove
-        store = net.AE(ae_title=self.calling_ae)
-        for context in net.AllStoragePresentationContexts:
-            store.add_supported_context(context.abstract_syntax, [*_TRANSFER_SYNTAXES])
-        handlers = [(net.evt.EVT_C_STORE, receiver)]
-        try:
-            server = store.start_server(("", self.store_port), block=False, evt_handlers=handlers)
-        except OSError as error:
-            raise SourceError(f"store_port cannot be opened ({error.strerror})", host=self.host) from None
-        last = -1
-        try:
-            with self._association([(model, None)]) as association:
-                for status, _ in association.send_c_move(query, self.calling_ae, model):
-                    last = self._checked(status, "C-MOVE")
-        finally:
-            server.shutdown()
-        return last
-
-    @contextlib.contextmanager
-    def _association(
-        self, contexts: Sequence[tuple[str, str | None]], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
-    ) -> Iterator[Any]:
-        """Open an association with the PACS and release it at the end. Raises SourceError when that fails."""
-        ae = _pynetdicom().AE(ae_title=self.calling_ae)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = TIMEOUT_S
-        # add_requested_context merges the syntaxes of a class; contexts that we build ourselves stay separate
-        proposed = [
-            _pynetdicom().build_context(name, *(() if syntax is None else (syntax,))) for name, syntax in contexts
-        ]
-        association = ae.associate(
-            self.host,
-            self.port,
-            contexts=proposed,
-            ae_title=self.called_ae,
-            ext_neg=list(roles),
-            evt_handlers=list(handlers),
-        )
-        if not association.is_established:
-            raise SourceError(
-                "the PACS did not accept the association; check host, port, called_ae and calling_ae", host=self.host
+        entries = []
+        keys = {"StudyInstanceUID": study}
+        found = counted("SERIES", keys, ("Modality", _COUNT), _number(facts, _COUNTS[0]))
+        for series, own in found.items():
+            if not self.modalities or own["Modality"] in self.modalities:
+                named = keys | {"SeriesInstanceUID": series}
+                members = counted("IMAGE", named, ("SOPClassUID",), _number(own, _COUNT))
+                entries += [Entry(f"{study}/{series}/{uid}", 0, each["SOPClassUID"]) for uid, each in members.items()]
+        of_study = _number(facts, _COUNTS[1])
+        if not self.modalities and of_study is not None and len(entries) < of_study:
+            raise IncompleteError(
+                f"{self.kind} at {self._peer.name}: found {len(entries)} instances of a study, expected {of_study} as "
+                "the PACS counts (tried once); its lists and its counts contradict each other: have it count again",
+                host=self.host,
             )
-        try:
-            yield association
-        finally:
-            association.release()
+        return entries
 
-    def _checked(self, status: Dataset, operation: str) -> int:
-        """Return the status of an answer. An empty status means that the connection was lost or timed out."""
-        if "Status" not in status:
-            raise SourceError(f"the PACS stopped answering during {operation}", host=self.host)
-        code = int(status.Status)
-        if code not in (*_PENDING, _SUCCESS, _WARNING):
-            raise SourceError(f"the PACS answered {operation} with status {code:#06x}", host=self.host)
-        return code
+    def _bring(self, study: str, series: str, entries: Sequence[Entry]) -> None:
+        """Have the PACS send the wanted instances of a series that are not here yet.
+
+        A series of which nothing is here is asked for whole; after that each missing instance alone, so that nothing
+        comes twice. Raises IncompleteError, SourceError.
+        """
+        contents, name = self._contents(), self._series(study, series)
+        places = {entry.path.rpartition("/")[2]: place_of(name, entry.path.rpartition("/")[2]) for entry in entries}
+        classes = tuple(sorted({entry.stamp for entry in entries if entry.stamp}))
+
+        def keep(uid: str, data: bytes) -> None:
+            contents.put(place_of(name, uid), data)
+
+        def attempt() -> None:
+            missing = [uid for uid, place in places.items() if not contents.holds(place)]
+            if not missing:
+                return
+            with Session(self._peer, classes=classes, keep=keep) as session:
+                if contents.begin(place_of(name)) and not contents.holds_any(place_of(name)):
+                    session.retrieve(study, series)
+                else:
+                    for uid in missing:
+                        session.retrieve(study, series, uid)
+            left = sum(not contents.holds(place) for place in places.values())
+            if left:
+                raise Fault(f"{left} of {len(places)} instances of a series did not come{session.told()}")
+
+        persist(attempt, source=self.kind, host=self._peer.name)
 
 
-class _Receiver:
-    """Takes C-STORE requests into a folder. It records the first failure, because handlers cannot raise."""
-
-    def __init__(self, folder: SeriesFolder) -> None:
-        self.error: CaseError | None = None
-        self._folder = folder
-
-    def __call__(self, event: Any) -> int:
-        try:
-            self._folder.put(str(event.request.AffectedSOPInstanceUID), event.encoded_dataset())
-        except CaseError as error:
-            self.error = self.error or error
-            return 0xA700  # out of resources
-        return _SUCCESS
-
-
-def _pynetdicom() -> Any:
-    try:
-        import pynetdicom
-        import pynetdicom.sop_class
-    except ImportError as error:
-        raise MissingExtra("pynetdicom", "dimse") from error
-    return pynetdicom
+def _number(facts: Mapping[str, str], name: str) -> int | None:
+    """Return a count that the PACS states; None when it states none."""
+    text = facts.get(name, "").strip()
+    return int(text) if text.isascii() and text.isdigit() else None

@@ -1,141 +1,230 @@
-"""Send requests to web servers with the same retries, sign-in and limits for every HTTP source."""
+"""Send requests to web servers with the same retries, sign-in, checks and limits for every HTTP source."""
 
 import os
+import ssl
 import threading
 import time
 import weakref
-from collections.abc import Mapping
-from ipaddress import ip_address
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from builder.errors import CaseError, MissingExtra, Reason, SourceError
+from builder.sources.patience import Fault, persist
+from builder.sources.signin import Credentials, SignIn, require_privacy
 
-from builder.errors import CaseError, MissingExtra, Reason, SourceError, SpecError
-from builder.model.secrets import read_variable
+Result = TypeVar("Result")
 
-ATTEMPTS: Final = 4
+TIMEOUT_S: Final = 120.0
+"""Longest silence of a server, in the middle of an answer too."""
+
 BODY_LIMIT: Final = 4 * 2**30
-"""Most bytes of one answer; the largest whole-slide instances are about 2 GiB."""
+"""Most bytes of one object; the largest whole-slide instances are about 2 GiB."""
 
-_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-_LONGEST_PAUSE_S = 60.0
+SLOWEST: Final = (60.0, 4096)
+"""After so many seconds, an answer must have come at so many bytes a second on average."""
+
+_BUSY = frozenset({408, 425, 429, 502, 503, 504})
+_GONE = frozenset({404, 410})
 _LOCAL = threading.local()
 
 
-class SignIn(BaseModel):
-    """How to sign in. It holds names of environment variables, so that no secret enters a spec, lock or log.
+class Answer:
+    """The answer to a request: status, headers (names in lower case), and a body that arrives in pieces."""
 
-    Parameters
-    ----------
-    user, password
-        Variables that hold the user's name and password (HTTP Basic).
-    token
-        Variable that holds a bearer token.
-    """
+    def __init__(self, status: int, headers: Mapping[str, str], chunks: Iterator[bytes]) -> None:
+        self.status = status
+        self.headers = headers
+        self.chunks = chunks
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["basic", "bearer"]
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
+    def body(self, limit: int = BODY_LIMIT) -> bytes:
+        """Return the whole body. Raises CaseError TOO_LARGE when it is longer than ``limit`` bytes."""
+        body = bytearray()
+        for chunk in self.chunks:
+            body += chunk
+            if len(body) > limit:
+                raise CaseError(Reason.TOO_LARGE, f"the server's answer is longer than {limit} bytes")
+        return bytes(body)
 
 
 class Server:
-    """A web server with its open connections, for use by one thread."""
+    """A web server with its open connections, for use by one thread.
 
-    def __init__(self, url: str, sign_in: SignIn | None = None, *, timeout_s: float = 120.0) -> None:
-        self.host = urlsplit(url).hostname or ""
+    Parameters
+    ----------
+    source
+        The kind of source, for messages.
+    """
+
+    def __init__(self, url: str, sign_in: SignIn | None = None, *, source: str = "server") -> None:
+        self.host = urlsplit(url).netloc.rpartition("@")[2]
+        self._source = source
         if sign_in is not None:
-            _require_privacy(url)
+            require_privacy(url, where="sign_in")
         self._origin = urlsplit(url)[:2]
         self._client = _httpx().Client(
             base_url=url.rstrip("/") + "/",
-            headers=_sign_in_headers(sign_in),
-            timeout=timeout_s,
+            timeout=TIMEOUT_S,
             follow_redirects=False,  # a redirect would send the names in the request to another host
         )
+        self._credentials = Credentials(sign_in, self._post)
         self._closing = weakref.finalize(self, self._client.close)
 
-    def get(self, path: str, *, accept: str = "*/*", headers: Mapping[str, str] | None = None) -> "Answer":
-        """Return the answer to one GET, after retries.
+    def get(
+        self,
+        path: str,
+        read: Callable[[Answer], Result],
+        *,
+        accept: str = "*/*",
+        headers: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Return what ``read`` makes of the answer to a GET, after as many tries as the budget allows.
 
         Parameters
         ----------
         path
             Relative to the server's URL, encoded, with its query.
+        read
+            Reads and checks the body of a successful answer. It raises ``Fault`` when the body is not what was asked
+            for, and the server is asked again.
 
         Raises
         ------
         CaseError
-            SOURCE_MISSING for 404 and 410, SOURCE_CHANGED for 412, TOO_LARGE for a body over the limit.
+            SOURCE_CHANGED for status 412, TOO_LARGE for a body over the limit.
+        IncompleteError
+            When the server answers, and every answer is bad: a body cut off, another type, status 404 or 500.
         SourceError
-            When the server does not answer, refuses, or answers with another error. Messages contain no path.
+            When the server does not answer, refuses access, or sends elsewhere. Messages contain no path.
         """
+        return persist(
+            lambda: self.once(path, read, accept=accept, headers=headers), source=self._source, host=self.host
+        )
+
+    def once(
+        self,
+        path: str,
+        read: Callable[[Answer], Result],
+        *,
+        accept: str = "*/*",
+        headers: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Do as ``get``, with a single try. Raises Fault instead of IncompleteError."""
         if urlsplit(path)[:2] not in (("", ""), self._origin):
-            raise SourceError("was asked for an address on a server that the spec does not name", host=self.host)
-        sent = {"Accept": accept, **(headers or {})}
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                answer = self._once(path, sent)
-            except _httpx().TransportError as error:
-                if attempt == ATTEMPTS:
-                    raise SourceError(
-                        f"no answer after {ATTEMPTS} attempts ({type(error).__name__})", host=self.host, attempt=attempt
-                    ) from None
-                time.sleep(_pause(attempt, None))
-                continue
-            if answer.status not in _RETRIED or attempt == ATTEMPTS:
-                return self._checked(answer, attempt)
-            time.sleep(_pause(attempt, answer.headers.get("retry-after")))
-        raise AssertionError("unreachable")
+            raise SourceError(
+                f"{self._source} at {self.host}: was asked for an address on a server that the spec does not name",
+                host=self.host,
+            )
+        sent = {"Accept": accept, **(headers or {}), **self._credentials.headers()}
+        with self._transport(), self._client.stream("GET", path, headers=sent) as response:
+            if response.status_code == 401 and self._credentials.renew():
+                raise Fault("the server wants a new sign-in", answered=False, retry_after="0")
+            found = dict(response.headers)
+            self._check_status(response.status_code, found)
+            return read(Answer(response.status_code, found, self._pieces(response)))
 
     def close(self) -> None:
         """Close the connections."""
         self._closing()
 
-    def _once(self, path: str, headers: Mapping[str, str]) -> "Answer":
-        with self._client.stream("GET", path, headers=headers) as response:
-            body = bytearray()
+    def _post(self, url: str, form: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a form to the address of a sign-in server and return status and body."""
+
+        def call() -> tuple[int, bytes]:
+            with self._transport():
+                answer = self._client.post(url, data=dict(form), headers={"Accept": "application/json"})
+            if answer.status_code in _BUSY or answer.status_code >= 500:
+                raise Fault(
+                    f"the sign-in server answered with status {answer.status_code}",
+                    answered=False,
+                    retry_after=answer.headers.get("retry-after"),
+                )
+            return answer.status_code, answer.content
+
+        return persist(call, source=f"{self._source}: sign-in", host=urlsplit(url).netloc)
+
+    def _transport(self) -> "_Transport":
+        return _Transport(self._source, self.host)
+
+    def _pieces(self, response: Any) -> Iterator[bytes]:
+        """Yield the body piece by piece. Raises Fault when it is cut off or comes too slowly."""
+        began, got, httpx = time.monotonic(), 0, _httpx()
+        grace, slowest = SLOWEST
+        try:
             for chunk in response.iter_bytes(1 << 20):
-                body += chunk
-                if len(body) > BODY_LIMIT:
-                    raise CaseError(Reason.TOO_LARGE, f"the server's answer is longer than {BODY_LIMIT} bytes")
-            return Answer(response.status_code, dict(response.headers), bytes(body))
+                got += len(chunk)
+                lasted = time.monotonic() - began
+                if lasted > grace and got < slowest * lasted:
+                    raise Fault(f"found an answer that comes at {got / lasted:.0f} bytes a second")
+                yield chunk
+        except httpx.TransportError as error:
+            raise Fault(f"the answer was cut off after {got} bytes ({type(error).__name__})") from None
+        except httpx.DecodingError:
+            raise Fault("found an answer whose compression is damaged") from None
 
-    def _checked(self, answer: "Answer", attempt: int) -> "Answer":
-        if answer.status in (404, 410):
-            raise CaseError(Reason.SOURCE_MISSING, f"the server does not hold the object (status {answer.status})")
-        if answer.status == 412:
+    def _check_status(self, status: int, headers: Mapping[str, str]) -> None:
+        if 200 <= status < 300:
+            return
+        if status == 412:
             raise CaseError(Reason.SOURCE_CHANGED, "the object is not the one that was listed; build again")
-        if answer.status in (401, 403):
+        if status in (401, 403):
             raise SourceError(
-                f"the server refuses access (status {answer.status}); check sign_in and its environment variables",
+                f"{self._source} at {self.host}: the server refuses access (status {status}); check sign_in and its "
+                "environment variables, and what this account may read",
                 host=self.host,
-                attempt=attempt,
             )
-        if not 200 <= answer.status < 300:
-            raise SourceError(f"the server answered with status {answer.status}", host=self.host, attempt=attempt)
-        return answer
+        if 300 <= status < 400:
+            to = urlsplit(headers.get("location", "")).netloc
+            raise SourceError(
+                f"{self._source} at {self.host}: the server sends the request elsewhere (status {status}"
+                f"{', to ' + to if to else ''}), which is not followed; give the final address as url",
+                host=self.host,
+            )
+        found = f"the server answered with status {status}"
+        if status in _GONE:
+            found = f"the server says that it does not hold what it lists (status {status})"
+        raise Fault(found, answered=status not in _BUSY, retry_after=headers.get("retry-after"), status=status)
 
 
-def server(url: str, sign_in: SignIn | None = None) -> Server:
+class _Transport:
+    """Turns what the HTTP client raises into a fault of one try, or into an error that another try cannot mend."""
+
+    def __init__(self, source: str, host: str) -> None:
+        self._source = source
+        self._host = host
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if not isinstance(error, _httpx().TransportError):
+            return
+        if certificate := _certificate_error(error):
+            raise SourceError(
+                f"{self._source} at {self._host}: the server's certificate cannot be trusted ({certificate}); check "
+                "the address, or name your organisation's certificates in the environment variable SSL_CERT_FILE",
+                host=self._host,
+            ) from None
+        raise Fault(f"no answer ({type(error).__name__})", answered=False) from None
+
+
+def _certificate_error(error: BaseException) -> str:
+    """Return why a certificate was refused; empty when something else went wrong."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return seen.verify_message
+        seen = seen.__cause__ or seen.__context__
+    return "verification failed" if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
+
+
+def server(url: str, sign_in: SignIn | None = None, *, source: str = "server") -> Server:
     """Return this thread's connections to a server, opened on first use. They cannot be shared by forks or threads."""
     held: dict[tuple[int, str, SignIn | None], Server] = _LOCAL.__dict__.setdefault("servers", {})
     name = (os.getpid(), url, sign_in)
     if name not in held:
-        held[name] = Server(url, sign_in)
+        held[name] = Server(url, sign_in, source=source)
     return held[name]
-
-
-class Answer:
-    """Status, headers (names in lower case) and body of an answer."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
 
 
 def _httpx() -> Any:
@@ -144,42 +233,3 @@ def _httpx() -> Any:
     except ImportError as error:
         raise MissingExtra("httpx", "dicomweb") from error
     return httpx
-
-
-def _sign_in_headers(sign_in: SignIn | None) -> dict[str, str]:
-    if sign_in is None:
-        return {}
-    if sign_in.kind == "bearer":
-        return {"Authorization": f"Bearer {_secret(sign_in.token, 'token')}"}
-    import base64
-
-    pair = f"{_secret(sign_in.user, 'user')}:{_secret(sign_in.password, 'password')}"
-    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-
-
-def _secret(variable: str | None, field: str) -> str:
-    if not variable:
-        raise SpecError(f"sign_in: found no {field}, expected the name of an environment variable")
-    return read_variable(variable, os.environ, where=f"sign_in.{field}")
-
-
-def _require_privacy(url: str) -> None:
-    """Raise SpecError unless what is sent to ``url`` is encrypted or stays on this machine."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        stays = ip_address(host).is_loopback
-    except ValueError:
-        stays = host == "localhost"
-    if parts.scheme != "https" and not stays:
-        raise SpecError(
-            f"sign_in: found {parts.scheme}://{host}, expected https:// (or a server on this machine): the secret "
-            "would cross the network readable by all"
-        )
-
-
-def _pause(attempt: int, retry_after: str | None) -> float:
-    """Return the seconds to wait: what the server asks for, else 0.5, 1, 2, ..."""
-    if retry_after and retry_after.isdigit():
-        return min(float(retry_after), _LONGEST_PAUSE_S)
-    return float(min(0.5 * 2 ** (attempt - 1), _LONGEST_PAUSE_S))

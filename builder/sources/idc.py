@@ -1,6 +1,7 @@
 """Read from the NCI Imaging Data Commons. Its series index (a Parquet file) locates the files in public buckets."""
 
 import functools
+import hashlib
 import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,22 +15,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import model_validator
 
-from builder.errors import SourceError, SpecError
+from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
 from builder.model.origin import Origin
 from builder.protocols import Entry
-from builder.sources.described import Described
-from builder.sources.http import Server, server
+from builder.sources.contents import place_of
+from builder.sources.counted import UNLISTED
+from builder.sources.described import Remote
+from builder.sources.http import Answer, Server, server
+from builder.sources.patience import Fault, persist
 
 PUBLIC_ENDPOINT: Final = "https://{bucket}.s3.amazonaws.com"
 
 _COLUMNS = ("collection_id", "PatientID", "Modality", "SeriesInstanceUID", "license_short_name")
 _DOI = "source_DOI"
+_STUDY = "StudyInstanceUID"
 _PLACE = ("aws_bucket", "crdc_series_uuid")
+_MD5 = re.compile(r'"([0-9a-f]{32})"')
+"""ETag of an object that was uploaded in one piece."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _SERIES = re.compile(r"[0-9a-f\-]{36}")
 
 
-class Idc(Described):
+class Idc(Remote):
     """Series of the IDC, chosen by the columns of its index.
 
     Parameters
@@ -65,6 +72,11 @@ class Idc(Described):
         """Return one queue for all buckets."""
         return "net:idc"
 
+    def study_of(self, path: str) -> str:
+        """Return the study of a path's series, as the index tells it."""
+        series = path.split("/")[1]
+        return _studies(self.index).get(series, series)
+
     def list(self) -> Iterator[Entry]:
         """List every file of the chosen series, by series. Paths are ``bucket/series/instance.dcm``, stamps the ETags.
 
@@ -77,29 +89,54 @@ class Idc(Described):
         """
         for row in self._chosen():
             bucket, prefix = row["aws_bucket"], row["crdc_series_uuid"]
-            found = sorted(_objects(self._server(bucket), prefix), key=lambda entry: entry[0])
-            if len(found) != row["instanceCount"]:
-                raise SourceError(
-                    f"a bucket holds {len(found)} files of a series, the index says {row['instanceCount']}; "
-                    "use the index of the current IDC version",
-                    host=self._server(bucket).host,
-                )
+            try:
+                found = self._objects(self._server(bucket), prefix, row["instanceCount"])
+            except IncompleteError as error:
+                self._left_out(error)
+                yield Entry(f"{bucket}/{prefix}", 0, UNLISTED)
+                continue
             yield from (Entry(f"{bucket}/{key}", size, etag) for key, size, etag in found)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Read bytes of a file, provided that it has not changed since it was listed. Raises CaseError, SourceError."""
-        if length is None:
-            length = max(0, entry.size - start)
-        length = min(length, max(0, entry.size - start))
-        if length == 0:
+        """Read bytes of a file, provided that it has not changed since it was listed. Raises CaseError, SourceError.
+
+        The start of a file is read alone, for the index. Whatever else is asked for brings the whole file, which is
+        checked against the MD5 in its ETag and kept.
+        """
+        if entry.stamp == UNLISTED:
+            raise CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the series whole after all tries")
+        stop = entry.size if length is None else min(entry.size, start + length)
+        if start >= stop:
             return b""
+        place, contents = place_of(("idc", self.endpoint, entry.path), entry.stamp), self._contents()
+        kept = contents.read(place, start=start, length=stop - start)
+        if kept is not None:
+            return kept
+        if start == 0 and stop < entry.size:
+            return self._get(entry, 0, stop)
+        whole = self._get(entry, 0, entry.size)
+        contents.put(place, whole)
+        return whole[start:stop]
+
+    def _get(self, entry: Entry, start: int, stop: int) -> bytes:
+        """Get bytes of a file, checked as far as they can be. Raises CaseError, SourceError."""
         bucket, _, key = entry.path.partition("/")
-        headers = {"Range": f"bytes={start}-{start + length - 1}", "If-Match": entry.stamp}
-        answer = self._server(bucket).get(quote(key), headers=headers)
-        data = answer.body if answer.status == 206 else answer.body[start : start + length]
-        if len(data) != length:
-            raise SourceError(f"found {len(data)} bytes of a range, expected {length}", host=self._server(bucket).host)
-        return data
+        md5 = _MD5.fullmatch(entry.stamp) if (start, stop) == (0, entry.size) else None
+
+        def read(answer: Answer) -> bytes:
+            body = answer.body()
+            data = body if answer.status == 206 else body[start:stop]
+            if len(data) != stop - start:
+                raise Fault(f"found {len(data)} bytes of a file, expected {stop - start}")
+            if md5 is not None and hashlib.md5(data, usedforsecurity=False).hexdigest() != md5[1]:
+                raise Fault("found a file whose MD5 is not the one in its ETag")
+            return data
+
+        headers = {"Range": f"bytes={start}-{stop - 1}", "If-Match": entry.stamp}
+        try:
+            return self._server(bucket).get(quote(key), read, headers=headers)
+        except IncompleteError as error:
+            raise self._left_out(error) from None
 
     def series_origins(self) -> Mapping[str, Origin]:
         """Return licence, collection and DOI of every chosen series, as the index states them. Raises SpecError."""
@@ -129,7 +166,30 @@ class Idc(Described):
         return sorted(rows, key=lambda row: (row["aws_bucket"], row["crdc_series_uuid"]))
 
     def _server(self, bucket: str) -> Server:
-        return server(self.endpoint.format(bucket=bucket))
+        return server(self.endpoint.format(bucket=bucket), source=self.kind)
+
+    def _objects(self, bucket: Server, prefix: str, count: int) -> Sequence[tuple[str, int, str]]:
+        """Return key, size and ETag of the files of a series, in order, once there are as many as the index says."""
+
+        def attempt() -> Sequence[tuple[str, int, str]]:
+            found = sorted(_objects(bucket, prefix))
+            if len(found) != count:
+                raise Fault(
+                    f"a bucket holds {len(found)} files of a series, the index says {count}",
+                    advice="use the index of the current IDC version",
+                )
+            return found
+
+        return persist(attempt, source=self.kind, host=bucket.host)
+
+
+@functools.lru_cache(maxsize=4)
+def _studies(index: str) -> Mapping[str, str]:
+    """Return the StudyInstanceUID by the UUID of a series; empty when the index does not have it."""
+    if _STUDY not in pq.read_schema(index).names:
+        return {}
+    table = pq.read_table(Path(index), columns=[_PLACE[1], _STUDY])
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def _origin(collection: str | None, license: str | None, doi: str | None) -> Origin:
@@ -145,28 +205,32 @@ def _objects(bucket: Server, prefix: str) -> Iterator[tuple[str, int, str]]:
     token = ""
     while True:
         query = {"list-type": "2", "prefix": f"{prefix}/", **({"continuation-token": token} if token else {})}
-        page = _parsed(bucket.get(f"?{urlencode(query)}").body, bucket.host)
+        page = bucket.get(f"?{urlencode(query)}", _parsed)
         for item in page.iterfind("{*}Contents"):
             yield _field(item, "Key"), int(_field(item, "Size")), _field(item, "ETag")
         following = page.findtext("{*}NextContinuationToken") or ""
         if page.findtext("{*}IsTruncated") != "true":
             return
         if not following or following == token:
-            raise SourceError("the bucket's listing does not go on", host=bucket.host)
+            raise SourceError(f"idc at {bucket.host}: the bucket's listing does not go on", host=bucket.host)
         token = following
 
 
-def _parsed(body: bytes, host: str) -> ElementTree.Element:
+def _parsed(answer: Answer) -> ElementTree.Element:
+    body = answer.body()
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:  # a listing has none, and expanding them could exhaust memory
-        raise SourceError("the bucket's answer is not a listing", host=host)
+        raise Fault("found an answer that is not a listing (it declares a document type)")
     try:
-        return ElementTree.fromstring(body)
+        page = ElementTree.fromstring(body)
     except ElementTree.ParseError:
-        raise SourceError("the bucket's answer is not a listing", host=host) from None
+        page = None
+    if page is None or not page.tag.endswith("ListBucketResult"):
+        raise Fault(f"found {len(body)} bytes that are not a listing")
+    return page
 
 
 def _field(item: ElementTree.Element, name: str) -> str:
     text = item.findtext(f"{{*}}{name}")
     if text is None:
-        raise SourceError(f"found an object without {name} in a bucket's listing", host="")
+        raise Fault(f"found an object without {name} in a bucket's listing")
     return text

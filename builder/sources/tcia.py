@@ -1,53 +1,87 @@
 """Read from The Cancer Imaging Archive or any NBIA REST server: lists of series, each fetched as a zip."""
 
+import csv
+import hashlib
 import io
 import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
-from builder.errors import CaseError, Reason, SourceError
+from pydantic import model_validator
+
+from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
 from builder.headers.identity import sop_instance_uid
 from builder.headers.sniff import sniff
 from builder.model.origin import Origin
 from builder.protocols import Description, Entry
-from builder.sources.described import Described
-from builder.sources.http import Server, SignIn, server
-from builder.sources.series_cache import CACHE_LIMIT, SeriesFolder, series_cache
+from builder.sources.contents import place_of
+from builder.sources.counted import UNLISTED, confirmed, enough
+from builder.sources.described import Remote
+from builder.sources.http import Answer, Server, server
+from builder.sources.patience import Fault, persist
+from builder.sources.signin import SignIn
 
-PUBLIC_URL: Final = "https://services.cancerimagingarchive.net/nbia-api/services/v1"
+HOSTS: Final = {
+    "nbia": "https://nbia.cancerimagingarchive.net/nbia-api/services/v4",
+    "nlst": "https://nlst.cancerimagingarchive.net/nbia-api/services/v4",
+}
+"""The two public servers by name; neither needs a login."""
 
+SERIES_LIMIT: Final = 64 * 2**30
+"""Most bytes of a series, as a zip and inflated."""
+
+MEMBER_LIMIT: Final = 4 * 2**30
+MEMBERS_LIMIT: Final = 200_000
+
+_LIST = "ListOfSeriesToDownload="
+_HASHES = "md5hashes.csv"
 _INSTANCE_NAMES = ("SOPInstanceUID", "sop_instance_uid")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+_UNKNOWN = (404, 405, 501)
 
 
-class Tcia(Described):
-    """Series of one collection.
+class Tcia(Remote):
+    """Series of one collection, or of a manifest.
 
     Parameters
     ----------
     url
-        Root of the API. Version 1 is public; version 2 (``.../services/v2``) needs ``sign_in`` with a bearer token.
+        ``nbia`` or ``nlst``, the public servers of TCIA, or the root of another NBIA API.
     collection
         Name of the collection; it becomes a column of the dataset.
+    manifest
+        Path of a manifest (``.tcia``) that names the series wanted.
     patients, modalities
         Wanted PatientIDs and modalities; empty means all.
+    sign_in
+        How to sign in; the public servers need no sign-in.
 
     Notes
     -----
-    An entry's path is ``study/series/instance``. Indexing fetches every series once. A zip may be at most 4 GiB.
+    An entry's path is ``study/series/instance``. Indexing fetches every series once. Each instance is checked against
+    the MD5 that the server states.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["tcia"] = "tcia"
-    collection: str
-    url: str = PUBLIC_URL
+    collection: str | None = None
+    manifest: str | None = None
+    url: str = "nbia"
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     sign_in: SignIn | None = None
-    """How to sign in; public collections need none."""
+
+    @model_validator(mode="after")
+    def _chooses(self) -> "Tcia":
+        if not self.collection and not self.manifest:
+            raise ValueError("found neither collection nor manifest, expected one of them")
+        return self
 
     @property
     def lane(self) -> str:
@@ -55,76 +89,195 @@ class Tcia(Described):
         return f"net:tcia:{self._server().host}"
 
     def list(self) -> Iterator[Entry]:
-        """List every instance of the collection's series, ordered by UIDs.
+        """List every instance of the chosen series, ordered by UIDs.
 
-        Raises SourceError also when a series lists fewer or more instances than its ``ImageCount`` says.
+        ``ImageCount`` decides whether the list of a series is whole; the list of series must come twice in a row.
+        Raises SourceError.
         """
-        found = self._ask(f"getSeries?Collection={quote(self.collection)}&format=json")
-        rows = {(_text(row, "StudyInstanceUID"), _text(row, "SeriesInstanceUID")): row for row in found}
-        for (study, series), row in sorted(rows.items()):
-            if self.modalities and row.get("Modality") not in self.modalities:
-                continue
-            if self.patients and row.get("PatientID") not in self.patients:
-                continue
-            instances = self._instances(series)
-            count = row.get("ImageCount")
-            if count is not None and int(count) != len(instances):
-                raise SourceError(
-                    f"a series lists {len(instances)} instances, its ImageCount says {count}", host=self._server().host
-                )
-            yield from (Entry(f"{study}/{series}/{instance}", 0, "") for instance in instances)
+        wanted = {key: row for key, row in sorted(self._series().items()) if self._wants(row)}
+        for study, group in groupby(wanted.items(), key=lambda item: _text(item[1], "StudyInstanceUID")):
+            try:
+                entries = [
+                    Entry(f"{study}/{series}/{instance}", 0, "")
+                    for series, row in sorted((_text(row, "SeriesInstanceUID"), row) for _, row in group)
+                    for instance in self._instances(series, row.get("ImageCount"))
+                ]
+            except IncompleteError as error:
+                self._left_out(error)
+                entries = [Entry(study, 0, UNLISTED)]
+            yield from entries
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Yield each instance in full, because the API describes series only."""
-        for entry in entries:
+        for path, group in groupby(entries, key=lambda entry: entry.path.rpartition("/")[0]):
+            members = tuple(group)
+            if members[0].stamp == UNLISTED:
+                yield CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")
+                continue
             try:
-                yield Description(self.read(entry), whole=True)
+                self._bring(path.rpartition("/")[2], members)
+            except IncompleteError as error:
+                reason = self._left_out(error)
+                yield from (reason for _ in members)
+                continue
             except CaseError as error:
-                yield error
+                yield from (error for _ in members)
+                continue
+            for entry in members:
+                try:
+                    yield Description(self.read(entry), whole=True)
+                except CaseError as error:
+                    yield error
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of an instance, fetched with its series. Raises CaseError, SourceError."""
         _, series, instance = entry.path.split("/")
-
-        def fetch(folder: SeriesFolder) -> None:
-            answer = self._server().get(f"getImage?SeriesInstanceUID={series}")
-            _unpack(answer.body, folder, self._server().host)
-
-        return series_cache().read(("tcia", self.url, series), instance, fetch, start=start, length=length)
+        place, contents = place_of(self._name(series), instance), self._contents()
+        while (data := contents.read(place, start=start, length=length)) is None:  # others may remove what is old
+            try:
+                self._bring(series, (entry,))
+            except IncompleteError as error:
+                raise self._left_out(error) from None
+        return data
 
     def series_origins(self) -> Mapping[str, Origin]:
         """Return licence and collection of every series, as the server lists them. Raises SourceError."""
-        found = self._ask(f"getSeries?Collection={quote(self.collection)}&format=json")
-        return {_text(row, "SeriesInstanceUID"): _origin(row) for row in found}
+        return {_text(row, "SeriesInstanceUID"): _origin(row) for row in self._series().values()}
 
-    def _instances(self, series: str) -> Sequence[str]:
-        found = self._ask(f"getSOPInstanceUIDs?SeriesInstanceUID={series}&format=json")
-        return sorted({_text(row, *_INSTANCE_NAMES) for row in found})
+    def _name(self, series: str) -> tuple[str, ...]:
+        return ("tcia", self.url, series)
+
+    def _wants(self, row: Mapping[str, Any]) -> bool:
+        if self.modalities and row.get("Modality") not in self.modalities:
+            return False
+        return not self.patients or row.get("PatientID") in self.patients
+
+    def _series(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of the chosen series by study and series UID. Raises SourceError, SpecError."""
+        host = self._server().host
+        if self.manifest is None:
+            path = f"getSeries?Collection={quote(self.collection or '')}&format=json"
+            return confirmed(lambda: self._rows(path), source=self.kind, host=host)
+        found: dict[str, dict[str, Any]] = {}
+        absent = 0
+        for series in read_manifest(self.manifest):
+            path = f"getSeries?SeriesInstanceUID={series}&format=json"
+            rows = confirmed(lambda path=path: self._rows(path), source=self.kind, host=host)  # type: ignore[misc]
+            found.update(rows)
+            absent += not rows
+        if absent:
+            other = next((name for name in HOSTS if name != self.url), "")
+            raise SourceError(
+                f"{self.kind} at {host}: found {absent} series in the manifest that this server does not hold; they "
+                f"may be at the other public server (url: {other}), restricted or withdrawn: divide the manifest",
+                host=host,
+            )
+        return found
+
+    def _rows(self, path: str) -> dict[str, dict[str, Any]]:
+        rows = self._ask(path)
+        named = {f"{_text(row, 'StudyInstanceUID')}/{_text(row, 'SeriesInstanceUID')}": row for row in rows}
+        return dict(sorted(named.items()))
+
+    def _instances(self, series: str, stated: Any) -> Sequence[str]:
+        """List the instances of a series until there are as many as ``ImageCount`` states."""
+        path = f"getSOPInstanceUIDs?SeriesInstanceUID={series}&format=json"
+        count = int(stated) if str(stated).isdigit() else None
+
+        def ask() -> Mapping[str, None]:
+            return dict.fromkeys(sorted({_text(row, *_INSTANCE_NAMES) for row in self._ask(path)}))
+
+        host = self._server().host
+        if count is None:
+            return list(confirmed(ask, source=self.kind, host=host))
+        return list(persist(lambda: enough(ask(), count), source=self.kind, host=host))
+
+    def _bring(self, series: str, entries: Sequence[Entry]) -> None:
+        """Fetch a series and keep its instances, unless all that are wanted are here. Raises IncompleteError."""
+        contents, name = self._contents(), self._name(series)
+        places = [place_of(name, entry.path.rpartition("/")[2]) for entry in entries]
+        if all(contents.holds(place) for place in places):
+            return
+        operations = ["getImageWithMD5Hash", "getImage"]
+
+        def read(answer: Answer) -> None:
+            with contents.spool() as stream:
+                _receive(answer, stream)
+                for uid, data in _checked_members(stream):
+                    contents.put(place_of(name, uid), data)
+            left = sum(not contents.holds(place) for place in places)
+            if left:
+                raise Fault(f"found a zip without {left} of {len(places)} instances that were listed")
+
+        def attempt() -> None:
+            try:
+                self._server().once(f"{operations[0]}?SeriesInstanceUID={series}", read)
+            except Fault as fault:
+                if fault.status in _UNKNOWN and len(operations) > 1:
+                    operations.append(operations.pop(0))  # older servers know no hashes
+                raise
+
+        persist(attempt, source=self.kind, host=self._server().host)
 
     def _ask(self, path: str) -> Sequence[dict[str, Any]]:
         """Return the rows of one query. An empty body means no rows."""
-        body = self._server().get(path, accept="application/json").body
-        try:
-            rows = json.loads(body) if body.strip() else []
-        except (ValueError, RecursionError):
-            rows = None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise SourceError("the server's answer is not a JSON list of objects", host=self._server().host)
-        return rows
+        return self._server().get(path, _read_rows, accept="application/json")
 
     def _server(self) -> Server:
-        return server(self.url, self.sign_in)
+        return server(HOSTS.get(self.url, self.url), self.sign_in, source=self.kind)
 
 
-def _text(row: dict[str, Any], *names: str) -> str:
+def read_manifest(path: str) -> Sequence[str]:
+    """Return the Series Instance UIDs that a manifest names, in its order.
+
+    The list follows the line ``ListOfSeriesToDownload=``. A line of the first version holds several fields between
+    bars, of which the UID is one.
+
+    Raises
+    ------
+    SpecError
+        When the file cannot be read or names no series.
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"sources.manifest: found no file that can be read ({type(error).__name__})") from None
+    _, mark, listed = text.partition(_LIST)
+    fields = ([part.strip() for part in line.split("|")] for line in listed.splitlines())
+    found = [next((part for part in parts if _is_uid(part)), "") for parts in fields if any(parts)]
+    if not mark or not found or not all(found):
+        raise SpecError(
+            f"sources.manifest: found {len(found)} lines after {_LIST!r}, expected a Series Instance UID in each; "
+            "download the manifest from TCIA again"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _is_uid(text: str) -> bool:
+    return bool(text) and set(text) <= set("0123456789.") and "." in text and len(text) <= 64
+
+
+def _read_rows(answer: Answer) -> Sequence[dict[str, Any]]:
+    body = answer.body()
+    try:
+        rows = json.loads(body) if body.strip() else []
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        shown = answer.headers.get("content-type", "").partition(";")[0][:40] or "no type"
+        raise Fault(f"found {len(body)} bytes of type {shown}, expected a list in JSON")
+    return rows
+
+
+def _text(row: Mapping[str, Any], *names: str) -> str:
     """Return the first of some fields that exists. It must be a UID, because it becomes part of paths."""
     value = next((row[name] for name in names if isinstance(row.get(name), str)), "")
     if not value or not set(value) <= set("0123456789."):
-        raise SourceError(f"found a row without a UID in {names[0]}, expected one in each", host="")
+        raise Fault(f"found a row without a UID in {names[0]}, expected one in each")
     return value
 
 
-def _origin(row: dict[str, Any]) -> Origin:
+def _origin(row: Mapping[str, Any]) -> Origin:
     """Return the terms that a row of getSeries states. A collection page at doi.org has the DOI in its address."""
     page = str(row.get("CollectionURI") or "")
     _, named, doi = page.partition("doi.org/")
@@ -136,17 +289,47 @@ def _origin(row: dict[str, Any]) -> Origin:
     )
 
 
-def _unpack(body: bytes, folder: SeriesFolder, host: str) -> None:
-    """Put the DICOM files of a zip into ``folder``. Licence texts and checksums beside them are ignored."""
+def _receive(answer: Answer, stream: IO[bytes]) -> None:
+    """Write a body to a file, within the limit."""
+    size = 0
+    for chunk in answer.chunks:
+        size += len(chunk)
+        if size > SERIES_LIMIT:
+            raise CaseError(Reason.TOO_LARGE, f"the series is larger than {SERIES_LIMIT} bytes")
+        stream.write(chunk)
+    stream.seek(0)
+
+
+def _checked_members(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield UID and bytes of each DICOM file in a zip, checked against its CRC and the MD5 that the zip states.
+
+    Licence texts beside them are ignored. Raises Fault when the zip is damaged, or lacks a file whose MD5 it states.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        with zipfile.ZipFile(stream) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-            if sum(info.file_size for info in infos) > CACHE_LIMIT:
-                raise CaseError(Reason.TOO_LARGE, f"the series inflates to more than {CACHE_LIMIT} bytes")
+            if len(infos) > MEMBERS_LIMIT or sum(info.file_size for info in infos) > SERIES_LIMIT:
+                raise CaseError(Reason.TOO_LARGE, f"the series inflates to more than {SERIES_LIMIT} bytes")
+            hashes = _hashes(archive, infos)
             for info in infos:
-                with archive.open(info) as member:
-                    data = member.read(info.file_size + 1)
+                if info.file_size > MEMBER_LIMIT:
+                    raise CaseError(Reason.TOO_LARGE, f"the series holds a file of more than {MEMBER_LIMIT} bytes")
+                data = archive.read(info)
+                stated = hashes.pop(info.filename.rpartition("/")[2], None)
+                if stated is not None and hashlib.md5(data, usedforsecurity=False).hexdigest() != stated:
+                    raise Fault("found an instance whose MD5 is not the one that the server states")
                 if sniff(data[:1024]) == "dicom" and (uid := sop_instance_uid(data)):
-                    folder.put(uid, data)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise SourceError(f"the server sent a damaged zip ({type(error).__name__})", host=host) from None
+                    yield uid, data
+            if hashes:
+                raise Fault(f"found a zip without {len(hashes)} files whose MD5 it states")
+    except _DAMAGE as error:
+        raise Fault(f"found a damaged zip ({type(error).__name__})") from None
+
+
+def _hashes(archive: zipfile.ZipFile, infos: Sequence[zipfile.ZipInfo]) -> dict[str, str]:
+    """Return the stated MD5 by file name; empty when the zip states none."""
+    found = [info for info in infos if info.filename.rpartition("/")[2] == _HASHES]
+    if not found or found[0].file_size > 2**26:
+        return {}
+    rows = list(csv.reader(io.StringIO(archive.read(found[0]).decode("utf-8", errors="replace"))))
+    return {row[0].strip(): row[1].strip().lower() for row in rows[1:] if len(row) >= 2}

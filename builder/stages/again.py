@@ -1,8 +1,9 @@
-"""Build a shard that holds an internal error again in the next run, beside the one that readers may be using.
+"""Build a shard that lacks a case for a passing reason again in the next run, beside the one that readers may be using.
 
-Once the fault is fixed, the next run repairs the dataset. The shard cannot be overwritten, because the published
+Such a reason is an internal error, or a source that did not give a study whole. Once the fault is fixed, the next run
+repairs the dataset. The shard cannot be overwritten, because the published
 version states the checksums of its objects. So each attempt has its own name, derived from the previous one. The first
-without an internal error is kept, and later runs find it by following the same names. An attempt with the same content
+without such a reason is kept, and later runs find it by following the same names. An attempt with the same content
 as the previous one is removed, so that a persistent fault neither changes the dataset nor fills the disk.
 """
 
@@ -17,9 +18,13 @@ GROUP = "zarr.json"
 """The only object of a shard that contains the shard's name."""
 
 
-def has_internal_error(receipt: Receipt) -> bool:
-    """Return whether a case of the shard was excluded because of a bug in this program."""
-    return any(case.reason == Reason.INTERNAL_ERROR for case in receipt.excluded)
+PASSING = frozenset({Reason.INTERNAL_ERROR, Reason.SOURCE_INCOMPLETE})
+"""Reasons that say nothing of the case itself, so that the next run tries it again."""
+
+
+def is_provisional(receipt: Receipt) -> bool:
+    """Return whether a case of the shard was excluded for a passing reason."""
+    return any(case.reason in PASSING for case in receipt.excluded)
 
 
 def next_name(shard: str) -> str:

@@ -77,6 +77,8 @@ class PartReceipt:
     quarantined: int
     sha256: str
     internal_errors: tuple[InternalError, ...] = ()
+    incomplete: int = 0
+    """Objects that their source did not give whole. The part is read again in the next run."""
 
     def to_json(self) -> bytes:
         """Encode as JSON; ``parse_part_receipt`` is the inverse."""
@@ -124,11 +126,11 @@ def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartP
 def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalError = "exclude") -> PartReceipt:
     """Read the headers of one part and write its rows, then its receipt.
 
-    A finished part is not read again, unless one of its files met an internal error.
+    A finished part is not read again, unless one of its files met an internal error or did not come whole.
     """
     if store.exists(plan.receipt):
         found = parse_part_receipt(store.read(plan.receipt))
-        if not found.internal_errors:
+        if not found.internal_errors and not found.incomplete:
             return found
     listed = read_parquet(store.read(plan.listing)).to_pylist()
     errors: list[InternalError] = []
@@ -146,15 +148,20 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
         quarantined=statuses.count("quarantined"),
         sha256=hashlib.sha256(data).hexdigest(),
         internal_errors=tuple(errors),
+        incomplete=table["reason"].to_pylist().count(Reason.SOURCE_INCOMPLETE.value),
     )
     store.put(plan.table, data)
     store.put(plan.receipt, receipt.to_json())
     return receipt
 
 
+_OF_NO_ROW = {"origin", "layout", "missing", "missing_at_most"}
+"""Options of a source that change no row of what came whole."""
+
+
 def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
     """Fingerprint what determines a part's rows: the source's options, this code's version, and the listing."""
-    options = source.model_dump_json(exclude={"origin", "layout"}) if isinstance(source, BaseModel) else repr(source)
+    options = source.model_dump_json(exclude=_OF_NO_ROW) if isinstance(source, BaseModel) else repr(source)
     if isinstance(source, Folder) and source.layout is not None:
         options += " layout"  # which one does not matter here: it is applied to the finished rows
     digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())

@@ -26,8 +26,8 @@ from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
 from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, image_role, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
-from builder.spec import DatasetSpec
-from builder.stages.again import discard, has_internal_error, next_name, same_content
+from builder.spec import DatasetSpec, keeping
+from builder.stages.again import discard, is_provisional, next_name, same_content
 from builder.stages.ahead import one_ahead
 from builder.stages.annotate import CASE_FACTS, Reads
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
@@ -53,6 +53,8 @@ class ShardArgument:
     prints: str = ""
     """Store for the prints of the volumes; empty when no prints are taken."""
     on_internal_error: OnInternalError = "exclude"
+    content: str = ""
+    """Store for objects that come from servers; empty when this process keeps them for itself."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class ShardOutcome:
     excluded: int
     resumed: bool
     internal_errors: tuple[InternalError, ...] = ()
+    incomplete: int = 0
+    """Cases that are left out, until the next run, because their source did not give them whole."""
 
 
 def plan_path(shard: str) -> str:
@@ -84,7 +88,7 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
     if receipt is not None and (prints is None or prints.exists(prints_path(name))):
         return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
     store = open_store(argument.plan, directory_mode=0o700)
-    spec = _load_spec(store)
+    spec = _load_spec(store, argument)
     plan = replace(load_plan(store, argument.shard), fingerprint=name)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
     if receipt is not None:
@@ -101,7 +105,8 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
         if prints is not None:
             prints.put(prints_path(before.fingerprint), prints.read(prints_path(name)))
         name = before.fingerprint
-    return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), False, tuple(errors))
+    incomplete = sum(case.reason == Reason.SOURCE_INCOMPLETE for case in receipt.excluded)
+    return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), False, tuple(errors), incomplete)
 
 
 def read_receipt(dataset: Store, shard: str) -> Receipt | None:
@@ -130,11 +135,12 @@ def found_receipt(dataset: Store, shard: str) -> Receipt | None:
 def _finished(dataset: Store, planned: str) -> tuple[Receipt | None, str, Receipt | None]:
     """Return the last build's receipt, the name to build a planned shard under, and that name's receipt if it exists.
 
-    A shard with an internal error counts as unfinished, because the fault may have been fixed since. It is built under
-    its next name, because readers of the published version may be using the old one.
+    A shard with an internal error, or a case that its source did not give whole, counts as unfinished, because the
+    fault may have been fixed since. It is built under its next name, because readers of the published version may be
+    using the old one.
     """
     before, name = None, planned
-    while (receipt := found_receipt(dataset, name)) is not None and has_internal_error(receipt):
+    while (receipt := found_receipt(dataset, name)) is not None and is_provisional(receipt):
         before, name = receipt, next_name(name)
     return before, name, receipt
 
@@ -241,7 +247,7 @@ def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) ->
 def rehearse(argument: ShardArgument, number: int) -> None:
     """Do all the work of one case of a shard and discard the result."""
     store = open_store(argument.plan, directory_mode=0o700)
-    spec = _load_spec(store)
+    spec = _load_spec(store, argument)
     plan = load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
@@ -273,7 +279,7 @@ class Steps:
 def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
     """Time the steps of the first case of a planned shard by building it alone in ``argument.dataset``."""
     store = open_store(argument.plan, directory_mode=0o700)
-    spec, plan = _load_spec(store), load_plan(store, argument.shard)
+    spec, plan = _load_spec(store, argument), load_plan(store, argument.shard)
     key = resolve_key(spec.deid.patient_key, environ, read=_file)
     recipe, gate, marks = _recipe(spec, key), gate_of(spec), [clock()]
     with _writer(plan, spec, open_store(argument.dataset)) as writer:
@@ -305,8 +311,9 @@ def _writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractConte
     )
 
 
-def _load_spec(store: Store) -> DatasetSpec:
-    return DatasetSpec.model_validate_json(store.read(SPEC))
+def _load_spec(store: Store, argument: ShardArgument) -> DatasetSpec:
+    spec = DatasetSpec.model_validate_json(store.read(SPEC))
+    return keeping(spec, argument.content) if argument.content else spec
 
 
 def _convicted(store: Store, shard: str) -> dict[str, CaseError]:

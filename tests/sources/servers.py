@@ -1,6 +1,7 @@
 """Servers for the tests of remote sources: a DICOMweb server with the faults real ones have, and Orthanc."""
 
 import contextlib
+import functools
 import json
 import shutil
 import socket
@@ -72,10 +73,12 @@ class FakePacs:
             return self._metadata(words)
         if len(words) == 6:
             return self._instance(words[5])
+        if len(words) == 4:
+            return (404, {}, b"") if "no series" in self.faults else self._series(words)
         return self._find(words, parse_qs(split.query))
 
     def _headers(self) -> list[tuple[str, Any]]:
-        return [(u, pydicom.dcmread(DicomBytesIO(b))) for u, b in self.files.items()]
+        return [(u, _parsed(b)) for u, b in self.files.items()]
 
     def _find(self, words: list[str], query: dict[str, list[str]]) -> Reply:
         level = {1: "StudyInstanceUID", 3: "SeriesInstanceUID", 5: "SOPInstanceUID"}[len(words)]
@@ -85,6 +88,8 @@ class FakePacs:
                 item = pydicom.Dataset()
                 item.Modality = dataset.Modality
                 setattr(item, level, dataset[level].value)
+                if "no counts" not in self.faults:
+                    self._count(item, dataset, level)
                 results[dataset[level].value] = json.loads(item.to_json())
         found = [results[uid] for uid in sorted(results, reverse=True)]
         limit, offset = int(query["limit"][0]), int(query["offset"][0])
@@ -95,6 +100,22 @@ class FakePacs:
         if not found:
             return 204, {}, b""
         return 200, {"Content-Type": "application/dicom+json"}, json.dumps(found).encode()
+
+    def _count(self, item: Any, dataset: Any, level: str) -> None:
+        """State the counts that PS3.18 10.6.3 requires of each level."""
+        own = [each for _, each in self._headers() if each.StudyInstanceUID == dataset.StudyInstanceUID]
+        if level == "StudyInstanceUID":
+            item.NumberOfStudyRelatedSeries = len({each.SeriesInstanceUID for each in own})
+            item.NumberOfStudyRelatedInstances = len(own)
+        if level == "SeriesInstanceUID":
+            item.NumberOfSeriesRelatedInstances = sum(e.SeriesInstanceUID == dataset.SeriesInstanceUID for e in own)
+
+    def _series(self, words: list[str]) -> Reply:
+        body = b""
+        for uid, dataset in self._headers():
+            if self._within(dataset, words):
+                body += b"--b\r\nContent-Type: application/dicom\r\n\r\n" + self.files[uid] + b"\r\n"
+        return 200, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, body + b"--b--\r\n"
 
     def _within(self, dataset: Any, words: list[str]) -> bool:
         uids = [dataset.StudyInstanceUID, dataset.SeriesInstanceUID]
@@ -118,6 +139,11 @@ class FakePacs:
         if "cut" in self.faults:
             body = body[: len(body) // 2]
         return 200, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, body
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(data: bytes) -> Any:
+    return pydicom.dcmread(DicomBytesIO(data))
 
 
 def free_port() -> int:

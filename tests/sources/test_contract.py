@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from builder.sources import DicomWeb, Dimse, Folder, Idc, Tcia, archives, http, series_cache
+from builder.sources import DicomWeb, Dimse, Folder, Idc, Tcia, archives, contents
 from tests.contracts.source import Held, SourceContract
 from tests.sources.archive import make_archive
+from tests.sources.quick import no_pauses
 from tests.sources.servers import ORTHANC_MISSING, FakePacs, free_port, http_server, orthanc
 from tests.sources.test_folder import made_tar
 from tests.sources.test_tcia_and_idc import Bucket, nbia, write_index
@@ -22,8 +22,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=lambda seconds: None))
-    series_cache._cache.cache_clear()
+    no_pauses(monkeypatch)
+    contents._opened.cache_clear()
     yield
     archives.close_archive()
 

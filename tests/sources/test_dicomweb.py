@@ -1,26 +1,31 @@
 """The DICOMweb source: against Orthanc where there is one, and against a server that does what real ones do wrong."""
 
+import contextlib
+import json
 import pickle
 import warnings
+from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.errors import CaseError, Reason, SourceError, SpecError
+from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
 from builder.model.tables import INSTANCES
 from builder.planning.duplicates import find_duplicates
 from builder.protocols import Describing, Source
-from builder.sources import Folder, http
+from builder.sources import Folder, contents, patience
 from builder.sources.dicomweb import DicomWeb
-from builder.sources.http import Server, SignIn
+from builder.sources.http import Server
 from builder.sources.multipart import parts
+from builder.sources.patience import Fault
+from builder.sources.signin import SignIn
 from builder.stages.index import index_partition
 from tests.sources.archive import make_archive
-from tests.sources.servers import ORTHANC_MISSING, FakePacs, free_port, http_server, orthanc
+from tests.sources.quick import no_pauses
+from tests.sources.servers import ORTHANC_MISSING, FakePacs, Reply, free_port, http_server, orthanc
 
 LEDGER = {"path", "size", "stamp", "header_sha256", "pixel_offset", "pixel_length", "transfer_syntax_uid"}
 
@@ -42,7 +47,8 @@ def folder_rows(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    no_pauses(monkeypatch)
+    contents._opened.cache_clear()
 
 
 def check(source: DicomWeb, files: dict[str, bytes], folder_rows: dict[str, dict[str, Any]]) -> None:
@@ -81,7 +87,7 @@ def test_orthanc(files: dict[str, bytes], folder_rows: dict[str, dict[str, Any]]
             list(DicomWeb(url=server.url, query={"PatientName": "A B"}).list())
 
 
-@pytest.mark.parametrize("fault", ["busy", "no paging"])
+@pytest.mark.parametrize("fault", ["busy", "no paging", "no counts", "no series"])
 def test_faults_that_are_survived(files: dict[str, bytes], folder_rows: dict[str, dict[str, Any]], fault: str) -> None:
     with http_server(FakePacs(files, {fault})) as url:
         check(DicomWeb(url=url, page=2), files, folder_rows)
@@ -92,40 +98,122 @@ def test_a_server_that_repeats_pages_is_refused(files: dict[str, bytes]) -> None
         list(DicomWeb(url=url, page=2).list())
 
 
-@pytest.mark.parametrize(("fault", "reason"), [("swap", Reason.SOURCE_CHANGED), ("cut", Reason.UNREADABLE)])
-def test_wrong_objects_are_refused(files: dict[str, bytes], fault: str, reason: Reason) -> None:
-    pacs = FakePacs(files)
+@pytest.mark.parametrize(("fault", "found"), [("swap", "another object"), ("cut", "cut off")])
+def test_wrong_objects_are_faults_of_the_transport(files: dict[str, bytes], fault: str, found: str) -> None:
+    pacs = FakePacs(files, {"no series"})
     with http_server(pacs) as url:
         source = DicomWeb(url=url)
         entry = next(iter(source.list()))
         pacs.faults.add(fault)
-        with pytest.raises(CaseError) as caught:
+        with pytest.raises(IncompleteError, match=found):
             source.read(entry)
-    assert caught.value.reason is reason
+        left_out = source.model_copy(update={"missing": "exclude"})
+        with pytest.raises(CaseError) as caught:
+            left_out.read(entry)
+        assert caught.value.reason is Reason.SOURCE_INCOMPLETE
+        pacs.faults.remove(fault)
+        assert source.read(entry) == files[entry.path.rpartition("/")[2]]
 
 
-def test_what_went_away_is_quarantined_alone(files: dict[str, bytes]) -> None:
+def test_what_went_away_after_the_listing_stops_the_run_or_is_left_out(files: dict[str, bytes]) -> None:
     pacs = FakePacs(dict(files))
     with http_server(pacs) as url:
         source = DicomWeb(url=url)
         entries = list(source.list())
-        gone = entries[1].path.rpartition("/")[2]
-        del pacs.files[gone]
-        statuses = index_partition(source, 0, entries)["status"].to_pylist()
-        assert statuses.count("quarantined") == 1
-        assert statuses[1] == "quarantined"
-        with pytest.raises(CaseError) as caught:
+        del pacs.files[entries[1].path.rpartition("/")[2]]
+        with pytest.raises(IncompleteError, match="metadata"):
+            index_partition(source, 0, entries)
+        with pytest.raises(IncompleteError, match="does not hold what it lists"):
             source.read(entries[1])
-    assert caught.value.reason is Reason.SOURCE_MISSING
+        reasons = index_partition(DicomWeb(url=url, missing="exclude"), 0, entries)["reason"].to_pylist()
+    series = entries[1].path.rpartition("/")[0]
+    assert reasons == ["source_incomplete" if e.path.startswith(series) else None for e in entries]
 
 
-def test_a_server_that_is_down_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=pauses.append))
-    source = DicomWeb(url=f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(SourceError, match="no answer after 4 attempts"):
+def test_a_server_that_is_down_is_asked_until_the_budget_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = no_pauses(monkeypatch)
+    source = DicomWeb(url=f"http://127.0.0.1:{free_port()}", missing="exclude")
+    with pytest.raises(
+        SourceError, match=r"dicomweb at 127.0.0.1:\d+: no answer .* check that the server runs"
+    ) as caught:
         list(source.list())
-    assert pauses == [0.5, 1.0, 2.0]
+    assert not isinstance(caught.value, IncompleteError)  # nothing may be left out because the server is away
+    assert 30 < sum(clock.pauses) <= patience.PATIENCE_S
+    assert all(later > before / 2 for before, later in pairwise(clock.pauses))
+
+
+@pytest.mark.parametrize("missing", [1, 2, 5])
+@pytest.mark.parametrize("level", ["studies", "series", "instances"])
+def test_a_list_that_is_short_once_is_asked_for_again(files: dict[str, bytes], level: str, missing: int) -> None:
+    pacs = FakePacs(files)
+    short: list[str] = []
+
+    def answer(target: str, headers: dict[str, str]) -> Reply:
+        status, sent, body = pacs(target, headers)
+        if target.partition("?")[0].endswith(level) and body and not short:
+            short.append(target)
+            body = json.dumps(json.loads(body)[missing:]).encode()
+        return status, sent, body
+
+    with http_server(answer) as url:
+        assert {e.path.rpartition("/")[2] for e in DicomWeb(url=url).list()} == set(files)
+    assert short
+
+
+def test_a_list_that_stays_short_of_the_servers_count_stops_or_is_left_out(files: dict[str, bytes]) -> None:
+    pacs = FakePacs(files)
+
+    def answer(target: str, headers: dict[str, str]) -> Reply:
+        status, sent, body = pacs(target, headers)
+        if target.partition("?")[0].endswith("instances") and body:
+            body = json.dumps(json.loads(body)[1:]).encode()
+        return status, sent, body
+
+    with http_server(answer) as url:
+        with pytest.raises(IncompleteError, match="as the server counts"):
+            list(DicomWeb(url=url).list())
+        source = DicomWeb(url=url, missing="exclude")
+        entries = list(source.list())
+        reasons = index_partition(source, 0, entries)["reason"].to_pylist()
+    assert set(reasons) == {"source_incomplete"}
+    assert {entry.path for entry in entries} == {source.study_of(entry.path) for entry in entries}
+
+
+def test_a_server_that_sends_fewer_than_asked_for_is_read_to_the_end(files: dict[str, bytes]) -> None:
+    pacs = FakePacs(files)
+    with http_server(lambda target, headers: pacs(target.replace("limit=500", "limit=2"), headers)) as url:
+        assert {e.path.rpartition("/")[2] for e in DicomWeb(url=url).list()} == set(files)
+
+
+def test_a_series_comes_in_one_answer_and_each_instance_once(files: dict[str, bytes], tmp_path: Path) -> None:
+    pacs = FakePacs(files)
+    with http_server(pacs) as url:
+        entries = list(DicomWeb(url=url).list())
+        pacs.asked.clear()
+        for _ in range(2):  # as another process would, with nothing in memory
+            contents._opened.cache_clear()
+            source = DicomWeb(url=url).kept_in(str(tmp_path / "content"))
+            for entry in entries:
+                assert source.read(entry) == files[entry.path.rpartition("/")[2]]
+    assert len(pacs.asked) == len({entry.path.rpartition("/")[0] for entry in entries})
+
+
+def test_after_a_series_broke_off_only_the_rest_is_fetched(files: dict[str, bytes], tmp_path: Path) -> None:
+    pacs = FakePacs(files)
+
+    def answer(target: str, headers: dict[str, str]) -> Reply:
+        status, sent, body = pacs(target, headers)
+        return status, sent, body[: len(body) // 2] if len(target.split("/")) == 5 else body
+
+    with http_server(answer) as url:
+        source = DicomWeb(url=url).kept_in(str(tmp_path / "content"))
+        entries = list(source.list())
+        pacs.asked.clear()
+        for entry in entries:
+            assert source.read(entry) == files[entry.path.rpartition("/")[2]]
+    single = [target for target in pacs.asked if "/instances/" in target]
+    assert 0 < len(single) < len(files)
+    assert len(set(single)) == len(single)
 
 
 def test_sign_in_by_environment(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,11 +249,11 @@ def test_the_same_instance_in_a_folder_and_a_server_is_compared(files: dict[str,
 
 
 def test_messages_hold_no_uid(files: dict[str, bytes]) -> None:
-    pacs = FakePacs(files, {"swap"})
+    pacs = FakePacs(files, {"swap", "no series"})
     with http_server(pacs) as url:
         source = DicomWeb(url=url)
         for entry in source.list():
-            with pytest.raises(CaseError) as caught:
+            with pytest.raises(IncompleteError) as caught:
                 source.read(entry)
             assert not any(uid in str(caught.value) for uid in files)
 
@@ -180,21 +268,23 @@ def made(contents: list[bytes], *, lengths: bool) -> bytes:
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=4))
 def test_multipart_gives_back_what_was_sent(contents: list[bytes]) -> None:
-    found = [content for _, content in parts(made(contents, lengths=True), 'multipart/related; boundary="cut"')]
-    assert found == contents
+    for lengths in (True, False):
+        if not lengths and any(b"--cut" in content for content in contents):
+            continue
+        body = made(contents, lengths=lengths)
+        pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+        assert [content for _, content in parts(pieces, 'multipart/related; boundary="cut"')] == contents
 
 
 def test_multipart_content_may_hold_its_boundary() -> None:
     tricky = [b"a\r\n--cut\r\nb", b"\r\n--cut--"]
-    assert [c for _, c in parts(made(tricky, lengths=True), "multipart/related; boundary=cut")] == tricky
+    assert [c for _, c in parts([made(tricky, lengths=True)], "multipart/related; boundary=cut")] == tricky
 
 
 @given(st.binary(max_size=200))
 def test_multipart_never_hangs_on_any_bytes(body: bytes) -> None:
-    try:
-        list(parts(b"--c\r\n" + body, "multipart/related; boundary=c"))
-    except CaseError as error:
-        assert error.reason is Reason.UNREADABLE  # noqa: PT017 - any other error fails the test
+    with contextlib.suppress(Fault):  # any other error fails the test
+        list(parts([b"--c\r\n" + body], "multipart/related; boundary=c"))
 
 
 def test_metadata_with_odd_values_lose_one_instance(files: dict[str, bytes]) -> None:
@@ -219,4 +309,4 @@ def test_a_secret_stays_with_the_server_that_the_spec_names(monkeypatch: pytest.
     pacs = Server("https://pacs.example/dicom-web", SignIn(kind="bearer", token="BUILDER_PACS_TOKEN"))
     for address in ("https://elsewhere.example/x", "//elsewhere.example/x", "http://pacs.example/x"):
         with pytest.raises(SourceError, match="does not name"):
-            pacs.get(address)
+            pacs.get(address, lambda answer: answer.body())

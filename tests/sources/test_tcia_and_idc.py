@@ -1,11 +1,11 @@
 """TCIA and IDC against local servers that answer as theirs do."""
 
+import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
@@ -16,11 +16,13 @@ import pydicom
 import pytest
 from pydicom.filebase import DicomBytesIO
 
-from builder.errors import CaseError, Reason, SourceError, SpecError
+from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
 from builder.protocols import Describing, Source, Stating
-from builder.sources import Folder, Idc, Tcia, http, series_cache
+from builder.sources import Folder, Idc, Tcia, contents
+from builder.sources.tcia import read_manifest
 from builder.stages.index import index_partition
 from tests.sources.archive import make_archive
+from tests.sources.quick import no_pauses
 from tests.sources.servers import Reply, http_server
 
 PLACE = {"path", "size", "stamp"}
@@ -33,8 +35,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=lambda seconds: None))
-    series_cache._cache.cache_clear()
+    no_pauses(monkeypatch)
+    contents._opened.cache_clear()
 
 
 def series_of(files: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
@@ -66,9 +68,11 @@ def nbia(files: dict[str, bytes], faults: set[str], asked: list[str]) -> Callabl
         query = {k: v[0] for k, v in parse_qs(urlsplit(target).query).items()}
         match urlsplit(target).path:
             case "/getSeries":
-                assert query["Collection"] == "My Collection"
+                assert query.get("Collection", "My Collection") == "My Collection"
                 rows = []
                 for uid, members in series.items():
+                    if query.get("SeriesInstanceUID", uid) != uid:
+                        continue
                     first = pydicom.dcmread(DicomBytesIO(next(iter(members.values()))))
                     row: dict[str, Any] = {"SeriesInstanceUID": uid, "StudyInstanceUID": str(first.StudyInstanceUID)}
                     row |= {"Modality": first.Modality, "PatientID": first.PatientID, "ImageCount": len(members)}
@@ -80,16 +84,27 @@ def nbia(files: dict[str, bytes], faults: set[str], asked: list[str]) -> Callabl
                 uids = list(series[query["SeriesInstanceUID"]])
                 uids = uids[1:] if "incomplete" in faults else uids
                 return 200, {}, json.dumps([{"SOPInstanceUID": uid} for uid in uids]).encode()
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w") as archive:
-            archive.writestr("LICENSE", "terms")
-            objects = list(series[query["SeriesInstanceUID"]].values())
-            for number, data in enumerate(objects[: 1 if "short zip" in faults else None]):
-                archive.writestr(f"1-{number}.dcm", data)
-        body = stream.getvalue()
+        hashed = "MD5" in urlsplit(target).path
+        if hashed and "no hashes" in faults:
+            return 404, {}, b"no such operation"
+        body = made_zip(list(series[query["SeriesInstanceUID"]].values()), faults, hashed=hashed)
         return 200, {}, body[: len(body) // 2] if "cut" in faults else body
 
     return answer
+
+
+def made_zip(members: list[bytes], faults: set[str], *, hashed: bool) -> bytes:
+    """A series as NBIA zips it, with the MD5 of each file where it was asked for."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("LICENSE", "terms")
+        for number, data in enumerate(members[: -1 if "short zip" in faults else None]):
+            flipped = data[:-2] + bytes([data[-2] ^ 1]) + data[-1:] if "flipped" in faults else data
+            archive.writestr(f"1-{number}.dcm", flipped)
+        if hashed:
+            rows = [f"1-{number}.dcm,{hashlib.md5(data).hexdigest()}" for number, data in enumerate(members)]
+            archive.writestr("md5hashes.csv", "\n".join(["Filename,MD5Hash", *rows]))
+    return stream.getvalue()
 
 
 def test_tcia(files: dict[str, bytes], expected: dict[str, dict[str, Any]]) -> None:
@@ -117,18 +132,64 @@ def test_tcia_tells_the_terms_of_each_series(files: dict[str, bytes]) -> None:
     }
 
 
-@pytest.mark.parametrize(("fault", "text"), [("incomplete", "ImageCount"), ("cut", "damaged zip")])
-def test_tcia_faults_stop_and_are_retried(files: dict[str, bytes], fault: str, text: str) -> None:
-    with http_server(nbia(files, {fault}, [])) as url, pytest.raises(SourceError, match=text):
-        rows_of(Tcia(url=url, collection="My Collection"))
+@pytest.mark.parametrize(
+    ("faults", "text"),
+    [
+        ({"incomplete"}, "as the server counts"),
+        ({"cut"}, "damaged zip"),
+        ({"short zip"}, "files whose MD5 it states"),
+        ({"short zip", "no hashes"}, "instances that were listed"),
+        ({"flipped"}, "MD5 is not the one"),
+    ],
+)
+def test_tcia_what_does_not_come_whole_stops_or_is_left_out(
+    files: dict[str, bytes], expected: dict[str, dict[str, Any]], faults: set[str], text: str, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    with http_server(nbia(files, faults, asked)) as url:
+        source = Tcia(url=url, collection="My Collection").kept_in(str(tmp_path / "content"))
+        with pytest.raises(IncompleteError, match=text):
+            rows_of(source)
+        left_out = source.model_copy(update={"missing": "exclude"})
+        reasons = index_partition(left_out, 0, list(left_out.list()))["reason"].to_pylist()
+        assert set(reasons) == {"source_incomplete"}
+        faults.clear()
+        assert rows_of(source) == expected  # nothing of the bad answers is left
 
 
-def test_tcia_instances_that_did_not_come_are_quarantined(files: dict[str, bytes]) -> None:
-    with http_server(nbia(files, {"short zip"}, [])) as url:
-        source = Tcia(url=url, collection="My Collection")
-        statuses = index_partition(source, 0, list(source.list()))["status"].to_pylist()
-    assert statuses.count("instance") == len(series_of(files))
-    assert statuses.count("quarantined") == len(files) - len(series_of(files))
+def test_tcia_of_a_server_without_hashes(files: dict[str, bytes], expected: dict[str, dict[str, Any]]) -> None:
+    with http_server(nbia(files, {"no hashes"}, [])) as url:
+        assert rows_of(Tcia(url=url, collection="My Collection")) == expected
+
+
+def test_tcia_series_come_once_for_all_processes(files: dict[str, bytes], tmp_path: Path) -> None:
+    asked: list[str] = []
+    with http_server(nbia(files, set(), asked)) as url:
+        for _ in range(2):
+            contents._opened.cache_clear()
+            rows_of(Tcia(url=url, collection="My Collection").kept_in(str(tmp_path / "content")))
+    assert sum("getImage" in target for target in asked) == len(series_of(files))
+
+
+def test_tcia_manifest(files: dict[str, bytes], tmp_path: Path) -> None:
+    wanted = next(iter(series_of(files)))
+    old = f"A|B|{wanted}|CT"
+    head = "downloadServerUrl=https://x/\nincludeAnnotation=true\nmanifestVersion={}\nListOfSeriesToDownload=\n"
+    with http_server(nbia(files, set(), [])) as url:
+        for version, line in (("3.0", wanted), ("1.0", old)):
+            (tmp_path / "m.tcia").write_text(head.format(version) + line + "\n")
+            source = Tcia(url=url, manifest=str(tmp_path / "m.tcia"))
+            assert {entry.path.split("/")[1] for entry in source.list()} == {wanted}
+            assert set(source.series_origins()) == {wanted}
+        (tmp_path / "m.tcia").write_text(head.format("3.0") + f"{wanted}\n1.2.3.4\n")
+        with pytest.raises(SourceError, match="1 series in the manifest that this server does not hold"):
+            list(source.list())
+    for text in ("", "ListOfSeriesToDownload=\n", f"ListOfSeriesToDownload=\n{wanted}\n../../etc/passwd\n"):
+        (tmp_path / "m.tcia").write_text(text)
+        with pytest.raises(SpecError, match="ListOfSeriesToDownload"):
+            read_manifest(str(tmp_path / "m.tcia"))
+    with pytest.raises(ValueError, match="neither collection nor manifest"):
+        Tcia(url=url)
 
 
 class Bucket:
@@ -164,7 +225,7 @@ class Bucket:
         return 206, {}, self.objects[key][int(first) : int(last) + 1]
 
     def etag(self, key: str) -> str:
-        return f'"{hash(self.objects[key])}"'
+        return f'"{hashlib.md5(self.objects[key]).hexdigest()}"'
 
 
 def write_index(files: dict[str, bytes], path: Path) -> dict[str, bytes]:
@@ -235,6 +296,39 @@ def test_idc_refuses_what_does_not_match_its_index(bucket: tuple[Bucket, str]) -
         del held.objects[key]
         with pytest.raises(SourceError, match="the index says"):
             list(source.list())
+
+
+def test_idc_reads_whole_files_once_and_checks_their_md5(bucket: tuple[Bucket, str], tmp_path: Path) -> None:
+    held, index = bucket
+    flip: list[str] = ["once"]
+
+    def answer(target: str, headers: dict[str, str]) -> Reply:
+        status, sent, body = held(target, headers)
+        return status, sent, (body[:-1] + bytes([body[-1] ^ 1]) if status == 206 and flip and flip.pop() else body)
+
+    with http_server(answer) as url:
+        source = Idc(index=index, collections=("mine",), endpoint=url).kept_in(str(tmp_path / "content"))
+        entries = list(source.list())
+        for _ in range(2):
+            contents._opened.cache_clear()
+            assert {source.read(entry, start=100) for entry in entries} == {d[100:] for d in held.objects.values()}
+        assert len(held.ranges) == len(entries) + 1
+        flip += ["always"] * 99
+        with pytest.raises(IncompleteError, match="MD5 is not the one in its ETag"):
+            source.kept_in(str(tmp_path / "other")).read(entries[0], start=100)
+
+
+def test_idc_leaves_out_what_a_bucket_does_not_list(bucket: tuple[Bucket, str]) -> None:
+    held, index = bucket
+    with http_server(held) as url:
+        source = Idc(index=index, collections=("mine",), endpoint=url, missing="exclude")
+        gone = next(iter(source.list())).path.partition("/")[2]
+        del held.objects[gone]
+        entries = list(source.list())
+        rows = index_partition(source, 0, entries).to_pylist()
+    assert [row["path"] for row in rows if row["reason"] == "source_incomplete"] == [
+        "idc-open-data/" + gone.partition("/")[0]
+    ]
 
 
 def test_idc_wants_a_choice_and_an_index(tmp_path: Path) -> None:

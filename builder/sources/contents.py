@@ -1,0 +1,183 @@
+"""Keep objects that came from servers in a private folder, so that nothing that came whole is fetched twice.
+
+An object is put here only after its check, under a name that tells nothing of it. A hash behind its bytes shows later
+damage; such an object counts as absent and is fetched again.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import IO, Final
+
+from builder.errors import SpecError
+from builder.storage import SCRATCH_PREFIX, LocalStore, Store, open_store
+
+LIMIT: Final = 64 * 2**30
+"""Most bytes to keep, unless the environment says otherwise."""
+
+LIMIT_VARIABLE: Final = "BUILDER_CONTENT_GIB"
+"""Environment variable: most GiB of fetched objects to keep for each dataset."""
+
+FOLDER: Final = "content"
+"""Name of the folder in a dataset's private workspace."""
+
+_DIGEST = 32
+_KNOWN = 100_000
+
+
+class Contents:
+    """Objects by place. Any number of threads and processes may use one folder at once.
+
+    Parameters
+    ----------
+    limit
+        Most bytes to keep. The objects that were used longest ago are removed first.
+    """
+
+    def __init__(self, store: Store, *, limit: int = LIMIT) -> None:
+        self._store = store
+        self._limit = limit
+        self._known: set[str] = set()
+        self._begun: set[str] = set()
+        self._added = limit  # the first object makes it look how much there is
+        self._lock = threading.Lock()
+
+    def read(self, place: str, *, start: int = 0, length: int | None = None) -> bytes | None:
+        """Return bytes of an object, or None when it is not here whole."""
+        try:
+            if place not in self._known and not self._checked(place):
+                return None
+            size = self._store.size(place) - _DIGEST
+            wanted = max(0, size - start) if length is None else max(0, min(length, size - start))
+            return self._store.read_range(place, start, length=wanted) if wanted else b""
+        except FileNotFoundError:
+            return None
+
+    def holds(self, place: str) -> bool:
+        """Return whether an object is here."""
+        return place in self._known or self._store.exists(place)
+
+    def holds_any(self, series: str) -> bool:
+        """Return whether any object of a series is here."""
+        return next(iter(self._store.list(series)), None) is not None
+
+    def begin(self, series: str) -> bool:
+        """Return True the first time that this process asks for a series."""
+        with self._lock:
+            first = series not in self._begun
+            self._begun.add(series)
+        return first
+
+    def put(self, place: str, data: bytes) -> None:
+        """Keep an object that has been checked."""
+        whole = b"".join((data, hashlib.sha256(data).digest()))
+        if isinstance(self._store, LocalStore):
+            self._store.put_unflushed(place, whole)  # the hash shows what a power failure damaged
+        else:
+            self._store.put(place, whole)
+        with self._lock:
+            self._added += len(whole)
+            full = self._added >= self._limit // 64
+            self._added = 0 if full else self._added
+        if full:
+            trim(self._store, limit=self._limit)
+
+    @contextlib.contextmanager
+    def spool(self) -> Iterator[IO[bytes]]:
+        """Yield a file for what must come whole to be checked. It has no name, so no kill leaves it behind."""
+        folder = None
+        if isinstance(self._store, LocalStore):
+            folder = self._store.root
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            yield stream
+
+    def _checked(self, place: str) -> bool:
+        """Return whether an object has the hash that was stored with it; remove it if not."""
+        whole = self._store.read(place)
+        if hashlib.sha256(memoryview(whole)[:-_DIGEST]).digest() != whole[-_DIGEST:]:
+            self._store.delete(place)
+            return False
+        if isinstance(self._store, LocalStore):
+            os.utime(self._store.root / place)
+        with self._lock:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known.add(place)
+        return True
+
+
+def place_of(series: tuple[str, ...], instance: str = "") -> str:
+    """Return where an object is kept; without an instance, the folder of its series. Names are hashes."""
+    digest = hashlib.sha256("\0".join(series).encode()).hexdigest()[:40]
+    folder = f"{digest[:2]}/{digest}"
+    return f"{folder}/{hashlib.sha256(instance.encode()).hexdigest()[:40]}" if instance else folder
+
+
+def trim(store: Store, *, limit: int) -> tuple[int, int]:
+    """Remove the objects that were used longest ago, until nine tenths of ``limit`` are left. Returns count, bytes."""
+    held = sorted(_held(store))
+    total = sum(size for _, _, size in held)
+    count = removed = 0
+    if total <= limit:
+        return 0, 0
+    for _, path, size in held:
+        if total - removed <= limit * 9 // 10:
+            break
+        store.delete(path)
+        count, removed = count + 1, removed + size
+    return count, removed
+
+
+def empty(store: Store) -> int:
+    """Remove all objects and return their number."""
+    places = [path for _, path, _ in _held(store)]
+    for path in places:
+        store.delete(path)
+    return len(places)
+
+
+def _held(store: Store) -> Iterator[tuple[float, str, int]]:
+    """Yield when each object was used, its path and its bytes."""
+    if not isinstance(store, LocalStore):
+        yield from ((0.0, path, store.size(path)) for path in store.list())
+        return
+    for folder, _, names in os.walk(store.root):
+        for name in names:
+            path = Path(folder) / name
+            try:
+                facts = path.stat()
+            except FileNotFoundError:
+                continue
+            if not name.startswith(SCRATCH_PREFIX):
+                yield facts.st_mtime, path.relative_to(store.root).as_posix(), facts.st_size
+
+
+def limit_of(environment: Mapping[str, str]) -> int:
+    """Return the most bytes to keep. Raises SpecError when the environment states no number."""
+    text = environment.get(LIMIT_VARIABLE, "")
+    try:
+        return int(float(text) * 2**30) if text else LIMIT
+    except (ValueError, OverflowError):
+        raise SpecError(f"{LIMIT_VARIABLE}: found {text!r}, expected a number of GiB such as 64") from None
+
+
+def contents_at(url: str) -> Contents:
+    """Return the objects kept at a URL. Without one they are in a folder of this process, removed at its end."""
+    return _opened(url, os.getpid())
+
+
+@cache
+def _opened(url: str, process: int) -> Contents:
+    if not url:
+        folder = tempfile.mkdtemp(prefix="builder-content-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Contents(LocalStore(Path(folder), 0o700))
+    return Contents(open_store(url, directory_mode=0o700), limit=limit_of(os.environ))

@@ -1,0 +1,76 @@
+"""Fetched objects are kept whole, private and within a bound."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from builder.errors import SpecError
+from builder.sources.contents import Contents, empty, limit_of, place_of, trim
+from builder.storage import LocalStore
+
+
+def kept(folder: Path, *, limit: int = 2**30) -> tuple[LocalStore, Contents]:
+    store = LocalStore(folder, 0o700)
+    return store, Contents(store, limit=limit)
+
+
+def test_gives_back_what_was_put_also_to_another_process(tmp_path: Path) -> None:
+    _, one = kept(tmp_path / "content")
+    place = place_of(("dimse", "host", "1.2", "3.4"), "1.2.3")
+    assert one.read(place) is None
+    one.put(place, b"0123456789")
+    _, other = kept(tmp_path / "content")
+    assert other.holds(place)
+    assert other.holds_any(place_of(("dimse", "host", "1.2", "3.4")))
+    assert not other.holds_any(place_of(("dimse", "host", "1.2", "3.5")))
+    assert other.read(place) == b"0123456789"
+    assert other.read(place, start=2, length=3) == b"234"
+    assert other.read(place, start=8, length=9) == b"89"
+    assert other.read(place, start=10) == b""
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: b"x" + data[1:]])
+def test_what_was_damaged_counts_as_absent(tmp_path: Path, damage) -> None:
+    store, one = kept(tmp_path)
+    place = place_of(("a",), "b")
+    one.put(place, b"0123456789")
+    path = tmp_path / place
+    path.write_bytes(damage(path.read_bytes()))
+    assert one.read(place) is None
+    assert not store.exists(place)
+
+
+def test_names_tell_nothing_and_others_may_not_look(tmp_path: Path) -> None:
+    _, one = kept(tmp_path / "content")
+    one.put(place_of(("dicomweb", "https://pacs.example", "1.2.840.99"), "1.2.840.77"), b"x")
+    for folder, folders, names in os.walk(tmp_path / "content"):
+        for name in (*folders, *names):
+            assert "840" not in name
+            mode = stat.S_IMODE((Path(folder) / name).stat().st_mode)
+            assert mode & 0o077 == 0
+    assert stat.S_IMODE((tmp_path / "content").stat().st_mode) == 0o700
+
+
+def test_the_oldest_go_when_there_is_too_much(tmp_path: Path) -> None:
+    store, one = kept(tmp_path, limit=64 * 100)
+    places = [place_of(("s",), str(number)) for number in range(100)]
+    for age, place in enumerate(places):
+        one.put(place, bytes(100))
+        if store.exists(place):
+            os.utime(tmp_path / place, (age, age))
+    held = [place for place in places if store.exists(place)]
+    assert sum(store.size(place) for place in held) <= 64 * 100
+    assert held == places[-len(held) :]
+    assert one.read(places[0]) is None
+    assert trim(store, limit=10**6) == (0, 0)
+    assert empty(store) == len(held)
+    assert not one.read(held[0])
+
+
+def test_the_bound_is_read_from_the_environment() -> None:
+    assert limit_of({}) == 64 * 2**30
+    assert limit_of({"BUILDER_CONTENT_GIB": "0.5"}) == 2**29
+    with pytest.raises(SpecError, match="expected a number of GiB"):
+        limit_of({"BUILDER_CONTENT_GIB": "much"})
