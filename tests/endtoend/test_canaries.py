@@ -8,12 +8,14 @@ import re
 import subprocess
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pydicom
 import pytest
 
+import builder
 from builder.phantom import write_archive
 from builder.phantom.canary import plant
+from builder.reader.export import export_nifti, export_webdataset
+from tests.endtoend.published import everything
 from tests.endtoend.trees import ROOT, command, environment
 
 LONG = os.environ.get("BUILDER_CANARIES") == "all"
@@ -45,17 +47,55 @@ def test_no_token_leaves(archive: tuple[Path, int], tmp_path: Path) -> None:
     folder, planted = archive
     assert planted >= LEAST
     target = tmp_path / "dataset"
+    said = _said("build", ROOT / "specs" / "phantom.yaml", "--to", target, "--param", f"phantom={folder}", "--json")
+    if LONG:
+        said += _everything_else(folder, target)
+    assert not TOKEN.search(said)
+    searched = 0
+    for place in (target, tmp_path / "exports", tmp_path / "volumes", target.with_name("dataset.private") / "journal"):
+        for where, data in everything(place):
+            assert not TOKEN.search(data), where
+            searched += 1
+    for beside in tmp_path.glob("dataset.*"):  # uses, training runs, pages
+        for path in (p for p in beside.rglob("*") if p.is_file() and beside.suffix != ".private"):
+            assert not TOKEN.search(path.read_bytes()), path
+    assert searched > 40
+
+
+def _said(*arguments: str | Path, code: int = 0) -> bytes:
+    """What a command prints, on both streams."""
     done = subprocess.run(
-        command("build", ROOT / "specs" / "phantom.yaml", "--to", target, "--param", f"phantom={folder}", "--json"),
-        env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1800,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert not TOKEN.search((done.stdout + done.stderr).encode())
-    files = [path for path in target.rglob("*") if path.is_file()]
-    assert len(files) > 20
-    for path in files:
-        assert not TOKEN.search(path.relative_to(target).as_posix().encode())
-        assert not TOKEN.search(path.read_bytes()), path
-        if path.suffix == ".parquet":
-            file = pq.ParquetFile(path)
-            assert not TOKEN.search(f"{file.metadata} {file.schema_arrow.metadata} {file.read().to_pydict()}".encode())
+        command(*arguments), env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return (done.stdout + done.stderr).encode()
+
+
+def _everything_else(folder: Path, target: Path) -> bytes:
+    """Whole volumes, exports, a use, a report of a training run, pages and errors."""
+    beside = target.parent
+    spec = (ROOT / "specs" / "phantom.yaml").read_text()
+    samples = next(line for line in spec.splitlines() if line.startswith("samples:"))
+    volumes = beside / "volumes.yaml"
+    volumes.write_text(spec.replace(samples, "samples: {kind: volumes}"))
+    said = _said("build", volumes, "--to", beside / "volumes", "--param", f"phantom={folder}", "--json")
+    dataset = builder.open_dataset(target)
+    assert len(list(dataset)) > 0
+    export_webdataset(dataset, beside / "exports" / "webdataset")
+    export_nifti(builder.open_dataset(beside / "volumes"), beside / "exports" / "nifti")
+    for arguments in (("verify", target), ("inspect", target, "--json"), ("uses", target), ("records", target),
+                      ("diff", target, beside / "volumes"), ("report", target)):  # fmt: skip
+        said += subprocess.run(
+            command(*arguments), env=environment(), cwd=ROOT, capture_output=True, timeout=600
+        ).stdout
+    broken = beside / "broken"
+    for number, path in enumerate(sorted(folder.rglob("*.dcm"))[:6]):
+        place = broken / "archive" / "north" / f"QZ{number:06d}XQ" / f"QZ{number:06d}XQ.dcm"
+        place.parent.mkdir(parents=True)
+        place.write_bytes(path.read_bytes()[: 2000 + 700 * number])
+    alone = beside / "broken.yaml"
+    alone.write_text(
+        f'name: broken\nlicense: CC0-1.0\nsources: [{{kind: folder, url: "{broken / "archive" / "north"}"}}]\n'
+        'deid: {patient_key: "${env:BUILDER_KEY}"}\nsamples: {kind: volumes}\nsplits: {ratios: {train: 1.0}}\n'
+    )
+    return said + _said("build", alone, "--to", beside / "none", code=1)
