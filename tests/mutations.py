@@ -404,7 +404,8 @@ def _child(base: Base, numbers: Sequence[int], seed: int, folder: Path) -> None:
             (tree / name / file).write_bytes(data)
     synthetic.ct_series(tree / "sound", patient_id="SOUND1", slices=BYSTANDER[0], shape=BYSTANDER[1:])
     labels = f"labels: {{found: {base.labels}}}\ncohort: {{labels: optional}}\n" if base.labels else ""
-    (folder / "spec.yaml").write_text(SPEC + volumes_block() + labels)
+    leaks = "leaks: {pixels: exact}\n"  # the search for near copies takes longer than all the rest
+    (folder / "spec.yaml").write_text(SPEC + volumes_block() + labels + leaks)
     build(
         folder / "spec.yaml", to=to, parameters={"tree": str(tree)}, cluster=InProcess(),
         on_internal_error="exclude",
@@ -434,8 +435,11 @@ def _child(base: Base, numbers: Sequence[int], seed: int, folder: Path) -> None:
 
 def _load() -> None:
     """Import once what every child needs; nothing here starts a thread."""
+    import pyarrow.dataset  # noqa: F401 - for the children
+
     import builder.library.volumes
     import builder.publishing.finish
+    import builder.publishing.report
     import builder.run.pipeline
     import tests.endtoend.test_both_ways
 

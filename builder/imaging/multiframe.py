@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.imaging.parse import leniently
 from builder.imaging.rows import header_values, instance_row
 from builder.imaging.stacks.alike import Row
@@ -88,10 +89,11 @@ def resolve(stack: Stack, datasets: Sequence[Dataset], frames: Frames | None = N
     if missing:
         raise CaseError(Reason.SOURCE_MISSING, f"{missing} of {len(wanted)} instances are absent")
     rows_of = mosaic_rows if stack.verdict == Verdict.MOSAIC else frame_rows
-    rows = [
-        row for uid in sorted(wanted) for row in rows_of(held[uid])
-        if frames is None or row["frame"] in frames.get(uid, ())
-    ]  # fmt: skip
+    with parsing(Reason.UNREADABLE, "found functional groups or a private header that do not parse"):
+        rows = [
+            row for uid in sorted(wanted) for row in rows_of(held[uid])
+            if frames is None or row["frame"] in frames.get(uid, ())
+        ]  # fmt: skip
     found = split_rows(rows)
     return tuple(replace(s, split_rule=s.split_rule or stack.split_rule) for s in found)
 

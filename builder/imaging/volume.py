@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.imaging.multiframe import PIXEL_VALUES, functional_group, settle, value_items
 from builder.imaging.parse import leniently
 from builder.imaging.pictures import assemble_picture
@@ -252,9 +253,10 @@ def _instance(stack: Stack, dataset: Dataset, *, uid: str, places: Sequence[tupl
         raise CaseError(Reason.INCONSISTENT_PIXELS, f"found {frames} frames, expected those of the stack")
     padding = padding_of(dataset, form)
     slices = []
-    for channel, index, frame in places:
-        values = functional_group(dataset, frame, PIXEL_VALUES) or dataset
-        slices.append(Slice(channel, index, frame, rescale_of(values), padding))
+    with parsing(Reason.INCONSISTENT_PIXELS, "found functional groups that do not parse"):
+        for channel, index, frame in places:
+            values = functional_group(dataset, frame, PIXEL_VALUES) or dataset
+            slices.append(Slice(channel, index, frame, rescale_of(values), padding))
     return Instance(uid, form, tuple(slices), dataset, (down, across) if stack.tiles else None)
 
 

@@ -1,6 +1,6 @@
 """Frames of a DICOM Segmentation: their positions, contents and pixels (PS3.3 C.7.6.16, C.8.20)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,32 +43,37 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """All frames of a segmentation.
+    """The frames of a segmentation that were asked for.
 
     ``steps`` holds the (3, 2) LPS mm of one row and one column. The shape is (rows, columns), and the spacing between
-    slices is set only if the object states it.
+    slices is set only if the object states it. ``others`` are the readable frames of other segments, which help to find
+    the grid, and ``count`` is the number of all frames.
     """
 
     frames: tuple[Frame, ...]
     steps: NDArray[np.float64]
     shape: tuple[int, int]
     slice_step_mm: float | None
+    others: tuple[Frame, ...]
+    count: int
 
 
-def describe_frames(dataset: Dataset) -> Frames:
-    """Read where the frames of a segmentation lie in patient space.
+def describe_frames(dataset: Dataset, wanted: Set[int]) -> Frames:
+    """Read where the frames of some segments lie in patient space; in a label map, all frames.
+
+    Damage in a frame of another segment costs nothing.
 
     Raises
     ------
     CaseError
-        LABEL_UNREADABLE for tiled or damaged objects and those without plane positions; LABEL_GEOMETRY if frames differ
-        in orientation or spacing.
+        LABEL_UNREADABLE for tiled or damaged objects, for wanted frames without a plane position, and for frames whose
+        segment is unknown; LABEL_GEOMETRY if wanted frames differ in orientation or spacing.
     """
     with parsing(Reason.LABEL_UNREADABLE, "found a segmentation that does not parse"):
-        return _described(dataset)
+        return _described(dataset, wanted)
 
 
-def _described(dataset: Dataset) -> Frames:
+def _described(dataset: Dataset, wanted: Set[int]) -> Frames:
     if "TotalPixelMatrixRows" in dataset or str(dataset.get("DimensionOrganizationType", "")).startswith("TILED"):
         raise _unreadable("found a tiled segmentation (of a slide), expected one in patient space")
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
@@ -77,10 +82,19 @@ def _described(dataset: Dataset) -> Frames:
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE) or count != len(groups) or count > MAX_FRAMES:
         raise _unreadable(f"found {count} frames of {rows} x {columns} with {len(groups)} descriptions")
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    numbers = _numbers(dataset, groups, shared)
+    mine = [index for index, number in enumerate(numbers) if number is None or number in wanted]
     with parsing(Reason.LABEL_UNREADABLE, NO_PLACE):
-        frames = tuple(_describe(group, shared, index) for index, group in enumerate(groups))
-        steps, slice_step = _steps(groups, shared)
-    return Frames(frames, steps, (rows, columns), slice_step)
+        frames = tuple(_describe(groups[index], shared, index, segment=numbers[index]) for index in mine)
+        table = np.stack([_plane(groups[index], shared) for index in mine]) if mine else np.zeros((0, 8))
+        steps = _steps(table) if mine else np.zeros((3, 2))
+        slice_step = _stated_step(groups[mine[0]], shared) if mine else None
+    others = [
+        _readable(groups[index], shared, index, segment=number, plane=table[0])
+        for index, number in enumerate(numbers)
+        if mine and number is not None and number not in wanted
+    ]
+    return Frames(frames, steps, (rows, columns), slice_step, tuple(frame for frame in others if frame), count)
 
 
 def own_grid(frames: Frames, image: Geometry) -> tuple[Geometry, list[int]]:
@@ -93,7 +107,7 @@ def own_grid(frames: Frames, image: Geometry) -> tuple[Geometry, list[int]]:
     """
     normal = np.cross(frames.steps[:, 1], frames.steps[:, 0])
     normal /= np.linalg.norm(normal)
-    positions = np.stack([f.position_mm for f in frames.frames])
+    positions = np.stack([f.position_mm for f in (*frames.frames, *frames.others)])
     heights = positions @ normal
     order = np.argsort(heights, kind="stable")
     step = _slice_step(np.sort(heights), frames.slice_step_mm, image, normal)
@@ -112,7 +126,8 @@ def own_grid(frames: Frames, image: Geometry) -> tuple[Geometry, list[int]]:
     drift = np.abs(positions - (first_mm + slices[:, None] * affine[:3, 0])).max()
     if drift > ON_LATTICE * min(step, *np.linalg.norm(frames.steps, axis=0)):
         raise CaseError(Reason.LABEL_GEOMETRY, "found frames that do not lie on one grid")
-    return Geometry((last + 1, *frames.shape), affine, image.frame_of_reference), [int(s) for s in slices]
+    mine = [int(s) for s in slices[: len(frames.frames)]]
+    return Geometry((last + 1, *frames.shape), affine, image.frame_of_reference), mine
 
 
 def image_slices(
@@ -124,6 +139,8 @@ def image_slices(
     instance if it names exactly one instance of the image and lies within half a slice of it. Otherwise its position
     decides.
     """
+    if not frames.frames:
+        return []
     if frames.shape != image.shape[1:]:
         return None
     corner = np.array([frames.shape[0] - 1, frames.shape[1] - 1], dtype=np.float64)
@@ -158,8 +175,8 @@ def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Ite
         native = syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
         data = bytes(dataset.get("PixelData") or b"") if native else b""
     size = frames.shape[0] * frames.shape[1]
-    if native and (bits not in (1, 8, 16) or len(data) * 8 < size * len(frames.frames) * bits):
-        raise _unreadable(f"found {len(data)} bytes of pixels for {len(frames.frames)} frames of {bits} bits")
+    if native and (bits not in (1, 8, 16) or len(data) * 8 < size * frames.count * bits):
+        raise _unreadable(f"found {len(data)} bytes of pixels for {frames.count} frames of {bits} bits")
     for index in indices:
         if not native:
             with parsing(Reason.LABEL_UNREADABLE, "found pixels that do not decode"):
@@ -177,12 +194,39 @@ def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Ite
             yield np.frombuffer(data, dtype, size, index * size * dtype.itemsize).reshape(frames.shape)
 
 
-def _describe(group: Dataset, shared: Dataset, index: int) -> Frame:
+def _numbers(dataset: Dataset, groups: Sequence[Dataset], shared: Dataset) -> list[int | None]:
+    """Return the segment of each frame, None in a label map. Raise CaseError when the segment of a frame is unknown."""
+    if dataset.get("SegmentationType") == "LABELMAP":
+        return [None] * len(groups)
+    described = dataset.get("SegmentSequence") or []
+    only = described[0].get("SegmentNumber") if len(described) == 1 else None
+    numbers: list[int | None] = []
+    with parsing(Reason.LABEL_UNREADABLE, "found a frame whose segment cannot be read"):
+        for group in groups:
+            named = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+            number = named[0].get("ReferencedSegmentNumber") if named else only
+            if number is None:
+                raise _unreadable("found a frame that names no segment, expected a Referenced Segment Number")
+            numbers.append(int(number))
+    return numbers
+
+
+def _readable(
+    group: Dataset, shared: Dataset, index: int, *, segment: int, plane: NDArray[np.float64]
+) -> Frame | None:
+    """Return a frame that nobody asked for, or None when it is damaged or lies in a plane of another direction."""
+    try:
+        with parsing(Reason.LABEL_UNREADABLE, NO_PLACE):
+            alike = bool(np.abs(_plane(group, shared) - plane).max() <= SAME_ORIENTATION)
+            return _describe(group, shared, index, segment=segment) if alike else None
+    except CaseError:
+        return None
+
+
+def _describe(group: Dataset, shared: Dataset, index: int, *, segment: int | None) -> Frame:
     position = np.array(_first(group, shared, "PlanePositionSequence").ImagePositionPatient, dtype=np.float64)
     if position.shape != (3,) or not np.isfinite(position).all() or np.abs(position).max() > MAX_MM:
         raise ValueError("position")
-    identification = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
-    segment = int(identification[0].ReferencedSegmentNumber) if identification else None
     derivations = group.get("DerivationImageSequence") or []
     sources = tuple(
         str(source.get("ReferencedSOPInstanceUID", ""))
@@ -192,17 +236,19 @@ def _describe(group: Dataset, shared: Dataset, index: int) -> Frame:
     return Frame(position, segment, sources, index)
 
 
-def _steps(groups: Any, shared: Dataset) -> tuple[NDArray[np.float64], float | None]:
-    """Return (3, 2) steps of row and column, which all frames must share, and the stated spacing between slices."""
-    facts = []
-    for group in groups:
-        cosines = np.array(_first(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=np.float64)
-        measures = _first(group, shared, "PixelMeasuresSequence")
-        facts.append(np.concatenate([cosines, np.array(measures.PixelSpacing, dtype=np.float64)]))
-        if not group.get("PlaneOrientationSequence") and not group.get("PixelMeasuresSequence"):
-            break  # all frames share this group
-    table = np.stack(facts)
-    if table.shape[1] != 8 or not np.isfinite(table).all() or table[:, 6:].min() <= 0 or table[:, 6:].max() > MAX_MM:
+def _plane(group: Dataset, shared: Dataset) -> NDArray[np.float64]:
+    """Return the six direction cosines and two pixel spacings of a frame."""
+    cosines = _first(group, shared, "PlaneOrientationSequence").ImageOrientationPatient
+    measures = _first(group, shared, "PixelMeasuresSequence")
+    found = np.array([*cosines, *measures.PixelSpacing], dtype=np.float64)
+    if found.shape != (8,) or not np.isfinite(found).all():
+        raise ValueError("plane")
+    return found
+
+
+def _steps(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (3, 2) steps of row and column, which all frames must share."""
+    if table[:, 6:].min() <= 0 or table[:, 6:].max() > MAX_MM:
         raise ValueError("spacing")
     axes = table[:, :6].reshape(-1, 2, 3)
     lengths, slant = np.linalg.norm(axes, axis=2), (axes[:, 0] * axes[:, 1]).sum(axis=1)
@@ -211,10 +257,13 @@ def _steps(groups: Any, shared: Dataset) -> tuple[NDArray[np.float64], float | N
     if np.abs(table - table[0]).max() > SAME_ORIENTATION:
         raise CaseError(Reason.LABEL_GEOMETRY, "found frames of different orientation or spacing in one segmentation")
     along_row, along_column = table[0, :3], table[0, 3:6]
-    stated = _first(groups[0], shared, "PixelMeasuresSequence").get("SpacingBetweenSlices")
-    step = float(stated) if stated is not None and float(stated) > 0 else None
     # The first direction is that of a growing column index (PS3.3 C.7.6.2.1.1).
-    return np.stack([along_column * table[0, 6], along_row * table[0, 7]], axis=1), step
+    return np.stack([along_column * table[0, 6], along_row * table[0, 7]], axis=1)
+
+
+def _stated_step(group: Dataset, shared: Dataset) -> float | None:
+    stated = _first(group, shared, "PixelMeasuresSequence").get("SpacingBetweenSlices")
+    return float(stated) if stated is not None and float(stated) > 0 else None
 
 
 def _slice_step(heights: NDArray[np.float64], stated: float | None, image: Geometry, normal: Any) -> float:

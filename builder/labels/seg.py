@@ -53,7 +53,7 @@ class Seg(MaskLabel):
         What to do with more than one linked object with a declared structure: ``refuse`` the case, or ``join`` them.
     """
 
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
 
     kind: Literal["seg"] = "seg"
     segments: dict[str, Pattern] = Field(default_factory=dict)
@@ -164,7 +164,8 @@ class Seg(MaskLabel):
         if not any(wanted.values()):
             return []
         _check_numbers(described, [s for group in wanted.values() for s in group])
-        frames = describe_frames(dataset)
+        taken = {s.number for group in wanted.values() for s in group if s.number is not None}
+        frames = describe_frames(dataset, taken)
         _check_frame_of_reference(dataset, image)
         slices = image_slices(
             frames, image.geometry, uid_to_slice=dict(image.uid_to_slice), tolerance_voxels=self.tolerance_voxels
@@ -174,7 +175,7 @@ class Seg(MaskLabel):
         if slices is None:
             geometry, slices = own_grid(frames, image.geometry)
             placement = self._place(geometry, image.geometry, measures)
-        elif min(slices) < 0 or max(slices) >= geometry.shape[0]:
+        elif slices and (min(slices) < 0 or max(slices) >= geometry.shape[0]):
             measures["frames_outside"] = float(sum(not 0 <= s < geometry.shape[0] for s in slices))
         structures = []
         for part, group in wanted.items():
@@ -279,15 +280,17 @@ def _paint(
         top = int(dataset.get("MaximumFractionalValue") or 255)
         if not 0 < top < 2**16:
             raise ValueError("MaximumFractionalValue")
-    chosen = [f.index for f in frames.frames if label_map or f.segment in numbers]
-    chosen = [index for index in chosen if 0 <= slices[index] < geometry.shape[0]]
+    places = {
+        f.index: place for f, place in zip(frames.frames, slices, strict=True)
+        if (label_map or f.segment in numbers) and 0 <= place < geometry.shape[0]
+    }  # fmt: skip
     out: NDArray[Any] = np.zeros(geometry.shape, dtype=np.uint8 if fractional else np.bool_)
-    for index, pixels in zip(chosen, frame_pixels(dataset, frames, indices=chosen), strict=True):
+    for index, pixels in zip(places, frame_pixels(dataset, frames, indices=list(places)), strict=True):
         if fractional:
             shares = np.round(np.minimum(pixels, top).astype(np.float64) / top * 255).astype(np.uint8)
-            np.maximum(out[slices[index]], shares, out=out[slices[index]])
+            np.maximum(out[places[index]], shares, out=out[places[index]])
         else:
-            out[slices[index]] |= np.isin(pixels, list(numbers)) if label_map else pixels != 0
+            out[places[index]] |= np.isin(pixels, list(numbers)) if label_map else pixels != 0
     return out
 
 

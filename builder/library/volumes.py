@@ -155,8 +155,8 @@ def _parts(
     for inner in found:
         try:
             parts = admit(inner, options)
-        except CaseError as error:
-            yield inner, None, error
+        except Exception as error:  # noqa: BLE001 - the case boundary
+            yield inner, None, fault_of_case(error, on_internal_error=action)
             continue
         for part in parts:
             try:

@@ -76,11 +76,11 @@ def fault_of_case(error: Exception, *, on_internal_error: OnInternalError = "exc
     """
     if isinstance(error, CaseError):
         return error
+    damage = None if isinstance(error, (BuilderError, MemoryError)) else damaged_element(error)
+    if damage is not None:  # also where pydicom reports bytes in memory that end too early as an OSError
+        return CaseError(Reason.UNREADABLE, damage)
     if isinstance(error, (BuilderError, *NOT_OF_A_CASE)):
         raise error
-    damage = damaged_element(error)
-    if damage is not None:
-        return CaseError(Reason.UNREADABLE, damage)
     if on_internal_error == "stop":
         raise error
     detail = f"found {type(error).__name__} in {_place(error)}, expected a sample or a reason; a fault of this program"

@@ -113,6 +113,8 @@ def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[st
 
     def fill(uid: str, memory: memoryview) -> None:
         row = by_uid[uid]
+        if row["pixel_offset"] is None or row["pixel_length"] is None:
+            raise CaseError(Reason.UNDECODABLE_PIXELS, "found no Pixel Data, expected uncompressed pixels")
         there = min(row["pixel_length"], row["size"] - row["pixel_offset"])
         if there < len(memory):
             raise CaseError(Reason.UNDECODABLE_PIXELS, f"found {there} bytes of pixels, expected {len(memory)}")

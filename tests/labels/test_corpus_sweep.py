@@ -100,7 +100,7 @@ def image_of(dataset: Dataset) -> ImageFacts:
     """An image that the object may annotate: on the grid of its frames, or with every instance it refers to."""
     frame = str(dataset.get("FrameOfReferenceUID") or "") or None
     try:
-        frames = describe_frames(dataset)
+        frames = describe_frames(dataset, set(range(1, 2**16)))
         geometry, _ = own_grid(frames, Geometry((1, *frames.shape), np.eye(4)[:, [2, 1, 0, 3]]))
         geometry = Geometry(geometry.shape, geometry.affine, frame)
     except CaseError:

@@ -34,7 +34,7 @@ def read(dataset: Dataset, image: ImageFacts, **options: Any) -> Mask:
 
 def own_facts(dataset: Dataset) -> ImageFacts:
     """An image on the segmentation's own grid."""
-    frames = describe_frames(dataset)
+    frames = describe_frames(dataset, set(range(1, 2**16)))
     anywhere = Geometry((1, *frames.shape), np.eye(4)[:, [2, 1, 0, 3]])
     geometry, _ = own_grid(frames, anywhere)
     return ImageFacts(Geometry(geometry.shape, geometry.affine, str(dataset.FrameOfReferenceUID)), "", {})

@@ -84,7 +84,10 @@ def checked_format(
     CaseError
         UNDECODABLE_PIXELS when a number is missing or two contradict each other (PS3.5 8.1.1, PS3.3 C.7.6.3.1).
     """
-    missing = [name for name in ("rows", "columns", "bits_allocated") if stated[name] is None]
+    needed: tuple[str, ...] = ("rows", "columns", "bits_allocated")
+    if not real and stated["samples_per_pixel"] in (None, 1):  # without these the same bits are other numbers
+        needed = (*needed, "bits_stored", "pixel_representation")
+    missing = [name for name in needed if stated[name] is None]
     if missing:
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"found no value of {', '.join(missing)}, expected one of each")
     allocated = stated["bits_allocated"] or 0

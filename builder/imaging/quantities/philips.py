@@ -13,6 +13,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 from builder.imaging.parse import leniently
 from builder.imaging.pixels.rescale import Rescale
 
@@ -68,7 +69,8 @@ NO_SCALES = Scales({})
 def scales_of(datasets: Sequence[Dataset]) -> Scales:
     """Read the scale slopes of Philips MR instances from original headers, because a profile may remove them."""
     philips = [d for d in datasets if is_philips_mr(d.get("Modality"), d.get("Manufacturer"))]
-    return Scales({str(d.get("SOPInstanceUID", "")): _frames(d) for d in philips})
+    with parsing(Reason.UNREADABLE, "found functional groups that do not parse"):
+        return Scales({str(d.get("SOPInstanceUID", "")): _frames(d) for d in philips})
 
 
 def is_philips_mr(modality: object, manufacturer: object) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from builder.errors import Reason
+from builder.headers.boundary import parsing
 from builder.imaging.parse import leniently
 from builder.imaging.quantities.nuclides import agrees, nearest, nuclides_of
 from builder.imaging.quantities.pet_frames import pet_headers
@@ -88,7 +90,8 @@ def calibrate(datasets: Sequence[Dataset], *, weight_kg: tuple[float, float] = W
         SUVbw when it is certain; otherwise Bq/ml or arbitrary units, with a code that says why. Dates may be shifted,
         as long as all are shifted by the same time.
     """
-    datasets = [header for dataset in datasets for header in pet_headers(dataset)]
+    with parsing(Reason.UNREADABLE, "found a PET header that does not parse"):
+        datasets = [header for dataset in datasets for header in pet_headers(dataset)]
     units = _shared(datasets, "Units")
     if units == "GML":
         kind = _shared(datasets, "SUVType")

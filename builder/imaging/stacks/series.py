@@ -289,7 +289,7 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
     if frames_are_private(list(rows)):
         notes = (*notes, "frame_of_reference_not_shared")
     notes = tuple(sorted({*notes, *tolerated(rows)}))
-    stack = replace(stack, shape=(len(rows), first["rows"], first["columns"]), notes=notes)
+    stack = replace(stack, shape=(len(rows), first["rows"] or 0, first["columns"] or 0), notes=notes)
     if step is None:
         return stack
     affine = affine_of(positions[0], axes=axes, pixel_mm=(down, across), step_mm=step)
