@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long mutations file-mutations resume test-cluster test-peers test-reader mutants bench contours canaries deid-score clean
+.PHONY: setup servers demo test check faults faults-long mutations file-mutations truth resume test-cluster test-peers test-reader mutants bench contours canaries deid-score clean
 
 setup: $(STAMP)
 
@@ -71,6 +71,12 @@ file-mutations: setup
 mutations: setup
 	$(BIN)/python -m tests.mutations --count $(MUTATIONS) --corpus $(UNPACKED)
 
+# Cases drawn anew, each compared with what an oracle of the standard says: the table of docs/truth.md. Half an hour.
+CASES ?= 20000
+TRUTH ?= .truth
+truth: setup
+	$(BIN)/python -W ignore -m tests.truth.campaign --count $(CASES) --out $(TRUTH)
+
 # A run interrupted at every tenth step and continued on every number of ranks and workers, under fork and spawn.
 resume: setup
 	BUILDER_RESUME=all $(BIN)/python -m pytest tests/reader/test_resume.py --durations 5
@@ -131,4 +137,4 @@ deid-score: setup
 	$(BIN)/python -m tests.score --corpus $(UNPACKED) --actions $(ACTIONS)
 
 clean:
-	rm -rf $(CONTOURS) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -10,8 +10,10 @@ from typing import Any, Final
 import nibabel
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydicom.dataset import Dataset
 
-from builder.errors import CaseError, SpecError
+from builder.errors import CaseError, Reason, SpecError
+from builder.headers.boundary import elements_as
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
@@ -190,7 +192,19 @@ def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOpt
     """Fetch the instances of a stack as a build does. Raises CaseError."""
     wanted = {uid for channel in stack.uids for uid in channel}
     own = rows.filter(pa.array([uid in wanted for uid in rows.column("sop_instance_uid").to_pylist()]))
-    return fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
+    objects = fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
+    for dataset in objects.images:
+        with elements_as(Reason.UNREADABLE):
+            _read_all(dataset)
+    return objects
+
+
+def _read_all(dataset: Dataset) -> None:
+    """Convert every standard element once, as de-identification does in a build, so that damage is met here too."""
+    for tag in list(dataset.keys()):
+        if not tag.is_private and dataset[tag].VR == "SQ":
+            for item in dataset[tag].value:
+                _read_all(item)
 
 
 def _fates(table: pa.Table) -> list[dict[str, Any]]:

@@ -201,13 +201,16 @@ class Built:
 
     def _warning(self) -> str:
         """Return the warning to show at the end of a build."""
-        if not self.internal_errors:
-            return ""
-        return (
-            f"\nINTERNAL ERROR: {self.internal_errors} left out because of a fault of this program, not of the files; "
-            f"their tracebacks: builder logs {self.dataset}\n"
-            "  please report them; the next build tries these cases again, and --strict stops at the first"
-        )
+        return f"\n{internal_errors_line(self.internal_errors, self.dataset)}" if self.internal_errors else ""
+
+
+def internal_errors_line(count: int, dataset: str) -> str:
+    """Return the warning about what was left out because of faults of this program."""
+    return (
+        f"INTERNAL ERROR: {count} left out because of a fault of this program, not of the files; "
+        f"their tracebacks: builder logs {dataset}\n"
+        "  please report them; the next build tries these cases again, and --strict stops at the first"
+    )
 
 
 def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:

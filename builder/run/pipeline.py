@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.deid import resolve_key
-from builder.errors import SpecError
+from builder.errors import BuilderError, SpecError
 from builder.imaging.series_types import Rule
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
@@ -33,7 +33,7 @@ from builder.run.arriving import Arriving
 from builder.run.clusters import Profile, load_cluster
 from builder.run.journal import Journal, JournalProgress, keep_journal
 from builder.run.lease import hold_lease
-from builder.run.outcomes import Built, Planned
+from builder.run.outcomes import Built, Planned, internal_errors_line
 from builder.run.places import check_places, private_store
 from builder.run.progress import SilentProgress
 from builder.sources.contents import FOLDER
@@ -115,8 +115,13 @@ def build(
         open_store(asked.to).fence()  # a builder that was suspended until now can no longer publish
         report = JournalProgress(shown, journal)
         faults = Faults(on_internal_error or default_action(environ), _noted_in(journal))
-        planned = _plan(asked, runner, report, faults)
-        return _build_open(planned, open_store(asked.to), runner, report, lease.check, faults)
+        try:
+            planned = _plan(asked, runner, report, faults)
+            return _build_open(planned, open_store(asked.to), runner, report, lease.check, faults)
+        except BuilderError:
+            if faults.count:  # what is published would tell of them, but nothing is
+                shown.say(internal_errors_line(faults.count, asked.to))
+            raise
 
 
 def _noted_in(journal: Journal) -> Callable[[InternalError], None]:

@@ -180,3 +180,21 @@ def test_numbers_that_cannot_be_read_are_refused_whichever_way_in(tmp_path: Path
         expected[f"cut by {missing}"] = "undecodable_pixels"
     make(tmp_path / "tree" / "sound", None, encoding)
     assert verdicts_of(tmp_path / "tree", tmp_path) == expected
+
+
+@pytest.mark.parametrize("thickness", ["4.5", None])
+def test_a_slice_alone_in_its_run_has_the_axis_that_it_states(
+    tmp_path: Path, thickness: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = KEEP_ALL.model_copy(update={"gapped": "split"})
+    block = volumes_block().replace("}", ", gapped: split}")
+    monkeypatch.setattr("tests.endtoend.test_both_ways.volumes_block", lambda: block)
+    stated = {"SliceThickness": thickness, "SpacingBetweenSlices": None}
+    synthetic.ct_series(tmp_path / "tree", slices=8, missing=(5, 6), attributes=stated)
+    rows = write_volumes(tmp_path / "tree", tmp_path / "volumes", options=asked).to_pylist()
+    assert [row["reason"] for row in rows] == [None, None if thickness else "unknown_geometry"]
+    found = by_build(tmp_path / "tree", tmp_path / "dataset")
+    assert sorted(kind for kind, _ in found.elements()) == sorted("volume" if r["file"] else "refused" for r in rows)
+    samples = builder.open_dataset(tmp_path / "dataset")
+    lengths = {sample.row["slices"]: sample.row["spacing_slice_mm"] for sample in samples}
+    assert lengths == ({5: 3.0, 1: 4.5} if thickness else {5: 3.0})

@@ -2,20 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
+from pydicom.tag import Tag
 
-from builder.errors import CaseError, Reason, SourceError
+from builder.errors import CaseError, OutcomeError, Reason, SourceError
 from builder.headers.boundary import elements_as, parsing
 from builder.imaging.parse import parse_instance
 from builder.library.verify import verify
 from builder.run import pipeline
 from builder.run.journal import read_events
 from builder.run.outcomes import Built
+from builder.run.progress import SilentProgress
 from builder.stages import index, shard, survey
 from builder.stages.boundary import describe, fault_of_case
 from tests import synthetic
@@ -84,6 +87,31 @@ def test_an_unforeseen_exception_costs_one_case_and_is_told(archive: Path, tmp_p
     assert event["left_out"] == excluded["key"]
     assert SECRET not in json.dumps(event)  # messages of exceptions may quote the archive
     assert not verify(str(to)).faults
+
+
+def test_it_is_told_where_nothing_is_published_too(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heard(SilentProgress):
+        said: ClassVar[list[str]] = []
+
+        def say(self, message: str) -> None:
+            self.said.append(message)
+
+    monkeypatch.setattr(shard, "load", lambda *_, **__: 1 / 0)
+    with pytest.raises(OutcomeError):
+        build(archive, tmp_path / "dataset", on_internal_error="exclude", progress=Heard())
+    assert [text.splitlines()[0][:17] for text in Heard.said if "INTERNAL" in text] == ["INTERNAL ERROR: 2"]
+
+
+def test_an_element_that_ends_too_early_is_a_fault_of_its_file() -> None:
+    dataset = Dataset()
+    dataset._dict[Tag(0x52009229)] = RawDataElement(Tag(0x52009229), "SQ", 4, b"\xfe\xff\x00", 0, False, True)
+    with pytest.raises(OSError, match="No tag to read") as caught:  # as pydicom reports it
+        dataset.get("SharedFunctionalGroupsSequence")
+    assert fault_of_case(caught.value, on_internal_error="stop").reason == Reason.UNREADABLE
+    with pytest.raises(OSError, match="gone"):  # of a disk or a server
+        fault_of_case(OSError("gone"), on_internal_error="exclude")
 
 
 def test_the_next_build_heals_the_shard_beside_the_published_one(archive: Path, tmp_path: Path) -> None:

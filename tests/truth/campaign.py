@@ -139,7 +139,7 @@ def _outcomes(family: str, cases: Sequence[Case], folder: Path) -> dict[int, Out
     spec, to = folder / "spec.yaml", folder / "dataset"
     spec.write_text(SPEC + volumes_block() + block + ("cohort: {labels: optional}\n" if block else ""))
     build(
-        spec, to=to, parameters={"tree": str(folder / "tree")}, watch=lambda _: InProcess(), on_internal_error="exclude"
+        spec, to=to, parameters={"tree": str(folder / "tree")}, cluster=InProcess(), on_internal_error="exclude"
     )  # fmt: skip
     found = {case.number: Outcome() for case in cases}
     (cohort,) = (folder / "dataset.private").rglob("cohort.parquet")

@@ -93,6 +93,9 @@ class Stack:
     uneven, offsets
         For an irregular or gapped stack on a straight line, the affine of the regular grid it can be resampled to, and
         the position of each slice on that grid's slice axis (from 0, in steps of the grid).
+    slice_axes
+        For such a stack, what each slice says of its own slice axis: a vector in mm, and notes. A slice alone in its
+        run has no other.
     shape
         (slice, row, column) of one channel.
     frame_of_reference
@@ -124,6 +127,7 @@ class Stack:
     affine: Matrix | None = None
     uneven: Matrix | None = None
     offsets: tuple[float, ...] = ()
+    slice_axes: tuple[tuple[tuple[float, ...] | None, tuple[str, ...]], ...] = ()
     shape: tuple[int, int, int] = (0, 0, 0)
     frame_of_reference: str | None = None
     grid: Verdict = Verdict.UNKNOWN_GEOMETRY
@@ -296,14 +300,21 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
     if verdict.verdict not in (Verdict.IRREGULAR, Verdict.GAPPED):
         return replace(stack, affine=affine)
     offsets = (positions - positions[0]) @ axes[2] / float(step @ axes[2])
-    return replace(stack, uneven=affine, offsets=tuple(float(offset) for offset in offsets))
+    own = (_single_step(row, axes) for row in rows)
+    alone = tuple((None if axis is None else tuple(float(v) for v in axis), why) for axis, why in own)
+    return replace(stack, uneven=affine, offsets=tuple(float(offset) for offset in offsets), slice_axes=alone)
 
 
 def _run(stack: "Stack", start: int, end: int) -> "Stack":
-    """Make a stack of slices ``start`` to ``end`` of a gapped stack, which are evenly spaced."""
+    """Make a stack of slices ``start`` to ``end`` of a gapped stack, which are evenly spaced.
+
+    A lone slice has the axis that it states itself, as any single slice: nobody knows how far it reaches.
+    """
     affine = np.array(stack.uneven)
     affine[:3, 3] += affine[:3, 0] * stack.offsets[start]
-    shift = affine[:3, :3]
+    shift = affine[:3, :3].copy()
+    own, notes = stack.slice_axes[start] if end - start == 1 else (affine[:3, 0], ())
+    affine[:3, 0] = affine[:3, 0] if own is None else own
     aslant = not Geometry((1, 1, 1), affine).is_orthogonal
     verdict = Verdict.SINGLE_SLICE if end - start == 1 else Verdict.SHEARED if aslant else Verdict.REGULAR
     matrix = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
@@ -311,7 +322,8 @@ def _run(stack: "Stack", start: int, end: int) -> "Stack":
         stack, split_rule="gap", verdict=verdict, grid=verdict,
         detail=f"{end - start} slices, {np.linalg.norm(shift[:, 0]):.4g} mm, of {len(stack.offsets)}: {stack.detail}",
         uids=(stack.uids[0][start:end],), frame_numbers=tuple(f[start:end] for f in stack.frame_numbers),
-        affine=matrix, uneven=None, offsets=(), shape=(end - start, *stack.shape[1:]), frames=end - start,
+        affine=None if own is None else matrix, uneven=None, offsets=(), slice_axes=(),
+        notes=tuple(sorted({*stack.notes, *notes})), shape=(end - start, *stack.shape[1:]), frames=end - start,
     )  # fmt: skip
 
 
