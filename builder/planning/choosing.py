@@ -1,11 +1,13 @@
 """Choose the stacks that become cases: link annotation objects, apply the cohort's rules, keep every decision."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import pyarrow as pa
 
 from builder.cohort import select_cohort
+from builder.errors import Reason
 from builder.labels.linking import image_row
 from builder.persons import Persons
 from builder.plan import (
@@ -94,6 +96,9 @@ def choose_cases(
         cohort, links_of = select_sets(table, spec, by_stack)
     else:
         cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
+        table, odd = _without_odd_channels(table, cohort)
+        if odd:
+            cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
         chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
         links_of = {case: links for case, links in by_stack.items() if case in chosen}
     included = [(case, link) for case, links in links_of.items() for link in links]
@@ -101,6 +106,31 @@ def choose_cases(
     linked = [LinkRow(row, case, link.label, link.how) for case, link in included for row in link.rows]
     passed = [LinkRow(row, case, link.label, link.how) for case, link in everything for row in link.passed]
     return cohort, _links_table(linked), _links_table(passed)
+
+
+def _without_odd_channels(table: pa.Table, cohort: pa.Table) -> tuple[pa.Table, int]:
+    """Mark stacks of another number of channels than most included ones as unusable, and return how many.
+
+    All images of a dataset have one number of channels. Otherwise the first case of a shard would decide, and two
+    shards that decide otherwise could not be published together.
+    """
+    numbers = Counter(n or 1 for n in cohort.filter(cohort["included"]).column("channels").to_pylist())
+    if len(numbers) < 2:
+        return table, 0
+    usual = min(numbers, key=lambda n: (-numbers[n], n))
+    reasons, details = (table.column(name).to_pylist() for name in ("usable_reason", "usable_detail"))
+    odd = 0
+    for index, own in enumerate(table.column("channels").to_pylist()):
+        if reasons[index] is None and (own or 1) != usual:
+            reasons[index] = Reason.INCONSISTENT_PIXELS.value
+            details[index] = (
+                f"found {own or 1} channels, expected {usual} as most images of the dataset have; build them apart: "
+                f"cohort keep: channels == {own or 1}"
+            )
+            odd += 1
+    for name, values in (("usable_reason", reasons), ("usable_detail", details)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    return table, odd
 
 
 def _links_table(rows: Sequence[LinkRow]) -> pa.Table:

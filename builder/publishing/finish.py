@@ -224,8 +224,7 @@ def _fields(receipts: Mapping[str, Receipt]) -> tuple[FieldLayout, ...]:
             alike = [replace(f, unit="", segments={}, channel_units=()) for f in (known, found)]
             if clash or alike[0] != alike[1]:
                 raise LayoutError(
-                    f"field {found.name}: found {found.dtype} {found.shape} {dict(found.segments)} in one shard and "
-                    f"{known.dtype} {known.shape} {dict(known.segments)} in another; "
+                    f"field {found.name}: found {_described(found)} in one shard and {_described(known)} in another; "
                     "add a transform that makes them equal"
                 )
             unit = known.unit if known.unit == found.unit else "mixed"
@@ -233,6 +232,10 @@ def _fields(receipts: Mapping[str, Receipt]) -> tuple[FieldLayout, ...]:
             segments = dict(sorted(segments.items()))
             merged[found.name] = replace(known, unit=unit, segments=segments, channel_units=units)
     return tuple(merged[name] for name in sorted(merged))
+
+
+def _described(field: FieldLayout) -> str:
+    return f"{field.channels} channels of {field.dtype} {field.shape} {dict(field.segments)}"
 
 
 def _draft(plan: DatasetPlan, receipts: Mapping[str, Receipt], accounts: Accounts) -> Manifest:

@@ -61,7 +61,8 @@ def opened(
     more: list[Candidate] = []
     for stack in stacks:
         found = _parts(stack, instances, sources, options) if stack.verdict == Verdict.MULTIFRAME else ()
-        first.append(found[0] if len(found) > 1 else Candidate(stack, inside=found[0].stack if found else None))
+        inside = found[0].stack if found else None
+        first.append(found[0] if len(found) > 1 else Candidate(_with_channels(stack, found), inside=inside))
         more.extend(found[1:])
     return [replace(c, stack=replace(c.stack, number=number)) for number, c in enumerate([*first, *more])]
 
@@ -87,6 +88,13 @@ def _parts(
         fault_of_case(error)
         return ()
     return [Candidate(part, _frames(part)) for inner in found for part in admitted(inner, options)]
+
+
+def _with_channels(stack: Stack, found: Sequence[Candidate]) -> Stack:
+    """Return the stack with the channels of the one stack inside, so that the plan knows them, as a time series has."""
+    if len(found) != 1 or len(found[0].stack.channels) == 1:
+        return stack
+    return replace(stack, channels=found[0].stack.channels, shape=found[0].stack.shape)
 
 
 def _frames(stack: Stack) -> Mapping[str, tuple[int, ...]]:

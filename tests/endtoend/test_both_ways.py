@@ -198,3 +198,15 @@ def test_a_slice_alone_in_its_run_has_the_axis_that_it_states(
     samples = builder.open_dataset(tmp_path / "dataset")
     lengths = {sample.row["slices"]: sample.row["spacing_slice_mm"] for sample in samples}
     assert lengths == ({5: 3.0, 1: 4.5} if thickness else {5: 3.0})
+
+
+def test_an_image_of_other_channels_costs_nobody_else(tmp_path: Path) -> None:
+    for number in range(6):
+        options = {"times": 2} if number in (1, 4) else {}
+        synthetic.mr_series(tmp_path / "tree" / f"p{number}", patient_id=f"CHAN{number}", slices=3, **options)
+    found = by_build(tmp_path / "tree", tmp_path / "dataset")
+    assert Counter(kind for kind, _ in found.elements()) == {"volume": 4, "refused": 2}
+    (exclusions,) = (tmp_path / "dataset").rglob("exclusions.parquet")
+    rows = [row for row in pq.read_table(exclusions).to_pylist() if row["level"] in ("case", "series")]
+    assert {(row["stage"], row["reason"]) for row in rows} == {("cohort", "inconsistent_pixels")}
+    assert all("found 2 channels, expected 1" in row["detail"] for row in rows)
