@@ -1,6 +1,7 @@
 """Cases of several images: who is chosen, what every channel holds, and that the reference stays what it was alone."""
 
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from builder.reader.export.nnunet import export_nnunet
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from builder.specfile import fill_parameters, load_spec
+from builder.stages.shard import SPEC, load_plan, write
+from builder.storage import open_store
 from builder.transforms import Intensity
 from tests.endtoend.trees import ROOT
 from tests.synthetic import box_contours, ct_series, grid, pt_series, rtstruct
@@ -401,3 +404,17 @@ def test_nnunet_gets_a_file_and_a_name_for_each_channel(archive: Path, tmp_path:
     assert about["channel_names"] == {"0": "CT", "1": "pet"}
     files = sorted(p.name[-12:] for p in (target / "imagesTr").iterdir())
     assert files == ["_0000.nii.gz"] * 2 + ["_0001.nii.gz"] * 2
+
+
+def test_the_memory_of_a_set_is_projected_within_a_quarter(tmp_path: Path):
+    ct_series(tmp_path / "in", slices=24, shape=(256, 256))
+    pt_series(tmp_path / "in", series="2", slices=24, shape=(128, 128), spacing=(3.0, 2.0, 2.0))
+    planned = plan(spec(tmp_path / "in", labels={}), to=tmp_path / "data").plan
+    store = open_store(planned.url)
+    read, shard = DatasetSpec.model_validate_json(store.read(SPEC)), load_plan(store, planned.shards[0].fingerprint)
+    write(shard, read, open_store(tmp_path / "first"), key=Key(KEY.encode()))  # compiles, imports
+    tracemalloc.start()
+    write(shard, read, open_store(tmp_path / "second"), key=Key(KEY.encode()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.75 <= shard.cases[0].peak_bytes / peak <= 1.25
