@@ -18,7 +18,7 @@ from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.ledger import Totals, check_totals
 
 KEY = Key(b"0123456789abcdef")
-SHARD = "f" * 32
+SHARD, OTHER = "f" * 32, "e" * 32
 
 
 def rows_of(*rows: dict[str, Any]) -> pa.Table:
@@ -64,7 +64,7 @@ NOTES: list[dict[str, Any]] = [
     {"path": "label of both", "sop_instance_uid": "l3"},
     {"path": "of nobody.nii", "patient_id": None, "study_uid": None, "series_uid": None},
 ]
-LINKS = [(0, "used"), (1, "lost"), (2, "lost"), (2, "second"), (2, "lost")]
+LINKS = [(0, "used"), (0, "third"), (1, "lost"), (2, "lost"), (2, "second"), (2, "lost")]
 LEFT: list[dict[str, Any]] = [
     {"path": "again", "sop_instance_uid": "a1", "status": "duplicate", "reason": "same_content"},
     {"path": "broken", "status": "quarantined", "study_uid": None, "patient_id": None},
@@ -95,10 +95,13 @@ class World:
 def plan() -> Any:
     named = Naming()
     keys = {named.identity(p, None, s, 0): f"person {p}" for p, s in (("P1", "1.1"), (None, "1.1"))}
-    cases = [SimpleNamespace(case_key=name) for name in ("used", "lost", "second", "third")]
+    cases = [SimpleNamespace(case_key=name) for name in ("used", "lost", "second")]
     return SimpleNamespace(
         cohort=pa.Table.from_pylist(COHORT),
-        shards=[SimpleNamespace(fingerprint=SHARD, cases=cases)],
+        shards=[
+            SimpleNamespace(fingerprint=SHARD, cases=cases),
+            SimpleNamespace(fingerprint=OTHER, cases=[SimpleNamespace(case_key="third")]),
+        ],
         links=pa.table({"annotation": [n for n, _ in LINKS], "case_key": [c for _, c in LINKS]}),
         annotations=rows_of(*NOTES),
         persons=Persons(keys, {}, ()),
@@ -108,7 +111,7 @@ def plan() -> Any:
 
 def receipts() -> Any:
     lost = SimpleNamespace(case_key="lost", reason=Reason.TOO_LARGE, detail="too large")
-    return {SHARD: SimpleNamespace(excluded=(lost,))}
+    return {SHARD: SimpleNamespace(excluded=(lost,)), OTHER: SimpleNamespace(excluded=())}
 
 
 def test_every_file_has_one_fate() -> None:
@@ -177,10 +180,12 @@ def test_every_exclusion_names_its_stage_rule_and_instances() -> None:
 def test_ledger_and_exclusions_are_kept_with_the_plan(tmp_path: Path) -> None:
     world: Any = World()
     made = account(plan(), receipts(), world, world)
-    planned: Any = SimpleNamespace(url=str(tmp_path))
+    folder = tmp_path / "plan"
+    planned: Any = SimpleNamespace(url=str(folder))
     keep_accounts(planned, made)
-    assert pq.read_table(tmp_path / LEDGER).equals(made.ledger)
-    assert pq.read_table(tmp_path / EXCLUSIONS).equals(made.exclusions)
+    assert pq.read_table(folder / LEDGER).equals(made.ledger)
+    assert pq.read_table(folder / EXCLUSIONS).equals(made.exclusions)
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("lost", [{"files": 16 + 1}, {"files": 16 - 1}])
