@@ -42,7 +42,7 @@ $(DEMO)/key:
 
 check: setup
 	$(BIN)/ruff check builder tests benchmarks
-	$(BIN)/mypy
+	$(BIN)/mypy builder tests
 	$(BIN)/lint-imports
 
 test: setup check

@@ -83,7 +83,8 @@ def block(kind: str, folder: Path) -> dict[str, Any]:
 def source_of(kind: str, url: str, folder: Path, *, content: str) -> Any:
     """A source with nothing kept yet."""
     where = {"endpoint" if kind == "idc" else "url": url}
-    made = {"dicomweb": DicomWeb, "tcia": Tcia, "idc": Idc}[kind].model_validate(block(kind, folder) | where)
+    kinds: dict[str, Any] = {"dicomweb": DicomWeb, "tcia": Tcia, "idc": Idc}
+    made = kinds[kind].model_validate(block(kind, folder) | where)
     return made.kept_in(str(folder / content))
 
 
@@ -246,7 +247,7 @@ def test_drawn_faults_lose_nothing_in_silence(files: dict[str, bytes], tmp_path:
         with disturbed_server(disturbed) as url:
             disturbed.fault, disturbed.persistent = draw.choice(FAULTS), draw.random() < 0.5
             share, missing = draw.random(), draw.choice(("stop", "exclude"))
-            disturbed.next_fault = lambda target, d=disturbed, s=share: d.fault if draw.random() < s else ""  # type: ignore[method-assign]
+            disturbed.next_fault = lambda target, d=disturbed, s=share: d.fault if draw.random() < s else ""  # type: ignore[method-assign, misc]
             spec = write_spec(kind, folder, url, missing=missing, missing_at_most=0.5)
             persons, told = 0, False
             try:

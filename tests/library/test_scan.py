@@ -4,7 +4,7 @@ import csv
 import json
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,7 +139,10 @@ def test_a_picture_that_kills_its_process_costs_only_itself(found: Scan) -> None
 
         width = 1
 
-        def run(self, tasks: list[Task]) -> Iterator[Outcome]:
+        def dismiss(self) -> None:
+            return
+
+        def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
             for task in tasks:
                 if task.argument.number == 0:
                     raise ResourceError("its process died")
@@ -147,7 +150,8 @@ def test_a_picture_that_kills_its_process_costs_only_itself(found: Scan) -> None
 
     chunk = pa.table({"series_uid": ["a", "b"], **{n: [None, None] for n in ("instance_number",)}, "path": ["1", "2"]})
     groups = tuple(Group({}, example=(0, uid, 0)) for uid in "ab")
-    held = replace(found, groups=groups, inventory=SimpleNamespace(chunk=lambda number, columns: chunk))
+    inventory: Any = SimpleNamespace(chunk=lambda number, columns: chunk)
+    held = replace(found, groups=groups, inventory=inventory)
     assert pictures(held, (), runner=Dying()) == {0: ("", "crashed"), 1: ("picture", "")}
 
 

@@ -1,5 +1,7 @@
 """Twenty things people ask of an archive: each is one line of a spec, and finds exactly the series that it means."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -25,7 +27,7 @@ DWI = MR | {"image_type": r"DERIVED\PRIMARY\DIFFUSION\TRACEW", "manufacturer_mod
 FLAIR = MR | {"inversion_time": 2500.0, "repetition_time": 9000.0, "echo_time": 100.0}
 MG = {"modality": "MG", "view_position": "MLO"}
 
-SERIES = {
+SERIES: dict[str, dict[str, Any]] = {
     # name: headers, with "slices", "step" (mm), "study", "patient" and "day" beside them
     "t2": T2 | {"scan_options": "PFP"},
     "t2_fs": T2 | {"scan_options": r"PFP\FS"},

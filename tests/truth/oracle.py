@@ -93,7 +93,7 @@ def _plane(ds: Dataset, index: int, stored: NDArray[np.int64], whole: NDArray[np
     padding, doubtful = _padding(ds, stored, whole)
     return Plane(
         np.array(position, dtype=float), cosines[3:] * spacing[0], cosines[:3] * spacing[1],
-        values, padding, doubtful, str(ds.Modality), rescaled,
+        values.astype(np.float64), padding, doubtful, str(ds.Modality), rescaled,
     )  # fmt: skip
 
 

@@ -97,5 +97,5 @@ def test_the_judge_sees_a_wrong_label() -> None:
     assert "without its label" in judged(case, right)[0]
 
 
-def replace_mask(found: Found, mask: np.ndarray) -> Found:  # type: ignore[type-arg]
+def replace_mask(found: Found, mask: np.ndarray) -> Found:
     return Found(found.voxels, found.affine, found.domain, mask)
