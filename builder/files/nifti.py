@@ -12,7 +12,10 @@ from builder.model.geometry import corner_voxels
 
 MAX_OFFSET = 2**24
 HEADER_BYTES = 540
-SINGLE, PAIR = (b"n+1\0", b"n+2\0"), (b"ni1\0", b"ni2\0")
+ENDS = b"\r\n\x1a\n"
+"""What follows the magic of a NIfTI-2, to show whether a transfer as text has changed line ends (nifti2.h)."""
+
+SINGLE, PAIR = (b"n+1\0", b"n+2\0" + ENDS), (b"ni1\0", b"ni2\0" + ENDS)
 FORMS_AGREE = 0.1
 """qform and sform agree if no corner differs by more than this fraction of a voxel."""
 
@@ -123,7 +126,7 @@ def _magic(head: bytes) -> bytes:
     if len(head) >= 348 and 348 in _sizes(head):
         return head[344:348] if head[344:348] in (SINGLE[0], PAIR[0]) else b""
     whole = len(head) >= HEADER_BYTES and 540 in _sizes(head)
-    return head[4:8] if whole and head[4:8] in (SINGLE[1], PAIR[1]) else b""
+    return head[4:12] if whole and head[4:12] in (SINGLE[1], PAIR[1]) else b""
 
 
 def _sizes(head: bytes) -> tuple[int, int]:

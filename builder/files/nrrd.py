@@ -200,13 +200,13 @@ def _check_fields(fields: dict[str, str]) -> None:
 def _vectors(text: str) -> list[NDArray[np.float64] | None]:
     """Parse ``none`` and ``(x,y,z)`` entries in order."""
     vectors: list[NDArray[np.float64] | None] = []
-    if re.sub(r"none|\([^)]*\)", "", text).strip():
+    if re.sub(r"none|\([^()]*\)", "", text).strip():
         raise ValueError("vectors with other text between them")
-    for entry in re.findall(r"none|\([^)]*\)", text):
+    for entry in re.findall(r"none|\([^()]*\)", text):
         if entry == "none":
             vectors.append(None)
             continue
-        vector = np.array([float(v) for v in entry.strip("()").split(",")])
+        vector = np.array([float(v) for v in entry[1:-1].split(",")])
         if vector.shape != (3,) or np.isnan(vector).any():
             vectors.append(None)
         else:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from builder.files import FileFault, facts_from_json, read_facts, read_voxels
+from builder.files.nifti import is_nifti
+from builder.files.nrrd import nrrd_facts
 from tests.files.writers import OBLIQUE, STRAIGHT, lps_of, nifti, values, written_by_itk
 
 
@@ -131,3 +133,19 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(tmp_p
     data = path.read_bytes()
     with pytest.raises(FileFault, match="bytes of voxels"):
         read_voxels([data[:352]])
+
+
+def test_a_nifti_2_whose_line_ends_were_changed_is_none(tmp_path: Path) -> None:
+    content = bytearray(nifti(tmp_path / "two.nii", values(), kind=nibabel.Nifti2Image).read_bytes())
+    assert is_nifti(bytes(content))
+    content[8:12] = b"\n\x1a\n\0"  # nifti2.h: as a transfer as text leaves them
+    assert not is_nifti(bytes(content))
+
+
+def test_an_origin_with_a_bracket_too_many_is_refused(tmp_path: Path) -> None:
+    path = written_by_itk(tmp_path / "a.nrrd", values().T, packed=False)
+    content = path.read_bytes()
+    assert nrrd_facts(content).fault == ""
+    damaged = content.replace(b"space origin: (", b"space origin: ((")
+    assert damaged != content
+    assert "origin that can be used" in nrrd_facts(damaged).fault
