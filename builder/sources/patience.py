@@ -89,14 +89,15 @@ def persist(call: Callable[[], Result], *, source: str, host: str) -> Result:
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:
-    """Return the seconds to wait: what the server asks for, else 0.5, 1, 2, ... with jitter.
+    """Return the seconds to wait: 0.5, 1, 2, ... with jitter, and not less than the server asks for.
 
-    The jitter keeps workers that met the same fault from asking again all at once.
+    The jitter keeps workers that met the same fault from asking again all at once. The pauses grow also when the server
+    asks for none, so that the budget ends.
     """
-    asked = _seconds(retry_after)
-    longest = min(0.5 * 2.0 ** min(attempt - 1, 10), LONGEST_PAUSE_S)
+    asked = _seconds(retry_after) or 0.0
+    own = min(0.5 * 2.0 ** min(attempt - 1, 10), LONGEST_PAUSE_S)
     jitter = random.uniform(0.5, 1.0)
-    return longest * jitter if asked is None else asked + 0.5 * jitter if asked else 0.0
+    return max(asked + 0.5 * jitter if asked else 0.0, own * jitter)
 
 
 def _seconds(retry_after: str | None) -> float | None:

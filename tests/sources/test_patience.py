@@ -67,6 +67,14 @@ def test_a_server_that_stays_away_is_not_a_fault_of_an_object(monkeypatch: pytes
         ask(busy("86400"))
 
 
+@pytest.mark.parametrize("after", ["0", "-5", "soon", "Sat, 01 Jan 2000 00:00:00 GMT"])
+def test_a_server_that_asks_for_no_pause_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    clock = no_pauses(monkeypatch)
+    with pytest.raises(SourceError):
+        ask(*[busy(after)] * 999)
+    assert len(clock.pauses) < 20
+
+
 def test_workers_do_not_ask_again_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = no_pauses(monkeypatch)
     for _ in range(20):
