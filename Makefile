@@ -42,6 +42,7 @@ $(DEMO)/key:
 
 check: setup
 	$(BIN)/ruff check builder tests benchmarks
+	$(BIN)/ruff format --check --quiet builder tests benchmarks
 	$(BIN)/mypy builder tests
 	$(BIN)/lint-imports
 

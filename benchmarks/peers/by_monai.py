@@ -1,6 +1,6 @@
 """CT folders to 1 mm int16 arrays with MONAI.
 
-    python by_monai.py ARCHIVE OUT
+python by_monai.py ARCHIVE OUT
 """
 
 import sys

@@ -1,6 +1,6 @@
 """CT folders to 1 mm int16 arrays with TorchIO.
 
-    python by_torchio.py ARCHIVE OUT
+python by_torchio.py ARCHIVE OUT
 """
 
 import sys

@@ -1,6 +1,6 @@
 """What somebody who knows the field writes in an afternoon: CT folders to 1 mm int16 volumes, no checks, no report.
 
-    python expert.py ARCHIVE OUT --store npy|zarr [--workers N]
+python expert.py ARCHIVE OUT --store npy|zarr [--workers N]
 """
 
 import argparse

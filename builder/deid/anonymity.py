@@ -228,9 +228,7 @@ def _sensitive(table: pa.Table, options: Anonymity) -> list[str]:
     return [name for name in options.sensitive if name in table.column_names]
 
 
-def _assess(
-    table: pa.Table, options: Anonymity, columns: tuple[str, ...], *, suppressed: frozenset[str]
-) -> Assessment:
+def _assess(table: pa.Table, options: Anonymity, columns: tuple[str, ...], *, suppressed: frozenset[str]) -> Assessment:
     persons = {p: values for p, values in _persons(table, columns).items() if p not in suppressed}
     groups = _groups(persons) if columns else {}
     distinct, far = {}, {}

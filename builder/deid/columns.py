@@ -52,6 +52,7 @@ TECHNICAL = frozenset(
 )
 """Columns about the image and how it was made; they cross whatever the spec retains."""
 
+
 def crossing(names: Collection[str], *, retain: Collection[str], clinical: Collection[str] = ()) -> tuple[str, ...]:
     """The columns out of ``names`` that may cross, in their order; the others stay in the private workspace.
 

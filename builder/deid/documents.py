@@ -35,10 +35,7 @@ def keys() -> Mapping[str, frozenset[str]]:
     return MappingProxyType(found)
 
 
-
-def clear_document(
-    path: str, data: bytes, canaries: Canaries, *, numbered: Canaries | None = None
-) -> ClearedBytes:
+def clear_document(path: str, data: bytes, canaries: Canaries, *, numbered: Canaries | None = None) -> ClearedBytes:
     """A document that may be published.
 
     Parameters

@@ -30,9 +30,7 @@ _PLAIN_CODES = re.compile(rb"[A-Za-z0-9_ ./+\-:#\\\0]*")
 _CODE_ALARM = re.compile(rb"\d{6}|[A-Za-z0-9]{65}|\d\.\d+\.\d+\.\d+\.\d")
 _TEXT_VRS = frozenset({"CS", "LO", "SH", "ST", "LT", "UT", "UC", "DS", "IS", "DA", "TM", "DT", "AS", "UI", "PN", "AE"})
 _WHOLE_VRS = frozenset({"ST", "LT", "UT", "UR"})
-_TEXT_FORMS = frozenset(
-    {Form.LABEL, Form.WORDS, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP}
-)
+_TEXT_FORMS = frozenset({Form.LABEL, Form.WORDS, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP})
 _BINARY_VRS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OB", "OW", "OL", "OV", "OF", "OD"})
 _SCHEME = BaseTag(0x00080102)
 _NOTHING: Mapping[BaseTag, RawDataElement] = MappingProxyType({})
@@ -80,9 +78,7 @@ def deidentify(
     return clean
 
 
-def deidentify_all(
-    datasets: Sequence[Dataset], *, profile: Profile, uids: UidMap, person: str
-) -> tuple[Dataset, ...]:
+def deidentify_all(datasets: Sequence[Dataset], *, profile: Profile, uids: UidMap, person: str) -> tuple[Dataset, ...]:
     """All objects of a case, each cleaned of the names and identifiers that any of them states."""
     known = identifiers_in(datasets)
     return tuple(deidentify(d, profile=profile, uids=uids, person=person, known=known) for d in datasets)
@@ -217,9 +213,7 @@ def _raw(element: RawDataElement, form: Form, vr: str, treatment: Treatment) -> 
     return element._replace(value=new, length=len(new), VR=None if element.is_implicit_VR else vr)
 
 
-def _decoded(
-    source: Dataset, element: DataElement, form: Form, vr: str, treatment: Treatment
-) -> DataElement | None:
+def _decoded(source: Dataset, element: DataElement, form: Form, vr: str, treatment: Treatment) -> DataElement | None:
     """A decoded element rebuilt from its cleaned values; None when it is not what the allow list means."""
     value = element.value
     if form is Form.TABLE:

@@ -133,17 +133,17 @@ def _keep(value: str, _: Treatment) -> str:
 
 
 _BY_FORM: Mapping[Form, Callable[[str, Treatment], str]] = MappingProxyType(
-{
-    Form.NUMBER_TEXT: _number,
-    Form.CODE: _code,
-    Form.LABEL: _label,
-    Form.WORDS: _words,
-    Form.PROSE: _prose,
-    Form.UID: _uid,
-    Form.DATE: _date,
-    Form.DATETIME: _datetime,
-    Form.TIME: _time,
-    Form.AGE: _age,
-    Form.KEEP: _keep,
-}
+    {
+        Form.NUMBER_TEXT: _number,
+        Form.CODE: _code,
+        Form.LABEL: _label,
+        Form.WORDS: _words,
+        Form.PROSE: _prose,
+        Form.UID: _uid,
+        Form.DATE: _date,
+        Form.DATETIME: _datetime,
+        Form.TIME: _time,
+        Form.AGE: _age,
+        Form.KEEP: _keep,
+    }
 )

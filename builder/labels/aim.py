@@ -152,9 +152,7 @@ def _check_depth(root: ElementTree.Element) -> None:
     raise _unreadable(f"found an XML file with elements nested deeper than {MAX_DEPTH} levels")
 
 
-def _annotation(
-    annotation: ElementTree.Element, index: int, users: Sequence[ElementTree.Element]
-) -> AimAnnotation:
+def _annotation(annotation: ElementTree.Element, index: int, users: Sequence[ElementTree.Element]) -> AimAnnotation:
     rows: list[dict[str, Any]] = []
     instances, series = set(), set()
     for user in [child for child in annotation if _tag(child) == "user"] or users:
@@ -221,7 +219,7 @@ def _markup(element: ElementTree.Element, index: int, number: int) -> list[dict[
     if not flat and not kind.startswith("ThreeDimension"):
         return []
     identifier = _attribute(element, "shapeIdentifier", "value") or "0"
-    uid, axes = (("imageReferenceUid", "xy") if flat else ("frameOfReferenceUid", "xyz"))
+    uid, axes = ("imageReferenceUid", "xy") if flat else ("frameOfReferenceUid", "xyz")
     facts = {
         "kind": "markup",
         "annotation": index,

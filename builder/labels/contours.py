@@ -185,9 +185,7 @@ def _sort_contours(contours: Sequence[Points], geometry: Geometry) -> tuple[list
     return flat, oblique
 
 
-def _fill_slices(
-    contours: Sequence[Points], geometry: Geometry, rules: Rules, inside: NDArray[np.bool_]
-) -> _Stack:
+def _fill_slices(contours: Sequence[Points], geometry: Geometry, rules: Rules, inside: NDArray[np.bool_]) -> _Stack:
     """Fill contours parallel to the slices into ``inside``."""
     a = geometry.affine[:3, :3]
     pixel_area = float(np.linalg.norm(np.cross(a[:, 1], a[:, 2])))

@@ -211,9 +211,7 @@ def _numbers(dataset: Dataset, groups: Sequence[Dataset], shared: Dataset) -> li
     return numbers
 
 
-def _readable(
-    group: Dataset, shared: Dataset, index: int, *, segment: int, plane: NDArray[np.float64]
-) -> Frame | None:
+def _readable(group: Dataset, shared: Dataset, index: int, *, segment: int, plane: NDArray[np.float64]) -> Frame | None:
     """Return a frame that nobody asked for, or None when it is damaged or lies in a plane of another direction."""
     try:
         with parsing(Reason.LABEL_UNREADABLE, NO_PLACE):

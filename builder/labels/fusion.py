@@ -161,9 +161,7 @@ class Consensus(BaseModel):
             out[segment.channel][inside] = segment.value
         return out
 
-    def _fuse_lines(
-        self, name: str, annotations: Sequence[Annotation], geometry: Geometry
-    ) -> tuple[Annotation, ...]:
+    def _fuse_lines(self, name: str, annotations: Sequence[Annotation], geometry: Geometry) -> tuple[Annotation, ...]:
         drawn = [a for a in annotations if isinstance(a, Landmarks) and a.name in self.of]
         said = [a for a in annotations if isinstance(a, Measurements) and a.name in {f"{n}/length" for n in self.of}]
         readings = [r for a in said for r in a.readings]

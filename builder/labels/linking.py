@@ -71,14 +71,10 @@ def select_references(image: ImageRow, candidates: pa.Table, *, sop_classes: tup
     return Selection()
 
 
-def select_named(
-    found: Selection, candidates: pa.Table, structures_of: Callable[[str], tuple[str, ...]]
-) -> Selection:
+def select_named(found: Selection, candidates: pa.Table, structures_of: Callable[[str], tuple[str, ...]]) -> Selection:
     """Keep the objects of ``found`` that have a ROI or segment name a structure takes, or no names in the index."""
     named = candidates.column("label_names").to_pylist()
-    kept = tuple(
-        row for row in found.rows if not named[row] or any(structures_of(name) for name in (*named[row], ""))
-    )
+    kept = tuple(row for row in found.rows if not named[row] or any(structures_of(name) for name in (*named[row], "")))
     return Selection(kept, found.how if kept else How.NONE, tuple(row for row in found.rows if row not in kept))
 
 

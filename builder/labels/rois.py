@@ -69,9 +69,7 @@ class _Tables:
     stray_items: int
 
 
-def read_rois(
-    dataset: Dataset, *, wanted: Callable[[str], bool], frame_of_reference: str | None
-) -> StructureSet:
+def read_rois(dataset: Dataset, *, wanted: Callable[[str], bool], frame_of_reference: str | None) -> StructureSet:
     """Read every region of a structure set, but contours only of those whose name is wanted.
 
     Damage in an unwanted region is therefore ignored. Contour items with the same region number are joined.

@@ -109,7 +109,6 @@ class Table(BaseModel):
             kept.append(out)
         return json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
-
     def _names(self, image: ImageRow) -> Iterator[tuple[str, ...]]:
         """Yield the values that the columns of ``by`` may have in a row of the image."""
         facts = _facts(image)

@@ -156,9 +156,7 @@ class Seg(MaskLabel):
     def _read_one(self, dataset: Dataset, image: ImageFacts, measures: dict[str, float]) -> list[Structure]:
         """Return the declared structures of one object on the image's grid: bool, or uint8 shares of 255."""
         described = describe_segments(dataset)
-        wanted = {
-            part: [s for s in described if self._fits(part, s)] for part in self.declared
-        }
+        wanted = {part: [s for s in described if self._fits(part, s)] for part in self.declared}
         measures["segments"] += len(described)
         measures["segments_matched"] += len({s.number for group in wanted.values() for s in group})
         if not any(wanted.values()):

@@ -28,9 +28,7 @@ class Settled:
     readers: int
 
 
-def settle_votes(
-    votes: Sequence[Vote], *, method: str, least: int
-) -> dict[tuple[str, str], Settled]:
+def settle_votes(votes: Sequence[Vote], *, method: str, least: int) -> dict[tuple[str, str], Settled]:
     """Settle votes to one value per (case, finding), leaving out ties and cases with fewer than ``least`` readers.
 
     ``method`` is ``majority`` or ``dawid_skene``.

@@ -111,9 +111,7 @@ def _named_things(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _shards(first: Version, second: Version) -> dict[str, int]:
-    a, b = (
-        {s.fingerprint: sum(o.bytes for o in s.objects) for s in v.manifest.shards} for v in (first, second)
-    )
+    a, b = ({s.fingerprint: sum(o.bytes for o in s.objects) for s in v.manifest.shards} for v in (first, second))
     groups = {"shared": a.keys() & b.keys(), "only_a": a.keys() - b.keys(), "only_b": b.keys() - a.keys()}
     sizes = {**b, **a}
     found = {name: len(keys) for name, keys in groups.items()}

@@ -210,7 +210,7 @@ class _Shard:
         zeros = encode_chunk(np.zeros(inner["chunk_shape"], document["data_type"]), codec)
         grid = zip(document["shape"], inner["chunk_shape"], strict=True)
         count = int(np.prod([-(-n // c) for n, c in grid]))
-        places = decode_index(data[-index_bytes(count):], chunks=count, size=len(data), where=array)
+        places = decode_index(data[-index_bytes(count) :], chunks=count, size=len(data), where=array)
         parts = [
             zeros if chunks is None or number in chunks else data[start : start + length]
             for number, (start, length) in enumerate(places.tolist())
@@ -235,9 +235,7 @@ def _open_shard(whole: Store, target: Store, entry: ShardEntry, hidden: set[int]
     return ShardEntry(name, found.rows, (*found.objects, stored_object(RECEIPT, found.to_json())))
 
 
-def _open_index(
-    index: pa.Table, hidden: Sequence[bool], kept: frozenset[str], names: Mapping[str, str]
-) -> pa.Table:
+def _open_index(index: pa.Table, hidden: Sequence[bool], kept: frozenset[str], names: Mapping[str, str]) -> pa.Table:
     index = blanked(index, hidden, kept)
     shards = pa.array([names[s] for s in index["shard"].to_pylist()], pa.string())
     index = index.set_column(index.schema.get_field_index("shard"), "shard", shards)

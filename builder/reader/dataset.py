@@ -337,9 +337,7 @@ class Dataset:
             raise ValueError(f"weights: found shape {found.shape}, expected ({len(self)},)")
         return found
 
-    def crop(
-        self, position: int, start: tuple[int, int, int], shape: tuple[int, int, int]
-    ) -> dict[str, NDArray[Any]]:
+    def crop(self, position: int, start: tuple[int, int, int], shape: tuple[int, int, int]) -> dict[str, NDArray[Any]]:
         """Read a box of every field of one sample. For volumes, only the chunks that the box touches are read.
 
         Raises
@@ -378,6 +376,4 @@ def _torch() -> Any:
 
 def _check_buffer(buffer: NDArray[Any], shape: tuple[int, ...], name: str, *, dtype: str) -> None:
     if buffer.shape != shape or buffer.dtype != np.dtype(dtype) or not buffer.flags.c_contiguous:
-        raise ValueError(
-            f"out[{name!r}]: found {buffer.dtype} {buffer.shape}, expected C-contiguous {dtype} {shape}"
-        )
+        raise ValueError(f"out[{name!r}]: found {buffer.dtype} {buffer.shape}, expected C-contiguous {dtype} {shape}")

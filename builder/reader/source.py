@@ -88,9 +88,7 @@ class Source:
         else:
             Crop(layout, self.shape(index)).read(source, (0, 0, 0), out=out)
 
-    def read_many(
-        self, indices: NDArray[np.int64], name: str, out: NDArray[Any], *, rows: NDArray[np.int64]
-    ) -> None:
+    def read_many(self, indices: NDArray[np.int64], name: str, out: NDArray[Any], *, rows: NDArray[np.int64]) -> None:
         """Decode samples ``indices[rows]`` of one field into ``out[rows]``, shard by shard in the order of ``rows``."""
         layout = self._layouts[name]
         if layout.shape is None:
@@ -170,10 +168,7 @@ class Source:
         return self._entries[shard].get(path)
 
 
-
-def find_places(
-    table: pa.Table, manifest: Manifest
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+def find_places(table: pa.Table, manifest: Manifest) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """Return the shard number, row and shape of every sample, checked against the manifest."""
     needed = ("split", "shard", "row", "slices", "rows", "columns", "affine")
     missing = [name for name in needed if name not in table.schema.names]

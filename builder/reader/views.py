@@ -80,7 +80,6 @@ def view_path(split: str) -> str:
     return f"{VIEWS}/{split}.json"
 
 
-
 def split_views(store: Store, manifest: Manifest, index: pa.Table) -> dict[str, bytes]:
     """Return the view of every split of a version before it is published, by path in the folder of the version."""
     fields = [layout.name for layout in manifest.fields]

@@ -43,9 +43,7 @@ class Collected:
         )
 
 
-def collect(
-    url: str, *, unreferenced: str = "keep", say: Callable[[str], None] = lambda message: None
-) -> Collected:
+def collect(url: str, *, unreferenced: str = "keep", say: Callable[[str], None] = lambda message: None) -> Collected:
     """Remove half-written data of dead writers, what was fetched from servers, and old versions if asked.
 
     Fetched objects are a copy of what the archive holds, with names; a later build fetches what it needs again. Old

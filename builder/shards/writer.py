@@ -327,9 +327,7 @@ class ShardWriter:
             if layout.packing is not None:  # names of the CF conventions, section 8.1, which xarray applies
                 attributes |= {"scale_factor": layout.packing.factor, "add_offset": layout.packing.offset}
             codec = self._codec(layout.name)
-            describe = partial(
-                array_document, name=layout.name, dtype=layout.dtype, codec=codec, attributes=attributes
-            )
+            describe = partial(array_document, name=layout.name, dtype=layout.dtype, codec=codec, attributes=attributes)
             inner = (layout.channels, *layout.chunk)
             if layout.shape is not None:
                 yield layout.name, describe((len(self._rows), *inner), chunk=(1, *inner))

@@ -148,9 +148,7 @@ def _fixed(keys: list[str], names: tuple[str, ...], previous: pa.Table | None) -
     return fixed, elsewhere
 
 
-def _counts(
-    strata: Strata, fixed: Integers, counted: NDArray[np.bool_], shares: tuple[int, ...], key: Key
-) -> Integers:
+def _counts(strata: Strata, fixed: Integers, counted: NDArray[np.bool_], shares: tuple[int, ...], key: Key) -> Integers:
     """(cell, split) persons each split gets, fixed ones included."""
     cells, splits = len(strata.sizes), len(shares)
     sizes = np.bincount(strata.cell_of[counted], minlength=cells).astype(np.int64)

@@ -274,8 +274,12 @@ def _repair_strata(
 
 
 def _repair_total(
-    ups: Integers, open_: NDArray[np.bool_], floors: Integers, stratum_of: Integers,
-    bounds: tuple[Integers, Integers], problem: Problem,
+    ups: Integers,
+    open_: NDArray[np.bool_],
+    floors: Integers,
+    stratum_of: Integers,
+    bounds: tuple[Integers, Integers],
+    problem: Problem,
 ) -> None:
     """Bring the total within its bounds by moving persons along chains of strata (in place)."""
     low, high = problem.keep_total

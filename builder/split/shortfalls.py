@@ -57,9 +57,7 @@ def _ratios(splits: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]
             )
 
 
-def _rare(
-    people: pa.Table, splits: Sequence[str], ratios: Mapping[str, float], strata: Sequence[str]
-) -> Iterator[str]:
+def _rare(people: pa.Table, splits: Sequence[str], ratios: Mapping[str, float], strata: Sequence[str]) -> Iterator[str]:
     """Levels with fewer persons than splits, and the splits that have nobody of them."""
     for column in strata:
         coded = encode(people[column])

@@ -162,9 +162,7 @@ def _pool(
     """Stratum of each cell, and name and kind of each stratum."""
 
     def name(cell: int, kept: int) -> str:
-        parts = [
-            f"{c}={coded[i].names[combinations[cell, i]] if i < kept else '*'}" for i, c in enumerate(columns)
-        ]
+        parts = [f"{c}={coded[i].names[combinations[cell, i]] if i < kept else '*'}" for i, c in enumerate(columns)]
         return "; ".join(parts) or "everyone"
 
     stratum_of = np.full(len(combinations), -1, dtype=np.int64)

@@ -171,9 +171,7 @@ def _assemble(
     if objects.files:
         (row,) = (row for row in objects.rows.to_pylist() if row["file_facts"] is not None)
         part = plan.frames[0][0] if plan.frames else None
-        volume = assemble_filed(
-            stack, objects.files, row, recipe.volumes, part=part, number_type=plan.number_type
-        )
+        volume = assemble_filed(stack, objects.files, row, recipe.volumes, part=part, number_type=plan.number_type)
         _check_scale(volume, recipe)
         return volume
     if not objects.images:

@@ -208,9 +208,7 @@ def write(
         _writer(plan, spec, dataset) as writer,
         one_ahead(steps, sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,
     ):
-        for number, (case_plan, pending, found, gate) in enumerate(
-            zip(plan.cases, loaded, fresh, gates, strict=True)
-        ):
+        for number, (case_plan, pending, found, gate) in enumerate(zip(plan.cases, loaded, fresh, gates, strict=True)):
             other = partial(_load_image, plan, number, spec, recipe, gate, found.append if prints is not None else None)
             try:
                 _add(writer, _finished_case(pending.take(), case_plan, spec, recipe, other), spec, key, gate)
@@ -385,14 +383,10 @@ def _transformed_set(
     if not plan.partners:
         return transformed(case, recipe)
     native = case.volume.geometry
-    return join_images(
-        transformed(case, recipe.of(plan)), native, plan, spec, lambda partner: other(plan.of(partner))
-    )
+    return join_images(transformed(case, recipe.of(plan)), native, plan, spec, lambda partner: other(plan.of(partner)))
 
 
-def _add(
-    writer: ShardWriter, finished: tuple[Case, Slabs | None], spec: DatasetSpec, key: Key, gate: Gate
-) -> None:
+def _add(writer: ShardWriter, finished: tuple[Case, Slabs | None], spec: DatasetSpec, key: Key, gate: Gate) -> None:
     case, image = finished
     samples = cleared(cut(case, spec.samples, key=key, seed=spec.seed), case, gate)
     if image is not None:

@@ -21,6 +21,7 @@ BUILT_IN: dict[str, type[Step]] = {"orient": Orient, "resample": Resample, "crop
 TRANSFORMS: dict[str, type[Step]] = with_installed("transforms", BUILT_IN)
 """Every transform by the ``kind`` that selects it in a spec."""
 
+
 def steps_for(transforms: "Sequence[AnyTransform]", image: str) -> "tuple[AnyTransform, ...]":
     """Return the transforms that apply to an image of a case; "" names the only image."""
     return tuple(t for t in transforms if not isinstance(t, Intensity) or not t.of or image in t.of)

@@ -67,7 +67,6 @@ class Orient(Step):
         return move_parts(case, volume, move)
 
 
-
 def find_turn(geometry: Geometry, code: str) -> Turn:
     """Return the source axis and direction of each new axis (slice, row, column) for an x-y-z ``code``.
 

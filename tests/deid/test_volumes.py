@@ -43,9 +43,7 @@ def stacks_of(datasets: list[Dataset]) -> list[Stack]:
         ("geometry", "mosaic_siemens", ValueDomain.ARBITRARY),
     ],
 )
-def test_volumes_are_the_same(
-    corpus: Callable[[str], Path], archive: str, folder: str, domain: ValueDomain
-) -> None:
+def test_volumes_are_the_same(corpus: Callable[[str], Path], archive: str, folder: str, domain: ValueDomain) -> None:
     uids = UidMap(Key(b"sixteen bytes and more"))
     volumes = 0
     for datasets in series_of(corpus(archive) / folder):

@@ -70,9 +70,7 @@ def test_persons_who_moved_are_counted(made, run):
     tables = [pq.read_table(top / "one" / "versions" / v / "splits.parquet").to_pandas() for v in (second, third)]
     both = tables[0].merge(tables[1], on="person_key", suffixes=("_a", "_b"))
     moved = both[both.split_a != both.split_b]
-    expected = {
-        (a, b): sum(map(len, rows.members_a)) for (a, b), rows in moved.groupby(["split_a", "split_b"])
-    }
+    expected = {(a, b): sum(map(len, rows.members_a)) for (a, b), rows in moved.groupby(["split_a", "split_b"])}
     found = json.loads(run("diff", f"{top}/one@{second}", f"{top}/one", "--json"))
     assert {(m["from"], m["to"]): m["members"] for m in found["persons"]["moved"]} == expected != {}
     assert found["persons"]["shared"] == len(both)

@@ -69,9 +69,7 @@ def _split_of(tree: Path, folder: Path, tested: str) -> Mapping[str, set[str]]:
     return found
 
 
-def test_incomplete_cases_train_and_are_not_tested(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_incomplete_cases_train_and_are_not_tested(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUILDER_KEY", KEY)
     build(_spec(tmp_path), to=tmp_path / "out", parameters={"tree": str(tree)})
     data = builder.open_dataset(tmp_path / "out")

@@ -19,9 +19,7 @@ SCHEDULER_KILLS = count("SCHEDULER_KILLS", ci=8, long=120)
 AT_ONCE = 8
 
 
-def kill_again_and_again(
-    disturb: Callable[..., Case], place: tuple[str, ...], kills: int, dice: random.Random
-) -> None:
+def kill_again_and_again(disturb: Callable[..., Case], place: tuple[str, ...], kills: int, dice: random.Random) -> None:
     """Build the same dataset until it is published, each time killed with all it started; then another one."""
     done, rounds = 0, 0
     while done < kills:
@@ -93,9 +91,7 @@ def test_schedulers(
     record_property("times", killed)
 
 
-def struck(
-    server: Server, cases: list[Case], dice: random.Random, stack: ExitStack, folder: Path
-) -> Iterator[Build]:
+def struck(server: Server, cases: list[Case], dice: random.Random, stack: ExitStack, folder: Path) -> Iterator[Build]:
     """A build of each case, its scheduler killed when it got on for a random number of times."""
     for number, case in enumerate(cases):
         roles: Roles = stack.enter_context(open_roles(server, folder / f"roles-{number}", *ALONE, workers=1))

@@ -37,7 +37,7 @@ def test_dead_then_published(disturb: Callable[..., Case]) -> None:
     found = status(case)
     assert (found["run"], found["state"]) == (2, "published")
     events = json.loads(ask(case, "logs", "--json"))["events"]
-    assert [e["event"] for e in events][::len(events) - 1] == ["start", "end"]
+    assert [e["event"] for e in events][:: len(events) - 1] == ["start", "end"]
     assert {e["stage"] for e in events if e["event"] == "stage"} >= {"list", "index", "survey", "build"}
     private = case.target.with_name(case.target.name + ".private")
     text = "".join(p.read_text() for p in private.glob("journal/*/*.jsonl"))

@@ -231,9 +231,7 @@ def test_every_contour_twice_and_off_its_plane_leaves_the_steps_as_they_are() ->
 
 def test_planes_finer_than_the_slices_stay_apart() -> None:
     geometry = Geometry((4, 48, 48), np.diag([5.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]])
-    discs = [
-        np.column_stack([star((24, 24), 4 + n / 2)[:, ::-1], np.full(24, 5.0 + n * 0.2)]) for n in range(20)
-    ]
+    discs = [np.column_stack([star((24, 24), 4 + n / 2)[:, ::-1], np.full(24, 5.0 + n * 0.2)]) for n in range(20)]
     filled = fill_contours(discs, geometry, Rules())
     assert (filled.planes, filled.nested_contours) == (20, 0)
 

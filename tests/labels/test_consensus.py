@@ -170,8 +170,7 @@ def test_label_maps_beyond_2_to_the_24_voxels_are_fused_in_the_box_of_their_labe
     assert isinstance(fused, Mask)
     drawn = np.logical_or.reduce([m.voxels[0] > 0 for m in members])
     used = tuple(
-        slice(int(n[0]), int(n[-1]) + 1)
-        for n in (np.flatnonzero(drawn.any(axis=a)) for a in ((1, 2), (0, 2), (0, 1)))
+        slice(int(n[0]), int(n[-1]) + 1) for n in (np.flatnonzero(drawn.any(axis=a)) for a in ((1, 2), (0, 2), (0, 1)))
     )
     reference = _dawid_skene_of_voxels([m.voxels[0][used] for m in members])
     np.testing.assert_array_equal(fused.voxels[0][used], reference)

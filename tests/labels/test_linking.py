@@ -86,9 +86,7 @@ def test_images_at_the_root_of_a_source_have_files_beside_them(folder: str) -> N
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("ab-1", min_size=1, max_size=4), max_size=12))
 def test_longer_ids_are_all_that_begin_or_end_with_one(ids: list[str]) -> None:
-    expected = {
-        a: tuple(sorted({b for b in ids if b != a and (b.startswith(a) or b.endswith(a))})) for a in ids
-    }
+    expected = {a: tuple(sorted({b for b in ids if b != a and (b.startswith(a) or b.endswith(a))})) for a in ids}
     assert longer_ids(ids) == {a: others for a, others in expected.items() if others}
 
 

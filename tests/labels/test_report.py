@@ -219,7 +219,6 @@ class TestMentions:
         assert hits >= 25
         assert 2 * hits / (2 * hits + wrong) >= 0.90
 
-
     def test_a_hypothesis_is_no_finding_and_no_denial(self, corpus: Any) -> None:
         with (corpus("tables") / "reports" / "openi_indiana_reports.csv").open() as file:
             texts = {row["uid"]: f"{row['findings']}\n\n{row['impression']}" for row in csv.DictReader(file)}

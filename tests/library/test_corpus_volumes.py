@@ -65,9 +65,7 @@ def catalog() -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("archive", "folder"), FOLDERS)
-def test_every_corpus_folder_has_its_golden_verdicts(
-    archive: str, folder: str, corpus: Corpus, tmp_path: Path
-) -> None:
+def test_every_corpus_folder_has_its_golden_verdicts(archive: str, folder: str, corpus: Corpus, tmp_path: Path) -> None:
     found = rows_of(corpus(archive) / folder, tmp_path, archive=archive, folder=folder)
     assert found == [row for row in golden() if (row["archive"], row["folder"]) == (archive, folder)]
     verdicts, reasons = {v.value for v in Verdict}, {"", *(r.value for r in Reason)}

@@ -58,9 +58,7 @@ def test_what_a_grid_says_of_itself() -> None:
     assert (box.origin_mm, box.shape, box.frame_of_reference) == ((12.0, -18.5, 27.0), (2, 2, 2), "1.2.3")
 
 
-@given(
-    order=st.permutations((0, 1, 2)), signs=st.tuples(*[st.sampled_from([-1, 1])] * 3), turn=st.floats(-40.0, 40.0)
-)
+@given(order=st.permutations((0, 1, 2)), signs=st.tuples(*[st.sampled_from([-1, 1])] * 3), turn=st.floats(-40.0, 40.0))
 def test_orientation_is_nibabels_for_the_same_axes(order: list[int], signs: tuple[int, ...], turn: float) -> None:
     """nibabel's world is RAS, ours LPS: the first two world axes point the other way."""
     affine = np.eye(4)

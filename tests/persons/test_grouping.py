@@ -39,9 +39,7 @@ def person_of(persons: Persons, name: str, *, issuer: str | None = None, source:
 
 
 rows = st.lists(
-    st.tuples(
-        st.sampled_from(["A", "B", "C", "D", "", None]), st.sampled_from([None, "H"]), st.sampled_from("123456")
-    ),
+    st.tuples(st.sampled_from(["A", "B", "C", "D", "", None]), st.sampled_from([None, "H"]), st.sampled_from("123456")),
     min_size=1,
     max_size=25,
 )

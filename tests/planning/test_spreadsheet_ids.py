@@ -99,9 +99,7 @@ def test_times_that_may_not_leave_are_counted(asked: Asked) -> None:
 
 
 def test_rows_that_contradict_each_other_are_no_missing_rows(asked: Asked) -> None:
-    planned = asked(
-        dict.fromkeys("ABC", ONCE), "ID,Grade\nA,low\nB,low\nB,high\n", {}, cohort={"clinical": "required"}
-    )
+    planned = asked(dict.fromkeys("ABC", ONCE), "ID,Grade\nA,low\nB,low\nB,high\n", {}, cohort={"clinical": "required"})
     reasons = sorted(map(str, planned.plan.cohort["reason"].to_pylist()))
     assert reasons == ["None", "clinical_ambiguous", "clinical_missing"]
 

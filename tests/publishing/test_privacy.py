@@ -11,6 +11,8 @@ from builder.deid.leaks import Canaries, assert_clean
 from builder.errors import PrivacyError
 
 CANARIES = Canaries.of(["DOE^JANE", "55512345"])
+
+
 def _texts(data: bytes) -> bytes:
     return "\0".join(texts_of(json.loads(data))).encode()
 

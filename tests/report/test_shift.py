@@ -27,9 +27,7 @@ def test_a_shift_between_splits_is_seen_and_none_where_there_is_none():
     one, two = (values.spacing_row_mm[values.split == s] for s in ("test", "train"))
     assert found["distance"] == pytest.approx(stats.ks_2samp(one, two).statistic)
     assert found["p"] < 1e-4
-    assert found["difference"] == pytest.approx(
-        abs(one.mean() - two.mean()) / np.sqrt((one.var() + two.var()) / 2)
-    )
+    assert found["difference"] == pytest.approx(abs(one.mean() - two.mean()) / np.sqrt((one.var() + two.var()) / 2))
     assert sorted(found["between"]) == ["test", "train"]
     assert far["spacing_row_mm", "site"]["p"] > 0.05
     (near,) = shift(cases(1, 0.0), by=["split"])

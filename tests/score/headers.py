@@ -132,9 +132,7 @@ def _person(rng: random.Random, number: int) -> Person:
     return Person(human(rng), f"{root}.{number}.1", f"{root}.{number}.2", f"{root}.{number}.3", day)
 
 
-def _made(
-    header: bytes, person: Person, rng: random.Random, number: int
-) -> tuple[Dataset, Dataset, Planted] | None:
+def _made(header: bytes, person: Person, rng: random.Random, number: int) -> tuple[Dataset, Dataset, Planted] | None:
     """The source as read again, the source as it was before planting, and the key."""
     before = dcmread(io.BytesIO(header), force=True)
     planted = dcmread(io.BytesIO(header), force=True)
@@ -259,4 +257,3 @@ def _whole(dataset: Dataset) -> bytes:
     buffer = io.BytesIO()
     copied.save_as(buffer, enforce_file_format=False)
     return buffer.getvalue().lower()
-

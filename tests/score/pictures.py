@@ -59,9 +59,7 @@ def _region(plane: NDArray[np.int32], rng: random.Random) -> MaskRegion:
     return MaskRegion(rows=(top, top + 24), columns=(left, min(left + 240, width)), size=(height, width))
 
 
-def _score(
-    plane: NDArray[np.int32], region: MaskRegion, rng: random.Random, declared: str, tally: Tally
-) -> None:
+def _score(plane: NDArray[np.int32], region: MaskRegion, rng: random.Random, declared: str, tally: Tally) -> None:
     who = human(rng)
     picture = Image.fromarray(plane, mode="I")
     said = f"{who.name} {who.written(rng.choice(KINDS), rng)}"
