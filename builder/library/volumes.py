@@ -181,6 +181,9 @@ def _one(
                 stack, objects.rows, options, fill=pixels_of(objects.rows, (source,)),
                 calibration=objects.calibration, scales=scales_of((objects.first,)),
             )  # fmt: skip
+        for dataset in objects.images:
+            with elements_as(Reason.UNREADABLE):
+                _read_all(dataset)
     except Exception as error:  # noqa: BLE001 - the case boundary
         return verdict_row(stack, error=fault_of_case(error, on_internal_error=action))
     nibabel.save(to_nifti(volume), file)
@@ -192,11 +195,7 @@ def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOpt
     """Fetch the instances of a stack as a build does. Raises CaseError."""
     wanted = {uid for channel in stack.uids for uid in channel}
     own = rows.filter(pa.array([uid in wanted for uid in rows.column("sop_instance_uid").to_pylist()]))
-    objects = fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
-    for dataset in objects.images:
-        with elements_as(Reason.UNREADABLE):
-            _read_all(dataset)
-    return objects
+    return fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
 
 
 def _read_all(dataset: Dataset) -> None:
