@@ -17,6 +17,7 @@ from builder.headers.boundary import elements_as
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
+from builder.imaging.parse import leniently
 from builder.imaging.quantities.philips import scales_of
 from builder.imaging.stacks.axes import joined, stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
@@ -182,7 +183,7 @@ def _one(
                 calibration=objects.calibration, scales=scales_of((objects.first,)),
             )  # fmt: skip
         for dataset in objects.images:
-            with elements_as(Reason.UNREADABLE):
+            with leniently(), elements_as(Reason.UNREADABLE):
                 _read_all(dataset)
     except Exception as error:  # noqa: BLE001 - the case boundary
         return verdict_row(stack, error=fault_of_case(error, on_internal_error=action))
@@ -201,7 +202,8 @@ def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOpt
 def _read_all(dataset: Dataset) -> None:
     """Convert every standard element once, as de-identification does in a build, so that damage is met here too."""
     for tag in list(dataset.keys()):
-        if not tag.is_private and dataset[tag].VR == "SQ":
+        # (FFFE,xxxx) are no elements but delimiters that stand in the wrong place
+        if not tag.is_private and tag.group != 0xFFFE and dataset[tag].VR == "SQ":
             for item in dataset[tag].value:
                 _read_all(item)
 
