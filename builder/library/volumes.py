@@ -200,10 +200,11 @@ def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOpt
 
 
 def _read_all(dataset: Dataset) -> None:
-    """Convert every standard element once, as de-identification does in a build, so that damage is met here too."""
+    """Enter every standard sequence once, as de-identification does in a build, so that damage is met here too."""
     for tag in list(dataset.keys()):
-        # (FFFE,xxxx) are no elements but delimiters that stand in the wrong place
-        if not tag.is_private and tag.group != 0xFFFE and dataset[tag].VR == "SQ":
+        vr = dataset.get_item(tag).VR
+        # an implicit VR is None until the element is read; (FFFE,xxxx) are delimiters in the wrong place
+        if not tag.is_private and tag.group != 0xFFFE and (vr == "SQ" or vr is None) and dataset[tag].VR == "SQ":
             for item in dataset[tag].value:
                 _read_all(item)
 
