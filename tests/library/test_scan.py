@@ -3,7 +3,7 @@
 import csv
 import json
 import stat
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +30,10 @@ def counts_of(text: str) -> dict[str, int]:
 
 
 def series_by_modality(found: Scan) -> Counter[str]:
-    counts: Counter[str] = Counter()
+    series: dict[str, set[int]] = defaultdict(set)  # a series with stacks of several kinds is in several groups
     for group in found.groups:
-        counts[group.kind.get("modality", "none")] += len(group.series)
-    return counts
+        series[group.kind.get("modality", "none")] |= group.series
+    return Counter({modality: len(names) for modality, names in series.items()})
 
 
 @pytest.mark.parametrize("archive", ARCHIVES)
