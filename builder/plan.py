@@ -318,9 +318,11 @@ def key_check(key: Key) -> str:
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
     """Fingerprint of everything a shard is made from: recipe, cases, and the content of their objects."""
     names = ["case", "role", "content_sha256", "header_sha256", "size", "sop_instance_uid"]
+    stated = ["layout", "modality", "units", "pixel_spacing"]  # of an image file, not by the file but by its layout
     rows = sorted(
         [r["case"], r["role"], r["content_sha256"] or r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""]
-        for r in objects.select(names).to_pylist()
+        + ([json.dumps([r[name] for name in stated])] if r["layout"] else [])
+        for r in objects.select([*names, *stated]).to_pylist()
     )
     named = [
         [case.case_key, case.person_key, *([case.frames] if case.frames else [])]

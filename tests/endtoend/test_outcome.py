@@ -151,7 +151,7 @@ def test_the_tables_count_what_the_build_lost(gutted: dict[str, Any]) -> None:
 def test_losses_are_measured_in_shares_and_in_numbers(lost: int, planned: int, refused: bool) -> None:
     cases = [SimpleNamespace(case_key=f"c{n}", person_key=f"p{n}") for n in range(planned)]
     splits = SimpleNamespace(ratios={}, hold_out=(), may_be_empty=(), model_fields_set=set())
-    made = SimpleNamespace(spec=SimpleNamespace(max_lost=MostLost(), splits=splits), cases=cases,
+    made = SimpleNamespace(spec=SimpleNamespace(max_lost=MostLost(), splits=splits, sources=()), cases=cases,
                            cohort=SimpleNamespace(num_rows=planned))  # fmt: skip
     left = [{"person_key": case.person_key, "split": "train"} for case in cases[lost:]]
     losses = [Loss("crashed", lost, lost, ("c0",), "it crashed")] if lost else []
