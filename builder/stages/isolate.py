@@ -37,8 +37,9 @@ class Death:
     def as_error(self, memory: int, projected: int) -> CaseError:
         """Return the reason for excluding the case whose process died this way."""
         if self.outgrew or self.status == -signal.SIGKILL:
-            limit = f"more than the {memory} bytes a worker has" if memory else "more memory than there is"
-            return CaseError(Reason.OUT_OF_MEMORY, f"found that it needs {limit}, expected {projected} by its headers")
+            limit = f"more than the {memory >> 20} MiB a worker has" if memory else "more memory than there is"
+            expected = f"{projected / 2**20:.1f} MiB by its headers"  # in bytes, it would pass for a telephone number
+            return CaseError(Reason.OUT_OF_MEMORY, f"found that it needs {limit}, expected {expected}")
         how = f"of signal {-self.status}" if self.status < 0 else f"with exit code {self.status}"
         return CaseError(Reason.CRASHED, f"found that its process dies {how}, expected a sample or a reason")
 

@@ -69,7 +69,7 @@ def test_out_of_memory_is_a_reason_with_the_number(
     case.finish()
     details = excluded(case, "out_of_memory")
     assert len(details) == deadly
-    assert all(str(int(LIMIT_GIB * 2**30)) in detail for detail in details)
+    assert all(f"{int(LIMIT_GIB * 2**10)} MiB" in detail for detail in details)
     assert builder.open_dataset(case.target).manifest.totals["cases"] == 63 - deadly
     assert leftovers(case.target) == []
     record_property("times", deadly)
