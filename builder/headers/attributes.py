@@ -165,7 +165,7 @@ class Window:
 
     def _fetch(self, end: int) -> None:
         if end > HEADER_LIMIT:
-            raise CaseError(Reason.TOO_LARGE, f"the header is longer than {HEADER_LIMIT} bytes")
+            raise CaseError(Reason.TOO_LARGE, f"the header is longer than {HEADER_LIMIT:,} bytes")
         while len(self._data) < end:
             start = len(self._data)
             wanted = min(max(_BLOCK, end - start, start), self.size - start, HEADER_LIMIT - start)
@@ -277,7 +277,7 @@ def _inflated(window: Window, start: int) -> bytes:
     machine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     data = machine.decompress(window.before(min(window.size, HEADER_LIMIT))[start:], HEADER_LIMIT)
     if machine.unconsumed_tail:
-        raise CaseError(Reason.TOO_LARGE, f"the deflated data set is longer than {HEADER_LIMIT} bytes")
+        raise CaseError(Reason.TOO_LARGE, f"the deflated data set is longer than {HEADER_LIMIT:,} bytes")
     if not machine.eof:
         raise CaseError(Reason.UNREADABLE, "the deflated data set is cut off")
     return data

@@ -87,7 +87,7 @@ def _check_inflated(content: bytes, limit: int) -> None:
                 items += count_items(inflated)
                 check_items(items)
                 if total > limit:
-                    raise CaseError(Reason.TOO_LARGE, f"a deflated data set of more than {limit} bytes")
+                    raise CaseError(Reason.TOO_LARGE, f"a deflated data set of more than {limit:,} bytes")
     except zlib.error:
         raise CaseError(Reason.UNREADABLE, "the deflated data set is damaged") from None
 

@@ -39,7 +39,7 @@ def assemble_picture(stack: Stack, datasets: Sequence[Dataset], options: VolumeO
         raise CaseError(Reason.SOURCE_MISSING, "the picture's instance is absent")
     form = pixel_format(dataset)
     if form.frames * form.frame_values > options.max_voxels:
-        raise CaseError(Reason.TOO_LARGE, f"{form.frames * form.frame_values} values, at most {options.max_voxels}")
+        raise CaseError(Reason.TOO_LARGE, f"{form.frames * form.frame_values:,} values, at most {options.max_voxels:,}")
     stored = stored_values(dataset, form)
     affine, notes = _plane(dataset)
     notes = (*notes, *stream_notes(dataset, form))

@@ -231,7 +231,7 @@ class MaskFile(MaskLabel):
         foreign = np.count_nonzero(layers) - sum(np.count_nonzero(layers == value) for value in self.values)
         measures["undeclared_voxels"] += float(foreign)
         if foreign and self.undeclared == "refuse":
-            raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {foreign} voxels with values that the spec does not name")
+            raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {foreign:,} voxels with values that the spec does not name")
         return [FileSegment(part, 0, value) for value, part in self.values.items()]
 
     def _alone(self, layers: NDArray[Any], part: str) -> list[FileSegment]:

@@ -360,7 +360,7 @@ def _layout(name: str, array: NDArray[Any] | Slabs, chunk: tuple[int, int, int] 
     if channels * inner[0] * inner[1] * inner[2] * array.dtype.itemsize > blosc.MAX_BUFFERSIZE:
         raise CaseError(
             Reason.TOO_LARGE,
-            f"field {name}: found {array.nbytes} bytes a sample, expected at most {blosc.MAX_BUFFERSIZE} in one chunk; "
-            "cut smaller patches or store whole volumes in chunks",
+            f"field {name}: found {array.nbytes:,} bytes a sample, expected at most {blosc.MAX_BUFFERSIZE:,} in one "
+            "chunk; cut smaller patches or store whole volumes in chunks",
         )
     return FieldLayout(name, channels, shape, inner, array.dtype.name)

@@ -116,7 +116,7 @@ def _within_limits(members: Iterator[Member], path: Path) -> Iterator[Member]:
         if count > MEMBER_LIMIT:
             raise CaseError(Reason.TOO_LARGE, f"the archive has more than {MEMBER_LIMIT} files")
         if member.size > MEMBER_BYTES_LIMIT or total > TOTAL_BYTES_LIMIT:
-            raise CaseError(Reason.TOO_LARGE, f"the archive inflates to more than {TOTAL_BYTES_LIMIT} bytes")
+            raise CaseError(Reason.TOO_LARGE, f"the archive inflates to more than {TOTAL_BYTES_LIMIT:,} bytes")
         if total > RATIO_FLOOR and total > RATIO_LIMIT * packed:
             raise CaseError(Reason.TOO_LARGE, f"the archive inflates to more than {RATIO_LIMIT} times its size")
         yield member

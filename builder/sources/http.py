@@ -43,7 +43,7 @@ class Answer:
         for chunk in self.chunks:
             body += chunk
             if len(body) > limit:
-                raise CaseError(Reason.TOO_LARGE, f"the server's answer is longer than {limit} bytes")
+                raise CaseError(Reason.TOO_LARGE, f"the server's answer is longer than {limit:,} bytes")
         return bytes(body)
 
 
@@ -158,7 +158,7 @@ class Server:
                     raise Fault(f"found an answer that comes at {got / lasted:.0f} bytes a second")
                 yield chunk
         except httpx.TransportError as error:
-            raise Fault(f"the answer was cut off after {got} bytes ({type(error).__name__})") from None
+            raise Fault(f"the answer was cut off after {got:,} bytes ({type(error).__name__})") from None
         except httpx.DecodingError:
             raise Fault("found an answer whose compression is damaged") from None
 

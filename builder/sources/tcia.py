@@ -295,7 +295,7 @@ def _receive(answer: Answer, stream: IO[bytes]) -> None:
     for chunk in answer.chunks:
         size += len(chunk)
         if size > SERIES_LIMIT:
-            raise CaseError(Reason.TOO_LARGE, f"the series is larger than {SERIES_LIMIT} bytes")
+            raise CaseError(Reason.TOO_LARGE, f"the series is larger than {SERIES_LIMIT:,} bytes")
         stream.write(chunk)
     stream.seek(0)
 
@@ -309,11 +309,11 @@ def _checked_members(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(stream) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             if len(infos) > MEMBERS_LIMIT or sum(info.file_size for info in infos) > SERIES_LIMIT:
-                raise CaseError(Reason.TOO_LARGE, f"the series inflates to more than {SERIES_LIMIT} bytes")
+                raise CaseError(Reason.TOO_LARGE, f"the series inflates to more than {SERIES_LIMIT:,} bytes")
             hashes = _hashes(archive, infos)
             for info in infos:
                 if info.file_size > MEMBER_LIMIT:
-                    raise CaseError(Reason.TOO_LARGE, f"the series holds a file of more than {MEMBER_LIMIT} bytes")
+                    raise CaseError(Reason.TOO_LARGE, f"the series holds a file of more than {MEMBER_LIMIT:,} bytes")
                 data = archive.read(info)
                 stated = hashes.pop(info.filename.rpartition("/")[2], None)
                 if stated is not None and hashlib.md5(data, usedforsecurity=False).hexdigest() != stated:

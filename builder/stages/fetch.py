@@ -117,7 +117,7 @@ def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[st
             raise CaseError(Reason.UNDECODABLE_PIXELS, "found no Pixel Data, expected uncompressed pixels")
         there = min(row["pixel_length"], row["size"] - row["pixel_offset"])
         if there < len(memory):
-            raise CaseError(Reason.UNDECODABLE_PIXELS, f"found {there} bytes of pixels, expected {len(memory)}")
+            raise CaseError(Reason.UNDECODABLE_PIXELS, f"found {there:,} bytes of pixels, expected {len(memory):,}")
         data = read_object(row, sources, start=row["pixel_offset"], length=len(memory))
         if len(data) != len(memory):
             raise SourceError(

@@ -385,7 +385,7 @@ def _file_row(source: Source, entry: Entry, form: str) -> dict[str, Any]:
         why = f"found {REFUSED.get(form, f'{form} content')}, expected DICOM, an image file, a mask or a table"
         return _quarantined(form, CaseError(Reason.NOT_DICOM, why))
     if entry.size > FILE_LIMIT:
-        why = f"found {entry.size} bytes, expected at most {FILE_LIMIT}"
+        why = f"found {entry.size:,} bytes, expected at most {FILE_LIMIT:,}"
         return _quarantined(form, CaseError(Reason.TOO_LARGE, why))
     row = {"status": "file", "format": form, "header_sha256": sha256_of(source, entry)} | _EMPTY
     if isinstance(source, Folder) and source.layout is not None and form in VOLUMES | PICTURES:

@@ -199,7 +199,7 @@ def make_grid(
     sizes = [_size(float(extent), step) for extent, step in zip(extent_mm, spacing, strict=True)]
     if math.prod(sizes) > LARGEST_VOXELS:
         raise CaseError(
-            Reason.TOO_LARGE, f"found a grid of {sizes} voxels at {spacing} mm, expected at most {LARGEST_VOXELS}"
+            Reason.TOO_LARGE, f"found a grid of {sizes} voxels at {spacing} mm, expected at most {LARGEST_VOXELS:,}"
         )
     affine = np.eye(4)
     affine[:3, :3] = directions * np.asarray(spacing)

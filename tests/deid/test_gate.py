@@ -1,5 +1,6 @@
 """Text leaves when a vocabulary holds it, the spec declares it, or the scrubber passed it; nothing else leaves."""
 
+import math
 import re
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from builder.deid.columns import crossing
 from builder.deid.gate import WITHHELD, Gate, Words, refuse_identifiers, words_of
 from builder.deid.identifiers import Identifiers, identifiers_of, parts_of
 from builder.deid.options import ColumnText
-from builder.errors import PrivacyError
+from builder.errors import CaseError, PrivacyError
+from builder.imaging.stacks.options import VolumeOptions, check_voxels
 from builder.model.case import Sample
 from builder.model.cleared import POLICIES, SEAL, Cleared, ClearedBytes, Policy, check_policies
 from builder.model.geometry import Geometry
@@ -25,6 +27,7 @@ from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, IDENTITY_COLUMNS, LEDGER, SERIES
 from builder.shards import write_shard
 from builder.stages.annotate import CASE_FACTS
+from builder.stages.isolate import Death
 from builder.storage import open_store
 
 HOMER = Identifiers(frozenset({"simpson", "homer"}), frozenset({"mrn-4711", "1956-05-12"}), frozenset())
@@ -276,3 +279,14 @@ def test_a_town_tells_the_hospital() -> None:
     gate = Gate(Words(), declared=frozenset({"histology"}), known=identifiers_of(rows))
     assert gate.text("histology", "seen in CALDERBECK") is None
     assert gate.text("histology", "seen in hospital") == "seen in hospital"
+
+
+def test_limits_are_told_in_groups_of_digits_which_are_no_telephone_number() -> None:
+    """A count of eight digits and more in one piece is withheld, and with it the sentence that would help."""
+    shape = (2048, 4096, 4096)
+    with pytest.raises(CaseError) as caught:
+        check_voxels(math.prod(shape), VolumeOptions())
+    assert Gate(frozenset()).message(caught.value.detail) == caught.value.detail
+    assert "34,359,738,368 voxels" in caught.value.detail
+    error = Death(-9, outgrew=True).as_error(805_306_368, 4_194_304)
+    assert Gate(frozenset()).message(error.detail) == error.detail

@@ -38,7 +38,7 @@ def decode_rle(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
 def _decode_frame(content: NDArray[np.uint8], plane: NDArray[np.uint8], segments: NDArray[np.uint8]) -> None:
     """Decode the segments of a frame, the most significant byte first, into (pixel, byte)."""
     if len(content) < HEADER_BYTES:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"an RLE frame of {len(content)} bytes")
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"an RLE frame of {len(content):,} bytes")
     header = content[:HEADER_BYTES].view("<u4")
     count, size = int(header[0]), plane.shape[1]
     if count != size or count > MAX_SEGMENTS:

@@ -196,7 +196,7 @@ def _inflated(frame: bytes, form: PixelFormat) -> bytes:
     except zlib.error:
         raise CaseError(Reason.UNDECODABLE_PIXELS, "the deflated frame is damaged") from None
     if not size <= len(content) <= size + size % 2:
-        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{len(content)} bytes in a deflated frame, expected {size}")
+        raise CaseError(Reason.UNDECODABLE_PIXELS, f"{len(content):,} bytes in a deflated frame, expected {size:,}")
     return content[:size]
 
 

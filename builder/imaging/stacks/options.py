@@ -187,4 +187,4 @@ def check_limits(stack: Stack, options: VolumeOptions) -> None:
 def check_voxels(voxels: int, options: VolumeOptions) -> None:
     """Compare a number of values with ``volumes.max_voxels``. May raise CaseError TOO_LARGE."""
     if voxels > options.max_voxels:
-        raise CaseError(Reason.TOO_LARGE, f"{voxels} voxels, at most {options.max_voxels} (volumes.max_voxels)")
+        raise CaseError(Reason.TOO_LARGE, f"{voxels:,} voxels, at most {options.max_voxels:,} (volumes.max_voxels)")
