@@ -121,6 +121,7 @@ class Server:
                 raise Fault("the server wants a new sign-in", answered=False, retry_after="0")
             found = dict(response.headers)
             self._check_status(response.status_code, found)
+            self._credentials.accept()
             return read(Answer(response.status_code, found, self._pieces(response)))
 
     def close(self) -> None:

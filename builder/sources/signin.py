@@ -61,6 +61,7 @@ class Credentials:
         self._post = post
         self._token = ""
         self._expires = 0.0
+        self._accepted = False
         self._fixed = _fixed_headers(sign_in)
 
     def headers(self) -> Mapping[str, str]:
@@ -72,11 +73,19 @@ class Credentials:
             self._expires = time.monotonic() + max(lifetime - EARLY_S, lifetime / 2)
         return {"Authorization": f"Bearer {self._token}"}
 
+    def accept(self) -> None:
+        """Note that the server took the token, so that it may be replaced once the server no longer does."""
+        self._accepted = True
+
     def renew(self) -> bool:
-        """Forget a token that the server no longer takes. Returns False when there is none to replace."""
-        if not self._token or self._expires == 0.0:
+        """Forget a token that the server no longer takes.
+
+        Returns False when there is none to replace, and when the server never took it: another one of the same client
+        would be refused as well.
+        """
+        if not self._token or not self._accepted:
             return False
-        self._expires = 0.0
+        self._accepted, self._expires = False, 0.0
         return True
 
 

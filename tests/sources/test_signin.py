@@ -24,6 +24,7 @@ class _Gate(ThreadingHTTPServer):
         self.forms: list[dict[str, list[str]]] = []
         self.lifetime = 3600.0
         self.refuses = False
+        self.closed = False
 
     @property
     def url(self) -> str:
@@ -43,7 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         newest = f"Bearer token-{len(self.server.forms)}"
-        self._answer(200 if self.headers.get("Authorization") == newest else 401, b"data")
+        taken = self.headers.get("Authorization") == newest and not self.server.closed
+        self._answer(200 if taken else 401, b"data")
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -102,6 +104,13 @@ def test_a_token_that_was_revoked_is_replaced(gate: _Gate) -> None:
     gate.forms.append({})  # the server now takes another token than the one it gave out
     assert fetch(server) == b"data"
     assert len(gate.forms) == 3
+
+
+def test_a_client_without_rights_is_told_at_once(gate: _Gate) -> None:
+    gate.closed = True
+    with pytest.raises(SourceError, match="refuses access"):
+        fetch(Server(gate.url, signed(gate)))
+    assert len(gate.forms) == 1
 
 
 def test_a_refused_client_is_told_without_its_secret(gate: _Gate) -> None:
