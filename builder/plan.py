@@ -12,7 +12,7 @@ from builder.model.canonical import canonical_json, fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import FORMAT_VERSION
 from builder.model.parquet import parquet_bytes, read_parquet
-from builder.model.tables import INSTANCES
+from builder.model.tables import HEADER_COLUMNS, INSTANCES
 from builder.persons import Persons
 from builder.plugins import distribution_of
 from builder.protocols import LabelReader, Transform
@@ -318,7 +318,8 @@ def key_check(key: Key) -> str:
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
     """Fingerprint of everything a shard is made from: recipe, cases, and the content of their objects."""
     names = ["case", "role", "content_sha256", "header_sha256", "size", "sop_instance_uid"]
-    stated = ["layout", "modality", "units", "pixel_spacing"]  # of an image file, not by the file but by its layout
+    # what an image file is, is said by its layout and by tables and sidecars beside it, of which the file has no hash
+    stated = ["layout", *(column.name for column in HEADER_COLUMNS)]
     rows = sorted(
         [r["case"], r["role"], r["content_sha256"] or r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""]
         + ([json.dumps([r[name] for name in stated])] if r["layout"] else [])

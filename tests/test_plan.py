@@ -271,6 +271,24 @@ def test_where_the_content_is_not_known_the_header_names_the_shard() -> None:
     assert shard_name({"header_sha256": "h1"}) == shard_name({})
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"layout": '{"values": "HU"}'},
+        {"pixel_spacing": [0.2, 0.2]},
+        {"modality": "PT"},
+        {"units": "BQML"},
+        {"body_part_examined": "CHEST"},
+    ],
+)
+def test_what_is_stated_of_an_image_file_names_the_shard(other: dict[str, Any]) -> None:
+    """A sidecar or the layout says it; neither is in the file that is hashed."""
+    stated = {"layout": '{"values": ""}', "pixel_spacing": [0.1, 0.1], "modality": "CT"}
+    assert shard_name({**stated, **other}) != shard_name(stated)
+    without = {name: value for name, value in other.items() if name != "layout"}
+    assert shard_name(without) == shard_name({})  # a DICOM header has a hash of its own
+
+
 def test_places_and_order_of_objects_and_projected_sizes_name_nothing() -> None:
     first, second = {"sop_instance_uid": "1"}, {"sop_instance_uid": "2"}
     assert shard_name(first, second) == shard_name(second, first)
