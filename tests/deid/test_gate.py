@@ -286,7 +286,7 @@ def test_limits_are_told_in_groups_of_digits_which_are_no_telephone_number() -> 
     shape = (2048, 4096, 4096)
     with pytest.raises(CaseError) as caught:
         check_voxels(math.prod(shape), VolumeOptions())
-    assert Gate(frozenset()).message(caught.value.detail) == caught.value.detail
+    assert Gate(Words()).message(caught.value.detail) == caught.value.detail
     assert "34,359,738,368 voxels" in caught.value.detail
     error = Death(-9, outgrew=True).as_error(805_306_368, 4_194_304)
-    assert Gate(frozenset()).message(error.detail) == error.detail
+    assert Gate(Words()).message(error.detail) == error.detail
