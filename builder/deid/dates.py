@@ -36,21 +36,47 @@ class Lifetime:
         return self.age_years >= OLDEST_AGE or self.age_years + 1 + later > OLDEST_AGE
 
     def holds(self, day: date) -> bool:
-        """Whether a day lies in the person's own care: after the day of birth, and no placeholder."""
-        return not is_placeholder(day) and (self.born is None or day > self.born)
-
-
-def is_placeholder(day: date) -> bool:
-    """Whether systems write this date for none: the first of January stands for a year, or for nothing."""
-    return (day.month, day.day) == (1, 1) or not 1900 <= day.year <= 2200
+        """Whether a day lies in the person's own care: after the day of birth."""
+        return self.born is None or day > self.born
 
 
 def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
-    """The dates that ``SHARED`` or more persons have, given as (person, date)."""
+    """Return the dates of labels or table cells, given as (person, date), that are no person's own.
+
+    Those are dates that ``SHARED`` or more persons have, and placeholders: the first of January stands for a year, or
+    for nothing.
+    """
     persons: dict[date, set[str]] = {}
     for person, day in dates:
         persons.setdefault(day, set()).add(person)
-    return frozenset(day for day, who in persons.items() if len(who) >= SHARED)
+    return frozenset(
+        day for day, who in persons.items() if len(who) >= SHARED or _first_of_january(day) or _impossible(day)
+    )
+
+
+def placeholder_studies(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
+    """Return the study dates, given as (person, date), that stand for a year or for nothing.
+
+    People are scanned on the first of January too, so that it counts as a placeholder only in an archive where
+    ``SHARED`` or more persons have a study on one, of whatever year. The first day of an epoch always is one.
+    """
+    seen = set(dates)
+    persons = {person for person, day in seen if _first_of_january(day)}
+    habit = len(persons) >= SHARED
+    return frozenset(
+        day for _, day in seen if _impossible(day) or (_first_of_january(day) and (habit or day.year in _EPOCHS))
+    )
+
+
+_EPOCHS: Final = (1900, 1904, 1970)
+
+
+def _first_of_january(day: date) -> bool:
+    return (day.month, day.day) == (1, 1)
+
+
+def _impossible(day: date) -> bool:
+    return not 1900 <= day.year <= 2200
 
 
 def days_between(
@@ -58,12 +84,14 @@ def days_between(
 ) -> int | None:
     """Whole days from ``first`` to ``then`` as they may leave; None where they may not.
 
+    ``first`` is the date of a study that is no placeholder (``placeholder_studies``).
+
     Parameters
     ----------
     lifetime
         Of the person whose dates they are.
     shared
-        Dates that are of many persons (``shared_dates``).
+        Dates that are nobody's own (``shared_dates``).
     most_days
         A longer time becomes ``most_days + 1``, or its negative: all longer times are one.
     """

@@ -17,6 +17,7 @@ from builder.persons.naming import (
     Identity,
     Naming,
     Seen,
+    bare_name,
     former_name,
     keyed_names,
     normal_id,
@@ -67,6 +68,8 @@ class Persons:
         The rules by which an object's identity is told.
     former
         person_key to the names that datasets of older releases know the person by, where they are others.
+    bare
+        person_key to the sorted keyed names of its PatientIDs alone, without issuer and site.
     facts
         person_key to birth dates and sexes.
     together
@@ -84,6 +87,7 @@ class Persons:
     conflicts: tuple[PersonConflict, ...]
     naming: Naming = field(default_factory=Naming)
     former: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bare: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     facts: Mapping[str, Facts] = field(default_factory=dict)
     together: tuple[tuple[str, ...], ...] = ()
     studies: Mapping[str, str] = field(default_factory=dict)
@@ -245,6 +249,7 @@ class _Names:
     written: dict[Identity, set[str]] = field(default_factory=dict)
     normal: dict[Identity, str] = field(default_factory=dict)
     former: dict[Identity, set[str]] = field(default_factory=dict)
+    bare: dict[Identity, str] = field(default_factory=dict)
     spellings: dict[Identity, set[tuple[str, str]]] = field(default_factory=dict)
 
     def add(self, row: Seen) -> None:
@@ -253,6 +258,8 @@ class _Names:
         self.spellings.setdefault(row.who, set()).add(row.spelling)
         if row.spelling[1]:
             self.former.setdefault(row.who, set()).add(former_name(self.key, row.spelling))
+        if row.who[0] != STUDY:
+            self.bare[row.who] = bare_name(self.key, row.who)
 
     def of(self, group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]]) -> tuple[str, set[str], set[str]]:
         """The person_key of a group ("" for ids of whom the archive has nothing), its names and its former ones."""
@@ -281,12 +288,14 @@ def _finished(
     keys: dict[Identity, str] = {}
     members: dict[str, tuple[str, ...]] = {}
     former: dict[str, tuple[str, ...]] = {}
+    bare: dict[str, tuple[str, ...]] = {}
     for group in groups.values():
         person, own, old = names.of(group, aliased.absent)
         if person:
             keys.update(dict.fromkeys(group, person))
             members[person] = tuple(sorted(own))
             former |= {person: tuple(sorted(old))} if old else {}
+            bare[person] = tuple(sorted({names.bare[who] for who in group if who in names.bare}))
     conflicts = [PersonConflict(kind, keys[who], 1) for kind, who in merged if who in keys]
     conflicts += [PersonConflict("unclear_issuer", keys[group[0]], len(group)) for group in unclear]
     several = [who for who, found in names.spellings.items() if who[0] != STUDY and len(found) > 1]
@@ -300,6 +309,7 @@ def _finished(
         tuple(sorted({*conflicts, *_contradictions(facts)}, key=lambda c: (c.kind, c.person_key, c.count))),
         naming=rules,
         former=former,
+        bare=bare,
         facts=facts,
         together=tuple(group for group in together if len(group) > 1),
         studies={row.study: keys[row.who] for row in rows if row.study},

@@ -115,6 +115,11 @@ def former_name(key: Key, spelling: tuple[str, str]) -> str:
     return key.name("patient", *spelling)
 
 
+def bare_name(key: Key, who: Identity) -> str:
+    """The keyed name of a PatientID alone, whatever its issuer and site: several people may share it."""
+    return key.name("identity", "", who[1])
+
+
 def without_zeros(name: str) -> str:
     """An id without the zeros it begins with, as a spreadsheet leaves it; an id that is not a number stays."""
     return name.lstrip("0") or name[-1:] if name.isdigit() else name

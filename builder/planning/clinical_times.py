@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from builder.clinical import ClinicalTable, Value
 from builder.deid.columns import OLDEST_AGE
-from builder.deid.dates import Lifetime, days_between, shared_dates
+from builder.deid.dates import Lifetime, days_between, placeholder_studies, shared_dates
 from builder.spec import DatasetSpec
 from builder.stages.survey import dicom_date
 
@@ -31,6 +31,8 @@ def as_they_leave(
     for person, day in zip(persons, dates, strict=True):
         if day is not None:
             first[person] = min(day, first.get(person, day))
+    doubtful = placeholder_studies((p, day) for p, day in zip(persons, dates, strict=True) if day is not None)
+    first = {person: day for person, day in first.items() if day not in doubtful}
     lives = _lives(persons, dates, stacks)
     for table in spec.clinical:
         for name in (n for n in table.dated if n in spec.deid.retain):

@@ -15,7 +15,7 @@ from builder.persons.forest import Forest
 from builder.planning.rows import LabelState, included, rows_of
 from builder.spec import DatasetSpec
 from builder.split import Group, Registry, assign, deal_elsewhere, folds, hold_out
-from builder.split.registry import pinned, recognise
+from builder.split.registry import pinned
 from builder.split.shortfalls import shortfalls
 
 JOINING_KEYS = ("frame_of_reference_key", "accession_key")
@@ -172,10 +172,9 @@ def _previous(
     """Return the earlier splits of the groups of persons who were assigned before, under the current keys."""
     if registry is None or not registry.table.num_rows:
         return None
-    found = recognise(registry.table, persons.members, persons.former)
     splits = registry.table["split"].to_pylist()
     known = {
-        first: Group(tuple(group), tuple(sorted({splits[row] for p in group for row in found.get(p, ())})))
+        first: Group(tuple(group), tuple(sorted({splits[row] for p in group for row in registry.found.get(p, ())})))
         for first, group in groups.items()
     }
     return pinned(known, on_merge=spec.splits.on_merge)

@@ -16,6 +16,7 @@ from builder.plan import DatasetPlan
 from builder.planning.asked import IDENTIFYING
 from builder.planning.inventory import Inventory, Survey
 from builder.planning.layouts import unread_lines
+from builder.planning.offsets import STUDY_DAY, count_withheld_days, read_lives, study_days
 from builder.planning.risks import pixel_refusals
 from builder.spec import DatasetSpec, ReportOptions
 from builder.storage import Store
@@ -39,7 +40,8 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         ``rules`` (what each keeps, by value, and texts that match nothing with the most similar existing one),
         ``kinds`` (what the geometry policy excludes, with the option that admits it), ``pixels_refused`` (the number of
         cases the build will refuse because their pixels may show text, by cause), ``number_types`` (bytes of a voxel to
-        modality to cases), ``dead_columns`` (columns that the spec uses and that are empty), ``shards_already_there``.
+        modality to cases), ``dead_columns`` (columns that the spec uses and that are empty), ``days_withheld`` (cases
+        whose ``study_day`` may not leave), ``shards_already_there``.
     """
     included = plan.cohort.filter(plan.cohort["included"])
     return {
@@ -48,6 +50,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         "pixels_refused": pixel_refusals(plan, inventory, survey),
         "number_types": {} if plan.spec.cohort.images else _number_types(plan.spec, included),
         "dead_columns": _dead_columns(plan.spec, included),
+        "days_withheld": _days_withheld(plan, survey),
         "shards_already_there": sum(dataset.exists(shard_path(s.fingerprint, RECEIPT)) for s in plan.shards),
     }
 
@@ -69,6 +72,11 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         )
     for column in facts["dead_columns"]:
         yield f"column {column['column']} ({column['used_by']}): no value in any of {column['cases']} cases"
+    if facts["days_withheld"]:
+        yield (
+            f"column {STUDY_DAY} (deid.retain): withheld from {facts['days_withheld']} cases, because a date is a "
+            "placeholder, not after the date of birth, or of a person who may be 90 or older"
+        )
 
 
 def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
@@ -88,7 +96,7 @@ def hints(facts: Mapping[str, Any], cohort: pa.Table, inventory: Inventory) -> l
     taken = Counter(rule for rule in cohort["rule"].to_pylist() if rule)
     lines = [f"rule {name} took {count} of {cohort.num_rows} stacks" for name, count in sorted(taken.items())]
     lines += [line for rule in facts["rules"] if rule["unmatched"] or not rule["matched"] for line in rule_lines(rule)]
-    kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": []}
+    kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": [], "days_withheld": 0}
     return [*lines, *forecast_lines(kinds)]
 
 
@@ -136,6 +144,12 @@ def _rule(cohort: pa.Table, name: str, text: str) -> Facts:
         "kept": {column: _counts(kept[column]) for column in told} if kept.num_rows else {},
         "unmatched": unmatched,
     }
+
+
+def _days_withheld(plan: DatasetPlan, survey: Survey) -> int:
+    if STUDY_DAY not in plan.spec.deid.retain:
+        return 0
+    return count_withheld_days(plan, study_days(plan, read_lives(plan, survey)))
 
 
 def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:

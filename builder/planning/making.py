@@ -44,7 +44,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     table = inventory.annotations()
     registry = read_registry(spec, inputs.dataset, key=key)
     persons = find_persons(inputs, table, registry=registry)
-    known_again(spec, registry, persons, key=key)
+    registry = known_again(spec, registry, persons, key=key)
     annotations = gather_annotations(table, _annotation_persons(table, persons))
     clinical = read_clinical(inputs, stacks, persons=persons)
     stated = ask_origins(spec)

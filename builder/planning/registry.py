@@ -1,6 +1,7 @@
 """Read the registry of a build's dataset before persons are assigned, and carry it into the next version."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ from builder.split.registry import (
     check_people,
     from_splits,
     join_registries,
+    known_elsewhere,
     recognise,
 )
 from builder.storage import Store, open_store, read_at
@@ -79,29 +81,50 @@ def still_published(dataset: Store, current: bytes | None, guard: Callable[[], N
     return unmoved
 
 
-def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key: Key) -> dict[str, tuple[int, ...]]:
-    """Map persons to rows of the registry, after checking that they are the people it lists. Raises LayoutError."""
-    found = recognise(registry.table, persons.members, persons.former)
+def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key: Key) -> Registry:
+    """Look persons up in the registry, and check that they are the people it lists.
+
+    Persons whom it does not know by name, but by their PatientID under another site or issuer, count as known: a site
+    that is newly stated must move nobody. Where several rows with several splits could be meant, the person is new.
+
+    Raises
+    ------
+    LayoutError
+        When they are other people, or when ``trust_registry`` is set and somebody's split cannot be told.
+    """
+    table, facts = registry.table, facts_of(persons, key)
+    found = recognise(table, persons.members, persons.former)
+    elsewhere = known_elsewhere(table, found, persons.bare, facts)
+    splits = table["split"].to_pylist()
+    unclear = {person for person, rows in elsewhere.items() if len({splits[row] for row in rows}) > 1}
     if not spec.splits.trust_registry:
-        check_people(registry.table, found, len(persons.members), facts_of(persons, key))
-    return found
+        check_people(table, found, len(persons.members), facts, elsewhere=len(elsewhere))
+    elif unclear:
+        raise LayoutError(
+            f"splits: found {len(unclear)} persons whose PatientID the registry has in several splits under other "
+            f"sites or issuers, for instance {min(unclear)}; expected to know which one each of them is. "
+            "State or change one site at a time, with a build in between"
+        )
+    clear = {person: rows for person, rows in elsewhere.items() if person not in unclear}
+    return replace(registry, found={**found, **clear}, elsewhere=frozenset(clear))
 
 
 def registry_of(plan: DatasetPlan) -> pa.Table:
     """Return the registry of the version that a plan makes, with ``REGISTRY_SCHEMA``."""
-    persons, known = plan.persons, plan.registry.table
+    persons, registry = plan.persons, plan.registry
     dealt = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
-    found = recognise(known, persons.members, persons.former)
-    return carry(known, found, persons.members, dealt, facts_of(persons, plan.key))
+    facts = facts_of(persons, plan.key)
+    return carry(registry.table, registry.found, persons.members, dealt, facts, bare=persons.bare)
 
 
 def registry_facts(plan: DatasetPlan) -> dict[str, int]:
     """Count a plan's persons who were assigned before, those who are new, and those who remain only as tombstones."""
-    found = recognise(plan.registry.table, plan.persons.members, plan.persons.former)
+    registry = plan.registry
     dealt = plan.splits["person_key"].to_pylist()
-    known = sum(person in found for person in dealt)
+    known = sum(person in registry.found for person in dealt)
+    elsewhere = sum(person in registry.elsewhere for person in dealt)
     absent = registry_of(plan)["present"].to_pylist().count(False)
-    return {"dealt_before": known, "new": len(dealt) - known, "absent": absent}
+    return {"dealt_before": known, "new": len(dealt) - known, "absent": absent, "elsewhere": elsewhere}
 
 
 def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
@@ -110,6 +133,11 @@ def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
         yield (
             f"  registry: {facts['dealt_before']} persons keep the split of an earlier version, {facts['new']} are "
             f"new, {facts['absent']} who were dealt before are not in this version and keep their split"
+        )
+    if facts["elsewhere"]:
+        yield (
+            f"  registry: {facts['elsewhere']} of them are known by their PatientID under another site or issuer than "
+            "before"
         )
 
 
@@ -134,7 +162,7 @@ def _with_previous(own: pa.Table, previous: str | None, key: Key) -> pa.Table:
             table = read_parquet(read_at(previous))
         except FileNotFoundError:
             raise _nothing(previous) from None
-        return join_registries(own, table if table.schema.equals(REGISTRY_SCHEMA) else from_splits(table))
+        return join_registries(own, _complete(table) if "named_by" in table.column_names else from_splits(table))
     location, mark, version = previous.rpartition("@")
     if not mark or "/" in version:
         location, version = previous, ""
@@ -177,4 +205,12 @@ def _read(store: Store, version: str, key: Key, *, where: str) -> pa.Table:
     if stored_object(name, data) != listed.get(name):
         raise LayoutError(f"{where}: found another {name} than the manifest states; restore it, see builder verify")
     table = read_parquet(data)
-    return table.cast(REGISTRY_SCHEMA) if name == REGISTRY else from_splits(table)
+    return _complete(table) if name == REGISTRY else from_splits(table)
+
+
+def _complete(registry: pa.Table) -> pa.Table:
+    """Return a registry with every column; those of earlier releases lack the newest."""
+    for column in REGISTRY_SCHEMA:
+        if column.name not in registry.column_names:
+            registry = registry.append_column(column, pa.nulls(registry.num_rows, column.type))
+    return registry.select(REGISTRY_SCHEMA.names).cast(REGISTRY_SCHEMA)

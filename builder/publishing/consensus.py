@@ -10,7 +10,7 @@ from builder.labels.evidence import strongest, weakest
 from builder.labels.fusion import Consensus
 from builder.labels.votes import Settled, Vote, settle_votes
 from builder.model.case import EVIDENCE_TIERS, Tier
-from builder.publishing.offsets import LABEL_DAYS
+from builder.planning.offsets import LABEL_DAYS
 from builder.spec import DatasetSpec
 
 EVIDENCE_COLUMNS = {

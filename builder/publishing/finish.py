@@ -36,13 +36,13 @@ from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import schema
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
+from builder.planning.offsets import label_days, read_lives
 from builder.planning.registry import registry_of
 from builder.publishing.accounts import Accounts, account, keep_accounts
 from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
 from builder.publishing.consensus import check_evidence, settle_classes, with_evidence
 from builder.publishing.exports import export_files
 from builder.publishing.leaks import Compared, certificate, with_intensities
-from builder.publishing.offsets import label_days, read_lives
 from builder.publishing.outcome import check_build, losses
 from builder.publishing.privacy import clear_plan, count_withheld, release, roster_of
 from builder.publishing.published import Published

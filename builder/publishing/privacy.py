@@ -21,8 +21,8 @@ from builder.model.cleared import ClearedBytes, Policy, policy_of
 from builder.model.layout import MANIFEST, Manifest, Receipt, shard_path
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory
+from builder.planning.offsets import STUDY_DAY, Lives, count_withheld_days, study_days
 from builder.planning.roster import Roster, clear_cohort
-from builder.publishing.offsets import STUDY_DAY, Lives, study_days
 from builder.spec import DatasetSpec
 from builder.stages.gating import WITHHELD, gate_of, list_withheld
 from builder.storage import Store, open_store
@@ -30,7 +30,7 @@ from builder.storage import Store, open_store
 KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
 """The shape of a keyed name (for a sample, with its number); key columns may hold nothing else."""
 
-KEY_COLUMNS = re.compile(r"(?:.*_)?key|members")
+KEY_COLUMNS = re.compile(r"(?:.*_)?key|members|bare")
 FINGERPRINTS = frozenset({"shard"})
 
 
@@ -73,6 +73,8 @@ def count_withheld(plan: DatasetPlan, receipts: Mapping[str, Receipt], gate: Gat
         counts.update(receipt.tallies.get(WITHHELD, {}))
     for (column, _), rows in gate.dropped.items():
         counts[column] += rows
+    if STUDY_DAY in plan.spec.deid.retain and (days := count_withheld_days(plan, plan.cohort[STUDY_DAY])):
+        counts[STUDY_DAY] += days
     return dict(sorted(counts.items()))
 
 

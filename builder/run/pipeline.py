@@ -271,7 +271,7 @@ def _build(
 
 def _with_report(planned: Planned) -> Planned:
     """Write the report of a plan into its private folder and return the plan with it."""
-    from builder.publishing.offsets import read_lives
+    from builder.planning.offsets import read_lives
     from builder.publishing.privacy import clear_plan, roster_of
     from builder.publishing.report import REPORT_JSON, REPORT_PAGE, plan_files
 

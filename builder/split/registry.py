@@ -5,7 +5,7 @@ carries the registry stays in it as a tombstone, so that nobody comes back into 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ REGISTRY_SCHEMA: Final = pa.schema(
         ("named_by", pa.int8()),  # NAMED_BY_ID or NAMED_BY_NAMESPACE
         ("birth_key", pa.string()),  # keyed birth date, bound to person_key; null when it is not one date
         ("sex_key", pa.string()),
+        ("bare", pa.list_(pa.string())),  # keyed PatientIDs without issuer and site; several may share one
     ]
 )
 
@@ -47,10 +48,16 @@ class Registry:
         By ``REGISTRY_SCHEMA``.
     current
         Content of CURRENT of the dataset that is built into, None where nothing is published there yet.
+    found
+        Person to the rows that know the person, once the archive's persons were looked up.
+    elsewhere
+        Those of ``found`` who are known by their PatientID alone, under another site or issuer.
     """
 
     table: pa.Table
     current: bytes | None = None
+    found: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
 
     @staticmethod
     def empty(current: bytes | None = None) -> "Registry":
@@ -76,6 +83,7 @@ def from_splits(splits: pa.Table) -> pa.Table:
             "moved_from": [],
             "present": True,
             "named_by": NAMED_BY_ID,
+            "bare": [],
         }
         for row in splits.to_pylist()
     ]
@@ -104,6 +112,32 @@ def recognise(
     return found
 
 
+def known_elsewhere(
+    known: pa.Table, found: Mapping[str, Sequence[int]], bare: Mapping[str, Sequence[str]], facts: Facts
+) -> dict[str, tuple[int, ...]]:
+    """Map persons whom nobody in the registry knows to the rows that have one of their PatientIDs under another name.
+
+    A site that is stated, corrected or taken out changes the names of all its patients, and so does an issuer. Only
+    rows that know nobody else count, and only where birth date and sex do not contradict.
+    """
+    taken = {place for places in found.values() for place in places}
+    rows = known.to_pylist()
+    homes: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        if place not in taken:
+            for name in {*row["members"], *(row["bare"] or ())}:
+                homes.setdefault(name, []).append(place)
+    matches = {}
+    for person, names in bare.items():
+        if person in found:
+            continue
+        places = {place for name in names for place in homes.get(name, ())}
+        agreeing = tuple(sorted(n for n in places if _agrees(rows[n], person, facts) is not False))
+        if agreeing:
+            matches[person] = agreeing
+    return matches
+
+
 def pinned(groups: Mapping[str, Group], *, on_merge: str) -> pa.Table:
     """``person_key`` and ``split`` of every group that the registry knows: what ``assign`` takes as ``previous``.
 
@@ -129,7 +163,9 @@ def pinned(groups: Mapping[str, Group], *, on_merge: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([("person_key", pa.string()), ("split", pa.string())]))
 
 
-def check_people(known: pa.Table, found: Mapping[str, Sequence[int]], persons: int, facts: Facts) -> None:
+def check_people(
+    known: pa.Table, found: Mapping[str, Sequence[int]], persons: int, facts: Facts, *, elsewhere: int = 0
+) -> None:
     """Refuse an archive of other people than the registry's.
 
     Parameters
@@ -138,6 +174,8 @@ def check_people(known: pa.Table, found: Mapping[str, Sequence[int]], persons: i
         As ``recognise`` gives it.
     persons
         How many persons the archive has.
+    elsewhere
+        How many of them are known by their PatientID, but under another site or issuer.
 
     Raises
     ------
@@ -151,7 +189,7 @@ def check_people(known: pa.Table, found: Mapping[str, Sequence[int]], persons: i
     if known.num_rows and persons and not found:
         raise LayoutError(
             f"splits: found none of the {known.num_rows} persons of the registry among the {persons} persons of the "
-            f"archive, expected some of them; {answer}"
+            f"archive, expected some of them; {_hint(elsewhere)}{answer}"
         )
     rows = known.to_pylist()
     compared = [said for p, places in found.items() for n in places if (said := _agrees(rows[n], p, facts)) is not None]
@@ -169,6 +207,8 @@ def carry(
     members: Mapping[str, Sequence[str]],
     dealt: Mapping[str, str],
     facts: Facts,
+    *,
+    bare: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
     """The registry of the next version: persons it deals, and everybody of the registry before.
 
@@ -180,6 +220,8 @@ def carry(
         Person to keyed names, of everybody in the archive.
     dealt
         Person to split, of everybody in the version.
+    bare
+        Person to the keyed names of the PatientIDs alone.
     """
     before = known.to_pylist()
     matching: dict[int, int] = {}
@@ -193,11 +235,12 @@ def carry(
         if person not in dealt and len(splits) > 1:
             continue  # nobody asked yet where they belong; each row stays as it is
         split = dealt.get(person) or splits.pop()
-        names = set(members[person])
+        names, alone = set(members[person]), set((bare or {}).get(person, ()))
         for place in found.get(person, ()):
             row = before[place]
             if matching[place] == 1 and (row["named_by"] != NAMED_BY_ID or names & set(row["members"])):
                 names |= set(row["members"])
+                alone |= set(row["bare"] or ())
         births, sexes = facts(person, person)
         rows.append(
             {
@@ -209,6 +252,7 @@ def carry(
                 "named_by": NAMED_BY_NAMESPACE,
                 "birth_key": min(births) if len(births) == 1 else _kept(mine, person, "birth_key"),
                 "sex_key": min(sexes) if len(sexes) == 1 else _kept(mine, person, "sex_key"),
+                "bare": sorted(alone),
             }
         )
     taken = {name for row in rows for name in row["members"]}
@@ -260,6 +304,15 @@ def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Ite
     for person, row in listed.items():
         if row["present"] and person not in dealt:
             yield f"{named[0]}: found person {person} as present, expected a row in {named[1]}"
+
+
+def _hint(elsewhere: int) -> str:
+    if not elsewhere:
+        return ""
+    return (
+        f"{elsewhere} have a PatientID that the registry knows under another site or issuer: if a site was stated or "
+        "changed since, trust_registry lets them keep their splits; "
+    )
 
 
 def _agrees(row: Mapping[str, Any], person: str, facts: Facts) -> bool | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.deid.dates import SHARED, Lifetime, days_between, shared_dates
+from builder.deid.dates import SHARED, Lifetime, days_between, placeholder_studies, shared_dates
 
 DAYS = st.dates(date(1901, 1, 2), date(2199, 12, 31)).filter(lambda d: (d.month, d.day) != (1, 1))
 SCAN = date(2011, 3, 5)
@@ -33,7 +33,17 @@ PLACEHOLDERS = [date(1900, 1, 1), date(1970, 1, 1), date(2011, 1, 1), date(1899,
 
 @pytest.mark.parametrize("then", PLACEHOLDERS)
 def test_placeholders_tell_nothing(then: date) -> None:
-    assert between(then) is None
+    assert between(then, shared=shared_dates([("p", then)])) is None
+
+
+def test_a_study_on_a_first_of_january_is_real_unless_the_archive_makes_a_habit_of_it() -> None:
+    real = [(f"p{n}", date(2010 + n, 1, 1)) for n in range(SHARED - 1)]
+    assert placeholder_studies([*real, ("q", SCAN)]) == frozenset()
+    assert placeholder_studies([*real, ("p0", date(2005, 1, 1))]) == frozenset(), "one person's studies are one habit"
+    assert placeholder_studies([*real, ("q", date(2019, 1, 1)), ("q", SCAN)]) == {
+        date(2019, 1, 1), *(day for _, day in real)
+    }  # fmt: skip
+    assert placeholder_studies([("p", day) for day in (*PLACEHOLDERS, SCAN)]) == {*PLACEHOLDERS} - {date(2011, 1, 1)}
 
 
 def test_no_birth_and_nothing_before_it() -> None:

@@ -13,7 +13,7 @@ from builder.planning.deal import deal, joined, shared_keys
 from builder.publishing.exports import export_files
 from builder.spec import DatasetSpec
 from builder.split import Registry
-from builder.split.registry import from_splits
+from builder.split.registry import from_splits, recognise
 
 PEOPLE = [f"p{i:02d}" for i in range(20)]
 
@@ -70,7 +70,8 @@ def test_time_is_cut_on_true_dates():
 
 def test_whom_an_earlier_version_parted_is_joined_only_if_the_spec_says_where():
     first = deal(spec(), cohort(), persons())
-    home, registry = homes(first), Registry(from_splits(first))
+    known = from_splits(first)
+    home, registry = homes(first), Registry(known, found=recognise(known, persons().members, {}))
     apart = next((a, b) for a in PEOPLE for b in PEOPLE if {home[a], home[b]} == {"train", "test"})
     together = next((a, b) for a in PEOPLE for b in PEOPLE if a < b and home[a] == home[b])
     assert homes(deal(spec(seed=9), cohort(), persons(), together=[together], registry=registry)) == home

@@ -45,18 +45,23 @@ class Human:
     split: str | None = None
 
 
-def spec(**splits: object) -> DatasetSpec:
+def spec(*, sites: tuple[str | None, ...] = SITES, **splits: object) -> DatasetSpec:
     return DatasetSpec.model_validate(
         {
             "name": "grown", "license": "CC0-1.0", "deid": {"patient_key": "${env:BUILDER_KEY}"},
-            "sources": [{"kind": "folder", "url": f"/nowhere/{n}", "site": site} for n, site in enumerate(SITES)],
+            "sources": [{"kind": "folder", "url": f"/nowhere/{n}", "site": site} for n, site in enumerate(sites)],
             "samples": {"kind": "volumes"}, "splits": splits,
         }
     )  # fmt: skip
 
 
 def find(
-    humans: list[Human], aliases: list[tuple[str | None, str, str]], *, key: Key, store: Store | None = None
+    humans: list[Human],
+    aliases: list[tuple[str | None, str, str]],
+    *,
+    key: Key,
+    store: Store | None = None,
+    sites: tuple[str | None, ...] = SITES,
 ) -> Persons:
     rows = [
         {"patient_id": patient, "issuer_of_patient_id": issuer, "study_uid": study, "patient_sex": "FM"[h.number % 2],
@@ -66,7 +71,7 @@ def find(
     known = read_registry(spec(), store, key=key).table["members"].to_pylist() if store is not None else []
     by_site = {site: [pair for s, *pair in aliases if s == site] for site in SITES}
     tables = [AliasIds(site, tuple((2, tuple(pair)) for pair in pairs)) for site, pairs in by_site.items() if pairs]
-    naming = spec().persons.naming(SITES)
+    naming = spec().persons.naming(sites)
     remembered = [name for members in known for name in members]
     everybody = pa.Table.from_pylist(rows, schema=pa.schema(COLUMNS))
     return group_persons(everybody, key=key, naming=naming, aliases=tables, remembered=remembered)
@@ -80,8 +85,7 @@ class Version:
 
 def build(store: Store, options: DatasetSpec, humans: list[Human], persons: Persons, *, key: Key) -> Version:
     """What a build does with persons, without the images: reads the registry, deals, publishes."""
-    registry = read_registry(options, store, key=key)
-    found = known_again(options, registry, persons, key=key)
+    registry = known_again(options, read_registry(options, store, key=key), persons, key=key)
     keys = {h.number: key_of(h, persons) for h in humans if h.here}
     cohort = pa.table(
         {
@@ -93,7 +97,7 @@ def build(store: Store, options: DatasetSpec, humans: list[Human], persons: Pers
     )
     splits = deal(options, cohort, persons, registry=registry)
     dealt = dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
-    table = carry(registry.table, found, persons.members, dealt, facts_of(persons, key))
+    table = carry(registry.table, registry.found, persons.members, dealt, facts_of(persons, key), bare=persons.bare)
     files: Any = {SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(table)}
     draft = Manifest("grown", "", {}, {"key_check": key_check(key)}, (), (), ())
     publish_files(draft, files, store, still_published(store, registry.current, lambda: None))
@@ -321,6 +325,75 @@ def test_other_people_are_refused_unless_the_spec_trusts_the_registry(tmp_path: 
     assert trusted.registry.num_rows == 12
     back = build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
     assert back.splits.equals(made.splits)
+
+
+def homes_of(humans: list[Human], persons: Persons, made: Version) -> dict[int, str]:
+    found = dict(zip(made.splits["person_key"].to_pylist(), made.splits["split"].to_pylist(), strict=True))
+    return {h.number: found[key_of(h, persons)] for h in humans if h.here}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("north", "south", "west"), ("nord", "south", None), ("north", "sud", None)],
+    ids=["stated", "renamed", "another renamed"],
+)
+@pytest.mark.parametrize("absent", [(), (2, 5, 8)])
+def test_a_site_that_is_stated_or_changed_moves_nobody(
+    change: tuple[str | None, ...], absent: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Both hospitals and the one without a site count from 1; somebody may be away when the site changes."""
+    store = open_store(str(tmp_path / "grown"))
+    humans = [Human(n, [(n % 3, "", f"{n // 3 + 1:03}")], []) for n in range(24)]
+    for human in humans:
+        human.studies = [(human.names[0], f"s{human.number}")]
+    persons = find(humans, [], key=KEY)
+    first = homes_of(humans, persons, build(store, spec(), humans, persons, key=KEY))
+    for human in humans:
+        human.here = human.number not in absent
+    for seed in range(2):
+        persons = find(humans, [], key=KEY, sites=change)
+        options = spec(sites=change, seed=seed + 5)
+        made = build(store, options, humans, persons, key=KEY)
+        assert homes_of(humans, persons, made).items() <= first.items(), "somebody moved"
+        assert list(faults(made.registry, made.splits, named=("registry", "splits"))) == []
+    for human in humans:
+        human.here = True
+    persons = find(humans, [], key=KEY, sites=change)
+    assert homes_of(humans, persons, build(store, spec(sites=change), humans, persons, key=KEY)) == first
+
+
+def test_sites_that_all_change_need_the_word_that_the_registry_is_to_be_trusted(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "grown"))
+    before, after = (None, "south", None), ("north", "south", "north")
+    humans = [Human(n, [(0, "", f"{n:03}")], [((0, "", f"{n:03}"), f"s{n}")]) for n in range(12)]
+    persons = find(humans, [], key=KEY, sites=before)
+    first = homes_of(humans, persons, build(store, spec(sites=before), humans, persons, key=KEY))
+    persons = find(humans, [], key=KEY, sites=after)
+    with pytest.raises(LayoutError, match=r"12 have a PatientID that the registry knows under another site or issuer"):
+        build(store, spec(sites=after, seed=3), humans, persons, key=KEY)
+    for seed in (3, 4):
+        made = build(store, spec(sites=after, seed=seed, trust_registry=True), humans, persons, key=KEY)
+        assert homes_of(humans, persons, made) == first
+        assert made.registry.num_rows == 12
+    issued = [replace(h, names=[(0, "H", h.names[0][2])], studies=[((0, "H", h.names[0][2]), f"s{h.number}")])
+              for h in humans]  # fmt: skip
+    persons = find(issued, [], key=KEY, sites=after)
+    made = build(store, spec(sites=after, seed=5, trust_registry=True), issued, persons, key=KEY)
+    assert homes_of(issued, persons, made) == first, "an issuer that is written from now on moves nobody either"
+
+
+def test_whose_patient_id_two_sites_had_before_is_not_guessed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "grown"))
+    humans = [Human(n, [(n % 2, "", f"{n // 2:03}")], []) for n in range(24)]
+    for human in humans:
+        human.studies = [(human.names[0], f"s{human.number}")]
+        human.number *= 90  # equal birth dates and sexes: nothing tells the two apart
+    persons = find(humans, [], key=KEY)
+    build(store, spec(ratios={"train": 0.5, "test": 0.5}), humans, persons, key=KEY)
+    after = ("nord", "sud", None)
+    persons = find(humans, [], key=KEY, sites=after)
+    with pytest.raises(LayoutError, match=r"in several splits under other sites or issuers.*one site at a time"):
+        build(store, spec(sites=after, trust_registry=True), humans, persons, key=KEY)
 
 
 def test_a_registry_of_nobody_is_where_a_dataset_begins(tmp_path: Path) -> None:

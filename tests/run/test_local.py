@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,14 @@ def test_a_scheduler_without_workers_is_said_so(monkeypatch: pytest.MonkeyPatch)
     assert str(caught.value).startswith(
         f"cluster: found 0 workers at {url} after 1 s, expected 1; start some, such as: dask worker {url}"
     )
+
+
+def test_a_port_that_nobody_listens_on_is_said_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    begun = time.monotonic()
+    with pytest.raises(SourceError) as caught, address.Address(url=url).open(None):
+        pass
+    assert time.monotonic() - begun < 15  # importing dask takes most of it
+    assert str(caught.value).startswith(f"cluster: found no scheduler that answers at {url} (ConnectionRefusedError)")

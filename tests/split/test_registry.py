@@ -14,6 +14,7 @@ from builder.split.registry import (
     faults,
     from_splits,
     join_registries,
+    known_elsewhere,
     pinned,
     recognise,
 )
@@ -23,7 +24,8 @@ NAMES = ("registry.parquet", "splits.parquet")
 
 def row(person: str, split: str, *members: str, **more: object) -> dict[str, object]:
     base = {"moved_from": [], "present": True, "named_by": NAMED_BY_NAMESPACE, "birth_key": None, "sex_key": None}
-    return {"person_key": person, "members": sorted({person, *members}), "split": split, **base, **more}
+    names = {"person_key": person, "members": sorted({person, *members}), "bare": []}
+    return {**names, "split": split, **base, **more}
 
 
 def table(*rows: dict[str, object]) -> pa.Table:
@@ -209,3 +211,18 @@ def test_faults_of_a_registry_are_named():
         found = list(faults(registry, dealt, named=NAMES))
         assert len(found) == 1, words
         assert words in found[0]
+
+
+def test_a_patient_id_under_another_site_is_known_unless_facts_contradict_or_the_row_knows_somebody():
+    known = table(
+        row("a", "test", bare=["1"], birth_key="a:1950"), row("b", "train", bare=["2"]), row("c", "train", bare=["1"])
+    )
+    bare = {"a2": ("1",), "b": ("2",), "new": ("3",), "b2": ("2",)}
+    found = {"b": (1,)}
+    assert known_elsewhere(known, found, bare, nothing) == {"a2": (0, 2)}, "row b knows b, so b2 is somebody else"
+    assert known_elsewhere(known, found, bare, facts_of({"a2": "1950"})) == {"a2": (0, 2)}
+    assert known_elsewhere(known, found, bare, facts_of({"a2": "1951"})) == {"a2": (2,)}
+    kept = carry(known, {"a2": (0,)}, {"a2": ("a2",)}, {"a2": "test"}, nothing, bare=bare).to_pylist()
+    assert [(r["person_key"], r["members"], r["bare"]) for r in kept if r["present"] and r["split"] == "test"] == [
+        ("a2", ["a", "a2"], ["1"])
+    ]

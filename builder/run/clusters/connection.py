@@ -2,10 +2,12 @@
 
 import ipaddress
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -90,6 +92,8 @@ def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER
 
     security = tls.security() if tls else None
     try:
+        if isinstance(where, str):
+            _knock(where)
         client = Client(where, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
     except OSError as error:
         raise SourceError(
@@ -113,6 +117,12 @@ def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER
         except (OSError, CancelledError) as error:
             raise scheduler_gone() from error
         yield runner
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once where nobody listens. Dask's client would go on trying until its time is over."""
+    parts = urlsplit(address)
+    socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS).close()
 
 
 def _at(where: Any) -> str:

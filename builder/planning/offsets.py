@@ -5,7 +5,7 @@ from datetime import date
 
 import pyarrow as pa
 
-from builder.deid.dates import Lifetime, days_between, lifetimes, shared_dates
+from builder.deid.dates import Lifetime, days_between, lifetimes, placeholder_studies, shared_dates
 from builder.persons import Persons
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Survey
@@ -43,14 +43,20 @@ def study_days(plan: DatasetPlan, lives: Lives) -> pa.Array:
     for person, day in zip(persons, dates, strict=True):
         if day is not None:
             first[person] = min(day, first.get(person, day))
-    most = plan.spec.deid.most_days
-    return pa.array(
-        [
-            None if day is None else days_between(first[person], day, lifetime=lives[person], shared=(), most_days=most)
-            for person, day in zip(persons, dates, strict=True)
-        ],
-        pa.int64(),
-    )
+    most, doubtful = plan.spec.deid.most_days, _placeholders(plan)
+    days: list[int | None] = []
+    for person, day in zip(persons, dates, strict=True):
+        if day is None or first[person] in doubtful:
+            days.append(None)
+        else:
+            days.append(days_between(first[person], day, lifetime=lives[person], shared=doubtful, most_days=most))
+    return pa.array(days, pa.int64())
+
+
+def count_withheld_days(plan: DatasetPlan, days: pa.Array) -> int:
+    """Count the included rows of the cohort that have a study date, but no publishable day."""
+    rows = zip(*(plan.cohort[c].to_pylist() for c in ("included", TRUE_DATE)), days.to_pylist(), strict=True)
+    return sum(included and date is not None and day is None for included, date, day in rows)
 
 
 def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:
@@ -67,15 +73,21 @@ def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:
             name = (link["case_key"], link["label"])
             dated[name] = max(day, dated.get(name, day))
     shared = _shared(dated, {case: person for case, (person, _) in cases.items()})
+    doubtful = _placeholders(plan)
     found = {}
     for (case, label), day in dated.items():
         person, taken = cases[case]
-        if taken is not None:
+        if taken is not None and taken not in doubtful:
             most = plan.spec.deid.most_days
             days = days_between(taken, day, lifetime=lives[person], shared=shared[label], most_days=most)
             if days is not None:
                 found[case, label] = days
     return found
+
+
+def _placeholders(plan: DatasetPlan) -> frozenset[date]:
+    dated = zip(*(plan.cohort[c].to_pylist() for c in ("person_key", TRUE_DATE)), strict=True)
+    return placeholder_studies((person, day) for person, day in dated if day is not None)
 
 
 def _made(annotations: pa.Table) -> Sequence[date | None]:
