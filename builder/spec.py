@@ -221,10 +221,14 @@ def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consen
             raise ValueError(f"consensus.{name}.of: found masks and classes, expected one of them")
 
 
+def _one_of(labels: Sequence[str]) -> str:
+    return f"one of the labels {', '.join(labels)}" if labels else "a label: the spec has none, add it to labels"
+
+
 def centre_faults(centred_on: str | None, labels: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with the label that samples are centred on."""
     if centred_on is not None and centred_on not in labels:
-        yield f"samples.centred_on: found {centred_on!r}, expected one of the labels {[*labels]}"
+        yield f"samples.centred_on: found {centred_on!r}, expected {_one_of(labels)}"
 
 
 def field_faults(fields: Iterable[str], labels: Sequence[str]) -> Iterator[str]:

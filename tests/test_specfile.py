@@ -119,7 +119,7 @@ def test_names_of_other_blocks_are_checked_beside_faults_of_structure():
         "licence: found the unknown key",
         "deid.retain: found 'sexx', expected names out of",
         "deid.retain: found 'death_day'",
-        "samples.centred_on: found 'tumour', expected one of the labels ['tumor']",
+        "samples.centred_on: found 'tumour', expected one of the labels tumor",
         "shards.fields: found 'tumr', expected some of ['image', 'tumor']",
     ):
         assert any(message in fault for fault in found), message
@@ -142,7 +142,7 @@ def test_one_fault_has_one_message():
     assert len(faults(GOOD.replace("kind: folder", "kind: foldr"))) == 1
     assert len(faults(GOOD.replace("kind: folder, ", ""))) == 1
     assert faults(GOOD.replace("centred_on: tumor", "centred_on: tumour")) == [
-        "s.yaml:12:56: samples.centred_on: found 'tumour', expected one of the labels ['tumor']"
+        "s.yaml:12:56: samples.centred_on: found 'tumour', expected one of the labels tumor"
     ]
 
 

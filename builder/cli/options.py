@@ -11,15 +11,24 @@ import typer
 from builder.errors import BuilderError, SpecError
 
 
-def _named(value: str | None) -> str | None:
+def _named(parameter: typer.CallbackParam, value: str | None) -> str | None:
     """A place as it was typed. Raises SpecError for one that cannot be meant."""
     if value is not None and not value.strip():
-        raise SpecError("found an empty place, expected a folder or URL; is the shell variable set that you meant?")
+        raise SpecError(
+            f"{_typed_name(parameter)}: found an empty place, expected a folder or URL; is the shell variable set that "
+            "you meant?"
+        )
     try:
         (value or "").encode()
     except UnicodeEncodeError:
         raise SpecError(f"found a place that is not UTF-8: {value!r}, expected a name in UTF-8") from None
     return value
+
+
+def _typed_name(parameter: typer.CallbackParam) -> str:
+    """The option as it is typed, or the argument as the help calls it."""
+    name = parameter.opts[0]
+    return name if name.startswith("-") else name.upper()
 
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The dataset's YAML spec.")]

@@ -214,7 +214,8 @@ def _why(match: TableMatch) -> str:
         found.append(f"{match.rows.passed_over} rows do not meet pick.where")
     if match.joined.shared:
         found.append(f"{len(match.joined.shared)} rows name several persons or series: state site or source")
-    found.append(f"the table has {len(match.rows.rows)} rows with an id")
+    rows = len(match.rows.rows)
+    found.append(f"the table has {rows or 'no'} rows with an id")
     return f" ({'; '.join(found)})"
 
 

@@ -195,11 +195,21 @@ def members(
 def _plans(sources: Sequence[AnySource], index: Store) -> Iterator[PartPlan]:
     for position, source in enumerate(sources):
         listed = False
-        for plan in plan_index(source, position, store=index):
+        for plan in _named_plans(source, position, index):
             listed = True
             yield plan
         if not listed:
             raise SourceError(_lists_nothing(source, position), host=source.kind)
+
+
+def _named_plans(source: AnySource, position: int, index: Store) -> Iterator[PartPlan]:
+    """Plan the index of a source, and name the source in what is wrong with its folder."""
+    try:
+        yield from plan_index(source, position, store=index)
+    except SourceError as error:
+        if not isinstance(source, Folder):
+            raise
+        raise SourceError(f"sources.{position}: {error}", host=error.host) from error
 
 
 def _lists_nothing(source: AnySource, position: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from builder.clinical import schema as clinical_schema
 from builder.deid.columns import crossing
 from builder.errors import LayoutError
 from builder.model.canonical import canonical_json, fingerprint
@@ -53,6 +54,9 @@ from builder.spec import DatasetSpec
 from builder.stages.annotate import CASE_FACTS
 from builder.stages.shard import read_receipt
 from builder.storage import Store, checkpoint
+
+NOT_RETAINED = "not retained: name it in deid.retain and build again"
+"""The note at a column of the index whose values stay behind."""
 
 COHORT_DECISIONS = ("included", "rule", "reason", "detail")
 
@@ -143,7 +147,9 @@ def _tables(
     for name in decided.column_names:
         cohort = cohort.append_column(name, decided.column(name))
     return {
-        INDEX: with_evidence(_index(plan, receipts, cohort, columns, split_of, dataset), days),
+        INDEX: _with_unretained(
+            with_evidence(_index(plan, receipts, cohort, columns, split_of, dataset), days), plan.spec
+        ),
         SPLITS: plan.splits,
         REGISTRY: registry_of(plan),
         COHORT: cohort.append_column("split", pa.array(splits, pa.string())),
@@ -172,6 +178,19 @@ def _index(
     for name in facts:
         table = table.append_column(name, joined.column(name))
     return _with_measures(settle_classes(table, plan.spec))
+
+
+def _with_unretained(index: pa.Table, spec: DatasetSpec) -> pa.Table:
+    """Append the declared clinical times that ``deid.retain`` does not name, as nulls with a note that says so.
+
+    Code that reads them then finds nothing instead of failing, and whoever looks at the schema learns what to do.
+    """
+    for table in spec.clinical:
+        for field in clinical_schema(table):
+            if field.name in table.dated and field.name not in index.column_names:
+                note = {**(field.metadata or {}), b"note": NOT_RETAINED.encode()}
+                index = index.append_column(field.with_metadata(note), pa.nulls(index.num_rows, field.type))
+    return index
 
 
 def _samples(plan: DatasetPlan, receipts: Mapping[str, Receipt], dataset: Store) -> pa.Table:

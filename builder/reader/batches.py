@@ -5,7 +5,7 @@ import itertools
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ Allocate: TypeAlias = Callable[[int], NDArray[np.uint8]]
 MOST_FREE_BUFFERS = 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
     """Samples that were decoded together.
 
@@ -49,6 +49,9 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"<batch of {len(self)} samples: {shown(self.arrays)}>"
 
     @property
     def table(self) -> pa.Table:
@@ -247,6 +250,11 @@ class Buffers:
         del self._lent[number]
         if len(free) < MOST_FREE_BUFFERS:
             free.append(memory)
+
+
+def shown(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return names, types and shapes of arrays in one line, for ``repr``."""
+    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
 
 
 @contextlib.contextmanager

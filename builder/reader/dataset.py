@@ -1,7 +1,7 @@
 """The published dataset that training code works with: a table of samples and their voxels."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, overload
@@ -18,7 +18,7 @@ from builder.model.layout import (
     FieldLayout,
     Manifest,
 )
-from builder.reader.batches import Allocate, Batch, Batches, Buffers, Work
+from builder.reader.batches import Allocate, Batch, Batches, Buffers, Work, shown
 from builder.reader.jobs import Chosen, make_job, objects_of
 from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
 from builder.reader.shard import ChunkObject
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from builder.reader.torch import TorchBatches, TorchSamples
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Item:
     """One sample: ``item["image"]`` is an array, and ``item.row`` holds everything else.
 
@@ -47,6 +47,9 @@ class Item:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.arrays[name]
+
+    def __repr__(self) -> str:
+        return f"<sample {self.index}: {shown(self.arrays)}>"
 
     @property
     def row(self) -> dict[str, Any]:
@@ -125,6 +128,10 @@ class Dataset:
     def dtype(self, name: str) -> str:
         """Return the NumPy name of the type in which a field is read (see ``values`` of ``open_dataset``)."""
         return self._source.dtype(self.layout(name))
+
+    def fill_value(self, name: str) -> float:
+        """Return the value that fills voxels beyond a sample: air for HU, 0 for any other unit and for labels."""
+        return self._source.fill_value(self.layout(name))
 
     @property
     def checksums(self) -> bool:
@@ -302,20 +309,32 @@ class Dataset:
         objects = None if isinstance(self.store, LocalStore) else partial(objects_of, chosen)
         return Batches(deal, work, start, positions, maker, buffers, objects)
 
-    def torch_samples(self, columns: Sequence[str] = ()) -> "TorchSamples":
-        """Return a map-style dataset for PyTorch.
+    def torch_samples(
+        self, columns: Sequence[str] = (), *, transform: Callable[[dict[str, Any]], Any] | None = None
+    ) -> "TorchSamples":
+        """Return a map-style dataset for PyTorch; ``transform`` is called with each sample, in the worker process.
 
         Raises MissingExtra if PyTorch is not installed, and SpecError for an unknown column.
         """
-        samples: TorchSamples = _torch().TorchSamples(self, self._known(columns))
+        samples: TorchSamples = _torch().TorchSamples(self, self._known(columns), transform)
         return samples
 
-    def torch_batches(self, batch_size: int, *, columns: Sequence[str] = (), **options: Any) -> "TorchBatches":
+    def torch_batches(
+        self,
+        batch_size: int,
+        *,
+        columns: Sequence[str] = (),
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        **options: Any,
+    ) -> "TorchBatches":
         """Return an iterable dataset of whole batches for PyTorch; ``options`` are those of ``batches``.
+
+        ``transform`` is called with each batch, in the worker process.
 
         Raises MissingExtra if PyTorch is not installed, and SpecError for an unknown column.
         """
-        batches: TorchBatches = _torch().TorchBatches(self, self._known(columns), {"batch_size": batch_size, **options})
+        given = {"batch_size": batch_size, **options}
+        batches: TorchBatches = _torch().TorchBatches(self, self._known(columns), given, transform)
         return batches
 
     def _known(self, columns: Sequence[str]) -> tuple[str, ...]:

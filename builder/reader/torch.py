@@ -6,7 +6,7 @@ StatefulDataLoader.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
+from builder.model.layout import Manifest
 from builder.reader.batches import Batch
 from builder.reader.order import State
 
@@ -27,11 +28,18 @@ class Readable(Protocol):
     def schema(self) -> pa.Schema: ...
     @property
     def selection(self) -> int: ...
+    @property
+    def manifest(self) -> Manifest: ...
     def __len__(self) -> int: ...
     def __getitem__(self, position: int, /) -> Any: ...
     def get(self, positions: Any) -> Batch: ...
     def sample_shapes(self, positions: Any) -> NDArray[np.int32]: ...
     def batches(self, **options: Any) -> Any: ...
+    def fill_value(self, name: str, /) -> float: ...
+
+
+Transform = Callable[[dict[str, Any]], Any]
+"""Takes a sample or a batch as a dict, and returns what the loader gets in its place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +51,43 @@ class TorchSamples:
     columns
         Columns of the row to return with each sample: numbers (NaN where missing), booleans and texts ("" where
         missing).
+    transform
+        What each sample passes through, in the process that reads it; None leaves it as it is.
     """
 
     dataset: Readable
     columns: tuple[str, ...] = ()
+    transform: Transform | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
+    def __getitem__(self, position: int) -> Any:
+        return self._transformed(self._sample(position))
+
+    def _transformed(self, sample: dict[str, Any]) -> Any:
+        return sample if self.transform is None else self.transform(sample)
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make a batch of samples of several shapes, for a DataLoader's ``collate_fn``.
+
+        Every field is padded at the end of its axes to the largest sample: with air where it is in HU, otherwise with
+        0. ``shapes`` holds the (sample, 3) shapes before padding (slice, row, column).
+        """
+        shapes = [next(v.shape[-3:] for v in s.values() if torch.is_tensor(v) and v.ndim == 4) for s in samples]
+        padded = [{name: self._padded(name, value, samples) for name, value in s.items()} for s in samples]
+        return {**default_collate(padded), "shapes": torch.tensor(shapes)}
+
+    def _padded(self, name: str, value: Any, samples: Sequence[Mapping[str, Any]]) -> Any:
+        if not torch.is_tensor(value) or value.ndim != 4:
+            return value
+        largest = [max(s[name].shape[axis] for s in samples) for axis in range(4)]
+        known = {field.name for field in self.dataset.manifest.fields}
+        full = value.new_full(largest, self.dataset.fill_value(name) if name in known else 0)
+        full[tuple(slice(n) for n in value.shape)] = value
+        return full
+
+    def _sample(self, position: int) -> dict[str, Any]:
         item = self.dataset[position]
         found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in item.arrays.items()}
         if self.columns:
@@ -59,7 +95,7 @@ class TorchSamples:
             found.update({name: _plain(value, self._kind(name)) for name, value in row.items()})
         return {**found, "index": item.index}
 
-    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, positions: Sequence[int]) -> list[Any]:
         """Return several samples, as a DataLoader asks for them. Samples that lie close together are read together."""
         if len(np.unique(self.dataset.sample_shapes(positions), axis=0)) != 1:
             return [self[position] for position in positions]
@@ -67,11 +103,13 @@ class TorchSamples:
         tensors = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
         rows = batch.table.select(list(self.columns)).to_pylist() if self.columns else [{}] * len(batch)
         return [
-            {
-                **{name: tensor[number] for name, tensor in tensors.items()},
-                **{name: _plain(value, self._kind(name)) for name, value in row.items()},
-                "index": int(batch.indices[number]),
-            }
+            self._transformed(
+                {
+                    **{name: tensor[number] for name, tensor in tensors.items()},
+                    **{name: _plain(value, self._kind(name)) for name, value in row.items()},
+                    "index": int(batch.indices[number]),
+                }
+            )
             for number, row in enumerate(rows)
         ]
 
@@ -91,10 +129,19 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader recogni
     ----------
     options
         Arguments of ``Dataset.batches``. In worker processes ``threads`` defaults to 1.
+    transform
+        What each batch passes through, in the process that reads it; None leaves it as it is.
     """
 
-    def __init__(self, dataset: Readable, columns: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        dataset: Readable,
+        columns: Sequence[str],
+        options: Mapping[str, Any],
+        transform: Transform | None = None,
+    ) -> None:
         super().__init__()
+        self._transform = transform
         self._dataset, self._columns, self._options = dataset, tuple(columns), dict(options)
         given = self._options.pop("state", None)
         plain = State(self._options.pop("seed", 0), self._options.pop("epoch", 0))
@@ -106,7 +153,7 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader recogni
     def __len__(self) -> int:
         return len(self._dataset.batches(**self._options, state=self._start()))
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         options = self._options if info is None else {"threads": 1, **self._options}
@@ -115,7 +162,8 @@ class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader recogni
         for batch in batches.part(worker, workers, done=done):
             done += 1
             self._resume = done
-            yield to_tensors(batch, self._columns)
+            found = to_tensors(batch, self._columns)
+            yield found if self._transform is None else self._transform(found)
         self._resume = 0
 
     def set_epoch(self, epoch: int) -> None:

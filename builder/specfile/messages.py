@@ -97,7 +97,7 @@ def _message(item: Mapping[str, Any], path: Path, models: Sequence[type[BaseMode
         known = _known_names(models, item["loc"][:-1])
         return f"{prefix}found the unknown key {str(path[-1])!r}{_nearest(str(path[-1]), known)}"
     if kind == "missing" and isinstance(item["loc"][-1], int):
-        return f"{prefix}found {len(item['input'])} item(s), expected at least {item['loc'][-1] + 1}"
+        return f"{prefix}found {_items(len(item['input']))}, expected at least {item['loc'][-1] + 1}"
     if kind == "missing":
         return f"{prefix}found nothing, expected a value for the required key {str(item['loc'][-1])!r}"
     if kind == "invalid_key":
@@ -132,8 +132,12 @@ def _expected(item: Mapping[str, Any]) -> str:
             return f"expected {'a number ' if rest.startswith(('greater', 'less')) else ''}{rest}"
     if item["type"] in ("too_short", "too_long"):
         bound = item["ctx"].get("min_length", item["ctx"].get("max_length"))
-        return f"expected at {'least' if item['type'] == 'too_short' else 'most'} {bound} item(s)"
+        return f"expected at {'least' if item['type'] == 'too_short' else 'most'} {_items(bound)}"
     return text[:1].lower() + text[1:]
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"
 
 
 def _shown(value: Any, path: Path) -> str:

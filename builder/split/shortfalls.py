@@ -39,11 +39,15 @@ def shortfalls(
     return (*_empty(splits, wanted, ratios), *_ratios(splits, ratios), *_rare(people, splits, ratios, strata))
 
 
+def _persons(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} persons"
+
+
 def _empty(splits: Sequence[str], wanted: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]:
     for name in wanted:
         if name not in splits:
             asked = f"a ratio of {ratios[name]:g}" if name in ratios else "a hold-out"
-            yield f"split {name} is empty: {len(splits)} persons do not fill {asked}"
+            yield f"split {name} is empty: {_persons(len(splits))} cannot fill {asked}"
 
 
 def _ratios(splits: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]:
@@ -52,8 +56,8 @@ def _ratios(splits: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]
         share = counted.count(name) / len(counted) if counted else 0.0
         if name in counted and abs(share - ratio) > FAR_OFF:
             yield (
-                f"split {name} has {counted.count(name)} of {len(counted)} persons ({share:.0%}) where {ratio:.0%} was "
-                "asked for: whole persons, and where earlier versions put them, leave no more"
+                f"split {name} has {counted.count(name)} of {_persons(len(counted))} ({share:.0%}) where {ratio:.0%} "
+                "was asked for: whole persons, and where earlier versions put them, leave no more"
             )
 
 
@@ -69,6 +73,6 @@ def _rare(people: pa.Table, splits: Sequence[str], ratios: Mapping[str, float], 
         rare = {level: homes for level, homes in sorted(found.items()) if len(homes) < len(ratios)}
         for level, homes in list(rare.items())[:MOST_NAMED]:
             without = ", ".join(name for name in ratios if name not in homes)
-            yield f"{column}={level} has {len(homes)} persons for {len(ratios)} splits: nobody of it is in {without}"
+            yield f"{column}={level} has {_persons(len(homes))} for {len(ratios)} splits: nobody of it is in {without}"
         if len(rare) > MOST_NAMED:
             yield f"{column} has {len(rare) - MOST_NAMED} more values with fewer persons than splits"

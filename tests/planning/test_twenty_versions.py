@@ -45,7 +45,7 @@ class Human:
     split: str | None = None
 
 
-def spec(*, sites: tuple[str | None, ...] = SITES, **splits: object) -> DatasetSpec:
+def spec(*, sites: Any = SITES, **splits: object) -> DatasetSpec:
     return DatasetSpec.model_validate(
         {
             "name": "grown", "license": "CC0-1.0", "deid": {"patient_key": "${env:BUILDER_KEY}"},

@@ -180,3 +180,46 @@ def test_a_state_of_other_samples_is_refused(patches: Any) -> None:
         with pytest.raises(ValueError, match="another selection"):
             other.torch_batches(2, order="shuffled").load_state_dict(state.to_dict())
     assert len(list(dataset.batches(2, order="shuffled", state=state))) == 8
+
+
+def halved(sample: dict[str, Any]) -> dict[str, Any]:
+    return {**sample, "image": sample["image"] // 2}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_transforms_of_samples_and_batches(patches: Any, workers: int) -> None:
+    dataset = open_dataset(patches.root)
+    plain = [dataset[n]["image"] // 2 for n in range(17)]
+    single = dataset.torch_samples(transform=halved)
+    np.testing.assert_array_equal(single[3]["image"].numpy(), plain[3])
+    loader = DataLoader(single, batch_size=4, num_workers=workers)
+    several = DataLoader(dataset.torch_batches(4, transform=halved), batch_size=None, num_workers=workers)
+    for batches in (loader, several):
+        found = np.concatenate([batch["image"].numpy() for batch in batches])
+        np.testing.assert_array_equal(found, np.stack(plain))
+
+
+def test_volumes_of_many_shapes_are_padded_with_air(volumes: Any) -> None:
+    dataset = open_dataset(volumes.root)
+    samples = dataset.torch_samples()
+    (batch,) = DataLoader(samples, batch_size=len(dataset), collate_fn=samples.collate)
+    largest = np.max([sample.geometry.shape for sample in volumes.samples], axis=0)
+    assert len({sample.geometry.shape for sample in volumes.samples}) > 1
+    for name in dataset.fields:
+        assert tuple(batch[name].shape[-3:]) == tuple(largest)
+        for n, sample in enumerate(volumes.samples):
+            s, r, c = sample.geometry.shape
+            padded = batch[name][n].numpy()
+            np.testing.assert_array_equal(padded[:, :s, :r, :c], sample.arrays[name])
+            beyond = np.ones(padded.shape[1:], bool)
+            beyond[:s, :r, :c] = False
+            assert set(padded[:, beyond].ravel().tolist()) <= {dataset.fill_value(name)}
+    assert batch["shapes"].tolist() == [list(sample.geometry.shape) for sample in volumes.samples]
+    assert dataset.fill_value("image") == (-1024 if dataset.layout("image").unit == "HU" else 0)
+
+
+def test_what_is_shown_of_samples_and_batches_is_one_line(patches: Any) -> None:
+    dataset = open_dataset(patches.root)
+    assert repr(dataset[6]).startswith("<sample 6: image int16 (1, ")
+    assert repr(next(iter(dataset.batches(4)))).startswith("<batch of 4 samples: image int16 (4, 1, ")
+    assert max(len(repr(dataset[6])), len(repr(dataset.get([1, 2])))) < 200

@@ -53,8 +53,8 @@ def test_a_class_with_fewer_persons_than_splits_is_named_with_the_splits_it_lack
     found = said(people(grade=["low"] * 20 + ["high"] * 2 + [None], tags=[["a"]] * 22 + [["b", "a"]]))
     assert [line.split(":")[0] for line in found] == [
         "grade=high has 2 persons for 3 splits",
-        "grade=missing has 1 persons for 3 splits",
-        "tags=b has 1 persons for 3 splits",
+        "grade=missing has 1 person for 3 splits",
+        "tags=b has 1 person for 3 splits",
     ]
     assert all(line.count("nobody of it is in") == 1 for line in found)
     assert said(people(grade=["low"] * 20 + ["high"] * 3)) == ()
@@ -72,5 +72,5 @@ def test_hold_outs_count_in_no_ratio_and_may_be_empty():
     halves = {"a": 0.5, "b": 0.5}
     assert shortfalls(table, dealt, ratios=halves, strata=[], also=["external"]) == ()
     assert shortfalls(table, dealt, ratios=halves, strata=[], also=["late", "late"]) == (
-        "split late is empty: 10 persons do not fill a hold-out",
+        "split late is empty: 10 persons cannot fill a hold-out",
     )

@@ -49,10 +49,18 @@ def parse(text: str, schema: pa.Schema) -> tuple[Node, tuple[str, ...]]:
     return root, tuple(sorted(parser.columns))
 
 
+MOST_NAMES = 20
+"""Most names that a message lists."""
+
+
 def suggest(name: str, names: Sequence[str]) -> str:
     """What to write instead of an unknown ``name``, as the end of a message."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f", expected one of {', '.join(sorted(names)[:40])}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    left = len(names) - MOST_NAMES
+    more = f" and {left} more (docs/choosing-series.md)" if left > 0 else ""
+    return f", expected one of {', '.join(sorted(names)[:MOST_NAMES])}{more}"
 
 
 @dataclass(frozen=True)
