@@ -252,6 +252,8 @@ def _opened(path: bytes) -> int:
     except PermissionError as error:
         raise CaseError(Reason.UNREADABLE, "this process may not read the file") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CaseError(Reason.SOURCE_CHANGED, "the file became a link after it was listed; build again") from error
         raise SourceError(f"a file cannot be opened ({error.strerror})", host="folder") from error
 
 

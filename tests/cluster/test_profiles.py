@@ -46,6 +46,31 @@ def test_faults_are_named(tmp_path: Path, text: str, named: str) -> None:
         load_cluster(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("tcp://127.0.0.1", "expected tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:", "expected tcp://HOST:PORT"),
+        ("tcp://:8786", "expected tcp://HOST:PORT"),
+        ("tcp://", "expected tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:port", "expected tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:99999", "expected tcp://HOST:PORT"),
+        ("tcp://[::1]", "expected tcp://HOST:PORT"),
+        ("tls://127.0.0.1", "expected tls://HOST:PORT"),
+        ("tcp:/127.0.0.1:8786", "expected serial, local, tcp://HOST:PORT"),
+        ("127.0.0.1:8786", "expected serial, local, tcp://HOST:PORT"),
+        ("http://127.0.0.1:8786", "expected serial, local, tcp://HOST:PORT"),
+        ("locla", "expected serial, local, tcp://HOST:PORT"),
+        ("", "expected serial, local, tcp://HOST:PORT"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_named_at_once(text: str, named: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_cluster(text)
+    assert named in str(caught.value)
+    assert f"found {text!r}" in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["tcp://10.0.0.5:8786", "tls://10.0.0.5:8786", "nowhere", "missing.yaml"])
 def test_addresses_without_tls_are_refused(text: str) -> None:
     with pytest.raises(SpecError):

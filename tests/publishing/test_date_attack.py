@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from builder.model.parquet import read_parquet
@@ -116,6 +117,11 @@ def _fits(day: date, days: float) -> bool:
 def test_by_default_nobody_is_recovered(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = published(archive, "default", "", monkeypatch)
     assert not [c for c in found if "day" in c or c in ("birth", "seen", "relapse")]
+    (index,) = (archive.parent / "default").rglob("index.parquet")
+    told = pq.read_table(index)
+    for name in ("birth", "seen", "relapse"):
+        assert told[name].null_count == told.num_rows, "declared, and told as nulls with a note"
+        assert told.schema.field(name).metadata[b"note"] == b"not retained: name it in deid.retain and build again"
     assert recovered(found, known=None) == set()
     for person in range(len(SCANS)):
         assert recovered(found, known=person) <= {person}

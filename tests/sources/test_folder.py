@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -81,6 +82,44 @@ def test_a_changed_or_lost_file_is_said_so(tmp_path: Path) -> None:
         with pytest.raises(CaseError) as caught:
             source.read(entry)
         assert caught.value.reason is reason
+
+
+def _linked_out(path: Path) -> None:
+    (path.parent.parent / "outside").write_bytes(b"12345678")
+    path.unlink()
+    path.symlink_to(path.parent.parent / "outside")
+
+
+CHANGES: dict[str, tuple[Callable[[Path], Any], Reason]] = {
+    "removed": (lambda path: path.unlink(), Reason.SOURCE_MISSING),
+    "renamed": (lambda path: path.rename(path.with_name("z")), Reason.SOURCE_MISSING),
+    "its folder renamed": (lambda path: path.parent.rename(path.parent.with_name("y")), Reason.SOURCE_MISSING),
+    "a folder now": (lambda path: (path.unlink(), path.mkdir()), Reason.SOURCE_CHANGED),
+    "a link out of the folder": (_linked_out, Reason.SOURCE_CHANGED),
+    "written again": (lambda path: path.write_bytes(b"87654321"), Reason.SOURCE_CHANGED),
+    "cut": (lambda path: path.write_bytes(b"1234"), Reason.SOURCE_CHANGED),
+    "longer": (lambda path: path.write_bytes(b"123456789"), Reason.SOURCE_CHANGED),
+    "emptied": (lambda path: path.write_bytes(b""), Reason.SOURCE_CHANGED),
+    "an older one put back": (lambda path: os.utime(path, ns=(1, 1)), Reason.SOURCE_CHANGED),
+    "another one moved there": (lambda path: (path.with_name("b")).replace(path), Reason.SOURCE_CHANGED),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
+def test_what_changed_between_listing_and_reading(
+    change: Callable[[Path], Any], reason: Reason, tmp_path: Path
+) -> None:
+    fill(tmp_path / "in", {"x/a": b"12345678", "x/b": b"abcdefgh", "x/c": b"sound"})
+    for name in "abc":
+        os.utime(tmp_path / "in" / "x" / name, ns=(10**9, ord(name) * 10**9))
+    source = Folder(url=str(tmp_path / "in"))
+    entries = {entry.path: entry for entry in source.list()}
+    change(tmp_path / "in" / "x" / "a")
+    with pytest.raises(CaseError) as caught:
+        source.read(entries["x/a"])
+    assert caught.value.reason is reason
+    if (tmp_path / "in" / "x").exists():
+        assert source.read(entries["x/c"]) == b"sound", "one file costs only itself"
 
 
 def test_no_folder_is_an_error_not_an_empty_listing(tmp_path: Path) -> None:
