@@ -5,7 +5,8 @@
 The index (PyPI: idc-index-data) holds descriptions but no acquisition parameters, so only rules on texts and SOP
 classes can fire. It prints the share of series with a type by modality, and compares descriptions with labels in
 ``idc_series_labels.csv``. These were written before the rules' answers were seen: 300 drawn by modality before the
-first rule was written, and 150 more of CT, MR and PET ("fresh") after the rules had been improved with the first 300.
+first rule was written; 150 more of CT, MR and PET ("fresh") after the rules had been improved with the first 300; and
+300 more ("third") after they had been improved with both.
 """
 
 import csv
@@ -35,7 +36,7 @@ def main() -> None:
         print(f"{modality}: {known} of {series.num_rows} series ({known / series.num_rows:.1%}): {most}")
     with LABELS.open() as file:
         labels = list(csv.DictReader(file))
-    for draw in ("first", "fresh"):
+    for draw in ("first", "fresh", "third"):
         judge(draw, {row["series_uid"]: row["series_type"].split("|") for row in labels if row["draw"] == draw})
 
 
