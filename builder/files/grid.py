@@ -1,6 +1,8 @@
 """The common form of volume files: voxels on a grid in LPS mm, and the segments that the file itself names."""
 
 import bz2
+import gzip
+import io
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -76,24 +78,33 @@ def stored_voxels(facts: FileFacts, data: bytes) -> NDArray[Any]:
 def inflate(data: bytes, expected: int, *, wbits: int) -> bytes:
     """Decompress exactly ``expected`` bytes from a zlib (wbits 15) or gzip (wbits 31) stream, and check its checksum.
 
-    A gzip file may have several members, as bgzip writes it.
+    A gzip file may have several members, as bgzip writes it, and zeros after them, as tapes pad it. Anything else after
+    them is refused: such a file was joined or damaged.
     """
-    pieces: list[bytes] = []
-    done, rest = 0, data
     try:
-        while done < expected:
-            machine = zlib.decompressobj(wbits)
-            pieces.append(machine.decompress(rest, expected - done))
-            done += len(pieces[-1])
-            tail = machine.decompress(machine.unconsumed_tail, MAX_TAIL) if done == expected else b""
-            if not machine.eof and len(tail) == MAX_TAIL:
-                raise unreadable(f"more than {expected} bytes of voxels, expected as many as the header says")
-            rest = machine.unused_data
-            if not machine.eof or (done < expected and not rest.startswith(GZIP)):
-                raise unreadable(f"compressed voxels that break off after {done} bytes, expected {expected}")
-    except zlib.error as error:
+        if wbits == 15:
+            found, ended = _one_stream(data, expected)
+        else:
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+                found, ended = stream.read(expected), len(stream.read(MAX_TAIL)) < MAX_TAIL
+    except EOFError as error:
+        raise unreadable(f"compressed voxels that break off, expected {expected} bytes") from error
+    except (zlib.error, OSError) as error:
         raise unreadable("compressed voxels that do not decompress") from error
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if not ended:
+        raise unreadable(f"more than {expected} bytes of voxels, expected as many as the header says")
+    if len(found) < expected:
+        raise unreadable(f"compressed voxels that break off after {len(found)} bytes, expected {expected}")
+    return found
+
+
+def _one_stream(data: bytes, expected: int) -> tuple[bytes, bool]:
+    machine = zlib.decompressobj()
+    found = machine.decompress(data, expected)
+    tail = machine.decompress(machine.unconsumed_tail, MAX_TAIL) if len(found) == expected else b""
+    if not machine.eof and len(tail) < MAX_TAIL:
+        raise EOFError
+    return found, machine.eof
 
 
 def _unpacked(data: bytes, size: int, packing: str) -> bytes:

@@ -180,7 +180,7 @@ def _header(content: bytes) -> tuple[dict[str, str], dict[str, str], int]:
             key, _, value = line.partition(":=")
             pairs[key.strip()] = value.strip()
             continue
-        key, _, value = line.partition(":")
+        key, _, value = line.partition(": ")  # without the space it is no field (teem.sourceforge.net/nrrd/format.html)
         name = key.strip().lower()
         if name not in FIELDS or name in fields or not line.replace("\t", " ").isprintable():
             raise unreadable("an NRRD header with a line that is no field of the format, or a field twice")

@@ -53,7 +53,9 @@ def locate(row: Row, axes: Axes, space: Space, image: ImageFacts) -> NDArray[np.
 
 
 def slice_of(row: Row, image: ImageFacts) -> int:
-    """Return the slice of the instance that a row names. Raises CaseError LABEL_OFF_GRID."""
+    """Return the slice of the instance that a row names, or the only one there is. Raises CaseError LABEL_OFF_GRID."""
+    if "instance" not in row and image.geometry.shape[0] == 1:  # a picture, which the table names by its file
+        return 0
     index = image.uid_to_slice.get(str(row.get("instance", "")))
     if index is None:
         raise CaseError(Reason.LABEL_OFF_GRID, "found a row of a label table whose instance is none of the image's")

@@ -14,6 +14,7 @@ from builder.labels.label import MaskLabel
 from builder.labels.layers import Empty, LayerRules, Pattern, Structure, layer
 from builder.labels.points import Axes, Space, check_axes, locate, slice_of
 from builder.labels.rows import Row, is_blank, load_rows
+from builder.labels.runs import Runs
 from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
@@ -30,6 +31,8 @@ class PolygonTable(TableLabel, MaskLabel):
         Coordinate space of the numbers; see ``builder.labels.points.Space``. COCO uses ``pixel_corner``.
     outline
         Column that holds whole outlines, like COCO's ``segmentation``; see ``builder.labels.coco.read_outline``.
+    runs
+        How ``outline`` holds the pairs of start and length that challenges publish; see ``builder.labels.runs.Runs``.
     vertex, polygon
         The alternative to ``outline``, for tables with one row per vertex: the columns of the coordinates, and the
         column whose equal values form a polygon, in the order of the table.
@@ -51,6 +54,7 @@ class PolygonTable(TableLabel, MaskLabel):
     kind: Literal["polygons"] = "polygons"
     space: Space
     outline: str | None = None
+    runs: Runs | None = None
     vertex: Axes | None = None
     polygon: str | None = None
     label: str | None = None
@@ -70,6 +74,8 @@ class PolygonTable(TableLabel, MaskLabel):
             raise ValueError("found outline and vertex both set or both missing, expected one of them")
         if (self.vertex is None) != (self.polygon is None):
             raise ValueError("found vertex or polygon without the other, expected both or neither")
+        if self.runs is not None and self.outline is None:
+            raise ValueError("found runs without outline, expected outline: the column that holds them")
         if self.vertex is not None:
             check_axes(self.vertex, self.space)
         elif self.space not in ("pixel_corner", "pixel_centre"):
@@ -94,7 +100,7 @@ class PolygonTable(TableLabel, MaskLabel):
         CaseError
             LABEL_MISSING, LABEL_EMPTY, LABEL_UNREADABLE or LABEL_OFF_GRID.
         """
-        rows = [row for row in load_rows(objects) if not is_blank(row, self._marks)]
+        rows = [row for row in load_rows(objects) if not self._is_blank(row)]
         measures: dict[str, float] = {"outlines": 0.0, "outlines_unmatched": 0.0}
         groups = self._outlines(rows)
         matched = {part: [g for g in groups if occurs(p, self._class(g))] for part, p in self.structures.items()}
@@ -117,6 +123,11 @@ class PolygonTable(TableLabel, MaskLabel):
     def _marks(self) -> list[str]:
         """The columns that hold coordinates or outlines."""
         return [self.outline] if self.outline else self.vertex.columns if self.vertex else []
+
+    def _is_blank(self, row: Row) -> bool:
+        if self.runs is not None and self.outline is not None:
+            return self.runs.says_nothing(row.get(self.outline))
+        return is_blank(row, self._marks)
 
     def _outlines(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Group the rows that form one outline, in the order of the table."""
@@ -170,7 +181,10 @@ class PolygonTable(TableLabel, MaskLabel):
     def _outline(self, group: Sequence[Row], index: int, image: ImageFacts) -> Outline:
         """Return an outline whose polygons are (x, y), with (0, 0) at the centre of the first pixel."""
         if self.outline is not None:
-            found = read_outline(group[0].get(self.outline), (image.geometry.shape[1], image.geometry.shape[2]))
+            cell, shape = group[0].get(self.outline), (image.geometry.shape[1], image.geometry.shape[2])
+            if self.runs is not None:
+                return Outline(pixels=self.runs.decode(cell, shape))
+            found = read_outline(cell, shape)
             shift = 0.5 if self.space == "pixel_corner" else 0.0
             return Outline(tuple(polygon - shift for polygon in found.polygons), found.pixels)
         assert self.vertex is not None

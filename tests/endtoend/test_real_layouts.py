@@ -53,7 +53,8 @@ def same(dataset: Any, paths: list[Path]) -> None:
 
 def test_every_spec_of_the_page_is_short_and_tried() -> None:
     assert {*SPECS} == {
-        "bids", "msd", "nnunet", "pi-cai", "totalsegmentator", "brats", "table", "png", "dcm2niix",
+        "bids", "msd", "nnunet", "pi-cai", "totalsegmentator", "brats", "table", "png", "dcm2niix", "chexpert",
+        "challenge",
     }  # fmt: skip
     assert all(len(text.splitlines()) <= 20 for text in SPECS.values())
 

@@ -117,6 +117,10 @@ def test_a_damaged_stream_is_refused(tmp_path: Path) -> None:
     assert np.array_equal(read_voxels([parts])[1], read_voxels([whole])[1])
     with pytest.raises(FileFault, match="more than"):
         read_voxels([gzip.compress(inside + bytes(2**21))])
+    tape = whole + gzip.compress(b"") + bytes(512)  # an empty member ends what bgzip writes, and tapes pad with zeros
+    assert np.array_equal(read_voxels([tape])[1], read_voxels([whole])[1])
+    with pytest.raises(FileFault, match="do not decompress"):
+        read_voxels([whole + b"rest of another file"])
 
 
 def test_a_magic_of_the_other_version_is_no_nifti(tmp_path: Path) -> None:
@@ -149,3 +153,5 @@ def test_an_origin_with_a_bracket_too_many_is_refused(tmp_path: Path) -> None:
     damaged = content.replace(b"space origin: (", b"space origin: ((")
     assert damaged != content
     assert "origin that can be used" in nrrd_facts(damaged).fault
+    with pytest.raises(FileFault, match="no field of the format"):
+        nrrd_facts(content.replace(b"space origin: ", b"space origin:"))
