@@ -106,7 +106,7 @@ class Deid(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     patient_key: str
     retain: tuple[str, ...] = ()

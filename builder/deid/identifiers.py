@@ -14,6 +14,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
+from builder.deid.terms import term_words
 from builder.deid.text import ordinary_words
 from builder.deid.uids import is_registered
 from builder.headers.vendors import VENDORS
@@ -65,6 +66,8 @@ _ID_KEYWORDS = (
 _NAME_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _NAME_KEYWORDS) if t is not None)
 _ID_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _ID_KEYWORDS) if t is not None)
 _BIRTH = (BaseTag(0x00100030),)
+_PLACES = (BaseTag(0x00080080), BaseTag(0x00080081))
+"""Institution Name and Address: a town alone says which hospital it was."""
 UNDECODABLE = (
     *(ValueError, TypeError, LookupError, NotImplementedError, AttributeError, OverflowError, EOFError),
     *(BytesLengthException, InvalidDicomError),
@@ -131,8 +134,9 @@ def identifiers_in(datasets: Iterable[Dataset]) -> Identifiers:
     for dataset in datasets:
         names, numbers = tuple(_texts(dataset, _NAME_TAGS)), tuple(_texts(dataset, _ID_TAGS))
         born = tuple(_texts(dataset, _BIRTH))
+        places = tuple(_texts(dataset, _PLACES))
         if names or numbers or born:
-            found = found | _identifiers(names, numbers, born)
+            found = found | _identifiers(names, numbers, born, places)
     return found
 
 
@@ -144,8 +148,8 @@ def identifiers_of(rows: pa.Table) -> Identifiers:
     for row in rows.select(own).group_by(own).aggregate([]).to_pylist():
         names, numbers = parts_of(row.get(IDENTITY.name))
         numbers += tuple(str(row[n]) for n in own if n in (*_ROW_VALUES, *_ROW_UIDS) and row[n])
-        found = found | _identifiers(names, numbers, (row.get("patient_birth_date") or "",))
-        found = found | Identifiers(names=_place_words(row.get("institution_name") or ""))
+        born, place = row.get("patient_birth_date") or "", row.get("institution_name") or ""
+        found = found | _identifiers(names, numbers, (born,), (place,))
     uids = {u for n in _ROW_UIDS[2:] if n in wanted for u in rows.column(n).unique().to_pylist() if u}
     return found | Identifiers(numbers=frozenset(u for u in uids if not is_registered(u)))
 
@@ -224,18 +228,20 @@ _OF_HOUSES = frozenset(_HOUSES.split())
 """Words of the names of hospitals that tell nobody which one it is."""
 
 
-@lru_cache(maxsize=1024)
-def _place_words(institution: str) -> frozenset[str]:
-    """The words by which a hospital is known: its town, its saint, its founder."""
-    words = {word for word in _WORD.findall(institution.lower()) if len(word) >= 4}
+def _place_words(place: str) -> frozenset[str]:
+    """The words by which a hospital or its address is known: its town, its saint, its founder, its street."""
+    words = {word for word in _WORD.findall(place.lower()) if len(word) >= 4}
     makers = {word for name, _ in VENDORS for word in name.lower().split()}
-    return frozenset(words - _OF_HOUSES - ordinary_words() - makers)
+    return frozenset(words - _OF_HOUSES - ordinary_words() - term_words() - makers)
 
 
 @lru_cache(maxsize=4096)
-def _identifiers(names: tuple[str, ...], numbers: tuple[str, ...], born: tuple[str, ...]) -> Identifiers:
+def _identifiers(
+    names: tuple[str, ...], numbers: tuple[str, ...], born: tuple[str, ...], places: tuple[str, ...]
+) -> Identifiers:
     """The values worth searching for; the objects of a series state the same ones, so the pattern is compiled once."""
     words = frozenset(w for name in names for w in _WORD.findall(name.lower()) if w not in ordinary_words())
+    words |= frozenset(word for place in places for word in _place_words(place))
     values = {v for v in (n.strip(" \0").lower() for n in numbers) if len(v) >= 4 and v not in ordinary_words()}
     values = {v for v in values if not is_registered(v)}
     values |= {d for v in values if (d := "".join(_DIGITS.findall(v))) != v and len(d) >= 7}  # a phone without marks

@@ -32,6 +32,13 @@ def _terms(name: str) -> frozenset[str]:
     return _lists()[name]
 
 
+@cache
+def term_words() -> frozenset[str]:
+    """Every word of the defined terms, lower case, without those of names of programs, which places may share."""
+    terms = (term for name, listed in _lists().items() if name != "tool" for term in listed)
+    return frozenset(word for term in terms for word in re.findall(r"[^\W\d_]+", term.lower()))
+
+
 MODALITIES: Final = _terms("modality")
 """PS3.3 C.7.3.1.1.1, retired ones too."""
 

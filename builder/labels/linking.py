@@ -1,6 +1,5 @@
 """Linking of annotation objects to image series, decided at plan time from index rows without reading pixels."""
 
-import fnmatch
 import json
 import posixpath
 import re
@@ -9,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.model.globs import OneOf, Piece, Wild, WordEdge, check_glob, fits, pieces_of
 from builder.model.places import place_of, stem_of
 from builder.protocols import How, ImageRow, Selection
 
@@ -106,12 +106,11 @@ def select_files(
         What ``{structure}`` may stand for.
     """
     pattern = pattern.replace("{structure}", _STRUCTURE)
-    one_of = "|".join(map(re.escape, structures))
-    expression = _expression(pattern, image, image.patient_id, one_of)
-    if expression is None:
+    pieces = _filled(pattern, image, image.patient_id, structures)
+    if pieces is None:
         return Selection()
     longer = image.longer_ids if "{patient}" in pattern else ()
-    others = [_expression(pattern, image, other, one_of) for other in longer]
+    others = [_filled(pattern, image, other, structures) for other in longer]
     reached = None if image.source is None else {image.source}
     if reached is not None and not any(f"{{{field}" in pattern for field in PATH_FIELDS):
         reached |= image.site_sources
@@ -121,8 +120,9 @@ def select_files(
         if kind not in formats or (reached is not None and source not in reached):
             continue
         names = {posixpath.normpath(path.replace("\\", "/")), place_of(path, member)}
-        fits = any(expression.fullmatch(name) for name in names)
-        if fits and not any(other and other.fullmatch(name) for other in others for name in names):
+        if not any(fits(pieces, name) for name in names):
+            continue
+        if not any(other and fits(other, name) for other in others for name in names):
             found.append(index)
     return Selection(tuple(found), How.NAME) if found else Selection()
 
@@ -141,7 +141,7 @@ def check_pattern(pattern: str) -> str:
             raise ValueError(f"match: found field {{{field}}}, expected one of {', '.join(PATTERN_FIELDS)}")
     if pattern.count("{") != pattern.count("}"):
         raise ValueError("match: found an unpaired brace, expected fields like {folder}")
-    return pattern
+    return check_glob(pattern)
 
 
 def _rows(candidates: pa.Table, sop_classes: tuple[str, ...]) -> list[tuple[int, Mapping[str, Any]]]:
@@ -170,7 +170,7 @@ _BEGIN, _END = "\ue000", "\ue001"
 """Markers around a filled-in fact, which keep a wildcard from continuing the word of the fact."""
 
 
-def _expression(pattern: str, image: ImageRow, patient_id: str, one_of: str) -> re.Pattern[str] | None:
+def _filled(pattern: str, image: ImageRow, patient_id: str, structures: Sequence[str]) -> tuple[Piece, ...] | None:
     """Return the pattern with the image's facts filled in, or None if the image lacks one of them."""
     folder = posixpath.normpath(image.folder or ".")
     parent = posixpath.dirname(folder) or "."
@@ -191,32 +191,25 @@ def _expression(pattern: str, image: ImageRow, patient_id: str, one_of: str) -> 
             return None
         literal = re.sub(r"([*?\[])", r"[\1]", value)
         filled = filled.replace(f"{{{name}}}", literal if value == "." else f"{_BEGIN}{literal}{_END}")
-    return re.compile(_glob_to_regex(posixpath.normpath(filled)).replace(_STRUCTURE, f"(?:{one_of})"))
+    parts = [p for p in re.split(f"({_BEGIN}|{_END}|{_STRUCTURE})", posixpath.normpath(filled)) if p]
+    pieces = [piece for part in parts for piece in _pieces(part, tuple(structures))]
+    return tuple(piece for place, piece in enumerate(pieces) if not _is_idle(pieces, place))
 
 
-def _glob_to_regex(pattern: str) -> str:
-    """Convert a glob to a regular expression in which ``**/`` crosses folders, but ``*`` and ``?`` do not."""
-    parts = [p for p in re.split(rf"(\*\*/?|\*|\?|\[[^\]]*\]|{_BEGIN}|{_END})", pattern) if p]
-    pieces = []
-    for place, part in enumerate(parts):
-        if part == _BEGIN:
-            pieces.append(r"(?<![^\W_])" if place and parts[place - 1] in WILDCARDS else "")
-        elif part == _END:
-            pieces.append(r"(?![^\W_])" if parts[place + 1 : place + 2] and parts[place + 1] in WILDCARDS else "")
-        elif part in ("**/", "**"):
-            pieces.append(".*" if part == "**" else "(?:.*/)?")
-        elif part == "*":
-            pieces.append("[^/]*")
-        elif part == "?":
-            pieces.append("[^/]")
-        elif part.startswith("[") and part.endswith("]") and len(part) > 2:
-            pieces.append(fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z"))
-        else:
-            pieces.append(re.escape(part))
-    return "".join(pieces)
+def _pieces(part: str, structures: tuple[str, ...]) -> tuple[Piece, ...]:
+    marks: Mapping[str, Piece] = {
+        _BEGIN: WordEdge("before"), _END: WordEdge("after"), _STRUCTURE: OneOf(structures)
+    }  # fmt: skip
+    return (marks[part],) if part in marks else pieces_of(part)
 
 
-WILDCARDS = ("*", "**", "**/", "?")
+def _is_idle(pieces: Sequence[Piece], place: int) -> bool:
+    """Return whether a piece is the edge of a word with no wildcard beside it that could go on with the word."""
+    piece = pieces[place]
+    if not isinstance(piece, WordEdge):
+        return False
+    beside = place - 1 if piece.side == "before" else place + 1
+    return not (0 <= beside < len(pieces) and isinstance(pieces[beside], Wild))
 
 
 def _common_folder(paths: Sequence[str]) -> str:

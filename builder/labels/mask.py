@@ -17,6 +17,7 @@ from builder.labels.linking import check_pattern, select_files
 from builder.labels.placing import Interpolation, OffGrid, Placement, move, move_shares, place
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
+from builder.model.globs import fits, pieces_of
 from builder.model.patterns import occurs
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
 
@@ -186,10 +187,10 @@ class MaskFile(MaskLabel):
         if not self.structures:
             return ""
         before, _, after = self.match.rpartition("/")[2].partition("{structure}")
-        ends = [".*".join(map(re.escape, re.split(r"\{[^{}]*\}|\*+|\?", end))) for end in (before, after)]
+        ends = [pieces_of(re.sub(r"(?:\{[^{}]*\}|\*|\?)+", "**", end)) for end in (before, after)]
         fitting = [
             (len(file), part) for part, files in self.structures.items() for file in files
-            if re.fullmatch(f"{ends[0]}{re.escape(file)}{ends[1]}", name)
+            if fits((*ends[0], file, *ends[1]), name)
         ]  # fmt: skip
         if not fitting:
             raise CaseError(Reason.LABEL_AMBIGUOUS, "found a mask file whose name says none of the structures")

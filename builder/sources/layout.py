@@ -1,15 +1,16 @@
 """How a folder names its files: the option that turns NIfTI, NRRD, MetaImage, PNG, JPEG and TIFF files into images."""
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from builder.errors import SpecError
 from builder.model.case import ValueDomain
-from builder.model.patterns import check_pattern
+from builder.model.patterns import check_pattern, fits, groups_of
 
 FIELDS: Final = ("patient", "visit", "image", "case", "split")
 """Fields of a pattern that say who and what a file is. Any other field only has to fit."""
@@ -28,6 +29,9 @@ def _check(pattern: str) -> str:
         raise ValueError("found a brace that belongs to no field, expected fields like {patient} or {image:t1|t2}")
     if "{patient" not in pattern:
         raise ValueError("found no field {patient}, expected one: it says who the image is of")
+    if _AGAIN in "".join(name for name, _, _ in _PIECES.findall(pattern)):
+        raise ValueError(f"found a field with {_AGAIN} in its name, expected single underscores")
+    check_pattern(_expression(pattern, "", {}))
     return pattern
 
 
@@ -110,42 +114,110 @@ def layout_of(given: Any) -> Any:
     return given
 
 
-def fields_in(pattern: str, path: str) -> dict[str, str] | None:
-    """Return the fields of a path, or None if it does not fit the pattern.
+@dataclass(frozen=True)
+class Fit:
+    """What the fields of a pattern are in a path: taken as long as they can be, and as short."""
 
-    Raises
-    ------
-    SpecError
-        If the path fits in more than one way, so that its patient or image would be guessed.
+    longest: Mapping[str, str]
+    shortest: Mapping[str, str]
+
+    def fields(self) -> dict[str, str]:
+        """Return the fields.
+
+        Raises
+        ------
+        SpecError
+            If the path fits in more than one way, so that its patient or image would be guessed.
+        """
+        unclear = sorted(n for n, v in self.longest.items() if n in FIELDS and self.shortest[n] != v)
+        if unclear:
+            raise SpecError(
+                f"layout.pattern: found paths that fit in more than one way, which leaves {', '.join(unclear)} open; "
+                "expected one way: say what a field may be, as in {image:t1|t2|flair} or {patient:sub-[0-9]+}"
+            )
+        return dict(self.longest)
+
+
+def fits_of(pattern: str, paths: Sequence[str]) -> dict[str, Fit]:
+    """Return how each path fits the pattern; paths that do not fit are left out. Raises SpecError for hopeless ones."""
+    longest, shortest = (_taken(pattern, paths, lazily=lazily) for lazily in ("", "?"))
+    pairs = zip(paths, longest, shortest, strict=True)
+    return {path: Fit(most, least) for path, most, least in pairs if most is not None and least is not None}
+
+
+def _taken(pattern: str, paths: Sequence[str], *, lazily: str) -> list[dict[str, str] | None]:
+    """Return the fields of each path, or None where it does not fit."""
+    found = groups_of(_expression(pattern, lazily, {}), paths)
+    pairs = zip(paths, found, strict=True)
+    settled = [f if f is None or _agrees(f) else _agreeing(pattern, p, lazily, {}) for p, f in pairs]
+    return [None if f is None else {n: v for n, v in f.items() if _AGAIN not in n} for f in settled]
+
+
+_AGAIN: Final = "__"
+"""Marks a repeated field in the name of its group."""
+
+
+def _agrees(found: Mapping[str, str]) -> bool:
+    return all(value == found[name.partition(_AGAIN)[0]] for name, value in found.items())
+
+
+def _agreeing(pattern: str, path: str, lazily: str, fixed: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the fields of a path of which the repeated ones are equal, by trying what the first of them may be.
+
+    RE2 knows no back-references. Raises SpecError when there is too much to try.
     """
-    found = _expression(pattern, "").fullmatch(path)
-    if found is None:
-        return None
-    other = _expression(pattern, "?").fullmatch(path)
-    fields = found.groupdict()
-    unclear = sorted(n for n, value in fields.items() if n in FIELDS and other and other.groupdict()[n] != value)
-    if unclear:
-        raise SpecError(
-            f"layout.pattern: found paths that fit in more than one way, which leaves {', '.join(unclear)} open; "
-            "expected one way: say what a field may be, as in {image:t1|t2|flair} or {patient:sub-[0-9]+}"
-        )
-    return fields
+    counts = Counter(name for name, _, _ in _PIECES.findall(pattern) if name and name not in fixed)
+    name, count = counts.most_common(1)[0]
+    if count == 1:
+        return groups_of(_expression(pattern, lazily, fixed), [path])[0]
+    own = next(expression for field, expression, _ in _PIECES.findall(pattern) if field == name)
+    values = _occurring(path, count)
+    for value in values if lazily else reversed(values):
+        if not own or fits(own, value):
+            found = _agreeing(pattern, path, lazily, {**fixed, name: value})
+            if found is not None:
+                return found
+    return None
 
 
-@lru_cache(maxsize=32)
-def _expression(pattern: str, lazily: str) -> re.Pattern[str]:
-    """Return the pattern as an expression whose fields take as much as they can, or as little."""
-    pieces, seen, start = [], set(), 0
+_MOST_VALUES: Final = 300
+
+
+def _occurring(path: str, times: int) -> tuple[str, ...]:
+    """Return the texts without a slash that occur so often in a path, short ones first."""
+    found: dict[str, None] = {}
+    length, starts = 1, list(range(len(path)))
+    while starts:
+        texts = {start: path[start : start + length] for start in starts if start + length <= len(path)}
+        often = {start: text for start, text in texts.items() if "/" not in text and path.count(text) >= times}
+        found |= dict.fromkeys(often.values())
+        length, starts = length + 1, list(often)  # what occurs so often begins with shorter texts that do
+        if len(found) > _MOST_VALUES:
+            raise SpecError(
+                f"layout.pattern: found a path in which a repeated field may be more than {_MOST_VALUES} things, "
+                "expected fewer: say what the field may be, as in {patient:sub-[0-9]+}"
+            )
+    return tuple(found)
+
+
+def _expression(pattern: str, lazily: str, fixed: Mapping[str, str]) -> str:
+    """Return the pattern as an expression whose fields take as much as they can, or as little.
+
+    ``fixed`` fields have a value; other fields that are repeated are groups of their own.
+    """
+    pieces, seen, start = [], Counter[str](), 0
     for match in _PIECES.finditer(pattern):
         pieces.append(re.escape(pattern[start : match.start()]))
         name, expression, wildcard = match.groups()
         start = match.end()
         if wildcard:
             glob = {"*": f"[^/]*{lazily}", "?": "[^/]"}
-            pieces.append(glob.get(wildcard, f".*{lazily}" if wildcard == "**" else f"(?:.*{lazily}/)?"))
-        elif name in seen:
-            pieces.append(f"(?P={name})")
+            pieces.append(glob.get(wildcard, f"(?s:.*{lazily})" if wildcard == "**" else f"(?s:(?:.*{lazily}/)?)"))
+            continue
+        if name in fixed:
+            inside = re.escape(fixed[name])
         else:
-            pieces.append(f"(?P<{name}>{f'(?:{expression})' if expression else f'[^/]+{lazily}'})")
-            seen.add(name)
-    return re.compile("".join([*pieces, re.escape(pattern[start:])]))
+            inside = f"(?:{expression})" if expression and not seen[name] else f"[^/]+{lazily}"
+        pieces.append(f"(?P<{name}{f'{_AGAIN}{seen[name]}' if seen[name] else ''}>{inside})")
+        seen[name] += 1
+    return "".join([*pieces, re.escape(pattern[start:])])

@@ -32,7 +32,7 @@ class Tally:
             self.done[kind] += times
         else:
             self.missed[kind, place] += times
-            self.examples.setdefault((kind, place), set()).add(str(example)[:120])
+            self.examples.setdefault((kind, place), set()).add(str(example)[:160])
 
     def share(self, kinds: tuple[str, ...]) -> float:
         """The percentage of the actions of some kinds that were done."""

@@ -2,14 +2,15 @@
 
 import io
 import random
+import re
 import warnings
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 from pydicom import Dataset, config, dcmread
-from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from builder.deid import Deid
@@ -46,9 +47,11 @@ def real_headers(corpus: Path, most: int) -> list[bytes]:
     found: dict[tuple[str, str, str], bytes] = {}
     for path in sorted(p for p in corpus.rglob("*") if p.is_file() and "malformed" not in p.parts):
         header = _read(path)
-        if header is not None and not _shows_text(header):
-            key = (path.parent.name, str(header.get("SeriesInstanceUID")), str(header.get("SOPClassUID")))
-            data = _bytes(header) if key not in found else None
+        if header is None:
+            continue
+        key = (path.parent.name, str(header.get("SeriesInstanceUID")), str(header.get("SOPClassUID")))
+        if key not in found and not _shows_text(header):
+            data = _bytes(header)
             if data is not None and len(data) <= LARGEST:
                 found[key] = data
     chosen = list(found.values())
@@ -188,14 +191,27 @@ _NOT_EMPTY = (
 
 
 def _removed(key: Planted, said: bytes, tally: Tally, clean: Dataset | None) -> None:
-    left = {secret for _, secret in key.texts if secret.encode() in said}
+    left = {secret: where for _, secret in key.texts if (where := _found(secret, said)) is not None}
     blamed: set[str] = set()
     for place, secret in key.texts:
-        bad = secret in left and clean is not None and any(secret in t.lower() for t in _at(clean, place))
+        bad = clean is not None and secret.encode() in said and any(secret in t.lower() for t in _at(clean, place))
         blamed |= {secret} if bad else set()
         tally.count("text_removed", place, done=not bad)
-    for _ in left - blamed:
-        tally.count("text_removed", "elsewhere", done=False)
+    for secret in left.keys() - blamed:
+        tally.count("text_removed", "elsewhere", done=False, example=(secret, left[secret]))
+
+
+def _found(secret: str, said: bytes) -> str | None:
+    """Where a secret stands; a number inside a longer one is chance, as keyed UIDs have 39 digits."""
+    place = said.find(secret.encode())
+    if place < 0:
+        return None
+    if secret.isdigit():
+        alone = re.search(rf"(?<!\d){secret}(?!\d)".encode(), said)
+        if alone is None:
+            return None
+        place = alone.start()
+    return said[max(place - 40, 0) : place + 60].decode(errors="replace")
 
 
 def _dates(key: Planted, clean: Dataset, person: Person, tally: Tally) -> None:
@@ -249,11 +265,14 @@ def _at(dataset: Dataset, place: str) -> list[str]:
 
 
 def _whole(dataset: Dataset) -> bytes:
-    """Every byte of an object, lower case."""
-    copied = Dataset(dataset)
-    copied.file_meta = FileMetaDataset(dataset.file_meta)
-    implicit = bool(dataset.original_encoding[0])
-    copied.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    buffer = io.BytesIO()
-    copied.save_as(buffer, enforce_file_format=False)
-    return buffer.getvalue().lower()
+    """Every value of an object and of its file meta, lower case, as it stands in memory or would be written."""
+    found: list[bytes] = []
+    todo = [dataset, dataset.file_meta]
+    while todo:
+        for element in todo.pop().values():
+            value = element.value
+            if isinstance(value, Sequence):
+                todo += list(value)
+            else:
+                found.append(value if isinstance(value, bytes) else str(value).encode())
+    return b"\\".join(found).lower()

@@ -7,7 +7,7 @@ from builder.errors import SpecError
 from builder.model.places import stem_of
 from builder.planning.layouts.names import Documents, Named, split_of
 from builder.planning.layouts.sidecars import header_columns
-from builder.sources.layout import FIELDS, Layout, fields_in
+from builder.sources.layout import FIELDS, Layout, fits_of
 
 
 class Pattern:
@@ -15,14 +15,14 @@ class Pattern:
 
     def __init__(self, layout: Layout, documents: Documents) -> None:
         assert layout.pattern is not None
-        self.pattern = layout.pattern
+        self.fits = fits_of(layout.pattern, sorted(documents.places))
         self.documents = documents
 
     def name(self, place: str) -> Named | str | None:
         """See ``names.Reading``."""
-        found = fields_in(self.pattern, place)
-        if found is None:
+        if place not in self.fits:
             return None
+        found = self.fits[place].fields()
         return Named(
             patient=found["patient"], visit=found.get("visit", ""), image=found.get("image", "image"),
             case=found.get("case", ""), split=split_of(found.get("split", "")),
