@@ -81,17 +81,24 @@ def lay_out(parts: Callable[[Sequence[str]], Iterable[pa.Table]], sources: Seque
     entries: dict[int, dict[str, Entry]] = {n: {} for n in laid}
     companions: dict[tuple[int, str], str] = {}
     places: dict[int, set[str]] = {n: set() for n in laid}
+    images: dict[int, set[str]] = {n: set() for n in laid}
     for part in parts((*LISTED, "file_facts")):
         for row in part.to_pylist():
             if row["source"] not in laid:
                 continue
             place = place_of(row["path"], row["member"])
             places[row["source"]].add(place)
+            if row["format"] in VOLUMES | PICTURES or row["file_facts"]:
+                images[row["source"]].add(place)
             if row["format"] in DOCUMENTS | TABLES:
                 entries[row["source"]][place] = Entry(row["path"], row["size"], row["stamp"], row["member"])
             if row["file_facts"] and (beside := _companion(place, row["file_facts"])):
                 companions[row["source"], beside] = place
-    readings = {n: (_reading(source, entries[n]), source.layout, source) for n, source in laid.items() if source.layout}
+    readings = {
+        n: (_reading(source, entries[n], sorted(images[n])), source.layout, source)
+        for n, source in laid.items()
+        if source.layout
+    }
     missing = [
         _missing_row(n, place)
         for n, (reading, _, _) in readings.items()
@@ -128,7 +135,7 @@ def count_formats(table: pa.Table, used: Iterable[int] = ()) -> Counter[str]:
     return Counter(form for row, form in formats if form in IMAGE_FORMATS and row not in taken)
 
 
-def _reading(source: Folder, entries: Mapping[str, Entry]) -> Reading:
+def _reading(source: Folder, entries: Mapping[str, Entry], images: Sequence[str]) -> Reading:
     layout = source.layout
     assert layout is not None
     documents = Documents(frozenset(entries), lambda place: source.read(entries[place]))
@@ -138,7 +145,7 @@ def _reading(source: Folder, entries: Mapping[str, Entry]) -> Reading:
         return NnUnet(documents)
     if layout.kind == "msd":
         return Decathlon(documents)
-    return Pattern(layout, documents) if layout.kind == "pattern" else Table(layout, documents)
+    return Pattern(layout, documents, images) if layout.kind == "pattern" else Table(layout, documents)
 
 
 def _companion(place: str, facts: str) -> str:

@@ -1,7 +1,7 @@
 """Layouts that a spec states: a pattern of paths, and a table with a column of paths."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from builder.errors import SpecError
 from builder.model.places import stem_of
@@ -13,9 +13,9 @@ from builder.sources.layout import FIELDS, Layout, fits_of
 class Pattern:
     """Paths whose parts say who and what an image is."""
 
-    def __init__(self, layout: Layout, documents: Documents) -> None:
+    def __init__(self, layout: Layout, documents: Documents, images: Sequence[str]) -> None:
         assert layout.pattern is not None
-        self.fits = fits_of(layout.pattern, sorted(documents.places))
+        self.fits = fits_of(layout.pattern, images)
         self.documents = documents
 
     def name(self, place: str) -> Named | str | None:
