@@ -67,7 +67,10 @@ class Source(Protocol):
 
     @property
     def lane(self) -> str:
-        """Name of the queue that bounds how many tasks talk to this source's server at once; "" for unbounded."""
+        """Name of the queue that bounds how many tasks talk to this source's server at once; "" for unbounded.
+
+        It may end in ``*N``, which says how many; otherwise four.
+        """
         ...
 
     @property

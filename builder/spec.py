@@ -22,6 +22,7 @@ from builder.patches import AnySamples
 from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
 from builder.shards import CodecName, FieldStorage
 from builder.sources import AnySource
+from builder.sources.recordings import CURRENT
 from builder.split import Splits
 from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
 
@@ -371,8 +372,13 @@ def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool, published: bo
 
 
 def keeping(spec: DatasetSpec, content: str) -> DatasetSpec:
-    """Return the spec with sources that keep what comes from servers in the store at ``content``."""
-    return spec.model_copy(update={"sources": tuple(source.kept_in(content) for source in spec.sources)})
+    """Return the spec with sources that keep what comes from servers in the store at ``content``.
+
+    They record it too, or take it from a recording, where that was asked for (``builder.sources.recordings``).
+    """
+    recording = CURRENT.get()
+    kept = tuple(source.kept_in(content).recorded_in(recording) for source in spec.sources)
+    return spec.model_copy(update={"sources": kept})
 
 
 def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
@@ -382,7 +388,11 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
     """
     document: dict[str, Any] = _withhold(spec.model_dump(mode="json", by_alias=True))
     document["sources"] = [
-        {k: v if k in PUBLIC_SOURCE_FIELDS else _template(v) if v else v for k, v in source.items()}
+        {
+            k: v if k in PUBLIC_SOURCE_FIELDS else _template(v) if v else v
+            for k, v in source.items()
+            if k not in PRIVATE_SOURCE_FIELDS
+        }
         for source in document["sources"]
     ]
     return document
@@ -390,9 +400,12 @@ def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
 
 PUBLIC_SOURCE_FIELDS = (
     "kind", "site", "country", "collection", "origin", "collections", "modalities", "licenses", "page", "port",
-    "retrieve", "missing", "missing_at_most",
+    "retrieve", "missing", "missing_at_most", "version", "store",
 )  # fmt: skip
 """What a manifest tells of a source; queries and lists of patients are withheld like locations."""
+
+PRIVATE_SOURCE_FIELDS = ("polite",)
+"""What says nothing of the data, so that a change of it makes no new version."""
 
 LOCATION_FIELDS = ("url", "aliases", "previous", "review")
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither

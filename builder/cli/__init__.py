@@ -18,6 +18,9 @@ from builder.cli.options import (
     Interrupted,
     Machine,
     Params,
+    Record,
+    RecordDays,
+    Replay,
     SpecPath,
     Target,
     Workers,
@@ -117,13 +120,21 @@ def build(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first internal error, with its traceback.")
     ] = False,
+    record: Record = None,
+    replay: Replay = None,
+    record_days: RecordDays = 30,
     as_json: Machine = False,
 ) -> None:
     """Build and publish a dataset; started again it continues, unchanged it does nothing."""
     from builder.run.pipeline import build as run_build
     from builder.run.progress import open_progress
+    from builder.sources.recordings import recording
 
-    with continuing("nothing was published and finished shards stay"), open_progress(style(as_json)) as progress:
+    with (
+        continuing("nothing was published and finished shards stay"),
+        recording(record=record, replay=replay, days=record_days),
+        open_progress(style(as_json)) as progress,
+    ):
         outcome = run_build(
             spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress,
             on_internal_error="stop" if strict else None,

@@ -43,6 +43,15 @@ Cluster = Annotated[
     str, typer.Option("--cluster", help="serial, local, tcp://HOST:PORT, tls://HOST:PORT, or a profile's YAML file.")
 ]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers of a local cluster.")]
+Record = Annotated[
+    str | None,
+    typer.Option("--record", metavar="DIR", help="Record what servers answer, for --replay.", callback=_named),
+]
+Replay = Annotated[
+    str | None,
+    typer.Option("--replay", metavar="DIR", help="Take all answers from a recording; ask no server.", callback=_named),
+]
+RecordDays = Annotated[int, typer.Option("--record-days", min=1, help="Days until the recording expires.")]
 Machine = Annotated[
     bool, typer.Option("--json", help="Print JSON for machines; progress becomes JSON lines on stderr.")
 ]

@@ -32,7 +32,8 @@ def run_batch(calls: Sequence[tuple[Callable[[Any], Any], Any]]) -> tuple[list[A
 
 
 class Batches:
-    """Hands out tasks in order, in batches of ``BATCH_SECONDS``, with at most ``LANE_WIDTH`` at once from one lane.
+    """Hands out tasks in order, in batches of ``BATCH_SECONDS``, with at most ``LANE_WIDTH`` at once from one lane, or
+    as many as the lane's name states (``net:tcia:host*8``).
 
     The first tasks go one by one, and their duration decides how many go together. Tasks of a lane always go one by
     one. So do the tasks of a batch whose worker died, to find out which of them was deadly.
@@ -114,4 +115,10 @@ class Batches:
         return self._left.popleft() if self._left else next(self._tasks, None)
 
     def _is_free(self, task: Task) -> bool:
-        return not task.lane or self._busy[task.lane] < LANE_WIDTH
+        return not task.lane or self._busy[task.lane] < _width(task.lane)
+
+
+def _width(lane: str) -> int:
+    """Return how many tasks of a lane run at once, which its name may state."""
+    stated = lane.rpartition("*")[2]
+    return int(stated) if stated.isdigit() and "*" in lane else LANE_WIDTH

@@ -17,11 +17,15 @@ from builder.errors import BuilderError, LayoutError
 from builder.protocols import Progress
 from builder.run.lease import is_gone
 from builder.run.places import private_store
+from builder.run.requeue import own_job, will_run_again
 from builder.storage import Store
 
 FOLDER = "journal"
 CANCEL = "cancel"
 FLUSH_SECONDS = 2.0
+AGAIN_SECONDS = 10.0
+"""Pause between two looks for a run that continues another."""
+
 Item = TypeVar("Item")
 
 
@@ -94,7 +98,8 @@ class JournalProgress:
 def keep_journal(private: Store, run: int, *, facts: dict[str, Any]) -> Iterator[Journal]:
     """Keep a journal for a run, from a first event that says who runs it to a last one that says how it ended."""
     journal = Journal(private.join(FOLDER), run)
-    journal.note("start", host=socket.gethostname(), pid=os.getpid(), **facts)
+    job = {"job": own_job()} if own_job() else {}
+    journal.note("start", host=socket.gethostname(), pid=os.getpid(), **job, **facts)
     try:
         yield journal
     except BaseException as error:
@@ -134,6 +139,7 @@ class Status:
 def read_status(dataset: str) -> Status:
     """Read the last run's state: ``running``, ``published``, ``failed``, ``cancelled``, or ``died`` without a word.
 
+    It is ``waiting`` when the run has stopped and its driver's job is still in the queue, where it goes on by itself.
     A dead run shows as ``running`` on other machines until somebody builds the dataset again.
 
     Raises
@@ -148,9 +154,12 @@ def read_status(dataset: str) -> Status:
     nothing: dict[str, Any] = {"stage": "start", "done": 0, "total": None}
     stage = next((e for e in reversed(events) if e["event"] == "stage"), nothing)
     end = next((e for e in reversed(events) if e["event"] == "end"), None)
+    state = end["state"] if end else ("died" if is_gone(private_store(dataset), run) else "running")
+    if state in ("died", "cancelled", "failed") and will_run_again(start.get("job", "")):
+        state = "waiting"
     return Status(
         run=run,
-        state=end["state"] if end else ("died" if is_gone(private_store(dataset), run) else "running"),
+        state=state,
         stage=stage["stage"],
         done=stage["done"],
         total=stage["total"],
@@ -167,9 +176,30 @@ def read_events(dataset: str) -> list[dict[str, Any]]:
 
 
 def follow(dataset: str) -> Iterator[dict[str, Any]]:
-    """Yield events of the last run as they are written, until it ends or is found dead."""
+    """Yield events of the last run as they are written, until it ends or is found dead.
+
+    If its driver's job will run again, the events of the next run follow.
+    """
     store = _open(dataset)
-    run, after = _newest(store), -1
+    run = _newest(store)
+    while True:
+        job, published = "", False
+        for event in _follow_run(dataset, store, run):
+            job = event.get("job", job)
+            published |= event["event"] == "end" and event["state"] == "published"
+            yield event
+        if published:
+            return
+        while _newest(store) == run:
+            if not will_run_again(job):
+                return
+            time.sleep(AGAIN_SECONDS)
+        run = _newest(store)
+
+
+def _follow_run(dataset: str, store: Store, run: int) -> Iterator[dict[str, Any]]:
+    """Yield events of one run as they are written, until it ends or is found dead."""
+    after = -1
     while True:
         for number, event in list(_events(store, run, after=after)):
             yield event

@@ -19,7 +19,7 @@ from builder.model.parquet import parquet_bytes
 from builder.plan import DatasetPlan
 from builder.planning.forecast import forecast
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import take_inventory, take_survey
+from builder.planning.inventory import INDEX, take_inventory, take_survey
 from builder.planning.latest import note_plan, note_published
 from builder.planning.making import make_plan
 from builder.planning.registry import published, registry_of, still_published
@@ -37,6 +37,8 @@ from builder.run.outcomes import Built, Planned, internal_errors_line
 from builder.run.places import check_places, private_store
 from builder.run.progress import SilentProgress
 from builder.sources.contents import FOLDER
+from builder.sources.politeness import CLOCK
+from builder.sources.recordings import check_recorded
 from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, keeping, withhold_locations
 from builder.specfile import fill_parameters, load_spec
 from builder.stages.boundary import Faults, InternalError, OnInternalError, default_action
@@ -154,12 +156,16 @@ def _asked(
         _check_placeholders(loaded)
     resolved = fill_parameters(loaded, parameters)
     check_places(resolved, to)
+    check_recorded(private_store(to), INDEX)
     kept = keeping(resolved, private_store(to).join(FOLDER).url)
     return _Asked(kept, withhold_locations(loaded), to, _key(resolved))
 
 
 def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> Planned:
     resolved, private = asked.spec, private_store(asked.to)
+    for source in resolved.sources:
+        for line in source.news(CLOCK.now()):
+            progress.say(line)
     sealed = resolved.splits.sequester
     inventory = take_inventory(resolved.sources, private, runner=runner, progress=progress, faults=faults)
     survey = take_survey(

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shlex
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from builder.run.clusters import Cluster, load_cluster
 from builder.run.clusters.jobs import Jobs
 from builder.run.clusters.kubernetes import Kubernetes, render_job
 from builder.run.places import PRIVATE_SUFFIX, check_places, private_store
+from builder.run.requeue import lead, script
 from builder.specfile import fill_parameters, load_spec
 
 FOLDER = "submissions"
@@ -108,12 +108,12 @@ def _sbatch(profile: Jobs, command: list[str], identity: str, log: str) -> str:
     """Submit the driver as a job and return its number. Slurm passes the environment on; the script holds no values."""
     options = [f"--job-name=builder-{identity}", f"--output={log}", "--open-mode=append", f"--time={profile.walltime}"]
     options += [f"--mem={DRIVER_MEMORY_MIB}M", "--requeue", "--parsable"]
+    options += [f"--signal=B:USR1@{lead(profile.walltime)}"]
     options += [f"--partition={profile.partition}"] if profile.partition else []
     options += [f"--account={profile.account}"] if profile.account else []
     options += list(profile.directives)
-    line = shlex.join([profile.python or sys.executable, "-m", "builder", *command])
-    script = "\n".join(("#!/bin/sh", *profile.prologue, f"exec {line}", ""))
-    return _run(["sbatch", *options], script).partition(";")[0]
+    text = script([profile.python or sys.executable, *command], prologue=profile.prologue)
+    return _run(["sbatch", *options], text).partition(";")[0]
 
 
 def _apply(document: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """Define where objects come from, with one module per kind of source and one table that names them."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import BeforeValidator
 
 from builder.plugins import block_of, with_installed
 from builder.sources.described import Described
@@ -8,10 +10,12 @@ from builder.sources.dicomweb import DicomWeb
 from builder.sources.dimse import Dimse
 from builder.sources.folder import Folder
 from builder.sources.idc import Idc
+from builder.sources.remote_folder import RemoteFolder, elsewhere
 from builder.sources.tcia import Tcia
 
 BUILT_IN: dict[str, type[Described]] = {
     "folder": Folder,
+    "remote_folder": RemoteFolder,
     "dicomweb": DicomWeb,
     "dimse": Dimse,
     "tcia": Tcia,
@@ -26,6 +30,6 @@ if TYPE_CHECKING:
     AnySource: TypeAlias = Described
     """A block of a spec under ``sources``. Its ``kind`` decides which source it decodes to."""
 else:
-    AnySource = block_of(SOURCES)
+    AnySource = Annotated[block_of(SOURCES), BeforeValidator(elsewhere)]
 
-__all__ = ["BUILT_IN", "SOURCES", "AnySource", "DicomWeb", "Dimse", "Folder", "Idc", "Tcia"]
+__all__ = ["BUILT_IN", "SOURCES", "AnySource", "DicomWeb", "Dimse", "Folder", "Idc", "RemoteFolder", "Tcia"]

@@ -1,15 +1,19 @@
 """Speak to a PACS over associations: find, retrieve, and say exactly what went wrong (PS3.4 annex C, PS3.8)."""
 
+import re
 import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
+from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
 
-from builder.errors import CaseError, MissingExtra, SourceError
+from builder.errors import CaseError, MissingExtra, SourceError, SpecError
 from builder.headers.identity import sop_instance_uid
 from builder.sources.patience import Fault
+from builder.sources.politeness import Turn
 
 TIMEOUT_S: Final = 60.0
 """Longest wait for an answer and for the connection."""
@@ -35,6 +39,7 @@ _CONTEXTS = 126
 _COMMON_CLASSES = tuple(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "481.3", "66.4", "2.1", "4.1", "1.1", "88.33")
 )
+_UID = re.compile(r"[0-9.]{1,64}")
 _LEVELS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
 _PENDING = (0xFF00, 0xFF01)
 _SUCCESS, _WARNING = 0x0000, 0xB000
@@ -51,6 +56,24 @@ Found = dict[str, dict[str, str]]
 """Attributes by UID."""
 
 
+class Tls(BaseModel):
+    """Encrypt the connection (PS3.15 B.1), and show a certificate if the PACS asks for one.
+
+    Parameters
+    ----------
+    ca
+        File with the certificates to trust (PEM); without it those of the system.
+    cert, key
+        Files with our certificate and its key (PEM).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
 @dataclass(frozen=True)
 class Peer:
     """A PACS and how it knows us."""
@@ -61,6 +84,7 @@ class Peer:
     calling_ae: str
     store_port: int | None
     retrieve: Literal["get", "move"]
+    tls: Tls | None = None
 
     @property
     def name(self) -> str:
@@ -68,31 +92,51 @@ class Peer:
         return f"{self.host}:{self.port}"
 
 
-class Session:
-    """One association at a time with a PACS, opened on first use and again after it broke.
+@dataclass(frozen=True)
+class Ledger:
+    """What became of the sub-operations of one C-GET or C-MOVE (PS3.7 C.4.2 and 9.1.4).
 
     Parameters
     ----------
-    classes
-        SOP classes of what will be retrieved; without them those that are common.
-    keep
-        Takes each instance that arrives. Without it the session can only find.
+    status
+        The last status.
+    completed, failed, warned
+        As the PACS counts them. A warning means that the PACS sent an instance and changed it.
+    refused
+        UIDs of instances that came damaged and were refused.
     """
 
-    def __init__(self, peer: Peer, *, classes: Sequence[str] = (), keep: Keep | None = None) -> None:
+    status: int
+    completed: int
+    failed: int
+    warned: int
+    refused: frozenset[str]
+
+    def text(self) -> str:
+        """Say what went wrong, for a message without UIDs; empty when nothing did."""
+        parts = []
+        if self.failed:
+            parts.append(f"the PACS says that {self.failed} failed (status {self.status:#06x})")
+        if self.refused:
+            parts.append(f"{len(self.refused)} came damaged")
+        return "; ".join(parts)
+
+
+class Session:
+    """Finds and retrieves over the association that a turn at the PACS keeps open, which opens on first use.
+
+    Parameters
+    ----------
+    turn
+        Right to talk to the PACS. Its association stays open for the next session with the same contexts.
+    classes
+        SOP classes of what will be retrieved; without them those that are common.
+    """
+
+    def __init__(self, peer: Peer, turn: Turn, *, classes: Sequence[str] = ()) -> None:
         self._peer = peer
+        self._turn = turn
         self._classes = tuple(classes) or _COMMON_CLASSES
-        self._receiver = None if keep is None else _Receiver(keep)
-        self._association: Any = None
-        self._store: Any = None
-        self._failed = 0
-        self._last = _SUCCESS
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
 
     def find(self, level: str, keys: Mapping[str, str], *, wanted: Sequence[str]) -> Found:
         """Return the ``wanted`` attributes by UID for everything one C-FIND finds, in the order of UIDs.
@@ -107,92 +151,110 @@ class Session:
         for name, value in keys.items():
             setattr(query, name, value)
         found: Found = {}
-        for status, item in self._open([(model, None)]).send_c_find(query, model):
+        for status, item in self._open(model).association.send_c_find(query, model):
             if self._checked(status, "C-FIND") in _PENDING and item is not None:
                 uid = str(item.get(_LEVELS[level]) or "")
+                if uid and not _UID.fullmatch(uid):  # it becomes part of paths
+                    raise Fault("found a result of C-FIND whose UID has other characters than digits and dots")
                 if uid:
                     found[uid] = {name: _text(item, name) for name in wanted}
         return dict(sorted(found.items()))
 
-    def retrieve(self, study: str, series: str, instance: str = "") -> None:
-        """Have the PACS send a series, or one instance of it. What came and what failed is counted.
+    def retrieve(self, study: str, series: str, instance: str = "", *, keep: Keep) -> Ledger:
+        """Have the PACS send a series, or one instance of it, and return what became of it.
 
-        Raises Fault when the connection breaks or the PACS refuses, SourceError when another try cannot help.
+        Parameters
+        ----------
+        keep
+            Takes each instance that arrives.
+
+        Raises
+        ------
+        Fault
+            When the connection breaks or the PACS refuses.
+        SourceError
+            When another try cannot help.
         """
         query = Dataset()
         query.QueryRetrieveLevel = "IMAGE" if instance else "SERIES"
         query.StudyInstanceUID, query.SeriesInstanceUID = study, series
         if instance:
             query.SOPInstanceUID = instance
-        answers = self._get(query) if self._peer.retrieve == "get" else self._move(query)
+        net, last = _pynetdicom(), Dataset()
+        get = self._peer.retrieve == "get"
         operation = f"C-{self._peer.retrieve.upper()}"
-        for status, _ in answers:
-            self._last = self._checked(status, operation)
-            self._failed += int(status.get("NumberOfFailedSuboperations") or 0) if self._last not in _PENDING else 0
-        if self._receiver is not None and self._receiver.error is not None:
-            raise self._receiver.error
+        root = "StudyRootQueryRetrieveInformationModel"
+        model = getattr(net.sop_class, root + ("Get" if get else "Move"))
+        opened = self._open(model, self._classes if get else ())
+        receiver = opened.receiver
+        receiver.begin(keep)
+        try:
+            if get:
+                answers = opened.association.send_c_get(query, model)
+            else:
+                opened.listen(self._peer)
+                answers = opened.association.send_c_move(query, self._peer.calling_ae, model)
+            for status, _ in answers:
+                self._checked(status, operation)
+                last = status
+        finally:
+            error, refused, received = receiver.end()
+            self._turn.received += received
+        if error is not None:
+            raise error
+        counts = {
+            name: int(last.get(f"NumberOf{kind}Suboperations") or 0)
+            for name, kind in (("completed", "Completed"), ("failed", "Failed"), ("warned", "Warning"))
+        }
+        return Ledger(status=int(last.get("Status", _SUCCESS)), refused=refused, **counts)
 
-    def told(self) -> str:
-        """Return what the PACS said of instances that it could not send."""
-        return f"; the PACS says that {self._failed} failed (status {self._last:#06x})" if self._failed else ""
+    def _open(self, model: str, classes: Sequence[str] = ()) -> "_Opened":
+        """Return the association for an operation, opened with its contexts if none is open."""
+        name = (self._peer, model, tuple(classes))
+        opened = self._turn.connection(name, lambda: self._associate(model, classes))
+        if not opened.association.is_established:  # the PACS closed it meanwhile
+            self._turn.drop()
+            opened = self._turn.connection(name, lambda: self._associate(model, classes))
+        return opened
 
-    def _get(self, query: Dataset) -> Any:
+    def _associate(self, model: str, classes: Sequence[str]) -> "_Opened":
         net = _pynetdicom()
-        model = net.sop_class.StudyRootQueryRetrieveInformationModelGet
-        # one context per syntax: from a shared one the PACS picks one syntax and cannot send what is stored in another
-        pairs = [(name, syntax) for name in self._classes for syntax in _TRANSFER_SYNTAXES][:_CONTEXTS]
+        # one context per syntax: from a shared one the PACS picks one syntax and cannot send what is stored in another;
+        # add_requested_context would merge them, contexts that we build ourselves stay separate
+        pairs = [(name, syntax) for name in classes for syntax in _TRANSFER_SYNTAXES][:_CONTEXTS]
+        contexts = [net.build_context(model), *(net.build_context(name, syntax) for name, syntax in pairs)]
         roles = [net.build_role(name, scp_role=True) for name in dict.fromkeys(name for name, _ in pairs)]
-        handlers = [(net.evt.EVT_C_STORE, self._receiver)]
-        return self._open([(model, None), *pairs], roles, handlers).send_c_get(query, model)
-
-    def _move(self, query: Dataset) -> Any:
-        net = _pynetdicom()
-        model = net.sop_class.StudyRootQueryRetrieveInformationModelMove
-        if self._store is None:
-            store = net.AE(ae_title=self._peer.calling_ae)
-            for context in net.AllStoragePresentationContexts:
-                store.add_supported_context(context.abstract_syntax, [*_TRANSFER_SYNTAXES])
-            handlers = [(net.evt.EVT_C_STORE, self._receiver)]
-            try:
-                self._store = store.start_server(("", self._peer.store_port), block=False, evt_handlers=handlers)
-            except OSError as error:
-                raise Fault(
-                    f"store_port {self._peer.store_port} of this machine cannot be opened ({error.strerror})",
-                    answered=False,
-                    advice="end what listens there, or give another store_port and tell the PACS",
-                ) from None
-        return self._open([(model, None)]).send_c_move(query, self._peer.calling_ae, model)
-
-    def _open(
-        self, contexts: Sequence[tuple[str, str | None]], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
-    ) -> Any:
-        """Return the association, opened with these contexts if none is open."""
-        if self._association is not None and self._association.is_established:
-            return self._association
-        self._close_association()
-        ae = _pynetdicom().AE(ae_title=self._peer.calling_ae)
+        receiver = _Receiver()
+        ae = net.AE(ae_title=self._peer.calling_ae)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = TIMEOUT_S
-        # add_requested_context merges the syntaxes of a class; contexts that we build ourselves stay separate
-        proposed = [
-            _pynetdicom().build_context(name, *(() if syntax is None else (syntax,))) for name, syntax in contexts
-        ]
+        tls = None if self._peer.tls is None else (_tls_context(self._peer.tls), self._peer.host)
         association = ae.associate(
             self._peer.host,
             self._peer.port,
-            contexts=proposed,
+            contexts=contexts,
             ae_title=self._peer.called_ae,
-            ext_neg=list(roles),
-            evt_handlers=list(handlers),
+            ext_neg=roles,
+            evt_handlers=[(net.evt.EVT_C_STORE, receiver)] if classes else [],
+            tls_args=tls,
         )
         if not association.is_established:
             raise self._refused(association)
-        self._association = association
-        return association
+        return _Opened(association, receiver)
 
     def _reach(self) -> None:
         """Raise Fault when nothing accepts connections there, which the library does not tell apart."""
+        place = (self._peer.host, self._peer.port)
         try:
-            socket.create_connection((self._peer.host, self._peer.port), timeout=TIMEOUT_S).close()
+            with socket.create_connection(place, timeout=TIMEOUT_S) as connection:
+                if self._peer.tls is not None:
+                    _tls_context(self._peer.tls).wrap_socket(connection, server_hostname=self._peer.host).close()
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", "") or error.reason or "no TLS is spoken there"
+            raise SourceError(
+                f"dimse at {self._peer.name}: no encrypted connection can be made ({why}); check the address, and "
+                "tls.ca, tls.cert and tls.key",
+                host=self._peer.host,
+            ) from None
         except OSError as error:
             why = error.strerror or type(error).__name__
             raise Fault(
@@ -215,7 +277,7 @@ class Session:
     def _checked(self, status: Dataset, operation: str) -> int:
         """Return the status of an answer. An empty status means that the connection was lost or timed out."""
         if "Status" not in status:
-            self._close_association()
+            self._turn.drop()
             raise Fault(f"the PACS stopped answering during {operation}", answered=False)
         code = int(status.Status)
         if code == _UNKNOWN_DESTINATION:
@@ -229,38 +291,97 @@ class Session:
             raise Fault(f"the PACS answered {operation} with status {code:#06x}", answered=not busy)
         return code
 
-    def _close(self) -> None:
-        self._close_association()
+
+class _Opened:
+    """An association, what it receives, and for C-MOVE the port on which that arrives."""
+
+    def __init__(self, association: Any, receiver: "_Receiver") -> None:
+        self.association = association
+        self.receiver = receiver
+        self._store: Any = None
+
+    def listen(self, peer: Peer) -> None:
+        """Open the port to which C-MOVE sends. Raises Fault when something else listens there."""
+        if self._store is not None:
+            return
+        net = _pynetdicom()
+        store = net.AE(ae_title=peer.calling_ae)
+        for context in net.AllStoragePresentationContexts:
+            store.add_supported_context(context.abstract_syntax, [*_TRANSFER_SYNTAXES])
+        handlers = [(net.evt.EVT_C_STORE, self.receiver)]
+        tls = None if peer.tls is None else _tls_context(peer.tls, receiving=True)
+        try:
+            self._store = store.start_server(("", peer.store_port), block=False, evt_handlers=handlers, ssl_context=tls)
+        except OSError as error:
+            raise Fault(
+                f"store_port {peer.store_port} of this machine cannot be opened ({error.strerror})",
+                answered=False,
+                advice="end what listens there, or give another store_port and tell the PACS",
+            ) from None
+
+    def close(self) -> None:
+        """Say farewell and close the port."""
+        if self.association.is_established:
+            self.association.release()
         if self._store is not None:
             self._store.shutdown()
             self._store = None
 
-    def _close_association(self) -> None:
-        if self._association is not None and self._association.is_established:
-            self._association.release()
-        self._association = None
-
 
 class _Receiver:
-    """Takes C-STORE requests. It records the first failure, because handlers cannot raise."""
+    """Takes C-STORE requests. It records failures, because handlers cannot raise."""
 
-    def __init__(self, keep: Keep) -> None:
-        self.error: OSError | None = None
-        self._keep = keep
+    def __init__(self) -> None:
+        self._keep: Keep | None = None
+        self._error: OSError | None = None
+        self._refused: set[str] = set()
+        self._received = 0
+
+    def begin(self, keep: Keep) -> None:
+        """Take what comes from now on."""
+        self._keep, self._error, self._refused, self._received = keep, None, set(), 0
+
+    def end(self) -> tuple[OSError | None, frozenset[str], int]:
+        """Return the first failure to keep an instance, what came damaged, and the bytes that came."""
+        self._keep = None
+        return self._error, frozenset(self._refused), self._received
 
     def __call__(self, event: Any) -> int:
-        data = event.encoded_dataset()
+        data, keep = event.encoded_dataset(), self._keep
         uid = str(event.request.AffectedSOPInstanceUID)
+        self._received += len(data)
+        if keep is None:
+            return 0x0122  # nobody asked for it
         try:
             if sop_instance_uid(data) != uid:
+                self._refused.add(uid)
                 return 0xA900  # the data set does not match
-            self._keep(uid, data)
+            keep(uid, data)
         except CaseError:
+            self._refused.add(uid)
             return 0xC000  # cannot be understood
         except OSError as error:
-            self.error = self.error or error
+            self._error = self._error or error
             return 0xA700  # out of resources
         return _SUCCESS
+
+
+def _tls_context(tls: Tls, *, receiving: bool = False) -> ssl.SSLContext:
+    """Return what both ends agree on: TLS 1.2 or later, with certificates that are checked. Raises SpecError."""
+    purpose = ssl.Purpose.CLIENT_AUTH if receiving else ssl.Purpose.SERVER_AUTH
+    try:
+        context = ssl.create_default_context(purpose, cafile=tls.ca)
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"sources.tls: found no certificate or key that can be read ({type(error).__name__}), expected PEM files "
+            "in ca, cert and key; 'builder certs' makes some"
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if receiving and tls.ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _text(item: Dataset, name: str) -> str:

@@ -99,6 +99,12 @@ class Contents:
         with tempfile.TemporaryFile(dir=folder) as stream:
             yield stream
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a folder for what needs a name while it is unpacked; the next clean-up removes what a kill leaves."""
+        with self._store.scratch() as folder:
+            yield folder
+
     def _checked(self, place: str) -> bool:
         """Return whether an object has the hash that was stored with it; remove it if not."""
         whole = self._store.read(place)
@@ -149,7 +155,8 @@ def _held(store: Store) -> Iterator[tuple[float, str, int]]:
     if not isinstance(store, LocalStore):
         yield from ((0.0, path, store.size(path)) for path in store.list())
         return
-    for folder, _, names in os.walk(store.root):
+    for folder, folders, names in os.walk(store.root):
+        folders[:] = [name for name in folders if not name.startswith(SCRATCH_PREFIX)]
         for name in names:
             path = Path(folder) / name
             try:

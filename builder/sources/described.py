@@ -1,7 +1,8 @@
 """Define the base classes of sources: the options that all of them share, and their default answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -10,6 +11,8 @@ from builder.errors import CaseError, IncompleteError, Reason
 from builder.model.origin import Origin
 from builder.protocols import Entry
 from builder.sources.contents import Contents, contents_at
+from builder.sources.politeness import Gate, Politeness
+from builder.sources.recordings import Recording
 
 
 class Described(BaseModel, ABC):
@@ -57,9 +60,17 @@ class Described(BaseModel, ABC):
         """Return the source with the folder in which it may keep objects. Sources that keep none ignore it."""
         return self
 
+    def recorded_in(self, recording: Recording | None) -> Self:
+        """Return the source with the recording that it makes or uses. Sources that need no server ignore it."""
+        return self
+
     def strictly(self) -> Self:
         """Return the source so that whatever does not come whole stops the run."""
         return self
+
+    def news(self, now: datetime) -> Sequence[str]:
+        """Return what to tell a person before the source is read."""
+        return ()
 
     @abstractmethod
     def list(self) -> Iterator[Entry]:
@@ -80,11 +91,18 @@ class Remote(Described):
         ``exclude`` leaves the study out as ``source_incomplete``; the next run asks for it again.
     missing_at_most
         Largest share of the source's studies that may be left out so; above it the run stops.
+    polite
+        How much the server is asked, by all workers together.
     """
 
     missing: Literal["stop", "exclude"] = "stop"
     missing_at_most: float = Field(default=0.01, ge=0.0, le=1.0)
+    polite: Politeness = Politeness()
+    CONNECTIONS: ClassVar[int] = 4
+    """Connections to one server where ``polite`` states none."""
+
     _content: str = PrivateAttr(default="")
+    _recording: Recording | None = PrivateAttr(default=None)
 
     @property
     def most_missing(self) -> float:
@@ -101,9 +119,32 @@ class Remote(Described):
         kept._content = url
         return kept
 
+    def recorded_in(self, recording: Recording | None) -> Self:
+        """Return the source with the recording that it makes or uses."""
+        kept = self.model_copy()
+        kept._recording = recording
+        return kept
+
     def strictly(self) -> Self:
         """Return the source with ``missing: stop``."""
         return self.model_copy(update={"missing": "stop"})
+
+    def news(self, now: datetime) -> Sequence[str]:
+        """Return that the build waits for the hours in which the server may be asked, if it does."""
+        if not self.polite.opens_in(now) or (self._recording is not None and self._recording.replays):
+            return ()
+        return (f"{self.kind}: the server is asked at {self.polite.hours} ({self.polite.time_zone}); waiting",)
+
+    def gate(self, server: str) -> Gate:
+        """Return where requests to a server wait for their turn."""
+        rules = self.polite
+        if rules.connections is None:
+            rules = rules.model_copy(update={"connections": self.CONNECTIONS})
+        return Gate(server, rules, self._content, self._recording)
+
+    def _queue(self, name: str) -> str:
+        """Return the lane of a server, as wide as the server takes connections."""
+        return f"{name}*{self.polite.connections or self.CONNECTIONS}"
 
     def _contents(self) -> Contents:
         return contents_at(self._content)

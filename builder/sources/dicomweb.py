@@ -21,7 +21,7 @@ from builder.protocols import Description, Entry
 from builder.sources.contents import Contents, place_of
 from builder.sources.counted import UNLISTED, confirmed, enough
 from builder.sources.described import Remote
-from builder.sources.http import Answer, Server, server
+from builder.sources.http import Answer, Server, host_of, server
 from builder.sources.multipart import parts
 from builder.sources.patience import Fault, persist
 from builder.sources.signin import SignIn
@@ -78,7 +78,7 @@ class DicomWeb(Remote):
     @property
     def lane(self) -> str:
         """Return one queue per server."""
-        return f"net:dicomweb:{_server(self).host}"
+        return self._queue(f"net:dicomweb:{self._host}")
 
     def list(self) -> Iterator[Entry]:
         """List every instance of the matching studies by study, series and instance UID.
@@ -136,7 +136,7 @@ class DicomWeb(Remote):
 
     @property
     def _host(self) -> str:
-        return _server(self).host
+        return host_of(self.url)
 
     def _list_study(self, study: str, facts: Mapping[str, Any]) -> Sequence[Entry]:
         """List the instances of a study. Raises IncompleteError when there are fewer than the server counts."""
@@ -230,7 +230,7 @@ class DicomWeb(Remote):
 
 
 def _server(source: DicomWeb) -> Server:
-    return server(source.url, source.sign_in, source=source.kind)
+    return server(source.url, source.sign_in, source=source.kind, gate=source.gate(host_of(source.url)))
 
 
 def _only_object(answer: Answer, instance: str) -> bytes:

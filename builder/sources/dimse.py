@@ -1,7 +1,8 @@
 """Read from a PACS by DIMSE: C-FIND lists, C-GET or C-MOVE fetches a series (PS3.4 annex C)."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import ClassVar, Literal
 
@@ -9,11 +10,12 @@ from pydantic import Field, model_validator
 
 from builder.errors import CaseError, IncompleteError, Reason
 from builder.protocols import Description, Entry
-from builder.sources.associations import Found, Peer, Session
+from builder.sources.associations import Found, Peer, Session, Tls
 from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed, enough
 from builder.sources.described import Remote
 from builder.sources.patience import Fault, persist
+from builder.sources.politeness import Turn
 
 _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 _COUNT = "NumberOfSeriesRelatedInstances"
@@ -35,11 +37,13 @@ class Dimse(Remote):
         Study-level keys by keyword, e.g. ``{StudyDate: 20200101-20201231}``.
     modalities
         Modalities of the series wanted; empty means all.
+    tls
+        Encrypts the connection. Without it, use the connection inside a trusted network or through a tunnel.
 
     Notes
     -----
-    The connection is not encrypted: use it inside a trusted network or through a tunnel. An entry's path is
-    ``study/series/instance``. Its stamp is the SOP class, if the PACS reports it. Indexing fetches every series once.
+    An entry's path is ``study/series/instance``. Its stamp is the SOP class, if the PACS reports it. Indexing fetches
+    every series once.
     """
 
     VERSION: ClassVar[int] = 2
@@ -54,6 +58,7 @@ class Dimse(Remote):
     """Port on this machine that the PACS sends to with ``retrieve: move``."""
     query: Mapping[str, str] = Field(default_factory=dict)
     modalities: tuple[str, ...] = ()
+    tls: Tls | None = None
 
     @model_validator(mode="after")
     def _move_has_a_port(self) -> "Dimse":
@@ -64,27 +69,25 @@ class Dimse(Remote):
     @property
     def lane(self) -> str:
         """Return one queue per PACS."""
-        return f"net:dimse:{self.host}:{self.port}"
+        return self._queue(f"net:dimse:{self.host}:{self.port}")
 
     def list(self) -> Iterator[Entry]:
-        """List every instance of the matching studies by study, series and instance UID, over one association.
+        """List every instance of the matching studies by study, series and instance UID.
 
         The PACS's own counts, where it states them, decide whether a list is whole. Raises SourceError.
         """
-        with Session(self._peer) as session:
 
-            def ask() -> Found:
-                find = partial(session.find, "STUDY", self.query, wanted=_COUNTS)
-                return persist(find, source=self.kind, host=self._peer.name)
+        def ask() -> Found:
+            return self._find("STUDY", self.query, _COUNTS)
 
-            studies = confirmed(ask, source=self.kind, host=self._peer.name)
-            for study, facts in studies.items():
-                try:
-                    entries = self._list_study(session, study, facts)
-                except IncompleteError as error:
-                    self._left_out(error)
-                    entries = [Entry(study, 0, UNLISTED)]
-                yield from entries
+        studies = confirmed(ask, source=self.kind, host=self._peer.name)
+        for study, facts in studies.items():
+            try:
+                entries = self._list_study(study, facts)
+            except IncompleteError as error:
+                self._left_out(error)
+                entries = [Entry(study, 0, UNLISTED)]
+            yield from entries
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Yield each instance in full, because C-FIND returns too little to index it."""
@@ -119,27 +122,43 @@ class Dimse(Remote):
 
     @property
     def _peer(self) -> Peer:
-        return Peer(self.host, self.port, self.called_ae, self.calling_ae, self.store_port, self.retrieve)
+        return Peer(self.host, self.port, self.called_ae, self.calling_ae, self.store_port, self.retrieve, self.tls)
+
+    def _turn(self) -> AbstractContextManager[Turn]:
+        return self.gate(self._peer.name).turn()
 
     def _series(self, study: str, series: str) -> tuple[str, ...]:
         return ("dimse", self.host, str(self.port), self.called_ae, study, series)
 
-    def _list_study(self, session: Session, study: str, facts: Mapping[str, str]) -> Sequence[Entry]:
+    def _find(
+        self, level: str, keys: Mapping[str, str], wanted: Sequence[str], *, expected: int | None = None
+    ) -> Found:
+        """Return what one C-FIND finds, once it is as much as the PACS counts."""
+
+        name, recording = self._peer.name, self._recording
+        request = ("find", name, self.called_ae, level, repr(sorted(keys.items())))
+        if recording is not None and recording.replays:
+            replayed: Found = json.loads(recording.get(request, source=self.kind, host=name))
+            return replayed
+
+        def attempt() -> Found:
+            with self._turn() as turn:
+                return enough(Session(self._peer, turn).find(level, keys, wanted=wanted), expected)
+
+        found = persist(attempt, source=self.kind, host=name)
+        if recording is not None:
+            recording.put(request, json.dumps(found).encode())
+        return found
+
+    def _list_study(self, study: str, facts: Mapping[str, str]) -> Sequence[Entry]:
         """List the instances of a study. Raises IncompleteError when there are fewer than the PACS counts."""
-
-        def counted(level: str, keys: Mapping[str, str], wanted: Sequence[str], expected: int | None) -> Found:
-            def ask() -> Found:
-                return enough(session.find(level, keys, wanted=wanted), expected)
-
-            return persist(ask, source=self.kind, host=self._peer.name)
-
         entries = []
         keys = {"StudyInstanceUID": study}
-        found = counted("SERIES", keys, ("Modality", _COUNT), _number(facts, _COUNTS[0]))
+        found = self._find("SERIES", keys, ("Modality", _COUNT), expected=_number(facts, _COUNTS[0]))
         for series, own in found.items():
             if not self.modalities or own["Modality"] in self.modalities:
                 named = keys | {"SeriesInstanceUID": series}
-                members = counted("IMAGE", named, ("SOPClassUID",), _number(own, _COUNT))
+                members = self._find("IMAGE", named, ("SOPClassUID",), expected=_number(own, _COUNT))
                 entries += [Entry(f"{study}/{series}/{uid}", 0, each["SOPClassUID"]) for uid, each in members.items()]
         of_study = _number(facts, _COUNTS[1])
         if not self.modalities and of_study is not None and len(entries) < of_study:
@@ -160,22 +179,33 @@ class Dimse(Remote):
         places = {entry.path.rpartition("/")[2]: place_of(name, entry.path.rpartition("/")[2]) for entry in entries}
         classes = tuple(sorted({entry.stamp for entry in entries if entry.stamp}))
 
+        recording = self._recording
+
         def keep(uid: str, data: bytes) -> None:
+            if recording is not None:
+                recording.put((*name, uid), data)
             contents.put(place_of(name, uid), data)
+
+        if recording is not None and recording.replays:
+            for uid, place in places.items():
+                if not contents.holds(place):
+                    contents.put(place, recording.get((*name, uid), source=self.kind, host=self._peer.name))
+            return
 
         def attempt() -> None:
             missing = [uid for uid, place in places.items() if not contents.holds(place)]
             if not missing:
                 return
-            with Session(self._peer, classes=classes, keep=keep) as session:
-                if contents.begin(place_of(name)) and not contents.holds_any(place_of(name)):
-                    session.retrieve(study, series)
-                else:
-                    for uid in missing:
-                        session.retrieve(study, series, uid)
+            told = []
+            with self._turn() as turn:
+                session = Session(self._peer, turn, classes=classes)
+                whole = contents.begin(place_of(name)) and not contents.holds_any(place_of(name))
+                for uid in [""] if whole else missing:
+                    told.append(session.retrieve(study, series, uid, keep=keep).text())
             left = sum(not contents.holds(place) for place in places.values())
             if left:
-                raise Fault(f"{left} of {len(places)} instances of a series did not come{session.told()}")
+                said = "; ".join(dict.fromkeys(text for text in told if text))
+                raise Fault(f"{left} of {len(places)} instances of a series did not come{'; ' if said else ''}{said}")
 
         persist(attempt, source=self.kind, host=self._peer.name)
 

@@ -4,13 +4,14 @@ import os
 import ssl
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from builder.errors import CaseError, MissingExtra, Reason, SourceError
 from builder.sources.patience import Fault, persist
+from builder.sources.politeness import Gate, Politeness, Turn
+from builder.sources.recordings import Recording
 from builder.sources.signin import Credentials, SignIn, require_privacy
 
 Result = TypeVar("Result")
@@ -48,27 +49,28 @@ class Answer:
 
 
 class Server:
-    """A web server with its open connections, for use by one thread.
+    """A web server, for use by one thread.
 
     Parameters
     ----------
     source
         The kind of source, for messages.
+    gate
+        Where each request waits for its turn; its slots hold the open connections. Without it, up to 4 requests of this
+        process run at once.
     """
 
-    def __init__(self, url: str, sign_in: SignIn | None = None, *, source: str = "server") -> None:
-        self.host = urlsplit(url).netloc.rpartition("@")[2]
+    def __init__(
+        self, url: str, sign_in: SignIn | None = None, *, source: str = "server", gate: Gate | None = None
+    ) -> None:
+        self.host = host_of(url)
+        self._url = url.rstrip("/") + "/"
+        self._gate = gate or Gate(self.host, Politeness(connections=4))
         self._source = source
         if sign_in is not None:
             require_privacy(url, where="sign_in")
         self._origin = urlsplit(url)[:2]
-        self._client = _httpx().Client(
-            base_url=url.rstrip("/") + "/",
-            timeout=TIMEOUT_S,
-            follow_redirects=False,  # a redirect would send the names in the request to another host
-        )
         self._credentials = Credentials(sign_in, self._post)
-        self._closing = weakref.finalize(self, self._client.close)
 
     def get(
         self,
@@ -115,25 +117,46 @@ class Server:
                 f"{self._source} at {self.host}: was asked for an address on a server that the spec does not name",
                 host=self.host,
             )
+        recording, request = self._gate.recording, ("http", self._url, path, (headers or {}).get("Range", ""))
+        if recording is not None and recording.replays:
+            facts, body = recording.find(request, source=self._source, host=self.host)
+            return read(Answer(int(facts["status"]), facts, body))
         sent = {"Accept": accept, **(headers or {}), **self._credentials.headers()}
-        with self._transport(), self._client.stream("GET", path, headers=sent) as response:
+        with self._gate.turn() as turn:
+            if recording is None:
+                return self._ask(turn, path, read, sent)
+            return self._ask(turn, path, lambda answer: read(_recorded(answer, recording, request)), sent)
+
+    def within(
+        self, turn: Turn, path: str, read: Callable[[Answer], Result], *, headers: Mapping[str, str] | None = None
+    ) -> Result:
+        """Do as ``once`` in a turn that the caller holds."""
+        return self._ask(turn, path, read, {"Accept": "*/*", **(headers or {}), **self._credentials.headers()})
+
+    def _ask(self, turn: Turn, path: str, read: Callable[[Answer], Result], headers: Mapping[str, str]) -> Result:
+        client = turn.connection(self._url, self._client)
+        with self._transport(), client.stream("GET", path, headers=headers) as response:
             if response.status_code == 401 and self._credentials.renew():
                 raise Fault("the server wants a new sign-in", answered=False, retry_after="0")
             found = dict(response.headers)
             self._check_status(response.status_code, found)
             self._credentials.accept()
-            return read(Answer(response.status_code, found, self._pieces(response)))
+            return read(Answer(response.status_code, found, self._pieces(response, turn)))
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._closing()
+    def _client(self) -> Any:
+        return _httpx().Client(
+            base_url=self._url,
+            timeout=TIMEOUT_S,
+            limits=_httpx().Limits(max_connections=1),
+            follow_redirects=False,  # a redirect would send the names in the request to another host
+        )
 
     def _post(self, url: str, form: Mapping[str, str]) -> tuple[int, bytes]:
         """Send a form to the address of a sign-in server and return status and body."""
 
         def call() -> tuple[int, bytes]:
             with self._transport():
-                answer = self._client.post(url, data=dict(form), headers={"Accept": "application/json"})
+                answer = _httpx().post(url, data=dict(form), headers={"Accept": "application/json"}, timeout=TIMEOUT_S)
             if answer.status_code in _BUSY or answer.status_code >= 500:
                 raise Fault(
                     f"the sign-in server answered with status {answer.status_code}",
@@ -147,13 +170,14 @@ class Server:
     def _transport(self) -> "_Transport":
         return _Transport(self._source, self.host)
 
-    def _pieces(self, response: Any) -> Iterator[bytes]:
+    def _pieces(self, response: Any, turn: Turn) -> Iterator[bytes]:
         """Yield the body piece by piece. Raises Fault when it is cut off or comes too slowly."""
         began, got, httpx = time.monotonic(), 0, _httpx()
         grace, slowest = SLOWEST
         try:
             for chunk in response.iter_bytes(1 << 20):
                 got += len(chunk)
+                turn.received += len(chunk)
                 lasted = time.monotonic() - began
                 if lasted > grace and got < slowest * lasted:
                     raise Fault(f"found an answer that comes at {got / lasted:.0f} bytes a second")
@@ -219,13 +243,28 @@ def _certificate_error(error: BaseException) -> str:
     return "verification failed" if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
 
 
-def server(url: str, sign_in: SignIn | None = None, *, source: str = "server") -> Server:
-    """Return this thread's connections to a server, opened on first use. They cannot be shared by forks or threads."""
-    held: dict[tuple[int, str, SignIn | None], Server] = _LOCAL.__dict__.setdefault("servers", {})
-    name = (os.getpid(), url, sign_in)
+def _recorded(answer: Answer, recording: Recording, request: Sequence[str]) -> Answer:
+    """Return an answer whose body is recorded while it is read."""
+    facts = {"status": str(answer.status), **answer.headers}
+    for name in ("set-cookie", "www-authenticate", "content-encoding", "transfer-encoding"):
+        facts.pop(name, None)
+    # all of it is read now, because who reads it may stop before its end
+    chunks = list(recording.keep(request, facts, answer.chunks))
+    return Answer(answer.status, answer.headers, iter(chunks))
+
+
+def server(url: str, sign_in: SignIn | None = None, *, source: str = "server", gate: Gate | None = None) -> Server:
+    """Return this thread's sign-in at a server. It cannot be shared by forks or threads."""
+    held: dict[tuple[Any, ...], Server] = _LOCAL.__dict__.setdefault("servers", {})
+    name = (os.getpid(), url, sign_in, gate)
     if name not in held:
-        held[name] = Server(url, sign_in, source=source)
+        held[name] = Server(url, sign_in, source=source, gate=gate)
     return held[name]
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, with the port if the URL names one."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _httpx() -> Any:

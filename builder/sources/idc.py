@@ -2,34 +2,38 @@
 
 import functools
 import hashlib
-import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
 from builder.model.origin import Origin
 from builder.protocols import Entry
 from builder.sources.contents import place_of
-from builder.sources.counted import UNLISTED
+from builder.sources.counted import UNLISTED, confirmed
 from builder.sources.described import Remote
-from builder.sources.http import Answer, Server, server
+from builder.sources.http import Answer, Server, host_of, server
+from builder.sources.idc_tables import GCS_BUCKET, ON_GCS, UUID, Chosen, Tables, Wanted, choose, read_s5cmd
 from builder.sources.patience import Fault, persist
 
-PUBLIC_ENDPOINT: Final = "https://{bucket}.s3.amazonaws.com"
+ENDPOINTS: Final = {
+    "aws": "https://{bucket}.s3.amazonaws.com",
+    "gcs": "https://storage.googleapis.com/{bucket}",
+}
+"""Addresses of the public buckets; both providers answer ListObjectsV2 without credentials."""
 
 _COLUMNS = ("collection_id", "PatientID", "Modality", "SeriesInstanceUID", "license_short_name")
 _DOI = "source_DOI"
 _STUDY = "StudyInstanceUID"
-_PLACE = ("aws_bucket", "crdc_series_uuid")
 _MD5 = re.compile(r'"([0-9a-f]{32})"')
 """ETag of an object that was uploaded in one piece."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
@@ -45,12 +49,28 @@ class Idc(Remote):
         Path of ``idc_index.parquet``, as in the PyPI package ``idc-index-data``. Its version determines what is chosen.
     collections, patients, modalities, licenses, series
         Wanted values of ``collection_id``, ``PatientID``, ``Modality``, ``license_short_name`` and
-        ``SeriesInstanceUID``; empty means all. At least one of collections, patients and series must be given.
+        ``SeriesInstanceUID``; empty means all. At least one of collections, patients, series and manifest must be
+        given.
+    tables
+        Paths of further tables by name (``ct_index``, ``mr_index``, ``pt_index``, ``seg_index``, ``rtstruct_index``,
+        ``volume_geometry_index``, ...), as the package ``idc-index`` downloads them. ``select`` may name their columns.
+    select
+        Expression over the columns of the index and the tables, e.g. ``SliceThickness < 2.5``. A column that an
+        earlier table has too is called by table and column, e.g. ``ct_index_Rows``.
+    manifest
+        Path of a manifest for s5cmd, as the IDC's portal hands it out; it names the series wanted.
+    prior
+        Path of ``prior_versions_index.parquet``, for series in versions that are no longer current.
+    version
+        Release of the IDC whose content is wanted; with ``prior``, revised series come as they were then.
+    store
+        ``aws`` or ``gcs``: the provider whose public buckets are asked.
     endpoint
-        URL of a bucket, with ``{bucket}`` in place of its name. The default is the public bucket on AWS.
+        URL of a bucket, with ``{bucket}`` in place of its name. The default is the public bucket of ``store``.
     """
 
     VERSION: ClassVar[int] = 1
+    CONNECTIONS: ClassVar[int] = 64
 
     kind: Literal["idc"] = "idc"
     index: str
@@ -59,18 +79,47 @@ class Idc(Remote):
     modalities: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
-    endpoint: str = PUBLIC_ENDPOINT
+    tables: Mapping[str, str] = Field(default_factory=dict)
+    select: str | None = None
+    manifest: str | None = None
+    prior: str | None = None
+    version: int | None = Field(default=None, ge=1)
+    store: Literal["aws", "gcs"] = "aws"
+    endpoint: str | None = None
 
     @model_validator(mode="after")
     def _chooses(self) -> "Idc":
-        if not (self.collections or self.patients or self.series):
-            raise ValueError("found no collections, patients or series, expected at least one: the IDC holds 90 TB")
+        if not (self.collections or self.patients or self.series or self.manifest):
+            raise ValueError(
+                "found no collections, patients, series or manifest, expected at least one: the IDC holds 90 TB"
+            )
+        if self.tables and not self.select:
+            raise ValueError("found tables without select, expected an expression that chooses by them")
         return self
+
+    @property
+    def _width(self) -> int:
+        """Return how many series are listed at once."""
+        return min(self.polite.connections or self.CONNECTIONS, 32)
+
+    def news(self, now: datetime) -> Sequence[str]:
+        """Return what was chosen from the tables, beside what every source tells."""
+        return (self._choice.news, *super().news(now))
+
+    def _list_series(self, row: Mapping[str, Any]) -> Sequence[Entry]:
+        """List the files of a series."""
+        bucket, prefix = self._bucket_of(row), row["crdc_series_uuid"]
+        try:
+            found = self._objects(self._server(bucket), prefix, row["instanceCount"])
+        except IncompleteError as error:
+            self._left_out(error)
+            return [Entry(f"{bucket}/{prefix}", 0, UNLISTED)]
+        return [Entry(f"{bucket}/{key}", size, etag) for key, size, etag in found]
 
     @property
     def lane(self) -> str:
         """Return one queue for all buckets."""
-        return "net:idc"
+        return self._queue("net:idc")
 
     def study_of(self, path: str) -> str:
         """Return the study of a path's series, as the index tells it."""
@@ -87,15 +136,11 @@ class Idc(Remote):
         SpecError
             When the index is missing or is not an index.
         """
-        for row in self._chosen():
-            bucket, prefix = row["aws_bucket"], row["crdc_series_uuid"]
-            try:
-                found = self._objects(self._server(bucket), prefix, row["instanceCount"])
-            except IncompleteError as error:
-                self._left_out(error)
-                yield Entry(f"{bucket}/{prefix}", 0, UNLISTED)
-                continue
-            yield from (Entry(f"{bucket}/{key}", size, etag) for key, size, etag in found)
+        rows = iter(self._chosen())
+        with ThreadPoolExecutor(self._width, thread_name_prefix="listing") as pool:
+            while batch := list(islice(rows, 8 * self._width)):
+                for entries in pool.map(self._list_series, batch):
+                    yield from entries
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of a file, provided that it has not changed since it was listed. Raises CaseError, SourceError.
@@ -108,7 +153,7 @@ class Idc(Remote):
         stop = entry.size if length is None else min(entry.size, start + length)
         if start >= stop:
             return b""
-        place, contents = place_of(("idc", self.endpoint, entry.path), entry.stamp), self._contents()
+        place, contents = place_of(("idc", self.endpoint or self.store, entry.path), entry.stamp), self._contents()
         kept = contents.read(place, start=start, length=stop - start)
         if kept is not None:
             return kept
@@ -146,30 +191,42 @@ class Idc(Remote):
             for row in self._chosen()
         }
 
-    def _chosen(self) -> Sequence[dict[str, Any]]:
+    def _chosen(self) -> Sequence[Mapping[str, Any]]:
         """Return the chosen rows of the index, ordered by bucket and series."""
-        wanted = (self.collections, self.patients, self.modalities, self.series, self.licenses)
-        given = [pc.field(n).isin(pa.array(v, pa.string())) for n, v in zip(_COLUMNS, wanted, strict=True) if v]
-        try:
-            stated = [_DOI] if _DOI in pq.read_schema(self.index).names else []
-            columns = [*_COLUMNS, *_PLACE, *stated, "instanceCount"]
-            table = pq.read_table(Path(self.index), columns=columns, filters=functools.reduce(operator.and_, given))
-        except (OSError, KeyError, ValueError) as error:
-            raise SpecError(
-                f"sources.index: found no IDC index that can be read ({type(error).__name__}); it is the file "
-                "idc_index.parquet of the Python package idc-index-data"
-            ) from None
-        rows = table.to_pylist()
+        rows = self._choice.rows
         for row in rows:
             if not _BUCKET.fullmatch(row["aws_bucket"] or "") or not _SERIES.fullmatch(row["crdc_series_uuid"] or ""):
                 raise SpecError("sources.index: found a row without a bucket and a series, expected both in each")
-        return sorted(rows, key=lambda row: (row["aws_bucket"], row["crdc_series_uuid"]))
+        return rows
+
+    @property
+    def _choice(self) -> Chosen:
+        values = (self.collections, self.patients, self.modalities, self.series, self.licenses)
+        uuids = read_s5cmd(self.manifest) if self.manifest else ()
+        return choose(
+            Tables(self.index, tuple(sorted(self.tables.items())), self.prior or ""),
+            Wanted(tuple(zip(_COLUMNS, values, strict=True)), self.select or "", uuids, self.version),
+        )
+
+    def _bucket_of(self, row: Mapping[str, Any]) -> str:
+        """Return the name of a series' bucket at the provider that is asked."""
+        bucket: str = row["aws_bucket"]
+        return bucket if self.store == "aws" else row.get(GCS_BUCKET) or ON_GCS.get(bucket, bucket)
 
     def _server(self, bucket: str) -> Server:
-        return server(self.endpoint.format(bucket=bucket), source=self.kind)
+        url = (self.endpoint or ENDPOINTS[self.store]).format(bucket=bucket)
+        return server(url, source=self.kind, gate=self.gate(host_of(url)))
 
-    def _objects(self, bucket: Server, prefix: str, count: int) -> Sequence[tuple[str, int, str]]:
-        """Return key, size and ETag of the files of a series, in order, once there are as many as the index says."""
+    def _objects(self, bucket: Server, prefix: str, count: int | None) -> Sequence[tuple[str, int, str]]:
+        """Return key, size and ETag of the files of a series, in order, once there are as many as the index says.
+
+        Of earlier versions of a series it does not say; their list must come twice in a row.
+        """
+        if count is None:
+            listed = confirmed(
+                lambda: {item[0]: item for item in sorted(_objects(bucket, prefix))}, source=self.kind, host=bucket.host
+            )
+            return list(listed.values())
 
         def attempt() -> Sequence[tuple[str, int, str]]:
             found = sorted(_objects(bucket, prefix))
@@ -188,7 +245,7 @@ def _studies(index: str) -> Mapping[str, str]:
     """Return the StudyInstanceUID by the UUID of a series; empty when the index does not have it."""
     if _STUDY not in pq.read_schema(index).names:
         return {}
-    table = pq.read_table(Path(index), columns=[_PLACE[1], _STUDY])
+    table = pq.read_table(Path(index), columns=[UUID, _STUDY])
     return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 

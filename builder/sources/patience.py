@@ -1,6 +1,7 @@
 """Ask a server again within a budget of time and tries, because one bad answer says nothing about an object."""
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -56,6 +57,7 @@ class Fault(Exception):
 
 ADVICE_ANSWERED = "look at the server and at what lies between (proxy, load balancer, disk)"
 ADVICE_SILENT = "check that the server runs and that this machine reaches it"
+_WAITED = threading.local()
 _ENDING = "nothing was published and what came whole is kept: run the same command again"
 
 
@@ -69,7 +71,7 @@ def persist(call: Callable[[], Result], *, source: str, host: str) -> Result:
     SourceError
         When the server was busy or out of reach for ``PATIENCE_S`` seconds, or asks to be left alone for longer.
     """
-    began, paused, bad, attempt = time.monotonic(), 0.0, 0, 0
+    began, paused, bad, attempt = time.monotonic() - _excused(), 0.0, 0, 0
     while True:
         attempt += 1
         try:
@@ -78,7 +80,7 @@ def persist(call: Callable[[], Result], *, source: str, host: str) -> Result:
             fault = error
         bad += fault.answered
         pause = _pause(attempt, fault.retry_after)
-        spent = max(paused, time.monotonic() - began)
+        spent = max(paused, time.monotonic() - began - _excused())
         tried = f"{source} at {host}: {fault.found} (tried {attempt} times in {spent:.0f} s)"
         if bad >= BAD_ANSWERS:
             raise IncompleteError(f"{tried}; {fault.advice}; {_ENDING}", host=host, attempt=attempt) from None
@@ -86,6 +88,15 @@ def persist(call: Callable[[], Result], *, source: str, host: str) -> Result:
             raise SourceError(f"{tried}; {fault.advice}; {_ENDING}", host=host, attempt=attempt) from None
         time.sleep(pause)
         paused += pause
+
+
+def excuse(seconds: float) -> None:
+    """Do not count time against a server that this thread waited before it asked, for a turn or for the night."""
+    _WAITED.seconds = _excused() + seconds
+
+
+def _excused() -> float:
+    return getattr(_WAITED, "seconds", 0.0)
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:

@@ -22,7 +22,7 @@ from builder.protocols import Description, Entry
 from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed, enough
 from builder.sources.described import Remote
-from builder.sources.http import Answer, Server, server
+from builder.sources.http import Answer, Server, host_of, server
 from builder.sources.patience import Fault, persist
 from builder.sources.signin import SignIn
 
@@ -38,6 +38,8 @@ SERIES_LIMIT: Final = 64 * 2**30
 MEMBER_LIMIT: Final = 4 * 2**30
 MEMBERS_LIMIT: Final = 200_000
 
+MANIFEST_LIMIT: Final = 256 * 2**20
+_DIGEST_COLUMNS = ("seriesinstanceuid", "seriesuid", "seriesid")
 _LIST = "ListOfSeriesToDownload="
 _HASHES = "md5hashes.csv"
 _INSTANCE_NAMES = ("SOPInstanceUID", "sop_instance_uid")
@@ -55,7 +57,8 @@ class Tcia(Remote):
     collection
         Name of the collection; it becomes a column of the dataset.
     manifest
-        Path of a manifest (``.tcia``) that names the series wanted.
+        Path of a manifest (``.tcia``), or of a digest of the portal (``.csv``, ``.xlsx``), that names the series
+        wanted.
     patients, modalities
         Wanted PatientIDs and modalities; empty means all.
     sign_in
@@ -86,7 +89,7 @@ class Tcia(Remote):
     @property
     def lane(self) -> str:
         """Return one queue per server."""
-        return f"net:tcia:{self._server().host}"
+        return self._queue(f"net:tcia:{self._server().host}")
 
     def list(self) -> Iterator[Entry]:
         """List every instance of the chosen series, ordered by UIDs.
@@ -224,23 +227,32 @@ class Tcia(Remote):
         return self._server().get(path, _read_rows, accept="application/json")
 
     def _server(self) -> Server:
-        return server(HOSTS.get(self.url, self.url), self.sign_in, source=self.kind)
+        url = HOSTS.get(self.url, self.url)
+        return server(url, self.sign_in, source=self.kind, gate=self.gate(host_of(url)))
 
 
 def read_manifest(path: str) -> Sequence[str]:
     """Return the Series Instance UIDs that a manifest names, in its order.
 
-    The list follows the line ``ListOfSeriesToDownload=``. A line of the first version holds several fields between
-    bars, of which the UID is one.
+    In a ``.tcia`` file the list follows the line ``ListOfSeriesToDownload=``. A line of the first version holds several
+    fields between bars, of which the UID is one. In a digest of the portal (``.csv``, ``.xlsx``) it is the column of
+    Series Instance UIDs.
 
     Raises
     ------
     SpecError
         When the file cannot be read or names no series.
     """
+    suffix = Path(path).suffix.lower()
     try:
+        if Path(path).stat().st_size > MANIFEST_LIMIT:
+            raise SpecError(
+                f"sources.manifest: found a file of more than {MANIFEST_LIMIT:,} bytes, expected a manifest"
+            )
+        if suffix in (".csv", ".xlsx"):
+            return _read_digest(_rows_of_xlsx(path) if suffix == ".xlsx" else _rows_of_csv(path))
         text = Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, csv.Error, KeyError, zipfile.BadZipFile) as error:
         raise SpecError(f"sources.manifest: found no file that can be read ({type(error).__name__})") from None
     _, mark, listed = text.partition(_LIST)
     fields = ([part.strip() for part in line.split("|")] for line in listed.splitlines())
@@ -251,6 +263,37 @@ def read_manifest(path: str) -> Sequence[str]:
             "download the manifest from TCIA again"
         )
     return list(dict.fromkeys(found))
+
+
+def _read_digest(rows: Iterator[Sequence[Any]]) -> Sequence[str]:
+    """Return the UIDs in the column of a digest that holds them, in its order. Raises SpecError."""
+    header = [str(name or "").replace(" ", "").replace("_", "").lower() for name in next(rows, ())]
+    place = next((header.index(name) for name in _DIGEST_COLUMNS if name in header), None)
+    if place is None:
+        raise SpecError("sources.manifest: found no column Series Instance UID, expected one in a digest of the portal")
+    found = [str(row[place] or "").strip() if place < len(row) else "" for row in rows if any(row)]
+    if not found or not all(map(_is_uid, found)):
+        wrong = sum(not _is_uid(uid) for uid in found)
+        raise SpecError(
+            f"sources.manifest: found {wrong} of {len(found)} rows without a Series Instance UID, expected one in "
+            "each; download the digest from TCIA again (a spreadsheet program may have turned UIDs into numbers)"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _rows_of_csv(path: str) -> Iterator[Sequence[str]]:
+    with Path(path).open(encoding="utf-8-sig", newline="") as stream:
+        yield from csv.reader(stream)
+
+
+def _rows_of_xlsx(path: str) -> Iterator[Sequence[Any]]:
+    import openpyxl
+
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    try:
+        yield from book.worksheets[0].iter_rows(values_only=True)
+    finally:
+        book.close()
 
 
 def _is_uid(text: str) -> bool:

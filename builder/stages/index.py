@@ -155,7 +155,7 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
     return receipt
 
 
-_OF_NO_ROW = {"origin", "layout", "missing", "missing_at_most"}
+_OF_NO_ROW = {"origin", "layout", "missing", "missing_at_most", "polite"}
 """Options of a source that change no row of what came whole."""
 
 

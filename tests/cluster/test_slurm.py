@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,52 @@ def test_submitted_driver_is_a_job_and_can_be_followed(profile: Path, arguments,
     assert "published" in events.splitlines()[-1], Path(submission["log"]).read_text()
     assert json.loads(run("status", target, "--json").stdout)["state"] == "published"
     assert tree(target) == serial
+
+
+def test_a_driver_goes_on_after_requeue_and_walltime(profile: Path, arguments, serial, tmp_path: Path) -> None:
+    """Slurm requeues it (a node that failed), then its time is over: it is waiting, goes on, and nothing differs."""
+    target = tmp_path / "dataset"
+    submission = json.loads(run("submit", *arguments, "--to", target, "--cluster", profile, "--json").stdout)
+    job, log = submission["handle"], Path(submission["log"])
+    for stop in (["scontrol", "requeue", job], ["scancel", "--batch", "--signal=USR1", job]):
+        _wait(lambda: (target / "data").exists() and job in _jobs("RUNNING") and _state(target) == "running", log)
+        subprocess.run(stop, check=True)
+        _wait(lambda: job in _jobs("PENDING"), log)
+        _wait(lambda: _state(target) == "waiting", log)
+        subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)  # do not sit out the hold
+    _wait(lambda: (target / "CURRENT").exists(), log)
+    assert "published" in run("watch", target).stdout.splitlines()[-1]
+    assert tree(target) == serial
+
+
+def test_workers_of_a_dead_node_are_replaced(profile: Path, arguments, serial, tmp_path: Path) -> None:
+    target, log = tmp_path / "dataset", tmp_path / "log"
+    with log.open("w") as stream:
+        build = subprocess.Popen(
+            command("build", *arguments, "--to", target, "--cluster", profile),
+            env={**environment(), "SLURM_CONF": os.environ["SLURM_CONF"]}, cwd=ROOT, stdout=stream, stderr=stream,
+        )  # fmt: skip
+    _wait(lambda: len(_jobs("RUNNING")) == 3 and (target / "data").exists(), log)
+    node = subprocess.run(["squeue", "-h", "-t", "RUNNING", "-o", "%N"], capture_output=True, text=True, check=True)
+    dead = node.stdout.split()[0]
+    subprocess.run(["scontrol", "update", f"NodeName={dead}", "State=DOWN", "Reason=test"], check=True)
+    assert build.wait(600) == 0, log.read_text()
+    subprocess.run(["scontrol", "update", f"NodeName={dead}", "State=RESUME"], check=False, capture_output=True)
+    assert tree(target) == serial
+
+
+def _wait(holds: Callable[[], bool], log: Path) -> None:
+    end = time.monotonic() + 400
+    while not holds():
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.5)
+
+
+def _state(dataset: Path) -> str:
+    done = subprocess.run(
+        command("status", dataset, "--json"), env=environment(), cwd=ROOT, capture_output=True, text=True
+    )
+    return str(json.loads(done.stdout)["state"]) if done.returncode == 0 else ""
 
 
 def _jobs(state: str) -> list[str]:

@@ -38,7 +38,7 @@ ROOMS: Mapping[str, Room] = {
     "ledger": Room(
         ("publishing/ledger.py", "publishing/accounts.py"), ("publishing/test_ledger.py", "publishing/test_accounts.py")
     ),
-    "lease": Room(("run/lease.py",), ("run/test_lease.py",)),
+    "lease": Room(("run/lease.py", "storage/leases.py"), ("run/test_lease.py",)),
     "fingerprints": Room(
         ("plan.py", "model/canonical.py", "model/keyed.py"),
         ("test_plan.py", "model/test_keyed.py", "model/test_layout.py"),

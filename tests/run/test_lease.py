@@ -14,7 +14,7 @@ import pytest
 from builder.errors import LayoutError
 from builder.run import lease
 from builder.run.lease import hold_lease, is_gone
-from builder.storage import Store, open_store
+from builder.storage import Store, leases, open_store
 
 SECONDS = 0.6
 
@@ -28,7 +28,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def dead_process() -> dict[str, Any]:
     """What a process that has ended wrote about itself while it lived on this machine."""
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = {**lease._identity(), "pid": ended.pid, "process": lease._process(ended.pid)}
+    identity = {**leases._identity(), "pid": ended.pid, "process": leases._process(ended.pid)}
     assert identity["process"]
     ended.communicate()
     return identity
@@ -36,11 +36,11 @@ def dead_process() -> dict[str, Any]:
 
 def held_by(private: Store, holder: dict[str, Any], counter: int = 1) -> None:
     """Write down that somebody holds the lease."""
-    private.join(lease.FOLDER).create(lease._name(counter), json.dumps({**holder, "token": "t"}).encode())
+    private.join(lease.FOLDER).create(leases._name(counter), json.dumps({**holder, "token": "t"}).encode())
 
 
 def beat(private: Store, counter: int = 1) -> None:
-    private.join(lease.FOLDER).put(lease._beat_name(counter), os.urandom(8))
+    private.join(lease.FOLDER).put(leases._beat_name(counter), os.urandom(8))
 
 
 def test_a_dead_process_of_this_machine_holds_nothing(private: Store) -> None:
@@ -53,12 +53,12 @@ def test_a_dead_process_of_this_machine_holds_nothing(private: Store) -> None:
 
 
 def test_a_reused_process_number_is_another_process(private: Store) -> None:
-    held_by(private, {**lease._identity(), "process": "1"})
+    held_by(private, {**leases._identity(), "process": "1"})
     assert is_gone(private, 1)
 
 
 def test_a_living_process_of_this_machine_holds_its_lease(private: Store) -> None:
-    held_by(private, lease._identity())
+    held_by(private, leases._identity())
     assert not is_gone(private, 1)
 
 
@@ -89,7 +89,7 @@ def test_a_beating_builder_on_another_machine_keeps_its_lease(private: Store) ->
     for _ in range(20):
         beat(private)
         assert not taken.wait(SECONDS / 6)
-    private.join(lease.FOLDER).put(lease._released(1), b"")
+    private.join(lease.FOLDER).put(leases._released(1), b"")
     assert taken.wait(10)
     waiter.join(10)
 
@@ -114,7 +114,7 @@ def test_a_lease_released_while_another_waits_is_taken_long_before_its_seconds(
     start = time.monotonic()
 
     def release(_: str) -> None:
-        threading.Timer(0.2, lambda: private.join(lease.FOLDER).put(lease._released(1), b"")).start()
+        threading.Timer(0.2, lambda: private.join(lease.FOLDER).put(leases._released(1), b"")).start()
 
     with hold_lease(private, say=release) as mine:
         assert mine.counter == 2
@@ -124,7 +124,7 @@ def test_a_lease_released_while_another_waits_is_taken_long_before_its_seconds(
 def test_who_was_followed_may_not_publish(private: Store) -> None:
     with hold_lease(private, say=print) as mine:
         mine.check()
-        held_by(private, lease._identity(), counter=2)
+        held_by(private, leases._identity(), counter=2)
         with pytest.raises(LayoutError, match="build 2 took this dataset over while build 1"):
             mine.check()
         assert is_gone(private, 1)
@@ -146,8 +146,8 @@ def test_an_answer_lost_on_the_way_is_no_defeat(private: Store) -> None:
             return getattr(self.store, name)
 
     store = private.join(lease.FOLDER)
-    assert lease._won(Twice(store), 1)
-    assert not lease._won(store, 1)
+    assert leases._won(Twice(store), 1)
+    assert not leases._won(store, 1)
 
 
 def test_old_leases_are_cleared_away(private: Store) -> None:
@@ -165,12 +165,12 @@ def test_a_holder_beats_until_it_lets_go(private: Store) -> None:
     with hold_lease(private, say=print):
         end = time.monotonic() + 20
         while len(seen) < 4 and time.monotonic() < end:
-            seen.add(lease._read_beat(store, 1))
+            seen.add(leases._read_beat(store, 1))
             time.sleep(0.02)
         assert len(seen) >= 4
-    last = lease._read_beat(store, 1)
+    last = leases._read_beat(store, 1)
     time.sleep(SECONDS / 2)
-    assert lease._read_beat(store, 1) == last
+    assert leases._read_beat(store, 1) == last
 
 
 def test_a_store_that_fails_for_a_while_ends_no_beating(private: Store) -> None:

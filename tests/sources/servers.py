@@ -1,5 +1,6 @@
 """Servers for the tests of remote sources: a DICOMweb server with the faults real ones have, and Orthanc."""
 
+import base64
 import contextlib
 import functools
 import json
@@ -165,8 +166,13 @@ def find_orthanc() -> str | None:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, files: dict[str, bytes], *, move_to: int) -> Iterator[Orthanc]:
-    """Orthanc with its DICOMweb plug-in, holding ``files``; C-MOVE may go to AE ``BUILDER`` at port ``move_to``."""
+def orthanc(
+    folder: Path, files: dict[str, bytes], *, move_to: int, user: tuple[str, str] | None = None
+) -> Iterator[Orthanc]:
+    """Orthanc with its DICOMweb plug-in, holding ``files``; C-MOVE may go to AE ``BUILDER`` at port ``move_to``.
+
+    With ``user``, a name and a password, whoever asks over HTTP must sign in.
+    """
     http, dicom = free_port(), free_port()
     config = {
         "StorageDirectory": str(folder / "storage"),
@@ -174,7 +180,8 @@ def orthanc(folder: Path, files: dict[str, bytes], *, move_to: int) -> Iterator[
         "Plugins": [PLUGIN],
         "HttpPort": http,
         "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": user is not None,
+        "RegisteredUsers": dict([user] if user else []),
         "DicomAet": "ORTHANC",
         "DicomPort": dicom,
         "DicomAlwaysAllowMove": True,
@@ -189,9 +196,12 @@ def orthanc(folder: Path, files: dict[str, bytes], *, move_to: int) -> Iterator[
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([find_orthanc() or "", str(folder / "orthanc.json")], stdout=log, stderr=log)
     try:
-        _wait(f"http://127.0.0.1:{http}/system")
+        pair = base64.b64encode(":".join(user or ("", "")).encode()).decode()
+        headers = {"Authorization": f"Basic {pair}"} if user else {}
+        _wait(f"http://127.0.0.1:{http}/system", headers)
         for data in files.values():
-            request = urllib.request.Request(f"http://127.0.0.1:{http}/instances", data=data, method="POST")
+            address = f"http://127.0.0.1:{http}/instances"
+            request = urllib.request.Request(address, data=data, headers=headers, method="POST")
             with urllib.request.urlopen(request) as reply:
                 assert reply.status == 200
         yield Orthanc(f"http://127.0.0.1:{http}/dicom-web", dicom)
@@ -200,9 +210,9 @@ def orthanc(folder: Path, files: dict[str, bytes], *, move_to: int) -> Iterator[
         process.wait()
 
 
-def _wait(url: str) -> None:
+def _wait(url: str, headers: dict[str, str]) -> None:
     for _ in range(200):
-        with contextlib.suppress(OSError), urllib.request.urlopen(url):
+        with contextlib.suppress(OSError), urllib.request.urlopen(urllib.request.Request(url, headers=headers)):
             return
         time.sleep(0.1)
     raise AssertionError("the server did not start")

@@ -12,7 +12,10 @@ from builder.run.clusters.connection import Tls, configure_dask, connect, is_loo
 from builder.stages.graph import Runner
 
 PATIENCE_SECONDS = 60
-"""Seconds to wait for workers. It is short, because a running scheduler has its workers or never gets any."""
+"""Seconds to wait for a worker. It is short, because a running scheduler has its workers or never gets any."""
+
+JOINING_SECONDS = 3600
+"""Seconds to wait for as many workers as a profile states, which may wait in a queue before they join."""
 
 
 class Address(BaseModel):
@@ -23,6 +26,8 @@ class Address(BaseModel):
     kind: Literal["address"] = "address"
     url: Annotated[str, Field(pattern=r"^(tcp|tls)://")]
     """``tcp://HOST:PORT``, or ``tls://HOST:PORT`` outside this machine."""
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Workers to wait for before the build starts; others may join later."""
     tls: Tls | None = None
     VERSION: ClassVar[int] = 1
 
@@ -56,5 +61,6 @@ class Address(BaseModel):
         if workers is not None:
             raise SpecError("--workers: found a number with a scheduler's address, expected none: it has its workers")
         configure_dask()
-        with connect(self.url, tls=self.tls, workers=1, patience=PATIENCE_SECONDS) as runner:
+        patience = PATIENCE_SECONDS if self.workers == 1 else JOINING_SECONDS
+        with connect(self.url, tls=self.tls, workers=self.workers, patience=patience) as runner:
             yield runner

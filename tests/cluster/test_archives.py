@@ -1,0 +1,146 @@
+"""The sarcoma cohort out of Orthanc with sign-in, dcmqrscp and an S3 server equals that of the folder.
+
+Only the source, places, hashes and sizes of received files, and names of shards may differ.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pydicom
+import pytest
+from ruamel.yaml import YAML
+
+import builder
+from builder.run.pipeline import build
+from builder.storage import open_store
+from tests.cluster.test_s3 import bucket
+from tests.endtoend.trees import SARCOMA
+from tests.sources.servers import free_port, orthanc
+from tests.sources.test_dimse import dcmqrscp
+
+__all__ = ["bucket"]
+PERSONS = int(os.environ.get("BUILDER_CLUSTER_PERSONS", "34"))
+APART = {"shard", "row"}
+"""Columns that name a shard and a place in it."""
+
+
+@pytest.fixture(scope="module")
+def cohort(corpus: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DICOM files of some persons of the cohort, and its clinical table."""
+    home, folder = corpus("sts"), tmp_path_factory.mktemp("cohort")
+    persons = sorted(path for path in (home / "sts_cohort").iterdir() if path.is_dir())[:PERSONS]
+    for person in persons:
+        for path in sorted(person.rglob("*")):
+            if path.is_file() and path.read_bytes()[128:132] == b"DICM":
+                place = folder / "sts_cohort" / path.relative_to(home / "sts_cohort")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(path.read_bytes())
+    (folder / "sts_clinical").symlink_to(home / "sts_clinical")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(cohort: Path) -> dict[str, bytes]:
+    """SOP Instance UID to the bytes of its file."""
+    found = {}
+    for path in sorted((cohort / "sts_cohort").rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            found[str(pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True).SOPInstanceUID)] = data
+    return found
+
+
+@pytest.fixture(scope="module")
+def local(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset that the folder gives."""
+    target = tmp_path_factory.mktemp("local") / "dataset"
+    os.environ.setdefault("BUILDER_KEY", "c0ffee01" * 8)
+    build(spec_with({}, target.parent / "spec.yaml"), to=target, parameters={"corpus": str(cohort)})
+    return target
+
+
+def spec_with(source: dict[str, Any], path: Path) -> Path:
+    """The spec of the cohort, with another source in the place of its folder."""
+    document = YAML(typ="safe", pure=True).load(SARCOMA.read_text())
+    if source:
+        kept = {name: document["sources"][0][name] for name in ("site", "origin")}
+        document["sources"] = [kept | source]
+    document["splits"]["may_be_empty"] = ["validation", "test"]
+    with path.open("w") as stream:
+        YAML(typ="safe", pure=True).dump(document, stream)
+    return path
+
+
+def check(source: dict[str, Any], cohort: Path, local: Path, tmp_path: Path) -> None:
+    """Build from a source, and compare with the dataset of the folder."""
+    target = tmp_path / "dataset"
+    build(spec_with(source, tmp_path / "spec.yaml"), to=target, parameters={"corpus": str(cohort)})
+    assert_equal(target, local)
+
+
+def assert_equal(one: Path, other: Path) -> None:
+    """Every field of every sample, and every column of every published table."""
+    ours, theirs = (builder.open_dataset(dataset) for dataset in (one, other))
+    assert len(ours) == len(theirs) > 0
+    for mine, its in zip(_samples(ours), _samples(theirs), strict=True):
+        assert mine.keys() == its.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], its[name], err_msg=name)
+    tables = sorted(path.name for path in _version(other).glob("*.parquet"))
+    assert tables == sorted(path.name for path in _version(one).glob("*.parquet"))
+    for name in tables:
+        rows, expected = (_rows(_version(dataset) / name) for dataset in (one, other))
+        assert rows == expected, name
+
+
+def _samples(dataset: Any) -> Iterator[dict[str, Any]]:
+    """The fields of each sample, in an order that does not depend on shards."""
+    found = []
+    for sample in dataset:
+        row = {name: value for name, value in sample.row.items() if name not in APART}
+        found.append((repr(sorted(row.items(), key=str)), sample))
+    for key, sample in sorted(found, key=lambda pair: pair[0]):
+        yield {"row": np.array(key), **sample.arrays}
+
+
+def _version(dataset: Path) -> Path:
+    return dataset / "versions" / (dataset / "CURRENT").read_text().strip()
+
+
+def _rows(path: Path) -> list[str]:
+    """Rows without what says where a file came from, sorted."""
+    table = pq.read_table(path)
+    kept = [name for name in table.column_names if name not in APART and not _of_a_file(name)]
+    return sorted(repr(row) for row in table.select(kept).to_pylist())
+
+
+def _of_a_file(column: str) -> bool:
+    return any(word in column for word in ("source", "path", "sha256", "size", "bytes", "shard", "stamp"))
+
+
+def test_orthanc_with_sign_in(
+    cohort: Path, files: dict[str, bytes], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDER_PACS_USER", "reader")
+    monkeypatch.setenv("BUILDER_PACS_PASSWORD", "a word")
+    with orthanc(tmp_path / "orthanc", files, move_to=free_port(), user=("reader", "a word")) as server:
+        sign_in = {"kind": "basic", "user": "BUILDER_PACS_USER", "password": "BUILDER_PACS_PASSWORD"}
+        check({"kind": "dicomweb", "url": server.url, "sign_in": sign_in}, cohort, local, tmp_path)
+
+
+def test_dcmqrscp(cohort: Path, files: dict[str, bytes], local: Path, tmp_path: Path) -> None:
+    with dcmqrscp(tmp_path / "pacs", files) as port:
+        check({"kind": "dimse", "host": "127.0.0.1", "port": port, "called_ae": "PACS"}, cohort, local, tmp_path)
+
+
+def test_s3(cohort: Path, local: Path, bucket: str, tmp_path: Path) -> None:
+    store = open_store(f"{bucket}/sarcoma")
+    for path in sorted((cohort / "sts_cohort").rglob("*")):
+        if path.is_file():
+            store.put(path.relative_to(cohort / "sts_cohort").as_posix(), path.read_bytes())
+    check({"kind": "folder", "url": f"{bucket}/sarcoma"}, cohort, local, tmp_path)
