@@ -43,7 +43,7 @@ class SeriesRule(BaseModel):
 
 ImageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
-RESERVED = ("evidence", "image", "label", "present")
+RESERVED = ("evidence", "grid", "image", "label", "present")
 """Names that no image may have, because columns and fields of a dataset begin with them."""
 
 
@@ -57,13 +57,44 @@ class CaseImage(BaseModel):
     prefer: tuple[str, ...] = ("-instances", "series_key")
     """Column names, ``-`` for descending: which series is taken where several fit. A series that a label refers to goes
     before all others."""
-    aligned: Literal["frame", "grid", "assumed"] = "frame"
+    aligned: Literal["frame", "grid", "registration", "assumed", "none"] = "frame"
     """Why the image may be put onto the reference's grid. ``frame``: both state one Frame of Reference UID; ``grid``:
-    both have the same affine and shape; ``assumed``: you say so. The first image needs none."""
+    both have the same affine and shape; ``registration``: a DICOM Spatial Registration object of the archive, or a
+    transform file, places one frame in the other; ``assumed``: you say so; ``none``: it keeps its own grid, as a field
+    of its own. The first image needs none."""
+    transform_files: str | None = None
+    """With ``aligned: registration``: path or URL of ITK's text files (.tfm) that place this image, with ``{patient}``,
+    ``{visit}`` or ``{series}`` for what tells them apart; without it Spatial Registration objects do."""
     required: bool = True
     """Whether a case without this image is excluded; otherwise the channel of the image is filled."""
     within_days: Annotated[int, Field(ge=0)] | None = None
     """Largest distance of the image's study from the reference's; without it the image is of the reference's study."""
+
+
+class Visits(BaseModel):
+    """How the visits of a person become one case: days on which the person has the images that the spec requires."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: Annotated[tuple[ImageName, ...], Field(min_length=2, max_length=16)] = ("baseline", "followup")
+    """What the visits of a case are called, in the order of time. The first is the index visit: it names the case."""
+    choose: Literal["consecutive", "first_two", "first_last"] = "consecutive"
+    """``consecutive``: as many visits in a row as there are names, so that a visit may be in several cases;
+    ``first_two`` and ``first_last``: one case for each person."""
+    gap_days: tuple[int, int] | None = None
+    """Fewest and most days between a visit and the next one of its case."""
+    aligned: Literal["none", "frame", "registration", "assumed"] = "none"
+    """Why later visits may be put onto the grid of the first; ``none`` keeps each visit on a grid of its own."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Visits":
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names: found {list(self.names)}, expected each name once")
+        if self.choose != "consecutive" and len(self.names) != 2:
+            raise ValueError(f"names: found {len(self.names)} with choose: {self.choose}, expected two")
+        if self.gap_days is not None and not 0 <= self.gap_days[0] <= self.gap_days[1]:
+            raise ValueError(f"gap_days: found {list(self.gap_days)}, expected the fewest days and then the most")
+        return self
 
 
 class Cohort(BaseModel):
@@ -92,12 +123,15 @@ class Cohort(BaseModel):
     images: Mapping[ImageName, CaseImage] = Field(default_factory=dict)
     """The images of a case by name, in place of ``image``. The first is the reference: it gives the grid, the case's
     name and the columns without prefix."""
+    visits: Visits | None = None
+    """With ``case: person``: cases of several visits, each with the ``images``, then called ``VISIT.NAME``."""
 
     @model_validator(mode="after")
     def _one_image_or_several(self) -> "Cohort":
         if not self.images:
-            if self.case != "series":
-                raise ValueError("case: found it without images, expected one_per for cases of one image")
+            if self.case != "series" or self.visits is not None:
+                found = "case" if self.visits is None else "visits"
+                raise ValueError(f"{found}: found it without images, expected one_per for cases of one image")
             return self
         single = _stated(self, "image", "one_per", "prefer")
         if single:
@@ -105,25 +139,96 @@ class Cohort(BaseModel):
                 f"images: found {', '.join(single)} beside it, expected case in place of one_per, and image and prefer "
                 "of each image"
             )
-        if len(self.images) < 2:
+        if self.visits is not None:
+            _check_visits(self)
+        elif len(self.images) < 2:
             raise ValueError("images: found one image, expected at least two; write cohort.image for one")
         if taken := sorted(self.images.keys() & set(RESERVED)):
             raise ValueError(f"images: found the name {taken[0]!r}, which is reserved, expected another one")
-        first = self.reference
-        stated = _stated(self.images[first], "aligned", "required", "within_days")
+        for name, image in self.images.items():
+            _check_transform_files(name, image)
+        first = next(iter(self.images))
+        stated = _stated(self.images[first], "aligned", "required", "within_days", "transform_files")
         if stated:
             raise ValueError(f"images.{first}: found {stated[0]} of the reference, which the other images follow")
+        apart = [n for n, i in self.images.items() if i.aligned == "none" and not i.required]
+        if apart:
+            raise ValueError(
+                f"images.{apart[0]}: found required: false with aligned: none, expected an image that every case has, "
+                "as a field on a grid of its own cannot be filled"
+            )
         return self
 
     @property
     def reference(self) -> str:
         """Name of the image that gives the grid; "" for cases of one image."""
-        return next(iter(self.images), "")
+        return next(iter(self.members), "")
+
+    @property
+    def members(self) -> Mapping[str, CaseImage]:
+        """The images of a case by the names that they have in it: ``NAME``, or ``VISIT.NAME`` where it has visits."""
+        if self.visits is None:
+            return self.images
+        found = {}
+        for visit in self.visits.names:
+            for name, image in self.images.items():
+                found[f"{visit}.{name}"] = image if visit == self.visits.names[0] else self._later(name, image)
+        return found
+
+    def _later(self, name: str, image: CaseImage) -> CaseImage:
+        """Return an image of a later visit, related to the first visit's reference if one grid is for all visits."""
+        assert self.visits is not None
+        alone = self.visits.aligned == "none"
+        if name == next(iter(self.images)) or (not alone and image.aligned in ("frame", "registration")):
+            return image.model_copy(update={"aligned": self.visits.aligned})
+        return image
+
+    @property
+    def grids(self) -> Mapping[str, tuple[str, ...]]:
+        """The images that lie on one grid, by the name of the one that gives it, the case's reference first."""
+        found: dict[str, list[str]] = {}
+        home = ""
+        for name, image in self.members.items():
+            visit, _, own = name.rpartition(".")
+            if not found or (visit and own == next(iter(self.images)) and image.aligned == "none"):
+                home = name
+            lead = name if name == home or image.aligned == "none" else home
+            found.setdefault(lead, []).append(name)
+        return {lead: tuple(names) for lead, names in found.items()}
 
     @property
     def partners(self) -> Mapping[str, CaseImage]:
         """The other images of a case, by name."""
-        return {name: image for name, image in self.images.items() if name != self.reference}
+        return {name: image for name, image in self.members.items() if name != self.reference}
+
+
+def _check_visits(cohort: Cohort) -> None:
+    """Raise ValueError for what cases of several visits cannot have."""
+    assert cohort.visits is not None
+    if cohort.case != "person":
+        raise ValueError(f"visits: found case: {cohort.case}, expected person, whose visits are put together")
+    taken = sorted({*cohort.visits.names} & {*RESERVED, *cohort.images})
+    if taken:
+        raise ValueError(f"visits.names: found {taken[0]!r}, which is an image or reserved, expected another name")
+
+
+def bare_image(name: str) -> str:
+    """Return the name of an image in the spec, without the visit that it has in a case."""
+    return name.rpartition(".")[2]
+
+
+def _check_transform_files(name: str, image: CaseImage) -> None:
+    """Raise ValueError for transform files that nothing asks for, or that all images of the archive would share."""
+    pattern = image.transform_files
+    if pattern is None:
+        return
+    if image.aligned != "registration":
+        raise ValueError(f"images.{name}: found transform_files with aligned: {image.aligned}, expected registration")
+    if "{patient}" not in pattern and "{series}" not in pattern:
+        raise ValueError(
+            f"images.{name}.transform_files: found neither {{patient}} nor {{series}}, expected one, as a file places "
+            "the image of one person"
+        )
 
 
 def _stated(options: BaseModel, *names: str) -> list[str]:

@@ -114,6 +114,9 @@ class Reason(StrEnum):
     IMAGE_MISSING = "image_missing"
     IMAGE_NOT_ALIGNED = "image_not_aligned"
     IMAGE_UNUSED = "image_unused"
+    VISIT_MISSING = "visit_missing"
+    VISIT_UNDATED = "visit_undated"
+    VISIT_UNUSED = "visit_unused"
     # privacy
     BURNED_IN = "burned_in_annotation"
     # work

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -33,7 +33,8 @@ from builder.model.keyed import Key
 Three: TypeAlias = tuple[int, int, int]
 Extent = Annotated[int, Field(ge=1, le=2048)]
 Extents: TypeAlias = tuple[Extent, Extent, Extent]
-Fields: TypeAlias = Mapping[Literal["image"], tuple[str, ...]]
+FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Fields: TypeAlias = Mapping[FieldName, tuple[str, ...]]
 
 DIGITS = 9
 """Decimals of voxel coordinates: a millionth of a millimetre at any spacing; what lies beyond is one machine's."""
@@ -125,13 +126,15 @@ class FieldFacts:
     unit: str
     segments: Mapping[str, tuple[int, int]]
     channels: tuple[tuple[str, str], ...] = ()
+    grid: str = ""
 
 
-def cut(case: Case, options: AnySamples, *, key: Key, seed: int) -> Iterator[Sample]:
+def cut(case: Case, options: AnySamples, *, key: Key, seed: int, image: str = "image") -> Iterator[Sample]:
     """Samples of a case, in an order that depends on nothing but the arguments.
 
     Sample ``n`` of a case is drawn from the keyed hash of seed, case_key and n: the same in every build and whatever
-    the other cases are. Masks are fields under their names, with ``.`` for ``/``.
+    the other cases are. Masks are fields under their names, with ``.`` for ``/``; ``image`` names the field of the
+    images. What lies on other grids (``Case.apart``) belongs to the sample of a whole volume.
 
     Raises
     ------
@@ -141,13 +144,14 @@ def cut(case: Case, options: AnySamples, *, key: Key, seed: int) -> Iterator[Sam
     _check_grids(case)
     shape = case.volume.geometry.shape
     if isinstance(options, Whole):
-        yield _sample(case, 0, start=(0, 0, 0), shape=shape, centred_on="volume")
+        sample = _sample(case, 0, start=(0, 0, 0), shape=shape, centred_on="volume", image=image)
+        yield _with_apart(sample, case) if case.apart else sample
         return
     places = _draw(case, options, key=key, seed=seed) if isinstance(options, Patches) else _tile(shape, options)
     least = options.foreground_at_least if isinstance(options, Grid) else 0
     number = 0
     for start, centred_on in places:
-        sample = _sample(case, number, start=start, shape=options.shape, centred_on=centred_on)
+        sample = _sample(case, number, start=start, shape=options.shape, centred_on=centred_on, image=image)
         if int(sample.row["foreground_voxels"] or 0) >= least:
             yield sample
             number += 1
@@ -198,11 +202,18 @@ def describe_storage(options: AnySamples) -> str:
     return f"samples of {_times(options.shape)} voxels, one chunk each"
 
 
-def describe_fields(case: Case) -> dict[str, FieldFacts]:
-    """Unit and segments of the fields that ``cut`` gives, by field name."""
+def describe_fields(case: Case, *, image: str = "image") -> dict[str, FieldFacts]:
+    """Unit and segments of the fields that ``cut`` gives, by field name, and the grid that they are on."""
+    facts = _fields_on_one_grid(case, image)
+    for name, other in case.apart.items():
+        facts |= {field: replace(found, grid=name) for field, found in _fields_on_one_grid(other, name).items()}
+    return facts
+
+
+def _fields_on_one_grid(case: Case, image: str) -> dict[str, FieldFacts]:
     volume = case.volume
     channels = tuple(zip(volume.channels, (d.value for d in volume.domains), strict=True)) if volume.domains else ()
-    facts = {"image": FieldFacts(volume.domain.value, {}, channels)}
+    facts = {image: FieldFacts(volume.domain.value, {}, channels)}
     for mask in case.masks:
         segments = {s.name: (s.channel, s.value) for s in mask.segments}
         facts[field_name(mask)] = FieldFacts(SHARES if mask.fractional else "", segments)
@@ -298,9 +309,23 @@ def _tile(shape: Three, options: Grid) -> Iterator[tuple[Three, str]]:
             yield (s, r, c), "grid"
 
 
-def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: str) -> Sample:
+def _with_apart(sample: Sample, case: Case) -> Sample:
+    """Return a sample of whole volumes with the images of the case that keep grids of their own."""
+    arrays, row, ragged = dict(sample.arrays), dict(sample.row), dict(sample.ragged)
+    for name, other in case.apart.items():
+        _check_grids(other)
+        shape = other.volume.geometry.shape
+        found = _sample(other, 0, start=(0, 0, 0), shape=shape, centred_on="volume", image=name)
+        arrays |= found.arrays
+        for column, values in found.ragged.items():
+            ragged[column] = [*ragged.get(column, []), *values]
+        row["foreground_voxels"] = int(row["foreground_voxels"] or 0) + int(found.row["foreground_voxels"] or 0)
+    return Sample(arrays, sample.geometry, row, ragged)
+
+
+def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: str, image: str) -> Sample:
     fills = [pad_value(domain) for domain in case.volume.channel_domains]
-    arrays = {"image": _crop(case.volume.voxels, start, shape=shape, fills=fills)}
+    arrays = {image: _crop(case.volume.voxels, start, shape=shape, fills=fills)}
     inside_any: NDArray[np.bool_] | None = None
     names, counts, categories, types = [], [], [], []
     for mask in case.masks:

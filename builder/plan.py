@@ -60,6 +60,11 @@ class ImagePlan:
         Number of its channels.
     is_ct
         Whether an image that the case lacks is CT in other cases, so that air fills its channel.
+    grid
+        Name of the image whose grid it is sampled onto, itself if it keeps its own; "" for the reference's.
+    matrix
+        16 numbers, row by row: from LPS mm of its frame of reference to LPS mm of the reference's. Empty where no
+        registration places the image.
     """
 
     name: str
@@ -70,6 +75,8 @@ class ImagePlan:
     number_type: str = ""
     channels: int = 1
     is_ct: bool = False
+    grid: str = ""
+    matrix: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,10 +129,11 @@ class CasePlan:
     labels_on: tuple[tuple[str, str], ...] = ()
 
     def of(self, partner: ImagePlan) -> "CasePlan":
-        """Return the plan of one of the other images, as if the case had no other."""
+        """Return the plan of one of the other images, with the images that are put onto its grid as partners."""
+        others = tuple(p for p in self.partners if p.grid == partner.name != p.name)
         return replace(
             self, series_key=partner.series_key, stack=partner.stack, frames=partner.frames,
-            number_type=partner.number_type, image=partner.name, stack_key=partner.stack_key, partners=(),
+            number_type=partner.number_type, image=partner.name, stack_key=partner.stack_key, partners=others,
         )  # fmt: skip
 
 
@@ -154,7 +162,9 @@ def parse_shard_plan(data: bytes) -> ShardPlan:
 
 
 def _parse_case(case: Mapping[str, Any]) -> CasePlan:
-    partners = tuple(ImagePlan(**image | {"frames": _frames(image)}) for image in case["partners"])
+    partners = tuple(
+        ImagePlan(**image | {"frames": _frames(image), "matrix": tuple(image["matrix"])}) for image in case["partners"]
+    )
     labels_on = tuple((label, image) for label, image in case["labels_on"])
     return CasePlan(**{**case, "frames": _frames(case), "partners": partners, "labels_on": labels_on})
 
@@ -292,7 +302,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     blocks |= {f"shards.{n}": v for n, v in document.get("shards", {}).items() if n in ("codec", "fields")}
     blocks |= {f"cohort.{n}": v for n, v in document.get("cohort", {}).items() if n == "labels"}
     if spec.cohort.images:  # as text, for the order of images is that of channels
-        images = [[name, image.aligned, image.required] for name, image in spec.cohort.images.items()]
+        images = [[name, image.aligned, image.required] for name, image in spec.cohort.members.items()]
         blocks["cohort.images"] = json.dumps(images)
     plugins: list[LabelReader | Transform] = [*spec.labels.values(), *spec.transforms]
     fused = [[block.method, block.VERSION] for block in spec.consensus.values()]

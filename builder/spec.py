@@ -192,6 +192,26 @@ class DatasetSpec(BaseModel):
         kept = {*self.deid.retain}
         return tuple(dict.fromkeys(n for t in self.clinical for n in t.names if n not in t.dated or n in kept))
 
+    @property
+    def image_fields(self) -> Mapping[str, tuple[str, ...]]:
+        """The images of each field of a sample, in the order of their channels; the field of the reference is first.
+
+        There is one, ``image``, unless images keep grids of their own. Such a field is called as the spec says, or else
+        by its visit, or by its image.
+        """
+        grids = self.cohort.grids
+        if len(grids) < 2:
+            return {"image": self.samples.fields.get("image", tuple(self.cohort.members))}
+        stated = {frozenset(names): (field, names) for field, names in self.samples.fields.items()}
+        found = {}
+        for lead, names in grids.items():
+            visit, _, own = lead.rpartition(".")
+            usual = visit if visit and own == next(iter(self.cohort.images)) else lead
+            usual = usual if visit or lead != self.cohort.reference else "image"
+            field, order = stated.get(frozenset(names), (usual, names))
+            found[field] = order
+        return found
+
     @model_validator(mode="after")
     def _references_resolve(self) -> "DatasetSpec":
         _check_consensus(self.labels, self.consensus)
@@ -200,7 +220,8 @@ class DatasetSpec(BaseModel):
         known = sorted({*self.labels, *self.consensus} - dropped)
         dated = [name for table in self.clinical for name in table.dated]
         check_shared_columns(self.clinical)
-        _refuse(centre_faults(centred, known), field_faults(self.shards.fields, known))
+        _check_known(self)
+        _refuse(centre_faults(centred, known), field_faults(self.shards.fields, known, [*self.image_fields]))
         _refuse(retain_faults(self.deid.retain, dated))
         _check_text(self)
         _check_sequester(self)
@@ -232,9 +253,9 @@ def centre_faults(centred_on: str | None, labels: Sequence[str]) -> Iterator[str
         yield f"samples.centred_on: found {centred_on!r}, expected {_one_of(labels)}"
 
 
-def field_faults(fields: Iterable[str], labels: Sequence[str]) -> Iterator[str]:
-    """Yield the fields whose storage is stated although no sample will have them."""
-    known = ["image", *labels]
+def field_faults(fields: Iterable[str], labels: Sequence[str], images: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the fields whose storage is stated although no sample will have them; ``images`` are fields of images."""
+    known = [*(images or ["image"]), *labels]
     for name in fields:
         if name.split(".")[0] not in known:
             yield f"shards.fields: found {name!r}, expected some of {known}"
@@ -291,26 +312,94 @@ def _check_sequester(spec: DatasetSpec) -> None:
         )
 
 
+def _check_known(spec: DatasetSpec) -> None:
+    """Refuse a dated table with inputs and outcomes, as only inputs must have been known at the time of the image."""
+    for number, table in enumerate(spec.clinical):
+        outcomes = [name for name in table.names if name in spec.report.outcomes]
+        if table.dated_by is not None and outcomes and len(outcomes) < len(table.names):
+            raise ValueError(
+                f"clinical.{number}.dated_by: found the outcome {outcomes[0]!r} beside other columns, expected a table "
+                "of outcomes alone: declare this one twice"
+            )
+
+
 def check_images(spec: DatasetSpec) -> None:
     """Check what a spec says of single images of a case. Raises ValueError."""
-    names = list(spec.cohort.images)
-    said = [(f"labels.{label}.on", [block.on]) for label, block in spec.labels.items() if block.on is not None]
-    said += [(f"transforms.{i}.of", [*t.of]) for i, t in enumerate(spec.transforms) if isinstance(t, Intensity)]
-    said += [("volumes.of", [*spec.volumes.of]), ("samples.fields", [*spec.samples.fields.get("image", ())])]
-    for place, images in said:
-        wrong = [name for name in images if name not in names]
+    names = list(spec.cohort.members)
+    short = list(dict.fromkeys((*names, *spec.cohort.images)))  # t1 means it in all visits
+    said = [(f"labels.{label}.on", [block.on], names) for label, block in spec.labels.items() if block.on is not None]
+    said += [(f"transforms.{i}.of", [*t.of], short) for i, t in enumerate(spec.transforms) if isinstance(t, Intensity)]
+    said += [("volumes.of", [*spec.volumes.of], short)]
+    said += [("samples.fields", [*images], names) for images in spec.samples.fields.values()]
+    for place, images, known in said:
+        wrong = [name for name in images if name not in known]
         if wrong:
-            expected = f"some of {names}" if names else "nothing, for cohort.images names no image"
+            expected = f"some of {known}" if known else "nothing, for cohort.images names no image"
             raise ValueError(f"{place}: found {wrong[0]!r}, expected {expected}")
     if not names:
+        if spec.samples.fields:
+            raise ValueError("samples.fields: found it without cohort.images, whose order it gives")
         return
-    order = spec.samples.fields.get("image", tuple(names))
-    if sorted(order) != sorted(names):
-        raise ValueError(f"samples.fields.image: found {list(order)}, expected each of {names} once")
+    _check_fields(spec)
     _check_steps(spec)
+    _check_clinical(spec)
     for name, block in spec.consensus.items():
         if len({spec.labels[label].on for label in block.labels}) > 1:
             raise ValueError(f"consensus.{name}.of: found labels of several images, expected one labels.*.on for all")
+
+
+def _check_fields(spec: DatasetSpec) -> None:
+    """Check that each field holds the images of one grid, and that every image is in one field."""
+    grids, stated = spec.cohort.grids, spec.samples.fields
+    if len(grids) == 1:
+        for field in stated:
+            if field != "image":
+                raise ValueError(f"samples.fields: found {field!r}, expected image, as all images lie on one grid")
+        names = [*spec.cohort.members]
+        order = stated.get("image", tuple(names))
+        if sorted(order) != sorted(names):
+            raise ValueError(f"samples.fields.image: found {list(order)}, expected each of {names} once")
+        return
+    if spec.samples.kind != "volumes":
+        raise ValueError(
+            f"samples.kind: found {spec.samples.kind} for images on {len(grids)} grids, expected volumes: patches need "
+            "one grid, which aligned of the images or the visits gives"
+        )
+    sets = [sorted(names) for names in grids.values()]
+    for field, images in stated.items():
+        if sorted(images) not in sets:
+            raise ValueError(
+                f"samples.fields.{field}: found {list(images)}, expected the images of one grid, such as "
+                f"{list(next(iter(grids.values())))}"
+            )
+    clash = sorted({*spec.image_fields} & {*spec.labels, *spec.consensus})
+    if clash or len(spec.image_fields) != len(grids):
+        found = clash[0] if clash else next(iter(stated))
+        raise ValueError(f"samples.fields: found the name {found!r} twice, expected a name for each field and label")
+
+
+def _check_clinical(spec: DatasetSpec) -> None:
+    """Refuse clinical columns that would tell at the index visit what was known later."""
+    visits = spec.cohort.visits
+    if visits is None:
+        return
+    outcomes = {*spec.report.outcomes}
+    for number, table in enumerate(spec.clinical):
+        late = [name for name in table.names if name not in outcomes and name not in table.timeless]
+        if late and table.dated_by is None:
+            raise ValueError(
+                f"clinical.{number}: found the column {late[0]!r} of an unknown date in a dataset of several visits, "
+                "expected dated_by: the heading with the date of each row, timeless: [COLUMN] for what does not change "
+                "(such as sex), or the column in report.outcomes"
+            )
+    clinical = {name for table in spec.clinical for name in table.names if name not in table.timeless}
+    named = [*spec.splits.stratify, *spec.report.groups, *(held.column for held in spec.splits.hold_out)]
+    for column in named:
+        image, _, own = column.rpartition(".")
+        if image in spec.cohort.members and image.partition(".")[0] != visits.names[0] and own in clinical:
+            raise ValueError(
+                f"{column}: found a clinical column as it was at a later visit, expected one of the index visit: {own}"
+            )
 
 
 def _check_steps(spec: DatasetSpec) -> None:
@@ -323,6 +412,10 @@ def _check_steps(spec: DatasetSpec) -> None:
             known = ", ".join(BUILT_IN)
             raise ValueError(f"transforms.{i}: found {step.kind}, which takes one image, expected {known}")
         label = step.mask if isinstance(step, Crop) else step.inside_mask if isinstance(step, Intensity) else None
+        if label is not None and len(spec.cohort.grids) > 1:
+            raise ValueError(
+                f"transforms.{i}: found the label {label!r} for images on several grids, expected one grid"
+            )
         on = spec.labels[label].on if label is not None and label in spec.labels else None
         if on not in (None, spec.cohort.reference):
             raise ValueError(
@@ -407,7 +500,7 @@ PUBLIC_SOURCE_FIELDS = (
 PRIVATE_SOURCE_FIELDS = ("polite",)
 """What says nothing of the data, so that a change of it makes no new version."""
 
-LOCATION_FIELDS = ("url", "aliases", "previous", "review")
+LOCATION_FIELDS = ("url", "aliases", "previous", "review", "transform_files")
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
 path nor variable enters a fingerprint (a check value of the key itself does)."""
 

@@ -26,7 +26,7 @@ import gdcm
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -333,6 +333,43 @@ def rtstruct(
         uid=uid(name, made.series_uid),
         series=Series(uid(name, "series", made.series_uid), "RTSTRUCT", 10, "Contours"),
     )
+    if directory is not None:
+        write_all([dataset], directory, prefix=name)
+    return dataset
+
+
+def registration(
+    registered: str,
+    sources: Mapping[str, NDArray[Any]],
+    *,
+    made: Stack | None = None,
+    directory: Path | None = None,
+    name: str = "reg",
+) -> Dataset:
+    """A Spatial Registration object: frame of reference UID to the (4, 4) matrix to the registered frame.
+
+    ``made`` gives the patient and the study.
+    """
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate"):
+        if made is not None and keyword in made.images[0]:
+            setattr(dataset, keyword, made.images[0][keyword].value)
+    dataset.SOPClassUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.66.1", "REG"
+    dataset.SOPInstanceUID = uid(name, registered, *sources)
+    dataset.SeriesInstanceUID = uid(name, "series", registered, *sources)
+    dataset.FrameOfReferenceUID = registered
+    dataset.RegistrationSequence = []
+    for frame, matrix in sources.items():
+        step = Dataset()
+        step.FrameOfReferenceTransformationMatrixType = "RIGID"
+        step.FrameOfReferenceTransformationMatrix = [f"{v:.9g}"[:16] for v in np.ravel(matrix)]
+        block = Dataset()
+        block.MatrixSequence = [step]
+        item = Dataset()
+        item.FrameOfReferenceUID, item.MatrixRegistrationSequence = frame, [block]
+        dataset.RegistrationSequence.append(item)
     if directory is not None:
         write_all([dataset], directory, prefix=name)
     return dataset

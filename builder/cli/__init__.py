@@ -366,11 +366,19 @@ def phantom(
     patients: Annotated[int, typer.Option("--patients", min=1, max=100_000, help="Persons in it.")] = 24,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed writes the same archive.")] = 20251121,
     size: Annotated[str, typer.Option("--size", help="small, or realistic (512 x 512 x 150).")] = "small",
+    sets: Annotated[
+        int,
+        typer.Option("--sets", min=0, max=2, help="Write brains and mammograms, of so many visits."),
+    ] = 0,
     as_json: Machine = False,
 ) -> None:
     """Write a synthetic archive for demos, tests and benchmarks."""
-    from builder.phantom import write_archive
+    from builder.phantom import write_archive, write_sets
 
+    if sets:
+        made = write_sets(to, patients=patients, visits=sets, seed=seed)
+        present(made.facts(), as_json, lambda: made.text)
+        return
     summary = write_archive(to, patients=patients, seed=seed, size=size)
     present(summary.facts(), as_json, lambda: summary.text)
 

@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from builder.clinical.cells import Cell
 from builder.clinical.order import Reading, Span, date_readings, largest, readings, smallest
@@ -10,6 +11,9 @@ from builder.clinical.rows import Row, Rows, Value, declared_as, finish_row
 from builder.clinical.table import ClinicalTable, Fact, Pick
 from builder.clinical.tally import CellIssue
 from builder.errors import SpecError
+
+LATE: Final = "dated after the study of an image of the person, or not at all"
+"""The problem of a row whose values were not known when the image was made."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Images:
         Person to the date of the first study.
     normal
         How a key of the table is written before it is compared.
+    until_study
+        Whether a row counts only if it is dated (``dated_by``), and not after the image's study.
     """
 
     persons: Sequence[str]
@@ -39,6 +45,7 @@ class Images:
     study_dates: Sequence[datetime.date | None]
     first_studies: Mapping[str, datetime.date]
     normal: Callable[[Fact, str], str] = lambda _, text: text
+    until_study: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,14 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
     unclear: list[bool] = []
     outcomes: dict[str, set[str]] = {}
     known: dict[tuple[tuple[int, ...], str, datetime.date | None], _Outcome] = {}
+    late: set[int] = set()
     for i, person in enumerate(images.persons):
         found = candidates.of(i)
         date = images.study_dates[i] if options.pick is not None and options.pick.to_study else None
+        if images.until_study:
+            told = tuple(n for n in found if _is_known(rows.rows[n], images.study_dates[i]))
+            late.update(rows.rows[n].number for n in {*found} - {*told})
+            found = told
         place = (found, person, date)
         if place not in known:
             chosen = chooser.choose([rows.rows[n] for n in found], date)
@@ -105,9 +117,15 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
         ambiguous=tuple(sorted(ambiguous)),
         clinical_only=tuple(sorted({row.keys[0] for n, row in enumerate(rows.rows) if n not in candidates.used})),
         shared=tuple(sorted(rows.rows[n].number for n in candidates.shared)),
-        issues=tuple({issue: None for outcome in known.values() for issue in outcome.issues}),
+        issues=tuple({issue: None for outcome in known.values() for issue in outcome.issues})
+        + tuple(CellIssue(number, options.dated_by or "", LATE) for number in sorted(late)),
         unclear=tuple(unclear),
     )
+
+
+def _is_known(row: Row, study: datetime.date | None) -> bool:
+    """Return whether it is certain that a row was known on the day of a study."""
+    return row.known is not None and study is not None and row.known <= study
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,15 @@ class Row:
         In the order of the declared columns; dates are still dates.
     rank
         The cell that ``pick.by`` compares; None when it holds nothing.
+    known
+        The date in the column ``dated_by``: when the row's values were known. None where it holds no date.
     """
 
     number: int
     keys: tuple[str, ...] = field(repr=False)
     values: tuple[Raw, ...] = field(repr=False)
     rank: Cell = field(default=None, repr=False)
+    known: datetime.date | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ class _Typing:
             elif not self._meets(line):
                 passed += 1
             else:
-                found.append(Row(line.number, keys, self._values(line), self._rank(line)))
+                found.append(Row(line.number, keys, self._values(line), self._rank(line), self._known(line)))
         return Rows(tuple(found), tuple(self.issues), tuple(others), self._tallies(), passed, self.sheet.encoding)
 
     def _lose(self, line: Line) -> None:
@@ -275,6 +278,16 @@ class _Typing:
             return None
         cell = line.cells[self.places[pick.by]]
         return None if is_empty(cell, self.options.missing) else cell
+
+    def _known(self, line: Line) -> datetime.date | None:
+        heading = self.options.dated_by
+        if heading is None or is_empty(cell := line.cells[self.places[heading]], self.options.missing):
+            return None
+        try:
+            return date_of(cell, self.options.date_format)
+        except ValueError as error:
+            self.issues.append(CellIssue(line.number, heading, str(error)))
+            return None
 
     def _values(self, line: Line) -> tuple[Raw, ...]:
         values: list[Raw] = []

@@ -217,6 +217,13 @@ class ClinicalTable(BaseModel):
     max_lost_cells
         Largest fraction of a column's filled cells that may be lost since they cannot be read as declared. Without it
         more than a tenth stop the plan when they are at least 5.
+    dated_by
+        Heading of the column with the date on which a row's values were known. Rows dated after the image's study are
+        not joined to it, unless all columns are ``report.outcomes``; nor are rows without a date.
+    date_format
+        ``strptime`` format of these dates; ISO 8601 without it.
+    timeless
+        Columns that are true at any time, such as sex; the others must be dated where cases have several visits.
     origin
         Where the table came from, and its licence.
     """
@@ -242,6 +249,9 @@ class ClinicalTable(BaseModel):
     """Outcomes with the time to them, made of two columns of this table."""
     min_matched: float | None = Field(default=None, ge=0.0, le=1.0)
     max_lost_cells: float | None = Field(default=None, ge=0.0, le=1.0)
+    dated_by: str | None = Field(default=None, min_length=1)
+    date_format: str | None = None
+    timeless: tuple[str, ...] = ()
     origin: Origin = Origin()
 
     @property
@@ -274,7 +284,8 @@ class ClinicalTable(BaseModel):
     def headings(self) -> tuple[str, ...]:
         """Every heading that the declaration names, each once."""
         picked = () if self.pick is None else (*self.pick.where, *([] if self.pick.by is None else [self.pick.by]))
-        return tuple(dict.fromkeys((*self.joins, *(c.source for c in self.columns.values()), *picked)))
+        dated = () if self.dated_by is None else (self.dated_by,)
+        return tuple(dict.fromkeys((*self.joins, *(c.source for c in self.columns.values()), *picked, *dated)))
 
     @field_validator("missing", mode="before")
     @classmethod
@@ -331,6 +342,15 @@ class ClinicalTable(BaseModel):
             raise ValueError("found a person_pattern without a column for the person")
         if self.within_days and "date" not in facts:
             raise ValueError("found within_days without a column for the date of the study")
+        return self
+
+    @model_validator(mode="after")
+    def _says_when(self) -> "ClinicalTable":
+        unknown = [name for name in self.timeless if name not in self.names]
+        if unknown:
+            raise ValueError(f"timeless: found {unknown[0]!r}, expected columns of this table: {list(self.names)}")
+        if self.date_format is not None and (self.dated_by is None or "%y" in self.date_format):
+            raise ValueError("date_format: found it without dated_by or with %y, expected years of four digits (%Y)")
         return self
 
     @model_validator(mode="after")

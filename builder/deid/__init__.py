@@ -23,7 +23,7 @@ ACQUISITION = (
 """How an image was made, and what the rule table says that it is; each crosses where ``retain`` names it."""
 
 RETAINABLE = (
-    *("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image"),
+    *("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image", "delta_days"),
     *ACQUISITION,
 )
 """What crosses into a dataset only when ``retain`` names it. Columns of clinical tables that hold dates are the only

@@ -69,7 +69,7 @@ def crossing(names: Collection[str], *, retain: Collection[str], clinical: Colle
 
     def bare(name: str) -> str:
         """The column of which ``NAME.column`` holds what another image of the case has."""
-        return name.partition(".")[2]
+        return name.rpartition(".")[2]
 
     return tuple(n for n in names if crosses(n) or n.startswith("present.") or crosses(bare(n)))
 

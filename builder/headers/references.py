@@ -15,6 +15,8 @@ DEPTH_LIMIT: Final = 32
 _PREFIX = "1.2.840.10008.5.1.4.1.1."
 _CLASSES = (
     _PREFIX + "481.3",  # RT Structure Set
+    _PREFIX + "66.1",  # Spatial Registration
+    _PREFIX + "66.3",  # Deformable Spatial Registration
     _PREFIX + "66.4",  # Segmentation
     _PREFIX + "66.5",  # Surface Segmentation
     _PREFIX + "66.7",  # Label Map Segmentation
@@ -28,7 +30,7 @@ ANNOTATION_PATTERN: Final = (
 )
 """Regular expression that matches the SOP classes whose objects annotate other objects."""
 
-_MODALITIES = frozenset({"RTSTRUCT", "SEG", "SR", "PR", "KO", "ANN", "RWV"})
+_MODALITIES = frozenset({"RTSTRUCT", "SEG", "SR", "PR", "KO", "ANN", "REG", "RWV"})
 _SERIES, _INSTANCE = 0x0020000E, 0x00081155
 _FRAMES = (0x30060024, 0x00200052)
 _NAMES = ((0x30060020, 0x30060022, 0x30060026), (0x00620002, 0x00620004, 0x00620005))

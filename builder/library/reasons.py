@@ -181,12 +181,25 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "`required: false` of the image keeps the case, and `within_days` looks in other studies of the person.",
     ),
     Reason.IMAGE_NOT_ALIGNED: (
-        "An image of a case is not in the reference's frame of reference or on its grid, as the spec states.",
-        "`aligned: assumed` of the image takes it as it is, if you know that it lies where the reference lies.",
+        "An image of a case is not in the reference's frame of reference or on its grid, or no registration places it.",
+        "Add a Spatial Registration object and state `aligned: registration`; `aligned: assumed` takes the image as it "
+        "is, if you know that it lies where the reference lies.",
     ),
     Reason.IMAGE_UNUSED: (
         "The series fits an image of the spec, but the case it belongs to is not in the cohort.",
         "Look up why: `builder explain DATASET NAME` of the person's reference series says it.",
+    ),
+    Reason.VISIT_MISSING: (
+        "A case of several visits lacks one, or the next visit is not as many days away as the spec asks for.",
+        "The detail says what was found; `cohort.visits.gap_days` says how far visits may be apart.",
+    ),
+    Reason.VISIT_UNDATED: (
+        "A visit whose place in time nobody states: it has no study date, and no number in the name of its session.",
+        "Name the sessions by numbers, or leave the series out.",
+    ),
+    Reason.VISIT_UNUSED: (
+        "A visit that the spec does not choose, such as one between the first and the last.",
+        "`cohort.visits.choose` says which visits make a case.",
     ),
     Reason.BURNED_IN: (
         "An image that may show text in its pixels.",

@@ -287,6 +287,8 @@ class Case:
         Allow-listed facts of the case (clinical columns, vendor, age), ready for the sample table.
     readings
         Name of a consensus to what each reader said of it.
+    apart
+        Field name to the images of the case, with their annotations, that keep a grid of their own.
     """
 
     case_key: str
@@ -294,6 +296,7 @@ class Case:
     annotations: tuple[Annotation, ...] = ()
     row: Mapping[str, Scalar] = field(default_factory=dict)
     readings: Mapping[str, tuple[Reading, ...]] = field(default_factory=dict)
+    apart: "Mapping[str, Case]" = field(default_factory=dict)
 
     @property
     def masks(self) -> tuple[Mask, ...]:

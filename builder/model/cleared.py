@@ -180,7 +180,7 @@ def policy_of(column: str, declared: Iterable[str] = ()) -> Policy | None:
 def bare_column(column: str, declared: Iterable[str] = ()) -> str:
     """Return the name of a column without the name of the image before it, as in ``adc.vendor``."""
     known = frozenset(declared)
-    bare = column.partition(".")[2]
+    bare = column.rpartition(".")[2]
     return bare if column not in POLICIES and column not in known and (bare in POLICIES or bare in known) else column
 
 

@@ -107,6 +107,8 @@ class FieldLayout:
         How stored numbers become values; None where they are the values.
     channel_names, channel_units
         Name and unit of each channel where they are of several images of a case; empty otherwise.
+    grid
+        Name of the field on whose grid it lies, itself if that is its own; "" for the grid in the sample's row.
     """
 
     name: str
@@ -119,6 +121,12 @@ class FieldLayout:
     packing: Packing | None = None
     channel_names: tuple[str, ...] = ()
     channel_units: tuple[str, ...] = ()
+    grid: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it holds images rather than a mask."""
+        return self.name == "image" or bool(self.channel_names)
 
 
 @dataclass(frozen=True)
@@ -221,7 +229,7 @@ def _document(holder: "Receipt | Manifest") -> dict[str, Json]:
     """Return a document without what says nothing about fields of one image, so that theirs stays as it was."""
     document = asdict(holder)
     for layout in document["fields"]:
-        for name in ("channel_names", "channel_units"):
+        for name in ("channel_names", "channel_units", "grid"):
             if not layout[name]:
                 del layout[name]
     return document
@@ -431,6 +439,7 @@ def _field(at: _Entries) -> FieldLayout:
         packing=_packing(at),
         channel_names=_channels(at, "channel_names"),
         channel_units=_channels(at, "channel_units"),
+        grid=at.named("grid", _FIELD_NAME) if "grid" in at.document else "",
     )
 
 

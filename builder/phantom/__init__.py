@@ -1,6 +1,7 @@
-"""Generate a synthetic archive whose truth is known in closed form, for demos, tests and benchmarks."""
+"""Generate synthetic archives whose truth is known in closed form, for demos, tests and benchmarks."""
 
 from builder.phantom.archive import ArchiveSummary, write_archive
 from builder.phantom.people import DISTRIBUTIONS
+from builder.phantom.sets import SetsSummary, write_sets
 
-__all__ = ["DISTRIBUTIONS", "ArchiveSummary", "write_archive"]
+__all__ = ["DISTRIBUTIONS", "ArchiveSummary", "SetsSummary", "write_archive", "write_sets"]

@@ -27,7 +27,7 @@ def asked_columns(spec: DatasetSpec) -> tuple[str, ...]:
     if spec.splits.leave_one_out is not None:
         named.add(spec.splits.leave_one_out)
     partners = {*spec.cohort.partners}
-    named |= {name.partition(".")[2] for name in named if name.partition(".")[0] in partners}
+    named |= {name.rpartition(".")[2] for name in named if name.rpartition(".")[0] in partners}
     clinical = {name for table in spec.clinical for name in table.names}
     return tuple(sorted(named & {*CHOICE.names} - clinical))
 

@@ -31,6 +31,7 @@ from builder.planning.link import (
     planned_tier,
 )
 from builder.planning.origins import Stated
+from builder.planning.registrations import registrations_of
 from builder.planning.rows import LinkRow, Placed, rows_of
 from builder.split import TRUE_DATE
 from builder.stages.survey import dicom_date
@@ -93,7 +94,8 @@ def choose_cases(
     table = with_asked(table, asked)
     by_stack = dict(zip(case_keys, found, strict=True))
     if spec.cohort.images:
-        cohort, links_of = select_sets(table, spec, by_stack)
+        registrations = registrations_of(annotations, spec.sources, stacks, key=key, case_keys=case_keys)
+        cohort, links_of = select_sets(table, spec, by_stack, registrations)
     else:
         cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
         table, odd = _without_odd_channels(table, cohort)

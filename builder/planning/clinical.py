@@ -262,6 +262,7 @@ def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive:
         study_dates=archive.study_dates,
         first_studies=archive.first_studies,
         normal=lambda fact, text: archive.spelled(text) if fact == "person" else text,
+        until_study=options.dated_by is not None and not {*options.names} <= {*archive.inputs.spec.report.outcomes},
     )
 
 

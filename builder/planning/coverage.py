@@ -40,7 +40,7 @@ def map_structures(
     cases: dict[tuple[str, str], set[str]] = {}
     linked: dict[str, set[str]] = {}
     for row in rows_of(links, LinkRow):
-        if labels[row.label].structures_of("") is not None:
+        if row.label in labels and labels[row.label].structures_of("") is not None:
             linked.setdefault(row.label, set()).add(row.case_key)
             for name in named[row.annotation].as_py() or ():
                 cases.setdefault((row.label, name), set()).add(row.case_key)

@@ -1,17 +1,18 @@
 """Choose the images of every case: a reference for each case, and for each of the other images the series that fits."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from builder.cohort import CaseImage, Cohort, Decisions, mask_of, preferred, require_clinical
+from builder.cohort import CaseImage, Cohort, Decisions, bare_image, mask_of, preferred, require_clinical
 from builder.errors import CaseError, Reason, SpecError
 from builder.labels import AnyLabel
 from builder.model.expression import compile as compile_expression
 from builder.model.sorting import ordered
 from builder.planning.link import Link, label_status, planned_tier
+from builder.planning.registrations import REGISTRATION, Placement, Registrations
+from builder.planning.visits import ImageSet, Row, day_of, together
 from builder.protocols import How
 from builder.spec import DatasetSpec, columns_of_images
 from builder.split import TRUE_DATE
@@ -25,23 +26,12 @@ ALWAYS = ("series_key", "modality", "vendor", "manufacturer_model")
 STRENGTH = {How.SOP: 0, How.SERIES: 1, How.NAME: 1, How.FRAME_OF_REFERENCE: 2, How.STUDY: 3, How.PERSON: 4}
 """How strong a reference is; a label goes to the image that it refers to most strongly."""
 
-PARTNERS = pa.list_(pa.struct([("image", pa.string()), ("case_key", pa.string())]))
+PARTNERS = pa.list_(pa.struct([("image", pa.string()), ("case_key", pa.string()), ("matrix", pa.list_(pa.float64()))]))
 LABELLED = pa.list_(pa.struct([("label", pa.string()), ("image", pa.string())]))
-
-Row = Mapping[str, Any]
-
-
-@dataclass
-class _Set:
-    """The images of a case: rows of the candidates by name, and the link of each label with its image."""
-
-    reference: str
-    rows: dict[str, int]
-    links: dict[str, tuple[str, Link]] = field(default_factory=dict)
 
 
 def select_sets(
-    candidates: pa.Table, spec: DatasetSpec, links: Mapping[str, Sequence[Link]]
+    candidates: pa.Table, spec: DatasetSpec, links: Mapping[str, Sequence[Link]], registrations: Registrations
 ) -> tuple[pa.Table, dict[str, list[Link]]]:
     """Decide about every candidate of a dataset whose cases have several images.
 
@@ -51,6 +41,8 @@ def select_sets(
         As for ``builder.cohort.select_cohort``, with ``case_key``, ``frame_of_reference_key`` and the true date.
     links
         Maps the ``case_key`` of each candidate to what each label found for it.
+    registrations
+        What places images whose frame of reference is not that of their reference.
 
     Returns
     -------
@@ -65,18 +57,26 @@ def select_sets(
     SpecError
         For an expression that names unknown columns or compares unlike types.
     """
-    choice = _Choice(ordered(candidates, ["series_key", "stack"]), spec, links)
+    choice = _Choice(ordered(candidates, ["series_key", "stack"]), spec, links, registrations)
     return choice.decide()
 
 
 class _Choice:
     """The candidates with what has been decided about them so far."""
 
-    def __init__(self, table: pa.Table, spec: DatasetSpec, links: Mapping[str, Sequence[Link]]) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        spec: DatasetSpec,
+        links: Mapping[str, Sequence[Link]],
+        registrations: Registrations,
+    ) -> None:
+        self.registrations = registrations
         self.table, self.spec, self.options = table, spec, spec.cohort
         self.ledger = Decisions(table.num_rows)
-        names = ("case_key", "person_key", "study_key", "frame_of_reference_key", TRUE_DATE)
+        names = ("case_key", "person_key", "study_key", "frame_of_reference_key", TRUE_DATE, "visit")
         self.rows: list[Row] = table.select([*names, "slices", "rows", "columns"]).to_pylist()
+        self.first = next(iter(self.options.images))
         self.links = [links.get(row["case_key"], ()) for row in self.rows]
         self.matches = {name: mask_of(image.select, table).values for name, image in self.options.images.items()}
         self.ranks = {name: _ranks(table, image.prefer) for name, image in self.options.images.items()}
@@ -88,18 +88,24 @@ class _Choice:
         """Return the cohort and the links of its cases."""
         reference = self.options.reference
         self._before()
-        sets = [s for row in range(len(self.rows)) if (s := self._set_of(row, reference)) is not None]
+        sets = [s for row in range(len(self.rows)) if (s := self._set_of(row)) is not None]
+        if self.options.visits is not None:
+            sets = together(self._one_per(sets, key=day_of), self.options, self.rows, self.ledger, self.registrations)
+        sets = [s for s in sets if self._label(s, s.rows[reference])]
         table = with_images(self.table, self.spec, {s.rows[reference]: s.rows for s in sets})
         for rule in self.options.rules:
             if _names_images(rule.keep, table.schema, self.options):
                 self._apply(rule.name, rule.keep, table, sets)
-        sets = self._one_per(sets)
+        if self.options.visits is None:
+            sets = self._one_per(sets, key=lambda row: row.get(f"{self.options.case}_key", row["case_key"]))
+        else:
+            sets = [s for s in sets if self.ledger.included[s.rows[reference]]]
         self._leftovers(sets)
         return self._finished(sets, table)
 
     def _before(self) -> None:
         """Apply what is decided before images are put together; rules on bare names look at the reference."""
-        table, ledger, reference = self.table, self.ledger, self.options.reference
+        table, ledger, reference = self.table, self.ledger, self.first
         for row in range(len(self.rows)):
             if not any(matches[row] for matches in self.matches.values()):
                 ledger.refuse(row, "image", Reason.NOT_SELECTED)
@@ -114,21 +120,24 @@ class _Choice:
                     if self.matches[reference][row] and not keep:
                         ledger.refuse(row, rule.name, Reason.COHORT_RULE)
 
-    def _set_of(self, row: int, reference: str) -> _Set | None:
-        """Return the images of the case that a row is the reference of; None if it is not, or if the case is out."""
+    def _set_of(self, row: int) -> ImageSet | None:
+        """Return the images that belong to a row as reference, of one visit; None if it is no reference, or is out."""
+        reference = self.first
         if not self.matches[reference][row] or not self.ledger.included[row]:
             return None
-        found = _Set(reference, {reference: row})
-        for name, image in self.options.partners.items():
+        found = ImageSet(reference, {reference: row})
+        for name, image in self.options.images.items():
+            if name == reference:
+                continue
             chosen = self._partner(name, image, found)
             if not isinstance(chosen, CaseError):
                 found.rows[name] = chosen
             elif image.required:
                 self.ledger.refuse(row, IMAGES_RULE, chosen.reason, chosen.detail)
                 return None
-        return found if self._label(found, row) else None
+        return found
 
-    def _partner(self, name: str, image: CaseImage, found: _Set) -> int | CaseError:
+    def _partner(self, name: str, image: CaseImage, found: ImageSet) -> int | CaseError:
         """Return the row of one image of a case, or why there is none."""
         reference = self.rows[found.rows[found.reference]]
         near = [
@@ -137,6 +146,8 @@ class _Choice:
             if self.matches[name][row] and self.ledger.included[row] and row not in found.rows.values()
             and _is_near(reference, self.rows[row], image.within_days)
         ]  # fmt: skip
+        if near and image.aligned == "registration":
+            return self._placed(name, image, found, near)
         fitting = [row for row in near if _fits(reference, self.rows[row], image.aligned)]
         if fitting:
             return min(fitting, key=lambda row: self._order(name, row))
@@ -148,12 +159,25 @@ class _Choice:
         detail = f"image {name}: found {len(near)} series, none of them in the reference's {proof}, expected one"
         return CaseError(Reason.IMAGE_NOT_ALIGNED, detail)
 
+    def _placed(self, name: str, image: CaseImage, found: ImageSet, near: Sequence[int]) -> int | CaseError:
+        """Return the row of an image that a registration places, and keep where it lies; or why there is none."""
+        reference = self.rows[found.rows[found.reference]]
+        placed = {row: self.registrations.place(name, image, self.rows[row], reference) for row in near}
+        fitting = {row: placement for row, placement in placed.items() if isinstance(placement, Placement)}
+        if fitting:
+            best = min(fitting, key=lambda row: self._order(name, row))
+            found.placements[name] = fitting[best]
+            return best
+        first = placed[min(near, key=lambda row: self._order(name, row))]
+        assert isinstance(first, CaseError)
+        return first
+
     def _strength(self, name: str, row: int) -> int:
         """Return how strongly any label that may lie on this image refers to a row; less is stronger."""
-        mine = (x for x in self.links[row] if x.rows and (self.spec.labels[x.label].on or name) == name)
+        mine = (x for x in self.links[row] if x.rows and bare_image(self.spec.labels[x.label].on or name) == name)
         return min((STRENGTH.get(How(x.how), 9) for x in mine), default=9)
 
-    def _label(self, found: _Set, row: int) -> bool:
+    def _label(self, found: ImageSet, row: int) -> bool:
         """Give each label its image; return whether the case stays."""
         missing = []
         for label, reader in self.spec.labels.items():
@@ -177,7 +201,7 @@ class _Choice:
             return False
         return True
 
-    def _apply(self, name: str, keep: str, table: pa.Table, sets: Sequence[_Set]) -> None:
+    def _apply(self, name: str, keep: str, table: pa.Table, sets: Sequence[ImageSet]) -> None:
         """Apply a rule that names other images to the cases."""
         kept = mask_of(keep, table).values
         for found in sets:
@@ -185,20 +209,18 @@ class _Choice:
             if not kept[row]:
                 self.ledger.refuse(row, name, Reason.COHORT_RULE)
 
-    def _one_per(self, sets: Sequence[_Set]) -> list[_Set]:
-        """Keep one case of each study or person."""
-        reference, case = self.options.reference, self.options.case
-        left = [s for s in sets if self.ledger.included[s.rows[reference]]]
-        if case == "series":
-            return left
+    def _one_per(self, sets: Sequence[ImageSet], *, key: Callable[[Row], object]) -> list[ImageSet]:
+        """Keep one set of each group of references with one key."""
+        reference, case = self.first, self.options.case
+        left = [s for s in sets if self.ledger.included[s.rows[s.reference]]]
         order = sorted(left, key=lambda s: self._order(reference, s.rows[reference]))
-        first: dict[str, int] = {}
+        first: dict[object, int] = {}
+        rule = f"one_per_{case}" if self.options.visits is None else "one_per_visit"
         for found in order:
             row = found.rows[reference]
-            group = self.rows[row][f"{case}_key"]
-            chosen = first.setdefault(group, row)
+            chosen = first.setdefault(key(self.rows[row]), row)
             if chosen != row:
-                self.ledger.refuse(row, f"one_per_{case}", Reason.ONE_PER_RULE, self._why(reference, row, chosen))
+                self.ledger.refuse(row, rule, Reason.ONE_PER_RULE, self._why(reference, row, chosen))
         return [s for s in left if self.ledger.included[s.rows[reference]]]
 
     def _order(self, name: str, row: int) -> tuple[int, int]:
@@ -217,14 +239,14 @@ class _Choice:
             else f"another series comes first by {by}"
         )  # fmt: skip
 
-    def _leftovers(self, sets: Sequence[_Set]) -> None:
+    def _leftovers(self, sets: Sequence[ImageSet]) -> None:
         """Exclude the rows that fit an image and that no case takes."""
         taken = {row for s in sets for row in s.rows.values()}
         chosen: dict[tuple[str, str], int] = {}
         for found in sets:
             person = self.rows[found.rows[found.reference]]["person_key"]
             for name, row in found.rows.items():
-                chosen.setdefault((person, name), row)
+                chosen.setdefault((person, bare_image(name)), row)
         for row in range(len(self.rows)):
             if row in taken or not self.ledger.included[row]:
                 continue
@@ -237,7 +259,7 @@ class _Choice:
             else:
                 self.ledger.refuse(row, IMAGES_RULE, Reason.ONE_PER_RULE, self._why(name, row, other))
 
-    def _finished(self, sets: Sequence[_Set], table: pa.Table) -> tuple[pa.Table, dict[str, list[Link]]]:
+    def _finished(self, sets: Sequence[ImageSet], table: pa.Table) -> tuple[pa.Table, dict[str, list[Link]]]:
         count, reference = table.num_rows, self.options.reference
         keys = [row["case_key"] for row in self.rows]
         names: list[str | None] = [None] * count
@@ -245,7 +267,7 @@ class _Choice:
         by_reference = {s.rows[reference]: s for s in sets}
         for row, found in by_reference.items():
             for name, used in found.rows.items():
-                names[used] = names[used] or name
+                names[used] = names[used] or bare_image(name)
                 serves[used].append(keys[row])
         table = self.ledger.append_to(table)
         included = [row in by_reference for row in range(count)]
@@ -253,13 +275,14 @@ class _Choice:
         columns = {
             "image_name": pa.array(names, pa.string()),
             "serves": pa.array([sorted(s) for s in serves], pa.list_(pa.string())),
-            "partners": pa.array([_partners(by_reference.get(r), reference, keys) for r in range(count)], PARTNERS),
+            "partners": pa.array([_partners(by_reference.get(r), keys) for r in range(count)], PARTNERS),
             "label_images": pa.array([_labelled(by_reference.get(r)) for r in range(count)], LABELLED),
         }
         for name, values in columns.items():
             table = table.append_column(name, values)
         links = {keys[row]: _links(found, self.spec.labels) for row, found in by_reference.items()}
-        return _with_label_columns(table, links, self.spec), links
+        table = _with_label_columns(table, links, self.spec)
+        return table, {keys[row]: links[keys[row]] + _registered(found) for row, found in by_reference.items()}
 
 
 def with_images(table: pa.Table, spec: DatasetSpec, sets: Mapping[int, Mapping[str, int]]) -> pa.Table:
@@ -284,7 +307,7 @@ def _asked(spec: DatasetSpec, name: str, schema: pa.Schema) -> Iterator[str]:
     named += [*spec.splits.stratify, *spec.report.groups, *spec.report.outcomes]
     named += [held.column for held in spec.splits.hold_out]
     for column in named:
-        image, dot, own = column.partition(".")
+        image, dot, own = column.rpartition(".")
         if dot and image == name:
             if own not in schema.names:
                 raise SpecError(f"{column}: found no column {own!r}, expected one of SERIES or of a clinical table")
@@ -292,8 +315,8 @@ def _asked(spec: DatasetSpec, name: str, schema: pa.Schema) -> Iterator[str]:
 
 
 def _names_images(text: str, schema: pa.Schema, options: Cohort) -> bool:
-    names = {"present", *options.partners}
-    return any(c.partition(".")[0] in names and "." in c for c in compile_expression(text, schema).columns)
+    columns = compile_expression(text, schema).columns
+    return any(c.startswith("present.") or c.rpartition(".")[0] in options.partners for c in columns)
 
 
 def _ranks(table: pa.Table, prefer: Sequence[str]) -> list[int]:
@@ -321,17 +344,29 @@ def _fits(reference: Row, other: Row, aligned: str) -> bool:
     return True
 
 
-def _partners(found: _Set | None, reference: str, keys: Sequence[str]) -> list[dict[str, str]]:
-    rows = {} if found is None else found.rows
-    return [{"image": name, "case_key": keys[row]} for name, row in rows.items() if name != reference]
+def _partners(found: ImageSet | None, keys: Sequence[str]) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    at = found.placements
+    return [
+        {"image": name, "case_key": keys[row], "matrix": list(at[name].matrix) if name in at else []}
+        for name, row in found.rows.items()
+        if name != found.reference
+    ]
 
 
-def _labelled(found: _Set | None) -> list[dict[str, str]]:
+def _registered(found: ImageSet) -> list[Link]:
+    """Return links with the objects that place the images of a case, so that the ledger counts them as used."""
+    how = str(How.FRAME_OF_REFERENCE)
+    return [Link(f"{REGISTRATION}:{name}", at.rows, how) for name, at in found.placements.items() if at.rows]
+
+
+def _labelled(found: ImageSet | None) -> list[dict[str, str]]:
     links = {} if found is None else found.links
     return [{"label": label, "image": image} for label, (image, _) in links.items()]
 
 
-def _links(found: _Set, labels: Mapping[str, AnyLabel]) -> list[Link]:
+def _links(found: ImageSet, labels: Mapping[str, AnyLabel]) -> list[Link]:
     """Return the links of a case, one a label; a label without objects has one without rows."""
     return [found.links[label][1] if label in found.links else Link(label, (), str(How.NONE)) for label in labels]
 

@@ -57,7 +57,7 @@ def project_memory(
         Maps each label with objects to its image, where cases have several images.
     """
     if spec.cohort.images:
-        return _of_set(spec, images, objects, labels_on)
+        return _of_grids(spec, images, objects, labels_on)
     (row,) = images.values()
     shape, spacing = row.shape, row.spacing_mm
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
@@ -81,16 +81,34 @@ def project_memory(
     return Needed(peak=max(peak, written + BESIDES), load=load)
 
 
-def _of_set(
+def _of_grids(
     spec: DatasetSpec, images: Mapping[str, IncludedStack], objects: pa.Table, labels: Mapping[str, str]
 ) -> Needed:
-    """Project the memory of a case of several images, of which one is decoded and sampled at a time."""
+    """Project the memory of a case whose images lie on one or several grids, which are made one after the other."""
+    peak = load = before = 0
+    for number, names in enumerate(spec.cohort.grids.values()):
+        own = {name: images[name] for name in names if name in images}
+        needed, kept = _of_set(spec, own, objects, labels, absent=len(names) - len(own))
+        peak, before = max(peak, before + needed.peak), before + kept
+        load = load if number else needed.load
+    return Needed(peak=peak, load=load)
+
+
+def _of_set(
+    spec: DatasetSpec,
+    images: Mapping[str, IncludedStack],
+    objects: pa.Table,
+    labels: Mapping[str, str],
+    *,
+    absent: int,
+) -> tuple[Needed, int]:
+    """Project the memory of images on one grid, decoded and sampled one at a time, and the bytes that are then held."""
     (reference, row), *others = images.items()
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
     own = _objects_of(objects, reference, labels)
     load, peak, held, shape = _steps(spec, reference, row, own, masks)
     channels = sum(max(1, other.channels or 1) for other in images.values())
-    channels += len(spec.cohort.images) - len(images)
+    channels += absent
     joined = _Held(channels, held.voxel_bytes, masks)
     peak = max(peak, held.of(shape) + joined.of(shape))
     for name, other in others:
@@ -101,7 +119,7 @@ def _of_set(
         sampled = max(partner.of(before), floats.of(before)) + 2 * floats.of(shape)
         peak = max(peak, joined.of(shape) + max(alone, sampled) + BESIDES)
     written = joined.of(shape) + _waiting(spec, joined, shape)
-    return Needed(peak=max(peak, written + BESIDES), load=load)
+    return Needed(peak=max(peak, written + BESIDES), load=load), joined.of(shape)
 
 
 def _steps(

@@ -24,6 +24,8 @@ ORDER = ("series_uid", "sop_instance_uid", "source", "path", "member")
 """Sort order. Rows without a UID come after those that have one."""
 ANNOTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
+    "1.2.840.10008.5.1.4.1.1.66.1",  # Spatial Registration
+    "1.2.840.10008.5.1.4.1.1.66.3",  # Deformable Spatial Registration
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
     "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
     "1.2.840.10008.5.1.4.1.1.88.%",  # structured reports and key objects

@@ -15,6 +15,7 @@ from builder.stages.survey import dicom_date
 
 STUDY_DAY = "study_day"
 LABEL_DAYS = "days_after_image"
+DELTA_DAYS = "delta_days"
 LABEL_DATES = ("structure_set_date", "content_date", "series_date")
 """Dates on which an annotation object was made, best first: (3006,0008), (0008,0023), (0008,0021)."""
 
@@ -23,7 +24,7 @@ Lives = Mapping[str, Lifetime]
 
 def read_lives(plan: DatasetPlan, survey: Survey) -> Lives:
     """Return what is known about the lifetimes of all persons; empty if no time is retained, as nothing needs it."""
-    if not {STUDY_DAY, LABEL_DAYS} & {*plan.spec.deid.retain}:
+    if not {STUDY_DAY, LABEL_DAYS, DELTA_DAYS} & {*plan.spec.deid.retain}:
         return {}
     rows = plan.cohort.select(["person_key", TRUE_AGE, TRUE_DATE]).to_pylist()
     ages = {r["person_key"]: (r[TRUE_AGE], r[TRUE_DATE]) for r in rows if None not in (r[TRUE_AGE], r[TRUE_DATE])}
@@ -57,6 +58,27 @@ def count_withheld_days(plan: DatasetPlan, days: pa.Array) -> int:
     """Count the included rows of the cohort that have a study date, but no publishable day."""
     rows = zip(*(plan.cohort[c].to_pylist() for c in ("included", TRUE_DATE)), days.to_pylist(), strict=True)
     return sum(included and date is not None and day is None for included, date, day in rows)
+
+
+def visit_days(plan: DatasetPlan, lives: Lives) -> dict[str, pa.Array]:
+    """Map ``VISIT.delta_days`` to the publishable days from the index visit of each case to a later visit."""
+    options = plan.spec.cohort
+    if options.visits is None or DELTA_DAYS not in plan.spec.deid.retain:
+        return {}
+    rows = plan.cohort.select(["case_key", "person_key", "partners", TRUE_DATE]).to_pylist()
+    dates = {row["case_key"]: row[TRUE_DATE] for row in rows}
+    first, most, doubtful = next(iter(options.images)), plan.spec.deid.most_days, _placeholders(plan)
+    found = {}
+    for visit in options.visits.names[1:]:
+        days: list[int | None] = []
+        for row in rows:
+            later = next((dates[p["case_key"]] for p in row["partners"] if p["image"] == f"{visit}.{first}"), None)
+            known = later is not None and row[TRUE_DATE] is not None and row[TRUE_DATE] not in doubtful
+            life = lives[row["person_key"]] if known else Lifetime()
+            pair = (row[TRUE_DATE], later)
+            days.append(days_between(*pair, lifetime=life, shared=doubtful, most_days=most) if known else None)
+        found[f"{visit}.{DELTA_DAYS}"] = pa.array(days, pa.int64())
+    return found
 
 
 def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -53,6 +53,8 @@ class _Chosen:
     stacks: Mapping[str, IncludedStack]
     places: Mapping[str, Placed]
     labels_on: tuple[tuple[str, str], ...] = ()
+    matrices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Maps each image that a registration places to the matrix from its frame of reference to the reference's."""
 
     @property
     def reference(self) -> IncludedStack:
@@ -68,7 +70,7 @@ def write_shard_plans(
     chosen = _chosen(spec, cohort)
     objects = _objects(inputs, chosen, links=rows_of(links, LinkRow), annotations=annotations)
     types = _number_types(spec, chosen)
-    ct = {name for name in spec.cohort.images if _modalities(chosen, name) == {"CT"}}
+    ct = {name for name in spec.cohort.members if _modalities(chosen, name) == {"CT"}}
     cases = [_case_plan(spec, case, objects[case.reference.case_key], types, ct) for case in chosen]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
@@ -129,6 +131,7 @@ def _chosen(spec: DatasetSpec, cohort: pa.Table) -> list[_Chosen]:
                     {name: stack for name, (stack, _) in images.items()},
                     {name: place for name, (_, place) in images.items()},
                     tuple((pair["label"], pair["image"]) for pair in labels),
+                    {p["image"]: tuple(p["matrix"]) for p in partners if p["matrix"]},
                 )
             )
     return cases
@@ -179,7 +182,7 @@ def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen]) -> dict[str, str
         When the images of a case would have several types in the one array that holds them.
     """
     rule = spec.shards.fields.get("image")
-    names = [*spec.cohort.images] or [""]
+    names = [*spec.cohort.members] or [""]
     decided = dict.fromkeys(names, "")
     if rule is not None and rule.dtype is not None and not spec.cohort.images:
         return decided
@@ -188,13 +191,14 @@ def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen]) -> dict[str, str
         if not stored[name]:
             rows = [case.stacks[name] for case in chosen if name in case.stacks]
             decided[name], stored[name] = _common(spec, name, rows)
-    told = {name: kind for name, kind in stored.items() if kind}
-    if len(set(told.values())) > 1:
-        found = ", ".join(f"{name} {kind}" for name, kind in told.items())
-        raise SpecError(
-            f"cohort.images: found the number types {found}, expected one, because the images are channels of one "
-            "array: add {kind: intensity, dtype: float32} to transforms"
-        )
+    for lead, images in spec.cohort.grids.items():
+        told = {name: stored[name] for name in images if stored[name]}
+        if len(set(told.values())) > 1:
+            found = ", ".join(f"{name} {kind}" for name, kind in told.items())
+            raise SpecError(
+                f"cohort.images: found the number types {found} on the grid of {lead}, expected one, because the "
+                "images are channels of one array: add {kind: intensity, dtype: float32} to transforms"
+            )
     return decided
 
 
@@ -231,14 +235,10 @@ def _case_plan(
     stacks = {name: _widened(row, types[name]) for name, row in chosen.stacks.items()}
     name = spec.cohort.reference
     row = stacks[name]
-    shape, spacing = row.shape, row.spacing_mm
-    for transform in spec.transforms:
-        if spacing is not None:
-            shape, spacing = transform.projected(shape, spacing)
-    masks = 1 + sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
-    channels = sum(max(1, stack.channels or 1) for stack in stacks.values())
-    channels += max(1, len(spec.cohort.images)) - len(stacks)
-    samples = estimate(spec.samples, shape, bytes_per_voxel=4 * channels + MASK_BYTES * masks)
+    sample_bytes = sum(
+        _sample_bytes(spec, stacks, lead, images) for lead, images in (spec.cohort.grids or {"": ("",)}).items()
+    )
+    lead_of = {image: lead for lead, images in spec.cohort.grids.items() if lead != name for image in images}
     needed = project_memory(spec, stacks, objects, labels_on=dict(chosen.labels_on))
     return CasePlan(
         case_key=row.case_key,
@@ -246,15 +246,30 @@ def _case_plan(
         series_key=row.series_key,
         stack=row.stack,
         input_bytes=sum(objects.column("size").to_pylist()),
-        sample_bytes=samples.bytes,
+        sample_bytes=sample_bytes,
         peak_bytes=needed.peak,
         load_bytes=needed.load,
         frames=tuple(tuple(frames) for frames in row.frame_lists or ()),
         number_type=types[name],
         image=name,
-        partners=tuple(_image_plan(n, stacks.get(n), types[n], is_ct=n in ct) for n in spec.cohort.partners),
+        partners=tuple(
+            replace(_image_plan(n, stacks.get(n), types[n], is_ct=n in ct), grid=lead_of.get(n, ""), matrix=matrix)
+            for n in spec.cohort.partners
+            for matrix in (chosen.matrices.get(n, ()),)
+        ),
         labels_on=chosen.labels_on,
     )
+
+
+def _sample_bytes(spec: DatasetSpec, stacks: Mapping[str, IncludedStack], lead: str, images: Sequence[str]) -> int:
+    """Return the projected bytes of the samples of the images of one grid, and of masks on it."""
+    shape, spacing = stacks[lead].shape, stacks[lead].spacing_mm
+    for transform in spec.transforms:
+        if spacing is not None:
+            shape, spacing = transform.projected(shape, spacing)
+    masks = 1 + sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
+    channels = sum(max(1, stacks[n].channels or 1) if n in stacks else 1 for n in images)
+    return estimate(spec.samples, shape, bytes_per_voxel=4 * channels + MASK_BYTES * masks).bytes
 
 
 def _image_plan(name: str, row: IncludedStack | None, number_type: str, *, is_ct: bool) -> ImagePlan:

@@ -21,7 +21,7 @@ from builder.model.cleared import ClearedBytes, Policy, policy_of
 from builder.model.layout import MANIFEST, Manifest, Receipt, shard_path
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory
-from builder.planning.offsets import STUDY_DAY, Lives, count_withheld_days, study_days
+from builder.planning.offsets import STUDY_DAY, Lives, count_withheld_days, study_days, visit_days
 from builder.planning.roster import Roster, clear_cohort
 from builder.spec import DatasetSpec
 from builder.stages.gating import WITHHELD, gate_of, list_withheld
@@ -46,6 +46,8 @@ def clear_plan(plan: DatasetPlan, roster: Roster, lives: Lives) -> tuple[Dataset
     if STUDY_DAY in plan.spec.deid.retain:
         place = cohort.schema.get_field_index(STUDY_DAY)
         cohort = cohort.set_column(place, cohort.schema.field(place), study_days(plan, lives))
+    for name, days in visit_days(plan, lives).items():
+        cohort = cohort.append_column(name, days)
     splits = _with_strata(plan.splits, plan.cohort, cohort, plan.spec)
     return replace(plan, cohort=cohort, splits=splits, origins=gate.table(plan.origins, where="origins")), gate
 

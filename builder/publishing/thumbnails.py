@@ -29,9 +29,10 @@ def thumbnails(index: pa.Table, manifest: Manifest, dataset: Store, *, count: in
     if not index.num_rows or not count:
         return []
     rows = sorted({round(i * (index.num_rows - 1) / max(1, count - 1)) for i in range(count)})
-    names = [f.name for f in manifest.fields]
-    images = dataset_over(dataset, manifest, index, fields=["image"]).select(rows)
-    masks = dataset_over(dataset, manifest, index, fields=[n for n in names if n != "image"]).select(rows)
+    (main,) = (f.name for f in manifest.fields if f.is_image and not f.grid)
+    drawn = [f.name for f in manifest.fields if not f.is_image and not f.grid]  # images of other grids are not drawn
+    images = dataset_over(dataset, manifest, index, fields=[main]).select(rows)
+    masks = dataset_over(dataset, manifest, index, fields=drawn).select(rows)
     pictures = []
     for position in range(len(rows)):
         item = masks[position]
@@ -66,11 +67,12 @@ def _picture(images: Dataset, position: int, masks: Mapping[str, NDArray[Any]]) 
     for mask in masks.values():
         foreground += np.count_nonzero((mask > 0).any(axis=0), axis=(1, 2))
     level = int(np.argmax(foreground)) if foreground.any() else slices // 2
-    planes = images.crop(position, (level, 0, 0), (1, rows, columns))["image"][:, 0].astype(np.float32)
+    planes = images.crop(position, (level, 0, 0), (1, rows, columns))[images.fields[0]][:, 0]
+    planes = planes.astype(np.float32)
     inside = np.zeros((rows, columns), bool)
     for mask in masks.values():
         inside |= (mask[:, level] > 0).any(axis=0)
-    if not images.layout("image").channel_names:
+    if not images.layout(images.fields[0]).channel_names:
         return draw_slice(planes[0], inside)
     return draw_slice(np.hstack([_scaled(plane) for plane in planes]), np.hstack([inside] * len(planes)))
 

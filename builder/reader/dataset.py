@@ -44,6 +44,10 @@ class Item:
     index: int
     arrays: Mapping[str, NDArray[Any]]
     _table: pa.Table = field(repr=False)
+    grids: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Field name to the grid that it has for itself; see ``geometry_of``."""
+    images: tuple[str, ...] = field(default=("image",), repr=False)
+    """Names of the fields that hold images."""
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.arrays[name]
@@ -60,6 +64,15 @@ class Item:
         """Return some columns of the row, and read only those."""
         found: dict[str, Any] = self._table.select(list(columns)).slice(self.index, 1).to_pylist()[0]
         return found
+
+    def geometry_of(self, name: str) -> Geometry:
+        """Return the grid of one field in LPS mm; fields of other visits may have grids of their own."""
+        grid = self.grids.get(name, "")
+        if not grid:
+            return self.geometry
+        affine = self.values([f"grid.{grid}.affine"])[f"grid.{grid}.affine"]
+        s, r, c = self.arrays[name].shape[1:]
+        return Geometry((s, r, c), np.reshape(affine, (4, 4)))
 
     @property
     def geometry(self) -> Geometry:
@@ -124,6 +137,16 @@ class Dataset:
         if found is None:
             raise SpecError(f"fields: found {name!r}, expected one of {', '.join(self.fields)}")
         return found
+
+    @property
+    def image_fields(self) -> tuple[str, ...]:
+        """The fields that hold images; the others are masks."""
+        return tuple(layout.name for layout in self._source.manifest.fields if layout.is_image)
+
+    def channels(self, name: str = "image") -> tuple[str, ...]:
+        """Return the names of a field's channels, such as the images of a case. Raises SpecError as ``layout`` does."""
+        layout = self.layout(name)
+        return layout.channel_names or (name,) * layout.channels
 
     def dtype(self, name: str) -> str:
         """Return the NumPy name of the type in which a field is read (see ``values`` of ``open_dataset``)."""
@@ -219,7 +242,8 @@ class Dataset:
         for name in self.fields:
             arrays[name] = np.empty(self.shape(index, name), self.dtype(name))
             self._source.read(index, name, arrays[name])
-        return Item(index, arrays, self._table)
+        grids = {layout.name: layout.grid for layout in self.manifest.fields if layout.grid}
+        return Item(index, arrays, self._table, grids, self.image_fields)
 
     def __iter__(self) -> Iterator[Item]:
         return (self[position] for position in range(len(self)))
@@ -374,7 +398,7 @@ class Dataset:
 
     def shape(self, index: int, name: str) -> tuple[int, int, int, int]:
         """Return the (channel, slice, row, column) shape of a field of the sample at ``index`` of the index."""
-        return (self.layout(name).channels, *self._source.shape(index))
+        return (self.layout(name).channels, *self._source.shape(index, self.layout(name)))
 
     def sample_shapes(self, positions: ArrayLike) -> NDArray[np.int32]:
         """Return the (n, 3) shapes (slice, row, column) of the samples at ``positions``."""

@@ -39,9 +39,10 @@ def to_monai(item: Item) -> dict[str, Any]:
         from monai.data import MetaTensor
     except ImportError as error:
         raise MissingExtra("monai", "monai") from error
-    affine = torch.from_numpy(ras_affine(item.geometry))
     tensors = {
-        name: MetaTensor(torch.from_numpy(array), affine=affine.clone(), meta={"space": "RAS"})
+        name: MetaTensor(
+            torch.from_numpy(array), affine=torch.from_numpy(ras_affine(item.geometry_of(name))), meta={"space": "RAS"}
+        )
         for name, array in item.arrays.items()
     }
     return {**tensors, "row": item.row}
@@ -60,11 +61,10 @@ def to_torchio(item: Item) -> Any:
         import torchio
     except ImportError as error:
         raise MissingExtra("torchio", "torchio") from error
-    affine = ras_affine(item.geometry)
     images = {}
     for name, array in item.arrays.items():
-        make = torchio.ScalarImage if name == "image" else torchio.LabelMap
-        images[name] = make(tensor=torch.from_numpy(array), affine=affine)
+        make = torchio.ScalarImage if name in item.images else torchio.LabelMap
+        images[name] = make(tensor=torch.from_numpy(array), affine=ras_affine(item.geometry_of(name)))
     return torchio.Subject(**images, row=item.row)
 
 
@@ -110,7 +110,7 @@ def nifti_arrays(item: Item, name: str) -> tuple[NDArray[Any], Affine]:
     array = np.transpose(item.arrays[name], (3, 2, 1, 0))
     if array.shape[3] == 1:
         array = array[..., 0]
-    return np.ascontiguousarray(array), np.asarray(ras_affine(item.geometry)[:, [2, 1, 0, 3]])
+    return np.ascontiguousarray(array), np.asarray(ras_affine(item.geometry_of(name))[:, [2, 1, 0, 3]])
 
 
 def _column(values: pa.ChunkedArray) -> NDArray[Any]:

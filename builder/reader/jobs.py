@@ -47,6 +47,8 @@ def make_job(
     same on any rank.
     """
     source, indices = chosen.source, chosen.rows[positions]
+    if crop is not None and any(layout.grid for layout in chosen.layouts):
+        raise ValueError("crop: found fields on several grids, expected one: read whole samples, or fields of one grid")
     arrays = {}
     for layout in chosen.layouts:
         shape = source.batch_shape(indices, layout) if crop is None else (len(indices), layout.channels, *crop)

@@ -25,7 +25,7 @@ from builder.model.layout import (
 from builder.model.parquet import read_parquet
 from builder.reader.cache import ObjectCache
 from builder.reader.dataset import Dataset
-from builder.reader.source import Source, Values, find_places
+from builder.reader.source import Source, Values, find_grids, find_places
 from builder.reader.uses import BESIDE, log_use
 from builder.storage import LocalStore, Store, open_store
 
@@ -135,7 +135,7 @@ def dataset_over(
 ) -> Dataset:
     """Return the dataset that an index table and a manifest describe, published or not. Raises LayoutError."""
     check_names(table)
-    source = Source(store, manifest, checksums, values, *find_places(table, manifest))
+    source = Source(store, manifest, checksums, values, *find_places(table, manifest), find_grids(table, manifest))
     return Dataset(source, table, np.arange(table.num_rows), tuple(fields))
 
 

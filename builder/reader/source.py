@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias, cast
@@ -39,6 +39,8 @@ class Source:
     shards: NDArray[np.int32]
     places: NDArray[np.int64]
     shapes: NDArray[np.int32]
+    grids: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    """(sample, 3) shapes of the fields that have a grid of their own, by its name."""
     cache: ObjectCache | None = None
     buffers: Buffers = field(default_factory=Buffers)
     _objects: dict[tuple[int, str, int], ChunkObject] = field(default_factory=dict)
@@ -65,15 +67,20 @@ class Source:
         stored = round((value - layout.packing.offset) / layout.packing.factor)
         return max(limits.min, min(limits.max, stored))
 
-    def shape(self, index: int) -> tuple[int, int, int]:
-        s, r, c = self.shapes[index].tolist()
+    def shape(self, index: int, layout: FieldLayout) -> tuple[int, int, int]:
+        """Return the (slice, row, column) shape of a field of a sample."""
+        s, r, c = self.shapes_of(layout)[index].tolist()
         return (s, r, c)
+
+    def shapes_of(self, layout: FieldLayout) -> NDArray[np.int32]:
+        """Return the (sample, 3) shapes of a field."""
+        return self.grids[layout.grid] if layout.grid else self.shapes
 
     def batch_shape(self, indices: NDArray[np.int64], layout: FieldLayout) -> tuple[int, int, int, int, int]:
         """Return the (sample, channel, slice, row, column) shape of a batch. Raises ValueError if shapes differ."""
         if layout.shape is not None:
             return (len(indices), layout.channels, *layout.shape)
-        shapes = np.unique(self.shapes[indices], axis=0)
+        shapes = np.unique(self.shapes_of(layout)[indices], axis=0)
         if len(shapes) != 1:
             raise ValueError(f"batch: found samples of {len(shapes)} shapes, expected one; read crops of one shape")
         s, r, c = (int(n) for n in shapes[0])
@@ -86,7 +93,7 @@ class Source:
         if layout.shape is not None:
             source.decode(chunk, out)
         else:
-            Crop(layout, self.shape(index)).read(source, (0, 0, 0), out=out)
+            Crop(layout, self.shape(index, layout)).read(source, (0, 0, 0), out=out)
 
     def read_many(self, indices: NDArray[np.int64], name: str, out: NDArray[Any], *, rows: NDArray[np.int64]) -> None:
         """Decode samples ``indices[rows]`` of one field into ``out[rows]``, shard by shard in the order of ``rows``."""
@@ -109,7 +116,8 @@ class Source:
 
     def crop(self, index: int, name: str, start: tuple[int, int, int], *, out: NDArray[Any]) -> None:
         """Fill ``out`` with a box of one sample of a field."""
-        layout, shape = self._layouts[name], self.shape(index)
+        layout = self._layouts[name]
+        shape = self.shape(index, layout)
         if any(a < 0 or a + n > m for a, n, m in zip(start, out.shape[1:], shape, strict=True)):
             raise ValueError(f"crop: found {out.shape[1:]} from {start}, expected a box inside {shape}")
         source, chunk = self.locate(index, layout)
@@ -126,7 +134,8 @@ class Source:
 
         ``start`` must lie inside the sample.
         """
-        layout, shape = self._layouts[name], self.shape(index)
+        layout = self._layouts[name]
+        shape = self.shape(index, layout)
         inner = tuple(slice(0, min(n - a, m)) for a, n, m in zip(start, shape, out.shape[1:], strict=True))
         s, r, c = (int(a) for a in start)
         if all(part.stop == m for part, m in zip(inner, out.shape[1:], strict=True)):
@@ -148,7 +157,7 @@ class Source:
             expected = self._entry(shard, path)
             if expected is None:
                 raise LayoutError(f"{MANIFEST}: found no object {path} in shard {entry.fingerprint}, expected one")
-            chunks = entry.rows if layout.shape else chunk_count(layout, self.shape(index))
+            chunks = entry.rows if layout.shape else chunk_count(layout, self.shape(index, layout))
             # Two threads may both create the object. Either is correct, and setdefault keeps one
             path = shard_path(entry.fingerprint, path)
             packed = layout if layout.packing is not None and self.values == "physical" else None
@@ -185,3 +194,18 @@ def find_places(table: pa.Table, manifest: Manifest) -> tuple[NDArray[np.int32],
         raise LayoutError(f"{INDEX}: found samples beyond the rows of their shard, expected none")
     axes = [table.column(name).to_numpy().astype(np.int32) for name in ("slices", "rows", "columns")]
     return shards, places, np.stack(axes, axis=1)
+
+
+def find_grids(table: pa.Table, manifest: Manifest) -> dict[str, NDArray[np.int32]]:
+    """Return the shapes of the samples on every grid that some fields have for themselves, by the grid's name."""
+    found = {}
+    for name in sorted({layout.grid for layout in manifest.fields if layout.grid}):
+        column = f"grid.{name}.shape"
+        missing = [c for c in (column, f"grid.{name}.affine") if c not in table.schema.names]
+        if missing:
+            raise LayoutError(f"{INDEX}: found no column {missing[0]!r}, expected it")
+        flat = table.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.int32)
+        if flat.size != 3 * table.num_rows or (flat < 1).any():
+            raise LayoutError(f"{INDEX}: found {column} without three positive counts for a sample, expected them")
+        found[name] = flat.reshape(-1, 3)
+    return found

@@ -114,6 +114,11 @@ class Described(Protocol):
         """Name and unit of each channel where they are of several images; empty otherwise."""
         ...
 
+    @property
+    def grid(self) -> str:
+        """The field on whose grid it lies; "" for the grid of the sample's row."""
+        ...
+
 
 NOTHING: "Mapping[str, Described]" = MappingProxyType({})
 
@@ -159,7 +164,7 @@ class ShardWriter:
             for sample in samples:
                 self._add(sample)
             for name, facts in described.items() if len(self._rows) > rows else ():
-                self.describe(name, unit=facts.unit, segments=facts.segments, channels=facts.channels)
+                self.describe(name, unit=facts.unit, segments=facts.segments, channels=facts.channels, grid=facts.grid)
         except BaseException:
             undo()
             del self._rows[rows:]
@@ -184,8 +189,9 @@ class ShardWriter:
         unit: str = "",
         segments: Mapping[str, tuple[int, int]] | None = None,
         channels: Sequence[tuple[str, str]] = (),
+        grid: str = "",
     ) -> None:
-        """Set the unit of a field (``mixed`` if cases differ), its segments, and the names and units of its channels.
+        """Set the unit of a field (``mixed`` if cases differ), its segments, channels and grid.
 
         Raises
         ------
@@ -206,7 +212,7 @@ class ShardWriter:
             detail = f"field {name}: found the channels {names}, expected {found.channel_names} as in the cases before"
             raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
         units = merged_units(found.channel_units, units)
-        described = replace(found, unit=unit, segments=merged, channel_names=names, channel_units=units)
+        described = replace(found, unit=unit, segments=merged, channel_names=names, channel_units=units, grid=grid)
         self.fields = tuple(described if f.name == name else f for f in self.fields)
 
     def finish(self, *, tallies: Mapping[str, Json] | None = None) -> Receipt:

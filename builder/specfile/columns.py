@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from builder.clinical import ClinicalTable
+from builder.cohort import Visits
 from builder.errors import SpecError
 from builder.imaging.series_types import rule_schema
 from builder.model.expression import compile as compile_expression
@@ -87,7 +88,13 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
             doubtful |= {*map(str, declared), *map(str, _map(_map(block).get("events")))}
     labelled = bool(_map(document.get("labels")))
     dated = tuple(name for table in tables for name in table.dated)
-    partners = [str(name) for name in _map(_map(document.get("cohort")).get("images"))][1:]
+    cohort = _map(document.get("cohort"))
+    images = [str(name) for name in _map(cohort.get("images"))]
+    visits = _map(cohort.get("visits"))
+    if visits:
+        names = _list(visits.get("names")) or list(Visits().names)
+        images = [f"{visit}.{name}" for visit in names for name in images]
+    partners = images[1:]
     known, published = (
         columns_of_images(columns_of(tables, labelled=labelled, published=only), partners) for only in (False, True)
     )

@@ -20,6 +20,7 @@ from builder.labels.proof import Body, Proof
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, Volume
 from builder.plan import CasePlan
 from builder.protocols import ImageFacts, LabelObject
+from builder.spec import DatasetSpec
 
 CASE_FACTS = pa.schema(
     [
@@ -76,8 +77,10 @@ class Reads:
             LABEL_AMBIGUOUS if a consensus would fuse labels of several images.
         """
         found = dict(plan.labels_on)
-        reference = plan.image if plan.partners else None
-        homes: dict[str, str | None] = {label: found.get(label, reference) for label in self.labels}
+        reference = None if plan.stack_key else plan.image
+        homes: dict[str, str | None] = {
+            label: found.get(label, reader.on or reference) for label, reader in self.labels.items()
+        }
         for name, block in self.consensus.items():
             images = sorted({found[label] for label in block.labels if label in found})
             if len(images) > 1:
@@ -129,8 +132,28 @@ def annotate(
     return _fused(found, volume, body, reads)
 
 
+def case_facts(spec: DatasetSpec) -> pa.Schema:
+    """Return the columns that samples repeat from their case: CASE_FACTS, and the grids of fields with one."""
+    shapes = [pa.field(f"grid.{name}.shape", pa.list_(pa.int32())) for name in list(spec.image_fields)[1:]]
+    affines = [pa.field(f"grid.{name}.affine", pa.list_(pa.float64())) for name in list(spec.image_fields)[1:]]
+    return pa.schema([*CASE_FACTS, *shapes, *affines])
+
+
 def facts_of(case: Case) -> dict[str, list[Any]]:
-    """Return a case's values for CASE_FACTS."""
+    """Return a case's values for the columns of ``case_facts``."""
+    facts = _own_facts(case)
+    for field, other in case.apart.items():
+        for name, values in _own_facts(other).items():
+            facts[name] = [*facts[name], *values]
+        grid = other.volume.geometry
+        facts[f"grid.{field}.shape"] = [*grid.shape]
+        facts[f"grid.{field}.affine"] = [float(x) for x in grid.affine.ravel()]
+    facts["notes"] = sorted(set(facts["notes"]))
+    return facts
+
+
+def _own_facts(case: Case) -> dict[str, list[Any]]:
+    """Return the values for CASE_FACTS of what lies on one grid."""
     measures = _measures_of(case)
     evidence = {a.name.partition("/")[0]: a.evidence for a in reversed(case.annotations) if not _is_blank(a)}
     said = [(label, r) for label in sorted(case.readings) for r in case.readings[label]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
 from builder.imaging.alignment import better_when_shifted
-from builder.model.case import Annotation, Case, Reading, ValueDomain, Volume
+from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, ValueDomain, Volume
 from builder.model.geometry import Geometry
 from builder.patches import held_by, pad_value
 from builder.plan import CasePlan, ImagePlan
@@ -18,6 +18,10 @@ from builder.transforms import AnyTransform, Crop, Intensity, Resample, steps_fo
 
 MISALIGNED = "misaligned"
 """The finding on an image that matches the reference better when it is shifted."""
+
+
+REGISTERED = "registered"
+"""The note on an image that a registration placed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,8 @@ def join_images(
 
 def _placed(case: Case, grid: Geometry, native: Geometry, partner: ImagePlan, spec: DatasetSpec) -> Case:
     """Return an image on the reference's final grid: sampled once, with steps before that on its own grid."""
+    if partner.matrix:
+        case = _moved(case, np.reshape(partner.matrix, (4, 4)), native)
     _check_aligned(case.volume.geometry, native, partner.name, spec)
     before, sampler, after = part_steps(spec.transforms, partner.name)
     for step in before:
@@ -84,6 +90,29 @@ def _placed(case: Case, grid: Geometry, native: Geometry, partner: ImagePlan, sp
     for step in after:
         case = step(case)
     return case
+
+
+def _moved(case: Case, matrix: NDArray[np.float64], reference: Geometry) -> Case:
+    """Return an image and the labels on it where a registration places them, in the reference's frame."""
+
+    def placed(grid: Geometry) -> Geometry:
+        return Geometry(grid.shape, matrix @ grid.affine, reference.frame_of_reference)
+
+    def points(found: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(found @ matrix[:3, :3].T + matrix[:3, 3])
+
+    annotations: list[Annotation] = []
+    for note in case.annotations:
+        if isinstance(note, Mask):
+            note = replace(note, geometry=placed(note.geometry))
+        elif isinstance(note, Boxes):
+            note = replace(note, corners_mm=points(note.corners_mm))
+        elif isinstance(note, Landmarks):
+            note = replace(note, points_mm=points(note.points_mm))
+        annotations.append(note)
+    notes = tuple(sorted({*case.volume.notes, REGISTERED}))
+    volume = replace(case.volume, geometry=placed(case.volume.geometry), notes=notes)
+    return replace(case, volume=volume, annotations=tuple(annotations))
 
 
 def part_steps(
@@ -102,8 +131,8 @@ def part_steps(
 
 
 def _check_aligned(found: Geometry, reference: Geometry, name: str, spec: DatasetSpec) -> None:
-    aligned = spec.cohort.images[name].aligned
-    if aligned == "frame" and found.frame_of_reference != reference.frame_of_reference:
+    aligned = spec.cohort.members[name].aligned
+    if aligned in ("frame", "registration") and found.frame_of_reference != reference.frame_of_reference:
         raise CaseError(
             Reason.IMAGE_NOT_ALIGNED, f"image {name}: found another frame of reference, expected the reference's"
         )
@@ -148,7 +177,7 @@ def _joined(
     readings: Mapping[str, tuple[Reading, ...]],
 ) -> Case:
     """Return the case with its channels in the order of the spec, and its annotations in that of its labels."""
-    order = spec.samples.fields.get("image", tuple(spec.cohort.images))
+    order = next(order for order in spec.image_fields.values() if next(iter(parts)) in order)
     if tuple(parts) != order:
         voxels = np.concatenate([parts[name].voxels for name in order])
     domains = tuple(parts[name].domain for name in order for _ in parts[name].names)
@@ -164,6 +193,17 @@ def _joined(
     labels = [*spec.labels, *spec.consensus]
     ordered = sorted(annotations, key=lambda a: labels.index(a.name.partition("/")[0]))
     return replace(case, volume=volume, annotations=tuple(ordered), readings=readings)
+
+
+def with_apart(case: Case, plan: CasePlan, spec: DatasetSpec, make: Callable[[CasePlan], Case]) -> Case:
+    """Return the case with its images that keep a grid of their own, as ``make`` gives them with their partners."""
+    leads = {p.name: p for p in plan.partners if p.grid == p.name}
+    apart = {}
+    for field, images in spec.image_fields.items():
+        lead = next((leads[name] for name in images if name in leads), None)
+        if lead is not None:
+            apart[field] = make(plan.of(lead))
+    return replace(case, apart=apart)
 
 
 def load_each(plan: CasePlan) -> Iterator[CasePlan]:

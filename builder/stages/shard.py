@@ -29,11 +29,11 @@ from builder.shards import CODECS, ShardWriter, open_shard
 from builder.spec import DatasetSpec, keeping
 from builder.stages.again import discard, is_provisional, next_name, same_content
 from builder.stages.ahead import one_ahead
-from builder.stages.annotate import CASE_FACTS, Reads
+from builder.stages.annotate import Reads, case_facts
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.fetch import fetch, pixels_of
 from builder.stages.gating import WITHHELD, cleared, gate_of, list_withheld
-from builder.stages.image_sets import join_images, load_each
+from builder.stages.image_sets import join_images, load_each, with_apart
 from builder.stages.late import late_resample, transformed_late
 from builder.stages.prepare import Recipe, known_of, load, read_volume, transformed
 from builder.storage import Store, open_store
@@ -288,8 +288,9 @@ def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
             case = _transformed_set(case, plan.cases[0], spec, recipe, other)
             size = case.volume.voxels.nbytes + sum(mask.voxels.nbytes for mask in case.masks)
             marks.append(clock())
-            samples = cut(case, spec.samples, key=key, seed=spec.seed)
-            writer.add_case(cleared(samples, case, gate), described=describe_fields(case))
+            samples = cut(case, spec.samples, key=key, seed=spec.seed, image=_image_field(spec))
+            described = describe_fields(case, image=_image_field(spec))
+            writer.add_case(cleared(samples, case, gate), described=described)
         except CaseError:
             return Steps()
         writer.finish()
@@ -303,7 +304,7 @@ def _writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractConte
         dataset,
         plan.fingerprint,
         codec=CODECS[spec.shards.codec],
-        facts=CASE_FACTS,
+        facts=case_facts(spec),
         chunk=shard_chunk(spec.samples),
         storage=spec.shards.fields,
     )
@@ -382,16 +383,31 @@ def _transformed_set(
     """Return a case after all transforms, with all its images. ``other`` loads one of the other images."""
     if not plan.partners:
         return transformed(case, recipe)
-    native = case.volume.geometry
-    return join_images(transformed(case, recipe.of(plan)), native, plan, spec, lambda partner: other(plan.of(partner)))
+    case = _on_one_grid(case, plan, spec, recipe, other)
+    return with_apart(case, plan, spec, lambda own: _on_one_grid(other(own), own, spec, recipe, other))
+
+
+def _on_one_grid(
+    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
+) -> Case:
+    """Return an image after all transforms with the other images of its grid."""
+    native, home = case.volume.geometry, plan.image if plan.stack_key else ""
+    own = replace(plan, partners=tuple(p for p in plan.partners if p.grid == home))
+    return join_images(transformed(case, recipe.of(plan)), native, own, spec, lambda partner: other(plan.of(partner)))
 
 
 def _add(writer: ShardWriter, finished: tuple[Case, Slabs | None], spec: DatasetSpec, key: Key, gate: Gate) -> None:
     case, image = finished
-    samples = cleared(cut(case, spec.samples, key=key, seed=spec.seed), case, gate)
+    name = _image_field(spec)
+    samples = cleared(cut(case, spec.samples, key=key, seed=spec.seed, image=name), case, gate)
     if image is not None:
         samples = (replace(sample, arrays={**sample.arrays, "image": image}) for sample in samples)
-    writer.add_case(samples, described=describe_fields(case))
+    writer.add_case(samples, described=describe_fields(case, image=name))
+
+
+def _image_field(spec: DatasetSpec) -> str:
+    """Return the name of the field that holds the reference."""
+    return next(iter(spec.image_fields))
 
 
 def _finished_case(

@@ -24,7 +24,8 @@ TRANSFORMS: dict[str, type[Step]] = with_installed("transforms", BUILT_IN)
 
 def steps_for(transforms: "Sequence[AnyTransform]", image: str) -> "tuple[AnyTransform, ...]":
     """Return the transforms that apply to an image of a case; "" names the only image."""
-    return tuple(t for t in transforms if not isinstance(t, Intensity) or not t.of or image in t.of)
+    names = {image, image.rpartition(".")[2]}  # a step for t1 is for baseline.t1 and followup.t1
+    return tuple(t for t in transforms if not isinstance(t, Intensity) or not t.of or names & {*t.of})
 
 
 if TYPE_CHECKING:

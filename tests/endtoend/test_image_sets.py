@@ -15,7 +15,7 @@ import SimpleITK
 import builder
 from builder.errors import SpecError
 from builder.model.keyed import Key
-from builder.reader.export.nnunet import export_nnunet
+from builder.reader.export import export_nnunet, export_webdataset
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from builder.specfile import fill_parameters, load_spec
@@ -23,7 +23,7 @@ from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
 from builder.transforms import Intensity
 from tests.endtoend.trees import ROOT
-from tests.synthetic import box_contours, ct_series, grid, pt_series, rtstruct
+from tests.synthetic import box_contours, ct_series, grid, mr_series, pt_series, rtstruct
 
 KEY = "c0ffee01" * 8
 CT, PET = "modality == 'CT'", "modality == 'PT'"
@@ -378,6 +378,44 @@ def test_prostate_channels_from_dicom(corpus, tmp_path: Path):
         assert check_against_simpleitk(sample, image, 1, tolerance=0.51) > 500
 
 
+def test_prostate_channels_from_mha_equal_those_from_dicom(corpus, tmp_path: Path):
+    home = corpus("layouts")
+    man = "ProstateX-0001"  # the other one has no T2 as MHA
+    steps = [
+        {"kind": "crop", "shape": [16, 192, 192]},
+        {"kind": "resample", "spacing_mm": [3.0, 0.5, 0.5]},
+        {"kind": "intensity", "dtype": "float32"},
+    ]
+    told = {
+        "dicom": {
+            "t2": {"select": "series_type == 'T2w' and plane == 'axial'"},
+            "adc": {"select": "series_type == 'ADC'"},
+            "hbv": {"select": "series_type == 'DWI' and b_value >= 800", "prefer": ["-b_value"]},
+        },
+        "mha": {
+            "t2": {"select": "image == 't2w'"},
+            "adc": {"select": "image == 'adc'", "aligned": "assumed"},
+            "hbv": {"select": "image == 'hbv'", "aligned": "assumed"},
+        },
+    }
+    layout = {"pattern": "{patient}/{patient}_{visit:[0-9-]+}_{image}.mha", "modality": "MR"}
+    sources = {
+        "dicom": {"kind": "folder", "url": str(home / "prostatex_dicom" / man)},
+        "mha": {"kind": "folder", "url": str(tmp_path / "mha"), "layout": layout},
+    }
+    (tmp_path / "mha").mkdir()
+    (tmp_path / "mha" / man).symlink_to(home / "picai_mha" / "images" / man)
+    samples = {}
+    for form, images in told.items():
+        cohort = {"case": "study", "images": images}
+        blocks: dict[str, Any] = {"sources": [sources[form]], "labels": {}, "volumes": {}, "transforms": steps}
+        build(spec(tmp_path, cohort=cohort, **blocks), to=tmp_path / form)
+        (samples[form],) = list(builder.open_dataset(tmp_path / form))
+    assert samples["dicom"]["image"].shape == (3, 16, 192, 192)
+    assert np.array_equal(samples["dicom"]["image"], samples["mha"]["image"])
+    assert samples["dicom"].geometry.same_grid(samples["mha"].geometry)
+
+
 def lies_at(folder: Path, series_key: str) -> bool:
     """Whether a folder holds the series of a keyed name."""
     first = pydicom.dcmread(next(folder.iterdir()), stop_before_pixels=True)
@@ -394,6 +432,31 @@ def test_an_image_of_one_case_that_is_another_image_elsewhere_is_a_leak(tmp_path
     blocks: dict[str, Any] = {"labels": {}, "leaks": {"pixels": "exact", "on_match": "stop"}}
     with pytest.raises(builder.errors.LayoutError, match="volumes of different persons that show one image"):
         build(spec(tmp_path / "in", **blocks), to=tmp_path / "data")
+
+
+def test_a_channel_of_one_case_that_is_another_channel_elsewhere_is_found(tmp_path: Path):
+    """P2's images of one name are copies of P1's images of another name."""
+    folder = tmp_path / "in"
+    for name, t2, adc in (("P1", 1, 2), ("P2", 3, 1)):
+        for series, seed in (("1", t2), ("2", adc)):
+            voxels = np.random.default_rng(seed).integers(0, 900, (8, 24, 24)).astype(float)
+            words = {"SeriesDescription": "T2" if series == "1" else "ADC"}
+            mr_series(folder / name, patient_id=name, series=series, shape=(24, 24), voxels=voxels, attributes=words)
+    images = {"t2": {"select": "series_description == 'T2'"}, "adc": {"select": "series_description == 'ADC'"}}
+    blocks: dict[str, Any] = {"labels": {}, "volumes": {}, "cohort": {"case": "study", "images": images}}
+    leaks = {"pixels": "exact", "on_match": "stop"}
+    with pytest.raises(builder.errors.LayoutError, match="volumes of different persons that show one image"):
+        build(spec(folder, **blocks, leaks=leaks), to=tmp_path / "data")
+
+
+def test_an_export_refuses_channels_that_are_only_filled(archive: Path, tmp_path: Path):
+    optional = {"images": {"ct": {"select": CT}, "pet": {"select": PET, "required": False}}}
+    build(spec(archive, cohort=optional, labels={}), to=tmp_path / "data")
+    dataset = builder.open_dataset(tmp_path / "data")
+    with pytest.raises(SpecError, match="2 of 5 samples without the image pet"):
+        export_webdataset(dataset, tmp_path / "refused")
+    assert export_webdataset(dataset, tmp_path / "told", missing="fill")
+    assert export_webdataset(dataset.where("present.pet"), tmp_path / "chosen")
 
 
 def test_nnunet_gets_a_file_and_a_name_for_each_channel(archive: Path, tmp_path: Path):

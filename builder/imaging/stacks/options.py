@@ -144,7 +144,8 @@ class VolumeOptions(BaseModel):
 
     def for_image(self, name: str) -> "VolumeOptions":
         """Return the options for one image of a case."""
-        own = self.of.get(name, ValueOptions()).model_dump(exclude_none=True)
+        both = (self.of.get(n, ValueOptions()).model_dump(exclude_none=True) for n in (name.rpartition(".")[2], name))
+        own = {option: value for stated in both for option, value in stated.items()}
         return self.model_copy(update={**own, "of": {}})
 
 

@@ -11,17 +11,22 @@ from builder.model.canonical import canonical_json
 from builder.model.geometry import Affine
 from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder
+from builder.reader.export.missing import Missing, check_present
 from builder.reader.frameworks import nifti_arrays
 
 
-def export_nifti(dataset: Dataset, folder: str | Path) -> list[dict[str, str]]:
+def export_nifti(dataset: Dataset, folder: str | Path, *, missing: Missing = "refuse") -> list[dict[str, str]]:
     """Write every field of every sample as ``<field>/<sample_key>.nii.gz``, and the rows as ``samples.json``.
+
+    Images of several channels become one file with four axes. ``missing: fill`` also writes samples that lack an
+    optional image, with the value that fills its channel; SpecError refuses them otherwise.
 
     Returns
     -------
     list
         For each sample, its ``sample_key`` and the path of every field relative to ``folder``.
     """
+    check_present(dataset, missing)
     target, entries, rows = ExportFolder(Path(folder)), [], []
     for item in dataset:
         row = item.row
@@ -35,20 +40,27 @@ def export_nifti(dataset: Dataset, folder: str | Path) -> list[dict[str, str]]:
     return entries
 
 
-def export_datalist(dataset: Dataset, folder: str | Path, *, label: str) -> Path:
+def export_datalist(dataset: Dataset, folder: str | Path, *, label: str, missing: Missing = "refuse") -> Path:
     """Write NIfTI files and MONAI's ``datalist.json``, with the lists ``training``, ``validation`` and ``test``.
+
+    An entry has ``label`` and ``image``, or every field of images under its name where they are several.
+    ``channel_names`` maps the fields of several images to the names of their channels.
 
     Raises
     ------
     SpecError
-        If the dataset does not have the label.
+        If the dataset does not have the label, or if a sample lacks an image, unless ``missing`` is ``fill``.
     """
     dataset.layout(label)
-    lists: dict[str, list[dict[str, str]]] = {}
+    lists: dict[str, Any] = {}
     splits = dataset.table.column("split").to_pylist()
-    for split, entry in zip(splits, export_nifti(dataset, folder), strict=True):
+    for split, entry in zip(splits, export_nifti(dataset, folder, missing=missing), strict=True):
         named = {"train": "training"}.get(split, split)
-        lists.setdefault(named, []).append({"image": entry["image"], "label": entry[label]})
+        lists.setdefault(named, []).append(
+            {**{field: entry[field] for field in dataset.image_fields}, "label": entry[label]}
+        )
+    names = {n: [*dataset.channels(n)] for n in dataset.image_fields if dataset.layout(n).channel_names}
+    lists |= {"channel_names": names} if names else {}
     return ExportFolder(Path(folder)).write(canonical_json(lists), "datalist.json")
 
 

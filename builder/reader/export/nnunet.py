@@ -16,6 +16,7 @@ from builder.errors import MissingExtra, SpecError
 from builder.model.layout import FieldLayout
 from builder.reader.dataset import Dataset, Item
 from builder.reader.export.folder import ExportFolder
+from builder.reader.export.missing import Missing, check_present, one_image_field
 from builder.reader.export.nifti import write_nifti
 from builder.reader.frameworks import nifti_arrays
 
@@ -24,18 +25,32 @@ MOST_LOCATIONS = 10_000
 
 
 def export_nnunet(
-    dataset: Dataset, folder: str | Path, *, number: int, label: str, test_splits: Sequence[str] = ("test",)
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    number: int,
+    label: str,
+    test_splits: Sequence[str] = ("test",),
+    missing: Missing = "refuse",
 ) -> Path:
     """Write nnU-Net v2's raw layout: ``Dataset<number>_<name>`` with imagesTr, labelsTr, imagesTs and dataset.json.
 
     Each channel of ``image`` becomes a file ``_0000``, ``_0001``, ... The segments of ``label`` become consecutive
     classes from 1 in the order of their values. Samples of ``test_splits`` go to imagesTs and their labels to labelsTs.
 
+    Parameters
+    ----------
+    missing
+        ``fill`` exports samples that lack an optional image with the value that fills its channel.
+
     Raises
     ------
     SpecError
-        If the label is not a label map with one channel and named segments.
+        If the label is not a label map with one channel and named segments, if images lie on several grids, or if a
+        sample lacks an image.
     """
+    one_image_field(dataset)
+    check_present(dataset, missing)
     classes = _classes(dataset, label)
     target = _fresh_folder(dataset, folder, number)
     training = 0
@@ -72,10 +87,12 @@ def export_nnunet_preprocessed(
     Raises
     ------
     SpecError
-        If the label is not a label map with one channel and named segments.
+        As ``export_nnunet``; samples that lack an image are always refused.
     MissingExtra
         If blosc2 is not installed.
     """
+    one_image_field(dataset)
+    check_present(dataset, "refuse")
     classes = _classes(dataset, label)
     target = _fresh_folder(dataset, folder, number)
     fold: dict[str, list[str]] = {"train": [], "val": []}

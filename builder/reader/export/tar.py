@@ -3,20 +3,25 @@
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from builder.reader.dataset import Dataset, Item
 from builder.reader.export.folder import ExportFolder
+from builder.reader.export.missing import Missing, check_present
 
 
-def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file: int = 256) -> list[Path]:
+def export_webdataset(
+    dataset: Dataset, folder: str | Path, *, samples_per_file: int = 256, missing: Missing = "refuse"
+) -> list[Path]:
     """Write every sample as ``<sample_key>.<field>.npy`` and its row as ``.json`` into numbered tar files.
 
     WebDataset decodes them with ``decode()`` to arrays (channel, slice, row, column). Equal datasets give equal bytes.
-    Source: WebDataset file format specification, "files sharing a basename".
+    Source: WebDataset file format specification, "files sharing a basename". Where a field holds several images, the
+    row has ``channel_names``: field to the names of its channels. ``missing: fill`` also writes samples that lack an
+    optional image; SpecError refuses them otherwise.
 
     Returns
     -------
@@ -25,12 +30,14 @@ def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file:
     """
     if samples_per_file < 1:
         raise ValueError(f"samples_per_file: found {samples_per_file}, expected 1 or more")
+    check_present(dataset, missing)
+    names = {n: [*dataset.channels(n)] for n in dataset.image_fields if dataset.layout(n).channel_names}
     target, paths = ExportFolder(Path(folder)), []
     for number, first in enumerate(range(0, len(dataset), samples_per_file)):
         paths.append(target.path(f"{dataset.manifest.name}-{number:06d}.tar"))
         with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
             for item in dataset[first : first + samples_per_file]:
-                for name, data in _members(item):
+                for name, data in _members(item, names):
                     target.check(name)  # unpacking the tar writes to the paths of its members
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
@@ -38,8 +45,8 @@ def export_webdataset(dataset: Dataset, folder: str | Path, *, samples_per_file:
     return paths
 
 
-def _members(item: Item) -> Iterator[tuple[str, bytes]]:
-    row = item.row
+def _members(item: Item, names: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, bytes]]:
+    row = item.row | ({"channel_names": names} if names else {})
     key = str(row["sample_key"])
     for name, array in sorted(item.arrays.items()):
         data = io.BytesIO()

@@ -1,0 +1,147 @@
+"""Find what places the images of a case onto its reference: registration objects of the archive, or transform files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from builder.cohort import CaseImage
+from builder.errors import CaseError, Reason
+from builder.imaging.parse import parse_instance
+from builder.imaging.registration import Matrix, Registration, check_rigid, first_of, read_itk, read_registration
+from builder.model.keyed import Key
+from builder.planning.link import Annotations
+from builder.sources import AnySource
+from builder.stages.fetch import read_object
+from builder.storage import read_at
+
+REGISTRATION: Final = "registration"
+"""How the ledger's links call a registration object, followed by a colon and the name of the image that it places."""
+
+_REG: Final = "REG"
+_UNSAFE: Final = re.compile(r"[/\\\x00-\x1f]|^\.\.?$")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies: 16 numbers, row by row, from its frame to the reference's, and the objects that say so.
+
+    ``rows`` are rows of the annotations table; empty where a transform file says it.
+    """
+
+    matrix: tuple[float, ...]
+    rows: tuple[int, ...] = ()
+
+
+@dataclass
+class Registrations:
+    """The registration objects and transform files of an archive, read when an image first asks for one.
+
+    Parameters
+    ----------
+    stacks
+        Maps the ``case_key`` of each stack to its ``patient_id``, ``visit`` and ``series_uid``, by which patterns of
+        file names may call it.
+    """
+
+    annotations: Annotations
+    sources: Sequence[AnySource]
+    key: Key
+    stacks: Mapping[str, Mapping[str, Any]]
+    _frames: dict[int, dict[str, str]] = field(default_factory=dict)
+    _read: dict[int, Registration | CaseError] = field(default_factory=dict)
+    _kinds: list[str | None] | None = None
+
+    def place(
+        self, name: str, image: CaseImage, moving: Mapping[str, Any], reference: Mapping[str, Any]
+    ) -> Placement | CaseError:
+        """Return where a stack lies as one image of a case, or why that is not known.
+
+        Parameters
+        ----------
+        moving, reference
+            The columns ``case_key``, ``person_key`` and ``frame_of_reference_key`` of the image and the reference.
+        """
+        try:
+            if image.transform_files is not None:
+                return Placement(_numbers(self._from_file(image.transform_files, moving["case_key"])))
+            return self._from_objects(moving, reference)
+        except CaseError as error:
+            return CaseError(Reason.IMAGE_NOT_ALIGNED, f"image {name}: {error.detail}")
+
+    def _from_objects(self, moving: Mapping[str, Any], reference: Mapping[str, Any]) -> Placement:
+        frames = (moving["frame_of_reference_key"], reference["frame_of_reference_key"])
+        found: dict[int, Matrix] = {}
+        if None not in frames and frames[0] != frames[1]:
+            for row in self.annotations.by_person.get(moving["person_key"], ()):
+                names = self._frames_of(row)
+                if names.keys() >= {*frames}:
+                    matrix = self._object(row).between(names[frames[0]], names[frames[1]])
+                    found |= {} if matrix is None else {row: matrix}
+        if not found:
+            same = "one frame of reference for both images" if frames[0] == frames[1] else "two frames of reference"
+            raise CaseError(
+                Reason.IMAGE_NOT_ALIGNED,
+                f"found {same} and no Spatial Registration object that relates two frames, expected one",
+            )
+        return Placement(_numbers(first_of(found.values())), tuple(found))
+
+    def _frames_of(self, row: int) -> dict[str, str]:
+        """Return keyed to archive's own UIDs of the frames that a registration object names; none for other objects."""
+        if self._kinds is None:
+            self._kinds = self.annotations.table.column("modality").to_pylist()
+        if row not in self._frames:
+            uids = []
+            if self._kinds[row] == _REG:
+                uids = self.annotations.table.column("referenced_frame_of_reference_uids")[row].as_py() or []
+            self._frames[row] = {self.key.name("frame_of_reference", uid): uid for uid in uids}
+        return self._frames[row]
+
+    def _object(self, row: int) -> Registration:
+        if row not in self._read:
+            (facts,) = self.annotations.table.slice(row, 1).to_pylist()
+            try:
+                self._read[row] = read_registration(parse_instance(read_object(facts, self.sources)))
+            except CaseError as error:
+                self._read[row] = error
+        found = self._read[row]
+        if isinstance(found, CaseError):
+            raise found
+        return found
+
+    def _from_file(self, pattern: str, case_key: str) -> Matrix:
+        said = {"patient": "patient_id", "visit": "visit", "series": "series_uid"}
+        names = {word: str(self.stacks[case_key][column] or "") for word, column in said.items()}
+        for word, value in names.items():
+            if f"{{{word}}}" in pattern and (not value or _UNSAFE.search(value)):
+                raise CaseError(
+                    Reason.IMAGE_NOT_ALIGNED,
+                    f"found a {word} that names no file, expected one to fill in in transform_files",
+                )
+        path = pattern
+        for word, value in names.items():
+            path = path.replace(f"{{{word}}}", value)
+        try:
+            content = read_at(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise CaseError(
+                Reason.IMAGE_NOT_ALIGNED, "found no file of the name that transform_files gives, expected one"
+            ) from None
+        return check_rigid(read_itk(content))
+
+
+def registrations_of(
+    annotations: Annotations, sources: Sequence[AnySource], stacks: pa.Table, *, key: Key, case_keys: Sequence[str]
+) -> Registrations:
+    """Return what places images of an archive. ``case_keys`` are parallel to the stacks."""
+    columns = ("patient_id", "visit", "series_uid")
+    rows = zip(*(stacks.column(name).to_pylist() for name in columns), strict=True)
+    facts = {case: dict(zip(columns, row, strict=True)) for case, row in zip(case_keys, rows, strict=True)}
+    return Registrations(annotations, sources, key, facts)
+
+
+def _numbers(matrix: Matrix) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.asarray(matrix).ravel())

@@ -1,0 +1,174 @@
+"""Put the images of several visits of a person together as cases: which visits, in which order, how far apart."""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from builder.cohort import Cohort, Decisions, Visits, bare_image
+from builder.errors import CaseError, Reason
+from builder.planning.link import Link
+from builder.planning.registrations import Placement, Registrations
+from builder.split import TRUE_DATE
+
+RULE: Final = "visits"
+"""The rule under which a visit is listed that makes no case."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class ImageSet:
+    """The images of a case: rows of the candidates by name, links of labels with their images, and registrations."""
+
+    reference: str
+    rows: dict[str, int]
+    links: dict[str, tuple[str, Link]] = field(default_factory=dict)
+    placements: dict[str, Placement] = field(default_factory=dict)
+
+
+def day_of(row: Row) -> object:
+    """Return what visits of a person are told apart by: the day of the study, or the study where it has no date."""
+    return (row["person_key"], row[TRUE_DATE] or row["study_key"])
+
+
+def together(
+    sets: Sequence[ImageSet], options: Cohort, rows: Sequence[Row], ledger: Decisions, registrations: Registrations
+) -> list[ImageSet]:
+    """Return the cases of several visits. A visit that makes no case is refused in the ledger.
+
+    Parameters
+    ----------
+    sets
+        The images of each visit, by the names that the spec gives them.
+    rows
+        The candidates.
+    """
+    maker = _Cases(options, rows, ledger, registrations)
+    of_person: dict[str, list[ImageSet]] = {}
+    for found in sets:
+        of_person.setdefault(rows[found.rows[found.reference]]["person_key"], []).append(found)
+    made = [case for person in sorted(of_person) for case in maker.of(of_person[person])]
+    maker.refuse_others(sets, made)
+    return made
+
+
+@dataclass
+class _Cases:
+    """Makes the cases of one person at a time."""
+
+    options: Cohort
+    rows: Sequence[Row]
+    ledger: Decisions
+    registrations: Registrations
+
+    @property
+    def visits(self) -> Visits:
+        assert self.options.visits is not None
+        return self.options.visits
+
+    def of(self, sets: Sequence[ImageSet]) -> Iterator[ImageSet]:
+        """Yield the cases that the visits of a person make."""
+        ordered = self._in_time(sets)
+        for chosen in self._chosen(ordered):
+            index = chosen[0].rows[chosen[0].reference]
+            fault = self._gap_fault(chosen)
+            made = CaseError(Reason.VISIT_MISSING, fault) if fault else self._joined(chosen)
+            if isinstance(made, CaseError):
+                self.refusals.setdefault(index, made)
+            else:
+                yield made
+
+    def __post_init__(self) -> None:
+        self.refusals: dict[int, CaseError] = {}
+
+    def refuse_others(self, sets: Sequence[ImageSet], made: Sequence[ImageSet]) -> None:
+        """Refuse the references of visits that no case takes, each with its reason."""
+        used = {row for case in made for row in case.rows.values()}
+        needed = len(self.visits.names)
+        count: dict[str, int] = {}
+        for found in sets:
+            person = self.rows[found.rows[found.reference]]["person_key"]
+            count[person] = count.get(person, 0) + 1
+        for found in sets:
+            row = found.rows[found.reference]
+            if row in used:
+                continue
+            number = count[self.rows[row]["person_key"]]
+            if row in self.refusals:
+                error = self.refusals[row]
+                self.ledger.refuse(row, RULE, error.reason, error.detail)
+            elif number < needed:
+                detail = f"found {number} visit with all images that the spec requires, expected {needed}"
+                self.ledger.refuse(row, RULE, Reason.VISIT_MISSING, detail.replace("1 visits", "1 visit"))
+            else:
+                detail = f"choose: {self.visits.choose} takes other visits, or no visit follows in time"
+                self.ledger.refuse(row, RULE, Reason.VISIT_UNUSED, detail)
+
+    def _in_time(self, sets: Sequence[ImageSet]) -> list[ImageSet]:
+        """Return the visits of a person in the order of time; those whose place is unknown are refused."""
+        rows = {id(s): self.rows[s.rows[s.reference]] for s in sets}
+        if all(rows[id(s)][TRUE_DATE] is None for s in sets) and self.visits.gap_days is None:
+            numbers = {id(s): _number(rows[id(s)]["visit"]) for s in sets}
+            if None not in numbers.values() and len({*numbers.values()}) == len(sets):
+                return sorted(sets, key=lambda s: numbers[id(s)] or 0)
+        dated = []
+        for found in sets:
+            if rows[id(found)][TRUE_DATE] is not None:
+                dated.append(found)
+            else:
+                row = found.rows[found.reference]
+                self.refusals[row] = CaseError(Reason.VISIT_UNDATED, "found no study date, expected one of each visit")
+        return sorted(dated, key=lambda s: (rows[id(s)][TRUE_DATE], s.rows[s.reference]))
+
+    def _chosen(self, ordered: Sequence[ImageSet]) -> Iterator[tuple[ImageSet, ...]]:
+        number = len(self.visits.names)
+        if len(ordered) < number:
+            return
+        if self.visits.choose == "first_two":
+            yield tuple(ordered[:2])
+        elif self.visits.choose == "first_last":
+            yield (ordered[0], ordered[-1])
+        else:
+            yield from (tuple(ordered[i : i + number]) for i in range(len(ordered) - number + 1))
+
+    def _gap_fault(self, chosen: Sequence[ImageSet]) -> str:
+        """Say what is wrong with the distance of two visits; "" if nothing is."""
+        if self.visits.gap_days is None:
+            return ""
+        least, most = self.visits.gap_days
+        dates = [self.rows[s.rows[s.reference]][TRUE_DATE] for s in chosen]
+        for one, two in itertools.pairwise(dates):
+            if not least <= (two - one).days <= most:
+                return f"found no next visit {least} to {most} days after this one (gap_days), expected one"
+        return ""
+
+    def _joined(self, chosen: Sequence[ImageSet]) -> ImageSet | CaseError:
+        """Return the images of several visits as one case, if its later visits lie as the spec says."""
+        names = self.visits.names
+        made = ImageSet(f"{names[0]}.{chosen[0].reference}", {})
+        for visit, found in zip(names, chosen, strict=True):
+            made.rows |= {f"{visit}.{name}": row for name, row in found.rows.items()}
+            made.placements |= {f"{visit}.{name}": place for name, place in found.placements.items()}
+        reference = self.rows[made.rows[made.reference]]
+        for name, row in made.rows.items():
+            later = name.partition(".")[0] != names[0]
+            if later and self.visits.aligned == "registration" and self.options.members[name].aligned == "registration":
+                image = self.options.members[name]
+                place = self.registrations.place(name, image, self.rows[row], reference)
+                if isinstance(place, CaseError):
+                    return place
+                made.placements[name] = place
+            one, two = (r["frame_of_reference_key"] for r in (self.rows[row], reference))
+            shared = one is not None and one == two
+            if later and self.visits.aligned == "frame" and bare_image(name) == chosen[0].reference and not shared:
+                detail = f"image {name}: found another frame of reference, expected the first visit's"
+                return CaseError(Reason.IMAGE_NOT_ALIGNED, detail)
+        return made
+
+
+def _number(visit: str | None) -> int | None:
+    """Return the number in the name of a session, such as 2 of ``ses-02``; None if it has none or several."""
+    found = re.findall(r"[0-9]{1,9}", visit or "")
+    return int(found[0]) if len(found) == 1 else None

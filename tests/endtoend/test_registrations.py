@@ -1,0 +1,200 @@
+"""Images of other frames of reference: refused without a registration, and placed to 0.1 mm with one."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+
+import builder
+from builder.model.canonical import canonical_json
+from builder.model.parquet import read_parquet
+from builder.run.pipeline import build, plan
+from builder.spec import DatasetSpec
+from tests.endtoend.test_image_sets import blobs, spec
+from tests.synthetic import box_contours, ct_series, mr_series, registration, rtstruct, uid
+
+CT, MR = "modality == 'CT'", "modality == 'MR'"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+
+
+def rigid(angles: tuple[float, ...] = (0.05, -0.04, 0.2), shift: tuple[float, ...] = (6.0, -11.0, 4.5)) -> np.ndarray:
+    """A turn and a shift as ITK makes them."""
+    transform = SimpleITK.Euler3DTransform((0, 0, 0), *angles, shift)
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = np.reshape(transform.GetMatrix(), (3, 3)), shift
+    return matrix
+
+
+def turned(image: pydicom.Dataset, matrix: np.ndarray, frame: str) -> pydicom.Dataset:
+    """The image as a scanner with another frame of reference would have placed it: ``matrix`` leads back."""
+    away = np.linalg.inv(matrix)
+    first = away @ [*map(float, image.ImagePositionPatient), 1.0]
+    image.ImagePositionPatient = [f"{v:.9g}"[:16] for v in first[:3]]
+    across, down = np.reshape([float(v) for v in image.ImageOrientationPatient], (2, 3))
+    image.ImageOrientationPatient = [f"{v:.9g}"[:16] for v in (*(away[:3, :3] @ across), *(away[:3, :3] @ down))]
+    image.FrameOfReferenceUID = frame
+    return image
+
+
+def person(folder: Path, *, matrix: np.ndarray | None, name: str = "P1") -> tuple[Any, str]:
+    """A CT and an MR of one anatomy; with a matrix the MR has a frame of its own. Return the CT and that frame."""
+    where = folder / name
+    made = blobs((9, 32, 32), (3.0, 1.0, 1.0), (-16.0, -16.0, -12.0))
+    ct = ct_series(where, patient_id=name, origin=(-16.0, -16.0, -12.0), slices=9, voxels=made - 300)
+    frame = uid("another", name)
+    origin = (-15.0, -17.0, -13.0)
+    voxels = blobs((12, 24, 24), (2.5, 1.5, 1.5), origin)
+    options: dict[str, Any] = {"edit": lambda _, image: turned(image, matrix, frame)} if matrix is not None else {}
+    mr = mr_series(
+        where, patient_id=name, series="2", slices=12, shape=(24, 24), spacing=(2.5, 1.5, 1.5), origin=origin,
+        voxels=voxels, **options,
+    )  # fmt: skip
+    if matrix is not None:
+        # the structure is drawn where the scanner saw it
+        mr.geometry.affine.setflags(write=True)
+        mr.geometry.affine[...] = np.linalg.inv(matrix) @ mr.geometry.affine
+        object.__setattr__(mr.geometry, "frame_of_reference", frame)
+    rtstruct(mr, {"GTV": box_contours(mr.geometry, (3, 6, 6), (8, 14, 15))}, directory=where)
+    return ct, frame
+
+
+def registered(folder: Path, aligned: str = "registration", **blocks: Any) -> DatasetSpec:
+    images = {"ct": {"select": CT}, "mr": {"select": MR, "aligned": aligned, **blocks.pop("image", {})}}
+    labels = {"tumor": {"kind": "rtstruct", "on": "mr", "roi": {"tumor": "GTV"}}}
+    return spec(folder, cohort={"case": "study", "images": images}, labels=labels, volumes={}, **blocks)
+
+
+def the_sample(spec: DatasetSpec, to: Path) -> Any:
+    build(spec, to=to)
+    (sample,) = list(builder.open_dataset(to))
+    return sample
+
+
+def test_a_rigidly_moved_copy_is_refused_alone_and_placed_by_its_registration_object(tmp_path: Path):
+    person(tmp_path / "as", matrix=None)
+    expected = the_sample(registered(tmp_path / "as", "frame"), tmp_path / "as-it-was")
+    matrix = rigid()
+    ct, frame = person(tmp_path / "in", matrix=matrix)
+    for aligned in ("frame", "registration"):
+        found = plan(registered(tmp_path / "in", aligned), to=tmp_path / "none").plan.cohort.to_pylist()
+        assert [r["reason"] for r in found if r["modality"] == "CT"] == ["image_not_aligned"]
+    registration(ct.geometry.frame_of_reference, {frame: matrix}, made=ct, directory=tmp_path / "in")
+    sample = the_sample(registered(tmp_path / "in"), tmp_path / "data")
+    assert np.abs(sample["image"] - expected["image"]).max() <= 1.01  # a number was rounded the other way
+    assert np.mean(sample["image"] != expected["image"]) < 0.02
+    assert np.mean(sample["tumor"] != expected["tumor"]) < 0.002
+    assert "mr/registered" in sample.row["notes"]
+    dataset = builder.open_dataset(tmp_path / "data")
+    ledger = (tmp_path / "data" / "versions" / dataset.manifest.version / "ledger.parquet").read_bytes()
+    statuses = Counter(read_parquet(ledger).column("status").to_pylist())
+    assert statuses == {"used": 9 + 12, "label": 2}
+    off = matrix.copy()
+    off[0, 3] += 0.2
+    registration(ct.geometry.frame_of_reference, {frame: off}, made=ct, directory=tmp_path / "in")  # the same file
+    moved = the_sample(registered(tmp_path / "in"), tmp_path / "off")
+    assert np.mean(moved["image"] != expected["image"]) > 0.02  # 0.2 mm are seen, so 0.1 mm were not exceeded
+
+
+def test_the_object_may_register_the_reference_to_the_other_image(tmp_path: Path):
+    matrix = rigid()
+    ct, frame = person(tmp_path / "in", matrix=matrix)
+    own = ct.geometry.frame_of_reference
+    registration(frame, {own: np.linalg.inv(matrix), frame: np.eye(4)}, made=ct, directory=tmp_path / "in")
+    one = plan(registered(tmp_path / "in"), to=tmp_path / "one").plan
+    (case,) = one.cases
+    assert np.allclose(np.reshape(case.partners[0].matrix, (4, 4)), matrix, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["contradiction", "other frames", "scaled", "another person"])
+def test_objects_that_do_not_place_the_image_are_refused(tmp_path: Path, kind: str):
+    matrix = rigid()
+    ct, frame = person(tmp_path / "in", matrix=matrix)
+    own = ct.geometry.frame_of_reference
+    expected = "no Spatial Registration object"
+    if kind == "contradiction":
+        registration(own, {frame: matrix}, made=ct, directory=tmp_path / "in")
+        other = rigid(shift=(6.0, -11.0, 9.5))
+        registration(own, {frame: other, uid("more"): np.eye(4)}, made=ct, directory=tmp_path / "in", name="reg2")
+        expected = "found 2 registrations of the same frames that contradict each other"
+    elif kind == "other frames":
+        registration(own, {uid("more"): matrix}, made=ct, directory=tmp_path / "in")
+    elif kind == "scaled":
+        scaled = np.diag([1.2, 1.2, 1.2, 1.0])
+        registration(own, {frame: matrix @ scaled}, made=ct, directory=tmp_path / "in")
+        expected = "scales, shears or mirrors"
+    else:
+        stranger = ct_series(patient_id="P9")
+        registration(own, {frame: matrix}, made=stranger, directory=tmp_path / "in")
+    cohort = plan(registered(tmp_path / "in"), to=tmp_path / "data").plan.cohort.to_pylist()
+    (row,) = [r for r in cohort if r["modality"] == "CT"]
+    assert row["reason"] == "image_not_aligned"
+    assert expected in row["detail"]
+
+
+def test_itk_transform_files_place_images_and_their_folder_stays_private(tmp_path: Path):
+    matrix = rigid()
+    person(tmp_path / "in", matrix=matrix)
+    person(tmp_path / "in", matrix=matrix, name="P2")
+    fixed_to_moving = np.linalg.inv(matrix)
+    transform = SimpleITK.AffineTransform(3)
+    transform.SetMatrix(fixed_to_moving[:3, :3].ravel())
+    transform.SetTranslation(fixed_to_moving[:3, 3])
+    (tmp_path / "moves").mkdir()
+    SimpleITK.WriteTransform(transform, str(tmp_path / "moves" / "P1.tfm"))
+    files = {"transform_files": str(tmp_path / "moves" / "{patient}.tfm")}
+    made = registered(tmp_path / "in", image=files)
+    rows = plan(made, to=tmp_path / "plan").plan.cohort.to_pylist()
+    details = [r["detail"] for r in rows if r["reason"] == "image_not_aligned"]
+    assert details == ["image mr: found no file of the name that transform_files gives, expected one"]
+    sample = the_sample(made, tmp_path / "data")
+    person(tmp_path / "as", matrix=None)
+    expected = the_sample(registered(tmp_path / "as", "frame"), tmp_path / "as-it-was")
+    assert np.abs(sample["image"] - expected["image"]).max() <= 1.01
+    assert b"moves" not in canonical_json(builder.open_dataset(tmp_path / "data").manifest.spec)
+
+
+def test_transform_files_need_a_person_and_a_registration(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"found neither \{patient\} nor \{series\}"):
+        registered(tmp_path, image={"transform_files": "x.tfm"})
+    with pytest.raises(ValueError, match="transform_files with aligned: frame"):
+        registered(tmp_path, "frame", image={"transform_files": "{patient}.tfm"})
+
+
+def test_sarcoma_mr_is_refused_in_another_frame_and_placed_with_a_registration_object(corpus, tmp_path: Path):
+    """The issue's own case: the MR of a sarcoma patient, moved rigidly, on the grid of the CT."""
+    home = corpus("sts") / "sts_cohort"
+    source = next(p for p in sorted(home.iterdir()) if (p / "CT").is_dir() and any(p.glob("MR*")))
+    matrix, where = rigid(), tmp_path / "in"
+    for folder, moved in ((source / "CT" / "image", None), (next(source.glob("MR*")) / "image", matrix)):
+        for path in sorted(folder.glob("*.dcm")) or sorted(folder.iterdir()):
+            image = pydicom.dcmread(path)
+            for name, change in (("as", None), ("in", moved)):
+                target = tmp_path / name / folder.parent.name / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                turned(image, change, uid("moved")).save_as(target) if change is not None else image.save_as(target)
+    images = {
+        "ct": {"select": CT},
+        "mr": {"select": MR, "aligned": "registration", "within_days": 90},
+    }
+    steps = [{"kind": "resample", "spacing_mm": [4.0, 3.0, 3.0]}, {"kind": "intensity", "dtype": "float32"}]
+    blocks: dict[str, Any] = {"labels": {}, "volumes": {}, "transforms": steps}
+    made = spec(where, cohort={"case": "person", "images": images}, **blocks)
+    (reason,) = {r["reason"] for r in plan(made, to=tmp_path / "none").plan.cohort.to_pylist() if r["modality"] == "CT"}
+    assert reason == "image_not_aligned"
+    first = pydicom.dcmread(next((where / "CT").iterdir()), stop_before_pixels=True)
+    ct = type("Made", (), {"images": [first]})
+    registration(str(first.FrameOfReferenceUID), {uid("moved"): matrix}, made=ct, directory=where)  # type: ignore[arg-type]
+    sample = the_sample(made, tmp_path / "data")
+    images["mr"] = {"select": MR, "within_days": 90}
+    alone = spec(tmp_path / "as", cohort={"case": "person", "images": images}, **blocks)
+    expected = the_sample(alone, tmp_path / "was")
+    assert np.ptp(expected["image"][1]) > 100
+    assert np.abs(sample["image"][1] - expected["image"][1]).max() <= 0.01 * float(np.ptp(expected["image"][1]))
