@@ -96,7 +96,7 @@ $(PEERS)/.installed: constraints-peers.txt
 	touch $@
 
 test-peers: setup $(PEERS)/.installed
-	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py
+	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py tests/reader/test_nnunet_epoch.py
 
 # Small changes to the code that some test must notice: all rooms take hours; ROOM=ledger COUNT=30 takes minutes.
 ROOM ?=

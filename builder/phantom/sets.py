@@ -89,7 +89,9 @@ class SetsSummary:
         return {"directory": str(self.directory), "brains": self.brains, "breasts": self.breasts, "files": self.files}
 
 
-def write_sets(directory: Path, *, patients: int = 4, visits: int = 1, seed: int = 20261128) -> SetsSummary:
+def write_sets(
+    directory: Path, *, patients: int = 4, visits: int = 1, seed: int = 20261128, fineness: int = 1
+) -> SetsSummary:
     """Write studies of several images. The same arguments give the same bytes.
 
     ``brain/`` gets T1, T1 with contrast, T2 and FLAIR of each person, on several grids in one frame of reference, and a
@@ -97,12 +99,17 @@ def write_sets(directory: Path, *, patients: int = 4, visits: int = 1, seed: int
     second visit the tumour has grown (``GROWTH``). ``mammo/`` gets both views of both breasts; the last person lacks
     one. ``truth.json`` says all of this with the volumes of tumours.
 
+    Parameters
+    ----------
+    fineness
+        How many voxels of a brain along each axis take the place of one, for benchmarks.
+
     Raises
     ------
     SpecError
         When the directory is not empty, or a number is out of range.
     """
-    if patients < 1 or visits not in (1, 2):
+    if patients < 1 or visits not in (1, 2) or fineness < 1:
         raise SpecError(f"phantom: found {patients} persons and {visits} visits, expected 1 or more, and 1 or 2")
     if directory.exists() and any(directory.iterdir()):
         raise SpecError(f"phantom: found files in {directory}, expected an empty or new folder")
@@ -112,7 +119,7 @@ def write_sets(directory: Path, *, patients: int = 4, visits: int = 1, seed: int
     for number in range(1, patients + 1):
         subject = Subject(f"PHB-{number:03d}", name=f"Phantom^Brain^{number}", sex="FM"[number % 2])
         for visit in range(1, visits + 1):
-            made = _Brain(key, subject, number, visit, moved=number == patients)
+            made = _Brain(key, subject, number, visit, moved=number == patients, fineness=fineness)
             truth["brain"].append(made.truth())
             files += _write(directory / "brain" / subject.patient_id / f"{visit}", made.files())
         breasts = Subject(f"PHM-{number:03d}", name=f"Phantom^Breasts^{number}", sex="F")
@@ -132,6 +139,7 @@ class _Brain:
     number: int
     visit: int
     moved: bool
+    fineness: int = 1
 
     def truth(self) -> dict[str, Any]:
         """Return what is known of the visit: when it was, the volumes of the tumour, and which image is misaligned."""
@@ -149,8 +157,9 @@ class _Brain:
     def files(self) -> Iterator[tuple[str, Dataset]]:
         """Yield name and data set of every file."""
         for order, contrast in enumerate(CONTRASTS, start=1):
+            (s, r, c), (height, down, across), n = contrast.shape, contrast.spacing_mm, self.fineness
             grid = oblique_grid(
-                contrast.shape, contrast.spacing_mm, (0.0, 0.0, 0.0), self._uid("frame"),
+                (s * n, r * n, c * n), (height / n, down / n, across / n), (0.0, 0.0, 0.0), self._uid("frame"),
                 tilts_degrees=contrast.tilts_degrees,
             )  # fmt: skip
             tissue = self._tissues(grid, MISALIGNED_MM if self.moved and contrast.name == "t2" else (0.0, 0.0, 0.0))
