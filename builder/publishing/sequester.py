@@ -42,7 +42,6 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.samples import PLACE_COLUMNS
 from builder.model.tables import SERIES
 from builder.model.zarr_format import Codec, decode_index, encode_index, index_bytes
-from builder.plan import IMAGE_ROLE
 from builder.publishing.exports import export_files
 from builder.publishing.finish import publish_files
 from builder.reader.views import split_views
@@ -64,6 +63,9 @@ OF_IMAGES = (
     "affine", "domain", "start_slice", "start_row", "start_column", "pad_voxels",
 )  # fmt: skip
 """Columns of a sample that describe only its image."""
+
+OF_GRIDS = "grid."
+"""Prefix of the columns that say where fields with a grid of their own lie."""
 
 OF_LABELS = ("annotations", "label_status")
 """Columns of a series that reveal something about its labels."""
@@ -157,7 +159,7 @@ def blanked(table: pa.Table, hidden: Sequence[bool], kept: Collection[str]) -> p
     for place, field in enumerate(table.schema):
         if field.name == NOTES:
             table = table.set_column(place, field, _open_notes(table[NOTES], hidden, field.type))
-        elif field.name not in kept:
+        elif field.name not in kept and not field.name.startswith(OF_GRIDS):
             table = table.set_column(place, field, table.column(place).take(order))
     return table
 
@@ -192,7 +194,7 @@ class _Shard:
         if field not in {f.name for f in self.receipt.fields}:
             return None
         data = self.read(stored)
-        if field == IMAGE_ROLE or rest.endswith("zarr.json"):
+        if field in {f.name for f in self.receipt.fields if f.is_image} or rest.endswith("zarr.json"):
             return data
         if rest.startswith("c/"):
             return self._zeroed(data, field, self.hidden)

@@ -459,6 +459,32 @@ def test_an_export_refuses_channels_that_are_only_filled(archive: Path, tmp_path
     assert export_webdataset(dataset.where("present.pet"), tmp_path / "chosen")
 
 
+def test_sets_of_two_readers_are_fused_sequestered_and_broken_down_by_the_vendor_of_every_image(tmp_path: Path):
+    folder = tmp_path / "in"
+    for name in ("P1", "P2"):
+        person(folder, name)
+        made = pt_series(
+            patient_id=name, series="2", origin=(-18.0, -18.0, -15.0), slices=10, shape=(20, 20),
+            spacing=(3.0, 2.0, 2.0), orientation=OBLIQUE, slope=1.0,
+        )  # fmt: skip
+        rtstruct(
+            made, {"GTV2": box_contours(made.geometry, (3, 6, 7), (7, 13, 14))}, directory=folder / name, name="two"
+        )
+    reader = {"kind": "rtstruct", "on": "pet", "several": "join"}
+    labels = {name: {**reader, "roi": {"tumor": f"^{roi}$"}} for name, roi in (("one", "GTV"), ("two", "GTV2"))}
+    splits = {"ratios": {"train": 0.5, "test": 0.5}, "sequester": {"url": str(tmp_path / "sealed")}}
+    consensus = {"tumor": {"of": ["one", "two"], "method": "majority", "readers": "drop"}}
+    build(spec(folder, labels=labels, consensus=consensus, splits=splits), to=tmp_path / "open")
+    seen, sealed = builder.open_dataset(tmp_path / "open"), builder.open_dataset(tmp_path / "sealed")
+    assert seen.channels() == sealed.channels() == ("ct", "pet")
+    for here, there in zip(seen, sealed, strict=True):
+        assert (here["image"] == there["image"]).all()
+        assert there["tumor"].any()
+        assert here["tumor"].any() == (here.row["split"] == "train")
+    report = json.loads(next((tmp_path / "sealed" / "versions").glob("*/report/report.json")).read_text())
+    assert "pet.vendor" in json.dumps(report)
+
+
 def test_nnunet_gets_a_file_and_a_name_for_each_channel(archive: Path, tmp_path: Path):
     tumor = {"kind": "rtstruct", "on": "pet", "layout": "map", "roi": {"tumor": "GTV"}}
     build(spec(archive, labels={"tumor": tumor}), to=tmp_path / "data")
