@@ -113,13 +113,13 @@ def _grown(row: dict[str, Any]) -> float:
 
 
 def test_views_are_fields_of_one_exam_and_an_exam_that_lacks_one_says_which(phantom: Path, tmp_path: Path):
+    views = {"r_cc": ("R", "CC"), "r_mlo": ("R", "MLO"), "l_cc": ("L", "CC"), "l_mlo": ("L", "MLO")}
     images = {
-        f"{side.lower()}_{view.lower()}": {
+        name: {
             "select": f"modality == 'MG' and laterality == '{side}' and view_position == '{view}'",
-            **({"aligned": "none"} if (side, view) != ("R", "CC") else {}),
+            **({"aligned": "none"} if name != "r_cc" else {}),
         }
-        for side in "RL"
-        for view in ("CC", "MLO")
+        for name, (side, view) in views.items()
     }
     spec = DatasetSpec.model_validate({
         "name": "views", "license": "CC0-1.0", "sources": [{"kind": "folder", "url": str(phantom / "mammo")}],
