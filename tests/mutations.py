@@ -46,7 +46,7 @@ from tests.endtoend.trees import KEY
 MEMORY = 2 * 2**30
 SECONDS = 20
 """Of processor time: on a busy machine wall time says nothing. A copy alone may take so much."""
-COPIES = 60
+COPIES = 120
 BYSTANDER = (3, 20, 24)
 """Shape of the sound series: no base has it."""
 
@@ -207,7 +207,6 @@ def bases(corpus: Path) -> Iterator[Base]:
         *(dicom2nifti / "ge" / "fmri" / name for name in ("001", "001_implicit")),
         dicom2nifti / "philips_enhanced" / "anatomical" / "001",
         geometry / "enhanced_mr" / "Siemens" / "XA10",
-        geometry / "enhanced_mr" / "Philips",
         geometry / "mosaic_siemens",
         geometry / "toshiba_mr_adc",
         geometry / "ct_ge_tilt18",
@@ -221,6 +220,7 @@ def bases(corpus: Path) -> Iterator[Base]:
         *(multi / f"CT0012.fragmented_no_bot_jpeg_{name}.dcm" for name in ("baseline.51", "lossless.70")),
         multi / "CT0012.not_fragmented_no_bot_rle.dcm",
         *(odd / "one_image_9_transfer_syntaxes" / "dicom" / f"{n}.dcm" for n in (1, 5, 9)),
+        *sorted(singles.parent.rglob("emri_small_jpeg_ls_lossless.dcm"))[:1],
         *(singles / "TransferSyntaxes" / f"1.2.840.10008.1.2{n}.dcm" for n in (".4.91", ".1.99", ".4.51")),
         odd / "xray_mammo" / "CR-ModalitySequenceLUT.dcm",
         segmentation / "highdicom_seg_sr" / "sm_image_jpegls.dcm",
@@ -433,20 +433,19 @@ def _child(base: Base, numbers: Sequence[int], seed: int, folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps({"ends": ends, "faults": faults}))
 
 
-def _load() -> None:
-    """Import once what every child needs; nothing here starts a thread."""
-    import pyarrow.dataset  # noqa: F401 - for the children
+def _load(folder: Path) -> None:
+    """Build once in this process, so that every child finds modules, compiled loops and templates loaded.
 
-    import builder.library.volumes
-    import builder.publishing.finish
-    import builder.publishing.report
-    import builder.run.pipeline
-    import tests.endtoend.test_both_ways
-
-    assert builder.publishing.finish
-    assert builder.library.volumes
-    assert builder.run.pipeline
-    assert tests.endtoend.test_both_ways
+    zarr and pyarrow start their threads anew in a forked process.
+    """
+    made = synthetic.ct_series(slices=4, shape=(16, 16), encoding="jpegls")
+    segments = synthetic.seg(made, {"a": made.voxels > 0})
+    labelled = _made("to load", (*made.images, segments), labels="{kind: seg, segments: {a: a}}")
+    for number, base in enumerate((_made("to load", made.images), labelled)):
+        place = folder / f"load{number}"  # a folder of its own, because listings are kept in memory
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        _child(base, range(5), 0, place)
 
 
 def main() -> int:
@@ -461,7 +460,7 @@ def main() -> int:
     parser.add_argument("--part", default="0/1", help="K/N: every Nth base from the Kth, for several processes")
     parser.add_argument("--start", type=int, default=0, help="number of the first copy of each base")
     options = parser.parse_args()
-    _load()
+    _load(options.out)
     part, parts = (int(number) for number in options.part.split("/"))
     chosen = [base for base in bases(options.corpus) if options.only in base.name][part::parts]
     each = -(-options.count // (len(chosen) * parts))

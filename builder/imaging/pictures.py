@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from builder.decode.format import PixelFormat, pixel_format
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.format import PixelFormat, pixel_format
 from builder.imaging.pixels.padding import padded
 from builder.imaging.pixels.rescale import Rescale, padding_of, rescale_of
 from builder.imaging.pixels.stored import raw_values, stored_values, stream_notes

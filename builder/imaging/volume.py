@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 from pydicom.dataset import Dataset
 
+from builder.decode.format import FORMAT_COLUMNS, PixelFormat, checked_format, pixel_format
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
 from builder.imaging.multiframe import PIXEL_VALUES, functional_group, settle, value_items
 from builder.imaging.parse import leniently
 from builder.imaging.pictures import assemble_picture
-from builder.imaging.pixels.format import FORMAT_COLUMNS, PixelFormat, checked_format, pixel_format
 from builder.imaging.pixels.rescale import check_alike, linear_rescale, padding_of, padding_range, rescale_of
 from builder.imaging.pixels.stored import stream_notes
 from builder.imaging.pixels.values import Instance, PixelFill, Slice, decode, dtype_of

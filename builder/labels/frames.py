@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from builder.decode.format import NATIVE, pixel_format
+from builder.decode.fragile import Encoded, decode_encoded
+from builder.decode.streams import check_expansion, check_streams
 from builder.errors import CaseError, Reason
 from builder.files.facts import MAX_VOXELS
 from builder.headers.boundary import parsing
@@ -177,8 +182,11 @@ def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Ite
     size = frames.shape[0] * frames.shape[1]
     if native and (bits not in (1, 8, 16) or len(data) * 8 < size * frames.count * bits):
         raise _unreadable(f"found {len(data)} bytes of pixels for {frames.count} frames of {bits} bits")
+    if syntax not in NATIVE:
+        yield from _encoded_pixels(dataset, frames, indices=indices)
+        return
     for index in indices:
-        if not native:
+        if not native:  # big endian or deflated
             with parsing(Reason.LABEL_UNREADABLE, "found pixels that do not decode"):
                 pixels = np.asarray(pixel_array(dataset, index=index))
             if pixels.shape != frames.shape:
@@ -192,6 +200,27 @@ def frame_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Ite
         else:
             dtype = np.dtype("<u1" if bits == 8 else "<u2")
             yield np.frombuffer(data, dtype, size, index * size * dtype.itemsize).reshape(frames.shape)
+
+
+def _encoded_pixels(dataset: Dataset, frames: Frames, *, indices: list[int]) -> Iterator[NDArray[Any]]:
+    """Yield decoded frames, after the checks that images undergo. May raise CaseError LABEL_UNREADABLE."""
+    try:
+        form = pixel_format(dataset)
+        with parsing(Reason.LABEL_UNREADABLE, "found frames that cannot be told apart"):
+            content = bytes(dataset.PixelData)
+            options = {**as_pixel_options(dataset), "number_of_frames": 1, "extended_offsets": None}
+            encoded = list(generate_frames(content, number_of_frames=frames.count))
+        check_expansion(len(content), form)
+        for index in indices:
+            with parsing(Reason.LABEL_UNREADABLE, f"found no frame {index + 1}"):
+                frame = encoded[index]
+            check_streams([frame], form)
+            pixels = decode_encoded(Encoded(form.syntax, encapsulate([frame]), options, raw=True))
+            if pixels.shape != frames.shape:
+                raise _unreadable(f"found a frame of shape {pixels.shape}, expected {frames.shape}")
+            yield pixels
+    except CaseError as error:
+        raise _unreadable(error.detail) from error
 
 
 def _numbers(dataset: Dataset, groups: Sequence[Dataset], shared: Dataset) -> list[int | None]:

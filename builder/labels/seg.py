@@ -53,7 +53,7 @@ class Seg(MaskLabel):
         What to do with more than one linked object with a declared structure: ``refuse`` the case, or ``join`` them.
     """
 
-    VERSION: ClassVar[int] = 5
+    VERSION: ClassVar[int] = 6
 
     kind: Literal["seg"] = "seg"
     segments: dict[str, Pattern] = Field(default_factory=dict)

@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 import pyarrow as pa
 
+from builder.decode.format import NATIVE
 from builder.errors import SpecError
-from builder.imaging.pixels.format import NATIVE
 from builder.imaging.pixels.types import common_type
 from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from builder.decode.apart import Apart, Died
 from builder.errors import ResourceError
-from builder.run.apart import Apart, Died
 from builder.stages.graph import Outcome, Task
 
 

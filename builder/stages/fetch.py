@@ -11,11 +11,11 @@ import pyarrow as pa
 import pydicom
 from pydicom.dataset import Dataset
 
+from builder.decode.format import BIG_ENDIAN
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
 from builder.imaging.filed import is_filed
 from builder.imaging.parse import parse_instance
-from builder.imaging.pixels.format import BIG_ENDIAN
 from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import is_philips_mr
 from builder.imaging.quantities.suv import SUV_TAGS, Calibration, calibrate

@@ -9,7 +9,7 @@ import pytest
 
 import builder
 from builder.errors import CaseError, Reason, ResourceError, SourceError
-from builder.run.apart import Apart, Died
+from builder.decode.apart import Apart, Died
 from builder.run.serial import SerialRunner
 from builder.stages.graph import Task
 from tests import synthetic

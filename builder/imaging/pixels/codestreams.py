@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.imaging.pixels.format import PixelFormat
+from builder.decode.format import PixelFormat
 
 JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"

@@ -1,21 +1,26 @@
-"""Decoding 12-bit extended JPEG with gdcm, because pydicom's plugins refuse it."""
+"""Decoding 12-bit extended JPEG with gdcm, because pydicom's plugins refuse it.
+
+gdcm can abort the process on a damaged stream, so call this only through ``fragile.decode_apart``.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-import gdcm
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.decode.format import JPEG_EXTENDED, PixelFormat
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.format import JPEG_EXTENDED, PixelFormat
+from builder.headers.boundary import parsing
 
 
-def decode_extended(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
+def decode_extended(argument: tuple[Sequence[bytes], PixelFormat]) -> NDArray[Any]:
     """Decode frames to (frame, row, column) stored values in ``form.dtype``. May raise CaseError UNDECODABLE_PIXELS."""
+    frames, form = argument
     out = np.empty((form.frames, form.rows, form.columns), dtype=form.dtype)
     for plane, frame in zip(out, frames, strict=True):
-        content = _decoded(frame, form)
+        with parsing(Reason.UNDECODABLE_PIXELS, "gdcm cannot decode a frame"):
+            content = _decoded(frame, form)
         if len(content) != plane.nbytes:
             detail = f"{len(content)} bytes of extended JPEG values, expected {plane.nbytes}"
             raise CaseError(Reason.UNDECODABLE_PIXELS, detail)
@@ -25,6 +30,8 @@ def decode_extended(frames: Sequence[bytes], form: PixelFormat) -> NDArray[Any]:
 
 def _decoded(frame: bytes, form: PixelFormat) -> bytes:
     """Decode one frame to bytes with a gdcm image."""
+    import gdcm  # here, because only the process apart may load it
+
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.decode.format import PixelFormat
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.format import PixelFormat
 from builder.model.compiled import compiled
 
 SOI, SOF3, DHT, SOS, DRI, EOI = 0xD8, 0xC3, 0xC4, 0xDA, 0xDD, 0xD9

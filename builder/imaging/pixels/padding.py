@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.decode.format import RLE, PixelFormat
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.format import RLE, PixelFormat
 from builder.imaging.pixels.stored import masked
 
 _TOUCHING = np.ones((3, 3), dtype=np.bool_)

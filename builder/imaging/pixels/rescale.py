@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from builder.decode.format import PixelFormat
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import elements_as
-from builder.imaging.pixels.format import PixelFormat
 
 
 @dataclass(frozen=True, eq=False)

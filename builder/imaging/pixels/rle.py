@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.decode.format import PixelFormat
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.format import PixelFormat
 from builder.model.compiled import compiled
 
 HEADER_BYTES = 64

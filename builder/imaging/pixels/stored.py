@@ -1,7 +1,6 @@
 """Decoding the stored pixel values of one instance."""
 
 import io
-import warnings
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,10 +12,9 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments, generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels.utils import as_pixel_options
 
-from builder.errors import CaseError, Reason
-from builder.headers.boundary import parsing
-from builder.imaging.pixels.format import (
+from builder.decode.format import (
     BIG_ENDIAN,
     DEFLATED_FRAMES,
     JPEG_EXTENDED,
@@ -25,17 +23,13 @@ from builder.imaging.pixels.format import (
     RLE,
     PixelFormat,
 )
-from builder.imaging.pixels.streams import STREAM_STARTS, check_expansion, check_streams
+from builder.decode.fragile import PREFERRED, Encoded, decode_apart, decode_encoded
+from builder.decode.streams import STREAM_STARTS, check_expansion, check_streams
+from builder.errors import CaseError, Reason
+from builder.headers.boundary import parsing
 
 LOSSY_STREAM = "lossy_jpeg_stated_lossless"
 """Note on pixels whose transfer syntax says lossless JPEG although the stream is baseline JPEG, which is lossy."""
-
-PREFERRED = {
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # lossless: every decoder gives the same values
-}
-"""pydicom's plugin by transfer syntax, where the one that it tries first is not the fastest."""
 
 _START_OF_JPEG = b"\xff\xd8\xff"
 _BASELINE = 0xC0
@@ -181,8 +175,9 @@ def _encoded_values(dataset: Dataset, form: PixelFormat, frames: list[bytes] | N
     if form.syntax == JPEG_EXTENDED and form.bits_allocated == 16:
         from builder.imaging.pixels.extended import decode_extended
 
-        with parsing(Reason.UNDECODABLE_PIXELS, "gdcm cannot decode a frame"):
-            return decode_extended(frames or encapsulated_frames(dataset, form), form)
+        whole = frames or encapsulated_frames(dataset, form)
+        extended: NDArray[Any] = decode_apart(decode_extended, (whole, form))
+        return extended
     values = _by_library(frames, form) if form.syntax in PREFERRED and frames is not None else None
     return _decoded(dataset, form) if values is None else values
 
@@ -250,13 +245,10 @@ def encapsulated_frames(dataset: Dataset, form: PixelFormat) -> list[bytes]:
 def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     """Decode all frames with pydicom; colour is returned as RGB."""
     check_syntax(form.syntax)
-    decoder = get_decoder(form.syntax)
-    _pixel_bytes(dataset, form)
-    plugin = PREFERRED.get(form.syntax, "")
-    plugin = plugin if plugin in decoder.available_plugins else ""
-    with warnings.catch_warnings(), parsing(Reason.UNDECODABLE_PIXELS, "the decoder failed"):
-        warnings.simplefilter("ignore")  # pydicom warns about lengths and padding that are checked here
-        values, _ = decoder.as_array(dataset, raw=form.samples == 1, decoding_plugin=plugin)
+    content = _pixel_bytes(dataset, form)
+    with parsing(Reason.UNDECODABLE_PIXELS, "the attributes that a decoder needs cannot be read"):
+        options = as_pixel_options(dataset)
+    values = decode_encoded(Encoded(form.syntax, content, options, raw=form.samples == 1))
     expected = form.frames * form.frame_values
     if values.size != expected:
         raise CaseError(Reason.UNDECODABLE_PIXELS, f"{values.size} decoded values, expected {expected}")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from builder.decode.format import BIG_ENDIAN, PixelFormat
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.format import BIG_ENDIAN, PixelFormat
 from builder.imaging.pixels.padding import padded
 from builder.imaging.pixels.rescale import Rescale
 from builder.imaging.pixels.stored import masked, native_values, raw_values

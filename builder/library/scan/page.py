@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.decode.format import pixel_format
 from builder.errors import BuilderError, CaseError, Reason, ResourceError
 from builder.imaging.filed import is_filed
 from builder.imaging.parse import parse_instance
-from builder.imaging.pixels.format import pixel_format
 from builder.imaging.pixels.stored import stored_values
 from builder.labels.pictures import data_uri, draw_slice
 from builder.library.scan.archive import Scan

@@ -23,7 +23,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RL
 from builder.errors import CaseError, Reason
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.pixels.codestreams import Stated, stated_by_jpeg_2000, stated_by_jpeg_ls
-from builder.imaging.pixels.format import JPEG_LOSSLESS, RLE, pixel_format
+from builder.decode.format import JPEG_LOSSLESS, RLE, pixel_format
 from builder.imaging.pixels.lossless import decode_frame
 from builder.imaging.pixels.stored import LOSSY_STREAM, masked, stored_values, stream_notes
 from tests import synthetic

@@ -1,4 +1,4 @@
-"""Run tasks that may kill their process in a separate process.
+"""Run functions that may kill their process in a separate process.
 
 The process runs one task at a time, is started once, and is replaced when it dies. It is a plain ``python -m`` rather
 than multiprocessing, so that nothing of the caller's script is imported or run again.
@@ -26,9 +26,15 @@ class Apart:
     """Runs functions in the other process. Use it as a context manager, which ends the process on exit.
 
     Functions must be importable, and arguments, values and errors picklable, as for every runner.
+
+    Parameters
+    ----------
+    messages
+        Where the other process writes its error output, as for ``subprocess``; None for that of this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, messages: int | None = None) -> None:
+        self._messages = messages
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Apart":
@@ -57,8 +63,8 @@ class Apart:
         return value
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "builder.run.apart"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = [sys.executable, "-m", "builder.decode.apart"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages)
         return self._process
 
     def _end(self) -> None:

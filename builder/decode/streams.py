@@ -8,8 +8,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from builder.decode.format import JPEG_LOSSLESS, PixelFormat
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.format import JPEG_LOSSLESS, PixelFormat
 
 FREE_BYTES: Final = 256 * 2**20
 """Decoded bytes that any instance may have, however few are stored, because empty images compress without limit."""

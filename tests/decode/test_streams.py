@@ -9,12 +9,12 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
+from builder.decode.format import pixel_format
+from builder.decode.streams import jpeg_2000_size, jpeg_size
 from builder.errors import CaseError, Reason
 from builder.headers.attributes import read_header
 from builder.imaging.parse import parse_instance
-from builder.imaging.pixels.format import pixel_format
 from builder.imaging.pixels.stored import stored_values
-from builder.imaging.pixels.streams import jpeg_2000_size, jpeg_size
 from tests import synthetic
 from tests.imaging.bounds import bounded
 
