@@ -21,6 +21,7 @@ from builder.imaging.stacks.mosaic import tiles_of
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits
 from builder.imaging.stacks.series import Stack, split_rows
 from builder.imaging.stacks.spacing import Verdict
+from builder.model.tables import HEADER_COLUMNS, REALS, TEXT
 
 MAX_FRAMES = 100_000
 PIXEL_VALUES = "PixelValueTransformationSequence"
@@ -47,6 +48,8 @@ FRAME_VALUES = {
     "rescale_intercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
 }
 """Maps a column to its functional group (PS3.3 C.7.6.16.2) and the attribute in that group."""
+
+_TYPES = {column.name: column.type for column in HEADER_COLUMNS if column.name in FRAME_VALUES}
 
 COMPLETE = (
     ("image_position_patient", "ImagePositionPatient", Reason.UNKNOWN_GEOMETRY),
@@ -197,7 +200,7 @@ def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, A
         item = _item(own, group) or _item(shared, group)
         value = item.get(keyword) if item is not None else None
         if value is not None and value != "":
-            found[column] = _plain_value(value)
+            found[column] = _of_column(column, _plain_value(value))
     for group in FRAME_TYPES:
         item = _item(own, group) or _item(shared, group)
         if item is not None and item.get("FrameType"):
@@ -238,6 +241,18 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, (MultiValue, list, tuple)):
         return [float(v) for v in value] if not isinstance(value[0], str) or _numeric(value[0]) else "\\".join(value)
     return float(value) if _numeric(value) else str(value)
+
+
+def _of_column(column: str, value: Any) -> Any:
+    """Return a value in the form that its column has in the index. May raise CaseError UNREADABLE."""
+    kind = _TYPES[column]
+    if kind == TEXT:
+        return "\\".join(map(str, value)) if isinstance(value, list) else str(value)
+    numbers = value if isinstance(value, list) else [value]
+    if not all(isinstance(number, float) for number in numbers):
+        detail = f"found a functional group whose {FRAME_VALUES[column][1]} is text, expected numbers"
+        raise CaseError(Reason.UNREADABLE, detail)
+    return numbers if kind == REALS else numbers[0]
 
 
 def _numeric(value: Any) -> bool:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 
+from builder.deid.allowed import Form, forms
+from builder.deid.profile import Profile
 from builder.errors import CaseError, Reason, SpecError
 from builder.headers.boundary import elements_as
 from builder.imaging.lint import lint
@@ -200,11 +202,13 @@ def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOpt
 
 
 def _read_all(dataset: Dataset) -> None:
-    """Enter every standard sequence once, as de-identification does in a build, so that damage is met here too."""
+    """Enter every sequence that de-identification enters in a build, so that damage is met here too.
+
+    It does not enter what it removes. Which sequences those are is the choice of a spec; here the default counts.
+    """
+    kept = forms(Profile())
     for tag in list(dataset.keys()):
-        vr = dataset.get_item(tag).VR
-        # an implicit VR is None until the element is read; (FFFE,xxxx) are delimiters in the wrong place
-        if not tag.is_private and tag.group != 0xFFFE and (vr == "SQ" or vr is None) and dataset[tag].VR == "SQ":
+        if tag in kept and kept[tag][0] is Form.SEQUENCE and dataset[tag].VR == "SQ":
             for item in dataset[tag].value:
                 _read_all(item)
 

@@ -5,6 +5,7 @@ Each kind of damage is made in both forms, and ``assemble`` of the whole data se
 """
 
 import hashlib
+import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from builder.library.volumes import KEEP_ALL, write_volumes
 from builder.run.pipeline import build
 from tests import synthetic
 from tests.endtoend.trees import KEY
+from tests.imaging.test_multiframe import enhanced
 
 Edit = Callable[[int, Dataset], None]
 Verdicts = Counter[tuple[str, str]]
@@ -210,3 +212,19 @@ def test_an_image_of_other_channels_costs_nobody_else(tmp_path: Path) -> None:
     rows = [row for row in pq.read_table(exclusions).to_pylist() if row["level"] in ("case", "series")]
     assert {(row["stage"], row["reason"]) for row in rows} == {("cohort", "inconsistent_pixels")}
     assert all("found 2 channels, expected 1" in row["detail"] for row in rows)
+
+
+@pytest.mark.parametrize(("tag", "verdict"), [(0x00081111, "volume"), (0x00089092, "refused")])
+def test_damage_counts_in_sequences_that_deidentification_enters(tmp_path: Path, tag: int, verdict: str) -> None:
+    """It removes Referenced Performed Procedure Step Sequence and keeps Referenced Image Evidence Sequence."""
+    made = enhanced()
+    made.add_new(tag, "OB", b"\1\2\3\4")
+    made.PatientID = "WAY1"
+    written = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, b"OB")
+    content = synthetic.to_bytes(made).replace(written, written[:4] + b"SQ")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "image.dcm").write_bytes(content)
+    synthetic.ct_series(tmp_path / "tree" / "sound", patient_id="WAY2", slices=4)
+    found = by_build(tmp_path / "tree", tmp_path / "dataset")
+    assert found == by_volumes(tmp_path / "tree", tmp_path / "volumes")
+    assert sorted(kind for kind, _ in found.elements()) == sorted(["volume", verdict])

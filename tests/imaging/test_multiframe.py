@@ -10,7 +10,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from builder.errors import CaseError, Reason
-from builder.imaging.multiframe import resolve, settle
+from builder.imaging.multiframe import FRAME_VALUES, resolve, settle
 from builder.imaging.parse import parse_instance
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.options import VolumeOptions
@@ -90,6 +90,40 @@ def test_an_object_with_a_frame_that_lacks_what_the_others_state_is_refused(
         with pytest.raises(CaseError, match="1 of 6 frames") as caught:
             attempt()
         assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("ImagePositionPatient", "here"), ("ImagePositionPatient", ["a", "b", "c"]), ("SliceThickness", "thick")],
+)
+def test_text_in_place_of_numbers_is_refused(keyword: str, value: object) -> None:
+    made = enhanced()
+    group = next(name for name, word in FRAME_VALUES.values() if word == keyword)
+    for place in (*made.PerFrameFunctionalGroupsSequence, *made.SharedFunctionalGroupsSequence):
+        if group in place:
+            place[group].value[0].add_new(keyword, "LO", value)
+    (stack,) = split_stacks(instances_of([made]))
+    with pytest.raises(CaseError, match=f"{keyword} is text") as caught:
+        resolve(stack, [made])
+    assert caught.value.reason == Reason.UNREADABLE
+
+
+@pytest.mark.parametrize("position", ["5", ["5", "6"], ["1", "2", "3", "4"]])
+def test_a_position_of_another_length_is_no_place(position: object) -> None:
+    made = enhanced()
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        frame.PlanePositionSequence[0].ImagePositionPatient = position
+    (stack,) = split_stacks(instances_of([made]))
+    with pytest.raises(CaseError) as caught:
+        settle(stack, [made], VolumeOptions())
+    assert caught.value.reason == Reason.UNKNOWN_GEOMETRY
+
+
+def test_of_several_numbers_for_one_the_first_counts_as_in_the_index() -> None:
+    made = enhanced()
+    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = ["3", "4"]
+    (stack,) = split_stacks(instances_of([made]))
+    np.testing.assert_array_equal(assemble(stack, [made]).voxels[0], stored() * 2.0 + 1.0)
 
 
 def deflated(frame: bytes) -> bytes:

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import builder
-from builder.errors import CaseError, Reason, ResourceError, SourceError
 from builder.decode.apart import Apart, Died
+from builder.errors import CaseError, Reason, ResourceError, SourceError
 from builder.run.serial import SerialRunner
 from builder.stages.graph import Task
 from tests import synthetic

@@ -20,10 +20,10 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
+from builder.decode.format import JPEG_LOSSLESS, RLE, pixel_format
 from builder.errors import CaseError, Reason
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.pixels.codestreams import Stated, stated_by_jpeg_2000, stated_by_jpeg_ls
-from builder.decode.format import JPEG_LOSSLESS, RLE, pixel_format
 from builder.imaging.pixels.lossless import decode_frame
 from builder.imaging.pixels.stored import LOSSY_STREAM, masked, stored_values, stream_notes
 from tests import synthetic
