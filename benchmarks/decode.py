@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
-from builder.imaging.parse import parse_instance
 from builder.decode.format import pixel_format
+from builder.imaging.parse import parse_instance
 from builder.imaging.pixels.stored import stored_values
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.series import split_stacks
