@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkabl
 import pyarrow as pa
 
 from builder.errors import CaseError
-from builder.model.case import Annotation, Case
+from builder.model.case import Annotation, Case, Scalar
 from builder.model.geometry import Geometry
 from builder.model.origin import Origin
 
@@ -162,6 +162,7 @@ class How(StrEnum):
     SERIES = "series"
     FRAME_OF_REFERENCE = "frame_of_reference"
     NAME = "name"
+    IMAGE = "image"
     STUDY = "study"
     PERSON = "person"
     NONE = "none"
@@ -266,6 +267,21 @@ class LabelReader(Protocol):
 
     def structures_of(self, name: str) -> tuple[str, ...] | None:
         """The structures that take an ROI or segment called ``name``; None when names decide nothing here."""
+        ...
+
+    OF_IMAGE: ClassVar[bool]
+    """Whether the label is stated by the place of the image itself, so that it has no object. ``cut`` and ``read`` are
+    then given empty content, and ``mentions`` tells which images state it."""
+
+    def class_fields(self, name: str) -> tuple[pa.Field, ...]:
+        """The columns of class labels that ``planned_classes`` fills (``builder.model.classes.class_field``)."""
+        ...
+
+    def planned_classes(self, contents: Sequence[bytes], image: ImageRow) -> tuple[Scalar, ...]:
+        """The class labels of an image, one a field, from its selected files while the build is planned.
+
+        Raises CaseError as ``read`` does.
+        """
         ...
 
     def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:

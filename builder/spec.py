@@ -14,7 +14,7 @@ from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
 from builder.deid import RETAINABLE, Deid
 from builder.imaging.stacks.options import VolumeOptions
-from builder.labels import LABELS, AnyLabel
+from builder.labels import LABELS, AnyLabel, class_fields
 from builder.labels.fusion import Consensus
 from builder.model.cleared import policy_of
 from builder.model.tables import CHOICE, SERIES
@@ -212,12 +212,17 @@ class DatasetSpec(BaseModel):
             found[field] = order
         return found
 
+    @property
+    def class_labels(self) -> Mapping[str, AnyLabel]:
+        """The labels whose classes become columns: all but those of readers that a consensus drops."""
+        dropped = {label for c in self.consensus.values() if c.readers == "drop" for label in c.labels}
+        return {name: label for name, label in self.labels.items() if name not in dropped}
+
     @model_validator(mode="after")
     def _references_resolve(self) -> "DatasetSpec":
         _check_consensus(self.labels, self.consensus)
         centred = getattr(self.samples, "centred_on", None)
-        dropped = {label for c in self.consensus.values() if c.readers == "drop" for label in c.labels}
-        known = sorted({*self.labels, *self.consensus} - dropped)
+        known = sorted({*self.class_labels, *self.consensus})
         dated = [name for table in self.clinical for name in table.dated]
         check_shared_columns(self.clinical)
         _check_known(self)
@@ -299,7 +304,7 @@ def _check_sequester(spec: DatasetSpec) -> None:
     if wrong:
         expected = f"clinical columns that are no report.outcomes: {sorted(clinical)}"
         raise ValueError(f"splits.sequester.keep: found {wrong}, expected {expected}")
-    closed = clinical - {*options.keep} | {*spec.report.outcomes}
+    closed = clinical - {*options.keep} | {*spec.report.outcomes} | {f.name for f in class_fields(spec.class_labels)}
     held = sorted({rule.column for rule in spec.splits.hold_out if rule.split in options.splits} & closed)
     if held:
         raise ValueError(f"splits.hold_out: found {held}, which tells the labels of sequestered samples")
@@ -431,7 +436,7 @@ def _check_steps(spec: DatasetSpec) -> None:
 
 def candidate_schema(spec: DatasetSpec) -> pa.Schema:
     """Return the columns that cohort expressions and ``prefer`` may name."""
-    columns = columns_of(spec.clinical, labelled=bool(spec.labels))
+    columns = columns_of(spec.clinical, labelled=bool(spec.labels), classes=class_fields(spec.class_labels))
     return columns_of_images(columns, spec.cohort.partners)
 
 
@@ -446,8 +451,10 @@ def columns_of_images(columns: pa.Schema, partners: Iterable[str]) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
-def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool, published: bool = False) -> pa.Schema:
-    """Return the columns of a cohort with these clinical tables, with or without labels.
+def columns_of(
+    tables: Iterable[ClinicalTable], *, labelled: bool, classes: Iterable[pa.Field] = (), published: bool = False
+) -> pa.Schema:
+    """Return the columns of a cohort with these clinical tables and class labels, with or without labels.
 
     With ``published``, leave out those that may not cross into a dataset, which strata, hold-outs and report groups
     therefore cannot name. A clinical column goes before a header's of the same name.
@@ -458,6 +465,7 @@ def columns_of(tables: Iterable[ClinicalTable], *, labelled: bool, published: bo
             fields.setdefault(field.name, field)
     if labelled:
         fields["label_status"] = pa.field("label_status", pa.string())
+    fields |= {field.name: field for field in classes}
     for field in CHOICE:
         if not published or field.name in RETAINABLE:
             fields.setdefault(field.name, field)

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from builder.deid import RETAINABLE
+from builder.model.classes import PREFIX as LABELS
 
 OLDEST_AGE = 90
 """Ages above 89 are one group (45 CFR 164.514(b)(2)(i)(C))."""
@@ -48,6 +49,7 @@ TECHNICAL = frozenset(
         "annotations",
         "license",
         "label_status",
+        "split_published",
     }
 )
 """Columns about the image and how it was made; they cross whatever the spec retains."""
@@ -71,7 +73,7 @@ def crossing(names: Collection[str], *, retain: Collection[str], clinical: Colle
         """The column of which ``NAME.column`` holds what another image of the case has."""
         return name.rpartition(".")[2]
 
-    return tuple(n for n in names if crosses(n) or n.startswith("present.") or crosses(bare(n)))
+    return tuple(n for n in names if crosses(n) or n.startswith(("present.", LABELS)) or crosses(bare(n)))
 
 
 def age_band(age_years: float) -> str:

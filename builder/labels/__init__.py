@@ -1,6 +1,9 @@
 """Label readers. Each kind has its own file and one line in ``BUILT_IN``."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
+
+import pyarrow as pa
 
 from builder.labels.aim import Aim
 from builder.labels.boxes import BoxTable
@@ -9,6 +12,7 @@ from builder.labels.key_object import KeyObject
 from builder.labels.label import Label
 from builder.labels.landmarks import LandmarkTable
 from builder.labels.mask import MaskFile
+from builder.labels.place import Place
 from builder.labels.polygons import PolygonTable
 from builder.labels.presentation import Presentation
 from builder.labels.recist import Recist
@@ -25,6 +29,7 @@ BUILT_IN: dict[str, type[Label]] = {
     "key_object": KeyObject,
     "landmarks": LandmarkTable,
     "mask": MaskFile,
+    "place": Place,
     "polygons": PolygonTable,
     "presentation": Presentation,
     "recist": Recist,
@@ -37,6 +42,12 @@ BUILT_IN: dict[str, type[Label]] = {
 
 LABELS: dict[str, type[Label]] = with_installed("labels", BUILT_IN)
 """Every label reader, built in or installed as a plug-in, by the ``kind`` that selects it in a spec."""
+
+
+def class_fields(labels: "Mapping[str, AnyLabel]") -> tuple[pa.Field, ...]:
+    """Return the columns of all class labels that the plan reads, in the order of the spec."""
+    return tuple(field for name, reader in labels.items() for field in reader.class_fields(name))
+
 
 if TYPE_CHECKING:
     AnyLabel: TypeAlias = Label

@@ -269,7 +269,7 @@ def _line_agreement(
 def _evidence(members: Sequence[Evidence], readers: Sequence[str], options: Consensus) -> Evidence:
     named = tuple(dict.fromkeys(r for e in members for r in e.readers)) or tuple(readers)
     tier: Tier = weakest([e.tier for e in members])
-    if tier == "single_reader" and len(readers) > 1:
+    if tier in ("single_reader", "unstated") and len(readers) > 1:
         tier = "consensus"
     return Evidence(
         tier=options.evidence.tier or tier,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from builder.labels.layers import Layout, blank_layer
 from builder.labels.proof import Proof
-from builder.model.case import Annotation, Tier
+from builder.model.case import Annotation, Scalar, Tier
 from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
 
 
@@ -56,6 +56,7 @@ class Label(BaseModel, ABC):
         VERSION: ClassVar[int]
         kind: str
     TIER: ClassVar[Tier] = "single_reader"
+    OF_IMAGE: ClassVar[bool] = False
     FUSED_BY: ClassVar[tuple[str, ...]] = ()
     SHARED_FILES: ClassVar[bool] = False
 
@@ -80,6 +81,14 @@ class Label(BaseModel, ABC):
     def structures_of(self, name: str) -> tuple[str, ...] | None:
         """Return None, because most readers do not choose by names of ROIs or segments."""
         return None
+
+    def class_fields(self, name: str) -> tuple[pa.Field, ...]:
+        """Return nothing, because most readers give no classes that are known before an image is read."""
+        return ()
+
+    def planned_classes(self, contents: Sequence[bytes], image: ImageRow) -> tuple[Scalar, ...]:
+        """Return nothing; see ``class_fields``."""
+        return ()
 
     def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
         """Return nothing, because only annotations of a fixed shape need a blank one."""

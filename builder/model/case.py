@@ -122,9 +122,18 @@ class Code:
 
 
 Tier: TypeAlias = Literal[
-    "pathology", "genomic", "outcome", "prospective", "consensus", "single_reader", "report_text", "crowd", "machine"
+    "pathology",
+    "genomic",
+    "outcome",
+    "prospective",
+    "consensus",
+    "single_reader",
+    "report_text",
+    "crowd",
+    "machine",
+    "unstated",
 ]
-"""How strong a label is."""
+"""How strong a label is. ``unstated`` is a label of a table of which nobody stated who judged."""
 
 EVIDENCE_TIERS: tuple[Tier, ...] = get_args(Tier)
 """Strongest first."""

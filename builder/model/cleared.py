@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias, final
 import pyarrow as pa
 
 from builder.errors import PrivacyError
+from builder.model.classes import PREFIX
 from builder.model.tables import WORKED_OUT
 
 
@@ -126,7 +127,9 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
         **dict.fromkeys(("orientation", "annotations", "label_status", "label_tier", "evidence_tiers"), Policy.OWN),
         **dict.fromkeys(("level", "stage", "reason", "status", "role", "kind", "sex", "age_band"), Policy.OWN),
         **dict.fromkeys(("detail", "stratum"), Policy.MESSAGE),
-        **dict.fromkeys(("split", "moved_from", "rule", "centred_on", "site", "country"), Policy.SPEC),
+        **dict.fromkeys(
+            ("split", "split_published", "moved_from", "rule", "centred_on", "site", "country"), Policy.SPEC
+        ),
         "image_name": Policy.SPEC,
         "collection": Policy.SPEC,
         **dict.fromkeys(("segment_names", "box_names", "landmark_names", "measurement_names"), Policy.SPEC),
@@ -172,6 +175,8 @@ def policy_of(column: str, declared: Iterable[str] = ()) -> Policy | None:
     found = _OF_EVIDENCE.fullmatch(column)
     if found is not None:
         return _EVIDENCE.get(found[1])
+    if column.startswith(PREFIX):
+        return Policy.ANSWER
     known = frozenset(declared)
     name = bare_column(column, known)
     return POLICIES.get(name) or (Policy.DECLARED if name in known else None)

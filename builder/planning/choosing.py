@@ -8,7 +8,9 @@ import pyarrow as pa
 
 from builder.cohort import select_cohort
 from builder.errors import Reason
+from builder.labels import class_fields
 from builder.labels.linking import image_row
+from builder.model.case import Scalar
 from builder.persons import Persons
 from builder.plan import (
     LINKS,
@@ -29,6 +31,7 @@ from builder.planning.link import (
     longer_ids,
     open_files,
     planned_tier,
+    read_classes,
 )
 from builder.planning.origins import Stated
 from builder.planning.registrations import registrations_of
@@ -56,7 +59,7 @@ def choose_cases(
     """
     spec, key = inputs.spec, inputs.key
     person_keys = person_column(stacks, persons)
-    found = _link(inputs, stacks, person_keys=person_keys, annotations=annotations)
+    found, classes = _link(inputs, stacks, person_keys=person_keys, annotations=annotations)
     kinds = [sorted({link.label for link in links if link.rows}) for links in found]
     terms = stated.licenses(stacks)
     table = series_table(stacks, person_keys, key=key, annotations=kinds, licenses=terms, clinical=clinical.table)
@@ -90,6 +93,8 @@ def choose_cases(
     }
     for name, values in extra.items():
         table = table.append_column(name, values)
+    for place, field in enumerate(class_fields(spec.class_labels)):
+        table = table.append_column(field, pa.array([row[place] if row else None for row in classes], field.type))
     asked = asked_values(asked_columns(spec), stacks, person_keys, annotations.table)
     table = with_asked(table, asked)
     by_stack = dict(zip(case_keys, found, strict=True))
@@ -141,12 +146,14 @@ def _links_table(rows: Sequence[LinkRow]) -> pa.Table:
 
 def _link(
     inputs: PlanInputs, stacks: pa.Table, *, person_keys: Sequence[str], annotations: Annotations
-) -> list[list[Link]]:
-    """Return the links of every stack, in the order of the stacks; none for stacks that cannot be used."""
+) -> tuple[list[list[Link]], list[list[Scalar]]]:
+    """Return the links and the class labels of every stack, in their order; none for stacks that cannot be used."""
     spec = inputs.spec
     links: list[list[Link]] = [[] for _ in range(stacks.num_rows)]
+    classes: list[list[Scalar]] = [[] for _ in range(stacks.num_rows)]
     if not spec.labels:
-        return links
+        return links, classes
+    classes_of = read_classes(annotations, spec.class_labels, spec.sources)
     opened = open_files(annotations, spec.labels, spec.sources)
     longer = longer_ids(i or "" for i in stacks.column("patient_id").to_pylist())
     wanted: dict[int, list[tuple[int, Placed]]] = {}
@@ -160,5 +167,6 @@ def _link(
             near = {n for n, source in enumerate(spec.sources) if source.site in (site, None)}
             image = replace(image, site_sources=frozenset(near), longer_ids=longer.get(image.patient_id.strip(), ()))
             links[row] = link_stack(image, person_keys[row], annotations, spec.labels, opened)
+            classes[row] = classes_of(image, links[row])
     check_files_serve_one_person(links, person_keys, annotations, spec.labels)
-    return links
+    return links, classes

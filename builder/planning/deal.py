@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from builder.errors import SpecError
 from builder.model.case import EVIDENCE_TIERS
+from builder.model.classes import PREFIX, of_person
 from builder.model.tables import used_rows
 from builder.persons import Persons
 from builder.persons.forest import Forest
@@ -140,13 +141,18 @@ def _leaders(cohort: pa.Table, together: Iterable[Sequence[str]]) -> dict[str, s
 
 
 def _people(cohort: pa.Table, columns: Sequence[str], leader: Mapping[str, str]) -> pa.Table:
-    """Return groups of persons with their first value of each column (rows are sorted), and their series."""
+    """Return groups of persons with their first value of each column (rows are sorted), and their series.
+
+    Of a class label it is the value of ``builder.model.classes.of_person``, because it differs between images.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for row in cohort.filter(cohort["included"]).select(["person_key", *columns]).to_pylist():
         first = leader[row["person_key"]]
         group = rows.setdefault(first, {**row, "person_key": first, "series": 0})
         group["series"] += 1
         for column in columns:
+            if column.startswith(PREFIX):
+                group[column] = of_person([group[column], row[column]], cohort.schema.field(column))
             group[column] = row[column] if group[column] is None else group[column]
     fields = [cohort.schema.field(c).remove_metadata() for c in columns]
     schema = pa.schema([("person_key", pa.string()), *fields, ("series", pa.int64())])

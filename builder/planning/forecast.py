@@ -18,6 +18,7 @@ from builder.planning.inventory import Inventory, Survey
 from builder.planning.layouts import unread_lines
 from builder.planning.offsets import STUDY_DAY, count_withheld_days, read_lives, study_days
 from builder.planning.risks import pixel_refusals
+from builder.report.crossings import published_split
 from builder.spec import DatasetSpec, ReportOptions
 from builder.storage import Store
 
@@ -41,7 +42,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         ``kinds`` (what the geometry policy excludes, with the option that admits it), ``pixels_refused`` (the number of
         cases the build will refuse because their pixels may show text, by cause), ``number_types`` (bytes of a voxel to
         modality to cases), ``dead_columns`` (columns that the spec uses and that are empty), ``days_withheld`` (cases
-        whose ``study_day`` may not leave), ``shards_already_there``.
+        whose ``study_day`` may not leave), ``published_split`` (how far it divides persons), ``shards_already_there``.
     """
     included = plan.cohort.filter(plan.cohort["included"])
     return {
@@ -51,6 +52,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         "number_types": {} if plan.spec.cohort.images else _number_types(plan.spec, included),
         "dead_columns": _dead_columns(plan.spec, included),
         "days_withheld": _days_withheld(plan, survey),
+        **published_split(included),
         "shards_already_there": sum(dataset.exists(shard_path(s.fingerprint, RECEIPT)) for s in plan.shards),
     }
 
@@ -69,6 +71,12 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"number types: {found}; the images of one dataset need one type: "
             "add {kind: intensity, dtype: float32} to transforms, or select one modality"
+        )
+    if "published_split" in facts:
+        told = facts["published_split"]
+        yield (
+            f"published split ({', '.join(told['images'])}): {told['in_two_splits']} of {told['persons']} persons lie "
+            "in more than one part of it; it is kept as the column split_published"
         )
     for column in facts["dead_columns"]:
         yield f"column {column['column']} ({column['used_by']}): no value in any of {column['cases']} cases"

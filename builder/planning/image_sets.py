@@ -23,7 +23,15 @@ IMAGES_RULE = "images"
 ALWAYS = ("series_key", "modality", "vendor", "manufacturer_model")
 """Columns of every other image that a case gets beside those that the spec names."""
 
-STRENGTH = {How.SOP: 0, How.SERIES: 1, How.NAME: 1, How.FRAME_OF_REFERENCE: 2, How.STUDY: 3, How.PERSON: 4}
+STRENGTH = {
+    How.SOP: 0,
+    How.SERIES: 1,
+    How.NAME: 1,
+    How.IMAGE: 1,
+    How.FRAME_OF_REFERENCE: 2,
+    How.STUDY: 3,
+    How.PERSON: 4,
+}
 """How strong a reference is; a label goes to the image that it refers to most strongly."""
 
 PARTNERS = pa.list_(pa.struct([("image", pa.string()), ("case_key", pa.string()), ("matrix", pa.list_(pa.float64()))]))
@@ -174,14 +182,14 @@ class _Choice:
 
     def _strength(self, name: str, row: int) -> int:
         """Return how strongly any label that may lie on this image refers to a row; less is stronger."""
-        mine = (x for x in self.links[row] if x.rows and bare_image(self.spec.labels[x.label].on or name) == name)
+        mine = (x for x in self.links[row] if x.found and bare_image(self.spec.labels[x.label].on or name) == name)
         return min((STRENGTH.get(How(x.how), 9) for x in mine), default=9)
 
     def _label(self, found: ImageSet, row: int) -> bool:
         """Give each label its image; return whether the case stays."""
         missing = []
         for label, reader in self.spec.labels.items():
-            held = [(n, x) for n, r in found.rows.items() for x in self.links[r] if x.label == label and x.rows]
+            held = [(n, x) for n, r in found.rows.items() for x in self.links[r] if x.label == label and x.found]
             if reader.on is not None:
                 held = [(n, x) for n, x in held if n == reader.on]
             best = min((STRENGTH.get(How(x.how), 9) for _, x in held), default=9)

@@ -1,5 +1,6 @@
 """Decide which annotation objects belong to which image stack, before any pixel is read."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,9 +11,9 @@ import pyarrow as pa
 from builder.errors import CaseError, SpecError
 from builder.labels import AnyLabel
 from builder.labels.evidence import strongest, weakest
-from builder.model.case import Tier
+from builder.model.case import Scalar, Tier
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageRow, Mentions
+from builder.protocols import How, ImageRow, Mentions
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
 from builder.stages.fetch import read_object
@@ -35,6 +36,11 @@ class Link:
     rows: tuple[int, ...]
     how: str
     passed: tuple[int, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        """Whether the stack has the label: objects of it, or a place that states it."""
+        return bool(self.rows) or self.how == How.IMAGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +96,44 @@ def link_stack(
     candidates = annotations.table.take(pa.array(rows, pa.int64()))
     links = []
     for name, reader in labels.items():
+        if reader.OF_IMAGE:
+            links.append(Link(name, (), str(How.IMAGE if reader.mentions(b"")(image) else How.NONE)))
+            continue
         found = reader.select(image, candidates)
         kept = tuple(rows[i] for i in found.rows if opened(name, rows[i])(image))
         links.append(Link(name, kept, str(found.how), tuple(rows[i] for i in found.passed)))
     return links
+
+
+def read_classes(
+    annotations: Annotations, labels: Mapping[str, AnyLabel], sources: Sequence[AnySource]
+) -> Callable[[ImageRow, Sequence[Link]], list[Scalar]]:
+    """Return a function that reads the class labels of a stack from its tables, each of which is fetched once.
+
+    It gives one value for each of ``class_fields``. A label that the build will refuse is null here, and its case is
+    left out by the build, which says why.
+    """
+
+    @cache
+    def content(row: int) -> bytes:
+        (facts,) = annotations.table.slice(row, 1).to_pylist()
+        return read_object(facts, sources)
+
+    def values(image: ImageRow, links: Sequence[Link]) -> list[Scalar]:
+        found: list[Scalar] = []
+        for link in links:
+            if link.label not in labels:
+                continue
+            reader = labels[link.label]
+            fields = reader.class_fields(link.label)
+            own: Sequence[Scalar] = ()
+            if fields and link.found:
+                with contextlib.suppress(CaseError):
+                    own = reader.planned_classes([content(row) for row in link.rows], image)
+            found += own or [None] * len(fields)
+        return found
+
+    return values
 
 
 def longer_ids(patient_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -146,13 +186,13 @@ def check_files_serve_one_person(
 
 def label_state(links: Iterable[Link]) -> tuple[str, str | None]:
     """Return ``linked`` when every label found an object, else ``missing`` with the names of labels that did not."""
-    absent = [link.label for link in links if not link.rows]
+    absent = [link.label for link in links if not link.found]
     return (MISSING, "no object found for " + ", ".join(absent)) if absent else (LINKED, None)
 
 
 def label_status(links: Sequence[Link]) -> str:
     """Return ``labelled``, ``partly_labelled`` or ``unlabelled``, by how many of the spec's labels found an object."""
-    found = sum(bool(link.rows) for link in links)
+    found = sum(link.found for link in links)
     return "labelled" if found == len(links) else "partly_labelled" if found else "unlabelled"
 
 
@@ -161,10 +201,12 @@ def planned_tier(links: Sequence[Link], spec: DatasetSpec) -> Tier | None:
 
     Objects may later turn out to be made by a machine; ``publishing.consensus.check_evidence`` checks what they state.
     """
-    tiers = {link.label: spec.labels[link.label].tier for link in links if link.rows}
+    tiers = {link.label: spec.labels[link.label].tier for link in links if link.found}
     for block in spec.consensus.values():
         members = [tiers[label] for label in block.labels if label in tiers]
         if members and len(members) >= min(block.least, len(block.labels)):
             weak = weakest(members)
-            tiers[",".join(block.of)] = block.evidence.tier or ("consensus" if weak == "single_reader" else weak)
+            tiers[",".join(block.of)] = block.evidence.tier or (
+                "consensus" if weak in ("single_reader", "unstated") else weak
+            )
     return strongest(list(tiers.values())) if tiers else None

@@ -154,7 +154,7 @@ def _readers(row: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
 
 def _evidence(members: Sequence[Mapping[str, Any]], said: Sequence[str], block: Consensus, most: int) -> dict[str, Any]:
     tier = weakest([m["tier"] for m in members]) if members else "single_reader"
-    if tier == "single_reader" and most > 1:
+    if tier in ("single_reader", "unstated") and most > 1:
         tier = "consensus"
     return {
         "tier": block.evidence.tier or tier,

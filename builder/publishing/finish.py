@@ -41,6 +41,7 @@ from builder.planning.offsets import label_days, read_lives
 from builder.planning.registry import registry_of
 from builder.publishing.accounts import Accounts, account, keep_accounts
 from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
+from builder.publishing.classes import with_class_columns
 from builder.publishing.consensus import check_evidence, settle_classes, with_evidence
 from builder.publishing.exports import export_files
 from builder.publishing.leaks import Compared, certificate, with_intensities
@@ -140,6 +141,8 @@ def _tables(
     days: Mapping[tuple[str, str], int],
 ) -> dict[str, pa.Table]:
     columns = crossing_columns(plan.spec, plan.cohort.column_names)
+    if plan.cohort["split_published"].null_count == plan.cohort.num_rows:
+        columns = tuple(name for name in columns if name != "split_published")
     split_of = dict(zip(*(plan.splits.column(c).to_pylist() for c in ("person_key", "split")), strict=True))
     cohort = plan.cohort.select(columns)
     decided = plan.cohort.select(COHORT_DECISIONS)
@@ -177,7 +180,7 @@ def _index(
     table = samples.add_column(0, "split", pa.array(splits, pa.string()))
     for name in facts:
         table = table.append_column(name, joined.column(name))
-    return _with_measures(settle_classes(table, plan.spec))
+    return _with_measures(with_class_columns(settle_classes(table, plan.spec), plan.cohort.schema, plan.spec))
 
 
 def _with_unretained(index: pa.Table, spec: DatasetSpec) -> pa.Table:

@@ -15,7 +15,7 @@ from builder.model.tables import used_rows
 from builder.plan import DatasetPlan
 from builder.planning.deal import deal, joined, shared_keys
 from builder.planning.registry import registry_of
-from builder.report.crossings import crossings, overlapping_samples
+from builder.report.crossings import crossings, overlapping_samples, published_split
 from builder.report.shift import INTENSITIES
 from builder.spec import DatasetSpec
 from builder.stages.shard import prints_path
@@ -120,6 +120,7 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
         "patches": patches,
         "statistics": statistics_of(plan.spec),
         "labels": labels_of(plan.spec, index),
+        **published_split(used_rows(plan.cohort)),
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.reader.order import Deal, Positions, State
+from builder.reader.targets import PaddedBoxes, padded_boxes, targets_of
 
 Allocate: TypeAlias = Callable[[int], NDArray[np.uint8]]
 """Makes a buffer of a given number of bytes, e.g. in pinned memory."""
@@ -57,6 +58,18 @@ class Batch:
     def table(self) -> pa.Table:
         """The rows of the samples, in the order of the samples."""
         return self._table.take(pa.array(self.indices))
+
+    def targets(self, columns: str | Sequence[str]) -> NDArray[Any]:
+        """Return class labels as numbers, as ``Dataset.targets`` does."""
+        return targets_of(self.table, columns)
+
+    def boxes(self, label: str, *, names: Sequence[str], most: int | None = None) -> PaddedBoxes:
+        """Return the boxes of a label, padded to one number a sample; of crops, the parts that lie in them.
+
+        ``names`` are the classes in the order of their numbers. Raises SpecError if a sample has more than ``most``.
+        """
+        shape = next(iter(self.arrays.values())).shape[2:] if self.starts is not None else None
+        return padded_boxes(self.table, label, names=names, starts=self.starts, shape=shape, most=most)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from builder.errors import MissingExtra, SpecError
+from builder.model.classes import is_class
 from builder.model.expression import compile as compile_expression
 from builder.model.geometry import Geometry
 from builder.model.layout import (
@@ -23,6 +24,7 @@ from builder.reader.jobs import Chosen, make_job, objects_of
 from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
 from builder.reader.shard import ChunkObject
 from builder.reader.source import Source
+from builder.reader.targets import ClassWeights, balance, class_levels, fit_weights, targets_of
 from builder.storage import LocalStore, Store
 
 if TYPE_CHECKING:
@@ -282,6 +284,7 @@ class Dataset:
         epoch: int = 0,
         state: State | Mapping[str, int] | None = None,
         weights: ArrayLike | None = None,
+        by_person: bool = False,
         crop: tuple[int, int, int] | None = None,
         rank: int = 0,
         world: int = 1,
@@ -303,6 +306,9 @@ class Dataset:
         weights
             For ``balanced``: (sample,) how often each sample should appear, or the name of a column whose values
             should all be equally frequent. Samples without a value belong to no class and are not drawn.
+        by_person
+            For ``balanced`` by a column: whether the persons of a value are equally frequent too, however many samples
+            each of them has.
         crop
             (slice, row, column) of a random box of each sample, which changes every epoch. Where a sample is smaller
             than the box, the rest is filled with the lowest value of its unit. None reads whole samples, which must
@@ -323,7 +329,7 @@ class Dataset:
             raise ValueError(f"order: found {order!r}, expected one of {', '.join(ORDERS)}")
         start = state if isinstance(state, State) else State(seed, epoch) if state is None else State.from_dict(state)
         start = start.of(self.selection, len(self))
-        population = Population(self.shards, self._weights(weights))
+        population = Population(self.shards, self._weights(weights, by_person))
         positions = ORDERS[order](population, start.seed, start.epoch)
         layouts = tuple(self.layout(name) for name in self.fields)
         chosen = Chosen(self._source, self._table, self.rows, layouts)
@@ -332,6 +338,30 @@ class Dataset:
         buffers = self._source.buffers if allocate is None else Buffers(allocate)
         objects = None if isinstance(self.store, LocalStore) else partial(objects_of, chosen)
         return Batches(deal, work, start, positions, maker, buffers, objects)
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Maps each column of class labels to its levels, in the order of the numbers of ``targets``.
+
+        A column of numbers has none.
+        """
+        return {field.name: class_levels(field) for field in self.schema if is_class(field)}
+
+    def targets(self, columns: str | Sequence[str]) -> NDArray[Any]:
+        """Return class labels of the samples as numbers.
+
+        One column gives (sample,): the number of the level, -1 where it is unknown, or the number itself, NaN where it
+        is unknown. Several columns give (sample, column) float32, NaN where unknown. Raises SpecError for a column that
+        holds no class label.
+        """
+        return targets_of(self.table, columns)
+
+    def class_weights(self, column: str, *, fitted_on: str = "train") -> ClassWeights:
+        """Return the weights of the values of a column. They are fitted on the persons of one split, and say so.
+
+        Whatever subset this is, all samples of that split count, and no others. Raises SpecError if none has a value.
+        """
+        return fit_weights(self._table, column, fitted_on=fitted_on)
 
     def torch_samples(
         self, columns: Sequence[str] = (), *, transform: Callable[[dict[str, Any]], Any] | None = None
@@ -367,12 +397,16 @@ class Dataset:
                 raise SpecError(f"columns: found {name!r}, expected some of the index's columns")
         return tuple(columns)
 
-    def _weights(self, weights: ArrayLike | None) -> NDArray[np.float64] | None:
+    def _weights(self, weights: ArrayLike | None, by_person: bool) -> NDArray[np.float64] | None:
+        if by_person and not isinstance(weights, str):
+            raise ValueError("by_person: found it without a column, expected weights to name one")
         if weights is None:
             return None
         if isinstance(weights, str):
             if weights not in self._table.schema.names:
                 raise ValueError(f"weights: found no column {weights!r}, expected one of the index")
+            if by_person:
+                return balance(self.table, weights)
             values = self._table.column(weights).take(pa.array(self.rows)).to_pylist()
             return class_weights(values)
         found = np.asarray(weights, dtype=np.float64)

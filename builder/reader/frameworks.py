@@ -11,9 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.errors import MissingExtra
+from builder.model.classes import is_class
 from builder.model.geometry import Affine, Geometry
 from builder.reader.batches import Batch
 from builder.reader.dataset import Item
+from builder.reader.targets import class_numbers
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -71,13 +73,15 @@ def to_torchio(item: Item) -> Any:
 def to_numpy(batch: Batch, columns: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
     """Return a batch as a dict of arrays (a pytree): every field, ``index``, and the chosen columns of the rows.
 
-    Numbers with missing values become float64 with NaN. Texts become objects, with None where missing.
+    Numbers with missing values become float64 with NaN. Class labels are as in ``Dataset.targets``. Other texts become
+    objects, with None where missing.
     """
     found = {**batch.arrays, "index": batch.indices}
     table = batch.table if columns else None
     for name in columns:
         assert table is not None
-        found[name] = _column(table.column(name))
+        field = table.schema.field(name)
+        found[name] = class_numbers(table[name], field) if is_class(field) else _column(table[name])
     return found
 
 

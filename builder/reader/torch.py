@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
+from builder.model.classes import is_class
 from builder.model.layout import Manifest
 from builder.reader.batches import Batch
 from builder.reader.order import State
+from builder.reader.targets import class_numbers
 
 
 class Readable(Protocol):
@@ -50,7 +52,7 @@ class TorchSamples:
     ----------
     columns
         Columns of the row to return with each sample: numbers (NaN where missing), booleans and texts ("" where
-        missing).
+        missing). Class labels become numbers, as in ``Dataset.targets``.
     transform
         What each sample passes through, in the process that reads it; None leaves it as it is.
     """
@@ -92,7 +94,7 @@ class TorchSamples:
         found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in item.arrays.items()}
         if self.columns:
             row = item.values(self.columns)
-            found.update({name: _plain(value, self._kind(name)) for name, value in row.items()})
+            found.update({name: self._value(name, value) for name, value in row.items()})
         return {**found, "index": item.index}
 
     def __getitems__(self, positions: Sequence[int]) -> list[Any]:
@@ -106,15 +108,18 @@ class TorchSamples:
             self._transformed(
                 {
                     **{name: tensor[number] for name, tensor in tensors.items()},
-                    **{name: _plain(value, self._kind(name)) for name, value in row.items()},
+                    **{name: self._value(name, value) for name, value in row.items()},
                     "index": int(batch.indices[number]),
                 }
             )
             for number, row in enumerate(rows)
         ]
 
-    def _kind(self, column: str) -> pa.DataType:
-        return self.dataset.schema.field(column).type
+    def _value(self, column: str, value: Any) -> Any:
+        field = self.dataset.schema.field(column)
+        if is_class(field):
+            return class_numbers(pa.chunked_array([[value]], field.type), field)[0].item()
+        return _plain(value, field.type)
 
 
 class TorchBatches(IterableDataset):  # type: ignore[misc]  # DataLoader recognises iterable datasets by this class
@@ -204,7 +209,7 @@ def to_tensors(batch: Batch, columns: Sequence[str] = ()) -> dict[str, Any]:
     found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
     if columns:
         table = batch.table
-        found.update({name: _column(table.column(name)) for name in columns})
+        found.update({name: _column(table.column(name), table.schema.field(name)) for name in columns})
     found["index"] = torch.from_numpy(np.ascontiguousarray(batch.indices))
     if batch.state is not None:
         found["state"] = batch.state.to_dict()
@@ -216,7 +221,9 @@ def pinned(size: int) -> NDArray[np.uint8]:
     return np.asarray(torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy())
 
 
-def _column(values: pa.ChunkedArray) -> Any:
+def _column(values: pa.ChunkedArray, field: pa.Field) -> Any:
+    if is_class(field):
+        return torch.from_numpy(class_numbers(values, field))
     kind = values.type
     if pa.types.is_integer(kind) and values.null_count == 0:
         return torch.from_numpy(values.to_numpy().astype(np.int64))

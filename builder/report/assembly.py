@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from builder.headers.vendors import unmapped
 from builder.model.canonical import Json
+from builder.model.classes import is_class
 from builder.report.agreement import agreement
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
@@ -203,7 +204,8 @@ class _Views:
 def _views(inputs: ReportInputs) -> _Views:
     groups = inputs.groups
     index, classes = with_classes(inputs.index)
-    labels = [*inputs.labels, *classes]
+    columns = [field.name for field in index.schema if is_class(field)]
+    labels = list(dict.fromkeys([*inputs.labels, *columns, *classes]))
     described = list(dict.fromkeys([*groups, *ALWAYS_SHOWN]))
     persons = one_row_each(index, list(dict.fromkeys(["split", *described, *labels, *HEADER_FACTS])))
     agreed = [c for c in index.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT]
@@ -256,6 +258,8 @@ def _with_columns(splits: pa.Table, columns: Sequence[str], others: Sequence[pa.
         if name in splits.column_names or source is None:
             continue
         rows = source.select(["person_key", name]).filter(pc.is_valid(source[name]))
+        if is_class(source.schema.field(name)):
+            rows = one_row_each(rows, [name])
         value = dict(zip(*(rows[c].to_pylist()[::-1] for c in ("person_key", name)), strict=True))
         cells = pa.array([value.get(k) for k in splits["person_key"].to_pylist()], rows[name].type)
         splits = splits.append_column(name, cells)

@@ -1,5 +1,6 @@
 """Check whether anything that must stay within one split lies in two."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -31,6 +32,28 @@ def crossings(rows: pa.Table, *, keys: Sequence[str] = KEYS) -> list[Json]:
         crossed = pc.sum(pc.greater(counted["split_count_distinct"], 1)).as_py() or 0
         entries.append({"key": key, "values": counted.num_rows, "in_two_splits": crossed})
     return entries
+
+
+def published_split(rows: pa.Table) -> dict[str, Json]:
+    """Return how far the split that an archive publishes divides its persons; nothing if it publishes none.
+
+    Parameters
+    ----------
+    rows
+        ``person_key`` and ``split_published`` of every series that is used.
+
+    Returns
+    -------
+    dict
+        ``published_split``, with ``images`` by split, ``persons``, and how many of them lie ``in_two_splits``.
+    """
+    known = rows.filter(pc.is_valid(rows["split_published"])).select(["person_key", "split_published"])
+    if not known.num_rows:
+        return {}
+    images = Counter(known["split_published"].to_pylist())
+    (crossed,) = crossings(known.rename_columns(["person_key", "split"]), keys=["person_key"])
+    found = {"persons": crossed["values"], "in_two_splits": crossed["in_two_splits"]}
+    return {"published_split": {"images": dict(sorted(images.items())), **found}}
 
 
 def overlapping_samples(index: pa.Table) -> Json:

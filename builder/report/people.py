@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from builder.model.classes import is_class, of_person
+
 MISSING = "missing"
 SEVERAL = "several"
 """Level of a person whose rows disagree (for example on two scanners or two sites)."""
@@ -36,12 +38,16 @@ def one_row_each(rows: pa.Table, columns: Sequence[str], *, key: str = "person_k
     """Return one row per person (or per other ``key``), sorted by key.
 
     A cell holds the only value of its column, ``several`` if texts disagree, the smallest if numbers disagree, and null
-    if no value is known.
+    if no value is known. A class label has the value of ``builder.model.classes.of_person``.
     """
     codes, keys = _codes(rows[key])
     out: dict[str, pa.Array] = {key: pa.array(keys, pa.string())}
     for name in columns:
         if name not in rows.column_names or name == key:
+            continue
+        field = rows.schema.field(name)
+        if is_class(field):
+            out[name] = _classes_of(codes, len(keys), rows[name], field)
             continue
         values, distinct = _codes(rows[name])
         low = np.full(len(keys), len(distinct), dtype=np.int64)
@@ -58,6 +64,15 @@ def one_row_each(rows: pa.Table, columns: Sequence[str], *, key: str = "person_k
             cells = [None if c is None else _text(c) for c in cells]
         out[name] = pa.array(cells) if cells else pa.array([], rows.schema.field(name).type)
     return pa.table(out)
+
+
+def _classes_of(codes: NDArray[np.int64], count: int, column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
+    """Return the class label of every key, from the codes of the rows' keys."""
+    found: list[list[Any]] = [[] for _ in range(count)]
+    for code, value in zip(codes.tolist(), column.to_pylist(), strict=True):
+        if code >= 0 and value is not None:
+            found[code].append(value)
+    return pa.array([of_person(values, field) for values in found], field.type)
 
 
 def levels(column: pa.ChunkedArray | pa.Array) -> Levels:

@@ -16,6 +16,7 @@ from builder.clinical import ClinicalTable
 from builder.cohort import Visits
 from builder.errors import SpecError
 from builder.imaging.series_types import rule_schema
+from builder.labels import AnyLabel
 from builder.model.expression import compile as compile_expression
 from builder.spec import centre_faults, columns_of, columns_of_images, field_faults, retain_faults
 from builder.specfile.positions import Path
@@ -59,7 +60,7 @@ def _unknown(column: str, columns: _Columns, *, published: bool) -> str:
     if published and column in columns.schema.names:
         return f"found {column!r}, which cohort rules and prefer may read but which does not leave the archive"
     near = difflib.get_close_matches(column, (columns.published if published else columns.schema).names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ", expected a column of SERIES or of a clinical table"
+    hint = f"; did you mean {near[0]!r}?" if near else ", expected a column of SERIES, a clinical table or a label"
     return f"found the unknown column {column!r}{hint}"
 
 
@@ -86,7 +87,9 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
         except ValidationError:
             declared = _map(_map(block).get("columns"))
             doubtful |= {*map(str, declared), *map(str, _map(_map(block).get("events")))}
-    labelled = bool(_map(document.get("labels")))
+    labels = _map(document.get("labels"))
+    gone = _dropped(document)
+    classes = [f for name, block in labels.items() if name not in gone for f in _classes(str(name), block)]
     dated = tuple(name for table in tables for name in table.dated)
     cohort = _map(document.get("cohort"))
     images = [str(name) for name in _map(cohort.get("images"))]
@@ -95,10 +98,25 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
         names = _list(visits.get("names")) or list(Visits().names)
         images = [f"{visit}.{name}" for visit in names for name in images]
     partners = images[1:]
-    known, published = (
-        columns_of_images(columns_of(tables, labelled=labelled, published=only), partners) for only in (False, True)
+    tables_and_labels = (
+        columns_of(tables, labelled=bool(labels), classes=classes, published=only) for only in (False, True)
     )
+    known, published = (columns_of_images(columns, partners) for columns in tables_and_labels)
     return _Columns(known, published, dated, frozenset(doubtful))
+
+
+def _classes(name: str, block: Any) -> tuple[pa.Field, ...]:
+    """Return the columns of one label; none of a label that is not valid, of which another message tells."""
+    try:
+        return TypeAdapter(AnyLabel).validate_python(block).class_fields(name)  # type: ignore[no-any-return]
+    except ValidationError:
+        return ()
+
+
+def _dropped(document: Mapping[str, Any]) -> set[str]:
+    """Return the labels of readers that a consensus drops."""
+    blocks = [_map(block) for block in _map(document.get("consensus")).values()]
+    return {str(o).partition("/")[0] for b in blocks if b.get("readers") == "drop" for o in _list(b.get("of"))}
 
 
 def _references(document: Mapping[str, Any], columns: _Columns) -> Iterator[tuple[Path, str]]:
@@ -107,13 +125,7 @@ def _references(document: Mapping[str, Any], columns: _Columns) -> Iterator[tupl
     kept = [name for name in _list(deid.get("retain")) if isinstance(name, str) and name not in columns.doubtful]
     yield from ((("deid", "retain"), fault) for fault in retain_faults(kept, columns.dated))
     labels, blocks = (_map(document.get(name)) for name in ("labels", "consensus"))
-    gone = {
-        str(o).partition("/")[0]
-        for c in blocks.values()
-        if _map(c).get("readers") == "drop"
-        for o in _list(_map(c).get("of"))
-    }
-    known = sorted({*map(str, labels), *map(str, blocks)} - gone)
+    known = sorted({*map(str, labels), *map(str, blocks)} - _dropped(document))
     centred = samples.get("centred_on")
     if isinstance(centred, str):
         yield from ((("samples", "centred_on"), fault) for fault in centre_faults(centred, known))

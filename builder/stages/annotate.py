@@ -121,7 +121,7 @@ def annotate(
     body = Body(volume)
     found: list[Annotation] = []
     for name, reader in reads.labels.items():
-        own = objects.get(name, ())
+        own = objects.get(name, ()) or ((LabelObject(b""),) if reader.OF_IMAGE else ())
         if not own:
             found.extend(reader.absent(name, image))
             continue
