@@ -136,9 +136,9 @@ def test_rules_read_classes_and_hold_outs_of_sequestered_ones_are_refused(tmp_pa
     held = ", hold_out: [{split: test, column: label.ill, values: ['true']}], sequester: {url: /x, splits: [test]}"
     with pytest.raises(SpecError, match=r"label\.ill.*tells the labels of sequestered samples"):
         build(spec(held), to=tmp_path / "other")
+    path = spec()
+    path.write_text(path.read_text().replace("[label.found.grade]", "[label.found.grades]"))
     with pytest.raises(SpecError, match=r"label\.found\.grades.*did you mean 'label\.found\.grade'"):
-        path = spec()
-        path.write_text(path.read_text().replace("[label.found.grade]", "[label.found.grades]"))
         build(path, to=tmp_path / "other")
 
 

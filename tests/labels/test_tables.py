@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,31 @@ class TestClassContract(LabelReaderContract):
     def test_values_are_decoded(self, reader: Any, objects: Any) -> None:
         (found,) = reader.read("c", objects, IMAGE)
         assert isinstance(found, Classes)
-        assert dict(found.values) == {"stage": 2, "dead": "positive", "age": None}
+        assert dict(found.values) == {"stage": "IIIa", "dead": "positive", "age": None}
         assert found.evidence.tier == "outcome"
+
+
+class TestPlaceContract(LabelReaderContract):
+    options = {"kind": "place", "field": "folder_name", "values": {"sick": True, "well": False}}  # noqa: RUF012
+
+    @pytest.fixture
+    def image(self) -> ImageFacts:
+        return IMAGE
+
+    @pytest.fixture
+    def objects(self, reader: Any) -> list[LabelObject]:
+        return [LabelObject(reader.cut(b"", replace(ROW, folder="a/sick"), map_uid=mapped))]
+
+    def test_the_folder_is_the_class(self, reader: Any, objects: Any) -> None:
+        (found,) = reader.read("ill", objects, IMAGE)
+        assert dict(found.values) == {"ill": True}
+        assert found.evidence.tier == "unstated"
+        assert reader.mentions(b"")(replace(ROW, folder="a/sick"))
+        assert not reader.mentions(b"")(replace(ROW, folder=""))
+
+    def test_another_folder_is_refused(self, reader: Any) -> None:
+        with pytest.raises(CaseError, match="field folder_name that values does not list"):
+            reader.read("ill", [LabelObject(reader.cut(b"", replace(ROW, folder="x"), map_uid=mapped))], IMAGE)
 
 
 class TestRecistContract(LabelReaderContract):
