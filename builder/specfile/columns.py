@@ -108,7 +108,7 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
 def _classes(name: str, block: Any) -> tuple[pa.Field, ...]:
     """Return the columns of one label; none of a label that is not valid, of which another message tells."""
     try:
-        return TypeAdapter(AnyLabel).validate_python(block).class_fields(name)  # type: ignore[no-any-return]
+        return TypeAdapter(AnyLabel).validate_python(block).class_fields(name)
     except ValidationError:
         return ()
 
