@@ -186,6 +186,8 @@ class ImageRow:
         Other patients' IDs that begin or end with this patient's: a file that fits such an ID is not this patient's.
     fields
         What the layout of its source says about an image file: pairs of a field and its value.
+    accession_number
+        Of the study; "" if the images state none.
     """
 
     series_uid: str
@@ -199,6 +201,7 @@ class ImageRow:
     site_sources: frozenset[int] = frozenset()
     longer_ids: tuple[str, ...] = ()
     fields: tuple[tuple[str, str], ...] = ()
+    accession_number: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from builder.labels.report import Report
 from builder.labels.rtstruct import RtStruct
 from builder.labels.seg import Seg
 from builder.labels.sr import StructuredReport
+from builder.labels.text import ReportText, TextTable
 from builder.plugins import block_of, with_installed
 
 BUILT_IN: dict[str, type[Label]] = {
@@ -37,6 +38,8 @@ BUILT_IN: dict[str, type[Label]] = {
     "rtstruct": RtStruct,
     "seg": Seg,
     "sr": StructuredReport,
+    "text": ReportText,
+    "text_table": TextTable,
 }
 """The label readers that ship with this package, by ``kind``."""
 

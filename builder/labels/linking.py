@@ -37,6 +37,7 @@ def image_row(stack_instances: pa.Table) -> ImageRow:
         patient_id=first["patient_id"] or "",
         source=first.get("source"),
         fields=_layout_fields(first, paths[0]) if first.get("layout") else (),
+        accession_number=(first.get("accession_number") or "").strip(" \0"),
     )
 
 

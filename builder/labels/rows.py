@@ -30,10 +30,11 @@ READER = "reader"
 """Key under which a cut row holds the keyed name of its reader."""
 
 Fact: TypeAlias = Literal[
-    "series", "study", "patient", "instance", "folder_name", "parent_name", "visit", "case", "file", "path"
+    "series", "study", "accession", "patient", "instance", "folder_name", "parent_name", "visit", "case", "file", "path"
 ]
-"""The fact of the image that a column names: its series, study or patient, one of its instances, or a folder name. Of
-an image that is not DICOM also its visit, case, file name (with or without suffix) or path below the source."""
+"""The fact of the image that a column names: its series, study, accession number or patient, one of its instances, or a
+folder name. Of an image that is not DICOM also its visit, case, file name (with or without suffix) or path below the
+source."""
 
 Cell: TypeAlias = Any
 """Text from a CSV; a number, text, list or mapping from JSON; None if the row has no value."""
@@ -142,7 +143,7 @@ def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str,
     try:
         text = content.decode("utf-8-sig")
         if text.lstrip()[:1] in ("[", "{"):
-            rows = _json_rows(json.loads(text))
+            rows = _json_rows(_documents(text))
         else:
             header = text.split("\n", 1)[0]
             rows = list(csv.DictReader(io.StringIO(text), delimiter=max(",\t;", key=header.count)))
@@ -217,6 +218,7 @@ def _facts(image: ImageRow) -> dict[str, frozenset[str]]:
     return {
         "series": frozenset({image.series_uid}),
         "study": frozenset({image.study_uid}),
+        "accession": frozenset({image.accession_number}) - {""},
         "patient": frozenset({image.patient_id}),
         "instance": image.sop_uids,
         "folder_name": frozenset(parts[-1:]),
@@ -226,6 +228,17 @@ def _facts(image: ImageRow) -> dict[str, frozenset[str]]:
 
 _OF_FILES = {"visit": ("visit",), "case": ("case",), "file": ("file", "stem"), "path": ("path",)}
 """Facts of an image that is not DICOM, and the fields of its layout that they are taken from."""
+
+
+def _documents(text: str) -> Any:
+    """Return a JSON document, or the list of the objects of JSON lines."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise
+        return [json.loads(line) for line in lines]
 
 
 def _json_rows(document: Any) -> list[dict[str, Cell]]:

@@ -177,6 +177,8 @@ def policy_of(column: str, declared: Iterable[str] = ()) -> Policy | None:
         return _EVIDENCE.get(found[1])
     if column.startswith(PREFIX):
         return Policy.ANSWER
+    if column.startswith("text."):
+        return Policy.PROSE
     known = frozenset(declared)
     name = bare_column(column, known)
     return POLICIES.get(name) or (Policy.DECLARED if name in known else None)

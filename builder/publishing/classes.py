@@ -1,4 +1,4 @@
-"""Give the class labels of an index that are known only after the build their columns."""
+"""Give the class labels and texts of an index that are known only after the build their columns."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from builder.labels import class_fields
 from builder.labels.report import Report
+from builder.labels.text import TEXTS
 from builder.model.classes import class_field, class_name, levels_of, with_fields
 from builder.spec import DatasetSpec
 
@@ -15,7 +16,7 @@ REPORTED = ("absent", "negative", "uncertain", "positive")
 
 
 def with_class_columns(index: pa.Table, planned: pa.Schema, spec: DatasetSpec) -> pa.Table:
-    """Return the index with a typed column for each finding of a report, and of each consensus on classes.
+    """Return the index with a typed column for each finding of a report or of a consensus on classes, and each text.
 
     Parameters
     ----------
@@ -26,11 +27,18 @@ def with_class_columns(index: pa.Table, planned: pa.Schema, spec: DatasetSpec) -
     names, values = (index[name].to_pylist() for name in ("class_names", "class_values"))
     found = {name for row in names for name in row or ()}
     rows = [dict(zip(n or (), v or (), strict=True)) for n, v in zip(names, values, strict=True)]
+    for label in (name for name, reader in spec.labels.items() if isinstance(reader, TEXTS)):
+        texts = [dict(zip(n or (), t or (), strict=True)) for n, t in _texts(index)]
+        index = index.append_column(f"text.{label}", pa.array([t.get(label) for t in texts], pa.string()))
     for name, field in _late(spec, sorted(found)):
         if field.name not in index.column_names:
             cells = [_parsed(row.get(name), field.type) for row in rows]
             index = index.append_column(field, pa.array(cells, field.type))
     return index
+
+
+def _texts(index: pa.Table) -> Iterator[tuple[list[str] | None, list[str] | None]]:
+    yield from zip(index["text_names"].to_pylist(), index["texts"].to_pylist(), strict=True)
 
 
 def _late(spec: DatasetSpec, names: list[str]) -> Iterator[tuple[str, pa.Field]]:

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.copies import THRESHOLDS, Match, Print, certify, find_matches, parse_prints
 from builder.copies.matching import NEIGHBOURS
+from builder.copies.texts import TextOf, certify_texts
 from builder.errors import LayoutError
+from builder.labels.text import TEXTS
 from builder.model.canonical import Json
 from builder.model.parquet import read_parquet
 from builder.model.tables import used_rows
@@ -121,7 +124,21 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
         "statistics": statistics_of(plan.spec),
         "labels": labels_of(plan.spec, index),
         **published_split(used_rows(plan.cohort)),
+        **_texts(plan.spec, index),
     }  # fmt: skip
+
+
+def _texts(spec: DatasetSpec, index: pa.Table) -> dict[str, Json]:
+    """Return what the comparison of published texts found, by label; nothing if no label is a text.
+
+    Near copies of texts join nobody, because reports repeat what is often said.
+    """
+    found: dict[str, Json] = {}
+    for name in (f"text.{label}" for label, reader in spec.labels.items() if isinstance(reader, TEXTS)):
+        rows = index.filter(pc.is_valid(index[name])).select(["case_key", "person_key", "split", name]).to_pylist()
+        texts = {row["case_key"]: TextOf(row["case_key"], row["person_key"], row["split"], row[name]) for row in rows}
+        found[name] = certify_texts(list(texts.values()))
+    return {"texts": found} if found else {}
 
 
 def _deal_facts(plan: DatasetPlan) -> Json:
