@@ -105,7 +105,32 @@ class Whole(BaseModel):
     """With ``cohort.images``: the order of the channels, e.g. ``{image: [t2, adc]}``; that of the spec when absent."""
 
 
-AnySamples: TypeAlias = Annotated[Patches | Grid | Whole, Field(discriminator="kind")]
+class Images(BaseModel):
+    """One sample a picture: radiographs, mammograms, ultrasound and other stills, single slices, and films.
+
+    It lets these kinds in, as if ``volumes`` said ``keep`` of them; what ``volumes`` says itself goes first. A sample
+    is (channel, 1, row, column), and of a film (channel, frame, row, column).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["images"] = "images"
+    chunk: Extents = (1, 512, 512)
+    """(frame, row, column) of a chunk."""
+    fields: Fields = Field(default_factory=dict)
+    """With ``cohort.images``: the order of the channels; that of the spec when absent."""
+
+    @property
+    def crop(self) -> None:
+        """None: the chunk is stated."""
+        return None
+
+
+PICTURE_KINDS = ("projection", "still", "single_slice", "cine")
+"""Verdicts that ``samples: {kind: images}`` lets in."""
+
+AnySamples: TypeAlias = Annotated[Patches | Grid | Whole | Images, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -143,7 +168,7 @@ def cut(case: Case, options: AnySamples, *, key: Key, seed: int, image: str = "i
     """
     _check_grids(case)
     shape = case.volume.geometry.shape
-    if isinstance(options, Whole):
+    if isinstance(options, Whole | Images):
         sample = _sample(case, 0, start=(0, 0, 0), shape=shape, centred_on="volume", image=image)
         yield _with_apart(sample, case) if case.apart else sample
         return
@@ -164,7 +189,7 @@ def estimate(options: AnySamples, shape: Three, *, bytes_per_voxel: int) -> Esti
 
     ``bytes_per_voxel`` counts all fields and channels.
     """
-    if isinstance(options, Whole):
+    if isinstance(options, Whole | Images):
         return Estimate(1, shape[0] * shape[1] * shape[2] * bytes_per_voxel)
     samples = options.per_case if isinstance(options, Patches) else sum(1 for _ in _tile(shape, options))
     patch = options.shape[0] * options.shape[1] * options.shape[2]
@@ -173,7 +198,7 @@ def estimate(options: AnySamples, shape: Three, *, bytes_per_voxel: int) -> Esti
 
 def shard_chunk(options: AnySamples) -> Three | None:
     """The ``chunk`` a shard of these samples is written with: None where all have one shape."""
-    if not isinstance(options, Whole):
+    if not isinstance(options, Whole | Images):
         return None
     if options.chunk is not None:
         return options.chunk
@@ -197,8 +222,9 @@ def choose_chunk(crop: Three) -> Three:
 
 def describe_storage(options: AnySamples) -> str:
     """Describe in words how samples will be stored in a shard."""
-    if isinstance(options, Whole):
-        return f"whole volumes in chunks of {_times(shard_chunk(options) or DEFAULT_CHUNK)} voxels"
+    if isinstance(options, Whole | Images):
+        kind = "pictures" if isinstance(options, Images) else "whole volumes"
+        return f"{kind} in chunks of {_times(shard_chunk(options) or DEFAULT_CHUNK)} voxels"
     return f"samples of {_times(options.shape)} voxels, one chunk each"
 
 

@@ -18,7 +18,7 @@ from builder.labels import LABELS, AnyLabel, class_fields
 from builder.labels.fusion import Consensus
 from builder.model.cleared import policy_of
 from builder.model.tables import CHOICE, SERIES
-from builder.patches import AnySamples
+from builder.patches import PICTURE_KINDS, AnySamples
 from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
 from builder.shards import CodecName, FieldStorage
 from builder.sources import AnySource
@@ -185,6 +185,17 @@ class DatasetSpec(BaseModel):
     """What the dataset is for, and what it is not for."""
     catalog: Statement = Statement()
     """How the dataset is cited and who annotated it, for the catalog page and its records."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pictures_are_let_in(cls, given: Any) -> Any:
+        """Let pictures in where samples are images, so that nobody needs to know the names of verdicts."""
+        samples = given.get("samples") if isinstance(given, Mapping) else None
+        kind = samples.get("kind") if isinstance(samples, Mapping) else getattr(samples, "kind", None)
+        volumes = given.get("volumes") or {} if isinstance(given, Mapping) else None
+        if kind != "images" or not isinstance(volumes, Mapping):
+            return given
+        return {**given, "volumes": {**dict.fromkeys(PICTURE_KINDS, "keep"), **volumes}}
 
     @property
     def clinical_columns(self) -> tuple[str, ...]:
@@ -410,6 +421,11 @@ def _check_clinical(spec: DatasetSpec) -> None:
 def _check_steps(spec: DatasetSpec) -> None:
     """Check that every transform can be applied to cases of several images."""
     kinds = [t.kind for t in spec.transforms]
+    if "resize" in kinds:
+        raise ValueError(
+            "transforms: found resize for cases of several images, which lie on one grid in millimetres, expected "
+            "resample; pictures of several views are samples of their own: cohort.image in place of images"
+        )
     if kinds.count("resample") > 1:
         raise ValueError("transforms: found several resample steps, expected one, so that each image is sampled once")
     for i, step in enumerate(spec.transforms):

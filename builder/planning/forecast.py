@@ -12,6 +12,7 @@ from builder.files import PICTURES, VOLUMES
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.expression import compile as compile_expression
 from builder.model.layout import RECEIPT, shard_path
+from builder.patches import PICTURE_KINDS
 from builder.plan import DatasetPlan
 from builder.planning.asked import IDENTIFYING
 from builder.planning.inventory import Inventory, Survey
@@ -63,6 +64,8 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from rule_lines(rule)
     for kind in facts["kinds"]:
         switch = f" ({kind['switch']} lets them in)" if kind["switch"] else ""
+        if kind["verdict"] in PICTURE_KINDS:
+            switch = f" ({kind['switch']}, or samples: {{kind: images}}, lets them in)"
         yield f"{kind['rule']}: {kind['stacks']} {kind['verdict']}, {kind['reason']}{switch}"
     for why, count in facts["pixels_refused"].items():
         yield f"burned-in text: the build will refuse {count} cases: {why}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from builder.imaging.stacks.spacing import Verdict
-from builder.patches import Whole, shard_chunk
+from builder.patches import Images, Whole, shard_chunk
 from builder.plan import image_role, is_image_role
 from builder.planning.rows import IncludedStack
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
@@ -193,7 +193,7 @@ class _Held:
 
 def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
     """Return the bytes of samples that are cut and not yet written; a whole volume is written without a copy."""
-    if isinstance(spec.samples, Whole):
+    if isinstance(spec.samples, Whole | Images):
         return _counting(held, shape)
     sample = held.of(spec.samples.shape)
     return sample + min(MOST_WAITING_BYTES, sample * MOST_WAITING)

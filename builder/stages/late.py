@@ -1,7 +1,7 @@
 """Decide which builds make the resampled image slab by slab while writing, and so never hold it whole."""
 
 from builder.model.case import Case, Slabs
-from builder.patches import Whole
+from builder.patches import Images, Whole
 from builder.spec import DatasetSpec
 from builder.stages.prepare import Recipe, steps_of
 from builder.transforms import Resample
@@ -14,7 +14,7 @@ def late_resample(spec: DatasetSpec) -> Resample | None:
     """
     last = spec.transforms[-1] if spec.transforms else None
     stored = spec.shards.fields.get("image")
-    if not isinstance(last, Resample) or not isinstance(spec.samples, Whole) or spec.cohort.images:
+    if not isinstance(last, Resample) or not isinstance(spec.samples, Whole | Images) or spec.cohort.images:
         return None
     if stored is not None and stored.dtype is not None:
         return None

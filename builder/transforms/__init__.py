@@ -13,9 +13,12 @@ from builder.transforms.crop import Crop
 from builder.transforms.intensity import Intensity
 from builder.transforms.orient import Orient
 from builder.transforms.resample import Resample
+from builder.transforms.resize import Resize
 from builder.transforms.step import Step
 
-BUILT_IN: dict[str, type[Step]] = {"orient": Orient, "resample": Resample, "crop": Crop, "intensity": Intensity}
+BUILT_IN: dict[str, type[Step]] = {
+    "orient": Orient, "resample": Resample, "resize": Resize, "crop": Crop, "intensity": Intensity,
+}  # fmt: skip
 """The transforms of this package."""
 
 TRANSFORMS: dict[str, type[Step]] = with_installed("transforms", BUILT_IN)
@@ -34,4 +37,4 @@ if TYPE_CHECKING:
 else:
     AnyTransform = block_of(TRANSFORMS)
 
-__all__ = ["BUILT_IN", "TRANSFORMS", "AnyTransform", "Crop", "Intensity", "Orient", "Resample", "steps_for"]
+__all__ = ["BUILT_IN", "TRANSFORMS", "AnyTransform", "Crop", "Intensity", "Orient", "Resample", "Resize", "steps_for"]

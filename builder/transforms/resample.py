@@ -93,10 +93,13 @@ class Resample(Step):
 
     def onto(self, case: Case, geometry: Geometry, *, fill: float) -> Case:
         """Return the case sampled on another grid, with ``fill`` outside its field. Raises as ``__call__`` does."""
+        return self.model_copy(update={"fill": fill}).to_grid(case, geometry)
+
+    def to_grid(self, case: Case, geometry: Geometry) -> Case:
+        """Return the case sampled on another grid, with the step's own ``fill`` outside its field."""
         require_one_grid(case)
-        filled = self.model_copy(update={"fill": fill})
         same = _is_same(case.volume, geometry)
-        return filled._moved(case, case.volume if same else filled._resample_volume(case.volume, geometry))
+        return self._moved(case, case.volume if same else self._resample_volume(case.volume, geometry))
 
     def _moved(self, case: Case, volume: Volume) -> Case:
         """Return the case with the new volume, and with its masks resampled to the new grid."""

@@ -185,7 +185,7 @@ def test_a_plan_says_what_a_build_will_do_and_explains_it(tmp_path: Path, capsys
     assert "rule image (modality in ['CT', 'DX']) keeps 5 of 5 stacks: modality CT 4, DX 1" in out
     assert "no vendor is 'siemens': found GE 2, Siemens 2" in out
     assert "did you mean 'Siemens'?" in out
-    assert "geometry: 1 projection, unsupported_object (volumes: {projection: keep} lets them in)" in out
+    assert "geometry: 1 projection, unsupported_object (volumes: {projection: keep}, or samples: {kind: images}" in out
     assert "a build would publish nothing: no case is left of 5 image stacks" in out
     assert "0 shards (0 are there already)" in out
     for name, told in (

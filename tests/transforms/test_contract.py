@@ -18,6 +18,7 @@ BLOCKS: list[dict[str, Any]] = [
     {"kind": "resample", "spacing_mm": [1.5, 1.0, 0.9], "image": "cubic", "mask": "linear"},
     {"kind": "resample", "spacing_mm": [2.0, None, 1.5], "antialias": "lowpass"},
     {"kind": "resample", "spacing_mm": [2.0, 1.0, 1.5], "axes": "patient"},
+    {"kind": "resize", "pixels": [20, 12], "fill": -1024},
     {"kind": "crop", "mask": "tumour", "margin_mm": [1, 2, 3], "shape": [8, 12, 40], "fill": -1024},
     {"kind": "intensity", "window": [40, 400], "scale": [0, 1]},
 ]
