@@ -49,6 +49,7 @@ from builder.publishing.outcome import check_build, losses
 from builder.publishing.privacy import clear_plan, count_withheld, release, roster_of
 from builder.publishing.published import Published
 from builder.publishing.report import report_files
+from builder.publishing.sentences import sentence_table
 from builder.publishing.thumbnails import unproven
 from builder.reader.views import split_views
 from builder.spec import DatasetSpec
@@ -58,6 +59,8 @@ from builder.storage import Store, checkpoint
 
 NOT_RETAINED = "not retained: name it in deid.retain and build again"
 """The note at a column of the index whose values stay behind."""
+SENTENCES = "sentences.parquet"
+"""Table of the sentences of published texts, where a label asks for it."""
 
 COHORT_DECISIONS = ("included", "rule", "reason", "detail")
 
@@ -94,6 +97,9 @@ def finish(
     check_build(plan, lost, tables[INDEX], unlisted=inventory.incomplete)
     check_evidence(tables[INDEX], plan.spec)
     tables[INDEX] = with_intensities(tables[INDEX], compared)
+    sentences = sentence_table(tables[INDEX], plan.spec)
+    if sentences is not None:
+        tables[SENTENCES] = sentences
     draft = _draft(plan, receipts, accounts)
     files = {name: parquet_bytes(table) for name, table in tables.items()}
     files |= split_views(dataset, draft, tables[INDEX])

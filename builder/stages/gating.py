@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from builder.deid.gate import Gate, words_of
+from builder.labels import AnyLabel
 from builder.labels.report import Report
 from builder.labels.reports import load_lexicon
+from builder.labels.text import TEXTS
 from builder.model.case import Case, ClearedSample, Sample
 from builder.spec import DatasetSpec, withhold_locations
 from builder.stages.annotate import facts_of
@@ -19,9 +21,14 @@ WITHHELD = "withheld"
 
 def gate_of(spec: DatasetSpec) -> Gate:
     """Return the privacy gate of a spec. It does not yet know what identifies any person."""
-    lexicons = [load_lexicon(label.lexicon).findings for label in spec.labels.values() if isinstance(label, Report)]
+    lexicons = [load_lexicon(name).findings for label in spec.labels.values() if (name := _lexicon(label))]
     words = words_of(withhold_locations(spec), *lexicons)
     return Gate(words, rules=spec.deid.text, declared=frozenset(spec.clinical_columns))
+
+
+def _lexicon(label: AnyLabel) -> str | None:
+    """Return the name of the lexicon whose findings a label names, if it names any."""
+    return label.lexicon if isinstance(label, Report) else label.sentences if isinstance(label, TEXTS) else None
 
 
 def cleared(samples: Iterator[Sample], case: Case, gate: Gate) -> Iterator[ClearedSample]:
