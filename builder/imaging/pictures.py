@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from builder.decode.format import PixelFormat, pixel_format
 from builder.errors import CaseError, Reason
@@ -68,16 +69,47 @@ def _grey(
         padding = np.array([padded(plane, form, limits) for plane in raw])
         padding = padding if padding.any() else None
     values = _rescaled(stored, rescale)
+    window = window_of(dataset)
     hounsfield = dataset.get("Modality") == "CT" and rescale.stated and rescale.kind in ("", "HU")
     if form.photometric == "MONOCHROME1" and not hounsfield:
         notes = (*notes, "monochrome1" if options.monochrome1 == "keep" else "monochrome1_inverted")
         if options.monochrome1 == "invert":
             values = _inverted(values, form, rescale)
+            window = window and _mirrored(window, form, rescale)
     if padding is not None and options.padding == "fill":
         values = np.array(values)
         values[padding] = 0
     domain = ValueDomain.HOUNSFIELD if hounsfield else ValueDomain.ARBITRARY if rescale.stated else ValueDomain.STORED
-    return Volume(np.ascontiguousarray(values)[None], geometry, domain, padding=padding, notes=(NO_PLACE, *notes))
+    voxels = np.ascontiguousarray(values)[None]
+    return Volume(voxels, geometry, domain, padding=padding, notes=(NO_PLACE, *notes), window=window)
+
+
+def window_of(dataset: Dataset) -> tuple[float, float] | None:
+    """Return the lowest and highest value that the first window of an object shows, or None if it states none.
+
+    Source: Window Center and Width, and VOI LUT Function (PS3.3 C.11.2.1.2.1 and C.11.2.1.3.2).
+    """
+    try:
+        centre, width = (
+            float(value[0] if isinstance(value, MultiValue) else value)
+            for value in (dataset.get("WindowCenter"), dataset.get("WindowWidth"))
+        )
+    except (TypeError, ValueError, IndexError):
+        return None
+    exact = dataset.get("VOILUTFunction", "LINEAR") == "LINEAR_EXACT"
+    if not np.isfinite([centre, width]).all() or width < (0 if exact else 1):
+        return None
+    half, middle = (width / 2, centre) if exact else ((width - 1) / 2, centre - 0.5)
+    return (middle - half, middle + half) if half > 0 else None
+
+
+def _mirrored(window: tuple[float, float], form: PixelFormat, rescale: Rescale) -> tuple[float, float]:
+    """Mirror a window as ``_inverted`` mirrors values."""
+    if rescale.table is not None:
+        ends = float(rescale.table.max()) + float(rescale.table.min())
+    else:
+        ends = sum(form.limits) * rescale.slope + 2 * rescale.intercept
+    return ends - window[1], ends - window[0]
 
 
 def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[Any]:

@@ -51,6 +51,9 @@ class Volume:
         What is physically implausible (``builder.imaging.lint``): ``rule=number``.
     domains
         The domain of each channel where they are of several images; empty where ``domain`` is that of all.
+    window
+        Of a grey picture as the archive holds it: the lowest and highest value that its first window shows (PS3.3
+        C.11.2.1.2); None where the object states none.
     """
 
     voxels: NDArray[Any]
@@ -61,6 +64,7 @@ class Volume:
     notes: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     domains: tuple[ValueDomain, ...] = ()
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:

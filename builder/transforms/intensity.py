@@ -41,8 +41,9 @@ class Intensity(Step):
     """Lowest and highest value, e.g. [-1000, 1000]; values beyond become these."""
     clip_percent: tuple[Percent, Percent] | None = None
     """The same limits as percentiles of this volume, e.g. [0.5, 99.5]."""
-    window: tuple[float, Width] | None = None
-    """(centre, width) in the volume's unit."""
+    window: tuple[float, Width] | Literal["voi"] | None = None
+    """(centre, width) in the volume's unit; ``voi`` takes the first window that a picture (radiograph, mammogram,
+    still) states itself, and refuses one that states none."""
     scale: tuple[float, float] | None = None
     """Values to which the lower and the upper limit are mapped, e.g. [0, 1], or [0, 255] with dtype uint8."""
     zscore: Literal["none", "volume"] = "none"
@@ -113,7 +114,7 @@ class Intensity(Step):
 
         needs = self.clip_percent is not None or self.zscore != "none" or (self.scale is not None and not self._fixed)
         inside = self._region(case, channel) if needs else None
-        low, high = self._limits(channel, inside)
+        low, high = self._limits(channel, inside, case.volume.window)
         if self.scale is None and self.zscore == "none":
             return Mapping(low, high, 1.0, 0.0)
         if self.zscore == "none":
@@ -132,7 +133,12 @@ class Intensity(Step):
     @property
     def fitted_on(self) -> str:
         """Return whose values the mapping depends on, for the leak certificate."""
-        free = self.clip_percent is not None or self.zscore != "none" or (self.scale is not None and not self._fixed)
+        free = (
+            self.clip_percent is not None
+            or self.window == "voi"
+            or self.zscore != "none"
+            or (self.scale is not None and not self._fixed)
+        )
         return "each volume by itself" if free else "nothing"
 
     @property
@@ -143,9 +149,19 @@ class Intensity(Step):
     def _any_limits(self) -> bool:
         return self._fixed or self.clip_percent is not None
 
-    def _limits(self, channel: NDArray[Any], inside: NDArray[np.bool_] | None) -> tuple[float, float]:
+    def _limits(
+        self, channel: NDArray[Any], inside: NDArray[np.bool_] | None, stated: tuple[float, float] | None
+    ) -> tuple[float, float]:
         if self.clip is not None:
             return self.clip
+        if self.window == "voi":
+            if stated is None:
+                raise CaseError(
+                    Reason.INCONSISTENT_PIXELS,
+                    "intensity: found no Window Center and Width in the picture, expected them for window: voi; "
+                    "clip_percent works without them",
+                )
+            return stated
         if self.window is not None:
             centre, width = self.window
             return centre - width / 2, centre + width / 2

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.pixels import apply_modality_lut, apply_windowing, pixel_array
 
+from builder.errors import CaseError
 from builder.imaging.lint import Rule, lint
 from builder.imaging.parse import leniently, parse_instance
 from builder.imaging.rows import instances_of
@@ -15,7 +16,9 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.series import split_stacks
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.volume import assemble
-from builder.model.case import ValueDomain, Volume
+from builder.model.case import Case, ValueDomain, Volume
+from builder.model.geometry import Geometry
+from builder.transforms import Intensity
 from tests import synthetic
 from tests.imaging.reading import KEEP
 
@@ -43,6 +46,24 @@ def test_a_white_is_small_chest_is_mirrored(corpus: Corpus) -> None:
     dataset, volume = picture(corpus("odd") / "xray_mammo" / "gdcm-CR-MONO1-10-chest.dcm")
     assert dataset.PhotometricInterpretation == "MONOCHROME1"
     np.testing.assert_array_equal(volume.voxels[0, 0], (1 << dataset.BitsStored) - 1 - pixel_array(dataset))
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+@pytest.mark.parametrize("inverted", ["invert", "keep"])
+def test_the_stated_window_is_pydicoms(corpus: Corpus, function: str, inverted: str) -> None:
+    dataset = parse_instance((corpus("odd") / "xray_mammo" / "gdcm-CR-MONO1-10-chest.dcm").read_bytes())
+    dataset.WindowCenter, dataset.WindowWidth, dataset.VOILUTFunction = [400, 1], [301, 1], function
+    (stack,) = split_stacks(instances_of([dataset]))
+    volume = assemble(stack, [dataset], KEEP.model_copy(update={"monochrome1": inverted}))
+    shown = Intensity(kind="intensity", window="voi", scale=(0, 1))(Case("case", volume)).volume.voxels[0, 0]
+    expected = apply_windowing(pixel_array(dataset), dataset) / ((1 << dataset.BitsStored) - 1)
+    np.testing.assert_allclose(shown, 1 - expected if inverted == "invert" else expected, atol=1e-6)
+
+
+def test_a_picture_without_a_window_is_refused() -> None:
+    volume = Volume(np.zeros((1, 1, 4, 4), np.uint8), Geometry((1, 4, 4), np.eye(4)))
+    with pytest.raises(CaseError, match="found no Window Center and Width"):
+        Intensity(kind="intensity", window="voi", scale=(0, 1))(Case("case", volume))
 
 
 @pytest.mark.parametrize(
