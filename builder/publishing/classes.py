@@ -8,7 +8,7 @@ import pyarrow as pa
 from builder.labels import class_fields
 from builder.labels.report import Report
 from builder.labels.text import TEXTS
-from builder.model.classes import class_field, class_name, levels_of, with_fields
+from builder.model.classes import class_field, class_name, is_class, levels_of, with_fields
 from builder.spec import DatasetSpec
 
 REPORTED = ("absent", "negative", "uncertain", "positive")
@@ -23,7 +23,7 @@ def with_class_columns(index: pa.Table, planned: pa.Schema, spec: DatasetSpec) -
     planned
         The cohort's columns, which state the levels of the class labels that the plan read.
     """
-    index = with_fields(index, {field.name: field for field in planned})
+    index = with_fields(index, {field.name: field for field in planned if is_class(field)})
     names, values = (index[name].to_pylist() for name in ("class_names", "class_values"))
     found = {name for row in names for name in row or ()}
     rows = [dict(zip(n or (), v or (), strict=True)) for n, v in zip(names, values, strict=True)]
