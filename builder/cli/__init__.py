@@ -18,6 +18,7 @@ from builder.cli.options import (
     Interrupted,
     Machine,
     Params,
+    Quiet,
     Record,
     RecordDays,
     Replay,
@@ -41,7 +42,6 @@ app = typer.Typer(
     name="builder",
     help="Build machine-learning datasets out of medical imaging archives.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -97,13 +97,14 @@ def plan(
     param: Params = None,
     cluster: Cluster = "serial",
     workers: Workers = None,
+    quiet: Quiet = False,
     as_json: Machine = False,
 ) -> None:
     """Index, select the cohort, split and plan the shards; print what a build would do; exit 1 if nothing."""
     from builder.run.pipeline import plan as make_plan
     from builder.run.progress import open_progress
 
-    with continuing("nothing was published and what was read stays"), open_progress(style(as_json)) as progress:
+    with continuing("nothing was published and what was read stays"), open_progress(style(as_json, quiet)) as progress:
         outcome = make_plan(spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress)
     present(outcome.facts(), as_json, outcome.text)
     if outcome.refused:
@@ -123,6 +124,7 @@ def build(
     record: Record = None,
     replay: Replay = None,
     record_days: RecordDays = 30,
+    quiet: Quiet = False,
     as_json: Machine = False,
 ) -> None:
     """Build and publish a dataset; started again it continues, unchanged it does nothing."""
@@ -133,7 +135,7 @@ def build(
     with (
         continuing("nothing was published and finished shards stay"),
         recording(record=record, replay=replay, days=record_days),
-        open_progress(style(as_json)) as progress,
+        open_progress(style(as_json, quiet)) as progress,
     ):
         outcome = run_build(
             spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress,
@@ -143,12 +145,12 @@ def build(
 
 
 @app.command()
-def verify(dataset: Dataset, as_json: Machine = False) -> None:
+def verify(dataset: Dataset, quiet: Quiet = False, as_json: Machine = False) -> None:
     """Check every checksum and every total; exit 1 and name what is wrong."""
     from builder.library.verify import verify as run_verify
     from builder.run.progress import open_progress
 
-    with open_progress(style(as_json)) as progress:
+    with open_progress(style(as_json, quiet)) as progress:
         findings = run_verify(dataset, progress=lambda items, total: progress.track(items, stage="verify", total=total))
     present(findings.facts(), as_json, findings.text)
     if findings.faults:

@@ -1,10 +1,11 @@
 """Commands on datasets that are published: find, compare, and report of their use."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from builder.cli.options import Dataset, Machine, measures, present
+from builder.cli.options import Dataset, Machine, Quiet, continuing, measures, present, style
 
 Versioned = Annotated[str, typer.Argument(metavar="DATASET[@VERSION]", help="A dataset, or another version of it.")]
 
@@ -89,6 +90,40 @@ def record_training(
     present(outcome.facts(), as_json, outcome.text)
 
 
+def export(
+    dataset: Dataset,
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Folder for the files; the same export continues.")],
+    form: Annotated[
+        str, typer.Option("--form", help="nifti, monai, nnunet (raw layout), webdataset, huggingface or bids.")
+    ],
+    split: Annotated[str | None, typer.Option("--split", help="Samples of one split; all without it.")] = None,
+    where: Annotated[str | None, typer.Option("--where", metavar="EXPRESSION", help="Samples that it matches.")] = None,
+    missing: Annotated[
+        str, typer.Option("--missing", metavar="refuse|fill", help="fill: also samples without an optional image.")
+    ] = "refuse",
+    label: Annotated[
+        str | None, typer.Option("--label", help="The label, where there are several: monai, nnunet.")
+    ] = None,
+    number: Annotated[int, typer.Option("--number", min=1, max=999, help="nnU-Net's number of the dataset.")] = 1,
+    quiet: Quiet = False,
+    as_json: Machine = False,
+) -> None:
+    """Export a dataset, or a part of it, to the files of other tools."""
+    from builder.library.export import Wanted
+    from builder.library.export import export as write
+    from builder.run.progress import open_progress
+
+    with continuing("what was written stays"), open_progress(style(as_json, quiet)) as progress:
+
+        def track(numbers: Iterable[int]) -> Iterable[int]:
+            every = list(numbers)
+            return progress.track(every, stage="export", total=len(every))
+
+        wanted = Wanted(split, where, missing)
+        outcome = write(dataset, to, form=form, wanted=wanted, label=label, number=number, track=track)
+    present(outcome.facts(), as_json, outcome.text)
+
+
 def explain_reason(
     code: Annotated[str | None, typer.Argument(metavar="CODE", help="A reason, e.g. gapped; all without it.")] = None,
     as_json: Machine = False,
@@ -101,4 +136,4 @@ def explain_reason(
     present(facts, as_json, lambda: "\n".join(outcome.text for outcome in outcomes))
 
 
-COMMANDS = (catalog, diff, records, uses, record_training, explain_reason)
+COMMANDS = (catalog, diff, records, uses, record_training, export, explain_reason)

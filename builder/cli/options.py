@@ -57,9 +57,12 @@ Machine = Annotated[
 ]
 
 
-def style(as_json: bool) -> str:
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: only the outcome, and what is wrong.")]
+
+
+def style(as_json: bool, quiet: bool = False) -> str:
     """How progress is shown."""
-    return "json" if as_json else "auto"
+    return "silent" if quiet else "json" if as_json else "auto"
 
 
 def present(facts: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:

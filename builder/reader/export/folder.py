@@ -2,10 +2,24 @@
 
 import os
 import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.errors import LayoutError
+from builder.errors import LayoutError, SpecError
+from builder.model.canonical import canonical_json
+
+Track = Callable[[Iterable[int]], Iterable[int]]
+"""Passes numbers on and shows how far an export is."""
+
+MARKER = "builder-export.json"
+"""Says of which samples and in which form an export is, so that only the same export continues it."""
+
+
+def silently(numbers: Iterable[int]) -> Iterable[int]:
+    """Show nothing."""
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -18,9 +32,40 @@ class ExportFolder:
     ----------
     root
         The folder. The caller may pass a link here, but links below it that lead outside are refused.
+    continues
+        Whether files that are there are of this export, whole, and stay as they are (``begin``).
     """
 
     root: Path
+    continues: bool = False
+
+    @staticmethod
+    def of(folder: "str | Path | ExportFolder") -> "ExportFolder":
+        """Return the folder itself, or one at a path, where everything is written anew."""
+        return folder if isinstance(folder, ExportFolder) else ExportFolder(Path(folder))
+
+    def begin(self, identity: dict[str, object]) -> "ExportFolder":
+        """Return the folder as one in which an export of this ``identity`` begins or continues.
+
+        Raises
+        ------
+        SpecError
+            If the folder holds anything else.
+        """
+        marker, stated = self.root / MARKER, canonical_json(identity)
+        if marker.is_file():
+            if marker.read_bytes() != stated:
+                raise SpecError(
+                    f"--to: found an export of other samples or in another form in {self.root}, expected an empty "
+                    "folder, or the same export to continue; choose another folder, or delete this one"
+                )
+        elif self.root.is_dir() and any(self.root.iterdir()):
+            raise SpecError(
+                f"--to: found files of something else in {self.root}, expected an empty folder, or one that can be made"
+            )
+        else:
+            self.write(stated, MARKER)
+        return ExportFolder(self.root, continues=True)
 
     def path(self, *parts: str) -> Path:
         """Return the path of a file, and create its folder.
@@ -37,9 +82,23 @@ class ExportFolder:
 
     def write(self, data: bytes, *parts: str) -> Path:
         """Write a whole file and return its path."""
+        with self.replacing(*parts) as place:
+            place.write_bytes(data)
+        return self.path(*parts)
+
+    @contextmanager
+    def replacing(self, *parts: str) -> Iterator[Path]:
+        """Yield the path to write a file to; it takes its name when it is whole, so that a name means a whole file."""
         target = self.path(*parts)
-        target.write_bytes(data)
-        return target
+        # the ending stays, because writers choose the format by it
+        place = self.path(str(Path(*parts).with_name(f".part-{target.name}")))
+        yield place
+        place.replace(target)
+
+    def holds(self, *parts: str) -> bool:
+        """Return whether this export wrote a file before."""
+        self.check(*parts)
+        return self.continues and self.root.joinpath(*parts).is_file()
 
     def fresh(self, name: str) -> "ExportFolder":
         """Return an empty folder inside this one. Files from an earlier export are deleted."""

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from builder.errors import MissingExtra
 from builder.model.canonical import canonical_json
 from builder.model.geometry import Affine
-from builder.reader.dataset import Dataset
-from builder.reader.export.folder import ExportFolder
+from builder.reader.dataset import Dataset, Item
+from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present
 from builder.reader.frameworks import nifti_arrays
 
 
-def export_nifti(dataset: Dataset, folder: str | Path, *, missing: Missing = "refuse") -> list[dict[str, str]]:
+def export_nifti(
+    dataset: Dataset, folder: str | Path | ExportFolder, *, missing: Missing = "refuse", track: Track = silently
+) -> list[dict[str, str]]:
     """Write every field of every sample as ``<field>/<sample_key>.nii.gz``, and the rows as ``samples.json``.
 
     Images of several channels become one file with four axes. ``missing: fill`` also writes samples that lack an
@@ -27,20 +29,29 @@ def export_nifti(dataset: Dataset, folder: str | Path, *, missing: Missing = "re
         For each sample, its ``sample_key`` and the path of every field relative to ``folder``.
     """
     check_present(dataset, missing)
-    target, entries, rows = ExportFolder(Path(folder)), [], []
-    for item in dataset:
-        row = item.row
-        entry = {"sample_key": row["sample_key"]}
-        for name in dataset.fields:
-            entry[name] = f"{name}/{row['sample_key']}.nii.gz"
-            write_nifti(target.path(entry[name]), *nifti_arrays(item, name))
-        entries.append(entry)
-        rows.append(row)
+    target, entries = ExportFolder.of(folder), []
+    rows = dataset.table.to_pylist()
+    for position in track(range(len(dataset))):
+        key = rows[position]["sample_key"]
+        paths = {name: f"{name}/{key}.nii.gz" for name in dataset.fields}
+        if not all(target.holds(path) for path in paths.values()):
+            item = dataset[position]
+            for name, path in paths.items():
+                with target.replacing(path) as place:
+                    write_nifti(place, *nifti_arrays(item, name))
+        entries.append({"sample_key": key, **paths})
     target.write((json.dumps(rows, indent=1, sort_keys=True, default=str) + "\n").encode(), "samples.json")
     return entries
 
 
-def export_datalist(dataset: Dataset, folder: str | Path, *, label: str, missing: Missing = "refuse") -> Path:
+def export_datalist(
+    dataset: Dataset,
+    folder: str | Path | ExportFolder,
+    *,
+    label: str,
+    missing: Missing = "refuse",
+    track: Track = silently,
+) -> Path:
     """Write NIfTI files and MONAI's ``datalist.json``, with the lists ``training``, ``validation`` and ``test``.
 
     An entry has ``label`` and ``image``, or every field of images under its name where they are several.
@@ -54,24 +65,38 @@ def export_datalist(dataset: Dataset, folder: str | Path, *, label: str, missing
     dataset.layout(label)
     lists: dict[str, Any] = {}
     splits = dataset.table.column("split").to_pylist()
-    for split, entry in zip(splits, export_nifti(dataset, folder, missing=missing), strict=True):
+    for split, entry in zip(splits, export_nifti(dataset, folder, missing=missing, track=track), strict=True):
         named = {"train": "training"}.get(split, split)
         lists.setdefault(named, []).append(
             {**{field: entry[field] for field in dataset.image_fields}, "label": entry[label]}
         )
     names = {n: [*dataset.channels(n)] for n in dataset.image_fields if dataset.layout(n).channel_names}
     lists |= {"channel_names": names} if names else {}
-    return ExportFolder(Path(folder)).write(canonical_json(lists), "datalist.json")
+    return ExportFolder.of(folder).write(canonical_json(lists), "datalist.json")
 
 
 def write_nifti(path: Path, array: NDArray[Any], affine: Affine) -> None:
     """Write an array from ``nifti_arrays`` to a file, with the affine as sform and qform. Raises MissingExtra."""
+    nibabel = _nibabel()
+    nibabel.save(_image(nibabel, array, affine), path)
+
+
+def nifti_image(item: Item, name: str) -> Any:
+    """Return a field as nibabel's image. Raises MissingExtra."""
+    return _image(_nibabel(), *nifti_arrays(item, name))
+
+
+def _nibabel() -> Any:
     try:
         import nibabel
     except ImportError as error:
         raise MissingExtra("nibabel") from error
+    return nibabel
+
+
+def _image(nibabel: Any, array: NDArray[Any], affine: Affine) -> Any:
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
-    nibabel.save(image, path)
+    return image

@@ -5,35 +5,41 @@ Source: nnU-Net v2, documentation/dataset_format.md; nnunetv2/training/dataloadi
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.errors import MissingExtra, SpecError
-from builder.model.layout import FieldLayout
+from builder.errors import LayoutError, MissingExtra, SpecError
+from builder.model.layout import EXPORTS, FieldLayout, stored_object, version_path
 from builder.reader.dataset import Dataset, Item
-from builder.reader.export.folder import ExportFolder
+from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present, one_image_field
 from builder.reader.export.nifti import write_nifti
 from builder.reader.frameworks import nifti_arrays
 
+SPLITS_FINAL = "splits_final.json"
 MOST_LOCATIONS = 10_000
 """Largest number of voxels per class that are kept as centres of patches, as in nnU-Net's own preprocessing."""
 
 
 def export_nnunet(
     dataset: Dataset,
-    folder: str | Path,
+    folder: str | Path | ExportFolder,
     *,
     number: int,
     label: str,
     test_splits: Sequence[str] = ("test",),
     missing: Missing = "refuse",
+    track: Track = silently,
 ) -> Path:
     """Write nnU-Net v2's raw layout: ``Dataset<number>_<name>`` with imagesTr, labelsTr, imagesTs and dataset.json.
+
+    ``splits_final.json`` beside them holds the dataset's own folds, or train and validation as the only fold. nnU-Net
+    makes folds that part no person's cases only if told so: copy the file to the dataset's folder in
+    ``nnUNet_preprocessed`` before training.
 
     Each channel of ``image`` becomes a file ``_0000``, ``_0001``, ... The segments of ``label`` become consecutive
     classes from 1 in the order of their values. Samples of ``test_splits`` go to imagesTs and their labels to labelsTs.
@@ -53,12 +59,15 @@ def export_nnunet(
     check_present(dataset, missing)
     classes = _classes(dataset, label)
     target = _fresh_folder(dataset, folder, number)
-    training = 0
-    for item in dataset:
-        suffix = "Ts" if item.row["split"] in test_splits else "Tr"
-        training += suffix == "Tr"
-        _write_raw(item, label, target=target, suffix=suffix, classes=classes)
-    _write_about(dataset, target, label, classes, training=training)
+    keys, splits = (dataset.table.column(name).to_pylist() for name in ("sample_key", "split"))
+    for position in track(range(len(dataset))):
+        suffix = "Ts" if splits[position] in test_splits else "Tr"
+        if not target.holds(f"labels{suffix}", f"{keys[position]}.nii.gz"):  # the label is written last
+            _write_raw(dataset[position], label, target=target, suffix=suffix, classes=classes)
+    trained = [key for key, split in zip(keys, splits, strict=True) if split not in test_splits]
+    folds = json.dumps(own_folds(dataset, trained), indent=1) + "\n"
+    target.write(folds.encode(), SPLITS_FINAL)
+    _write_about(dataset, target, label, classes, training=len(trained))
     return target.root
 
 
@@ -118,8 +127,29 @@ def _classes(dataset: Dataset, label: str) -> dict[int, int]:
     return {value: number for number, value in enumerate(sorted(v for _, v in layout.segments.values()), start=1)}
 
 
-def _fresh_folder(dataset: Dataset, folder: str | Path, number: int) -> ExportFolder:
-    return ExportFolder(Path(folder)).fresh(f"Dataset{number:03d}_{dataset.manifest.name}")
+def own_folds(dataset: Dataset, keys: Collection[str]) -> list[dict[str, list[str]]]:
+    """Return the folds of a dataset's version, of the samples ``keys``: no person is on both sides of one.
+
+    A version without folds has train and validation as its only one.
+    """
+    chosen = set(keys)
+    path = f"{EXPORTS}/{SPLITS_FINAL}"
+    stated = next((f for f in dataset.manifest.files if f.path == path), None)
+    if stated is None:
+        rows = dataset.table.select(["sample_key", "split"]).to_pylist()
+        sides = {"train": "train", "val": "validation"}
+        found = [{ours: [r["sample_key"] for r in rows if r["split"] == theirs] for ours, theirs in sides.items()}]
+    else:
+        data = dataset.store.read(version_path(dataset.manifest.version, path))
+        if stored_object(path, data) != stated:
+            raise LayoutError(f"{path}: found another file than the manifest states; restore it, see builder verify")
+        found = json.loads(data)
+    return [{side: sorted(chosen.intersection(fold[side])) for side in ("train", "val")} for fold in found]
+
+
+def _fresh_folder(dataset: Dataset, folder: str | Path | ExportFolder, number: int) -> ExportFolder:
+    target, name = ExportFolder.of(folder), f"Dataset{number:03d}_{dataset.manifest.name}"
+    return ExportFolder(target.path(name), continues=True) if target.continues else target.fresh(name)
 
 
 def _write_about(
@@ -141,9 +171,11 @@ def _write_raw(item: Item, label: str, *, target: ExportFolder, suffix: str, cla
     image, affine = nifti_arrays(item, "image")
     for channel in range(item["image"].shape[0]):
         part = image if image.ndim == 3 else np.ascontiguousarray(image[..., channel])
-        write_nifti(target.path(f"images{suffix}", f"{key}_{channel:04d}.nii.gz"), part, affine)
+        with target.replacing(f"images{suffix}", f"{key}_{channel:04d}.nii.gz") as place:
+            write_nifti(place, part, affine)
     mask, affine = nifti_arrays(item, label)
-    write_nifti(target.path(f"labels{suffix}", f"{key}.nii.gz"), _mapped(mask, classes), affine)
+    with target.replacing(f"labels{suffix}", f"{key}.nii.gz") as place:
+        write_nifti(place, _mapped(mask, classes), affine)
 
 
 def _write_preprocessed(

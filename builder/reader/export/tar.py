@@ -9,12 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from builder.reader.dataset import Dataset, Item
-from builder.reader.export.folder import ExportFolder
+from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present
+
+PER_FILE = 256
+"""Samples of one tar file, unless the caller says otherwise."""
 
 
 def export_webdataset(
-    dataset: Dataset, folder: str | Path, *, samples_per_file: int = 256, missing: Missing = "refuse"
+    dataset: Dataset,
+    folder: str | Path | ExportFolder,
+    *,
+    samples_per_file: int | None = None,
+    missing: Missing = "refuse",
+    track: Track = silently,
 ) -> list[Path]:
     """Write every sample as ``<sample_key>.<field>.npy`` and its row as ``.json`` into numbered tar files.
 
@@ -28,14 +36,21 @@ def export_webdataset(
     list
         The tar files, in the order of the samples.
     """
+    samples_per_file = PER_FILE if samples_per_file is None else samples_per_file
     if samples_per_file < 1:
         raise ValueError(f"samples_per_file: found {samples_per_file}, expected 1 or more")
     check_present(dataset, missing)
     names = {n: [*dataset.channels(n)] for n in dataset.image_fields if dataset.layout(n).channel_names}
-    target, paths = ExportFolder(Path(folder)), []
-    for number, first in enumerate(range(0, len(dataset), samples_per_file)):
-        paths.append(target.path(f"{dataset.manifest.name}-{number:06d}.tar"))
-        with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as archive:
+    target, paths = ExportFolder.of(folder), []
+    for first in track(range(0, len(dataset), samples_per_file)):
+        file = f"{dataset.manifest.name}-{first // samples_per_file:06d}.tar"
+        paths.append(target.path(file))
+        if target.holds(file):
+            continue
+        with (
+            target.replacing(file) as place,
+            tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as archive,
+        ):
             for item in dataset[first : first + samples_per_file]:
                 for name, data in _members(item, names):
                     target.check(name)  # unpacking the tar writes to the paths of its members

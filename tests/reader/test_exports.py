@@ -1,0 +1,179 @@
+"""Exports: each form is read by a library we did not write, continues after an interruption, and parts no person."""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from builder.cli import main
+from builder.errors import SpecError
+from builder.library.export import FORMS, Wanted, export
+from builder.model.layout import EXPORTS, stored_object
+from builder.reader import open_dataset
+from builder.reader.export import export_bids, export_huggingface, export_nnunet, tar
+from builder.reader.export.nnunet import own_folds
+
+
+@pytest.fixture(autouse=True)
+def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_USES", "off")
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def options(form: str) -> dict[str, Any]:
+    return {"form": form, **({"label": "tumor"} if FORMS[form].label else {})}
+
+
+def stopping_after(count: int) -> Any:
+    def track(numbers: Iterable[int]) -> Iterator[int]:
+        for done, number in enumerate(numbers):
+            if done == count:
+                raise KeyboardInterrupt
+            yield number
+
+    return track
+
+
+PATCHES = [form for form, described in FORMS.items() if not described.volumes]
+
+
+@pytest.mark.parametrize("form", PATCHES)
+def test_an_export_that_was_stopped_continues(
+    form: str, labelled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(labelled.root)
+    monkeypatch.setattr(tar, "PER_FILE", 3)
+    export(url, str(tmp_path / "whole"), **options(form))
+    with pytest.raises(KeyboardInterrupt):
+        export(url, str(tmp_path / "halves"), **options(form), track=stopping_after(1))
+    whole = (".nii.gz", ".tar", ".parquet")
+    kept = {p: p.stat().st_ino for p in (tmp_path / "halves").rglob("*") if p.name.endswith(whole)}
+    everything = [p for p in (tmp_path / "whole").rglob("*") if p.name.endswith(whole)]
+    assert 0 < len(kept) < len(everything)
+    outcome = export(url, str(tmp_path / "halves"), **options(form))
+    assert outcome.samples == 8
+    assert files(tmp_path / "whole") == files(tmp_path / "halves")
+    assert all(p.stat().st_ino == inode for p, inode in kept.items()), "finished files were not written again"
+    assert not [name for name in files(tmp_path / "halves") if ".part-" in name]
+
+
+def test_a_folder_of_something_else_is_left_alone(labelled: Any, tmp_path: Path) -> None:
+    url, taken = str(labelled.root), tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").write_text("mine")
+    with pytest.raises(SpecError, match=r"--to: found files of something else in .*taken, expected an empty folder"):
+        export(url, str(taken), form="nifti")
+    export(url, str(tmp_path / "nifti"), form="nifti", wanted=Wanted(where="sex == 'F'"))
+    for other in ({"form": "nifti"}, {"form": "webdataset", "wanted": Wanted(where="sex == 'F'")}):
+        with pytest.raises(SpecError, match="an export of other samples or in another form"):
+            export(url, str(tmp_path / "nifti"), **other)
+    assert files(taken) == {"mine.txt": b"mine"}
+
+
+WRONG = [
+    ({"form": "nifty"}, "--form: found 'nifty', expected one of nifti, monai, nnunet"),
+    ({"form": "monai", "label": "liver"}, "--label: found 'liver', expected one of tumor"),
+    ({"form": "nnunet"}, "--form: found nnunet for a dataset of patches, expected whole volumes"),
+    ({"form": "bids"}, "--form: found bids for a dataset of patches, expected whole volumes"),
+    ({"form": "nifti", "wanted": Wanted(where="sex == 'X'")}, "--where: found no sample that it matches"),
+    ({"form": "nifti", "wanted": Wanted(where="sexx == 'F'")}, "did you mean 'sex'"),
+    (
+        {"form": "nifti", "wanted": Wanted(split="training")},
+        "split: found 'training', expected one of test, train, validation",
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "words"), WRONG, ids=lambda value: str(value)[:40])
+def test_what_cannot_be_exported_is_said_before_anything_is_written(
+    asked: dict[str, Any], words: str, labelled: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        export(str(labelled.root), str(tmp_path / "out"), **asked)
+    assert words in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_parquet_for_hugging_face_holds_the_images_and_says_so(labelled: Any, tmp_path: Path) -> None:
+    dataset = open_dataset(labelled.root)
+    paths = export_huggingface(dataset, tmp_path)
+    assert paths[0].name == "train-00000-of-00001.parquet"
+    read = 0
+    for split in dict.fromkeys(labelled.splits):
+        table = pq.read_table(next(p for p in paths if p.name.startswith(f"{split}-")))
+        features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+        assert features["image"] == features["tumor"] == {"_type": "Nifti"}
+        assert features["age_years"] == {"dtype": "float64", "_type": "Value"}
+        assert set(features) == set(table.column_names)
+        for row, item in zip(table.to_pylist(), dataset.split(split), strict=True):
+            image = nibabel.Nifti1Image.from_bytes(gzip.decompress(row["image"]["bytes"]))
+            np.testing.assert_array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), item["image"][0])
+            assert row["sample_key"] == item.row["sample_key"]
+            read += 1
+    assert read == 8
+    card = (tmp_path / "README.md").read_text()
+    assert "No person is in two splits" in card
+    assert 'path: "data/validation-*"' in card
+
+
+def test_bids_names_persons_images_and_classes(volumes: Any, tmp_path: Path) -> None:
+    dataset = open_dataset(volumes.root)
+    persons = pa.array(["k1", "k2", "k1", "k3", "k2"])
+    dataset = replace(dataset, _table=dataset._table.append_column("person_key", persons))
+    paths = export_bids(dataset, tmp_path)
+    assert len(paths) == 5
+    for path, item in zip(paths, dataset, strict=True):
+        image = nibabel.load(path)
+        np.testing.assert_array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), item["image"][0])
+        sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+        assert (sidecar["SampleKey"], sidecar["Split"]) == (item.row["sample_key"], item.row["split"])
+    people = (tmp_path / "participants.tsv").read_text().splitlines()
+    assert people[0].startswith("participant_id\tsplit")
+    assert {p.parts[-3] for p in paths} == {line.split("\t")[0] for line in people[1:]}
+    described = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert (described["DatasetType"], described["BIDSVersion"]) == ("derivative", "1.10.0")
+
+
+def test_nnunet_gets_the_dataset_s_own_folds(labelled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset(labelled.root)
+    target = export_nnunet(dataset, tmp_path, number=7, label="tumor")
+    (fold,) = json.loads((target / "splits_final.json").read_text())
+    keys = dict(zip(*(dataset.table[c].to_pylist() for c in ("sample_key", "split")), strict=True))
+    assert fold == {ours: sorted(k for k, s in keys.items() if s == theirs)
+                    for ours, theirs in (("train", "train"), ("val", "validation"))}  # fmt: skip
+    stated = [{"train": ["s00000", "s00003"], "val": ["s00001"]}, {"train": ["s00001"], "val": ["s00000", "gone"]}]
+    data = json.dumps(stated).encode()
+    path = f"{EXPORTS}/splits_final.json"
+    dataset.store.put(f"versions/{dataset.manifest.version}/{path}", data)
+    object.__setattr__(dataset.manifest, "files", (*dataset.manifest.files, stored_object(path, data)))
+    assert own_folds(dataset, ["s00000", "s00001"]) == [
+        {"train": ["s00000"], "val": ["s00001"]}, {"train": ["s00001"], "val": ["s00000"]}
+    ]  # fmt: skip
+
+
+def test_the_command_says_what_it_wrote(labelled: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["export", str(labelled.root), "--to", str(tmp_path / "out"), "--form", "monai", "--split", "train"])
+    assert left.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{tmp_path / 'out'}: {labelled.splits.count('train')} samples of made, version v1")
+    assert "export: " in printed.err
+    with pytest.raises(SystemExit):
+        main(["export", str(labelled.root), "--to", str(tmp_path / "out"), "--form", "monai", "--split", "train", "-q"])
+    assert capsys.readouterr().err == "", "--quiet shows no progress"
+    lists = json.loads((tmp_path / "out" / "datalist.json").read_text())
+    assert list(lists) == ["training"]
+    with pytest.raises(SystemExit) as left:
+        main(["export", str(labelled.root), "--to", str(tmp_path / "out"), "--form", "nope"])
+    assert left.value.code == 2
