@@ -75,8 +75,10 @@ def visit_days(plan: DatasetPlan, lives: Lives) -> dict[str, pa.Array]:
             later = next((dates[p["case_key"]] for p in row["partners"] if p["image"] == f"{visit}.{first}"), None)
             known = later is not None and row[TRUE_DATE] is not None and row[TRUE_DATE] not in doubtful
             life = lives[row["person_key"]] if known else Lifetime()
-            pair = (row[TRUE_DATE], later)
-            days.append(days_between(*pair, lifetime=life, shared=doubtful, most_days=most) if known else None)
+            away = None
+            if known and later is not None:
+                away = days_between(row[TRUE_DATE], later, lifetime=life, shared=doubtful, most_days=most)
+            days.append(away)
         found[f"{visit}.{DELTA_DAYS}"] = pa.array(days, pa.int64())
     return found
 

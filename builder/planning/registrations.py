@@ -94,7 +94,7 @@ class Registrations:
         if self._kinds is None:
             self._kinds = self.annotations.table.column("modality").to_pylist()
         if row not in self._frames:
-            uids = []
+            uids: list[str] = []
             if self._kinds[row] == _REG:
                 uids = self.annotations.table.column("referenced_frame_of_reference_uids")[row].as_py() or []
             self._frames[row] = {self.key.name("frame_of_reference", uid): uid for uid in uids}

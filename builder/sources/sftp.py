@@ -135,7 +135,8 @@ class _Connection:
 
 
 async def _connect(url: str) -> tuple[Any, Any]:
-    parts, options = urlsplit(url), {}
+    parts = urlsplit(url)
+    options: dict[str, Any] = {}
     if key := os.environ.get(KEY_VARIABLE):
         options["client_keys"] = [key]
     if known := os.environ.get(HOSTS_VARIABLE):

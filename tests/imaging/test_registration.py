@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError
-from builder.imaging.registration import AGREE_MM, agree, check_rigid, first_of, read_itk, read_registration
+from builder.imaging.registration import (
+    AGREE_MM,
+    Registration,
+    agree,
+    check_rigid,
+    first_of,
+    read_itk,
+    read_registration,
+)
 from tests.synthetic import registration
 
 ANGLES = st.tuples(*[st.floats(-1.5, 1.5)] * 3)
@@ -28,13 +36,19 @@ def rigid(angles, shift, centre=(0, 0, 0)) -> tuple[SimpleITK.Euler3DTransform, 
     return transform, matrix
 
 
+def between(made: Registration, source: str, target: str) -> np.ndarray:
+    found = made.between(source, target)
+    assert found is not None
+    return found
+
+
 @given(ANGLES, SHIFTS)
 def test_an_object_relates_frames_in_both_directions_and_through_a_third(angles, shift):
     matrix = rigid(angles, shift)[1]
     made = read_registration(registration("1.2.3", {"1.2.4": matrix, "1.2.5": np.eye(4)}))
-    assert np.allclose(made.between("1.2.4", "1.2.3"), matrix, atol=1e-6)
-    assert np.allclose(made.between("1.2.3", "1.2.4"), np.linalg.inv(matrix), atol=1e-4)
-    assert np.allclose(made.between("1.2.4", "1.2.5"), matrix, atol=1e-6)
+    assert np.allclose(between(made, "1.2.4", "1.2.3"), matrix, atol=1e-6)
+    assert np.allclose(between(made, "1.2.3", "1.2.4"), np.linalg.inv(matrix), atol=1e-4)
+    assert np.allclose(between(made, "1.2.4", "1.2.5"), matrix, atol=1e-6)
     assert made.between("1.2.4", "1.2.9") is None
     assert made.between("1.2.4", "1.2.4") is None
 

@@ -265,6 +265,7 @@ class Facts:
     unit: str = ""
     segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     channels: tuple[tuple[str, str], ...] = ()
+    grid: str = ""
 
 
 def test_a_case_whose_segments_clash_leaves_no_trace(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from builder.errors import SourceError
 from builder.protocols import Source
 from builder.run.pipeline import build
 from builder.sources import Folder, RemoteFolder, contents, far, politeness, recordings
+from builder.sources.http import Answer
 from builder.spec import DatasetSpec
 from builder.stages.index import index_partition
 from builder.storage.buckets import forget_clients
@@ -262,5 +263,5 @@ def test_links_that_lead_elsewhere_are_no_part_of_the_folder() -> None:
         "sub/two.dcm",
     ]
     page = "<title>Index of /a</title>" + "".join(f'<a href="{link}">x</a>' for link in links)
-    answer = far.Answer(200, {"content-type": "text/html"}, iter([page.encode()]))
+    answer = Answer(200, {"content-type": "text/html"}, iter([page.encode()]))
     assert far._links("http://host/a/", "", answer) == ["one.dcm", "sub/"]
