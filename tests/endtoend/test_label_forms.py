@@ -349,7 +349,7 @@ def test_measurements_and_classes_keep_unit_codes_and_value(built: Any) -> None:
         assert classes["marked/key_images"] == "1"
         assert (classes["words/effusion"], classes["words/nodule"]) == ("negative", "positive")
         spread.append((classes["grade/grade"], classes["grade/spread"]))
-    assert sorted(spread) == [("0", "no")] * 2 + [("1", "yes")] * 2
+    assert sorted(spread) == [("high", "yes")] * 2 + [("low", "no")] * 2
 
 
 def test_names_of_rois_are_listed_in_private_and_counted_in_the_report(built: Any) -> None:
