@@ -155,7 +155,7 @@ def read_status(dataset: str) -> Status:
     stage = next((e for e in reversed(events) if e["event"] == "stage"), nothing)
     end = next((e for e in reversed(events) if e["event"] == "end"), None)
     state = end["state"] if end else ("died" if is_gone(private_store(dataset), run) else "running")
-    if state in ("died", "cancelled", "failed") and will_run_again(start.get("job", "")):
+    if state in ("died", "cancelled") and will_run_again(start.get("job", "")):
         state = "waiting"
     return Status(
         run=run,

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from builder.errors import ResourceError, SpecError
-from builder.sources import Folder
+from builder.sources import Folder, RemoteFolder
 from builder.spec import DatasetSpec
 from builder.storage import LocalStore, Store, open_store
 
@@ -54,7 +54,12 @@ def _faults(name: str, place: str, spec: DatasetSpec) -> list[str]:
         return [f"{name}: found {scheme}://, which datasets are read from, expected a folder, s3://, gs:// or az://"]
     store = open_store(place)
     if not isinstance(store, LocalStore):
-        return []
+        return [
+            f"{name}: found {place}, which overlaps with the source sources.{number} ({source.url}); expected a place "
+            "apart from it"
+            for number, source in enumerate(spec.sources)
+            if isinstance(source, RemoteFolder) and _overlap(place, source.url)
+        ]
     if store.root.exists() and not store.root.is_dir():
         return [f"{name}: found a file at {place}, expected a folder, or a place where one can be made"]
     return [
@@ -63,6 +68,13 @@ def _faults(name: str, place: str, spec: DatasetSpec) -> list[str]:
         for number, source in enumerate(spec.sources)
         if isinstance(source, Folder) and (how := _relation(store.root, source.root))
     ]
+
+
+def _overlap(place: str, source: str) -> bool:
+    """Return whether a dataset's URL or that of its private workspace is, lies in or contains a source's."""
+    read = source.rstrip("/") + "/"
+    urls = [place.rstrip("/") + "/", place.rstrip("/") + PRIVATE_SUFFIX + "/"]
+    return any(url.startswith(read) or read.startswith(url) for url in urls)
 
 
 def _relation(place: Path, source: Path) -> str:

@@ -22,6 +22,7 @@ from tests.synthetic import ct_series
 
 pytest.importorskip("pynetdicom")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of sockets that the faults close
+Everything = tuple[list[dict[str, Any]], list[bytes]]
 FAULTS = [("find", fault) for fault in FIND_FAULTS] + [("get", fault) for fault in GET_FAULTS]
 
 
@@ -43,6 +44,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     contents._opened.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def expected(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    """What a healthy PACS gives."""
+    with served(Pacs(files)) as port:
+        found = everything(source_at(port, tmp_path_factory.mktemp("healthy")))
+    assert len(found[1]) == len(files)
+    return found
+
+
 def source_at(port: int, folder: Path) -> Any:
     """A source with nothing kept yet."""
     made = Dimse.model_validate({"kind": "dimse", "host": "127.0.0.1", "port": port, "called_ae": "PACS"})
@@ -50,12 +60,14 @@ def source_at(port: int, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize(("operation", "fault"), FAULTS)
-def test_source(operation: str, fault: str, files: dict[str, bytes], tmp_path: Path) -> None:
+def test_source(
+    operation: str, fault: str, files: dict[str, bytes], expected: Everything, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """A fault that passes leaves no trace; one that stays stops the run; then the PACS gives what it always gave."""
+    monkeypatch.setattr(patience, "PATIENCE_S", 10.0)  # each try takes an association
     pacs = Pacs(files)
     with served(pacs) as port:
-        expected = everything(source_at(port, tmp_path / "a"))
-        assert len(expected[1]) == len(files)
         pacs.fault, pacs.operation = fault, operation
         assert everything(source_at(port, tmp_path / "b")) == expected
         assert pacs.spoiled == 1

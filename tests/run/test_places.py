@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ResourceError, SpecError
-from builder.run.places import check_places
+from builder.run.places import _overlap, check_places
 from builder.spec import DatasetSpec
 
 
@@ -70,3 +70,17 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(tmp_pat
     (tmp_path / "ro").mkdir(mode=0o555)
     with pytest.raises(ResourceError, match="cannot be written by this user"):
         check_places(spec(tmp_path / "in"), f"{tmp_path}/ro/d")
+
+
+@pytest.mark.parametrize(
+    ("to", "overlaps"),
+    [
+        ("s3://bucket/archive", True),
+        ("s3://bucket/archive/out", True),
+        ("s3://bucket", True),
+        ("s3://bucket/archive2", False),
+        ("s3://other/archive", False),
+    ],
+)
+def test_a_dataset_in_a_bucket_is_apart_from_a_source_there(to: str, overlaps: bool) -> None:
+    assert _overlap(to, "s3://bucket/archive") is overlaps
