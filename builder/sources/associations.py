@@ -44,6 +44,9 @@ _LEVELS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": 
 _PENDING = (0xFF00, 0xFF01)
 _SUCCESS, _WARNING = 0x0000, 0xB000
 _UNKNOWN_DESTINATION = 0xA801
+_NONE_SENT = 0xA702
+"""All sub-operations failed."""
+
 _OUT_OF_RESOURCES = (0xA700, 0xA701, 0xA702)
 _PERMANENT = 1
 """Result of a rejection that another try does not change (PS3.8 9.3.4)."""
@@ -286,6 +289,8 @@ class Session:
                 f"{code:#06x}); enter calling_ae with this machine's address and store_port in the PACS",
                 host=self._peer.host,
             )
+        if code == _NONE_SENT and status.get("NumberOfFailedSuboperations"):
+            return code  # the ledger says it; it is an answer about these instances, not a busy PACS
         if code not in (*_PENDING, _SUCCESS, _WARNING):
             busy = code in _OUT_OF_RESOURCES
             raise Fault(f"the PACS answered {operation} with status {code:#06x}", answered=not busy)

@@ -8,6 +8,9 @@ from functools import cache
 from typing import Any
 
 _CHUNK = 4 << 20
+_PLAIN = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "AZURE_STORAGE_USE_EMULATOR")
+"""Environment variables that allow a server without TLS, such as one on this machine."""
+
 _ETAG = re.compile(r'"?[0-9a-zA-Z\-]+"?')
 
 
@@ -61,6 +64,8 @@ def _store(url: str, process: int) -> Any:
 
     retry: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}  # the caller's retries keep to its rate
     client: Any = {"timeout": timedelta(seconds=600), "connect_timeout": timedelta(seconds=20)}
+    if any(os.environ.get(name, "").lower() == "true" for name in _PLAIN):
+        client["allow_http"] = True  # options that are given here replace those of the environment
     return from_url(url, retry_config=retry, client_options=client)
 
 

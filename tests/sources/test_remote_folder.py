@@ -5,6 +5,8 @@ import contextlib
 import functools
 import http.server
 import io
+import json
+import os
 import shutil
 import tarfile
 import threading
@@ -12,6 +14,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 import pytest
 
@@ -27,6 +31,7 @@ from tests.endtoend.trees import KEY, tree
 from tests.faults.bucket import FAULTS, serve
 from tests.sources.archive import make_archive
 from tests.sources.quick import no_pauses
+from tests.sources.servers import Reply, http_server
 
 PLACE = {"stamp"}
 SPEC = """\
@@ -167,6 +172,49 @@ def test_s3(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         check(url, archive, tmp_path / "kept")
 
 
+def test_google_cloud(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's XML interface lists and sends as S3's does; the account file names another address, as an emulator's."""
+    with s3(archive, monkeypatch) as (_, url):
+        account = {"gcs_base_url": os.environ["AWS_ENDPOINT"], "disable_oauth": True}
+        account |= {"client_email": "", "private_key": "", "private_key_id": ""}
+        monkeypatch.setenv("GOOGLE_ALLOW_HTTP", "true")
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(account))
+        check(url.replace("s3://", "gs://"), archive, tmp_path / "kept")
+
+
+def test_azure(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = {f"in/{p.relative_to(archive).as_posix()}": p.read_bytes() for p in archive.rglob("*") if p.is_file()}
+    blobs["in-another/x.dcm"] = b"x"
+    with http_server(functools.partial(azure, blobs)) as url:
+        monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+        monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
+        check("az://things/in", archive, tmp_path / "kept")
+
+
+def azure(blobs: dict[str, bytes], target: str, headers: dict[str, str]) -> Reply:
+    """List Blobs and Get Blob of Azure's REST interface, over one container."""
+    split = urlsplit(target)
+    query = dict(parse_qsl(split.query))
+    common = {"ETag": '"0x8D"', "Last-Modified": "Wed, 01 Jan 2020 00:00:00 GMT"}
+    if query.get("comp") == "list":
+        items = "".join(
+            f"<Blob><Name>{escape(name)}</Name><Properties><Last-Modified>{common['Last-Modified']}</Last-Modified>"
+            f"<Etag>0x8D</Etag><Content-Length>{len(data)}</Content-Length><Content-Type>a/b</Content-Type></Properties></Blob>"
+            for name, data in sorted(blobs.items())
+            if name.startswith(query.get("prefix", ""))
+        )
+        body = f"<EnumerationResults><Blobs>{items}</Blobs><NextMarker /></EnumerationResults>"
+        return 200, {"Content-Type": "application/xml"}, body.encode()
+    data = blobs[unquote(split.path).split("/things/")[1]]
+    bounds = (headers.get("x-ms-range") or headers.get("range", "")).removeprefix("bytes=")
+    if not bounds:
+        return 200, common, data
+    first, last = bounds.split("-")
+    stop = int(last) + 1 if last else len(data)
+    more = {"Content-Range": f"bytes {first}-{min(stop, len(data)) - 1}/{len(data)}"}
+    return 206, common | more, data[int(first) : stop]
+
+
 def test_web(archive: Path, tmp_path: Path) -> None:
     with web(archive) as url:
         check(url, archive, tmp_path / "kept")
@@ -194,8 +242,6 @@ def test_faults_that_pass(fault: str, archive: Path, tmp_path: Path, monkeypatch
 
 def test_a_wrong_secret_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = b"<Error><Code>SignatureDoesNotMatch</Code></Error>"
-    from tests.sources.servers import http_server
-
     with http_server(lambda target, headers: (403, {}, body)) as url:
         for name, value in {"ACCESS_KEY_ID": "n", "SECRET_ACCESS_KEY": "hidden-word", "ENDPOINT": url}.items():
             monkeypatch.setenv(f"AWS_{name}", value)
