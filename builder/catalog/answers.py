@@ -6,14 +6,14 @@ from typing import Any
 
 from builder.catalog.facts import Facts, stated
 from builder.catalog.reference import agreement, annotators, tools, who_stands_behind
-from builder.catalog.use_case import terms
+from builder.catalog.terms import terms
 from builder.pages import text_environment
 
 
 class Answers:
-    """Renders the templates of answers with the facts of one dataset."""
+    """Renders the templates of answers with the facts of one dataset, and ``more`` that a record needs by name."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, **more: Any) -> None:
         self._environment = text_environment()
         sources = facts.sources
         self._known = {
@@ -32,11 +32,16 @@ class Answers:
             "tools": tools(facts),
             "agreement": agreement(facts),
             "todo": lambda what: stated(None, what),
+            **more,
         }
 
     def __call__(self, template: str) -> str:
         """Return the answer; "" when the facts do not hold one."""
         return self._environment.from_string(template).render(self._known)
+
+    def value(self, expression: str) -> Any:
+        """Return the value of a Jinja expression."""
+        return self._environment.compile_expression(expression)(self._known)
 
 
 @cache

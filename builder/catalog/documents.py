@@ -11,7 +11,8 @@ from builder.catalog.facts import Facts, facts_document
 from builder.catalog.fair import fair
 from builder.catalog.page import page
 from builder.catalog.records import datacite, ro_crate
-from builder.catalog.use_case import terms, use_case
+from builder.catalog.terms import terms
+from builder.catalog.use_case import use_case
 
 FACTS = "facts.json"
 PAGE = "index.html"

@@ -9,7 +9,8 @@ from builder.catalog.cmimi import cmimi
 from builder.catalog.datasheet import questions_of
 from builder.catalog.facts import TODO, Facts
 from builder.catalog.fair import fair
-from builder.catalog.use_case import terms, use_case
+from builder.catalog.terms import terms
+from builder.catalog.use_case import use_case
 from builder.pages import template_environment
 
 

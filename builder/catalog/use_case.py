@@ -1,76 +1,32 @@
-"""Build the use-case card, and the terms of the dataset and its sources."""
+"""Build the use-case card."""
 
 from typing import Any
 
-from builder.catalog.facts import Facts, SourceFacts, stated
-from builder.model.licenses import combine, conflicts, forbids_commercial_use, license_url, normal
-
-SPEC = "(spec: use_case.{})"
+from builder.catalog.answers import questions
+from builder.catalog.facts import Facts, stated
 
 
 def use_case(facts: Facts) -> dict[str, Any]:
     """Return what the dataset is for, its inputs and outputs, its population, and its limitations."""
     card = facts.use_case
-    people = {name: [str(v) for v in found] for name, found in facts.people.items()}
+    wanted = questions("use_case.yaml")
+
+    def told(name: str) -> Any:
+        """Return what the spec states, or a TODO in the words of ``use_case.yaml``."""
+        said = getattr(card, name)
+        return (list(said) if isinstance(said, tuple) else said) or stated(
+            None, f"{wanted[name]} (spec: use_case.{name})"
+        )
+
     return {
         "name": facts.statement.title or facts.name,
-        "task": stated(card.task, "what a model made from it does " + SPEC.format("task")),
-        "clinical_question": stated(card.clinical_question, "the question " + SPEC.format("clinical_question")),
-        "users": stated(card.users, "who would act on the answer " + SPEC.format("users")),
-        "setting": stated(card.setting, "where it would be used " + SPEC.format("setting")),
+        **{name: told(name) for name in ("task", "clinical_question", "users", "setting")},
         "input": [f"{name}: {meaning}" for name, meaning in facts.arrays.items() if name not in facts.labels],
         "output": [f"{name}: {meaning}" for name, meaning in facts.labels.items()],
-        "population": {"persons": facts.persons, **people},
-        "intended_use": list(card.intended_use) or stated(None, "the intended use " + SPEC.format("intended_use")),
-        "out_of_scope": list(card.out_of_scope) or stated(None, "what is out of scope " + SPEC.format("out_of_scope")),
+        "population": {
+            "persons": facts.persons,
+            **{name: [str(v) for v in found] for name, found in facts.people.items()},
+        },
+        **{name: told(name) for name in ("intended_use", "out_of_scope")},
         "limitations": [*card.limitations, *facts.findings],
-    }
-
-
-def terms(facts: Facts) -> dict[str, Any]:
-    """Return the licence of every source, what all licences together require, and every source to cite."""
-    names = [s.license for s in facts.sources]
-    judged = ((s, forbids_commercial_use(s.license)) for s in facts.sources)
-    refused = sorted({f"{s.license or f'the licence of {s.name}'} {why}" for s, why in judged if why is not None})
-    own = forbids_commercial_use(facts.license)
-    refused += [f"the dataset's own licence {facts.license} {own}"] if own else []
-    return {
-        "license": facts.license,
-        "license_url": license_url(facts.license),
-        "usage": facts.usage,
-        "commercial_use": "allowed by every licence" if facts.sources and not refused else "not proven",
-        "commercial_use_refused_by": refused,
-        "together": list(combine(names)),
-        "conflicts": list(conflicts(facts.license, names)),
-        "sources": [_source(source) for source in facts.sources],
-        "citations": _citations(facts.sources),
-    }
-
-
-def citation(source: SourceFacts) -> str:
-    """Return how to cite a source: the reference its authors request, else its name with DOI or page, else a TODO."""
-    where = f"https://doi.org/{source.doi}" if source.doi else source.page
-    if source.citation:
-        known = where is None or (source.doi or where) in source.citation
-        return source.citation if known else f"{source.citation} {where}"
-    return f"{source.name}. {where}" if where else stated(None, f"how to cite {source.name} (spec: origin.citation)")
-
-
-def _citations(sources: tuple[SourceFacts, ...]) -> list[str]:
-    """Return one citation per DOI, page or name, preferring a reference that the authors request."""
-    known: dict[str, SourceFacts] = {}
-    for source in sorted(sources, key=lambda s: s.citation is None):
-        known.setdefault(source.doi or source.page or source.name, source)
-    return list(dict.fromkeys(citation(s) for s in known.values()))
-
-
-def _source(source: SourceFacts) -> dict[str, Any]:
-    return {
-        "name": source.name,
-        "role": source.role,
-        "series": source.series,
-        "license": stated(source.license, f"the licence of {source.name} (spec: origin.license)"),
-        "spdx": normal(source.license),
-        "doi": source.doi,
-        "page": source.page,
     }
