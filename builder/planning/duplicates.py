@@ -3,9 +3,9 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +26,32 @@ MEMORY_LIMIT: Final = "512MB"
 MEMORY_ROWS: Final = 100_000
 """Most instances that are compared in memory. They take less memory there than DuckDB's library alone."""
 _PLACE = ("source", "path", "member")
-_NEEDED = (*_PLACE, "size", "stamp", "sop_instance_uid", "header_sha256")
+
+
+class _Copy(NamedTuple):
+    """One of several instances with one SOP Instance UID; columns as in INSTANCES."""
+
+    source: int
+    path: str
+    member: str
+    size: int
+    stamp: str
+    sop_instance_uid: str
+    header_sha256: str | None
+
+
+class _Verdict(NamedTuple):
+    """A row of VERDICTS."""
+
+    source: int
+    path: str
+    member: str
+    status: str
+    reason: str
+    detail: str
+
+
+_NEEDED = _Copy._fields
 COMPARED: Final = (*_NEEDED, "status")
 """Columns of INSTANCES that ``find_duplicates`` reads."""
 
@@ -49,12 +74,12 @@ def find_duplicates(parts: Iterable[pa.Table], sources: Sequence[Source], *, fol
     folder
         Where to keep what does not fit into memory; it holds identifiers. The default is the system's temporary folder.
     """
-    verdicts: list[dict[str, Any]] = []
+    verdicts: list[_Verdict] = []
     with tempfile.TemporaryDirectory(prefix="builder-", dir=folder) as scratch:
         for copies in _copies(parts, Path(scratch)):
             verdicts += _verdicts(copies, sources)
-    verdicts.sort(key=itemgetter(*_PLACE))
-    return pa.Table.from_pylist(verdicts, schema=VERDICTS)
+    verdicts.sort(key=lambda verdict: verdict[: len(_PLACE)])
+    return pa.Table.from_pylist([verdict._asdict() for verdict in verdicts], schema=VERDICTS)
 
 
 def with_verdicts(
@@ -91,14 +116,14 @@ def _places(table: pa.Table) -> Iterator[tuple[int, str, str]]:
     return zip(*(table[name].to_pylist() for name in _PLACE), strict=True)
 
 
-def _copies(parts: Iterable[pa.Table], folder: Path) -> Iterator[list[dict[str, Any]]]:
+def _copies(parts: Iterable[pa.Table], folder: Path) -> Iterator[list[_Copy]]:
     """Yield the rows of each UID that occurs more than once, in order."""
     rows = _repeated(parts, folder)
-    for _, group in groupby(rows, key=itemgetter("sop_instance_uid")):
+    for _, group in groupby(rows, key=attrgetter("sop_instance_uid")):
         yield list(group)
 
 
-def _repeated(parts: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any]]:
+def _repeated(parts: Iterable[pa.Table], folder: Path) -> Iterator[_Copy]:
     """Yield all rows whose UID occurs more than once, compared in memory if they are few, otherwise on disk."""
     instances = (part.filter(pc.equal(part["status"], "instance")).select(list(_NEEDED)) for part in parts)
     held = [INSTANCES.empty_table().select(list(_NEEDED))]
@@ -113,10 +138,11 @@ def _repeated(parts: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any
     counts = pc.value_counts(table["sop_instance_uid"].drop_null())
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     found = table.filter(pc.is_in(table["sop_instance_uid"], repeated))
-    yield from ordered(found, ("sop_instance_uid", "source", "path", "member")).to_pylist()
+    inorder = ordered(found, ("sop_instance_uid", "source", "path", "member"))
+    yield from map(_Copy._make, zip(*(inorder[name].to_pylist() for name in _NEEDED), strict=True))
 
 
-def _repeated_on_disk(batches: Iterable[pa.Table], folder: Path) -> Iterator[dict[str, Any]]:
+def _repeated_on_disk(batches: Iterable[pa.Table], folder: Path) -> Iterator[_Copy]:
     import duckdb  # imported late, because its library takes more memory than all of a small archive's rows
 
     with duckdb.connect(str(folder / "copies.duckdb")) as db:
@@ -132,38 +158,36 @@ def _repeated_on_disk(batches: Iterable[pa.Table], folder: Path) -> Iterator[dic
             "(SELECT sop_instance_uid FROM found GROUP BY sop_instance_uid HAVING count(*) > 1) "
             "ORDER BY sop_instance_uid, source, path, member"
         )
-        yield from (dict(zip(_NEEDED, row, strict=True)) for row in iter(cursor.fetchone, None))
+        yield from map(_Copy._make, iter(cursor.fetchone, None))
 
 
 _SQL_TYPES = {"int32": "INTEGER", "int64": "BIGINT", "string": "VARCHAR"}
 
 
-def _verdicts(copies: Sequence[dict[str, Any]], sources: Sequence[Source]) -> list[dict[str, Any]]:
+def _verdicts(copies: Sequence[_Copy], sources: Sequence[Source]) -> list[_Verdict]:
     count = len(copies)
     if _are_same(copies, sources):
         detail = f"the same bytes as the first of {count} copies"
-        return [_verdict(row, "duplicate", Reason.DUPLICATE_SAME, detail) for row in copies[1:]]
+        return [_verdict(copy, "duplicate", Reason.DUPLICATE_SAME, detail) for copy in copies[1:]]
     detail = f"{count} objects of different content share one SOP Instance UID; none of them can be trusted"
-    return [_verdict(row, "quarantined", Reason.DUPLICATE_CONFLICT, detail) for row in copies]
+    return [_verdict(copy, "quarantined", Reason.DUPLICATE_CONFLICT, detail) for copy in copies]
 
 
-def _are_same(copies: Sequence[dict[str, Any]], sources: Sequence[Source]) -> bool:
-    told = all(row["size"] for row in copies)  # a server's description of an object hashes differently from the object
-    if told and len({(row["size"], row["header_sha256"]) for row in copies}) > 1:
+def _are_same(copies: Sequence[_Copy], sources: Sequence[Source]) -> bool:
+    told = all(copy.size for copy in copies)  # a server's description of an object hashes differently from the object
+    if told and len({(copy.size, copy.header_sha256) for copy in copies}) > 1:
         return False
     try:
-        return len({_whole_sha256(row, sources) for row in copies}) == 1
+        return len({_whole_sha256(copy, sources) for copy in copies}) == 1
     except CaseError as error:  # a copy changed or disappeared since it was indexed
         if error.reason == Reason.SOURCE_INCOMPLETE:
             raise SourceError(f"a source did not give a copy of an object for comparison: {error.detail}") from error
         return False
 
 
-def _whole_sha256(row: dict[str, Any], sources: Sequence[Source]) -> str:
-    entry = Entry(row["path"], row["size"], row["stamp"], row["member"])
-    return sha256_of(sources[row["source"]], entry)
+def _whole_sha256(copy: _Copy, sources: Sequence[Source]) -> str:
+    return sha256_of(sources[copy.source], Entry(copy.path, copy.size, copy.stamp, copy.member))
 
 
-def _verdict(row: dict[str, Any], status: str, reason: Reason, detail: str) -> dict[str, Any]:
-    place = {name: row[name] for name in _PLACE}
-    return place | {"status": status, "reason": reason.value, "detail": detail}
+def _verdict(copy: _Copy, status: str, reason: Reason, detail: str) -> _Verdict:
+    return _Verdict(copy.source, copy.path, copy.member, status, reason.value, detail)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from builder.errors import Reason
 from builder.model.layout import EXCLUSIONS as EXCLUSIONS_FILE
 from builder.model.layout import LEDGER as LEDGER_FILE
-from builder.model.layout import Receipt
+from builder.model.layout import ExcludedCase, Receipt
 from builder.model.parquet import parquet_bytes
 from builder.model.tables import EXCLUSIONS, LEDGER
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
 from builder.planning.layouts import IMAGE_FORMATS
+from builder.planning.rows import rows_of
 from builder.publishing.ledger import (
     DUPLICATE,
     EXCLUDED,
@@ -37,13 +38,41 @@ from builder.storage import open_store
 
 GEOMETRY_RULE = "geometry"
 
-_OF_STACKS = (
-    *("series_uid", "series_key", "person_key", "case_key"),
-    *("holders", "holder_instances", "included", "rule", "reason", "detail"),
-)
-"""Columns of the cohort that say what happened to a stack."""
-
 _OF_LEFTOVERS = (*OF_FILES, "status", "reason")
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """What happened to a stack; columns as in the cohort. ``serves`` are the keys of the cases that use it."""
+
+    series_uid: str
+    series_key: str
+    person_key: str | None
+    case_key: str
+    holders: Sequence[int]
+    holder_instances: Sequence[int]
+    included: bool
+    rule: str | None
+    reason: str | None
+    detail: str | None
+    serves: Sequence[str]
+
+    def is_used(self, excluded: Mapping[str, ExcludedCase]) -> bool:
+        """Return whether a case that uses it was built."""
+        return any(case not in excluded for case in self.serves)
+
+
+class _Left(NamedTuple):
+    """A row of EXCLUSIONS."""
+
+    level: str
+    key: str
+    person_key: str | None
+    stage: str
+    rule: str | None
+    reason: str | None
+    instances: int
+    detail: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,29 +105,27 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
         [("object_key", "ascending"), ("status", "ascending")]
     )
     gone = _instances(rows, deciding)
-    used = sum(gone[r["case_key"]] for r in rows if _is_used(r, excluded))
+    used = sum(gone[row.case_key] for row in rows if row.is_used(excluded))
     check_totals(totals, files=inventory.files, published={"instances": used})
-    counted = [{**row, "instances": gone[row["case_key"]]} for row in rows]
     found = [
-        *_of_cases(counted, excluded),
+        *_of_cases(rows, gone, excluded),
         *_of_leftovers(inventory.leftovers(columns=_OF_LEFTOVERS), plan),
         *_of_annotations(plan, set(fates.annotations)),
         *_of_no_images(ledger),
     ]
-    exclusions = pa.Table.from_pylist(found, schema=EXCLUSIONS).sort_by(
+    exclusions = pa.Table.from_pylist([left._asdict() for left in found], schema=EXCLUSIONS).sort_by(
         [(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")]
     )
     return Accounts(ledger, exclusions, totals.by_level())
 
 
-def _stacks(cohort: pa.Table) -> list[dict[str, Any]]:
-    """Return what happened to every stack, with ``cases``: the keys of the cases that use it."""
-    rows = cohort.select(_OF_STACKS).to_pylist()
-    if "serves" in cohort.column_names:
-        used = cohort.column("serves").to_pylist()
-    else:
-        used = [[row["case_key"]] if row["included"] else [] for row in rows]
-    return [{**row, "cases": cases} for row, cases in zip(rows, used, strict=True)]
+def _stacks(cohort: pa.Table) -> list[_Stack]:
+    """Return what happened to every stack. Where cases have one image, an included stack serves its own case."""
+    if "serves" not in cohort.column_names:
+        pairs = zip(*(cohort.column(name).to_pylist() for name in ("case_key", "included")), strict=True)
+        served = pa.array([[key] if included else [] for key, included in pairs], pa.list_(pa.string()))
+        cohort = cohort.append_column("serves", served)
+    return rows_of(cohort, _Stack)
 
 
 def keep_accounts(plan: DatasetPlan, accounts: Accounts) -> None:
@@ -124,57 +151,48 @@ def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:
     return [(table.filter(instance), True), (table.filter(pc.invert(instance)), False)]
 
 
-def _is_used(row: Mapping[str, Any], excluded: Mapping[str, Any]) -> bool:
-    return any(case not in excluded for case in row["cases"])
-
-
-def _deciding(
-    rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]
-) -> dict[tuple[str, int], Mapping[str, Any]]:
+def _deciding(rows: Sequence[_Stack], excluded: Mapping[str, ExcludedCase]) -> dict[tuple[str, int], _Stack]:
     """Return, for every stack number in MEMBERSHIP, the cohort row that decides what happened to its instances.
 
     A multi-frame object can hold several stacks but must count once. The first stack that is used decides, or else the
     first.
     """
-    found: dict[tuple[str, int], Mapping[str, Any]] = {}
+    found: dict[tuple[str, int], _Stack] = {}
     for row in rows:
-        for holder in row["holders"]:
-            before = found.get((row["series_uid"], holder))
-            if before is None or (_is_used(row, excluded) and not _is_used(before, excluded)):
-                found[row["series_uid"], holder] = row
+        for holder in row.holders:
+            before = found.get((row.series_uid, holder))
+            if before is None or (row.is_used(excluded) and not before.is_used(excluded)):
+                found[row.series_uid, holder] = row
     return found
 
 
-def _instances(
-    rows: Sequence[Mapping[str, Any]], deciding: Mapping[tuple[str, int], Mapping[str, Any]]
-) -> dict[str, int]:
+def _instances(rows: Sequence[_Stack], deciding: Mapping[tuple[str, int], _Stack]) -> dict[str, int]:
     """Return, for every case_key, how many instances it decides about."""
     return {
-        row["case_key"]: sum(
+        row.case_key: sum(
             count
-            for holder, count in zip(row["holders"], row["holder_instances"], strict=True)
-            if deciding[row["series_uid"], holder] is row
+            for holder, count in zip(row.holders, row.holder_instances, strict=True)
+            if deciding[row.series_uid, holder] is row
         )
         for row in rows
     }
 
 
-def _fate(row: Mapping[str, Any], shard_of: Mapping[str, str], excluded: Mapping[str, Any]) -> Fate:
-    if not row["cases"] and row["reason"] == Reason.DUPLICATE_FORMAT:
-        return Fate(DUPLICATE, "cohort", row["reason"])
-    if not row["cases"]:
-        quarantined = row["rule"] == GEOMETRY_RULE
-        return Fate(QUARANTINED if quarantined else EXCLUDED, "cohort", row["reason"])
-    if not _is_used(row, excluded):
-        return Fate(QUARANTINED, "shard", excluded[row["cases"][0]].reason.value)
-    return Fate(USED, shard=shard_of[next(case for case in row["cases"] if case not in excluded)])
+def _fate(row: _Stack, shard_of: Mapping[str, str], excluded: Mapping[str, ExcludedCase]) -> Fate:
+    if not row.serves and row.reason == Reason.DUPLICATE_FORMAT:
+        return Fate(DUPLICATE, "cohort", row.reason)
+    if not row.serves:
+        return Fate(QUARANTINED if row.rule == GEOMETRY_RULE else EXCLUDED, "cohort", row.reason)
+    if not row.is_used(excluded):
+        return Fate(QUARANTINED, "shard", excluded[row.serves[0]].reason.value)
+    return Fate(USED, shard=shard_of[next(case for case in row.serves if case not in excluded)])
 
 
 def _annotation_fates(
-    plan: DatasetPlan, shard_of: Mapping[str, str], excluded: Mapping[str, Any]
+    plan: DatasetPlan, shard_of: Mapping[str, str], excluded: Mapping[str, ExcludedCase]
 ) -> dict[tuple[int, str, str], Fate]:
     """Return the fate of each linked annotation: a label if any of its cases is published, else quarantined."""
-    names = list(zip(*(plan.annotations.column(c).to_pylist() for c in ("source", "path", "member")), strict=True))
+    names = list(_names(plan.annotations))
     fates: dict[tuple[int, str, str], Fate] = {}
     for link in plan.links.to_pylist():
         name, case = names[link["annotation"]], link["case_key"]
@@ -186,64 +204,63 @@ def _annotation_fates(
     return fates
 
 
-def _of_cases(rows: Sequence[Mapping[str, Any]], excluded: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _of_cases(
+    rows: Sequence[_Stack], instances: Mapping[str, int], excluded: Mapping[str, ExcludedCase]
+) -> Iterator[_Left]:
     """Yield the series that the cohort left out, and the cases that the build lost.
 
-    The instances of a case's other images go with it, unless another case uses them.
+    The instances of a case's other images go with it, unless another case uses them. ``instances`` are those that a
+    stack decides about, by its case_key.
     """
     gone: Counter[str] = Counter()
     for row in rows:
-        if row["cases"] and not _is_used(row, excluded):
-            gone[row["cases"][0]] += row["instances"]
+        if row.serves and not row.is_used(excluded):
+            gone[row.serves[0]] += instances[row.case_key]
     for row in rows:
-        common = {"key": row["series_key"], "person_key": row["person_key"], "instances": row["instances"]}
-        if not row["cases"]:
-            decided = {name: row[name] for name in ("rule", "reason", "detail")}
-            yield {**common, "level": "series", "stage": "cohort", **decided}
-        elif row["included"] and row["case_key"] in excluded:
-            case = excluded[row["case_key"]]
-            lost = {"rule": "prepare", "reason": case.reason.value, "detail": case.detail}
-            lost |= {"key": case.case_key, "instances": gone[case.case_key]}
-            yield {**common, "level": "case", "stage": "shard", **lost}
+        if not row.serves:
+            decided = (row.rule, row.reason, instances[row.case_key], row.detail)
+            yield _Left("series", row.series_key, row.person_key, "cohort", *decided)
+        elif row.included and row.case_key in excluded:
+            case = excluded[row.case_key]
+            lost = ("prepare", case.reason.value, gone[case.case_key], case.detail)
+            yield _Left("case", case.case_key, row.person_key, "shard", *lost)
 
 
-def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[dict[str, Any]]:
+def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[_Left]:
     """Yield the files that the index set aside."""
-    for row, person in zip(table.to_pylist(), plan.persons.keys_of(table), strict=True):
-        yield {
-            **_file(row, plan),
-            "person_key": person,
-            "stage": "index",
-            "rule": "duplicate" if row["status"] == "duplicate" else "readable",
-            "reason": row["reason"] or Reason.UNREADABLE.value,
-        }
+    judged = zip(*(table.column(name).to_pylist() for name in ("status", "reason")), strict=True)
+    for (status, reason), (key, person, count) in zip(judged, _files(table, plan), strict=True):
+        rule = "duplicate" if status == "duplicate" else "readable"
+        yield _Left("file", key, person, "index", rule, reason or Reason.UNREADABLE.value, count)
 
 
-def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Iterator[dict[str, Any]]:
+def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Iterator[_Left]:
     """Yield the annotations that belong to no image of the cohort, and the image files that nothing reads."""
-    table = plan.annotations.select(OF_FILES)
-    formats = plan.annotations.column("format").to_pylist()
-    for row, form, person in zip(table.to_pylist(), formats, plan.persons.keys_of(table), strict=True):
-        if _name(row) not in linked:
+    table = plan.annotations.select([*OF_FILES, "format"])
+    formats = table.column("format").to_pylist()
+    for name, form, (key, person, count) in zip(_names(table), formats, _files(table, plan), strict=True):
+        if name not in linked:
             rule = f"read_{form}" if form in IMAGE_FORMATS else "linked"
-            reason = Reason.NOT_SELECTED.value
-            yield {**_file(row, plan), "person_key": person, "stage": "labels", "rule": rule, "reason": reason}
+            yield _Left("file", key, person, "labels", rule, Reason.NOT_SELECTED.value, count)
 
 
-def _of_no_images(ledger: pa.Table) -> Iterator[dict[str, Any]]:
+def _of_no_images(ledger: pa.Table) -> Iterator[_Left]:
     """Yield the series whose instances are not images."""
     rows = ledger.filter(pc.equal(ledger["stage"], "survey"))
     keys = ["series_key", "person_key", "reason"]
-    for row in rows.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pylist():
-        common = {"level": "series", "stage": "survey", "rule": "image", "instances": row["count_all"]}
-        yield {**common, "key": row["series_key"], "person_key": row["person_key"], "reason": row["reason"]}
+    counted = rows.group_by(keys, use_threads=False).aggregate([([], "count_all")])
+    columns = (counted.column(name).to_pylist() for name in (*keys, "count_all"))
+    for key, person, reason, count in zip(*columns, strict=True):
+        yield _Left("series", key, person, "survey", "image", reason, count)
 
 
-def _file(row: Mapping[str, Any], plan: DatasetPlan) -> dict[str, Any]:
-    key = plan.key.name("file", *map(str, _name(row)))
-    return {"level": "file", "key": key, "instances": int(row["sop_instance_uid"] is not None)}
+def _files(table: pa.Table, plan: DatasetPlan) -> Iterator[tuple[str, str | None, int]]:
+    """Yield the published name of each file, its person, and the number of its instances."""
+    uids = table.column("sop_instance_uid").to_pylist()
+    for name, uid, person in zip(_names(table), uids, plan.persons.keys_of(table), strict=True):
+        yield plan.key.name("file", *map(str, name)), person, int(uid is not None)
 
 
-def _name(row: Mapping[str, Any]) -> tuple[int, str, str]:
-    """Return the private name of a file: source, path and member."""
-    return (row["source"], row["path"], row["member"])
+def _names(table: pa.Table) -> Iterator[tuple[int, str, str]]:
+    """Yield the private name of each file: source, path and member."""
+    yield from zip(*(table.column(name).to_pylist() for name in ("source", "path", "member")), strict=True)
