@@ -1,7 +1,7 @@
 """Mutation testing of the rooms that must not be wrong: ``make mutants [ROOM=ledger] [COUNT=100]``.
 
-A fixed random sample of small changes is made to a copy of the project, one at a time. The tests near the room run
-against each until one fails, those that execute the changed lines first. A change that no test notices is printed.
+A fixed random sample of small changes is made to a copy of the project, one at a time. The room's tests that execute a
+changed line run until one fails. A change that no test notices is printed.
 ``reasons.tsv`` lists those that cannot be noticed, and why. A hundred changes of one room take from a few minutes to
 half an hour.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.mutants.mutate import Mutation, mutations
-from tests.mutants.running import ROOT, in_order, passes, record
+from tests.mutants.running import ROOT, near, passes, record
 
 REASONS = Path(__file__).with_name("reasons.tsv")
 COPIED = ("builder", "tests", "specs", "docs", "benchmarks", "examples", "pyproject.toml", "README.md")
@@ -149,7 +149,7 @@ def _survivors(place: Path, room: Room, chosen: list[Mutant]) -> Iterator[Mutant
         path.write_text(mutant.mutation.apply(source))
         stamp = path.stat().st_mtime + number  # caches of compiled code go by whole seconds
         os.utime(path, (stamp, stamp))
-        if passes(place, in_order(ran, mutant.path, mutant.mutation.lines), seconds=seconds):
+        if passes(place, near(ran, mutant.path, mutant.mutation.lines), seconds=seconds):
             yield mutant
         path.write_text(source)
         os.utime(path, (stamp + 0.5 + len(chosen), stamp + 0.5 + len(chosen)))

@@ -111,50 +111,45 @@ def _file(test: str) -> str:
 def record(place: Path, tests: Sequence[str], paths: Collection[str]) -> tuple[list[Ran], float]:
     """Run the tests on the unchanged copy; return what each executed, and the processor seconds of all of them.
 
-    Raises SystemExit when one fails.
+    They are recorded while they run, so the seconds are a little more than they take. Raises SystemExit when one fails.
     """
     kept, loaded = place / "ran.json", place / "loaded.json"
-
-    def compile_kernels() -> int:
-        code = pytest.main([*OPTIONS, *tests])
-        loaded.write_text(json.dumps([name for name in sys.modules if not _is_ours(name)]))
-        return code
 
     def run() -> int:
         recorder = Recorder(place, paths)
         code = pytest.main([*OPTIONS, *tests], plugins=[recorder])
         kept.write_text(recorder.as_json())
+        loaded.write_text(json.dumps([name for name in sys.modules if not _is_ours(name)]))
         return code
 
-    if _forked(place, compile_kernels, seconds=None):
+    before = _children_seconds()
+    if _forked(place, run, seconds=None):
         sys.exit("the tests fail without any change")
+    took = _children_seconds() - before
     for name in json.loads(loaded.read_text()):
         with contextlib.suppress(ImportError):  # here rather than in every fork
             import_module(name)
-    before = _children_seconds()
-    _in_fork(place, tests, seconds=None)
-    took = _children_seconds() - before
-    if _forked(place, run, seconds=None):
-        sys.exit("the tests fail without any change when they are traced")
     rows = json.loads(kept.read_text())
     lines = [{path: frozenset(found) for path, found in row["lines"].items()} for row in rows]
     return [Ran(row["test"], row["seconds"], found) for row, found in zip(rows, lines, strict=True)], took
 
 
-def in_order(ran: Sequence[Ran], path: str, lines: range) -> tuple[list[str], list[str]]:
-    """Return the tests that execute one of the lines, those of the fastest file first, and all others."""
+def near(ran: Sequence[Ran], path: str, lines: range) -> list[str]:
+    """Return the tests that execute one of the lines, those of the fastest file first.
+
+    All tests are near to what runs when a module is imported, as nothing is recorded then.
+    """
     first = [test for test in ran if test.executes(path, lines)]
     cost: dict[str, float] = {}
     for test in first:
         cost[_file(test.test)] = cost.get(_file(test.test), 0.0) + test.seconds
     first.sort(key=lambda test: (cost[_file(test.test)], _file(test.test), test.seconds))
-    return [test.test for test in first], [test.test for test in ran if test not in first]
+    return [test.test for test in first or ran]
 
 
-def passes(place: Path, parts: Sequence[Sequence[str]], *, seconds: float) -> bool:
-    """Return whether no test of any part fails on the copy as it is now, within some processor seconds."""
-    limit = SLOWEST * seconds + SPARE_SECONDS
-    return all(not part or _in_fork(place, part, seconds=limit) == 0 for part in parts)
+def passes(place: Path, tests: Sequence[str], *, seconds: float) -> bool:
+    """Return whether no test fails on the copy as it is now, within some processor seconds."""
+    return _in_fork(place, tests, seconds=SLOWEST * seconds + SPARE_SECONDS) == 0
 
 
 def _in_fork(place: Path, tests: Sequence[str], *, seconds: float | None) -> int:
