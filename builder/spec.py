@@ -450,12 +450,6 @@ def _check_steps(spec: DatasetSpec) -> None:
             )
 
 
-def candidate_schema(spec: DatasetSpec) -> pa.Schema:
-    """Return the columns that cohort expressions and ``prefer`` may name."""
-    columns = columns_of(spec.clinical, labelled=bool(spec.labels), classes=class_fields(spec.class_labels))
-    return columns_of_images(columns, spec.cohort.partners)
-
-
 def columns_of_images(columns: pa.Schema, partners: Iterable[str]) -> pa.Schema:
     """Return columns with those of a case's other images: ``NAME.column``, and ``present.NAME``."""
     fields = {field.name: field for field in columns}
@@ -498,12 +492,12 @@ def keeping(spec: DatasetSpec, content: str) -> DatasetSpec:
     return spec.model_copy(update={"sources": kept})
 
 
-def withhold_locations(spec: DatasetSpec) -> dict[str, Any]:
-    """The spec as JSON-able data for the manifest: literal locations are withheld, ``${NAME}`` templates are kept.
+def withhold_locations(dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec, dumped as JSON-able data, for the manifest: without literal locations, with ``${NAME}`` templates.
 
     A folder's path can name a patient or a machine; a template cannot.
     """
-    document: dict[str, Any] = _withhold(spec.model_dump(mode="json", by_alias=True))
+    document: dict[str, Any] = _withhold(dumped)
     document["sources"] = [
         {
             k: v if k in PUBLIC_SOURCE_FIELDS else _template(v) if v else v
@@ -546,9 +540,9 @@ def _template(location: Any) -> Any:
     return location if stays else "(withheld)"
 
 
-def without_locations(spec: DatasetSpec) -> dict[str, Any]:
-    """The spec as JSON-able data for fingerprints: as ``stated``, without any location or ``${NAME}`` template."""
-    document: dict[str, Any] = _drop_locations(stated(spec))
+def without_locations(options: BaseModel) -> dict[str, Any]:
+    """Return options as JSON-able data for fingerprints: as ``stated``, without locations and ``${NAME}`` templates."""
+    document: dict[str, Any] = _drop_locations(stated(options))
     return document
 
 

@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests.spec_walk import climbs, read_code
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 NOT_ROOMS = {"__init__", "__main__"}
@@ -37,3 +39,27 @@ def test_every_file_it_names_is_there():
 def test_no_contract_has_an_exception():
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     assert not [contract["name"] for contract in linter["contracts"] if "ignore_imports" in contract]
+
+
+def test_the_walk_of_the_spec_climbs_back_at_most_as_often_as_the_page_says():
+    stated = re.search(r"climbs back up (\d+) times", section("Import rule"))
+    layers = re.findall(r"```\n(.*?)```", section("Import rule"), re.DOTALL)[0].split("\n")
+    found = climbs(read_code(ROOT / "builder"), layers[: layers.index("spec") + 1])
+    assert stated is not None
+    assert int(stated[1]) <= 8
+    assert len(found) == int(stated[1]), sorted(found)
+
+
+def test_a_walk_that_climbs_is_noticed(tmp_path):
+    files = {
+        "top.py": "from it.low import f, h\nfrom it.spec import DatasetSpec\n"
+        "def go(spec: DatasetSpec): f(spec); g(spec); h(spec.name)\ndef g(spec: DatasetSpec): ...",
+        "low.py": "from it.spec import DatasetSpec\ndef f(spec: DatasetSpec): ...\ndef h(name: str): ...",
+        "spec.py": "class DatasetSpec: ...",
+    }
+    (tmp_path / "it").mkdir()
+    for name, text in files.items():
+        (tmp_path / "it" / name).write_text(text)
+    code = read_code(tmp_path / "it")
+    assert climbs(code, ["top", "low", "spec"]) == {("it.low.f", "it.top.g")}
+    assert climbs(code, ["low", "top", "spec"]) == {("it.top.go", "it.low.f")}

@@ -6,10 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.cohort import Cohort
 from builder.deid import RETAINABLE
+from builder.labels import class_fields
 from builder.model.expression import compile as compile_expression
 from builder.model.tables import CHOICE, DATE
-from builder.spec import DatasetSpec, candidate_schema
+from builder.spec import DatasetSpec, columns_of, columns_of_images
 from builder.stages.survey import dicom_date
 
 IDENTIFYING = frozenset(CHOICE.names) - frozenset(RETAINABLE)
@@ -18,8 +20,9 @@ IDENTIFYING = frozenset(CHOICE.names) - frozenset(RETAINABLE)
 
 def asked_columns(spec: DatasetSpec) -> tuple[str, ...]:
     """Return the names in CHOICE that a spec names anywhere, sorted, but for those of its clinical tables."""
-    schema = candidate_schema(spec)
-    named = {name for text in _expressions(spec) for name in compile_expression(text, schema).columns}
+    columns = columns_of(spec.clinical, labelled=bool(spec.labels), classes=class_fields(spec.class_labels))
+    schema = columns_of_images(columns, spec.cohort.partners)
+    named = {name for text in _expressions(spec.cohort) for name in compile_expression(text, schema).columns}
     named |= {name.removeprefix("-") for name in spec.cohort.prefer}
     named |= {name.removeprefix("-") for image in spec.cohort.images.values() for name in image.prefer}
     named |= {*spec.splits.stratify, *spec.report.groups, *spec.report.outcomes, *spec.deid.retain}
@@ -59,11 +62,11 @@ def asked_values(
     return made
 
 
-def _expressions(spec: DatasetSpec) -> Iterator[str]:
-    if spec.cohort.image is not None:
-        yield spec.cohort.image
-    yield from (image.select for image in spec.cohort.images.values())
-    yield from (rule.keep for rule in spec.cohort.rules)
+def _expressions(cohort: Cohort) -> Iterator[str]:
+    if cohort.image is not None:
+        yield cohort.image
+    yield from (image.select for image in cohort.images.values())
+    yield from (rule.keep for rule in cohort.rules)
 
 
 def _visits(stacks: pa.Table, person_keys: Sequence[str]) -> list[int | None]:

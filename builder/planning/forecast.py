@@ -160,7 +160,8 @@ def _rule(cohort: pa.Table, name: str, text: str) -> Facts:
 def _days_withheld(plan: DatasetPlan, survey: Survey) -> int:
     if STUDY_DAY not in plan.spec.deid.retain:
         return 0
-    return count_withheld_days(plan, study_days(plan, read_lives(plan, survey)))
+    days = study_days(plan.cohort, read_lives(plan, survey), most_days=plan.spec.deid.most_days)
+    return count_withheld_days(plan, days)
 
 
 def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:

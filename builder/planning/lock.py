@@ -1,12 +1,9 @@
 """Make the lock: the versions of everything that a dataset's bytes depend on."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-from builder.model.keyed import Key
-from builder.plan import recipe
-from builder.spec import DatasetSpec
 
 PACKAGES = (
     "medical-dataset-builder",
@@ -27,9 +24,14 @@ PACKAGES = (
 )
 
 
-def environment_lock(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
-    """Return Python, architecture, packages, plug-in versions and a check value of the key; no host, user or time."""
-    document = recipe(spec, key=key)
+def environment_lock(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Python, architecture, packages, plug-in versions and a check value of the key; no host, user or time.
+
+    Parameters
+    ----------
+    document
+        What shards are named by, from ``builder.plan.recipe``.
+    """
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),

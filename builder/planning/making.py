@@ -4,10 +4,12 @@ import pyarrow as pa
 
 from builder.deid.anonymity import Assessment, protect
 from builder.deid.columns import crossing
+from builder.deid.gate import Gate
 from builder.model.tables import INSTANCES
 from builder.persons import Persons
 from builder.plan import (
     DatasetPlan,
+    recipe,
 )
 from builder.planning.choosing import choose_cases
 from builder.planning.clinical import read_clinical
@@ -42,23 +44,24 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     spec, key, private, inventory = inputs.spec, inputs.key, inputs.private, inputs.inventory
     stacks = inputs.survey.stacks()
     table = inventory.annotations()
-    registry = read_registry(spec, inputs.dataset, key=key)
+    registry = read_registry(spec.splits, inputs.dataset, key=key)
     persons = find_persons(inputs, table, registry=registry)
-    registry = known_again(spec, registry, persons, key=key)
+    registry = known_again(spec.splits, registry, persons, key=key)
     annotations = gather_annotations(table, _annotation_persons(table, persons))
     clinical = read_clinical(inputs, stacks, persons=persons)
     stated = ask_origins(spec)
     cohort, links, passed = choose_cases(
         inputs, stacks, persons=persons, clinical=clinical, annotations=annotations, stated=stated
     )
-    roster = Roster(spec, persons, table.select(INSTANCES.names), inventory)
-    cohort, anonymity = _protected(spec, cohort, roster)
+    gate, document = gate_of(spec), recipe(spec, key=key)
+    roster = Roster(gate.words.spec, persons, table.select(INSTANCES.names), inventory)
+    cohort, anonymity = _protected(spec, cohort, roster, gate)
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     prove_usage(spec, origins)
     shared = [group for found in shared_keys(cohort) for group in found.groups]
     together = shared if spec.leaks.on_match == "merge" else ()
     splits = deal(spec, cohort, persons, together=together, registry=registry)
-    store, shards = write_shard_plans(inputs, cohort, links=links, annotations=annotations)
+    store, shards = write_shard_plans(inputs, cohort, document, links=links, annotations=annotations)
     plan = DatasetPlan(
         url=store.url,
         spec=spec,
@@ -71,11 +74,11 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         annotations=table.select(INSTANCES.names),
         clinical=clinical.reports,
         shards=shards,
-        lock=environment_lock(spec, key=key),
+        lock=environment_lock(document),
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
         structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),
-        reviews=read_reviews(spec),
+        reviews=read_reviews(spec.labels),
         registry=registry,
         anonymity=anonymity,
     )
@@ -88,13 +91,13 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     return plan
 
 
-def _protected(spec: DatasetSpec, cohort: pa.Table, roster: Roster) -> tuple[pa.Table, Assessment]:
+def _protected(spec: DatasetSpec, cohort: pa.Table, roster: Roster, gate: Gate) -> tuple[pa.Table, Assessment]:
     """Return the cohort with what ``deid.anonymity`` withholds or makes coarser, and how anonymous it is then.
 
     The text gate drops values when the version is published, which can make a person's combination rarer, and the
     smallest groups are shown in the plan and the certificate. Therefore the text is judged before anything is counted.
     """
-    judged = clear_cohort(cohort, gate_of(spec), roster)
+    judged = clear_cohort(cohort, gate, roster)
     safe, anonymity = protect(judged, spec.deid.anonymity, released=_released(spec, cohort))
     cohort = cohort.append_column(TRUE_AGE, cohort.column("age_years"))
     for name in safe.column_names:

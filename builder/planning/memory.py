@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from builder.imaging.stacks.spacing import Verdict
-from builder.patches import Images, Whole, shard_chunk
+from builder.patches import AnySamples, Images, Whole, shard_chunk
 from builder.plan import image_role, is_image_role
 from builder.planning.rows import IncludedStack
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
@@ -72,12 +72,12 @@ def project_memory(
             break
         after, spacing = transform.projected(shape, spacing)
         if slabs and number == len(spec.transforms):
-            return Needed(peak=max(peak, _late(spec, held, shape, after) + BESIDES), load=load)
+            return Needed(peak=max(peak, _late(spec.samples, held, shape, after) + BESIDES), load=load)
         then = held.after(transform)
         alive = held.of(shape) + then.of(after) + transform.scratch_bytes(shape, after, item=held.item)
         peak = max(peak, alive + BESIDES)
         shape, held = after, then
-    written = held.of(shape) + _waiting(spec, held, shape)
+    written = held.of(shape) + _waiting(spec.samples, held, shape)
     return Needed(peak=max(peak, written + BESIDES), load=load)
 
 
@@ -118,7 +118,7 @@ def _of_set(
         floats = _Held(partner.channels, held.voxel_bytes, masks)
         sampled = max(partner.of(before), floats.of(before)) + 2 * floats.of(shape)
         peak = max(peak, joined.of(shape) + max(alone, sampled) + BESIDES)
-    written = joined.of(shape) + _waiting(spec, joined, shape)
+    written = joined.of(shape) + _waiting(spec.samples, joined, shape)
     return Needed(peak=max(peak, written + BESIDES), load=load), joined.of(shape)
 
 
@@ -148,14 +148,14 @@ def _objects_of(objects: pa.Table, name: str, labels: Mapping[str, str]) -> pa.T
 
 
 def _makes_slabs(spec: DatasetSpec, row: IncludedStack) -> bool:
-    """Return whether a case's resampled image will be made while it is written."""
-    last = late_resample(spec)
+    """Return whether the resampled image of a case of one image will be made while it is written."""
+    last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
     return last is not None and last.axes == "image" and row.verdict != Verdict.SHEARED
 
 
-def _late(spec: DatasetSpec, held: "_Held", before: Shape, after: Shape) -> int:
+def _late(samples: AnySamples, held: "_Held", before: Shape, after: Shape) -> int:
     """Return the bytes needed while masks are moved, counted and written beside an image made slab by slab."""
-    chunk = shard_chunk(spec.samples) or after
+    chunk = shard_chunk(samples) or after
     a_voxel, masks = held.channels * held.item, held.masks * math.prod(after)
     image = a_voxel * math.prod(before)
     counted = _counting(held, after)
@@ -191,11 +191,11 @@ class _Held:
         return _Held(self.channels, transform.item_bytes(self.item) + self.padded, self.masks)
 
 
-def _waiting(spec: DatasetSpec, held: _Held, shape: Shape) -> int:
+def _waiting(samples: AnySamples, held: _Held, shape: Shape) -> int:
     """Return the bytes of samples that are cut and not yet written; a whole volume is written without a copy."""
-    if isinstance(spec.samples, Whole | Images):
+    if isinstance(samples, Whole | Images):
         return _counting(held, shape)
-    sample = held.of(spec.samples.shape)
+    sample = held.of(samples.shape)
     return sample + min(MOST_WAITING_BYTES, sample * MOST_WAITING)
 
 

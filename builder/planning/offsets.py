@@ -5,6 +5,8 @@ from datetime import date
 
 import pyarrow as pa
 
+from builder.cohort import Cohort
+from builder.deid import Deid
 from builder.deid.dates import Lifetime, days_between, lifetimes, placeholder_studies, shared_dates
 from builder.persons import Persons
 from builder.plan import DatasetPlan
@@ -37,20 +39,20 @@ def births_of(identities: pa.Table, persons: Persons) -> dict[str, date]:
     return {p: born for p, born in zip(persons.keys_of(identities), births, strict=True) if p and born is not None}
 
 
-def study_days(plan: DatasetPlan, lives: Lives) -> pa.Array:
-    """Return, for every row of the cohort, the publishable days since the person's first study."""
-    persons, dates = (plan.cohort.column(c).to_pylist() for c in ("person_key", TRUE_DATE))
+def study_days(cohort: pa.Table, lives: Lives, *, most_days: int) -> pa.Array:
+    """Return, for every row of a cohort, the publishable days since the person's first study."""
+    persons, dates = (cohort.column(c).to_pylist() for c in ("person_key", TRUE_DATE))
     first: dict[str, date] = {}
     for person, day in zip(persons, dates, strict=True):
         if day is not None:
             first[person] = min(day, first.get(person, day))
-    most, doubtful = plan.spec.deid.most_days, _placeholders(plan)
+    doubtful = _placeholders(cohort)
     days: list[int | None] = []
     for person, day in zip(persons, dates, strict=True):
         if day is None or first[person] in doubtful:
             days.append(None)
         else:
-            days.append(days_between(first[person], day, lifetime=lives[person], shared=doubtful, most_days=most))
+            days.append(days_between(first[person], day, lifetime=lives[person], shared=doubtful, most_days=most_days))
     return pa.array(days, pa.int64())
 
 
@@ -60,14 +62,13 @@ def count_withheld_days(plan: DatasetPlan, days: pa.Array) -> int:
     return sum(included and date is not None and day is None for included, date, day in rows)
 
 
-def visit_days(plan: DatasetPlan, lives: Lives) -> dict[str, pa.Array]:
+def visit_days(cohort: pa.Table, lives: Lives, *, options: Cohort, deid: Deid) -> dict[str, pa.Array]:
     """Map ``VISIT.delta_days`` to the publishable days from the index visit of each case to a later visit."""
-    options = plan.spec.cohort
-    if options.visits is None or DELTA_DAYS not in plan.spec.deid.retain:
+    if options.visits is None or DELTA_DAYS not in deid.retain:
         return {}
-    rows = plan.cohort.select(["case_key", "person_key", "partners", TRUE_DATE]).to_pylist()
+    rows = cohort.select(["case_key", "person_key", "partners", TRUE_DATE]).to_pylist()
     dates = {row["case_key"]: row[TRUE_DATE] for row in rows}
-    first, most, doubtful = next(iter(options.images)), plan.spec.deid.most_days, _placeholders(plan)
+    first, most, doubtful = next(iter(options.images)), deid.most_days, _placeholders(cohort)
     found = {}
     for visit in options.visits.names[1:]:
         days: list[int | None] = []
@@ -97,7 +98,7 @@ def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:
             name = (link["case_key"], link["label"])
             dated[name] = max(day, dated.get(name, day))
     shared = _shared(dated, {case: person for case, (person, _) in cases.items()})
-    doubtful = _placeholders(plan)
+    doubtful = _placeholders(plan.cohort)
     found = {}
     for (case, label), day in dated.items():
         person, taken = cases[case]
@@ -109,8 +110,8 @@ def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:
     return found
 
 
-def _placeholders(plan: DatasetPlan) -> frozenset[date]:
-    dated = zip(*(plan.cohort[c].to_pylist() for c in ("person_key", TRUE_DATE)), strict=True)
+def _placeholders(cohort: pa.Table) -> frozenset[date]:
+    dated = zip(*(cohort[c].to_pylist() for c in ("person_key", TRUE_DATE)), strict=True)
     return placeholder_studies((person, day) for person, day in dated if day is not None)
 
 

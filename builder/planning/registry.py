@@ -20,7 +20,7 @@ from builder.model.layout import (
 from builder.model.parquet import read_parquet
 from builder.persons import Persons
 from builder.plan import DatasetPlan, key_check
-from builder.spec import DatasetSpec
+from builder.split import Splits
 from builder.split.registry import (
     REGISTRY_SCHEMA,
     Facts,
@@ -38,7 +38,7 @@ _FILE = ".parquet"
 """Suffix of the ``previous`` that older specs use: the path of a ``splits.parquet``."""
 
 
-def read_registry(spec: DatasetSpec, home: Store, *, key: Key) -> Registry:
+def read_registry(options: Splits, home: Store, *, key: Key) -> Registry:
     """Read everybody who was ever assigned to a split in the dataset at ``home`` and in the one ``previous`` names.
 
     Raises
@@ -47,12 +47,12 @@ def read_registry(spec: DatasetSpec, home: Store, *, key: Key) -> Registry:
         When a registry cannot be read, was made with another key, or contradicts the other one.
     """
     current = published(home)
-    if spec.splits.fresh:
+    if options.fresh:
         return Registry.empty(current)
     own = REGISTRY_SCHEMA.empty_table()
     if current is not None:
         own = _read(home, parse_current(current), key, where=home.url)
-    return Registry(_with_previous(own, spec.splits.previous, key), current)
+    return Registry(_with_previous(own, options.previous, key), current)
 
 
 def published(dataset: Store) -> bytes | None:
@@ -81,7 +81,7 @@ def still_published(dataset: Store, current: bytes | None, guard: Callable[[], N
     return unmoved
 
 
-def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key: Key) -> Registry:
+def known_again(options: Splits, registry: Registry, persons: Persons, *, key: Key) -> Registry:
     """Look persons up in the registry, and check that they are the people it lists.
 
     Persons whom it does not know by name, but by their PatientID under another site or issuer, count as known: a site
@@ -97,7 +97,7 @@ def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key:
     elsewhere = known_elsewhere(table, found, persons.bare, facts)
     splits = table["split"].to_pylist()
     unclear = {person for person, rows in elsewhere.items() if len({splits[row] for row in rows}) > 1}
-    if not spec.splits.trust_registry:
+    if not options.trust_registry:
         check_people(table, found, len(persons.members), facts, elsewhere=len(elsewhere))
     elif unclear:
         raise LayoutError(
@@ -109,11 +109,10 @@ def known_again(spec: DatasetSpec, registry: Registry, persons: Persons, *, key:
     return replace(registry, found={**found, **clear}, elsewhere=frozenset(clear))
 
 
-def registry_of(plan: DatasetPlan) -> pa.Table:
-    """Return the registry of the version that a plan makes, with ``REGISTRY_SCHEMA``."""
-    persons, registry = plan.persons, plan.registry
-    dealt = dict(zip(*(plan.splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
-    facts = facts_of(persons, plan.key)
+def next_registry(registry: Registry, persons: Persons, splits: pa.Table, *, key: Key) -> pa.Table:
+    """Return the registry of the version with these splits, with ``REGISTRY_SCHEMA``; ``registry`` is as before it."""
+    dealt = dict(zip(*(splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
+    facts = facts_of(persons, key)
     return carry(registry.table, registry.found, persons.members, dealt, facts, bare=persons.bare)
 
 
@@ -123,7 +122,7 @@ def registry_facts(plan: DatasetPlan) -> dict[str, int]:
     dealt = plan.splits["person_key"].to_pylist()
     known = sum(person in registry.found for person in dealt)
     elsewhere = sum(person in registry.elsewhere for person in dealt)
-    absent = registry_of(plan)["present"].to_pylist().count(False)
+    absent = next_registry(registry, plan.persons, plan.splits, key=plan.key)["present"].to_pylist().count(False)
     return {"dealt_before": known, "new": len(dealt) - known, "absent": absent, "elsewhere": elsewhere}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.errors import SpecError
-from builder.spec import DatasetSpec
+from builder.labels import AnyLabel
 from builder.storage import read_at
 
 COLUMNS = ("case_key", "finding", "value", "correct", "text")
@@ -15,7 +15,7 @@ COLUMNS = ("case_key", "finding", "value", "correct", "text")
 ANSWERS = {"yes": True, "y": True, "1": True, "no": False, "n": False, "0": False}
 
 
-def read_reviews(spec: DatasetSpec) -> dict[str, tuple[Mapping[str, Any], ...]]:
+def read_reviews(labels: Mapping[str, AnyLabel]) -> dict[str, tuple[Mapping[str, Any], ...]]:
     """Read the findings that were judged, by label: ``case_key``, ``finding``, ``value``, ``correct``; no text.
 
     Raises
@@ -23,7 +23,7 @@ def read_reviews(spec: DatasetSpec) -> dict[str, tuple[Mapping[str, Any], ...]]:
     SpecError
         When a review is not a table that ``draw`` wrote, or an answer is neither yes nor no.
     """
-    return {name: _read(reader.review, name) for name, reader in sorted(spec.labels.items()) if reader.review}
+    return {name: _read(reader.review, name) for name, reader in sorted(labels.items()) if reader.review}
 
 
 def _read(url: str, label: str) -> tuple[Mapping[str, Any], ...]:

@@ -16,8 +16,6 @@ from builder.model.cleared import policy_of
 from builder.model.tables import IDENTITY
 from builder.persons import Persons
 from builder.planning.inventory import Inventory
-from builder.spec import DatasetSpec
-from builder.stages.gating import gate_of
 
 TRUE_AGE = "true_age_years"
 """Private column with ages before ``deid.anonymity`` made bands of them: ages above 89 must be known to hide times."""
@@ -38,11 +36,13 @@ class Roster:
 
     Parameters
     ----------
+    own_words
+        The words of the spec, which identify nobody.
     annotations
         INSTANCES rows of annotation objects and files.
     """
 
-    spec: DatasetSpec
+    own_words: frozenset[str]
     persons: Persons
     annotations: pa.Table
     inventory: Inventory
@@ -76,7 +76,7 @@ class Roster:
 
     def canaries(self) -> Canaries:
         """Return the identifiers of the whole archive, except words of the spec and of closed vocabularies."""
-        own = {word.lower() for word in gate_of(self.spec).words.spec} | NOBODYS
+        own = {word.lower() for word in self.own_words} | NOBODYS
         own |= {word for name, _ in VENDORS for word in (name.lower(), *name.lower().split())}
         return Canaries.of(self._values(), names=self._names(), ordinary=ordinary_words() | own)
 

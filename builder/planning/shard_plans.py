@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,6 @@ from builder.plan import (
     assign_buckets,
     image_role,
     parse_shard_plan,
-    recipe,
     shard_fingerprint,
 )
 from builder.planning.inputs import PlanInputs
@@ -63,9 +63,15 @@ class _Chosen:
 
 
 def write_shard_plans(
-    inputs: PlanInputs, cohort: pa.Table, *, links: pa.Table, annotations: Annotations
+    inputs: PlanInputs, cohort: pa.Table, document: Mapping[str, Any], *, links: pa.Table, annotations: Annotations
 ) -> tuple[Store, tuple[ShardSummary, ...]]:
-    """Assign the included cases to shards and write one plan file per shard; return their store and summaries."""
+    """Assign the included cases to shards and write one plan file per shard; return their store and summaries.
+
+    Parameters
+    ----------
+    document
+        What shards are named by beside their cases, from ``builder.plan.recipe``.
+    """
     spec, key = inputs.spec, inputs.key
     chosen = _chosen(spec, cohort)
     objects = _objects(inputs, chosen, links=rows_of(links, LinkRow), annotations=annotations)
@@ -74,7 +80,6 @@ def write_shard_plans(
     cases = [_case_plan(spec, case, objects[case.reference.case_key], types, ct) for case in chosen]
     most_bytes = int(spec.shards.target_mib * 2**20)
     buckets = assign_buckets(cases, key=key, most_cases=spec.shards.cases, most_bytes=most_bytes)
-    document = recipe(spec, key=key)
     plans = []
     for bucket, held in buckets.items():
         table = pa.concat_tables([_numbered(objects[c.case_key], i) for i, c in enumerate(held)])

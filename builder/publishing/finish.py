@@ -38,7 +38,7 @@ from builder.model.tables import schema
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
 from builder.planning.offsets import label_days, read_lives
-from builder.planning.registry import registry_of
+from builder.planning.registry import next_registry
 from builder.publishing.accounts import Accounts, account, keep_accounts
 from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
 from builder.publishing.classes import with_class_columns
@@ -46,7 +46,7 @@ from builder.publishing.consensus import check_evidence, settle_classes, with_ev
 from builder.publishing.exports import export_files
 from builder.publishing.leaks import Compared, certificate, with_intensities
 from builder.publishing.outcome import check_build, losses
-from builder.publishing.privacy import clear_plan, count_withheld, release, roster_of
+from builder.publishing.privacy import clear_plan, count_withheld, release
 from builder.publishing.published import Published
 from builder.publishing.report import report_files
 from builder.publishing.sentences import sentence_table
@@ -88,8 +88,8 @@ def finish(
         If an identifier from the archive is found in anything that would be published.
     """
     receipts = _receipts(plan, dataset)
-    roster, lives = roster_of(plan, inventory), read_lives(plan, survey)
-    plan, gate = clear_plan(plan, roster, lives)
+    lives = read_lives(plan, survey)
+    plan, gate, roster = clear_plan(plan, inventory, lives)
     accounts = account(plan, receipts, inventory, survey)
     tables = _tables(plan, receipts, accounts, dataset, label_days(plan, lives))
     lost = losses(plan, receipts)
@@ -160,7 +160,7 @@ def _tables(
             with_evidence(_index(plan, receipts, cohort, columns, split_of, dataset), days), plan.spec
         ),
         SPLITS: plan.splits,
-        REGISTRY: registry_of(plan),
+        REGISTRY: next_registry(plan.registry, plan.persons, plan.splits, key=plan.key),
         COHORT: cohort.append_column("split", pa.array(splits, pa.string())),
         EXCLUSIONS: accounts.exclusions,
         LEDGER: accounts.ledger,

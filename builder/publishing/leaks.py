@@ -17,7 +17,7 @@ from builder.model.parquet import read_parquet
 from builder.model.tables import used_rows
 from builder.plan import DatasetPlan
 from builder.planning.deal import deal, joined, shared_keys
-from builder.planning.registry import registry_of
+from builder.planning.registry import next_registry
 from builder.report.crossings import crossings, overlapping_samples, published_split
 from builder.report.shift import INTENSITIES
 from builder.spec import DatasetSpec
@@ -143,7 +143,7 @@ def _texts(spec: DatasetSpec, index: pa.Table) -> dict[str, Json]:
 
 def _deal_facts(plan: DatasetPlan) -> Json:
     """Return how the splits were made: kept or dealt afresh, and how many persons moved because the spec said so."""
-    registry = registry_of(plan)
+    registry = next_registry(plan.registry, plan.persons, plan.splits, key=plan.key)
     moved = [splits for splits in registry["moved_from"].to_pylist() if splits]
     return {
         "fresh": plan.spec.splits.fresh,

@@ -34,28 +34,27 @@ KEY_COLUMNS = re.compile(r"(?:.*_)?key|members|bare")
 FINGERPRINTS = frozenset({"shard"})
 
 
-def roster_of(plan: DatasetPlan, inventory: Inventory) -> Roster:
-    """Return the persons whom the archive of a plan names."""
-    return Roster(plan.spec, plan.persons, plan.annotations, inventory)
-
-
-def clear_plan(plan: DatasetPlan, roster: Roster, lives: Lives) -> tuple[DatasetPlan, Gate]:
-    """Return the plan with every publishable text judged, and the gate with what it withheld."""
+def clear_plan(plan: DatasetPlan, inventory: Inventory, lives: Lives) -> tuple[DatasetPlan, Gate, Roster]:
+    """Return the plan with every publishable text judged, the gate with what it withheld, and the archive's persons."""
     gate = gate_of(plan.spec)
+    roster = Roster(gate.words.spec, plan.persons, plan.annotations, inventory)
     cohort = clear_cohort(plan.cohort, gate, roster)
-    if STUDY_DAY in plan.spec.deid.retain:
+    deid = plan.spec.deid
+    if STUDY_DAY in deid.retain:
         place = cohort.schema.get_field_index(STUDY_DAY)
-        cohort = cohort.set_column(place, cohort.schema.field(place), study_days(plan, lives))
-    for name, days in visit_days(plan, lives).items():
+        days = study_days(plan.cohort, lives, most_days=deid.most_days)
+        cohort = cohort.set_column(place, cohort.schema.field(place), days)
+    for name, days in visit_days(plan.cohort, lives, options=plan.spec.cohort, deid=deid).items():
         cohort = cohort.append_column(name, days)
-    splits = _with_strata(plan.splits, plan.cohort, cohort, plan.spec)
-    return replace(plan, cohort=cohort, splits=splits, origins=gate.table(plan.origins, where="origins")), gate
+    splits = _with_strata(plan.splits, plan.cohort, cohort, names=plan.spec.splits.stratify)
+    cleared = replace(plan, cohort=cohort, splits=splits, origins=gate.table(plan.origins, where="origins"))
+    return cleared, gate, roster
 
 
-def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, spec: DatasetSpec) -> pa.Table:
+def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, *, names: Iterable[str]) -> pa.Table:
     """Replace the names of strata by what may be published of their levels."""
     changed: dict[str, str] = {}
-    for name in spec.splits.stratify:
+    for name in names:
         if name in before.column_names and pa.types.is_string(before.schema.field(name).type):
             pairs = zip(before.column(name).to_pylist(), after.column(name).to_pylist(), strict=True)
             changed |= {raw: cleared or "(withheld)" for raw, cleared in set(pairs) if raw and raw != cleared}

@@ -13,8 +13,8 @@ from typing import Any
 
 from builder.errors import SpecError
 from builder.model.canonical import Json
+from builder.plan import ShardSummary
 from builder.run.clusters import Cluster, load_cluster
-from builder.run.outcomes import Planned
 from builder.run.pipeline import build, plan
 from builder.run.progress import Item
 from builder.stages.graph import Outcome, Runner, Task
@@ -109,7 +109,7 @@ def measure_building(
     """
     with tempfile.TemporaryDirectory(prefix="builder-bench-", dir=folder) as place:
         planned = plan(spec, to=f"{place}/plan", parameters=parameters)
-        steps = _steps(planned)
+        steps = _steps(planned.plan.url, planned.plan.shards)
         cases = planned.plan.cases
         sizes = (sum(c.input_bytes for c in cases), len(cases) * steps.output_bytes // max(1, steps.cases))
         builds = tuple(_measure(spec, place, parameters, count, len(cases), sizes) for count in workers)
@@ -127,14 +127,13 @@ def rates_of(path: Path) -> dict[int, float]:
         raise SpecError(f"{path}: found no record of 'builder bench build', expected one kept with --keep") from None
 
 
-def _steps(planned: Planned) -> Steps:
+def _steps(url: str, shards: Sequence[ShardSummary]) -> Steps:
     """Measure evenly spaced cases, each after an uncounted case, because the first pays for loading kernels."""
-    shards = planned.plan.shards
     chosen = [shards[i * len(shards) // MOST_CASES] for i in range(MOST_CASES)] if len(shards) > MOST_CASES else shards
     total = Steps()
     for number, shard in enumerate([*chosen[:1], *chosen]):
         with tempfile.TemporaryDirectory(prefix="builder-") as folder:
-            found = measure_case(ShardArgument(planned.plan.url, folder, shard.fingerprint), time.perf_counter)
+            found = measure_case(ShardArgument(url, folder, shard.fingerprint), time.perf_counter)
         total = total + found if number else total
     return total
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from builder.clinical import summary_lines
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
@@ -59,7 +61,7 @@ class Planned:
             "registry": registry_facts(plan),
             "splits_cannot": list(cannot(plan.spec, plan.cohort, plan.splits)),
             "anonymity": None if plan.anonymity is None else plan.anonymity.facts(),
-            "licenses": _licenses(plan),
+            "licenses": _licenses(plan.origins),
             "procedures": None if plan.procedures is None else dict(plan.procedures),
             "structures": dict(plan.structures),
             "forecast": dict(self.forecast),
@@ -235,9 +237,9 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {entry['outcome']}: {entry['positives']} yes, {entry['negatives']} no to test on: shows {shown}"
 
 
-def _licenses(plan: DatasetPlan) -> dict[str, int]:
+def _licenses(origins: pa.Table) -> dict[str, int]:
     """Count series and tables by licence; ``not stated`` is one of the licences."""
-    names = sorted(name or "not stated" for name in plan.origins.column("license").to_pylist())
+    names = sorted(name or "not stated" for name in origins.column("license").to_pylist())
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 

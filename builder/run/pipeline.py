@@ -22,7 +22,7 @@ from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import INDEX, take_inventory, take_survey
 from builder.planning.latest import note_plan, note_published
 from builder.planning.making import make_plan
-from builder.planning.registry import published, registry_of, still_published
+from builder.planning.registry import next_registry, published, still_published
 from builder.planning.twins import leave_out_twins
 from builder.protocols import Progress
 from builder.publishing.accounts import account, keep_accounts
@@ -155,10 +155,11 @@ def _asked(
     if building:
         _check_placeholders(loaded)
     resolved = fill_parameters(loaded, parameters)
-    check_places(resolved, to)
+    check_places(resolved.sources, to, sealed=resolved.splits.sequester)
     check_recorded(private_store(to), INDEX)
     kept = keeping(resolved, private_store(to).join(FOLDER).url)
-    return _Asked(kept, withhold_locations(loaded), to, _key(resolved))
+    published_spec = withhold_locations(loaded.model_dump(mode="json", by_alias=True))
+    return _Asked(kept, published_spec, to, _key(resolved.deid.patient_key))
 
 
 def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> Planned:
@@ -278,13 +279,12 @@ def _build(
 def _with_report(planned: Planned) -> Planned:
     """Write the report of a plan into its private folder and return the plan with it."""
     from builder.planning.offsets import read_lives
-    from builder.publishing.privacy import clear_plan, roster_of
+    from builder.publishing.privacy import clear_plan
     from builder.publishing.report import REPORT_JSON, REPORT_PAGE, plan_files
 
     store = open_store(planned.plan.url, directory_mode=0o700)
     # the report of a plan shows what a build would publish, so its texts pass the same gate
-    roster, lives = roster_of(planned.plan, planned.inventory), read_lives(planned.plan, planned.survey)
-    plan, _ = clear_plan(planned.plan, roster, lives)
+    plan, *_ = clear_plan(planned.plan, planned.inventory, read_lives(planned.plan, planned.survey))
     accounts = account(plan, {}, planned.inventory, planned.survey)
     keep_accounts(plan, accounts)
     files = plan_files(plan, accounts)
@@ -298,7 +298,8 @@ def _inputs(plan: DatasetPlan) -> str:
 
     The registry is included as the version will carry it, so it is the same before and after publication.
     """
-    found = (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins, registry_of(plan))
+    registry = next_registry(plan.registry, plan.persons, plan.splits, key=plan.key)
+    found = (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins, registry)
     tables = [parquet_bytes(t) for t in found]
     shards = [s.fingerprint for s in plan.shards]
     procedures = None if plan.procedures is None else dict(plan.procedures)
@@ -332,7 +333,7 @@ def _check_placeholders(spec: DatasetSpec) -> None:
         raise SpecError("\n".join((*faults, "a plan accepts placeholders, a build does not")))
 
 
-def _key(spec: DatasetSpec) -> Key:
-    if spec.deid.patient_key == KEY_PLACEHOLDER:
+def _key(reference: str) -> Key:
+    if reference == KEY_PLACEHOLDER:
         return Key(secrets.token_bytes(32))
-    return resolve_key(spec.deid.patient_key, environ, read=lambda path: Path(path).read_bytes())
+    return resolve_key(reference, environ, read=lambda path: Path(path).read_bytes())

@@ -1,12 +1,13 @@
 """Check where a dataset may be built: apart from its sources, and where this process may write."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from builder.errors import ResourceError, SpecError
-from builder.sources import Folder, RemoteFolder
-from builder.spec import DatasetSpec
+from builder.sources import AnySource, Folder, RemoteFolder
+from builder.split.options import Sequester
 from builder.storage import LocalStore, Store, open_store
 
 PRIVATE_SUFFIX = ".private"
@@ -18,15 +19,17 @@ def private_store(dataset: str) -> Store:
     return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
 
 
-def check_places(spec: DatasetSpec, to: str) -> None:
+def check_places(sources: Sequence[AnySource], to: str, *, sealed: Sequester | None) -> None:
     """Refuse a place in which a dataset must not or cannot be built, before anything is read or written.
 
     Parameters
     ----------
-    spec
-        Resolved, with locations filled in.
+    sources
+        With locations filled in.
     to
         As ``--to`` on the command line.
+    sealed
+        Where labels go that are kept apart, if any are.
 
     Raises
     ------
@@ -37,16 +40,16 @@ def check_places(spec: DatasetSpec, to: str) -> None:
         When this process may not write there.
     """
     places = {"--to": to}
-    if spec.splits.sequester is not None:
-        places["splits.sequester.url"] = spec.splits.sequester.url
-    faults = [fault for name, place in places.items() for fault in _faults(name, place, spec)]
+    if sealed is not None:
+        places["splits.sequester.url"] = sealed.url
+    faults = [fault for name, place in places.items() for fault in _faults(name, place, sources)]
     if faults:
         raise SpecError("\n".join(faults))
     for name, place in places.items():
         _check_writable(name, place)
 
 
-def _faults(name: str, place: str, spec: DatasetSpec) -> list[str]:
+def _faults(name: str, place: str, sources: Sequence[AnySource]) -> list[str]:
     if not place.strip():
         return [f"{name}: found an empty value, expected a folder or URL; is the shell variable set that you meant?"]
     scheme = urlsplit(place).scheme
@@ -57,7 +60,7 @@ def _faults(name: str, place: str, spec: DatasetSpec) -> list[str]:
         return [
             f"{name}: found {place}, which overlaps with the source sources.{number} ({source.url}); expected a place "
             "apart from it"
-            for number, source in enumerate(spec.sources)
+            for number, source in enumerate(sources)
             if isinstance(source, RemoteFolder) and _overlap(place, source.url)
         ]
     if store.root.exists() and not store.root.is_dir():
@@ -65,7 +68,7 @@ def _faults(name: str, place: str, spec: DatasetSpec) -> list[str]:
     return [
         f"{name}: found {place}, which {how} the source sources.{number} ({source.url}); "
         f"expected a place apart from it, such as {_apart(source)}"
-        for number, source in enumerate(spec.sources)
+        for number, source in enumerate(sources)
         if isinstance(source, Folder) and (how := _relation(store.root, source.root))
     ]
 

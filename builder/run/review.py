@@ -11,9 +11,10 @@ from builder.errors import SpecError
 from builder.labels.report import draw_review, report_text
 from builder.model.layout import CURRENT, INDEX, parse_current, version_path
 from builder.model.parquet import read_parquet
-from builder.plan import DatasetPlan
+from builder.plan import ShardSummary
 from builder.planning.reviews import COLUMNS
 from builder.run.pipeline import plan as make_plan
+from builder.sources import AnySource
 from builder.stages.fetch import read_object
 from builder.stages.shard import load_plan
 from builder.storage import open_store
@@ -61,7 +62,7 @@ def draw(
         raise SpecError(f"review: found no label {label!r} of kind report, expected one of {known}")
     values = _published_values(to, label, splits)
     chosen = draw_review(list(values), count, key=plan.key)
-    texts = _texts(plan, label, chosen)
+    texts = _texts(plan.url, plan.shards, plan.spec.sources, label, chosen)
     rows = [
         {"case_key": case, "finding": finding, "value": value, "correct": "", "text": texts[case] if not i else ""}
         for case in chosen
@@ -94,18 +95,20 @@ def _published_values(to: str, label: str, splits: Sequence[str]) -> dict[str, d
     return found
 
 
-def _texts(plan: DatasetPlan, label: str, cases: Sequence[str]) -> dict[str, str]:
+def _texts(
+    url: str, shards: Sequence[ShardSummary], sources: Sequence[AnySource], label: str, cases: Sequence[str]
+) -> dict[str, str]:
     """Return the text of each case's label objects, as the archive has it."""
     wanted = set(cases)
-    store = open_store(plan.url, directory_mode=0o700)
+    store = open_store(url, directory_mode=0o700)
     texts: dict[str, str] = {}
-    for shard in plan.shards:
+    for shard in shards:
         if wanted.isdisjoint(case.case_key for case in shard.cases):
             continue
         objects = load_plan(store, shard.fingerprint).objects.to_pylist()
         for number, case in enumerate(shard.cases):
             if case.case_key in wanted:
                 own = [row for row in objects if row["case"] == number and row["role"] == label]
-                parts = [report_text(read_object(row, plan.spec.sources)) for row in own]
+                parts = [report_text(read_object(row, sources)) for row in own]
                 texts[case.case_key] = "\n\n".join(parts)
     return texts

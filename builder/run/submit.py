@@ -62,7 +62,8 @@ def submit(spec: Path, *, to: str, cluster: str, parameters: Mapping[str, str]) 
         When the cluster's scheduler refuses the driver's job.
     """
     profile = load_cluster(cluster)
-    check_places(fill_parameters(load_spec(spec), parameters), to)
+    filled = fill_parameters(load_spec(spec), parameters)
+    check_places(filled.sources, to, sealed=filled.splits.sequester)
     identity = secrets.token_hex(4)
     where = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster
     command = ["build", str(spec.absolute()), "--to", to, "--cluster", where, "--json"]

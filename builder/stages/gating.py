@@ -22,7 +22,7 @@ WITHHELD = "withheld"
 def gate_of(spec: DatasetSpec) -> Gate:
     """Return the privacy gate of a spec. It does not yet know what identifies any person."""
     lexicons = [load_lexicon(name).findings for label in spec.labels.values() if (name := _lexicon(label))]
-    words = words_of(withhold_locations(spec), *lexicons)
+    words = words_of(withhold_locations(spec.model_dump(mode="json", by_alias=True)), *lexicons)
     return Gate(words, rules=spec.deid.text, declared=frozenset(spec.clinical_columns))
 
 

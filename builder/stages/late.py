@@ -1,20 +1,29 @@
 """Decide which builds make the resampled image slab by slab while writing, and so never hold it whole."""
 
+from collections.abc import Sequence
+
 from builder.model.case import Case, Slabs
-from builder.patches import Images, Whole
-from builder.spec import DatasetSpec
+from builder.patches import AnySamples, Images, Whole
+from builder.shards import FieldStorage
 from builder.stages.prepare import Recipe, steps_of
-from builder.transforms import Resample
+from builder.transforms import AnyTransform, Resample
 
 
-def late_resample(spec: DatasetSpec) -> Resample | None:
+def late_resample(
+    transforms: Sequence[AnyTransform], samples: AnySamples, stored: FieldStorage | None
+) -> Resample | None:
     """Return the resampling that comes last if its image goes unchanged into whole volumes; otherwise None.
 
-    Whether a case's image can be made in slabs also depends on its grid (``Resample.in_slabs``).
+    Whether a case's image can be made in slabs also depends on its grid (``Resample.in_slabs``). Images that are
+    joined with others are never made so.
+
+    Parameters
+    ----------
+    stored
+        What the spec states of how images are stored.
     """
-    last = spec.transforms[-1] if spec.transforms else None
-    stored = spec.shards.fields.get("image")
-    if not isinstance(last, Resample) or not isinstance(spec.samples, Whole | Images) or spec.cohort.images:
+    last = transforms[-1] if transforms else None
+    if not isinstance(last, Resample) or not isinstance(samples, Whole | Images):
         return None
     if stored is not None and stored.dtype is not None:
         return None

@@ -414,9 +414,10 @@ def _finished_case(
     case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
 ) -> tuple[Case, Slabs | None]:
     """Return a case after all transforms, and its image if that is still to be made."""
-    last = late_resample(spec)
-    if last is not None:
-        return transformed_late(case, recipe, last)
+    if not spec.cohort.images:
+        last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
+        if last is not None:
+            return transformed_late(case, recipe, last)
     return _transformed_set(case, plan, spec, recipe, other), None
 
 

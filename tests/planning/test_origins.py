@@ -11,7 +11,7 @@ from builder.model.keyed import Key
 from builder.model.origin import Origin
 from builder.plan import LINKS
 from builder.planning.origins import ask_origins, gather_origins, prove_usage
-from builder.spec import DatasetSpec, candidate_schema, withhold_locations
+from builder.spec import DatasetSpec, columns_of, withhold_locations
 from builder.stages.index import part_name
 
 KEY = Key(b"k" * 32)
@@ -91,7 +91,7 @@ def test_each_series_has_what_its_source_knows_completed_by_the_spec(tmp_path):
 def test_the_licence_is_a_column_a_cohort_can_ask_for(tmp_path):
     made = spec(tmp_path, license="my own terms")
     assert ask_origins(made).licenses(COHORT) == ["CC-BY-4.0", "CC-BY-NC-4.0", "my own terms", "CC-BY-NC-4.0"]
-    assert candidate_schema(made).field("license").type == pa.string()
+    assert columns_of(made.clinical, labelled=bool(made.labels)).field("license").type == pa.string()
 
 
 def test_commercial_use_is_refused_by_one_series(tmp_path):
@@ -118,7 +118,7 @@ def test_commercial_use_is_proven_when_all_allow_it(tmp_path):
 
 def test_an_origin_is_published_and_does_not_index_anew(tmp_path):
     made = spec(tmp_path)
-    published = withhold_locations(made)["sources"][1]
+    published = withhold_locations(made.model_dump(mode="json", by_alias=True))["sources"][1]
     assert published["origin"]["title"] == "Ours"
     assert published["url"] == "(withheld)"
     source = made.sources[1]

@@ -68,7 +68,7 @@ def find(
          "patient_birth_date": f"19{h.number % 90 + 10}0101", "source": source}
         for h in humans if h.here for (source, issuer, patient), study in h.studies
     ]  # fmt: skip
-    known = read_registry(spec(), store, key=key).table["members"].to_pylist() if store is not None else []
+    known = read_registry(spec().splits, store, key=key).table["members"].to_pylist() if store is not None else []
     by_site = {site: [pair for s, *pair in aliases if s == site] for site in SITES}
     tables = [AliasIds(site, tuple((2, tuple(pair)) for pair in pairs)) for site, pairs in by_site.items() if pairs]
     naming = spec().persons.naming(sites)
@@ -85,7 +85,7 @@ class Version:
 
 def build(store: Store, options: DatasetSpec, humans: list[Human], persons: Persons, *, key: Key) -> Version:
     """What a build does with persons, without the images: reads the registry, deals, publishes."""
-    registry = known_again(options, read_registry(options, store, key=key), persons, key=key)
+    registry = known_again(options.splits, read_registry(options.splits, store, key=key), persons, key=key)
     keys = {h.number: key_of(h, persons) for h in humans if h.here}
     cohort = pa.table(
         {
@@ -227,7 +227,7 @@ class Growth(RuleBasedStateMachine):
     def publish(self, **more: object) -> None:
         options = spec(**{**self.options, **more})
         persons = find(self.humans, self.aliases, key=KEY, store=self.store)
-        known = read_registry(options, self.store, key=KEY).table
+        known = read_registry(options.splits, self.store, key=KEY).table
         made = build(self.store, options, self.humans, persons, key=KEY)
         homes = dict(zip(made.splits["person_key"].to_pylist(), made.splits["split"].to_pylist(), strict=True))
         keys = {}
@@ -257,7 +257,7 @@ def test_publishing_fails_once_another_build_published(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "grown"))
     humans = [Human(n, [(0, "", f"{n}1")], [((0, "", f"{n}1"), f"s{n}")]) for n in range(6)]
     first = build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
-    registry = read_registry(spec(), store, key=KEY)
+    registry = read_registry(spec().splits, store, key=KEY)
     guard = still_published(store, registry.current, lambda: None)
     guard()
     humans.append(Human(6, [(0, "", "61")], [((0, "", "61"), "s6")]))
@@ -277,14 +277,14 @@ def test_a_damaged_registry_and_a_missing_version_are_refused(tmp_path: Path) ->
     name = version_path(parse_current(store.read(CURRENT)), REGISTRY)
     store.put(name, parquet_bytes(made.registry.slice(1)))
     with pytest.raises(LayoutError, match=r"found another registry.parquet than the manifest states"):
-        read_registry(spec(), store, key=KEY)
-    assert read_registry(spec(fresh=True), store, key=KEY).table.num_rows == 0
+        read_registry(spec().splits, store, key=KEY)
+    assert read_registry(spec(fresh=True).splits, store, key=KEY).table.num_rows == 0
     store.delete(name)
     with pytest.raises(LayoutError, match=r"found no registry.parquet in version .*, which says where everybody was"):
-        read_registry(spec(), store, key=KEY)
+        read_registry(spec().splits, store, key=KEY)
     store.put(CURRENT, b"gone\n")
     with pytest.raises(LayoutError, match="found no version gone"):
-        read_registry(spec(), store, key=KEY)
+        read_registry(spec().splits, store, key=KEY)
 
 
 def test_previous_names_another_dataset_one_of_its_versions_or_an_older_file(tmp_path: Path) -> None:
@@ -302,12 +302,12 @@ def test_previous_names_another_dataset_one_of_its_versions_or_an_older_file(tmp
             assert found.splits.select(["person_key", "split"]).equals(wanted)
     assert build(own, spec(seed=0), humans, persons, key=KEY).splits["split"] != wanted["split"]
     with pytest.raises(LayoutError, match="whom that dataset has in other splits"):
-        read_registry(spec(previous=other.url), own, key=KEY)
+        read_registry(spec(previous=other.url).splits, own, key=KEY)
     for wrong in (str(tmp_path), str(tmp_path / "nothing.parquet"), f"{other.url}@never"):
         with pytest.raises(LayoutError, match="found no"):
-            read_registry(spec(previous=wrong), open_store(str(tmp_path / "new")), key=KEY)
+            read_registry(spec(previous=wrong).splits, open_store(str(tmp_path / "new")), key=KEY)
     with pytest.raises(LayoutError, match="built with another key"):
-        read_registry(spec(previous=other.url), open_store(str(tmp_path / "new")), key=OTHER)
+        read_registry(spec(previous=other.url).splits, open_store(str(tmp_path / "new")), key=OTHER)
 
 
 def test_other_people_are_refused_unless_the_spec_trusts_the_registry(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_whose_patient_id_two_sites_had_before_is_not_guessed(tmp_path: Path) ->
 
 
 def test_a_registry_of_nobody_is_where_a_dataset_begins(tmp_path: Path) -> None:
-    found = read_registry(spec(), open_store(str(tmp_path / "new")), key=KEY)
+    found = read_registry(spec().splits, open_store(str(tmp_path / "new")), key=KEY)
     assert isinstance(found, Registry)
     assert (found.table.num_rows, found.current) == (0, None)
     assert read_parquet(parquet_bytes(found.table)).schema.equals(found.table.schema)

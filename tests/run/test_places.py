@@ -10,6 +10,10 @@ from builder.run.places import _overlap, check_places
 from builder.spec import DatasetSpec
 
 
+def check(options: DatasetSpec, to: str) -> None:
+    check_places(options.sources, to, sealed=options.splits.sequester)
+
+
 def spec(source: Path, **more: object) -> DatasetSpec:
     return DatasetSpec.model_validate(
         {
@@ -42,26 +46,26 @@ def test_a_dataset_and_a_source_lie_apart(to: str, how: str, tmp_path: Path) -> 
     with pytest.raises(
         SpecError, match=rf"--to: found .*, which {how} the source sources\.0 .*; expected a place apart"
     ):
-        check_places(spec(tmp_path / "in"), f"{tmp_path}/{to}")
+        check(spec(tmp_path / "in"), f"{tmp_path}/{to}")
 
 
 def test_a_source_may_not_lie_in_the_private_workspace(tmp_path: Path) -> None:
     (tmp_path / "d.private" / "in").mkdir(parents=True)
     with pytest.raises(SpecError, match="which holds the source"):
-        check_places(spec(tmp_path / "d.private" / "in"), f"{tmp_path}/d")
+        check(spec(tmp_path / "d.private" / "in"), f"{tmp_path}/d")
 
 
 def test_a_place_of_a_similar_name_is_apart(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for place in ("in2", "in-dataset", "in.dataset", "other/in"):
-        check_places(spec(tmp_path / "in"), f"{tmp_path}/{place}")
+        check(spec(tmp_path / "in"), f"{tmp_path}/{place}")
 
 
 def test_the_place_of_sequestered_labels_is_checked_too(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     splits = {"sequester": {"url": f"{tmp_path}/in/labels"}}
     with pytest.raises(SpecError, match=r"splits\.sequester\.url: found .* which lies in the source"):
-        check_places(spec(tmp_path / "in", splits=splits), f"{tmp_path}/d")
+        check(spec(tmp_path / "in", splits=splits), f"{tmp_path}/d")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -69,7 +73,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(tmp_pat
     (tmp_path / "in").mkdir()
     (tmp_path / "ro").mkdir(mode=0o555)
     with pytest.raises(ResourceError, match="cannot be written by this user"):
-        check_places(spec(tmp_path / "in"), f"{tmp_path}/ro/d")
+        check(spec(tmp_path / "in"), f"{tmp_path}/ro/d")
 
 
 @pytest.mark.parametrize(

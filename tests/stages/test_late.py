@@ -62,7 +62,7 @@ def test_every_byte_is_that_of_resampling_first(
     planned = plan(spec_of(archive, CHANGES[change]), to=tmp_path / "data").plan
     store = open_store(planned.url)
     spec = DatasetSpec.model_validate_json(store.read(SPEC))
-    assert late_resample(spec) == spec.transforms[-1]
+    assert late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image")) == spec.transforms[-1]
     key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "c0ffee01" * 8}, read=lambda path: Path(path).read_bytes())
     rows, in_slabs = 0, []
     made = Resample.in_slabs
@@ -71,7 +71,7 @@ def test_every_byte_is_that_of_resampling_first(
         whole = load_plan(store, summary.fingerprint)
         late = write(whole, spec, open_store(tmp_path / "late"), key=key)
         with monkeypatch.context() as first:
-            first.setattr(shard, "late_resample", lambda spec: None)
+            first.setattr(shard, "late_resample", lambda *_: None)
             assert write(whole, spec, open_store(tmp_path / "first"), key=key) == late
         rows += late.rows
     assert rows >= 3
@@ -91,4 +91,5 @@ def test_every_byte_is_that_of_resampling_first(
     ids=["none", "cubic", "filtered", "not the last", "patches", "stored as another type"],
 )
 def test_what_is_resampled_first(change: dict[str, Any]) -> None:
-    assert late_resample(spec_of(Path("/nowhere"), change)) is None
+    spec = spec_of(Path("/nowhere"), change)
+    assert late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image")) is None
