@@ -182,7 +182,7 @@ def _fate(row: _Stack, shard_of: Mapping[str, str], excluded: Mapping[str, Exclu
     if not row.serves and row.reason == Reason.DUPLICATE_FORMAT:
         return Fate(DUPLICATE, "cohort", row.reason)
     if not row.serves:
-        return Fate(QUARANTINED if row.rule == GEOMETRY_RULE else EXCLUDED, "cohort", row.reason)
+        return Fate(QUARANTINED if row.rule == GEOMETRY_RULE else EXCLUDED, "cohort", row.reason or "")
     if not row.is_used(excluded):
         return Fate(QUARANTINED, "shard", excluded[row.serves[0]].reason.value)
     return Fate(USED, shard=shard_of[next(case for case in row.serves if case not in excluded)])
