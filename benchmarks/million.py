@@ -27,7 +27,7 @@ from builder.planning.candidates import person_column, series_table
 from builder.planning.deal import deal, shared_keys
 from builder.report import ReportInputs, assemble, render
 from builder.spec import DatasetSpec
-from builder.stages.survey import STACKS
+from builder.stages.stack_rows import STACKS
 
 STRATA = ["collection", "sex", "age_band", "vendor"]
 SPEC = {

@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from builder.cohort import Cohort
 from builder.deid import RETAINABLE
+from builder.headers.dates import dicom_date
 from builder.labels import class_fields
 from builder.model.expression import compile as compile_expression
 from builder.model.tables import CHOICE, DATE
 from builder.spec import DatasetSpec, columns_of, columns_of_images
-from builder.stages.survey import dicom_date
 
 IDENTIFYING = frozenset(CHOICE.names) - frozenset(RETAINABLE)
 """Columns that rules may read and that never leave: messages do not quote their values."""

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from builder.deid.columns import age_band
+from builder.headers.dates import dicom_date
 from builder.model.keyed import Key
 from builder.model.tables import SERIES, SERIES_COLUMNS
 from builder.persons import Persons
-from builder.stages.survey import dicom_date
 
 DECISION_COLUMNS = (
     ("usable_reason", pa.string()),

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from builder.cohort import select_cohort
 from builder.errors import Reason
+from builder.headers.dates import dicom_date
 from builder.labels import class_fields
 from builder.labels.linking import image_row
 from builder.model.case import Scalar
@@ -37,7 +38,6 @@ from builder.planning.origins import Stated
 from builder.planning.registrations import registrations_of
 from builder.planning.rows import LinkRow, Placed, rows_of
 from builder.split import TRUE_DATE
-from builder.stages.survey import dicom_date
 
 
 def choose_cases(

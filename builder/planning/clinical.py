@@ -23,6 +23,7 @@ from builder.clinical import (
 )
 from builder.clinical import schema as clinical_schema
 from builder.errors import SpecError
+from builder.headers.dates import dicom_date
 from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
 from builder.planning.candidates import person_column
@@ -30,7 +31,6 @@ from builder.planning.clinical_times import as_they_leave
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.planning.rows import Placed, rows_of
-from builder.stages.survey import dicom_date
 from builder.storage import Store, read_at
 
 CELLS: Final = "clinical-cells.csv"

@@ -10,8 +10,8 @@ import pyarrow as pa
 from builder.clinical import ClinicalTable, Value
 from builder.deid.columns import OLDEST_AGE
 from builder.deid.dates import Lifetime, days_between, placeholder_studies, shared_dates
+from builder.headers.dates import dicom_date
 from builder.spec import DatasetSpec
-from builder.stages.survey import dicom_date
 
 _AGE: Final = re.compile(r"(?:^|_)age(?:_|$)")
 _YEARS: Final = (None, "a", "y", "years")

@@ -8,12 +8,12 @@ import pyarrow as pa
 from builder.cohort import Cohort
 from builder.deid import Deid
 from builder.deid.dates import Lifetime, days_between, lifetimes, placeholder_studies, shared_dates
+from builder.headers.dates import dicom_date
 from builder.persons import Persons
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Survey
 from builder.planning.roster import TRUE_AGE
 from builder.split import TRUE_DATE
-from builder.stages.survey import dicom_date
 
 STUDY_DAY = "study_day"
 LABEL_DAYS = "days_after_image"
