@@ -11,12 +11,13 @@ from builder.deid.anonymity import Assessment
 from builder.model.canonical import canonical_json, fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import FORMAT_VERSION
+from builder.model.options import without_locations
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import HEADER_COLUMNS, INSTANCES
 from builder.persons import Persons
 from builder.plugins import distribution_of
 from builder.protocols import LabelReader, Transform
-from builder.spec import DatasetSpec, without_locations
+from builder.spec import DatasetSpec
 from builder.split import Registry
 
 ENGINE_VERSION = 6
@@ -147,7 +148,7 @@ class ShardPlan:
     objects: pa.Table
 
     def to_parquet(self) -> bytes:
-        """One file: the objects, with the rest as metadata. ``parse_shard_plan`` is its inverse."""
+        """Return one file: the objects, with the rest as metadata. ``parse_shard_plan`` is the inverse."""
         facts = {"fingerprint": self.fingerprint, "bucket": self.bucket, "cases": [asdict(c) for c in self.cases]}
         table = self.objects.replace_schema_metadata({_PLAN_KEY: canonical_json(facts)})
         return parquet_bytes(table, compression="lz4")
@@ -177,7 +178,10 @@ def _frames(document: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
 class ShardSummary:
     """A shard of the plan, without its objects.
 
-    ``encoded``: whether any of its pixels are compressed, so that decoders of other makers run on them.
+    Parameters
+    ----------
+    encoded
+        Whether any of its pixels are compressed, so that decoders run on them that are not this project's.
     """
 
     fingerprint: str
@@ -187,13 +191,13 @@ class ShardSummary:
 
     @property
     def peak_bytes(self) -> int:
-        """Projected peak memory of its task: its largest case with the one that is loaded meanwhile."""
+        """Projected peak memory of its task: the largest sum of a case and the next one, which is loaded meanwhile."""
         beside = [c.load_bytes if c.load_bytes <= MOST_AHEAD_BYTES else 0 for c in self.cases[1:]] + [0]
         return max((c.peak_bytes + more for c, more in zip(self.cases, beside, strict=False)), default=0)
 
 
 LINKS = pa.schema([("annotation", pa.int64()), ("case_key", pa.string()), ("label", pa.string()), ("how", pa.string())])
-"""Which annotation (row of the annotations table) labels which case, and by what reference."""
+"""Which annotation (row of the annotations table) labels which case, and by which kind of reference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,11 +207,11 @@ class DatasetPlan:
     Parameters
     ----------
     url
-        Folder of the plan in the private workspace: the resolved spec and one file a shard.
+        Folder of the plan in the private workspace, with the resolved spec and one file per shard.
     spec
-        Resolved: locations filled in.
+        Resolved, with locations filled in.
     published_spec
-        As it goes into the manifest: locations withheld.
+        As it goes into the manifest, with locations withheld.
     cohort
         SERIES with clinical and decision columns, and the private ``series_uid``, ``chunk`` and ``case_key``.
     splits
@@ -219,7 +223,7 @@ class DatasetPlan:
     clinical
         A match report for each clinical table.
     reviews
-        Label to the findings that a person judged.
+        Maps each label to the findings that a person judged.
     anonymity
         How many persons share each combination of the released quasi-identifiers.
     registry
@@ -297,11 +301,12 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     names = ("seed", "volumes", "deid", "transforms", "samples")
     blocks: dict[str, Any] = {name: document[name] for name in names if name in document}
     blocks["deid"] = {n: v for n, v in blocks["deid"].items() if n != "anonymity"}  # it changes tables, no voxels
-    # as text, for the order of labels and structures is that of channels, and says who wins where structures overlap
+    # as text, because canonical JSON sorts keys, and the order of labels and structures is that of channels and decides
+    # which structure wins where two overlap
     blocks |= {name: json.dumps(document[name]) for name in ("labels", "consensus") if name in document}
     blocks |= {f"shards.{n}": v for n, v in document.get("shards", {}).items() if n in ("codec", "fields")}
     blocks |= {f"cohort.{n}": v for n, v in document.get("cohort", {}).items() if n == "labels"}
-    if spec.cohort.images:  # as text, for the order of images is that of channels
+    if spec.cohort.images:  # as text, because the order of images is that of channels
         images = [[name, image.aligned, image.required] for name, image in spec.cohort.members.items()]
         blocks["cohort.images"] = json.dumps(images)
     plugins: list[LabelReader | Transform] = [*spec.labels.values(), *spec.transforms]
@@ -326,9 +331,9 @@ def key_check(key: Key) -> str:
 
 
 def shard_fingerprint(recipe_document: Mapping[str, Any], cases: Sequence[CasePlan], objects: pa.Table) -> str:
-    """Fingerprint of everything a shard is made from: recipe, cases, and the content of their objects."""
+    """Fingerprint everything that a shard is made from: recipe, cases, and the content of their objects."""
     names = ["case", "role", "content_sha256", "header_sha256", "size", "sop_instance_uid"]
-    # what an image file is, is said by its layout and by tables and sidecars beside it, of which the file has no hash
+    # the layout, and tables and sidecars beside an image file, say what it is; the hash of the file does not cover them
     stated = ["layout", *(column.name for column in HEADER_COLUMNS)]
     rows = sorted(
         [r["case"], r["role"], r["content_sha256"] or r["header_sha256"] or "", r["size"], r["sop_instance_uid"] or ""]

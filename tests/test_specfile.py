@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import SpecError
+from builder.model.options import withhold_locations, without_locations
 from builder.sources.folder import Folder
-from builder.spec import DatasetSpec, withhold_locations, without_locations
+from builder.spec import DatasetSpec
 from builder.specfile import fill_parameters, load_spec, parse_spec
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ Json: TypeAlias = Any
 
 
 def canonical_json(document: Json) -> bytes:
-    """UTF-8 JSON with sorted keys, no spaces, shortest float forms and one newline: equal values give equal bytes.
+    """Return UTF-8 JSON with sorted keys, no spaces, shortest floats and one newline: equal values give equal bytes.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def canonical_json(document: Json) -> bytes:
 
 
 def fingerprint(*parts: Json) -> str:
-    """The first 32 hex digits of the SHA-256 of ``parts``; bytes and JSON values, no two lists of parts alike."""
+    """Return 32 hex digits of the SHA-256 of ``parts``, bytes and JSON values; no two lists of parts hash alike."""
     digest = hashlib.sha256()
     for part in parts:
         tag, data = (b"b", part) if isinstance(part, bytes) else (b"j", canonical_json(part))
@@ -34,7 +34,7 @@ def fingerprint(*parts: Json) -> str:
 
 
 _LEAVES = (str, float, int)
-"""Most of a document; whether something is a Mapping takes long to ask."""
+"""Types that are no mapping and make up most of a document: asking whether a value is a Mapping is slow."""
 
 
 def _check_keys(document: Json) -> None:

@@ -80,7 +80,7 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class Slabs:
-    """Voxels that are made while they are written, so that the whole of them never is in memory.
+    """Voxels that are made while they are written, so that they are never in memory all at once.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one reader said of one quantity or finding; readers have keyed names."""
+    """What one reader said about one quantity or finding; readers have keyed names."""
 
     reader: str
     quantity: str
@@ -342,7 +342,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class ClearedSample:
-    """A sample of which every text passed the privacy gate: what a shard is written from."""
+    """A sample whose texts have all passed the privacy gate; shards are written from these."""
 
     arrays: Mapping[str, NDArray[Any] | Slabs]
     geometry: Geometry

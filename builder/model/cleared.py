@@ -19,7 +19,7 @@ from builder.model.tables import WORKED_OUT
 
 @final
 class Seal:
-    """What the gate shows to clear something; only ``builder.deid.gate`` and ``.documents`` may hold it."""
+    """What the gate shows in order to clear something; only ``builder.deid.gate`` and ``.documents`` may hold it."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ class Cleared(str):
     __slots__ = ()
 
     def __new__(cls, text: str, seal: Seal) -> "Cleared":
-        """The text as cleared text. Raises TypeError without the gate's seal."""
+        """Return the text as cleared text. Raises TypeError without the gate's seal."""
         if seal is not SEAL:
             raise TypeError("cleared text: found no seal, expected that builder.deid.gate makes it")
         return super().__new__(cls, text)
@@ -50,7 +50,7 @@ class ClearedBytes(bytes):
     __slots__ = ()
 
     def __new__(cls, data: bytes, seal: Seal) -> "ClearedBytes":
-        """The bytes as cleared bytes. Raises TypeError without the gate's seal."""
+        """Return the bytes as cleared bytes. Raises TypeError without the gate's seal."""
         if seal is not SEAL:
             raise TypeError("cleared bytes: found no seal, expected that builder.deid.documents makes them")
         return super().__new__(cls, data)
@@ -162,7 +162,7 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
         "texts": Policy.PROSE,
     }
 )
-"""Every column of text that leaves, but for those that the spec declares."""
+"""All columns of text that leave, except those that the spec declares."""
 
 _EVIDENCE: Mapping[str, Policy] = MappingProxyType(
     {"tier": Policy.OWN, "readers": Policy.READER, "tool": Policy.TOOL, "time": Policy.SPEC}
@@ -171,7 +171,7 @@ _OF_EVIDENCE = re.compile(r"evidence\.[a-z][a-z0-9_]*\.([a-z]+)")
 
 
 def policy_of(column: str, declared: Iterable[str] = ()) -> Policy | None:
-    """The policy of a column of text; None where nobody decided about it."""
+    """Return the policy of a column of text, or None if nobody has decided about it."""
     found = _OF_EVIDENCE.fullmatch(column)
     if found is not None:
         return _EVIDENCE.get(found[1])
@@ -208,7 +208,7 @@ def check_policies(schema: pa.Schema, *, where: str, declared: Iterable[str] = (
 
 
 def holds_text(kind: pa.DataType) -> bool:
-    """Whether values of a type may be, or contain, text or bytes."""
+    """Return whether values of a type may be, or contain, text or bytes."""
     if pa.types.is_dictionary(kind):
         return holds_text(kind.value_type)
     if pa.types.is_map(kind):

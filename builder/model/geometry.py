@@ -58,7 +58,7 @@ class Geometry:
 
     @property
     def origin_mm(self) -> tuple[float, float, float]:
-        """LPS mm of the centre of voxel (0, 0, 0)."""
+        """Position of the centre of voxel (0, 0, 0), LPS mm."""
         x, y, z = self.affine[:3, 3]
         return (float(x), float(y), float(z))
 
@@ -87,12 +87,12 @@ class Geometry:
         return "".join(letters)
 
     def to_world(self, voxels: ArrayLike) -> NDArray[np.float64]:
-        """(n, 3) voxel coordinates (slice, row, column) to (n, 3) LPS mm."""
+        """Map (n, 3) voxel coordinates (slice, row, column) to (n, 3) LPS mm."""
         points = np.asarray(voxels, dtype=np.float64).reshape(-1, 3)
         return np.asarray(points @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def to_voxel(self, world_mm: ArrayLike) -> NDArray[np.float64]:
-        """(n, 3) LPS mm to (n, 3) continuous voxel coordinates (slice, row, column)."""
+        """Map (n, 3) LPS mm to (n, 3) continuous voxel coordinates (slice, row, column)."""
         points = np.asarray(world_mm, dtype=np.float64).reshape(-1, 3)
         return np.asarray(np.linalg.solve(self.affine[:3, :3], (points - self.affine[:3, 3]).T).T)
 
@@ -103,7 +103,7 @@ class Geometry:
         return Geometry(shape, affine, self.frame_of_reference)
 
     def same_grid(self, other: "Geometry", *, tolerance_voxels: float = 0.01) -> bool:
-        """Whether both grids have one shape, and every corner differs by at most ``tolerance_voxels`` of a voxel.
+        """Return whether both grids have one shape and all corners differ by at most ``tolerance_voxels`` of a voxel.
 
         Frames of reference are not compared: the caller knows whether they may differ.
         """

@@ -28,11 +28,11 @@ class Key:
             )
 
     def name(self, kind: str, *parts: str) -> str:
-        """A 26-character lower-case base-32 pseudonym (128 bits) of ``parts``, distinct for every ``kind``."""
+        """Return a pseudonym of ``parts``: 26 lower-case base-32 letters (128 bits), different for every ``kind``."""
         return _base32(self.digest(kind, *parts)[:16])
 
     def names(self, kind: str, values: Iterable[str]) -> Iterator[str]:
-        """``name`` of every one of many values of one ``kind``, which is hashed once."""
+        """Return ``name`` of each of many values of one ``kind``, which is hashed once."""
         begun = hmac.new(self.secret, _framed(kind), hashlib.sha256)
         for value in values:
             own = begun.copy()
@@ -40,15 +40,15 @@ class Key:
             yield _base32(own.digest()[:16])
 
     def uid(self, source_uid: str) -> str:
-        """The replacement of a UID: ``2.25.`` and 128 bits as a decimal (PS3.5 B.2), equal wherever the UID recurs."""
+        """Return the replacement of a UID: ``2.25.`` and 128 bits in decimal (PS3.5 B.2), equal wherever it recurs."""
         return "2.25." + str(int.from_bytes(self.digest("uid", source_uid)[:16], "big"))
 
     def number(self, kind: str, *parts: str) -> int:
-        """A 64-bit number drawn from ``parts``: for buckets, orders and tie-breaks."""
+        """Return a 64-bit number drawn from ``parts``, for buckets, orders and tie-breaks."""
         return int.from_bytes(self.digest(kind, *parts)[:8], "big")
 
     def digest(self, kind: str, *parts: str) -> bytes:
-        """HMAC-SHA256 of ``kind`` and ``parts``, each preceded by its length so that no two lists collide."""
+        """Return the HMAC-SHA256 of ``kind`` and ``parts``, each after its length so that no two lists collide."""
         message = b"".join([_framed(part) for part in (kind, *parts)])
         return hmac.new(self.secret, message, hashlib.sha256).digest()
 

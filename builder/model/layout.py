@@ -10,7 +10,6 @@ Nothing written here differs between two runs on the same inputs: no clock, no h
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,9 +22,10 @@ from numpy.typing import NDArray
 
 from builder.errors import LayoutError, Reason
 from builder.model.canonical import Json, canonical_json
+from builder.model.entries import Entries, json_object
 
 FORMAT_VERSION = 2
-"""Raised when an older reader could not read what a newer writer wrote; part of every shard's fingerprint."""
+"""Increased when older readers cannot read what newer writers write; part of every shard's fingerprint."""
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
@@ -56,7 +56,6 @@ _DTYPES = frozenset(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 
 
 _SAMPLE_KEY = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$"
 _SPLIT = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,99}$"
-_MAXIMUM_DOCUMENT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class FieldLayout:
 
 @dataclass(frozen=True)
 class ExcludedCase:
-    """A case that gave no sample, with its one reason."""
+    """A case without any sample, and the one reason for it."""
 
     case_key: str
     reason: Reason
@@ -226,7 +225,7 @@ def merged_units(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, .
 
 
 def _document(holder: "Receipt | Manifest") -> dict[str, Json]:
-    """Return a document without what says nothing about fields of one image, so that theirs stays as it was."""
+    """Return a document without entries that say nothing about datasets of one image, whose bytes must not change."""
     document = asdict(holder)
     for layout in document["fields"]:
         for name in ("channel_names", "channel_units", "grid"):
@@ -236,38 +235,38 @@ def _document(holder: "Receipt | Manifest") -> dict[str, Json]:
 
 
 def stored_object(path: str, data: bytes) -> StoredObject:
-    """The entry of an object from its bytes."""
+    """Return the entry of an object with these bytes."""
     return StoredObject(path, len(data), hashlib.sha256(data).hexdigest())
 
 
 def picture_path(case_key: str) -> str:
-    """Where a shard keeps the picture of a case whose labels failed their proof."""
+    """Return where a shard keeps the picture of a case whose labels failed their proof."""
     return f"pictures/{case_key}.png"
 
 
 def shard_path(shard: str, *parts: str) -> str:
-    """Path of a shard, or of something in it, below the dataset's root."""
+    """Return the path of a shard, or of something in it, below the dataset's root."""
     if not _FINGERPRINT.fullmatch(shard):
         raise LayoutError(f"shard: found the name {shard!r}, expected 32 hexadecimal digits")
     return "/".join((DATA, shard, *parts))
 
 
 def version_path(version: str, *parts: str) -> str:
-    """Path of a version, or of something in it, below the dataset's root."""
+    """Return the path of a version, or of something in it, below the dataset's root."""
     if not _VERSION.fullmatch(version):
         raise LayoutError(f"version: found the name {version!r}, expected up to 64 letters, digits, '.', '-', '_', '+'")
     return "/".join((VERSIONS, version, *parts))
 
 
 def check_field_name(name: str) -> str:
-    """``name`` if it can name a Zarr array on every store. Raises ValueError."""
+    """Return ``name`` if it can name a Zarr array on every store. Raises ValueError."""
     if not _FIELD_NAME.fullmatch(name) or name in (SAMPLES, RECEIPT, "zarr.json"):
         raise ValueError(f"field: found the name {name!r}, expected letters, digits, '_', '-', '.' (at most 100)")
     return name
 
 
 def check_names(index: pa.Table) -> None:
-    """Raise LayoutError unless the index names samples and splits as files may be named.
+    """Raise LayoutError unless all names of samples and splits in the index are fit for file names.
 
     Exports name files by sample keys and fields, so a key like ``../x`` would write outside their folder.
     """
@@ -285,13 +284,13 @@ def check_names(index: pa.Table) -> None:
 
 
 def write_current(version: str) -> bytes:
-    """Content of ``CURRENT``."""
+    """Return the content of ``CURRENT``."""
     version_path(version)
     return version.encode() + b"\n"
 
 
 def parse_current(data: bytes) -> str:
-    """The published version. Raises LayoutError unless ``data`` is exactly one version's name on one line."""
+    """Return the published version. Raises LayoutError unless ``data`` is exactly one version's name on one line."""
     text = data.decode("utf-8", "replace")
     if not text.endswith("\n") or not _VERSION.fullmatch(text[:-1]):
         raise LayoutError(f"{CURRENT}: found {text[:80]!r}, expected one line with the name of a version")
@@ -299,9 +298,9 @@ def parse_current(data: bytes) -> str:
 
 
 def parse_receipt(data: bytes) -> Receipt:
-    """A receipt from its JSON. Raises LayoutError, naming the entry, what was found and what was expected."""
+    """Parse a receipt. Raises LayoutError with the entry, what was found and what was expected."""
     document = _load(data, RECEIPT)
-    at = _Entries(document, RECEIPT)
+    at = Entries(document, RECEIPT)
     return Receipt(
         fingerprint=at.text("fingerprint"),
         objects=_objects(at),
@@ -314,8 +313,8 @@ def parse_receipt(data: bytes) -> Receipt:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """A manifest from its JSON. Raises LayoutError, naming the entry, what was found and what was expected."""
-    at = _Entries(_load(data, MANIFEST), MANIFEST)
+    """Parse a manifest. Raises LayoutError with the entry, what was found and what was expected."""
+    at = Entries(_load(data, MANIFEST), MANIFEST)
     return Manifest(
         name=at.named("name", _DATASET_NAME),
         version=at.named("version", _VERSION),
@@ -330,62 +329,8 @@ def parse_manifest(data: bytes) -> Manifest:
     )
 
 
-@dataclass(frozen=True)
-class _Entries:
-    """A JSON object and where it stands, read entry by entry."""
-
-    document: Mapping[str, Json]
-    where: str
-
-    def text(self, key: str) -> str:
-        return str(self._take(key, str))
-
-    def named(self, key: str, pattern: re.Pattern[str]) -> str:
-        """A name that may become part of a path. The message does not repeat what may hold anything."""
-        found = self.text(key)
-        if pattern.fullmatch(found) is None:
-            raise LayoutError(f"{self.where}: found a {key} that cannot be one, expected {pattern.pattern}")
-        return found
-
-    def count(self, key: str) -> int:
-        number = int(self._take(key, int))
-        if number < 0:
-            raise LayoutError(f"{self.where}: found {key} = {number}, expected 0 or more")
-        return number
-
-    def mapping(self, key: str) -> Mapping[str, Json]:
-        found: Mapping[str, Json] = self._take(key, dict)
-        return found
-
-    def numbers(self, key: str) -> list[Json]:
-        found: list[Json] = self._take(key, list)
-        return found
-
-    def entries(self, key: str) -> "list[_Entries]":
-        found = self._take(key, list)
-        wrong = next((i for i, entry in enumerate(found) if not isinstance(entry, dict)), None)
-        if wrong is not None:
-            kind = type(found[wrong]).__name__
-            raise LayoutError(f"{self.where}: found {kind} as {key}[{wrong}], expected an object")
-        return [_Entries(entry, f"{self.where}: {key}[{i}]") for i, entry in enumerate(found)]
-
-    def _take(self, key: str, kind: type) -> Json:
-        value = self.document.get(key)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            found = type(value).__name__ if key in self.document else "nothing"
-            raise LayoutError(f"{self.where}: found {found} as {key}, expected {kind.__name__}")
-        return value
-
-
 def _load(data: bytes, name: str) -> Mapping[str, Json]:
-    if len(data) > _MAXIMUM_DOCUMENT_BYTES:
-        raise LayoutError(f"{name}: found {len(data)} bytes, expected at most {_MAXIMUM_DOCUMENT_BYTES}")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise LayoutError(f"{name}: found no valid JSON ({error}); the file is damaged or was cut short") from error
-    if not isinstance(document, dict):
-        raise LayoutError(f"{name}: found {type(document).__name__}, expected an object")
+    document = json_object(data, name)
     found = document.get("format_version")
     if found != FORMAT_VERSION:
         raise LayoutError(
@@ -395,12 +340,12 @@ def _load(data: bytes, name: str) -> Mapping[str, Json]:
     return document
 
 
-def _objects(at: _Entries, key: str = "objects") -> tuple[StoredObject, ...]:
+def _objects(at: Entries, key: str = "objects") -> tuple[StoredObject, ...]:
     return tuple(StoredObject(_inside(e), e.count("bytes"), e.named("sha256", _SHA256)) for e in at.entries(key))
 
 
-def _inside(at: _Entries) -> str:
-    """The path of an object below the folder that lists it."""
+def _inside(at: Entries) -> str:
+    """Return the path of an object below the folder that lists it."""
     path = at.text("path")
     parts = path.split("/")
     if "\\" in path or any(part in ("", ".", "..") or not part.isprintable() for part in parts):
@@ -408,7 +353,7 @@ def _inside(at: _Entries) -> str:
     return path
 
 
-def _excluded(at: _Entries) -> ExcludedCase:
+def _excluded(at: Entries) -> ExcludedCase:
     try:
         reason = Reason(at.text("reason"))
     except ValueError as error:
@@ -416,8 +361,8 @@ def _excluded(at: _Entries) -> ExcludedCase:
     return ExcludedCase(at.text("case_key"), reason, at.text("detail"))
 
 
-def _field(at: _Entries) -> FieldLayout:
-    shape = None if at.document.get("shape") is None else _three(at, "shape")
+def _field(at: Entries) -> FieldLayout:
+    shape = None if at.document.get("shape") is None else at.three("shape")
     segments = {}
     for name, pair in at.mapping("segments").items():
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(n) is int for n in pair):
@@ -432,7 +377,7 @@ def _field(at: _Entries) -> FieldLayout:
         name=at.named("name", _FIELD_NAME),
         channels=at.count("channels"),
         shape=shape,
-        chunk=_three(at, "chunk"),
+        chunk=at.three("chunk"),
         dtype=dtype,
         unit=at.text("unit"),
         segments=segments,
@@ -443,8 +388,8 @@ def _field(at: _Entries) -> FieldLayout:
     )
 
 
-def _channels(at: _Entries, key: str) -> tuple[str, ...]:
-    """One text for each channel, or none at all."""
+def _channels(at: Entries, key: str) -> tuple[str, ...]:
+    """Return a text for each channel, or none at all."""
     if key not in at.document:
         return ()
     found = at.numbers(key)
@@ -453,7 +398,7 @@ def _channels(at: _Entries, key: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _packing(at: _Entries) -> Packing | None:
+def _packing(at: Entries) -> Packing | None:
     if at.document.get("packing") is None:
         return None
     found = at.mapping("packing")
@@ -464,10 +409,3 @@ def _packing(at: _Entries) -> Packing | None:
     if not packing.factor > 0:
         raise LayoutError(f"{at.where}: found the factor {packing.factor}, expected one above 0")
     return packing
-
-
-def _three(at: _Entries, key: str) -> tuple[int, int, int]:
-    found = at.numbers(key)
-    if len(found) != 3 or any(not isinstance(n, int) or n < 1 for n in found):
-        raise LayoutError(f"{at.where}: found {key} = {found!r}, expected three positive counts (slice, row, column)")
-    return (found[0], found[1], found[2])

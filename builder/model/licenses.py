@@ -40,7 +40,7 @@ _VERSION = re.compile(r"(\d\.\d)")
 
 @cache
 def normal(name: str | None) -> str | None:
-    """The SPDX identifier of a licence this module judges, from its name, address or identifier; else None."""
+    """Return the SPDX identifier of a licence this module judges, from its name, address or identifier; else None."""
     text = (name or "").strip()
     known = {k.lower(): k for k in (*CREATIVE_COMMONS, *OPEN)}
     tidy = re.sub(r"[\s_-]+", "-", text.lower())
@@ -55,7 +55,7 @@ def normal(name: str | None) -> str | None:
 
 
 def license_url(name: str) -> str:
-    """The licence's address: Creative Commons' own, or SPDX's for anything that looks like its identifiers."""
+    """Return the licence's address: Creative Commons' own, or SPDX's for anything that looks like its identifiers."""
     if name.startswith("http"):
         return name
     found = normal(name)
@@ -93,7 +93,7 @@ def combine(licenses: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def conflicts(own: str, sources: Iterable[str | None]) -> tuple[str, ...]:
-    """Where a dataset's own licence grants what a source's does not; empty where it cannot be told."""
+    """Return where a dataset's own licence grants what a source's does not; nothing where that is not known."""
     if normal(own) is None:
         return ()
     mine = _asks(own)
@@ -121,19 +121,19 @@ def forbids_commercial_use(name: str | None) -> str | None:
 
 
 def allows_commercial_use(licenses: Iterable[str | None]) -> bool:
-    """Whether every licence is known and without NC or ND; anything unknown is not proven."""
+    """Return whether every licence is known and has neither NC nor ND; an unknown one proves nothing."""
     names = list(licenses)
     return bool(names) and all(forbids_commercial_use(name) is None for name in names)
 
 
 def _asks(name: str) -> frozenset[str]:
-    """The letters of a judged licence: BY, NC, SA, ND."""
+    """Return the letters of a judged licence: BY, NC, SA, ND."""
     found = normal(name) or ""
     return OPEN[found] if found in OPEN else frozenset(found.split("-")) & frozenset(_ORDER)
 
 
 def _spelled_out(text: str, known: Mapping[str, str]) -> str | None:
-    """``Creative Commons Attribution-NonCommercial 4.0 International`` and the like."""
+    """Return names such as ``Creative Commons Attribution-NonCommercial 4.0 International``."""
     version = _VERSION.search(text)
     if "creative commons" not in text or version is None:
         return None

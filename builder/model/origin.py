@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Origin(BaseModel):
-    """What is stated of the data of a source, of one of its series, or of a table.
+    """What is stated about the data of a source, of one of its series, or of a table.
 
     Parameters
     ----------
@@ -29,6 +29,6 @@ class Origin(BaseModel):
     page: str | None = Field(default=None, pattern=r"^https?://\S+$")
 
     def completed(self, other: "Origin") -> "Origin":
-        """This origin, and ``other`` for what it leaves open."""
+        """Return this origin, completed by ``other``."""
         stated = {name: value for name, value in self.model_dump().items() if value is not None}
         return Origin(**{**other.model_dump(), **stated})

@@ -13,7 +13,7 @@ _FOR_ONE_THREAD = 1 << 20
 
 
 def parquet_bytes(table: pa.Table, *, compression: Literal["zstd", "lz4"] = "zstd") -> bytes:
-    """``table`` as one Parquet file: one thread, pinned options, no pandas metadata.
+    """Return ``table`` as one Parquet file: one thread, pinned options, no pandas metadata.
 
     How the table is chunked in memory does not change the bytes.
 
@@ -42,5 +42,5 @@ def parquet_bytes(table: pa.Table, *, compression: Literal["zstd", "lz4"] = "zst
 
 
 def read_parquet(data: bytes, *, columns: list[str] | None = None) -> pa.Table:
-    """Read the table in ``data``. With ``columns``, only those are decoded."""
+    """Read the table in ``data``; only ``columns`` are decoded where they are given."""
     return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=len(data) >= _FOR_ONE_THREAD)

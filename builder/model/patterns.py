@@ -1,4 +1,4 @@
-"""Regular expressions that a spec states, run on RE2: linear in the text, whatever the expression.
+"""Regular expressions of a spec, run by RE2, whose time is linear in the text whatever the expression.
 
 Python's own expressions backtrack: one of 20 characters can keep a process busy for years over 40 characters of text.
 RE2 comes with pyarrow, which the expressions of cohort rules use too.
@@ -15,7 +15,7 @@ _LONGEST = 1 << 12
 
 
 def check_pattern(pattern: str) -> str:
-    """The expression itself.
+    """Return the expression after checking it.
 
     Raises
     ------
@@ -37,23 +37,23 @@ def check_pattern(pattern: str) -> str:
 
 @lru_cache(maxsize=_REMEMBERED)
 def occurs(pattern: str, text: str) -> bool:
-    """Whether a checked expression is found anywhere in a text."""
+    """Return whether a checked expression is found anywhere in a text."""
     return bool(pc.match_substring_regex(pa.array([text], pa.string()), pattern)[0].as_py())
 
 
 def fits(pattern: str, text: str) -> bool:
-    """Whether a checked expression fits the whole of a text."""
+    """Return whether a checked expression matches a whole text."""
     return occurs(rf"\A(?:{pattern})\z", text)
 
 
 def which_fit(pattern: str, texts: Sequence[str]) -> list[bool]:
-    """For each text whether an expression fits the whole of it."""
+    """Return for each text whether an expression matches all of it."""
     found: list[bool] = pc.match_substring_regex(pa.array(texts, pa.string()), rf"\A(?:{pattern})\z").to_pylist()
     return found
 
 
 def first_group(pattern: str, text: str) -> str | None:
-    """What the first group of a checked expression takes of a text that it fits; the text itself without a group.
+    """Return what the first group of a checked expression matches in a text, or the text if there is no group.
 
     None where the expression does not fit the whole text.
     """

@@ -58,7 +58,7 @@ PLACE_COLUMNS = (
 
 
 def sample_schema(facts: pa.Schema) -> pa.Schema:
-    """Schema of ``samples.parquet``: the columns above, then ``facts`` by name.
+    """Return the schema of ``samples.parquet``: the columns above, then ``facts`` by name.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def sample_schema(facts: pa.Schema) -> pa.Schema:
 
 
 def index_schema(facts: pa.Schema) -> pa.Schema:
-    """Schema of ``index.parquet``: place, sample columns, ``facts`` by name. Raises ValueError as ``sample_schema``."""
+    """Return the schema of ``index.parquet``: place, sample columns, ``facts``. Raises as ``sample_schema`` does."""
     return _joined(PLACE_COLUMNS + SAMPLE_COLUMNS, facts)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from builder.errors import SpecError
 
 PREFIX = "BUILDER_"
-"""A spec may read the environment variables whose names begin so."""
+"""A spec may read environment variables whose names begin with this."""
 
 ALLOW = "BUILDER_ALLOW_ENV"
 """Further names that the person who runs a spec allows it to read, separated by commas."""
@@ -19,7 +19,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{22,}={0,2}")
 
 
 def read_variable(name: str, environment: Mapping[str, str], *, where: str, advice: str = "") -> str:
-    """The value of an environment variable that a spec names.
+    """Return the value of an environment variable that a spec names.
 
     A spec may come from somebody else. If it could read any variable, a source's ``sign_in`` could send any secret of
     the person who runs it to any server. ``advice`` ends the message about a variable that is not set.
@@ -70,7 +70,7 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
 
 
 def _repeats(secret: bytes) -> bool:
-    """Whether one character, or a word of up to four, is repeated to its length.
+    """Return whether a text repeats one character, or a word of up to four.
 
     In 64 hexadecimal digits, the form that ``secrets.token_hex(32)`` writes, only a single digit counts: specs and
     datasets are in use whose keys repeat a byte, and with another key they could not grow.

@@ -29,7 +29,7 @@ class Column:
 
     @property
     def field(self) -> pa.Field:
-        """The Arrow field, with tag and unit as metadata."""
+        """Return the Arrow field, with tag and unit as metadata."""
         notes = {}
         if self.tag is not None:
             notes["dicom_tag"] = f"{self.tag >> 16:04X},{self.tag & 0xFFFF:04X}"
@@ -39,7 +39,7 @@ class Column:
 
 
 def schema(columns: tuple[Column, ...]) -> pa.Schema:
-    """The Arrow schema of ``columns``, in their order."""
+    """Return the Arrow schema of ``columns``, in their order."""
     return pa.schema([column.field for column in columns])
 
 
@@ -59,7 +59,7 @@ LEDGER_COLUMNS = (
     Column("pixel_length", WHOLE, unit="By"),
     Column("transfer_syntax_uid", TEXT, 0x00020010),
 )
-"""Where an object lies and what became of it: the ledger half of INSTANCES, filled for every file found."""
+"""Where an object lies and what became of it: the part of INSTANCES that is filled for every file found."""
 
 HEADER_COLUMNS = (
     Column("sop_class_uid", TEXT, 0x00080016),
@@ -213,7 +213,7 @@ REFERENCE_COLUMNS = (
 """What an annotation object (RTSTRUCT, SEG, SR, PR, KO) points to; empty lists for images."""
 
 INSTANCES = schema((*LEDGER_COLUMNS, *HEADER_COLUMNS, IDENTITY, *LAYOUT_COLUMNS, *REFERENCE_COLUMNS))
-"""One row a file found, private: everything the stages need to know before they fetch pixels."""
+"""Private, one row per file found: everything the stages need to know before they fetch pixels."""
 
 SERIES_COLUMNS = (
     Column("series_key", TEXT),
@@ -267,7 +267,7 @@ SERIES_COLUMNS = (
 )
 
 SERIES = schema(SERIES_COLUMNS)
-"""One row a pure stack of an image series, keyed: what the cohort's expressions see beside the clinical columns."""
+"""Keyed, one row per pure stack of an image series: what cohort expressions see beside the clinical columns."""
 
 DATE = pa.date32()
 
@@ -348,7 +348,7 @@ EXCLUSIONS = schema(
         Column("instances", WHOLE),  # how many instances went with it
     )
 )
-"""One row a thing that did not reach the dataset, with exactly one rule each."""
+"""One row for each thing that did not reach the dataset, with exactly one rule."""
 
 LEDGER = schema(
     (
@@ -362,7 +362,7 @@ LEDGER = schema(
         Column("shard", TEXT),  # fingerprint, for used and label
     )
 )
-"""One row a file found, keyed: the totals of the report are counts of this table."""
+"""Keyed, one row per file found: the totals of the report are counts of this table."""
 
 
 def is_used(cohort: pa.Table) -> pa.ChunkedArray:

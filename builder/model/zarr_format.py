@@ -38,7 +38,7 @@ def array_document(
     codec: Codec,
     attributes: Mapping[str, Json],
 ) -> Json:
-    """``zarr.json`` of an array that is one shard object with inner chunks of ``chunk``.
+    """Return ``zarr.json`` of an array that is one shard object with inner chunks of ``chunk``.
 
     ``name`` is the field's: xarray takes axes of one name for one axis, and an image and a mask need not have as many
     channels.
@@ -66,7 +66,7 @@ def array_document(
 
 
 def group_document(attributes: Mapping[str, Json], *, members: Mapping[str, Json] | None = None) -> Json:
-    """``zarr.json`` of a group; the documents of its ``members``, path to document, are repeated in it.
+    """Return ``zarr.json`` of a group; the documents of its ``members``, path to document, are repeated in it.
 
     With them a Zarr library need not list the folder, where it would wonder about our own files (and which takes
     long on an object store). Source: zarr-python's inline consolidated metadata, ``must_understand`` false.
@@ -79,23 +79,23 @@ def group_document(attributes: Mapping[str, Json], *, members: Mapping[str, Json
 
 
 def checksum(data: bytes) -> bytes:
-    """The four bytes the crc32c codec appends (RFC 3720, little endian)."""
+    """Return the four bytes that the crc32c codec appends (RFC 3720, little endian)."""
     return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def encode_index(places: Sequence[tuple[int, int]]) -> bytes:
-    """The index of a shard: (offset, length) of every inner chunk, in C order of the chunk grid."""
+    """Return the index of a shard: (offset, length) of every inner chunk, in C order of the chunk grid."""
     table = np.asarray(places, dtype="<u8").reshape(-1, 2).tobytes()
     return table + checksum(table)
 
 
 def index_bytes(chunks: int) -> int:
-    """Length of the index of a shard of ``chunks`` inner chunks."""
+    """Return the length of the index of a shard of ``chunks`` inner chunks."""
     return chunks * ENTRY_BYTES + CHECKSUM_BYTES
 
 
 def decode_index(data: bytes, *, chunks: int, size: int, where: str) -> NDArray[np.uint64]:
-    """(chunk, 2) offsets and lengths, from the last ``index_bytes(chunks)`` bytes of an object of ``size`` bytes.
+    """Return (chunk, 2) offsets and lengths from the last ``index_bytes(chunks)`` bytes of an object of ``size`` bytes.
 
     Raises
     ------

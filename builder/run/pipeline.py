@@ -15,6 +15,7 @@ from builder.imaging.series_types import Rule
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT, parse_current
+from builder.model.options import withhold_locations
 from builder.model.parquet import parquet_bytes
 from builder.plan import DatasetPlan
 from builder.planning.forecast import forecast
@@ -39,7 +40,7 @@ from builder.run.progress import SilentProgress
 from builder.sources.contents import FOLDER
 from builder.sources.politeness import CLOCK
 from builder.sources.recordings import check_recorded
-from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, keeping, withhold_locations
+from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, keeping
 from builder.specfile import fill_parameters, load_spec
 from builder.stages.boundary import Faults, InternalError, OnInternalError, default_action
 from builder.stages.graph import Runner, Task

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap
 
 from builder.errors import SpecError
-from builder.spec import LOCATION_FIELDS, DatasetSpec
+from builder.model.options import LOCATION_FIELDS
+from builder.spec import DatasetSpec
 from builder.specfile.columns import column_faults
 from builder.specfile.messages import described
 from builder.specfile.positions import Fault, fail, parse_yaml, plain, position

@@ -11,7 +11,8 @@ from builder.labels.report import Report
 from builder.labels.reports import load_lexicon
 from builder.labels.text import TEXTS
 from builder.model.case import Case, ClearedSample, Sample
-from builder.spec import DatasetSpec, withhold_locations
+from builder.model.options import withhold_locations
+from builder.spec import DatasetSpec
 from builder.stages.annotate import facts_of
 from builder.storage import Store
 

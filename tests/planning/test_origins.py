@@ -8,10 +8,11 @@ import pytest
 
 from builder.errors import SpecError
 from builder.model.keyed import Key
+from builder.model.options import withhold_locations
 from builder.model.origin import Origin
 from builder.plan import LINKS
 from builder.planning.origins import ask_origins, gather_origins, prove_usage
-from builder.spec import DatasetSpec, columns_of, withhold_locations
+from builder.spec import DatasetSpec, columns_of
 from builder.stages.index import part_name
 
 KEY = Key(b"k" * 32)

@@ -1,0 +1,94 @@
+"""Turn the options of a spec into data: for the manifest without literal locations, for fingerprints without any."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def withhold_locations(dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec, dumped as JSON-able data, for the manifest: without literal locations, with ``${NAME}`` templates.
+
+    A folder's path can name a patient or a machine; a template cannot.
+    """
+    document: dict[str, Any] = _withhold(dumped)
+    document["sources"] = [
+        {
+            k: v if k in PUBLIC_SOURCE_FIELDS else _template(v) if v else v
+            for k, v in source.items()
+            if k not in PRIVATE_SOURCE_FIELDS
+        }
+        for source in document["sources"]
+    ]
+    return document
+
+
+PUBLIC_SOURCE_FIELDS = (
+    "kind", "site", "country", "collection", "origin", "collections", "modalities", "licenses", "page", "port",
+    "retrieve", "missing", "missing_at_most", "version", "store",
+)  # fmt: skip
+"""What a manifest tells of a source; queries and lists of patients are withheld like locations."""
+
+PRIVATE_SOURCE_FIELDS = ("polite",)
+"""What says nothing of the data, so that a change of it makes no new version."""
+
+LOCATION_FIELDS = ("url", "aliases", "previous", "review", "transform_files")
+"""Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
+path nor variable enters a fingerprint (a check value of the key itself does)."""
+
+
+def _withhold(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            k: _template(v) if k in (*LOCATION_FIELDS, "patient_key") and isinstance(v, str) else _withhold(v)
+            for k, v in node.items()
+        }
+    if isinstance(node, list):
+        return [_withhold(v) for v in node]
+    return node
+
+
+def _template(location: Any) -> Any:
+    """``${NAME}`` templates stay; literal paths, ``${file:...}`` and everything else do not."""
+    stays = isinstance(location, str) and location.startswith("${") and not location.startswith("${file:")
+    return location if stays else "(withheld)"
+
+
+def without_locations(options: BaseModel) -> dict[str, Any]:
+    """Return options as JSON-able data for fingerprints: as ``stated``, without locations and ``${NAME}`` templates."""
+    document: dict[str, Any] = _drop_locations(stated(options))
+    return document
+
+
+def stated(options: BaseModel) -> dict[str, Any]:
+    """Options as JSON-able data without those at their default, so that a new option renames nothing that lacks it.
+
+    ``kind`` always stays. Whoever changes a default raises the VERSION of its block: the default is in no fingerprint.
+    """
+    dumped = options.model_dump(mode="json", by_alias=True)
+    kept = {}
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if name == "kind" or value != field.get_default(call_default_factory=True):
+            key = field.alias or name
+            kept[key] = _stated(value, dumped[key])
+    return kept
+
+
+def _stated(value: Any, dumped: Any) -> Any:
+    """``dumped``, which is ``value`` as JSON-able data, with the defaults of every model in it left out."""
+    if isinstance(value, BaseModel):
+        return stated(value)
+    if isinstance(value, Mapping):
+        return {k: _stated(own, v) for own, (k, v) in zip(value.values(), dumped.items(), strict=True)}
+    if isinstance(value, (tuple, list)):
+        return [_stated(own, v) for own, v in zip(value, dumped, strict=True)]
+    return dumped
+
+
+def _drop_locations(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _drop_locations(v) for k, v in node.items() if k not in (*LOCATION_FIELDS, "patient_key")}
+    if isinstance(node, list):
+        return [_drop_locations(v) for v in node]
+    return node
