@@ -1,4 +1,4 @@
-"""Who may be tested on: persons whose labels are complete and strong enough; the others are dealt elsewhere first."""
+"""Decide who may be tested on: persons with complete and strong labels. The others are dealt elsewhere first."""
 
 from collections.abc import Collection
 
@@ -15,7 +15,7 @@ _FIXED = pa.schema([("person_key", pa.string()), ("split", pa.string())])
 def deal_elsewhere(
     people: pa.Table, barred: Collection[str], options: Splits, *, previous: pa.Table | None
 ) -> pa.Table | None:
-    """``previous`` with the barred persons added, dealt to the splits that do not test, by their ratios.
+    """Return ``previous`` with the barred persons added, dealt by their ratios to the splits that do not test.
 
     Persons of ``previous`` stay where they are.
 
@@ -25,7 +25,7 @@ def deal_elsewhere(
         When the ratios name no split that is not tested.
     """
     fixed = set() if previous is None else set(previous["person_key"].to_pylist())
-    newcomers = people.filter(pc.is_in(people["person_key"], pa.array(sorted(set(barred) - fixed), pa.string())))
+    newcomers = people.filter(pc.is_in(people["person_key"], pa.array([*set(barred) - fixed], pa.string())))
     if not newcomers.num_rows:
         return previous
     others = {name: share for name, share in options.ratios.items() if name not in options.tested.splits}
