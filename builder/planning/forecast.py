@@ -160,8 +160,8 @@ def _rule(cohort: pa.Table, name: str, text: str) -> Facts:
 def _days_withheld(plan: DatasetPlan, survey: Survey) -> int:
     if STUDY_DAY not in plan.spec.deid.retain:
         return 0
-    days = study_days(plan.cohort, read_lives(plan, survey), most_days=plan.spec.deid.most_days)
-    return count_withheld_days(plan, days)
+    lives = read_lives(plan.cohort, plan.persons, survey, retain=plan.spec.deid.retain)
+    return count_withheld_days(plan.cohort, study_days(plan.cohort, lives, most_days=plan.spec.deid.most_days))
 
 
 def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:

@@ -1,6 +1,6 @@
 """Compute the times that the spec retains: days since a person's first study, and days from image to label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
@@ -10,7 +10,6 @@ from builder.deid import Deid
 from builder.deid.dates import Lifetime, days_between, lifetimes, placeholder_studies, shared_dates
 from builder.headers.dates import dicom_date
 from builder.persons import Persons
-from builder.plan import DatasetPlan
 from builder.planning.inventory import Survey
 from builder.planning.roster import TRUE_AGE
 from builder.split import TRUE_DATE
@@ -24,13 +23,13 @@ LABEL_DATES = ("structure_set_date", "content_date", "series_date")
 Lives = Mapping[str, Lifetime]
 
 
-def read_lives(plan: DatasetPlan, survey: Survey) -> Lives:
+def read_lives(cohort: pa.Table, persons: Persons, survey: Survey, *, retain: Collection[str]) -> Lives:
     """Return what is known about the lifetimes of all persons; empty if no time is retained, as nothing needs it."""
-    if not {STUDY_DAY, LABEL_DAYS, DELTA_DAYS} & {*plan.spec.deid.retain}:
+    if not {STUDY_DAY, LABEL_DAYS, DELTA_DAYS} & {*retain}:
         return {}
-    rows = plan.cohort.select(["person_key", TRUE_AGE, TRUE_DATE]).to_pylist()
+    rows = cohort.select(["person_key", TRUE_AGE, TRUE_DATE]).to_pylist()
     ages = {r["person_key"]: (r[TRUE_AGE], r[TRUE_DATE]) for r in rows if None not in (r[TRUE_AGE], r[TRUE_DATE])}
-    return lifetimes({r["person_key"] for r in rows}, births_of(survey.identities(), plan.persons), ages)
+    return lifetimes({r["person_key"] for r in rows}, births_of(survey.identities(), persons), ages)
 
 
 def births_of(identities: pa.Table, persons: Persons) -> dict[str, date]:
@@ -56,9 +55,9 @@ def study_days(cohort: pa.Table, lives: Lives, *, most_days: int) -> pa.Array:
     return pa.array(days, pa.int64())
 
 
-def count_withheld_days(plan: DatasetPlan, days: pa.Array) -> int:
-    """Count the included rows of the cohort that have a study date, but no publishable day."""
-    rows = zip(*(plan.cohort[c].to_pylist() for c in ("included", TRUE_DATE)), days.to_pylist(), strict=True)
+def count_withheld_days(cohort: pa.Table, days: pa.Array) -> int:
+    """Count the included rows of a cohort that have a study date, but no publishable day."""
+    rows = zip(*(cohort[c].to_pylist() for c in ("included", TRUE_DATE)), days.to_pylist(), strict=True)
     return sum(included and date is not None and day is None for included, date, day in rows)
 
 
@@ -84,27 +83,28 @@ def visit_days(cohort: pa.Table, lives: Lives, *, options: Cohort, deid: Deid) -
     return found
 
 
-def label_days(plan: DatasetPlan, lives: Lives) -> dict[tuple[str, str], int]:
+def label_days(
+    cohort: pa.Table, lives: Lives, *, links: pa.Table, annotations: pa.Table, deid: Deid
+) -> dict[tuple[str, str], int]:
     """Map (case_key, label) to the publishable days from the image's study to the latest object of the label."""
-    if LABEL_DAYS not in plan.spec.deid.retain:
+    if LABEL_DAYS not in deid.retain:
         return {}
-    made = _made(plan.annotations)
-    rows = plan.cohort.select(["case_key", "person_key", TRUE_DATE]).to_pylist()
+    made = _made(annotations)
+    rows = cohort.select(["case_key", "person_key", TRUE_DATE]).to_pylist()
     cases = {row["case_key"]: (row["person_key"], row[TRUE_DATE]) for row in rows}
     dated: dict[tuple[str, str], date] = {}
-    for link in plan.links.to_pylist():
+    for link in links.to_pylist():
         day = made[link["annotation"]]
         if day is not None:
             name = (link["case_key"], link["label"])
             dated[name] = max(day, dated.get(name, day))
     shared = _shared(dated, {case: person for case, (person, _) in cases.items()})
-    doubtful = _placeholders(plan.cohort)
+    doubtful = _placeholders(cohort)
     found = {}
     for (case, label), day in dated.items():
         person, taken = cases[case]
         if taken is not None and taken not in doubtful:
-            most = plan.spec.deid.most_days
-            days = days_between(taken, day, lifetime=lives[person], shared=shared[label], most_days=most)
+            days = days_between(taken, day, lifetime=lives[person], shared=shared[label], most_days=deid.most_days)
             if days is not None:
                 found[case, label] = days
     return found

@@ -88,10 +88,11 @@ def finish(
         If an identifier from the archive is found in anything that would be published.
     """
     receipts = _receipts(plan, dataset)
-    lives = read_lives(plan, survey)
+    lives = read_lives(plan.cohort, plan.persons, survey, retain=plan.spec.deid.retain)
     plan, gate, roster = clear_plan(plan, inventory, lives)
     accounts = account(plan, receipts, inventory, survey)
-    tables = _tables(plan, receipts, accounts, dataset, label_days(plan, lives))
+    days = label_days(plan.cohort, lives, links=plan.links, annotations=plan.annotations, deid=plan.spec.deid)
+    tables = _tables(plan, receipts, accounts, dataset, days)
     lost = losses(plan, receipts)
     keep_accounts(plan, accounts)
     check_build(plan, lost, tables[INDEX], unlisted=inventory.incomplete)

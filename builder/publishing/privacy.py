@@ -74,7 +74,7 @@ def count_withheld(plan: DatasetPlan, receipts: Mapping[str, Receipt], gate: Gat
         counts.update(receipt.tallies.get(WITHHELD, {}))
     for (column, _), rows in gate.dropped.items():
         counts[column] += rows
-    if STUDY_DAY in plan.spec.deid.retain and (days := count_withheld_days(plan, plan.cohort[STUDY_DAY])):
+    if STUDY_DAY in plan.spec.deid.retain and (days := count_withheld_days(plan.cohort, plan.cohort[STUDY_DAY])):
         counts[STUDY_DAY] += days
     return dict(sorted(counts.items()))
 

@@ -285,7 +285,9 @@ def _with_report(planned: Planned) -> Planned:
 
     store = open_store(planned.plan.url, directory_mode=0o700)
     # the report of a plan shows what a build would publish, so its texts pass the same gate
-    plan, *_ = clear_plan(planned.plan, planned.inventory, read_lives(planned.plan, planned.survey))
+    plan = planned.plan
+    lives = read_lives(plan.cohort, plan.persons, planned.survey, retain=plan.spec.deid.retain)
+    plan, *_ = clear_plan(plan, planned.inventory, lives)
     accounts = account(plan, {}, planned.inventory, planned.survey)
     keep_accounts(plan, accounts)
     files = plan_files(plan, accounts)
