@@ -250,6 +250,7 @@ class _Choice:
     def _leftovers(self, sets: Sequence[ImageSet]) -> None:
         """Exclude the rows that fit an image and that no case takes."""
         taken = {row for s in sets for row in s.rows.values()}
+        days = {day_of(self.rows[row]) for row in taken}
         chosen: dict[tuple[str, str], int] = {}
         for found in sets:
             person = self.rows[found.rows[found.reference]]["person_key"]
@@ -261,8 +262,9 @@ class _Choice:
             person = self.rows[row]["person_key"]
             name = next(n for n, matches in self.matches.items() if matches[row])
             other = chosen.get((person, name))
-            if other is None:
-                detail = f"image {name}: its case is not in the cohort"
+            apart = self.options.visits is not None and day_of(self.rows[row]) not in days
+            if other is None or apart:
+                detail = f"image {name}: its {'visit makes no case' if apart else 'case is not in the cohort'}"
                 self.ledger.refuse(row, IMAGES_RULE, Reason.IMAGE_UNUSED, detail)
             else:
                 self.ledger.refuse(row, IMAGES_RULE, Reason.ONE_PER_RULE, self._why(name, row, other))

@@ -129,7 +129,16 @@ def _references(document: Mapping[str, Any], columns: _Columns) -> Iterator[tupl
     centred = samples.get("centred_on")
     if isinstance(centred, str):
         yield from ((("samples", "centred_on"), fault) for fault in centre_faults(centred, known))
-    yield from ((("shards", "fields"), fault) for fault in field_faults(map(str, _map(shards.get("fields"))), known))
+    stored = map(str, _map(shards.get("fields")))
+    yield from ((("shards", "fields"), fault) for fault in field_faults(stored, known, _image_fields(document)))
+
+
+def _image_fields(document: Mapping[str, Any]) -> list[str]:
+    """Return every name that a field of images may have in this document."""
+    cohort, samples = (_map(document.get(name)) for name in ("cohort", "samples"))
+    visits = _list(_map(cohort.get("visits")).get("names")) if "visits" in cohort else []
+    apart = [n for n, image in _map(cohort.get("images")).items() if _map(image).get("aligned") == "none"]
+    return ["image", *map(str, (*_map(samples.get("fields")), *visits, *apart))]
 
 
 def _expressions(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -1,6 +1,7 @@
 """Cases of several images: who is chosen, what every channel holds, and that the reference stays what it was alone."""
 
 import json
+import shutil
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -403,14 +404,13 @@ def test_prostate_channels_from_mha_equal_those_from_dicom(corpus, tmp_path: Pat
         "dicom": {"kind": "folder", "url": str(home / "prostatex_dicom" / man)},
         "mha": {"kind": "folder", "url": str(tmp_path / "mha"), "layout": layout},
     }
-    (tmp_path / "mha").mkdir()
-    (tmp_path / "mha" / man).symlink_to(home / "picai_mha" / "images" / man)
+    shutil.copytree(home / "picai_mha" / "images" / man, tmp_path / "mha" / man)
     samples = {}
     for form, images in told.items():
         cohort = {"case": "study", "images": images}
         blocks: dict[str, Any] = {"sources": [sources[form]], "labels": {}, "volumes": {}, "transforms": steps}
-        build(spec(tmp_path, cohort=cohort, **blocks), to=tmp_path / form)
-        (samples[form],) = list(builder.open_dataset(tmp_path / form))
+        build(spec(tmp_path, cohort=cohort, **blocks), to=tmp_path / f"{form}-data")
+        (samples[form],) = list(builder.open_dataset(tmp_path / f"{form}-data"))
     assert samples["dicom"]["image"].shape == (3, 16, 192, 192)
     assert np.array_equal(samples["dicom"]["image"], samples["mha"]["image"])
     assert samples["dicom"].geometry.same_grid(samples["mha"].geometry)
