@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.sequence import Sequence as Items
 
 from builder.deid import Deid, MaskRegion
 from builder.errors import CaseError, Reason
@@ -92,7 +93,10 @@ def pixel_risk(dataset: Dataset) -> Risk | None:
     by_class = _class_risk(str(dataset.get("SOPClassUID") or ""))
     if by_class is not None:
         return by_class
-    image_type = {str(v).upper() for v in dataset.get("ImageType") or ()}
+    stated = dataset.get("ImageType") or ()
+    if isinstance(stated, Items):  # the items of a damaged file say nothing, and may not be readable
+        stated = ()
+    image_type = {str(v).upper() for v in stated}
     conversion = str(dataset.get("ConversionType") or "").upper()
     if conversion not in ("", "SYN", "SI") or image_type & {"SCREEN SAVE", "SCREEN_SAVE", "SCREENSHOT"}:
         return Risk.CAPTURE

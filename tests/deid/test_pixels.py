@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 
 from builder.deid import Deid, MaskRegion
 from builder.deid.pixels import FACE_RISK, Risk, blank, judge_pixels, pixel_risk
@@ -57,6 +59,15 @@ def test_scanner_images_pass() -> None:
     for sop_class, modality in ((CT, "CT"), ("1.2.840.10008.5.1.4.1.1.4", "MR"), ("1.2.840.10008.5.1.4.1.1.128", "PT")):
         verdict = judge_pixels(image(sop_class, modality, BodyPartExamined="ABDOMEN"), deid=Deid(patient_key=REFERENCE))
         assert verdict.blank == verdict.notes == ()
+
+
+def test_an_image_type_of_unreadable_items_says_nothing() -> None:
+    """A mutated file: Image Type as a sequence whose item holds an element of no known VR."""
+    item = Dataset()
+    item._dict[BaseTag(0x505C4952)] = RawDataElement(BaseTag(0x505C4952), "MA", 2, b"AB", 0, False, True)
+    dataset = image()
+    dataset.add_new(0x00080008, "SQ", [item])
+    assert pixel_risk(dataset) is None
 
 
 def test_an_overlay_in_the_pixel_bits_cannot_be_vouched_for() -> None:

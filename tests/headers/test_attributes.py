@@ -1,5 +1,7 @@
 """The pydicom path on damaged files: a header or a reason, never another exception."""
 
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from pydicom.data import get_testdata_file
 
 from builder.errors import CaseError, Reason
 from builder.headers.attributes import read_header
+from builder.imaging.parse import parse_instance
 
 NAMES = [
     "CT_small.dcm",
@@ -53,3 +56,17 @@ def test_a_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builder.headers.attributes.HEADER_LIMIT", 10_000)
     whole = Path(str(get_testdata_file("image_dfl.dcm", download=False))).read_bytes()
     assert header_or_reason(whole) is Reason.TOO_LARGE
+
+
+def test_a_million_empty_items_are_refused_before_they_are_parsed() -> None:
+    """8 MB in a sequence of defined length, which pydicom reads as bytes and enters later, in 50 s."""
+    whole = bytearray(FILES[NAMES[0]])
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1_000_000
+    whole += struct.pack("<HH2sHI", 0xFFFA, 0xFFFA, b"SQ", 0, len(items)) + items
+    start = time.process_time()
+    with pytest.raises(CaseError) as caught:
+        parse_instance(bytes(whole))
+    assert caught.value.reason is Reason.TOO_LARGE
+    front = whole[:132] + whole[-len(items) - 12 :]
+    assert header_or_reason(bytes(front)) is Reason.TOO_LARGE
+    assert time.process_time() - start < 5

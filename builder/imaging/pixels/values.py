@@ -1,6 +1,6 @@
 """Decoding and rescaling the values of a stack's instances into their places in one array."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -162,7 +162,23 @@ def _frames(instance: Instance, fill: PixelFill | None) -> NDArray[Any]:
         raise CaseError(Reason.UNDECODABLE_PIXELS, "encoded pixels without their data set")
     else:
         frames = raw_values(instance.dataset, form)
-    return frames if not instance.tiles else _cut_tiles(frames[0], instance.tiles)
+    if not instance.tiles:
+        return frames
+    tiles = _cut_tiles(frames[0], instance.tiles)
+    _check_blank(tiles, {part.frame for part in instance.slices})
+    return tiles
+
+
+def _check_blank(tiles: NDArray[Any], used: Set[int]) -> None:
+    """Refuse a mosaic whose tiles after the last slice hold an image.
+
+    Scanners leave them blank. Pixels there show that the stated number of slices, which decides how the picture is cut,
+    is wrong: it is nowhere else in the file. May raise CaseError INCONSISTENT_PIXELS.
+    """
+    rest = tiles[len(used) :]
+    if used == set(range(len(used))) and rest.size and int(rest.min()) != int(rest.max()):
+        detail = f"found an image in the tiles of a mosaic after its {len(used)} slices, expected blank tiles"
+        raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
 
 
 def _cut_tiles(picture: NDArray[Any], tiles: tuple[int, int]) -> NDArray[Any]:
