@@ -66,6 +66,12 @@ class Inventory:
         """Read the instances of a chunk."""
         return self._read(self.chunks[number], columns)
 
+    def stamps(self) -> str:
+        """Fingerprint when every file was written, as its source tells it."""
+        places = ("source", "path", "member", "stamp")
+        parts = (parquet_bytes(self._read(path, places)) for path in (*self.chunks, ANNOTATIONS, LEFTOVERS))
+        return fingerprint(*parts)
+
     def _read(self, path: str, columns: Sequence[str] | None) -> pa.Table:
         return read_parquet(self.store.read(path), columns=None if columns is None else list(columns))
 

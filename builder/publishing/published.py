@@ -19,3 +19,5 @@ class Published:
     """What the build lost from the plan: facts of ``builder.publishing.outcome.Loss``, the largest first."""
     withheld: Mapping[str, int] = field(default_factory=dict)
     """Maps a column to the number of cases whose text the privacy gate withheld."""
+    rewritten: bool = False
+    """Whether files were written again since it was published, with the headers and lengths they had."""

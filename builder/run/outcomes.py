@@ -116,6 +116,14 @@ class Planned:
         ]
 
 
+def _rewritten_lines(rewritten: bool) -> Iterator[str]:
+    if rewritten:
+        yield (
+            "  files were written again since then, with the same headers and lengths: their shards hold what was read "
+            "before. If pixels may have changed, give the source identity: content, which reads them all"
+        )
+
+
 def _incomplete_lines(studies: int) -> Iterator[str]:
     """Yield one line about studies that did not come whole, if there are any."""
     if studies:
@@ -157,6 +165,7 @@ class Built:
             "version": self.version or p.version,
             **({"labels": {"dataset": self.labels, "version": p.version}} if self.labels else {}),
             "unchanged": p.unchanged,
+            "rewritten": p.rewritten,
             "samples": p.samples,
             "cases": p.cases,
             "persons": p.persons,
@@ -176,7 +185,7 @@ class Built:
         if p.unchanged:
             missing = self.planned.inventory.incomplete if self.planned is not None else 0
             done = f"{self.dataset}: nothing to do, version {version} is published from these inputs"
-            return "\n".join((done, *_incomplete_lines(missing)))
+            return "\n".join((done, *_rewritten_lines(p.rewritten), *_incomplete_lines(missing)))
         lines = [
             *(self.planned.lines() if self.planned is not None else ()),
             f"{self.dataset}: published version {version}",

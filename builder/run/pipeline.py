@@ -224,7 +224,8 @@ def _build(
     plan = planned.plan
     private = open_store(plan.url, directory_mode=0o700)
     inputs = _inputs(plan)
-    done = _published(private, dataset, inputs)
+    stamps = planned.inventory.stamps()
+    done = _published(private, dataset, inputs, stamps)
     if done is not None:
         note_published(beside, done.version)
         return Built(dataset.url, done, len(plan.shards), len(plan.shards), planned=planned)
@@ -273,7 +274,8 @@ def _build(
         # the next run starts from the registry that this one leaves, in which the comparison of images may have joined
         # persons
         known = sorted({inputs, _inputs(plan)})
-        private.put(PUBLISHED, json.dumps({"inputs": known, "published": done.__dict__}).encode())
+        found = {"inputs": known, "published": done.__dict__, "stamps": stamps}
+        private.put(PUBLISHED, json.dumps(found).encode())
     return Built(dataset.url, done, len(plan.shards), resumed, internal_errors=faults.count, planned=planned)
 
 
@@ -310,7 +312,7 @@ def _inputs(plan: DatasetPlan) -> str:
     return fingerprint(plan.published_spec, dict(plan.lock), shards, list(plan.clinical), procedures, reviews, *tables)
 
 
-def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
+def _published(private: Store, dataset: Store, inputs: str, stamps: str) -> Published | None:
     """Return what an earlier run published from the same inputs, if readers still see that version."""
     try:
         found = json.loads(private.read(PUBLISHED))
@@ -320,7 +322,8 @@ def _published(private: Store, dataset: Store, inputs: str) -> Published | None:
     if inputs not in found["inputs"] or found["published"]["version"] != current:
         return None
     dataset.settle(CURRENT)
-    return Published(**{**found["published"], "unchanged": True})
+    rewritten = found.get("stamps", stamps) != stamps
+    return Published(**{**found["published"], "unchanged": True, "rewritten": rewritten})
 
 
 def _check_placeholders(spec: DatasetSpec) -> None:

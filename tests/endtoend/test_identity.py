@@ -48,3 +48,5 @@ def test_rewritten_pixels(identity: str, noticed: bool, tmp_path: Path, monkeypa
     after = [sample["image"].sum(dtype=np.float64) for sample in builder.open_dataset(target)]
     assert (first.published.version != second.published.version) is noticed
     assert (before != after) is noticed
+    assert second.published.rewritten is not noticed
+    assert ("files were written again since then" in second.text()) is not noticed
