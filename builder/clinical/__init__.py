@@ -6,7 +6,7 @@ from builder.clinical.joining import Images, Joined, join
 from builder.clinical.matching import TableMatch, faults, near_misses, summary_lines
 from builder.clinical.reading import ClinicalRows, read_table
 from builder.clinical.rows import Rows, Value, read_rows, schema
-from builder.clinical.sheet import Sheet, read_sheet
+from builder.clinical.sheet import Sheet, read_sheet, sheets_of
 from builder.clinical.table import ClinicalColumn, ClinicalTable, Pick, check_shared_columns
 from builder.clinical.tally import CellIssue
 
@@ -31,6 +31,7 @@ __all__ = [
     "read_sheet",
     "read_table",
     "schema",
+    "sheets_of",
     "summary_lines",
     "text_of",
 ]

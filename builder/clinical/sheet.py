@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from builder.clinical.cells import Cell, Unreadable, normal_text, text_of
 from builder.clinical.delimited import text_rows
-from builder.clinical.workbook import workbook_rows
+from builder.clinical.workbook import sheet_names, workbook_rows
 from builder.errors import SpecError
 
 SIZE_LIMIT: Final = 512 * 2**20
@@ -59,6 +59,17 @@ class Sheet:
                 yield line.number, tuple(text_of(cell) or "" for cell in line.cells)
             except ValueError as error:
                 raise SpecError(f"found {error} in row {line.number}, expected a text in every cell") from None
+
+
+def sheets_of(data: bytes) -> tuple[str, ...]:
+    """The names of a workbook's sheets, in their order; none for the other formats.
+
+    Raises
+    ------
+    SpecError
+        When a workbook is damaged or too large.
+    """
+    return sheet_names(data, size_limit=SIZE_LIMIT) if data[:4] == b"PK\x03\x04" else ()
 
 
 def read_sheet(

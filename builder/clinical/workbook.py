@@ -6,7 +6,8 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final
 from xml.etree import ElementTree
@@ -38,6 +39,19 @@ class _Layout:
     unsaved: frozenset[tuple[int, int]]
 
 
+def sheet_names(data: bytes, *, size_limit: int) -> tuple[str, ...]:
+    """The names of the sheets with cells, in their order. Raises SpecError when the file is damaged or too large."""
+    from openpyxl.reader.excel import ExcelReader
+
+    with _opened(data, size_limit), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reader = ExcelReader(io.BytesIO(data), read_only=True, data_only=True)
+        reader.read()
+        names = tuple(page.title for page in reader.wb.worksheets)
+        reader.wb.close()
+        return names
+
+
 def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit: int) -> list[list[Cell]]:
     """The rows of one sheet, the first one without a name.
 
@@ -46,23 +60,10 @@ def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit
     SpecError
         When the file is damaged or too large, or has no such sheet.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            inflated = sum(info.file_size for info in archive.infolist())
-            if inflated > size_limit:
-                raise SpecError(
-                    f"clinical: found an XLSX that inflates to {inflated} bytes, expected at most {size_limit}"
-                )
-            rows, path = _stream(data, sheet, cell_limit)
-            with archive.open(path) as stream:
-                layout = _layout(stream)
-    except (
-        zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, OSError, ElementTree.ParseError
-    ) as error:  # fmt: skip
-        raise SpecError(
-            f"clinical: found a ZIP file that is no XLSX, or a damaged one ({type(error).__name__}), expected a "
-            "workbook; unpack it, or open it in a spreadsheet and save it again"
-        ) from error
+    with _opened(data, size_limit) as archive:
+        rows, path = _stream(data, sheet, cell_limit)
+        with archive.open(path) as stream:
+            layout = _layout(stream)
     for row, column in layout.unsaved:
         if row < len(rows):
             rows[row] += [None] * (column + 1 - len(rows[row]))
@@ -74,6 +75,26 @@ def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit
             raise SpecError(f"clinical: found an XLSX sheet whose merged cells cover more than {cell_limit} cells")
         _fill(rows, area)
     return rows
+
+
+@contextmanager
+def _opened(data: bytes, size_limit: int) -> Iterator[zipfile.ZipFile]:
+    """Open a workbook's archive within limits; what is wrong with the file becomes a SpecError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            inflated = sum(info.file_size for info in archive.infolist())
+            if inflated > size_limit:
+                raise SpecError(
+                    f"clinical: found an XLSX that inflates to {inflated} bytes, expected at most {size_limit}"
+                )
+            yield archive
+    except (
+        zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, OSError, ElementTree.ParseError
+    ) as error:  # fmt: skip
+        raise SpecError(
+            f"clinical: found a ZIP file that is no XLSX, or a damaged one ({type(error).__name__}), expected a "
+            "workbook; unpack it, or open it in a spreadsheet and save it again"
+        ) from error
 
 
 def shown_text(value: int | float, form: str) -> str | None:

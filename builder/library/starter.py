@@ -10,6 +10,10 @@ from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER
 Task = Literal["segmentation", "classification", "detection", "multimodal", "pretraining"]
 TASKS: Final = get_args(Task)
 
+UNKNOWN: Final = "unknown"
+NO_IMAGES: Final = ("localizer", "screenshot", "MIP", "rendering", "bolus_tracking")
+"""Types of series that are no image to train on."""
+
 FEW_PERSONS: Final = 20
 """With fewer persons than this, the spec puts everybody into one split."""
 
@@ -40,14 +44,15 @@ def starter_spec(found: Scan, url: str, task: Task) -> str:
         usable[group.kind["modality"]] += group.usable
     modalities = [name for name, count in usable.most_common() if count] or ["CT"]
     label = _label(found) if task in ("segmentation", "detection") else ""
+    images = _images(found) if task == "multimodal" else {}
     return _PAGE.format(
         task=task,
         license=LICENSE_PLACEHOLDER,
         url=json.dumps(url),
         key=KEY_PLACEHOLDER,
-        cohort=_cohort(task, modalities),
+        cohort=_several(images) if images else _cohort(task, modalities),
         labels=label,
-        transforms=_transforms(modalities[0]),
+        transforms=_transforms_of(images) if images else _transforms(modalities[0]),
         samples=_samples(task, labelled=bool(label.strip()) and not label.startswith("#")),
         splits="{ratios: {train: 1.0}}  # few persons; with more: {train: 0.7, validation: 0.15, test: 0.15}"
         if found.persons < FEW_PERSONS
@@ -55,11 +60,51 @@ def starter_spec(found: Scan, url: str, task: Task) -> str:
     )
 
 
+def _images(found: Scan) -> dict[str, tuple[str, str]]:
+    """Return two kinds of image that most studies have both of: name to (modality, type); none if no study has two."""
+    studies: dict[tuple[str, str], set[int]] = {}
+    for group in found.groups:
+        kind = (group.kind.get("modality", ""), group.kind.get("series_type", UNKNOWN))
+        if group.usable and kind[0] and kind[1] not in (UNKNOWN, *NO_IMAGES):
+            studies.setdefault(kind, set()).update(group.studies)
+    pairs = [
+        (len(studies[one] & studies[two]), one[0] != two[0], one, two)
+        for one in studies for two in studies if one < two and studies[one] & studies[two]
+    ]  # fmt: skip
+    if not pairs:
+        return {}
+    *_, one, two = max(pairs, key=lambda pair: (pair[0], pair[1], [-ord(c) for c in "".join(pair[2] + pair[3])]))
+    return {kind[1].lower(): kind for kind in (one, two)}
+
+
+def _several(images: dict[str, tuple[str, str]]) -> str:
+    first, second = images
+    lines = [
+        "  case: study  # both images of a study are one case; docs/images.md says more",
+        f"  images:  # the grid is that of {first}; docs/choosing-series.md has the columns to narrow them",
+        *(
+            f"    {name}: {{select: \"modality == '{modality}' and series_type == '{kind}'\""
+            + (", required: false}" if name == second else "}")
+            for name, (modality, kind) in images.items()
+        ),
+        f"    # without `required: false`, studies whose {second} is missing or not aligned are left out",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _transforms_of(images: dict[str, tuple[str, str]]) -> str:
+    lines = ["  - {kind: orient, to: LPS}", "  - {kind: resample, spacing_mm: [3.0, 3.0, 3.0]}"]
+    for name, (modality, _) in images.items():
+        clip = "clip: [-1000, 1000], " if modality == "CT" else ""
+        lines.append(f"  - {{kind: intensity, of: [{name}], {clip}dtype: float32}}")
+    return "\n".join(lines) + "\n"
+
+
 def _cohort(task: Task, modalities: list[str]) -> str:
     if task == "multimodal":
         named = ", ".join(f"'{name}'" for name in modalities[:2])
         return (
-            f'  image: "modality in [{named}]"  # the series of both modalities\n'
+            f'  image: "modality in [{named}]"  # no study has two known types of image: docs/images.md joins others\n'
             "  one_per: series\n"
         )  # fmt: skip
     lines = [f"  image: \"modality == '{modalities[0]}'\"  # narrow it: docs/choosing-series.md has the columns"]

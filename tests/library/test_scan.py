@@ -10,15 +10,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from builder.cli import main
 from builder.errors import ResourceError, SourceError, SpecError
 from builder.library.scan import Scan, pictures, text_of_scan
 from builder.library.scan.groups import Group, pattern
+from builder.library.scan.images import suggested
 from builder.run.scan import scan
+from builder.sources.layout import fields_in
 from builder.stages.graph import Outcome, Task
+from tests.files.writers import nifti, values
 from tests.synthetic import ct_series
 
 COUNTS = list(csv.DictReader(Path(__file__).with_name("scan_counts.csv").read_text("utf-8").splitlines()))
@@ -111,6 +116,59 @@ def test_what_a_terminal_shows(found: Scan) -> None:
     ):
         assert line in text.splitlines(), line
     assert all(len(line) <= 400 for line in text.splitlines())
+
+
+def test_every_sheet_of_a_workbook_is_a_table(tmp_path: Path) -> None:
+    ct_series(tmp_path / "in", patient_id="P1", slices=2, shape=(8, 8))
+    book = openpyxl.Workbook()
+    book.active.title = "notes"
+    book.active.append(["written by", "hand"])
+    people = book.create_sheet("people")
+    for line in (["Patient", "Grade"], ["P1", 2], ["P7", 3]):
+        people.append(line)
+    book.create_sheet("empty")
+    book.save(tmp_path / "in" / "book.xlsx")
+    told = {table["path"]: table for table in scan([str(tmp_path / "in")]).facts()["tables"]}
+    assert [*told] == ["book.xlsx, sheet notes", "book.xlsx, sheet people", "book.xlsx, sheet empty"]
+    assert told["book.xlsx, sheet people"]["rows"] == 2
+    assert told["book.xlsx, sheet people"]["shared"] == {"Patient": {"names": "person", "shared": 1, "distinct": 2}}
+    assert told["book.xlsx, sheet empty"]["problem"]
+
+
+def test_image_files_without_a_layout_are_grouped_and_a_layout_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "in"
+    for case in ("a 1", "b_2", "ç-3"):
+        for image in ("t1", "t2"):
+            nifti(home / case / f"{image}.nii.gz", values((6, 5, 4), seed=len(image)))
+        Image.fromarray(values((8, 9), "uint8")).save(home / case / "photo.png")
+    (home / "broken.nii").write_bytes(nifti(tmp_path / "x.nii", values()).read_bytes()[:300])
+    found = scan([str(home)])
+    told = {(g["format"], tuple(g["shape"]), g["dtype"], g["files"]) for g in found.facts()["image_files"]}
+    assert ("nifti", (4, 5, 6), "i2", 6) in told
+    assert ("png", (1, 8, 9), "u1", 3) in told
+    assert found.facts()["image_files"][0]["spacing_mm"] == [2.5, 0.8, 1.2]
+    assert found.layout == '{pattern: "**/{patient}/{image}.nii.gz", modality: CODE}'
+    text = text_of_scan(found)
+    assert "  6 nifti: 4 x 5 x 6 i2, 2.5 x 0.8 x 1.2 mm, such as a 1/t1.nii.gz" in text.splitlines()
+    assert "for instance: layout: {pattern:" in text
+
+
+@pytest.mark.parametrize(
+    ("images", "documents", "layout"),
+    [
+        (["d/sub-1/anat/sub-1_T1w.nii.gz"], ["d/dataset_description.json"], "bids"),
+        (["d/imagesTr/c_0000.nii.gz"], ["d/dataset.json"], "nnunet"),
+        (["d/imagesTr/c.nii.gz", "d/labelsTr/c.nii.gz"], ["d/dataset.json"], "msd"),
+        (["1.mha", "2.mha"], [], '{pattern: "{patient}.mha", modality: CODE}'),
+        (["all/1.png", "all/2.png", "all/3.png"], [], '{pattern: "**/{patient}.png", modality: CODE}'),
+        ([], ["d/dataset.json"], ""),
+    ],
+)
+def test_the_layout_that_is_named_fits_the_paths(images: list[str], documents: list[str], layout: str) -> None:
+    assert suggested(images, documents) == layout
+    if layout.startswith("{"):
+        pattern = layout.partition('"')[2].partition('"')[0]
+        assert all(fields_in(pattern, place) for place in images)
 
 
 def test_a_kind_that_is_left_out_names_the_switch(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from builder.deid import Deid
 from builder.imaging.stacks.options import VolumeOptions
 from builder.library.scan.beside import Objects, Table, formats, label_objects, tables
 from builder.library.scan.groups import Group, Names, group_series
+from builder.library.scan.images import ImageFiles, image_files
 from builder.planning.forecast import switch_of
 from builder.planning.inventory import Inventory, take_inventory, take_survey
 from builder.planning.risks import risks_of_chunk
@@ -29,6 +30,8 @@ class Scan:
         What a spec without ``volumes`` leaves out: verdict, reason, stacks, and the option that lets them in.
     text_risks
         Why a build would refuse series whose pixels may show text, to the number of series.
+    image_files, layout
+        Image files that are not DICOM, by format and shape, and a layout to start from that would read them.
     """
 
     inventory: Inventory
@@ -44,6 +47,8 @@ class Scan:
     damaged: tuple[dict[str, Any], ...]
     duplicates: tuple[dict[str, Any], ...]
     unread: tuple[str, ...]
+    image_files: tuple[ImageFiles, ...]
+    layout: str
 
     @property
     def files(self) -> int:
@@ -66,6 +71,8 @@ class Scan:
             "damaged": list(self.damaged),
             "duplicates": list(self.duplicates),
             "unread": list(self.unread),
+            "image_files": [group.facts() for group in self.image_files],
+            "layout_suggested": self.layout,
         }
 
 
@@ -89,6 +96,7 @@ def scan_archive(
         for why, count in risks_of_chunk(instances, survey.stacks_of(number), deid=_PLAIN).items():
             risks[why] = risks.get(why, 0) + count
     by_format, damaged, duplicates, unread = formats(inventory)
+    beside, layout = image_files(inventory, sources)
     ordered = sorted(excluded.items(), key=lambda item: (-item[1], item[0]))
     return Scan(
         inventory=inventory,
@@ -107,6 +115,8 @@ def scan_archive(
         damaged=tuple(damaged),
         duplicates=tuple(duplicates),
         unread=tuple(unread),
+        image_files=tuple(beside),
+        layout=layout,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from builder.clinical import read_sheet, text_of
+from builder.clinical import Sheet, read_sheet, sheets_of, text_of
 from builder.errors import BuilderError, Reason
 from builder.headers.sniff import TABLES
 from builder.library.scan.groups import Names, short
@@ -86,12 +86,12 @@ def label_objects(inventory: Inventory, names: Names) -> list[Objects]:
 
 
 def tables(inventory: Inventory, sources: Sequence[AnySource], names: Names) -> list[Table]:
-    """Open every table of the archive, one after the other."""
+    """Open every table of the archive, one after the other; each sheet of a workbook is a table."""
     columns = ["status", "format", "source", "path", "member", "size", "stamp"]
     rows = inventory.annotations(columns=columns).to_pylist()
     listed = [row for row in rows if row["status"] == "file" and row["format"] in TABLES]
     listed.sort(key=lambda row: (row["source"], row["path"], row["member"] or ""))
-    return [_table(row, sources, names, opened=n < MOST_TABLES) for n, row in enumerate(listed)]
+    return [table for n, row in enumerate(listed) for table in _tables(row, sources, names, opened=n < MOST_TABLES)]
 
 
 def formats(inventory: Inventory) -> tuple[dict[str, int], list[dict[str, Any]], list[dict[str, Any]], list[str]]:
@@ -131,16 +131,28 @@ def _listed(found: Mapping[tuple[str, str], Sequence[Any]]) -> list[dict[str, An
     ]
 
 
-def _table(row: Mapping[str, Any], sources: Sequence[AnySource], names: Names, *, opened: bool) -> Table:
+def _tables(row: Mapping[str, Any], sources: Sequence[AnySource], names: Names, *, opened: bool) -> Iterator[Table]:
     path = f"{row['path']}!{row['member']}" if row["member"] else row["path"]
     if not opened or row["size"] > TABLE_BYTES or row["format"] == "sqlite":
         why = "a database" if row["format"] == "sqlite" else "too large" if opened else f"beyond {MOST_TABLES} tables"
-        return Table(path, problem=f"not opened: {why}")
+        yield Table(path, problem=f"not opened: {why}")
+        return
     entry = Entry(row["path"], row["size"], row["stamp"], row["member"] or "")
     try:
-        sheet = read_sheet(sources[row["source"]].read(entry))
+        data = sources[row["source"]].read(entry)
+        sheets = sheets_of(data)
     except BuilderError as error:
-        return Table(path, problem=str(error).removeprefix("clinical: "))
+        yield Table(path, problem=str(error).removeprefix("clinical: "))
+        return
+    for name in sheets if len(sheets) > 1 else (None,):
+        place = path if name is None else f"{path}, sheet {name}"
+        try:
+            yield _table(place, read_sheet(data, name), names)
+        except BuilderError as error:
+            yield Table(place, problem=str(error).removeprefix("clinical: "))
+
+
+def _table(path: str, sheet: Sheet, names: Names) -> Table:
     shared: dict[str, tuple[str, int, int]] = {}
     for place, heading in enumerate(sheet.headings):
         values = {*_texts(line.cells[place] for line in sheet.rows)}

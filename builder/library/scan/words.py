@@ -11,6 +11,7 @@ from rich.table import Table as Grid
 from builder.library.scan.archive import Scan
 from builder.library.scan.beside import Objects, Table
 from builder.library.scan.groups import Group
+from builder.library.scan.images import image_lines
 
 MOST_SHOWN: Final = 60
 """Groups that a terminal shows; --json and --html have all of them."""
@@ -50,6 +51,9 @@ def lines(scan: Scan) -> Iterator[str]:
     yield from ("", "files by format")
     yield "  " + ", ".join(f"{form} {count}" for form, count in scan.formats.items())
     yield from (f"  {line}" for line in scan.unread)
+    if scan.image_files:
+        yield from ("", "image files that are not DICOM")
+        yield from image_lines(scan.image_files[:MOST_SHOWN], scan.layout)
     for title, entries in (("set aside", scan.damaged), ("duplicates", scan.duplicates)):
         if entries:
             yield from ("", title)

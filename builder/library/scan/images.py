@@ -1,0 +1,129 @@
+"""Image files that no layout makes images: grouped by format and shape, with a layout that would read them."""
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from builder.errors import BuilderError
+from builder.files import PICTURES, VOLUMES, FileFacts, read_facts
+from builder.model.places import place_of, suffix_of
+from builder.planning.inventory import Inventory
+from builder.protocols import Entry
+from builder.sources import AnySource
+
+MOST_OPENED: Final = 500
+"""Files of one format whose headers are read, spread over the archive; the others are counted."""
+
+HEADER_BYTES: Final = 64 * 2**10
+PICTURE_BYTES: Final = 16 * 2**20
+"""A larger picture is counted without being decoded."""
+
+COLUMNS: Final = ("status", "format", "source", "path", "member", "size", "stamp")
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Files of one format, shape and type of voxels.
+
+    Parameters
+    ----------
+    shape
+        (slices, rows, columns), and the number of layers if there are several; empty where headers were not read.
+    spacing_mm
+        Between slices, rows and columns; empty for pictures, and where the grid is refused.
+    problem
+        Why the files cannot be images, or that they were not opened; empty if they can.
+    """
+
+    format: str
+    shape: tuple[int, ...]
+    dtype: str
+    spacing_mm: tuple[float, ...]
+    problem: str
+    files: int
+    example: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return them as JSON-able data."""
+        return {
+            "format": self.format, "shape": list(self.shape), "dtype": self.dtype,
+            "spacing_mm": list(self.spacing_mm), "problem": self.problem, "files": self.files, "example": self.example,
+        }  # fmt: skip
+
+
+def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[list[ImageFiles], str]:
+    """Return the groups, the largest first, and the layout that fits the paths; "" where there are no such files."""
+    table = inventory.annotations(columns=list(COLUMNS))
+    rows = [row for row in table.to_pylist() if row["status"] == "file"]
+    images = [row for row in rows if row["format"] in VOLUMES | PICTURES]
+    images.sort(key=lambda row: (row["source"], row["path"], row["member"] or ""))
+    counted: Counter[tuple[Any, ...]] = Counter()
+    examples: dict[tuple[Any, ...], str] = {}
+    for form in sorted({row["format"] for row in images}):
+        mine = [row for row in images if row["format"] == form]
+        step = -(-len(mine) // MOST_OPENED)
+        for number, row in enumerate(mine):
+            kind = (form, *(_kind(row, sources) if number % step == 0 else ((), "", (), "not opened: one of many")))
+            counted[kind] += 1
+            examples.setdefault(kind, f"{row['path']}!{row['member']}" if row["member"] else row["path"])
+    groups = [ImageFiles(*kind, files=count, example=examples[kind]) for kind, count in counted.items()]
+    groups.sort(key=lambda group: (-group.files, group.format, group.shape, group.example))
+    documents = [place_of(row["path"], row["member"]) for row in rows if row["format"] == "json"]
+    return groups, suggested([place_of(row["path"], row["member"]) for row in images], documents)
+
+
+def image_lines(groups: Iterable[ImageFiles], layout: str) -> Iterator[str]:
+    """Yield what a terminal shows of them."""
+    for group in groups:
+        shape = " x ".join(map(str, group.shape))
+        spacing = f", {' x '.join(f'{s:.4g}' for s in group.spacing_mm)} mm" if group.spacing_mm else ""
+        what = " ".join(filter(None, (shape, group.dtype))) + spacing
+        told = "; ".join(filter(None, (what, group.problem)))
+        yield f"  {group.files} {group.format}: {told}, such as {group.example}"
+    if layout:
+        yield f"  to read them as images, for instance: layout: {layout}"
+
+
+def suggested(images: Sequence[str], documents: Sequence[str]) -> str:
+    """Return a layout to start from, by the names of files alone; "" without images."""
+    if not images:
+        return ""
+    names = {posixpath.basename(place) for place in documents}
+    if "dataset_description.json" in names:
+        return "bids"
+    trained = any("imagesTr" in place.split("/") for place in images)
+    if "dataset.json" in names and trained:
+        stems = [place.removesuffix(suffix_of(place)) for place in images if "imagesTr" in place.split("/")]
+        return "nnunet" if all(stem[-5:-4] == "_" and stem[-4:].isdigit() for stem in stems) else "msd"
+    suffix = Counter(suffix_of(place) for place in images).most_common(1)[0][0]
+    mine = [place for place in images if place.endswith(suffix)]
+    depth = Counter(place.count("/") for place in mine).most_common(1)[0][0]
+    if depth == 0:
+        return f'{{pattern: "{{patient}}{suffix}", modality: CODE}}'
+    deep = [place for place in mine if place.count("/") == depth]
+    repeated = len({posixpath.basename(place) for place in deep}) < len(deep)
+    if repeated or len({posixpath.dirname(place) for place in deep}) == len(deep):
+        return f'{{pattern: "**/{{patient}}/{{image}}{suffix}", modality: CODE}}'
+    return f'{{pattern: "**/{{patient}}{suffix}", modality: CODE}}'
+
+
+def _kind(row: Mapping[str, Any], sources: Sequence[AnySource]) -> tuple[tuple[int, ...], str, tuple[float, ...], str]:
+    picture = row["format"] in PICTURES
+    if picture and row["size"] > PICTURE_BYTES:
+        return (), "", (), "not opened: too large"
+    entry = Entry(row["path"], row["size"], row["stamp"], row["member"] or "")
+    try:
+        length = row["size"] if picture else min(HEADER_BYTES, row["size"])
+        facts = read_facts(sources[row["source"]].read(entry, length=length))
+    except BuilderError as error:
+        return (), "", (), str(error)
+    shape = (*facts.shape, *([facts.layers] if facts.layers > 1 else []))
+    return shape, facts.dtype.lstrip("<>|="), _spacing(facts), facts.fault
+
+
+def _spacing(facts: FileFacts) -> tuple[float, ...]:
+    if facts.affine is None:
+        return ()
+    return tuple(round(sum(row[axis] ** 2 for row in facts.affine[:3]) ** 0.5, 4) for axis in range(3))
