@@ -16,7 +16,7 @@ from builder.planning.clinical import read_clinical
 from builder.planning.coverage import map_structures
 from builder.planning.deal import cannot, deal, shared_keys
 from builder.planning.inputs import PlanInputs
-from builder.planning.layouts import count_formats, label_name_lines, unread_lines
+from builder.planning.layouts import count_formats, label_name_lines, unread_lines, unread_object_lines
 from builder.planning.link import (
     gather_annotations,
 )
@@ -84,7 +84,8 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     )
     used = {*links.column("annotation").to_pylist(), *passed.column("annotation").to_pylist()}
     formats = count_formats(table, used) + count_formats(inventory.leftovers(columns=["format"]))
-    for line in unread_lines(formats):
+    instances = zip(stacks["modality"].to_pylist(), stacks["instances"].to_pylist(), strict=True)
+    for line in (*unread_lines(formats), *unread_object_lines(instances)):
         inputs.progress.say(f"files: {line}")
     for line in label_name_lines(spec.labels, spec.sources, table):
         inputs.progress.say(f"labels: {line}")

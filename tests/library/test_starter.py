@@ -31,6 +31,7 @@ def test_a_starter_plans_unchanged(found, archive, tmp_path, task, monkeypatch):
     outcome = plan(spec, to=tmp_path / "dataset")
     assert not outcome.refused
     assert outcome.plan.cohort.filter(outcome.plan.cohort["included"]).num_rows > 0
+    assert bool(outcome.plan.spec.cohort.images) == (task == "multimodal")
 
 
 def test_a_starter_does_not_build(found, archive, tmp_path):

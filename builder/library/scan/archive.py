@@ -11,6 +11,7 @@ from builder.library.scan.groups import Group, Names, group_series
 from builder.library.scan.images import ImageFiles, image_files
 from builder.planning.forecast import switch_of
 from builder.planning.inventory import Inventory, take_inventory, take_survey
+from builder.planning.layouts import unread_object_lines
 from builder.planning.risks import risks_of_chunk
 from builder.protocols import Progress
 from builder.sources import AnySource
@@ -114,7 +115,7 @@ def scan_archive(
         formats=by_format,
         damaged=tuple(damaged),
         duplicates=tuple(duplicates),
-        unread=tuple(unread),
+        unread=(*unread, *unread_object_lines((g.kind.get("modality"), g.instances) for g in groups)),
         image_files=tuple(beside),
         layout=layout,
     )

@@ -112,7 +112,9 @@ def formats(inventory: Inventory) -> tuple[dict[str, int], list[dict[str, Any]],
     unread += count_formats(beside)
     damaged: dict[tuple[str, str], list[Any]] = {}
     duplicates: dict[tuple[str, str], list[Any]] = {}
-    for row in inventory.leftovers(columns=["status", "reason", "format", "path", "member", "detail"]).to_pylist():
+    left = inventory.leftovers(columns=["status", "reason", "format", "path", "member", "detail"])
+    unread += count_formats(left)
+    for row in left.to_pylist():
         if row["reason"] != Reason.SOURCE_MISSING:  # named by a directory of the media, and not there
             counted[row["format"] or "unknown"] += 1
         into = duplicates if row["status"] == "duplicate" else damaged

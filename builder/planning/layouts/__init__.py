@@ -1,6 +1,21 @@
 """Who and what the files are that are not DICOM: the layouts of a folder, applied to the rows of the index."""
 
-from builder.planning.layouts.assign import IMAGE_FORMATS, Laid, count_formats, lay_out, unread_lines
+from builder.planning.layouts.assign import (
+    IMAGE_FORMATS,
+    Laid,
+    count_formats,
+    lay_out,
+    unread_lines,
+    unread_object_lines,
+)
 from builder.planning.layouts.published import label_name_lines
 
-__all__ = ["IMAGE_FORMATS", "Laid", "count_formats", "label_name_lines", "lay_out", "unread_lines"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "Laid",
+    "count_formats",
+    "label_name_lines",
+    "lay_out",
+    "unread_lines",
+    "unread_object_lines",
+]

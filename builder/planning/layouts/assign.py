@@ -120,6 +120,21 @@ def unread_lines(formats: Mapping[str, int]) -> Iterator[str]:
             yield f"{files}: this format is not read; convert {'it' if count == 1 else 'them'} to NIfTI"
 
 
+def unread_object_lines(instances: Iterable[tuple[str | None, int | None]]) -> Iterator[str]:
+    """Yield a line for every kind of DICOM object that holds a volume and that nothing reads.
+
+    ``instances`` are modalities with numbers of instances, as stacks have them.
+    """
+    counted: Counter[str] = Counter()
+    for modality, count in instances:
+        if modality in UNREAD_OBJECTS:
+            counted[str(modality)] += count or 0
+    for name, count in sorted(counted.items()):
+        yield f"{count} {name} {'object' if count == 1 else 'objects'}: {UNREAD_OBJECTS[name]}"
+
+
+UNREAD_OBJECTS = {"RTDOSE": "dose grids are not read; export them as NIfTI to use them as images"}
+
 IMAGE_FORMATS = {
     "nifti": "NIfTI", "nrrd": "NRRD", "mha": "MetaImage", "mhd": "MetaImage", "png": "PNG", "jpeg": "JPEG",
     "tiff": "TIFF", "analyze": "Analyze", "mgh": "FreeSurfer MGH", "afni": "AFNI", "minc": "MINC", "hdf5": "HDF5",
