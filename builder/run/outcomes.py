@@ -231,8 +231,9 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     balance = report["balance"]
     if balance is not None:
         yield (
-            f"  balance: worst of {balance['strata']['number']} strata {balance['strata']['worst_persons']:.2f} "
-            f"persons off, worst single level {balance['worst_level_persons']:.2f}"
+            f"  balance: of {balance['strata']['number']} strata the worst is "
+            f"{balance['strata']['worst_persons']:.2f} persons off its share, the worst single value "
+            f"{balance['worst_level_persons']:.2f}"
         )
     for row in (*report["associations"], *report["missingness"]):
         if is_worth_a_look(row):
@@ -256,11 +257,20 @@ def _structure_lines(structures: Mapping[str, Any]) -> list[str]:
     lines = []
     for label, facts in structures.items():
         found = ", ".join(f"{name} in {cases}" for name, cases in facts["structures"].items()) or "no structure"
-        lines.append(
-            f"  label {label}: {found} of {facts['cases']} cases; {facts['names_taken_by_none']} of {facts['names']} "
-            "names taken by none, see label-names.csv in the private workspace"
-        )
+        lines.append(f"  label {label}: {found} of {facts['cases']} cases; {_names_line(facts)}")
     return lines
+
+
+def _names_line(facts: Mapping[str, Any]) -> str:
+    missed, names = facts["names_taken_by_none"], facts["names"]
+    if not names:
+        return "the label objects state no names"
+    if not missed:
+        return f"every name in the label objects was matched ({names} {'name' if names == 1 else 'names'})"
+    return (
+        f"{missed} of the {names} names in the label objects matched no pattern of the label: "
+        "label-names.csv of the private workspace lists them"
+    )
 
 
 def _procedure_lines(procedures: Mapping[str, Any] | None) -> list[str]:
