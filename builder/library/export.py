@@ -184,7 +184,9 @@ def _label(samples: Dataset, label: str | None) -> str:
     labels = [name for name in samples.fields if name not in samples.image_fields]
     if label is None and len(labels) == 1:
         return labels[0]
+    if not labels:
+        raise SpecError("--form: found a dataset without labels, expected one with masks; choose nifti or webdataset")
     if label not in labels:
         found = "no name" if label is None else repr(label)
-        raise SpecError(f"--label: found {found}, expected one of {', '.join(labels) or 'some: the dataset has none'}")
+        raise SpecError(f"--label: found {found}, expected one of {', '.join(labels)}")
     return label

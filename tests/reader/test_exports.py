@@ -15,7 +15,7 @@ import pytest
 
 from builder.cli import main
 from builder.errors import SpecError
-from builder.library.export import FORMS, Wanted, export
+from builder.library.export import FORMS, Wanted, _label, export
 from builder.model.layout import EXPORTS, stored_object
 from builder.reader import open_dataset
 from builder.reader.export import export_bids, export_huggingface, export_nnunet, tar
@@ -123,8 +123,19 @@ def test_parquet_for_hugging_face_holds_the_images_and_says_so(labelled: Any, tm
             read += 1
     assert read == 8
     card = (tmp_path / "README.md").read_text()
+    assert "license:" not in card, "this dataset states none"
+    for stated, lines in (("CC-BY-4.0", "license: cc-by-4.0\n"), ("TCIA", 'license: other\nlicense_name: "tcia"\n')):
+        object.__setattr__(dataset.manifest, "spec", {"license": stated})
+        export_huggingface(dataset[:1], tmp_path / stated)
+        assert f"\n{lines}" in (tmp_path / stated / "README.md").read_text()
     assert "No person is in two splits" in card
     assert 'path: "data/validation-*"' in card
+
+
+def test_labels_are_asked_for_where_a_form_needs_them(labelled: Any) -> None:
+    with pytest.raises(SpecError, match="--form: found a dataset without labels, expected one with masks"):
+        _label(open_dataset(labelled.root, fields=["image"]), None)
+    assert _label(open_dataset(labelled.root), None) == "tumor"
 
 
 def test_bids_names_persons_images_and_classes(volumes: Any, tmp_path: Path) -> None:

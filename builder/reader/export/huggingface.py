@@ -20,6 +20,14 @@ from builder.reader.export.nifti import nifti_image
 PER_FILE = 64
 """Samples of one Parquet file. They are held in memory until it is written."""
 
+_LICENSES = frozenset(
+    (
+        *("cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-sa-3.0"),
+        *("cc-by-sa-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "apache-2.0", "mit"),
+    )
+)
+"""Licences that a card may name, as the hub writes them; any other one is ``other`` with its name."""
+
 _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -95,9 +103,12 @@ def _front(dataset: Dataset, splits: list[str]) -> Iterator[str]:
     stated = dataset.manifest.spec
     yield "---"
     yield f"pretty_name: {json.dumps(str(stated.get('title') or dataset.manifest.name))}"
-    if stated.get("license"):
+    name = str(stated.get("license") or "").lower()
+    if name in _LICENSES:
+        yield f"license: {name}"
+    elif name:
         yield "license: other"
-        yield f"license_name: {json.dumps(str(stated['license']).lower())}"
+        yield f"license_name: {json.dumps(name)}"
     yield "tags: [medical]"
     yield "configs:"
     yield "- config_name: default"
