@@ -134,10 +134,10 @@ def record(place: Path, tests: Sequence[str], paths: Collection[str]) -> tuple[l
     return [Ran(row["test"], row["seconds"], found) for row, found in zip(rows, lines, strict=True)], took
 
 
-def near(ran: Sequence[Ran], path: str, lines: range) -> list[str]:
+def that_execute(ran: Sequence[Ran], path: str, lines: range) -> list[str]:
     """Return the tests that execute one of the lines, those of the fastest file first.
 
-    All tests are near to what runs when a module is imported, as nothing is recorded then.
+    All tests are returned for what runs when a module is imported, as nothing is recorded then.
     """
     first = [test for test in ran if test.executes(path, lines)]
     cost: dict[str, float] = {}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.__main__ import ROOMS, Room
 from tests.mutants.mutate import mutations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,3 +53,12 @@ def test_every_change_of_a_module_parses_and_changes_it(path: str) -> None:
     assert len(found) > 20
     for mutation in found:
         assert ast.dump(ast.parse(mutation.apply(source))) != tree
+
+
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
+def test_a_room_has_sources_and_tests(room: Room) -> None:
+    for pattern in room.sources:
+        assert [*(ROOT / "builder").glob(pattern)], pattern
+    assert room.tests
+    for test in room.tests:
+        assert (ROOT / "tests" / test).exists(), test
