@@ -73,13 +73,19 @@ def test_bytes_bound_a_bucket_too():
 
 SPECS = sorted((Path(__file__).parent.parent / "specs").glob("*.yaml"))
 RECIPES = {
+    "brain-tumour": "7c8c89de676b29a2cb43cef467bec38a",
+    "chest-classification": "cf934a30abbe540e40c9c5ab22ae5685",
+    "chest-detection": "4e7136d9da5fc8eda03613bfe7dcc953",
+    "chest-image-text": "5a086ad1c7407892a3e5ba63c126f58b",
     "crowds-cure": "96024c073d9451378ca7f66aeb217666",
     "lidc-nodules": "186318f0360a943029358cee7e95c07e",
+    "mammography-views": "36f7db9d793be5b7eb801d4473a15d17",
     "phantom": "ab6ecdabd469c0049c191df8b748a7fd",
     "prostate-mpmri": "3ae1adc57145b34833b9c5ec1540a77e",
     "soft-tissue-sarcoma": "12545dc55474a643fcfc7c658c490ea2",
     "soft-tissue-sarcoma-ct-mr": "8e8f1a41e3a7e083dcf37a121e25028c",
     "soft-tissue-sarcoma-pet-ct": "af243e0053edaded340f27eb7c8d3a85",
+    "ultrasound-stills": "b1681ecbeb0073de2a7bd56b1929fa47",
 }
 """Fingerprints of what the example specs state, versions apart.
 
