@@ -62,9 +62,9 @@ def decode_by_pydicom(encoded: Encoded) -> NDArray[Any]:
     decoder = get_decoder(encoded.syntax)
     with warnings.catch_warnings(), parsing(Reason.UNDECODABLE_PIXELS, "the decoder failed"):
         warnings.simplefilter("ignore")  # pydicom warns about lengths and padding that are checked elsewhere
-        values, _ = decoder.as_array(
+        values: NDArray[Any] = decoder.as_array(
             encoded.content, raw=encoded.raw, decoding_plugin=encoded.plugin, **encoded.options
-        )
+        )[0]
         return values
 
 

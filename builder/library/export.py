@@ -163,8 +163,10 @@ def export(
 
 
 def _missing(text: str) -> Missing:
-    if text == "fill" or text == "refuse":
-        return text
+    if text == "fill":
+        return "fill"
+    if text == "refuse":
+        return "refuse"
     raise SpecError(f"--missing: found {text!r}, expected refuse or fill")
 
 

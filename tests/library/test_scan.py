@@ -21,7 +21,7 @@ from builder.library.scan import Scan, pictures, text_of_scan
 from builder.library.scan.groups import Group, pattern
 from builder.library.scan.images import suggested
 from builder.run.scan import scan
-from builder.sources.layout import fields_in
+from builder.sources.layout import fits_of
 from builder.stages.graph import Outcome, Task
 from tests.files.writers import nifti, values
 from tests.synthetic import ct_series
@@ -168,7 +168,7 @@ def test_the_layout_that_is_named_fits_the_paths(images: list[str], documents: l
     assert suggested(images, documents) == layout
     if layout.startswith("{"):
         pattern = layout.partition('"')[2].partition('"')[0]
-        assert all(fields_in(pattern, place) for place in images)
+        assert list(fits_of(pattern, images)) == images
 
 
 def test_a_kind_that_is_left_out_names_the_switch(tmp_path: Path) -> None:

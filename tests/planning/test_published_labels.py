@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from builder.labels import MaskFile
+from builder.labels.mask import MaskFile
 from builder.planning.layouts import label_name_lines
 from builder.sources import Folder
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from builder.errors import CaseError, SourceError
-from builder.labels import AnyLabel, MaskFile
+from builder.labels import AnyLabel
+from builder.labels.mask import MaskFile
 from builder.planning.layouts.names import MAX_DOCUMENT_BYTES
 from builder.protocols import Entry
 from builder.sources import AnySource, Folder
