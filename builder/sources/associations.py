@@ -3,7 +3,8 @@
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -154,13 +155,15 @@ class Session:
         for name, value in keys.items():
             setattr(query, name, value)
         found: Found = {}
-        for status, item in self._open(model).association.send_c_find(query, model):
-            if self._checked(status, "C-FIND") in _PENDING and item is not None:
-                uid = str(item.get(_LEVELS[level]) or "")
-                if uid and not _UID.fullmatch(uid):  # it becomes part of paths
-                    raise Fault("found a result of C-FIND whose UID has other characters than digits and dots")
-                if uid:
-                    found[uid] = {name: _text(item, name) for name in wanted}
+        opened = self._open(model)
+        with self._in_step(opened):
+            for status, item in opened.association.send_c_find(query, model):
+                if self._checked(status, "C-FIND") in _PENDING and item is not None:
+                    uid = str(item.get(_LEVELS[level]) or "")
+                    if uid and not _UID.fullmatch(uid):  # it becomes part of paths
+                        raise Fault("found a result of C-FIND whose UID has other characters than digits and dots")
+                    if uid:
+                        found[uid] = {name: _text(item, name) for name in wanted}
         return dict(sorted(found.items()))
 
     def retrieve(self, study: str, series: str, instance: str = "", *, keep: Keep) -> Ledger:
@@ -197,9 +200,10 @@ class Session:
             else:
                 opened.listen(self._peer)
                 answers = opened.association.send_c_move(query, self._peer.calling_ae, model)
-            for status, _ in answers:
-                self._checked(status, operation)
-                last = status
+            with self._in_step(opened):
+                for status, _ in answers:
+                    self._checked(status, operation)
+                    last = status
         finally:
             error, refused, received = receiver.end()
             self._turn.received += received
@@ -210,6 +214,16 @@ class Session:
             for name, kind in (("completed", "Completed"), ("failed", "Failed"), ("warned", "Warning"))
         }
         return Ledger(status=int(last.get("Status", _SUCCESS)), refused=refused, **counts)
+
+    @contextmanager
+    def _in_step(self, opened: "_Opened") -> Iterator[None]:
+        """Abort the association if not all answers were taken, because the next operation would meet those left."""
+        try:
+            yield
+        except BaseException:
+            opened.broken = True
+            self._turn.drop()
+            raise
 
     def _open(self, model: str, classes: Sequence[str] = ()) -> "_Opened":
         """Return the association for an operation, opened with its contexts if none is open."""
@@ -303,6 +317,7 @@ class _Opened:
     def __init__(self, association: Any, receiver: "_Receiver") -> None:
         self.association = association
         self.receiver = receiver
+        self.broken = False
         self._store: Any = None
 
     def listen(self, peer: Peer) -> None:
@@ -326,7 +341,9 @@ class _Opened:
 
     def close(self) -> None:
         """Say farewell and close the port."""
-        if self.association.is_established:
+        if self.association.is_established and self.broken:
+            self.association.abort()
+        elif self.association.is_established:
             self.association.release()
         if self._store is not None:
             self._store.shutdown()

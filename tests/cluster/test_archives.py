@@ -102,8 +102,8 @@ def _samples(dataset: Any) -> Iterator[dict[str, Any]]:
     """The fields of each sample, in an order that does not depend on shards."""
     found = []
     for sample in dataset:
-        row = {name: value for name, value in sample.row.items() if name not in APART}
-        found.append((repr(sorted(row.items(), key=str)), sample))
+        row = {name: _plain(value) for name, value in sample.row.items() if name not in APART and not _of_a_file(name)}
+        found.append((repr(sorted(row.items())), sample))
     for key, sample in sorted(found, key=lambda pair: pair[0]):
         yield {"row": np.array(key), **sample.arrays}
 
@@ -116,7 +116,16 @@ def _rows(path: Path) -> list[str]:
     """Rows without what says where a file came from, sorted."""
     table = pq.read_table(path)
     kept = [name for name in table.column_names if name not in APART and not _of_a_file(name)]
-    return sorted(repr(row) for row in table.select(kept).to_pylist())
+    return sorted(repr(_plain(row)) for row in table.select(kept).to_pylist())
+
+
+def _plain(value: Any) -> Any:
+    """The value with zeros that have no sign, which DICOM JSON does not carry."""
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _of_a_file(column: str) -> bool:
