@@ -178,9 +178,12 @@ class Tcia(Remote):
         return found
 
     def _rows(self, path: str) -> dict[str, dict[str, Any]]:
-        rows = self._ask(path)
-        named = {f"{_text(row, 'StudyInstanceUID')}/{_text(row, 'SeriesInstanceUID')}": row for row in rows}
-        return dict(sorted(named.items()))
+        def ask() -> dict[str, dict[str, Any]]:
+            rows = self._ask(path)
+            named = {f"{_text(row, 'StudyInstanceUID')}/{_text(row, 'SeriesInstanceUID')}": row for row in rows}
+            return dict(sorted(named.items()))
+
+        return persist(ask, source=self.kind, host=self._server().host)
 
     def _instances(self, series: str, stated: Any) -> Sequence[str]:
         """List the instances of a series until there are as many as ``ImageCount`` states."""
@@ -192,7 +195,7 @@ class Tcia(Remote):
 
         host = self._server().host
         if count is None:
-            return list(confirmed(ask, source=self.kind, host=host))
+            return list(confirmed(lambda: persist(ask, source=self.kind, host=host), source=self.kind, host=host))
         return list(persist(lambda: enough(ask(), count), source=self.kind, host=host))
 
     def _bring(self, series: str, entries: Sequence[Entry]) -> None:
