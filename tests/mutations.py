@@ -41,6 +41,7 @@ from pydicom.sequence import Sequence as Items
 from builder.errors import PrivacyError
 from builder.stages.graph import Outcome, Task
 from tests import synthetic
+from tests.endtoend.test_label_forms import AIM
 from tests.endtoend.trees import KEY
 
 MEMORY = 2 * 2**30
@@ -259,6 +260,10 @@ def _labelled(segmentation: Path, sts: Path) -> Iterator[Base]:
     planes = [p for p in images if p != structure][:4]
     yield _files("sts001 rtstruct", [*planes, structure], labels="{kind: rtstruct, roi: {a: '.'}}")
     yield from _mask_files(made, mask)
+    images = tuple((f"{n}.dcm", synthetic.to_bytes(image)) for n, image in enumerate(made.images))
+    markup = AIM.format(uid=made.images[2].SOPInstanceUID).encode()
+    label = "{kind: aim, match: '{parent}/aim.xml'}"
+    yield Base("aim.xml", (*images, ("aim.xml", markup)), (len(images),), label)
 
 
 def _mask_files(made: synthetic.Stack, mask: Any) -> Iterator[Base]:

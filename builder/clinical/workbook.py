@@ -5,7 +5,6 @@ import io
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import IO, Any, Final
 from xml.etree import ElementTree
 
 from builder.clinical.cells import Cell, Number, Unreadable
-from builder.errors import SpecError
+from builder.errors import BuilderError, SpecError
 
 UNSAVED: Final = "a formula without a saved value: open the file in a spreadsheet and save it"
 _NAMESPACE: Final = "{*}"
@@ -88,9 +87,9 @@ def _opened(data: bytes, size_limit: int) -> Iterator[zipfile.ZipFile]:
                     f"clinical: found an XLSX that inflates to {inflated} bytes, expected at most {size_limit}"
                 )
             yield archive
-    except (
-        zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, OSError, ElementTree.ParseError
-    ) as error:  # fmt: skip
+    except (BuilderError, MemoryError):
+        raise
+    except Exception as error:  # openpyxl, lxml and zipfile document few of what damaged bytes make them raise
         raise SpecError(
             f"clinical: found a ZIP file that is no XLSX, or a damaged one ({type(error).__name__}), expected a "
             "workbook; unpack it, or open it in a spreadsheet and save it again"
