@@ -88,14 +88,25 @@ def test_a_row_that_may_be_of_two_persons_is_given_to_neither(
 
 def test_times_that_may_not_leave_are_counted(asked: Asked) -> None:
     table = {"columns": {"dx": {"from": "Dx", "type": "date"}}}
-    people = {"A": ("20190302", "20190101"), "B": ONCE, "C": ("20180505", "20190607")}
-    text = "ID,Dx\nA,2019-03-12\nB,2019-03-12\nC,2018-05-25\n"
+    people = {"A": ("20190302", "20190105"), "B": ONCE, "C": ("20180505", "20190607")}
+    text = "ID,Dx\nA,2019-01-01\nB,2019-03-12\nC,2018-05-25\n"
     planned = asked(people, text, table, deid={"retain": ["dx"]})
     assert sorted(map(str, values(planned, "dx"))) == ["10", "20", "20", "None", "None"]
     assert planned.plan.clinical[0]["times_withheld"] == {"dx": 2}
     assert "    dx: 2 times withheld" in planned.text()
     kept = asked(people, text, table)
     assert "times_withheld" not in kept.plan.clinical[0]
+
+
+@pytest.mark.parametrize(("persons", "withheld"), [(4, 0), (5, 10)])
+def test_days_that_study_day_withholds_are_counted(asked: Asked, persons: int, withheld: int) -> None:
+    """Five persons with a study on a first of January are a habit of the archive; four may be chance."""
+    table = {"columns": {"dx": {"from": "Dx", "type": "date"}}}
+    people = {f"P{n}": (f"201{n}0101", f"201{n}0201") for n in range(persons)}
+    planned = asked(people, "ID,Dx\nP0,2010-03-12\n", table, deid={"retain": ["study_day"]})
+    assert planned.forecast["days_withheld"] == withheld
+    line = f"  column study_day (deid.retain): withheld from {withheld} cases, because a date is a placeholder"
+    assert (line in planned.text()) is bool(withheld)
 
 
 def test_rows_that_contradict_each_other_are_no_missing_rows(asked: Asked) -> None:
