@@ -27,12 +27,15 @@ class Lifetime:
     on: date | None = None
 
     def may_be_over_89(self, day: date) -> bool:
-        """Whether the person may be 90 or older on a day; False where nothing is known."""
+        """Whether the person may be 90 or older on a day, if either says so; False where nothing is known."""
+        stated = self.age_years is not None and self.on is not None
+        later = (day - self.on).days / _DAYS_A_YEAR if self.on is not None else 0.0
+        if self.age_years is not None and stated and self.age_years + later >= OLDEST_AGE:
+            return True
         if self.born is not None:
             return (day.year - self.born.year - ((day.month, day.day) < (self.born.month, self.born.day))) >= OLDEST_AGE
-        if self.age_years is None or self.on is None:
+        if self.age_years is None or not stated:
             return False
-        later = (day - self.on).days / _DAYS_A_YEAR
         return self.age_years >= OLDEST_AGE or self.age_years + 1 + later > OLDEST_AGE
 
     def holds(self, day: date) -> bool:

@@ -74,7 +74,7 @@ class SurveyArgument:
 
 def survey_chunk(argument: SurveyArgument) -> tuple[InternalError, ...]:
     """Survey one chunk unless it is finished. Raises SourceError when a source does not answer."""
-    store = open_store(argument.store)
+    store = open_store(argument.store, directory_mode=0o700)
     if store.exists(argument.membership) and not store.exists(argument.unfinished):
         return ()
     chunk = read_parquet(store.read(argument.chunk))

@@ -60,6 +60,12 @@ def test_nothing_beyond_the_age_of_89() -> None:
     assert between(date(2011, 3, 15), lifetime=Lifetime(age_years=60, on=SCAN)) == 10
 
 
+def test_an_age_and_a_birth_that_disagree_count_as_the_older() -> None:
+    born = Lifetime(date(1960, 7, 1), 93.0, date(2020, 5, 5))
+    assert born.may_be_over_89(date(2020, 5, 5))
+    assert not Lifetime(date(1931, 7, 1), 88.0, date(2020, 5, 5)).may_be_over_89(date(2020, 5, 5))
+
+
 def test_a_date_of_many_persons_is_nobodys() -> None:
     campaign = date(2011, 6, 1)
     few = shared_dates((f"p{n}", campaign) for n in range(SHARED - 1))

@@ -73,3 +73,30 @@ def test_groups_are_counted_after_the_gate_has_dropped_values(archive: Path):
     assert (found["groups"], found["k"]) == (3, 1)
     assert {"values": {"site": "north", "vendor": None}, "persons": 2} in found["smallest"]
     assert "QZ" not in json.dumps(planned.facts())
+
+
+def test_a_band_of_ages_does_not_hide_that_somebody_is_90_from_the_retained_times(archive: Path):
+    """Bands replace the ages that say whose days may not leave: those of who is 93 stay all the same."""
+    for number, (age, days) in enumerate((("093Y", ("20200505", "20200606")), ("061Y", ("20190303", "20190413")))):
+        for study, day in enumerate(days):
+            where = archive / "old" / f"{number}{study}"
+            ct_series(
+                where, slices=4, shape=(8, 8), patient_id=f"Q{number}", study=f"{number}{study}", series=f"{study}"
+            )
+            for path in where.rglob("*.dcm"):
+                dataset = pydicom.dcmread(path)
+                dataset.PatientAge, dataset.StudyDate, dataset.PatientBirthDate = age, day, ""
+                dataset.save_as(path)
+    text = SPEC.format(north=archive / "old", south=archive / "south", below="report")
+    text = text.replace("retain: [site]", "retain: [age_years, age_band, study_day]").replace(
+        "{k: 3,", "{k: 2, age_bands: 60,"
+    )
+    (archive / "old.yaml").write_text(text)
+    build(archive / "old.yaml", to=archive / "dataset")
+    rows = builder.open_dataset(archive / "dataset").table.to_pylist()
+    assert {row["age_years"] for row in rows} == {None}
+    days: dict[str, set[int | None]] = {}
+    for row in rows:
+        days.setdefault(row["age_band"], set()).add(row["study_day"])
+    assert days["60-89"] == {0, 41}
+    assert days["90+"] == {None}
