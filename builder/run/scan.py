@@ -77,6 +77,7 @@ def _check_apart(place: Path | None, paths: Sequence[str]) -> None:
 def _write_private(page: Path, text: str) -> None:
     """Write a file that only this user may read."""
     with os.fdopen(os.open(page, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)  # a page that was there keeps its mode otherwise
         file.write(text)
 
 

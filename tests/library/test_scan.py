@@ -107,7 +107,10 @@ def test_what_lies_beside_them_is_counted(found: Scan) -> None:
 
 def test_what_a_terminal_shows(found: Scan) -> None:
     text = text_of_scan(found)
-    assert text.startswith("26 files, 4 persons, 6 studies, 6 image series\n")
+    first, second = text.splitlines()[:2]
+    assert first.startswith("Private: ")
+    assert found.facts()["private"] == first
+    assert second == "26 files, 4 persons, 6 studies, 6 image series"
     for line in (
         "  table.csv: 3 rows; columns Patient, Grade",
         "    Patient: 2 of 3 values name a person of the images",

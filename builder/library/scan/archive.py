@@ -20,6 +20,11 @@ from builder.stages.graph import Runner
 from builder.stages.prepare import KIND_COLUMNS
 from builder.storage import Store
 
+PRIVATE: Final = (
+    "Private: this quotes descriptions, structures and paths of the archive. Keep it where the archive may be."
+)
+"""Stands at the head of every form of a scan."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scan:
@@ -59,6 +64,7 @@ class Scan:
     def facts(self) -> dict[str, Any]:
         """Return the scan as JSON-able data."""
         return {
+            "private": PRIVATE,
             "files": self.files,
             "persons": self.persons,
             "studies": self.studies,

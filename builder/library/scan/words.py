@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from builder.library.scan.archive import Scan
+from builder.library.scan.archive import PRIVATE, Scan
 from builder.library.scan.beside import Objects, Table
 from builder.library.scan.groups import Group
 from builder.library.scan.images import image_lines
@@ -25,6 +25,7 @@ def text_of_scan(scan: Scan) -> str:
     sink = StringIO()
     console = Console(file=sink, width=WIDTH, highlight=False, color_system=None)
     counts = f"{scan.persons} persons, {scan.studies} studies, {scan.series} image series"
+    console.print(PRIVATE)
     console.print(f"{scan.files} files, {counts}")
     if scan.groups:
         console.print("\nlike series, largest group first")
