@@ -52,6 +52,11 @@ class Entries:
             raise LayoutError(f"{self.where}: found {key} = {number}, expected 0 or more")
         return number
 
+    def counts(self, key: str) -> dict[str, int]:
+        """Return a JSON object of whole numbers."""
+        inside = Entries(self.mapping(key), f"{self.where}: {key}")
+        return {name: inside.count(name) for name in inside.document}
+
     def mapping(self, key: str) -> Mapping[str, Json]:
         """Return an object whose keys are not known in advance."""
         found: Mapping[str, Json] = self._take(key, dict)

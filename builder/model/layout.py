@@ -281,6 +281,13 @@ def check_names(index: pa.Table) -> None:
                 f"{INDEX}: found a {column} in row {number} that cannot name a file, expected letters, digits, "
                 "'_' and '-'; the dataset was not written by builder, or was changed"
             )
+    if "sample_key" in index.schema.names:
+        keys = pc.utf8_lower(index.column("sample_key").cast(pa.string()))
+        if pc.count_distinct(keys).as_py() < index.num_rows:
+            raise LayoutError(
+                f"{INDEX}: found a sample_key twice, or two that differ in case only, expected keys that name other "
+                "files everywhere; the dataset was changed"
+            )
 
 
 def write_current(version: str) -> bytes:
@@ -325,7 +332,7 @@ def parse_manifest(data: bytes) -> Manifest:
             ShardEntry(e.named("fingerprint", _FINGERPRINT), e.count("rows"), _objects(e)) for e in at.entries("shards")
         ),
         files=_objects(at, "files"),
-        totals={key: int(value) for key, value in at.mapping("totals").items()},
+        totals=at.counts("totals"),
     )
 
 

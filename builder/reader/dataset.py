@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from builder.errors import MissingExtra, SpecError
+from builder.errors import LayoutError, MissingExtra, SpecError
 from builder.model.classes import is_class
 from builder.model.expression import compile as compile_expression
 from builder.model.geometry import Geometry
@@ -242,7 +242,7 @@ class Dataset:
         index = int(self.rows[position])
         arrays = {}
         for name in self.fields:
-            arrays[name] = np.empty(self.shape(index, name), self.dtype(name))
+            arrays[name] = _room(self.shape(index, name), self.dtype(name))
             self._source.read(index, name, arrays[name])
         grids = {layout.name: layout.grid for layout in self.manifest.fields if layout.grid}
         return Item(index, arrays, self._table, grids, self.image_fields)
@@ -270,7 +270,7 @@ class Dataset:
         for name in self.fields:
             shape = self._source.batch_shape(indices, self.layout(name))
             if out is None:
-                arrays[name] = np.empty(shape, self.dtype(name))
+                arrays[name] = _room(shape, self.dtype(name))
             _check_buffer(arrays[name], shape, name, dtype=self.dtype(name))
             self._source.read_many(indices, name, arrays[name], rows=self._source.storage_order(indices))
         return Batch(indices, arrays, self._table)
@@ -449,6 +449,17 @@ def _torch() -> Any:
     except ImportError as error:
         raise MissingExtra("torch", "torch") from error
     return torch
+
+
+def _room(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Return an array for voxels. Raises LayoutError if there is no memory for what the dataset states."""
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:
+        raise LayoutError(
+            f"index: found samples of the shape {shape}, for which there is no memory, expected less; read smaller "
+            "batches or crops, or check that the dataset was not changed"
+        ) from error
 
 
 def _check_buffer(buffer: NDArray[Any], shape: tuple[int, ...], name: str, *, dtype: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -139,8 +140,14 @@ def dataset_over(
     return Dataset(source, table, np.arange(table.num_rows), tuple(fields))
 
 
+_LARGEST: Final = 1 << 30
+"""Bytes of a pointer, a manifest or an index. A sparse file of any size costs its author nothing."""
+
+
 def _read(store: Store, path: str) -> bytes:
     try:
+        if isinstance(store, LocalStore) and store.size(path) > _LARGEST:
+            raise LayoutError(f"{path}: found {store.size(path):_} bytes, expected at most {_LARGEST:_}")
         return store.read(path)
     except FileNotFoundError as error:
         raise LayoutError(

@@ -5,6 +5,7 @@ import errno
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,20 +54,21 @@ class LocalStore:
         return LocalStore(self._locate("/".join(parts)), self.directory_mode)
 
     def read(self, path: str) -> bytes:
-        return self._locate(path).read_bytes()
+        with os.fdopen(_opened(self._locate(path)), "rb") as stream:
+            return stream.read()
 
     def read_range(self, path: str, start: int, *, length: int) -> bytes:
         return self.read_ranges(path, [(start, length)])[0]
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        handle = os.open(self._locate(path), os.O_RDONLY | os.O_CLOEXEC)
+        handle = _opened(self._locate(path))
         try:
             return [_read_at(handle, start, length) for start, length in ranges]
         finally:
             os.close(handle)
 
     def open(self, path: str) -> ObjectReader:
-        handle = os.open(self._locate(path), os.O_RDONLY | os.O_CLOEXEC)
+        handle = _opened(self._locate(path))
         try:
             # an empty file cannot be mapped
             empty = os.fstat(handle).st_size == 0
@@ -234,6 +236,18 @@ def _swept_as_layout_error(path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise LayoutError(SWEPT.format(path)) from error
+
+
+def _opened(place: Path) -> int:
+    """Open a file for reading. A pipe would keep the reader waiting, and a device may never end."""
+    handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    kind = os.fstat(handle).st_mode
+    if stat.S_ISREG(kind):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
+    raise LayoutError(f"{place.name}: found a pipe or a device, expected a file; the dataset was changed")
 
 
 def _read_at(handle: int, start: int, length: int) -> bytes:

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,15 +39,16 @@ def in_manifest(change: Callable[[Any], Any]) -> Change:
     return apply
 
 
-def in_index(column: str, value: Any) -> Change:
-    """The first row's value replaced, with a manifest that fits."""
+def in_index(column: str, value: Any, schema: pa.Schema | None = None) -> Change:
+    """The first row's value replaced, with a manifest that fits; ``schema`` says more than the table's own."""
 
     def apply(root: Path) -> None:
         path = manifest_of(root).with_name(INDEX)
         table = read_parquet(path.read_bytes())
         values = [value, *table[column].to_pylist()[1:]]
         place = table.schema.get_field_index(column)
-        data = parquet_bytes(table.set_column(place, column, pa.array(values, table.schema.field(column).type)))
+        table = table.set_column(place, column, pa.array(values, table.schema.field(column).type))
+        data = parquet_bytes(table if schema is None else table.cast(schema))
         path.write_bytes(data)
 
         def described(document: Any) -> None:
@@ -73,6 +77,32 @@ def replaced(path: str, data: bytes) -> Change:
     return lambda root: next(root.glob(path)).write_bytes(data) and None
 
 
+def a_pipe(path: str) -> Change:
+    """A pipe instead of a file: who opens it waits for ever."""
+
+    def apply(root: Path) -> None:
+        target = next(root.glob(path))
+        target.unlink()
+        os.mkfifo(target)
+
+    return apply
+
+
+def sparse(path: str) -> Change:
+    """A file of 64 GiB that takes no space."""
+    return lambda root: os.truncate(next(root.glob(path)), 64 << 30)
+
+
+def with_pickle(root: Path) -> None:
+    """An index with a column of the extension type that old versions of Arrow unpickled."""
+    path = manifest_of(root).with_name(INDEX)
+    table = read_parquet(path.read_bytes())
+    payload = b"cos\nsystem\n(S'touch " + str(root.parent / "outside" / "y").encode() + b"'\ntR."
+    kind = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": payload}
+    fields = [f.with_metadata(kind) if f.name == "split" else f for f in table.schema]
+    in_index("sample_key", table["sample_key"][0].as_py(), pa.schema(fields))(root)
+
+
 FIRST: Mapping[str, Change] = {
     "key_climbs": in_index("sample_key", "../../outside/x"),
     "key_is_absolute": in_index("sample_key", "/tmp/x"),
@@ -96,11 +126,30 @@ FIRST: Mapping[str, Change] = {
     "index_is_a_link": linked(f"versions/*/{INDEX}"),
     "manifest_is_a_link": linked(f"versions/*/{MANIFEST}"),
     "pointer_is_a_link": linked("CURRENT"),
+    "pointer_is_a_pipe": a_pipe("CURRENT"),
+    "index_is_a_pipe": a_pipe(f"versions/*/{INDEX}"),
+    "pointer_has_no_end": sparse("CURRENT"),
+    "manifest_has_no_end": sparse(f"versions/*/{MANIFEST}"),
+    "key_is_long": in_index("sample_key", "a" * 100_000),
+    "key_is_another_s": in_index("sample_key", "s00001"),
+    "key_differs_in_case": in_index("sample_key", "S00001"),
+    "number_is_long": replaced(f"versions/*/{MANIFEST}", b'{"format_version": ' + b"9" * 100_000 + b"}"),
+    "total_is_a_list": in_manifest(lambda d: d["totals"].update(samples=[])),
+    "shape_is_negative": in_manifest(lambda d: d["fields"][0].update(shape=[1, -1, 8, 8])),
+    "chunk_is_nothing": in_manifest(lambda d: d["fields"][0].update(chunk=[0, 0, 0])),
 }
 """What is refused when the dataset is opened."""
 
 LATER = {"voxels_are_a_link": linked("data/*/image/c/0/0/0/0/0"), "shard_is_a_link": linked("data/*")}
 """What is refused when samples are read."""
+
+
+HUGE: Mapping[str, Change] = {
+    "shape_is_huge": in_manifest(lambda d: d["fields"][0].update(shape=[1, 1 << 20, 1 << 20, 1 << 20])),
+    "volume_is_huge": in_index("slices", (1 << 31) - 1),
+    "shard_has_many_rows": in_manifest(lambda d: d["shards"][0].update(rows=1 << 60)),
+}
+"""What would take all memory, wherever it is refused."""
 
 
 @pytest.fixture
@@ -118,8 +167,10 @@ def hostile(fresh: Callable[..., Any], tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("change", FIRST.values(), ids=FIRST)
 def test_is_refused_when_it_is_opened(hostile: Path, change: Change):
     change(hostile)
+    started = time.process_time()
     with pytest.raises(LayoutError):
         open_dataset(hostile)
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("change", LATER.values(), ids=LATER)
@@ -128,6 +179,25 @@ def test_is_refused_when_it_is_read(hostile: Path, change: Change):
     dataset = open_dataset(hostile)
     with pytest.raises(LayoutError, match="leads out of"):
         list(dataset)
+
+
+@pytest.mark.parametrize("change", HUGE.values(), ids=HUGE)
+def test_takes_no_memory(hostile: Path, change: Change):
+    change(hostile)
+    started = time.process_time()
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, limit[1]))
+    try:
+        with pytest.raises(LayoutError):
+            list(open_dataset(hostile))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+    assert time.process_time() - started < 5
+
+
+def test_nothing_is_unpickled(hostile: Path):
+    with_pickle(hostile)
+    list(open_dataset(hostile))  # the fixture sees what a pickle would have written
 
 
 EXPORTS: Mapping[str, Callable[[Any, Path], Any]] = {
