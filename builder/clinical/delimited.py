@@ -12,6 +12,7 @@ from builder.errors import SpecError
 
 SEPARATORS: Final = ("\t", ";", ",", "|")
 _FIELD_LIMIT: Final = 1_000_000
+_MOST_CELLS: Final = 100_000
 _SAMPLE: Final = 25
 """Rows below the headings that the separator is told from."""
 
@@ -47,9 +48,18 @@ def text_rows(data: bytes, *, header_row: int, expected: Collection[str], encodi
     hint = re.match(r'"?sep=(.)"?[ ,;\t]*(?:\r\n|\r|\n)', text)
     lines = list(io.StringIO(text, newline=""))
     place = header_row if hint and header_row == 1 else header_row - 1
+    _check_width(lines[: place + 1 + _SAMPLE])
     separator = hint[1] if hint else _separator(lines, place, expected)
     rows = tuple(_records(lines, separator, place))
     return TextRows(tuple(tuple(_unwrapped(cell) for cell in row) for row in rows), found, hint is not None)
+
+
+def _check_width(lines: Sequence[str]) -> None:
+    """Refuse a line that may have more cells than any table has columns, before it is split. Raises SpecError."""
+    for number, line in enumerate(lines, start=1):
+        most = max(line.count(separator) for separator in SEPARATORS) if len(line) > _MOST_CELLS else 0
+        if most > _MOST_CELLS:
+            raise SpecError(f"clinical: found a line {number} of {most} cells, expected at most {_MOST_CELLS}")
 
 
 def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:

@@ -143,8 +143,7 @@ def _sheet(lines: Sequence[Sequence[Cell]], place: int, *, is_text: bool, encodi
         raise SpecError(f"clinical: found {len(lines)} rows in a table, expected headings in row {place + 1}")
     headings = tuple("" if cell is None else _heading(cell) for cell in lines[place])
     width = len(headings)
-    while headings and not headings[-1]:
-        headings = headings[:-1]
+    headings = headings[: max((place + 1 for place, heading in enumerate(headings) if heading), default=0)]
     start = place + 1 + (2 if _is_biotab(lines, place) else 0)
     rows = tuple(
         Line(n, _fitted(line, len(headings)), _overlong(line, width) if is_text else None)

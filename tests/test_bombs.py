@@ -1,0 +1,161 @@
+"""Files that are small and ask for endless work: each parser says why it stops, within 5 s of processor time."""
+
+import gzip
+import io
+import resource
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import openpyxl
+import pytest
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from builder.clinical.reading import read_table
+from builder.clinical.table import ClinicalTable
+from builder.deid.headers import deidentify
+from builder.deid.profile import Profile
+from builder.deid.uids import UidMap
+from builder.errors import BuilderError
+from builder.files.facts import FileFault
+from builder.files.formats import read_facts, read_voxels
+from builder.imaging.parse import parse_instance
+from builder.labels.aim import parse_aim
+from builder.labels.report import report_text
+from builder.model.keyed import Key
+from builder.model.patterns import check_pattern
+from builder.sources.layout import Layout
+from builder.specfile import parse_spec
+
+LAUGHS = (
+    b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "haha">'
+    + b"".join(b'<!ENTITY %c "%s">' % (98 + n, b"&%c;" % (97 + n) * 10) for n in range(12))
+    + b"]><x>&m;</x>"
+)
+COLUMNS = {"grade": {"from": "Grade", "type": "text"}}
+TABLE = ClinicalTable.model_validate({"url": "x", "person_id": "Patient", "columns": COLUMNS})
+
+
+def table(data: bytes) -> object:
+    return read_table(data, TABLE)
+
+
+def workbook(changes: dict[str, bytes], *, lie: bool = False) -> bytes:
+    """A workbook with some of its parts replaced; ``lie`` states a size of one byte for them."""
+    book = openpyxl.Workbook()
+    book.active.append(["Patient", "Grade"])
+    before, after = io.BytesIO(), io.BytesIO()
+    book.save(before)
+    with zipfile.ZipFile(before) as old, zipfile.ZipFile(after, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, changes.get(name, old.read(name)))
+    data = after.getvalue()
+    if lie:
+        large = struct.pack("<I", max(map(len, changes.values())))
+        data = data.replace(large, struct.pack("<I", 1))
+    return data
+
+
+ALIASES = b"a: &a [x]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(20)
+)
+SHEET = "xl/worksheets/sheet1.xml"
+ZEROS = bytes(1 << 28)
+
+
+def nested(levels: int) -> bytes:
+    """Items in items, written by hand: a library that writes them recursively would fail before the reader does."""
+    body = b""
+    for _ in range(levels):
+        item = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(body)) + body
+        body = b"\x08\x00\x40\x11SQ\0\0" + struct.pack("<I", len(item)) + item
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, "1.2.3"
+    stream = io.BytesIO()
+    dcmwrite(stream, dataset, enforce_file_format=True)
+    return stream.getvalue() + body
+
+
+def nifti_of(body: bytes) -> bytes:
+    """A gzipped NIfTI header of a small image, and a body that inflates to far more."""
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, 4, 4, 4, 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, 4, 16)
+    struct.pack_into("<8f", header, 76, 1, 1, 1, 1, 0, 0, 0, 0)
+    struct.pack_into("<f", header, 108, 352)
+    header[344:348] = b"n+1\0"
+    return gzip.compress(bytes(header) + body, 1)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, more: bytes = b"") -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", zlib.compress(bytes(1 << 20))) + chunk(b"IEND", b"")
+
+
+def walked(data: bytes) -> object:
+    return deidentify(parse_instance(data), profile=Profile(), uids=UidMap(Key(bytes(range(32)))), person="p")
+
+
+BOMBS: dict[str, tuple[Callable[[Any], object], Any]] = {
+    "xlsx_inflates": (table, workbook({SHEET: ZEROS})),
+    "xlsx_lies_about_its_size": (table, workbook({SHEET: ZEROS}, lie=True)),
+    "xlsx_has_entities": (table, workbook({SHEET: LAUGHS})),
+    "xlsx_has_entities_in_strings": (table, workbook({"xl/workbook.xml": LAUGHS})),
+    "csv_has_one_huge_cell": (table, b'Patient,Grade\nA,"' + b"x" * (1 << 26) + b'"\n'),
+    "csv_never_closes_a_quote": (table, b'Patient,Grade\nA,"' + b"x,\n" * (1 << 21)),
+    "csv_is_all_separators": (table, b"," * (1 << 22)),
+    "csv_is_gzipped": (table, gzip.compress(ZEROS, 1)),
+    "parquet_is_cut": (table, b"PAR1" + b"\xff" * 4096 + struct.pack("<I", 4000) + b"PAR1"),
+    "aim_has_entities": (parse_aim, LAUGHS),
+    "aim_has_an_external_entity": (parse_aim, b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'),
+    "aim_has_wide_text": (parse_aim, LAUGHS.decode().encode("utf-16")),
+    "aim_is_nested": (parse_aim, b"<ImageAnnotation>" * 100_000),
+    "aim_has_many_attributes": (parse_aim, b"<x " + b" ".join(b'a%d=""' % n for n in range(1 << 18)) + b"/>"),
+    "report_has_no_text": (report_text, b"<" * (1 << 20)),
+    "yaml_has_aliases": (parse_spec, ALIASES),
+    "yaml_is_deep": (parse_spec, b"[" * 100_000),
+    "yaml_merges": (parse_spec, b"a: &a {b: 1}\nc: {<<: *a}\n"),
+    "yaml_has_a_long_number": (parse_spec, b"name: " + b"9" * 1_000_000),
+    "yaml_has_a_tag": (parse_spec, b"name: !!python/object/apply:os.system ['true']\n"),
+    "dicom_is_deep": (walked, nested(2000)),
+    "png_states_a_huge_shape": (read_facts, png(1 << 30, 1 << 30)),
+    "png_has_a_huge_text": (
+        lambda data: read_voxels([data]), png(1 << 16, 1 << 16, chunk(b"zTXt", b"a\0\0" + zlib.compress(ZEROS))),
+    ),
+    "expression_repeats": (check_pattern, "((((a{100}){100}){100}){100})"),
+    "expression_is_long": (check_pattern, "(a|b)" * 10_000),
+    "expression_looks_back": (check_pattern, r"(a+)+\1"),
+    "layout_looks_ahead": (lambda p: Layout(kind="pattern", pattern=p), "{patient:(?=a)a}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_it_ends_with_a_reason(bomb: str) -> None:
+    read, data = BOMBS[bomb]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    with pytest.raises((BuilderError, FileFault, ValueError)) as caught:
+        read(data)
+    assert time.process_time() - start < 5
+    assert len(str(caught.value)) > 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_what_a_gzipped_image_inflates_to_is_bounded() -> None:
+    """A body longer than the header's shape is not held."""
+    start = time.process_time()
+    _, voxels = read_voxels([nifti_of(bytes(128) + ZEROS)])
+    assert voxels.size == 64
+    assert time.process_time() - start < 5
