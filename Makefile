@@ -130,7 +130,7 @@ contours: setup
 
 # More than 60,000 tokens in every attribute of an archive, and none in what leaves.
 canaries: setup
-	BUILDER_CANARIES=all $(BIN)/python -m pytest tests/endtoend/test_canaries.py
+	BUILDER_CANARIES=all $(BIN)/python -m pytest tests/endtoend/test_canaries.py tests/endtoend/test_canary_forms.py
 
 # A score of de-identification by an answer key, in the ten kinds of action of the MIDI-B challenge: about half an hour.
 ACTIONS ?= 1000000
