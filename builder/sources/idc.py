@@ -223,10 +223,12 @@ class Idc(Remote):
         Of earlier versions of a series it does not say; their list must come twice in a row.
         """
         if count is None:
-            listed = confirmed(
-                lambda: {item[0]: item for item in sorted(_objects(bucket, prefix))}, source=self.kind, host=bucket.host
-            )
-            return list(listed.values())
+
+            def ask() -> dict[str, tuple[str, int, str]]:
+                found = persist(lambda: sorted(_objects(bucket, prefix)), source=self.kind, host=bucket.host)
+                return {item[0]: item for item in found}
+
+            return list(confirmed(ask, source=self.kind, host=bucket.host).values())
 
         def attempt() -> Sequence[tuple[str, int, str]]:
             found = sorted(_objects(bucket, prefix))
@@ -264,7 +266,10 @@ def _objects(bucket: Server, prefix: str) -> Iterator[tuple[str, int, str]]:
         query = {"list-type": "2", "prefix": f"{prefix}/", **({"continuation-token": token} if token else {})}
         page = bucket.get(f"?{urlencode(query)}", _parsed)
         for item in page.iterfind("{*}Contents"):
-            yield _field(item, "Key"), int(_field(item, "Size")), _field(item, "ETag")
+            size = _field(item, "Size")
+            if not size.isdigit():
+                raise Fault("found an object in a bucket's listing whose size is no number")
+            yield _field(item, "Key"), int(size), _field(item, "ETag")
         following = page.findtext("{*}NextContinuationToken") or ""
         if page.findtext("{*}IsTruncated") != "true":
             return
