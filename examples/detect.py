@@ -22,7 +22,7 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("dataset")
     options.add_argument("--label", default="opacity")
-    options.add_argument("--epochs", type=int, default=15)
+    options.add_argument("--epochs", type=int, default=40)
     arguments = options.parse_args()
     torch.manual_seed(0)
     dataset = open_dataset(arguments.dataset)
@@ -30,10 +30,11 @@ def main() -> None:
     model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), last)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     for epoch in range(arguments.epochs):
-        for batch in dataset.split("train").batches(16, order="shuffled", epoch=epoch):
+        for batch in dataset.split("train").batches(8, order="shuffled", epoch=epoch):
             wanted, sizes, known = targets(batch, arguments.label)
             found = model(pictures(batch))
-            loss = nn.functional.binary_cross_entropy_with_logits(found[known, 0], wanted[known])
+            rare = torch.tensor(16.0)  # most cells hold no box
+            loss = nn.functional.binary_cross_entropy_with_logits(found[known, 0], wanted[known], pos_weight=rare)
             inside = (wanted > 0)[:, None].expand(-1, 2, -1, -1)
             if inside.any():
                 loss = loss + nn.functional.l1_loss(found[:, 1:][inside], sizes[inside])
