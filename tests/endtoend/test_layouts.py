@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import zipfile
 from collections import Counter
@@ -129,6 +130,22 @@ def test_msd_reads_dataset_json_and_reports_what_is_absent(tmp_path: Path) -> No
         ("used", ""): 4, ("label", ""): 3, ("excluded", "not_selected"): 1,
         ("quarantined", "source_missing"): 2, ("quarantined", "not_dicom"): 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["data.tar.gz", "data.zip"])
+def test_a_layout_holds_inside_an_archive(tmp_path: Path, name: str) -> None:
+    """dataset.json, images and masks are members; the layout's paths count from the folder that the archive lies in."""
+    decathlon(tmp_path / "made" / "Task 7", 2, absent=1)
+    (tmp_path / "tree").mkdir()
+    shutil.make_archive(
+        str(tmp_path / "tree" / "data"), {"data.zip": "zip", "data.tar.gz": "gztar"}[name], tmp_path / "made"
+    )
+    dataset = made(tmp_path, "msd", MASK)
+    assert len(dataset) == 2
+    for sample in dataset:
+        assert np.array_equal(sample["m"][0], sample["image"][0] % 3 == 1)
+    assert ledger(tmp_path)["used", ""] == ledger(tmp_path)["label", ""] == 2
+    assert ledger(tmp_path)["quarantined", "source_missing"] == 1
 
 
 def test_nnunet_names_channels_and_holds_out_the_published_test_set(tmp_path: Path) -> None:

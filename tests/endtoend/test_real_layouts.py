@@ -1,6 +1,7 @@
 """The specs of docs/files.md on real archives: at most 20 lines each, and voxels those of nibabel and SimpleITK."""
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -64,10 +65,22 @@ def test_bids(corpus: Any, built: Any) -> None:
     same(built("bids", home), sorted(home.glob("sub-*/ses-*/anat/*_FLAIR.nii.gz")))
 
 
-def test_msd(corpus: Any, built: Any) -> None:
-    home = corpus("layouts") / "msd_hippocampus"
-    task = home / "Task04_Hippocampus"
-    dataset = built("msd", home)
+def test_msd(corpus: Any, tmp_path: Path, built: Any) -> None:
+    """Three cases of the archive, and one whose image is listed and absent at the source."""
+    home = corpus("layouts") / "msd_hippocampus" / "Task04_Hippocampus"
+    task = tmp_path / "archive" / "Task04_Hippocampus"
+    facts = json.loads((home / "dataset.json").read_text())
+    names = [Path(entry["image"]).name for entry in facts["training"]]
+    there = [name for name in names if (home / "imagesTr" / name).exists()][:3]
+    absent = next(name for name in names if not (home / "imagesTr" / name).exists())
+    facts["training"] = [e for e in facts["training"] if Path(e["image"]).name in (*there, absent)]
+    facts["test"] = []
+    for folder in ("imagesTr", "labelsTr"):
+        (task / folder).mkdir(parents=True)
+        for name in there:
+            shutil.copy(home / folder / name, task / folder)
+    (task / "dataset.json").write_text(json.dumps(facts))
+    dataset = built("msd", tmp_path / "archive")
     labelled = sorted(p.name for p in task.glob("imagesTr/*.nii.gz") if (task / "labelsTr" / p.name).exists())
     same(dataset, [task / "imagesTr" / name for name in labelled])
     masks = {lps_of(task / "imagesTr" / n)[0].tobytes(): lps_of(task / "labelsTr" / n)[0] for n in labelled}
