@@ -19,14 +19,14 @@ import builder
 from builder.run.pipeline import build
 from builder.storage import open_store
 from tests.cluster.test_s3 import bucket
-from tests.endtoend.trees import SARCOMA
+from tests.endtoend.trees import KEY, SARCOMA
 from tests.sources.servers import free_port, orthanc
 from tests.sources.test_dimse import dcmqrscp
 
 __all__ = ["bucket"]
 PERSONS = int(os.environ.get("BUILDER_CLUSTER_PERSONS", "34"))
-APART = {"shard", "row"}
-"""Columns that name a shard and a place in it."""
+APART = {"shard", "row", "transfer_syntax_uid"}
+"""Columns that name a shard and a place in it, and one that the metadata of DICOMweb do not state."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,9 @@ def files(cohort: Path) -> dict[str, bytes]:
 def local(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset that the folder gives."""
     target = tmp_path_factory.mktemp("local") / "dataset"
-    os.environ.setdefault("BUILDER_KEY", "c0ffee01" * 8)
-    build(spec_with({}, target.parent / "spec.yaml"), to=target, parameters={"corpus": str(cohort)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        build(spec_with({}, target.parent / "spec.yaml"), to=target, parameters={"corpus": str(cohort)})
     return target
 
 
