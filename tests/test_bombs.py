@@ -130,6 +130,7 @@ BOMBS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "yaml_has_a_long_number": (parse_spec, b"name: " + b"9" * 1_000_000),
     "yaml_has_a_tag": (parse_spec, b"name: !!python/object/apply:os.system ['true']\n"),
     "dicom_is_deep": (walked, nested(2000)),
+    "nifti_inflates": (lambda data: read_voxels([data]), nifti_of(bytes(128) + ZEROS)),
     "png_states_a_huge_shape": (read_facts, png(1 << 30, 1 << 30)),
     "png_has_a_huge_text": (
         lambda data: read_voxels([data]), png(1 << 16, 1 << 16, chunk(b"zTXt", b"a\0\0" + zlib.compress(ZEROS))),
@@ -151,11 +152,3 @@ def test_it_ends_with_a_reason(bomb: str) -> None:
     assert time.process_time() - start < 5
     assert len(str(caught.value)) > 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
-
-
-def test_what_a_gzipped_image_inflates_to_is_bounded() -> None:
-    """A body longer than the header's shape is not held."""
-    start = time.process_time()
-    _, voxels = read_voxels([nifti_of(bytes(128) + ZEROS)])
-    assert voxels.size == 64
-    assert time.process_time() - start < 5
