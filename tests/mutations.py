@@ -260,10 +260,10 @@ def _labelled(segmentation: Path, sts: Path) -> Iterator[Base]:
     planes = [p for p in images if p != structure][:4]
     yield _files("sts001 rtstruct", [*planes, structure], labels="{kind: rtstruct, roi: {a: '.'}}")
     yield from _mask_files(made, mask)
-    images = tuple((f"{n}.dcm", synthetic.to_bytes(image)) for n, image in enumerate(made.images))
+    pictures = tuple((f"{n}.dcm", synthetic.to_bytes(image)) for n, image in enumerate(made.images))
     markup = AIM.format(uid=made.images[2].SOPInstanceUID).encode()
     label = "{kind: aim, match: '{parent}/aim.xml'}"
-    yield Base("aim.xml", (*images, ("aim.xml", markup)), (len(images),), label)
+    yield Base("aim.xml", (*pictures, ("aim.xml", markup)), (len(pictures),), label)
 
 
 def _mask_files(made: synthetic.Stack, mask: Any) -> Iterator[Base]:

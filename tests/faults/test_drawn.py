@@ -51,15 +51,15 @@ def web(kind: str, files: dict[str, bytes], folder: Path, draw: random.Random) -
 def pacs(files: dict[str, bytes], folder: Path, draw: random.Random) -> Iterator[tuple[Any, Any, str]]:
     """The same of a PACS."""
     held, share = Pacs(files), draw.random()
-    operation, fault = draw.choice([("find", f) for f in FIND_FAULTS] + [("get", f) for f in GET_FAULTS])
-    held.fault, held.operation = fault, operation
-    held.next_fault = lambda asked: fault if asked == operation and draw.random() < share else ""  # type: ignore[method-assign]
+    asked, fault = draw.choice([("find", f) for f in FIND_FAULTS] + [("get", f) for f in GET_FAULTS])
+    held.fault, held.operation = fault, asked
+    held.next_fault = lambda operation: fault if operation == asked and draw.random() < share else ""  # type: ignore[method-assign]
 
     def mend() -> None:
-        held.next_fault = lambda asked: ""  # type: ignore[method-assign]
+        held.next_fault = lambda operation: ""  # type: ignore[method-assign]
 
     with served(held) as port:
-        yield source_at(port, folder / "kept"), mend, f"{operation} {fault}"
+        yield source_at(port, folder / "kept"), mend, f"{asked} {fault}"
 
 
 @pytest.mark.skipif(os.environ.get("BUILDER_FAULTS") != "long", reason="long: make faults-long")

@@ -95,8 +95,8 @@ def test_a_band_of_ages_does_not_hide_that_somebody_is_90_from_the_retained_time
     build(archive / "old.yaml", to=archive / "dataset")
     rows = builder.open_dataset(archive / "dataset").table.to_pylist()
     assert {row["age_years"] for row in rows} == {None}
-    days: dict[str, set[int | None]] = {}
+    by_band: dict[str, set[int | None]] = {}
     for row in rows:
-        days.setdefault(row["age_band"], set()).add(row["study_day"])
-    assert days["60-89"] == {0, 41}
-    assert days["90+"] == {None}
+        by_band.setdefault(row["age_band"], set()).add(row["study_day"])
+    assert by_band["60-89"] == {0, 41}
+    assert by_band["90+"] == {None}

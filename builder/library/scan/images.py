@@ -68,7 +68,10 @@ def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[lis
             kind = (form, *(_kind(row, sources) if number % step == 0 else ((), "", (), "not opened: one of many")))
             counted[kind] += 1
             examples.setdefault(kind, f"{row['path']}!{row['member']}" if row["member"] else row["path"])
-    groups = [ImageFiles(*kind, count, examples[kind]) for kind, count in counted.items()]
+    groups = []
+    for kind, count in counted.items():
+        form, shape, dtype, spacing_mm, problem = kind
+        groups.append(ImageFiles(form, shape, dtype, spacing_mm, problem, count, examples[kind]))
     groups.sort(key=lambda group: (-group.files, group.format, group.shape, group.example))
     documents = [place_of(row["path"], row["member"]) for row in rows if row["format"] == "json"]
     return groups, suggested([place_of(row["path"], row["member"]) for row in images], documents)
