@@ -129,10 +129,12 @@ def _foreign_texts(data: Any, places: Any, lengths: Any, facts: Any, keep: Any) 
 def _columns(data: Any, places: Any, lengths: Any, foreign: Sequence[Mapping[int, str]]) -> dict[str, Any]:
     columns = {}
     signed = np.zeros(len(places), np.bool_)
+    stated = (places >= 0).any(axis=0).tolist()
+    absent = {kind: pa.nulls(len(places), kind) for kind in {wanted.column.type for wanted in _SORTED}}
     for place, wanted in enumerate(_SORTED):
         where = places[:, place]
-        if not (where >= 0).any():
-            array = pa.nulls(len(where), wanted.column.type)
+        if not stated[place]:
+            array = absent[wanted.column.type]
         elif wanted.vr == "US":
             values = data[where].astype(np.int32) | data[where + 1].astype(np.int32) << 8
             if wanted.column.name == "pixel_representation":
@@ -153,8 +155,7 @@ def _columns(data: Any, places: Any, lengths: Any, foreign: Sequence[Mapping[int
 
 def _identity(parts: Sequence[Any]) -> Any:
     """Join the texts of each file, one per line; null for a file that has none."""
-    filled = [pc.fill_null(part, "") for part in parts]
-    lines = pc.binary_join_element_wise(*filled, "\n")
+    lines = pc.binary_join_element_wise(*parts, "\n", null_handling="replace", null_replacement="")
     return pc.if_else(pc.equal(lines, "\n" * (len(parts) - 1)), pa.scalar(None, pa.string()), lines)
 
 

@@ -195,7 +195,7 @@ def index_partition(
         return boundary.table((entry, partial(_described, description)) for entry, description in found)
     batches = [entries[at : at + _BATCH] for at in range(0, len(entries), _BATCH)]
     tables = [_identified(source, batch, _batch(source, batch, boundary)) for batch in batches]
-    return pa.concat_tables([INSTANCES.empty_table(), *tables])
+    return pa.concat_tables(tables) if tables else INSTANCES.empty_table()
 
 
 @dataclass(frozen=True)
@@ -271,6 +271,8 @@ def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.
         pending = [tried[i] for i in found.short.tolist()]
         if not pending:
             break
+    if len(tables) == 1 and len(places) == len(entries):  # all plain and read at once, so they lie in order
+        return tables[0]
     others = sorted(set(range(len(entries))) - set(places))
     tables.append(boundary.table((entries[i], partial(_contents, source, entries[i])) for i in others))
     order = np.argsort(np.array(places + others, np.int64))
@@ -318,7 +320,8 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
         "status": pa.repeat("instance", count),
         "format": pa.repeat("dicom", count),
     }
-    arrays = [filled[f.name] if f.name in filled else pa.nulls(count, f.type) for f in INSTANCES]
+    absent = {kind: pa.nulls(count, kind) for kind in {f.type for f in INSTANCES if f.name not in filled}}
+    arrays = [filled[f.name] if f.name in filled else absent[f.type] for f in INSTANCES]
     return pa.Table.from_arrays(arrays, schema=INSTANCES)
 
 

@@ -80,11 +80,9 @@ REPEATED_BY = ("acquisition_number", "series_number")
 
 
 def by_making(trait: Trait) -> Callable[[Rows], list[Rows]]:
-    """Return the function that cuts parallel slices by an attribute that makes an image."""
+    """Return the function that cuts parallel slices by an attribute that makes an image and differs between them."""
 
     def cut(rows: Rows) -> list[Rows]:
-        if _says_one_thing(rows, trait.column):
-            return [rows]
         levels = levels_of(rows, trait)
         places = _places(rows)
         stated = {level for level in levels if level is not None}
@@ -100,14 +98,12 @@ def by_making(trait: Trait) -> Callable[[Rows], list[Rows]]:
 
 
 def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
-    """Return the function that cuts parallel slices by how or when they were made.
+    """Return the function that cuts parallel slices by how or when they were made, where that differs between them.
 
     It leaves repeats of one position together; ``builder.imaging.stacks.repeats`` separates those.
     """
 
     def cut(rows: Rows) -> list[Rows]:
-        if _says_one_thing(rows, column):
-            return [rows]
         if column != "instance_number" and not _makes_parts(levels := [_value(row, column) for row in rows]):
             return [rows]
         places = _places(rows)
@@ -126,7 +122,7 @@ def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
 
 def tolerated(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return a note for each attribute that makes an image but differs between the slices of a stack."""
-    return tuple(f"{trait.column}_varies" for trait in MADE_BY if not _says_one_thing(rows, trait.column))
+    return tuple(f"{trait.column}_varies" for trait in MADE_BY if not says_one_thing(rows, trait.column))
 
 
 def levels_of(rows: Sequence[Row], trait: Trait) -> Levels:
@@ -154,10 +150,11 @@ def _makes_parts(levels: Levels) -> bool:
     return 2 <= len(counts) <= len(levels) / 2 and min(counts.values()) >= 2
 
 
-def _says_one_thing(rows: Sequence[Row], column: str) -> bool:
+def says_one_thing(rows: Sequence[Row], column: str) -> bool:
+    """Return whether all rows have one value, apart from case and spacing."""
     name = "image_type" if column == "derived" else column
-    raw = rows[0].get(name)
-    if all(row.get(name) == raw for row in rows):
+    raw = [row.get(name) for row in rows]
+    if raw.count(raw[0]) == len(raw):
         return True
     first = _value(rows[0], column)
     return all(_value(row, column) == first for row in rows)

@@ -60,12 +60,21 @@ def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float |
     clock = _clock(text)
     if clock is None or not dates:
         return None
-    days = ((name, _day(row.get(name))) for name in dates)
-    name, day = next(((name, day) for name, day in days if day is not None), ("", 0.0))
-    start = _clock(row.get("series_time"))
-    if name in OF_THE_START and column != "series_time" and start is not None and clock < start - HALF_DAY:
-        day += DAY
+    name, day = _dated(row, dates)
+    if name in OF_THE_START and column != "series_time":
+        start = _clock(row.get("series_time"))
+        if start is not None and clock < start - HALF_DAY:
+            day += DAY
     return day + clock, zone
+
+
+def _dated(row: Row, dates: Sequence[str]) -> tuple[str, float]:
+    """Return the first column that holds a date, and that date in seconds since 1970; ("", 0.0) without any."""
+    for name in dates:
+        day = _day(row.get(name))
+        if day is not None:
+            return name, day
+    return "", 0.0
 
 
 def _without_offset(text: str) -> str:
@@ -92,7 +101,12 @@ def _day(text: Any) -> float | None:
 
 def _clock(text: Any) -> float | None:
     """Convert a time of day (TM, also with colons) to seconds."""
-    whole, _, fraction = str(text or "").strip().replace(":", "").partition(".")
+    return _seconds(str(text or ""))
+
+
+@lru_cache(maxsize=4096)  # the slices of a series share their Series Time, and each time is asked for several times
+def _seconds(text: str) -> float | None:
+    whole, _, fraction = text.strip().replace(":", "").partition(".")
     if not whole.isdigit() or len(whole) not in (2, 4, 6) or (fraction and not fraction.isdigit()):
         return None
     parts = [int(whole[i : i + 2]) for i in range(0, len(whole), 2)] + [0, 0]

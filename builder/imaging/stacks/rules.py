@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from operator import mul
 from typing import Any
 
-from builder.imaging.stacks.alike import CAME_BY, MADE_BY, Row, Rows, by_coming, by_making
+from builder.imaging.stacks.alike import CAME_BY, MADE_BY, Row, Rows, by_coming, by_making, says_one_thing
 from builder.imaging.stacks.kinds import Kind, component_of, kind_of
 
 ORIENTATION_TOLERANCE = 1e-3
@@ -16,6 +17,8 @@ PIXEL_TOLERANCE = 1e-3
 
 UNIT_TOLERANCE = 1e-2
 """Largest deviation of direction cosines from unit length and right angle. Files with three decimals pass."""
+
+NOT_FINITE = "position, orientation or spacing is not finite"
 
 
 def pure_groups(rows: Rows) -> list[tuple[str, Rows]]:
@@ -40,8 +43,15 @@ def geometry_fault(row: Row) -> str | None:
         return f"{len(position)} position and {len(cosines)} orientation values, expected 3 and 6"
     if not spacing or len(spacing) != 2 or min(spacing) <= 0:
         return "no positive PixelSpacing"
-    if not all(map(math.isfinite, (*position, *cosines, *spacing))):
-        return "position, orientation or spacing is not finite"
+    if not all(map(math.isfinite, position)):
+        return NOT_FINITE
+    return _plane_fault(tuple(cosines), tuple(spacing))
+
+
+@lru_cache(maxsize=256)  # the slices of a series share one plane
+def _plane_fault(cosines: tuple[float, ...], spacing: tuple[float, ...]) -> str | None:
+    if not all(map(math.isfinite, (*cosines, *spacing))):
+        return NOT_FINITE
     along, down = cosines[:3], cosines[3:]
     lengths = math.hypot(*along), math.hypot(*down)
     if max(abs(n - 1) for n in lengths) > UNIT_TOLERANCE or abs(sum(map(mul, along, down))) > UNIT_TOLERANCE:
@@ -109,23 +119,32 @@ def _near(rows: Rows, name: str, *, tolerance: Callable[[Sequence[float]], float
     return groups
 
 
-def _shown(row: Row) -> tuple[str, ...]:
-    """Return what an image shows according to its Image Type.
+def _by_image_type(rows: Rows) -> list[Rows]:
+    """Cut rows of one kind by what they show according to their Image Type.
 
-    Magnitude is left out because it is the default, and DERIVED because a derived image may show the same quantity.
+    For slices, magnitude is left out because it is the default, and DERIVED because a derived image may show the same
+    quantity.
     """
-    if kind_of(row) != Kind.SLICE:
-        return component_of(row)
-    return tuple(token for token in component_of(row) if token not in {"DERIVED", "M", "MAGNITUDE", "MAG"})
+    if kind_of(rows[0]) != Kind.SLICE:
+        return _gather(rows, component_of)
+    plain = {"DERIVED", "M", "MAGNITUDE", "MAG"}
+    return _gather(rows, lambda row: tuple(token for token in component_of(row) if token not in plain))
 
 
-def _of_slices(cut: Callable[[Rows], list[Rows]]) -> Callable[[Rows], list[Rows]]:
-    """Return a cut that is applied only to slices with known positions."""
-    return lambda rows: cut(rows) if kind_of(rows[0]) == Kind.SLICE and geometry_fault(rows[0]) is None else [rows]
+def _of_slices(column: str, cut: Callable[[Rows], list[Rows]]) -> Callable[[Rows], list[Rows]]:
+    """Return a cut that is applied only to slices with known positions that differ in a column."""
+
+    def applied(rows: Rows) -> list[Rows]:
+        if says_one_thing(rows, column) or kind_of(rows[0]) != Kind.SLICE or geometry_fault(rows[0]) is not None:
+            return [rows]
+        return cut(rows)
+
+    return applied
 
 
 def _by_geometry(rows: Rows) -> list[Rows]:
-    return _gather(rows, lambda row: kind_of(row) != Kind.SLICE or geometry_fault(row) is None)
+    """Cut slices by whether their positions are known; rows of any other kind stay together."""
+    return [rows] if kind_of(rows[0]) != Kind.SLICE else _gather(rows, lambda row: geometry_fault(row) is None)
 
 
 def _one_each(rows: Rows) -> list[Rows]:
@@ -139,13 +158,13 @@ RULES: tuple[tuple[str, Callable[[Rows], list[Rows]]], ...] = (
     ("object", lambda rows: _gather(rows, kind_of)),
     ("modality", _by("modality")),
     ("frame_of_reference", _by_frame_of_reference),
-    ("image_type", lambda rows: _gather(rows, _shown)),
+    ("image_type", _by_image_type),
     ("geometry", _by_geometry),
     ("size", lambda rows: _gather(rows, lambda row: (row["rows"], row["columns"], row["samples_per_pixel"] or 1))),
     ("orientation", _by_orientation),
     ("pixel_spacing", _by_pixel_spacing),
-    *((trait.column, _of_slices(by_making(trait))) for trait in MADE_BY),
-    *((column.removesuffix("_uid"), _of_slices(by_coming(column))) for column in CAME_BY),
+    *((trait.column, _of_slices(trait.column, by_making(trait))) for trait in MADE_BY),
+    *((column.removesuffix("_uid"), _of_slices(column, by_coming(column))) for column in CAME_BY),
     ("instance", _one_each),
 )
 """All cuts in order, each with its name in ``split_rule`` and the function that divides rows.

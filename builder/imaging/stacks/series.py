@@ -200,13 +200,23 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
     tuple of Stack
         Ordered by the first instance of each; every instance is in exactly one stack.
     """
-    rows = instances.select(list(COLUMNS)).to_pylist()
-    return split_rows([row for row in rows if row["status"] in (None, "instance")])
+    return split_rows([row for row in _dictionaries(instances) if row["status"] in (None, "instance")])
+
+
+def _dictionaries(instances: pa.Table) -> Rows:
+    """Return the rows with ``COLUMNS``; empty columns, which are many, are not converted cell by cell."""
+    count = len(instances)
+    columns = (instances[name] for name in COLUMNS)
+    cells = [[None] * count if column.null_count == count else column.to_pylist() for column in columns]
+    return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*cells, strict=True)]
 
 
 def split_rows(rows: Rows) -> tuple[Stack, ...]:
     """Do what ``split_stacks`` does for rows given as dictionaries: instances, or frames of multi-frame objects."""
-    rows = sorted((row | {"b_value": b_value_of(row)} for row in with_moments(rows)), key=_order)
+    rows = with_moments(rows)  # copies, so they may be changed
+    for row in rows:
+        row["b_value"] = b_value_of(row)
+    rows.sort(key=_order)
     found: list[Stack] = []
     for rule, group in pure_groups(rows):
         found.extend(_stacks(group, rule=rule))
@@ -233,8 +243,9 @@ def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
         detail = f"{len(rows)} slices, no two parallel"
         return [_plain(rows, rule=rule, verdict=Verdict.MIXED_ORIENTATION, detail=detail)]
     axes = _axes(rows[0])
-    rows = sorted(rows, key=lambda row: (float(np.dot(row["image_position_patient"], axes[2])), _order(row)))
-    along = np.array([np.dot(row["image_position_patient"], axes[2]) for row in rows])
+    places = [float(np.dot(row["image_position_patient"], axes[2])) for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: (places[index], _order(rows[index])))
+    rows, along = [rows[index] for index in order], np.array([places[index] for index in order])
     parts = separate(rows, along)
     if len(parts) == 1:
         return [_slices(parts[0].rows, rule=rule, axes=axes)]
