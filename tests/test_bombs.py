@@ -14,7 +14,7 @@ import openpyxl
 import pytest
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from builder.clinical.reading import read_table
 from builder.clinical.table import ClinicalTable
@@ -24,6 +24,7 @@ from builder.deid.uids import UidMap
 from builder.errors import BuilderError
 from builder.files.facts import FileFault
 from builder.files.formats import read_facts, read_voxels
+from builder.headers.attributes import read_header
 from builder.imaging.parse import parse_instance
 from builder.labels.aim import parse_aim
 from builder.labels.report import report_text
@@ -66,6 +67,8 @@ ALIASES = b"a: &a [x]\n" + b"".join(
 )
 SHEET = "xl/worksheets/sheet1.xml"
 ZEROS = bytes(1 << 28)
+ITEM, ITEM_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4)
+EMPTY = b"\x06\x30\x84\x00IS\0\0"
 
 
 def nested(levels: int) -> bytes:
@@ -81,6 +84,25 @@ def nested(levels: int) -> bytes:
     stream = io.BytesIO()
     dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue() + body
+
+
+def empty_items(item: bytes, *, defined: bool = True, spread: int = 1) -> bytes:
+    """399,000 items without a value in the sequences of a structure set, fewer than the limit on all items."""
+    body = item * (399_000 // spread)
+    length, end = (struct.pack("<I", len(body)), b"") if defined else (b"\xff" * 4, b"\xfe\xff\xdd\xe0" + bytes(4))
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = RTStructureSetStorage, "1.2.3", "RTSTRUCT"
+    stream = io.BytesIO()
+    dcmwrite(stream, dataset, enforce_file_format=True)
+    return stream.getvalue() + b"".join(
+        struct.pack("<HH", 0x3006, tag) + b"SQ\0\0" + length + body + end for tag in range(0x20, 0x20 + spread)
+    )
+
+
+def header(data: bytes) -> object:
+    return read_header(lambda start, length: data[start : start + length], len(data))
 
 
 def nifti_of(body: bytes) -> bytes:
@@ -130,6 +152,18 @@ BOMBS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "yaml_has_a_long_number": (parse_spec, b"name: " + b"9" * 1_000_000),
     "yaml_has_a_tag": (parse_spec, b"name: !!python/object/apply:os.system ['true']\n"),
     "dicom_is_deep": (walked, nested(2000)),
+    **{
+        f"{way}_of_{name}": (read, data)
+        for name, data in {
+            "empty_items": empty_items(ITEM + bytes(4)),
+            "empty_items_without_length": empty_items(ITEM + b"\xff" * 4 + ITEM_END),
+            "items_with_an_empty_element": empty_items(ITEM + b"\x08\0\0\0" + EMPTY),
+            "items_without_length_with_an_empty_element": empty_items(ITEM + b"\xff" * 4 + EMPTY + ITEM_END),
+            "empty_items_in_ten_sequences": empty_items(ITEM + bytes(4), spread=10),
+            "empty_items_in_a_sequence_without_length": empty_items(ITEM + bytes(4), defined=False),
+        }.items()
+        for way, read in (("header", header), ("walk", walked))
+    },
     "nifti_inflates": (lambda data: read_voxels([data]), nifti_of(bytes(128) + ZEROS)),
     "png_states_a_huge_shape": (read_facts, png(1 << 30, 1 << 30)),
     "png_has_a_huge_text": (
@@ -152,3 +186,11 @@ def test_it_ends_with_a_reason(bomb: str) -> None:
     assert time.process_time() - start < 5
     assert len(str(caught.value)) > 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+@pytest.mark.parametrize("read", [header, walked])
+def test_as_many_empty_items_as_real_objects_have_are_read(read: Callable[[bytes], object]) -> None:
+    data = empty_items(ITEM + bytes(4))
+    start = data.index(ITEM)
+    few = data[: start - 4] + struct.pack("<I", 8 * 1000) + data[start : start + 8 * 1000]
+    assert read(few) is not None

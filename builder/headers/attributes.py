@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -30,7 +31,15 @@ ITEM_LIMIT: Final = 400_000
 """Maximum number of sequence items in a file. The largest known segmentations have half as many. pydicom takes 50 us
 for each item, even for an empty one."""
 
+EMPTY_ITEM_LIMIT: Final = 50_000
+"""Maximum number of items without a value: nothing in them, or one element of length 0. Real objects have a few. Empty
+items are the cheapest way to cost a reader time, 20 s for 3 MB of them, so they have a limit of their own."""
+
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+_EMPTY_ITEMS = (
+    re.compile(rb"\xfe\xff\x00\xe0(?:[\x00\x08]\x00\x00\x00|\xff{4}(?:.{6}\x00\x00)?\xfe\xff\x0d\xe0)", re.DOTALL),
+    re.compile(rb"\xff\xfe\xe0\x00(?:\x00\x00\x00[\x00\x08]|\xff{4}(?:.{6}\x00\x00)?\xff\xfe\xe0\x0d)", re.DOTALL),
+)
 _BLOCK = 64 * 2**10
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _TAGS = [w.tag for w in WANTED]
@@ -99,18 +108,29 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
             raise
 
 
-def count_items(content: bytes) -> int:
-    """Count the sequence items in ``content``, in either byte order.
+class ItemCount:
+    """Counts the sequence items of a file as its bytes come in, in either byte order.
 
-    Pixel bytes that happen to look like an item tag are counted too, so the count may be a little too high.
+    pydicom would parse a sequence of undefined length at once and one of defined length on first access, so the bytes
+    are counted before either. Pixel bytes that happen to look like an item tag are counted too, so the count may be a
+    little too high.
     """
-    return max(content.count(tag) for tag in _ITEMS)
 
+    def __init__(self) -> None:
+        self._items = 0
+        self._empty = 0
 
-def check_items(items: int) -> None:
-    """Raise CaseError TOO_LARGE when a file has more than ``ITEM_LIMIT`` sequence items."""
-    if items > ITEM_LIMIT:
-        raise CaseError(Reason.TOO_LARGE, f"found more than {ITEM_LIMIT} items of sequences, expected at most that")
+    def add(self, content: bytes) -> None:
+        """Count the items in ``content``. Raise CaseError TOO_LARGE when a limit is passed."""
+        items = max(content.count(tag) for tag in _ITEMS)
+        self._items += items
+        if self._items > ITEM_LIMIT:
+            raise CaseError(Reason.TOO_LARGE, f"found more than {ITEM_LIMIT} items of sequences, expected at most that")
+        if items:
+            self._empty += max(sum(1 for _ in empty.finditer(content)) for empty in _EMPTY_ITEMS)
+        if self._empty > EMPTY_ITEM_LIMIT:
+            found = f"found more than {EMPTY_ITEM_LIMIT} items of sequences that hold no value"
+            raise CaseError(Reason.TOO_LARGE, f"{found}, expected at most that")
 
 
 def too_many_elements() -> CaseError:
@@ -130,7 +150,7 @@ class Window:
         self._data = b""
         self._position = 0
         self._reads = 0
-        self._items = 0
+        self._items = ItemCount()
         self.fault: OSError | None = None
 
     def read(self, length: int = -1) -> bytes:
@@ -176,8 +196,7 @@ class Window:
                 raise
             if len(part) < wanted:
                 raise CaseError(Reason.SOURCE_CHANGED, "the file is shorter than its listing said")
-            self._items += count_items(part)
-            check_items(self._items)
+            self._items.add(part)
             self._data += part
 
 

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from builder.errors import CaseError, Reason
-from builder.headers.attributes import READ_LIMIT, check_items, count_items, too_many_elements
+from builder.headers.attributes import READ_LIMIT, ItemCount, too_many_elements
 from builder.headers.boundary import parsing
 
 DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
@@ -40,7 +40,7 @@ def parse_instance(content: bytes, *, inflated_limit: int = INFLATED_LIMIT) -> D
         TOO_LARGE when the file has too many items or elements or inflates beyond the limits; UNREADABLE when it does
         not parse.
     """
-    check_items(count_items(content))
+    ItemCount().add(content)
     _check_inflated(content, min(inflated_limit, max(INFLATED_FREE, INFLATION_LIMIT * len(content))))
     stream = io.BytesIO(content) if len(content) <= _COUNTED_FROM else _Counted(content)
     with leniently(), parsing(Reason.UNREADABLE, "pydicom cannot parse the file"):
@@ -76,7 +76,7 @@ def _check_inflated(content: bytes, limit: int) -> None:
     if DEFLATED not in content[:2048]:
         return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    total = items = 0
+    total, items = 0, ItemCount()
     try:
         for start in range(_end_of_meta(content), len(content), PIECE):
             rest = content[start : start + PIECE]
@@ -84,8 +84,7 @@ def _check_inflated(content: bytes, limit: int) -> None:
                 inflated = inflater.decompress(rest, 16 * PIECE)
                 rest = inflater.unconsumed_tail
                 total += len(inflated)
-                items += count_items(inflated)
-                check_items(items)
+                items.add(inflated)
                 if total > limit:
                     raise CaseError(Reason.TOO_LARGE, f"a deflated data set of more than {limit:,} bytes")
     except zlib.error:
