@@ -330,33 +330,59 @@ def test_time_points_are_in_order_and_padding_is_that_of_its_own_image(tmp_path:
     check(TIMES, tmp_path, time_series="keep")
 
 
-def eight_bits(
-    name: str, vr: str, *, columns_more: int = 0, signed: bool = False, padding: int | None = None
-) -> Variation:
-    """Six slices of 8 bits whose rows count up."""
+def eight_bits(name: str, vrs: Sequence[str], **options: Any) -> Variation:
+    """Six slices of 8 bits whose rows count up; ``vrs`` are the VR of Pixel Data of each slice in turn."""
+    how: dict[str, Any] = {"dtype": np.uint8, "rows": ROWS, "first": 0, "stored": 8, "padding": None} | options
+    how = {"modality": "MR", "slope": None, "intercept": None, "downwards": False} | how
 
     def pixels(columns: int, k: int) -> NDArray[Any]:
-        return np.tile(np.arange(columns) * 3 + k, (ROWS, 1)).astype(np.int8 if signed else np.uint8)
+        row = (np.arange(columns) * 3 + k + how["first"]) % 2 ** how["stored"]
+        return np.tile(row, (how["rows"], 1)).astype(how["dtype"])
 
     def slices(columns: int) -> list[Dataset]:
         made = []
+        scale = {"RescaleSlope": how["slope"], "RescaleIntercept": how["intercept"]} if how["slope"] else {}
         for k in range(6):
-            image = piece(pixels(columns, k), 5.0 * k, modality="MR")
-            if padding is not None:
-                image.add_new(0x00280120, "US", padding)
-            if vr == "OW":
-                image.PixelData = pixels(columns, k).reshape(-1, 2)[:, ::-1].tobytes()
+            data = pixels(columns, k)
+            image = piece(data, 5.0 * k, modality=how["modality"], BitsStored=how["stored"], **scale)
+            if how["padding"] is not None:
+                image.add_new(0x00280120, "US", how["padding"])
+            whole = np.append(data.ravel(), np.zeros(data.size % 2, data.dtype))  # an even number of bytes
+            vr = vrs[k % len(vrs)]
+            image.PixelData = (whole.reshape(-1, 2)[:, ::-1] if vr == "OW" else whole).tobytes()
             image["PixelData"].VR = vr
             made.append(image)
-        return made
+        return made[::-1] if how["downwards"] else made
 
-    return Variation(name, slices, lambda columns: [np.array([[pixels(columns, k) for k in range(6)]])])
+    def right(columns: int) -> Volumes:
+        volume = np.array([[pixels(columns, k) for k in range(6)]]).astype(np.float64)
+        return [volume * float(how["slope"] or 1) + float(how["intercept"] or 0)]
+
+    return Variation(name, slices, right)
+
+
+EIGHT_BITS = (
+    eight_bits("words", ["OW"]),
+    eight_bits("words, an odd number of columns", ["OW"]),
+    eight_bits("bytes", ["OB"]),
+    eight_bits("signed words", ["OW"], dtype=np.int8, stored=8, first=-20),
+    eight_bits("signed bytes", ["OB"], dtype=np.int8, stored=8, first=-20),
+    eight_bits("padded words", ["OW"], padding=250),
+    eight_bits("padded bytes", ["OB"], padding=250),
+    eight_bits("words, an odd number of pixels", ["OW"], rows=11),
+    eight_bits("bytes of a smaller image", ["OB"], rows=4),
+    eight_bits("bytes, an odd number of pixels", ["OB"], rows=11),
+    eight_bits("words of values above 127", ["OW"], first=140),
+    eight_bits("words with 7 bits stored", ["OW"], stored=7, first=60),
+    eight_bits("words of a CT", ["OW"], modality="CT", slope="1", intercept="-1024"),
+    eight_bits("words with a slope", ["OW"], slope="2", intercept="3"),
+    eight_bits("words and bytes in turn", ["OW", "OB"]),
+    eight_bits("words from the last slice to the first", ["OW"], downwards=True),
+)
 
 
 def test_bytes_of_big_endian_words_are_in_order(tmp_path: Path) -> None:
-    names = ("OW", "OB", "OW", "OB")
-    variations = [eight_bits(f"{vr} {n}", vr, signed=n > 1) for n, vr in enumerate(names)]
-    check([*variations, eight_bits("padded", "OW", padding=250)], tmp_path, syntax=ExplicitVRBigEndian)
+    check(EIGHT_BITS, tmp_path, syntax=ExplicitVRBigEndian)
 
 
 def scaled(name: str, slope: str, intercept: str, dtype: Any = np.int16, **more: Any) -> Variation:
@@ -367,11 +393,20 @@ def scaled(name: str, slope: str, intercept: str, dtype: Any = np.int16, **more:
     return Variation(name, slices, lambda columns: [constant(100 * float(slope) + float(intercept), columns, 6)])
 
 
+WHOLE, HALF = scaled("whole", "1", "-1024"), scaled("half", "0.5", "-1024")
+
+
 @pytest.mark.parametrize(
     ("variations", "dtype"),
     [
-        ([scaled("whole", "1", "-1024")] * 5 + [scaled("half", "0.5", "-1024")], "float32"),
-        ([scaled("half", "0.5", "-1024")] + [scaled("whole", "1", "-1024")] * 5, "float32"),
+        ([WHOLE, WHOLE, HALF], "float32"),
+        ([HALF, WHOLE, WHOLE], "float32"),
+        ([WHOLE, HALF, WHOLE], "float32"),
+        ([WHOLE, HALF, scaled("quarter", "0.25", "-1024")], "float32"),
+        ([WHOLE, scaled("between", "1", "-1024.5"), WHOLE], "float32"),
+        ([scaled("unsigned half", "0.5", "-1024", np.uint16), WHOLE], "float32"),
+        ([WHOLE, scaled("MR", "0.5", "0", modality="MR")], "float32"),
+        ([WHOLE, scaled("bytes", "1", "0", np.uint8, modality="MR"), WHOLE], "int16"),
         ([scaled("bytes", "1", "0", np.uint8, modality="MR"), scaled("words", "1", "0", modality="MR")], "int16"),
         ([scaled("words", "1", "0", np.uint16, modality="MR"), scaled("signed", "1", "0")], "float32"),
         ([scaled("a", "1", "0.5"), scaled("b", "1", "0", np.uint16), scaled("c", "1", "0", np.uint8)], "float32"),
