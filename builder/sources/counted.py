@@ -1,6 +1,7 @@
 """Decide whether a list that a server sent is whole."""
 
-from collections.abc import Callable, Mapping, Sized
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Final, TypeVar
 
 from builder.errors import IncompleteError
@@ -12,7 +13,8 @@ Members = TypeVar("Members", bound=Sized)
 UNLISTED: Final = "incomplete"
 """Stamp of the entry that stands for a study which could not be listed whole."""
 
-_TIMES = 6
+_TIMES = 8
+_PATIENT_KEYS = {"PatientID", "00100020"}
 
 
 def enough(found: Members, expected: int | None) -> Members:
@@ -22,20 +24,45 @@ def enough(found: Members, expected: int | None) -> Members:
     return found
 
 
-def confirmed(ask: Callable[[], Listing], *, source: str, host: str) -> Listing:
-    """Return a list of which nobody states the length, once it came twice in a row.
+def enough_studies(found: Members, patients: Iterable[tuple[str, int | None]], query: Iterable[str]) -> Members:
+    """Return a list of studies in which no patient has fewer than the server counts. Raises Fault.
 
-    One answer that is short by chance, or empty, would remove persons without a trace. Raises IncompleteError when no
-    two answers in a row agree.
+    Parameters
+    ----------
+    patients
+        For each study its PatientID and NumberOfPatientRelatedStudies (0020,1200), if the server states it.
+    query
+        Keys of the query. The count is of all studies of a patient, so it says nothing where others choose studies.
     """
-    before = ask()
+    listed: Counter[str] = Counter()
+    stated: dict[str, int] = {}
+    for patient, count in patients:
+        listed[patient] += 1
+        stated[patient] = max(stated.get(patient, 0), count or 0)
+    short = sum(listed[patient] < count for patient, count in stated.items() if patient)
+    if short and set(query) <= _PATIENT_KEYS:
+        raise Fault(f"found fewer studies of {short} patients than the server counts")
+    return found
+
+
+def confirmed(ask: Callable[[], Listing], *, source: str, host: str, times: int = 2) -> Listing:
+    """Return a list of which nobody states the length, once it came so many ``times`` in a row.
+
+    One answer that is short by chance, or empty, would remove persons without a trace. What one answer named must be in
+    every later one, so that a short list is never believed after a longer one. Raises IncompleteError when not enough
+    answers in a row agree.
+    """
+    named: set[str] = set()
+    agreed = 0
     for _ in range(_TIMES):
         found = ask()
-        if list(found) == list(before):
+        missing, new = named - found.keys(), found.keys() - named
+        named |= new
+        agreed = 0 if missing else 1 if new else agreed + 1
+        if agreed == times:
             return found
-        before = found
     raise IncompleteError(
-        f"{source} at {host}: found a list that differs each time (tried {_TIMES + 1} times); wait until nothing is "
+        f"{source} at {host}: found a list that differs each time (tried {_TIMES} times); wait until nothing is "
         "being stored on the server, and run the same command again",
         host=host,
     )

@@ -4,7 +4,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from builder.headers.boundary import parsing
 from builder.headers.identity import sop_instance_uid
 from builder.protocols import Description, Entry
 from builder.sources.contents import Contents, place_of
-from builder.sources.counted import UNLISTED, confirmed, enough
+from builder.sources.counted import UNLISTED, confirmed, enough, enough_studies
 from builder.sources.described import Remote
 from builder.sources.http import Answer, Server, host_of, server
 from builder.sources.multipart import parts
@@ -37,6 +37,7 @@ _OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _UID = re.compile(r"[0-9.]{1,64}")
 _PLAIN = re.compile(r"[A-Za-z0-9.*^,_:\-]*")
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_PATIENT, _STUDIES_OF_PATIENT = "00100020", "00201200"
 _SERIES_OF_STUDY, _INSTANCES_OF_STUDY, _INSTANCES_OF_SERIES = "00201206", "00201208", "00201209"
 
 Found = dict[str, dict[str, Any]]
@@ -84,9 +85,9 @@ class DicomWeb(Remote):
         """List every instance of the matching studies by study, series and instance UID.
 
         The server's own counts of series and instances decide whether a list is whole. Where it states none, the same
-        list must come twice in a row. Raises SourceError.
+        list must come twice in a row, that of the studies three times. Raises SourceError.
         """
-        studies = confirmed(lambda: self._find("studies", self.query, _STUDY), source=self.kind, host=self._host)
+        studies = confirmed(self._studies(), source=self.kind, host=self._host, times=3)
         self._check_encoded_filters(studies)
         for study, facts in studies.items():
             try:
@@ -138,6 +139,20 @@ class DicomWeb(Remote):
     def _host(self) -> str:
         return host_of(self.url)
 
+    def _studies(self) -> Callable[[], Found]:
+        """Return what lists the studies, in pages of another size each time: where a list ends differs then."""
+        before = 0
+
+        def ask() -> Found:
+            nonlocal before
+            other = self.page - 1 - (before == self.page - 1)  # a whole list of that length would look like a page
+            found = self._find("studies", self.query, _STUDY, page=other if before and other > 0 else self.page)
+            before = 0 if before else len(found)
+            patients = [(_value(item, _PATIENT) or "", _count(item, _STUDIES_OF_PATIENT)) for item in found.values()]
+            return enough_studies(found, patients, self.query)
+
+        return lambda: persist(ask, source=self.kind, host=self._host)
+
     def _list_study(self, study: str, facts: Mapping[str, Any]) -> Sequence[Entry]:
         """List the instances of a study. Raises IncompleteError when there are fewer than the server counts."""
         path = f"studies/{study}/series"
@@ -166,15 +181,18 @@ class DicomWeb(Remote):
             return confirmed(ask, source=self.kind, host=self._host)
         return persist(lambda: enough(ask(), expected), source=self.kind, host=self._host)
 
-    def _find(self, path: str, query: Mapping[str, str], tag: str, *, expected: int | None = None) -> Found:
+    def _find(
+        self, path: str, query: Mapping[str, str], tag: str, *, expected: int | None = None, page: int = 0
+    ) -> Found:
         """Return everything that one QIDO-RS query finds, in the order of UIDs, page by page."""
+        page = page or self.page
         filters = "".join(f"&{quote(k)}={_encoded(v)}" for k, v in sorted(query.items()))
         found: Found = {}
         received = 0
         for _ in range(PAGE_LIMIT):
-            results = self._page(f"{path}?limit={self.page}&offset={received}{filters}", tag)
+            results = self._page(f"{path}?limit={page}&offset={received}{filters}", tag)
             new = {uid: item for uid, item in results if uid not in found}
-            if not results or (not new and len(results) != self.page):
+            if not results or (not new and len(results) != page):
                 break  # the end, or a server that ignores the limit and sends everything
             if not new:
                 raise SourceError(
@@ -183,7 +201,7 @@ class DicomWeb(Remote):
                 )
             found.update(new)
             received += len(results)  # a server may send fewer than were asked for, and have more
-            if len(results) > self.page or (expected is not None and len(found) >= expected):
+            if len(results) > page or (expected is not None and len(found) >= expected):
                 break  # the server ignores the limit, or this was everything
         return dict(sorted(found.items()))
 

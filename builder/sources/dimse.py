@@ -12,12 +12,13 @@ from builder.errors import CaseError, IncompleteError, Reason
 from builder.protocols import Description, Entry
 from builder.sources.associations import Found, Peer, Session, Tls
 from builder.sources.contents import place_of
-from builder.sources.counted import UNLISTED, confirmed, enough
+from builder.sources.counted import UNLISTED, confirmed, enough, enough_studies
 from builder.sources.described import Remote
 from builder.sources.patience import Fault, persist
 from builder.sources.politeness import Turn
 
 _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+_OF_PATIENT = ("PatientID", "NumberOfPatientRelatedStudies")
 _COUNT = "NumberOfSeriesRelatedInstances"
 
 
@@ -78,9 +79,14 @@ class Dimse(Remote):
         """
 
         def ask() -> Found:
-            return self._find("STUDY", self.query, _COUNTS)
+            found = self._find("STUDY", self.query, (*_COUNTS, *_OF_PATIENT))
+            patients = [(facts.get(_OF_PATIENT[0], ""), _number(facts, _OF_PATIENT[1])) for facts in found.values()]
+            return enough_studies(found, patients, self.query)
 
-        studies = confirmed(ask, source=self.kind, host=self._peer.name)
+        studies = confirmed(
+            lambda: persist(ask, source=self.kind, host=self._peer.name),
+            source=self.kind, host=self._peer.name, times=3,
+        )  # fmt: skip
         for study, facts in studies.items():
             try:
                 entries = self._list_study(study, facts)

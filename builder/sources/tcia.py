@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, Literal
-from urllib.parse import quote
 
 from pydantic import model_validator
 
@@ -23,6 +22,7 @@ from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed, enough
 from builder.sources.described import Remote
 from builder.sources.http import Answer, Server, host_of, server
+from builder.sources.nbia import list_collection, name_of, uid
 from builder.sources.patience import Fault, persist
 from builder.sources.signin import SignIn
 
@@ -94,21 +94,26 @@ class Tcia(Remote):
     def list(self) -> Iterator[Entry]:
         """List every instance of the chosen series, ordered by UIDs.
 
-        ``ImageCount`` decides whether the list of a series is whole; the list of series must come twice in a row.
+        ``ImageCount`` decides whether the list of a series is whole, ``SeriesCount`` whether that of a study is.
         Raises SourceError.
         """
-        wanted = {key: row for key, row in sorted(self._series().items()) if self._wants(row)}
-        for study, group in groupby(wanted.items(), key=lambda item: _text(item[1], "StudyInstanceUID")):
-            try:
-                entries = [
-                    Entry(f"{study}/{series}/{instance}", 0, "")
-                    for series, row in sorted((_text(row, "SeriesInstanceUID"), row) for _, row in group)
-                    for instance in self._instances(series, row.get("ImageCount"))
-                ]
-            except IncompleteError as error:
-                self._left_out(error)
-                entries = [Entry(study, 0, UNLISTED)]
-            yield from entries
+        rows, short = self._series()
+        wanted: dict[str, dict[str, Any]] = {study: {} for study in short}
+        for row in filter(self._wants, rows.values()):
+            wanted.setdefault(uid(row, "StudyInstanceUID"), {})[uid(row, "SeriesInstanceUID")] = row
+        for study, members in sorted(wanted.items()):
+            yield from [Entry(study, 0, UNLISTED)] if study in short else self._list_study(study, members)
+
+    def _list_study(self, study: str, members: Mapping[str, Mapping[str, Any]]) -> Sequence[Entry]:
+        try:
+            return [
+                Entry(f"{study}/{series}/{instance}", 0, "")
+                for series, row in sorted(members.items())
+                for instance in self._instances(series, row.get("ImageCount"))
+            ]
+        except IncompleteError as error:
+            self._left_out(error)
+            return [Entry(study, 0, UNLISTED)]
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Yield each instance in full, because the API describes series only."""
@@ -145,7 +150,7 @@ class Tcia(Remote):
 
     def series_origins(self) -> Mapping[str, Origin]:
         """Return licence and collection of every series, as the server lists them. Raises SourceError."""
-        return {_text(row, "SeriesInstanceUID"): _origin(row) for row in self._series().values()}
+        return {uid(row, "SeriesInstanceUID"): _origin(row) for row in self._series()[0].values()}
 
     def _name(self, series: str) -> tuple[str, ...]:
         return ("tcia", self.url, series)
@@ -155,15 +160,27 @@ class Tcia(Remote):
             return False
         return not self.patients or row.get("PatientID") in self.patients
 
-    def _series(self) -> dict[str, dict[str, Any]]:
-        """Return the rows of the chosen series by study and series UID. Raises SourceError, SpecError."""
+    def _series(self) -> tuple[Mapping[str, Mapping[str, Any]], frozenset[str]]:
+        """Return the rows of the chosen series by study and series UID, and the studies that are short of some.
+
+        Raises SourceError, SpecError.
+        """
         host = self._server().host
-        if self.manifest is None:
-            path = f"getSeries?Collection={quote(self.collection or '')}&format=json"
-            return confirmed(lambda: self._rows(path), source=self.kind, host=host)
-        found: dict[str, dict[str, Any]] = {}
+        if self.manifest is not None:
+            return self._series_of_manifest(self.manifest), frozenset()
+        found = list_collection(self._ask, self.collection or "", source=self.kind, host=host)
+        if found.short is None:
+            return found.series, frozenset()
+        short = {s for s in found.short_studies() if not self.patients or found.owners[s] in self.patients}
+        if short:
+            self._left_out(found.short)
+        return found.series, frozenset(short)
+
+    def _series_of_manifest(self, manifest: str) -> Mapping[str, Mapping[str, Any]]:
+        host = self._server().host
+        found: dict[str, Mapping[str, Any]] = {}
         absent = 0
-        for series in read_manifest(self.manifest):
+        for series in read_manifest(manifest):
             path = f"getSeries?SeriesInstanceUID={series}&format=json"
             rows = confirmed(lambda path=path: self._rows(path), source=self.kind, host=host)  # type: ignore[misc]
             found.update(rows)
@@ -177,11 +194,9 @@ class Tcia(Remote):
             )
         return found
 
-    def _rows(self, path: str) -> dict[str, dict[str, Any]]:
-        def ask() -> dict[str, dict[str, Any]]:
-            rows = self._ask(path)
-            named = {f"{_text(row, 'StudyInstanceUID')}/{_text(row, 'SeriesInstanceUID')}": row for row in rows}
-            return dict(sorted(named.items()))
+    def _rows(self, path: str) -> Mapping[str, Mapping[str, Any]]:
+        def ask() -> Mapping[str, Mapping[str, Any]]:
+            return {name_of(row): row for row in self._ask(path)}
 
         return persist(ask, source=self.kind, host=self._server().host)
 
@@ -191,7 +206,7 @@ class Tcia(Remote):
         count = int(stated) if str(stated).isdigit() else None
 
         def ask() -> Mapping[str, None]:
-            return dict.fromkeys(sorted({_text(row, *_INSTANCE_NAMES) for row in self._ask(path)}))
+            return dict.fromkeys(sorted({uid(row, *_INSTANCE_NAMES) for row in self._ask(path)}))
 
         host = self._server().host
         if count is None:
@@ -313,14 +328,6 @@ def _read_rows(answer: Answer) -> Sequence[dict[str, Any]]:
         shown = answer.headers.get("content-type", "").partition(";")[0][:40] or "no type"
         raise Fault(f"found {len(body)} bytes of type {shown}, expected a list in JSON")
     return rows
-
-
-def _text(row: Mapping[str, Any], *names: str) -> str:
-    """Return the first of some fields that exists. It must be a UID, because it becomes part of paths."""
-    value = next((row[name] for name in names if isinstance(row.get(name), str)), "")
-    if not value or not set(value) <= set("0123456789."):
-        raise Fault(f"found a row without a UID in {names[0]}, expected one in each")
-    return value
 
 
 def _origin(row: Mapping[str, Any]) -> Origin:

@@ -127,6 +127,7 @@ def _matches(item: Dataset, query: Dataset) -> bool:
 
 def _found(held: Any, query: Dataset) -> list[Dataset]:
     level = _LEVELS[query.QueryRetrieveLevel]
+    held = list(held)
     items = [item for item in held if _matches(item, query)]
     found = {}
     for item in items:
@@ -135,6 +136,9 @@ def _found(held: Any, query: Dataset) -> list[Dataset]:
         answer.QueryRetrieveLevel = query.QueryRetrieveLevel
         setattr(answer, level, item.get(level))
         answer.Modality, answer.SOPClassUID = item.Modality, item.SOPClassUID
+        answer.PatientID = item.PatientID
+        studies = {each.StudyInstanceUID for each in held if each.PatientID == item.PatientID}
+        answer.NumberOfPatientRelatedStudies = len(studies)
         answer.NumberOfStudyRelatedSeries = len({each.SeriesInstanceUID for each in own})
         answer.NumberOfStudyRelatedInstances = answer.NumberOfSeriesRelatedInstances = len(own)
         found[item.get(level)] = answer

@@ -24,6 +24,7 @@ from builder.stages.index import index_partition
 from tests.sources.archive import make_archive
 from tests.sources.quick import no_pauses
 from tests.sources.servers import Reply, http_server
+from tests.synthetic import ct_series
 
 PLACE = {"path", "size", "stamp"}
 
@@ -79,7 +80,15 @@ def nbia(files: dict[str, bytes], faults: set[str], asked: list[str]) -> Callabl
                     row |= {"Collection": "My Collection", "CollectionURI": "https://doi.org/10.7937/TCIA.1"}
                     row |= {"LicenseURI": "http://creativecommons.org/licenses/by/3.0/"}
                     rows.append(row)
+                if "short study" in faults:  # each time the same
+                    del rows[0]
                 return 200, {}, json.dumps(rows[::-1]).encode()
+            case "/getPatientStudy":
+                return 200, {}, json.dumps(studies_of(series)["unlisted study" in faults :]).encode()
+            case "/getPatient":
+                named = [*dict.fromkeys(row["PatientID"] for row in studies_of(series)), "nobody knows"]
+                rows = [{"PatientId": p} for p in named[: None if "patient without study" in faults else -1]]
+                return 200, {}, json.dumps(rows).encode()
             case "/getSOPInstanceUIDs":
                 uids = list(series[query["SeriesInstanceUID"]])
                 uids = uids[1:] if "incomplete" in faults else uids
@@ -91,6 +100,17 @@ def nbia(files: dict[str, bytes], faults: set[str], asked: list[str]) -> Callabl
         return 200, {}, body[: len(body) // 2] if "cut" in faults else body
 
     return answer
+
+
+def studies_of(series: dict[str, dict[str, bytes]]) -> list[dict[str, Any]]:
+    """Rows of getPatientStudy."""
+    found: dict[str, dict[str, Any]] = {}
+    for members in series.values():
+        first = pydicom.dcmread(DicomBytesIO(next(iter(members.values()))))
+        study, patient = str(first.StudyInstanceUID), str(first.PatientID)
+        row = found.setdefault(study, {"StudyInstanceUID": study, "PatientID": patient, "SeriesCount": 0})
+        row["SeriesCount"] += 1
+    return list(found.values())
 
 
 def made_zip(members: list[bytes], faults: set[str], *, hashed: bool) -> bytes:
@@ -155,6 +175,51 @@ def test_tcia_what_does_not_come_whole_stops_or_is_left_out(
         assert set(reasons) == {"source_incomplete"}
         faults.clear()
         assert rows_of(source) == expected  # nothing of the bad answers is left
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("short study", "fewer series of 1 studies than SeriesCount states"),
+        ("unlisted study", "studies that getPatientStudy does not name"),
+        ("patient without study", "1 patients in getPatient of whom getPatientStudy names no study"),
+    ],
+)
+def test_tcia_lists_that_contradict_each_other_stop_the_run(fault: str, text: str, tmp_path: Path) -> None:
+    """A list that is short in the same way each time is not believed, because the others state its length."""
+    made = [ct_series(tmp_path / name, slices=2, shape=(16, 16), patient_id=name) for name in ("P1", "P2")]
+    files = {str(i.SOPInstanceUID): p.read_bytes() for m in made for i, p in zip(m.images, m.paths, strict=True)}
+    with http_server(nbia(files, {fault}, [])) as url:
+        with pytest.raises(IncompleteError, match=text):
+            list(Tcia(url=url, collection="My Collection").list())
+        left_out = Tcia(url=url, collection="My Collection", missing="exclude")
+        if fault != "short study":  # which study is concerned is not known
+            with pytest.raises(IncompleteError, match=text):
+                list(left_out.list())
+            return
+        entries = list(left_out.list())
+        assert [entry.stamp for entry in entries].count("incomplete") == 1
+        short = next(entry.path for entry in entries if entry.stamp == "incomplete")
+        assert not [entry for entry in entries if entry.path.startswith(f"{short}/")]
+        assert entries[-1].stamp != entries[0].stamp  # the other study is listed
+        owner = {"P1", "P2"} - {
+            row["PatientID"] for row in studies_of(series_of(files)) if row["StudyInstanceUID"] == short
+        }
+        assert list(Tcia(url=url, collection="My Collection", patients=tuple(owner)).list())  # nothing of it is short
+
+
+def test_tcia_a_list_that_is_short_twice_is_asked_for_again(files: dict[str, bytes]) -> None:
+    asked: list[str] = []
+    whole = nbia(files, set(), asked)
+
+    def answer(target: str, headers: dict[str, str]) -> Reply:
+        status, stated, body = whole(target, headers)
+        short = "getSeries" in target and sum("getSeries" in each for each in asked) <= 2
+        return status, stated, json.dumps(json.loads(body)[:-1]).encode() if short else body
+
+    with http_server(answer) as url:
+        listed = {entry.path.rpartition("/")[2] for entry in Tcia(url=url, collection="My Collection").list()}
+    assert listed == set(files)
 
 
 def test_tcia_of_a_server_without_hashes(files: dict[str, bytes], expected: dict[str, dict[str, Any]]) -> None:
