@@ -1,8 +1,16 @@
-"""All exceptions of the project, grouped by what the caller does next."""
+"""All exceptions of the project, grouped by what the caller does next, and how messages count things."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number with its noun, as messages say it: ``1 person``, ``3 persons``, ``2 studies``.
+
+    ``several`` is what follows any number but 1; without it, ``one`` with an s.
+    """
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 class BuilderError(Exception):

@@ -15,6 +15,11 @@ _FIELD_LIMIT: Final = 1_000_000
 _MOST_CELLS: Final = 100_000
 _SAMPLE: Final = 25
 """Rows below the headings that the separator is told from."""
+_ODD_WORD: Final = re.compile(
+    r"[^\W\d_][¢£¤¥¦§¨¬¯¶¹³¼½¾¿†\u00b8\u02c6\u02dc‡‰ƒ][^\W\d_]"  # a sign between two letters
+    r"|[a-zß-ÿ][ŠŽŸŒ]|£[a-zß-ÿ]{2}"  # a capital behind a small letter, or a sign that begins a word
+)
+"""What Windows-1252 makes of words in another encoding of one byte a letter, and words in it hardly ever have."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:
         try:
             return data.decode("utf-8-sig"), "utf-8"
         except UnicodeDecodeError:
-            return data.decode("cp1252"), "cp1252"
+            return _western(data.decode("cp1252")), "cp1252"
     except LookupError:
         raise SpecError(f"clinical: found the encoding {encoding!r}, expected a name such as cp1250") from None
     except UnicodeDecodeError as error:
@@ -83,6 +88,18 @@ def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:
         raise SpecError(
             f"clinical: found bytes at {error.start} that are not {expected}; state the table's encoding"
         ) from None
+
+
+def _western(text: str) -> str:
+    """Text of Windows-1252. Raises SpecError if its letters make no words, as those of Mac Roman read so do."""
+    odd = _ODD_WORD.search(text)
+    if odd is None:
+        return text
+    line = text.count("\n", 0, odd.start()) + 1
+    raise SpecError(
+        f"clinical: found bytes in line {line} that are neither UTF-8 nor words in Windows-1252, expected one of "
+        "them or UTF-16; state the table's encoding, such as cp1250 or mac_roman, or cp1252 if it is right"
+    )
 
 
 def _wide(data: bytes) -> str | None:

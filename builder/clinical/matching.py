@@ -11,6 +11,7 @@ from builder.clinical.joining import Joined
 from builder.clinical.rows import Rows
 from builder.clinical.table import ClinicalTable
 from builder.clinical.tally import CellIssue, Tally
+from builder.errors import counted
 
 EXAMPLES: Final = 5
 LISTED: Final = 1000
@@ -188,13 +189,15 @@ def _row_lines(facts: Mapping[str, Any]) -> Iterator[str]:
             "nothing is merged unasked"
         )
     for column, count in facts["differing_from_headers"].items():
-        yield f"    {column}: {count} of {facts['matched']} persons have another value in their images' headers"
+        verb = "has" if count == 1 else "have"
+        persons = counted(facts["matched"], "person")
+        yield f"    {column}: {count} of {persons} {verb} another value in their images' headers"
     if facts["rows_of_several"]:
         yield f"    rows that name several persons (or series): {facts['rows_of_several']}; state a site or source"
     if facts["rows_that_are_no_person"]:
         yield f"    rows without an id, or with nothing but a note: {facts['rows_that_are_no_person']}"
     if facts["encoding"] not in ("", "utf-8", "utf-16"):
-        yield f"    read as {facts['encoding']}"
+        yield f"    read as {facts['encoding']}; if letters come out wrong, state the table's encoding"
 
 
 def _joined_by(options: ClinicalTable) -> str:
@@ -203,19 +206,25 @@ def _joined_by(options: ClinicalTable) -> str:
 
 def _why(match: TableMatch) -> str:
     """What is known of the reason that so few rows met an image."""
-    found = [f"{n} ids differ by {kind} only{_ADVICE.get(kind, '')}" for kind, n in match.near.items()]
+    found = [
+        f"{counted(n, 'id differs', 'ids differ')} by {kind} only{_ADVICE.get(kind, '')}"
+        for kind, n in match.near.items()
+    ]
     found += [
-        f"{n} cells of {tally.heading!r} are {problem}"
+        f"{counted(n, 'cell')} of {tally.heading!r} {'is' if n == 1 else 'are'} {problem}"
         for tally in match.rows.tallies
         for problem, n in tally.problems
         if tally.heading in match.options.joins and tally.column == tally.heading
     ]
     if match.rows.passed_over:
-        found.append(f"{match.rows.passed_over} rows do not meet pick.where")
+        found.append(f"{counted(match.rows.passed_over, 'row does', 'rows do')} not meet pick.where")
     if match.joined.shared:
-        found.append(f"{len(match.joined.shared)} rows name several persons or series: state site or source")
+        found.append(
+            f"{counted(len(match.joined.shared), 'row names', 'rows name')} several persons or series: state site "
+            "or source"
+        )
     rows = len(match.rows.rows)
-    found.append(f"the table has {rows or 'no'} rows with an id")
+    found.append(f"the table has {counted(rows, 'row') if rows else 'no rows'} with an id")
     return f" ({'; '.join(found)})"
 
 
@@ -227,7 +236,8 @@ def _dead_columns(match: TableMatch) -> Iterator[str]:
         column = options.columns[tally.column]
         if tally.filled and tally.filled == tally.lost:
             yield (
-                f"{tally.column}: found no {column.type} among {tally.filled} filled cells of {tally.heading!r} "
+                f"{tally.column}: found no {column.type} among {counted(tally.filled, 'filled cell')} of "
+                f"{tally.heading!r} "
                 f"({_problems(tally)}), expected some{_levels_hint(tally)}; correct the declaration, "
                 "or set min_matched: 0"
             )
@@ -253,7 +263,8 @@ def _lost_cells(match: TableMatch) -> Iterator[str]:
         too_many = share > most if most is not None else tally.lost >= LOST_CELLS and share > LOST_FRACTION
         if too_many:
             yield (
-                f"{tally.column}: found {tally.lost} of {tally.filled} cells of {tally.heading!r} that cannot be taken "
+                f"{tally.column}: found {tally.lost} of {counted(tally.filled, 'cell')} of {tally.heading!r} that "
+                "cannot be taken "
                 f"({_problems(tally)}), expected at most {LOST_FRACTION if most is None else most:.1%}; "
                 "clinical-cells.csv in the private workspace lists them; correct them, add codes to missing, or raise "
                 "max_lost_cells"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from builder.deid.values import OLDEST_AGE
-from builder.errors import PrivacyError
+from builder.errors import PrivacyError, counted
 
 QUASI_IDENTIFIERS = ("sex", "age_years", "age_band", "race", "ethnic_group", "site", "country", "region", "vendor")
 """Columns that somebody who knows a person may know too, where they are released."""
@@ -102,8 +102,9 @@ class Assessment:
             return "k-anonymity: no quasi-identifier is released"
         withheld = f", of {self.suppressed} more they are withheld" if self.suppressed else ""
         return (
-            f"k-anonymity: {self.groups} groups of {self.persons} persons by {', '.join(self.columns)}{withheld}; "
-            f"the smallest has {self.k}, {self.below} persons are in groups below {asked}"
+            f"k-anonymity: {counted(self.groups, 'group')} of {counted(self.persons, 'person')} by "
+            f"{', '.join(self.columns)}{withheld}; "
+            f"the smallest has {self.k}, {counted(self.below, 'person is', 'persons are')} in groups below {asked}"
         )
 
 
@@ -132,7 +133,8 @@ def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) 
         return table, found
     if options.below == "stop":
         raise PrivacyError(
-            f"deid.anonymity: found {len(short)} persons in groups that fall short (the smallest has {found.k}), "
+            f"deid.anonymity: found {counted(len(short), 'person')} in groups that fall short (the smallest has "
+            f"{found.k}), "
             f"expected groups of {options.k} persons or more by {', '.join(columns)}; generalise with age_bands or "
             "groups, retain fewer columns, or set below: suppress"
         )

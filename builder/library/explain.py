@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.deid import resolve_key
-from builder.errors import BuilderError, CaseError, LayoutError
+from builder.errors import BuilderError, CaseError, LayoutError, counted
 from builder.headers.attributes import read_header
 from builder.library.inspect import MOST_ROWS, Answer, key_of, keyed_names, published_manifest, rows_about
 from builder.model.keyed import Key
@@ -134,7 +134,7 @@ def _document(
 def _lines(
     accounts: _Accounts, ledger: Sequence[Mapping[str, Any]], fates: Counter[Any], out: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    yield f"{len(ledger)} object(s) found by {accounts.about}:"
+    yield f"{counted(len(ledger), 'object')} found by {accounts.about}:"
     for (status, stage, reason, shard), count in sorted(fates.items()):
         why = f" at stage {stage}: {reason}" if stage else ""
         yield f"  {count} {status}{why}{f', in shard {shard}' if shard else ''}"

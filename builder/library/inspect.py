@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.deid import resolve_key
-from builder.errors import LayoutError, SpecError
+from builder.errors import LayoutError, SpecError, counted
 from builder.model.keyed import Key
 from builder.model.layout import (
     COHORT,
@@ -70,7 +70,7 @@ def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]
     }
     if not found:
         raise _unknown(names, manifest)
-    lines = [f"{table.removesuffix('.parquet')}: {len(rows)} row(s)" for table, rows in found.items()]
+    lines = [f"{table.removesuffix('.parquet')}: {counted(len(rows), 'row')}" for table, rows in found.items()]
     for table, rows in found.items():
         for row in rows[:MOST_ROWS]:
             lines.append(f"-- {table.removesuffix('.parquet')}")
@@ -158,13 +158,17 @@ def _summary(url: str, store: Store, manifest: Manifest) -> Answer:
         "totals": dict(manifest.totals),
     }  # fmt: skip
     lines = [f"{manifest.name} {manifest.version} ({manifest.spec.get('license')}) at {url}"]
-    lines += [f"  {r['split']}: {r['samples']} samples, {r['cases']} cases, {r['persons']} persons" for r in rows]
+    lines += [
+        f"  {r['split']}: {counted(r['samples'], 'sample')}, {counted(r['cases'], 'case')}, "
+        f"{counted(r['persons'], 'person')}"
+        for r in rows
+    ]
     lines += [
         f"  {f.name}: {f.dtype} {f.channels} x {' x '.join(map(str, f.shape)) if f.shape else 'volumes'}"
         f"{f' in {f.unit}' if f.unit else ''}{f', segments {sorted(f.segments)}' if f.segments else ''}"
         for f in manifest.fields
     ]
-    lines.append(f"  {len(manifest.shards)} shards, {stored} bytes")
+    lines.append(f"  {counted(len(manifest.shards), 'shard')}, {stored} bytes")
     for level in ("files", "instances", "series", "studies", "persons"):
         counts = {k.split(".")[1]: v for k, v in manifest.totals.items() if k.startswith(level + ".")}
         lines.append(f"  {level}: {sum(counts.values())} = " + " + ".join(f"{v} {k}" for k, v in counts.items()))

@@ -8,7 +8,7 @@ from typing import Any
 
 from builder.catalog.cmimi import cmimi
 from builder.catalog.facts import Facts
-from builder.errors import LayoutError, SpecError
+from builder.errors import LayoutError, SpecError, counted
 from builder.library.training import read_training
 from builder.library.uses import read_uses
 from builder.library.versions import Version, open_version
@@ -68,7 +68,7 @@ class Found:
         widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in (heads, *cells)]
         lines = lines if cells else []
-        lines.append(f"{len(self.rows)} of {self.searched} dataset(s)")
+        lines.append(f"{len(self.rows)} of {counted(self.searched, 'dataset')}")
         return "\n".join([*lines, *(f"not read: {place}: {why}" for place, why in self.unreadable.items())])
 
 

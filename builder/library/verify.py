@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.errors import LayoutError
+from builder.errors import LayoutError, counted
 from builder.model.layout import (
     CURRENT,
     INDEX,
@@ -54,8 +54,10 @@ class Findings:
         if not self.faults:
             return f"{self.dataset}: version {self.version} is sound: {self.objects} objects, {self.bytes} bytes"
         lines = "\n".join(f"  {fault}" for fault in self.faults)
+        if not self.version:
+            return f"{self.dataset}: no published version can be checked:\n{lines}"
         return (
-            f"{self.dataset}: {len(self.faults)} fault(s) in version {self.version}:\n{lines}\n"
+            f"{self.dataset}: {counted(len(self.faults), 'fault')} in version {self.version}:\n{lines}\n"
             "delete the damaged shards' folders and build again, or restore them from a copy"
         )
 
@@ -89,7 +91,10 @@ def _manifest(store: Store) -> tuple[str, Manifest]:
     try:
         pointer = store.read(CURRENT)
     except FileNotFoundError:
-        raise LayoutError(f"{CURRENT}: found nothing, expected the name of the published version") from None
+        raise LayoutError(
+            f"{CURRENT}: found nothing, expected the name of the published version; check the path of the dataset, or "
+            "publish one here with builder build"
+        ) from None
     version = parse_current(pointer)
     path = version_path(version, MANIFEST)
     try:

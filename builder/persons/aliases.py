@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.persons.forest import Forest
 from builder.persons.naming import ALIAS, STUDY, Identity, Naming, Seen, normal_id, without_zeros
 
@@ -30,6 +30,8 @@ class Aliases(BaseModel):
         The site whose PatientIDs the table lists; without it an id that several persons have stops the plan.
     sheet
         Name of an XLSX sheet; the first one without it.
+    encoding
+        Encoding of a text table, such as ``cp1250``; without it UTF-8, UTF-16 or Windows-1252, told by the bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class Aliases(BaseModel):
     columns: tuple[str, ...] = ()
     site: str | None = None
     sheet: str | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ def _check_ids(
     shared = sum(len({forest.find(who) for who in homes.get(name, ())}) > 1 for name in ids)
     if shared:
         raise SpecError(
-            f"{where}: found {shared} PatientIDs that several persons have (of other issuers or sites), expected to be "
+            f"{where}: found {counted(shared, 'PatientID')} that several persons have (of other issuers or sites), "
+            "expected to be "
             "told whose they are; say so: aliases: {url: ..., site: NAME}, one table a site"
         )
     if rules.leading_zeros != "distinct":
@@ -179,7 +183,8 @@ def _check_known(
     places = {"", *map(rules.namespace, rules.sites)} if table.site is None else {rules.namespace(table.site)}
     if not ids & homes.keys() and not any(remembered(place, name) for place in places for name in ids):
         raise SpecError(
-            f"{where}: found {len(ids)} ids of which the archive has none, expected some of its PatientIDs; check the "
+            f"{where}: found {counted(len(ids), 'id')} of which the archive has none, expected some of its "
+            "PatientIDs; check the "
             "columns and the spelling, or take the table out of the spec"
         )
 
@@ -198,7 +203,8 @@ def _check_zeros(table: AliasIds, homes: Mapping[str, Sequence[Identity]], where
     lost = [n for n, ids in table.rows for t in ids if (i := normal_id(t)) not in homes and without_zeros(i) in known]
     if lost:
         raise SpecError(
-            f"{where}: found {len(lost)} ids that the archive has with other leading zeros (first in row {lost[0]}), "
+            f"{where}: found {counted(len(lost), 'id')} that the archive has with other leading zeros (first in row "
+            f"{lost[0]}), "
             "expected ids as in the archive: a spreadsheet cuts 0017 to 17. Store the columns as text, or say that "
             "they are other patients: persons: {leading_zeros: distinct}"
         )

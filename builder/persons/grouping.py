@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.model.keyed import Key
 from builder.model.sorting import distinct
 from builder.persons.aliases import AliasesMerged, AliasIds, merge_aliases
@@ -222,7 +222,8 @@ def _check_sources(forest: Forest[Identity], rows: Iterable[Seen], rules: Naming
     if doubtful:
         sources = sorted({source for studies in doubtful for source in studies})
         raise SpecError(
-            f"persons: found {len(doubtful)} PatientIDs in several of the sources {', '.join(map(str, sources))} (from "
+            f"persons: found {counted(len(doubtful), 'PatientID')} in several of the sources "
+            f"{', '.join(map(str, sources))} (from "
             "0), which state no site, expected one hospital's numbers in each; give every source its site, as in "
             "{kind: folder, url: ..., site: north}, or say that they number their patients together: "
             "persons: {shared_ids: true}"

@@ -22,7 +22,7 @@ from builder.clinical import (
     read_rows,
 )
 from builder.clinical import schema as clinical_schema
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.headers.dates import dicom_date
 from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
@@ -235,7 +235,8 @@ def _check_zeros(
     doubtful = [number for name, number in known.items() if name in somebody and without_zeros(name) in missed]
     if lost and doubtful:
         raise SpecError(
-            f"found {len(lost)} ids that the archive has with other leading zeros only, and {len(doubtful)} that are "
+            f"found {counted(len(lost), 'id')} that the archive has with other leading zeros only, and "
+            f"{len(doubtful)} that are "
             f"one person's as they stand and another's with zeros (first in row {min(doubtful)}), expected ids as in "
             "the archive: a spreadsheet cuts 0017 to 17. Store the column as text; or, if these are other patients, "
             "write persons: {leading_zeros: distinct}"

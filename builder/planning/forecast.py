@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.errors import counted
 from builder.files import PICTURES, VOLUMES
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.expression import compile as compile_expression
@@ -68,7 +69,7 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
             switch = f" ({kind['switch']}, or samples: {{kind: images}}, lets them in)"
         yield f"{kind['rule']}: {kind['stacks']} {kind['verdict']}, {kind['reason']}{switch}"
     for why, count in facts["pixels_refused"].items():
-        yield f"burned-in text: the build will refuse {count} cases: {why}"
+        yield f"burned-in text: the build will refuse {counted(count, 'case')}: {why}"
     if len(facts["number_types"]) > 1:
         found = "; ".join(f"{name} {_counted(kinds)}" for name, kinds in facts["number_types"].items())
         yield (
@@ -78,14 +79,17 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     if "published_split" in facts:
         told = facts["published_split"]
         yield (
-            f"published split ({', '.join(told['images'])}): {told['in_two_splits']} of {told['persons']} persons lie "
+            f"published split ({', '.join(told['images'])}): {told['in_two_splits']} of "
+            f"{counted(told['persons'], 'person')} "
+            f"{'lies' if told['in_two_splits'] == 1 else 'lie'} "
             "in more than one part of it; it is kept as the column split_published"
         )
     for column in facts["dead_columns"]:
-        yield f"column {column['column']} ({column['used_by']}): no value in any of {column['cases']} cases"
+        yield f"column {column['column']} ({column['used_by']}): no value in any of {counted(column['cases'], 'case')}"
     if facts["days_withheld"]:
         yield (
-            f"column {STUDY_DAY} (deid.retain): withheld from {facts['days_withheld']} cases, because a date is a "
+            f"column {STUDY_DAY} (deid.retain): withheld from {counted(facts['days_withheld'], 'case')}, because a "
+            "date is a "
             "placeholder, not after the date of birth, or of a person who may be 90 or older"
         )
 
@@ -93,7 +97,7 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
     """Return what a rule keeps, and which of its texts match nothing."""
     kept = "; ".join(f"{column} {_counted(values)}" for column, values in rule["kept"].items())
-    keeps = f"rule {rule['name']} ({rule['expression']}) keeps {rule['matched']} of {rule['stacks']} stacks"
+    keeps = f"rule {rule['name']} ({rule['expression']}) keeps {rule['matched']} of {counted(rule['stacks'], 'stack')}"
     yield keeps + (f": {kept}" if kept else "")
     for unmatched in rule["unmatched"] if rule["stacks"] else ():
         near = f"; did you mean {unmatched['nearest']!r}?" if unmatched["nearest"] else ""
@@ -105,7 +109,9 @@ def hints(facts: Mapping[str, Any], cohort: pa.Table, inventory: Inventory) -> l
     if not cohort.num_rows:
         return list(_files(inventory))
     taken = Counter(rule for rule in cohort["rule"].to_pylist() if rule)
-    lines = [f"rule {name} took {count} of {cohort.num_rows} stacks" for name, count in sorted(taken.items())]
+    lines = [
+        f"rule {name} took {count} of {counted(cohort.num_rows, 'stack')}" for name, count in sorted(taken.items())
+    ]
     lines += [line for rule in facts["rules"] if rule["unmatched"] or not rule["matched"] for line in rule_lines(rule)]
     kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": [], "days_withheld": 0}
     return [*lines, *forecast_lines(kinds)]
@@ -115,16 +121,18 @@ def _files(inventory: Inventory) -> Iterator[str]:
     """Yield what was found when there is no image at all."""
     annotations = inventory.annotations(columns=["format"])["format"].to_pylist()
     yield from (
-        f"{count} files of format {form}: no image series" for form, count in Counter(annotations).most_common()
+        f"{counted(count, 'file')} of format {form}: no image series"
+        for form, count in Counter(annotations).most_common()
     )
     left = inventory.leftovers(columns=["reason", "format"])
     pairs = zip(left["format"].to_pylist(), left["reason"].to_pylist(), strict=True)
     for (form, reason), count in sorted(Counter(pairs).items(), key=lambda item: -item[1]):
-        yield f"{count} files of format {form or 'unknown'} set aside: {reason}"
+        yield f"{counted(count, 'file')} of format {form or 'unknown'} set aside: {reason}"
     readable = Counter(form for form in annotations if form in VOLUMES | PICTURES)
     yield from unread_lines(readable)
     expected = "DICOM images" if not readable else "DICOM images, or a layout on the source,"
-    yield f"expected {expected} among the {inventory.files} files; check that the source's url is the right folder"
+    among = counted(inventory.files, "file")
+    yield f"expected {expected} among {among}; check that the source's url is the right folder"
 
 
 def _rules(spec: DatasetSpec) -> Iterator[tuple[str, str]]:

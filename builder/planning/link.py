@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from builder.errors import CaseError, SpecError
+from builder.errors import CaseError, SpecError, counted
 from builder.labels import AnyLabel
 from builder.labels.evidence import strongest, weakest
 from builder.model.case import Scalar, Tier
@@ -177,7 +177,8 @@ def check_files_serve_one_person(
         shared = [len(p) for p in by_file.values() if len(p) > 1]
         if shared:
             faults.append(
-                f"labels.{label}.match: found {len(shared)} files that fit images of up to {max(shared)} persons each, "
+                f"labels.{label}.match: found {counted(len(shared), 'file that fits', 'files that fit')} images of "
+                f"up to {max(shared)} persons each, "
                 "expected files of one person; name the place or the person in the pattern, e.g. {parent} or {patient}"
             )
     if faults:

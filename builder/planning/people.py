@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from builder.clinical import read_sheet, text_of
 from builder.clinical.sheet import Line
-from builder.errors import LayoutError, SpecError
+from builder.errors import LayoutError, SpecError, counted
 from builder.persons import Aliases, AliasIds, Naming, Persons, alias_ids, group_persons, normal_id
 from builder.planning.inputs import PlanInputs
 from builder.split import Registry
@@ -15,20 +15,48 @@ from builder.stages.survey import IDENTITIES
 from builder.storage import read_at
 
 DOUBTS = {
-    "unknown_aliases": "ids of the alias tables are of nobody in the archive",
-    "alias_rows_that_join_nothing": "rows of the alias tables name fewer than two ids, and join nobody",
-    "placeholder_ids": "PatientIDs name nobody (such as ANONYMOUS or 0): each study under them is a person of its own; "
-    "say otherwise in persons.placeholders",
-    "differ_in_leading_zeros": "groups of PatientIDs differ only in leading zeros and are not merged; an alias table "
-    "or persons: {leading_zeros: join}, merges them",
-    "spelling": "PatientIDs are written in several ways (case, invisible characters, Unicode forms) and count as one",
-    "blank_issuer": "PatientIDs come with their issuer and without, and count as one",
-    "unclear_issuer": "PatientIDs without issuer could be of several issuers: all who may be meant go to one split",
-    "sex": "persons have contradicting sexes: perhaps several people; see persons.on_conflict and the sources' site",
-    "birth_date": "persons have contradicting birth dates: perhaps several people; see persons.on_conflict and the "
-    "sources' site",
+    "unknown_aliases": (
+        "id of the alias tables is of nobody in the archive",
+        "ids of the alias tables are of nobody in the archive",
+    ),
+    "alias_rows_that_join_nothing": (
+        "row of the alias tables names fewer than two ids, and joins nobody",
+        "rows of the alias tables name fewer than two ids, and join nobody",
+    ),
+    "placeholder_ids": (
+        "PatientID names nobody (such as ANONYMOUS or 0): each study under it is a person of its own; "
+        "say otherwise in persons.placeholders",
+        "PatientIDs name nobody (such as ANONYMOUS or 0): each study under them is a person of its own; "
+        "say otherwise in persons.placeholders",
+    ),
+    "differ_in_leading_zeros": (
+        "group of PatientIDs differs only in leading zeros and is not merged; an alias table "
+        "or persons: {leading_zeros: join} merges it",
+        "groups of PatientIDs differ only in leading zeros and are not merged; an alias table "
+        "or persons: {leading_zeros: join} merges them",
+    ),
+    "spelling": (
+        "PatientID is written in several ways (case, invisible characters, Unicode forms) and counts as one",
+        "PatientIDs are written in several ways (case, invisible characters, Unicode forms) and count as one each",
+    ),
+    "blank_issuer": (
+        "PatientID comes with its issuer and without, and counts as one",
+        "PatientIDs come with their issuer and without, and count as one each",
+    ),
+    "unclear_issuer": (
+        "PatientID without issuer could be of several issuers: all who may be meant go to one split",
+        "PatientIDs without issuer could be of several issuers: all who may be meant go to one split",
+    ),
+    "sex": (
+        "person has contradicting sexes: perhaps several people; see persons.on_conflict and the sources' site",
+        "persons have contradicting sexes: perhaps several people; see persons.on_conflict and the sources' site",
+    ),
+    "birth_date": (
+        "person has contradicting birth dates: perhaps several people; see persons.on_conflict and the sources' site",
+        "persons have contradicting birth dates: perhaps several people; see persons.on_conflict and the sources' site",
+    ),
 }
-"""Counts of ``Persons.counts`` that somebody must see before a build, and what they mean."""
+"""Counts of ``Persons.counts`` that somebody must see before a build, and what one or several of them mean."""
 
 
 def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registry) -> Persons:
@@ -54,8 +82,8 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registr
     if doubtful and spec.persons.on_conflict == "stop":
         said = " and ".join(sorted({c.kind.replace("_", " ") for c in doubtful}))
         raise LayoutError(
-            f"persons: found {len({c.person_key for c in doubtful})} persons with contradicting {said}, expected one "
-            "value each; "
+            f"persons: found {counted(len({c.person_key for c in doubtful}), 'person')} with contradicting {said}, "
+            "expected one value each; "
             "state the site of every source, correct the archive, or set persons.on_conflict: report"
         )
     for line in doubts(persons):
@@ -68,7 +96,7 @@ def doubts(persons: Persons) -> Iterator[str]:
     counts = persons.counts()
     for name, words in DOUBTS.items():
         if counts.get(name):
-            yield f"{counts[name]} {words}"
+            yield counted(counts[name], *words)
 
 
 def _read(options: Aliases, number: int, naming: Naming, known: set[str]) -> AliasIds:
@@ -78,7 +106,7 @@ def _read(options: Aliases, number: int, naming: Naming, known: set[str]) -> Ali
         sites = ", ".join(sorted({site for site in naming.sites if site})) or "none"
         raise SpecError(f"{where}: found the site {options.site!r}, expected one that a source states: {sites}")
     try:
-        sheet = read_sheet(read_at(options.url), options.sheet)
+        sheet = read_sheet(read_at(options.url), options.sheet, encoding=options.encoding)
     except (FileNotFoundError, IsADirectoryError):
         raise SpecError(f"{where}: found no file at its url, expected a table; check the path") from None
     except SpecError as error:

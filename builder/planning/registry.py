@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from builder.errors import LayoutError
+from builder.errors import LayoutError, counted
 from builder.model.keyed import Key
 from builder.model.layout import (
     CURRENT,
@@ -101,7 +101,8 @@ def known_again(options: Splits, registry: Registry, persons: Persons, *, key: K
         check_people(table, found, len(persons.members), facts, elsewhere=len(elsewhere))
     elif unclear:
         raise LayoutError(
-            f"splits: found {len(unclear)} persons whose PatientID the registry has in several splits under other "
+            f"splits: found {counted(len(unclear), 'person')} whose PatientID the registry has in several splits "
+            "under other "
             f"sites or issuers, for instance {min(unclear)}; expected to know which one each of them is. "
             "State or change one site at a time, with a build in between"
         )
@@ -130,12 +131,16 @@ def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
     """Yield the same facts as a line; nothing for a first version."""
     if facts["dealt_before"] or facts["absent"]:
         yield (
-            f"  registry: {facts['dealt_before']} persons keep the split of an earlier version, {facts['new']} are "
-            f"new, {facts['absent']} who were dealt before are not in this version and keep their split"
+            f"  registry: {counted(facts['dealt_before'], 'person keeps', 'persons keep')} the split of an earlier "
+            "version, "
+            f"{counted(facts['new'], 'is', 'are')} new, "
+            f"{counted(facts['absent'], 'who was dealt before is', 'who were dealt before are')} not in this version "
+            f"and {'keeps its' if facts['absent'] == 1 else 'keep their'} split"
         )
     if facts["elsewhere"]:
         yield (
-            f"  registry: {facts['elsewhere']} of them are known by their PatientID under another site or issuer than "
+            f"  registry: {counted(facts['elsewhere'], 'of them is', 'of them are')} known by their PatientID under "
+            "another site or issuer than "
             "before"
         )
 

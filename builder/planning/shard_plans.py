@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from builder.decode.format import NATIVE
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.imaging.pixels.types import common_type
 from builder.model.canonical import fingerprint
 from builder.model.layout import RECEIPT, shard_path
@@ -96,7 +96,8 @@ def write_shard_plans(
             touched += count_touched(parse_shard_plan(store.read(plan_path(plan.fingerprint))), plan)
     if touched:
         inputs.progress.say(
-            f"plan: {touched} files were written again after their shards were planned, with the same header and "
+            f"plan: {counted(touched, 'file was', 'files were')} written again after their shards were planned, "
+            "with the same header and "
             "length; their pixels may not have been read again. State identity: content on the source to have that "
             "noticed"
         )

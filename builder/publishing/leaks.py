@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from builder.copies import THRESHOLDS, Match, Print, certify, find_matches, parse_prints
 from builder.copies.matching import NEIGHBOURS
 from builder.copies.texts import TextOf, certify_texts
-from builder.errors import LayoutError
+from builder.errors import LayoutError, counted
 from builder.labels.text import TEXTS
 from builder.model.canonical import Json
 from builder.model.parquet import read_parquet
@@ -66,7 +66,8 @@ def deal_again(plan: DatasetPlan, compared: Compared) -> DatasetPlan:
     if plan.spec.leaks.on_match == "stop" and (compared.matches or groups):
         first = compared.matches[0].persons if compared.matches else groups[0][:2]
         raise LayoutError(
-            f"leaks: found {len(compared.matches)} pairs of volumes of different persons that show one image and "
+            f"leaks: found {counted(len(compared.matches), 'pair')} of volumes of different persons that show one "
+            "image and "
             f"{len(groups)} frames of reference or accession numbers of several persons, for instance of {first[0]} "
             f"and {first[1]}; expected none: state in persons.aliases that they are one person, leave one out, or set "
             "leaks.on_match: merge"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.errors import OutcomeError, Reason
+from builder.errors import OutcomeError, Reason, counted
 from builder.model.layout import Receipt
 from builder.plan import DatasetPlan
 from builder.spec import DatasetSpec
@@ -42,7 +42,8 @@ class Loss:
 
     def text(self) -> str:
         """Return the loss as one line of text."""
-        return f"{self.reason}: {self.cases} cases of {self.persons} persons, such as {self.example[0]} ({self.detail})"
+        took = f"{counted(self.cases, 'case')} of {counted(self.persons, 'person')}"
+        return f"{self.reason}: {took}, such as {self.example[0]} ({self.detail})"
 
 
 def losses(plan: DatasetPlan, receipts: Mapping[str, Receipt]) -> tuple[Loss, ...]:

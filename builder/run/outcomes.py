@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.clinical import summary_lines
+from builder.errors import counted
 from builder.patches import describe_storage
 from builder.plan import DatasetPlan
 from builder.planning.deal import cannot
@@ -95,7 +96,8 @@ class Planned:
         facts = self.facts()
         there = self.forecast["shards_already_there"]
         return [
-            f"{facts['dataset']}: {facts['files']} files, {facts['stacks']} image stacks, {facts['cases']} cases",
+            f"{facts['dataset']}: {counted(facts['files'], 'file')}, {counted(facts['stacks'], 'image stack')}, "
+            f"{counted(facts['cases'], 'case')}",
             *_incomplete_lines(self.inventory.incomplete),
             *(f"  excluded by {rule}: {count}" for rule, count in facts["excluded_by_rule"].items()),
             *(f"  {line}" for line in forecast_lines(self.forecast)),
@@ -109,7 +111,8 @@ class Planned:
             "  licences: " + ", ".join(f"{name} {count}" for name, count in facts["licenses"].items()),
             *_procedure_lines(facts["procedures"]),
             *_structure_lines(facts["structures"]),
-            f"  {facts['shards']} shards ({there} are there already), {_size(facts['input_bytes'])} to read, "
+            f"  {counted(facts['shards'], 'shard')} ({counted(there, 'is', 'are')} there already), "
+            f"{_size(facts['input_bytes'])} to read, "
             f"at most {_size(facts['sample_bytes'])} of samples before compression, "
             f"at most {_size(facts['peak_bytes_per_task'])} of memory a task",
             f"  {facts['stored_as']}",
@@ -128,7 +131,8 @@ def _incomplete_lines(studies: int) -> Iterator[str]:
     """Yield one line about studies that did not come whole, if there are any."""
     if studies:
         yield (
-            f"  LEFT OUT FOR NOW: {studies} studies that a source did not give whole (source_incomplete); the next run "
+            f"  LEFT OUT FOR NOW: {counted(studies, 'study', 'studies')} that a source did not give whole "
+            "(source_incomplete); the next run "
             "asks again"
         )
 
@@ -189,8 +193,8 @@ class Built:
         lines = [
             *(self.planned.lines() if self.planned is not None else ()),
             f"{self.dataset}: published version {version}",
-            f"  {p.samples} samples of {p.cases} cases and {p.persons} persons in {self.shards} shards "
-            f"({self.resumed} were there already)",
+            f"  {counted(p.samples, 'sample')} of {counted(p.cases, 'case')} and {counted(p.persons, 'person')} in "
+            f"{counted(self.shards, 'shard')} ({counted(self.resumed, 'was', 'were')} there already)",
             *self._lost(),
             *_withheld_lines(p.withheld),
             *(
@@ -205,7 +209,8 @@ class Built:
     def _lost(self) -> Iterator[str]:
         """Yield what the build lost compared with the plan, by reason."""
         for loss in self.published.lost:
-            yield f"  lost in the build: {loss['cases']} cases of {loss['persons']} persons, {loss['reason']}"
+            took = f"{counted(loss['cases'], 'case')} of {counted(loss['persons'], 'person')}"
+            yield f"  lost in the build: {took}, {loss['reason']}"
         if self.published.lost:
             name = self.published.lost[0]["example"][0]
             yield f"  why: builder explain {self.dataset} {name}"

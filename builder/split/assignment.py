@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.model.keyed import Key
 from builder.split.options import whole_shares
 from builder.split.problem import Problem
@@ -126,7 +126,8 @@ def _one_row_each(persons: pa.Table, columns: Sequence[str]) -> pa.Table:
     conflicts = {rows[i]["person_key"] for i in twice if repr(rows[i]) != repr(rows[i - 1])}
     if conflicts:
         raise SpecError(
-            f"persons: found {len(conflicts)} persons with several different rows, expected one row a person; "
+            f"persons: found {counted(len(conflicts), 'person')} with several different rows, expected one row a "
+            "person; "
             "reduce them to one (for instance the first series by key) before the split"
         )
     return table.take(pa.array(first, pa.int64()))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.split.assignment import assign
 from builder.split.options import HoldOut
 
@@ -51,7 +51,8 @@ def hold_out(persons: pa.Table, rules: Sequence[HoldOut], *, previous: pa.Table 
     moved = sum(pinned.get(key, split) != split for key, split in held.items())
     if moved:
         raise SpecError(
-            f"splits.hold_out: found {moved} persons to hold out whom an earlier version put into another split, "
+            f"splits.hold_out: found {counted(moved, 'person')} to hold out whom an earlier version put into "
+            "another split, "
             "expected none: a person never moves. Hold out other persons, or deal everybody anew with "
             "splits: {fresh: true}"
         )
@@ -73,7 +74,7 @@ def folds(persons: pa.Table, k: int, *, strata: Sequence[str], seed: int, repeat
     """
     if not 2 <= k <= max(2, min(32, persons.num_rows)) or repeats < 1:
         raise SpecError(
-            f"folds: found k={k} and repeats={repeats} for {persons.num_rows} persons, "
+            f"folds: found k={k} and repeats={repeats} for {counted(persons.num_rows, 'person')}, "
             "expected 2 <= k <= 32, no more folds than persons, and repeats >= 1"
         )
     ratios = {str(fold): 1 / k for fold in range(k)}

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from builder.errors import LayoutError
+from builder.errors import LayoutError, counted
 
 REGISTRY_SCHEMA: Final = pa.schema(
     [
@@ -150,7 +150,8 @@ def pinned(groups: Mapping[str, Group], *, on_merge: str) -> pa.Table:
     if torn and on_merge == "stop":
         first, group = min(torn.items())
         raise LayoutError(
-            f"splits: found {len(torn)} persons who were dealt to several splits before, for instance {first} to "
+            f"splits: found {counted(len(torn), 'person who was', 'persons who were')} dealt to several splits "
+            f"before, for instance {first} to "
             f"{' and '.join(group.splits)}: they turned out to be one person, or to share images. Expected one split "
             "each. Say in the spec which one they go to, as in splits: {on_merge: train}; leave them out by a cohort "
             "rule; or deal everybody anew with splits: {fresh: true}"
@@ -188,7 +189,8 @@ def check_people(
     )
     if known.num_rows and persons and not found:
         raise LayoutError(
-            f"splits: found none of the {known.num_rows} persons of the registry among the {persons} persons of the "
+            f"splits: found none of the registry's {counted(known.num_rows, 'person')} among the "
+            f"{counted(persons, 'person')} of the "
             f"archive, expected some of them; {_hint(elsewhere)}{answer}"
         )
     rows = known.to_pylist()
@@ -274,7 +276,8 @@ def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
     torn = [row for row in rows if {homes.get(name, row["split"]) for name in row["members"]} != {row["split"]}]
     if torn:
         raise LayoutError(
-            f"splits.previous: found {len(torn)} persons whom that dataset has in other splits than the dataset that "
+            f"splits.previous: found {counted(len(torn), 'person')} whom that dataset has in other splits than the "
+            "dataset that "
             f"is built into, for instance {torn[0]['person_key']}; expected the same ones. Take 'previous' out of the "
             "spec: the dataset's own registry knows everybody it was begun with"
         )

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.split.assignment import assign
 from builder.split.options import Splits
 
@@ -31,7 +31,7 @@ def deal_elsewhere(
     others = {name: share for name, share in options.ratios.items() if name not in options.tested.splits}
     if not others:
         raise SpecError(
-            f"splits: found {newcomers.num_rows} persons who may not be tested on and no split but "
+            f"splits: found {counted(newcomers.num_rows, 'person')} who may not be tested on and no split but "
             f"{list(options.ratios)}; name another split in ratios, or loosen splits.tested"
         )
     total = sum(others.values())

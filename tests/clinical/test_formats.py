@@ -223,6 +223,31 @@ def test_decimal_commas_are_read_where_they_are_declared() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ("für", "mac_roman"),
+        ("Größe", "mac_roman"),
+        ("opéré", "mac_roman"),
+        ("mały", "cp1250"),
+        ("Łódź", "cp1250"),
+    ],
+)
+def test_words_of_another_encoding_are_refused_until_it_is_stated(words: str, encoding: str) -> None:
+    data = f"id,Grade\nP0,{words}\nP1,{words}\n".encode(encoding)
+    with pytest.raises(SpecError, match=r"found bytes .* not|neither UTF-8 .* state the table's encoding"):
+        met(data, declared(columns=GRADE), ["P0", "P1"])
+    found = met(data, declared(columns=GRADE, encoding=encoding), ["P0", "P1"])
+    assert said(found)[0] == {"grade": words}
+
+
+@pytest.mark.parametrize("words", ["¿Qué?", "5±2 µm²", "Žižkov Šárka", "£5m, §3, 37°C", "l\u2019œdème « sévère »"])
+def test_words_of_western_offices_are_read_as_windows_1252(words: str) -> None:
+    found = met(f"id;Grade\nP0;{words}\n".encode("cp1252"), declared(columns=GRADE), ["P0"])
+    assert said(found)[0] == {"grade": words}
+    assert found.rows.encoding == "cp1252"
+
+
+@pytest.mark.parametrize(
     ("text", "mark", "number"),
     [
         ("1.234,5", ",", 1234.5), ("1234,5", ",", 1234.5), ("1,234.5", ".", 1234.5), ("-0,5", ",", -0.5),

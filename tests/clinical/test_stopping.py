@@ -36,7 +36,7 @@ def grades(*cells: str, **options: Any) -> TableMatch:
         (numbers("a", "1"), []),
         (numbers("a", "", min_matched=0), []),
         (numbers("a", max_lost_cells=0), ["n: found no number"]),
-        (numbers("a", max_lost_cells=0, min_matched=0), ["n: found 1 of 1 cells"]),
+        (numbers("a", max_lost_cells=0, min_matched=0), ["n: found 1 of 1 cell"]),
         (numbers(*"123456789", "a", max_lost_cells=0.1), []),
         (numbers(*"12345678", "a", "b", max_lost_cells=0.1), ["n: found 2 of 10 cells of 'N'"]),
         (numbers(*"1234", "a", "b", "c", "d"), []),  # fewer than 5

@@ -83,7 +83,7 @@ def test_no_band_tells_an_age_above_89(age: float, band: str):
 
 
 def test_the_spec_may_stop_the_build():
-    with pytest.raises(PrivacyError, match="found 1 persons in groups that fall short"):
+    with pytest.raises(PrivacyError, match="found 1 person in groups that fall short"):
         protect(cohort([("a", "F", 40.0, "north", "low")]), Anonymity(below="stop"), released=RELEASED)
     _, found = protect(cohort([("a", "F", 40.0, "north", "low")]), Anonymity(below="stop"), released=("person_key",))
     assert (found.columns, found.k, found.below) == ((), 0, 0)

@@ -110,4 +110,4 @@ def test_training_runs_and_uses_reach_the_page_and_the_search(made, run):
     found = json.loads(run("catalog", top, "--modality", "ct", "--label", "tumor", "--json"))
     assert [(d["place"], d["training_runs"]) for d in found["datasets"]] == [(f"{top}/one", 0), (f"{top}/two", 1)]
     assert json.loads(run("catalog", top, "--modality", "MR", "--json"))["datasets"] == []
-    assert "2 of 2 dataset(s)" in run("catalog", top, top / "one")
+    assert "2 of 2 datasets" in run("catalog", top, top / "one")

@@ -97,7 +97,7 @@ def test_a_file_that_serves_two_persons_stops_the_plan(tmp_path: Path) -> None:
     for number in (1, 2):
         made = write_image(tmp_path / "tree" / f"P{number}" / "image", number)
     write_nifti(tmp_path / "tree" / "mask.nii.gz", made, 50)
-    with pytest.raises(SpecError, match=r"labels\.lesion\.match: found 1 files that fit images of up to 2 persons"):
+    with pytest.raises(SpecError, match=r"labels\.lesion\.match: found 1 file that fits images of up to 2 persons"):
         plan(spec_of(tmp_path, "**/mask.nii.gz"), to=tmp_path / "out")
     assert not (tmp_path / "out" / "CURRENT").exists()
 

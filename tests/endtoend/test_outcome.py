@@ -209,7 +209,7 @@ def test_a_plan_says_which_pixels_the_build_will_refuse(tmp_path: Path) -> None:
         image.save_as(path)
     planned = plan(spec, to=tmp_path / "d")
     assert sum(planned.forecast["pixels_refused"].values()) == 1
-    assert "burned-in text: the build will refuse 1 cases: found an image that declares burned-in" in planned.text()
+    assert "burned-in text: the build will refuse 1 case: found an image that declares burned-in" in planned.text()
     spec.write_text(spec.read_text().replace("test: 0.5}}", "test: 0.5}, may_be_empty: [train, test]}"))
     assert build(spec, to=tmp_path / "d").published.lost[0]["reason"] == "burned_in_annotation"
 
@@ -219,12 +219,12 @@ def test_explain_prefers_what_is_newer(tmp_path: Path, capsys) -> None:
     build(spec, to=tmp_path / "d")
     version = (tmp_path / "d" / "CURRENT").read_text().split()[0]
     assert typed("explain", tmp_path / "d", "W01") == 0
-    assert f"4 object(s) found by version {version}" in capsys.readouterr().out
+    assert f"4 objects found by version {version}" in capsys.readouterr().out
     spec.write_text(spec.read_text().replace("'CT'", "'MR'"))
     assert typed("plan", spec, "--to", tmp_path / "d") == 1
     capsys.readouterr()
     assert typed("explain", tmp_path / "d", tmp_path / "in" / "p01") == 0
-    assert "4 object(s) found by the last plan" in capsys.readouterr().out
+    assert "4 objects found by the last plan" in capsys.readouterr().out
     planned = plan(tmp_path / "spec.yaml", to=tmp_path / "e")
     assert planned.refused
 

@@ -61,3 +61,10 @@ def test_every_damage_is_found(
         done += len(chosen)
     assert verify(str(copy)).faults == ()
     record_property("times", done)
+
+
+def test_a_folder_without_a_dataset_is_not_called_damaged(tmp_path: Path) -> None:
+    found = verify(str(tmp_path))
+    assert found.facts()["sound"] is False
+    assert "CURRENT: found nothing, expected the name of the published version; check the path" in found.text()
+    assert "shards" not in found.text()

@@ -120,5 +120,5 @@ def test_a_file_that_serves_two_persons_stops_the_plan(found: Any, persons: str,
         return
     with pytest.raises(SpecError) as caught:
         check_files_serve_one_person(found, persons, annotations, LABELS)
-    assert "labels.mask.match: found 1 files that fit images of up to 2 persons" in str(caught.value)
+    assert "labels.mask.match: found 1 file that fits images of up to 2 persons" in str(caught.value)
     assert ".nii" not in str(caught.value)

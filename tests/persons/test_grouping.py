@@ -149,7 +149,7 @@ def test_sites_that_both_count_from_one_have_other_patients():
 
 def test_sources_without_site_share_ids_only_if_the_spec_says_so():
     found = table([("1", None, "a", None, None, 0), ("1", None, "b", None, None, 1), ("2", None, "c", None, None, 1)])
-    with pytest.raises(SpecError, match=r"found 1 PatientIDs in several of the sources 0, 1 .*shared_ids: true"):
+    with pytest.raises(SpecError, match=r"found 1 PatientID in several of the sources 0, 1 .*shared_ids: true"):
         group_persons(found, key=KEY, naming=Naming(sites=(None, None)))
     shared = group_persons(found, key=KEY, naming=Naming(sites=(None, None), shared_ids=True))
     assert len(shared.members) == 2
@@ -201,7 +201,7 @@ def test_an_alias_id_without_images_is_recognised_under_the_names_it_had():
 def test_an_alias_that_means_two_persons_stops_and_its_site_tells():
     found = table([("1", None, "a", None, None, 0), ("1", None, "b", None, None, 1), ("N", None, "c", None, None, 0)])
     sites = Naming(sites=("north", "south"))
-    with pytest.raises(SpecError, match=r"table 1: found 1 PatientIDs that several persons have.*site: NAME"):
+    with pytest.raises(SpecError, match=r"table 1: found 1 PatientID that several persons have.*site: NAME"):
         group_persons(found, aliases=joined(("1", "N")), key=KEY, naming=sites)
     persons = group_persons(found, aliases=joined(("1", "N"), site="North"), key=KEY, naming=sites)
     assert person_of(persons, "1") == person_of(persons, "N") != person_of(persons, "1", source=1)
@@ -209,7 +209,7 @@ def test_an_alias_that_means_two_persons_stops_and_its_site_tells():
 
 def test_an_alias_that_lost_its_zeros_or_knows_nobody_stops():
     found = ids("0017", "N-9")
-    with pytest.raises(SpecError, match=r"found 1 ids .* with other leading zeros \(first in row 2\)"):
+    with pytest.raises(SpecError, match=r"found 1 id .* with other leading zeros \(first in row 2\)"):
         group_persons(found, aliases=joined(("17", "N-9")), key=KEY)
     told = group_persons(found, aliases=joined(("17", "N-9")), key=KEY, naming=Naming(leading_zeros="distinct"))
     assert len(told.members) == 2

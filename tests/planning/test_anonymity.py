@@ -43,7 +43,7 @@ def spec(archive: Path, below: str) -> Path:
 
 def test_a_plan_shows_the_smallest_group(archive: Path):
     planned = plan(spec(archive, "report"), to=archive / "dataset")
-    assert "k-anonymity: 2 groups of 5 persons by site, vendor; the smallest has 1, 1 persons are in" in planned.text()
+    assert "k-anonymity: 2 groups of 5 persons by site, vendor; the smallest has 1, 1 person is in" in planned.text()
     assert planned.facts()["anonymity"]["smallest"][0]["values"]["site"] == "south"
     with pytest.raises(PrivacyError, match="expected groups of 3 persons or more by site, vendor"):
         plan(spec(archive, "stop"), to=archive / "dataset")

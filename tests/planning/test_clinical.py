@@ -150,7 +150,7 @@ def test_every_fault_of_every_table_is_told_at_once(asked: Asked) -> None:
     assert "found no column with the heading 'ID'; did you mean 'id'" in lines[0]
     assert "found no image of site 'west'" in lines[1]
     assert "expected one of the sites north, south" in lines[1]
-    assert "b: found no number among 1 filled cells of 'Grade'" in lines[2]
+    assert "b: found no number among 1 filled cell of 'Grade'" in lines[2]
 
 
 def test_cells_and_ids_that_were_not_used_are_listed_in_private(asked: Asked) -> None:

@@ -75,7 +75,7 @@ def test_whom_an_earlier_version_parted_is_joined_only_if_the_spec_says_where():
     apart = next((a, b) for a in PEOPLE for b in PEOPLE if {home[a], home[b]} == {"train", "test"})
     together = next((a, b) for a in PEOPLE for b in PEOPLE if a < b and home[a] == home[b])
     assert homes(deal(spec(seed=9), cohort(), persons(), together=[together], registry=registry)) == home
-    with pytest.raises(LayoutError, match=r"found 1 persons who were dealt to several splits before.*on_merge: train"):
+    with pytest.raises(LayoutError, match=r"found 1 person who was dealt to several splits before.*on_merge: train"):
         deal(spec(), cohort(), persons(), together=[apart], registry=registry)
     answered = homes(deal(spec(on_merge="validation"), cohort(), persons(), together=[apart], registry=registry))
     assert answered == home | dict.fromkeys(apart, "validation")

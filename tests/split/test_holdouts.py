@@ -65,7 +65,7 @@ def test_the_first_rule_decides_and_previous_persons_stay():
 
 
 def test_a_person_once_trained_on_cannot_be_held_out():
-    with pytest.raises(SpecError, match="1 persons to hold out"):
+    with pytest.raises(SpecError, match="1 person to hold out"):
         hold_out(
             persons(),
             [HoldOut(column="site", values=("rome",))],

@@ -134,7 +134,7 @@ def test_a_row_is_not_joined_by_a_former_name_alone():
 
 def test_a_conflict_is_the_specs_to_answer():
     groups = {"a": Group(("a",), ("train",)), "b": Group(("b", "c"), ("test", "train")), "n": Group(("n",), ())}
-    with pytest.raises(LayoutError, match="found 1 persons who were dealt to several splits before, for instance b to"):
+    with pytest.raises(LayoutError, match="found 1 person who was dealt to several splits before, for instance b to"):
         pinned(groups, on_merge="stop")
     assert pinned(groups, on_merge="train").to_pylist() == [
         {"person_key": "a", "split": "train"}, {"person_key": "b", "split": "train"},
@@ -144,7 +144,7 @@ def test_a_conflict_is_the_specs_to_answer():
 
 def test_an_archive_in_which_nobody_is_known_is_refused():
     known = table(row("a", "test"), row("b", "train", present=False))
-    with pytest.raises(LayoutError, match="found none of the 2 persons of the registry among the 3 persons"):
+    with pytest.raises(LayoutError, match="found none of the registry's 2 persons among the 3 persons"):
         check_people(known, {}, 3, nothing)
     check_people(known, {"b": (1,)}, 3, nothing)
     check_people(table(), {}, 3, nothing)
@@ -191,7 +191,7 @@ def test_another_dataset_adds_whom_nobody_knows_and_may_not_disagree():
     own, other = table(row("a", "test")), table(row("a", "test", "x"), row("b", "train"))
     joined = join_registries(own, other)
     assert as_dict(joined) == {"a": ("test", True, ("a",)), "b": ("train", False, ("b",))}
-    with pytest.raises(LayoutError, match="found 1 persons whom that dataset has in other splits"):
+    with pytest.raises(LayoutError, match="found 1 person whom that dataset has in other splits"):
         join_registries(own, table(row("x", "train", "a")))
     assert as_dict(join_registries(table(), other))["a"] == ("test", False, ("a", "x"))
 

@@ -82,7 +82,7 @@ def test_a_structure_set_in_patient_space_does_not_land_in_a_scout(build: Build,
     drawn = synthetic.rtstruct(made, {"GTV": synthetic.box_contours(made.geometry, (0, 5, 5), (1, 20, 20))})
     folder = written(tmp_path / "archive", [*made.images, drawn])
     labels = {"gtv": {"kind": "rtstruct", "roi": {"gtv": "GTV"}}}
-    with pytest.raises(OutcomeError, match="label_geometry_conflict: 1 cases"):
+    with pytest.raises(OutcomeError, match="label_geometry_conflict: 1 case"):
         build(folder, volumes={"localizer": "keep"}, labels=labels)
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from builder.errors import counted
 from builder.library.scan.archive import PRIVATE, Scan
 from builder.library.scan.beside import Objects, Table
 from builder.library.scan.groups import Group
@@ -24,16 +25,18 @@ def text_of_scan(scan: Scan) -> str:
     """Return the scan as a terminal shows it."""
     sink = StringIO()
     console = Console(file=sink, width=WIDTH, highlight=False, color_system=None)
-    counts = f"{scan.persons} persons, {scan.studies} studies, {scan.series} image series"
+    counts = (
+        f"{counted(scan.persons, 'person')}, {counted(scan.studies, 'study', 'studies')}, {scan.series} image series"
+    )
     console.print(PRIVATE)
-    console.print(f"{scan.files} files, {counts}")
+    console.print(f"{counted(scan.files, 'file')}, {counts}")
     if scan.groups:
         console.print("\nlike series, largest group first")
         console.print(_grid(scan.groups[:MOST_SHOWN]))
     rest = scan.groups[MOST_SHOWN:]
     if rest:
         series = sum(len(group.series) for group in rest)
-        console.print(f"and {len(rest)} more groups with {series} series: --json and --html show all")
+        console.print(f"and {counted(len(rest), 'more group')} with {series} series: --json and --html show all")
     table = [line.rstrip() for line in sink.getvalue().splitlines()]
     return "\n".join([*table, *lines(scan)])
 
@@ -85,7 +88,7 @@ def _table_lines(table: Table) -> Iterator[str]:
     if table.problem:
         yield f"  {table.path}: {table.problem}"
         return
-    yield f"  {table.path}: {table.rows} rows; columns {', '.join(table.headings)}"
+    yield f"  {table.path}: {counted(table.rows, 'row')}; columns {', '.join(table.headings)}"
     for heading, (fact, count, distinct) in table.shared.items():
         yield f"    {heading}: {count} of {distinct} values name a {fact} of the images"
 
