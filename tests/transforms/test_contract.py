@@ -95,7 +95,7 @@ def test_a_table_of_transforms_is_a_chain():
     voxels = case.volume.voxels
     voxels[:] = -900
     voxels[0, 5:8, 12:17, 13:18] = 900
-    for block in (BLOCKS[0], BLOCKS[1], BLOCKS[4], BLOCKS[5]):
+    for block in (BLOCKS[0], BLOCKS[1], BLOCKS[5], BLOCKS[6]):
         case = ADAPTER.validate_python(block)(case)
     at = np.rint(case.volume.geometry.to_voxel(spot)[0]).astype(int)
     assert case.volume.voxels[(0, *at)] == 1.0

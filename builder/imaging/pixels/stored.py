@@ -247,7 +247,7 @@ def _decoded(dataset: Dataset, form: PixelFormat) -> NDArray[Any]:
     check_syntax(form.syntax)
     content = _pixel_bytes(dataset, form)
     with parsing(Reason.UNDECODABLE_PIXELS, "the attributes that a decoder needs cannot be read"):
-        options = as_pixel_options(dataset)
+        options = {"pixel_keyword": "PixelData", **as_pixel_options(dataset)}
     values = decode_encoded(Encoded(form.syntax, content, options, raw=form.samples == 1))
     expected = form.frames * form.frame_values
     if values.size != expected:
