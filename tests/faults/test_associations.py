@@ -141,9 +141,10 @@ def test_after_a_kill_nothing_complete_comes_twice(files: dict[str, bytes], tmp_
         child.clear()
         before = list(pacs.sent)
         kept = len([p for p in (tmp_path / "out.private" / "content").glob("??/*/*") if p.is_file()])
-        assert kept == len(before) - 1  # all but the one in flight
+        lost = len(before) - kept
+        assert 1 <= lost <= 2  # the one in flight, and the next, which the server may send before it notices
         build(spec, to=tmp_path / "out")
-    assert sorted(pacs.sent.count(uid) for uid in files) == [1] * (len(files) - 1) + [2]
+    assert sorted(pacs.sent.count(uid) for uid in files) == [1] * (len(files) - lost) + [2] * lost
 
 
 def test_associations_are_pooled(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
