@@ -28,15 +28,16 @@ class Lifetime:
 
     def may_be_over_89(self, day: date) -> bool:
         """Whether the person may be 90 or older on a day, if either says so; False where nothing is known."""
-        stated = self.age_years is not None and self.on is not None
-        later = (day - self.on).days / _DAYS_A_YEAR if self.on is not None else 0.0
-        if self.age_years is not None and stated and self.age_years + later >= OLDEST_AGE:
-            return True
-        if self.born is not None:
-            return (day.year - self.born.year - ((day.month, day.day) < (self.born.month, self.born.day))) >= OLDEST_AGE
-        if self.age_years is None or not stated:
+        if self.age_years is not None and self.on is not None:
+            then = self.age_years + (day - self.on).days / _DAYS_A_YEAR
+            if then >= OLDEST_AGE:
+                return True
+            if self.born is None:  # then the next birthday may be any day
+                return self.age_years >= OLDEST_AGE or then + 1 > OLDEST_AGE
+        if self.born is None:
             return False
-        return self.age_years >= OLDEST_AGE or self.age_years + 1 + later > OLDEST_AGE
+        years = day.year - self.born.year - ((day.month, day.day) < (self.born.month, self.born.day))
+        return years >= OLDEST_AGE
 
     def holds(self, day: date) -> bool:
         """Whether a day lies in the person's own care: after the day of birth."""

@@ -87,7 +87,7 @@ def _cell(dataset: Dataset, column: Column) -> Any:
         element = dataset.get(column.tag)
         value = None if element is None else element.value
     except Exception as error:
-        if damaged_element(error) is None:
+        if isinstance(error, MemoryError) or damaged_element(error) is None:
             raise
         return None  # a damaged element reads as absent, as in the index
     if isinstance(value, bytes) and column.tag in PRIVATE_VRS:

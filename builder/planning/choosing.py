@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Final
 
 import pyarrow as pa
 
@@ -39,6 +40,12 @@ from builder.planning.registrations import registrations_of
 from builder.planning.rows import LinkRow, Placed, rows_of
 from builder.split import TRUE_DATE
 
+CARRIED: Final = (
+    *("usable_reason", "usable_detail", "peak_bytes", "voxel_bytes", "number_type", "number_type_sure", "series_uid"),
+    *("chunk", "holders", "holder_instances", "holder_bytes", "frame_lists"),
+)
+"""Columns of stacks that the cohort table has as they are."""
+
 
 def choose_cases(
     inputs: PlanInputs,
@@ -69,18 +76,7 @@ def choose_cases(
     ]
     states = [label_state(links) for links in found]
     extra = {
-        "usable_reason": stacks.column("usable_reason"),
-        "usable_detail": stacks.column("usable_detail"),
-        "peak_bytes": stacks.column("peak_bytes"),
-        "voxel_bytes": stacks.column("voxel_bytes"),
-        "number_type": stacks.column("number_type"),
-        "number_type_sure": stacks.column("number_type_sure"),
-        "series_uid": stacks.column("series_uid"),
-        "chunk": stacks.column("chunk"),
-        "holders": stacks.column("holders"),
-        "holder_instances": stacks.column("holder_instances"),
-        "holder_bytes": stacks.column("holder_bytes"),
-        "frame_lists": stacks.column("frame_lists"),
+        **{name: stacks.column(name) for name in CARRIED},
         "clinical_rows": pa.array(clinical.rows or [0] * stacks.num_rows, pa.int64()),
         "clinical_unclear": pa.array(clinical.unclear or [False] * stacks.num_rows, pa.bool_()),
         "label_state": pa.array([s for s, _ in states], pa.string()),

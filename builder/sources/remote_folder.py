@@ -27,6 +27,7 @@ from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed
 from builder.sources.described import Remote
 from builder.sources.far import LOCAL, SCHEMES, place_at
+from builder.sources.folder import LINK_STAMP
 from builder.sources.patience import Fault, persist
 from builder.sources.place import Object, Place
 from builder.sources.signin import SignIn
@@ -117,6 +118,8 @@ class RemoteFolder(Remote):
         The start of an object is read alone, for the index. Whatever else is asked for brings the whole object, which
         is checked against its MD5 where the bucket states that, and kept. Raises CaseError, SourceError.
         """
+        if entry.stamp == LINK_STAMP:
+            raise CaseError(Reason.SOURCE_MISSING, "a link that leads out of the folder is not followed")
         if entry.stamp == UNLISTED:
             raise CaseError(Reason.SOURCE_INCOMPLETE, "the source did not give the archive whole after all tries")
         stop = entry.size if length is None else min(entry.size, start + length)
@@ -197,7 +200,7 @@ class RemoteFolder(Remote):
 
     def _entries(self, item: Object) -> Sequence[Entry]:
         """Return the entries of an object: itself, or the members of an archive."""
-        if not item.path.lower().endswith(ARCHIVE_NAMES):
+        if item.stamp == LINK_STAMP or not item.path.lower().endswith(ARCHIVE_NAMES):
             return [Entry(item.path, item.size, item.stamp)]
         try:
             members = self._open_archive(item)

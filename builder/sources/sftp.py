@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from builder.errors import CaseError, MissingExtra, Reason, SourceError
+from builder.sources.folder import LINK_STAMP
 from builder.sources.patience import Fault
 from builder.sources.place import Object
 from builder.sources.politeness import Gate, Turn
@@ -43,17 +44,22 @@ class Sftp:
         return unquote(urlsplit(self.url).path).rstrip("/") or "/"
 
     def list(self, gate: Gate) -> Iterator[Object]:
-        """List folder by folder. Links are not followed, because they may lead out of the folder."""
+        """List folder by folder. Links are not followed; one that leads out of the folder is listed as unreadable."""
         with gate.turn() as turn:
             connection = turn.connection(self.url, lambda: _Connection(self.url))
+            root = connection.run(_real(connection.client, self._root))
             waiting = [""]
             while waiting:
                 folder = waiting.pop()
                 for name, facts in connection.run(_scan(connection.client, f"{self._root}/{folder}")):
                     path = f"{folder}{name}"
-                    mode = facts.permissions or 0
+                    mode = stat.S_IFREG if facts.permissions is None else facts.permissions
                     if stat.S_ISDIR(mode):
                         waiting.append(path + "/")
+                    elif stat.S_ISLNK(mode):
+                        target = connection.run(_real(connection.client, f"{self._root}/{path}"))
+                        if not f"{target}/".startswith(f"{root.rstrip('/')}/"):
+                            yield Object(path, 0, LINK_STAMP)
                     elif stat.S_ISREG(mode):
                         yield Object(path, int(facts.size or 0), _stamp(facts))
 
@@ -85,6 +91,15 @@ async def _scan(client: Any, folder: str) -> list[tuple[str, Any]]:
     named = [(entry.filename, entry.attrs) for entry in found]
     texts = [(n.decode("utf-8", "surrogateescape") if isinstance(n, bytes) else n, facts) for n, facts in named]
     return sorted((name, facts) for name, facts in texts if name not in (".", "..") and "/" not in name)
+
+
+async def _real(client: Any, path: str) -> str:
+    """Return the path without links; what a dangling or looping link names cannot be told, and counts as outside."""
+    try:
+        found = await client.realpath(path)
+    except _asyncssh().SFTPError:
+        return ""
+    return str(found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else found)
 
 
 async def _open(client: Any, path: str) -> tuple[Any, Any]:

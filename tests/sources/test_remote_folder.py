@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from builder.errors import SourceError
+from builder.errors import CaseError, SourceError
 from builder.protocols import Source
 from builder.run.pipeline import build
 from builder.sources import Folder, RemoteFolder, contents, far, politeness, recordings
@@ -228,6 +228,27 @@ def test_ssh(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             queue.close()
         with pytest.raises(SourceError, match="the host's key is not known"):
             list(RemoteFolder(url=url).list())
+
+
+def test_links_that_lead_out_are_told_over_ssh_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, keys = tmp_path / "held", tmp_path / "keys"
+    for path in (folder / "in", keys, tmp_path / "out"):
+        path.mkdir(parents=True)
+    (folder / "in" / "a.dcm").write_bytes(b"a")
+    (tmp_path / "out" / "b.dcm").write_bytes(b"b")
+    (folder / "same.dcm").symlink_to(folder / "in" / "a.dcm")
+    for name, target in (("gone", "nowhere"), ("b.dcm", "../out/b.dcm"), ("c.zip", "../out/c.zip"), ("d", "../out")):
+        (folder / name).symlink_to(target)
+    with ssh(folder, keys, monkeypatch) as url:
+        far, near = RemoteFolder(url=url).kept_in(str(tmp_path / "kept")), Folder(url=str(folder))
+        assert [entry.path for entry in far.list()] == [entry.path for entry in near.list()]
+        for source in (near, far):
+            for entry in source.list():
+                if entry.path != "in/a.dcm":
+                    with pytest.raises(CaseError, match="source_missing"):
+                        source.read(entry)
+        for queue in politeness.queues():
+            queue.close()
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("hash", "lost", "timeout")])

@@ -9,11 +9,13 @@ import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
+from pydicom.hooks import hooks
 from pydicom.tag import Tag
 
 from builder.errors import CaseError, OutcomeError, Reason, SourceError
 from builder.headers.boundary import elements_as, parsing
 from builder.imaging.parse import parse_instance
+from builder.imaging.rows import instances_of
 from builder.library.verify import verify
 from builder.run import pipeline
 from builder.run.journal import read_events
@@ -214,6 +216,19 @@ def test_a_damaged_element_is_a_fault_of_its_object_whenever_it_is_read() -> Non
     assert label.value.reason == Reason.LABEL_UNREADABLE
     with pytest.raises(KeyError), elements_as(Reason.LABEL_UNREADABLE):
         raise KeyError
+
+
+def test_memory_that_runs_out_over_an_element_is_no_absent_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a machine without memory would read a series as one without positions."""
+    (image, *_) = synthetic.ct_series(slices=1).images
+    dataset = parse_instance(synthetic.to_bytes(image))
+
+    def out_of_memory(*given: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(hooks, "raw_element_value", out_of_memory)
+    with pytest.raises(MemoryError):
+        instances_of([dataset])
 
 
 def test_whatever_a_parser_raises_is_a_fault_of_the_bytes() -> None:
