@@ -202,16 +202,22 @@ def _removed(key: Planted, said: bytes, tally: Tally, clean: Dataset | None) -> 
 
 
 def _found(secret: str, said: bytes) -> str | None:
-    """Where a secret stands; a number inside a longer one is chance, as keyed UIDs have 39 digits."""
-    place = said.find(secret.encode())
-    if place < 0:
-        return None
-    if secret.isdigit():
-        alone = re.search(rf"(?<!\d){secret}(?!\d)".encode(), said)
-        if alone is None:
-            return None
-        place = alone.start()
-    return said[max(place - 40, 0) : place + 60].decode(errors="replace")
+    """Where a secret stands.
+
+    A number of some digits stands by chance in keyed UIDs, which have 39, and in the decimals of coordinates. Inside
+    any other number it counts.
+    """
+    text = said.decode(errors="replace")
+    place = text.find(secret)
+    if place >= 0 and secret.isdigit():
+        runs = (run for run in re.finditer(r"\d+", text) if secret in run[0])
+        place = next((run.start() for run in runs if run[0] == secret or not _by_chance(run)), -1)
+    return None if place < 0 else text[max(place - 40, 0) : place + 60]
+
+
+def _by_chance(run: re.Match[str]) -> bool:
+    decimals = run.string[max(run.start() - 1, 0) : run.start()] == "."
+    return len(run[0]) >= 20 or decimals
 
 
 def _dates(key: Planted, clean: Dataset, person: Person, tally: Tally) -> None:

@@ -9,7 +9,7 @@ from pydicom import Dataset, dcmread
 from builder.deid.headers import deidentify
 from tests.score import headers
 from tests.score.actions import KINDS, RETENTIONS, Tally
-from tests.score.headers import score_headers
+from tests.score.headers import _found, score_headers
 from tests.score.tables import score_persons, score_tables
 from tests.synthetic import ct_series, pt_series
 
@@ -61,3 +61,13 @@ def test_a_refused_object_is_removed_and_lost(some: list[bytes]) -> None:
     assert tally.share(("text_removed", "uid_changed")) == 100
     assert tally.share(tuple(k for k in RETENTIONS if tally.asked[k])) == 0
     assert tally.refused["burned_in_annotation"] > 0
+
+
+@pytest.mark.parametrize("text", ["1234567", "a1234567b", "12345678", "x\\01234567", "1.2.1234567.4"])
+def test_a_number_counts_wherever_it_is_not_by_chance(text: str) -> None:
+    assert _found("1234567", text.encode()) is not None
+
+
+@pytest.mark.parametrize("text", ["2.25." + "9" * 20 + "1234567" + "9" * 12, "-12.51234567", "123456"])
+def test_a_number_in_a_keyed_uid_or_in_decimals_is_chance(text: str) -> None:
+    assert _found("1234567", text.encode()) is None
