@@ -196,7 +196,7 @@ def _removed(key: Planted, said: bytes, tally: Tally, clean: Dataset | None) -> 
     for place, secret in key.texts:
         bad = clean is not None and secret.encode() in said and any(secret in t.lower() for t in _at(clean, place))
         blamed |= {secret} if bad else set()
-        tally.count("text_removed", place, done=not bad)
+        tally.count("text_removed", place, done=not bad, example=secret)
     for secret in left.keys() - blamed:
         tally.count("text_removed", "elsewhere", done=False, example=(secret, left[secret]))
 
