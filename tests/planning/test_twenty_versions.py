@@ -316,7 +316,10 @@ def test_other_people_are_refused_unless_the_spec_trusts_the_registry(tmp_path: 
     made = build(store, spec(), humans, find(humans, [], key=KEY), key=KEY)
     strangers = [Human(n + 7, [(0, "", f"X{n}")], [((0, "", f"X{n}"), f"t{n}")]) for n in range(6)]
     swapped = [replace(h, number=h.number + 31) for h in humans]  # the same PatientIDs, other birth dates
-    refusals = ((strangers, "found none of the 6 persons"), (swapped, "another birth date or sex for 6 of 6"))
+    refusals = (
+        (strangers, "found none of the registry's 6 persons"),
+        (swapped, "another birth date or sex for 6 of 6 persons"),
+    )
     for others, words in refusals:
         persons = find(others, [], key=KEY)
         with pytest.raises(LayoutError, match=words):
