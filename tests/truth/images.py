@@ -384,6 +384,7 @@ def contradiction(c: Chooser, case: Case) -> None:
     case.add(images, order=shuffled(c, len(images)))
     case.story, case.must = f"{what} in {len(chosen)}", "refuse"
     if len(chosen) == 1 and what in (
+        "more rows",
         "two frames stated",
         "three samples",
         "position of words",
