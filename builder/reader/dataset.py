@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, overload
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 import pyarrow as pa
@@ -14,73 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from builder.errors import LayoutError, MissingExtra, SpecError
 from builder.model.classes import is_class
 from builder.model.expression import compile as compile_expression
-from builder.model.geometry import Geometry
-from builder.model.layout import (
-    FieldLayout,
-    Manifest,
-)
-from builder.reader.batches import Allocate, Batch, Batches, Buffers, Work, shown
-from builder.reader.jobs import Chosen, make_job, objects_of
-from builder.reader.order import ORDERS, Deal, Ends, Population, State, class_weights
+from builder.model.layout import FieldLayout, Manifest
+from builder.reader.batches import Batch, Batches
+from builder.reader.epoch import BatchOptions, make_batches
+from builder.reader.item import Item
+from builder.reader.jobs import Chosen
 from builder.reader.shard import ChunkObject
 from builder.reader.source import Source
-from builder.reader.targets import ClassWeights, balance, class_levels, fit_weights, targets_of
-from builder.storage import LocalStore, Store
+from builder.reader.targets import ClassWeights, class_levels, fit_weights, targets_of
+from builder.storage import Store
 
 if TYPE_CHECKING:
     from builder.reader.torch import TorchBatches, TorchSamples
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Item:
-    """One sample: ``item["image"]`` is an array, and ``item.row`` holds everything else.
-
-    Parameters
-    ----------
-    index
-        Position in the dataset's index (not in a subset of it).
-    arrays
-        Field name to (channel, slice, row, column) array.
-    """
-
-    index: int
-    arrays: Mapping[str, NDArray[Any]]
-    _table: pa.Table = field(repr=False)
-    grids: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Field name to the grid that it has for itself; see ``geometry_of``."""
-    images: tuple[str, ...] = field(default=("image",), repr=False)
-    """Names of the fields that hold images."""
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return self.arrays[name]
-
-    def __repr__(self) -> str:
-        return f"<sample {self.index}: {shown(self.arrays)}>"
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """All columns of the sample: split, geometry, labels and clinical data."""
-        return self.values(self._table.schema.names)
-
-    def values(self, columns: Sequence[str]) -> dict[str, Any]:
-        """Return some columns of the row, and read only those."""
-        found: dict[str, Any] = self._table.select(list(columns)).slice(self.index, 1).to_pylist()[0]
-        return found
-
-    def geometry_of(self, name: str) -> Geometry:
-        """Return the grid of one field in LPS mm; fields of other visits may have grids of their own."""
-        grid = self.grids.get(name, "")
-        if not grid:
-            return self.geometry
-        affine = self.values([f"grid.{grid}.affine"])[f"grid.{grid}.affine"]
-        s, r, c = self.arrays[name].shape[1:]
-        return Geometry((s, r, c), np.reshape(affine, (4, 4)))
-
-    @property
-    def geometry(self) -> Geometry:
-        """The sample's grid in LPS mm."""
-        row = self.values(["slices", "rows", "columns", "affine"])
-        return Geometry((row["slices"], row["rows"], row["columns"]), np.reshape(row["affine"], (4, 4)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,31 +220,17 @@ class Dataset:
             self._source.read_many(indices, name, arrays[name], rows=self._source.storage_order(indices))
         return Batch(indices, arrays, self._table)
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        order: str = "sequential",
-        seed: int = 0,
-        epoch: int = 0,
-        state: State | Mapping[str, int] | None = None,
-        weights: ArrayLike | None = None,
-        by_person: bool = False,
-        crop: tuple[int, int, int] | None = None,
-        rank: int = 0,
-        world: int = 1,
-        ends: Ends = "keep",
-        threads: int = 2,
-        prefetch: int = 2,
-        requests: int = 8,
-        allocate: Allocate | None = None,
-    ) -> Batches:
+    def batches(self, batch_size: int, **options: Unpack[BatchOptions]) -> Batches:
         """Return one epoch of batches. Threads decode the samples directly into one buffer per field.
 
         Parameters
         ----------
+        batch_size
+            Samples per batch of one rank.
         order
-            ``sequential``, ``shuffled``, ``shard_shuffled`` or ``balanced`` (see ``builder.reader.order``).
+            ``sequential`` (the default), ``shuffled``, ``shard_shuffled`` or ``balanced`` (``builder.reader.order``).
+        seed, epoch
+            What an order depends on; 0 by default.
         state
             Where to continue, taken from ``Batch.state`` of any rank. It replaces seed and epoch, and must come from
             the same samples of the same version.
@@ -323,21 +254,11 @@ class Dataset:
         Raises
         ------
         ValueError
-            If the arguments do not fit together.
+            If the options do not fit together.
         """
-        if order not in ORDERS:
-            raise ValueError(f"order: found {order!r}, expected one of {', '.join(ORDERS)}")
-        start = state if isinstance(state, State) else State(seed, epoch) if state is None else State.from_dict(state)
-        start = start.of(self.selection, len(self))
-        population = Population(self.shards, self._weights(weights, by_person))
-        positions = ORDERS[order](population, start.seed, start.epoch)
         layouts = tuple(self.layout(name) for name in self.fields)
         chosen = Chosen(self._source, self._table, self.rows, layouts)
-        maker = partial(make_job, chosen, crop=crop, seed=start.seed, epoch=start.epoch)
-        deal, work = Deal(batch_size, world, rank, ends), Work(threads, prefetch, requests)
-        buffers = self._source.buffers if allocate is None else Buffers(allocate)
-        objects = None if isinstance(self.store, LocalStore) else partial(objects_of, chosen)
-        return Batches(deal, work, start, positions, maker, buffers, objects)
+        return make_batches(chosen, batch_size, selection=self.selection, options=options)
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
@@ -379,7 +300,7 @@ class Dataset:
         *,
         columns: Sequence[str] = (),
         transform: Callable[[dict[str, Any]], Any] | None = None,
-        **options: Any,
+        **options: Unpack[BatchOptions],
     ) -> "TorchBatches":
         """Return an iterable dataset of whole batches for PyTorch; ``options`` are those of ``batches``.
 
@@ -396,23 +317,6 @@ class Dataset:
             if name not in self._table.schema.names:
                 raise SpecError(f"columns: found {name!r}, expected some of the index's columns")
         return tuple(columns)
-
-    def _weights(self, weights: ArrayLike | None, by_person: bool) -> NDArray[np.float64] | None:
-        if by_person and not isinstance(weights, str):
-            raise ValueError("by_person: found it without a column, expected weights to name one")
-        if weights is None:
-            return None
-        if isinstance(weights, str):
-            if weights not in self._table.schema.names:
-                raise ValueError(f"weights: found no column {weights!r}, expected one of the index")
-            if by_person:
-                return balance(self.table, weights)
-            values = self._table.column(weights).take(pa.array(self.rows)).to_pylist()
-            return class_weights(values)
-        found = np.asarray(weights, dtype=np.float64)
-        if found.shape != (len(self),):
-            raise ValueError(f"weights: found shape {found.shape}, expected ({len(self)},)")
-        return found
 
     def crop(self, position: int, start: tuple[int, int, int], shape: tuple[int, int, int]) -> dict[str, NDArray[Any]]:
         """Read a box of every field of one sample. For volumes, only the chunks that the box touches are read.

@@ -14,7 +14,7 @@ from builder.errors import MissingExtra
 from builder.model.classes import is_class
 from builder.model.geometry import Affine, Geometry
 from builder.reader.batches import Batch
-from builder.reader.dataset import Item
+from builder.reader.item import Item
 from builder.reader.targets import class_numbers
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

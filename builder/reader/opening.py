@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,17 @@ from builder.reader.source import Source, Values, find_grids, find_places
 from builder.reader.uses import BESIDE, log_use
 from builder.storage import LocalStore, Store, open_store
 
+CACHE_BYTES = 64 << 30
+
+
+class ReadOptions(TypedDict, total=False):
+    """How ``open_dataset``, which explains these options, reads voxels. A type checker knows them by their names."""
+
+    checksums: bool
+    values: Values
+    cache: str | Path | None
+    cache_bytes: int
+
 
 def open_dataset(
     url: str | Path | Store,
@@ -37,12 +48,9 @@ def open_dataset(
     split: str | None = None,
     fields: Sequence[str] | None = None,
     version: str | None = None,
-    checksums: bool = True,
-    values: Values = "physical",
-    cache: str | Path | None = None,
-    cache_bytes: int = 64 << 30,
     uses: str = BESIDE,
     labels: str | Path | Store | None = None,
+    **options: Unpack[ReadOptions],
 ) -> Dataset:
     """Open a dataset in a folder or object store.
 
@@ -56,18 +64,18 @@ def open_dataset(
         Array fields to read; None for all.
     version
         Version to open instead of the published one.
-    checksums
-        Whether the crc32c of each chunk is verified when it is read (5 to 10 % of the time).
-    values
-        ``physical`` unpacks packed numbers to float32 values. ``stored`` returns them as they are stored;
-        ``layout(name).packing`` can turn them into values later, e.g. on a GPU.
-    cache, cache_bytes
-        Local folder that keeps objects of an object store, and its largest size. Without it, ranges are read from the
-        store every time.
     uses
         Where to write the log of use: ``beside`` the dataset, ``off``, or a folder or URL (``builder.reader.uses``).
     labels
         Separate store of sequestered labels (``splits.sequester`` of the spec). The samples then have all their labels.
+    checksums
+        Whether the crc32c of each chunk is verified when it is read (5 to 10 % of the time). True by default.
+    values
+        ``physical``, the default, unpacks packed numbers to float32 values. ``stored`` returns them as they are stored;
+        ``layout(name).packing`` can turn them into values later, e.g. on a GPU.
+    cache, cache_bytes
+        Local folder that keeps objects of an object store, and its largest size (64 GiB by default). Without it, ranges
+        are read from the store every time.
 
     Raises
     ------
@@ -77,6 +85,9 @@ def open_dataset(
     SpecError
         If the dataset does not have the split or a field.
     """
+    unknown = sorted(set(options) - set(ReadOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"open_dataset: found {unknown}, expected some of {', '.join(ReadOptions.__annotations__)}")
     store = open_store(url) if isinstance(url, (str, Path)) else url
     version = version or parse_current(_read(store, CURRENT))
     with ThreadPoolExecutor(2) as executor:  # both files are fetched in one round trip
@@ -91,9 +102,12 @@ def open_dataset(
     for name in chosen:
         if name not in names:
             raise SpecError(f"fields: found {name!r}, expected some of {', '.join(names)}")
+    checksums, values = options.get("checksums", True), options.get("values", "physical")
     dataset = dataset_over(store, manifest, read_parquet(data), fields=chosen, checksums=checksums, values=values)
+    cache = options.get("cache")
     if cache is not None:
-        dataset._source.cache = ObjectCache(LocalStore(Path(cache).absolute()), cache_bytes)
+        folder = LocalStore(Path(cache).absolute())
+        dataset._source.cache = ObjectCache(folder, options.get("cache_bytes", CACHE_BYTES))
     if labels is not None:
         whole = open_dataset(labels, fields=chosen, checksums=checksums, values=values, uses="off")
         dataset = with_labels(dataset, whole)

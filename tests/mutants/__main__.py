@@ -56,7 +56,7 @@ ROOMS: Mapping[str, Room] = {
     "files": Room(("files/*.py",), ("files",)),
     "imaging": Room(("imaging/*.py", "imaging/*/*.py"), ("imaging",)),
     "reader": Room(
-        ("reader/order.py", "reader/batches.py", "reader/shard.py", "reader/dataset.py"),
+        ("reader/order.py", "reader/batches.py", "reader/shard.py", "reader/dataset.py", "reader/epoch.py"),
         ("reader/test_order.py", "reader/test_batches.py", "reader/test_dataset.py"),
     ),
 }

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from builder.model.parquet import parquet_bytes
-from builder.reader.dataset import Dataset, Item
+from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present
 from builder.reader.export.nifti import nifti_image
+from builder.reader.item import Item
 
 PER_FILE = 64
 """Samples of one Parquet file. They are held in memory until it is written."""

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from builder.errors import MissingExtra
 from builder.model.canonical import canonical_json
 from builder.model.geometry import Affine
-from builder.reader.dataset import Dataset, Item
+from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present
 from builder.reader.frameworks import nifti_arrays
+from builder.reader.item import Item
 
 
 def export_nifti(

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from builder.errors import LayoutError, MissingExtra, SpecError
 from builder.model.layout import EXPORTS, FieldLayout, stored_object, version_path
-from builder.reader.dataset import Dataset, Item
+from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present, one_image_field
 from builder.reader.export.nifti import write_nifti
 from builder.reader.frameworks import nifti_arrays
+from builder.reader.item import Item
 
 SPLITS_FINAL = "splits_final.json"
 MOST_LOCATIONS = 10_000

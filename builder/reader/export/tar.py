@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from builder.reader.dataset import Dataset, Item
+from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present
+from builder.reader.item import Item
 
 PER_FILE = 256
 """Samples of one tar file, unless the caller says otherwise."""
