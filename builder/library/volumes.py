@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 
-from builder.deid.allowed import Form, forms
-from builder.deid.profile import Profile
+from builder.deid import Deid
+from builder.deid.headers import deidentify
+from builder.deid.identifiers import identifiers_in
+from builder.deid.pixels import pixel_risk, shows_face
+from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason, SpecError
 from builder.headers.boundary import elements_as
 from builder.imaging.lint import lint
@@ -21,12 +24,15 @@ from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
 from builder.imaging.parse import leniently
 from builder.imaging.quantities.philips import scales_of
+from builder.imaging.quantities.suv import calibrate
 from builder.imaging.stacks.axes import joined, stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
 from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.survey import verdict_row, verdict_table
-from builder.imaging.volume import assemble, assemble_indexed
+from builder.imaging.volume import Archived, assemble, assemble_indexed
+from builder.model.case import Volume
+from builder.model.keyed import Key
 from builder.plan import IMAGE_ROLE
 from builder.planning.duplicates import find_duplicates, with_verdicts
 from builder.sources import AnySource
@@ -41,6 +47,18 @@ KEEP_ALL: Final = VolumeOptions(
 )  # fmt: skip
 """Options that keep everything that can be shown, whereas a build excludes what its spec does not ask for. A stack with
 gaps gets a verdict but no file, because nobody knows what lies in a gap."""
+
+
+class _SameUids(UidMap):
+    """Keeps UIDs, so that de-identified data sets are found by the UIDs of their stack."""
+
+    def __call__(self, uid: str) -> str:
+        return uid.strip(" \0")
+
+
+_PROFILE: Final = Deid(patient_key="${env:NONE}").profile
+_UIDS: Final = _SameUids(Key(bytes(32)))
+"""What a spec de-identifies with by default; the key only shifts dates of data sets that nobody keeps."""
 
 
 @dataclass(frozen=True)
@@ -178,15 +196,12 @@ def _one(
     """Write one stack, assembled as in a build, and return its row."""
     try:
         if objects.images:
-            volume = assemble(stack, objects.images, options)
+            volume = _cleaned(stack, objects.images, options)
         else:
             volume = assemble_indexed(
                 stack, objects.rows, options, fill=pixels_of(objects.rows, (source,)),
                 calibration=objects.calibration, scales=scales_of((objects.first,)),
             )  # fmt: skip
-        for dataset in objects.images:
-            with leniently(), elements_as(Reason.UNREADABLE):
-                _read_all(dataset)
     except Exception as error:  # noqa: BLE001 - the case boundary
         return verdict_row(stack, error=fault_of_case(error, on_internal_error=action))
     nibabel.save(to_nifti(volume), file)
@@ -194,23 +209,27 @@ def _one(
     return verdict_row(stack, volume=volume, findings=findings) | {"file": file.name}
 
 
+@leniently()
+def _cleaned(stack: Stack, images: Sequence[Dataset], options: VolumeOptions) -> Volume:
+    """Assemble a stack as a build does: from de-identified data sets, checked against what the archive states.
+
+    Nothing of them is published here. A value that de-identification cannot read is refused in a build, so it is met
+    here too. Whether pixels may show text is not asked, because that is for a spec to decide.
+    """
+    with elements_as(Reason.UNREADABLE):
+        for image in images:
+            pixel_risk(image), shows_face(image)
+        known = identifiers_in(images)
+        clean = [deidentify(image, profile=_PROFILE, uids=_UIDS, person="", known=known) for image in images]
+        calibration = calibrate(images, weight_kg=options.pet_weight_kg) if stack.modality == "PT" else None
+        return assemble(stack, clean, options, archived=Archived(calibration, scales_of(images), images))
+
+
 def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOptions) -> Objects:
     """Fetch the instances of a stack as a build does. Raises CaseError."""
     wanted = {uid for channel in stack.uids for uid in channel}
     own = rows.filter(pa.array([uid in wanted for uid in rows.column("sop_instance_uid").to_pylist()]))
     return fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
-
-
-def _read_all(dataset: Dataset) -> None:
-    """Enter every sequence that de-identification enters in a build, so that damage is met here too.
-
-    It does not enter what it removes. Which sequences those are is the choice of a spec; here the default counts.
-    """
-    kept = forms(Profile())
-    for tag in list(dataset.keys()):
-        if tag in kept and kept[tag][0] is Form.SEQUENCE and dataset[tag].VR == "SQ":
-            for item in dataset[tag].value:
-                _read_all(item)
 
 
 def _fates(table: pa.Table) -> list[dict[str, Any]]:
