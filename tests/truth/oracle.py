@@ -45,7 +45,7 @@ def planes(files: dict[str, bytes]) -> dict[Frame, Plane]:
     for content in files.values():
         try:
             ds = pydicom.dcmread(io.BytesIO(content))
-        except (pydicom.errors.InvalidDicomError, EOFError):
+        except Exception:  # noqa: BLE001 - a file that pydicom cannot read gives no image
             continue
         if "PixelData" not in ds or ds.get("Modality") in ("SEG", None):
             continue
