@@ -99,4 +99,4 @@ def _is_headed(content: bytes) -> bool:
 
 
 def _is_picture(content: bytes) -> bool:
-    return content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
+    return content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))

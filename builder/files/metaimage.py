@@ -7,6 +7,8 @@ import numpy as np
 from builder.files.facts import FileFacts, Layers, Matrix, check_size, grid_of, unreadable
 
 MAX_HEADER_BYTES = 2**20
+_FREE_TEXT = frozenset({"Comment", "Name"})
+"""Fields that people write, in letters of any alphabet."""
 
 TYPES = {
     "MET_CHAR": "i1",
@@ -38,12 +40,13 @@ def metaimage_facts(content: bytes) -> FileFacts:
     fields, start = _header(content)
     try:
         sizes = [int(n) for n in fields["DimSize"].split()]
-        big = fields.get("ElementByteOrderMSB", fields.get("BinaryDataByteOrderMSB", "False")).lower() == "true"
+        big = _one_order(fields)
         dtype = np.dtype((">" if big else "<") + TYPES[fields["ElementType"]])
         channels = int(fields.get("ElementNumberOfChannels", "1"))
         skip = int(fields.get("HeaderSize", "0"))
         axes = int(fields["NDims"])
         packed_bytes = int(fields.get("CompressedDataSize", "0"))
+        _check_numbers(fields)
     except (KeyError, ValueError) as error:
         raise unreadable("a MetaImage header without size, type or byte order that can be used") from error
     if fields.get("BinaryData", "True").lower() != "true" or not axes == len(sizes) in (2, 3) or channels < 1:
@@ -56,12 +59,32 @@ def metaimage_facts(content: bytes) -> FileFacts:
     packed = fields.get("CompressedData", "False").lower() == "true"
     if packed and packed_bytes < 1:
         raise unreadable("compressed voxels without CompressedDataSize, which says where they end")
+    if skip < -1 or (skip and packed) or (skip > 0 and not companion):
+        raise unreadable("a MetaImage whose HeaderSize skips bytes of its own or of packed voxels, expected none")
     return FileFacts(
         shape=(slices, rows, columns), dtype=dtype.str, layers=channels, layer_kind=kind, layers_first=True,
-        affine=affine, fault=fault, offset=skip if companion else start, packing="zlib" if packed else "",
+        affine=affine, fault=fault, offset=skip or (0 if companion else start), packing="zlib" if packed else "",
         packed_bytes=packed_bytes if packed else 0,
         companion=companion,
     )  # fmt: skip
+
+
+def _one_order(fields: dict[str, str]) -> bool:
+    """Return whether the largest byte comes first. Raises ValueError if the two fields that say so disagree."""
+    names = ("ElementByteOrderMSB", "BinaryDataByteOrderMSB")
+    orders = {fields[name].lower() == "true" for name in names if name in fields}
+    if len(orders) > 1:
+        raise ValueError("two byte orders")
+    return orders.pop() if orders else False
+
+
+def _check_numbers(fields: dict[str, str]) -> None:
+    """Refuse what readers pass over in silence, though it changes millimetres or values: units, slope and offset."""
+    if fields.get("DistanceUnits", "mm").lower() not in ("mm", "?", ""):
+        raise unreadable("a MetaImage whose DistanceUnits are not mm, expected mm")
+    slope = fields.get("ElementToIntensityFunctionSlope", "1")
+    if float(slope) != 1 or float(fields.get("ElementToIntensityFunctionOffset", "0")) != 0:
+        raise unreadable("a MetaImage with an ElementToIntensityFunction, expected values that need none")
 
 
 def _placed(fields: dict[str, str], sizes: list[int]) -> tuple[Matrix | None, str]:
@@ -87,9 +110,11 @@ def _header(content: bytes) -> tuple[dict[str, str], int]:
         end = head.find(b"\n", position)
         if end < 0:
             end = len(head)
-        line = head[position:end].decode("ascii", "replace").rstrip("\r")
+        line = head[position:end].decode("utf-8", "replace").rstrip("\r")
         key, _, value = line.partition("=")
-        if "=" not in line or not line.replace("\t", " ").isprintable() or not line.isascii() or key.strip() in fields:
+        comment = key.strip() in _FREE_TEXT
+        clean = line.replace("\t", " ").isprintable() and (line.isascii() or comment)
+        if "=" not in line or not clean or key.strip() in fields:
             raise unreadable("a MetaImage header with a line that is no text, or a field twice")
         fields[key.strip()] = value.strip()
         position = end + 1
@@ -100,6 +125,7 @@ def _header(content: bytes) -> tuple[dict[str, str], int]:
 
 def _companion(stated: str) -> str:
     """Return the name of the file with the voxels. Raises FileFault if it is no plain name of one file."""
+    stated = stated.removeprefix("./")
     if not stated or "/" in stated or "\\" in stated or "%" in stated or stated.upper().startswith("LIST"):
         raise unreadable("a MetaImage whose voxels lie in several files or another folder, expected one beside it")
     return stated

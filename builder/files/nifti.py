@@ -54,6 +54,8 @@ def _facts(content: bytes) -> FileFacts:
     magic = _magic(head)
     kind = nib.Nifti1Header if magic in (SINGLE[0], PAIR[0]) else nib.Nifti2Header
     header = kind(head[: kind.template_dtype.itemsize], check=False)
+    if header["pixdim"][0] == 0:
+        header["pixdim"][0] = 1  # as the definition says (nifti1.h: "if pixdim[0]=0, we take qfac=1")
     spatial, layers, layer_kind = _layers(header.get_data_shape())
     dtype = header.get_data_dtype()
     colours = dtype.names

@@ -92,9 +92,11 @@ def nrrd_facts(content: bytes) -> FileFacts:
         sizes = [int(n) for n in fields["sizes"].split()]
         code = next(c for c, names in TYPES.items() if fields["type"].lower() in names)
         order = {"little": "<", "big": ">"}[fields.get("endian", "little").lower()]
+        if np.dtype(code).itemsize > 1 and "endian" not in fields:
+            raise KeyError("endian")  # required (section 4 of the definition): readers would guess
         skip, lines = int(fields.get("byte skip", "0")), int(fields.get("line skip", "0"))
     except (KeyError, StopIteration, ValueError) as error:
-        raise unreadable("an NRRD header without type or sizes that can be used") from error
+        raise unreadable("an NRRD header without type, endian or sizes that can be used") from error
     check_size(sizes)
     encoding = fields.get("encoding", "").lower()
     packing = PACKINGS.get(encoding)

@@ -14,7 +14,8 @@ from builder.files.facts import FileFacts, check_size, unreadable
 FORMATS = ("PNG", "JPEG", "TIFF")
 GREY = frozenset({"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 COLOUR = frozenset({"RGB", "RGBA", "LA", "P", "PA"})
-_ORIENTATION, _PHOTOMETRIC, _BITS = 274, 262, 258
+_ORIENTATION, _PHOTOMETRIC, _BITS, _SAMPLES, _FORM = 274, 262, 258, 277, 339
+_SIGNED = 2
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError)
 
 
@@ -53,9 +54,12 @@ def _decoded(content: bytes) -> tuple[NDArray[Any], tuple[str, ...]]:
 
     with _opened(content) as picture:
         turn = picture.getexif().get(_ORIENTATION, 1)
+        clear = picture.info.get("transparency")
         upright = ImageOps.exif_transpose(picture)
         if upright.mode in GREY:
             pixels = _narrowed(np.array(upright))[None]
+            if isinstance(clear, int) and (pixels == clear).any():
+                raise unreadable("a picture with transparent pixels, expected opaque ones")
         else:
             pixels = _colour(np.array(upright.convert("RGBA")))
     return np.ascontiguousarray(pixels), (f"exif_orientation={turn}",) if turn in range(2, 9) else ()
@@ -85,13 +89,25 @@ def _check_form(picture: Any, content: bytes) -> None:
         raise unreadable(f"a picture of mode {picture.mode}, expected grey values or red, green and blue")
     if picture.format == "PNG" and content[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):
         raise unreadable("a PNG with 16 bits a colour, expected 8, or 16 bits of grey")  # Pillow drops the lower 8
-    if picture.format != "TIFF":
-        return
+    if picture.format == "PNG" and getattr(picture, "n_frames", 1) != 1:
+        raise unreadable(f"an animated PNG of {picture.n_frames} pictures, expected one")
+    if picture.format == "TIFF":
+        _check_tiff(picture)
+
+
+def _check_tiff(picture: Any) -> None:
+    """Refuse what Pillow would read in part: pages, bits, signs or samples of a TIFF."""
     if getattr(picture, "n_frames", 1) != 1:
         raise unreadable(f"a TIFF of {picture.n_frames} pages, expected one")
-    bits = picture.tag_v2.get(_BITS, (1,))
-    if picture.tag_v2.get(_PHOTOMETRIC) == 0 and max(bits) > 8:
+    bits, samples = max(picture.tag_v2.get(_BITS, (1,))), picture.tag_v2.get(_SAMPLES, 1)
+    if picture.tag_v2.get(_PHOTOMETRIC) == 0 and bits > 8:
         raise unreadable("a TIFF of more than 8 bits whose smallest value is white, expected black")
+    if samples > 1 and bits > 8:
+        raise unreadable(f"a TIFF with {bits} bits a colour, expected 8, or more bits of grey")
+    if bits == 8 and _SIGNED in picture.tag_v2.get(_FORM, (1,)):
+        raise unreadable("a TIFF with signed values of 8 bits, expected values from 0 to 255, or 16 bits")
+    if samples != len(picture.getbands()):
+        raise unreadable(f"a TIFF with {samples} values a pixel that are not all colours or opacity")
 
 
 def _narrowed(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -22,6 +22,8 @@ _MAGIC = (
     (0, b"BM", "bmp"),
     (0, b"II*\0", "tiff"),
     (0, b"MM\0*", "tiff"),
+    (0, b"II+\0", "tiff"),  # BigTIFF
+    (0, b"MM\0+", "tiff"),
     (0, b"CDF\1", "minc"),
     (0, b"CDF\2", "minc"),
     (0, b"# === DATA DESCRIPTION FILE", "par"),

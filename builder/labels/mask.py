@@ -76,7 +76,7 @@ class MaskFile(MaskLabel):
         What to do if the files have no declared voxel: ``exclude`` the case, or ``keep`` it as a true negative.
     """
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     kind: Literal["mask"] = "mask"
     match: Annotated[str, AfterValidator(check_pattern)]

@@ -24,7 +24,7 @@ from builder.sources import Folder
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.storage import Store, open_store
 
-VERSION: Final = 9
+VERSION: Final = 10
 """Raised whenever a row would come out differently, so that parts written by an earlier version are read again."""
 
 PART_FILES: Final = (256, 2048)

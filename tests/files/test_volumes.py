@@ -155,3 +155,57 @@ def test_an_origin_with_a_bracket_too_many_is_refused(tmp_path: Path) -> None:
     assert "origin that can be used" in nrrd_facts(damaged).fault
     with pytest.raises(FileFault, match="no field of the format"):
         nrrd_facts(content.replace(b"space origin: ", b"space origin:"))
+
+
+@pytest.mark.parametrize("coded", [{"sform_code": 0}, {}], ids=["qform", "both"])
+def test_a_qform_without_its_sign_is_right_handed(tmp_path: Path, coded: dict[str, int]) -> None:
+    """nifti1.h: "if pixdim[0]=0 (which should not occur), we take qfac=1"."""
+    right = np.diag([-0.8, -1.2, 2.5, 1.0])
+    path = nifti(tmp_path / "a.nii", values(), right)
+    header = nibabel.Nifti1Header(path.read_bytes()[:348])
+    header["pixdim"][0] = 0
+    for name, code in coded.items():
+        header[name] = code
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+    same_as_peer(path)
+
+
+HEADER = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nTransformMatrix = 0 1 0 0 0 -1 1 0 0\nOffset = 1 2 3\n"
+    "ElementSpacing = 0.7 1.3 2.9\nDimSize = 5 4 3\nElementType = MET_SHORT\n{}ElementDataFile = {}\n"
+)
+
+
+@pytest.mark.parametrize(
+    "more", ["Comment = M\u00fcller\n", "HeaderSize = -1\n", "HeaderSize = 0\n", "ElementByteOrderMSB = False\n"]
+)
+def test_metaimages_of_other_writers_are_read_as_itk_reads_them(tmp_path: Path, more: str) -> None:
+    first = b"four" if "-1" in more else b""
+    head = HEADER.format(more.replace("0\n", "0\nDistanceUnits = mm\n"), "LOCAL")
+    (tmp_path / "a.mha").write_bytes(head.encode() + first + values().T.tobytes())
+    same_as_peer(tmp_path / "a.mha")
+    (tmp_path / "b.mhd").write_text(HEADER.format(more, "./b.raw"))
+    (tmp_path / "b.raw").write_bytes(first + values().T.tobytes())
+    same_as_peer(tmp_path / "b.mhd", tmp_path / "b.raw")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("DistanceUnits = cm\n", "not mm"),
+        ("ElementToIntensityFunctionSlope = 2\n", "ElementToIntensityFunction"),
+        ("ElementToIntensityFunctionOffset = -1024\n", "ElementToIntensityFunction"),
+        ("ElementByteOrderMSB = True\nBinaryDataByteOrderMSB = False\n", "byte order"),
+        ("HeaderSize = 4\n", "HeaderSize"),
+        ("HeaderSize = -2\n", "HeaderSize"),
+    ],
+)
+def test_metaimages_that_readers_take_differently_are_refused(more: str, said: str) -> None:
+    with pytest.raises(FileFault, match=said):
+        read_facts(HEADER.format(more, "LOCAL").encode() + values().T.tobytes())
+
+
+def test_an_nrrd_that_leaves_the_order_of_bytes_open_is_refused(tmp_path: Path) -> None:
+    content = written_by_itk(tmp_path / "a.nrrd", values().T).read_bytes()
+    with pytest.raises(FileFault, match="endian"):
+        read_facts(content.replace(b"endian: little\n", b""))
