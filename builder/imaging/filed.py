@@ -13,8 +13,8 @@ from builder.files import FileFacts, FileFault, facts_from_json, read_voxels
 from builder.imaging.pictures import NO_PLACE, along_axes
 from builder.imaging.stacks.kinds import PROJECTED_MODALITIES
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits
-from builder.imaging.stacks.series import AIR, COLOURS, Stack
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import AIR, COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 

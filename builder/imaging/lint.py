@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from builder.imaging.parse import leniently
-from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.stack import Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 

@@ -14,13 +14,13 @@ from pydicom.multival import MultiValue
 from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
 from builder.imaging.parse import leniently
-from builder.imaging.rows import header_values, instance_row
-from builder.imaging.stacks.alike import Row
+from builder.imaging.rows import Row, header_values, instance_row
 from builder.imaging.stacks.axes import joined
 from builder.imaging.stacks.mosaic import tiles_of
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits
-from builder.imaging.stacks.series import Stack, split_rows
+from builder.imaging.stacks.series import split_rows
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 from builder.model.tables import HEADER_COLUMNS, REALS, TEXT
 
 MAX_FRAMES = 100_000
@@ -95,7 +95,7 @@ def resolve(stack: Stack, datasets: Sequence[Dataset], frames: Frames | None = N
     with parsing(Reason.UNREADABLE, "found functional groups or a private header that do not parse"):
         rows = [
             row for uid in sorted(wanted) for row in rows_of(held[uid])
-            if frames is None or row["frame"] in frames.get(uid, ())
+            if frames is None or row.frame in frames.get(uid, ())
         ]  # fmt: skip
     found = split_rows(rows)
     return tuple(replace(s, split_rule=s.split_rule or stack.split_rule) for s in found)
@@ -141,10 +141,9 @@ def frame_rows(dataset: Dataset) -> list[Row]:
     for index in range(frames):
         own = groups[index] if groups else None
         number = (base["instance_number"] or 0) * MAX_FRAMES + index
-        row = base | {"number_of_frames": 1, "frame": index, "instance_number": number}
-        row.update(_frame_values(own, shared[0] if len(shared) else None))
-        row["dimension"] = _dimension(own, spatial)
-        rows.append(row)
+        stated = _frame_values(own, shared[0] if len(shared) else None)
+        place = {"number_of_frames": 1, "frame": index, "instance_number": number}
+        rows.append(Row.of({**base, **place, **stated, "dimension": _dimension(own, spatial)}))
     _check_complete(rows)
     return rows
 
@@ -155,7 +154,7 @@ def _check_complete(rows: Sequence[Row]) -> None:
     A volume of the other frames alone would be incomplete without showing it.
     """
     for column, what, reason in COMPLETE:
-        absent = sum(row[column] is None for row in rows)
+        absent = sum(getattr(row, column) is None for row in rows)
         if 0 < absent < len(rows):
             raise CaseError(reason, f"{absent} of {len(rows)} frames have no {what}, the others have one")
 
@@ -165,10 +164,10 @@ def mosaic_rows(dataset: Dataset) -> list[Row]:
     base = _base_row(dataset)
     tiles = tiles_of(dataset)
     image_type = "\\".join(t for t in (base["image_type"] or "").split("\\") if t != "MOSAIC")
+    tile = {"rows": tiles.rows, "columns": tiles.columns, "tiles": tiles.across, "image_type": image_type}
+    plain = Row.of({**base, **tile})
     return [
-        base
-        | {"frame": index, "image_type": image_type, "image_position_patient": list(position)}
-        | {"rows": tiles.rows, "columns": tiles.columns, "tiles": tiles.across}
+        plain._replace(frame=index, image_position_patient=list(position))
         for index, position in enumerate(tiles.positions)
     ]
 
@@ -187,10 +186,9 @@ def value_items(dataset: Dataset) -> list[Dataset]:
     return [functional_group(dataset, frame, PIXEL_VALUES) or dataset for frame in range(max(1, len(groups)))]
 
 
-def _base_row(dataset: Dataset) -> Row:
-    """Return the row of the whole instance, on which the rows of its frames are based."""
-    row = instance_row(dataset)
-    return {**row, "status": None}
+def _base_row(dataset: Dataset) -> Mapping[str, Any]:
+    """Return the values of the whole instance, on which the rows of its frames are based."""
+    return {**instance_row(dataset), "status": None}
 
 
 def _frame_values(own: Dataset | None, shared: Dataset | None) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from builder.imaging.pixels.padding import padded
 from builder.imaging.pixels.rescale import Rescale, padding_of, rescale_of
 from builder.imaging.pixels.stored import raw_values, stored_values, stream_notes
 from builder.imaging.stacks.options import VolumeOptions
-from builder.imaging.stacks.series import COLOURS, Stack
+from builder.imaging.stacks.stack import COLOURS, Stack
 from builder.model.case import ValueDomain, Volume
 from builder.model.geometry import Geometry
 

@@ -1,8 +1,8 @@
-"""Making rows of the INSTANCES table from data sets in memory, with the same values that the index reads from files."""
+"""Rows of INSTANCES: made from data sets in memory as the index makes them from files, and as the rules see them."""
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 from pydicom.datadict import dictionary_VR
@@ -19,6 +19,105 @@ from builder.model.tables import HEADER_COLUMNS, INSTANCES, REAL, REALS, SMALL, 
 
 _TAGGED = [(column, Tag(column.tag)) for column in HEADER_COLUMNS if column.tag is not None]
 WHOLE_LIMIT = {SMALL: 2**31 - 1, WHOLE: 2**63 - 1}
+
+
+Vector: TypeAlias = list[float] | None
+Clock: TypeAlias = str | float | None
+"""A time of day or a date and time as the file states it; in ``stacks.moments`` it becomes seconds since 1970."""
+
+
+class Row(NamedTuple):
+    """What the rules that split a series see of one instance, or of one frame or tile of an instance.
+
+    The names are columns of INSTANCES, up to ``uih_b_value``. The others are known only for frames.
+    """
+
+    status: str | None = None
+    path: str | None = None
+    transfer_syntax_uid: str | None = None
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    series_uid: str | None = None
+    frame_of_reference_uid: str | None = None
+    modality: str | None = None
+    image_type: str | None = None
+    manufacturer: str | None = None
+    study_date: str | None = None
+    series_date: str | None = None
+    acquisition_date: str | None = None
+    content_date: str | None = None
+    timezone_offset: str | None = None
+    series_time: Clock = None
+    acquisition_time: Clock = None
+    content_time: Clock = None
+    acquisition_datetime: Clock = None
+    frame_reference_time: float | None = None
+    acquisition_number: int | None = None
+    series_number: int | None = None
+    instance_number: int | None = None
+    temporal_position: int | None = None
+    trigger_time: float | None = None
+    series_description: str | None = None
+    protocol_name: str | None = None
+    scan_options: str | None = None
+    scanning_sequence: str | None = None
+    sequence_name: str | None = None
+    echo_number: int | None = None
+    echo_time: float | None = None
+    repetition_time: float | None = None
+    inversion_time: float | None = None
+    flip_angle: float | None = None
+    b_value: float | None = None
+    kvp: float | None = None
+    convolution_kernel: str | None = None
+    contrast_bolus_agent: str | None = None
+    rows: int | None = None
+    columns: int | None = None
+    number_of_frames: int | None = None
+    grid_tiles: int | None = None
+    samples_per_pixel: int | None = None
+    photometric_interpretation: str | None = None
+    bits_allocated: int | None = None
+    bits_stored: int | None = None
+    pixel_representation: int | None = None
+    image_position_patient: Vector = None
+    image_orientation_patient: Vector = None
+    pixel_spacing: Vector = None
+    imager_pixel_spacing: Vector = None
+    slice_thickness: float | None = None
+    spacing_between_slices: float | None = None
+    pixel_padding_value: int | None = None
+    rescale_slope: float | None = None
+    rescale_intercept: float | None = None
+    siemens_b_value: float | None = None
+    ge_b_value: Vector = None
+    philips_b_value: float | None = None
+    uih_b_value: float | None = None
+    frame: int | None = None
+    """Number of the frame or tile in its instance, from 0."""
+    tiles: int = 0
+    """Tiles in a row of the mosaic that this tile is from."""
+    dimension: tuple[int, ...] | None = None
+    """The frame's indices along the dimensions that are not spatial."""
+    diffusion_direction: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Row":
+        """Make a row of the values that it has a name for."""
+        return cls(**{name: value for name, value in values.items() if name in _SEEN})
+
+
+_SEEN = frozenset(Row._fields)
+SEEN_COLUMNS = Row._fields[: Row._fields.index("frame")]
+"""The columns of INSTANCES that a ``Row`` holds."""
+
+
+def rows_of(instances: pa.Table) -> list[Row]:
+    """Return the rows of INSTANCES. Empty columns, which are many, are not converted cell by cell."""
+    count = len(instances)
+    columns = (instances[name] for name in SEEN_COLUMNS)
+    cells = [[None] * count if column.null_count == count else column.to_pylist() for column in columns]
+    return [Row(*values) for values in zip(*cells, strict=True)]
 
 
 @leniently()

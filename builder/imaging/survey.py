@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from builder.errors import CaseError
 from builder.imaging.lint import Finding
-from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.stack import Stack
 from builder.model.case import Volume
 from builder.model.tables import REAL, SMALL, TEXT, TEXTS, WHOLE, Column, schema
 

@@ -22,8 +22,8 @@ from builder.imaging.quantities.suv import Calibration, calibrate
 from builder.imaging.rows import noted_columns
 from builder.imaging.stacks.even import even_geometry, evened
 from builder.imaging.stacks.options import REASONS, VolumeOptions, action_on, check_limits, check_voxels
-from builder.imaging.stacks.series import AIR, PICTURES, Stack
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import AIR, PICTURES, Stack
 from builder.model.case import ValueDomain, Volume
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)

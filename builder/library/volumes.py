@@ -27,8 +27,8 @@ from builder.imaging.quantities.philips import scales_of
 from builder.imaging.quantities.suv import calibrate
 from builder.imaging.stacks.axes import joined, stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
-from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 from builder.imaging.survey import verdict_row, verdict_table
 from builder.imaging.volume import Archived, assemble, assemble_indexed
 from builder.model.case import Volume

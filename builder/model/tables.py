@@ -222,7 +222,7 @@ SERIES_COLUMNS = (
     Column("frame_of_reference_key", TEXT),
     Column("stack", SMALL),  # number of the pure stack inside its series; 0 when the series is one stack
     Column("split_rule", TEXT),  # what set this stack apart: "" or e.g. "orientation", "image_type", "echo_time"
-    Column("verdict", TEXT),  # regular, sheared, irregular, gapped, ... (builder.imaging.stacks.series)
+    Column("verdict", TEXT),  # regular, sheared, irregular, gapped, ... (builder.imaging.stacks.spacing)
     Column("verdict_detail", TEXT),
     Column("site", TEXT),
     Column("country", TEXT),

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from builder.decode.format import BIG_ENDIAN
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
+from builder.imaging import rows as seen
 from builder.imaging.filed import is_filed
 from builder.imaging.parse import parse_instance
 from builder.imaging.pixels.values import PixelFill
@@ -167,7 +168,7 @@ def _rows_suffice(rows: Sequence[Row], volumes: VolumeOptions) -> bool:
         and row["bits_allocated"] != 1  # bits are packed, so the bytes are not the values
         and (row["number_of_frames"] or 1) == 1
         and (row["samples_per_pixel"] or 1) == 1
-        and kind_of(row) == Kind.SLICE
+        and kind_of(seen.Row.of(row)) == Kind.SLICE
         # bytes in big endian files may be in swapped pairs, and only the VR of Pixel Data tells
         and not (row["transfer_syntax_uid"] == BIG_ENDIAN and row["bits_allocated"] == 8)
         for row in rows

@@ -12,8 +12,8 @@ from builder.errors import CaseError
 from builder.imaging.multiframe import resolve
 from builder.imaging.stacks.axes import joined
 from builder.imaging.stacks.options import VolumeOptions, admit
-from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 from builder.sources import AnySource
 from builder.stages.boundary import fault_of_case
 from builder.stages.fetch import read_headers

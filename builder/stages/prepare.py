@@ -23,7 +23,7 @@ from builder.imaging.quantities.suv import Calibration, calibrate
 from builder.imaging.rows import dataset_of
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
-from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import Archived, assemble, assemble_indexed
 from builder.labels import AnyLabel
 from builder.labels.linking import image_row

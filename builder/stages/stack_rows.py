@@ -14,8 +14,8 @@ from builder.headers.dates import dicom_date
 from builder.headers.vendors import normalise
 from builder.imaging.lint import lint_stack
 from builder.imaging.stacks.options import VolumeOptions, admit
-from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import estimate_bytes
 from builder.model.geometry import Geometry
 from builder.model.tables import (

@@ -15,7 +15,8 @@ from builder.imaging.multiframe import resolve
 from builder.imaging.quantities.philips import scales_of
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.options import VolumeOptions
-from builder.imaging.stacks.series import Stack, split_stacks
+from builder.imaging.stacks.series import split_stacks
+from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import Archived, assemble
 from builder.model.case import ValueDomain
 from builder.model.keyed import Key

@@ -15,7 +15,8 @@ from builder.imaging.multiframe import resolve
 from builder.imaging.parse import parse_instance
 from builder.imaging.rows import instances_of
 from builder.imaging.stacks.options import VolumeOptions
-from builder.imaging.stacks.series import Stack, split_stacks
+from builder.imaging.stacks.series import split_stacks
+from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import assemble
 from builder.model.case import Volume
 

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from builder.errors import CaseError, Reason
 from builder.imaging.multiframe import resolve, settle
-from builder.imaging.rows import instances_of
+from builder.imaging.rows import Row, instances_of
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions, admit
-from builder.imaging.stacks.series import Stack, split_rows, split_stacks
+from builder.imaging.stacks.series import split_rows, split_stacks
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 from builder.imaging.volume import assemble, assemble_indexed, estimate_bytes
 from builder.model.case import ValueDomain, Volume
 from tests import synthetic
@@ -398,7 +399,7 @@ def test_a_transfer_syntax_nobody_decodes_is_named_by_the_plan(syntax: str, know
     rows = instances_of(synthetic.ct_series(slices=3).images).to_pylist()
     for row in rows:
         row["transfer_syntax_uid"] = f"1.2.840.10008.1.2.{syntax}"
-    (stack,) = split_rows(rows)
+    (stack,) = split_rows([Row.of(row) for row in rows])
     if known:
         assert admit(stack, VolumeOptions()) == (stack,)
         return

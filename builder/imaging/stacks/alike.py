@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.imaging.rows import Row
 from builder.imaging.stacks.spacing import SAME_POSITION_MM, SPACING_TOLERANCE
 
-Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[Row]
 Levels: TypeAlias = list[Any]
 """One value per row, after rounding; None for a row that states none."""
@@ -111,7 +111,7 @@ def by_coming(column: str) -> Callable[[Rows], list[Rows]]:
             return [rows]
         if column == "instance_number" and not _makes_parts(levels := _passes(rows, places)):
             return [rows]
-        twice = column in REPEATED_BY and rows[0]["modality"] == "CT" and None not in levels
+        twice = column in REPEATED_BY and rows[0].modality == "CT" and None not in levels
         blocks = column == "contrast_bolus_agent" and not _interleave(levels, places)
         if blocks or _makes_two(rows, levels, places, stated_twice=twice):
             return _gathered(rows, levels)
@@ -139,8 +139,8 @@ def levels_of(rows: Sequence[Row], trait: Trait) -> Levels:
 def _value(row: Row, column: str) -> Any:
     """Return a cell, with case and spacing of text normalised; ``derived`` is read from Image Type."""
     if column == "derived":
-        return "DERIVED" in (row["image_type"] or "").upper().split("\\") or None
-    value = row.get(column)
+        return "DERIVED" in (row.image_type or "").upper().split("\\") or None
+    value = getattr(row, column)
     return " ".join(value.upper().split()) or None if isinstance(value, str) else value
 
 
@@ -153,7 +153,7 @@ def _makes_parts(levels: Levels) -> bool:
 def says_one_thing(rows: Sequence[Row], column: str) -> bool:
     """Return whether all rows have one value, apart from case and spacing."""
     name = "image_type" if column == "derived" else column
-    raw = [row.get(name) for row in rows]
+    raw = [getattr(row, name) for row in rows]
     if raw.count(raw[0]) == len(raw):
         return True
     first = _value(rows[0], column)
@@ -181,7 +181,7 @@ def _places(rows: Rows) -> NDArray[np.int64] | None:
 
 def _along(rows: Rows) -> NDArray[np.float64] | None:
     """Return the (n,) positions in mm along the normal of the first row; None when they are unknown."""
-    cosines, positions = rows[0]["image_orientation_patient"], [row["image_position_patient"] for row in rows]
+    cosines, positions = rows[0].image_orientation_patient, [row.image_position_patient for row in rows]
     if not cosines or len(cosines) != 6 or any(not p or len(p) != 3 for p in positions):
         return None
     normal = np.cross(cosines[:3], cosines[3:])
@@ -191,9 +191,9 @@ def _along(rows: Rows) -> NDArray[np.float64] | None:
 
 def _passes(rows: Rows, places: NDArray[np.int64]) -> Levels:
     """Return how often positions went back before each slice, in instance number order; None without the numbers."""
-    if any(row["instance_number"] is None for row in rows):
+    if any(row.instance_number is None for row in rows):
         return [None] * len(rows)
-    order = sorted(range(len(rows)), key=lambda index: rows[index]["instance_number"])
+    order = sorted(range(len(rows)), key=lambda index: rows[index].instance_number)
     steps = np.diff(places[order])
     back = steps < 0 if np.median(steps) > 0 else steps > 0
     passes = np.empty(len(rows), dtype=np.int64)
@@ -242,6 +242,6 @@ def _is_whole(part: Rows, *, any_thickness: bool) -> bool:
     gap = float(np.median(gaps))
     if gap < SAME_POSITION_MM or np.abs(gaps - gap).max() > SPACING_TOLERANCE * gap:
         return False
-    thick = [row["slice_thickness"] or row["spacing_between_slices"] for row in part]
+    thick = [row.slice_thickness or row.spacing_between_slices for row in part]
     known = [t for t in thick if t and t > 0]
     return any_thickness or (bool(known) and gap <= CONTIGUOUS * float(np.median(known)))

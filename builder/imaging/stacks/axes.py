@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from builder.imaging.pixels.types import common_type
 from builder.imaging.stacks.options import Axis, VolumeOptions
-from builder.imaging.stacks.series import Stack, split_stacks
+from builder.imaging.stacks.series import split_stacks
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 
 PREFIXES: dict[Axis, str] = {"echo_time": "te", "b_value": "b", "component": ""}
 """Prefixes of channel names, before the value: ``te20`` (ms), ``b1000`` (s/mm2), ``magnitude``."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.imaging.stacks.series import Stack
+from builder.imaging.stacks.stack import Stack
 from builder.model.geometry import Geometry
 
 ON_GRID = 1e-3

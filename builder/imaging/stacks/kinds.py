@@ -1,9 +1,9 @@
 """Classifying an instance by its SOP class, modality and Image Type, before its geometry is looked at."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+
+from builder.imaging.rows import Row
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 """Root of the storage SOP classes (PS3.4 B.5)."""
@@ -61,15 +61,15 @@ COMPONENTS = frozenset(
 vendors write). All other values (ND, NORM, ADD, FILTERED, ...) may vary inside a stack."""
 
 
-def kind_of(row: Mapping[str, Any]) -> Kind:
+def kind_of(row: Row) -> Kind:
     """Return the kind of an INSTANCES row; the row of a frame (``builder.imaging.multiframe``) is always a slice."""
-    if row.get("frame") is not None:
+    if row.frame is not None:
         return Kind.SLICE
-    sop_class = row["sop_class_uid"] or ""
-    modality = row["modality"] or ""
+    sop_class = row.sop_class_uid or ""
+    modality = row.modality or ""
     tokens = image_tokens(row)
-    frames = row["number_of_frames"] or 1
-    if not row["rows"] or not row["columns"] or sop_class in ANNOTATIONS or modality in {"SEG", "RTDOSE", "SR", "PR"}:
+    frames = row.number_of_frames or 1
+    if not row.rows or not row.columns or sop_class in ANNOTATIONS or modality in {"SEG", "RTDOSE", "SR", "PR"}:
         return Kind.NOT_AN_IMAGE
     if sop_class in SLIDES or modality == "SM":
         return Kind.WHOLE_SLIDE
@@ -84,22 +84,22 @@ def kind_of(row: Mapping[str, Any]) -> Kind:
     return Kind.STILL if frames == 1 else Kind.CINE
 
 
-def _sliced(row: Mapping[str, Any], tokens: frozenset[str], frames: int) -> Kind:
+def _sliced(row: Row, tokens: frozenset[str], frames: int) -> Kind:
     """Return the kind of a CT, MR, PET or NM instance: mostly slices, but their series hold other objects too."""
-    if (row["samples_per_pixel"] or 1) != 1:
+    if (row.samples_per_pixel or 1) != 1:
         return Kind.SECONDARY_CAPTURE
     if frames > 1:
         return Kind.MULTIFRAME
-    if row["modality"] == "CT" and tokens & SCOUTS:
+    if row.modality == "CT" and tokens & SCOUTS:
         return Kind.LOCALIZER
-    if "MOSAIC" in tokens or (row["grid_tiles"] or 0) > 1:
+    if "MOSAIC" in tokens or (row.grid_tiles or 0) > 1:
         return Kind.MOSAIC
     return Kind.SLICE
 
 
-def image_tokens(row: Mapping[str, Any]) -> frozenset[str]:
+def image_tokens(row: Row) -> frozenset[str]:
     """Return the values of Image Type (0008,0008) in capitals."""
-    return _tokens(row["image_type"] or "")
+    return _tokens(row.image_type or "")
 
 
 @lru_cache(maxsize=4096)  # the slices of a series share a few values
@@ -107,7 +107,7 @@ def _tokens(image_type: str) -> frozenset[str]:
     return frozenset(value.strip().upper() for value in image_type.split("\\") if value.strip())
 
 
-def component_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+def component_of(row: Row) -> tuple[str, ...]:
     """Return the values of Image Type that separate an image from its neighbours, with DERIVED when it is derived."""
     tokens = image_tokens(row)
     return tuple(sorted(tokens & COMPONENTS | tokens & {"DERIVED"}))

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
-Row: TypeAlias = dict[str, Any]
+from builder.imaging.rows import Row
 
 CLOCKS = {
     "acquisition_time": ("acquisition_date", "content_date", "series_date", "study_date"),
@@ -31,7 +31,7 @@ def with_moments(rows: Sequence[Row]) -> list[Row]:
     UTC offsets are applied when all rows state one. A column that any row lacks, or that cannot be read in any row, is
     left unchanged in all rows.
     """
-    made = [dict(row) for row in rows]
+    changes: list[dict[str, float]] = [{} for _ in rows]
     for column, dates in CLOCKS.items():
         found = []
         for row in rows:
@@ -41,18 +41,18 @@ def with_moments(rows: Sequence[Row]) -> list[Row]:
         if not found or found[-1] is None:
             continue
         zoned = all(moment is not None and moment[1] is not None for moment in found)
-        for row, moment in zip(made, found, strict=True):
+        for change, moment in zip(changes, found, strict=True):
             assert moment is not None
-            row[column] = moment[0] - (moment[1] or 0.0) * zoned
-    return made
+            change[column] = moment[0] - (moment[1] or 0.0) * zoned
+    return [row._replace(**change) if change else row for row, change in zip(rows, changes, strict=True)]
 
 
 def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float | None] | None:
     """Return seconds since 1970 by the row's own clock, and the UTC offset of that clock in seconds if stated."""
-    text = row.get(column)
+    text = getattr(row, column)
     if text is None:
         return None
-    zone = _offset(row.get("timezone_offset"))
+    zone = _offset(row.timezone_offset)
     if isinstance(text, str) and len(text) >= 12 and text[:12].isdigit():
         own = _offset(text.strip()[len(_without_offset(text)) :])
         seconds = _stamp(text)
@@ -62,7 +62,7 @@ def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float |
         return None
     name, day = _dated(row, dates)
     if name in OF_THE_START and column != "series_time":
-        start = _clock(row.get("series_time"))
+        start = _clock(row.series_time)
         if start is not None and clock < start - HALF_DAY:
             day += DAY
     return day + clock, zone
@@ -71,7 +71,7 @@ def _moment(row: Row, column: str, dates: Sequence[str]) -> tuple[float, float |
 def _dated(row: Row, dates: Sequence[str]) -> tuple[str, float]:
     """Return the first column that holds a date, and that date in seconds since 1970; ("", 0.0) without any."""
     for name in dates:
-        day = _day(row.get(name))
+        day = _day(getattr(row, name))
         if day is not None:
             return name, day
     return "", 0.0

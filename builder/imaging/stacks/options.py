@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from builder.errors import CaseError, Reason
 from builder.imaging.pixels.stored import check_syntax
 from builder.imaging.quantities.suv import WEIGHT_KG
-from builder.imaging.stacks.series import Stack
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 
 REASONS = {
     Verdict.REGULAR: Reason.NOT_SELECTED,

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.imaging.rows import Row
 from builder.imaging.stacks.spacing import SAME_POSITION_MM
-
-Row: TypeAlias = dict[str, Any]
 
 TIME_RULES = (
     *("temporal_position", "frame_reference_time", "trigger_time", "acquisition_number", "acquisition_datetime"),
@@ -86,7 +85,7 @@ def _by_values(rows: Sequence[Row], slots: NDArray[np.int64], names: Sequence[st
     """Group rows by equal values, in ascending order; return nothing when a group holds a position twice."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, row in enumerate(rows):
-        groups.setdefault(tuple(row.get(name) for name in names), []).append(index)
+        groups.setdefault(tuple(getattr(row, name) for name in names), []).append(index)
     if any(len(set(slots[group])) < len(group) for group in groups.values()):
         return []
     ordered = sorted(groups, key=lambda values: tuple((v is None, 0 if v is None else v) for v in values))
@@ -97,7 +96,7 @@ def _by_moment(parts: list[tuple[Row, ...]]) -> list[tuple[Row, ...]]:
     """Order parts by acquisition when each ends before the next begins; otherwise return them as they are."""
     spans: list[tuple[float, float]] = []
     for part in parts:
-        moments = [moment for row in part if isinstance(moment := row.get("acquisition_time"), float)]
+        moments = [moment for row in part if isinstance(moment := row.acquisition_time, float)]
         if len(moments) < len(part):
             return parts
         spans.append((min(moments), max(moments)))
@@ -113,8 +112,9 @@ def _by_rank(rows: Sequence[Row], slots: NDArray[np.int64], name: str) -> Iterat
     for slot, row in zip(slots, rows, strict=True):
         positions[slot].append(row)
     if any(
-        None in (values := [row.get(name) for row in group]) or len(set(values)) < len(values) for group in positions
+        None in (values := [getattr(row, name) for row in group]) or len(set(values)) < len(values)
+        for group in positions
     ):
         return
-    ordered = [sorted(group, key=lambda row: row[name]) for group in positions]
+    ordered = [sorted(group, key=lambda row: getattr(row, name)) for group in positions]
     yield from zip(*ordered, strict=True)

@@ -6,7 +6,8 @@ from functools import lru_cache
 from operator import mul
 from typing import Any
 
-from builder.imaging.stacks.alike import CAME_BY, MADE_BY, Row, Rows, by_coming, by_making, says_one_thing
+from builder.imaging.rows import Row
+from builder.imaging.stacks.alike import CAME_BY, MADE_BY, Rows, by_coming, by_making, says_one_thing
 from builder.imaging.stacks.kinds import Kind, component_of, kind_of
 
 ORIENTATION_TOLERANCE = 1e-3
@@ -35,7 +36,7 @@ def pure_groups(rows: Rows) -> list[tuple[str, Rows]]:
 def geometry_fault(row: Row) -> str | None:
     """Return why the position of a slice is unknown, or None when it is known."""
     position, cosines, spacing = (
-        row["image_position_patient"], row["image_orientation_patient"], row["pixel_spacing"]
+        row.image_position_patient, row.image_orientation_patient, row.pixel_spacing
     )  # fmt: skip
     if not position or not cosines:
         return "no ImagePositionPatient or ImageOrientationPatient"
@@ -64,13 +65,13 @@ def frames_are_private(rows: Rows) -> bool:
 
     Some anonymisers leave files like this (seen in LIDC-IDRI), and the UID then says nothing.
     """
-    frames = [row["frame_of_reference_uid"] for row in rows]
+    frames = [row.frame_of_reference_uid for row in rows]
     return len(rows) > 2 and None not in frames and len(set(frames)) == len(frames)
 
 
 def _by(*names: str) -> Callable[[Rows], list[Rows]]:
     """Return a function that cuts rows by equal values of columns."""
-    return lambda rows: _gather(rows, lambda row: tuple(row[name] for name in names))
+    return lambda rows: _gather(rows, lambda row: tuple(getattr(row, name) for name in names))
 
 
 def _gather(rows: Rows, key: Callable[[Row], Any]) -> list[Rows]:
@@ -85,10 +86,10 @@ def _by_frame_of_reference(rows: Rows) -> list[Rows]:
     """Cut by frame of reference, unless every instance states its own, which makes the UID meaningless."""
     if frames_are_private(rows):
         return [rows]
-    stated = {row["frame_of_reference_uid"] for row in rows} - {None}
+    stated = {row.frame_of_reference_uid for row in rows} - {None}
     if len(stated) < 2:
         return [rows]  # when only some rows state it, builder.imaging.stacks.alike decides by their positions
-    return _gather(rows, lambda row: row["frame_of_reference_uid"])
+    return _gather(rows, lambda row: row.frame_of_reference_uid)
 
 
 def _by_orientation(rows: Rows) -> list[Rows]:
@@ -107,7 +108,7 @@ def _near(rows: Rows, name: str, *, tolerance: Callable[[Sequence[float]], float
     groups: list[Rows] = []
     for row in rows:
         for group in groups:
-            first, own = group[0][name], row[name]
+            first, own = getattr(group[0], name), getattr(row, name)
             if first == own or (
                 first and own and len(first) == len(own)
                 and max(abs(a - b) for a, b in zip(first, own, strict=True)) <= tolerance(first)
@@ -160,7 +161,7 @@ RULES: tuple[tuple[str, Callable[[Rows], list[Rows]]], ...] = (
     ("frame_of_reference", _by_frame_of_reference),
     ("image_type", _by_image_type),
     ("geometry", _by_geometry),
-    ("size", lambda rows: _gather(rows, lambda row: (row["rows"], row["columns"], row["samples_per_pixel"] or 1))),
+    ("size", lambda rows: _gather(rows, lambda row: (row.rows, row.columns, row.samples_per_pixel or 1))),
     ("orientation", _by_orientation),
     ("pixel_spacing", _by_pixel_spacing),
     *((trait.column, _of_slices(trait.column, by_making(trait))) for trait in MADE_BY),

@@ -1,9 +1,8 @@
 """Splitting the instances of a series into pure stacks, each with one verdict and the rule that separated it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from builder.imaging.pixels.types import Projected, common_type, picture_type, slices_type
 from builder.imaging.quantities.diffusion import b_value_of
-from builder.imaging.stacks.alike import Row, Rows, tolerated
+from builder.imaging.rows import Row, rows_of
+from builder.imaging.stacks.alike import Rows, tolerated
 from builder.imaging.stacks.kinds import Kind, component_of, kind_of
 from builder.imaging.stacks.moments import with_moments
 from builder.imaging.stacks.repeats import Part, separate
@@ -22,27 +22,7 @@ from builder.imaging.stacks.rules import (
     pure_groups,
 )
 from builder.imaging.stacks.spacing import Verdict, judge
-from builder.model.geometry import Geometry
-
-Matrix: TypeAlias = tuple[tuple[float, float, float, float], ...]
-
-COLUMNS = (
-    *("status", "path", "transfer_syntax_uid", "sop_class_uid", "sop_instance_uid", "series_uid"),
-    *("frame_of_reference_uid", "modality", "image_type", "manufacturer"),
-    *("study_date", "series_date", "acquisition_date", "content_date", "timezone_offset"),
-    *("series_time", "acquisition_time", "content_time", "acquisition_datetime", "frame_reference_time"),
-    *("acquisition_number", "series_number", "instance_number", "temporal_position", "trigger_time"),
-    *("series_description", "protocol_name", "scan_options", "scanning_sequence", "sequence_name"),
-    *("echo_number", "echo_time", "repetition_time", "inversion_time", "flip_angle", "b_value"),
-    *("kvp", "convolution_kernel", "contrast_bolus_agent"),
-    *("rows", "columns", "number_of_frames", "grid_tiles"),
-    *("samples_per_pixel", "photometric_interpretation", "bits_allocated", "bits_stored", "pixel_representation"),
-    *("image_position_patient", "image_orientation_patient", "pixel_spacing"),
-    *("imager_pixel_spacing", "slice_thickness", "spacing_between_slices"),
-    *("pixel_padding_value", "rescale_slope", "rescale_intercept"),
-    *("siemens_b_value", "ge_b_value", "philips_b_value", "uih_b_value"),
-)
-"""Columns of INSTANCES that are used to split a series into stacks."""
+from builder.imaging.stacks.stack import AIR, COLOURS, PICTURES, Matrix, Stack
 
 KINDS = {
     Kind.MULTIFRAME: Verdict.MULTIFRAME,
@@ -55,136 +35,6 @@ KINDS = {
     Kind.WHOLE_SLIDE: Verdict.WHOLE_SLIDE,
     Kind.NOT_AN_IMAGE: Verdict.NOT_AN_IMAGE,
 }
-
-PICTURES = frozenset(
-    {Verdict.PROJECTION, Verdict.LOCALIZER, Verdict.STILL, Verdict.CINE, Verdict.SECONDARY_CAPTURE}
-)  # fmt: skip
-"""Verdicts of images that lie in a plane of their own and not in patient space."""
-
-COLOURS = ("r", "g", "b")
-
-AIR = -1024
-"""Value in Hounsfield units that stands for "no data" in a CT."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Instances of one series that belong on one grid, in order, with a verdict.
-
-    Parameters
-    ----------
-    series_uid
-        SeriesInstanceUID (0020,000E).
-    number
-        Position among the stacks of its series, from 0.
-    split_rule
-        The rule that separated this stack from its neighbours (``orientation``, ``echo_time``, ...); "" for none.
-    verdict, detail
-        What the stack is, and the numbers behind the verdict, without identifiers.
-    uids
-        SOPInstanceUIDs, one tuple per channel, with slices in the order of the grid; a picture has one tuple in all.
-    frame_numbers
-        Parallel to ``uids``: the frame (from 0; for a mosaic the tile) of each slice in its instance. Empty when every
-        instance is one slice.
-    channels
-        One name per channel: ``("image",)``, ``("t0", "t1", ...)``, ``("te20", "te40", ...)`` or ``("r", "g", "b")``.
-    affine
-        Maps voxel (slice, row, column) to LPS mm; None when the slices have no regular grid or none is known.
-    uneven, offsets
-        For an irregular or gapped stack on a straight line, the affine of the regular grid it can be resampled to, and
-        the position of each slice on that grid's slice axis (from 0, in steps of the grid).
-    slice_axes
-        For such a stack, what each slice says of its own slice axis: a vector in mm, and notes. A slice alone in its
-        run has no other.
-    shape
-        (slice, row, column) of one channel.
-    frame_of_reference
-        FrameOfReferenceUID (0020,0052); None when it is absent or when every instance states a different one.
-    grid
-        The verdict on one channel alone, which differs from ``verdict`` for a time series.
-    frames
-        Total number of images, over channels and slices.
-    number_type, number_type_sure
-        The volume's number type predicted from the headers, and whether it holds every value that can be stored.
-    voxel_bytes
-        Bytes of one voxel of the volume with its padding mask, predicted from the headers.
-    tiles
-        Tiles in a row of a mosaic picture, whose tiles are the frames; 0 for all other stacks.
-    echo_time, b_value, component
-        The first stated echo time (ms) and b-value (s/mm2), and the values of Image Type that separate the stack.
-    notes
-        Short codes, with numbers, for what was tolerated.
-    """
-
-    series_uid: str
-    number: int
-    split_rule: str
-    verdict: Verdict
-    detail: str
-    uids: tuple[tuple[str, ...], ...]
-    frame_numbers: tuple[tuple[int, ...], ...] = ()
-    channels: tuple[str, ...] = ("image",)
-    affine: Matrix | None = None
-    uneven: Matrix | None = None
-    offsets: tuple[float, ...] = ()
-    slice_axes: tuple[tuple[tuple[float, ...] | None, tuple[str, ...]], ...] = ()
-    shape: tuple[int, int, int] = (0, 0, 0)
-    frame_of_reference: str | None = None
-    grid: Verdict = Verdict.UNKNOWN_GEOMETRY
-    frames: int = 1
-    bits_allocated: int = 16
-    number_type: str = "int16"
-    number_type_sure: bool = True
-    voxel_bytes: int = 2
-    tiles: int = 0
-    echo_time: float | None = None
-    b_value: float | None = None
-    component: tuple[str, ...] = ()
-    modality: str = ""
-    sop_class_uid: str = ""
-    transfer_syntaxes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def geometry(self) -> Geometry | None:
-        """The grid, or None when there is none."""
-        if self.affine is None or min(self.shape) < 1:
-            return None
-        return Geometry(self.shape, np.array(self.affine), self.frame_of_reference)
-
-    @property
-    def uid_to_slice(self) -> Mapping[str, int]:
-        """Maps SOPInstanceUID to slice index over all channels; empty when an instance holds several slices."""
-        if self.frame_numbers:
-            return {}
-        return {uid: index for channel in self.uids for index, uid in enumerate(channel)}
-
-    def with_uids(self, mapping: Mapping[str, str]) -> "Stack":
-        """Return the same stack with other UIDs. Raise KeyError for a UID that ``mapping`` lacks."""
-        frame = None if self.frame_of_reference is None else mapping[self.frame_of_reference]
-        uids = tuple(tuple(mapping[uid] for uid in channel) for channel in self.uids)
-        return replace(self, series_uid=mapping[self.series_uid], uids=uids, frame_of_reference=frame)
-
-    def split(self) -> tuple["Stack", ...]:
-        """Return one stack per time point of a time series or per run of a gapped stack, else the stack itself."""
-        if self.verdict == Verdict.GAPPED and self.uneven is not None:
-            return self._runs()
-        if self.verdict != Verdict.TIME_SERIES:
-            return (self,)
-        return tuple(
-            replace(
-                self, split_rule="time", verdict=self.grid, detail=f"{name} of {len(self.channels)}: {self.detail}",
-                uids=(self.uids[index],), frame_numbers=self.frame_numbers[index : index + 1], channels=("image",),
-                frames=self.shape[0],
-            )
-            for index, name in enumerate(self.channels)
-        )  # fmt: skip
-
-    def _runs(self) -> tuple["Stack", ...]:
-        """Return the runs of a gapped stack between its gaps."""
-        breaks = [i for i in range(1, len(self.offsets)) if self.offsets[i] - self.offsets[i - 1] > 1.5]
-        ends = [0, *breaks, len(self.offsets)]
-        return tuple(_run(self, start, end) for start, end in pairwise(ends))
 
 
 def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
@@ -200,23 +50,12 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
     tuple of Stack
         Ordered by the first instance of each; every instance is in exactly one stack.
     """
-    return split_rows([row for row in _dictionaries(instances) if row["status"] in (None, "instance")])
-
-
-def _dictionaries(instances: pa.Table) -> Rows:
-    """Return the rows with ``COLUMNS``; empty columns, which are many, are not converted cell by cell."""
-    count = len(instances)
-    columns = (instances[name] for name in COLUMNS)
-    cells = [[None] * count if column.null_count == count else column.to_pylist() for column in columns]
-    return [dict(zip(COLUMNS, values, strict=True)) for values in zip(*cells, strict=True)]
+    return split_rows([row for row in rows_of(instances) if row.status in (None, "instance")])
 
 
 def split_rows(rows: Rows) -> tuple[Stack, ...]:
-    """Do what ``split_stacks`` does for rows given as dictionaries: instances, or frames of multi-frame objects."""
-    rows = with_moments(rows)  # copies, so they may be changed
-    for row in rows:
-        row["b_value"] = b_value_of(row)
-    rows.sort(key=_order)
+    """Split rows, of instances or of frames of multi-frame objects, as ``split_stacks`` does."""
+    rows = sorted((row._replace(b_value=b_value_of(row)) for row in with_moments(rows)), key=_order)
     found: list[Stack] = []
     for rule, group in pure_groups(rows):
         found.extend(_stacks(group, rule=rule))
@@ -226,8 +65,8 @@ def split_rows(rows: Rows) -> tuple[Stack, ...]:
 
 def _order(row: Row) -> tuple[bool, int, str, int, str]:
     """Return a sort key, so that the result does not depend on the order in which rows arrive."""
-    number = row["instance_number"]
-    return (number is None, number or 0, row["sop_instance_uid"] or "", row.get("frame") or 0, row["path"] or "")
+    number = row.instance_number
+    return (number is None, number or 0, row.sop_instance_uid or "", row.frame or 0, row.path or "")
 
 
 def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
@@ -238,12 +77,12 @@ def _stacks(rows: Rows, *, rule: str) -> list[Stack]:
     fault = geometry_fault(rows[0])
     if fault is not None:
         return [_plain(rows, rule=rule, verdict=Verdict.UNKNOWN_GEOMETRY, detail=fault)]
-    directions = np.array([row["image_orientation_patient"] for row in rows])
+    directions = np.array([row.image_orientation_patient for row in rows])
     if np.abs(directions - directions[0]).max() > ORIENTATION_TOLERANCE:
         detail = f"{len(rows)} slices, no two parallel"
         return [_plain(rows, rule=rule, verdict=Verdict.MIXED_ORIENTATION, detail=detail)]
     axes = _axes(rows[0])
-    places = [float(np.dot(row["image_position_patient"], axes[2])) for row in rows]
+    places = [float(np.dot(np.array(row.image_position_patient), axes[2])) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: (places[index], _order(rows[index])))
     rows, along = [rows[index] for index in order], np.array([places[index] for index in order])
     parts = separate(rows, along)
@@ -289,14 +128,14 @@ def _one_grid(stacks: Sequence[Stack]) -> bool:
 def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Stack:
     """Make a stack of parallel slices that are sorted along the normal."""
     first = rows[0]
-    down, across = (float(v) for v in first["pixel_spacing"])
-    positions = np.array([row["image_position_patient"] for row in rows], dtype=np.float64)
+    down, across = (float(v) for v in first.pixel_spacing or ())
+    positions = np.array([row.image_position_patient for row in rows], dtype=np.float64)
     verdict = judge(positions, axes=axes, pixel_mm=(down, across))
     stack = _plain(rows, rule=rule, verdict=verdict.verdict, detail=verdict.detail)
     step, notes = verdict.step_mm, verdict.notes
     if verdict.verdict == Verdict.SINGLE_SLICE:
         step, notes = _single_step(first, axes)
-    distinct = len({(row["sop_instance_uid"], row.get("frame")) for row in rows})
+    distinct = len({(row.sop_instance_uid, row.frame) for row in rows})
     if distinct < len(rows):
         same = len(rows) - distinct + 1
         detail = f"{same} of {len(rows)} instances share a SOPInstanceUID"
@@ -304,7 +143,7 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
     if frames_are_private(list(rows)):
         notes = (*notes, "frame_of_reference_not_shared")
     notes = tuple(sorted({*notes, *tolerated(rows)}))
-    stack = replace(stack, shape=(len(rows), first["rows"] or 0, first["columns"] or 0), notes=notes)
+    stack = replace(stack, shape=(len(rows), first.rows or 0, first.columns or 0), notes=notes)
     if step is None:
         return stack
     affine = affine_of(positions[0], axes=axes, pixel_mm=(down, across), step_mm=step)
@@ -316,33 +155,12 @@ def _slices(rows: Sequence[Row], *, rule: str, axes: NDArray[np.float64]) -> Sta
     return replace(stack, uneven=affine, offsets=tuple(float(offset) for offset in offsets), slice_axes=alone)
 
 
-def _run(stack: "Stack", start: int, end: int) -> "Stack":
-    """Make a stack of slices ``start`` to ``end`` of a gapped stack, which are evenly spaced.
-
-    A lone slice has the axis that it states itself, as any single slice: nobody knows how far it reaches.
-    """
-    affine = np.array(stack.uneven)
-    affine[:3, 3] += affine[:3, 0] * stack.offsets[start]
-    shift = affine[:3, :3].copy()
-    own, notes = stack.slice_axes[start] if end - start == 1 else (affine[:3, 0], ())
-    affine[:3, 0] = affine[:3, 0] if own is None else own
-    aslant = not Geometry((1, 1, 1), affine).is_orthogonal
-    verdict = Verdict.SINGLE_SLICE if end - start == 1 else Verdict.SHEARED if aslant else Verdict.REGULAR
-    matrix = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
-    return replace(
-        stack, split_rule="gap", verdict=verdict, grid=verdict,
-        detail=f"{end - start} slices, {np.linalg.norm(shift[:, 0]):.4g} mm, of {len(stack.offsets)}: {stack.detail}",
-        uids=(stack.uids[0][start:end],), frame_numbers=tuple(f[start:end] for f in stack.frame_numbers),
-        affine=None if own is None else matrix, uneven=None, offsets=(), slice_axes=(),
-        notes=tuple(sorted({*stack.notes, *notes})), shape=(end - start, *stack.shape[1:]), frames=end - start,
-    )  # fmt: skip
-
-
 def _single_step(row: Row, axes: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
     """Return the slice axis of a single slice from what the file states, with a note that names the source."""
     for name in ("spacing_between_slices", "slice_thickness"):
-        if row[name] and row[name] > 0:
-            return float(row[name]) * axes[2], (f"slice_axis_from_{name}",)
+        step = getattr(row, name)
+        if step and step > 0:
+            return float(step) * axes[2], (f"slice_axis_from_{name}",)
     return None, ("slice_axis_unknown",)
 
 
@@ -374,7 +192,7 @@ def affine_of(
 
 def _axes(row: Row) -> NDArray[np.float64]:
     """Return three rows: the unit vectors along an image row and an image column, and the normal."""
-    cosines = np.array(row["image_orientation_patient"], dtype=np.float64)
+    cosines = np.array(row.image_orientation_patient, dtype=np.float64)
     along, down = cosines[:3] / np.linalg.norm(cosines[:3]), cosines[3:] / np.linalg.norm(cosines[3:])
     normal = np.cross(along, down)
     return np.array([along, down, normal / np.linalg.norm(normal)])
@@ -386,30 +204,30 @@ def _plain(rows: Iterable[Row], *, rule: str, verdict: Verdict, detail: str) -> 
     first = rows[0]
     number_type = _number_type(rows, verdict)
     return Stack(
-        series_uid=first["series_uid"] or "", number=0, split_rule=rule, verdict=verdict, detail=detail, grid=verdict,
-        uids=(tuple(row["sop_instance_uid"] or "" for row in rows),),
-        frame_numbers=(tuple(row["frame"] for row in rows),) if first.get("frame") is not None else (),
-        shape=(sum(row["number_of_frames"] or 1 for row in rows), first["rows"] or 0, first["columns"] or 0),
+        series_uid=first.series_uid or "", number=0, split_rule=rule, verdict=verdict, detail=detail, grid=verdict,
+        uids=(tuple(row.sop_instance_uid or "" for row in rows),),
+        frame_numbers=(tuple(row.frame or 0 for row in rows),) if first.frame is not None else (),
+        shape=(sum(row.number_of_frames or 1 for row in rows), first.rows or 0, first.columns or 0),
         frame_of_reference=None if frames_are_private(rows) else _stated(rows, "frame_of_reference_uid"),
-        frames=sum(row["number_of_frames"] or 1 for row in rows),
-        channels=COLOURS if _is_colour(first, verdict) else ("image",), bits_allocated=first["bits_allocated"] or 16,
+        frames=sum(row.number_of_frames or 1 for row in rows),
+        channels=COLOURS if _is_colour(first, verdict) else ("image",), bits_allocated=first.bits_allocated or 16,
         number_type=number_type.name, number_type_sure=number_type.sure,
         voxel_bytes=np.dtype(number_type.name).itemsize + _is_padded(rows),
-        tiles=first.get("tiles", 0),
+        tiles=first.tiles,
         echo_time=_stated(rows, "echo_time"), b_value=_stated(rows, "b_value"), component=component_of(first),
-        modality=first["modality"] or "", sop_class_uid=first["sop_class_uid"] or "",
-        transfer_syntaxes=tuple(sorted({row["transfer_syntax_uid"] or "" for row in rows})),
+        modality=first.modality or "", sop_class_uid=first.sop_class_uid or "",
+        transfer_syntaxes=tuple(sorted({row.transfer_syntax_uid or "" for row in rows})),
     )  # fmt: skip
 
 
 def _stated(rows: Rows, column: str) -> Any:
     """Return the first value that a row states, or None when no row states one."""
-    return next((row[column] for row in rows if row[column] is not None), None)
+    return next((getattr(row, column) for row in rows if getattr(row, column) is not None), None)
 
 
 def _is_colour(row: Row, verdict: Verdict) -> bool:
     """Return whether a picture becomes red, green and blue channels."""
-    colour = (row["samples_per_pixel"] or 1) == 3 or row["photometric_interpretation"] == "PALETTE COLOR"
+    colour = (row.samples_per_pixel or 1) == 3 or row.photometric_interpretation == "PALETTE COLOR"
     return colour and verdict in PICTURES
 
 
@@ -417,16 +235,16 @@ def _number_type(rows: Rows, verdict: Verdict) -> Projected:
     """Return the number type that the headers predict."""
     if verdict in PICTURES:
         return picture_type(rows[0])
-    return slices_type(rows, AIR if rows[0]["modality"] == "CT" else 0)
+    return slices_type(rows, AIR if rows[0].modality == "CT" else 0)
 
 
 def _is_padded(rows: Rows) -> int:
     """Return 1 when a padding value is stated, because the mask takes one byte per voxel."""
-    return int(any(row["pixel_padding_value"] is not None for row in rows))
+    return int(any(row.pixel_padding_value is not None for row in rows))
 
 
 def _described(rows: Rows) -> str:
     """Describe a group of pictures that are not slices by its numbers of instances and frames."""
-    frames = sum(row["number_of_frames"] or 1 for row in rows)
+    frames = sum(row.number_of_frames or 1 for row in rows)
     noun = "instance" if len(rows) == 1 else "instances"
     return f"{len(rows)} {noun}, {frames} frames" if frames != len(rows) else f"{len(rows)} {noun}"

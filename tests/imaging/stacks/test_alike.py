@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from builder.imaging.stacks.series import Stack, split_rows
+from builder.imaging import rows as seen
+from builder.imaging.stacks.series import split_rows as split_seen
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 from builder.model.tables import INSTANCES
 
 CT, MR, PT = ("1.2.840.10008.5.1.4.1.1." + suffix for suffix in ("2", "4", "128"))
@@ -28,6 +30,10 @@ def slices(count: int, *, first: float = 0.0, step: float = 5.0, start: int = 1,
         | {"image_position_patient": [0.0, 0.0, first + step * k]}
         for k in range(count)
     ]  # fmt: skip
+
+
+def split_rows(rows: Sequence[Row]) -> tuple[Stack, ...]:
+    return split_seen([seen.Row.of(row) for row in rows])
 
 
 def uids(stack: Stack) -> list[str]:

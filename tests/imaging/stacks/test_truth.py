@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.imaging.rows import instances_of
-from builder.imaging.stacks.series import Stack, split_stacks
+from builder.imaging.stacks.series import split_stacks
 from builder.imaging.stacks.spacing import Verdict
+from builder.imaging.stacks.stack import Stack
 from builder.model.tables import INSTANCES
 from tests import synthetic
 from tests.imaging.reading import series_of
