@@ -16,8 +16,10 @@ _MOST_CELLS: Final = 100_000
 _SAMPLE: Final = 25
 """Rows below the headings that the separator is told from."""
 _ODD_WORD: Final = re.compile(
-    r"[^\W\d_][¢£¤¥¦§¨¬¯¶¹³¼½¾¿†\u00b8\u02c6\u02dc‡‰ƒ][^\W\d_]"  # a sign between two letters
+    r"[^\W\d_][¢£¤¥¦§¨¬¯¶¹³¼½¾¿†\u00b8\u02c6\u02dc‡‰ƒ\u201a\u201e][^\W\d_]"  # a sign between two letters
     r"|[a-zß-ÿ][ŠŽŸŒ]|£[a-zß-ÿ]{2}"  # a capital behind a small letter, or a sign that begins a word
+    r"|[ÂÃ][\u00a1-\u00bf]"  # UTF-8 in a file that also holds other bytes
+    r"|[À-ÖØ-öø-ÿ]{4}"  # letters of another script
 )
 """What Windows-1252 makes of words in another encoding of one byte a letter, and words in it hardly ever have."""
 

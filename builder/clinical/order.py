@@ -128,13 +128,19 @@ def _truth(cell: Cell) -> Span:
 def _numbers(cells: Sequence[Cell]) -> Iterator[Reading]:
     """Numbers under each way to write them, all with one prefix and one suffix: ``10 mm``, ``Visit 10``, ``<1``."""
     texts = [cell for cell in cells if isinstance(cell, str)]
+    commas = any("," in text for text in texts)
     for mark, digits in (
         (None, r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+"),
         (".", r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"),
-        (",", r"\d{1,3}(?:\.\d{3})+(?:,\d+)?|\d+(?:,\d+)?"),
+        (",", r"[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?|\d+(?:,\d+)?"),
     ):
-        if mark is None or (any("," in text for text in texts) and not (mark == "," and _groups_thousands(texts))):
+        may_be = commas if mark == "." else (commas and not _groups_thousands(texts)) or any(map(_grouped, texts))
+        if mark is None or may_be:
             yield _labelled(re.compile(_LABELLED.replace("DIGITS", digits)), mark, cells)
+
+
+_grouped: Final = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])").search
+"""A text with points that may group thousands, as in 1.200."""
 
 
 def _groups_thousands(texts: Sequence[str]) -> bool:

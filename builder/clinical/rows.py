@@ -13,7 +13,7 @@ from builder.clinical.cells import EXACT_WHOLE, Cell, Number, is_empty, number_o
 from builder.clinical.dates import date_of, days_since_first_study
 from builder.clinical.events import derive, event_columns
 from builder.clinical.order import date_readings
-from builder.clinical.sheet import Line, Sheet, read_sheet
+from builder.clinical.sheet import Line, Sheet, read_sheet, sheets_of
 from builder.clinical.table import ClinicalColumn, ClinicalTable, Fact
 from builder.clinical.tally import CellIssue, Count, Tally
 from builder.errors import SpecError
@@ -97,6 +97,7 @@ def read_rows(data: bytes, options: ClinicalTable) -> Rows:
         expected={*options.headings},
         encoding=options.encoding,
     )
+    _check_headings(sheet, options, data)
     return _Typing(options, sheet, _places(sheet, options)).rows()
 
 
@@ -143,14 +144,22 @@ def _timed(name: str, column: ClinicalColumn) -> pa.Field:
     return pa.field(name, pa.float64(), metadata={"unit": unit} if unit else None)
 
 
+def _check_headings(sheet: Sheet, options: ClinicalTable, data: bytes) -> None:
+    """Refuse a row that has none of the declared headings: perhaps a row of data, which no message may show."""
+    known = {heading.casefold() for heading in sheet.headings}
+    if known & {heading.casefold() for heading in options.headings}:
+        return
+    sheets = sheets_of(data)
+    other = f"; the workbook has the sheets {', '.join(sheets)}" if len(sheets) > 1 else ""
+    raise SpecError(
+        f"clinical: found none of the declared headings in row {options.header_row}, expected "
+        f"{', '.join(map(repr, options.headings))}; check header_row, sheet and the headings{other}"
+    )
+
+
 def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
     """Heading to column position, for every heading that the declaration names."""
     known = [heading for heading in sheet.headings if heading]
-    if not {*known} & {*options.headings}:  # perhaps a row of data, which no message may show
-        raise SpecError(
-            f"clinical: found none of the declared headings in row {options.header_row}, expected "
-            f"{', '.join(map(repr, options.headings))}; check header_row, sheet and the headings"
-        )
     faults = []
     for heading in options.headings:
         count = sheet.headings.count(heading)

@@ -2,10 +2,11 @@
 
 import datetime
 import io
+import operator
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final
@@ -16,6 +17,8 @@ from builder.errors import BuilderError, SpecError
 
 UNSAVED: Final = "a formula without a saved value: open the file in a spreadsheet and save it"
 _NAMESPACE: Final = "{*}"
+_FIRST_YEAR: Final = 1900
+"""Of dates in a spreadsheet, whatever day it counts from."""
 _MAX_ROWS: Final = 1_048_576
 """Rows an XLSX sheet can have (ECMA-376)."""
 
@@ -105,13 +108,38 @@ def shown_text(value: int | float, form: str) -> str | None:
     if float(value).is_integer() and abs(value) >= 1e15:
         return None
     plain = str(int(value)) if float(value).is_integer() else str(value)
-    section = form.split(";")[0]
-    tokens = re.findall(r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]|.', section)
+    if value < 0 or not float(value).is_integer() or len(form) > _LONGEST_FORMAT:
+        return plain
+    tokens = _TOKEN.findall(re.sub("(?i)general", "0", _section(form, value)))
+    tokens = [token for token in tokens if not _SHOWS_NOTHING.fullmatch(token)]
     digits = [i for i, token in enumerate(tokens) if token in ("0", "#", "?")]
     simple = all(t in "0#?-() :/" or t[0] in '"\\_' for t in tokens)
-    if not digits or not simple or value < 0 or not float(value).is_integer():
-        return plain
-    return _filled(tokens, digits, plain)
+    return _filled(tokens, digits, plain) if digits and simple else plain
+
+
+_LONGEST_FORMAT: Final = 255
+_TOKEN: Final = re.compile(r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]|.')
+_CONDITION: Final = re.compile(r"\[(<=|>=|<>|=|<|>)\s*(-?\d{1,15}(?:\.\d{1,15})?)\]")
+_SHOWS_NOTHING: Final = re.compile(
+    r"\*.|\[(?:\$-[0-9a-f]{1,4}|black|blue|cyan|green|magenta|red|white|yellow|color ?\d+|[<>=]+\s*-?[\d.]+)\]",
+    re.IGNORECASE,
+)
+"""What fills the rest of a cell, and what a bracket says of locale, colour and condition."""
+_HOLDS: Final[dict[str, Callable[[float, float], bool]]] = {
+    "<": operator.lt, "<=": operator.le, "=": operator.eq, "<>": operator.ne, ">=": operator.ge, ">": operator.gt,
+}  # fmt: skip
+
+
+def _section(form: str, value: float) -> str:
+    """The part of a format that shows a number which is not negative: by the parts' conditions, or as zero."""
+    sections = re.split(r';(?=(?:[^"]*"[^"]*")*[^"]*$)', form)
+    conditions = [_CONDITION.search(section) for section in sections]
+    if not any(conditions):
+        return sections[2] if value == 0 and len(sections) > 2 else sections[0]
+    for section, found in zip(sections, conditions, strict=True):
+        if found is None or _HOLDS[found[1]](value, float(found[2])):
+            return section
+    return ""
 
 
 def _filled(tokens: Sequence[str], digits: Sequence[int], plain: str) -> str:
@@ -145,7 +173,8 @@ def _stream(data: bytes, sheet: str | None, cell_limit: int) -> tuple[list[list[
         pages = [page.title for page in book.worksheets]
         if sheet is not None and sheet not in pages:
             raise SpecError(f"clinical: found the sheets {', '.join(pages)}, expected one called {sheet!r}")
-        name = pages[0] if sheet is None else sheet
+        shown = [page.title for page in book.worksheets if page.sheet_state == "visible"]
+        name = (shown or pages)[0] if sheet is None else sheet
         path = next(rel.target for found, rel in reader.parser.find_sheets() if found.name == name)
         page = book[name]
         page.reset_dimensions()  # writers often state wrong ones
@@ -170,6 +199,8 @@ def _cell(cell: Any) -> Cell:
         return Number(value, shown_text(value, cell.number_format or "General"))
     if isinstance(value, datetime.timedelta):
         return str(value)
+    if isinstance(value, datetime.datetime) and value.year < _FIRST_YEAR:
+        return Unreadable("a negative number in the form of a date")
     found: Cell = value
     return found
 

@@ -33,12 +33,24 @@ BOTH = {**GRADE, **WEIGHT}
         (7, "\\P000", "P007"),
         (123456789, "000-00-0000", "123-45-6789"),
         (5, "00;-00", "05"),
-        (42, '[>99]000;"S"00', "42"),  # a condition chooses the section: shown plainly
+        (42, '[>99]000;"S"00', "S42"),  # a condition chooses the section
+        (142, '[>99]000;"S"00', "142"),
         (0, "0000", "0000"),
         (17.0, "0000", "0017"),
         (1.5, "0.00", "1.5"),
         (17, '00"/19"', "17/19"),
         (12345678901234567, "0", None),  # a spreadsheet keeps 15 digits
+        (17, "[$-409]0000", "0017"),
+        (17, "[Red]0000", "0017"),
+        (17, "_-* 0000_-", "0017"),
+        (17, '"P-"General', "P-17"),
+        (5551234, "[<=9999999]000-0000;(000) 000-0000", "555-1234"),
+        (2125551234, "[<=9999999]000-0000;(000) 000-0000", "(212) 555-1234"),
+        (0, '0000;-0000;"P-"00', "P-00"),
+        (17, '"a;b"000', "a;b017"),
+        (17, "[$-2000401]0000", "17"),  # shows digits of another script
+        (17, "[>99]0000", "17"),  # no section shows it
+        (17, "0" * 300, "17"),  # longer than a spreadsheet allows
     ],
 )
 def test_numbers_are_shown_as_their_format_says(value: float, form: str, shown: str | None) -> None:
@@ -164,6 +176,33 @@ def test_both_epochs_of_spreadsheet_dates(epoch: Any) -> None:
     assert found.table["day"].to_pylist() == [29]
 
 
+def test_numbers_below_zero_in_the_form_of_a_date_are_no_dates() -> None:
+    data = workbook(["id", "Seen"], ["A", -5], ["B", 43841], formats={"B2": "dd/mm/yyyy", "B3": "dd/mm/yyyy"})
+    options = declared(columns={"day": {"from": "Seen", "type": "date"}})
+    found = met(data, options, "AB", studies=dict.fromkeys("AB", datetime.date(2020, 1, 1)))
+    assert said(found) == [{"day": None}, {"day": 10}]
+    assert [(i.row, i.problem) for i in found.issues] == [(2, "a negative number in the form of a date")]
+
+
+def test_the_first_sheet_that_is_not_hidden_is_read() -> None:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    book.active.append(["Codes"])
+    book.active.sheet_state = "hidden"
+    book.create_sheet("Patients").append(["id", "Grade"])
+    book["Patients"].append(["A", "low"])
+    book.create_sheet("More").append(["id", "Stage"])
+    assert said(met(saved(book), declared(columns=GRADE), "A")) == [{"grade": "low"}]
+    with pytest.raises(SpecError, match=r"none of the declared headings .* has the sheets Sheet, Patients, More"):
+        met(saved(book), declared(columns=GRADE, sheet="Sheet"), "A")
+
+
+def test_headings_in_another_case_are_named() -> None:
+    with pytest.raises(SpecError, match="no column with the heading 'id'; did you mean 'ID'") as caught:
+        met(b"ID,GRADE\nA,low\n", declared(columns=GRADE), "A")
+    assert "no column with the heading 'Grade'; did you mean 'GRADE'" in str(caught.value)
+
+
 def test_sheets_are_named_and_damaged_ones_refused() -> None:
     book = openpyxl.Workbook()
     book.create_sheet("Patients").append(["id", "Grade"])
@@ -230,6 +269,12 @@ def test_decimal_commas_are_read_where_they_are_declared() -> None:
         ("opéré", "mac_roman"),
         ("mały", "cp1250"),
         ("Łódź", "cp1250"),
+        ("низкая", "cp1251"),
+        ("низкая", "koi8_r"),
+        ("χαμηλή", "cp1253"),
+        ("mäßig", "cp437"),
+        ("modéré", "cp850"),
+        ("重度", "gb18030"),
     ],
 )
 def test_words_of_another_encoding_are_refused_until_it_is_stated(words: str, encoding: str) -> None:
@@ -238,6 +283,13 @@ def test_words_of_another_encoding_are_refused_until_it_is_stated(words: str, en
         met(data, declared(columns=GRADE), ["P0", "P1"])
     found = met(data, declared(columns=GRADE, encoding=encoding), ["P0", "P1"])
     assert said(found)[0] == {"grade": words}
+
+
+def test_a_file_of_two_encodings_is_refused_until_one_is_stated() -> None:
+    data = b"id,Grade\n" + "P0,modéré\n".encode() + "P1,léger\n".encode("latin-1")
+    with pytest.raises(SpecError, match=r"found bytes in line 2 that are neither UTF-8 nor words in Windows-1252"):
+        met(data, declared(columns=GRADE), ["P0", "P1"])
+    assert said(met(data, declared(columns=GRADE, encoding="cp1252"), ["P0", "P1"]))[1] == {"grade": "léger"}
 
 
 @pytest.mark.parametrize("words", ["¿Qué?", "5±2 µm²", "Žižkov Šárka", "£5m, §3, 37°C", "l\u2019œdème « sévère »"])

@@ -43,7 +43,8 @@ def lines(*values: str, others: tuple[str, ...] = ()) -> bytes:
         ("2018-03-15T10:00:00+01:00", "2018-03-15T08:30:00Z"), ("2019", "15/03/2018"),
         ("Visit 10", "Visit 9"), ("visit 10", "Visit 2"), ("T10", "T9"), ("Month 12", "Month 3"), ("V-10", "V-2"),
         ("Day 5", "Day -5"), ("10 mm", "9 mm"), ("10%", "9%"), ("10,5", "9,5"), ("10,5 cm", "9,75 cm"),
-        ("1,200", "900"), ("1,200,000", "900"), ("1.200,5", "900"), ("-5", "-10"), ("1e3", "900"), ("0.10", "0.9e-1"),
+        ("1,200", "900"), ("1,200,000", "900"), ("1.200,5", "900"), ("10.250", "9.5"), ("1.200", "0.900"),
+        ("1.200.000", "900"), ("-5", "-10"), ("1e3", "900"), ("0.10", "0.9e-1"),
         ("10", "<1"), (">90", "12"), ("III", "II"), ("IX", "V"), ("Stage IV", "Stage III"), ("10", "9", "8"),
         ("9007199254740993", "9007199254740992"),
     ],
@@ -69,7 +70,7 @@ def test_values_without_an_order_are_refused(values: tuple[str, ...]) -> None:
         met(lines(*values), table(), "P")
 
 
-@pytest.mark.parametrize("values", [("02/11/2018", "01/12/2018"), ("1,234", "900")])
+@pytest.mark.parametrize("values", [("02/11/2018", "01/12/2018"), ("1,234", "900"), ("1.234", "900")])
 def test_values_that_two_readings_order_differently_are_refused(values: tuple[str, str]) -> None:
     with pytest.raises(SpecError, match="can be read in two ways"):
         met(lines(*values), table(), "P")
