@@ -13,7 +13,7 @@ from typing import Final
 from builder.deid.columns import OLDEST_AGE
 
 SHARED: Final = 5
-"""A date that so many persons of one label or column share belongs to a campaign, not to a person."""
+"""A date of labels, or of columns, that so many persons share belongs to a campaign, not to a person."""
 
 _DAYS_A_YEAR: Final = 365.2425
 

@@ -34,9 +34,19 @@ def as_they_leave(
     doubtful = placeholder_studies((p, day) for p, day in zip(persons, dates, strict=True) if day is not None)
     first = {person: day for person, day in first.items() if day not in doubtful}
     lives = _lives(persons, dates, stacks)
+    dated = {name: _dates(found[name], persons, first) for table in spec.clinical for name in table.dated}
+    # one date in several columns is shared by the persons of all of them
+    shared = shared_dates(
+        (person, day) for days in dated.values() for person, day in zip(persons, days, strict=True) if day is not None
+    )
     for table in spec.clinical:
         for name in (n for n in table.dated if n in spec.deid.retain):
-            found[name] = _days(found[name], persons, first, lives, most_days=spec.deid.most_days)
+            found[name] = [
+                None if day is None else days_between(
+                    first[person], day, lifetime=lives[person], shared=shared, most_days=spec.deid.most_days
+                )
+                for person, day in zip(persons, dated[name], strict=True)
+            ]  # fmt: skip
             happened = name.removesuffix("_time") + "_event"
             if name not in table.columns and happened in found:
                 pairs = zip(found[name], found[happened], strict=True)
@@ -66,23 +76,17 @@ def _lives(persons: Sequence[str], dates: Sequence[date | None], stacks: pa.Tabl
     return found
 
 
-def _days(
-    values: Sequence[Value],
-    persons: Sequence[str],
-    first: Mapping[str, date],
-    lives: Mapping[str, Lifetime],
-    *,
-    most_days: int,
-) -> list[Value]:
-    """Return the days since each person's first study, as far as they may be released."""
-    then = [
-        first[person] + timedelta(days=int(value)) if isinstance(value, int | float) and person in first else None
+def _dates(values: Sequence[Value], persons: Sequence[str], first: Mapping[str, date]) -> list[date | None]:
+    """Return the dates that days since each person's first study mean; None where that study has no date."""
+    return [
+        _later(first[person], value) if isinstance(value, int | float) and person in first else None
         for person, value in zip(persons, values, strict=True)
     ]
-    shared = shared_dates((person, day) for person, day in zip(persons, then, strict=True) if day is not None)
-    return [
-        None if day is None else days_between(
-            first[person], day, lifetime=lives[person], shared=shared, most_days=most_days
-        )
-        for person, day in zip(persons, then, strict=True)
-    ]  # fmt: skip
+
+
+def _later(day: date, days: float) -> date | None:
+    """Return the date some days after another; None beyond the calendar, as for the code 99999999."""
+    try:
+        return day + timedelta(days=int(days))
+    except OverflowError:
+        return None

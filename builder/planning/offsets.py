@@ -98,13 +98,14 @@ def label_days(
         if day is not None:
             name = (link["case_key"], link["label"])
             dated[name] = max(day, dated.get(name, day))
-    shared = _shared(dated, {case: person for case, (person, _) in cases.items()})
+    # objects of one campaign may give several labels: their date is shared by the persons of all of them
+    shared = shared_dates((cases[case][0], day) for (case, _), day in dated.items())
     doubtful = _placeholders(cohort)
     found = {}
     for (case, label), day in dated.items():
         person, taken = cases[case]
         if taken is not None and taken not in doubtful:
-            days = days_between(taken, day, lifetime=lives[person], shared=shared[label], most_days=deid.most_days)
+            days = days_between(taken, day, lifetime=lives[person], shared=shared, most_days=deid.most_days)
             if days is not None:
                 found[case, label] = days
     return found
@@ -118,10 +119,3 @@ def _placeholders(cohort: pa.Table) -> frozenset[date]:
 def _made(annotations: pa.Table) -> Sequence[date | None]:
     columns = [annotations.column(name).to_pylist() for name in LABEL_DATES]
     return [next((d for text in texts if (d := dicom_date(text))), None) for texts in zip(*columns, strict=True)]
-
-
-def _shared(dated: Mapping[tuple[str, str], date], persons: Mapping[str, str]) -> dict[str, frozenset[date]]:
-    by_label: dict[str, list[tuple[str, date]]] = {}
-    for (case, label), day in dated.items():
-        by_label.setdefault(label, []).append((persons[case], day))
-    return {label: shared_dates(found) for label, found in by_label.items()}

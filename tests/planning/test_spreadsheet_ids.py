@@ -98,6 +98,18 @@ def test_times_that_may_not_leave_are_counted(asked: Asked) -> None:
     assert "times_withheld" not in kept.plan.clinical[0]
 
 
+def test_a_date_that_many_persons_share_over_columns_may_not_leave(asked: Asked) -> None:
+    """A lock of the data base gives the last contact of some and the end of treatment of others."""
+    columns = {name: {"from": name, "type": "date"} for name in ("seen", "ended")}
+    people = {f"P{n}": (f"2019030{n}",) for n in range(2, 7)}
+    text = "ID,seen,ended\nP2,2019-06-01,\nP3,2019-06-01,\nP4,2019-06-01,2019-05-02\nP5,,2019-06-01\nP6,,2019-06-02\n"
+    few = asked(people, text, {"columns": columns}, deid={"retain": ["seen"]})
+    assert values(few, "seen") == [91, 90, 89, None, None]
+    many = asked(people, text.replace("06-02", "06-01"), {"columns": columns}, deid={"retain": ["seen"]})
+    assert set(values(many, "seen")) == {None}
+    assert many.plan.clinical[0]["times_withheld"] == {"seen": 3}
+
+
 @pytest.mark.parametrize(("persons", "withheld"), [(4, 0), (5, 10)])
 def test_days_that_study_day_withholds_are_counted(asked: Asked, persons: int, withheld: int) -> None:
     """Five persons with a study on a first of January are a habit of the archive; four may be chance."""
