@@ -1,5 +1,6 @@
 """How a table met the images and what became of its cells: what may be shown, and what stops a plan."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -146,7 +147,7 @@ def faults(match: TableMatch) -> Iterator[str]:
         yield (
             f"found a row for {len(match.joined.matched)} of {match.units} {units} ({match.fraction:.1%}), expected "
             f"{expected}{_why(match)}; check {_joined_by(options)}, or set min_matched: "
-            f"{0 if least is None else round(match.fraction, 3)}"
+            f"{0 if least is None else math.floor(1000 * match.fraction) / 1000}"
         )
     if least != 0:
         yield from _dead_columns(match)
@@ -174,8 +175,8 @@ def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "    their values are listed in clinical-cells.csv of the private workspace"
     for column, count in facts.get("times_withheld", {}).items():
         yield (
-            f"    {column}: {count} times withheld: a date of theirs is a first of January or of many persons, or "
-            "the person may be 90 or older (docs/privacy.md, Dates)"
+            f"    {column}: {counted(count, 'time')} withheld, because a date is a first of January or shared by many "
+            "persons, or the person may be 90 or older (docs/privacy.md, Dates)"
         )
     for column, levels in facts["unmet_levels"].items():
         yield f"    {column}: no cell has the levels {', '.join(levels)}"

@@ -143,7 +143,7 @@ def _beyond(plan: DatasetPlan, lost: Sequence[Loss], persons: set[str], unlisted
     over = {
         name: (gone, of, share)
         for name, (gone, of, share) in counts.items()
-        if gone >= bounds.at_least and gone > share * of
+        if gone >= bounds.at_least and gone / of > share
     }
     for name, (gone, of, share) in over.items():
         yield (

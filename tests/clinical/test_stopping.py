@@ -69,6 +69,18 @@ def test_how_many_must_match(least: float | None, matched: int, stops: bool) -> 
     assert bool(list(faults(found))) == stops
 
 
+@pytest.mark.parametrize("matched", range(1, 14))
+def test_the_share_that_a_message_tells_to_write_is_met(matched: int) -> None:
+    text = "id,G\n" + "".join(f"P{i},{'low' if i % 2 else 'high'}\n" for i in range(matched)) + "Z,low\nZ,high\n"
+    persons = [f"P{i}" for i in range(14)]
+    (fault,) = faults(met(text.encode(), declared(columns=LEVELS, min_matched=1.0), persons))
+    share = float(fault.rpartition("min_matched: ")[2])
+    assert matched / 14 - 0.001 < share
+    assert "min_matched" not in "".join(
+        faults(met(text.encode(), declared(columns=LEVELS, min_matched=share), persons))
+    )
+
+
 def test_cells_are_listed_with_their_values_in_private_only() -> None:
     found = numbers("CANARY", "1", "-5")
     assert [(i.row, i.value) for i in found.issues] == [(2, "CANARY"), (4, "-5")]

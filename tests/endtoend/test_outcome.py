@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -149,18 +150,44 @@ def test_the_tables_count_what_the_build_lost(gutted: dict[str, Any]) -> None:
     [(4, 12, False), (5, 100, False), (5, 99, True), (10, 100, True), (11, 100, True), (0, 10, False)],
 )
 def test_losses_are_measured_in_shares_and_in_numbers(lost: int, planned: int, refused: bool) -> None:
+    if refused:
+        with pytest.raises(OutcomeError, match=f"lost {lost} of {planned} planned persons"):
+            lose(lost, planned, MostLost())
+    else:
+        lose(lost, planned, MostLost())
+
+
+@pytest.mark.parametrize("planned", [7, 12, 29, 53, 100, 1000])
+def test_the_bounds_that_a_message_tells_to_write_are_met(planned: int) -> None:
+    for lost in range(5, planned, max(1, planned // 90)):
+        with pytest.raises(OutcomeError) as refused:
+            lose(lost, planned, MostLost(cases=0, persons=0))
+        words = str(refused.value).partition("write max_lost: ")[2].splitlines()[0]
+        told = {name: float(share) for name, share in re.findall(r"(\w+): ([\d.]+)", words)}
+        assert told.keys() == {"cases", "persons"}
+        lose(lost, planned, MostLost(**told))
+        with pytest.raises(OutcomeError, match=r"\(max_lost.persons\)"):
+            lose(lost, planned, MostLost(cases=told["cases"], persons=round(told["persons"] - 0.01, 2)))
+
+
+def test_a_bound_of_numbers_alone() -> None:
+    lose(40, 100, MostLost(cases=0, persons=0, at_least=41))
+    with pytest.raises(OutcomeError, match="or fewer than 40"):
+        lose(40, 100, MostLost(cases=0, persons=0, at_least=40))
+    lose(40, 100, MostLost(cases=0.4, persons=0.4, at_least=1))
+    with pytest.raises(OutcomeError, match=r"lost 1 of 100 planned cases \(1%\), expected at most 0%"):
+        lose(1, 100, MostLost(cases=0, persons=1, at_least=1))
+
+
+def lose(lost: int, planned: int, most: MostLost) -> None:
+    """Judge a build that lost so many of its planned cases, one a person."""
     cases = [SimpleNamespace(case_key=f"c{n}", person_key=f"p{n}") for n in range(planned)]
     splits = SimpleNamespace(ratios={}, hold_out=(), may_be_empty=(), model_fields_set=set())
-    made = SimpleNamespace(spec=SimpleNamespace(max_lost=MostLost(), splits=splits, sources=()), cases=cases,
+    made = SimpleNamespace(spec=SimpleNamespace(max_lost=most, splits=splits, sources=()), cases=cases,
                            cohort=SimpleNamespace(num_rows=planned))  # fmt: skip
     left = [{"person_key": case.person_key, "split": "train"} for case in cases[lost:]]
     losses = [Loss("crashed", lost, lost, ("c0",), "it crashed")] if lost else []
-    index = builder_table(left)
-    if refused:
-        with pytest.raises(OutcomeError, match=f"lost {lost} of {planned} planned persons"):
-            check_build(made, losses, index)  # type: ignore[arg-type]
-    else:
-        check_build(made, losses, index)  # type: ignore[arg-type]
+    check_build(made, losses, builder_table(left))  # type: ignore[arg-type]
 
 
 def builder_table(rows: list[dict[str, str]]) -> Any:
