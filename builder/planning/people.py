@@ -1,6 +1,6 @@
 """Determine the archive's persons from its identities and the spec's alias tables, and report doubts before a build."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -75,7 +75,9 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registr
     everybody = everybody.filter(pc.is_valid(pc.coalesce(everybody["study_uid"], everybody["patient_id"])))
     naming = spec.persons.naming([source.site for source in spec.sources])
     known = {normal_id(text) for text in everybody["patient_id"].unique().to_pylist()} - {""}
-    tables = [_read(options, number, naming, known) for number, options in enumerate(spec.persons.aliases, start=1)]
+    tables = [
+        read_aliases(options, number, naming, known) for number, options in enumerate(spec.persons.aliases, start=1)
+    ]
     remembered = pc.list_flatten(registry.table["members"]).to_pylist()
     persons = group_persons(everybody, key=inputs.key, naming=naming, aliases=tables, remembered=remembered)
     doubtful = [c for c in persons.conflicts if c.kind in ("sex", "birth_date")]
@@ -99,7 +101,7 @@ def doubts(persons: Persons) -> Iterator[str]:
             yield counted(counts[name], *words)
 
 
-def _read(options: Aliases, number: int, naming: Naming, known: set[str]) -> AliasIds:
+def read_aliases(options: Aliases, number: int, naming: Naming, known: Collection[str]) -> AliasIds:
     """Read an alias table with the reader of clinical tables. Raises SpecError naming the table."""
     where = f"persons.aliases, table {number} ({options.url.rpartition('/')[2]})"
     if options.site is not None and naming.namespace(options.site) not in {naming.namespace(s) for s in naming.sites}:

@@ -1,6 +1,7 @@
 """Identity resolution: order-free, never more or less than the evidence says, and never silent about doubt."""
 
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.persons import PLACEHOLDERS, Aliases, AliasIds, Naming, Persons, alias_ids, group_persons, lookup_names
+from builder.planning.people import read_aliases
 
 KEY = Key(b"0123456789abcdef")
 COLUMNS = ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date")
@@ -304,3 +306,48 @@ def test_a_stack_that_names_its_patient_by_parts_is_its_study_person():
     asked = table([("A", "H", "1"), (None, None, None), ("B", None, None), ("never", None, "2")])
     a, b = person_of(persons, "A"), person_of(persons, "B")
     assert persons.keys_of(asked) == [a, None, b, b]
+
+
+ALIASES = "id,alias,note\nŁódź-7,A1,ö\nA1,B1,ö\n"
+IDS = frozenset(("łódź-7", "a1", "b1"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "stated", "joined_rows"),
+    [
+        ("utf-8", False, 2),
+        ("utf-8-sig", False, 2),
+        ("utf-16", False, 2),
+        ("utf-16-le", False, 2),
+        ("utf-16-be", False, 2),
+        ("cp1250", True, 2),
+        ("iso8859_2", True, 2),
+        ("cp1250", False, 0),
+    ],
+)
+def test_an_alias_table_is_read_in_any_encoding_or_refused_by_its_name(
+    tmp_path: Path, encoding: str, stated: bool, joined_rows: int
+) -> None:
+    (tmp_path / "alias.csv").write_bytes(ALIASES.encode(encoding))
+    options = Aliases(url=str(tmp_path / "alias.csv"), encoding=encoding if stated else None)
+    if not joined_rows:
+        with pytest.raises(SpecError, match=r"persons.aliases, table 1 \(alias.csv\): found bytes .* encoding"):
+            read_aliases(options, 1, Naming(), IDS)
+        return
+    found = read_aliases(options, 1, Naming(), IDS)
+    assert found.rows == ((2, ("Łódź-7", "A1")), (3, ("A1", "B1")))
+    assert found.columns_left == ("note",)
+    persons = group_persons(ids("ŁÓDŹ-7", "a1", "B1", "C1"), key=KEY, aliases=[found])
+    assert len(persons.members) == 2
+
+
+def test_an_alias_table_of_a_western_office_is_read_as_windows_1252(tmp_path: Path) -> None:
+    (tmp_path / "alias.csv").write_bytes("id;alias\nMüller-1;P1\n".encode("cp1252"))
+    found = read_aliases(Aliases(url=str(tmp_path / "alias.csv")), 1, Naming(), {"müller-1", "p1"})
+    assert found.rows == ((2, ("Müller-1", "P1")),)
+
+
+def test_an_alias_table_in_an_encoding_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "alias.csv").write_bytes(ALIASES.encode())
+    with pytest.raises(SpecError, match=r"alias.csv\): found the encoding 'utf-88', expected a name such as cp1250"):
+        read_aliases(Aliases(url=str(tmp_path / "alias.csv"), encoding="utf-88"), 1, Naming(), IDS)
