@@ -42,7 +42,7 @@ Params = Annotated[
 Cluster = Annotated[
     str, typer.Option("--cluster", help="serial, local, tcp://HOST:PORT, tls://HOST:PORT, or a profile's YAML file.")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers of a local cluster.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, max=10_000, help="Workers of a local cluster.")]
 Record = Annotated[
     str | None,
     typer.Option("--record", metavar="DIR", help="Record what servers answer, for --replay.", callback=_named),

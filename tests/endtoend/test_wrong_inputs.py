@@ -228,6 +228,7 @@ WRONG = [
     typed("a spec that is a folder", 2, "validate", "{dir}"),
     typed("a scheduler without a port", 2, *BUILD, "--cluster", "tcp://127.0.0.1"),
     typed("an unknown cluster", 2, *BUILD, "--cluster", "locall"),
+    typed("more workers than a machine can have", 2, *BUILD, "--cluster", "local", "--workers", "5000"),
     typed(
         "workers without memory for themselves",
         2,

@@ -7,11 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from builder.errors import ResourceError
+from builder.errors import ResourceError, SpecError
 from builder.run.clusters.connection import Large, MemoryGib, configure_dask, connect, with_large
 from builder.stages.graph import Runner
 
 STARTS = 5
+MOST_WORKERS = 1024
+"""Workers that one machine may be asked for: more only exhaust its memory."""
 PRELOAD = "builder.run.worker"
 
 
@@ -21,7 +23,7 @@ class Local(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["local"] = "local"
-    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | None = None
     """Number of workers; None for one per core."""
     memory_gib: MemoryGib | None = None
     """Memory of one worker; None divides the machine's memory."""
@@ -37,6 +39,8 @@ class Local(BaseModel):
         """Open a runner on a new LocalCluster that is closed at the end."""
         configure_dask()
         count = workers or self.workers or os.cpu_count() or 1
+        if count > MOST_WORKERS:
+            raise SpecError(f"--workers: found {count}, expected at most {MOST_WORKERS} on one machine")
         with self._start(count) as cluster:
             # adapt() also replaces a worker whose nanny dies
             cluster.adapt(minimum=count, maximum=count, interval="2s")
