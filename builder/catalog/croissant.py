@@ -4,6 +4,7 @@ from typing import Any
 
 from builder.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
 from builder.catalog.reference import agreement, tools, who_stands_behind
+from builder.errors import counted
 from builder.model.licenses import license_url
 
 Json = dict[str, Any]
@@ -122,7 +123,8 @@ def _file_sets(facts: Facts) -> list[Json]:
     folders = list(shards.folders)
     if len(folders) > MOST_FOLDERS:
         folders = [folders[0].rsplit("/", 1)[0] + "/*"]
-    total = f"of {shards.number} shards (Zarr v3 groups), {shards.bytes} bytes in all; checksums: ../dataset.json"
+    number = counted(shards.number, "shard")
+    total = f"of {number} (Zarr v3 groups), {shards.bytes} bytes in all; checksums: ../dataset.json"
     arrays = [(name, f"{meaning} {total}", "application/vnd.zarr; version=3", f"{name}/**")
               for name, meaning in sorted(facts.arrays.items())]  # fmt: skip
     return [
@@ -148,7 +150,7 @@ def _record_set(table: TableFacts) -> Json:
         "@type": "cr:RecordSet",
         "@id": table.name,
         "name": table.name,
-        "description": f"{table.rows} rows",
+        "description": counted(table.rows, "row"),
     }
     if keys:
         record["key"] = keys if len(keys) > 1 else keys[0]
@@ -195,7 +197,7 @@ def _responsible_ai(facts: Facts) -> Json:
     use, note = facts.use_case, facts.statement.annotation
     sources = "; ".join(dict.fromkeys(s.name for s in facts.sources))
     left = "; ".join(map(str, facts.left))
-    persons = [f"{facts.persons} persons, named by keyed hashes only"] if facts.persons else []
+    persons = [f"{counted(facts.persons, 'person')}, named by keyed hashes only"] if facts.persons else []
     fields: Json = {
         "rai:dataCollection": f"Taken from {sources}. {facts.split_sentence or ''}".strip() if sources else None,
         "rai:dataCollectionRawData": "DICOM objects of the sources; not part of the dataset" if sources else None,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from builder.catalog.statement import Governance, Statement, UseCase
-from builder.errors import LayoutError
+from builder.errors import LayoutError, counted
 
 FACTS_VERSION = 1
 
@@ -265,7 +265,10 @@ class Facts:
     @property
     def split_sentence(self) -> str | None:
         """The splits as text, ``train 24 persons, 24 cases, 96 samples; ...``; None without splits."""
-        words = (f"{r.split} {r.persons} persons, {r.cases} cases, {r.samples} samples" for r in self.splits)
+        words = (
+            f"{r.split} {counted(r.persons, 'person')}, {counted(r.cases, 'case')}, {counted(r.samples, 'sample')}"
+            for r in self.splits
+        )
         return "; ".join(words) or None
 
 
@@ -283,7 +286,9 @@ def parse_facts(document: Mapping[str, Any]) -> Facts:
     try:
         return TypeAdapter(Facts).validate_python(dict(document))
     except ValidationError as error:
-        raise LayoutError(f"facts: found {error.error_count()} entries that do not fit, expected none") from None
+        raise LayoutError(
+            f"facts: found {counted(error.error_count(), 'entry that does', 'entries that do')} not fit, expected none"
+        ) from None
 
 
 def stated(value: str | None, what: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from builder.catalog.facts import Facts, SourceFacts, stated
+from builder.errors import counted
 from builder.model.licenses import license_url
 
 Json = dict[str, Any]
@@ -32,7 +33,7 @@ def datacite(facts: Facts) -> Json:
             {"relatedIdentifier": doi, "relatedIdentifierType": "DOI", "relationType": "IsDerivedFrom"}
             for doi in dict.fromkeys(s.doi for s in facts.sources if s.doi)
         ],
-        "sizes": [f"{sum(f.bytes for f in facts.files) + facts.shards.bytes} bytes", f"{facts.samples} samples"],
+        "sizes": [f"{sum(f.bytes for f in facts.files) + facts.shards.bytes} bytes", counted(facts.samples, 'sample')],
         "formats": sorted({f.media_type for f in facts.files}),
     }  # fmt: skip
     return {k: v for k, v in record.items() if v not in ([], None)}
@@ -59,7 +60,7 @@ def ro_crate(facts: Facts) -> Json:
          "sha256": f.sha256}
         for f in files
     ]  # fmt: skip
-    words = f"{facts.shards.number} Zarr v3 groups, {facts.shards.bytes} bytes"
+    words = f"{counted(facts.shards.number, 'Zarr v3 group')}, {facts.shards.bytes} bytes"
     shards = [{"@id": "data/", "@type": "Dataset", "name": "shards", "description": words}]
     return {
         "@context": "https://w3id.org/ro/crate/1.1/context",

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from builder.clinical.cells import Cell, Unreadable, normal_text, text_of
 from builder.clinical.delimited import text_rows
 from builder.clinical.workbook import sheet_names, workbook_rows
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 
 SIZE_LIMIT: Final = 512 * 2**20
 """Bytes of a table, and of what an XLSX or Parquet file inflates to."""
@@ -140,7 +140,9 @@ def _refuse_others(data: bytes) -> None:
 
 def _sheet(lines: Sequence[Sequence[Cell]], place: int, *, is_text: bool, encoding: str = "") -> Sheet:
     if len(lines) <= place:
-        raise SpecError(f"clinical: found {len(lines)} rows in a table, expected headings in row {place + 1}")
+        raise SpecError(
+            f"clinical: found {counted(len(lines), 'row')} in a table, expected headings in row {place + 1}"
+        )
     headings = tuple("" if cell is None else _heading(cell) for cell in lines[place])
     width = len(headings)
     headings = headings[: max((place + 1 for place, heading in enumerate(headings) if heading), default=0)]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, TypeAlias
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, counted
 from builder.labels.rows import Cell, Row, load_rows, reader_of
 from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Classes, Evidence, Reading, Scalar, Tier
@@ -137,7 +137,7 @@ class ListColumn(BaseModel):
         words = {word.strip() for word in text.split(self.separator)} - {""}
         unknown = words - {*self.findings.values(), *self.none}
         if unknown and self.others == "refuse":
-            detail = f"found {len(unknown)} words in {self.column} that neither findings nor none lists"
+            detail = f"found {counted(len(unknown), 'word')} in {self.column} that neither findings nor none lists"
             raise CaseError(Reason.LABEL_UNREADABLE, detail)
         return {finding: word in words for finding, word in self.findings.items()}
 

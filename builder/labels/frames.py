@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from builder.decode.format import NATIVE, pixel_format
 from builder.decode.fragile import Encoded, decode_encoded
 from builder.decode.streams import check_expansion, check_streams
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, counted
 from builder.files.facts import MAX_VOXELS
 from builder.headers.boundary import parsing
 from builder.model.geometry import Geometry
@@ -85,7 +85,9 @@ def _described(dataset: Dataset, wanted: Set[int]) -> Frames:
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     count = int(dataset.get("NumberOfFrames") or 1)
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE) or count != len(groups) or count > MAX_FRAMES:
-        raise _unreadable(f"found {count} frames of {rows} x {columns} with {len(groups)} descriptions")
+        raise _unreadable(
+            f"found {counted(count, 'frame')} of {rows} x {columns} with {counted(len(groups), 'description')}"
+        )
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     numbers = _numbers(dataset, groups, shared)
     mine = [index for index, number in enumerate(numbers) if number is None or number in wanted]

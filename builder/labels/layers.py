@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, counted
 from builder.model.case import Code, Evidence, Mask, Segment
 from builder.model.geometry import Geometry
 from builder.model.patterns import check_pattern
@@ -64,9 +64,11 @@ def layer(
     """
     present = [s for s in structures if s.voxels is not None]
     if not present:
-        raise CaseError(Reason.LABEL_MISSING, f"found none of the {len(structures)} declared structures")
+        raise CaseError(Reason.LABEL_MISSING, f"found none of {counted(len(structures), 'declared structure')}")
     if rules.empty == "exclude" and not any(np.any(s.voxels) for s in present):
-        raise CaseError(Reason.LABEL_EMPTY, f"found {len(present)} declared structures, none with a voxel of the image")
+        raise CaseError(
+            Reason.LABEL_EMPTY, f"found {counted(len(present), 'declared structure')}, none with a voxel of the image"
+        )
     overlap = float(_overlap(present, geometry.shape))
     # Nine digits are kept because later ones depend on how a machine's linear algebra rounds.
     facts = {

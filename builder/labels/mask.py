@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, counted
 from builder.files import FileFault, FileGrid, FileSegment, read_labels
 from builder.labels.label import MaskLabel
 from builder.labels.layers import Empty, LayerRules, Pattern, Structure, layer
@@ -232,7 +232,9 @@ class MaskFile(MaskLabel):
         foreign = np.count_nonzero(layers) - sum(np.count_nonzero(layers == value) for value in self.values)
         measures["undeclared_voxels"] += float(foreign)
         if foreign and self.undeclared == "refuse":
-            raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {foreign:,} voxels with values that the spec does not name")
+            raise CaseError(
+                Reason.LABEL_AMBIGUOUS, f"found {counted(foreign, 'voxel')} with values that the spec does not name"
+            )
         return [FileSegment(part, 0, value) for value, part in self.values.items()]
 
     def _alone(self, layers: NDArray[Any], part: str) -> list[FileSegment]:
@@ -252,7 +254,9 @@ class MaskFile(MaskLabel):
         structures = []
         for index, part in self.values.items():
             if not 0 <= index < len(grid.layers):
-                raise CaseError(Reason.LABEL_MISSING, f"found {len(grid.layers)} layers, expected layer {index}")
+                raise CaseError(
+                    Reason.LABEL_MISSING, f"found {counted(len(grid.layers), 'layer')}, expected layer {index}"
+                )
             shares = grid.layers[index]
             if not np.isfinite(shares).all() or shares.min() < 0 or shares.max() > 1:
                 raise CaseError(Reason.LABEL_UNREADABLE, "found values beyond 0 to 1, expected probabilities")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from builder.errors import CaseError, Reason
+from builder.errors import CaseError, Reason, counted
 
 NOTHING = frozenset({"-1", "-1 -1"})
 """What challenges write for an image in which nothing was found; an empty cell says the same."""
@@ -63,7 +63,7 @@ class Runs(BaseModel):
         except (ValueError, OverflowError) as error:
             raise _unreadable("a cell that is no list of whole numbers") from error
         if len(numbers) % 2:
-            raise _unreadable(f"a cell of {len(numbers)} numbers, which do not form pairs")
+            raise _unreadable(f"a cell of {counted(len(numbers), 'number')}, which do not form pairs")
         return self._filled(numbers[::2], numbers[1::2], shape)
 
     def _filled(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.errors import counted
 from builder.library.versions import Version, open_version
 from builder.model.layout import COHORT, EXCLUSIONS, INDEX, SPLITS
 
@@ -161,7 +162,7 @@ def _samples(first: Version, second: Version) -> dict[str, int]:
 
 
 def _named(entry: Mapping[str, Any]) -> str:
-    counts = f"{entry['samples']} samples, {entry['cases']} cases, {entry['persons']} persons"
+    counts = ", ".join(counted(entry[f"{name}s"], name) for name in ("sample", "case", "person"))
     return f"{entry['name']} {entry['version']}: {counts}"
 
 
@@ -181,7 +182,10 @@ def _things(d: Mapping[str, Any]) -> list[str]:
     if not d["same_key"]:
         lines.append("persons, cases, samples: made with different keys, their names cannot be matched")
     lines += [f"  moved from {m['from']} to {m['to']}: {m['members']}" for m in (d["persons"] or {}).get("moved", ())]
-    lines += [f"  {c['cases']} cases differ in {c['column']}" for c in (d["cases"] or {}).get("changed", ())]
+    lines += [
+        f"  {counted(c['cases'], 'case differs', 'cases differ')} in {c['column']}"
+        for c in (d["cases"] or {}).get("changed", ())
+    ]
     for name in ("fields", "columns"):
         lines += [f"{name[:-1]} {x}: only in {side}" for side in "AB" for x in d[name][f"only_{side.lower()}"]]
         lines += [f"{name[:-1]} {c['name']}: {c['a']} -> {c['b']}" for c in d[name]["changed"]]

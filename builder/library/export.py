@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.reader.dataset import Dataset
 from builder.reader.export import (
     export_bids,
@@ -84,7 +84,8 @@ class Exported:
     def text(self) -> str:
         """Return the facts as lines for a person."""
         return (
-            f"{self.folder}: {self.samples} samples of {self.dataset}, version {self.version}, as {self.form}\n"
+            f"{self.folder}: {counted(self.samples, 'sample')} of {self.dataset}, version {self.version}, "
+            f"as {self.form}\n"
             f"  {FORMS[self.form].about}"
         )
 

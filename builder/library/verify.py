@@ -150,12 +150,16 @@ def _check_totals(store: Store, version: str, manifest: Manifest) -> list[str]:
     for shard in manifest.shards:
         receipt = parse_receipt(store.read(shard_path(shard.fingerprint, RECEIPT)))
         if receipt.rows != shard.rows or receipt.fingerprint != shard.fingerprint:
-            faults.append(f"shard {shard.fingerprint}: found a receipt of {receipt.rows} rows, expected {shard.rows}")
+            faults.append(
+                f"shard {shard.fingerprint}: found a receipt of {counted(receipt.rows, 'row')}, expected {shard.rows}"
+            )
     rows = Counter(tables[INDEX].column("shard").to_pylist())
     for shard in manifest.shards:
         if rows[shard.fingerprint] != shard.rows:
             found = rows[shard.fingerprint]
-            faults.append(f"{INDEX}: found {found} samples of shard {shard.fingerprint}, expected {shard.rows}")
+            faults.append(
+                f"{INDEX}: found {counted(found, 'sample')} of shard {shard.fingerprint}, expected {shard.rows}"
+            )
     faults += _compare(_recounted(tables), manifest.totals)
     if REGISTRY in published:  # versions of older releases have none
         registry = read_parquet(store.read(version_path(version, REGISTRY)))

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.cohort import CaseImage, Cohort, Decisions, bare_image, mask_of, preferred, require_clinical
-from builder.errors import CaseError, Reason, SpecError
+from builder.errors import CaseError, Reason, SpecError, counted
 from builder.labels import AnyLabel
 from builder.model.expression import compile as compile_expression
 from builder.model.sorting import ordered
@@ -160,7 +160,7 @@ class _Choice:
         if fitting:
             return min(fitting, key=lambda row: self._order(name, row))
         if not near:
-            where = "in the study" if image.within_days is None else f"within {image.within_days} days"
+            where = "in the study" if image.within_days is None else f"within {counted(image.within_days, 'day')}"
             detail = f"image {name}: found no usable series {where} that it selects, expected one"
             return CaseError(Reason.IMAGE_MISSING, detail)
         proof = "frame of reference" if image.aligned == "frame" else "shape"

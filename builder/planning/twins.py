@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow.compute as pc
 
+from builder.errors import counted
 from builder.model.canonical import fingerprint
 from builder.model.parquet import parquet_bytes
 from builder.plan import IMAGE_ROLE
@@ -76,7 +77,7 @@ def leave_out_twins(
             found[name] = f"the same image is used as {images[kept].format} (cohort.twins)"
     if found:
         progress.say(
-            f"twins: {len(found)} images are in the archive as DICOM and as another file; "
+            f"twins: {counted(len(found), 'image is', 'images are')} in the archive as DICOM and as another file; "
             f"{'the DICOM is' if spec.cohort.twins == 'dicom' else 'the other files are'} used (cohort.twins)"
         )
     return replace(survey, twins=found)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from builder.errors import counted
 from builder.reader.order import Deal, Positions, State
 from builder.reader.targets import PaddedBoxes, padded_boxes, targets_of
 
@@ -52,7 +53,7 @@ class Batch:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"<batch of {len(self)} samples: {shown(self.arrays)}>"
+        return f"<batch of {counted(len(self), 'sample')}: {shown(self.arrays)}>"
 
     @property
     def table(self) -> pa.Table:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.model.canonical import Json
 from builder.reader.dataset import Dataset
 from builder.reader.opening import open_dataset
@@ -105,7 +105,7 @@ class Record:
 
     def text(self, before: Mapping[str, float] | None = None) -> str:
         """Return one line per reading, with the ratio to the rate in ``before`` where it has one."""
-        lines = [f"{self.dataset}: {self.samples} samples, batches of {self.options.batch_size}"]
+        lines = [f"{self.dataset}: {counted(self.samples, 'sample')}, batches of {self.options.batch_size}"]
         heads = ("MB/s", "CPU ms", "p50 ms", "p99 ms", "first ms")
         lines.append(f"{'':38s} {'samples/s':>10s} " + " ".join(f"{head:>8s}" for head in heads))
         for one in self.readings:

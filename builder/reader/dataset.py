@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from builder.errors import LayoutError, MissingExtra, SpecError
+from builder.errors import LayoutError, MissingExtra, SpecError, counted
 from builder.model.classes import is_class
 from builder.model.expression import compile as compile_expression
 from builder.model.layout import FieldLayout, Manifest
@@ -46,7 +46,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         manifest = self._source.manifest
-        return f"<{manifest.name} {manifest.version}: {len(self)} samples, fields {', '.join(self.fields)}>"
+        return f"<{manifest.name} {manifest.version}: {counted(len(self), 'sample')}, fields {', '.join(self.fields)}>"
 
     @property
     def manifest(self) -> Manifest:

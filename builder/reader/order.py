@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.errors import counted
+
 Positions: TypeAlias = NDArray[np.int64]
 Ends: TypeAlias = Literal["keep", "drop", "pad"]
 SHARDS_MIXED = 16
@@ -186,7 +188,9 @@ def class_weights(values: Sequence[Any]) -> NDArray[np.float64]:
     """
     known = np.array([value is not None and value == value for value in values], dtype=bool)
     if len(known) and not known.any():
-        raise ValueError(f"weights: found no value in any of {len(known)} samples, expected classes to balance")
+        raise ValueError(
+            f"weights: found no value in any of {counted(len(known), 'sample')}, expected classes to balance"
+        )
     names = np.array([repr(value) for value, has in zip(values, known, strict=True) if has])
     weights = np.zeros(len(known))
     if len(names):

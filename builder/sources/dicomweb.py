@@ -14,7 +14,7 @@ from pydantic import Field
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from builder.errors import CaseError, IncompleteError, Reason, SourceError
+from builder.errors import CaseError, IncompleteError, Reason, SourceError, counted
 from builder.headers.boundary import parsing
 from builder.headers.identity import sop_instance_uid
 from builder.protocols import Description, Entry
@@ -165,8 +165,9 @@ class DicomWeb(Remote):
         of_study = _count(facts, _INSTANCES_OF_STUDY)
         if not self.modalities and of_study is not None and len(entries) < of_study:
             raise IncompleteError(
-                f"{self.kind} at {self._host}: found {len(entries)} instances of a study, expected {of_study} as the "
-                "server counts (tried once); its lists and its counts contradict each other: have it count again",
+                f"{self.kind} at {self._host}: found {counted(len(entries), 'instance')} of a study, expected "
+                f"{of_study} as the server counts (tried once); "
+                "its lists and its counts contradict each other: have it count again",
                 host=self._host,
             )
         return entries
@@ -229,7 +230,9 @@ class DicomWeb(Remote):
             found = {_uid(item, _INSTANCE): item for item in _json_list(answer)}
             there = sum(instance in found for instance in wanted)
             if there < len(wanted):
-                raise Fault(f"found metadata of {there} instances of a series, expected {len(wanted)} as were listed")
+                raise Fault(
+                    f"found metadata of {counted(there, 'instance')} of a series, expected {len(wanted)} as were listed"
+                )
             return found
 
         return _server(self).get(path, read, accept=_JSON)

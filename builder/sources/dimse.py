@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from builder.errors import CaseError, IncompleteError, Reason
+from builder.errors import CaseError, IncompleteError, Reason, counted
 from builder.protocols import Description, Entry
 from builder.sources.associations import Found, Peer, Session, Tls
 from builder.sources.contents import place_of
@@ -169,8 +169,9 @@ class Dimse(Remote):
         of_study = _number(facts, _COUNTS[1])
         if not self.modalities and of_study is not None and len(entries) < of_study:
             raise IncompleteError(
-                f"{self.kind} at {self._peer.name}: found {len(entries)} instances of a study, expected {of_study} as "
-                "the PACS counts (tried once); its lists and its counts contradict each other: have it count again",
+                f"{self.kind} at {self._peer.name}: found {counted(len(entries), 'instance')} of a study, expected "
+                f"{of_study} as the PACS counts (tried once); "
+                "its lists and its counts contradict each other: have it count again",
                 host=self.host,
             )
         return entries
@@ -211,7 +212,9 @@ class Dimse(Remote):
             left = sum(not contents.holds(place) for place in places.values())
             if left:
                 said = "; ".join(dict.fromkeys(text for text in told if text))
-                raise Fault(f"{left} of {len(places)} instances of a series did not come{'; ' if said else ''}{said}")
+                raise Fault(
+                    f"{left} of {counted(len(places), 'instance')} of a series did not come{'; ' if said else ''}{said}"
+                )
 
         persist(attempt, source=self.kind, host=self._peer.name)
 

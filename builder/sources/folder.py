@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, field_validator
 
-from builder.errors import CaseError, Reason, SourceError
+from builder.errors import CaseError, Reason, SourceError, counted
 from builder.headers.sniff import ARCHIVES, HEAD_BYTES, sniff
 from builder.protocols import Entry
 from builder.sources.archives import list_members, read_member
@@ -144,7 +144,7 @@ def _nearest(root: Path) -> str:
         return ""
     near = difflib.get_close_matches(missing[0], names, n=1) if missing else []
     hint = f"did you mean {near[0]!r}?" if near else "check the path, and that it is mounted"
-    return f"; {there} holds {len(names)} folder(s): {hint}"
+    return f"; {there} holds {counted(len(names), 'folder')}: {hint}"
 
 
 def _place(root: Path, path: str) -> bytes:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
+from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError, counted
 from builder.model.origin import Origin
 from builder.protocols import Entry
 from builder.sources.contents import place_of
@@ -234,7 +234,7 @@ class Idc(Remote):
             found = sorted(_objects(bucket, prefix))
             if len(found) != count:
                 raise Fault(
-                    f"a bucket holds {len(found)} files of a series, the index says {count}",
+                    f"a bucket holds {counted(len(found), 'file')} of a series, the index says {count}",
                     advice="use the index of the current IDC version",
                 )
             return found

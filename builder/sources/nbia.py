@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from builder.errors import IncompleteError
+from builder.errors import IncompleteError, counted
 from builder.sources.counted import confirmed
 from builder.sources.patience import Fault, persist
 
@@ -53,10 +53,10 @@ class Collection:
         studies = {name.partition("/")[0] for name in self.series}
         unlisted = len(studies - self.counts.keys())
         if unlisted:
-            raise Fault(f"found series of {unlisted} studies that getPatientStudy does not name")
+            raise Fault(f"found series of {counted(unlisted, 'study', 'studies')} that getPatientStudy does not name")
         absent = len(self.patients - set(self.owners.values()))
         if absent:
-            raise Fault(f"found {absent} patients in getPatient of whom getPatientStudy names no study")
+            raise Fault(f"found {counted(absent, 'patient')} in getPatient of whom getPatientStudy names no study")
 
 
 def list_collection(ask: Ask, name: str, *, source: str, host: str) -> Collection:
@@ -81,7 +81,7 @@ def list_collection(ask: Ask, name: str, *, source: str, host: str) -> Collectio
         found.check_names()
         if short := len(found.short_studies()):
             only_short = True
-            raise Fault(f"found fewer series of {short} studies than SeriesCount states")
+            raise Fault(f"found fewer series of {counted(short, 'study', 'studies')} than SeriesCount states")
         return dict(found.series)
 
     try:

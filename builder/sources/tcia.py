@@ -13,7 +13,7 @@ from typing import IO, Any, ClassVar, Final, Literal
 
 from pydantic import model_validator
 
-from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError
+from builder.errors import CaseError, IncompleteError, Reason, SourceError, SpecError, counted
 from builder.headers.identity import sop_instance_uid
 from builder.headers.sniff import sniff
 from builder.model.origin import Origin
@@ -228,7 +228,7 @@ class Tcia(Remote):
                     contents.put(place_of(name, uid), data)
             left = sum(not contents.holds(place) for place in places)
             if left:
-                raise Fault(f"found a zip without {left} of {len(places)} instances that were listed")
+                raise Fault(f"found a zip without {left} of {counted(len(places), 'instance')} that were listed")
 
         def attempt() -> None:
             try:
@@ -277,8 +277,8 @@ def read_manifest(path: str) -> Sequence[str]:
     found = [next((part for part in parts if _is_uid(part)), "") for parts in fields if any(parts)]
     if not mark or not found or not all(found):
         raise SpecError(
-            f"sources.manifest: found {len(found)} lines after {_LIST!r}, expected a Series Instance UID in each; "
-            "download the manifest from TCIA again"
+            f"sources.manifest: found {counted(len(found), 'line')} after {_LIST!r}, expected a Series Instance UID in "
+            "each; download the manifest from TCIA again"
         )
     return list(dict.fromkeys(found))
 
@@ -293,8 +293,9 @@ def _read_digest(rows: Iterator[Sequence[Any]]) -> Sequence[str]:
     if not found or not all(map(_is_uid, found)):
         wrong = sum(not _is_uid(uid) for uid in found)
         raise SpecError(
-            f"sources.manifest: found {wrong} of {len(found)} rows without a Series Instance UID, expected one in "
-            "each; download the digest from TCIA again (a spreadsheet program may have turned UIDs into numbers)"
+            f"sources.manifest: found {wrong} of {counted(len(found), 'row')} without a Series Instance UID, "
+            "expected one in each; download the digest from TCIA again "
+            "(a spreadsheet program may have turned UIDs into numbers)"
         )
     return list(dict.fromkeys(found))
 
@@ -374,7 +375,7 @@ def _checked_members(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                 if sniff(data[:1024]) == "dicom" and (uid := sop_instance_uid(data)):
                     yield uid, data
             if hashes:
-                raise Fault(f"found a zip without {len(hashes)} files whose MD5 it states")
+                raise Fault(f"found a zip without {counted(len(hashes), 'file')} whose MD5 it states")
     except _DAMAGE as error:
         raise Fault(f"found a damaged zip ({type(error).__name__})") from None
 

@@ -7,6 +7,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from builder.errors import counted
 from builder.specfile.positions import Path
 
 SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
@@ -137,7 +138,7 @@ def _expected(item: Mapping[str, Any]) -> str:
 
 
 def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count} items"
+    return counted(count, "item")
 
 
 def _shown(value: Any, path: Path) -> str:

@@ -5,6 +5,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from builder.errors import counted
 from builder.split.strata import encode
 
 FAR_OFF: Final = 0.10
@@ -39,25 +40,21 @@ def shortfalls(
     return (*_empty(splits, wanted, ratios), *_ratios(splits, ratios), *_rare(people, splits, ratios, strata))
 
 
-def _persons(count: int) -> str:
-    return "1 person" if count == 1 else f"{count} persons"
-
-
 def _empty(splits: Sequence[str], wanted: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]:
     for name in wanted:
         if name not in splits:
             asked = f"a ratio of {ratios[name]:g}" if name in ratios else "a hold-out"
-            yield f"split {name} is empty: {_persons(len(splits))} cannot fill {asked}"
+            yield f"split {name} is empty: {counted(len(splits), 'person')} cannot fill {asked}"
 
 
 def _ratios(splits: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]:
-    counted = [split for split in splits if split in ratios]
+    dealt = [split for split in splits if split in ratios]
     for name, ratio in ratios.items():
-        share = counted.count(name) / len(counted) if counted else 0.0
-        if name in counted and abs(share - ratio) > FAR_OFF:
+        share = dealt.count(name) / len(dealt) if dealt else 0.0
+        if name in dealt and abs(share - ratio) > FAR_OFF:
             yield (
-                f"split {name} has {counted.count(name)} of {_persons(len(counted))} ({share:.0%}) where {ratio:.0%} "
-                "was asked for: whole persons, and where earlier versions put them, leave no more"
+                f"split {name} has {dealt.count(name)} of {counted(len(dealt), 'person')} ({share:.0%}) where "
+                f"{ratio:.0%} was asked for: whole persons, and where earlier versions put them, leave no more"
             )
 
 
@@ -73,6 +70,8 @@ def _rare(people: pa.Table, splits: Sequence[str], ratios: Mapping[str, float], 
         rare = {level: homes for level, homes in sorted(found.items()) if len(homes) < len(ratios)}
         for level, homes in list(rare.items())[:MOST_NAMED]:
             without = ", ".join(name for name in ratios if name not in homes)
-            yield f"{column}={level} has {_persons(len(homes))} for {len(ratios)} splits: nobody of it is in {without}"
+            persons = counted(len(homes), "person")
+            yield f"{column}={level} has {persons} for {len(ratios)} splits: nobody of it is in {without}"
         if len(rare) > MOST_NAMED:
-            yield f"{column} has {len(rare) - MOST_NAMED} more values with fewer persons than splits"
+            more = counted(len(rare) - MOST_NAMED, "more value")
+            yield f"{column} has {more} with fewer persons than splits"

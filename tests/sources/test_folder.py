@@ -294,7 +294,7 @@ def test_a_missing_folder_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         list(Folder(url=f"{tmp_path}/incomming/2020").list())
     assert str(caught.value) == (
-        f"found no folder {tmp_path}/incomming/2020, expected a source's files there; {tmp_path} holds 2 folder(s): "
+        f"found no folder {tmp_path}/incomming/2020, expected a source's files there; {tmp_path} holds 2 folders: "
         "did you mean 'incoming'?"
     )
 

@@ -157,8 +157,8 @@ def test_tcia_tells_the_terms_of_each_series(files: dict[str, bytes]) -> None:
     [
         ({"incomplete"}, "as the server counts"),
         ({"cut"}, "damaged zip"),
-        ({"short zip"}, "files whose MD5 it states"),
-        ({"short zip", "no hashes"}, "instances that were listed"),
+        ({"short zip"}, "whose MD5 it states"),
+        ({"short zip", "no hashes"}, "that were listed"),
         ({"flipped"}, "MD5 is not the one"),
     ],
 )
@@ -180,9 +180,9 @@ def test_tcia_what_does_not_come_whole_stops_or_is_left_out(
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
-        ("short study", "fewer series of 1 studies than SeriesCount states"),
-        ("unlisted study", "studies that getPatientStudy does not name"),
-        ("patient without study", "1 patients in getPatient of whom getPatientStudy names no study"),
+        ("short study", "fewer series of 1 study than SeriesCount states"),
+        ("unlisted study", "study that getPatientStudy does not name"),
+        ("patient without study", "1 patient in getPatient of whom getPatientStudy names no study"),
     ],
 )
 def test_tcia_lists_that_contradict_each_other_stop_the_run(fault: str, text: str, tmp_path: Path) -> None:

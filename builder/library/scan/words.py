@@ -71,7 +71,7 @@ def _left_out(scan: Scan) -> Iterator[str]:
         yield from ("", "left out by default")
     for one in scan.excluded:
         switch = f"; {one['switch']} lets them in" if one["switch"] else ""
-        yield f"  {one['stacks']} stacks: {one['verdict']}, {one['reason']}{switch}"
+        yield f"  {counted(one['stacks'], 'stack')}: {one['verdict']}, {one['reason']}{switch}"
     for why, count in scan.text_risks.items():
         yield f"  {count} series whose pixels may show text: {why}"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.errors import counted
 from builder.model.parquet import parquet_bytes
 from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
@@ -126,7 +127,8 @@ def _about(dataset: Dataset) -> Iterator[str]:
     yield ""
     if manifest.spec.get("description"):
         yield f"{manifest.spec['description']}\n"
-    yield f"Version {manifest.version} of {manifest.name}: {len(dataset)} samples. No person is in two splits."
+    samples = counted(len(dataset), "sample")
+    yield f"Version {manifest.version} of {manifest.name}: {samples}. No person is in two splits."
     yield ""
     yield "| field | type | unit | classes |"
     yield "|---|---|---|---|"

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.reader.dataset import Dataset
 
 Missing: TypeAlias = Literal["refuse", "fill"]
@@ -22,8 +22,9 @@ def check_present(dataset: Dataset, missing: Missing) -> None:
         if absent:
             image = name.partition(".")[2]
             raise SpecError(
-                f"export: found {absent} of {len(dataset)} samples without the image {image}, expected all images: "
-                f'select samples that have it (dataset.where("{name}")), or export its fill value with missing="fill"'
+                f"export: found {absent} of {counted(len(dataset), 'sample')} without the image {image}, "
+                f'expected all images: select samples that have it (dataset.where("{name}")), '
+                f'or export its fill value with missing="fill"'
             )
 
 
