@@ -1,4 +1,4 @@
-"""The spec's ``deid`` block: which secret makes the pseudonyms, what may cross, what happens to risky pixels."""
+"""The spec's ``deid`` block: the secret behind the pseudonyms, what may leave, and what happens to risky pixels."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ ACQUISITION = (
     *("coverage_mm", "view_position", "laterality", "patient_position", "photometric_interpretation", "bits_stored"),
     *("decay_correction", "lossy_image_compression"),
 )
-"""How an image was made, and what the rule table says that it is; each crosses where ``retain`` names it."""
+"""Columns that say how an image was made or what the rule table takes it for. Each leaves if ``retain`` names it."""
 
 RETAINABLE = (
     *("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image", "delta_days"),
@@ -30,7 +30,7 @@ RETAINABLE = (
 other names that ``retain`` takes; dates, names and numbers themselves never cross."""
 
 LONGEST_OFFSET = 3653
-"""Days of a time between two dates at most, whatever a spec says: ten years."""
+"""Most days between two dates that may leave, whatever a spec says: ten years."""
 
 OptionName = Literal[
     "retain_safe_private",
@@ -49,7 +49,7 @@ _REFERENCE = re.compile(r"\$\{(?:env:(?P<env>[A-Za-z_][A-Za-z0-9_]*)|file:(?P<fi
 
 
 class MaskRegion(BaseModel):
-    """A rectangle of the image plane that is blanked, for images of one size.
+    """A rectangle of the image plane that is blanked in images of one size.
 
     ``rows`` and ``columns`` are half-open ranges of pixel indices; ``size`` (rows, columns) says which images the
     rectangle was drawn for: an image of another size is not covered by it.
@@ -87,21 +87,21 @@ class Deid(BaseModel):
         two dates: ``study_day``, ``days_after_image`` of labels, and clinical columns of type ``date`` or the times of
         events made of them.
     most_days
-        Days that such a column may say at most, before or after. A longer time is one more than this: 366 stands for
+        Most days that such a column may say, before or after. A longer time becomes one day more: 366 then means
         "more than a year later".
     text
-        What may leave of single columns of text, beside what is in their closed vocabularies.
+        What may leave of single columns of text, in addition to what their closed vocabularies hold.
     options
-        Options of the profile that objects keep in memory, named after PS3.15 E.3. What crosses into the dataset is
-        decided by ``retain`` and the allow list of columns, whatever is retained in memory.
+        Options of the profile (PS3.15 E.3) that decide what objects keep in memory. Whatever they keep, only
+        ``retain`` and the allow list of columns decide what enters the dataset.
     burned_in
         What happens to images that may carry text in their pixels: ``refuse`` excludes them; ``mask`` blanks
         ``mask_regions`` and refuses those that no region covers.
     reviewed
-        Modalities whose pixels a person has looked at and found clean; lets ultrasound, angiography, photographs and
-        secondary captures in. An image that says BurnedInAnnotation YES is not let in by it.
+        Modalities whose pixels a person has looked at and found clean. This admits ultrasound, angiography,
+        photographs and secondary captures, but no image that says BurnedInAnnotation YES.
     anonymity
-        What is asked of the quasi-identifiers that are released, and what is done where they fall short.
+        What the released quasi-identifiers must satisfy, and what happens where they do not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -131,7 +131,7 @@ class Deid(BaseModel):
 
     @property
     def profile(self) -> Profile:
-        """The Basic Profile with this block's options."""
+        """Return the Basic Profile with this block's options."""
         return Profile(frozenset(Option(name) for name in self.options))
 
     @field_validator("patient_key")
@@ -175,7 +175,7 @@ class Deid(BaseModel):
 
 
 def resolve_key(reference: str, environment: Mapping[str, str], *, read: Callable[[str], bytes] | None = None) -> Key:
-    """The secret a ``patient_key`` reference points to.
+    """Return the secret that a ``patient_key`` reference points to.
 
     Parameters
     ----------
@@ -189,8 +189,8 @@ def resolve_key(reference: str, environment: Mapping[str, str], *, read: Callabl
     Raises
     ------
     SpecError
-        When the reference is none, points to nothing or to a variable that a spec may not read, or the secret could be
-        guessed. The message never shows the secret.
+        If this is no reference, if it points to nothing or to a variable that a spec may not read, or if the secret
+        could be guessed. The message never shows the secret.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:

@@ -1,7 +1,7 @@
-"""Which attributes survive, and in what form: the allow list joined with the profile's actions.
+"""Which attributes survive, and in what form: the allow list combined with the profile's actions.
 
-An attribute that neither the profile retains nor the allow list names is dropped: unknown, private and future
-attributes go without anybody having to think of them.
+An attribute is dropped unless the profile retains it or the allow list names it, so unknown, private and future
+attributes go without a rule of their own.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from builder.deid.profile import Action, Option, Profile, table
 
 
 class Form(Enum):
-    """How the value of a surviving attribute is treated."""
+    """How to treat the value of a surviving attribute."""
 
     NUMBER_TEXT = auto()  # DS, IS: kept when every value is a number
     NUMBER = auto()  # binary numbers and attribute tags: kept
@@ -113,7 +113,7 @@ _CLEANED = {
     "CS": Form.WORDS,
     "UI": Form.UID,
 }
-"""What cleaning (action C) means by VR. Long text, names and addresses are cleaned away altogether (EMPTY)."""
+"""What cleaning (action C) means by VR. Long text, names and addresses are emptied (EMPTY)."""
 
 _RETAINED = {
     "AS": Form.AGE,
@@ -131,21 +131,21 @@ _RETAINED = {
 
 @lru_cache(maxsize=64)
 def forms(profile: Profile) -> Mapping[int, tuple[Form, str]]:
-    """Every public tag that survives under ``profile``, with its form and the VR the dictionary gives it."""
+    """Return every public tag that survives under ``profile``, with its form and the VR of the dictionary."""
     survivors = dict(_allow_list())
     for tag, row in table().items():
         listed = survivors.pop(tag, None)
         vr = DicomDictionary[tag][0] if tag in DicomDictionary else "UN"
         form = _form_of(profile.action(row), vr=vr, listed=listed[0] if listed else None)
         if form is Form.KEEP and Option.RETAIN_PATIENT_CHARACTERISTICS in row.options:
-            form = Form.LABEL  # Ethnic Group and the like are typed by hand: whoever is retained, names are not
+            form = Form.LABEL  # people type Ethnic Group and the like by hand, so names may stand in it
         if form is not None and tag >> 16 not in (0x0000, 0x0002, 0x0004):
             survivors[tag] = (form, vr)
     return MappingProxyType(survivors)
 
 
 def _form_of(action: Action, *, vr: str, listed: Form | None) -> Form | None:
-    """How an action of the table is carried out on an attribute of this VR."""
+    """Return how an action of the table applies to an attribute of this VR."""
     if action is Action.REMOVE:
         return None
     if action is Action.EMPTY:
@@ -163,7 +163,7 @@ def _form_of(action: Action, *, vr: str, listed: Form | None) -> Form | None:
 
 @lru_cache(maxsize=1)
 def _allow_list() -> Mapping[int, tuple[Form, str]]:
-    """Attributes outside the table that survive under every profile."""
+    """Return the attributes outside the table that survive under every profile."""
     survivors: dict[int, tuple[Form, str]] = {}
     for tag, (vr, _, _, _, _) in DicomDictionary.items():
         form = _form_by_group(vr) if tag >> 16 in _OPEN_GROUPS else None
@@ -179,7 +179,7 @@ def _allow_list() -> Mapping[int, tuple[Form, str]]:
 
 
 def _form_by_group(vr: str) -> Form | None:
-    """The form of an attribute that is kept for its group."""
+    """Return the form of an attribute that is kept because of its group."""
     if vr in _TEXT_NUMBERS:
         return Form.NUMBER_TEXT
     if vr in _NUMBERS:
@@ -197,7 +197,7 @@ def _tag(keyword: str) -> int:
 
 SAFE_PRIVATE: Mapping[tuple[int, str, int], tuple[Form, str]] = MappingProxyType(
     {
-        # PS3.15 Table E.3.10-1, the ones with a use here: SUV, diffusion weighting, table and tube motion.
+        # The entries of PS3.15 Table E.3.10-1 that are used here: SUV, diffusion weighting, table and tube motion.
         (0x7053, "Philips PET Private Group", 0x00): (Form.NUMBER_TEXT, "DS"),  # SUV factor
         (0x7053, "Philips PET Private Group", 0x09): (Form.NUMBER_TEXT, "DS"),  # activity concentration factor
         (0x0019, "SIEMENS MR HEADER", 0x0C): (Form.NUMBER_TEXT, "IS"),  # b value
@@ -218,5 +218,5 @@ SAFE_PRIVATE: Mapping[tuple[int, str, int], tuple[Form, str]] = MappingProxyType
 
 
 def safe_private(profile: Profile) -> Mapping[tuple[int, str, int], tuple[Form, str]]:
-    """The private attributes that survive under ``profile``."""
+    """Return the private attributes that survive under ``profile``."""
     return SAFE_PRIVATE if Option.RETAIN_SAFE_PRIVATE in profile.options else MappingProxyType({})

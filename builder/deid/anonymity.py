@@ -1,4 +1,4 @@
-"""k-anonymity of what is released: how many persons share each combination of quasi-identifiers.
+"""k-anonymity of the released data: how many persons share each combination of quasi-identifiers.
 
 Sources: k-anonymity (Sweeney 2002, doi:10.1142/S0218488502001648), l-diversity (Machanavajjhala 2007,
 doi:10.1145/1217299.1217302), t-closeness (Li 2007, doi:10.1109/ICDE.2007.367856).
@@ -16,35 +16,35 @@ from builder.deid.values import OLDEST_AGE
 from builder.errors import PrivacyError, counted
 
 QUASI_IDENTIFIERS = ("sex", "age_years", "age_band", "race", "ethnic_group", "site", "country", "region", "vendor")
-"""Columns that somebody who knows a person may know too, where they are released."""
+"""Columns that somebody who knows a person may know as well, if they are released."""
 
 MOST_SHOWN = 20
-"""Smallest groups a report lists."""
+"""Number of smallest groups that a report lists."""
 
 Value = str | float | int | bool | None
 
 
 class Anonymity(BaseModel):
-    """What the spec asks of the released quasi-identifiers of all persons together.
+    """What the spec demands of the released quasi-identifiers of all persons together.
 
     Parameters
     ----------
     k
-        Persons that each combination of values must have at least.
+        Fewest persons that may share a combination of values.
     columns
         Quasi-identifiers beside the usual ones (sex, age, race, ethnic group, site, country, region, vendor).
     sensitive
-        Columns nobody should learn by finding a person's group: l and t are computed for them.
+        Columns that nobody should learn from a person's group; l and t are computed for them.
     least_values
         l: distinct values that every sensitive column must have in each group.
     most_distance
         t: how far the values in a group may be from those of all persons, from 0 to 1.
     age_bands
-        Releases ages as bands of so many years only.
+        Width in years of the bands in which ages are released.
     groups
         Column to value to the group that is released in its place, e.g. ``site: {north: cities, south: cities}``.
     below
-        What is done about persons in groups that fall short: ``report`` them, ``suppress`` their quasi-identifiers, or
+        What to do about persons in groups that fall short: ``report`` them, ``suppress`` their quasi-identifiers, or
         ``stop``.
     """
 
@@ -73,7 +73,7 @@ class Assessment:
     k
         Size of the smallest group; 0 when nothing is released.
     below
-        Persons in groups that fall short of what the spec asks.
+        Persons in groups that fall short of what the spec demands.
     suppressed
         Persons whose quasi-identifiers are withheld.
     distinct, distance
@@ -93,11 +93,11 @@ class Assessment:
     smallest: tuple[Mapping[str, Any], ...]
 
     def facts(self) -> dict[str, Any]:
-        """As JSON-able data."""
+        """Return the assessment as data for JSON."""
         return asdict(self)
 
     def line(self, asked: int) -> str:
-        """In one line, for a plan and a build."""
+        """Return the assessment in one line, for a plan and a build."""
         if not self.columns:
             return "k-anonymity: no quasi-identifier is released"
         withheld = f", of {self.suppressed} more they are withheld" if self.suppressed else ""
@@ -109,7 +109,7 @@ class Assessment:
 
 
 def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) -> tuple[pa.Table, Assessment]:
-    """The cohort as it may be released, and how anonymous it is then.
+    """Return the cohort as it may be released, and how anonymous it is then.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) 
     Raises
     ------
     PrivacyError
-        When the spec asks to stop and a group falls short.
+        If the spec says to stop and a group falls short.
     """
     table = _generalised(cohort, options)
     columns = tuple(n for n in dict.fromkeys((*QUASI_IDENTIFIERS, *options.columns)) if n in _released(table, released))
@@ -147,7 +147,7 @@ def _released(table: pa.Table, released: Collection[str]) -> set[str]:
 
 
 def _generalised(cohort: pa.Table, options: Anonymity) -> pa.Table:
-    """Ages as bands and values as groups, where the spec says so; a value without a group stays as it is."""
+    """Turn ages into bands and values into groups where the spec says so; a value without a group stays."""
     table = cohort
     if options.age_bands is not None and "age_years" in table.column_names:
         bands = [_band(age, options.age_bands) for age in table.column("age_years").to_pylist()]
@@ -176,7 +176,7 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _persons(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Each released person's combination of values; several values of one person (two vendors) are one set."""
+    """Return each released person's combination of values; several values of one person (two vendors) are one set."""
     rows = table.select(["person_key", *columns]).to_pylist()
     values: dict[str, list[set[Value]]] = {}
     for row in rows:
@@ -188,7 +188,7 @@ def _persons(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ..
 
 
 def _capped(name: str, value: Any) -> Value:
-    """As it will be released: whole years, and 90 for all above 89."""
+    """Return an age as it will be released: whole years, and 90 for all above 89."""
     if name == "age_years":
         return min(int(value), OLDEST_AGE)
     found: Value = value if isinstance(value, str | float | int | bool) else str(value)
@@ -209,7 +209,7 @@ def _groups(persons: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], lis
 
 
 def _falling_short(table: pa.Table, options: Anonymity, columns: Sequence[str]) -> frozenset[str]:
-    """Persons in groups that are too small, too uniform or too unlike everybody."""
+    """Return the persons in groups that are too small, too uniform or too unlike all persons."""
     if not columns:
         return frozenset()
     groups = _groups(_persons(table, columns))
@@ -266,7 +266,7 @@ def _text(value: Any) -> str | None:
 
 
 def distance(group: Sequence[Any], everybody: Sequence[Any]) -> float:
-    """Earth mover's distance of a group's values from those of all: ordered for numbers, equal steps for categories."""
+    """Return the earth mover's distance of a group's values from those of all; categories lie one step apart."""
     here, all_of_them = Counter(group), Counter(everybody)
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in all_of_them)
     values = sorted(all_of_them, key=None if numeric else str)

@@ -52,11 +52,11 @@ TECHNICAL = frozenset(
         "split_published",
     }
 )
-"""Columns about the image and how it was made; they cross whatever the spec retains."""
+"""Columns about the image and how it was made. They cross whatever the spec retains."""
 
 
 def crossing(names: Collection[str], *, retain: Collection[str], clinical: Collection[str] = ()) -> tuple[str, ...]:
-    """The columns out of ``names`` that may cross, in their order; the others stay in the private workspace.
+    """Return those of ``names`` that may cross, in their order; the others stay in the private workspace.
 
     Parameters
     ----------
@@ -70,14 +70,14 @@ def crossing(names: Collection[str], *, retain: Collection[str], clinical: Colle
         return name in TECHNICAL or name in clinical or (name in RETAINABLE and name in retain)
 
     def bare(name: str) -> str:
-        """The column of which ``NAME.column`` holds what another image of the case has."""
+        """Return the plain column of ``NAME.column``, which holds the same of another image of the case."""
         return name.rpartition(".")[2]
 
     return tuple(n for n in names if crosses(n) or n.startswith(("present.", LABELS)) or crosses(bare(n)))
 
 
 def age_band(age_years: float) -> str:
-    """The ten-year band of an age, ``50-59``; ``90+`` from 90 on."""
+    """Return the ten-year band of an age, such as ``50-59``; ``90+`` from 90 on."""
     if age_years >= OLDEST_AGE:
         return "90+"
     low = int(max(age_years, 0) // 10 * 10)

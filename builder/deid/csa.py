@@ -1,4 +1,4 @@
-"""Siemens' CSA image header cut down to the two facts that geometry needs.
+"""Reduce Siemens' CSA image header to the two facts that geometry needs.
 
 The header (0029,1010) holds the whole protocol, free text and names included, so it is never passed on. A mosaic cannot
 be cut apart without it: what survives is a new header with the number of tiles and the normal of the slices.
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 
 KEPT = ("NumberOfImagesInMosaic", "SliceNormalVector")
-"""Names of the values kept."""
+"""Names of the values that are kept."""
 
 _TAGS_LIMIT = 1_000
 _ITEMS_LIMIT = 10_000
@@ -19,9 +19,9 @@ _CHECK = 77
 
 
 def reduce_csa(content: bytes) -> bytes | None:
-    """A CSA header (type 2) that holds the numbers of ``KEPT`` and nothing else; None when the source has none of them.
+    """Return a CSA header (type 2) that holds the numbers of ``KEPT`` and nothing else; None if there are none.
 
-    Malformed input gives None: the mosaic is then refused for lack of the header.
+    Malformed input gives None, and the mosaic is then refused because it lacks the header.
     """
     try:
         found = {name: values for name, values in _read(content) if name in KEPT and values}
@@ -32,7 +32,7 @@ def reduce_csa(content: bytes) -> bytes | None:
 
 
 def _read(content: bytes) -> Iterator[tuple[str, tuple[bytes, ...]]]:
-    """Names and values of a header of type 1 or 2; every length is checked against the bytes there are."""
+    """Return names and values of a header of type 1 or 2. Every length is checked against the bytes that are there."""
     newer = content[:4] == b"SV10"
     offset = 8 if newer else 0
     (tags,) = struct.unpack_from("<I", content, offset)
@@ -59,7 +59,7 @@ def _read(content: bytes) -> Iterator[tuple[str, tuple[bytes, ...]]]:
 
 
 def _write(values: Mapping[str, tuple[bytes, ...]]) -> bytes:
-    """A header of type 2."""
+    """Return a header of type 2."""
     parts = [b"SV10\4\3\2\1", struct.pack("<II", len(values), _CHECK)]
     for name in sorted(values):
         items = values[name]

@@ -1,8 +1,8 @@
 """How much of the time between two dates may leave.
 
-The difference of two true dates is as telling as a date: who knows one of them computes the other. Labels of one
-campaign share a date, so that one known scan date gave away everybody's; a placeholder date needs no knowledge at all.
-Hence a time leaves only where the spec retains it, and only when both dates are a person's own.
+The difference of two true dates tells as much as a date: whoever knows one of them can compute the other. Labels of
+one campaign share a date, so a single known scan date would give away all others; a placeholder date gives them away
+without any knowledge. A time therefore leaves only if the spec retains it and both dates are the person's own.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -20,19 +20,19 @@ _DAYS_A_YEAR: Final = 365.2425
 
 @dataclass(frozen=True)
 class Lifetime:
-    """What is known of a person's age: the date of birth, else the largest age that can be true on a date."""
+    """What is known of a person's age: the date of birth, or else the largest age that can be true on a date."""
 
     born: date | None = None
     age_years: float | None = None
     on: date | None = None
 
     def may_be_over_89(self, day: date) -> bool:
-        """Whether the person may be 90 or older on a day, if either says so; False where nothing is known."""
+        """Return whether the person may be 90 or older on a day; False if nothing is known."""
         if self.age_years is not None and self.on is not None:
             then = self.age_years + (day - self.on).days / _DAYS_A_YEAR
             if then >= OLDEST_AGE:
                 return True
-            if self.born is None:  # then the next birthday may be any day
+            if self.born is None:  # the next birthday may be any day
                 return self.age_years >= OLDEST_AGE or then + 1 > OLDEST_AGE
         if self.born is None:
             return False
@@ -40,14 +40,14 @@ class Lifetime:
         return years >= OLDEST_AGE
 
     def holds(self, day: date) -> bool:
-        """Whether a day lies in the person's own care: after the day of birth."""
+        """Return whether a day can belong to the person's own care, because it is after the day of birth."""
         return self.born is None or day > self.born
 
 
 def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
     """Return the dates of labels or table cells, given as (person, date), that are no person's own.
 
-    Those are dates that ``SHARED`` or more persons have, and placeholders: the first of January stands for a year, or
+    These are dates that ``SHARED`` or more persons have, and placeholders: a first of January may stand for a year or
     for nothing.
     """
     persons: dict[date, set[str]] = {}
@@ -61,8 +61,8 @@ def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
 def placeholder_studies(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
     """Return the study dates, given as (person, date), that stand for a year or for nothing.
 
-    People are scanned on the first of January too, so that it counts as a placeholder only in an archive where
-    ``SHARED`` or more persons have a study on one, of whatever year. The first day of an epoch always is one.
+    Some people are scanned on a first of January, so it counts as a placeholder only in an archive where ``SHARED`` or
+    more persons have a study on one, in any year. The first day of an epoch always counts as one.
     """
     seen = set(dates)
     persons = {person for person, day in seen if _first_of_january(day)}
@@ -86,18 +86,18 @@ def _impossible(day: date) -> bool:
 def days_between(
     first: date, then: date, *, lifetime: Lifetime, shared: Collection[date], most_days: int
 ) -> int | None:
-    """Whole days from ``first`` to ``then`` as they may leave; None where they may not.
+    """Return the whole days from ``first`` to ``then`` in the form in which they may leave; None if they may not.
 
     ``first`` is the date of a study that is no placeholder (``placeholder_studies``).
 
     Parameters
     ----------
     lifetime
-        Of the person whose dates they are.
+        What is known of the age of the person whose dates they are.
     shared
         Dates that are nobody's own (``shared_dates``).
     most_days
-        A longer time becomes ``most_days + 1``, or its negative: all longer times are one.
+        A longer time becomes ``most_days + 1``, or its negative, so that all longer times are alike.
     """
     if then in shared or not (lifetime.holds(first) and lifetime.holds(then)):
         return None
@@ -110,5 +110,5 @@ def days_between(
 def lifetimes(
     persons: Iterable[str], births: Mapping[str, date], ages: Mapping[str, tuple[float, date]]
 ) -> dict[str, Lifetime]:
-    """What is known of the ages of some persons: dates of birth, and ages with the date they were stated on."""
+    """Return what is known of some persons' ages: dates of birth, and ages with the dates on which they were stated."""
     return {p: Lifetime(births.get(p), *ages.get(p, (None, None))) for p in persons}

@@ -1,4 +1,4 @@
-"""The gate for whole documents: JSON, pages, tables and pictures are searched before they are published."""
+"""The gate for whole documents: it searches JSON, pages, tables and pictures before they are published."""
 
 import base64
 import json
@@ -23,10 +23,10 @@ ANY: Final = frozenset({"*"})
 
 @cache
 def keys() -> Mapping[str, frozenset[str]]:
-    """Keys at the top of each JSON document that is published, by a pattern of its path (``documents.txt``).
+    """Return the top-level keys of each published JSON document, by a pattern of its path (``documents.txt``).
 
-    Without any, the document is a list; with ``*`` its keys are names of splits, or values of a column that was judged.
-    Below a key of this table stands what is computed from judged tables and the program's own words, and is searched.
+    A document without keys is a list; ``*`` stands for names of splits or for values of a column that was judged. What
+    lies below a key is computed from judged tables and the program's own words, and is searched as well.
     """
     found: dict[str, frozenset[str]] = {}
     for part in (files("builder.deid") / "documents.txt").read_text(encoding="ascii").split("[[")[1:]:
@@ -36,29 +36,29 @@ def keys() -> Mapping[str, frozenset[str]]:
 
 
 def clear_document(path: str, data: bytes, canaries: Canaries, *, numbered: Canaries | None = None) -> ClearedBytes:
-    """A document that may be published.
+    """Search a document, and return it marked as one that may be published.
 
     Parameters
     ----------
     path
-        Of the document in its version, for messages and to know its kind.
+        Path of the document in its version. Messages name it, and it tells the kind of document.
     canaries
-        What must not occur in it. A value that is one word of letters is looked for as a whole text of JSON only,
-        because inside a sentence it may be anybody's word.
+        What must not occur in it. A value that is one word of letters is only compared with whole texts of JSON,
+        because inside a sentence it may be an ordinary word.
     numbered
-        The same for texts of JSON, where numbers stand apart; by default ``canaries``.
+        What must not occur in texts of JSON, where numbers stand apart; ``canaries`` by default.
 
     Raises
     ------
     PrivacyError
-        For a JSON key without a policy, a picture with text in it, and a value of the archive.
+        If a JSON key has no policy, a picture holds text, or a value of the archive occurs.
     """
     inside = canaries.without_words()
     if path.endswith(".json"):
         document = json.loads(data)
         check_keys(path, document)
         _search_document(path, document, numbered or canaries, words=canaries.words())
-    elif not path.endswith(".parquet"):  # tables are searched before they are packed
+    elif not path.endswith(".parquet"):  # tables were searched before they were packed
         assert_clean(data, inside, where=path)
         for picture in _INLINE.findall(data):
             check_picture(path, base64.b64decode(picture))
@@ -68,7 +68,7 @@ def clear_document(path: str, data: bytes, canaries: Canaries, *, numbered: Cana
 
 
 def _search_document(path: str, document: Any, canaries: Canaries, *, words: frozenset[str]) -> None:
-    """Search every text of a JSON document; a message names the keys at its top below which something was found."""
+    """Search every text of a JSON document. The message names the top-level keys below which something was found."""
     inside = canaries.without_words()
 
     def found(node: Any) -> int:
@@ -90,12 +90,12 @@ def _search_document(path: str, document: Any, canaries: Canaries, *, words: fro
 def search_table(
     path: str, table: pa.Table, canaries: Canaries, *, counts: frozenset[str], declared: Collection[str]
 ) -> None:
-    """Search the columns of a table whose text comes from no closed vocabulary, and its numbers but for ``counts``.
+    """Search the columns of a table whose text is from no closed vocabulary, and all numbers except ``counts``.
 
     Raises
     ------
     PrivacyError
-        For a column of text without a policy, and for a value of the archive, naming the column.
+        If a column of text has no policy, or a value of the archive occurs; the message names the column.
     """
     check_policies(table.schema, where=path, declared=declared)
     closed = [field.name for field in table.schema if policy_of(field.name, declared) in CLOSED]
@@ -103,12 +103,12 @@ def search_table(
 
 
 def check_keys(path: str, document: Any) -> None:
-    """Refuse a JSON document with a key at its top that has no policy.
+    """Refuse a JSON document whose top level has a key without a policy.
 
     Raises
     ------
     PrivacyError
-        Naming the document; the key is shown, because a program wrote it.
+        The message names the document and shows the key, because a program wrote it.
     """
     known = _keys_of(path)
     if known is None:
@@ -140,9 +140,9 @@ def check_picture(path: str, data: bytes) -> None:
 
 
 def texts_of(document: Any) -> dict[str, None]:
-    """Every text of a JSON document, keys too, once: most are said again and again.
+    """Return every text of a JSON document once, keys included, because most of them recur many times.
 
-    Join them with zeros, across which nothing is taken for the number of a list.
+    Join them with zero bytes, so that nothing across two of them is taken for a number in a list.
     """
     found: dict[str, None] = {}
     todo = [document]

@@ -1,6 +1,6 @@
-"""The one gate for text: what leaves is in a closed vocabulary, or declared and checked, or scrubbed; all else stays.
+"""The one gate for text: it lets out values of closed vocabularies, values declared and checked, and scrubbed prose.
 
-A value that stays is dropped from its cell, counted by column, and listed in the private workspace, so that the author
+Every other value is dropped from its cell, counted by column, and listed in the private workspace, so that the author
 of a spec can declare it. Nothing else in the project can make ``Cleared`` text.
 """
 
@@ -23,10 +23,10 @@ from builder.model.cleared import CLOSED, CODED, SEAL, Cell, Cleared, Policy, ba
 from builder.model.patterns import fits
 
 WITHHELD: Final = "(withheld)"
-"""Stands for a message of which a part may identify somebody."""
+"""Replaces a message if part of it may identify somebody."""
 
 LONGEST_TEXT: Final = 200
-"""Characters of a value of a clinical column at most."""
+"""Most characters in a value of a clinical column."""
 
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
@@ -43,8 +43,8 @@ LOOKS_LIKE_IDENTIFIER: Final = re.compile(
     r"|\b(?:www\.|https?:)",
     re.IGNORECASE,
 )
-"""The shapes of a name in DICOM, an address of mail, of a street and of a page, a telephone, a long number, a date, a
-UID and a person with a title."""
+"""Matches a DICOM name, an address (mail, street, page), a telephone number, a long number, a date, a UID, and a person
+with a title."""
 
 _KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?|[0-9a-f]{32}")
 _OWN_WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -57,7 +57,7 @@ _PET = re.compile(
     r"|pet_units=(?:CNTS|NONE|CM2|PCNT|CPS|BQML|MGMINML|UMOLMINML|MLMING|MLG|1CM|UMOLML|PROPCNTS|PROPCPS|MLMINML|MLML"
     r"|GML|STDDEV|absent)|suv_type=(?:BSA|BW|LBM|LBMJANMA|LBMJAMES128|IBW)"
 )
-"""Why a PET is no SUV. What it quotes of Units, SUV Type and Decay Correction are defined terms (PS3.3 C.8.9.1)."""
+"""Says why a PET is not in SUV. Quotes only defined terms of Units, SUV Type and Decay Correction (PS3.3 C.8.9.1)."""
 _READER = re.compile(r"reader-[0-9a-f]{12}|reader\d{1,3}")
 _NUMBERING = re.compile(r"\d{1,6}(?:\.\d{1,6})?|2\.25\.\d{1,39}")
 _VERSIONED = re.compile(r"[a-z][a-z0-9_]*/\d{1,4}")
@@ -65,17 +65,17 @@ _VERSIONED = re.compile(r"[a-z][a-z0-9_]*/\d{1,4}")
 
 @dataclass(frozen=True)
 class Words:
-    """The words that are no archive's: the spec's own, and those of lexicons the spec names."""
+    """Words that come from no archive: those of the spec, and of the lexicons that the spec names."""
 
     spec: frozenset[str] = frozenset()
 
     def has(self, text: str) -> bool:
-        """Whether the text is one of them."""
+        """Return whether the text is one of these words."""
         return text in self.spec
 
 
 def words_of(document: Any, *more: Iterable[str]) -> Words:
-    """Every text of a spec as it is published, keys too, and ``more``."""
+    """Return every text of a spec as it is published, keys included, and ``more``."""
     found: set[str] = set()
     todo = [document]
     while todo:
@@ -99,14 +99,14 @@ class Gate:
     words
         The spec's own words.
     rules
-        What the spec says of single columns (``deid.text``).
+        What the spec says about single columns (``deid.text``).
     declared
         Clinical columns of the spec.
     known
-        What identifies the persons whose text is judged: a value that says any of it stays, unless it comes from a
-        closed vocabulary.
+        What identifies the persons whose text is judged. A value that says any of it does not leave, unless it comes
+        from a closed vocabulary.
     dropped
-        (column, value) to how often it was dropped; private.
+        Maps (column, value) to how often it was dropped; private.
     """
 
     words: Words
@@ -117,12 +117,12 @@ class Gate:
     _judged: dict[tuple[str, str], Cleared | None] = field(default_factory=dict, repr=False, compare=False)
 
     def meet(self, known: Identifiers) -> None:
-        """Learn what identifies more persons; judges afresh from then on."""
+        """Learn what identifies more persons, and judge everything anew from then on."""
         self.known = self.known | known
         self._judged.clear()
 
     def sample(self, sample: Sample) -> ClearedSample:
-        """The sample with every text of it judged."""
+        """Return the sample with each of its texts judged."""
         row = {name: self._cell(name, value) for name, value in sample.row.items()}
         ragged = {name: [self._cell(name, value) for value in values] for name, values in sample.ragged.items()}
         for name, together in _NAMED.items():
@@ -130,7 +130,7 @@ class Gate:
         return ClearedSample(sample.arrays, sample.geometry, row, ragged)
 
     def text(self, column: str, value: str | None) -> Cleared | None:
-        """One value of a column, or None where it must stay. Raises PrivacyError for a column without a policy."""
+        """Return a value, or None if it must not leave. Raises PrivacyError for a column without a policy."""
         if value is None or isinstance(value, Cleared):
             return value
         if (column, value) not in self._judged:
@@ -141,7 +141,7 @@ class Gate:
         return judged
 
     def message(self, text: str) -> Cleared:
-        """A sentence of this program, or ``WITHHELD`` where it quotes something that may identify somebody."""
+        """Return a sentence of this program, or ``WITHHELD`` if it quotes something that may identify somebody."""
         return self.text("detail", text) or Cleared(WITHHELD, SEAL)
 
     def table(
@@ -152,19 +152,19 @@ class Gate:
         known: Callable[[int], Identifiers] | None = None,
         suspect: Callable[[str], bool] | None = None,
     ) -> pa.Table:
-        """The table with every text of it judged; columns without text as they are.
+        """Return the table with each of its texts judged; columns without text stay as they are.
 
         Parameters
         ----------
         known
-            What identifies the person of a row, by its number; asked for text that is in no closed vocabulary.
+            Returns what identifies the person of a row number. It is called for text of no closed vocabulary.
         suspect
-            Whether a text may name anybody at all; without it every row is compared.
+            Returns whether a text may name anybody at all. Without it, every row is compared.
 
         Raises
         ------
         PrivacyError
-            For a column of text without a policy.
+            If a column of text has no policy.
         """
         check_policies(table.schema, where=where, declared=self.declared)
         for place, column in enumerate(table.schema):
@@ -194,7 +194,7 @@ class Gate:
     def _of_persons(
         self, values: pa.Array, column: str, known: Callable[[int], Identifiers], suspect: Callable[[str], bool]
     ) -> pa.Array:
-        """The values without those that say who the person of their row is."""
+        """Return the values without those that say who the person of their row is."""
         doubtful = {v for v in values.unique().to_pylist() if v and not self.words.has(v) and suspect(v)}
         if not doubtful:
             return values
@@ -232,7 +232,7 @@ class Gate:
         return self._unknown(found)
 
     def _unknown(self, value: str) -> Cleared | None:
-        """The value, unless it has the shape of an identifier or says who somebody is."""
+        """Return the value, unless it has the shape of an identifier or says who somebody is."""
         if LOOKS_LIKE_IDENTIFIER.search(value) or self.known.occur_in(value):
             return None
         return Cleared(value, SEAL)
@@ -248,7 +248,7 @@ _NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("reading_labels", "reading_readers", "reading_quantities"), _READINGS),
     }
 )
-"""Lists of which an entry is nothing without its name."""
+"""Lists whose entries mean nothing without their name."""
 
 
 def _drop_unnamed(ragged: dict[str, list[Cell]], name: str, together: tuple[str, ...]) -> None:
@@ -258,12 +258,12 @@ def _drop_unnamed(ragged: dict[str, list[Cell]], name: str, together: tuple[str,
 
 
 def refuse_identifiers(texts: Mapping[str, str | None]) -> None:
-    """Refuse texts of the shape of a name, a date, a UID, an address or a long number.
+    """Refuse texts that have the shape of a name, a date, a UID, an address or a long number.
 
     Raises
     ------
     PrivacyError
-        Naming the text by its key, never showing it.
+        The message names the text by its key and never shows it.
     """
     for name, text in texts.items():
         if text is not None and (len(text) > LONGEST_TEXT or LOOKS_LIKE_IDENTIFIER.search(text)):
@@ -278,9 +278,9 @@ def _keyed(_: Gate, column: str, value: str) -> str | None:
 
 
 def _own(gate: Gate, column: str, value: str) -> str | None:
-    """Codes with figures; the one that quotes an attribute may quote its defined terms only.
+    """Pass codes with figures. A code that quotes an attribute may quote only its defined terms.
 
-    A code about one of several images of a case has the name of that image before it.
+    A code about one of several images of a case begins with the name of that image.
     """
     image, slash, code = value.partition("/")
     if slash and gate.words.has(image) and (_RESCALE_TYPE.fullmatch(code) or _PET.fullmatch(code)):
@@ -296,7 +296,7 @@ def _message(gate: Gate, column: str, value: str) -> str | None:
 
 
 def _spec(gate: Gate, column: str, value: str) -> str | None:
-    """Words between slashes; ``<reader>~<reader>`` in the name of a measure is a pair of readers."""
+    """Pass words between slashes; ``<reader>~<reader>`` in the name of a measure is a pair of readers."""
     if gate.words.has(value):
         return value
     apart = "[/~]" if column == "measure_names" else "/"
@@ -321,7 +321,7 @@ def _code(gate: Gate, column: str, value: str) -> str | None:
 
 
 def _meaning(gate: Gate, column: str, value: str) -> str | None:
-    """Marked codes become our meaning of them; codes, words of the program and of the spec stay."""
+    """Replace marked codes by our meaning of them; pass codes, and words of the program and of the spec."""
     if gate.words.has(value) or _OWN_QUANTITIES.fullmatch(value):
         return value
     if not value.startswith(CODED):
@@ -335,7 +335,7 @@ _OWN_QUANTITIES = re.compile(r"long_axis|long_axis_stated|short_axis|unknown")
 
 
 def _finding(gate: Gate, column: str, value: str) -> str | None:
-    """``<label>/<finding>`` or what a line measures; findings of documents are ``<label>/codes/<number>/<code>``."""
+    """Pass ``<label>/<finding>``, ``<label>/codes/<number>/<code>`` of documents, and what a line measures."""
     if gate.words.has(value) or _OWN_QUANTITIES.fullmatch(value):
         return value
     parts = value.split("/")
@@ -357,7 +357,7 @@ def _answer(gate: Gate, column: str, value: str) -> str | None:
 
 
 def _unclaimed(gate: Gate, number: str | None) -> str | None:
-    """A number that is not the person's own: many registers have numbers of six digits and fewer."""
+    """Pass a number unless it is the person's own: many registers have numbers of six digits or fewer."""
     return None if number is None or gate.known.occur_in(number) else number
 
 

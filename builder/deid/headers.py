@@ -23,7 +23,7 @@ from builder.deid.values import Treatment, shift_of, treat, treat_code_value
 from builder.errors import CaseError, Reason
 
 DEEPEST = 24
-"""Levels of nested sequences walked; the deepest the standard's own objects need is about 10."""
+"""Most levels of nested sequences. The objects of the standard need about 10."""
 
 _NUMBERS = re.compile(rb"[+\-0-9.eE \\\0]*")
 _PLAIN_CODES = re.compile(rb"[A-Za-z0-9_ ./+\-:#\\\0]*")
@@ -39,10 +39,10 @@ _NOTHING: Mapping[BaseTag, RawDataElement] = MappingProxyType({})
 def deidentify(
     dataset: Dataset, *, profile: Profile, uids: UidMap, person: str, known: Identifiers = NOTHING_KNOWN
 ) -> Dataset:
-    """A copy of an object that holds only what the profile and the allow list let through.
+    """Return a copy of an object that holds only what the profile and the allow list let through.
 
-    Every fetched object goes through here before anything else sees it: images, SEG, RTSTRUCT, SR, presentation states.
-    The input is not changed. Pixel data are passed on by reference, bit by bit the same.
+    Every fetched object (image, SEG, RTSTRUCT, SR, presentation state) passes through here before all else.
+    The input is not changed. Pixel data are passed on by reference, unchanged to the bit.
 
     Parameters
     ----------
@@ -51,22 +51,23 @@ def deidentify(
     profile
         The Basic Profile and its options.
     uids
-        The keyed map; the same for all objects of a build, so that references between them hold.
+        The keyed map. It is the same for all objects of a build, so that references between them hold.
     person
-        Any stable name of the person: selects the shift of dates, and does not enter the result.
+        Any stable name of the person. It selects the shift of dates and does not enter the result.
     known
         Names and identifiers stated by other objects of the case (``identifiers_in``); those of this object are added.
 
     Raises
     ------
     CaseError
-        UNREADABLE when sequences are nested deeper than ``DEEPEST`` or cannot be decoded.
+        UNREADABLE if sequences are nested deeper than ``DEEPEST`` or cannot be decoded.
 
     Notes
     -----
     Dates move by whole days, the same number for all objects of a person (Retain Longitudinal Temporal Information
-    With Modified Dates, PS3.15 E.3.6); times of day stay. Hence every difference of times is kept, across midnight too,
-    which the decay correction of PET needs. Without that option dates and times go, and SUV cannot be computed.
+    With Modified Dates, PS3.15 E.3.6), and times of day stay. Every difference of times is thus kept, also across
+    midnight, which the decay correction of PET needs. Without that option dates and times are removed, and SUV cannot
+    be computed.
     """
     shift = shift_of(uids.key, person) if Option.RETAIN_MODIFIED_DATES in profile.options else 0
     treatment = Treatment(uids, shift, known | identifiers_in((dataset,)))
@@ -79,7 +80,7 @@ def deidentify(
 
 
 def deidentify_all(datasets: Sequence[Dataset], *, profile: Profile, uids: UidMap, person: str) -> tuple[Dataset, ...]:
-    """All objects of a case, each cleaned of the names and identifiers that any of them states."""
+    """De-identify all objects of a case, each also of the names and identifiers that any of the others states."""
     known = identifiers_in(datasets)
     return tuple(deidentify(d, profile=profile, uids=uids, person=person, known=known) for d in datasets)
 
@@ -94,7 +95,7 @@ class _Walk:
 
 
 def _clean(source: Dataset, walk: _Walk, *, depth: int, stated: Mapping[BaseTag, RawDataElement] = _NOTHING) -> Dataset:
-    """One level: the surviving elements of ``source`` and, below them, of its sequences; then the ``stated`` ones."""
+    """Clean one level: the surviving elements of ``source`` and of its sequences, then the ``stated`` ones."""
     if depth > DEEPEST:
         raise CaseError(Reason.UNREADABLE, f"sequences nested deeper than {DEEPEST} levels, expected at most {DEEPEST}")
     kept: dict[BaseTag, Any] = {}
@@ -113,13 +114,13 @@ def _clean(source: Dataset, walk: _Walk, *, depth: int, stated: Mapping[BaseTag,
                 kept[tag] = result
     kept.update(stated)
     clean = Dataset(kept)
-    for sequence in nested:  # through the mapping, so that pydicom hands Pixel Representation down
+    for sequence in nested:  # looked up by tag, so that pydicom passes Pixel Representation down
         clean[sequence.tag] = sequence
     return clean
 
 
 def _sequence(source: Dataset, tag: BaseTag, walk: _Walk, *, depth: int) -> tuple[DataElement, ...]:
-    """The sequence with every item cleaned; nothing when the element is no sequence at all."""
+    """Return the sequence with every item cleaned; None if the element is no sequence."""
     try:
         value = source[tag].value
     except UNDECODABLE as error:
@@ -132,7 +133,7 @@ def _sequence(source: Dataset, tag: BaseTag, walk: _Walk, *, depth: int) -> tupl
 def _private(
     source: Dataset, tag: int, private: Mapping[tuple[int, str, int], tuple[Form, str]], kept: dict[BaseTag, Any]
 ) -> tuple[Form, str] | None:
-    """The form of a private element on the safe list; its block's creator is kept with it."""
+    """Return the form of a private element on the safe list; the creator of its block is kept with it."""
     group, block, offset = tag >> 16, (tag >> 8) & 0xFF, tag & 0xFF
     if block < 0x10 or not any(key[0] == group and key[2] == offset for key in private):
         return None
@@ -145,7 +146,7 @@ def _private(
 
 
 def _text(source: Dataset, tag: BaseTag) -> str:
-    """A short ASCII value of ``source`` without reading other elements; "" when absent or something else."""
+    """Return a short ASCII value of ``source`` without reading other elements; "" if absent or something else."""
     if tag not in source:
         return ""
     value = source.get_item(tag).value
@@ -157,7 +158,7 @@ def _text(source: Dataset, tag: BaseTag) -> str:
 def _element(
     source: Dataset, element: DataElement | RawDataElement, form: Form, vr: str, treatment: Treatment
 ) -> DataElement | RawDataElement | None:
-    """One surviving element, not a sequence."""
+    """Return one surviving element that is not a sequence."""
     if form is Form.EMPTY or form is Form.DUMMY:
         return _constant(element.tag, form, vr)
     if isinstance(element, RawDataElement):
@@ -176,7 +177,7 @@ def _element(
 
 
 def _is_tracking_identifier(item: Dataset) -> bool:
-    """Whether a content item's text is the Tracking Identifier (112039, DCM): a label, not prose (PS3.16 TID 1501)."""
+    """Return whether an item is the Tracking Identifier (112039, DCM), a label and not prose (PS3.16 TID 1501)."""
     concept = item.get(0x0040A043)
     if concept is None or not isinstance(concept.value, Items) or not concept.value:
         return False
@@ -184,14 +185,14 @@ def _is_tracking_identifier(item: Dataset) -> bool:
 
 
 def _alike(found: str | None, expected: str) -> bool:
-    """Whether two VRs are both text or both binary, as writers confuse SH with LO or OB with OW."""
+    """Return whether two VRs are both text or both binary, because writers confuse SH with LO or OB with OW."""
     if found in _TEXT_VRS:
         return expected in _TEXT_VRS
     return found in _BINARY_VRS and (expected in _BINARY_VRS or " or " in expected)
 
 
 def _raw(element: RawDataElement, form: Form, vr: str, treatment: Treatment) -> RawDataElement | None:
-    """The undecoded element passed on or rewritten; None when it must be decoded to be judged."""
+    """Pass on or rewrite an undecoded element; return None if it must be decoded to be judged."""
     value = element.value
     if not value:
         return element if not element.length else None  # reading was deferred
@@ -214,7 +215,7 @@ def _raw(element: RawDataElement, form: Form, vr: str, treatment: Treatment) -> 
 
 
 def _decoded(source: Dataset, element: DataElement, form: Form, vr: str, treatment: Treatment) -> DataElement | None:
-    """A decoded element rebuilt from its cleaned values; None when it is not what the allow list means."""
+    """Rebuild a decoded element from its cleaned values; return None if it is not what the allow list means."""
     value = element.value
     if form is Form.TABLE:
         return _lookup_table(source, element)
@@ -244,7 +245,7 @@ _DESCRIPTORS = {0x00281201: 0x00281101, 0x00281202: 0x00281102, 0x00281203: 0x00
 
 
 def _lookup_table(source: Dataset, element: DataElement) -> DataElement | None:
-    """A lookup table that has the length its descriptor states (PS3.3 C.7.6.3.1.5); None for anything else."""
+    """Return a lookup table if it has the length that its descriptor states (PS3.3 C.7.6.3.1.5), else None."""
     descriptor = source.get(_DESCRIPTORS[int(element.tag)])
     if descriptor is None or not isinstance(descriptor.value, (MultiValue, list)) or len(descriptor.value) != 3:
         return None
@@ -257,7 +258,7 @@ def _lookup_table(source: Dataset, element: DataElement) -> DataElement | None:
 
 
 def _numbers(element: DataElement) -> DataElement | None:
-    """A copy of an element whose values are all numbers; None when one is not."""
+    """Return a copy of an element whose values are all numbers; None if one is not."""
     value = element.value
     values = list(value) if isinstance(value, (MultiValue, list)) else [] if value is None or value == "" else [value]
     if not all(isinstance(v, (int, float)) or type(v).__name__ == "DSdecimal" for v in values):
@@ -283,19 +284,19 @@ _DUMMIES: Mapping[str, bytes] = MappingProxyType(
 
 
 def _constant(tag: BaseTag, form: Form, vr: str) -> DataElement | RawDataElement:
-    """An element of zero length, or with the constant that stands for a dummy value of its VR."""
+    """Return an element of zero length, or with the constant that serves as dummy value of its VR."""
     if vr == "SQ":
         return DataElement(tag, vr, Items())
     return _stated(tag, vr, b"" if form is Form.EMPTY else _DUMMIES[vr.split(" ")[0]])
 
 
 def _stated(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
-    """An element with a value of ours: undecoded, because it is rarely looked at and cannot be changed by anybody."""
+    """Return an element with a value of ours. It stays undecoded, because it is rarely read."""
     return RawDataElement(tag, vr.split(" ")[0], len(value), value, 0, False, True)
 
 
 def _file_meta(dataset: Dataset, uids: UidMap) -> FileMetaDataset:
-    """What decoding needs: the transfer syntax, the class and the mapped instance; nothing about who wrote the file."""
+    """Return what decoding needs: transfer syntax, class and mapped instance, but nothing about who wrote the file."""
     source = getattr(dataset, "file_meta", None) or Dataset()
     stated = {
         BaseTag(0x00020002): _text(source, BaseTag(0x00020002)) or _text(dataset, BaseTag(0x00080016)),
@@ -307,7 +308,7 @@ def _file_meta(dataset: Dataset, uids: UidMap) -> FileMetaDataset:
 
 @lru_cache(maxsize=64)
 def _declaration(profile: Profile) -> Mapping[BaseTag, RawDataElement]:
-    """What an object says about its de-identification (PS3.15 E.1.1 steps 6 and 7)."""
+    """Return what an object says about its de-identification (PS3.15 E.1.1 steps 6 and 7)."""
     if Option.RETAIN_FULL_DATES in profile.options:
         temporal = b"UNMODIFIED"
     else:

@@ -1,4 +1,4 @@
-"""What identifies a person: values that an object or the index states, which must be found in nothing that leaves."""
+"""What identifies a person: values stated by an object or the index, none of which may occur in what leaves."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -72,13 +72,13 @@ UNDECODABLE = (
     *(ValueError, TypeError, LookupError, NotImplementedError, AttributeError, OverflowError, EOFError),
     *(BytesLengthException, InvalidDicomError),
 )
-"""What pydicom raises for a value that is not what its VR says."""
+"""Exceptions that pydicom raises for a value that does not fit its VR."""
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ANY_WORD = re.compile(r"[^\W\d_]+")
 _DIGITS = re.compile(r"\d")
 _MOST_PARTS = 4
-"""Parts of a name that are tried in every order."""
+"""Most parts of a name that are tried in every order."""
 
 _ROW_VALUES = ("patient_id", "accession_number", "device_serial_number", "institution_name")
 _ROW_UIDS = ("study_uid", "series_uid", "sop_instance_uid", "frame_of_reference_uid")
@@ -86,7 +86,7 @@ _ROW_UIDS = ("study_uid", "series_uid", "sop_instance_uid", "frame_of_reference_
 
 @dataclass(frozen=True)
 class Identifiers:
-    """Words of names, whole identifiers, and names of short or ordinary words; all lower case.
+    """Words of names, whole identifiers, and names made of short or ordinary words, all in lower case.
 
     ``names`` are words of three letters or more that are no words of imaging or reporting; ``numbers`` are values of
     four characters or more; ``phrases`` are names written out in every order, for "Li Wu" and "Hand Young", whose words
@@ -110,13 +110,13 @@ class Identifiers:
 
     @property
     def pattern(self) -> re.Pattern[str] | None:
-        """Finds any of the values, whatever their case; None when there is none."""
+        """A pattern that finds any of the values in any case; None without values."""
         if not self._patterns:
             self._patterns.append(_compile(self.names, self.numbers, self.phrases))
         return self._patterns[0]
 
     def occur_in(self, text: str) -> bool:
-        """Whether any of the values is found in ``text``."""
+        """Return whether any of the values occurs in ``text``."""
         pattern = self.pattern
         return pattern is not None and pattern.search(text) is not None
 
@@ -125,10 +125,10 @@ NOTHING_KNOWN = Identifiers()
 
 
 def identifiers_in(datasets: Iterable[Dataset]) -> Identifiers:
-    """The names and identifiers the top level of these objects states about the person and the staff.
+    """Return the names and identifiers of the person and the staff that the top level of these objects states.
 
-    Give the union over all objects of a case to ``deidentify``: a name written into an RTSTRUCT's ROI may be stated
-    only by the images it belongs to.
+    Pass the union over all objects of a case to ``deidentify``, because only the images may state a name that was
+    written into an ROI of an RTSTRUCT.
     """
     found = NOTHING_KNOWN
     for dataset in datasets:
@@ -141,7 +141,7 @@ def identifiers_in(datasets: Iterable[Dataset]) -> Identifiers:
 
 
 def identifiers_of(rows: pa.Table) -> Identifiers:
-    """The same of rows of the index (schema INSTANCES), whose columns may be some of it."""
+    """Return the same from rows of the index (schema INSTANCES), which may lack columns."""
     found = NOTHING_KNOWN
     wanted = [n for n in (IDENTITY.name, "patient_birth_date", *_ROW_VALUES, *_ROW_UIDS) if n in rows.column_names]
     own = [n for n in wanted if n not in _ROW_UIDS[2:]]
@@ -155,14 +155,14 @@ def identifiers_of(rows: pa.Table) -> Identifiers:
 
 
 def parts_of(identity: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names, and other identifying values, of a cell of the column ``identity``."""
+    """Return the names, and the other identifying values, in a cell of the column ``identity``."""
     lines = (identity or "").split("\n")
     named = [(c in NAME_COLUMNS, v) for c, line in zip(IDENTITY_COLUMNS, lines, strict=False) for v in line.split("\\")]
     return tuple(v for is_name, v in named if is_name and v), tuple(v for is_name, v in named if not is_name and v)
 
 
 def orders_of(name: str) -> Iterator[str]:
-    """A name as it may be written: its parts in every order and in pairs, with blanks, commas or carets between."""
+    """Return a name as people write it: parts in every order and in pairs, with blanks, commas or carets between."""
     parts = _ANY_WORD.findall(name.lower())[:_MOST_PARTS]
     for count in range(2, len(parts) + 1):
         for ordered in permutations(parts, count):
@@ -173,7 +173,7 @@ def orders_of(name: str) -> Iterator[str]:
 
 
 def forms_of_date(text: str) -> frozenset[str]:
-    """A date (VR DA) as people and programs write it, lower case; nothing where it is none or a placeholder."""
+    """Return a date (VR DA) as people and programs write it, in lower case; nothing for a placeholder or no date."""
     digits = text.strip().replace(".", "")
     try:
         day = date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if re.fullmatch(r"\d{8}", digits) else None
@@ -200,7 +200,7 @@ _MONTHS = (
 
 
 def _texts(dataset: Dataset, tags: tuple[BaseTag, ...]) -> Iterator[str]:
-    """The values of ``tags`` as text, plain ASCII ones without decoding the element."""
+    """Return the values of ``tags`` as text; plain ASCII needs no decoding of the element."""
     for tag in tags:
         if tag not in dataset:
             continue
@@ -225,11 +225,11 @@ east saint community health care healthcare national children childrens memorial
 street avenue road school college trust foundation room unit scanner hospitals services private
 """
 _OF_HOUSES = frozenset(_HOUSES.split())
-"""Words of the names of hospitals that tell nobody which one it is."""
+"""Words in names of hospitals that do not tell which one it is."""
 
 
 def _place_words(place: str) -> frozenset[str]:
-    """The words by which a hospital or its address is known: its town, its saint, its founder, its street."""
+    """Return the words that tell which hospital it is: its town, saint, founder or street."""
     words = {word for word in _WORD.findall(place.lower()) if len(word) >= 4}
     makers = {word for name, _ in VENDORS for word in name.lower().split()}
     return frozenset(words - _OF_HOUSES - ordinary_words() - term_words() - makers)
@@ -239,7 +239,7 @@ def _place_words(place: str) -> frozenset[str]:
 def _identifiers(
     names: tuple[str, ...], numbers: tuple[str, ...], born: tuple[str, ...], places: tuple[str, ...]
 ) -> Identifiers:
-    """The values worth searching for; the objects of a series state the same ones, so the pattern is compiled once."""
+    """Return the values worth searching for. Objects of a series state the same, so the pattern is compiled once."""
     words = frozenset(w for name in names for w in _WORD.findall(name.lower()) if w not in ordinary_words())
     words |= frozenset(word for place in places for word in _place_words(place))
     values = {v for v in (n.strip(" \0").lower() for n in numbers) if len(v) >= 4 and v not in ordinary_words()}
@@ -258,12 +258,12 @@ def _compile(
 ) -> re.Pattern[str] | None:
     parts = []
     if names:
-        # A name counts as a word of its own: "Long" must not hit "prolonged". An underscore separates, as in ROI names.
+        # A name must be a word of its own: "Long" must not match "prolonged". An underscore separates, as in ROI names.
         parts.append(r"(?<![^\W\d_])(?:" + "|".join(re.escape(n) for n in sorted(names)) + r")(?![^\W\d_])")
     if phrases:
         written = sorted(r"[\W_]{1,3}".join(map(re.escape, phrase)) for phrase in phrases)
         parts.append(r"(?<![^\W\d_])(?:" + "|".join(written) + r")(?![^\W\d_])")
-    # An identifier of digits alone must not hit inside a longer number: "2000" is no part of the code "112000".
+    # An identifier of digits must not match inside a longer number: "2000" is no part of the code "112000".
     for kind, before, after in ((True, r"(?<!\d)", r"(?!\d)"), (False, "", "")):
         chosen = "|".join(re.escape(n) for n in sorted(numbers) if n.isdigit() is kind)
         if chosen:

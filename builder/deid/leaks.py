@@ -1,4 +1,4 @@
-"""The last check before publishing: no value of the source that names somebody occurs in anything that leaves."""
+"""The last check before publishing: nothing that leaves contains a value of the source that names somebody."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ from builder.deid.uids import is_registered
 from builder.errors import PrivacyError
 
 SHORTEST = 4
-"""Characters a canary must have to be searched for."""
+"""Fewest characters of a value that is searched for."""
 
 SHORTEST_NUMBER = 6
-"""Digits a canary of digits alone must have: a shorter one cannot be told from a count."""
+"""Fewest digits of a value that consists of digits, because a shorter one cannot be told from a count."""
 
 IDENTIFYING_COLUMNS = (
     "patient_id",
@@ -38,24 +38,24 @@ _LONGEST = 512
 _RUN = re.compile(rb"[0-9]+|[a-z\x80-\xff]+")
 _DIGITS = re.sub(rb"[^0-9]", b" ", bytes(range(256)))
 _LETTERS = re.sub(rb"[^a-z\x80-\xff]", b" ", bytes(range(256)))
-"""For ``bytes.translate``: runs of one kind stay, with spaces between them."""
+"""Table for ``bytes.translate`` that keeps runs of one kind and puts spaces between them."""
 _WORDS = re.sub(rb"[^a-z0-9\x80-\xff]", b" ", bytes(range(256)))
 _LETTERED = re.compile(r"[^\W\d_]+")
 _HASH = re.compile(rb"(?<![0-9a-z])(?:[0-9a-f]{32}(?:[0-9a-f]{32})?|[0-9a-hjkmnp-tv-z]{26})(?![0-9a-z])")
-"""A fingerprint or checksum in hexadecimal, or a keyed name in base 32: "f012" occurs in one of many by chance."""
+"""A fingerprint or checksum in hexadecimal, or a keyed name in base 32, in which "f012" occurs by chance."""
 _TELLING = 12
-"""Characters from which a value inside a hash is none by chance: 16^12 is beyond the hashes a dataset holds."""
+"""Characters from which a value inside a hash is no coincidence: 16^12 exceeds the number of hashes in a dataset."""
 
 
 @dataclass(frozen=True)
 class Canaries:
     """Source values to look for, indexed by their longest run of letters or of digits.
 
-    ``anchors`` maps such a run to the values that contain it: output is cut into runs once, so the time to scan does
-    not grow with the number of values. A value is found wherever it stands as a whole (upper and lower case alike),
-    inside a longer text too, unless its anchor run is itself part of a longer run of the same kind. A value of fewer
-    than 12 characters inside a hexadecimal hash of 32 or 64, or a keyed name of 26 of base 32, is there by chance.
-    ``pairs`` are two words of a name, in either order, whatever stands between them.
+    ``anchors`` maps such a run to the values that contain it. Output is cut into runs once, so the time of a scan does
+    not grow with the number of values. A value is found wherever it occurs as a whole, in any case and also inside a
+    longer text, unless its anchor run is itself part of a longer run of the same kind. A value of fewer than 12
+    characters is ignored inside a hexadecimal hash (32 or 64 digits) or a keyed name (26 digits of base 32), where it
+    occurs by chance. ``pairs`` are two words of a name, in either order and with anything between them.
     """
 
     anchors: dict[bytes, tuple[bytes, ...]]
@@ -65,7 +65,7 @@ class Canaries:
     def of(
         cls, values: Iterable[str], *, names: Iterable[str] = (), ordinary: frozenset[str] = frozenset()
     ) -> "Canaries":
-        """The values long enough to be told from words and counts that are no ``ordinary`` lower-case texts.
+        """Keep the values that are long enough to differ from words and counts, except ``ordinary`` lower-case texts.
 
         ``names`` are names of persons: any two words of one, unless both are ordinary words or one of them is short.
         """
@@ -87,11 +87,11 @@ class Canaries:
         return cls(_frozen(anchors), _frozen(pairs))
 
     def count_in(self, data: bytes | memoryview) -> int:
-        """How many distinct values occur in ``data``; memory stays within a few copies of 4 MiB."""
+        """Return how many distinct values occur in ``data``. Memory stays within a few copies of 4 MiB."""
         return len(self.found_in(data))
 
     def found_in(self, data: bytes | memoryview) -> frozenset[bytes]:
-        """The distinct values that occur in ``data``, lower case: private."""
+        """Return the distinct values that occur in ``data``, in lower case. They are private."""
         found: set[bytes] = set()
         for chunk in _chunks(data):
             lower = chunk.lower()
@@ -105,12 +105,12 @@ class Canaries:
         return frozenset(found)
 
     def without_words(self) -> "Canaries":
-        """Those that are more than one word of letters: a single word may be anybody's, inside a sentence."""
+        """Return the values that are more than one word of letters; inside a sentence a single word may be ordinary."""
         kept = {a: tuple(n for n in needles if not _is_word(n)) for a, needles in self.anchors.items()}
         return Canaries({a: needles for a, needles in kept.items() if needles}, self.pairs)
 
     def without(self, found: frozenset[bytes]) -> "Canaries":
-        """Those that are none of ``found``, for what stands in texts that are nobody's."""
+        """Return the values except ``found``, which occur in texts about nobody."""
         left = [
             {anchor: kept for anchor, needles in held.items() if (kept := tuple(n for n in needles if n not in found))}
             for held in (self.anchors, self.pairs)
@@ -118,7 +118,7 @@ class Canaries:
         return Canaries(*left)
 
     def words(self) -> frozenset[str]:
-        """The values that are one word of letters."""
+        """Return the values that are one word of letters."""
         return frozenset(n.decode() for needles in self.anchors.values() for n in needles if _is_word(n))
 
 
@@ -127,7 +127,7 @@ def _frozen(found: dict[bytes, set[bytes]]) -> dict[bytes, tuple[bytes, ...]]:
 
 
 def _pairs(name: str, ordinary: frozenset[str]) -> Iterator[str]:
-    """Any two words of a name, in either order."""
+    """Return any two words of a name, in either order."""
     words = _LETTERED.findall(name.lower())[:4]
     for first, second in combinations(words, 2):
         if min(len(first), len(second)) >= 2 and not {first, second} <= ordinary:
@@ -140,7 +140,7 @@ def _is_word(needle: bytes) -> bool:
 
 
 def values_to_find(instances: pa.Table) -> Iterator[str]:
-    """The distinct values of ``IDENTIFYING_COLUMNS`` of an inventory, for ``Canaries.of``, without registered UIDs."""
+    """Return the distinct values of ``IDENTIFYING_COLUMNS`` of an inventory, except registered UIDs."""
     for name in IDENTIFYING_COLUMNS:
         if name in instances.column_names:
             values = pc.unique(instances.column(name)).to_pylist()
@@ -155,27 +155,27 @@ def assert_clean(
     counts: frozenset[str] = frozenset(),
     remedy: str = "",
 ) -> None:
-    """Stop the build when a source value occurs in something that is about to leave.
+    """Stop the build if a source value occurs in something that is about to leave.
 
     Parameters
     ----------
     data
-        The bytes of a JSON, HTML or text file, or a table. Of tables every text, whole-number, date and binary column
-        is searched, nested ones too, and the schema's names and metadata. Bytes of compressed files must be given
-        decompressed: as a table.
+        The bytes of a JSON, HTML or text file, or a table. In tables, every column of text, whole numbers, dates and
+        bytes is searched, nested ones included, and also the names and metadata of the schema. Pass a compressed file
+        as a table.
     canaries
         What must not occur.
     where
-        Name of the thing for the message.
+        What the message calls it.
     counts
-        Whole-number columns of a table that hold counts, sizes and positions: a count may equal somebody's number.
+        Columns of whole numbers that hold counts, sizes and positions, because a count may equal somebody's number.
     remedy
-        What the author of the spec can do, added to the message.
+        What the author of the spec can do; it ends the message.
 
     Raises
     ------
     PrivacyError
-        Says where and how many; never what.
+        The message says where and how many, but never what.
     """
     if isinstance(data, pa.Table):
         _assert_clean_table(data, canaries, where=where, counts=counts)
@@ -202,7 +202,7 @@ def _assert_clean_table(table: pa.Table, canaries: Canaries, *, where: str, coun
 
 
 def _texts(array: pa.Array) -> Iterator[bytes]:
-    """The distinct values of an array as bytes, a newline between them, a bounded number at a time."""
+    """Yield the distinct values of an array as bytes with newlines between them, a bounded number at a time."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         yield from _texts(array.dictionary)
@@ -223,7 +223,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _joined(array: pa.Array) -> Iterator[bytes]:
-    """Values joined by newlines, some thousand at a time."""
+    """Yield values joined by newlines, some thousand at a time."""
     for start in range(0, len(array), _ROWS):
         part = array.slice(start, _ROWS).drop_null()
         part = pc.unique(pc.cast(part, pa.large_binary()))
@@ -233,7 +233,7 @@ def _joined(array: pa.Array) -> Iterator[bytes]:
 
 
 def _chunks(data: bytes | memoryview) -> Iterator[bytes]:
-    """Pieces of ``data`` that overlap by more than the longest value."""
+    """Yield pieces of ``data`` that overlap by more than the longest value."""
     start = 0
     while True:
         yield bytes(data[start : start + _CHUNK + 2 * _LONGEST])
@@ -243,14 +243,14 @@ def _chunks(data: bytes | memoryview) -> Iterator[bytes]:
 
 
 def _runs(text: bytes) -> set[bytes]:
-    """What ``_RUN`` finds, each once, in a third of its time: texts are long, and most runs of theirs repeat."""
+    """Return what ``_RUN`` finds, each run once. This takes a third of its time, because most runs of a text repeat."""
     return {*text.translate(_DIGITS).split(), *text.translate(_LETTERS).split()}
 
 
 def _stands_in(needle: bytes, text: bytes) -> bool:
-    """Whether ``needle`` occurs with its ends at ends of runs: "12345" does not stand in "912345".
+    """Return whether ``needle`` occurs and ends where runs end: "12345" does not occur in "912345".
 
-    A number of JSON (after a colon, a comma or a bracket, without quotes) is a count, not somebody's number.
+    A number of JSON (after a colon, comma or bracket, without quotes) is a count and not somebody's number.
     """
     start = text.find(needle)
     while start >= 0:
@@ -269,7 +269,7 @@ def _is_bare_number(text: bytes, start: int, stop: int) -> bool:
 
 
 def _is_in_hash(text: bytes, start: int, stop: int) -> bool:
-    """Whether a short value is a part of a hash or of a keyed name."""
+    """Return whether a short value is part of a hash or of a keyed name."""
     if stop - start >= _TELLING:
         return False
     begin = max(start - 65, 0)
@@ -278,5 +278,5 @@ def _is_in_hash(text: bytes, start: int, stop: int) -> bool:
 
 
 def _joins(left: bytes, right: bytes) -> bool:
-    """Whether two neighbouring bytes belong to one run of digits or of letters."""
+    """Return whether two neighbouring bytes belong to one run of digits or of letters."""
     return len(left) == len(right) == 1 and _RUN.fullmatch(left + right) is not None

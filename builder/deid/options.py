@@ -1,4 +1,4 @@
-"""What a spec says of the text of single columns."""
+"""What a spec says about the text of single columns."""
 
 from collections.abc import Mapping
 
@@ -8,14 +8,14 @@ from builder.model.patterns import check_pattern
 
 
 class ColumnText(BaseModel):
-    """What may leave of one column of text, beside what is in its closed vocabulary.
+    """What may leave of one column of text, in addition to its closed vocabulary.
 
     Parameters
     ----------
     values
         Values that leave as they are.
     map
-        Value of the archive to the value that leaves in its place.
+        Maps a value of the archive to the value that leaves in its place.
     pattern
         A regular expression (RE2) of whole values that leave, unless they say who a person is or look like a date, a
         long number or an address.

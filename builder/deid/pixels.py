@@ -1,4 +1,4 @@
-"""Text and faces in the pixels: which images are refused, which are blanked, which get a note."""
+"""Text and faces in pixels: which images to refuse, which to blank, and which get a note."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _RENDERABLE = frozenset({"CT", "MR", "PT"})
 
 
 class Risk(StrEnum):
-    """Why an image may show who it is of."""
+    """Why an image may show whose it is."""
 
     DECLARED = "declares burned-in annotation"
     CAPTURE = "is a secondary capture or screen save"
@@ -45,19 +45,19 @@ class Risk(StrEnum):
 
 @dataclass(frozen=True)
 class PixelVerdict:
-    """What is to be done before the pixels are used: rectangles to blank, notes to keep."""
+    """What to do before the pixels are used: rectangles to blank, and notes to keep."""
 
     blank: tuple[MaskRegion, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def judge_pixels(dataset: Dataset, *, deid: Deid) -> PixelVerdict:
-    """Whether the pixels of an image may be used, from its header as fetched (before de-identification).
+    """Judge from the header as fetched, before de-identification, whether the pixels of an image may be used.
 
     Raises
     ------
     CaseError
-        BURNED_IN when the pixels may show identifying text, and the spec neither blanks nor vouches for them.
+        BURNED_IN if the pixels may show identifying text and the spec neither blanks them nor vouches for them.
 
     Notes
     -----
@@ -68,7 +68,7 @@ def judge_pixels(dataset: Dataset, *, deid: Deid) -> PixelVerdict:
     risk = pixel_risk(dataset)
     notes = (FACE_RISK,) if shows_face(dataset) else ()
     modality = str(dataset.get("Modality") or "")
-    # A region that somebody drew is blanked whatever the header says: text is in many images that do not declare it.
+    # A region that somebody drew is blanked whatever the header says, because many images with text do not declare it.
     if deid.burned_in == "mask" and risk is not Risk.OVERLAY_IN_PIXELS:
         regions = tuple(r for r in deid.mask_regions if _covers(r, dataset, modality))
         if regions:
@@ -85,7 +85,7 @@ def judge_pixels(dataset: Dataset, *, deid: Deid) -> PixelVerdict:
 
 
 def pixel_risk(dataset: Dataset) -> Risk | None:
-    """The first reason to distrust the pixels, by what the header says; None when it gives none."""
+    """Return the first reason in the header to distrust the pixels; None if it gives none."""
     if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
         return Risk.DECLARED
     if _overlay_in_pixels(dataset):
@@ -94,7 +94,7 @@ def pixel_risk(dataset: Dataset) -> Risk | None:
     if by_class is not None:
         return by_class
     stated = dataset.get("ImageType") or ()
-    if isinstance(stated, Items):  # the items of a damaged file say nothing, and may not be readable
+    if isinstance(stated, Items):  # items of a damaged file say nothing and may be unreadable
         stated = ()
     image_type = {str(v).upper() for v in stated}
     conversion = str(dataset.get("ConversionType") or "").upper()
@@ -104,7 +104,7 @@ def pixel_risk(dataset: Dataset) -> Risk | None:
 
 
 def shows_face(dataset: Dataset) -> bool:
-    """Whether this is CT, MR or PET of the head by body part or description: its surface renders into a likeness."""
+    """Return whether this is CT, MR or PET of the head, by body part or description: its surface shows a face."""
     if str(dataset.get("Modality") or "") not in _RENDERABLE:
         return False
     part = str(dataset.get("BodyPartExamined") or "").upper().replace(" ", "").replace("-", "")
@@ -113,9 +113,9 @@ def shows_face(dataset: Dataset) -> bool:
 
 
 def blank(voxels: NDArray[Any], regions: Sequence[MaskRegion]) -> NDArray[Any]:
-    """A copy of ``voxels`` (..., row, column) with every region set to the smallest value present outside of them.
+    """Return a copy of ``voxels`` (..., row, column) with every region set to the smallest value outside of them.
 
-    Colour planes must come before the rows. The filler is a value of the image, so that it is plausible in any unit.
+    Colour planes must come before the rows. The filler is a value of the image, so it is plausible in any unit.
     """
     if not regions:
         return voxels
@@ -132,13 +132,13 @@ def blank(voxels: NDArray[Any], regions: Sequence[MaskRegion]) -> NDArray[Any]:
 
 
 def _covers(region: MaskRegion, dataset: Dataset, modality: str) -> bool:
-    """Whether a region was drawn for images like this one."""
+    """Return whether a region was drawn for images like this one."""
     size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
     return region.size == size and region.modality in (None, modality)
 
 
 def _class_risk(sop_class: str) -> Risk | None:
-    """The risk of a SOP class (PS3.4 Table B.5-1)."""
+    """Return the risk of a SOP class (PS3.4 Table B.5-1)."""
     if _within(sop_class, (_CAPTURES,)):
         return Risk.CAPTURE
     if _within(sop_class, _ULTRASOUND):
@@ -155,6 +155,6 @@ def _within(uid: str, roots: Sequence[str]) -> bool:
 
 
 def _overlay_in_pixels(dataset: Dataset) -> bool:
-    """Whether an overlay lies in unused bits of Pixel Data (PS3.3 C.9.2): it has no Overlay Data of its own."""
+    """Return whether an overlay lies in unused bits of Pixel Data (PS3.3 C.9.2), without Overlay Data of its own."""
     groups = range(0x6000, 0x6020, 2)
     return any((group, 0x0010) in dataset and (group, 0x3000) not in dataset for group in groups)

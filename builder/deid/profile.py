@@ -1,8 +1,8 @@
 """PS3.15 Table E.1-1 as data: what the Basic Profile and each option do to an attribute.
 
 The basic column is that of edition 2026c; the option columns are those in force on 2024-09-19 (edition 2024d). Both
-were compared with editions 2020b and 2024b. The 33 attributes that entered the table since carry no option here: the
-basic action holds for them whatever is retained or cleaned, which is the careful reading.
+were compared with editions 2020b and 2024b. The 33 attributes that entered the table since have no option here. The
+basic action applies to them whatever is retained or cleaned, which is the careful reading.
 """
 
 import csv
@@ -14,11 +14,11 @@ from importlib.resources import files
 from types import MappingProxyType
 
 EDITION = "2026c"
-"""Edition of PS3.15 the basic column was taken from."""
+"""Edition of PS3.15 from which the basic column was taken."""
 
 
 class Action(StrEnum):
-    """What is done to an attribute (PS3.15 E.3.1, Table E.1-1a)."""
+    """What to do with an attribute (PS3.15 E.3.1, Table E.1-1a)."""
 
     REMOVE = "X"
     EMPTY = "Z"
@@ -98,7 +98,7 @@ class Row:
     basic
         The action code of the Basic Profile as printed, e.g. ``X/Z/D``.
     options
-        Option to its action, for the options that change the attribute.
+        Maps each option that changes the attribute to its action.
     """
 
     pattern: str
@@ -107,7 +107,7 @@ class Row:
 
     @property
     def tag(self) -> int | None:
-        """The tag as a number; None for repeating groups and private attributes."""
+        """Return the tag as a number; None for repeating groups and private attributes."""
         return None if "x" in self.pattern or self.pattern == "private" else int(self.pattern, 16)
 
 
@@ -127,7 +127,7 @@ coordinates of drawn annotations (their texts go; overlays and curves are cleane
 
 @dataclass(frozen=True)
 class Profile:
-    """The Basic Profile with a set of options; retained full dates and modified dates exclude each other."""
+    """The Basic Profile with a set of options. Retained full dates and modified dates exclude each other."""
 
     options: frozenset[Option] = DEFAULT_OPTIONS
 
@@ -136,7 +136,7 @@ class Profile:
             raise ValueError("options: found full and modified dates retained, expected at most one of the two")
 
     def action(self, row: Row) -> Action:
-        """The action for one line: a retaining option beats a cleaning one, any option beats the Basic Profile."""
+        """Return the action for one line: a retaining option beats a cleaning one, and any option the Basic Profile."""
         chosen = {action for option, action in row.options.items() if option in self.options}
         if Action.KEEP in chosen:
             return Action.KEEP
@@ -144,18 +144,18 @@ class Profile:
 
     @property
     def method(self) -> str:
-        """De-identification Method (0012,0063): the DCM codes of the profile and its options."""
+        """Return De-identification Method (0012,0063): the DCM codes of the profile and its options."""
         return "DCM:" + "/".join(["113100", *sorted(METHOD_CODES[o] for o in self.options)])
 
 
 @lru_cache(maxsize=1)
 def table() -> Mapping[int, Row]:
-    """Every line of the table that names one public attribute, by tag."""
+    """Return every line of the table that names one public attribute, by tag."""
     return MappingProxyType({row.tag: row for row in rows() if row.tag is not None})
 
 
 def rows() -> Iterator[Row]:
-    """All lines of the table, repeating groups and private attributes included, in order of tag."""
+    """Return all lines of the table in order of tag, repeating groups and private attributes included."""
     text = (files("builder.deid") / "table_e1_1.csv").read_text(encoding="ascii")
     for line in csv.DictReader(text.splitlines()):
         options = {_COLUMNS[name]: Action(code) for name, code in line.items() if name in _COLUMNS and code}

@@ -1,4 +1,4 @@
-"""Closed vocabularies: what a value of the archive must be to leave without the spec's saying so."""
+"""Closed vocabularies: the values of an archive that may leave although the spec does not name them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ from builder.headers.vendors import VENDORS, is_vendor, normalise
 from builder.model.tables import WORKED_OUT
 
 REPLACED: Final = "REMOVED"
-"""Stands for one value of a multi-valued attribute that is in no vocabulary."""
+"""Replaces a value of a multi-valued attribute that is in no vocabulary."""
 
 _LONGEST: Final = 64
 
 
 @cache
 def _lists() -> Mapping[str, frozenset[str]]:
-    """The lists of ``terms.txt``: ``[[name]]``, then terms with commas between them."""
+    """Read the lists of ``terms.txt``: ``[[name]]``, then terms with commas between them."""
     found: dict[str, frozenset[str]] = {}
     for part in (files("builder.deid") / "terms.txt").read_text(encoding="ascii").split("[[")[1:]:
         name, _, terms = part.partition("]]")
@@ -34,7 +34,7 @@ def _terms(name: str) -> frozenset[str]:
 
 @cache
 def term_words() -> frozenset[str]:
-    """Every word of the defined terms, lower case, without those of names of programs, which places may share."""
+    """Return every word of the defined terms in lower case, except names of programs, which places may share."""
     terms = (term for name, listed in _lists().items() if name != "tool" for term in listed)
     return frozenset(word for term in terms for word in re.findall(r"[^\W\d_]+", term.lower()))
 
@@ -65,7 +65,7 @@ _FEW_DIGITS: Final = re.compile(r"\d{1,4}")
 _COUNTED_TERM: Final = re.compile(r"([A-Z]+)\d{1,2}")
 
 _BODY_PARTS: Final = _terms("body_part")
-"""PS3.16 Annex L, and what consoles write for nothing in particular."""
+"""PS3.16 Annex L, and what consoles write if no part was chosen."""
 
 _KERNELS: Final = _terms("kernel")
 _KERNEL_FORMS: Final = re.compile(
@@ -80,11 +80,11 @@ _TOOLS: Final = _terms("tool")
 """Words of the names of programs that draw and measure."""
 
 SHAPES: Final = _terms("shape")
-"""What graphics are called (PS3.3 C.18.6.1.2, AIM 4), and lines of two points."""
+"""Names of graphics (PS3.3 C.18.6.1.2, AIM 4), and lines of two points."""
 
 
 def term(column: str, value: str) -> str | None:
-    """A defined term of the attribute behind ``column``, or a registered UID; None for anything else."""
+    """Return a defined term of the attribute behind ``column``, or a registered UID; None for anything else."""
     known = _TERMS.get(column)
     if known is None:
         return value if is_registered(value) else None
@@ -92,20 +92,20 @@ def term(column: str, value: str) -> str | None:
 
 
 def image_type(value: str) -> str | None:
-    """Image Type (0008,0008), a backslash between its values, with ``REPLACED`` for values in no vocabulary."""
+    """Return Image Type (0008,0008), backslashes between values, with ``REPLACED`` for values in no vocabulary."""
     parts = [part if _is_image_type(part) else REPLACED for part in value[:512].split("\\")]
     return "\\".join(parts) if any(part != REPLACED for part in parts) else None
 
 
 def body_part(value: str) -> str | None:
-    """Body Part Examined: a term of PS3.16 Annex L or words of anatomy."""
+    """Return Body Part Examined if it is a term of PS3.16 Annex L or words of anatomy."""
     words = re.findall(r"[^\W_]+", value.upper()) if len(value) <= _LONGEST else []
     fits = words and all(len(w) == 1 or w in _BODY_PARTS or w.lower() in vocabulary() for w in words)
     return value if fits and _is_plain(value) else None
 
 
 def kernel(value: str) -> str | None:
-    """Convolution Kernel: a word or a form that vendors use."""
+    """Return Convolution Kernel if it is a word or a form that vendors use."""
     if _KERNEL_FORMS.fullmatch(value):
         return value
     words = re.findall(r"[^\W_]+", value.upper()) if len(value) <= _LONGEST else []
@@ -114,23 +114,23 @@ def kernel(value: str) -> str | None:
 
 
 def vendor(value: str) -> str | None:
-    """The vendor's one name by the shipped table; None for a name it does not know."""
+    """Return the vendor's one name in the shipped table; None if the table lacks it."""
     found = normalise(value)
     return found if found is not None and is_vendor(found) else None
 
 
 def model(value: str) -> str | None:
-    """A model whose every word is in the shipped table, blanks tidied."""
+    """Return a model, blanks tidied, if each of its words is in the shipped table."""
     return value if value in _MODEL_NUMBERS else _worded(value, _model_words())
 
 
 def tool(value: str) -> str | None:
-    """The name of a vendor, model or program, every word of it in the shipped tables."""
+    """Return the name of a vendor, model or program if each of its words is in the shipped tables."""
     return _worded(value, _model_words() | _vendor_words() | _TOOLS | vocabulary()) or vendor(value)
 
 
 def imaging_words(value: str) -> str | None:
-    """Words of anatomy, imaging and reporting, with numbers of up to three digits."""
+    """Return words of anatomy, imaging and reporting, with numbers of up to three digits."""
     words = re.findall(r"[^\W_]+", value.lower()) if len(value) <= _LONGEST else []
     known = [word in ordinary_words() or word in SHAPES for word in words]
     fits = words and any(known) and all(k or re.fullmatch(r"\d{1,3}", w) for k, w in zip(known, words, strict=True))
@@ -138,20 +138,20 @@ def imaging_words(value: str) -> str | None:
 
 
 def unit(value: str) -> str | None:
-    """A UCUM unit (case-sensitive form), or the bare words that annotation tools write for one."""
+    """Return a UCUM unit (case-sensitive form), or the bare words that annotation tools write for one."""
     if value in _UNIT_WORDS:
         return value
     return value if value and len(value) <= 24 and _UNIT.fullmatch(value) else None
 
 
 def concept(code: str) -> str | None:
-    """``<scheme>:<value>`` where DICOM's context groups (PS3.16) hold the code; None for anything else."""
+    """Return ``<scheme>:<value>`` if DICOM's context groups (PS3.16) hold the code, else None."""
     return code if meaning(code) is not None else None
 
 
 @lru_cache(maxsize=4096)
 def meaning(code: str) -> str | None:
-    """Our meaning of ``<scheme>:<value>``: PS3.16's, whatever the object says; None for a code it does not hold."""
+    """Return the meaning of ``<scheme>:<value>`` in PS3.16, whatever the object says; None if it lacks the code."""
     scheme, _, value = code.partition(":")
     if scheme == ROI_TYPES:
         return value if value in _terms("roi_type") else None
@@ -162,7 +162,7 @@ def meaning(code: str) -> str | None:
 
 
 def number(value: str) -> str | None:
-    """A number of up to six digits before the point."""
+    """Return a number of up to six digits before the point."""
     return value if re.fullmatch(r"-?\d{1,6}(\.\d{1,12})?(e[+-]?\d{1,3})?", value) else None
 
 
@@ -182,7 +182,7 @@ def _is_image_word(word: str) -> bool:
 
 
 def _worded(value: str, words: frozenset[str]) -> str | None:
-    """The text, blanks tidied, when every run of its letters is one of the words and its numbers are short."""
+    """Return the text, blanks tidied, if every run of letters is one of the words and its numbers are short."""
     tidy = " ".join(value.split())
     runs = re.findall(r"[^\W\d_]+|\d+", tidy.lower()) if len(tidy) <= 2 * _LONGEST else []
     known = [run in words for run in runs]
@@ -231,7 +231,7 @@ def _meanings() -> Mapping[tuple[str, str], str]:
 
 @cache
 def _retired() -> Mapping[str, str]:
-    """SNOMED RT codes to SNOMED CT (PS3.16 Annex O)."""
+    """Map SNOMED RT codes to SNOMED CT (PS3.16 Annex O)."""
     from pydicom.sr._snomed_dict import mapping
 
     found: Mapping[str, str] = mapping["SRT"]

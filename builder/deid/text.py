@@ -1,4 +1,4 @@
-"""Free text: labels cleaned by shape, descriptions kept word by word, reports scrubbed. All three fail closed."""
+"""Free text: labels are cleaned by shape, descriptions word by word, and reports scrubbed. All three fail closed."""
 
 import re
 from functools import lru_cache
@@ -6,22 +6,22 @@ from importlib.resources import files
 from typing import Protocol
 
 LABEL_LIMIT = 64
-"""Longest label kept, in characters: VR LO (PS3.5 Table 6.2-1)."""
+"""Most characters of a label: VR LO (PS3.5 Table 6.2-1)."""
 
 
 class Known(Protocol):
-    """Values that must go wherever they stand (``builder.deid.identifiers.Identifiers``)."""
+    """Values that must be removed wherever they occur (``builder.deid.identifiers.Identifiers``)."""
 
     def __hash__(self) -> int: ...
 
     @property
     def pattern(self) -> re.Pattern[str] | None:
-        """Finds any of the values; None when there is none."""
+        """A pattern that finds any of the values; None without values."""
         ...
 
 
 MARK = "[...]"
-"""Stands for what was removed from a report."""
+"""Replaces what was removed from a report."""
 
 _MONTHS = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)[a-z]*"
 _DATE = (
@@ -34,7 +34,7 @@ _ADDRESS = r"\S+@\S+|\b(?:https?|ftp)://\S+|\bwww\.\S+"
 _PHONE = r"(?<![\w.])\+?\(?\d{2,6}\)?(?:[\s./-]\d{2,8}){2,6}(?!\w)"
 _UID = r"\b\d+(?:\.\d+){3,}\b"
 _LONG_NUMBER = r"[A-Za-z]{0,4}\d[\d-]*\d{4,}[A-Za-z]{0,2}|\d{5,}"
-# "MR BRAIN" is a scan: what follows the modality is judged word by word, as everything else is.
+# "MR BRAIN" is a scan and no title; what follows the modality is judged word by word.
 _TITLED = (
     r"\b(?!MR\b(?!\.))(?i:dr|doctor|prof|professor|mr|mrs|ms|miss|sir|herr|frau|mme|mlle|dhr|mevr|sr|sra|signor|"
     r"signora|nurse|md|"
@@ -70,36 +70,36 @@ _TERM_ENDINGS = (
 )  # fmt: skip
 
 _EPONYMS = frozenset({"chiari", "foley", "ganz", "hodgkin", "hounsfield", "kerley", "schmorl", "swan"})
-"""Names that are terms, unless the object states them as somebody's."""
+"""Names that are medical terms, unless the object states them as somebody's name."""
 
 _LONG_RUN = re.compile(r"\S{65,}")
-"""No word of a report; within shorter ones every expression here takes a bounded time."""
+"""Longer than any word of a report; on shorter words every expression here takes bounded time."""
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\n(?: ?\n){2,}")
 
 REPORT_LIMIT = 1 << 16
-"""Longest report kept, in characters."""
+"""Most characters of a report."""
 
 
 @lru_cache(maxsize=1)
 def vocabulary() -> frozenset[str]:
-    """Lower-case words of imaging and anatomy that say nothing about a person."""
+    """Return lower-case words of imaging and anatomy that say nothing about a person."""
     return frozenset((files("builder.deid") / "words.txt").read_text(encoding="ascii").split())
 
 
 @lru_cache(maxsize=1)
 def ordinary_words() -> frozenset[str]:
-    """Lower-case words of imaging and of reports: no reason to suspect a name."""
+    """Return lower-case words of imaging and of reports, which are no reason to suspect a name."""
     return vocabulary() | frozenset((files("builder.deid") / "report_words.txt").read_text(encoding="ascii").split())
 
 
 @lru_cache(maxsize=8192)
 def clean_label(text: str, known: Known) -> str:
-    """A short label (ROI name, segment label, device name) without names, dates, numbers of a person, addresses.
+    """Remove names, dates, personal numbers and addresses from a short label (ROI, segment or device name).
 
-    Kept are words that have none of the shapes of an identifier and are no name the object states elsewhere; a number
-    keeps up to four digits (``PTV_5040``). A name stated nowhere else cannot be told from a structure's name, which is
-    why labels are only matched against the names of the spec and never published.
+    Words stay if they do not look like an identifier and the object states them as no name elsewhere; numbers keep up
+    to four digits (``PTV_5040``). A name stated nowhere else cannot be told from the name of a structure, so labels are
+    only matched against the names of the spec and never published.
     """
     text = _UNSAFE.sub(" ", text[: 4 * LABEL_LIMIT])
     if known.pattern is not None:
@@ -109,7 +109,7 @@ def clean_label(text: str, known: Known) -> str:
 
 
 def keep_words(text: str, known: Known) -> str:
-    """A description reduced to known imaging words and numbers of up to three digits; anything else goes."""
+    """Reduce a description to known imaging words and numbers of up to three digits."""
     words = vocabulary()
     text = clean_label(text, known)
     pieces = re.findall(r"[^\W_]+(?:\.\d+)?", text)
@@ -117,12 +117,12 @@ def keep_words(text: str, known: Known) -> str:
 
 
 def scrub(text: str, *, known: Known) -> str:
-    """The text of a report with everything that may name somebody replaced by ``MARK``.
+    """Replace everything in the text of a report that may name somebody by ``MARK``.
 
-    Removed are: values known from the object; addresses, UIDs, dates, clock times, phone numbers, long numbers; what
-    follows a title or a label such as ``Name:``; institutions and streets; and every capitalised word that is neither
-    an imaging nor a reporting word. Ages above 89 become 90. When in doubt a word goes: a report loses meaning rather
-    than a name staying. A name written in lower case and stated nowhere else is the known gap.
+    This removes values known from the object; addresses, UIDs, dates, clock times, phone numbers and long numbers; what
+    follows a title or a label such as ``Name:``; institutions and streets; and every capitalised word that belongs
+    neither to imaging nor to reporting. Ages above 89 become 90. A doubtful word is removed, because a report may lose
+    meaning but must not keep a name. The known gap is a name in lower case that is stated nowhere else.
     """
     if len(text) > REPORT_LIMIT:
         text = text[:REPORT_LIMIT] + " " + MARK
@@ -139,7 +139,7 @@ def scrub(text: str, *, known: Known) -> str:
 
 
 def _is_ordinary(word: str, lower: frozenset[str]) -> bool:
-    """Whether a capitalised word is a word of the language of reports rather than a name."""
+    """Return whether a capitalised word belongs to the language of reports and is no name."""
     return all(_is_ordinary_part(part, lower) for part in re.split(r"[-'\u2019]", word.lower()))
 
 

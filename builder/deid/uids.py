@@ -1,4 +1,4 @@
-"""The keyed UID map: one source UID has one replacement, wherever it recurs."""
+"""The keyed UID map: a source UID has the same replacement wherever it occurs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from pydicom.uid import UID_dictionary
 from builder.model.keyed import Key
 
 _REMEMBERED = 200_000
-"""Replacements kept for reuse; a whole-body study has a few thousand, an RTSTRUCT repeats each many times."""
+"""Number of replacements kept for reuse. A whole-body study has a few thousand UIDs, and an RTSTRUCT repeats them."""
 
 _REGISTERED_ELSEWHERE = frozenset(
     {
@@ -40,14 +40,14 @@ class UidMap:
     """Replaces UIDs by ``Key.uid``; registered ones (SOP classes, transfer syntaxes, well-known frames of reference,
     coding schemes, context groups: PS3.6 Annex A) stay as they are.
 
-    Only UIDs that are literally registered stay: a private UID under the standard's root is replaced like any other.
+    Only UIDs that are registered themselves stay. A private UID under the standard's root is replaced like any other.
     """
 
     key: Key
     seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, uid: str) -> str:
-        """The replacement of ``uid``; blanks and padding are ignored, an empty UID stays empty."""
+        """Return the replacement of ``uid``. Blanks and padding are ignored, and an empty UID stays empty."""
         source = uid.strip(" \0")
         found = self.seen.get(source)
         if found is not None:
@@ -58,10 +58,10 @@ class UidMap:
         return mapped
 
     def mapping(self, uids: Iterable[str]) -> dict[str, str]:
-        """Source UID to replacement, for those given."""
+        """Return the replacement of each given UID."""
         return {uid: self(uid) for uid in uids}
 
 
 def is_registered(uid: str) -> bool:
-    """Whether a UID is published by the standard or a terminology, so that it says nothing about a patient."""
+    """Return whether the standard or a terminology publishes a UID, so that it says nothing about a patient."""
     return uid in UID_dictionary or uid in _REGISTERED_SINCE or uid in _REGISTERED_ELSEWHERE

@@ -1,4 +1,4 @@
-"""How one value is treated: each function returns the cleaned value, or None when the value must go."""
+"""How to treat one value: each function returns the cleaned value, or None if the value must be removed."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ OLDEST_AGE = 90
 """Ages above 89 are one group (45 CFR 164.514(b)(2)(i)(C))."""
 
 REPLACED = "REMOVED"
-"""Stands for a component of a code that did not have the shape of a code."""
+"""Replaces a component of a code that does not look like a code."""
 
 _NUMBER_TEXT = re.compile(r"[+\-0-9.eE ]*")
 _CODE = re.compile(r"[A-Za-z0-9_ ./+\-:#%*'{}\[\]()]{0,64}")
@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Treatment:
-    """What the treatment of a value depends on besides the value: the map of UIDs, the shift, what is known.
+    """What the treatment of a value depends on in addition to the value: the map of UIDs, the shift, what is known.
 
     ``shift_days`` is added to every date; 0 where full dates are retained.
     """
@@ -46,11 +46,11 @@ PUBLIC_SCHEMES = frozenset(
         *("MA", "IBSI", "ICD10", "ICDO3", "MSH", "BI", "NDC", "RXNORM"),
     }
 )
-"""Coding schemes whose codes are published: a long number in them is a concept, not somebody's (PS3.16 clause 8)."""
+"""Published coding schemes, in which a long number is a concept and no personal number (PS3.16 clause 8)."""
 
 
 def treat_code_value(value: str, treatment: Treatment, *, scheme: str) -> str:
-    """A Code Value (0008,0100): long numbers stay only where the scheme is a published one."""
+    """Treat a Code Value (0008,0100). Long numbers stay only if the coding scheme is published."""
     value = value.strip(" \0")
     if scheme in PUBLIC_SCHEMES and _LONG_CODE.fullmatch(value) and not treatment.known.occur_in(value):
         return value
@@ -58,16 +58,16 @@ def treat_code_value(value: str, treatment: Treatment, *, scheme: str) -> str:
 
 
 def shift_of(key: Key, person: str) -> int:
-    """Days by which a person's dates move: the same for all objects of a person, between 1 and 10 years back.
+    """Return the days by which a person's dates move, the same for all objects of a person: 1 to 10 years back.
 
-    Whole days keep times of day and every difference (injection to scan, scan to scan); the shift is drawn from the
-    key, so that it cannot be computed from the person's name alone.
+    Whole days preserve times of day and every difference (injection to scan, scan to scan). The shift is drawn with the
+    key, so nobody can compute it from the person's name alone.
     """
     return -(366 + key.number("date shift", person) % 3287)
 
 
 def treat(form: Form, values: Iterable[str], treatment: Treatment) -> list[str]:
-    """The cleaned values of one text attribute, in order; a value that must go becomes an empty one."""
+    """Return the cleaned values of one text attribute in order; a value that must be removed becomes empty."""
     return [_BY_FORM[form](value.strip(" \0"), treatment) for value in values]
 
 

@@ -1,4 +1,4 @@
-"""From YAML text to a DatasetSpec: all faults at once, each with file:line:column and the nearest valid name."""
+"""Turn YAML text into a DatasetSpec, or report all faults at once with file:line:column and the nearest valid name."""
 
 import difflib
 import re
@@ -27,7 +27,7 @@ def load_spec(path: str | Path) -> DatasetSpec:
     Raises
     ------
     SpecError
-        Holding every fault, one a line.
+        With every fault, one per line.
     """
     name = str(path)
     try:
@@ -53,14 +53,14 @@ def parse_spec(data: bytes, *, name: str = "spec") -> DatasetSpec:
 
 
 def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> DatasetSpec:
-    """The spec with ``${NAME}`` replaced in every field that holds a location.
+    """Return the spec with ``${NAME}`` replaced in every field that holds a location.
 
-    Locations are not part of any fingerprint; what the sources hold is.
+    Fingerprints depend on what the sources hold, not on where they are.
 
     Raises
     ------
     SpecError
-        Naming each parameter without a value, each that nothing uses, and each location that is no valid one then.
+        If a parameter has no value, nothing uses it, or a location is invalid with its value. The message names each.
     """
     used: set[str] = set()
 
@@ -71,7 +71,7 @@ def fill_parameters(spec: DatasetSpec, parameters: Mapping[str, str]) -> Dataset
 
         return PARAMETER.sub(value, text)
 
-    # what the spec does not say stays unsaid: some defaults are less strict than the same words written down
+    # options that the spec does not state stay unstated, because some defaults are less strict than a stated value
     document = _map_urls(spec.model_dump(mode="json", by_alias=True, exclude_unset=True), filled)
     complaints = list(_parameter_faults(parameters, used))
     if complaints:
@@ -101,7 +101,7 @@ def _parameter_faults(parameters: Mapping[str, str], used: Iterable[str]) -> Ite
 
 
 def _raise(faults: Iterable[Fault]) -> None:
-    """SpecError with all faults, if there are any, each once and in the order of the file."""
+    """Raise SpecError if there are faults, with each fault once and in the order of the file."""
     found = sorted(set(faults), key=lambda f: (f.line, f.column, f.message))
     if found:
         raise SpecError("\n".join(map(str, found)), faults=[fault.__dict__ for fault in found]) from None

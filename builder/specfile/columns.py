@@ -1,6 +1,6 @@
-"""Columns and expressions that a spec names, checked against what its sources and tables will have.
+"""Check the columns and expressions that a spec names against what its sources and tables will have.
 
-The check looks at the document rather than at the model, so that it also answers when another block is not valid.
+The check reads the document and not the model, so that it also works when another block is invalid.
 """
 
 import difflib
@@ -25,7 +25,7 @@ from builder.split import TRUE_DATE
 
 @dataclass(frozen=True)
 class _Columns:
-    """What a cohort will have: columns of known type, and names declared in tables that are not valid yet."""
+    """What a cohort will have: columns of known type, and names declared in tables that are still invalid."""
 
     schema: pa.Schema
     published: pa.Schema
@@ -37,7 +37,7 @@ class _Columns:
 
 
 def column_faults(document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Expressions that do not compile, and columns that nothing declares, each with its place in the document."""
+    """Yield expressions that do not compile and columns that nothing declares, each with its place in the document."""
     columns = _columns(document)
     for place, text in _expressions(document):
         if not columns.doubtful & set(re.findall(r"\w+", text)):
@@ -106,7 +106,7 @@ def _columns(document: Mapping[str, Any]) -> _Columns:
 
 
 def _classes(name: str, block: Any) -> tuple[pa.Field, ...]:
-    """Return the columns of one label; none of a label that is not valid, of which another message tells."""
+    """Return the columns of one label; none for an invalid label, which another message reports."""
     try:
         return TypeAdapter(AnyLabel).validate_python(block).class_fields(name)
     except ValidationError:
@@ -120,7 +120,7 @@ def _dropped(document: Mapping[str, Any]) -> set[str]:
 
 
 def _references(document: Mapping[str, Any], columns: _Columns) -> Iterator[tuple[Path, str]]:
-    """What ``DatasetSpec`` says of names of other blocks, which it only checks once every block is valid."""
+    """Yield wrong references between blocks, which ``DatasetSpec`` only checks once every block is valid."""
     deid, samples, shards = (_map(document.get(name)) for name in ("deid", "samples", "shards"))
     kept = [name for name in _list(deid.get("retain")) if isinstance(name, str) and name not in columns.doubtful]
     yield from ((("deid", "retain"), fault) for fault in retain_faults(kept, columns.dated))

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, as messages that say where, what was found, what was expected, and the nearest name."""
+"""Turn the faults that pydantic found into messages: where, what was found, what was expected, the nearest name."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 """Names of fields whose values no message repeats."""
 
 MOST_SHOWN = 80
-"""Characters of a value that a message repeats."""
+"""Most characters of a value that a message repeats."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -39,19 +39,19 @@ _EXPECTED = {
 
 
 def described(error: ValidationError, document: Any, *models: type[BaseModel]) -> Iterator[tuple[Path, str, bool]]:
-    """Each fault once: its place in the document, a message, and whether the key itself is at fault.
+    """Yield each fault once: its place in the document, a message, and whether the key itself is wrong.
 
     Parameters
     ----------
     document
-        What was validated; a path leads as far into it as there is anything.
+        What was validated. A path leads into it as far as it has values.
     models
-        What it was validated as, one or the other: they know the valid names.
+        The models as one of which it was validated. They know the valid names.
     """
     items = error.errors(include_url=False, include_input=True)
     places = [_data_path(item["loc"], document) for item in items]
     for item, path in zip(items, places, strict=True):
-        # where an element was refused, pydantic counts it as missing too
+        # pydantic also counts a refused element as missing
         refused_below = any(other[: len(path)] == path and len(other) > len(path) for other in places)
         if item["type"] == "too_short" and refused_below:
             continue
@@ -66,13 +66,13 @@ def _text(item: Mapping[str, Any]) -> str:
 
 
 def _leading_path(message: str, document: Any) -> Path:
-    """The place that a validator of the whole document names in front of its message."""
+    """Return the place that a validator of the whole document names at the start of its message."""
     named = re.match(r"(?:Value error, )?([a-z_]+(?:\.[a-z0-9_]+)*): ", message)
     return _data_path(named[1].split("."), document) if named else ()
 
 
 def _data_path(location: Sequence[int | str], document: Any) -> Path:
-    """The part of pydantic's location that is in the data: tags of unions are dropped, a missing last key is kept."""
+    """Return the part of pydantic's location that is in the data: without tags of unions, with a missing last key."""
     path: list[int | str] = []
     node: Any = document
     for i, step in enumerate(location):
@@ -112,7 +112,7 @@ def _message(item: Mapping[str, Any], path: Path, models: Sequence[type[BaseMode
         kinds = ", ".join(_kinds(models, item["loc"]))
         return f"{prefix}found no key 'kind', expected one that says what this block is: {kinds}"
     text = _text(item).removeprefix(f"{path[-1]}: " if path else "")
-    if kind == "value_error" and "found" in text:  # a validator that says what it found knows whether it may be shown
+    if kind == "value_error" and "found" in text:  # a validator that says what it found may show it
         return f"{prefix}{text}"
     return f"{prefix}found {_shown(item['input'], path)}, {_expected(item)}"
 
@@ -169,7 +169,7 @@ def _kinds(models: Sequence[Any], location: Sequence[int | str]) -> list[str]:
 
 
 def _known_names(models: Sequence[Any], location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the models that pydantic's location leads to."""
+    """Return the names of the fields of the models that pydantic's location leads to."""
     here: list[Any] = [*models]
     for step in location:
         here = [inner for candidate in here for inner in _step(candidate, step)]

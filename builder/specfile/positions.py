@@ -1,4 +1,4 @@
-"""YAML text to a tree that knows where each of its values stands, within limits."""
+"""Parse YAML text, within limits, into a tree that knows the position of each of its values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Path = tuple[int | str, ...]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a file, at a position counted from 1."""
+    """One fault in a file, with its line and column counted from 1."""
 
     file: str
     line: int
@@ -34,13 +34,13 @@ class Fault:
 
 
 def fail(name: str, message: str, *, line: int = 1, column: int = 1) -> SpecError:
-    """The error of one fault."""
+    """Return the error for a single fault."""
     fault = Fault(name, line, column, message)
     return SpecError(str(fault), faults=[fault.__dict__])
 
 
 def parse_yaml(data: bytes, name: str) -> CommentedMap:
-    """The mapping in a file; ``name`` is what messages call the file. Raises SpecError."""
+    """Parse the mapping in a file. Messages call the file ``name``. Raises SpecError."""
     if len(data) > MAXIMUM_BYTES:
         raise fail(name, f"found {len(data)} bytes, expected at most {MAXIMUM_BYTES}")
     try:
@@ -73,7 +73,7 @@ def _advice(problem: str) -> str:
 
 
 def plain(node: Any) -> Any:
-    """A tree as plain Python values."""
+    """Return a tree as plain Python values."""
     if isinstance(node, CommentedMap):
         return {plain(k): plain(v) for k, v in node.items()}
     if isinstance(node, CommentedSeq):
@@ -89,12 +89,12 @@ def plain(node: Any) -> Any:
 
 
 def position(tree: Any, path: Sequence[int | str], *, at_key: bool = False) -> tuple[int, int]:
-    """Line and column, counted from 1, of the value at a path, or of as much of the path as is there.
+    """Return line and column, counted from 1, of the value at a path, or of the part of the path that exists.
 
     Parameters
     ----------
     at_key
-        Whether the last key itself is at fault rather than its value.
+        Whether the last key itself is wrong and not its value.
     """
     node: Any = tree
     found = (0, 0)

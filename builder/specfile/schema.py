@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*)$")
-"""The names of a Parameters section, which its texts are indented below."""
+"""Matches the names in a Parameters section; their texts are indented below them."""
 
 
 class _Described(GenerateJsonSchema):
-    """Adds the description of each option; pydantic itself would read the sources of all models at every start."""
+    """Adds the description of each option. Pydantic itself would read the sources of all models at every start."""
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
         made: dict[str, Any] = super().model_schema(schema)
@@ -34,8 +34,8 @@ def described_schema(model: type[BaseModel]) -> dict[str, Any]:
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
     """Return the text of each option of a model.
 
-    It stands below the option, or in the Parameters section of the class; a class has the texts of those it derives
-    from, unless it states its own.
+    The text stands below the option or in the Parameters section of the class. A class inherits the texts of its bases
+    unless it states its own.
     """
     found = {"kind": inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].replace("\n", " ")}
     for one in reversed(model.__mro__):
@@ -55,7 +55,7 @@ def _parameters(model: type[BaseModel]) -> dict[str, str]:
         entry = _ENTRY.match(line)
         if entry:
             names = entry[1].split(", ")
-        elif line and not line.startswith(" "):  # whatever follows the section
+        elif line and not line.startswith(" "):  # the section has ended
             break
         for name in names if not entry else ():
             texts.setdefault(name, []).append(line.strip())
@@ -65,7 +65,7 @@ def _parameters(model: type[BaseModel]) -> dict[str, str]:
 def _below(model: type[BaseModel]) -> dict[str, str]:
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
-    except (OSError, TypeError, SyntaxError):  # a model without a source file has no docstrings below its options
+    except (OSError, TypeError, SyntaxError):  # without a source file there are no docstrings below options
         return {}
     assert isinstance(body, ast.ClassDef)
     found = {}
