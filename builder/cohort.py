@@ -362,7 +362,7 @@ def preferred(table: pa.Table, prefer: Sequence[str]) -> list[int]:
 
 
 def _surplus(table: pa.Table, options: Cohort, included: Sequence[bool]) -> Flags:
-    """All included rows but the preferred one of each person or study; ties go to series_key and stack."""
+    """Return all included rows but the preferred one of each person or study; ties go to series_key and stack."""
     ranked = preferred(table, options.prefer)
     groups = table.column(f"{options.one_per}_key").to_pylist()
     taken: set[str] = set()

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def template_environment(folder: Path) -> "Environment":
-    """Jinja's environment for the templates of a folder: everything is escaped, and an unknown name is an error.
+    """Return Jinja's environment for the templates of a folder: everything is escaped, and an unknown name is an error.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def template_environment(folder: Path) -> "Environment":
 
 
 def text_environment() -> "Environment":
-    """Jinja's environment for plain text and Markdown: nothing is escaped, and an unknown name is an error."""
+    """Return Jinja's environment for plain text and Markdown: nothing is escaped, and an unknown name is an error."""
     from jinja2 import Environment, StrictUndefined
 
     return Environment(optimized=False, undefined=StrictUndefined)

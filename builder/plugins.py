@@ -13,7 +13,7 @@ FAMILIES = ("sources", "labels", "transforms", "clusters")
 
 
 def with_installed(family: str, built_in: Mapping[str, type[Any]]) -> dict[str, type[Any]]:
-    """The built-in plug-ins of a family, then those of installed packages in the order of their kinds.
+    """Return the built-in plug-ins of a family, then those of installed packages in the order of their kinds.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def with_installed(family: str, built_in: Mapping[str, type[Any]]) -> dict[str, 
 
 
 def block_of(table: Mapping[str, type[Any]]) -> Any:
-    """The type of a spec's block that decodes to one plug-in of the table, by its ``kind``."""
+    """Return the type of a spec's block that decodes to one plug-in of the table, by its ``kind``."""
     return Annotated[Union[tuple(table.values())], Field(discriminator="kind")]  # noqa: UP007 (made at run time)
 
 

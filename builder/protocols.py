@@ -84,11 +84,11 @@ class Source(Protocol):
         ...
 
     def list(self) -> Iterator[Entry]:
-        """Every object, in a stable order. Raises SourceError when the source cannot be listed completely."""
+        """Yield every object in a stable order. Raises SourceError if the source cannot be listed completely."""
         ...
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes ``start`` to ``start + length`` of an object. Raises SourceError."""
+        """Return the bytes ``start`` to ``start + length`` of an object. Raises SourceError."""
         ...
 
 
@@ -108,7 +108,7 @@ class Describing(Protocol):
     """
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
-        """For each entry in turn its description, or why there is none.
+        """Yield for each entry in turn its description, or why there is none.
 
         Neighbouring entries are asked for together. Raises SourceError when the server does not answer.
         """
@@ -120,7 +120,7 @@ class Stating(Protocol):
     """What a source offers beside ``Source`` when it knows the terms of each of its series."""
 
     def series_origins(self) -> Mapping[str, Origin]:
-        """SeriesInstanceUID to what is stated of it. Raises SourceError, SpecError."""
+        """Map each SeriesInstanceUID to what is stated of it. Raises SourceError, SpecError."""
         ...
 
 
@@ -246,7 +246,7 @@ class LabelReader(Protocol):
         ...
 
     def select(self, image: ImageRow, candidates: pa.Table) -> Selection:
-        """The candidates that annotate the image. Runs while the build is planned, without reading any object.
+        """Select the candidates that annotate the image. Called while the build is planned; it reads no object.
 
         ``candidates`` follows the schema INSTANCES: annotation objects of the image's person, and all files that are
         not images.
@@ -254,22 +254,22 @@ class LabelReader(Protocol):
         ...
 
     def mentions(self, content: bytes) -> Mentions:
-        """Of which images a selected file has anything to say; asked once a file, while the build is planned.
+        """Return the images of which a selected file says anything. Called once per file, while the build is planned.
 
         Raises CaseError with a label reason when the file cannot be parsed.
         """
         ...
 
     def cut(self, content: bytes, image: ImageRow, *, map_uid: Callable[[str], str]) -> bytes:
-        """What a file says of one image, under mapped UIDs: no other patient's rows reach ``read``."""
+        """Return what a file says of one image, under mapped UIDs, so that no other patient's rows reach ``read``."""
         ...
 
     def read(self, name: str, objects: Sequence[LabelObject], image: ImageFacts) -> tuple[Annotation, ...]:
-        """Annotations called ``name`` (or ``name/part``). Raises CaseError with a label reason."""
+        """Return annotations called ``name`` (or ``name/part``). Raises CaseError with a label reason."""
         ...
 
     def structures_of(self, name: str) -> tuple[str, ...] | None:
-        """The structures that take an ROI or segment called ``name``; None when names decide nothing here."""
+        """Return the structures that take an ROI or segment called ``name``; None if names decide nothing here."""
         ...
 
     OF_IMAGE: ClassVar[bool]
@@ -277,18 +277,18 @@ class LabelReader(Protocol):
     then given empty content, and ``mentions`` tells which images state it."""
 
     def class_fields(self, name: str) -> tuple[pa.Field, ...]:
-        """The columns of class labels that ``planned_classes`` fills (``builder.model.classes.class_field``)."""
+        """Return the columns of class labels that ``planned_classes`` fills (``builder.model.classes.class_field``)."""
         ...
 
     def planned_classes(self, contents: Sequence[bytes], image: ImageRow) -> tuple[Scalar, ...]:
-        """The class labels of an image, one a field, from its selected files while the build is planned.
+        """Return the class labels of an image, one a field, from its selected files while the build is planned.
 
         Raises CaseError as ``read`` does.
         """
         ...
 
     def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
-        """What a case without an object of this label gets, where labels are optional."""
+        """Return what a case without an object of this label gets if labels are optional."""
         ...
 
 
@@ -317,19 +317,19 @@ class Transform(Protocol):
         ...
 
     def __call__(self, case: Case) -> Case:
-        """The transformed case; geometry of every part stays one. Raises CaseError."""
+        """Transform the case. All its parts stay on one geometry. Raises CaseError."""
         ...
 
     def projected(self, shape: Shape, spacing_mm: Spacing) -> tuple[Shape, Spacing]:
-        """Shape and spacing after the transform, from those before: for memory and shard estimates."""
+        """Return shape and spacing after the transform, from those before: for memory and shard estimates."""
         ...
 
     def item_bytes(self, item: int) -> int:
-        """Bytes of a voxel's value after the transform, from those before."""
+        """Return the bytes of a voxel's value after the transform, from those before."""
         ...
 
     def scratch_bytes(self, before: Shape, after: Shape, *, item: int) -> int:
-        """Bytes it needs for one channel beside its input and output; ``item`` is the bytes of a value before."""
+        """Return the bytes needed for one channel beside input and output; ``item`` is the bytes of a value before."""
         ...
 
 
@@ -341,5 +341,5 @@ class Progress(Protocol):
         ...
 
     def say(self, message: str) -> None:
-        """One line of news."""
+        """Tell one line of news."""
         ...

@@ -431,7 +431,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _refused(error: OSError) -> ResourceError:
-    """What the operating system or the network did not allow."""
+    """Turn what the operating system or the network did not allow into an error with advice."""
     what = error.strerror or str(error) or type(error).__name__
     if error.errno in DISK_ERRORS:
         return ResourceError(f"{what}: {DISK_ADVICE}")

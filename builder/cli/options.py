@@ -12,7 +12,7 @@ from builder.errors import BuilderError, SpecError
 
 
 def _named(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """A place as it was typed. Raises SpecError for one that cannot be meant."""
+    """Return a place as it was typed. Raises SpecError for one that cannot be meant."""
     if value is not None and not value.strip():
         raise SpecError(
             f"{_typed_name(parameter)}: found an empty place, expected a folder or URL; is the shell variable set that "
@@ -26,7 +26,7 @@ def _named(parameter: typer.CallbackParam, value: str | None) -> str | None:
 
 
 def _typed_name(parameter: typer.CallbackParam) -> str:
-    """The option as it is typed, or the argument as the help calls it."""
+    """Return the option as it is typed, or the argument as the help calls it."""
     name = parameter.opts[0]
     return name if name.startswith("-") else name.upper()
 
@@ -61,7 +61,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: on
 
 
 def style(as_json: bool, quiet: bool = False) -> str:
-    """How progress is shown."""
+    """Return how to show progress."""
     return "silent" if quiet else "json" if as_json else "auto"
 
 
@@ -92,7 +92,7 @@ def continuing(kept: str) -> Iterator[None]:
 
 
 def filled(pairs: Sequence[str] | None, *, option: str = "--param") -> dict[str, str]:
-    """``NAME=VALUE`` pairs as a mapping. Raises SpecError."""
+    """Return ``NAME=VALUE`` pairs as a mapping. Raises SpecError."""
     parameters: dict[str, str] = {}
     for pair in pairs or ():
         name, separator, value = pair.partition("=")
@@ -105,7 +105,7 @@ def filled(pairs: Sequence[str] | None, *, option: str = "--param") -> dict[str,
 
 
 def measures(pairs: Sequence[str] | None) -> dict[str, float]:
-    """``NAME=NUMBER`` pairs of ``--metric``. Raises SpecError."""
+    """Return the ``NAME=NUMBER`` pairs of ``--metric``. Raises SpecError."""
     found = {}
     for name, value in filled(pairs, option="--metric").items():
         try:

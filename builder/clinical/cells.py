@@ -42,7 +42,7 @@ Cell: TypeAlias = (
 
 
 def text_of(cell: Cell, missing: Collection[str] = ()) -> str | None:
-    """The text a cell shows, or None when it is empty or holds one of the codes for a missing value.
+    """Return the text a cell shows, or None when it is empty or holds one of the codes for a missing value.
 
     Whole floats have no ``.0``, and a date without a time of day is written in ISO 8601.
 
@@ -69,14 +69,14 @@ def text_of(cell: Cell, missing: Collection[str] = ()) -> str | None:
 
 
 def normal_text(text: str) -> str:
-    """Text in Unicode's composed form (NFC), without white space around it or characters that nobody sees."""
+    """Return text in Unicode's composed form (NFC), without white space around it or characters that nobody sees."""
     if text.isascii():
         return text.strip()
     return unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip()
 
 
 def is_empty(cell: Cell, missing: Collection[str] = ()) -> bool:
-    """Whether a cell holds nothing, or a code for a missing value."""
+    """Return whether a cell holds nothing, or a code for a missing value."""
     if cell is None:
         return True
     try:
@@ -86,7 +86,7 @@ def is_empty(cell: Cell, missing: Collection[str] = ()) -> bool:
 
 
 def number_of(cell: Cell, mark: DecimalMark | None = None) -> Decimal:
-    """The number in a cell, exact.
+    """Return the number in a cell, exact.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def number_of(cell: Cell, mark: DecimalMark | None = None) -> Decimal:
 
 
 def parse_number(text: str, mark: DecimalMark | None = None) -> Decimal:
-    """The number a text says, as ``number_of`` reads it. Raises ValueError."""
+    """Return the number a text says, as ``number_of`` reads it. Raises ValueError."""
     plain = text.replace("\u2212", "-")
     if mark is not None:
         group = "," if mark == "." else "."

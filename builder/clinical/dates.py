@@ -10,7 +10,7 @@ from builder.clinical.cells import Cell, text_of
 
 
 def date_of(cell: Cell, form: str | None = None, pivot: int | None = None) -> datetime.date:
-    """The date in a cell.
+    """Return the date in a cell.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def date_of(cell: Cell, form: str | None = None, pivot: int | None = None) -> da
 
 
 def days_since_first_study(found: datetime.date, first: datetime.date | None) -> int | None:
-    """Days from the person's first study to a date; None for a person whose studies have no date."""
+    """Return days from the person's first study to a date; None for a person whose studies have no date."""
     return None if first is None else (found - first).days
 
 

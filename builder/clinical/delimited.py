@@ -35,7 +35,7 @@ class TextRows:
 
 
 def text_rows(data: bytes, *, header_row: int, expected: Collection[str], encoding: str | None) -> TextRows:
-    """The records of a text table.
+    """Return the records of a text table.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def _check_width(lines: Sequence[str]) -> None:
 
 
 def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:
-    """UTF-8 if it is valid, UTF-16 by its mark or its zero bytes, else Windows-1252, which spreadsheets write."""
+    """Decode UTF-8 if it is valid, UTF-16 by its mark or zero bytes, else Windows-1252, which spreadsheets write."""
     try:
         if encoding is not None:
             return data.decode(encoding).removeprefix("\ufeff"), encoding
@@ -93,7 +93,7 @@ def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:
 
 
 def _western(text: str) -> str:
-    """Text of Windows-1252. Raises SpecError if its letters make no words, as those of Mac Roman read so do."""
+    """Decode Windows-1252. Raises SpecError if its letters make no words, as happens with Mac Roman."""
     odd = _ODD_WORD.search(text)
     if odd is None:
         return text
@@ -105,7 +105,7 @@ def _western(text: str) -> str:
 
 
 def _wide(data: bytes) -> str | None:
-    """UTF-16 without a mark: text of western scripts has a zero in nearly every second byte."""
+    """Return whether this is UTF-16 without a mark: western text has a zero in nearly every second byte."""
     start = data[:400]
     if len(start) < 8 or len(data) % 2:
         return None
@@ -117,7 +117,7 @@ def _wide(data: bytes) -> str | None:
 
 
 def _separator(lines: Sequence[str], place: int, expected: Collection[str]) -> str:
-    """The separator under which most expected headings are found, then the one most rows agree on."""
+    """Return the separator under which most expected headings are found, then the one most rows agree on."""
 
     def fit(separator: str) -> tuple[int, float, int]:
         rows = _sample(lines, separator, place + 1 + _SAMPLE)[place:]
@@ -145,7 +145,7 @@ def _sample(lines: Sequence[str], separator: str, count: int) -> list[list[str]]
 
 
 def _records(lines: Sequence[str], separator: str, place: int) -> Iterator[list[str]]:
-    """All records; a quote that is opened and not closed is refused, since it swallows the rows behind it."""
+    """Yield all records. An unclosed quote is refused, because it swallows the rows behind it."""
     previous = csv.field_size_limit(_FIELD_LIMIT)
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
     start, number, width = 0, 0, 0
@@ -169,7 +169,7 @@ def _records(lines: Sequence[str], separator: str, place: int) -> Iterator[list[
 
 
 def _are_rows(lines: Sequence[str], separator: str, width: int) -> bool:
-    """Whether each line of one record would be a row of its own: then a quote was left open."""
+    """Return whether each line of one record would be a row of its own, which means that a quote was left open."""
     return width > 1 and all(line.count(separator) == width - 1 for line in lines)
 
 
@@ -181,6 +181,6 @@ def _open_quote(start: int) -> str:
 
 
 def _unwrapped(cell: str) -> str:
-    """``="0017"``, which keeps spreadsheets from reading an id as a number, is 0017."""
+    """Turn ``="0017"``, which keeps spreadsheets from reading an id as a number, into 0017."""
     found = re.fullmatch(r'\s*="([^"]*)"\s*', cell)
     return found[1] if found else cell

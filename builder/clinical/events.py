@@ -39,12 +39,12 @@ class Event(BaseModel):
 
 
 def event_columns(name: str) -> tuple[str, str]:
-    """The columns of the dataset that an event of this name gives."""
+    """Return the columns of the dataset that an event of this name gives."""
     return f"{name}_event", f"{name}_time"
 
 
 def derive(event: Event, values: Mapping[str, str | float | int | bool | None]) -> tuple[bool, float] | None:
-    """Whether it happened and when, from a person's typed columns; None where the table says nothing of it.
+    """Return whether an event happened and when, from a person's typed columns; None if the table does not say.
 
     Raises
     ------

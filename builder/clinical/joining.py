@@ -137,7 +137,7 @@ class _Outcome:
 
 
 def _agreed(rows: Sequence[Row] | None, options: ClinicalTable, first: datetime.date | None) -> _Outcome:
-    """What rows say of one person, if they all say the same."""
+    """Return what rows say of one person, if they all say the same."""
     if rows is None:
         return _Outcome("ambiguous")
     if not rows:
@@ -164,7 +164,7 @@ class _Candidates:
         self.own: dict[frozenset[int], tuple[int, ...]] = {}
 
     def of(self, stack: int) -> tuple[int, ...]:
-        """Positions of the rows of a stack that belong to nobody else, ascending."""
+        """Return positions of the rows of a stack that belong to nobody else, ascending."""
         found = self._found(stack)
         if found not in self.own:
             self.own[found] = tuple(sorted(found - self.shared))
@@ -181,7 +181,7 @@ class _Candidates:
         return self.known[names]
 
     def _homes(self, *, by_series: bool) -> tuple[set[int], frozenset[int]]:
-        """Rows that belong to some image, and those that belong to several persons' (or series', for files)."""
+        """Return rows that belong to some image, and those that belong to several persons' (or series', for files)."""
         homes: dict[int, str] = {}
         shared: set[int] = set()
         seen: set[tuple[frozenset[int], str]] = set()
@@ -205,7 +205,7 @@ class _Chooser:
         self.found: tuple[Mapping[int, Span | None], ...] | None = None
 
     def choose(self, rows: Sequence[Row], study: datetime.date | None) -> Sequence[Row] | None:
-        """The rows that count; None where it is not certain which."""
+        """Return the rows that count; None where it is not certain which."""
         pick = self.pick
         if pick is None or pick.by is None or not rows or (len(rows) == 1 and not pick.to_study):
             return rows
@@ -227,7 +227,7 @@ class _Chooser:
         return [ranked[i] for i in chosen.pop()]
 
     def _spans(self, pick: Pick) -> tuple[Mapping[int, Span | None], ...]:
-        """Row number to the value that is compared, under each reading of the column."""
+        """Return row number to the value that is compared, under each reading of the column."""
         if self.found is None:
             cells = {row.number: row.rank for row in self.rows if row.rank is not None}
             column = declared_as(self.options, pick.by or "")
@@ -257,7 +257,7 @@ def _disorder(pick: Pick) -> str:
 
 
 def _chosen(spans: Sequence[tuple[int, Span]], pick: Pick, study: datetime.date | None) -> tuple[int, ...] | None:
-    """Positions of the rows that one reading takes; None where it is not certain."""
+    """Return positions of the rows that one reading takes; None where it is not certain."""
     if not spans:
         return None
     if pick.to_study:
@@ -267,7 +267,7 @@ def _chosen(spans: Sequence[tuple[int, Span]], pick: Pick, study: datetime.date 
 
 
 def _beside(spans: Collection[tuple[int, Span]], pick: Pick, study: datetime.date) -> tuple[int, ...] | None:
-    """The rows nearest to, last before or first after a study."""
+    """Return the rows nearest to, last before or first after a study."""
     days = [(i, (span.low[0].date() - study).days, span) for i, span in spans]
     if any(span.low[0].date() != span.high[0].date() for _, _, span in days):
         return None  # a month is no day

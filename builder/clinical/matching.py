@@ -60,7 +60,7 @@ class TableMatch:
         return tuple(sorted(found, key=lambda issue: (issue.row, issue.column, issue.problem)))
 
     def facts(self, examples: Mapping[str, Collection[str]]) -> dict[str, Any]:
-        """Counts that may be shown, with examples by keyed name. No identifier and no value is among them."""
+        """Return counts that may be shown, with examples by keyed name. No identifier and no value is among them."""
         issues = self.issues
         return {
             "columns": list(self.options.columns),
@@ -86,7 +86,7 @@ class TableMatch:
 
 
 def near_misses(without: Mapping[str, Collection[str]], known: Iterable[str]) -> dict[str, int]:
-    """How many persons without a row have an id that differs from one of the table by form alone.
+    """Return how many persons without a row have an id that differs from one of the table by form alone.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def _without_marks(text: str) -> str:
 
 
 def _without_exponent(text: str) -> str:
-    """An id that a spreadsheet wrote as a number, such as 12.0 or 1.23E+11."""
+    """Return an id that a spreadsheet wrote as a number, such as 12.0 or 1.23E+11, in plain digits."""
     if re.fullmatch(r"\d+\.0*|\d(\.\d+)?[eE]\+?\d{1,2}", text):
         whole = Decimal(text)
         if whole == whole.to_integral_value():
@@ -138,7 +138,7 @@ _ADVICE: Final = {_ZEROS: ": store the column as text, or write persons: {leadin
 
 
 def faults(match: TableMatch) -> Iterator[str]:
-    """Why the table must not be used as it is; nothing when it may."""
+    """Yield why the table must not be used as it is; nothing when it may."""
     options = match.options
     least = options.min_matched
     units = _PLURAL[options.unit]
@@ -155,7 +155,7 @@ def faults(match: TableMatch) -> Iterator[str]:
 
 
 def summary_lines(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """What a person wants to know of each table at the end of a plan or build, from ``TableMatch.facts``."""
+    """Yield what a person wants to know of each table at the end of a plan or build, from ``TableMatch.facts``."""
     for number, facts in enumerate(tables, start=1):
         by = "" if facts["unit"] == "person" else f" ({_PLURAL[facts['unit']]})"
         yield (
@@ -167,7 +167,7 @@ def summary_lines(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What became of single cells."""
+    """Yield what became of single cells."""
     for column, count in facts["cells_not_taken_by_column"].items():
         problems = sorted({i["problem"] for i in facts["cells_not_taken"] if i["column"] == column})
         yield f"    {column}: cells not taken: {count} ({'; '.join(problems)})"
@@ -183,7 +183,7 @@ def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What became of whole rows, and how the table was read."""
+    """Yield what became of whole rows, and how the table was read."""
     for kind, count in facts["near_ids"].items():
         yield (
             f"    persons without a row whose PatientID differs from an id of the table by {kind} only: {count}; "
@@ -206,7 +206,7 @@ def _joined_by(options: ClinicalTable) -> str:
 
 
 def _why(match: TableMatch) -> str:
-    """What is known of the reason that so few rows met an image."""
+    """Return what is known of the reason that so few rows met an image."""
     found = [
         f"{counted(n, 'id differs', 'ids differ')} by {kind} only{_ADVICE.get(kind, '')}"
         for kind, n in match.near.items()
@@ -273,7 +273,7 @@ def _lost_cells(match: TableMatch) -> Iterator[str]:
 
 
 def _columns(match: TableMatch) -> Iterator[Tally]:
-    """The tallies of declared columns; those of the headings that rows are joined by come first and are left out."""
+    """Yield the tallies of the declared columns, without the headings that rows are joined by, which come first."""
     yield from match.rows.tallies[len(match.options.joins) :]
 
 

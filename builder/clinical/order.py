@@ -35,7 +35,7 @@ Reading: TypeAlias = Callable[[Cell], Span]
 
 
 def readings(cells: Sequence[Cell], column: ClinicalColumn | None, order: Sequence[str] = ()) -> tuple[Reading, ...]:
-    """Every reading that gives the cells an order; none when there is none.
+    """Return every reading that gives the cells an order; none when there is none.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def readings(cells: Sequence[Cell], column: ClinicalColumn | None, order: Sequen
 
 
 def date_readings(cells: Sequence[Cell], column: ClinicalColumn | None) -> tuple[Reading, ...]:
-    """Every reading of the cells as dates."""
+    """Return every reading of the cells as dates."""
     if column is not None and column.type == "date":
         return (_declared_date(column),)
     if all(
@@ -68,13 +68,13 @@ def date_readings(cells: Sequence[Cell], column: ClinicalColumn | None) -> tuple
 
 
 def smallest(spans: Sequence[Span]) -> tuple[int, ...] | None:
-    """Positions of the smallest values: one, or several that are equal; None where that is not certain."""
+    """Return positions of the smallest values: one, or several that are equal; None where that is not certain."""
     bound = min(span.high for span in spans)
     return _certain(spans, [i for i, span in enumerate(spans) if span.low <= bound])
 
 
 def largest(spans: Sequence[Span]) -> tuple[int, ...] | None:
-    """Positions of the largest values: one, or several that are equal; None where that is not certain."""
+    """Return positions of the largest values: one, or several that are equal; None where that is not certain."""
     bound = max(span.low for span in spans)
     return _certain(spans, [i for i, span in enumerate(spans) if span.high >= bound])
 
@@ -126,7 +126,7 @@ def _truth(cell: Cell) -> Span:
 
 
 def _numbers(cells: Sequence[Cell]) -> Iterator[Reading]:
-    """Numbers under each way to write them, all with one prefix and one suffix: ``10 mm``, ``Visit 10``, ``<1``."""
+    """Yield the numbers for each notation, all with one prefix and one suffix: ``10 mm``, ``Visit 10``, ``<1``."""
     texts = [cell for cell in cells if isinstance(cell, str)]
     commas = any("," in text for text in texts)
     for mark, digits in (
@@ -144,7 +144,7 @@ _grouped: Final = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])").sea
 
 
 def _groups_thousands(texts: Sequence[str]) -> bool:
-    """Whether commas cannot be decimal marks: 1,200 is written with a fixed number of decimals, which 900 lacks."""
+    """Return whether commas cannot be decimal marks: 1,200 has a fixed number of decimals, which 900 lacks."""
     decimals = [re.sub(r"^[^,]*,?|\D*$", "", text) for text in texts]
     return any(digits.endswith("0") for digits in decimals) and len({len(digits) for digits in decimals}) > 1
 
@@ -202,7 +202,7 @@ def _month_first(cell: Cell) -> Span:
 
 
 def _date(cell: Cell, month_and_day: Callable[[int, int], tuple[int, int]]) -> Span:
-    """A date with four digits of a year, with or without a day and a time of day."""
+    """Return a date with four digits of a year, with or without a day and a time of day."""
     if isinstance(cell, datetime.datetime):
         return _point(cell)
     if isinstance(cell, datetime.date):
@@ -236,7 +236,7 @@ def _time_of_day(text: str) -> tuple[str, datetime.timedelta]:
 
 
 def _parts(text: str, month_and_day: Callable[[int, int], tuple[int, int]]) -> tuple[int, int | None, int | None]:
-    """Year, month and day that a text says. Raises ValueError."""
+    """Return year, month and day that a text says. Raises ValueError."""
     if found := re.fullmatch(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})|(\d{4})(\d{2})(\d{2})", text, re.ASCII):
         year, month, day = (int(found[i] or found[i + 3]) for i in (1, 2, 3))
         return year, month, day

@@ -102,7 +102,7 @@ def read_rows(data: bytes, options: ClinicalTable) -> Rows:
 
 
 def schema(options: ClinicalTable) -> pa.Schema:
-    """Arrow schema of one joined table: ``person_id``, the declared columns and those of events, with units."""
+    """Return Arrow schema of one joined table: ``person_id``, the declared columns and those of events, with units."""
     fields = [pa.field("person_id", pa.string())]
     for name, column in options.columns.items():
         unit = "d" if column.type == "date" else column.unit
@@ -116,7 +116,7 @@ def schema(options: ClinicalTable) -> pa.Schema:
 def finish_row(
     row: Row, options: ClinicalTable, first_study: datetime.date | None
 ) -> tuple[dict[str, Value], tuple[CellIssue, ...]]:
-    """A row's values for one person: dates as days since the person's first study, and its events."""
+    """Return a row's values for one person: dates as days since the person's first study, and its events."""
     values: dict[str, Value] = {}
     issues = []
     for (name, column), raw in zip(options.columns.items(), row.values, strict=True):
@@ -158,7 +158,7 @@ def _check_headings(sheet: Sheet, options: ClinicalTable, data: bytes) -> None:
 
 
 def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
-    """Heading to column position, for every heading that the declaration names."""
+    """Map every heading that the declaration names to its column position."""
     known = [heading for heading in sheet.headings if heading]
     faults = []
     for heading in options.headings:
@@ -205,7 +205,7 @@ class _Typing:
         return Rows(tuple(found), tuple(self.issues), tuple(others), self._tallies(), passed, self.sheet.encoding)
 
     def _lose(self, line: Line) -> None:
-        """A row nothing can be taken from: every declared column loses a cell."""
+        """Count a lost cell in every declared column, for a row from which nothing can be taken."""
         fault = line.fault or ""
         self.issues.append(CellIssue(line.number, WHOLE_ROW, fault))
         for name in self.options.columns:
@@ -213,7 +213,7 @@ class _Typing:
             self.counts[name].problems[fault] += 1
 
     def _keys(self, line: Line) -> tuple[str, ...] | None:
-        """What a row names of an image; None when a part of it is missing, or the row is but a note."""
+        """Return what a row names of an image; None if a part of it is missing or the row is only a note."""
         places = [self.places[heading] for heading in self.options.joins]
         others = [cell for i, cell in enumerate(line.cells) if i not in places]
         if self.sheet.may_have_notes and others and all(map(is_empty, others)):
@@ -246,7 +246,7 @@ class _Typing:
         return text
 
     def _date_key(self) -> Callable[[Cell], datetime.date]:
-        """How the column with the date of the study is read. Raises SpecError where that is not certain."""
+        """Return how the column with the date of the study is read. Raises SpecError where that is not certain."""
         heading = next((h for h, fact in self.options.joins.items() if fact == "date"), None)
         if heading is None:
             return date_of
@@ -323,7 +323,7 @@ class _Typing:
 
 
 def declared_as(options: ClinicalTable, heading: str) -> ClinicalColumn | None:
-    """The declaration of the column with a heading, a date before anything else."""
+    """Return the declaration of the column with a heading, a date before anything else."""
     found = [column for column in options.columns.values() if column.source == heading]
     return next((column for column in found if column.type == "date"), found[0] if found else None)
 
@@ -335,7 +335,7 @@ def _person(text: str, pattern: str | None) -> str | None:
 
 
 def _value(cell: Cell, column: ClinicalColumn, seen: set[str]) -> Raw:
-    """The typed value of a cell that is not missing. Raises ValueError with the problem, never the value."""
+    """Return the typed value of a cell that is not missing. Raises ValueError with the problem, never the value."""
     if column.mapping is not None:
         value = _level(cell, column.mapping)
         seen.add(value)
@@ -353,7 +353,7 @@ def _value(cell: Cell, column: ClinicalColumn, seen: set[str]) -> Raw:
 
 
 def _level(cell: Cell, levels: Mapping[str, str]) -> str:
-    """The declared value that a cell shows, or that a spreadsheet's number is."""
+    """Return the declared value that a cell shows, or that a spreadsheet's number is."""
     shown = [text_of(cell) or ""]
     if isinstance(cell, Number):
         shown.append(text_of(cell.value) or "")

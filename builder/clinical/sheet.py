@@ -62,7 +62,7 @@ class Sheet:
 
 
 def sheets_of(data: bytes) -> tuple[str, ...]:
-    """The names of a workbook's sheets, in their order; none for the other formats.
+    """Return the names of a workbook's sheets, in their order; none for the other formats.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def read_sheet(
     expected: Collection[str] = (),
     encoding: str | None = None,
 ) -> Sheet:
-    """The table in a file, whose format is told by its content.
+    """Return the table in a file, whose format is told by its content.
 
     The two further heading rows of BCR Biotab files (aliases, CDE ids) are skipped.
 
@@ -170,7 +170,7 @@ def _fitted(line: Sequence[Cell], length: int) -> tuple[Cell, ...]:
 
 
 def _overlong(line: Sequence[Cell], width: int) -> str | None:
-    """A text row with more cells than there are headings: one of them was split, nobody can say which."""
+    """Refuse a text row with more cells than headings: one cell was split, and nobody can say which."""
     if any(str(cell or "").strip() for cell in line[width:]):
         return f"a row of {len(line)} cells under {width} headings: is a separator inside a cell not quoted?"
     return None
@@ -214,7 +214,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.ChunkedArray) -> list[Cell]:
-    """A column's values; times are cut to microseconds, and keep their wall clock but not their time zone."""
+    """Return a column's values; times are cut to microseconds, and keep their wall clock but not their time zone."""
     kind = column.type
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("us", kind.tz), safe=False)

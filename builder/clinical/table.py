@@ -176,7 +176,7 @@ class Pick(BaseModel):
         return self.take in ("nearest", "last_before", "first_after")
 
     def accepted(self, heading: str) -> tuple[str, ...]:
-        """The values of a heading of ``where`` that a row may have."""
+        """Return the values of a heading of ``where`` that a row may have."""
         values = self.where[heading]
         return (values,) if isinstance(values, str) else values
 

@@ -67,7 +67,7 @@ class Count:
         return replace(issue, value=shown)
 
     def tally(self, name: str, heading: str, levels: tuple[str, ...] = ()) -> Tally:
-        """The counts as they are now."""
+        """Return the counts as they are now."""
         unmet = tuple(level for level in levels if level not in self.seen)
         loose = {_loose(text) for text in self.untaken}
         return Tally(

@@ -42,7 +42,7 @@ class _Layout:
 
 
 def sheet_names(data: bytes, *, size_limit: int) -> tuple[str, ...]:
-    """The names of the sheets with cells, in their order. Raises SpecError when the file is damaged or too large."""
+    """Return the names of the sheets with cells, in order. Raises SpecError if the file is damaged or too large."""
     from openpyxl.reader.excel import ExcelReader
 
     with _opened(data, size_limit), warnings.catch_warnings():
@@ -55,7 +55,7 @@ def sheet_names(data: bytes, *, size_limit: int) -> tuple[str, ...]:
 
 
 def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit: int) -> list[list[Cell]]:
-    """The rows of one sheet, the first one without a name.
+    """Return the rows of one sheet, the first one without a name.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def _opened(data: bytes, size_limit: int) -> Iterator[zipfile.ZipFile]:
 
 
 def shown_text(value: int | float, form: str) -> str | None:
-    """The text of a whole number under a number format such as ``0000`` or ``"P-"000``.
+    """Return the text of a whole number under a number format such as ``0000`` or ``"P-"000``.
 
     Only formats of digits and fixed characters are applied, since these are what identifiers are shown with. Under
     any other format the number is shown plainly. None for a number of more than 15 digits.
@@ -143,7 +143,7 @@ def _section(form: str, value: float) -> str:
 
 
 def _filled(tokens: Sequence[str], digits: Sequence[int], plain: str) -> str:
-    """The digits of a number put into a format's places from the right; the first place takes what is left over."""
+    """Put the digits of a number into a format's places from the right; the first place takes the rest."""
     left = plain
     out: list[str] = []
     for i in range(len(tokens) - 1, -1, -1):
@@ -162,7 +162,7 @@ def _filled(tokens: Sequence[str], digits: Sequence[int], plain: str) -> str:
 
 
 def _stream(data: bytes, sheet: str | None, cell_limit: int) -> tuple[list[list[Cell]], str]:
-    """Rows of a sheet, and the path of its XML in the archive."""
+    """Return rows of a sheet, and the path of its XML in the archive."""
     from openpyxl.reader.excel import ExcelReader
 
     with warnings.catch_warnings():
@@ -227,7 +227,7 @@ def _layout(stream: IO[bytes]) -> _Layout:
 
 
 def _is_unsaved(cell: ElementTree.Element) -> bool:
-    """A formula whose result was not saved; an empty text (``t="str"``) is a result."""
+    """Return whether this is a formula whose result was not saved; an empty text (``t="str"``) is a result."""
     if cell.find(f"{_NAMESPACE}f") is None or cell.get("t") == "str":
         return False
     value = cell.find(f"{_NAMESPACE}v")
@@ -235,7 +235,7 @@ def _is_unsaved(cell: ElementTree.Element) -> bool:
 
 
 def _position(name: str) -> tuple[int, int]:
-    """Row and column from 0 of a cell's name such as B12. Raises ValueError."""
+    """Return row and column from 0 of a cell's name such as B12. Raises ValueError."""
     found = re.fullmatch(r"\$?([A-Z]{1,3})\$?(\d{1,7})", name)
     if not found:
         raise ValueError("a cell without a position")

@@ -196,7 +196,7 @@ class Mask:
             raise ValueError(f"voxels: found shape {self.voxels.shape}, expected (channel, *{self.geometry.shape})")
 
     def inside(self, segment: Segment) -> NDArray[np.bool_]:
-        """(slice, row, column) bool, True inside ``segment`` (for fractional masks: at least one half)."""
+        """Return (slice, row, column) bool, True inside ``segment`` (for fractional masks: at least one half)."""
         channel = self.voxels[segment.channel]
         return np.asarray(channel >= 128 if self.fractional else channel == segment.value)
 

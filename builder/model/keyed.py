@@ -32,7 +32,7 @@ class Key:
         return _base32(self.digest(kind, *parts)[:16])
 
     def names(self, kind: str, values: Iterable[str]) -> Iterator[str]:
-        """Return ``name`` of each of many values of one ``kind``, which is hashed once."""
+        """Yield ``name`` of each of many values of one ``kind``, which is hashed once."""
         begun = hmac.new(self.secret, _framed(kind), hashlib.sha256)
         for value in values:
             own = begun.copy()
@@ -65,6 +65,6 @@ def _framed(part: str) -> bytes:
 
 
 def _base32(data: bytes) -> str:
-    """26 letters of 16 bytes, the first of three bits."""
+    """Return 26 letters of 16 bytes, the first of three bits."""
     number = int.from_bytes(data, "big")
     return "".join([_PAIRS[(number >> shift) & 1023] for shift in _SHIFTS])

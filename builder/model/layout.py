@@ -169,7 +169,7 @@ class Receipt:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
-        """Canonical JSON; ``parse_receipt`` is its inverse."""
+        """Return canonical JSON; ``parse_receipt`` is its inverse."""
         return canonical_json(_document(self))
 
 
@@ -213,7 +213,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
-        """Canonical JSON; ``parse_manifest`` is its inverse."""
+        """Return canonical JSON; ``parse_manifest`` is its inverse."""
         return canonical_json(_document(self))
 
 

@@ -49,7 +49,7 @@ def _withhold(node: Any) -> Any:
 
 
 def _template(location: Any) -> Any:
-    """``${NAME}`` templates stay; literal paths, ``${file:...}`` and everything else do not."""
+    """Keep ``${NAME}`` templates, but no literal paths, ``${file:...}`` or anything else."""
     stays = isinstance(location, str) and location.startswith("${") and not location.startswith("${file:")
     return location if stays else "(withheld)"
 
@@ -61,7 +61,7 @@ def without_locations(options: BaseModel) -> dict[str, Any]:
 
 
 def stated(options: BaseModel) -> dict[str, Any]:
-    """Options as JSON-able data without those at their default, so that a new option renames nothing that lacks it.
+    """Return options as data for JSON without those at their default, so that a new option renames nothing.
 
     ``kind`` always stays. Whoever changes a default raises the VERSION of its block: the default is in no fingerprint.
     """
@@ -76,7 +76,7 @@ def stated(options: BaseModel) -> dict[str, Any]:
 
 
 def _stated(value: Any, dumped: Any) -> Any:
-    """``dumped``, which is ``value`` as JSON-able data, with the defaults of every model in it left out."""
+    """Return ``dumped``, which is ``value`` as JSON-able data, with the defaults of every model in it left out."""
     if isinstance(value, BaseModel):
         return stated(value)
     if isinstance(value, Mapping):

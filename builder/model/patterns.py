@@ -68,7 +68,7 @@ def first_group(pattern: str, text: str) -> str | None:
 
 
 def groups_of(pattern: str, texts: Sequence[str]) -> list[dict[str, str] | None]:
-    """For each text the named groups of a checked expression that fits the whole of it, or None where it does not."""
+    """Return, for each text, the named groups of a checked expression that fits all of it, or None if it does not."""
     found: list[dict[str, str] | None] = []
     for row in pc.extract_regex(pa.array(texts, pa.string()), rf"\A(?:{pattern})\z").to_pylist():
         found.append(None if row is None else dict(row))

@@ -73,7 +73,7 @@ def alias_ids(
     placeholders: Collection[str],
     known: Collection[str],
 ) -> AliasIds:
-    """The ids of an alias table.
+    """Return the ids of an alias table.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def _check_known(
 
 
 def _homes(rows: Iterable[Seen], site: str | None) -> dict[str, tuple[Identity, ...]]:
-    """Normal form of an id to the identities that have it at a site, or anywhere."""
+    """Map the normal form of an id to the identities that have it at a site, or anywhere."""
     found: dict[str, dict[Identity, None]] = {}
     for row in rows:
         if row.who[0] != STUDY and site in (None, row.place):
@@ -211,7 +211,7 @@ def _check_zeros(table: AliasIds, homes: Mapping[str, Sequence[Identity]], where
 
 
 def _places(headings: Sequence[str], options: Aliases) -> list[int]:
-    """Positions of the columns with ids."""
+    """Return positions of the columns with ids."""
     named = [place for place, heading in enumerate(headings) if heading]
     shown = ", ".join(repr(headings[place]) for place in named) or "none"
     if options.columns:

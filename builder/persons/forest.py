@@ -14,15 +14,15 @@ class Forest(Generic[Node]):
         self._parent: dict[Node, Node] = {}
 
     def add(self, node: Node) -> None:
-        """Know a node, alone at first."""
+        """Add a node that stands alone at first."""
         self._parent.setdefault(node, node)
 
     def nodes(self) -> list[Node]:
-        """All nodes, sorted."""
+        """Return all nodes, sorted."""
         return sorted(self._parent)
 
     def find(self, node: Node) -> Node:
-        """The node that stands for the set of this one."""
+        """Return the node that stands for the set of this one."""
         parent = self._parent
         while parent[node] != node:
             parent[node] = parent[parent[node]]

@@ -95,7 +95,7 @@ class Persons:
     notes: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
-        """Persons, PatientIDs, how many were merged or contradict themselves by kind, and the notes."""
+        """Return persons, PatientIDs, how many were merged or contradict themselves by kind, and the notes."""
         ids = sum(not namespace.startswith(ALIAS) for namespace, _ in self.keys)
         found = {"persons": len(self.members), "patient_ids": ids}
         for conflict in self.conflicts:
@@ -103,7 +103,7 @@ class Persons:
         return {**found, **self.notes}
 
     def keys_of(self, table: pa.Table) -> list[str | None]:
-        """The person of each row of INSTANCES or STACKS; None for an object without study and PatientID."""
+        """Return the person of each row of INSTANCES or STACKS; None for an object without study and PatientID."""
         names = ("patient_id", "issuer_of_patient_id", "study_uid", "source")
         rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
         # by study first: a stack may name its patient in part by one object and in part by another
@@ -231,7 +231,7 @@ def _check_sources(forest: Forest[Identity], rows: Iterable[Seen], rules: Naming
 
 
 def _linked(studies: Mapping[int, set[str]]) -> bool:
-    """Whether studies that sources have in common link all of them."""
+    """Return whether studies that the sources have in common link all of them."""
     groups = [set(found) for found in studies.values()]
     linked = groups.pop()
     while True:
@@ -263,7 +263,7 @@ class _Names:
             self.bare[row.who] = bare_name(self.key, row.who)
 
     def of(self, group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]]) -> tuple[str, set[str], set[str]]:
-        """The person_key of a group ("" for ids of whom the archive has nothing), its names and its former ones."""
+        """Return a group's person_key ("" if the archive has nothing of its ids), its names and its former names."""
         names = {name for who in group for name in self.written.get(who, ())}
         person = min(names, default="")
         names |= {self.normal[who] for who in group if who in self.normal}
@@ -322,7 +322,7 @@ def _finished(
 def _absent_names(
     group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]], *, key: Key, taken: Collection[Identity]
 ) -> set[str]:
-    """Keyed names of a group's ids without objects.
+    """Return keyed names of a group's ids without objects.
 
     Each is named as of its table's site and the issuers of the group, or, where the table states no site, as of every
     namespace of the group; never as of one where somebody in the archive has that id (``taken``).
@@ -363,7 +363,7 @@ def _contradictions(facts: Mapping[str, Facts]) -> Iterable[PersonConflict]:
 
 
 def _doubts(rows: Sequence[Seen], forest: Forest[Identity], rules: Naming) -> dict[str, int]:
-    """Ids that name nobody, and ids that differ only in leading zeros and are not merged."""
+    """Return ids that name nobody, and ids that differ only in leading zeros and are not merged."""
     nobody = {(normal_id(row.spelling[1]), row.study) for row in rows if row.who[0] == STUDY and row.spelling[1]}
     found = {"placeholder_ids": len({name for name, _ in nobody if name}), "studies_under_them": len(nobody)}
     if not found["placeholder_ids"]:

@@ -27,7 +27,7 @@ PLACEHOLDERS: Final = (
 
 
 def normal_id(text: str | None) -> str:
-    """A PatientID (0010,0020) as it is compared.
+    """Return a PatientID (0010,0020) in the form in which it is compared.
 
     Unicode's compatibility form (NFKC) without case and without invisible characters (controls, NUL padding, zero-width
     characters); runs of white space become one blank, and none is left at the ends. Source: Unicode 16.0, 5.18.4 and
@@ -67,18 +67,18 @@ class Naming:
     shared_ids: bool = False
 
     def place(self, source: int | None) -> str:
-        """The namespace of PatientIDs without an issuer in a source: its site; "" for all sources that state none."""
+        """Return the namespace of a source's PatientIDs without issuer: its site, or "" if it states none."""
         return self.namespace(self.sites[source] if source is not None and source < len(self.sites) else None)
 
     def namespace(self, site: str | None) -> str:
-        """The namespace of a site; "" for none."""
+        """Return the namespace of a site; "" for none."""
         name = normal_id(site)
         return f"{_SITE}{name}" if name else ""
 
     def identity(
         self, patient_id: str | None, issuer: str | None, study_uid: str | None, source: int | None = None
     ) -> Identity:
-        """The identity of an object; an object whose PatientID names nobody belongs to its study alone."""
+        """Return the identity of an object; one whose PatientID names nobody belongs to its study alone."""
         name = normal_id(patient_id)
         if not name or name in self.placeholders:
             return (STUDY, study_uid or "")
@@ -99,7 +99,7 @@ class Seen:
 
 
 def keyed_names(key: Key, spelling: tuple[str, str], who: Identity) -> tuple[str, str]:
-    """The keyed name of a PatientID as an object writes it (issuer, id), and that of its normal form.
+    """Return the keyed name of a PatientID as an object writes it (issuer, id), and that of its normal form.
 
     The first is what the releases without namespaces used, but for ids that belong to a site.
     """
@@ -111,22 +111,22 @@ def keyed_names(key: Key, spelling: tuple[str, str], who: Identity) -> tuple[str
 
 
 def former_name(key: Key, spelling: tuple[str, str]) -> str:
-    """The keyed name that releases before namespaces gave a PatientID: of issuer and id, whatever the site."""
+    """Return the keyed name that releases before namespaces made from issuer and id, whatever the site."""
     return key.name("patient", *spelling)
 
 
 def bare_name(key: Key, who: Identity) -> str:
-    """The keyed name of a PatientID alone, whatever its issuer and site: several people may share it."""
+    """Return the keyed name of a PatientID alone, whatever its issuer and site: several people may share it."""
     return key.name("identity", "", who[1])
 
 
 def without_zeros(name: str) -> str:
-    """An id without the zeros it begins with, as a spreadsheet leaves it; an id that is not a number stays."""
+    """Strip the zeros that an id begins with, as a spreadsheet does; an id that is not a number stays."""
     return name.lstrip("0") or name[-1:] if name.isdigit() else name
 
 
 def lookup_names(key: Key, patient_id: str, sites: Sequence[str | None], issuer: str = "") -> set[str]:
-    """Every keyed name that a dataset may have for a PatientID as somebody types it, with or without its issuer."""
+    """Return every keyed name that a dataset may have for a PatientID as somebody types it, with or without issuer."""
     naming = Naming()
     raw, folded = patient_id.strip(), normal_id(patient_id)
     namespaces = {normal_issuer(issuer)} if issuer else {"", *(naming.namespace(site) for site in sites)}

@@ -74,7 +74,7 @@ _NAMES = [
 
 
 def checked_token(token: str) -> str:
-    """The token; SpecError unless it is 4 to 12 capital letters and digits, which every text attribute can hold."""
+    """Return the token. Raises SpecError unless it is 4 to 12 capital letters and digits, which all attributes hold."""
     if not re.fullmatch(rf"[A-Z0-9]{{4,{LONGEST_TOKEN}}}", token):
         raise SpecError(
             f"canary: found {len(token)} characters, expected 4 to {LONGEST_TOKEN} capital letters and digits"

@@ -106,7 +106,7 @@ def axial_grid(
     centre_mm: tuple[float, float, float],
     frame: str,
 ) -> Geometry:
-    """Slices from feet to head, rows from front to back, columns from right to left, around a centre (LPS mm)."""
+    """Return a grid around a centre (LPS mm): slices from feet to head, rows front to back, columns right to left."""
     return oblique_grid(shape, spacing_mm, centre_mm, frame, tilts_degrees=(0.0, 0.0))
 
 
@@ -118,7 +118,7 @@ def oblique_grid(
     *,
     tilts_degrees: tuple[float, float],
 ) -> Geometry:
-    """An axial grid turned about the left-right axis, then about the body axis."""
+    """Return an axial grid turned about the left-right axis, then about the body axis."""
     pitch, yaw = np.deg2rad(tilts_degrees)
     about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
     about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
@@ -134,7 +134,7 @@ def oblique_grid(
 def coronal_grid(
     shape: tuple[int, int, int], pixel_mm: float, centre_mm: tuple[float, float, float], frame: str
 ) -> Geometry:
-    """Slices from front to back, rows from head to feet."""
+    """Return a grid with slices from front to back and rows from head to feet."""
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]) * pixel_mm
     affine[:3, 3] = np.asarray(centre_mm) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
@@ -144,7 +144,7 @@ def coronal_grid(
 def sagittal_grid(
     shape: tuple[int, int, int], pixel_mm: float, centre_mm: tuple[float, float, float], frame: str
 ) -> Geometry:
-    """Slices from left to right, rows from head to feet."""
+    """Return a grid with slices from left to right and rows from head to feet."""
     affine = np.eye(4)
     affine[:3, :3] = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]) * pixel_mm
     affine[:3, 3] = np.asarray(centre_mm) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
@@ -152,7 +152,7 @@ def sagittal_grid(
 
 
 def scan_ct(body: Body, vendor: Vendor, rng: np.random.Generator, *, blank: Scan) -> Scan:
-    """``blank`` with pixels in the vendor's stored numbers, Gaussian noise in HU."""
+    """Return ``blank`` with pixels in the vendor's stored numbers, Gaussian noise in HU."""
     image = paint(body, blank.geometry, "CT")
     low, high = _limits(vendor.ct)
     pixels = np.empty(image.shape, dtype=np.int16)
@@ -165,7 +165,7 @@ def scan_ct(body: Body, vendor: Vendor, rng: np.random.Generator, *, blank: Scan
 
 
 def scan_mr(body: Body, rng: np.random.Generator, *, blank: Scan) -> Scan:
-    """``blank`` with Rician noise and the slow shading of a surface coil, 12 bits, no rescale."""
+    """Return ``blank`` with Rician noise and the slow shading of a surface coil, 12 bits, no rescale."""
     image = paint(body, blank.geometry, "MR")
     image *= np.linspace(1.15, 0.85, image.shape[1], dtype=np.float32)[None, :, None]
     real = image + 9.0 * rng.standard_normal(image.shape, dtype=np.float32)
@@ -175,7 +175,7 @@ def scan_mr(body: Body, rng: np.random.Generator, *, blank: Scan) -> Scan:
 
 
 def scan_pet(body: Body, rng: np.random.Generator, *, blank: Scan) -> Scan:
-    """``blank`` with activity in Bq/ml, each slice scaled by a slope of its own, as PET headers do."""
+    """Return ``blank`` with activity in Bq/ml, each slice scaled by a slope of its own, as PET headers do."""
     image = paint(body, blank.geometry, "PT")
     image += 0.12 * np.sqrt(image) * rng.standard_normal(image.shape, dtype=np.float32)
     left = blank.series.activity_bq * 2.0 ** (-blank.series.uptake_s / FLUORINE_18_HALF_LIFE_S)
@@ -186,7 +186,7 @@ def scan_pet(body: Body, rng: np.random.Generator, *, blank: Scan) -> Scan:
 
 
 def scan_localizer(body: Body, geometries: tuple[Geometry, ...], *, blank: Scan) -> Scan:
-    """``blank`` with one noise-free slice a grid, each of an orientation of its own."""
+    """Return ``blank`` with one noise-free slice a grid, each of an orientation of its own."""
     planes = [paint(body, grid, blank.series.modality)[0] for grid in geometries]
     stored = Stored(12, signed=False, intercept=0.0 if blank.series.modality == "MR" else -1024.0)
     pixels = np.clip(np.rint(np.stack(planes) - np.float32(stored.intercept)), 0, 4095).astype(np.int16)
@@ -228,7 +228,7 @@ def file_bytes(dataset: Dataset) -> bytes:
 
 
 def _images(scan: Scan, desk: Desk) -> Iterator[tuple[int, Dataset]]:
-    """(slice index, dataset): one dataset, changed from slice to slice, because making a header anew is slow."""
+    """Yield (slice index, dataset). One dataset changes from slice to slice, because a new header is slow to make."""
     count = scan.pixels.shape[0]
     header: Dataset | None = None
     for index in range(count):
@@ -260,7 +260,7 @@ def _images(scan: Scan, desk: Desk) -> Iterator[tuple[int, Dataset]]:
 
 
 def _as_read(header: Dataset) -> Dataset:
-    """The header as if read from a file: its elements stay encoded, so that writing a slice copies their bytes."""
+    """Return the header as if read from a file, with encoded elements, so that writing a slice copies their bytes."""
     header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = "2.25.1"
     return dcmread(BytesIO(file_bytes(header)))
 

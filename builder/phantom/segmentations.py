@@ -60,7 +60,7 @@ def segmentation(
 
 
 def _stacked(masks: Mapping[str, NDArray[Any]], kind: str) -> NDArray[Any]:
-    """The masks as highdicom takes them: a label map, or one channel a segment."""
+    """Return the masks as highdicom takes them: a label map, or one channel a segment."""
     if kind != "LABELMAP":
         channels = np.stack(list(masks.values()), axis=-1)
         return channels.astype(np.float32 if kind == "FRACTIONAL" else np.uint8)

@@ -90,7 +90,7 @@ class Room:
         return np.random.Generator(np.random.PCG64(self.key.number("noise", self.visit.uid, name)))
 
     def subject(self, modality: str) -> Subject:
-        """The person as this modality's header knows them."""
+        """Return the person as this modality's header knows them."""
         person = self.plan.person
         return Subject(
             patient_id=self.plan.pet_patient_id if modality == "PT" else self.plan.patient_id,

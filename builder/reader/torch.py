@@ -205,7 +205,7 @@ _SHARED = ("seed", "epoch", "seen", "selection", "done")
 
 
 def to_tensors(batch: Batch, columns: Sequence[str] = ()) -> dict[str, Any]:
-    """A batch as a dict: fields as tensors that share its memory, ``index``, ``state`` and the chosen columns."""
+    """Return a batch as a dict: tensors that share its memory, ``index``, ``state`` and the chosen columns."""
     found: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
     if columns:
         table = batch.table
@@ -217,7 +217,7 @@ def to_tensors(batch: Batch, columns: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def pinned(size: int) -> NDArray[np.uint8]:
-    """A buffer in page-locked memory, for ``Dataset.batches(allocate=pinned)``; needs a GPU."""
+    """Return a buffer in page-locked memory, for ``Dataset.batches(allocate=pinned)``; needs a GPU."""
     return np.asarray(torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy())
 
 

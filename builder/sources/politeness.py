@@ -120,7 +120,7 @@ class Clock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Pause."""
+        """Return pause."""
         time.sleep(seconds)
 
 

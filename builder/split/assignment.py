@@ -112,7 +112,7 @@ def _checked(
 
 
 def _one_row_each(persons: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Persons sorted by key, repeated rows once."""
+    """Return persons sorted by key, repeated rows once."""
     table = persons.select(list(dict.fromkeys(["person_key", *columns])))
     table = table.set_column(0, "person_key", table["person_key"].cast(pa.string()))
     order = table["person_key"].combine_chunks().to_pylist()
@@ -134,7 +134,7 @@ def _one_row_each(persons: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 
 def _fixed(keys: list[str], names: tuple[str, ...], previous: pa.Table | None) -> tuple[Integers, dict[str, str]]:
-    """(person,) the split earlier versions fixed or -1, and the persons fixed in splits the ratios do not name."""
+    """Return (person,) the split that earlier versions fixed or -1, and who is fixed in splits without a ratio."""
     fixed = np.full(len(keys), -1, dtype=np.int64)
     if previous is None:
         return fixed, {}
@@ -150,7 +150,7 @@ def _fixed(keys: list[str], names: tuple[str, ...], previous: pa.Table | None) -
 
 
 def _counts(strata: Strata, fixed: Integers, counted: NDArray[np.bool_], shares: tuple[int, ...], key: Key) -> Integers:
-    """(cell, split) persons each split gets, fixed ones included."""
+    """Return (cell, split) persons each split gets, fixed ones included."""
     cells, splits = len(strata.sizes), len(shares)
     sizes = np.bincount(strata.cell_of[counted], minlength=cells).astype(np.int64)
     held = np.zeros((cells, splits), dtype=np.int64)
@@ -176,7 +176,7 @@ def _counts(strata: Strata, fixed: Integers, counted: NDArray[np.bool_], shares:
 
 
 def _reachable(exact: Integers, held: Integers, scale: int) -> Integers:
-    """(cell, split) the shares nearest to the exact ones that leave everybody where previous versions put them.
+    """Return (cell, split) the shares nearest to the exact ones that leave everybody where previous versions put them.
 
     Newcomers are poured like water into the splits that lack most: ``held + max(0, level - (held - exact))``.
     """
@@ -198,7 +198,7 @@ def _reachable(exact: Integers, held: Integers, scale: int) -> Integers:
 def _deal(
     strata: Strata, fixed: Integers, counted: NDArray[np.bool_], counts: Integers, ranks: NDArray[np.uint64]
 ) -> Integers:
-    """(person,) the split of each: fixed ones stay, newcomers of a cell are dealt in keyed order."""
+    """Return (person,) the split of each: fixed ones stay, newcomers of a cell are dealt in keyed order."""
     chosen = np.where(counted, fixed, -1)
     open_ = counts.copy()
     pinned = np.flatnonzero(fixed >= 0)
@@ -241,7 +241,7 @@ def _balance(
 
 
 def _pairs_to_swap(ordered: Integers, chosen: Integers, cell_of: Integers, splits: int) -> Integers:
-    """(pair, 2) persons of one cell in different splits."""
+    """Return (pair, 2) persons of one cell in different splits."""
     group = cell_of[ordered] * splits + chosen[ordered]
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     ends = np.append(starts, len(group))[1:]
@@ -256,7 +256,7 @@ def _pairs_to_swap(ordered: Integers, chosen: Integers, cell_of: Integers, split
 
 
 def _meet(left: Integers, right: Integers) -> list[Integers]:
-    """Pairs of two groups: every member of the larger once in the order of the smaller, and once against it."""
+    """Pair two groups: every member of the larger once in the order of the smaller, and once against it."""
     small, large = (left, right) if len(left) <= len(right) else (right, left)
     partners = np.arange(len(large)) % len(small)
     return [np.stack([large, small[partners]], 1), np.stack([large, small[::-1][partners]], 1)]

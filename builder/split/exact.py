@@ -16,7 +16,7 @@ MOST_NODES: Final = 20_000
 
 
 def worst_level(problem: Problem, counts: Integers) -> int:
-    """How far the worst level is from its share in any split, in ``scale``-ths of a person."""
+    """Return how far the worst level is from its share in any split, in ``scale``-ths of a person."""
     off = -problem.targets.copy()
     padded = np.concatenate([off, np.zeros((1, off.shape[1]), dtype=np.int64)])
     for column in range(problem.levels_of.shape[1]):
@@ -25,7 +25,7 @@ def worst_level(problem: Problem, counts: Integers) -> int:
 
 
 def round_exactly(problem: Problem, found: Integers) -> Integers:
-    """``found``, or counts whose worst level is nearer to its share, when there are any.
+    """Return ``found``, or counts whose worst level is nearer to its share if there are any.
 
     A mixed-integer program with the constraints of ``round_shares``: HiGHS first finds how near the worst level can
     get; then, among the roundings that get there, the one whose levels deviate least in sum, ties decided by keyed
@@ -107,7 +107,7 @@ class _Program:
         return _Program(places, sums, np.array(table), np.array(low_, float), np.array(high_, float))
 
     def solve(self, cost: NDArray[np.float64], most: float | None) -> NDArray[np.float64] | None:
-        """The columns of the best solution; None when none was found within ``MOST_NODES``."""
+        """Return the columns of the best solution; None when none was found within ``MOST_NODES``."""
         from scipy.optimize import Bounds, LinearConstraint, milp  # needs half a second to load
         from scipy.sparse import csr_array
 
@@ -122,7 +122,7 @@ class _Program:
         return None if answer.x is None else np.asarray(answer.x)
 
     def counts(self, problem: Problem, open_: NDArray[np.bool_], solution: NDArray[np.float64]) -> Integers:
-        """(cell, split) whole persons of a solution."""
+        """Return (cell, split) whole persons of a solution."""
         found = problem.shares // problem.scale
         found[open_] += np.rint(solution[: self.places]).astype(np.int64)
         return found

@@ -11,7 +11,7 @@ from builder.errors import SpecError
 
 
 def nnunet_splits(cases: pa.Table, assigned: pa.Table) -> str:
-    """The text of nnU-Net's ``splits_final.json``: a list of folds, each ``{"train": [case, ...], "val": [...]}``.
+    """Return nnU-Net's ``splits_final.json``: a list of folds, each ``{"train": [case, ...], "val": [...]}``.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def nnunet_splits(cases: pa.Table, assigned: pa.Table) -> str:
 
 
 def csv_text(assigned: pa.Table) -> str:
-    """A table as CSV text: header, LF line ends, empty for null, true and false in lower case."""
+    """Return a table as CSV text: header, LF line ends, empty for null, true and false in lower case."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(assigned.column_names)
@@ -58,7 +58,7 @@ def _cases_by_person(cases: pa.Table) -> dict[str, list[str]]:
 
 
 def _cases(persons: Sequence[str], cases: Mapping[str, list[str]]) -> list[str]:
-    """Sorted cases of some persons; a person without a case has been excluded since and adds nothing."""
+    """Return the sorted cases of some persons. A person without a case was excluded later and adds nothing."""
     if not cases:
         raise SpecError("cases: found an empty table, expected case_key and person_key of every case")
     return sorted({case for person in persons for case in cases.get(person, [])})

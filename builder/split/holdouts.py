@@ -12,7 +12,7 @@ from builder.split.options import HoldOut
 
 
 def hold_out(persons: pa.Table, rules: Sequence[HoldOut], *, previous: pa.Table | None = None) -> pa.Table:
-    """Pin the persons that ``rules`` set aside, on top of those ``previous`` pins.
+    """Return pin the persons that ``rules`` set aside, on top of those ``previous`` pins.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def folds(persons: pa.Table, k: int, *, strata: Sequence[str], seed: int, repeat
 
 
 def leave_one_out(persons: pa.Table, column: str) -> pa.Table:
-    """Leave-one-source-out: one fold a value of ``column`` (site, vendor, collection), tested on its persons.
+    """Make one fold for each value of ``column`` (site, vendor, collection), tested on the persons with this value.
 
     A person of several values (a list) is tested in each of their folds, and so trains in none of them.
 
@@ -130,7 +130,7 @@ def _fits(rule: HoldOut, cell: Any) -> bool:
 
 
 def _not_before(value: Any, rule: HoldOut) -> bool:
-    """Whether a date or number is at or after the cut; anything else is a fault of the spec."""
+    """Return whether a date or number is at or after the cut; anything else is a fault of the spec."""
     since = rule.since
     if isinstance(since, date):
         if isinstance(value, datetime):

@@ -158,7 +158,7 @@ class Splits(BaseModel):
 
 
 def whole_shares(ratios: Mapping[str, float]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names of the splits, and their ratios as whole numbers whose sum is the common denominator.
+    """Return the names of the splits, and their ratios as whole numbers whose sum is the common denominator.
 
     ``{train: 0.7, validation: 0.15, test: 0.15}`` is 14, 3 and 3 twentieths. Raises ValueError when a ratio is not
     positive or they do not sum to 1.

@@ -61,7 +61,7 @@ class Registry:
 
     @staticmethod
     def empty(current: bytes | None = None) -> "Registry":
-        """A registry of nobody."""
+        """Return a registry of nobody."""
         return Registry(REGISTRY_SCHEMA.empty_table(), current)
 
 
@@ -74,7 +74,7 @@ class Group:
 
 
 def from_splits(splits: pa.Table) -> pa.Table:
-    """The registry of a version that was published without one: what its ``splits.parquet`` says."""
+    """Make the registry of a version that was published without one from its ``splits.parquet``."""
     rows = [
         {
             "person_key": row["person_key"],
@@ -93,7 +93,7 @@ def from_splits(splits: pa.Table) -> pa.Table:
 def recognise(
     known: pa.Table, members: Mapping[str, Sequence[str]], former: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[int, ...]]:
-    """Person to the rows that know one of the person's names; persons whom nobody knows are left out.
+    """Map each person to the rows that know one of the person's names; persons whom nobody knows are left out.
 
     ``former`` names count only for rows that are ``NAMED_BY_ID``: several of today's persons may share one.
     """
@@ -139,7 +139,7 @@ def known_elsewhere(
 
 
 def pinned(groups: Mapping[str, Group], *, on_merge: str) -> pa.Table:
-    """``person_key`` and ``split`` of every group that the registry knows: what ``assign`` takes as ``previous``.
+    """Return ``person_key`` and ``split`` of every group that the registry knows; ``assign`` takes it as ``previous``.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def carry(
     *,
     bare: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
-    """The registry of the next version: persons it deals, and everybody of the registry before.
+    """Return the registry of the next version: persons it deals, and everybody of the registry before.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def carry(
 
 
 def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
-    """A dataset's own registry with the people of another dataset whom it does not know yet.
+    """Join a dataset's own registry with the people of another dataset whom it does not know yet.
 
     Raises
     ------
@@ -286,7 +286,7 @@ def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
 
 
 def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Iterator[str]:
-    """What is wrong with a version's registry: names that two persons have, and persons dealt otherwise.
+    """Yield what is wrong with a version's registry: names that two persons have, and persons dealt otherwise.
 
     ``named``: file names of the registry and of the splits, for the messages.
     """
@@ -319,7 +319,7 @@ def _hint(elsewhere: int) -> str:
 
 
 def _agrees(row: Mapping[str, Any], person: str, facts: Facts) -> bool | None:
-    """Whether a row's birth date, else sex, is one of the person's; None when neither can be compared."""
+    """Return whether a row's birth date, else sex, is one of the person's; None when neither can be compared."""
     for said, stated in zip((row["birth_key"], row["sex_key"]), facts(person, row["person_key"]), strict=True):
         if said is not None and stated:
             return said in stated
@@ -327,12 +327,12 @@ def _agrees(row: Mapping[str, Any], person: str, facts: Facts) -> bool | None:
 
 
 def _kept(rows: Sequence[Mapping[str, Any]], person: str, column: str) -> str | None:
-    """What a row of the same key said before: a fact that the archive lost stays known."""
+    """Keep what a row of the same key said before, so that a fact that the archive lost stays known."""
     return next((row[column] for row in rows if row["person_key"] == person), None)
 
 
 def _tombstone(row: Mapping[str, Any], taken: set[str]) -> dict[str, Any] | None:
-    """What is left of a row once today's persons have taken their names from it; None when nothing is."""
+    """Return what is left of a row once today's persons have taken their names from it; None when nothing is."""
     left = [name for name in row["members"] if name not in taken]
     if not left:
         return None

@@ -44,7 +44,7 @@ TAIL = 16
 
 
 def round_shares(problem: Problem) -> Integers:
-    """(cell, split) whole persons: floor or ceiling of each share.
+    """Return (cell, split) whole persons: floor or ceiling of each share.
 
     Every stratum (a sum of cells) is at the floor or ceiling of its share too, and so is the total where
     ``keep_total`` says so; such a rounding always exists, for cells, strata and total form a tree (Cox 1987,
@@ -70,14 +70,14 @@ def round_shares(problem: Problem) -> Integers:
 
 
 def _largest_remainders(remainders: Integers, scale: int) -> Integers:
-    """(cell, split) 0 or 1: the splits with the largest remainders of each cell go up."""
+    """Return (cell, split) 0 or 1: the splits with the largest remainders of each cell go up."""
     many = remainders.sum(axis=1) // scale
     rank = np.argsort(np.argsort(-remainders, axis=1, kind="stable"), axis=1, kind="stable")
     return np.asarray(rank < many[:, None], dtype=np.int64)
 
 
 def _lanes(problem: Problem, ranked: Integers, floors: Integers) -> tuple[Integers, Integers, Integers]:
-    """Sums the search watches: (cell, width) which each cell adds to, (sum, split) what ups should reach, weights.
+    """Return the sums that the search watches: (cell, width) which each cell adds to, (sum, split) targets, weights.
 
     They are the levels, the strata of several cells, and the total; the last row is a bin for padding.
     """
@@ -176,7 +176,7 @@ def _swap(
 def _best_trade(
     a: int, b: int, state: Integers, free: NDArray[np.bool_], marks: NDArray[np.float64], down: Integers, up: Integers
 ) -> tuple[int, int, int, int, int]:
-    """(change of cost, one, other, a, b): ``one`` gives from a to b, ``other`` from b to a.
+    """Return (change of cost, one, other, a, b): ``one`` gives from a to b, ``other`` from b to a.
 
     A sum both cells add to does not change, so what the two moves alone would cost there is taken off again. Products
     of whole numbers far below 2**53 are exact in float64, whatever the order of additions.
@@ -193,7 +193,7 @@ def _best_trade(
 
 
 def _cost(off: Integers, scale: int) -> Integers:
-    """Cost of deviations: square, steeper beyond one person, linear far out."""
+    """Return the cost of deviations: square, steeper beyond one person, linear far out."""
     size = np.abs(off)
     near = np.minimum(size, TAIL * scale)
     beyond = np.maximum(near - scale, 0)
@@ -229,7 +229,7 @@ class _Rules:
 def _best_move(
     state: Integers, off: Integers, rules: _Rules, blocked: NDArray[np.bool_], needed: int
 ) -> tuple[int, int, int, int]:
-    """(cell, from, to, change of cost) of the best move; a blocked cell may move only below the best cost so far."""
+    """Return (cell, from, to, change of cost) of the best move; a blocked cell moves only below the best cost."""
     scale = rules.scale
     now = _cost(off, scale)
     change = np.stack([_cost(off - scale, scale) - now, _cost(off + scale, scale) - now]) * rules.weights
@@ -247,7 +247,7 @@ def _best_move(
 
 
 def _bounds(shares: Integers, stratum_of: Integers, strata: int, scale: int) -> tuple[Integers, Integers]:
-    """(stratum, split) floor and ceiling of the share of each stratum."""
+    """Return (stratum, split) floor and ceiling of the share of each stratum."""
     sums = np.zeros((strata, shares.shape[1]), dtype=np.int64)
     np.add.at(sums, stratum_of, shares)
     return sums // scale, -(-sums // scale)
@@ -301,7 +301,7 @@ def _repair_total(
 def _stratum_edges(
     ups: Integers, open_: NDArray[np.bool_], floors: Integers, stratum_of: Integers, bounds: tuple[Integers, Integers]
 ) -> tuple[NDArray[np.bool_], dict[tuple[int, int], tuple[Integers, list[int]]]]:
-    """Between which splits some stratum can pass a person and keep its bounds, and how."""
+    """Return between which splits some stratum can pass a person and keep its bounds, and how."""
     splits = ups.shape[1]
     edges = np.zeros((splits, splits), dtype=bool)
     paths: dict[tuple[int, int], tuple[Integers, list[int]]] = {}
@@ -324,14 +324,14 @@ def _stratum_edges(
 
 
 def _edges(ups: Integers, open_: NDArray[np.bool_], cells: Integers) -> NDArray[np.bool_]:
-    """(split, split) whether some of the cells can move a person from one split to the other."""
+    """Return (split, split) whether some of the cells can move a person from one split to the other."""
     can_give = ups[cells] == 1
     can_take = open_[cells] & ~can_give
     return np.asarray(can_give.astype(np.int64).T @ can_take.astype(np.int64) > 0)
 
 
 def _path(edges: NDArray[np.bool_], sources: list[int], sinks: set[int]) -> list[int] | None:
-    """Shortest path between two sets of splits."""
+    """Return shortest path between two sets of splits."""
     before: dict[int, int] = dict.fromkeys(sources, -1)
     queue = deque(sources)
     while queue:

@@ -23,7 +23,7 @@ def shortfalls(
     strata: Sequence[str],
     also: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """A sentence for everything that the spec asks of the splits and that these persons cannot give.
+    """Return a sentence for everything that the spec asks of the splits and that these persons cannot give.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def _ratios(splits: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]
 
 
 def _rare(people: pa.Table, splits: Sequence[str], ratios: Mapping[str, float], strata: Sequence[str]) -> Iterator[str]:
-    """Levels with fewer persons than splits, and the splits that have nobody of them."""
+    """Yield levels with fewer persons than splits, and the splits that have nobody of them."""
     for column in strata:
         coded = encode(people[column])
         found: dict[str, list[str]] = {}

@@ -83,7 +83,7 @@ def stratify(persons: pa.Table, columns: Sequence[str], *, smallest: int) -> Str
 
 
 def encode(column: pa.ChunkedArray | pa.Array) -> Coded:
-    """Distinct values of a column as sorted names and codes.
+    """Return the distinct values of a column as sorted names and codes.
 
     Strings, booleans and few-valued numbers are their own level; numbers of more than ten distinct values are cut at
     their quartiles; a list is the set of its entries.
@@ -111,7 +111,7 @@ def _encode_lists(rows: list[Any]) -> Coded:
 
 
 def _encode_numbers(indices: NDArray[np.int64], distinct: list[Any]) -> Coded:
-    """Few values stay; many are cut at their quartiles (order statistics, so the cuts are values of the data)."""
+    """Keep few values as they are; cut many at their quartiles, which as order statistics are values of the data."""
     known = sorted({v for v in distinct if v is not None})
     if len(known) <= MOST_VALUES:
         names = [_text(v) for v in distinct]
@@ -126,7 +126,7 @@ def _encode_numbers(indices: NDArray[np.int64], distinct: list[Any]) -> Coded:
 
 
 def _sorted(indices: NDArray[np.int64], names: list[str], parts: list[tuple[str, ...]]) -> Coded:
-    """Codes whose order is that of the names, so that no order of arrival shows; -1 is missing."""
+    """Return codes whose order is that of the names, so that no order of arrival shows; -1 is missing."""
     by_name = dict(zip(names, parts, strict=True))
     if (indices < 0).any():
         by_name[MISSING] = (MISSING,)
@@ -148,7 +148,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _cells(coded: list[Coded], persons: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The cell of each person, and (cell, column) the code of each cell in each column, in sorted order."""
+    """Return the cell of each person, and (cell, column) the code of each cell in each column, in sorted order."""
     if not coded or not persons:
         return np.zeros(persons, dtype=np.int64), np.zeros((min(persons, 1), len(coded)), dtype=np.int64)
     codes = np.stack([c.codes for c in coded], axis=1)
@@ -159,7 +159,7 @@ def _cells(coded: list[Coded], persons: int) -> tuple[NDArray[np.int64], NDArray
 def _pool(
     columns: Sequence[str], coded: list[Coded], combinations: NDArray[np.int64], sizes: NDArray[np.int64], smallest: int
 ) -> tuple[NDArray[np.int64], tuple[str, ...], tuple[bool, ...]]:
-    """Stratum of each cell, and name and kind of each stratum."""
+    """Return stratum of each cell, and name and kind of each stratum."""
 
     def name(cell: int, kept: int) -> str:
         parts = [f"{c}={coded[i].names[combinations[cell, i]] if i < kept else '*'}" for i, c in enumerate(columns)]
@@ -189,7 +189,7 @@ def _pool(
 def _levels(
     columns: Sequence[str], coded: list[Coded], combinations: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
-    """(cell, width) levels of each cell, padded, and the levels."""
+    """Return (cell, width) levels of each cell, padded, and the levels."""
     levels = sorted({(c, part) for c, code in zip(columns, coded, strict=True) for p in code.parts for part in p})
     position = {level: i for i, level in enumerate(levels)}
     tables = []

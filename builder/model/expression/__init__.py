@@ -50,7 +50,7 @@ class Expression:
     _root: "Node"
 
     def mask(self, table: pa.Table) -> pa.BooleanArray:
-        """True for the rows that fulfil the expression; never null.
+        """Return a mask that is true for the rows that fulfil the expression, and never null.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class Expression:
         return tuple(_texts(self._root))
 
     def filter(self, table: pa.Table) -> pa.Table:
-        """The rows of ``table`` that fulfil the expression, in their order. Raises SpecError as ``mask``."""
+        """Return the rows of ``table`` that fulfil the expression, in their order. Raises SpecError as ``mask``."""
         return table.filter(self.mask(table))
 
 

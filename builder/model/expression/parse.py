@@ -43,7 +43,7 @@ _TOKENS = re.compile(
 
 
 def parse(text: str, schema: pa.Schema) -> tuple[Node, tuple[str, ...]]:
-    """The checked tree of ``text`` and the columns it reads, sorted. Raises SpecError."""
+    """Return the checked tree of ``text`` and the columns it reads, sorted. Raises SpecError."""
     parser = _Parser(_tokens(text), schema)
     root = parser.parse()
     return root, tuple(sorted(parser.columns))
@@ -54,7 +54,7 @@ MOST_NAMES = 20
 
 
 def suggest(name: str, names: Sequence[str]) -> str:
-    """What to write instead of an unknown ``name``, as the end of a message."""
+    """Return what to write instead of an unknown ``name``, as the end of a message."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
@@ -275,7 +275,7 @@ def _family(kind: pa.DataType, token: _Token) -> str:
 
 
 def _is_dated(operand: Operand) -> bool:
-    """Whether it is a date, or a text that is one (YYYY-MM-DD)."""
+    """Return whether it is a date, or a text that is one (YYYY-MM-DD)."""
     if operand.family == "date":
         return True
     if isinstance(operand, Column) or not re.fullmatch(r"\d{4}-\d{2}-\d{2}", str(operand.value)):

@@ -79,7 +79,7 @@ class Reading(Protocol):
         ...
 
     def promised(self) -> Iterator[str]:
-        """Places of images that a document of the layout lists, whether they exist or not."""
+        """Return places of images that a document of the layout lists, whether they exist or not."""
         ...
 
 
