@@ -193,7 +193,7 @@ def _passes(rows: Rows, places: NDArray[np.int64]) -> Levels:
     """Return how often positions went back before each slice, in instance number order; None without the numbers."""
     if any(row.instance_number is None for row in rows):
         return [None] * len(rows)
-    order = sorted(range(len(rows)), key=lambda index: rows[index].instance_number)
+    order = sorted(range(len(rows)), key=lambda index: rows[index].instance_number or 0)
     steps = np.diff(places[order])
     back = steps < 0 if np.median(steps) > 0 else steps > 0
     passes = np.empty(len(rows), dtype=np.int64)

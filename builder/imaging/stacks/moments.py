@@ -31,7 +31,7 @@ def with_moments(rows: Sequence[Row]) -> list[Row]:
     UTC offsets are applied when all rows state one. A column that any row lacks, or that cannot be read in any row, is
     left unchanged in all rows.
     """
-    changes: list[dict[str, float]] = [{} for _ in rows]
+    changes: list[dict[str, Any]] = [{} for _ in rows]
     for column, dates in CLOCKS.items():
         found = []
         for row in rows:
