@@ -216,7 +216,7 @@ def _digest(volume: Found) -> tuple[Any, ...]:
         volume.voxels.shape,
         volume.domain,
         float(np.float64(volume.voxels).sum()),
-        *np.round(volume.affine, 4).ravel(),
+        *np.round(np.float32(volume.affine), 4).ravel(),  # NIfTI holds 32 bits
     )
 
 

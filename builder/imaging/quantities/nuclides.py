@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 
 HALF_LIFE_S = {
     "C-11": 1221.8, "N-13": 597.9, "O-14": 70.6, "O-15": 122.2, "F-18": 6586.2, "K-38": 458.2, "Sc-43": 14008.0,
@@ -38,8 +39,8 @@ _GLUCOSE = re.compile(r"\b(fdg|fluorodeoxyglucose|fludeoxyglucose)\b")
 def nuclides_of(drug: Dataset) -> frozenset[str]:
     """Return the nuclides that a Radiopharmaceutical Information Sequence item names; more than one is a conflict."""
     found: set[str] = set()
-    codes = [*(drug.get("RadionuclideCodeSequence") or []), *(drug.get("RadiopharmaceuticalCodeSequence") or [])]
-    for code in codes:
+    sequences = (drug.get("RadionuclideCodeSequence"), drug.get("RadiopharmaceuticalCodeSequence"))
+    for code in (code for sequence in sequences if isinstance(sequence, Items) for code in sequence):
         coded = _coded(str(code.get("CodeValue") or ""), str(code.get("CodingSchemeDesignator") or ""))
         found |= {coded} if coded else set(named(str(code.get("CodeMeaning") or "")))
     return frozenset(found | set(named(str(drug.get("Radiopharmaceutical") or ""))))

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 
 from builder.errors import Reason
@@ -137,12 +138,12 @@ def _factor(datasets: Sequence[Dataset], weight_kg: tuple[float, float]) -> floa
     if correction == "ADMIN":
         stated = _number(drug.get("RadionuclideHalfLife"))
         if stated is not None:
-            _check_half_life(drug, stated)
+            _check_half_life(datasets, stated)
         return weight * 1000.0 / dose
     if correction != "START":
         raise _NoSUV("decay_correction_" + _code(correction).lower())
     half_life = _within(_number(drug.get("RadionuclideHalfLife")), (1.0, 1e7), "half_life")
-    _check_half_life(drug, half_life)
+    _check_half_life(datasets, half_life)
     scan = _scan_start(datasets)
     zone = str(datasets[0].get("TimezoneOffsetFromUTC") or "").strip()
     wait = _wait_seconds(drug, scan, half_life, zone=zone)
@@ -166,9 +167,9 @@ def _weight(datasets: Sequence[Dataset], limits: tuple[float, float]) -> float:
     return weight
 
 
-def _check_half_life(drug: Dataset, half_life: float) -> None:
-    """Compare a half-life with that of the nuclide that the file names, or with all nuclides when it names none."""
-    named = nuclides_of(drug)
+def _check_half_life(datasets: Sequence[Dataset], half_life: float) -> None:
+    """Compare a half-life with that of the nuclide that the slices name, or with all nuclides when they name none."""
+    named = {name for dataset in datasets for name in nuclides_of(dataset.RadiopharmaceuticalInformationSequence[0])}
     if len(named) > 1:
         raise _NoSUV("nuclides_differ")
     if named and not agrees(next(iter(named)), half_life):
@@ -182,7 +183,7 @@ def _drug(datasets: Sequence[Dataset]) -> Dataset:
     found = {}
     for dataset in datasets:
         items = dataset.get("RadiopharmaceuticalInformationSequence")
-        if items is None or len(items) == 0:
+        if not isinstance(items, Items) or len(items) == 0:
             raise _NoSUV("radiopharmaceutical_absent")
         if len(items) > 1:
             raise _NoSUV("several_radiopharmaceuticals")

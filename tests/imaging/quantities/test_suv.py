@@ -118,6 +118,23 @@ def test_slices_that_state_different_doses_give_no_suv() -> None:
     assert calibrate(images).notes == ("no_suv:radiopharmaceutical_differs_between_slices",)
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_nuclide_that_any_slice_names_counts(which: int) -> None:
+    images = tuple(copy.deepcopy(image) for image in synthetic.pt_series(slices=3).images)
+    drug(images[which]).RadionuclideCodeSequence = C_11
+    assert calibrate(images).notes == ("no_suv:nuclides_differ",)
+
+
+@pytest.mark.parametrize("keyword", ["RadionuclideCodeSequence", "RadiopharmaceuticalCodeSequence"])
+def test_codes_that_are_no_sequence_name_nothing(keyword: str) -> None:
+    images = tuple(copy.deepcopy(image) for image in synthetic.pt_series(slices=2).images)
+    for image in images:
+        drug(image).add_new(keyword, "FL", [1.0, 2.0])
+    assert calibrate(images).domain == ValueDomain.SUV_BW
+    images[0].add_new("RadiopharmaceuticalInformationSequence", "FL", [1.0, 2.0])
+    assert calibrate(images).notes == ("no_suv:radiopharmaceutical_absent",)
+
+
 def test_counts_use_philips_private_factor() -> None:
     made = synthetic.pt_series(slices=2, attributes={"Units": "CNTS"})
     for image in made.images:
