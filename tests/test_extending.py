@@ -55,7 +55,7 @@ def test_the_page_works(tmp_path: Path):
     listing.write_text("\n".join(p.relative_to(archive).as_posix() for p in archive.rglob("*") if p.is_file()))
     spec = tmp_path / "spec.yaml"
     spec.write_text(blocks("yaml")[-1])
-    key = "0123456789abcdef0123456789abcdef"
+    key = "c0ffee01" * 8
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "BUILDER_KEY": key}
     target = tmp_path / "dataset"
     command = [sys.executable, "-m", "builder", "build", str(spec), "--to", str(target), "--param", f"list={listing}"]

@@ -23,7 +23,8 @@ ACQUISITION = (
 """Columns that say how an image was made or what the rule table takes it for. Each leaves if ``retain`` names it."""
 
 RETAINABLE = (
-    *("sex", "age_years", "age_band", "site", "country", "collection", "study_day", "days_after_image", "delta_days"),
+    *("sex", "age_years", "age_band", "site", "country", "collection", "source"),
+    *("study_day", "days_after_image", "delta_days"),
     *ACQUISITION,
 )
 """What crosses into a dataset only when ``retain`` names it. Columns of clinical tables that hold dates are the only
@@ -83,9 +84,9 @@ class Deid(BaseModel):
         Where the secret behind all pseudonyms is found: ``${env:NAME}`` or ``${file:/path}``. Never the secret itself:
         the spec is published with the dataset.
     retain
-        Characteristics of the person that may cross into the dataset, and columns that say how many days lie between
-        two dates: ``study_day``, ``days_after_image`` of labels, and clinical columns of type ``date`` or the times of
-        events made of them.
+        Characteristics of the person that may cross into the dataset (``source``, the position in the spec's sources,
+        tells the site), and columns that say how many days lie between two dates: ``study_day``, ``days_after_image``
+        of labels, and clinical columns of type ``date`` or the times of events made of them.
     most_days
         Most days that such a column may say, before or after. A longer time becomes one day more: 366 then means
         "more than a year later".

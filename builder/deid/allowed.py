@@ -22,6 +22,9 @@ class Form(Enum):
     RESOLVED = auto()  # VR depends on Pixel Representation: decoded by the source, kept
     CODE = auto()  # CS and short codes: kept when it has the shape of a code
     CODE_VALUE = auto()  # the code of a coded concept: judged with its coding scheme
+    SCHEME = auto()  # who defines a code: one word, or a spelling in use
+    SCHEME_VERSION = auto()  # a short number of a version
+    CONTEXT = auto()  # which context group or template, and which resource maps it
     LABEL = auto()  # short text: cleaned by shape
     WORDS = auto()  # descriptions: known imaging words only
     PROSE = auto()  # text of reports: scrubbed
@@ -49,11 +52,11 @@ here numbers, codes and sequences survive; text, dates and binary data only wher
 _CODES = """
 ImageType Modality ModalitiesInStudy ConversionType PresentationIntentType FrameType PixelPresentation
 VolumetricProperties VolumeBasedCalculationTechnique ComplexImageComponent AcquisitionContrast LossyImageCompression
-CodingSchemeDesignator CodingSchemeVersion MappingResource ContextIdentifier
-ValueType RelationshipType ContinuityOfContent CompletionFlag VerificationFlag TemplateIdentifier GraphicType
+ValueType RelationshipType ContinuityOfContent CompletionFlag VerificationFlag GraphicType
 TemporalRangeType ReportedValuesOrigin
 """
 _CODE_VALUES = "CodeValue LongCodeValue"
+_CONTEXTS = "ContextIdentifier TemplateIdentifier MappingResource"
 _LABELS = """
 Manufacturer ManufacturerModelName CodeMeaning SequenceName Radiopharmaceutical FilterType ConvolutionKernel
 SoftwareVersions ReceiveCoilName TransmitCoilName PulseSequenceName ImagedNucleus ImageFilter StackID
@@ -94,6 +97,9 @@ _PIXELS = "PixelData FloatPixelData DoubleFloatPixelData"
 _LISTS = (
     (_CODES, Form.CODE),
     (_CODE_VALUES, Form.CODE_VALUE),
+    ("CodingSchemeDesignator", Form.SCHEME),
+    ("CodingSchemeVersion", Form.SCHEME_VERSION),
+    (_CONTEXTS, Form.CONTEXT),
     (_LABELS, Form.LABEL),
     (_PROSE, Form.PROSE),
     (_SEQUENCES_ELSEWHERE, Form.SEQUENCE),

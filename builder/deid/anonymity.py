@@ -5,8 +5,9 @@ doi:10.1145/1217299.1217302), t-closeness (Li 2007, doi:10.1109/ICDE.2007.367856
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -15,8 +16,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from builder.deid.values import OLDEST_AGE
 from builder.errors import PrivacyError, counted
 
-QUASI_IDENTIFIERS = ("sex", "age_years", "age_band", "race", "ethnic_group", "site", "country", "region", "vendor")
+QUASI_IDENTIFIERS = (
+    *("sex", "age_years", "age_band", "race", "ethnic_group", "site", "country", "region", "source", "vendor"),
+)
 """Columns that somebody who knows a person may know as well, if they are released."""
+
+TOLD_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "vendor": ("manufacturer", "manufacturer_model"),
+        "site": ("source",),
+        "country": ("source",),
+        "collection": ("source",),
+        "age_years": ("age_band",),
+        "age_band": ("age_years",),
+    }
+)
+"""Column to the columns from which its value follows: they are withheld wherever it is withheld or made coarser."""
 
 MOST_SHOWN = 20
 """Number of smallest groups that a report lists."""
@@ -32,7 +47,7 @@ class Anonymity(BaseModel):
     k
         Fewest persons that may share a combination of values.
     columns
-        Quasi-identifiers beside the usual ones (sex, age, race, ethnic group, site, country, region, vendor).
+        Quasi-identifiers beside the usual ones (sex, age, race, ethnic group, site, country, region, source, vendor).
     sensitive
         Columns that nobody should learn from a person's group; l and t are computed for them.
     least_values
@@ -124,9 +139,7 @@ def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) 
         If the spec says to stop and a group falls short.
     """
     table = _generalised(cohort, options)
-    columns = tuple(n for n in dict.fromkeys((*QUASI_IDENTIFIERS, *options.columns)) if n in _released(table, released))
-    if "age_band" in columns and "age_years" in columns:  # the band follows from the age
-        columns = tuple(n for n in columns if n != "age_band")
+    columns = _quasi_identifiers(table, options, released)
     found = _assess(table, options, columns, suppressed=frozenset())
     short = _falling_short(table, options, columns)
     if not short or options.below == "report":
@@ -138,25 +151,48 @@ def protect(cohort: pa.Table, options: Anonymity, *, released: Collection[str]) 
             f"expected groups of {options.k} persons or more by {', '.join(columns)}; generalise with age_bands or "
             "groups, retain fewer columns, or set below: suppress"
         )
-    table = _suppressed(table, (*columns, "age_band", "age_years"), short)
+    table = _suppressed(table, columns, short)
     return table, _assess(table, options, columns, suppressed=short)
 
 
-def _released(table: pa.Table, released: Collection[str]) -> set[str]:
-    return {name for name in table.column_names if name in released}
+def _quasi_identifiers(table: pa.Table, options: Anonymity, released: Collection[str]) -> tuple[str, ...]:
+    """The released columns that count, those of a case's other images (``pet.vendor``) too."""
+    held = [name for name in table.column_names if name in released]
+    found = [n for column in (*QUASI_IDENTIFIERS, *options.columns) for n in _of_any_image(held, column)]
+    # The band follows from the age.
+    return tuple(n for n in dict.fromkeys(found) if not (_bare(n) == "age_band" and _beside(n, "age_years") in found))
+
+
+def _of_any_image(names: Iterable[str], column: str) -> list[str]:
+    return [name for name in names if column in (name, _bare(name))]
+
+
+def _bare(name: str) -> str:
+    """The column of which ``NAME.column`` holds what another image of the case has."""
+    return name.rpartition(".")[2]
+
+
+def _beside(name: str, column: str) -> str:
+    """Another column of the same image."""
+    image, dot, _ = name.rpartition(".")
+    return f"{image}{dot}{column}"
 
 
 def _generalised(cohort: pa.Table, options: Anonymity) -> pa.Table:
     """Turn ages into bands and values into groups where the spec says so; a value without a group stays."""
     table = cohort
-    if options.age_bands is not None and "age_years" in table.column_names:
-        bands = [_band(age, options.age_bands) for age in table.column("age_years").to_pylist()]
-        table = _with(table, "age_band", pa.array(bands, pa.string()))
-        table = _with(table, "age_years", pa.nulls(table.num_rows, table.schema.field("age_years").type))
-    for name, groups in options.groups.items():
-        if name in table.column_names:
-            values = [groups.get(v, v) if isinstance(v, str) else v for v in table.column(name).to_pylist()]
+    if options.age_bands is not None:
+        for name in _of_any_image(cohort.column_names, "age_years"):
+            bands = [_band(age, options.age_bands) for age in table.column(name).to_pylist()]
+            table = _with(table, _beside(name, "age_band"), pa.array(bands, pa.string()))
+            table = _with(table, name, pa.nulls(table.num_rows, table.schema.field(name).type))
+    for column, groups in options.groups.items():
+        for name in _of_any_image(cohort.column_names, column):
+            before = table.column(name).to_pylist()
+            values = [groups.get(v, v) if isinstance(v, str) else v for v in before]
+            coarser = [new != old for new, old in zip(values, before, strict=True)]
             table = _with(table, name, pa.array(values, table.schema.field(name).type))
+            table = _withheld(table, [_beside(name, teller) for teller in TOLD_BY.get(_bare(name), ())], coarser)
     return table
 
 
@@ -189,7 +225,7 @@ def _persons(table: pa.Table, columns: Sequence[str]) -> dict[str, tuple[Any, ..
 
 def _capped(name: str, value: Any) -> Value:
     """Return an age as it will be released: whole years, and 90 for all above 89."""
-    if name == "age_years":
+    if _bare(name) == "age_years":
         return min(int(value), OLDEST_AGE)
     found: Value = value if isinstance(value, str | float | int | bool) else str(value)
     return found
@@ -281,8 +317,14 @@ def distance(group: Sequence[Any], everybody: Sequence[Any]) -> float:
 
 
 def _suppressed(table: pa.Table, columns: Sequence[str], persons: Collection[str]) -> pa.Table:
+    """The table without the values of some persons, and without what their values follow from."""
     hidden = [p in persons for p in table.column("person_key").to_pylist()]
-    for name in dict.fromkeys(columns):
+    tellers = [_beside(name, teller) for name in columns for teller in TOLD_BY.get(_bare(name), ())]
+    return _withheld(table, [*columns, *tellers], hidden)
+
+
+def _withheld(table: pa.Table, names: Sequence[str], hidden: Sequence[bool]) -> pa.Table:
+    for name in dict.fromkeys(names):
         if name in table.column_names:
             kept = [None if h else v for h, v in zip(hidden, table.column(name).to_pylist(), strict=True)]
             table = _with(table, name, pa.array(kept, table.schema.field(name).type))

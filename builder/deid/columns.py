@@ -20,7 +20,6 @@ TECHNICAL = frozenset(
         "stack",
         "split_rule",
         "verdict",
-        "source",
         "modality",
         "sop_class_uid",
         "instances",

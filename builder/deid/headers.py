@@ -30,7 +30,10 @@ _PLAIN_CODES = re.compile(rb"[A-Za-z0-9_ ./+\-:#\\\0]*")
 _CODE_ALARM = re.compile(rb"\d{6}|[A-Za-z0-9]{65}|\d\.\d+\.\d+\.\d+\.\d")
 _TEXT_VRS = frozenset({"CS", "LO", "SH", "ST", "LT", "UT", "UC", "DS", "IS", "DA", "TM", "DT", "AS", "UI", "PN", "AE"})
 _WHOLE_VRS = frozenset({"ST", "LT", "UT", "UR"})
-_TEXT_FORMS = frozenset({Form.LABEL, Form.WORDS, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP})
+_TEXT_FORMS = frozenset(
+    {Form.LABEL, Form.WORDS, Form.UID, Form.DATE, Form.DATETIME, Form.TIME, Form.AGE, Form.KEEP}
+    | {Form.SCHEME, Form.SCHEME_VERSION, Form.CONTEXT}
+)
 _BINARY_VRS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OB", "OW", "OL", "OV", "OF", "OD"})
 _SCHEME = BaseTag(0x00080102)
 _NOTHING: Mapping[BaseTag, RawDataElement] = MappingProxyType({})

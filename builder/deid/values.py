@@ -24,6 +24,10 @@ _TIME = re.compile(r"\d{2}:?(?:\d{2}:?(?:\d{2}(?:\.\d{1,6})?)?)?")
 _DATE = re.compile(r"(\d{4})[.]?(\d{2})[.]?(\d{2})")
 _DATETIME = re.compile(r"(\d{8})(\d{0,6}(?:\.\d{1,6})?(?:[+\-]\d{4})?)")
 _AGE = re.compile(r"(\d{3})([DWMY])")
+_SCHEME = re.compile(r"(?:99|[A-Za-z])[A-Za-z0-9_.\-]{0,15}")
+_SPELLINGS = frozenset({"SNOMED CT", "SNOMED RT", "ICD 10", "ICD-10 CM", "NCI Thesaurus"})
+_SCHEME_VERSION = re.compile(r"[Vv]?\d{1,2}(?:\.\d)?")
+_CONTEXT = re.compile(r"(?:[CT]ID ?)?\d{1,5}[A-Z]?|DCMR|SDM|UCUM|FMA|NCIt?")
 _LONG_CODE = re.compile(r"[A-Za-z0-9_.\-]{1,18}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -82,6 +86,24 @@ def _code(value: str, treatment: Treatment) -> str:
     return value if safe else REPLACED
 
 
+def _scheme(value: str, treatment: Treatment) -> str:
+    """Coding Scheme Designator (0008,0102): free text of 16 characters would hold a name or a date."""
+    if not value or value in _SPELLINGS:
+        return value
+    return _code(value, treatment) if _SCHEME.fullmatch(value) else REPLACED
+
+
+def _scheme_version(value: str, treatment: Treatment) -> str:
+    """Coding Scheme Version (0008,0103): nothing here reads it, so that only short numbers stay."""
+    return value if not value or _SCHEME_VERSION.fullmatch(value) else REPLACED
+
+
+def _context(value: str, treatment: Treatment) -> str:
+    """Context Identifier, Template Identifier and Mapping Resource: numbers of PS3.16, and names of resources."""
+    known = _CONTEXT.fullmatch(value) and not treatment.known.occur_in(value)
+    return value if not value or known else REPLACED
+
+
 def _label(value: str, treatment: Treatment) -> str:
     return clean_label(value, treatment.known)
 
@@ -136,6 +158,9 @@ _BY_FORM: Mapping[Form, Callable[[str, Treatment], str]] = MappingProxyType(
     {
         Form.NUMBER_TEXT: _number,
         Form.CODE: _code,
+        Form.SCHEME: _scheme,
+        Form.SCHEME_VERSION: _scheme_version,
+        Form.CONTEXT: _context,
         Form.LABEL: _label,
         Form.WORDS: _words,
         Form.PROSE: _prose,

@@ -16,6 +16,8 @@ MAKE_ONE = "make one with: python -c 'import secrets; print(secrets.token_hex(32
 LEAST_BYTES = 16
 _HEX = re.compile(rb"[0-9a-fA-F]{32,}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{22,}={0,2}")
+_WORDS = re.compile(rb"[a-z]{5,}|[A-Z]{5,}|[A-Z][a-z]{4,}|[0-9]{4,}")
+_COUNTING = (b"0123456789abcdef0123456789", b"abcdefghijklmnopqrstuvwxyz", b"qwertyuiop", b"asdfghjkl", b"zxcvbnm")
 
 
 def read_variable(name: str, environment: Mapping[str, str], *, where: str, advice: str = "") -> str:
@@ -57,10 +59,12 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
     if not text:
         strong = len(secret) >= LEAST_BYTES and len(set(secret)) >= LEAST_BYTES // 2
     elif _HEX.fullmatch(secret):
-        strong = True
+        strong = _is_random_hex(secret.lower())
     else:
-        kinds = (rb"[a-z]", rb"[A-Z]", rb"[0-9]")
+        kinds = (rb"[a-z]", rb"[A-Z]")  # one in forty random texts of 22 characters has no digit
         strong = _BASE64.fullmatch(secret) is not None and all(re.search(kind, secret) for kind in kinds)
+        strong = strong and not _is_made_of_words(secret)
+    strong = strong and not _counts(secret)
     if not strong or _repeats(secret):
         raise SpecError(
             f"{where}: found {len(secret)} bytes that could be guessed, expected 128 random bits or more "
@@ -69,13 +73,39 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
     return secret
 
 
-def _repeats(secret: bytes) -> bool:
-    """Return whether a text repeats one character, or a word of up to four.
+def _is_made_of_words(secret: bytes) -> bool:
+    """Return whether words and years are seven tenths of a text; of random base64 one in a thousand has so many."""
+    return 10 * sum(map(len, _WORDS.findall(secret))) >= 7 * len(secret)
 
-    In 64 hexadecimal digits, the form that ``secrets.token_hex(32)`` writes, only a single digit counts: specs and
-    datasets are in use whose keys repeat a byte, and with another key they could not grow.
+
+def _counts(secret: bytes) -> bool:
+    """Return whether a text counts up or down, or walks along the keyboard, for eight characters or more."""
+    low = secret.lower()
+    rows = (*_COUNTING, *(row[::-1] for row in _COUNTING))
+    return any(row[at : at + 8] in low for row in rows for at in range(len(row) - 7))
+
+
+def _is_random_hex(low: bytes) -> bool:
+    """Return whether hexadecimal digits look drawn: of many kinds, none too often, more than decimal ones.
+
+    Of 64 digits, the form that ``secrets.token_hex(32)`` writes, repetitions of a piece of two to eight are let
+    through: specs and datasets are in use whose keys repeat a byte or four, and with another key they could not grow.
     """
-    if len(secret) >= 64 and _HEX.fullmatch(secret):
-        return len(set(secret)) == 1
-    units = (secret[:size] * (len(secret) // size + 1) for size in range(1, 5))
-    return len(set(secret)) < 4 or any(unit[: len(secret)] == secret for unit in units)
+    if len(low) >= 64 and 1 < _piece(low) <= 8:
+        return True
+    decimal = low.isdigit() and len(low) < 39  # 39 decimal digits hold 128 bits
+    return len(set(low)) >= 8 and 2 * max(map(low.count, set(low))) <= len(low) and not decimal
+
+
+def _repeats(secret: bytes) -> bool:
+    """Return whether a text is one piece again and again, with the exception that ``_is_random_hex`` makes."""
+    low = secret.lower()
+    if len(low) >= 64 and _HEX.fullmatch(low) and 1 < _piece(low) <= 8:
+        return False
+    return len(set(low)) < 4 or 2 * _piece(low) <= len(low)
+
+
+def _piece(secret: bytes) -> int:
+    """Return the length of the shortest piece whose repetition begins with the whole text."""
+    units = (secret[:size] * (len(secret) // size + 1) for size in range(1, len(secret) + 1))
+    return next(size for size, unit in enumerate(units, start=1) if unit[: len(secret)] == secret)

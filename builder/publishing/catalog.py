@@ -88,9 +88,25 @@ def catalog_files(
     ``files`` are the objects of the version so far. The records state the fingerprint of those files as their version,
     because the name of the version itself depends on the records and so cannot appear in them.
     """
-    own = {ORIGINS_TABLE: parquet_bytes(plan.origins)}
-    facts = gather(plan, {**tables, ORIGINS_TABLE: plan.origins}, {**files, **own}, manifest)
+    origins = published_origins(plan)
+    own = {ORIGINS_TABLE: parquet_bytes(origins)}
+    facts = gather(plan, {**tables, ORIGINS_TABLE: origins}, {**files, **own}, manifest)
     return {**own, **{f"{CATALOG}/{name}": text.encode() for name, text in catalog(facts).items()}}
+
+
+def published_origins(plan: DatasetPlan) -> pa.Table:
+    """Return the origins without the positions of the sources, unless the spec retains them: they tell the site.
+
+    The order would tell it, too, and is that of the keyed names then.
+    """
+    if "source" in plan.spec.deid.retain:
+        return plan.origins
+    table = plan.origins
+    rows = zip(table["role"].to_pylist(), table["source"].to_pylist(), strict=True)
+    told = [source if role == "clinical" else None for role, source in rows]
+    place = table.schema.get_field_index("source")
+    table = table.set_column(place, table.schema.field(place), pa.array(told, table.schema.field(place).type))
+    return table.sort_by([(name, "ascending") for name in ("role", "series_key", "source", "title", "license")])
 
 
 def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str, bytes], manifest: Manifest) -> Facts:

@@ -40,7 +40,7 @@ from builder.planning.inventory import Inventory, Survey
 from builder.planning.offsets import label_days, read_lives
 from builder.planning.registry import next_registry
 from builder.publishing.accounts import Accounts, account, keep_accounts
-from builder.publishing.catalog import ORIGINS_TABLE, catalog_files
+from builder.publishing.catalog import ORIGINS_TABLE, catalog_files, published_origins
 from builder.publishing.classes import with_class_columns
 from builder.publishing.consensus import check_evidence, settle_classes, with_evidence
 from builder.publishing.exports import export_files
@@ -110,7 +110,7 @@ def finish(
     accounts = replace(accounts, withheld=count_withheld(plan, receipts, gate))
     files |= report_files(plan, accounts, tables, draft, dataset, leaks, unproven(receipts, dataset))
     files |= catalog_files(plan, tables, files, draft)
-    searched = {**tables, ORIGINS_TABLE: plan.origins}
+    searched = {**tables, ORIGINS_TABLE: published_origins(plan)}
     cleared = release(plan, roster, searched, files, manifest=draft, dataset=dataset)
     swapped = publish_files(draft, cleared, dataset, guard)
     return Published(

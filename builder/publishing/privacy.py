@@ -13,6 +13,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.deid.columns import crossing
 from builder.deid.documents import clear_document, search_table
 from builder.deid.gate import Gate
 from builder.deid.leaks import Canaries
@@ -33,6 +34,9 @@ KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
 KEY_COLUMNS = re.compile(r"(?:.*_)?key|members|bare")
 FINGERPRINTS = frozenset({"shard"})
 
+LEVEL_WITHHELD = "(withheld)"
+"""Stands in a stratum for a level that may not leave."""
+
 
 def clear_plan(plan: DatasetPlan, inventory: Inventory, lives: Lives) -> tuple[DatasetPlan, Gate, Roster]:
     """Return the plan with every publishable text judged, the gate with what it withheld, and the archive's persons."""
@@ -47,6 +51,7 @@ def clear_plan(plan: DatasetPlan, inventory: Inventory, lives: Lives) -> tuple[D
     for name, days in visit_days(plan.cohort, lives, options=plan.spec.cohort, deid=deid).items():
         cohort = cohort.append_column(name, days)
     splits = _with_strata(plan.splits, plan.cohort, cohort, names=plan.spec.splits.stratify)
+    splits = _without_levels(splits, plan.spec)
     cleared = replace(plan, cohort=cohort, splits=splits, origins=gate.table(plan.origins, where="origins"))
     return cleared, gate, roster
 
@@ -57,11 +62,27 @@ def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, *, names: 
     for name in names:
         if name in before.column_names and pa.types.is_string(before.schema.field(name).type):
             pairs = zip(before.column(name).to_pylist(), after.column(name).to_pylist(), strict=True)
-            changed |= {raw: cleared or "(withheld)" for raw, cleared in set(pairs) if raw and raw != cleared}
+            changed |= {raw: cleared or LEVEL_WITHHELD for raw, cleared in set(pairs) if raw and raw != cleared}
     if not changed:
         return splits
     pattern = re.compile("|".join(re.escape(raw) for raw in sorted(changed, key=len, reverse=True)))
     told = [s if s is None else pattern.sub(lambda m: changed[m[0]], s) for s in splits.column("stratum").to_pylist()]
+    place = splits.schema.get_field_index("stratum")
+    return splits.set_column(place, splits.schema.field(place), pa.array(told, pa.string()))
+
+
+def _without_levels(splits: pa.Table, spec: DatasetSpec) -> pa.Table:
+    """Return the splits with strata that tell only levels of columns that go into the dataset.
+
+    A stratum stands beside each person: ``sex=F`` would tell what ``deid.retain`` keeps back.
+    """
+    names = spec.splits.stratify
+    kept = crossing(names, retain=spec.deid.retain, clinical=spec.clinical_columns)
+    hidden = [re.escape(name) for name in names if name not in kept]
+    if not hidden:
+        return splits
+    pattern = re.compile(rf"(^|; )({'|'.join(hidden)})=.*?(?=$|; (?:{'|'.join(map(re.escape, names))})=)", re.DOTALL)
+    told = [s if s is None else pattern.sub(rf"\1\2={LEVEL_WITHHELD}", s) for s in splits["stratum"].to_pylist()]
     place = splits.schema.get_field_index("stratum")
     return splits.set_column(place, splits.schema.field(place), pa.array(told, pa.string()))
 

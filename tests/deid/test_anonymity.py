@@ -106,3 +106,51 @@ def test_distance_is_that_of_the_papers_example():
     everybody = list(range(3, 12))
     assert distance([3, 4, 5], everybody) == pytest.approx(0.375)
     assert distance([6, 8, 11], everybody) == pytest.approx(0.167, abs=5e-4)
+
+
+def makers(rows: list[tuple]) -> pa.Table:
+    """Rows of (person, site, source, vendor, manufacturer, model, vendor of the PET)."""
+    names = ("person_key", "site", "source", "vendor", "manufacturer", "manufacturer_model", "pet.vendor")
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    return table.append_column("pet.manufacturer_model", pa.array([f"{row[-1]} PET" for row in rows]))
+
+
+MAKERS = makers(
+    [(f"p{i}", "north", 0, "A", "A", "A1", "A") for i in range(4)] + [("q", "south", 1, "B", "B", "B1", "A")]
+)
+RELEASED_MAKERS = (*MAKERS.column_names,)
+
+
+def test_what_a_withheld_value_follows_from_is_withheld_too():
+    """The maker tells the vendor, the position of the source tells the site, in every image of the case."""
+    safe, found = protect(MAKERS, Anonymity(k=3, below="suppress"), released=RELEASED_MAKERS)
+    assert found.columns == ("site", "source", "vendor", "pet.vendor")
+    assert (found.k, found.suppressed) == (4, 1)
+    last = safe.to_pylist()[-1]
+    assert {name: value for name, value in last.items() if value is not None} == {"person_key": "q"}
+    assert safe.slice(0, 4).equals(MAKERS.slice(0, 4))
+
+
+def test_groups_hide_the_columns_that_tell_what_was_grouped():
+    options = Anonymity(k=5, groups={"site": {"north": "all", "south": "all"}, "vendor": {"A": "any", "B": "any"}})
+    safe, found = protect(MAKERS, options, released=[n for n in RELEASED_MAKERS if n != "source"])
+    assert (found.k, found.below) == (5, 0)
+    told = {str(value) for row in safe.to_pylist() for name, value in row.items() if name != "person_key"}
+    assert told == {"all", "any", "None"}
+
+
+def test_images_of_one_case_count_together():
+    """Everybody shares each vendor with four others, and the pair with nobody."""
+    pairs = [("A", "A"), ("A", "B"), ("B", "A"), ("B", "B")]
+    table = makers([(f"p{i}{j}", "north", 0, a, a, "m", b) for i, (a, b) in enumerate(pairs) for j in range(2)])
+    _, found = protect(table, Anonymity(k=4), released=("vendor", "pet.vendor"))
+    assert (found.k, found.groups, found.below) == (2, 4, 8)
+
+
+def test_bands_replace_the_ages_of_all_images():
+    table = cohort([(f"p{i}", "F", 40.0 + i, "north", "low") for i in range(4)])
+    table = table.append_column("later.age_years", pa.array([41.0 + i for i in range(4)]))
+    safe, found = protect(table, Anonymity(age_bands=10), released=(*RELEASED, "later.age_years", "later.age_band"))
+    assert safe["later.age_years"].null_count == safe["age_years"].null_count == 4
+    assert set(safe["later.age_band"].to_pylist()) == {"40-49"}
+    assert found.k == 4

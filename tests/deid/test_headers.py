@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 
@@ -443,16 +444,34 @@ def test_the_town_of_an_institution_stays_nowhere() -> None:
     dataset = Dataset()
     dataset.InstitutionName = "Tillmouth General Hospital"
     dataset.InstitutionAddress = "12 Bluebell Street, Veldhaven"
-    codes = []
-    for version in ("TILLMOUTH", "Veldhaven 2", "Bluebell", "20240101A", "General"):
-        code = Dataset()
-        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "39607008", "SCT", "Lung"
-        code.CodingSchemeVersion = version
-        codes.append(code)
-    dataset.AnatomicRegionSequence = Sequence(codes)
-    left = [item.CodingSchemeVersion for item in clean(dataset).AnatomicRegionSequence]
-    assert left[:3] == ["REMOVED"] * 3
-    assert left[4] == "General"
+    dataset.FrameType = ["TILLMOUTH", "VELDHAVEN 2", "BLUEBELL", "GENERAL"]
+    assert list(clean(dataset).FrameType) == ["REMOVED"] * 3 + ["GENERAL"]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("keyword", "stay"),
+    [
+        ("CodingSchemeDesignator", ["SCT", "99DICOM-RTROI", "RADLEX", "99_OFFIS_DCMTK", "SNOMED CT", "I10"]),
+        ("CodingSchemeVersion", ["01", "1.4", "v2", "20.5"]),
+        ("ContextIdentifier", ["29", "4031", "CID 7"]),
+        ("TemplateIdentifier", ["1500", "TID 300"]),
+        ("MappingResource", ["DCMR", "SDM", "FMA"]),
+    ],
+)
+def test_what_says_where_a_code_comes_from_holds_no_free_text(keyword: str, stay: list[str]) -> None:
+    """Nobody states these names and dates elsewhere: a birth date cut to the 16 characters of SH got through once."""
+    texts = ["12 September 195", "12.05.56", "HOMER SIMPSON", "Simpson, Homer", "939-555-0113", "Ward 3 North"]
+    for value, left in [*((text, "REMOVED") for text in texts), *((text, text) for text in stay)]:
+        item, outer = Dataset(), Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "39607008", "SCT", "Lung"
+        setattr(item, keyword, value)
+        outer.RequestAttributesSequence = Sequence([item])
+        item.AnatomicRegionSequence = Sequence([deepcopy(item)])
+        for dataset in (outer, reread(outer, ExplicitVRLittleEndian)):
+            (found,) = clean(dataset).RequestAttributesSequence
+            assert found[keyword].value == left, value
+            assert found.AnatomicRegionSequence[0][keyword].value == left, value
 
 
 @pytest.mark.parametrize("place", ["Sharp Memorial Hospital", "Primary Axial Clinic", "Siemens Lung Center"])

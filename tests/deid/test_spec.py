@@ -1,7 +1,9 @@
 """The spec's block: a reference to the secret, never the secret."""
 
+import base64
 import hashlib
 import pickle
+import random
 
 import pytest
 from pydantic import ValidationError
@@ -10,8 +12,9 @@ from builder.deid import Deid, resolve_key
 from builder.deid.profile import Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
+from builder.model.secrets import check_strength
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = "9f1c3a7b5d2e8f60a4c1b39d7e5f0a28"
 
 
 def test_a_literal_secret_is_refused_and_not_repeated() -> None:
@@ -39,6 +42,10 @@ def test_a_missing_or_short_secret_is_explained(environment: dict[str, str]) -> 
 WEAK = [
     *("11" * 32, "abcd" * 8, "a" * 64, "passwordpasswordpassword"),
     *("correct horse battery staple", "hospital-key-2024-secret"),
+    *("0123456789abcdef" * 4, "0123456789ABCDEF" * 2, "fedcba9876543210" * 2, "0" * 28 + "1234", "19560512" * 4),
+    *("0" * 60 + "12ab", "31415926535897932384626433832795", "00112233445566778899aabbccddeeff" * 2, "1a" * 16),
+    *("Password1Password1Pass", "MyHospitalSecretKey2024", "Qwertyuiop1Qwertyuiop2xY", "Abcdefghijklmnopqrstuvwx1"),
+    *("SpringfieldGeneral20240101", "Aa1Aa1Aa1Aa1Aa1Aa1Aa1Aa1", "SGVsbG8gSGVsbG8gSGVsbG8gSGVsbG8g" * 2),
 ]
 
 
@@ -54,6 +61,19 @@ def test_a_random_secret_is_taken(secret: str) -> None:
     assert resolve_key("${env:BUILDER_A}", {"BUILDER_A": secret}).secret == secret.encode()
     raw = hashlib.sha256(secret.encode()).digest()
     assert resolve_key("${file:/run/key}", {}, read=lambda path: raw.strip()).secret == raw.strip()
+
+
+def test_random_secrets_are_taken() -> None:
+    draw, refused = random.Random(16), 0
+    for _ in range(2000):
+        raw = draw.randbytes(32)
+        for secret in (raw.hex(), raw[:16].hex().upper(), base64.urlsafe_b64encode(raw).decode()):
+            assert check_strength(secret.encode(), where="key")
+        try:
+            check_strength(base64.b64encode(raw[:16]).rstrip(b"="), where="key")
+        except SpecError:
+            refused += 1
+    assert refused < 10
 
 
 def test_a_spec_reads_only_variables_that_are_meant_for_it() -> None:

@@ -61,6 +61,24 @@ def test_a_build_withholds_what_falls_short(archive: Path):
     assert not [row for table in rows for row in table if "person_key" in row and "south" in row.values()]
 
 
+def test_neither_source_nor_stratum_tells_a_site_that_is_not_retained(archive: Path) -> None:
+    """The published spec names the site of each source: its position would tell everybody's."""
+    text = SPEC.format(north=archive / "north", south=archive / "south", below="report").replace("retain: [site], ", "")
+    text = text.replace("splits: {", "leaks: {pixels: 'off'}\nsplits: {stratify: [site, verdict], ")
+    (archive / "plain.yaml").write_text(text)
+    build(archive / "plain.yaml", to=archive / "dataset")
+    version = archive / "dataset" / "versions" / (archive / "dataset" / "CURRENT").read_text().strip()
+    tables = {path.name: read_parquet(path.read_bytes()) for path in version.rglob("*.parquet")}
+    assert not [name for name, table in tables.items() if name != "origins.parquet" and "source" in table.column_names]
+    origins = tables["origins.parquet"]
+    assert origins["source"].null_count == origins.num_rows == 5
+    assert origins["series_key"].to_pylist() == sorted(origins["series_key"].to_pylist())
+    assert set(tables["splits.parquet"]["stratum"].to_pylist()) == {"site=(withheld); verdict=regular"}
+    said = [row for table in tables.values() for row in table.to_pylist()]
+    assert not [row for row in said if "south" in str(row) or "north" in str(row)]
+    assert b"north" not in (version / "exports" / "splits.csv").read_bytes()
+
+
 def test_groups_are_counted_after_the_gate_has_dropped_values(archive: Path):
     """A vendor whom no table knows is shown by no plan, and two such vendors are one group."""
     for number, maker in enumerate(("QZ000000XQ Clinic", "QZ000001XQ Clinic", "SIEMENS", "SIEMENS")):

@@ -92,7 +92,8 @@ def human(rng: random.Random) -> Human:
         given=given,
         doctor=doctor,
         mrn=rng.choice([f"{rng.randrange(10**6, 10**7)}", f"H{rng.randrange(10**6, 10**7)}"]),
-        born=date(rng.randrange(1935, 2004), rng.randrange(1, 13), rng.randrange(2, 29)),
+        # Studies of 2010 and later move to 1999 at the earliest: a birth date after that may read like a moved date.
+        born=date(rng.randrange(1935, 1999), rng.randrange(1, 13), rng.randrange(2, 29)),
         phone=f"555-{rng.randrange(100, 999)}-{rng.randrange(1000, 9999)}",
         address=f"{rng.randrange(11, 999)} {rng.choice(_STREETS)} Street, {town}",
         town=town,
