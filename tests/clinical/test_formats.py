@@ -189,8 +189,9 @@ def test_the_first_sheet_that_is_not_hidden_is_read() -> None:
     assert book.active is not None
     book.active.append(["Codes"])
     book.active.sheet_state = "hidden"
-    book.create_sheet("Patients").append(["id", "Grade"])
-    book["Patients"].append(["A", "low"])
+    patients = book.create_sheet("Patients")
+    patients.append(["id", "Grade"])
+    patients.append(["A", "low"])
     book.create_sheet("More").append(["id", "Stage"])
     assert said(met(saved(book), declared(columns=GRADE), "A")) == [{"grade": "low"}]
     with pytest.raises(SpecError, match=r"none of the declared headings .* has the sheets Sheet, Patients, More"):

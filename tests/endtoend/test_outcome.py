@@ -165,7 +165,7 @@ def test_the_bounds_that_a_message_tells_to_write_are_met(planned: int) -> None:
         words = str(refused.value).partition("write max_lost: ")[2].splitlines()[0]
         told = {name: float(share) for name, share in re.findall(r"(\w+): ([\d.]+)", words)}
         assert told.keys() == {"cases", "persons"}
-        lose(lost, planned, MostLost(**told))
+        lose(lost, planned, MostLost(cases=told["cases"], persons=told["persons"]))
         with pytest.raises(OutcomeError, match=r"\(max_lost.persons\)"):
             lose(lost, planned, MostLost(cases=told["cases"], persons=round(told["persons"] - 0.01, 2)))
 
