@@ -110,7 +110,7 @@ def shown_text(value: int | float, form: str) -> str | None:
     plain = str(int(value)) if float(value).is_integer() else str(value)
     if value < 0 or not float(value).is_integer() or len(form) > _LONGEST_FORMAT:
         return plain
-    tokens = _TOKEN.findall(re.sub("(?i)general", "0", _section(form, value)))
+    tokens = ["0" if token.lower() == "general" else token for token in _TOKEN.findall(_section(form, value))]
     tokens = [token for token in tokens if not _SHOWS_NOTHING.fullmatch(token)]
     digits = [i for i, token in enumerate(tokens) if token in ("0", "#", "?")]
     simple = all(t in "0#?-() :/" or t[0] in '"\\_' for t in tokens)
@@ -118,7 +118,7 @@ def shown_text(value: int | float, form: str) -> str | None:
 
 
 _LONGEST_FORMAT: Final = 255
-_TOKEN: Final = re.compile(r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]|.')
+_TOKEN: Final = re.compile(r'"[^"]*"|\\.|_.|\*.|\[[^\]]*\]|(?i:general)|.')
 _CONDITION: Final = re.compile(r"\[(<=|>=|<>|=|<|>)\s*(-?\d{1,15}(?:\.\d{1,15})?)\]")
 _SHOWS_NOTHING: Final = re.compile(
     r"\*.|\[(?:\$-[0-9a-f]{1,4}|black|blue|cyan|green|magenta|red|white|yellow|color ?\d+|[<>=]+\s*-?[\d.]+)\]",

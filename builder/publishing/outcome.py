@@ -83,7 +83,7 @@ def plan_faults(plan: DatasetPlan) -> tuple[str, ...]:
     return _empty(plan.spec, plan.cohort.num_rows, len(plan.cases), plan.splits["split"].to_pylist())
 
 
-def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unlisted: int = 0) -> None:
+def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unlisted: int = 0, alike: int = 0) -> None:
     """Refuse to publish a dataset that is empty, lacks a split that the spec asks for, or lost too much in the build.
 
     Parameters
@@ -93,6 +93,8 @@ def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unl
     unlisted
         Number of studies that a source did not give whole, so that they are not in the plan. Each counts as a lost case
         of a lost person, for nobody knows what was in it.
+    alike
+        Number of persons who were put into one split with others because their volumes show one image.
 
     Raises
     ------
@@ -103,7 +105,14 @@ def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unl
     empty = _empty(plan.spec, plan.cohort.num_rows, index.num_rows, index["split"].to_pylist())
     faults = empty if not index.num_rows else (*empty, *_unfetched(plan, lost), *_beyond(plan, lost, persons, unlisted))
     if faults:
-        raise OutcomeError(_message(plan, faults, [loss.text() for loss in lost]))
+        reasons = [loss.text() for loss in lost]
+        if alike:
+            reasons.append(
+                f"{counted(alike, 'person was', 'persons were')} put into one split with others, because volumes of "
+                "theirs show one image (leaks.on_match: merge); if they are no copies, raise leaks.thresholds, or write "
+                "leaks: {on_match: report}"
+            )
+        raise OutcomeError(_message(plan, faults, reasons))
 
 
 def _empty(spec: DatasetSpec, candidates: int, left: int, splits: Sequence[str | None]) -> tuple[str, ...]:

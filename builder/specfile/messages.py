@@ -107,7 +107,7 @@ def _message(item: Mapping[str, Any], path: Path, models: Sequence[type[BaseMode
         found, tags = str(item["ctx"]["tag"]), re.findall(r"'([^']+)'", item["ctx"]["expected_tags"])
         near = difflib.get_close_matches(found, tags, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{where}.kind: found {found!r}, expected one of: {', '.join(tags)}{hint}"
+        return f"{where + '.' if where else ''}kind: found {found!r}, expected one of: {', '.join(tags)}{hint}"
     if kind == "union_tag_not_found":
         kinds = ", ".join(_kinds(models, item["loc"]))
         return f"{prefix}found no key 'kind', expected one that says what this block is: {kinds}"

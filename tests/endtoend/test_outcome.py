@@ -265,6 +265,17 @@ def test_an_empty_split_is_refused_unless_the_spec_lets_it_be(tmp_path: Path) ->
     assert build(spec, to=tmp_path / "d").published.samples == 1
 
 
+def test_copies_that_empty_a_split_are_told(tmp_path: Path) -> None:
+    spec = write(tmp_path, persons=2)
+    for path in (tmp_path / "in" / "p01").glob("*.dcm"):
+        image = pydicom.dcmread(path)
+        twin = next(p for p in (tmp_path / "in" / "p00").glob("*.dcm") if p.name == path.name)
+        image.PixelData = pydicom.dcmread(twin).PixelData
+        image.save_as(path)
+    with pytest.raises(OutcomeError, match=r"2 persons were put into one split with others, .* \{on_match: report\}"):
+        build(spec, to=tmp_path / "d")
+
+
 def test_ctrl_c_says_that_the_same_command_continues(tmp_path: Path, capsys, monkeypatch) -> None:
     def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -65,9 +65,13 @@ def load_cluster(text: str) -> Cluster:
             "tls://HOST:PORT or a profile's YAML file"
         )
     try:
-        document = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+        document = YAML(typ="safe", pure=True).load(path.read_text("utf-8-sig"))
     except YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: found bytes at {error.start} that are not UTF-8, expected a YAML file") from None
+    except OSError as error:
+        raise SpecError(f"{path}: cannot read the profile: {error.strerror}; expected a YAML file") from None
     return _validated(document, str(path))
 
 
