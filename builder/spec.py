@@ -143,7 +143,7 @@ class DatasetSpec(BaseModel):
     """Name of the dataset: lower-case letters, digits and hyphens, e.g. ``soft-tissue-sarcoma``."""
     description: str = ""
     """What the dataset is, in a sentence or two; the catalog and the report show it."""
-    license: str
+    license: Annotated[str, Field(min_length=1)]
     """SPDX identifier or name of the licence the dataset is under."""
     usage: Literal["commercial"] | None = None
     """Use that must be proven: the build stops where the licence of anything it would use does not allow it."""

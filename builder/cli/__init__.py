@@ -15,6 +15,7 @@ from builder.cli.bench import bench
 from builder.cli.options import (
     Cluster,
     Dataset,
+    Examined,
     Interrupted,
     Machine,
     Params,
@@ -31,7 +32,7 @@ from builder.cli.options import (
     print_json,
     style,
 )
-from builder.errors import BuilderError, MissingExtra, ResourceError, SpecError
+from builder.errors import BuilderError, MissingExtra, ResourceError, SpecError, counted
 
 OK, AT_FAULT, MISUSED, STOPPED = 0, 1, 2, 130
 TRACEBACK = "BUILDER_TRACEBACK"
@@ -87,7 +88,7 @@ def validate(spec: SpecPath, as_json: Machine = False) -> None:
     if as_json:
         print_json({"spec": str(spec), "valid": True, "name": loaded.name})
     else:
-        typer.echo(f"{spec}: valid; dataset {loaded.name!r} from {len(loaded.sources)} source(s)")
+        typer.echo(f"{spec}: valid; dataset {loaded.name!r} from {counted(len(loaded.sources), 'source')}")
 
 
 @app.command()
@@ -390,7 +391,7 @@ def doctor(
     key: Annotated[
         str | None, typer.Option("--key", metavar="REFERENCE", help="As in deid.patient_key: '${env:BUILDER_KEY}'.")
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="DATASET", help="Where builds will write.")] = None,
+    to: Examined = None,
     cluster: Annotated[str | None, typer.Option("--cluster", help="A cluster, as builds name it.")] = None,
     as_json: Machine = False,
 ) -> None:

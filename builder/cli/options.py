@@ -36,6 +36,9 @@ Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL o
 Target = Annotated[
     str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.", callback=_named)
 ]
+Examined = Annotated[
+    str | None, typer.Option("--to", metavar="DATASET", help="Where builds will write.", callback=_named)
+]
 Params = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Fill ${NAME} in the spec's URLs; repeatable.")
 ]

@@ -97,15 +97,33 @@ def read_sheet(
     """
     if len(data) > SIZE_LIMIT:
         raise SpecError(f"clinical: found a table of {len(data)} bytes, expected at most {SIZE_LIMIT}")
+    if data[:4] != b"PAR1":
+        _refuse_others(data)
+    _refuse_options(data, sheet, header_row, encoding)
     if data[:4] == b"PAR1":
         return _parquet_sheet(data, expected)
-    _refuse_others(data)
     if data[:4] == b"PK\x03\x04":
         rows = workbook_rows(data, sheet, size_limit=SIZE_LIMIT, cell_limit=CELL_LIMIT)
         return _sheet(rows, header_row - 1, is_text=False)
     found = text_rows(data, header_row=header_row, expected=expected, encoding=encoding)
     place = header_row if found.hinted and header_row == 1 else header_row - 1
     return _sheet(found.rows, place, is_text=True, encoding=found.encoding)
+
+
+def _refuse_options(data: bytes, sheet: str | None, header_row: int, encoding: str | None) -> None:
+    """Raise SpecError for an option that a file of this format would pass over without a word."""
+    is_parquet, is_workbook = data[:4] == b"PAR1", data[:4] == b"PK\x03\x04"
+    format_name = "a Parquet file" if is_parquet else "a workbook" if is_workbook else "a text table"
+    for name, value, has in (
+        ("sheet", sheet, is_workbook),
+        ("header_row", header_row if header_row != 1 else None, not is_parquet),
+        ("encoding", encoding, not is_parquet and not is_workbook),
+    ):
+        if value is not None and not has:
+            raise SpecError(
+                f"clinical: found {format_name}, which has no {name}, expected a file that has one; take "
+                f"{name}: {value} out of the spec, or check the url"
+            )
 
 
 _OTHERS: Final = (

@@ -108,6 +108,12 @@ class ClinicalColumn(BaseModel):
     def _options_fit_the_type(self) -> "ClinicalColumn":
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"found min {self.min} above max {self.max}, expected them the other way round")
+        only = {"format": ("date",), "pivot": ("date",), "decimal": ("number", "integer")}
+        for name, types in only.items():
+            if getattr(self, name) is not None and self.type not in types:
+                raise ValueError(
+                    f"found {name} for a column of type {self.type}, expected it with {' or '.join(types)}"
+                )
         if self.pivot is None and self.type == "date" and self.format is not None and "%y" in self.format:
             raise ValueError(
                 "found a format with two-digit years (%y) and no pivot, expected pivot: the first of the hundred years "

@@ -147,9 +147,11 @@ class _Archive:
         ]
         if found and not any(found):
             sites = ", ".join(sorted({site or "(none)" for site in self.sites}))
+            asked = [] if options.site is None else [f"site {options.site!r}"]
+            asked += [] if options.source is None else [f"source {options.source}"]
             raise SpecError(
-                f"found no image of site {options.site!r} and source {options.source}, expected one of the sites "
-                f"{sites} (and sources 0 to {len(self.inputs.spec.sources) - 1})"
+                f"found no image of {' and '.join(asked)}, expected one: the sites are {sites}, the sources 0 to "
+                f"{len(self.inputs.spec.sources) - 1}"
             )
         return found
 

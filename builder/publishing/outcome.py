@@ -109,8 +109,8 @@ def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unl
         if alike:
             reasons.append(
                 f"{counted(alike, 'person was', 'persons were')} put into one split with others, because volumes of "
-                "theirs show one image (leaks.on_match: merge); if they are no copies, raise leaks.thresholds, or write "
-                "leaks: {on_match: report}"
+                "theirs show one image (leaks.on_match: merge); if they are no copies, raise leaks.thresholds, or "
+                "write leaks: {on_match: report}"
             )
         raise OutcomeError(_message(plan, faults, reasons))
 

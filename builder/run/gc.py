@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from builder.errors import LayoutError, SpecError
+from builder.errors import LayoutError, SpecError, counted
 from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, shard_path, version_path
 from builder.run.lease import hold_lease
 from builder.run.places import private_store
 from builder.sources.contents import FOLDER, empty
-from builder.storage import SCRATCH_PREFIX, Store, checkpoint, open_store
+from builder.storage import SCRATCH_PREFIX, LocalStore, Store, checkpoint, open_store
 
 UNREFERENCED = ("keep", "delete")
 
@@ -32,14 +32,15 @@ class Collected:
 
     def text(self) -> str:
         """Return the result for a person."""
-        found = f"{len(self.versions)} older version(s) and {len(self.shards)} shard(s), {self.bytes} bytes"
+        versions, shards = counted(len(self.versions), "older version"), counted(len(self.shards), "shard")
+        found = f"{versions} and {shards}, {self.bytes} bytes"
         if self.unreferenced == "delete":
             done = f"deleted {found}"
         else:
             done = f"kept {found}, that the published version does not refer to (--unreferenced delete removes them)"
         return (
-            f"{self.dataset}: removed {self.scratch} unfinished object(s) and {self.fetched} object(s) fetched from "
-            f"servers; {done}"
+            f"{self.dataset}: removed {counted(self.scratch, 'unfinished object')} and "
+            f"{counted(self.fetched, 'object')} fetched from servers; {done}"
         )
 
 
@@ -61,13 +62,16 @@ def collect(url: str, *, unreferenced: str = "keep", say: Callable[[str], None] 
     SpecError
         When ``unreferenced`` is neither.
     LayoutError
-        When unreferenced shards are to be deleted and nothing is published, as they may belong to an unfinished build.
+        When nothing was ever built there, or unreferenced shards are to be deleted and nothing is published, as they
+        may belong to an unfinished build.
     """
     if unreferenced not in UNREFERENCED:
         raise SpecError(f"--unreferenced: found {unreferenced!r}, expected one of {', '.join(UNREFERENCED)}")
-    private = private_store(url)
+    dataset, private = open_store(url), private_store(url)
+    if not any(not isinstance(store, LocalStore) or store.root.is_dir() for store in (dataset, private)):
+        raise LayoutError(f"{url}: found no folder, expected a dataset, finished or not; check the location")
     with hold_lease(private, say=say):
-        return _collect(url, open_store(url), private, unreferenced)
+        return _collect(url, dataset, private, unreferenced)
 
 
 def _collect(url: str, dataset: Store, private: Store, unreferenced: str) -> Collected:

@@ -1,9 +1,10 @@
 """The ``splits`` block of a dataset's spec."""
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -145,6 +146,12 @@ class Splits(BaseModel):
         if self.fresh and self.previous is not None:
             raise ValueError("found both 'fresh' and 'previous', expected one: a new deal follows no earlier one")
         known = sorted({*self.ratios, *(rule.split for rule in self.hold_out)})
+        wrong = [name for name in known if not _NAME.fullmatch(name)]
+        if wrong:  # names of files are made of them
+            raise ValueError(
+                f"found a split called {wrong[0]!r}, expected a letter or digit and then at most 63 letters, digits, "
+                "blanks and _ . + -"
+            )
         if self.on_merge != STOP and self.on_merge not in known:
             raise ValueError(f"on_merge: found {self.on_merge!r}, expected {STOP!r} or one of the splits {known}")
         return self
@@ -155,6 +162,9 @@ class Splits(BaseModel):
         if len(set(stratify)) < len(stratify):
             raise ValueError(f"found a column twice in {list(stratify)}, expected each once")
         return stratify
+
+
+_NAME: Final = re.compile(r"[^\W_][\w .+-]{0,63}")
 
 
 def whole_shares(ratios: Mapping[str, float]) -> tuple[tuple[str, ...], tuple[int, ...]]:

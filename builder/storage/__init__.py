@@ -44,7 +44,7 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
     Raises
     ------
     SpecError
-        If the scheme of the URL is not one of those above.
+        If the scheme of the URL is not one of those above, or the URL names no bucket.
     """
     text = str(url)
     scheme = urlsplit(text).scheme if "://" in text else ""
@@ -54,6 +54,8 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
     if scheme not in _OBJECT_SCHEMES:
         expected = ", ".join(f"{s}://" for s in ("file", *_OBJECT_SCHEMES))
         raise SpecError(f"found the URL scheme {scheme!r} in {text!r}, expected a folder or one of {expected}")
+    if scheme != "memory" and not urlsplit(text).netloc:
+        raise SpecError(f"found {text!r}, which names no bucket or host, expected such as {scheme}://NAME/FOLDER")
     return ObjectStore(text.rstrip("/"))
 
 

@@ -11,7 +11,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from builder.errors import LayoutError, MissingExtra, SourceError
+from builder.errors import LayoutError, MissingExtra, SourceError, counted
 from builder.storage.contract import ObjectReader, checked
 from builder.storage.crash import checkpoint
 
@@ -232,8 +232,8 @@ def _ask(path: str, call: Callable[[], Answer]) -> Answer:
             if refused or attempt == ATTEMPTS:
                 what = "a damaged answer" if isinstance(error, _Damaged) else f"no answer but {type(error).__name__}"
                 raise SourceError(
-                    f"object store: found {what}, {attempt} time(s), expected the object as it was stored; "
-                    "check address, credentials and network, and run the same command again",
+                    f"object store: found {what} ({counted(attempt, 'attempt')}), expected the object as it was "
+                    "stored; check address, credentials and network, and run the same command again",
                     attempt=attempt,
                 ) from error
     raise AssertionError("unreachable")

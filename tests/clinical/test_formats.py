@@ -199,6 +199,21 @@ def test_the_first_sheet_that_is_not_hidden_is_read() -> None:
         met(saved(book), declared(columns=GRADE, sheet="Sheet"), "A")
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        (b"id,Grade\nA,low\n", {"sheet": "S"}, "found a text table, which has no sheet"),
+        (parquet(id=["A"], Grade=["low"]), {"sheet": "S"}, "found a Parquet file, which has no sheet"),
+        (parquet(id=["A"], Grade=["low"]), {"header_row": 2}, "found a Parquet file, which has no header_row"),
+        (parquet(id=["A"], Grade=["low"]), {"encoding": "cp1250"}, "found a Parquet file, which has no encoding"),
+        (workbook(["id", "Grade"]), {"encoding": "cp1250"}, "found a workbook, which has no encoding"),
+    ],
+)
+def test_options_of_another_format_are_refused(data: bytes, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        met(data, declared(columns=GRADE, **options), "A")
+
+
 def test_headings_in_another_case_are_named() -> None:
     with pytest.raises(SpecError, match="no column with the heading 'id'; did you mean 'ID'") as caught:
         met(b"ID,GRADE\nA,low\n", declared(columns=GRADE), "A")

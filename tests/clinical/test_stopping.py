@@ -118,6 +118,22 @@ def test_declarations_that_cannot_be_have_one_message(column: dict[str, Any], wo
     assert "tuple" not in str(caught.value).split("[type=")[0]
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ({"type": "category", "format": "%Y"}, "found format for a column of type category, expected it with date"),
+        ({"type": "number", "pivot": 1930}, "found pivot for a column of type number, expected it with date"),
+        (
+            {"type": "text", "decimal": ","},
+            "found decimal for a column of type text, expected it with number or integer",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(column: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        declared(columns={"n": {"from": "N", **column}})
+
+
 def test_codes_are_texts() -> None:
     with pytest.raises(ValueError, match='found -1 as a code, expected a text; quote the value: "-1"'):
         declared(columns=LEVELS, missing=[-1, 999])

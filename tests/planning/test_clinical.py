@@ -149,7 +149,7 @@ def test_every_fault_of_every_table_is_told_at_once(asked: Asked) -> None:
     lines = str(caught.value).splitlines()
     assert "found no column with the heading 'ID'; did you mean 'id'" in lines[0]
     assert "found no image of site 'west'" in lines[1]
-    assert "expected one of the sites north, south" in lines[1]
+    assert "expected one: the sites are north, south" in lines[1]
     assert "b: found no number among 1 filled cell of 'Grade'" in lines[2]
 
 
