@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 from ruamel.yaml.nodes import ScalarNode
 
 from builder.errors import SpecError
@@ -122,6 +122,8 @@ def _refuse_aliases_and_depth(text: str, name: str) -> None:
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
             message = "found a YAML anchor or alias, expected the value written out"
             raise fail(name, message, line=line, column=column)
+        if isinstance(event, ScalarEvent) and "\0" in event.value:
+            raise fail(name, "found a NUL character in a text, expected none", line=line, column=column)
         if isinstance(event, CollectionStartEvent):
             depth += 1
             if depth > MAXIMUM_DEPTH:

@@ -155,6 +155,7 @@ WRONG = [
     spec("a misspelt kind of source", "kind: folder", "kind: foldr"),
     spec("a source without a kind", "kind: folder, ", ""),
     spec("an empty url", '"${data}"', '""'),
+    spec("a NUL in a url", '"${data}"', '"${data}\\0"'),
     spec("a url of another scheme", '"${data}"', '"ftp://bucket/x"'),
     spec("no sources", '  - {kind: folder, url: "${data}"}', "  []"),
     spec("no name", "name: small\n", ""),
