@@ -63,9 +63,8 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
     else:
         kinds = (rb"[a-z]", rb"[A-Z]")  # one in forty random texts of 22 characters has no digit
         strong = _BASE64.fullmatch(secret) is not None and all(re.search(kind, secret) for kind in kinds)
-        strong = strong and not _is_made_of_words(secret)
-    strong = strong and not _counts(secret)
-    if not strong or _repeats(secret):
+        strong = strong and not _is_made_of_words(secret) and not _counts(secret) and 2 * _piece(secret) > len(secret)
+    if not strong:
         raise SpecError(
             f"{where}: found {len(secret)} bytes that could be guessed, expected 128 random bits or more "
             f"(32 hexadecimal digits, 22 characters of base64, or 16 bytes); {MAKE_ONE}, and keep it"
@@ -86,23 +85,17 @@ def _counts(secret: bytes) -> bool:
 
 
 def _is_random_hex(low: bytes) -> bool:
-    """Return whether hexadecimal digits look drawn: of many kinds, none too often, more than decimal ones.
+    """Return whether hexadecimal digits look drawn: of several kinds, none too often, more than decimal ones.
 
-    Of 64 digits, the form that ``secrets.token_hex(32)`` writes, repetitions of a piece of two to eight are let
-    through: specs and datasets are in use whose keys repeat a byte or four, and with another key they could not grow.
+    64 digits, the form that ``secrets.token_hex(32)`` writes, may repeat a piece of two or more: datasets are in use
+    with such keys, and with another key they could not grow.
     """
-    if len(low) >= 64 and 1 < _piece(low) <= 8:
+    if 2 * max(map(low.count, set(low))) > len(low):
+        return False
+    if len(low) >= 64:
         return True
     decimal = low.isdigit() and len(low) < 39  # 39 decimal digits hold 128 bits
-    return len(set(low)) >= 8 and 2 * max(map(low.count, set(low))) <= len(low) and not decimal
-
-
-def _repeats(secret: bytes) -> bool:
-    """Return whether a text is one piece again and again, with the exception that ``_is_random_hex`` makes."""
-    low = secret.lower()
-    if len(low) >= 64 and _HEX.fullmatch(low) and 1 < _piece(low) <= 8:
-        return False
-    return len(set(low)) < 4 or 2 * _piece(low) <= len(low)
+    return len(set(low)) >= 4 and _piece(low) > 4 and not _counts(low) and not decimal
 
 
 def _piece(secret: bytes) -> int:

@@ -1,5 +1,6 @@
 """Real studies through the whole house: accounted for, the same bytes from every runner, and readable."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -134,10 +135,15 @@ def test_an_unchanged_build_does_nothing_and_says_so(sarcoma: Path, corpus):
     assert before == {p: p.stat().st_mtime_ns for p in sarcoma.rglob("*")}
 
 
-def test_changed_lines_rebuild_only_what_they_touch(sarcoma: Path, corpus, tmp_path: Path, monkeypatch):
+def test_changed_lines_rebuild_only_what_they_touch(corpus, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    target, parameters = tmp_path / "dataset", {"corpus": str(corpus("sts"))}
-    text = SARCOMA.read_text().replace("cases: 8}", "cases: 8, codec: fast}")
+    few = tmp_path / "corpus"
+    (few / "sts_cohort").mkdir(parents=True)
+    (few / "sts_clinical").symlink_to(corpus("sts") / "sts_clinical")
+    for person in sorted((corpus("sts") / "sts_cohort").glob("STS_*"))[:12]:
+        shutil.copytree(person, few / "sts_cohort" / person.name)
+    target, parameters = tmp_path / "dataset", {"corpus": str(few)}
+    text = SARCOMA.read_text().replace("cases: 8}", "cases: 3, codec: fast}")
     spec = tmp_path / "spec.yaml"
 
     def built(changed: str):
