@@ -23,6 +23,15 @@ TRUE_AGE = "true_age_years"
 NOBODYS = frozenset({"anonymous", "anonymized", "anonymised", "unknown", "none", "test", "phantom", "volunteer"})
 """Words that replace the name of a person whose name was removed earlier."""
 
+_FILLERS = """
+a all an and any are as assigned at available be by for from given he her his in is it its no none nor not of on or
+other per pending provided read record recorded see she specified stated the their this to unassigned unspecified
+via was we were with without
+"""
+FILLERS = frozenset(_FILLERS.split())
+"""Words of sentences, which stand in fields for names as well: "NOT^STATED", "read by Dr. X". The program's own texts
+say such pairs of words, too, and would stop every build of such an archive at its end."""
+
 _OF_PERSONS = (
     *("patient_id", "issuer_of_patient_id", "study_uid", "source", "series_uid", "patient_birth_date"),
     "accession_number",
@@ -76,7 +85,7 @@ class Roster:
 
     def canaries(self) -> Canaries:
         """Return the identifiers of the whole archive, except words of the spec and of closed vocabularies."""
-        own = {word.lower() for word in self.own_words} | NOBODYS
+        own = {word.lower() for word in self.own_words} | NOBODYS | FILLERS
         own |= {word for name, _ in VENDORS for word in (name.lower(), *name.lower().split())}
         return Canaries.of(self._values(), names=self._names(), ordinary=ordinary_words() | own)
 

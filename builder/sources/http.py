@@ -1,6 +1,7 @@
 """Send requests to web servers with the same retries, sign-in, checks and limits for every HTTP source."""
 
 import os
+import re
 import ssl
 import threading
 import time
@@ -199,7 +200,7 @@ class Server:
                 host=self.host,
             )
         if 300 <= status < 400:
-            to = urlsplit(headers.get("location", "")).netloc
+            to = _host_of(headers.get("location", ""))
             raise SourceError(
                 f"{self._source} at {self.host}: the server sends the request elsewhere (status {status}"
                 f"{', to ' + to if to else ''}), which is not followed; give the final address as url",
@@ -209,6 +210,15 @@ class Server:
         if status in _GONE:
             found = f"the server says that it does not hold what it lists (status {status})"
         raise Fault(found, answered=status not in _BUSY, retry_after=headers.get("retry-after"), status=status)
+
+
+def _host_of(location: str) -> str:
+    """Return the host that a redirect names, without a user's name or password; empty where that is no host."""
+    try:
+        host = urlsplit(location).hostname or ""
+    except ValueError:
+        return ""
+    return host if re.fullmatch(r"[a-z0-9.:_-]{1,253}", host) else ""
 
 
 class _Transport:

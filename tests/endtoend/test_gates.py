@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pydicom
 import pytest
 
 from builder.errors import LayoutError, PrivacyError
@@ -59,6 +60,19 @@ def test_an_identifier_in_anything_that_leaves_stops_the_publishing(archive: Pat
     with pytest.raises(PrivacyError):
         build(make_spec(archive, description=f"Seen again: {PATIENT}"), to=dataset)
     assert published(dataset) == before
+
+
+def test_words_of_sentences_in_a_field_for_names_do_not_stop_the_publishing(tmp_path: Path) -> None:
+    """Catalog and datasheet say "not stated" and "read by" themselves."""
+    for number, name in enumerate(("NOT^STATED", "read by HIBBERT^JULIUS", "TO BE ASSIGNED", "Not available")):
+        home = tmp_path / "archive" / str(number)
+        ct_series(home, patient_id=f"QZX447{number}", slices=4, shape=(16, 16))
+        for path in sorted(home.rglob("*.dcm")):
+            dataset = pydicom.dcmread(path)
+            dataset.ReferringPhysicianName = name
+            dataset.save_as(path)
+    build(make_spec(tmp_path / "archive", leaks={"pixels": "off"}), to=tmp_path / "dataset")
+    assert published(tmp_path / "dataset") is not None
 
 
 def test_a_listed_file_without_a_row_in_the_ledger_stops_the_publishing(

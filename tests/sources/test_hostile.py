@@ -18,7 +18,7 @@ from builder.errors import BuilderError, IncompleteError, SourceError, SpecError
 from builder.run.pipeline import build
 from builder.sources import DicomWeb, Dimse, Tcia, contents, politeness
 from builder.sources.associations import Tls
-from builder.sources.http import Server
+from builder.sources.http import Server, _host_of
 from builder.sources.tcia import read_manifest
 from tests.endtoend.trees import KEY
 from tests.sources.quick import no_pauses
@@ -242,3 +242,18 @@ def test_digests_of_the_portal(tmp_path: Path) -> None:
     (tmp_path / "digest.xlsx").write_bytes(b"no workbook")
     with pytest.raises(SpecError, match="no file that can be read"):
         read_manifest(str(tmp_path / "digest.xlsx"))
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://doe:secret@PACS.example:8443/MRN-88776655?name=DOE", "pacs.example"),
+        ("//[::1]/x", "::1"),
+        ("/DOE^JANE", ""),
+        ("https://DOE^JANE/x", ""),
+        ("https://[DOE", ""),
+        ("https://" + "d" * 300, ""),
+    ],
+)
+def test_a_redirect_tells_its_host_and_nothing_else(location: str, told: str) -> None:
+    assert _host_of(location) == told
