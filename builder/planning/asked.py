@@ -12,7 +12,8 @@ from builder.headers.dates import dicom_date
 from builder.labels import class_fields
 from builder.model.expression import compile as compile_expression
 from builder.model.tables import CHOICE, DATE
-from builder.spec import DatasetSpec, columns_of, columns_of_images
+from builder.spec import DatasetSpec
+from builder.spec.columns import columns_of, columns_of_images
 
 IDENTIFYING = frozenset(CHOICE.names) - frozenset(RETAINABLE)
 """Columns that rules may read and that never leave: messages do not quote their values."""

@@ -21,7 +21,8 @@ from builder.planning.layouts import unread_lines
 from builder.planning.offsets import STUDY_DAY, count_withheld_days, read_lives, study_days
 from builder.planning.risks import pixel_refusals
 from builder.report.crossings import published_split
-from builder.spec import DatasetSpec, ReportOptions
+from builder.spec import DatasetSpec
+from builder.spec.blocks import ReportOptions
 from builder.storage import Store
 
 Facts = dict[str, Any]

@@ -14,7 +14,8 @@ from builder.planning.link import Link, label_status, planned_tier
 from builder.planning.registrations import REGISTRATION, Placement, Registrations
 from builder.planning.visits import ImageSet, Row, day_of, together
 from builder.protocols import How
-from builder.spec import DatasetSpec, columns_of_images
+from builder.spec import DatasetSpec
+from builder.spec.columns import columns_of_images
 from builder.split import TRUE_DATE
 
 IMAGES_RULE = "images"

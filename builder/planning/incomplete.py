@@ -9,7 +9,7 @@ from builder.errors import Reason, SourceError
 from builder.model.parquet import read_parquet
 from builder.planning.duplicates import VERDICTS
 from builder.sources import AnySource
-from builder.stages.index import PartPlan
+from builder.stages.parts import PartPlan
 from builder.storage import Store
 
 Study: TypeAlias = tuple[int, str]

@@ -21,7 +21,8 @@ from builder.protocols import Progress
 from builder.sources import AnySource, Folder
 from builder.stages.boundary import Faults
 from builder.stages.graph import Runner, Task
-from builder.stages.index import IndexArgument, PartPlan, plan_index, run_index
+from builder.stages.index import IndexArgument, run_index
+from builder.stages.parts import PartPlan, plan_index
 from builder.stages.stack_rows import STACKS
 from builder.stages.survey import IDENTITIES, SurveyArgument, stated, survey_chunk
 from builder.storage import Store

@@ -48,7 +48,8 @@ from builder.plan import DatasetPlan
 from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
-from builder.spec import DatasetSpec, ReportOptions
+from builder.spec import DatasetSpec
+from builder.spec.blocks import ReportOptions
 
 KEYS = {INDEX: ("sample_key",), SPLITS: ("person_key",), REGISTRY: ("person_key",)}
 ABOVE = "../"

@@ -18,7 +18,8 @@ from builder.run.clusters import Cluster, load_cluster
 from builder.run.pipeline import build, plan
 from builder.run.progress import Item
 from builder.stages.graph import Outcome, Runner, Task
-from builder.stages.shard import ShardArgument, Steps, measure_case
+from builder.stages.shard import ShardArgument
+from builder.stages.timing import Steps, measure_case
 
 RECORD_VERSION = 1
 MOST_CASES = 8

@@ -1,16 +1,13 @@
 """Index every file of a source as one row: what it is, where it is, and what its header says."""
 
 import hashlib
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
 
 from builder.errors import CaseError, Reason
 from builder.files import PICTURES, VOLUMES, FileFault, read_facts
@@ -22,13 +19,8 @@ from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
 from builder.sources import Folder
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
+from builder.stages.parts import PartPlan, PartReceipt, parse_part_receipt
 from builder.storage import Store, open_store
-
-VERSION: Final = 10
-"""Raised whenever a row would come out differently, so that parts written by an earlier version are read again."""
-
-PART_FILES: Final = (256, 2048)
-"""Least files in a part (except at the end of the source) and most files in a part."""
 
 FILE_LIMIT: Final = 16 * 2**30
 """Most bytes of a mask or table. A larger file is not hashed and therefore not used."""
@@ -37,90 +29,6 @@ _USED_FORMATS = MASKS | TABLES | DOCUMENTS
 VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
 """Suffixes of the voxel files beside headers of MetaImage, NRRD and NIfTI, whose content does not say what they are."""
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
-_ENTRIES = pa.schema([("path", pa.string()), ("member", pa.string()), ("size", pa.int64()), ("stamp", pa.string())])
-
-
-@dataclass(frozen=True)
-class PartPlan:
-    """A part of a source's listing that one task reads. Its entries are stored under ``listing``."""
-
-    source: Source
-    position: int
-    name: str
-    files: int
-    bytes: int
-
-    @property
-    def listing(self) -> str:
-        """Path of the entries to read."""
-        return f"{self.name}.entries.parquet"
-
-    @property
-    def table(self) -> str:
-        """Path of the rows."""
-        return f"{self.name}.parquet"
-
-    @property
-    def receipt(self) -> str:
-        """Path of the receipt, which is written last: without it the part does not count as finished."""
-        return f"{self.name}.json"
-
-
-@dataclass(frozen=True)
-class PartReceipt:
-    """Totals of a finished part."""
-
-    name: str
-    rows: int
-    instances: int
-    files: int
-    quarantined: int
-    sha256: str
-    internal_errors: tuple[InternalError, ...] = ()
-    incomplete: int = 0
-    """Objects that their source did not give whole. The part is read again in the next run."""
-
-    def to_json(self) -> bytes:
-        """Encode as JSON; ``parse_part_receipt`` is the inverse."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
-
-
-def parse_part_receipt(data: bytes) -> PartReceipt:
-    """Parse a receipt that ``PartReceipt.to_json`` encoded."""
-    facts = json.loads(data)
-    errors = tuple(InternalError(**error) for error in facts.pop("internal_errors", ()))
-    return PartReceipt(**facts, internal_errors=errors)
-
-
-def partition(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
-    """Cut a listing into parts at places that depend only on nearby paths.
-
-    A file that is added or removed then changes only its own part and at most the next one. Every other part keeps its
-    name and is found finished.
-    """
-    least, most = PART_FILES
-    part: list[Entry] = []
-    for entry in entries:
-        mark = zlib.crc32(f"{entry.path}\0{entry.member}".encode()) % least == 0
-        if len(part) >= most or (len(part) >= least and mark):
-            yield tuple(part)
-            part = []
-        part.append(entry)
-    if part:
-        yield tuple(part)
-
-
-def plan_index(source: Source, position: int, *, store: Store) -> Iterator[PartPlan]:
-    """List a source, name its parts, and write the entries of unfinished parts for the tasks to read.
-
-    Holds one part at a time in memory. Raises SourceError when the source cannot be listed completely.
-    """
-    for entries in partition(source.list()):
-        name = part_name(source, position, entries)
-        plan = PartPlan(source, position, name, len(entries), sum(entry.size for entry in entries))
-        if not store.exists(plan.receipt):
-            store.put(plan.listing, parquet_bytes(_entry_table(entries), compression="lz4"))
-        yield plan
 
 
 def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalError = "exclude") -> PartReceipt:
@@ -153,21 +61,6 @@ def index_part(plan: PartPlan, *, store: Store, on_internal_error: OnInternalErr
     store.put(plan.table, data)
     store.put(plan.receipt, receipt.to_json())
     return receipt
-
-
-_OF_NO_ROW = {"origin", "layout", "missing", "missing_at_most", "polite"}
-"""Options of a source that change no row of what came whole."""
-
-
-def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
-    """Fingerprint what determines a part's rows: the source's options, this code's version, and the listing."""
-    options = source.model_dump_json(exclude=_OF_NO_ROW) if isinstance(source, BaseModel) else repr(source)
-    if isinstance(source, Folder) and source.layout is not None:
-        options += " layout"  # which one does not matter here: it is applied to the finished rows
-    digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
-    for entry in entries:
-        digest.update(json.dumps([entry.path, entry.member, entry.size, entry.stamp]).encode())
-    return digest.hexdigest()[:32]
 
 
 def index_partition(
@@ -463,7 +356,3 @@ def sha256_of(source: Source, entry: Entry) -> str:
 
 
 _PIECE = 4 * 2**20
-
-
-def _entry_table(entries: Sequence[Entry]) -> pa.Table:
-    return pa.Table.from_pylist([entry.__dict__ for entry in entries], schema=_ENTRIES)

@@ -2,45 +2,50 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from os import environ
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from builder.copies import PRINTS_VERSION, Print, prints_table, take_print
+from builder.copies import PRINTS_VERSION, Print, prints_table
 from builder.deid import resolve_key
 from builder.deid.gate import Gate
-from builder.deid.profile import Option, Profile
-from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.model.case import Case, Slabs, Volume
+from builder.model.case import Case, Slabs
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
 from builder.model.parquet import parquet_bytes
 from builder.patches import cut, describe_fields, shard_chunk
-from builder.plan import MOST_AHEAD_BYTES, CasePlan, ShardPlan, image_role, parse_shard_plan
+from builder.plan import MOST_AHEAD_BYTES, ShardPlan, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.spec import DatasetSpec, keeping
 from builder.stages.again import discard, is_provisional, next_name, same_content
 from builder.stages.ahead import one_ahead
-from builder.stages.annotate import Reads, case_facts
+from builder.stages.annotate import case_facts
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.fetch import fetch, pixels_of
 from builder.stages.gating import WITHHELD, cleared, gate_of, list_withheld
-from builder.stages.image_sets import join_images, load_each, with_apart
-from builder.stages.late import late_resample, transformed_late
-from builder.stages.prepare import Recipe, known_of, load, read_volume, transformed
+from builder.stages.image_sets import load_each
+from builder.stages.loading import (
+    NOBODY,
+    finished_case,
+    image_field,
+    load_case,
+    load_image,
+    print_of,
+    recipe_of,
+    rows_of_case,
+    rows_of_image,
+)
+from builder.stages.prepare import read_volume
 from builder.storage import Store, open_store
 
 SPEC = "spec.json"
 VERDICTS = "verdicts"
-NOBODY: Mapping[str, CaseError] = {}
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,9 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
     if receipt is not None and (prints is None or prints.exists(prints_path(name))):
         return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
     store = open_store(argument.plan, directory_mode=0o700)
-    spec = _load_spec(store, argument)
+    spec = planned_spec(store, argument)
     plan = replace(load_plan(store, argument.shard), fingerprint=name)
-    key = resolve_key(spec.deid.patient_key, environ, read=_file)
+    key = resolve_key(spec.deid.patient_key, environ, read=read_file)
     if receipt is not None:
         assert prints is not None
         prints.put(prints_path(name), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
@@ -195,23 +200,23 @@ def write(
     """
     prints, withheld = (None, None) if beside is None else (beside.prints, beside.withheld)
     faults = faults or Faults()
-    recipe = _recipe(spec, key)
+    recipe = recipe_of(spec, key)
     gates = [gate_of(spec) for _ in plan.cases]
     taken: list[Print] = []
     fresh: list[list[Print]] = [[] for _ in plan.cases]
     steps = [
-        partial(_load, plan, n, spec, recipe, gate, convicted, keep=found.append if prints is not None else None)
+        partial(load_case, plan, n, spec, recipe, gate, convicted, keep=found.append if prints is not None else None)
         for n, (found, gate) in enumerate(zip(fresh, gates, strict=True))
     ]
     sizes = [case.load_bytes for case in plan.cases]
     with (
-        _writer(plan, spec, dataset) as writer,
+        shard_writer(plan, spec, dataset) as writer,
         one_ahead(steps, sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,
     ):
         for number, (case_plan, pending, found, gate) in enumerate(zip(plan.cases, loaded, fresh, gates, strict=True)):
-            other = partial(_load_image, plan, number, spec, recipe, gate, found.append if prints is not None else None)
+            other = partial(load_image, plan, number, spec, recipe, gate, found.append if prints is not None else None)
             try:
-                _add(writer, _finished_case(pending.take(), case_plan, spec, recipe, other), spec, key, gate)
+                _add(writer, finished_case(pending.take(), case_plan, spec, recipe, other), spec, key, gate)
             except Exception as error:  # noqa: BLE001 - the case boundary
                 fault = fault_of_case(error, on_internal_error=faults.action)
                 writer.exclude(case_plan.case_key, fault.reason, gate.message(fault.detail))
@@ -229,77 +234,32 @@ def write(
 
 def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) -> list[Print]:
     """Take the prints of a finished shard's volumes again from the archive, when their store lacks them."""
-    recipe = _recipe(spec, key)
+    recipe = recipe_of(spec, key)
     excluded = {e.case_key for e in receipt.excluded}
     taken = []
     for number, case_plan in enumerate(plan.cases):
         if case_plan.case_key not in excluded:
             for image in load_each(case_plan):
                 own = recipe.of(image)
-                objects = fetch(_rows_of(plan, number, image, own), spec.sources, own.volumes)
+                objects = fetch(rows_of_image(plan, number, image, own), spec.sources, own.volumes)
                 volume = read_volume(image, objects, own, fill=pixels_of(objects.rows, spec.sources, own.uids))
-                taken.append(_print(volume, image, objects.rows))
+                taken.append(print_of(volume, image, objects.rows))
     return taken
 
 
 def rehearse(argument: ShardArgument, number: int) -> None:
     """Do all the work of one case of a shard and discard the result."""
     store = open_store(argument.plan, directory_mode=0o700)
-    spec = _load_spec(store, argument)
+    spec = planned_spec(store, argument)
     plan = load_plan(store, argument.shard)
-    key = resolve_key(spec.deid.patient_key, environ, read=_file)
+    key = resolve_key(spec.deid.patient_key, environ, read=read_file)
     with tempfile.TemporaryDirectory(prefix="builder-") as folder:
-        one = ShardPlan(plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(_rows(plan, number)))
+        one = ShardPlan(plan.fingerprint, plan.bucket, (plan.cases[number],), _alone(rows_of_case(plan, number)))
         write(one, spec, open_store(folder), key=key)
 
 
-@dataclass(frozen=True)
-class Steps:
-    """Seconds that each step of some cases took, run in sequence, and the bytes they processed."""
-
-    cases: int = 0
-    load_s: float = 0.0
-    transform_s: float = 0.0
-    write_s: float = 0.0
-    input_bytes: int = 0
-    output_bytes: int = 0
-
-    def __add__(self, other: "Steps") -> "Steps":
-        return Steps(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
-
-    def megabytes_per_s(self) -> dict[str, float]:
-        """Return 10^6 bytes per second by step: stored bytes for loading, bytes of the result for the others."""
-        pairs = (("load", self.input_bytes, self.load_s), ("transform", self.output_bytes, self.transform_s))
-        steps = (*pairs, ("write", self.output_bytes, self.write_s))
-        return {name: size / seconds / 1e6 for name, size, seconds in steps if seconds > 0}
-
-
-def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
-    """Time the steps of the first case of a planned shard by building it alone in ``argument.dataset``."""
-    store = open_store(argument.plan, directory_mode=0o700)
-    spec, plan = _load_spec(store, argument), load_plan(store, argument.shard)
-    key = resolve_key(spec.deid.patient_key, environ, read=_file)
-    recipe, gate, marks = _recipe(spec, key), gate_of(spec), [clock()]
-    with _writer(plan, spec, open_store(argument.dataset)) as writer:
-        try:
-            case = _load(plan, 0, spec, recipe, gate)
-            marks.append(clock())
-            other = partial(_load_image, plan, 0, spec, recipe, gate, None)
-            case = _transformed_set(case, plan.cases[0], spec, recipe, other)
-            size = case.volume.voxels.nbytes + sum(mask.voxels.nbytes for mask in case.masks)
-            marks.append(clock())
-            samples = cut(case, spec.samples, key=key, seed=spec.seed, image=_image_field(spec))
-            described = describe_fields(case, image=_image_field(spec))
-            writer.add_case(cleared(samples, case, gate), described=described)
-        except CaseError:
-            return Steps()
-        writer.finish()
-    marks.append(clock())
-    load, transform, write = (after - before for before, after in pairwise(marks))
-    return Steps(1, load, transform, write, plan.cases[0].input_bytes, size)
-
-
-def _writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractContextManager[ShardWriter]:
+def shard_writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractContextManager[ShardWriter]:
+    """Open the writer of a shard with what the spec says of storage."""
     return open_shard(
         dataset,
         plan.fingerprint,
@@ -310,7 +270,8 @@ def _writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractConte
     )
 
 
-def _load_spec(store: Store, argument: ShardArgument) -> DatasetSpec:
+def planned_spec(store: Store, argument: ShardArgument) -> DatasetSpec:
+    """Read the spec that a plan was made of."""
     spec = DatasetSpec.model_validate_json(store.read(SPEC))
     return keeping(spec, argument.content) if argument.content else spec
 
@@ -324,117 +285,13 @@ def _convicted(store: Store, shard: str) -> dict[str, CaseError]:
     return {case: CaseError(Reason(reason), detail) for case, (reason, detail) in verdicts.items()}
 
 
-def _recipe(spec: DatasetSpec, key: Key) -> Recipe:
-    return Recipe(
-        deid=spec.deid,
-        profile=Profile(frozenset(Option(name) for name in spec.deid.options)),
-        uids=UidMap(key),
-        volumes=spec.volumes,
-        reads=Reads(spec.labels, spec.consensus, spec.cohort.labels, UidMap(key)),
-        transforms=spec.transforms,
-    )
-
-
-def _load(
-    plan: ShardPlan,
-    number: int,
-    spec: DatasetSpec,
-    recipe: Recipe,
-    gate: Gate,
-    convicted: Mapping[str, CaseError] = NOBODY,
-    *,
-    keep: Callable[[Print], None] | None = None,
-) -> Case:
-    """Fetch and decode a case. This may run while the previous case is transformed and written.
-
-    The gate learns what identifies the person of the case.
-    """
-    case = plan.cases[number]
-    if case.case_key in convicted:
-        raise convicted[case.case_key]
-    return _load_image(plan, number, spec, recipe, gate, keep, case)
-
-
-def _load_image(
-    plan: ShardPlan,
-    number: int,
-    spec: DatasetSpec,
-    recipe: Recipe,
-    gate: Gate,
-    keep: Callable[[Print], None] | None,
-    image: CasePlan,
-) -> Case:
-    """Fetch and decode one image of a case with the labels that are drawn on it."""
-    own = recipe.of(image)
-    objects = fetch(_rows_of(plan, number, image, own), spec.sources, own.volumes)
-    gate.meet(known_of(objects))
-
-    def witness(volume: Volume) -> None:
-        if keep is not None:
-            keep(_print(volume, image, objects.rows))
-
-    fill = pixels_of(objects.rows, spec.sources, own.uids)
-    return load(image, objects, own, gate=gate, fill=fill, witness=witness)
-
-
-def _transformed_set(
-    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
-) -> Case:
-    """Return a case after all transforms, with all its images. ``other`` loads one of the other images."""
-    if not plan.partners:
-        return transformed(case, recipe)
-    case = _on_one_grid(case, plan, spec, recipe, other)
-    return with_apart(case, plan, spec, lambda own: _on_one_grid(other(own), own, spec, recipe, other))
-
-
-def _on_one_grid(
-    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
-) -> Case:
-    """Return an image after all transforms with the other images of its grid."""
-    native, home = case.volume.geometry, plan.image if plan.stack_key else ""
-    own = replace(plan, partners=tuple(p for p in plan.partners if p.grid == home))
-    return join_images(transformed(case, recipe.of(plan)), native, own, spec, lambda partner: other(plan.of(partner)))
-
-
 def _add(writer: ShardWriter, finished: tuple[Case, Slabs | None], spec: DatasetSpec, key: Key, gate: Gate) -> None:
     case, image = finished
-    name = _image_field(spec)
+    name = image_field(spec)
     samples = cleared(cut(case, spec.samples, key=key, seed=spec.seed, image=name), case, gate)
     if image is not None:
         samples = (replace(sample, arrays={**sample.arrays, "image": image}) for sample in samples)
     writer.add_case(samples, described=describe_fields(case, image=name))
-
-
-def _image_field(spec: DatasetSpec) -> str:
-    """Return the name of the field that holds the reference."""
-    return next(iter(spec.image_fields))
-
-
-def _finished_case(
-    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
-) -> tuple[Case, Slabs | None]:
-    """Return a case after all transforms, and its image if that is still to be made."""
-    if not spec.cohort.images:
-        last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
-        if last is not None:
-            return transformed_late(case, recipe, last)
-    return _transformed_set(case, plan, spec, recipe, other), None
-
-
-def _print(volume: Volume, plan: CasePlan, rows: pa.Table) -> Print:
-    modality = rows.column("modality")[0].as_py() or ""
-    return take_print(volume.voxels, key=plan.stack_key or plan.case_key, person_key=plan.person_key, modality=modality)
-
-
-def _rows(plan: ShardPlan, number: int) -> pa.Table:
-    return plan.objects.filter(pc.equal(plan.objects.column("case"), number))
-
-
-def _rows_of(plan: ShardPlan, number: int, image: CasePlan, recipe: Recipe) -> pa.Table:
-    """Return the rows of one image of a case and of the labels that are drawn on it."""
-    rows = _rows(plan, number)
-    roles = {image_role(image.image), *recipe.reads.labels}
-    return rows.filter(pc.is_in(rows.column("role"), pa.array(sorted(roles), pa.string())))
 
 
 def _alone(rows: pa.Table) -> pa.Table:
@@ -443,5 +300,6 @@ def _alone(rows: pa.Table) -> pa.Table:
     return rows.set_column(place, rows.schema.field(place), pa.array([0] * rows.num_rows, pa.int32()))
 
 
-def _file(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """Read a local file, such as the one that holds the key."""
     return Path(path).read_bytes()

@@ -24,7 +24,7 @@ from builder.errors import OutcomeError
 from builder.publishing.outcome import Loss, check_build
 from builder.run import pipeline
 from builder.run.pipeline import build, plan
-from builder.spec import MostLost
+from builder.spec.blocks import MostLost
 from tests.endtoend.trees import KEY, ROOT, environment
 from tests.report.recount import wrong_tables
 from tests.synthetic import ct_series

@@ -12,8 +12,9 @@ from builder.model.options import withhold_locations
 from builder.model.origin import Origin
 from builder.plan import LINKS
 from builder.planning.origins import ask_origins, gather_origins, prove_usage
-from builder.spec import DatasetSpec, columns_of
-from builder.stages.index import part_name
+from builder.spec import DatasetSpec
+from builder.spec.columns import columns_of
+from builder.stages.parts import part_name
 
 KEY = Key(b"k" * 32)
 COHORT = pa.table(

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from builder.publishing.catalog import MOST_VALUES, _values
-from builder.spec import ReportOptions
+from builder.spec.blocks import ReportOptions
 
 
 def test_frequent_values_are_told_and_the_rest_is_counted_together():

@@ -21,7 +21,7 @@ from builder.run import pipeline
 from builder.run.journal import read_events
 from builder.run.outcomes import Built
 from builder.run.progress import SilentProgress
-from builder.stages import index, shard, survey
+from builder.stages import index, loading, survey
 from builder.stages.boundary import describe, fault_of_case
 from tests import synthetic
 from tests.endtoend.trees import KEY, tree
@@ -64,14 +64,14 @@ def published(to: Path, name: str) -> list[dict[str, Any]]:
 
 def break_load(patch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Make the case of five slices raise."""
-    load = shard.load
+    load = loading.load
 
     def broken(plan: Any, objects: Any, *rest: Any, **more: Any) -> Any:
         if objects.rows.num_rows == 5:
             raise error
         return load(plan, objects, *rest, **more)
 
-    patch.setattr(shard, "load", broken)
+    patch.setattr(loading, "load", broken)
 
 
 def test_an_unforeseen_exception_costs_one_case_and_is_told(archive: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_unforeseen_exception_costs_one_case_and_is_told(archive: Path, tmp_p
     assert "INTERNAL ERROR: 1" in built.text().splitlines()[-2]
     (excluded,) = [row for row in published(to, "exclusions") if row["level"] == "case"]
     assert excluded["reason"] == "internal_error"
-    assert "found KeyError in builder/stages/shard.py line" in excluded["detail"]
+    assert "found KeyError in builder/stages/loading.py line" in excluded["detail"]
     (event,) = [e for e in read_events(str(to)) if e["event"] == "internal_error"]
     assert "in broken" in event["trace"]
     assert event["left_out"] == excluded["key"]
@@ -100,7 +100,7 @@ def test_it_is_told_where_nothing_is_published_too(
         def say(self, message: str) -> None:
             self.said.append(message)
 
-    monkeypatch.setattr(shard, "load", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(loading, "load", lambda *_, **__: 1 / 0)
     with pytest.raises(OutcomeError):
         build(archive, tmp_path / "dataset", on_internal_error="exclude", progress=Heard())
     assert [text.splitlines()[0][:17] for text in Heard.said if "INTERNAL" in text] == ["INTERNAL ERROR: 2"]

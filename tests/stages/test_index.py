@@ -19,8 +19,9 @@ from builder.model.tables import INSTANCES
 from builder.planning.duplicates import find_duplicates, part_with_verdicts, with_verdicts
 from builder.protocols import Entry
 from builder.sources import Folder
-from builder.stages import index
-from builder.stages.index import index_part, index_partition, partition, plan_index
+from builder.stages import index, parts
+from builder.stages.index import index_part, index_partition
+from builder.stages.parts import partition, plan_index
 from builder.storage import open_store
 
 
@@ -166,7 +167,7 @@ def test_sources_that_do_not_answer_are_retried_not_quarantined(tmp_path: Path) 
 
 
 def test_parts_depend_on_nearby_files_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "PART_FILES", (16, 64))
+    monkeypatch.setattr(parts, "PART_FILES", (16, 64))
     entries = [Entry(f"{n:05}", 1, "s") for n in range(2000)]
     before = set(partition(entries))
     after = set(partition([*entries[:1000], Entry("00999a", 1, "s"), *entries[1000:]]))
@@ -176,7 +177,7 @@ def test_parts_depend_on_nearby_files_only(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_second_run_reads_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "PART_FILES", (1, 1))
+    monkeypatch.setattr(parts, "PART_FILES", (1, 1))
     for name in ("a.dcm", "b.dcm", "c.dcm"):
         instance(tmp_path / "in", name, SOPInstanceUID=f"1.2.{ord(name[0])}")
     store = open_store(tmp_path / "work")

@@ -8,7 +8,7 @@ import pytest
 from builder.deid import resolve_key
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
-from builder.stages import shard
+from builder.stages import loading
 from builder.stages.late import late_resample
 from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
@@ -71,7 +71,7 @@ def test_every_byte_is_that_of_resampling_first(
         whole = load_plan(store, summary.fingerprint)
         late = write(whole, spec, open_store(tmp_path / "late"), key=key)
         with monkeypatch.context() as first:
-            first.setattr(shard, "late_resample", lambda *_: None)
+            first.setattr(loading, "late_resample", lambda *_: None)
             assert write(whole, spec, open_store(tmp_path / "first"), key=key) == late
         rows += late.rows
     assert rows >= 3

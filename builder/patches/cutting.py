@@ -1,136 +1,24 @@
-"""Cut a case into samples: patches around a label, a grid of patches, or the whole volume."""
+"""Cut a case into samples, and say beforehand how many there will be and what fields they have."""
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import CaseError, Reason
-from builder.model.case import (
-    Boxes,
-    Case,
-    Classes,
-    Code,
-    Landmarks,
-    Mask,
-    Measurement,
-    Measurements,
-    Sample,
-    Scalar,
-    Text,
-    ValueDomain,
-)
-from builder.model.cleared import CODED
-from builder.model.geometry import Geometry
+from builder.model.case import Case, Mask, Sample, Scalar, ValueDomain
 from builder.model.keyed import Key
-
-Three: TypeAlias = tuple[int, int, int]
-Extent = Annotated[int, Field(ge=1, le=2048)]
-Extents: TypeAlias = tuple[Extent, Extent, Extent]
-FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-Fields: TypeAlias = Mapping[FieldName, tuple[str, ...]]
-
-DIGITS = 9
-"""Decimals of voxel coordinates: a millionth of a millimetre at any spacing; what lies beyond is one machine's."""
+from builder.patches.annotations import annotation_lists, code_text
+from builder.patches.options import AnySamples, Grid, Images, Patches, Three, Whole
 
 SHARES = "1/255"
 """Unit of a mask that holds shares: 255 is wholly inside."""
 
-DEFAULT_CHUNK: Three = (32, 32, 32)
-CHUNK_EXTENTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
-CHUNK_COST = 20_000
-"""Voxels (int16, preset fast) that are decoded in the time a chunk costs beside its decoding: about 10 microseconds."""
 AIR_HU = -1024
 """What fills a sample beyond the scanned volume in HU: the lowest value of a 12-bit CT; 0 in every other domain."""
-
-
-class Patches(BaseModel):
-    """Patches of one shape at random voxels of a label and of what lies around it.
-
-    Of ``per_case`` patches the share ``background`` (rounded) is centred on voxels outside the label, the others on
-    voxels inside; without ``centred_on`` on any voxel. A patch at the border reaches beyond the volume and is padded.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 2
-
-    kind: Literal["patches"] = "patches"
-    shape: Extents
-    """(slice, row, column) in voxels."""
-    centred_on: str | None = None
-    """Name of a label."""
-    per_case: Annotated[int, Field(ge=1, le=9999)] = 4
-    """Number of patches of each case."""
-    background: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of them centred outside the label."""
-    fields: Fields = Field(default_factory=dict)
-    """With ``cohort.images``: the order of the channels, e.g. ``{image: [t2, adc]}``; that of the spec when absent."""
-
-
-class Grid(BaseModel):
-    """Patches of one shape on a regular grid that covers the volume; the last of an axis is padded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 2
-
-    kind: Literal["grid"] = "grid"
-    shape: Extents
-    """(slice, row, column) in voxels."""
-    stride: Extents | None = None
-    """Distance of neighbouring patches; their shape when absent."""
-    foreground_at_least: Annotated[int, Field(ge=0)] = 0
-    """Patches with fewer voxels inside any label are left out."""
-    fields: Fields = Field(default_factory=dict)
-    """With ``cohort.images``: the order of the channels, e.g. ``{image: [t2, adc]}``; that of the spec when absent."""
-
-
-class Whole(BaseModel):
-    """One sample a case: the whole volume, stored in chunks from which crops can be read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 2
-
-    kind: Literal["volumes"] = "volumes"
-    crop: Extents | None = None
-    """(slice, row, column) of the crops that will be read: chunks are chosen so that these are read fastest."""
-    chunk: Extents | None = None
-    """(slice, row, column) of a chunk; chosen for ``crop`` when absent, 32 along each axis without either."""
-    fields: Fields = Field(default_factory=dict)
-    """With ``cohort.images``: the order of the channels, e.g. ``{image: [t2, adc]}``; that of the spec when absent."""
-
-
-class Images(BaseModel):
-    """One sample a picture: radiographs, mammograms, ultrasound and other stills, single slices, and films.
-
-    It lets these kinds in, as if ``volumes`` said ``keep`` of them; what ``volumes`` says itself goes first. A sample
-    is (channel, 1, row, column), and of a film (channel, frame, row, column).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    VERSION: ClassVar[int] = 1
-
-    kind: Literal["images"] = "images"
-    chunk: Extents = (1, 512, 512)
-    """(frame, row, column) of a chunk."""
-    fields: Fields = Field(default_factory=dict)
-    """With ``cohort.images``: the order of the channels; that of the spec when absent."""
-
-    @property
-    def crop(self) -> None:
-        """None: the chunk is stated."""
-        return None
-
-
-PICTURE_KINDS = ("projection", "still", "single_slice", "cine")
-"""Verdicts that ``samples: {kind: images}`` lets in."""
-
-AnySamples: TypeAlias = Annotated[Patches | Grid | Whole | Images, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -196,38 +84,6 @@ def estimate(options: AnySamples, shape: Three, *, bytes_per_voxel: int) -> Esti
     return Estimate(samples, samples * patch * bytes_per_voxel)
 
 
-def shard_chunk(options: AnySamples) -> Three | None:
-    """The ``chunk`` a shard of these samples is written with: None where all have one shape."""
-    if not isinstance(options, Whole | Images):
-        return None
-    if options.chunk is not None:
-        return options.chunk
-    return DEFAULT_CHUNK if options.crop is None else choose_chunk(options.crop)
-
-
-def choose_chunk(crop: Three) -> Three:
-    """(slice, row, column) of the chunks from which a crop at any place is read fastest.
-
-    Along an axis a crop of n voxels meets (n - 1) / c + 1 chunks of c voxels on average, each of which is decoded
-    whole; beside that every chunk costs as much time as decoding ``CHUNK_COST`` voxels (``benchmarks/read.py``).
-    """
-    axes = [sorted({*(c for c in CHUNK_EXTENTS if c < n), min(n, CHUNK_EXTENTS[-1])}) for n in crop]
-
-    def cost(chunk: Three) -> tuple[Fraction, Three]:  # exact, so that the choice is the same everywhere
-        met = math.prod((Fraction(n - 1, c) + 1 for n, c in zip(crop, chunk, strict=True)), start=Fraction(1))
-        return met * (math.prod(chunk) + CHUNK_COST), chunk
-
-    return min(itertools.product(axes[0], axes[1], axes[2]), key=cost)
-
-
-def describe_storage(options: AnySamples) -> str:
-    """Describe in words how samples will be stored in a shard."""
-    if isinstance(options, Whole | Images):
-        kind = "pictures" if isinstance(options, Images) else "whole volumes"
-        return f"{kind} in chunks of {_times(shard_chunk(options) or DEFAULT_CHUNK)} voxels"
-    return f"samples of {_times(options.shape)} voxels, one chunk each"
-
-
 def describe_fields(case: Case, *, image: str = "image") -> dict[str, FieldFacts]:
     """Unit and segments of the fields that ``cut`` gives, by field name, and the grid that they are on."""
     facts = _fields_on_one_grid(case, image)
@@ -254,10 +110,6 @@ def field_name(mask: Mask) -> str:
 def pad_value(domain: ValueDomain) -> int:
     """Return the value that fills voxels beyond the volume."""
     return AIR_HU if domain is ValueDomain.HOUNSFIELD else 0
-
-
-def _times(shape: Three) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _check_grids(case: Case) -> None:
@@ -363,8 +215,8 @@ def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: 
             names.append(f"{mask.name}/{segment.name}")
             counts.append(int(np.count_nonzero(inside)))
             inside_any = inside if inside_any is None else np.logical_or(inside_any, inside, out=inside_any)
-            categories.append(_code(segment.category))
-            types.append(_code(segment.type))
+            categories.append(code_text(segment.category))
+            types.append(code_text(segment.type))
     row: dict[str, Scalar] = {
         **case.row,
         "sample_key": f"{case.case_key}-{number:04d}",
@@ -383,7 +235,7 @@ def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: 
         "segment_voxels": counts,
         "segment_categories": categories,
         "segment_types": types,
-        **_annotations(case, geometry),
+        **annotation_lists(case, geometry),
     }
     return Sample(arrays, geometry, row, ragged)
 
@@ -418,81 +270,3 @@ def held_by(dtype: np.dtype[Any], value: int) -> int:
         return value
     limits = np.iinfo(dtype)
     return min(max(value, int(limits.min)), int(limits.max))
-
-
-def _annotations(case: Case, geometry: Geometry) -> dict[str, list[Any]]:
-    """Annotations that are no masks as lists, by the columns of ``builder.model.samples``."""
-    found: dict[str, list[Any]] = {}
-
-    def extend(**columns: list[Any]) -> None:
-        for column, values in columns.items():
-            found.setdefault(column, []).extend(values)
-
-    for note in case.annotations:
-        if isinstance(note, Boxes):
-            kept, boxes = _boxes_in(note, geometry)
-            classes = [note.classes[i] for i in kept]
-            extend(box_names=[note.name] * len(kept), box_classes=classes, boxes=boxes)
-        elif isinstance(note, Landmarks):
-            kept, points = _points_in(note, geometry)
-            groups = [note.groups[i] for i in kept] if note.groups else [""] * len(kept)
-            classes = [note.classes[i] for i in kept]
-            names = [note.name] * len(kept)
-            extend(landmark_names=names, landmark_classes=classes, landmark_groups=groups, landmarks=points)
-        elif isinstance(note, Measurements):
-            extend(
-                measurement_names=[note.name] * len(note.items),
-                measurement_quantities=[_quantity(item) for item in note.items],
-                measurement_values=[item.value for item in note.items],
-                measurement_units=[item.unit for item in note.items],
-                measurement_concepts=[_code(item.concept) for item in note.items],
-                measurement_findings=[_code(item.finding) for item in note.items],
-                measurement_sites=[_code(item.site) for item in note.items],
-                measurement_tracking=[item.tracking_id for item in note.items],
-            )
-        elif isinstance(note, Classes):
-            extend(
-                class_names=[f"{note.name}/{finding}" for finding in sorted(note.values)],
-                class_values=[_text(note.values[finding]) for finding in sorted(note.values)],
-            )
-        elif isinstance(note, Text):
-            extend(text_names=[note.name], texts=[note.text])
-    return found
-
-
-def _boxes_in(note: Boxes, geometry: Geometry) -> tuple[list[int], list[float]]:
-    """Numbers of the boxes that meet the sample, and their first and last voxel coordinates in it."""
-    kept, flat = [], []
-    end = np.asarray(geometry.shape) - 0.5
-    for number, corners in enumerate(note.corners_mm):
-        voxels = geometry.to_voxel(corners)
-        first, last = voxels.min(axis=0), voxels.max(axis=0)
-        if (first < end).all() and (last >= -0.5).all():
-            kept.append(number)
-            flat += [float(x) for x in np.round(np.concatenate([first, last]), DIGITS)]
-    return kept, flat
-
-
-def _points_in(note: Landmarks, geometry: Geometry) -> tuple[list[int], list[float]]:
-    """Numbers of the landmarks inside the sample, and their voxel coordinates in it."""
-    voxels = geometry.to_voxel(note.points_mm)
-    inside = ((voxels >= -0.5) & (voxels < np.asarray(geometry.shape) - 0.5)).all(axis=1)
-    kept = [int(i) for i in np.flatnonzero(inside)]
-    return kept, [float(x) for x in np.round(voxels[kept], DIGITS).ravel()]
-
-
-def _quantity(item: Measurement) -> str:
-    """The codes of a quantity and of how it was derived, marked for the privacy gate, which puts our words for them."""
-    if item.concept is None:
-        return item.quantity
-    return "".join(f"{CODED}{code}" for code in (item.concept, item.derivation) if code is not None)
-
-
-def _code(code: Code | None) -> str | None:
-    return None if code is None else str(code)
-
-
-def _text(value: Scalar) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return None if value is None else str(value)

@@ -5,133 +5,29 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.catalog.statement import Governance, Statement, UseCase
 from builder.clinical import ClinicalTable, check_shared_columns
-from builder.clinical import schema as clinical_schema
 from builder.cohort import Cohort
 from builder.deid import RETAINABLE, Deid
 from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS, AnyLabel, class_fields
 from builder.labels.fusion import Consensus
 from builder.model.cleared import policy_of
-from builder.model.tables import CHOICE, SERIES
 from builder.patches import PICTURE_KINDS, AnySamples
-from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
-from builder.shards import CodecName, FieldStorage
 from builder.sources import AnySource
 from builder.sources.recordings import CURRENT
+from builder.spec.blocks import LeakOptions, MostLost, PersonOptions, ReportOptions, ShardOptions
 from builder.split import Splits
 from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
 
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
-
 LICENSE_PLACEHOLDER = "CHOOSE-A-LICENSE"
 """Stands for the licence in a spec that ``builder init`` wrote: a plan accepts it, a build does not."""
 KEY_PLACEHOLDER = "${env:BUILDER_KEY_PLACEHOLDER}"
 """Stands for ``deid.patient_key`` in such a spec: a plan then makes up a key that nothing else will ever use."""
-
-
-class PersonOptions(BaseModel):
-    """How PatientIDs become persons, beside shared StudyInstanceUIDs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    aliases: tuple[Aliases, ...] = ()
-    """Tables of PatientIDs that belong to one person, a row each; a URL alone is a table of two columns."""
-    shared_ids: bool = False
-    """Whether the sources that state no site number their patients together. Without it a PatientID that two of them
-    have stops the plan, unless a study proves that it is one patient's."""
-    placeholders: tuple[str, ...] = PLACEHOLDERS
-    """PatientIDs that name nobody: each study under them is a person of its own, as a study without a PatientID is."""
-    leading_zeros: Literal["join", "report", "distinct"] = "report"
-    """Whether 17 and 0017 of one hospital are one patient. ``report``: they are not, and are counted."""
-    on_conflict: Literal["report", "stop"] = "report"
-    """What to do when one PatientID has several sexes or birth dates."""
-
-    @field_validator("aliases", mode="before")
-    @classmethod
-    def _one_or_several(cls, given: Any) -> Any:
-        tables = given if isinstance(given, list | tuple) else () if given is None else (given,)
-        return tuple({"url": table} if isinstance(table, str) else table for table in tables)
-
-    def naming(self, sites: Sequence[str | None]) -> Naming:
-        """Return the rules for naming persons in the sources of these sites."""
-        placeholders = frozenset(map(normal_id, self.placeholders))
-        return Naming(tuple(sites), placeholders, self.leading_zeros, self.shared_ids)
-
-
-class Reference(BaseModel):
-    """A population the dataset is compared with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Annotated[str, Field(min_length=1)]
-    """Which population, and where its figures are from."""
-    shares: Mapping[str, Mapping[str, Annotated[float, Field(gt=0)]]]
-    """Column to level to share, e.g. ``sex: {F: 0.51, M: 0.49}``; shares are scaled to a sum of 1."""
-
-
-class ReportOptions(BaseModel):
-    """What the report breaks down, and how small cells are protected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    groups: tuple[str, ...] = ("sex", "age_band", "vendor", "site")
-    """Columns by which the report breaks everything down, e.g. ``[sex, age_band, vendor, site]``."""
-    outcomes: tuple[str, ...] = ()
-    """Columns a model is to predict, beside the labels: associations, metadata baseline and power are theirs too."""
-    reference: Reference | None = None
-    """A population the dataset is compared with."""
-    mask_below: Annotated[int, Field(ge=0, le=100)] = 0
-    """Counts below this are masked, with complementary suppression; 0 shows all."""
-    thumbnails: Annotated[int, Field(ge=0, le=64)] = 12
-    """How many samples the report shows as pictures."""
-
-
-class LeakOptions(BaseModel):
-    """How images under two names are looked for, and what happens to the persons they are found with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pixels: Literal["near", "exact", "off"] = "near"
-    """``near``: equal pixels, shared planes, and copies that were cropped, rescaled, compressed, flipped or windowed;
-    ``exact``: equal pixels and shared planes only."""
-    on_match: Literal["merge", "stop", "report"] = "merge"
-    """``merge``: the persons go to one split; ``stop``: nothing is published; ``report``: the certificate tells."""
-    thresholds: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
-    """Correlation from which two volumes count as one image, by modality, in place of the measured defaults."""
-
-
-class ShardOptions(BaseModel):
-    """How large a shard grows: whichever bound is reached first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    target_mib: Annotated[float, Field(gt=0, le=4096)] = 64
-    """Uncompressed bytes of the samples of one shard."""
-    cases: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Largest number of cases in one shard."""
-    codec: CodecName = "fast"
-    """Compression: ``fast`` to read, ``small``, or ``archive`` (smallest, and slow to write)."""
-    fields: Mapping[str, FieldStorage] = Field(default_factory=dict)
-    """How single fields are stored: ``image``, or a mask by its label's name."""
-
-
-class MostLost(BaseModel):
-    """How much of the plan a build may lose and still be published; beyond it what was published before stays."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cases: Annotated[float, Field(ge=0, le=1)] = 0.10
-    """Share of the planned cases."""
-    persons: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of the persons with a planned case."""
-    at_least: Annotated[int, Field(ge=1)] = 5
-    """A loss of fewer cases or persons than this stops nothing, whatever share it is."""
 
 
 class DatasetSpec(BaseModel):
@@ -448,38 +344,6 @@ def _check_steps(spec: DatasetSpec) -> None:
                 f"transforms.{i}.inside_mask: found it for other images than the reference, whose grids the mask is "
                 f"not on, expected of: [{spec.cohort.reference}]"
             )
-
-
-def columns_of_images(columns: pa.Schema, partners: Iterable[str]) -> pa.Schema:
-    """Return columns with those of a case's other images: ``NAME.column``, and ``present.NAME``."""
-    fields = {field.name: field for field in columns}
-    for name in partners:
-        fields.setdefault(f"present.{name}", pa.field(f"present.{name}", pa.bool_()))
-        for field in columns:
-            if "." not in field.name:
-                fields.setdefault(f"{name}.{field.name}", field.with_name(f"{name}.{field.name}"))
-    return pa.schema(list(fields.values()))
-
-
-def columns_of(
-    tables: Iterable[ClinicalTable], *, labelled: bool, classes: Iterable[pa.Field] = (), published: bool = False
-) -> pa.Schema:
-    """Return the columns of a cohort with these clinical tables and class labels, with or without labels.
-
-    With ``published``, leave out those that may not cross into a dataset, which strata, hold-outs and report groups
-    therefore cannot name. A clinical column goes before a header's of the same name.
-    """
-    fields = {field.name: field for field in SERIES}
-    for table in tables:
-        for field in list(clinical_schema(table))[1:]:
-            fields.setdefault(field.name, field)
-    if labelled:
-        fields["label_status"] = pa.field("label_status", pa.string())
-    fields |= {field.name: field for field in classes}
-    for field in CHOICE:
-        if not published or field.name in RETAINABLE:
-            fields.setdefault(field.name, field)
-    return pa.schema(list(fields.values()))
 
 
 def keeping(spec: DatasetSpec, content: str) -> DatasetSpec:

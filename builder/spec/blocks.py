@@ -1,0 +1,108 @@
+"""The blocks of a spec that belong to no other room: persons, report, leaks, shards, and how much may be lost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
+from builder.shards import CodecName, FieldStorage
+
+
+class PersonOptions(BaseModel):
+    """How PatientIDs become persons, beside shared StudyInstanceUIDs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aliases: tuple[Aliases, ...] = ()
+    """Tables of PatientIDs that belong to one person, a row each; a URL alone is a table of two columns."""
+    shared_ids: bool = False
+    """Whether the sources that state no site number their patients together. Without it a PatientID that two of them
+    have stops the plan, unless a study proves that it is one patient's."""
+    placeholders: tuple[str, ...] = PLACEHOLDERS
+    """PatientIDs that name nobody: each study under them is a person of its own, as a study without a PatientID is."""
+    leading_zeros: Literal["join", "report", "distinct"] = "report"
+    """Whether 17 and 0017 of one hospital are one patient. ``report``: they are not, and are counted."""
+    on_conflict: Literal["report", "stop"] = "report"
+    """What to do when one PatientID has several sexes or birth dates."""
+
+    @field_validator("aliases", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        tables = given if isinstance(given, list | tuple) else () if given is None else (given,)
+        return tuple({"url": table} if isinstance(table, str) else table for table in tables)
+
+    def naming(self, sites: Sequence[str | None]) -> Naming:
+        """Return the rules for naming persons in the sources of these sites."""
+        placeholders = frozenset(map(normal_id, self.placeholders))
+        return Naming(tuple(sites), placeholders, self.leading_zeros, self.shared_ids)
+
+
+class Reference(BaseModel):
+    """A population the dataset is compared with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    """Which population, and where its figures are from."""
+    shares: Mapping[str, Mapping[str, Annotated[float, Field(gt=0)]]]
+    """Column to level to share, e.g. ``sex: {F: 0.51, M: 0.49}``; shares are scaled to a sum of 1."""
+
+
+class ReportOptions(BaseModel):
+    """What the report breaks down, and how small cells are protected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: tuple[str, ...] = ("sex", "age_band", "vendor", "site")
+    """Columns by which the report breaks everything down, e.g. ``[sex, age_band, vendor, site]``."""
+    outcomes: tuple[str, ...] = ()
+    """Columns a model is to predict, beside the labels: associations, metadata baseline and power are theirs too."""
+    reference: Reference | None = None
+    """A population the dataset is compared with."""
+    mask_below: Annotated[int, Field(ge=0, le=100)] = 0
+    """Counts below this are masked, with complementary suppression; 0 shows all."""
+    thumbnails: Annotated[int, Field(ge=0, le=64)] = 12
+    """How many samples the report shows as pictures."""
+
+
+class LeakOptions(BaseModel):
+    """How images under two names are looked for, and what happens to the persons they are found with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pixels: Literal["near", "exact", "off"] = "near"
+    """``near``: equal pixels, shared planes, and copies that were cropped, rescaled, compressed, flipped or windowed;
+    ``exact``: equal pixels and shared planes only."""
+    on_match: Literal["merge", "stop", "report"] = "merge"
+    """``merge``: the persons go to one split; ``stop``: nothing is published; ``report``: the certificate tells."""
+    thresholds: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    """Correlation from which two volumes count as one image, by modality, in place of the measured defaults."""
+
+
+class ShardOptions(BaseModel):
+    """How large a shard grows: whichever bound is reached first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target_mib: Annotated[float, Field(gt=0, le=4096)] = 64
+    """Uncompressed bytes of the samples of one shard."""
+    cases: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Largest number of cases in one shard."""
+    codec: CodecName = "fast"
+    """Compression: ``fast`` to read, ``small``, or ``archive`` (smallest, and slow to write)."""
+    fields: Mapping[str, FieldStorage] = Field(default_factory=dict)
+    """How single fields are stored: ``image``, or a mask by its label's name."""
+
+
+class MostLost(BaseModel):
+    """How much of the plan a build may lose and still be published; beyond it what was published before stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Share of the planned cases."""
+    persons: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of the persons with a planned case."""
+    at_least: Annotated[int, Field(ge=1)] = 5
+    """A loss of fewer cases or persons than this stops nothing, whatever share it is."""
