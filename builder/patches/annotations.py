@@ -13,7 +13,7 @@ DIGITS = 9
 
 
 def annotation_lists(case: Case, geometry: Geometry) -> dict[str, list[Any]]:
-    """Annotations that are no masks as lists, by the columns of ``builder.model.samples``."""
+    """Return the annotations that are no masks as lists, by the columns of ``builder.model.samples``."""
     found: dict[str, list[Any]] = {}
 
     def extend(**columns: list[Any]) -> None:
@@ -53,7 +53,7 @@ def annotation_lists(case: Case, geometry: Geometry) -> dict[str, list[Any]]:
 
 
 def _boxes_in(note: Boxes, geometry: Geometry) -> tuple[list[int], list[float]]:
-    """Numbers of the boxes that meet the sample, and their first and last voxel coordinates in it."""
+    """Return numbers of the boxes that meet the sample, and their first and last voxel coordinates in it."""
     kept, flat = [], []
     end = np.asarray(geometry.shape) - 0.5
     for number, corners in enumerate(note.corners_mm):
@@ -66,7 +66,7 @@ def _boxes_in(note: Boxes, geometry: Geometry) -> tuple[list[int], list[float]]:
 
 
 def _points_in(note: Landmarks, geometry: Geometry) -> tuple[list[int], list[float]]:
-    """Numbers of the landmarks inside the sample, and their voxel coordinates in it."""
+    """Return numbers of the landmarks inside the sample, and their voxel coordinates in it."""
     voxels = geometry.to_voxel(note.points_mm)
     inside = ((voxels >= -0.5) & (voxels < np.asarray(geometry.shape) - 0.5)).all(axis=1)
     kept = [int(i) for i in np.flatnonzero(inside)]
@@ -74,7 +74,7 @@ def _points_in(note: Landmarks, geometry: Geometry) -> tuple[list[int], list[flo
 
 
 def _quantity(item: Measurement) -> str:
-    """The codes of a quantity and of how it was derived, marked for the privacy gate, which puts our words for them."""
+    """Return the codes of a quantity and its derivation, marked so that the privacy gate replaces them by our words."""
     if item.concept is None:
         return item.quantity
     return "".join(f"{CODED}{code}" for code in (item.concept, item.derivation) if code is not None)

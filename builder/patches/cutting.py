@@ -43,7 +43,7 @@ class FieldFacts:
 
 
 def cut(case: Case, options: AnySamples, *, key: Key, seed: int, image: str = "image") -> Iterator[Sample]:
-    """Samples of a case, in an order that depends on nothing but the arguments.
+    """Yield the samples of a case, in an order that depends on nothing but the arguments.
 
     Sample ``n`` of a case is drawn from the keyed hash of seed, case_key and n: the same in every build and whatever
     the other cases are. Masks are fields under their names, with ``.`` for ``/``; ``image`` names the field of the
@@ -73,7 +73,7 @@ def cut(case: Case, options: AnySamples, *, key: Key, seed: int, image: str = "i
 
 
 def estimate(options: AnySamples, shape: Three, *, bytes_per_voxel: int) -> Estimate:
-    """An upper bound of a case's samples, from the shape of its volume after all transforms.
+    """Return an upper bound of a case's samples, from the shape of its volume after all transforms.
 
     ``bytes_per_voxel`` counts all fields and channels.
     """
@@ -85,7 +85,7 @@ def estimate(options: AnySamples, shape: Three, *, bytes_per_voxel: int) -> Esti
 
 
 def describe_fields(case: Case, *, image: str = "image") -> dict[str, FieldFacts]:
-    """Unit and segments of the fields that ``cut`` gives, by field name, and the grid that they are on."""
+    """Return unit, segments and grid of the fields that ``cut`` gives, by field name."""
     facts = _fields_on_one_grid(case, image)
     for name, other in case.apart.items():
         facts |= {field: replace(found, grid=name) for field, found in _fields_on_one_grid(other, name).items()}
@@ -123,7 +123,7 @@ def _check_grids(case: Case) -> None:
 
 
 def _draw(case: Case, options: Patches, *, key: Key, seed: int) -> Iterator[tuple[Three, str]]:
-    """Starts of random patches, label first."""
+    """Yield the starts of random patches, those in the label first."""
     usable = np.ones(case.volume.geometry.shape, bool) if case.volume.padding is None else ~case.volume.padding
     groups = [(options.per_case, "background", _Voxels(usable))]
     if options.centred_on is not None and not _lacks(case, options.centred_on):
@@ -154,7 +154,7 @@ class _Voxels:
         self.total = int(self._ends[-1])
 
     def nth(self, number: int) -> Three:
-        """(slice, row, column) of the voxel ``number`` in C order."""
+        """Return (slice, row, column) of the voxel ``number`` in C order."""
         s = int(np.searchsorted(self._ends, number, side="right"))
         before = int(self._ends[s - 1]) if s else 0
         flat = int(np.flatnonzero(self._inside[s])[number - before])
@@ -163,7 +163,7 @@ class _Voxels:
 
 
 def _lacks(case: Case, label: str) -> bool:
-    """Whether a case was planned without this label: its masks have no segment, so nothing is known to be outside."""
+    """Return whether a case was planned without this label, so that nothing is known to be outside of it."""
     masks = [mask for mask in case.masks if mask.name == label or mask.name.startswith(f"{label}/")]
     return bool(masks) and not any(mask.segments for mask in masks)
 
@@ -241,7 +241,7 @@ def _sample(case: Case, number: int, *, start: Three, shape: Three, centred_on: 
 
 
 def _overlap(start: Three, shape: Three, *, whole: Three) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a box meets the volume: slices into the box, slices into the volume."""
+    """Return where a box meets the volume: slices into the box, slices into the volume."""
     bounds = [(max(-a, 0), max(min(n - a, p), 0)) for a, p, n in zip(start, shape, whole, strict=True)]
     here = tuple(slice(low, max(high, low)) for low, high in bounds)
     there = tuple(slice(a + h.start, a + h.stop) for a, h in zip(start, here, strict=True))

@@ -104,7 +104,7 @@ AnySamples: TypeAlias = Annotated[Patches | Grid | Whole | Images, Field(discrim
 
 
 def shard_chunk(options: AnySamples) -> Three | None:
-    """The ``chunk`` a shard of these samples is written with: None where all have one shape."""
+    """Return the ``chunk`` with which a shard of these samples is written; None if all have one shape."""
     if not isinstance(options, Whole | Images):
         return None
     if options.chunk is not None:
@@ -113,7 +113,7 @@ def shard_chunk(options: AnySamples) -> Three | None:
 
 
 def choose_chunk(crop: Three) -> Three:
-    """(slice, row, column) of the chunks from which a crop at any place is read fastest.
+    """Return (slice, row, column) of the chunks from which a crop at any place is read fastest.
 
     Along an axis a crop of n voxels meets (n - 1) / c + 1 chunks of c voxels on average, each of which is decoded
     whole; beside that every chunk costs as much time as decoding ``CHUNK_COST`` voxels (``benchmarks/read.py``).
