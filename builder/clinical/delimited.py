@@ -14,7 +14,7 @@ SEPARATORS: Final = ("\t", ";", ",", "|")
 _FIELD_LIMIT: Final = 1_000_000
 _MOST_CELLS: Final = 100_000
 _SAMPLE: Final = 25
-"""Rows below the headings that the separator is told from."""
+"""Number of rows below the headings that decide the separator."""
 _ODD_WORD: Final = re.compile(
     r"[^\W\d_][¢£¤¥¦§¨¬¯¶¹³¼½¾¿†\u00b8\u02c6\u02dc‡‰ƒ\u201a\u201e][^\W\d_]"  # a sign between two letters
     r"|[a-zß-ÿ][ŠŽŸŒ]|£[a-zß-ÿ]{2}"  # a capital behind a small letter, or a sign that begins a word

@@ -86,7 +86,7 @@ class TableMatch:
 
 
 def near_misses(without: Mapping[str, Collection[str]], known: Iterable[str]) -> dict[str, int]:
-    """Return how many persons without a row have an id that differs from one of the table by form alone.
+    """Return how many persons without a row have an id that differs from one of the table only in its form.
 
     Parameters
     ----------

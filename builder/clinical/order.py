@@ -35,7 +35,7 @@ Reading: TypeAlias = Callable[[Cell], Span]
 
 
 def readings(cells: Sequence[Cell], column: ClinicalColumn | None, order: Sequence[str] = ()) -> tuple[Reading, ...]:
-    """Return every reading that gives the cells an order; none when there is none.
+    """Return every reading that gives the cells an order.
 
     Parameters
     ----------

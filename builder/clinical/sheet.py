@@ -80,7 +80,7 @@ def read_sheet(
     expected: Collection[str] = (),
     encoding: str | None = None,
 ) -> Sheet:
-    """Return the table in a file, whose format is told by its content.
+    """Return the table in a file. The content decides the format.
 
     The two further heading rows of BCR Biotab files (aliases, CDE ids) are skipped.
 
@@ -141,11 +141,11 @@ _OTHERS: Final = (
     (b"\xff\xfe\x00\x00", "text in UTF-32", "save it as UTF-8"),
     (b"\x00\x00\xfe\xff", "text in UTF-32", "save it as UTF-8"),
 )
-"""How files of formats begin that people take for one of ours, what they are, and what to do."""
+"""First bytes of formats that people mistake for a supported one, what they are, and what to do."""
 
 
 def _refuse_others(data: bytes) -> None:
-    """Raise SpecError for a format whose name is known and that is none of ours."""
+    """Raise SpecError for a known format that is not supported."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     found = next((entry[1:] for entry in _OTHERS if data.startswith(entry[0])), None)
     if start.startswith((b"<html", b"<!doctype html", b"<table", b"<?xml")):

@@ -268,7 +268,7 @@ class ClinicalTable(BaseModel):
 
     @property
     def unit(self) -> Literal["person", "study", "series"]:
-        """What the table's rows are told apart by."""
+        """The columns that identify the table's rows."""
         finest = min(self.joins.values(), key=FINEST.index)
         if finest in ("instance", "file", "series"):
             return "series"

@@ -124,7 +124,7 @@ _SHOWS_NOTHING: Final = re.compile(
     r"\*.|\[(?:\$-[0-9a-f]{1,4}|black|blue|cyan|green|magenta|red|white|yellow|color ?\d+|[<>=]+\s*-?[\d.]+)\]",
     re.IGNORECASE,
 )
-"""What fills the rest of a cell, and what a bracket says of locale, colour and condition."""
+"""Fillers in a number format, and brackets with locale, colour and condition."""
 _HOLDS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt, "<=": operator.le, "=": operator.eq, "<>": operator.ne, ">=": operator.ge, ">": operator.gt,
 }  # fmt: skip

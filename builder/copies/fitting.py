@@ -33,7 +33,7 @@ FEW = 4
 
 @dataclass(frozen=True)
 class Fit:
-    """How well two volumes agree: with both in the window of one of them, and by their ranks alone."""
+    """How well two volumes agree, with both in the window of one of them, and by ranks only."""
 
     correlation: float
     ranks: float

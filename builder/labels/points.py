@@ -63,7 +63,7 @@ def slice_of(row: Row, image: ImageFacts) -> int:
 
 
 def check_axes(axes: Axes, space: Space) -> None:
-    """Raise ValueError if ``space`` needs a third column and there is none, or the other way round."""
+    """Raise ValueError if ``space`` needs a third column that is missing, or has one that it does not need."""
     if (space in ("LPS", "RAS", "voxel")) != (axes.z is not None):
         raise ValueError(f"z: found {axes.z!r}, expected {'none' if axes.z else 'a column'} with space {space}")
 

@@ -1,4 +1,4 @@
-"""What a spec says of samples: patches around a label, a grid of patches, whole volumes, or pictures."""
+"""The ``samples`` block of a spec: patches around a label, a grid of patches, whole volumes, or pictures."""
 
 import itertools
 import math
@@ -78,7 +78,7 @@ class Whole(BaseModel):
 class Images(BaseModel):
     """One sample a picture: radiographs, mammograms, ultrasound and other stills, single slices, and films.
 
-    It lets these kinds in, as if ``volumes`` said ``keep`` of them; what ``volumes`` says itself goes first. A sample
+    These kinds are admitted as if ``volumes`` said ``keep``, unless ``volumes`` says otherwise. A sample
     is (channel, 1, row, column), and of a film (channel, frame, row, column).
     """
 
@@ -98,7 +98,7 @@ class Images(BaseModel):
 
 
 PICTURE_KINDS = ("projection", "still", "single_slice", "cine")
-"""Verdicts that ``samples: {kind: images}`` lets in."""
+"""Verdicts that ``samples: {kind: images}`` admits."""
 
 AnySamples: TypeAlias = Annotated[Patches | Grid | Whole | Images, Field(discriminator="kind")]
 

@@ -107,7 +107,7 @@ def alias_ids(
 
 @dataclass(frozen=True)
 class AliasesMerged:
-    """What alias tables joined: whom, the ids without objects as written, and counts of what joined nobody."""
+    """What alias tables joined: the persons, ids without objects as written, and counts of rows that joined nobody."""
 
     merged: tuple[Identity, ...]
     absent: Mapping[Identity, Sequence[str]]

@@ -23,7 +23,7 @@ PLACEHOLDERS: Final = (
     "no name", "noid", "none", "null", "patient", "patient id", "patientid", "removed", "test", "unk", "unknown",
     "unnamed", "xxx", "xxxx", "-", "--", "---", ".", "?", "??", "???",
 )  # fmt: skip
-"""PatientIDs that de-identification and consoles write for anybody. They name nobody."""
+"""PatientIDs that de-identification tools and consoles write for any patient. They name nobody."""
 
 
 def normal_id(text: str | None) -> str:

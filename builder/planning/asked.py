@@ -20,7 +20,7 @@ IDENTIFYING = frozenset(CHOICE.names) - frozenset(RETAINABLE)
 
 
 def asked_columns(spec: DatasetSpec) -> tuple[str, ...]:
-    """Return the names in CHOICE that a spec names anywhere, sorted, but for those of its clinical tables."""
+    """Return, sorted, the names in CHOICE that a spec uses anywhere, except those of its clinical tables."""
     columns = columns_of(spec.clinical, labelled=bool(spec.labels), classes=class_fields(spec.class_labels))
     schema = columns_of_images(columns, spec.cohort.partners)
     named = {name for text in _expressions(spec.cohort) for name in compile_expression(text, schema).columns}

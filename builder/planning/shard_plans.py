@@ -209,7 +209,7 @@ def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen]) -> dict[str, str
 
 
 def _type_set(spec: DatasetSpec, name: str) -> str:
-    """Return the type that the last transform that sets one gives an image; "" where none does."""
+    """Return the type that the transforms give an image; "" if none sets it."""
     found = ""
     for step in steps_for(spec.transforms, name):
         if isinstance(step, Intensity) and sets_type(step):

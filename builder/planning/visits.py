@@ -29,7 +29,7 @@ class ImageSet:
 
 
 def day_of(row: Row) -> object:
-    """Return what visits of a person are told apart by: the day of the study, or the study where it has no date."""
+    """Return what distinguishes visits of a person: the day of the study, or the study if it has no date."""
     return (row["person_key"], row[TRUE_DATE] or row["study_key"])
 
 

@@ -1,4 +1,4 @@
-"""Define what a build returns; a module of its own, so that importing it does not load the last stage."""
+"""What a build returns. The module is separate, so that importing it does not load the last stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The table of sentences of published texts: what each says of which finding, and the boxes and structures of it."""
+"""The table of sentences in published texts: what each says about a finding, with its boxes and structures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -23,7 +23,7 @@ def own_job() -> str:
 
 
 def will_run_again(job: str) -> bool:
-    """Return whether Slurm still has a job, so that its driver will go on. Without Slurm here nobody knows: False."""
+    """Return whether Slurm still has a job, so that its driver will go on. False if Slurm is not installed here."""
     if not job.isdigit():
         return False
     try:

@@ -46,7 +46,7 @@ def enough_studies(found: Members, patients: Iterable[tuple[str, int | None]], q
 
 
 def confirmed(ask: Callable[[], Listing], *, source: str, host: str, times: int = 2) -> Listing:
-    """Return a list of which nobody states the length, once it came so many ``times`` in a row.
+    """Return a list of unknown length once the server has given it ``times`` times in a row.
 
     One answer that is short by chance, or empty, would remove persons without a trace. What one answer named must be in
     every later one, so that a short list is never believed after a longer one. Raises IncompleteError when not enough

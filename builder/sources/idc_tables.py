@@ -1,4 +1,4 @@
-"""Choose series of the IDC from its tables alone, before any bucket is asked."""
+"""Choose series of the IDC from its tables, before any bucket is asked."""
 
 import functools
 import operator

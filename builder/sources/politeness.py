@@ -139,7 +139,7 @@ Open = TypeVar("Open", bound=Connection)
 
 @dataclass
 class Turn:
-    """The right to ask a server. ``received`` is counted by whoever reads the answer."""
+    """The right to ask a server. Whoever reads the answer counts ``received``."""
 
     received: int = 0
     _name: object = None
@@ -161,7 +161,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Gate:
-    """Where whoever wants to ask a server waits for a turn.
+    """The queue of those who want to ask a server.
 
     Parameters
     ----------

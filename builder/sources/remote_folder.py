@@ -97,7 +97,7 @@ class RemoteFolder(Remote):
         return self._queue(f"net:{self._place.host}")
 
     def study_of(self, path: str) -> str:
-        """Return the object's path: nobody says which objects belong to a study."""
+        """Return the object's path, because the listing does not say which objects belong to a study."""
         return path
 
     def list(self) -> Iterator[Entry]:

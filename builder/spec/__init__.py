@@ -85,7 +85,7 @@ class DatasetSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _pictures_are_let_in(cls, given: Any) -> Any:
-        """Let pictures in where samples are images, so that nobody needs to know the names of verdicts."""
+        """Admit pictures if samples are images, so that users need not know the names of verdicts."""
         samples = given.get("samples") if isinstance(given, Mapping) else None
         kind = samples.get("kind") if isinstance(samples, Mapping) else getattr(samples, "kind", None)
         volumes = given.get("volumes") or {} if isinstance(given, Mapping) else None
@@ -236,7 +236,7 @@ def _check_known(spec: DatasetSpec) -> None:
 
 
 def check_images(spec: DatasetSpec) -> None:
-    """Check what a spec says of single images of a case. Raises ValueError."""
+    """Check what a spec says about single images of a case. Raises ValueError."""
     names = list(spec.cohort.members)
     short = list(dict.fromkeys((*names, *spec.cohort.images)))  # t1 means it in all visits
     said = [(f"labels.{label}.on", [block.on], names) for label, block in spec.labels.items() if block.on is not None]

@@ -15,7 +15,7 @@ class PersonOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     aliases: tuple[Aliases, ...] = ()
-    """Tables of PatientIDs that belong to one person, a row each; a URL alone is a table of two columns."""
+    """Tables whose rows hold PatientIDs of one person each. A URL alone is a table of two columns."""
     shared_ids: bool = False
     """Whether the sources that state no site number their patients together. Without it a PatientID that two of them
     have stops the plan, unless a study proves that it is one patient's."""

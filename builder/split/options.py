@@ -77,11 +77,11 @@ class Folds(BaseModel):
     k: Annotated[int, Field(ge=2, le=MOST_SPLITS)] = 5
     """Number of folds."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
-    """How often the folds are dealt anew."""
+    """Number of times the folds are dealt."""
 
 
 class Sequester(BaseModel):
-    """Labels of the splits that test lie in a separate store; what is published has the images of these splits alone.
+    """Stores the labels of the test splits separately; of these splits, only the images are published.
 
     Parameters
     ----------
@@ -115,11 +115,11 @@ class Splits(BaseModel):
     seed: int = 0
     """Seed of the deal. Persons whom an earlier version dealt keep their split whatever it is."""
     may_be_empty: tuple[str, ...] = ()
-    """Splits that a version may be published without anybody in."""
+    """Splits that may be empty in a published version."""
     previous: str | None = None
     """Another dataset (``DATASET`` or ``DATASET@VERSION``) whose persons keep the splits they have there."""
     fresh: bool = False
-    """Deal everybody anew, whatever earlier versions say; the leak certificate records it."""
+    """Whether to deal everybody anew, whatever earlier versions say. The leak certificate records it."""
     on_merge: Annotated[str, Field(min_length=1)] = STOP
     """Which split persons go to who were dealt to several before they turned out to be one; ``stop`` stops the plan."""
     trust_registry: bool = False

@@ -27,7 +27,7 @@ REGISTRY_SCHEMA: Final = pa.schema(
 )
 
 NAMED_BY_ID: Final = 1
-"""Names are of issuer and PatientID alone, as releases without namespaces gave them."""
+"""Names are made of issuer and PatientID only, as in releases without namespaces."""
 
 NAMED_BY_NAMESPACE: Final = 2
 
@@ -61,7 +61,7 @@ class Registry:
 
     @staticmethod
     def empty(current: bytes | None = None) -> "Registry":
-        """Return a registry of nobody."""
+        """Return an empty registry."""
         return Registry(REGISTRY_SCHEMA.empty_table(), current)
 
 

@@ -9,7 +9,7 @@ from builder.errors import counted
 from builder.split.strata import encode
 
 FAR_OFF: Final = 0.10
-"""Distance of a split's share from its ratio from which it is told."""
+"""Smallest reported distance between a split's share and its ratio."""
 
 MOST_NAMED: Final = 8
 """Levels of one column that are named; the rest are counted."""

@@ -327,7 +327,7 @@ REFUSED = {
     "appledouble": "an AppleDouble file (._*), which macOS leaves beside each file",
     "ds_store": "a .DS_Store of macOS",
 }
-"""What is said of formats that are recognised and not read."""
+"""What messages say about formats that are recognised but not read."""
 
 _USELESS_ARCHIVE = "the archive is empty, damaged or over the limits for members, sizes and compression"
 _EMPTY: dict[str, Any] = {

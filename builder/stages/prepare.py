@@ -232,7 +232,7 @@ def _datasets(labels: Mapping[str, Sequence[LabelObject]]) -> list[Dataset]:
 
 
 def _stack(plan: CasePlan, objects: Objects, recipe: Recipe) -> Stack:
-    """Return the one stack that the plan chose, under mapped UIDs. Its instances or frames alone must give it again.
+    """Return the one stack that the plan chose, under mapped UIDs. Splitting its instances must give it again.
 
     A multi-frame object is resolved as the archive holds it, because the de-identified object may lack the private
     header that places the tiles of a mosaic.

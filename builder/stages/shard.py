@@ -259,7 +259,7 @@ def rehearse(argument: ShardArgument, number: int) -> None:
 
 
 def shard_writer(plan: ShardPlan, spec: DatasetSpec, dataset: Store) -> AbstractContextManager[ShardWriter]:
-    """Open the writer of a shard with what the spec says of storage."""
+    """Open the writer of a shard with the storage options of the spec."""
     return open_shard(
         dataset,
         plan.fingerprint,

@@ -1,4 +1,4 @@
-"""List and read what is in a bucket that somebody else filled. obstore takes credentials from the environment."""
+"""List and read the objects in a bucket that somebody else filled. obstore takes credentials from the environment."""
 
 import os
 import re

@@ -119,7 +119,7 @@ def _sidecar(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _word(text: str) -> str:
-    """Return a label of BIDS, which holds letters and digits alone."""
+    """Return a BIDS label, which holds only letters and digits."""
     return re.sub(r"[^A-Za-z0-9]", "", text) or "x"
 
 

@@ -120,7 +120,7 @@ def connect(where: Any, *, tls: Tls | None, workers: int, patience: int = WORKER
 
 
 def _knock(address: str) -> None:
-    """Raise OSError at once where nobody listens. Dask's client would go on trying until its time is over."""
+    """Raise OSError at once if nobody listens. Dask's client would go on trying until its timeout."""
     parts = urlsplit(address)
     socket.create_connection((parts.hostname, parts.port), timeout=CONNECT_SECONDS).close()
 
