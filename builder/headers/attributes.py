@@ -18,6 +18,7 @@ from builder.errors import CaseError, Reason
 from builder.headers.boundary import parsing
 from builder.headers.references import References, is_annotation, references
 from builder.headers.values import PRESENT, WANTED, NotAValue, cell, joined_identity
+from builder.headers.views import VIEW_CODE_SEQUENCE, coded_view
 from builder.model.tables import IDENTITY
 
 HEADER_LIMIT: Final = 256 * 2**20
@@ -42,7 +43,7 @@ _EMPTY_ITEMS = (
 )
 _BLOCK = 64 * 2**10
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_TAGS = [w.tag for w in WANTED]
+_TAGS = [*(w.tag for w in WANTED), VIEW_CODE_SEQUENCE]
 _KIND_TAGS = [0x00080016, 0x00080060]
 _LONG_TYPES = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 
@@ -221,6 +222,10 @@ def _header(window: Window) -> Header:
         raise CaseError(Reason.UNREADABLE, "the file ends inside an element of its header")
     offset, length, notes = _pixel_extent(stream, dataset, end)
     values, more = _values(dataset)
+    if not values.get("view_position"):
+        view, why = _coded_view(dataset)
+        values |= {"view_position": view} if view else {}
+        more = (*more, *why)
     syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
     return Header(
         values=values,
@@ -349,6 +354,15 @@ def _values(dataset: Dataset) -> tuple[dict[str, Any], tuple[str, ...]]:
             values[wanted.column.name] = value
     who = joined_identity(values)
     return values if who is None else values | {IDENTITY.name: who}, tuple(notes)
+
+
+def _coded_view(dataset: Dataset) -> tuple[str | None, tuple[str, ...]]:
+    """Return the view that a code states. Damage to it costs only the view: a build removes the sequence unread."""
+    try:
+        with parsing(Reason.UNREADABLE, "pydicom cannot parse the view"):
+            return coded_view(dataset), ()
+    except CaseError:
+        return None, ("view_position: its code sequence cannot be parsed",)
 
 
 def _encodings(dataset: Dataset) -> list[str]:

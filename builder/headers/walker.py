@@ -14,6 +14,7 @@ from pydicom.charset import convert_encodings
 from builder.headers import scan as scanning
 from builder.headers.references import ANNOTATION_PATTERN
 from builder.headers.values import LOCAL_TYPES, WANTED, Wanted
+from builder.headers.views import CODED_CLASSES
 from builder.model.tables import IDENTITY, IDENTITY_COLUMNS, REAL, REALS, TEXT
 
 SYNTAXES: Final = (
@@ -65,8 +66,9 @@ class Walked:
 def walk(heads: Sequence[bytes], sizes: Sequence[int]) -> Walked:
     """Read the headers of plain DICOM images, given the first bytes and the size of each file.
 
-    Annotation objects are left to pydicom, because their references lie in sequences. So are all files that are not
-    plain (see ``builder.headers.scan``). The values are equal to those of ``attributes.read_header``.
+    Annotation objects are left to pydicom, because their references lie in sequences, and so are radiographs that leave
+    View Position out, because its code lies in one. So are all files that are not plain (``builder.headers.scan``). The
+    values are equal to those of ``attributes.read_header``.
     """
     data = np.frombuffer(b"".join(heads), np.uint8)
     ends = np.cumsum([len(head) for head in heads], dtype=np.int64)
@@ -92,7 +94,7 @@ def walk(heads: Sequence[bytes], sizes: Sequence[int]) -> Walked:
 
 
 def _kept(data: Any, places: Any, lengths: Any, facts: Any) -> NDArray[np.bool_]:
-    """Select the files that were read, have all required attributes, and are not annotation objects."""
+    """Select the files that were read, have all required attributes, and need no look into sequences."""
     names = [wanted.column.name for wanted in _SORTED]
     keep: NDArray[np.bool_] = facts[:, 0] == scanning.DONE
     for name in _REQUIRED:
@@ -101,6 +103,9 @@ def _kept(data: Any, places: Any, lengths: Any, facts: Any) -> NDArray[np.bool_]
     classes = _strings(data, places[:, place], lengths[:, place])
     annotating = pc.fill_null(pc.match_substring_regex(classes, ANNOTATION_PATTERN), False)
     keep &= ~np.asarray(annotating)
+    view = names.index("view_position")
+    coded = pc.fill_null(pc.match_substring_regex(classes, CODED_CLASSES), False)
+    keep &= ~(np.asarray(coded) & ((places[:, view] < 0) | (lengths[:, view] <= 0)))
     for place, wanted in enumerate(_SORTED):
         if wanted.vr in _FLOATS:
             finite = np.isfinite(_floats(data, places[:, place], _FLOATS[wanted.vr]))

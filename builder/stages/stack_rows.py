@@ -30,6 +30,12 @@ from builder.model.tables import (
 )
 from builder.stages.inner import Candidate
 
+GAUSS = 10_000.0
+"""Gauss in a tesla."""
+
+LEAST_GAUSS = 100.0
+"""A field strength from here on is in gauss: 100 gauss are less than any scanner has, 100 tesla more."""
+
 PRIVATE_COLUMNS = (
     Column("series_uid", TEXT),
     Column("study_uid", TEXT),
@@ -143,6 +149,7 @@ class Described:
     age_band: str | None
     format: str
     laterality: str | None
+    magnetic_field_strength: float | None
 
 
 Part = Origin | Usable | Holding | Shape | Grid | Described
@@ -254,6 +261,7 @@ def _described(stack: Stack, members: pa.Table, first: Mapping[str, Any]) -> Des
         age_band=None if age is None else age_band(age),
         format=members["format"][0].as_py(),
         laterality=first["image_laterality"] or first["laterality"],
+        magnetic_field_strength=tesla(first["magnetic_field_strength"]),
     )
 
 
@@ -264,6 +272,11 @@ def _first_values(members: pa.Table) -> Mapping[str, Any]:
         found = members.column(column).drop_null()
         values[column] = found[0].as_py() if len(found) else None
     return values
+
+
+def tesla(stated: float | None) -> float | None:
+    """Return Magnetic Field Strength (0018,0087) in tesla: some scanners state gauss, which no magnet has in tesla."""
+    return stated / GAUSS if stated is not None and stated >= LEAST_GAUSS else stated
 
 
 def age_years(stated: str | None, birth_date: str | None, study_date: str | None) -> float | None:

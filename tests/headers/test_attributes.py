@@ -1,5 +1,6 @@
 """The pydicom path on damaged files: a header or a reason, never another exception."""
 
+import io
 import struct
 import time
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.errors import CaseError, Reason
 from builder.headers.attributes import read_header
+from builder.headers.walker import walk
 from builder.imaging.parse import parse_instance
 
 NAMES = [
@@ -70,3 +74,53 @@ def test_a_million_empty_items_are_refused_before_they_are_parsed() -> None:
     front = whole[:132] + whole[-len(items) - 12 :]
     assert header_or_reason(bytes(front)) is Reason.TOO_LARGE
     assert time.process_time() - start < 5
+
+
+def radiograph(position: str | None, *codes: tuple[str, str], sop_class: str = "1.2.840.10008.5.1.4.1.1.1.2") -> bytes:
+    """A mammogram's header with View Position and View Code Sequence as given."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, "1.2.3"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.Modality = "1.2", "1.2.1", "MG"
+    if position is not None:
+        dataset.ViewPosition = position
+    dataset.ViewCodeSequence = [Dataset() for _ in codes]
+    for item, (scheme, value) in zip(dataset.ViewCodeSequence, codes, strict=True):
+        item.CodingSchemeDesignator, item.CodeValue, item.CodeMeaning = scheme, value, "x"
+    return encoded(dataset)
+
+
+def encoded(dataset: Dataset) -> bytes:
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    sink = io.BytesIO()
+    dataset.save_as(sink, enforce_file_format=True)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "view"),
+    [
+        (radiograph(None, ("SCT", "399368009")), "MLO"),
+        (radiograph("", ("SNM3", "R-10242")), "CC"),
+        (radiograph(None, ("SRT", "R-10214"), sop_class="1.2.840.10008.5.1.4.1.1.1.1"), "PA"),
+        (radiograph("MLO", ("SCT", "399162004")), "MLO"),
+        (radiograph(None, ("SCT", "399368009"), ("SCT", "399162004")), None),
+        (radiograph(None, ("99HOUSE", "V1")), None),
+        (radiograph(None), None),
+    ],
+)
+def test_the_view_is_that_of_its_code_where_no_position_is_stated(data: bytes, view: str | None) -> None:
+    """View Position is optional in mammograms (PS3.3 C.8.11.7); View Code Sequence is not."""
+    assert header_or_reason(data).values.get("view_position") == view
+    walked = walk([data], [len(data)])
+    assert [*walked.done] in ([], [0])
+    if 0 in walked.done:
+        assert walked.columns["view_position"].to_pylist() == [view]
+
+
+def test_a_damaged_code_of_a_view_costs_only_the_view() -> None:
+    data = radiograph(None, ("SCT", "399368009"))
+    place = data.index(b"SH", data.index(b"\xfe\xff\x00\xe0"))  # the type of the first value in the item
+    found = header_or_reason(data[:place] + b"OB\xff\xff\xff\xff\xff\x7f" + data[place + 8 :])
+    assert found.values["modality"] == "MG"
+    assert found.values.get("view_position") is None

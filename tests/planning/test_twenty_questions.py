@@ -1,5 +1,6 @@
 """Twenty things people ask of an archive: each is one line of a spec, and finds exactly the series that it means."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -93,9 +94,10 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
-def instances() -> pa.Table:
+def instances(series: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """INSTANCES of an archive that holds these series."""
     rows = []
-    for name, given in SERIES.items():
+    for name, given in series.items():
         own = dict(given)
         slices, step, study = own.pop("slices", 4), own.pop("step", 5.0), own.pop("study", name)
         patient, day = own.pop("patient", study), own.pop("day", "20150601")
@@ -116,12 +118,11 @@ def instances() -> pa.Table:
     return pa.Table.from_pylist(rows, schema=INSTANCES)
 
 
-@pytest.fixture(scope="module")
-def candidates() -> pa.Table:
+def candidates_of(series: Mapping[str, Mapping[str, Any]]) -> pa.Table:
     """Every series as the cohort's rules see it."""
-    ordered = instances().sort_by([("series_uid", "ascending"), ("sop_instance_uid", "ascending")])
+    ordered = instances(series).sort_by([("series_uid", "ascending"), ("sop_instance_uid", "ascending")])
     stacks, _ = survey(ordered, number=0, sources=[Folder(url="/archive")], options=VolumeOptions())
-    assert sorted(stacks["series_uid"].to_pylist()) == sorted(f"series.{name}" for name in SERIES)
+    assert sorted(stacks["series_uid"].to_pylist()) == sorted(f"series.{name}" for name in series)
     seg = {"modality": "SEG", "referenced_series_uids": ["series.segmented"], "referenced_frame_of_reference_uids": []}
     annotations = pa.Table.from_pylist([seg], schema=INSTANCES)
     persons = stacks["patient_id"].to_pylist()
@@ -136,6 +137,11 @@ def candidates() -> pa.Table:
     }.items():  # fmt: skip
         table = table.append_column(name, column)
     return table
+
+
+@pytest.fixture(scope="module")
+def candidates() -> pa.Table:
+    return candidates_of(SERIES)
 
 
 SPEC = """

@@ -84,7 +84,7 @@ ORIGINAL = {"image_type": r"ORIGINAL\PRIMARY\M\ND"} | MR
         (CT | {"series_description": "low dose", "study_description": "CT Thorax"}, "CT", "ct_axial"),
         (PT | {"corrected_image": r"NORM\DTIM\ATTN\SCAT"}, "PET_AC", "corrected_image"),
         (PT | {"corrected_image": r"NORM\DTIM"}, "PET_NAC", "not_corrected_image"),
-        (PT | {"attenuation_correction_method": "NONE"}, UNKNOWN, None),
+        (PT | {"attenuation_correction_method": "NONE"}, "PET_NAC", "no_correction_method"),
         (PT | {"series_description": "PET ohne Korrektur NAC"}, "PET_NAC", "series_uncorrected"),
     ],
 )  # fmt: skip
