@@ -18,7 +18,7 @@ from builder.planning.layouts import Laid, lay_out
 from builder.planning.merge import ANNOTATIONS, LEFTOVERS, merge_parts
 from builder.planning.rows import Placed
 from builder.protocols import Progress
-from builder.sources import AnySource, Folder
+from builder.sources import AnySource, Folder, layout_in
 from builder.stages.boundary import Faults
 from builder.stages.graph import Runner, Task
 from builder.stages.index import IndexArgument, run_index
@@ -29,7 +29,7 @@ from builder.storage import Store
 
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 4
+VERSION = 5
 _RECEIPT = "inventory.json"
 
 
@@ -130,7 +130,7 @@ def take_inventory(
         left_out += [error.trace for error in outcome.value.internal_errors]
         if outcome.value.incomplete:
             partial[outcome.value.name] = outcome.value.sha256
-    layouts = [s.layout.model_dump(mode="json") if isinstance(s, Folder) and s.layout else None for s in sources]
+    layouts = [layout and layout.model_dump(mode="json") for layout in map(layout_in, sources)]
     names = [*(plan.name for plan in plans), *([layouts] if any(layouts) else [])]
     # Parts with internal errors keep their names once the errors are fixed, although their rows will differ. Adding
     # them to the fingerprint gives that later inventory another name. The same holds for parts that did not come whole.

@@ -13,7 +13,7 @@ from builder.plan import IMAGE_ROLE
 from builder.planning.inventory import Inventory, Survey, members
 from builder.planning.rows import Placed, rows_of
 from builder.protocols import Progress
-from builder.sources import Folder
+from builder.sources import layout_in
 from builder.spec import DatasetSpec
 from builder.stages.graph import Runner, Task
 from builder.stages.twin import Signature, TwinArgument, parse_signature, run_twin
@@ -54,7 +54,7 @@ def leave_out_twins(
 
     ``cohort.twins`` says which. Only images whose grid occurs in both kinds are read, and each of them once.
     """
-    if spec.cohort.twins == "keep" or not any(isinstance(s, Folder) and s.layout for s in spec.sources):
+    if spec.cohort.twins == "keep" or not any(map(layout_in, spec.sources)):
         return survey
     stacks = survey.stacks()
     usable = pc.and_(pc.is_null(stacks["usable_reason"]), pc.is_valid(stacks["orientation"]))

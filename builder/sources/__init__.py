@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from pydantic import BeforeValidator
 
 from builder.plugins import block_of, with_installed
+from builder.protocols import Source
 from builder.sources.described import Described
 from builder.sources.dicomweb import DicomWeb
 from builder.sources.dimse import Dimse
 from builder.sources.folder import Folder
 from builder.sources.idc import Idc
+from builder.sources.layout import Layout
 from builder.sources.remote_folder import RemoteFolder, elsewhere
 from builder.sources.tcia import Tcia
 
@@ -32,4 +34,25 @@ if TYPE_CHECKING:
 else:
     AnySource = Annotated[block_of(SOURCES), BeforeValidator(elsewhere)]
 
-__all__ = ["BUILT_IN", "SOURCES", "AnySource", "DicomWeb", "Dimse", "Folder", "Idc", "RemoteFolder", "Tcia"]
+LaidOut: TypeAlias = Folder | RemoteFolder
+"""Sources whose files have names, so that a layout can say who and what they are."""
+
+
+def layout_in(source: Source) -> Layout | None:
+    """Return the layout of a source; None where it has none, or cannot have one."""
+    return source.layout if isinstance(source, LaidOut) else None
+
+
+__all__ = [
+    "BUILT_IN",
+    "SOURCES",
+    "AnySource",
+    "DicomWeb",
+    "Dimse",
+    "Folder",
+    "Idc",
+    "LaidOut",
+    "RemoteFolder",
+    "Tcia",
+    "layout_in",
+]

@@ -14,10 +14,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from builder.errors import CaseError, IncompleteError, Reason
 from builder.headers.sniff import ARCHIVES, HEAD_BYTES, sniff
@@ -28,6 +28,7 @@ from builder.sources.counted import UNLISTED, confirmed
 from builder.sources.described import Remote
 from builder.sources.far import LOCAL, SCHEMES, place_at
 from builder.sources.folder import LINK_STAMP
+from builder.sources.layout import Layout, layout_of
 from builder.sources.patience import Fault, persist
 from builder.sources.place import Object, Place
 from builder.sources.signin import SignIn
@@ -57,6 +58,8 @@ class RemoteFolder(Remote):
         Globs of relative paths (``*`` also matches ``/``); empty ``include`` means everything.
     sign_in
         How to sign in to a web server.
+    layout
+        Who and what the files are that are not DICOM, as for ``folder``.
 
     Notes
     -----
@@ -71,6 +74,7 @@ class RemoteFolder(Remote):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     sign_in: SignIn | None = None
+    layout: Annotated[Layout | None, BeforeValidator(layout_of)] = None
 
     @field_validator("url")
     @classmethod

@@ -17,7 +17,7 @@ from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
-from builder.sources import Folder
+from builder.sources import layout_in
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.parts import PartPlan, PartReceipt, parse_part_receipt
 from builder.storage import Store, open_store
@@ -284,7 +284,7 @@ def _file_row(source: Source, entry: Entry, form: str) -> dict[str, Any]:
         why = f"found {entry.size:,} bytes, expected at most {FILE_LIMIT:,}"
         return _quarantined(form, CaseError(Reason.TOO_LARGE, why))
     row = {"status": "file", "format": form, "header_sha256": sha256_of(source, entry)} | _EMPTY
-    if isinstance(source, Folder) and source.layout is not None and form in VOLUMES | PICTURES:
+    if layout_in(source) is not None and form in VOLUMES | PICTURES:
         row |= _image_facts(source, entry, form)
     return row
 

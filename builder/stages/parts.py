@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from builder.model.parquet import parquet_bytes
 from builder.protocols import Entry, Source
-from builder.sources import Folder
+from builder.sources import layout_in
 from builder.stages.boundary import InternalError
 from builder.storage import Store
 
@@ -115,7 +115,7 @@ _OF_NO_ROW = {"origin", "layout", "missing", "missing_at_most", "polite"}
 def part_name(source: Source, position: int, entries: Sequence[Entry]) -> str:
     """Fingerprint what determines a part's rows: the source's options, this code's version, and the listing."""
     options = source.model_dump_json(exclude=_OF_NO_ROW) if isinstance(source, BaseModel) else repr(source)
-    if isinstance(source, Folder) and source.layout is not None:
+    if layout_in(source) is not None:
         options += " layout"  # which one does not matter here: it is applied to the finished rows
     digest = hashlib.sha256(f"{VERSION}\0{source.VERSION}\0{position}\0{options}".encode())
     for entry in entries:

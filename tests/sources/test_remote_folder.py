@@ -293,7 +293,9 @@ def test_a_build_is_that_of_the_folder(archive: Path, tmp_path: Path, monkeypatc
 
 def voxels(dataset: Path) -> list[bytes]:
     """The bytes of all arrays, whatever their shards are called."""
-    return sorted(path.read_bytes() for path in dataset.glob("data/*/*/c/**/*") if path.is_file())
+    found = sorted(path.read_bytes() for path in dataset.glob("data/*/**/c/**/*") if path.is_file())
+    assert found
+    return found
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from builder.planning.layouts.assign import (
     unread_lines,
     unread_object_lines,
 )
-from builder.planning.layouts.published import label_name_lines
+from builder.planning.layouts.published import label_name_lines, published_values
 
 __all__ = [
     "IMAGE_FORMATS",
@@ -16,6 +16,7 @@ __all__ = [
     "count_formats",
     "label_name_lines",
     "lay_out",
+    "published_values",
     "unread_lines",
     "unread_object_lines",
 ]

@@ -19,7 +19,7 @@ from builder.planning.layouts.datasets import Decathlon, NnUnet
 from builder.planning.layouts.names import Documents, Named, Reading, uid
 from builder.planning.layouts.tables import Pattern, Table
 from builder.protocols import Entry, Source
-from builder.sources import Folder
+from builder.sources import LaidOut
 from builder.sources.layout import Layout
 
 LISTED: Final = ("source", "path", "member", "size", "stamp", "format")
@@ -34,7 +34,7 @@ class Laid:
     ``missing`` are rows of INSTANCES for images that a layout lists and the source does not hold.
     """
 
-    readings: Mapping[int, tuple[Reading, Layout, Folder]]
+    readings: Mapping[int, tuple[Reading, Layout, LaidOut]]
     companions: Mapping[tuple[int, str], str]
     missing: pa.Table
 
@@ -75,7 +75,7 @@ def lay_out(parts: Callable[[Sequence[str]], Iterable[pa.Table]], sources: Seque
     parts
         Given columns: the tables of the index with them, one at a time.
     """
-    laid = {n: s for n, s in enumerate(sources) if isinstance(s, Folder) and s.layout is not None}
+    laid = {n: s for n, s in enumerate(sources) if isinstance(s, LaidOut) and s.layout is not None}
     if not laid:
         return None
     entries: dict[int, dict[str, Entry]] = {n: {} for n in laid}
@@ -150,7 +150,7 @@ def count_formats(table: pa.Table, used: Iterable[int] = ()) -> Counter[str]:
     return Counter(form for row, form in formats if form in IMAGE_FORMATS and row not in taken)
 
 
-def _reading(source: Folder, entries: Mapping[str, Entry], images: Sequence[str]) -> Reading:
+def _reading(source: LaidOut, entries: Mapping[str, Entry], images: Sequence[str]) -> Reading:
     layout = source.layout
     assert layout is not None
     documents = Documents(frozenset(entries), lambda place: source.read(entries[place]))

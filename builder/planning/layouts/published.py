@@ -12,7 +12,7 @@ from builder.labels import AnyLabel
 from builder.labels.mask import MaskFile
 from builder.planning.layouts.names import MAX_DOCUMENT_BYTES
 from builder.protocols import Entry
-from builder.sources import AnySource, Folder
+from builder.sources import AnySource, layout_in
 
 LONGEST: Final = 40
 
@@ -31,12 +31,22 @@ def label_name_lines(labels: Mapping[str, AnyLabel], sources: Sequence[AnySource
         if isinstance(label, MaskFile) and label.values and label.content == "labels" and "{label" in label.match
     }
     for number, source in enumerate(sources):
-        if not masks or not isinstance(source, Folder) or source.layout is None:
+        layout = layout_in(source)
+        if not masks or layout is None:
             continue
-        if source.layout.kind in ("nnunet", "msd"):
+        if layout.kind in ("nnunet", "msd"):
             published = _published(source, number, files)
             for name, values in masks.items():
                 yield from (f"{name}: {line}" for line in _differences(values, published))
+
+
+def published_values(sources: Sequence[AnySource], files: pa.Table) -> dict[int, str]:
+    """Return the names of the values of masks, by the dataset.json of the first source that has one."""
+    for number, source in enumerate(sources):
+        layout = layout_in(source)
+        if layout is not None and layout.kind in ("nnunet", "msd"):
+            return {value: name for value, name in _published(source, number, files).items() if value}
+    return {}
 
 
 def _differences(stated: Mapping[int, str], published: Mapping[int, str]) -> Iterator[str]:
@@ -64,7 +74,7 @@ def _plain(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
-def _published(source: Folder, number: int, files: pa.Table) -> dict[int, str]:
+def _published(source: AnySource, number: int, files: pa.Table) -> dict[int, str]:
     """Return the names of values in the dataset.json of a source; none where it cannot be read."""
     columns = (files.column(name).to_pylist() for name in ("source", "path", "member", "size", "stamp"))
     for owner, path, member, size, stamp in zip(*columns, strict=True):
