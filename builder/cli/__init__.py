@@ -247,7 +247,7 @@ def init(
     workers: Workers = None,
 ) -> None:
     """Print a commented spec to start from, written from a scan of an archive; a plan accepts it as it is."""
-    from builder.library.starter import TASKS, starter_spec
+    from builder.library.starter import TASKS, starter_spec, starting_layout, written
     from builder.run.progress import open_progress
     from builder.run.scan import scan as look
 
@@ -255,7 +255,12 @@ def init(
         raise SpecError(f"--task: found {task!r}, expected one of {', '.join(TASKS)}")
     with continuing("nothing was written"), open_progress(style(False)) as progress:
         outcome = look([path], cluster=cluster, workers=workers, progress=progress)
-    typer.echo(starter_spec(outcome, str(Path(path).resolve()), task), nl=False)  # type: ignore[arg-type]
+        layout = starting_layout(outcome)
+        if layout:
+            progress.say(f"no DICOM image was found: read again with layout: {written(layout)}")
+            outcome = look([path], cluster=cluster, workers=workers, progress=progress, layout=layout)
+    text = starter_spec(outcome, str(Path(path).resolve()), task, layout=layout)  # type: ignore[arg-type]
+    typer.echo(text, nl=False)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from builder.library.scan import Scan
@@ -14,6 +16,9 @@ UNKNOWN: Final = "unknown"
 NO_IMAGES: Final = ("localizer", "screenshot", "MIP", "rendering", "bolus_tracking")
 """Types of series that are no image to train on."""
 
+MOST_NAMES: Final = 12
+"""Names of images that a comment lists."""
+
 FEW_PERSONS: Final = 20
 """With fewer persons than this, the spec puts everybody into one split."""
 
@@ -24,40 +29,131 @@ _PAGE = """\
 name: my-dataset
 license: {license}  # PLACEHOLDER: the licence of your dataset, an SPDX identifier such as CC-BY-4.0
 sources:
-  - {{kind: folder, url: {url}}}
-cohort:
+{source}cohort:
 {cohort}{labels}deid:
   # PLACEHOLDER: where the secret behind all pseudonyms is, such as BUILDER_KEY in place of BUILDER_KEY_PLACEHOLDER.
   # Make one, keep it, and never write the secret itself into this file: openssl rand -hex 32
   patient_key: "{key}"
-  retain: [series_type, plane]  # what may enter the tables beside what describes the grid; see docs/privacy.md
+{reviewed}  retain: [series_type, plane]  # what may enter the tables beside what describes the grid: docs/privacy.md
 transforms:
 {transforms}samples: {samples}
 splits: {splits}
 """
 
+UNSTATED: Final = "OT"
+"""Modality of pictures whose layout states none."""
 
-def starter_spec(found: Scan, url: str, task: Task) -> str:
-    """Return the text of a spec that plans without a change. ``url`` is the folder that was scanned."""
-    usable: Counter[str] = Counter()
-    for group in found.groups:
-        usable[group.kind["modality"]] += group.usable
-    modalities = [name for name, count in usable.most_common() if count] or ["CT"]
-    label = _label(found) if task in ("segmentation", "detection") else ""
+FLAT: Final = ("projection", "still")
+"""Verdicts of pictures, which no volume is made of."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The images that the spec takes: all of one modality, and of one name where a layout gives names.
+
+    Parameters
+    ----------
+    modality, image
+        "" where nobody states one.
+    flat
+        Whether they are pictures and no volumes.
+    names
+        The names of all images of the modality, the most frequent first.
+    """
+
+    modality: str
+    image: str
+    flat: bool
+    names: tuple[str, ...]
+
+
+def starter_spec(found: Scan, url: str, task: Task, *, layout: Mapping[str, str] | None = None) -> str:
+    """Return the text of a spec that plans without a change.
+
+    Parameters
+    ----------
+    url
+        The folder that was scanned.
+    layout
+        The layout with which it was scanned, if any (``starting_layout``).
+    """
+    kind = _most(found)
+    if layout is not None and kind.modality == UNSTATED:
+        kind = replace(kind, modality="")  # a condition on it would keep nothing once the layout states a modality
+    label = _label(found, layout) if task in ("segmentation", "detection") else ""
+    labelled = label.startswith("labels:")
     images = _images(found) if task == "multimodal" else {}
     return _PAGE.format(
         task=task,
         license=LICENSE_PLACEHOLDER,
-        url=json.dumps(url),
+        source=_source(url, layout, kind),
         key=KEY_PLACEHOLDER,
-        cohort=_several(images) if images else _cohort(task, modalities),
+        cohort=_several(images) if images else _cohort(task, kind, _modalities(found), labelled=labelled),
         labels=label,
-        transforms=_transforms_of(images) if images else _transforms(modalities[0]),
-        samples=_samples(task, labelled=bool(label.strip()) and not label.startswith("#")),
+        reviewed=_REVIEWED.format(modality=kind.modality or UNSTATED) if found.text_risks or kind.flat else "",
+        transforms=_transforms_of(images) if images else _transforms(kind),
+        samples=_samples(task, kind, labelled=labelled),
         splits="{ratios: {train: 1.0}}  # few persons; with more: {train: 0.7, validation: 0.15, test: 0.15}"
         if found.persons < FEW_PERSONS
         else "{ratios: {train: 0.7, validation: 0.15, test: 0.15}}",
     )
+
+
+def starting_layout(found: Scan) -> dict[str, str] | None:
+    """Return the layout that a spec needs: none if there are DICOM images to use, or no other image files."""
+    if any(group.usable or any(group.verdicts[verdict] for verdict in FLAT) for group in found.groups):
+        return None
+    pattern = found.layout.partition('"')[2].partition('"')[0]
+    return {"pattern": pattern} if pattern else {"kind": found.layout} if found.layout else None
+
+
+def written(layout: Mapping[str, str]) -> str:
+    """Return a layout as a spec writes it."""
+    return layout.get("kind") or f"{{pattern: {json.dumps(layout['pattern'])}}}"
+
+
+_REVIEWED: Final = """\
+  # reviewed: [{modality}]  # pictures may show names: a build leaves them out until somebody has looked and says so
+"""
+
+
+def _source(url: str, layout: Mapping[str, str] | None, kind: _Kind) -> str:
+    if layout is None:
+        return f"  - {{kind: folder, url: {json.dumps(url)}}}\n"
+    lines = [
+        f"  - kind: folder\n    url: {json.dumps(url)}",
+        f"    layout: {written(layout)}  # who and what each file is: docs/files.md",
+    ]
+    if "pattern" in layout:
+        stated = "`modality: DX` (or MG, XC, ...)" if kind.flat else "`modality: CT` and `values: HU`"
+        lines.append(f"    # add to the layout what its files do not say, such as {stated}")
+    return "\n".join(lines) + "\n"
+
+
+def _most(found: Scan) -> _Kind:
+    """Return the kind of image of which there is most; volumes go before pictures."""
+    volumes: Counter[tuple[str, str]] = Counter()
+    flat: Counter[tuple[str, str]] = Counter()
+    for group in found.groups:
+        name = (group.kind.get("modality", ""), group.kind.get("image", ""))
+        volumes[name] += group.usable
+        flat[name] += sum(group.verdicts[verdict] for verdict in FLAT)
+    counted = +volumes or +flat
+    if not counted:
+        return _Kind("CT", "", False, ())
+    modalities: Counter[str] = Counter()
+    for (modality, _), count in counted.items():
+        modalities[modality] += count
+    modality = modalities.most_common(1)[0][0]
+    names = tuple(image for (own, image), _ in counted.most_common() if own == modality and image)
+    return _Kind(modality, names[0] if len(names) > 1 else "", not +volumes, names)
+
+
+def _modalities(found: Scan) -> list[str]:
+    usable: Counter[str] = Counter()
+    for group in found.groups:
+        usable[group.kind.get("modality", "")] += group.usable
+    return [name for name, count in usable.most_common() if count and name] or ["CT"]
 
 
 def _images(found: Scan) -> dict[str, tuple[str, str]]:
@@ -100,22 +196,41 @@ def _transforms_of(images: dict[str, tuple[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cohort(task: Task, modalities: list[str]) -> str:
-    if task == "multimodal":
+def _cohort(task: Task, kind: _Kind, modalities: list[str], *, labelled: bool) -> str:
+    if task == "multimodal" and not kind.flat:
         named = ", ".join(f"'{name}'" for name in modalities[:2])
         return (
             f'  image: "modality in [{named}]"  # no study has two known types of image: docs/images.md joins others\n'
             "  one_per: series\n"
         )  # fmt: skip
-    lines = [f"  image: \"modality == '{modalities[0]}'\"  # narrow it: docs/choosing-series.md has the columns"]
+    asked = [f"modality == '{kind.modality}'"] if kind.modality else []
+    asked += [f"image == '{kind.image}'"] if kind.image else []
+    lines = []
+    if asked:
+        lines.append(f'  image: "{" and ".join(asked)}"  # narrow it: docs/choosing-series.md has the columns')
+    if kind.image:
+        lines.append(
+            f"  # images here: {', '.join(kind.names[:MOST_NAMES])}{' ...' if len(kind.names) > MOST_NAMES else ''}"
+        )
     if task == "classification":
         lines.append("  one_per: study  # one image for each study; join its class from a table with `clinical`")
-    if task in ("segmentation", "detection"):
-        lines.append("  labels: required  # series without a label are left out; `optional` keeps them")
+    elif not lines:
+        lines.append("  one_per: series")
+    if labelled:
+        lines.append("  labels: required  # images without a label are left out; `optional` keeps them")
     return "\n".join(lines) + "\n"
 
 
-def _label(found: Scan) -> str:
+def _label(found: Scan, layout: Mapping[str, str] | None) -> str:
+    if layout is not None and layout.get("kind") in ("nnunet", "msd"):
+        named = sorted((found.label_values or {1: "target"}).items())
+        values = ", ".join(f"{value}: {json.dumps(name)}" for value, name in named)
+        return f'labels:\n  target: {{kind: mask, match: "{{label}}", values: {{{values}}}}}\n'
+    if layout is not None:
+        return (
+            "# where the masks lie is for you to say, for instance:\n"
+            '#   labels: {target: {kind: mask, match: "{folder}/{patient}_seg.nii.gz", values: {1: target}}}\n'
+        )
     kinds = {"RTSTRUCT": "{kind: rtstruct, roi: {target: ", "SEG": "{kind: seg, segments: {target: "}
     for objects in found.objects:
         if objects.modality in kinds:
@@ -124,14 +239,18 @@ def _label(found: Scan) -> str:
     return "# no RTSTRUCT and no SEG was found; docs/labels.md has the other kinds of labels\n"
 
 
-def _transforms(modality: str) -> str:
+def _transforms(kind: _Kind) -> str:
+    if kind.flat:
+        return "  - {kind: resize, pixels: [256, 256]}\n"
     lines = ["  - {kind: orient, to: LPS}", "  - {kind: resample, spacing_mm: [3.0, 3.0, 3.0]}"]
-    if modality == "CT":
+    if kind.modality == "CT":
         lines.append("  - {kind: intensity, clip: [-1000, 1000], dtype: float32}")
     return "\n".join(lines) + "\n"
 
 
-def _samples(task: Task, *, labelled: bool) -> str:
+def _samples(task: Task, kind: _Kind, *, labelled: bool) -> str:
+    if kind.flat:
+        return "{kind: images}"
     if task == "detection" and labelled:
         return "{kind: patches, shape: [32, 32, 32], centred_on: target, per_case: 4}"
     if task == "pretraining":

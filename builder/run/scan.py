@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import environ
 from pathlib import Path
@@ -25,6 +25,7 @@ def scan(
     progress: Progress | None = None,
     page: Path | None = None,
     keep: Path | None = None,
+    layout: Mapping[str, str] | None = None,
 ) -> Scan:
     """Say what folders hold, without a spec.
 
@@ -36,6 +37,8 @@ def scan(
         File to write the private page to, with one picture for each group.
     keep
         Folder for the index, so that a later scan reads only files that are new; without it a temporary one.
+    layout
+        Who and what the files are that are not DICOM, by its options; the scan then takes them for images.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def scan(
     SourceError
         When a folder holds no file.
     """
-    sources: tuple[AnySource, ...] = tuple(_folder(path) for path in paths)
+    sources: tuple[AnySource, ...] = tuple(_folder(path, layout) for path in paths)
     if page is not None and not page.absolute().parent.is_dir():
         raise SpecError(f"--html: found no folder {page.absolute().parent}, expected one for the page; make it first")
     for place in (page, keep):
@@ -60,12 +63,12 @@ def scan(
     return found
 
 
-def _folder(path: str) -> Folder:
+def _folder(path: str, layout: Mapping[str, str] | None) -> Folder:
     if not path.strip():
         raise SpecError("found an empty path, expected a folder; is the shell variable set that you meant?")
     if Path(path).is_file():
         raise SpecError(f"{path}: found a file, expected a folder; name the folder that holds it")
-    return Folder(url=path)
+    return Folder.model_validate({"url": path, "layout": layout})
 
 
 def _check_apart(place: Path | None, paths: Sequence[str]) -> None:

@@ -156,6 +156,23 @@ def test_image_files_without_a_layout_are_grouped_and_a_layout_is_named(tmp_path
     assert "for instance: layout: {pattern:" in text
 
 
+def test_a_table_that_names_image_files_is_told(tmp_path: Path) -> None:
+    """As challenges do: a name alone, without its suffix, below another folder, or with the folders above it."""
+    home = tmp_path / "in"
+    for case in ("p1", "p2"):
+        home.joinpath(case).mkdir(parents=True)
+        for view in ("front", "side"):
+            Image.fromarray(values((8, 9), "uint8")).save(home / case / f"{case}_{view}.png")
+    lines = ["Image Index,Id,Path,Inside,Class", "p1_front.png,p1_front,Set-v1/p1/p1_front.png,p1/p1_front.png,0"]
+    lines += ["p2_side.png,p2_side,Set-v1/p2/p2_side.png,p2\\p2_side.png,1"]
+    lines += ["p3_side.png,p3_side,Set-v1/p1/p2_side.png,p1/p2_side.png,1"]
+    (home / "list.csv").write_text("\n".join(lines) + "\n")
+    shared = scan([str(home)]).facts()["tables"][0]["shared"]
+    assert shared == {
+        name: {"names": "file", "shared": 2, "distinct": 3} for name in ("Image Index", "Id", "Path", "Inside")
+    }
+
+
 @pytest.mark.parametrize(
     ("images", "documents", "layout"),
     [

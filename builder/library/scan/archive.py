@@ -11,7 +11,7 @@ from builder.library.scan.groups import Group, Names, group_series
 from builder.library.scan.images import ImageFiles, image_files
 from builder.planning.forecast import switch_of
 from builder.planning.inventory import Inventory, take_inventory, take_survey
-from builder.planning.layouts import unread_object_lines
+from builder.planning.layouts import published_values, unread_object_lines
 from builder.planning.risks import risks_of_chunk
 from builder.protocols import Progress
 from builder.sources import AnySource
@@ -38,6 +38,8 @@ class Scan:
         Why a build would refuse series whose pixels may show text, to the number of series.
     image_files, layout
         Image files that are not DICOM, by format and shape, and a layout to start from that would read them.
+    label_values
+        Names of the values of masks, where a dataset.json of the layout states them.
     """
 
     inventory: Inventory
@@ -55,6 +57,7 @@ class Scan:
     unread: tuple[str, ...]
     image_files: tuple[ImageFiles, ...]
     layout: str
+    label_values: dict[int, str]
 
     @property
     def files(self) -> int:
@@ -124,6 +127,7 @@ def scan_archive(
         unread=(*unread, *unread_object_lines((g.kind.get("modality"), g.instances) for g in groups)),
         image_files=tuple(beside),
         layout=layout,
+        label_values=published_values(sources, inventory.annotations()),
     )
 
 

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from builder.clinical import Sheet, read_sheet, sheets_of, text_of
 from builder.errors import BuilderError, Reason
+from builder.files import PICTURES, VOLUMES
 from builder.headers.sniff import TABLES
 from builder.library.scan.groups import Names, short
+from builder.model.places import place_of
 from builder.persons import normal_id
 from builder.planning.inventory import Inventory
 from builder.planning.layouts import count_formats, unread_lines
@@ -48,7 +50,7 @@ class Table:
     Parameters
     ----------
     columns
-        Heading to the fact it shares with the images ("person", "study", "series", "accession") and how many distinct
+        Heading to the fact it shares with the images (person, study, series, accession, file) and how many distinct
         values are shared, of how many; only for columns that share any.
     problem
         Why it could not be opened; empty if it could.
@@ -89,6 +91,9 @@ def tables(inventory: Inventory, sources: Sequence[AnySource], names: Names) -> 
     """Open every table of the archive, one after the other; each sheet of a workbook is a table."""
     columns = ["status", "format", "source", "path", "member", "size", "stamp"]
     rows = inventory.annotations(columns=columns).to_pylist()
+    for row in rows:
+        if row["format"] in VOLUMES | PICTURES:
+            names.add_file(place_of(row["path"], row["member"] or ""))
     listed = [row for row in rows if row["status"] == "file" and row["format"] in TABLES]
     listed.sort(key=lambda row: (row["source"], row["path"], row["member"] or ""))
     return [table for n, row in enumerate(listed) for table in _tables(row, sources, names, opened=n < MOST_TABLES)]
@@ -178,3 +183,4 @@ def _shares(values: set[str], names: Names) -> Iterator[tuple[str, int]]:
     yield "person", sum(short(name) in names.patients for name in {*map(normal_id, values)})
     for fact, known in (("study", names.studies), ("series", names.series), ("accession", names.accessions)):
         yield fact, sum(short(value) in known for value in values)
+    yield "file", sum(map(names.has_file, values))

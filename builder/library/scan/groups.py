@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
+from builder.model.places import stem_of
 from builder.persons import Naming, normal_id
 from builder.planning.inventory import Inventory, Survey
 
@@ -92,6 +93,24 @@ class Names:
     studies: set[int] = field(default_factory=set)
     series: set[int] = field(default_factory=set)
     accessions: set[int] = field(default_factory=set)
+    files: set[int] = field(default_factory=set)
+    """Names of image files that are not DICOM: alone, without their suffix, and with the folders above them."""
+    places: set[int] = field(default_factory=set)
+    """Whole paths of these files."""
+
+    def add_file(self, place: str) -> None:
+        """Add the names by which a table may call a file."""
+        parts = place.split("/")
+        self.files.update(short("/".join(parts[start:])) for start in range(len(parts)))
+        self.files.add(short(stem_of(parts[-1])))
+        self.places.add(short(place))
+
+    def has_file(self, value: str) -> bool:
+        """Return whether a value is the name of a file, the end of its path, or its path below some other folder."""
+        parts = value.replace("\\", "/").removeprefix("./").split("/")
+        return short("/".join(parts)) in self.files or any(
+            short("/".join(parts[start:])) in self.places for start in range(1, len(parts))
+        )
 
 
 def group_series(inventory: Inventory, survey: Survey, names: Names) -> tuple[list[Group], Counter[tuple[str, str]]]:
