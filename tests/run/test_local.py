@@ -1,6 +1,7 @@
 """Workers of the local cluster have imported what their first task needs, and share one heap between threads."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -31,6 +32,18 @@ if __name__ == "__main__":
     assert {pid for *_, pid in found.values()} != {os.getpid()}
     print(json.dumps({name: module or value for name, (module, value, _) in found.items()}))
 """
+
+
+def test_a_heartbeat_that_a_closing_scheduler_leaves_unanswered_is_not_told() -> None:
+    """On a busy machine it was a traceback behind a build that had gone well."""
+    import builder.run.worker  # noqa: F401  # as every worker does
+
+    def told(message: str) -> bool:
+        record = logging.LogRecord("distributed.worker", logging.ERROR, "", 0, message, None, None)
+        return bool(logging.getLogger("distributed.worker").filter(record))
+
+    assert not told("Failed to communicate with scheduler during heartbeat.")
+    assert told("Unexpected exception during heartbeat. Closing worker.")
 
 
 def test_a_worker_has_loaded_what_a_build_needs_and_no_more(tmp_path: Path) -> None:
