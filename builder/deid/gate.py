@@ -19,7 +19,18 @@ from builder.deid.options import ColumnText
 from builder.deid.text import scrub
 from builder.errors import PrivacyError
 from builder.model.case import ClearedSample, Sample, Scalar
-from builder.model.cleared import CLOSED, CODED, SEAL, Cell, Cleared, Policy, bare_column, check_policies, policy_of
+from builder.model.cleared import (
+    CLOSED,
+    CODED,
+    POLICIES,
+    SEAL,
+    Cell,
+    Cleared,
+    Policy,
+    bare_column,
+    check_policies,
+    policy_of,
+)
 from builder.model.patterns import fits
 
 WITHHELD: Final = "(withheld)"
@@ -227,6 +238,8 @@ class Gate:
             return self._unknown(value)
         if found is None or policy in CLOSED:
             return None if found is None else Cleared(found, SEAL)
+        if policy is Policy.DECLARED and bare_column(column) in POLICIES and self.words.has(value):
+            return Cleared(value, SEAL)  # the site of a source beside a table's
         if policy is Policy.ORIGIN:  # citations hold dates and long numbers
             return None if self.known.occur_in(found) else Cleared(found, SEAL)
         return self._unknown(found)

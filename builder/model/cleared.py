@@ -181,7 +181,13 @@ def policy_of(column: str, declared: Iterable[str] = ()) -> Policy | None:
         return Policy.PROSE
     known = frozenset(declared)
     name = bare_column(column, known)
+    if name in known and name in _OF_TABLES:
+        return Policy.DECLARED
     return POLICIES.get(name) or (Policy.DECLARED if name in known else None)
+
+
+_OF_TABLES = frozenset({"sex", "site", "country", "collection"})
+"""Columns of the spec's words or of codes of the header; where a clinical table gives them instead, they hold text."""
 
 
 def bare_column(column: str, declared: Iterable[str] = ()) -> str:

@@ -21,7 +21,7 @@ from builder.deid.options import ColumnText
 from builder.errors import CaseError, PrivacyError
 from builder.imaging.stacks.options import VolumeOptions, check_voxels
 from builder.model.case import Sample
-from builder.model.cleared import POLICIES, SEAL, Cleared, ClearedBytes, Policy, check_policies
+from builder.model.cleared import POLICIES, SEAL, Cleared, ClearedBytes, Policy, check_policies, policy_of
 from builder.model.geometry import Geometry
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, IDENTITY_COLUMNS, LEDGER, SERIES
@@ -290,3 +290,19 @@ def test_limits_are_told_in_groups_of_digits_which_are_no_telephone_number() -> 
     assert "34,359,738,368 voxels" in caught.value.detail
     error = Death(-9, outgrew=True).as_error(805_306_368, 4_194_304)
     assert Gate(Words()).message(error.detail) == error.detail
+
+
+@pytest.mark.parametrize("column", ["site", "country", "collection", "sex", "pet.site"])
+def test_a_column_that_a_table_gives_instead_of_the_spec_is_checked_like_any_other(column: str) -> None:
+    """Any word in lower letters left by it, because the spec's own sites are such words."""
+    known = Identifiers(names=frozenset({"kowalska"}), numbers=frozenset({"tillmouth clinic"}))
+    own = Gate(Words(frozenset({"north", "kowalska"})), known=known)
+    tabled = Gate(
+        Words(frozenset({"north"})), declared=frozenset({"site", "country", "collection", "sex"}), known=known
+    )
+    for value in ("kowalska", "ward_3/kowalska", "kowalska_5550113", "tillmouth clinic", "a_1234567"):
+        assert tabled.text(column, value) is None, value
+    for value in ("north", "Ward 3", "female"):
+        assert tabled.text(column, value) == value
+    assert own.text(column, "kowalska") == "kowalska"  # the name that the spec gives a site
+    assert policy_of(column, ["site", "country", "collection", "sex"]) is Policy.DECLARED
