@@ -69,6 +69,7 @@ _PET = re.compile(
     r"|GML|STDDEV|absent)|suv_type=(?:BSA|BW|LBM|LBMJANMA|LBMJAMES128|IBW)"
 )
 """Says why a PET is not in SUV. Quotes only defined terms of Units, SUV Type and Decay Correction (PS3.3 C.8.9.1)."""
+_QUOTED_OF_PET = re.compile(r"pet_units=|suv_type=|decay_correction_")
 _READER = re.compile(r"reader-[0-9a-f]{12}|reader\d{1,3}")
 _NUMBERING = re.compile(r"\d{1,6}(?:\.\d{1,6})?|2\.25\.\d{1,39}")
 _VERSIONED = re.compile(r"[a-z][a-z0-9_]*/\d{1,4}")
@@ -301,6 +302,11 @@ def _own(gate: Gate, column: str, value: str) -> str | None:
     quoted = _RESCALE_TYPE.fullmatch(value)
     if quoted is not None:
         return value if quoted[1] in terms.RESCALE_TYPES else None
+    parts = value.split("; ")
+    if len(parts) > 1 and any(_own(gate, column, part) is None for part in parts):
+        return None
+    if len(parts) == 1 and _QUOTED_OF_PET.search(value) and not _PET.fullmatch(value):
+        return None
     return value if _OWN_TEXT.fullmatch(value) or _PET.fullmatch(value) else None
 
 

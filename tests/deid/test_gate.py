@@ -306,3 +306,17 @@ def test_a_column_that_a_table_gives_instead_of_the_spec_is_checked_like_any_oth
         assert tabled.text(column, value) == value
     assert own.text(column, "kowalska") == "kowalska"  # the name that the spec gives a site
     assert policy_of(column, ["site", "country", "collection", "sex"]) is Policy.DECLARED
+
+
+@pytest.mark.parametrize("where", ["", "pet/", "field_of_view=8; "])
+def test_a_note_quotes_defined_terms_only_in_lower_letters_too(where: str) -> None:
+    gate = Gate(Words(frozenset({"pet"})))
+    for note in (
+        "pet_units=kowalska",
+        "suv_type=kowalska",
+        "no_suv:decay_correction_kowalska",
+        "rescale_type=kowalska",
+    ):
+        assert gate.text("notes", where + note) is None
+    assert gate.text("notes", "pet/pet_units=CPS") == "pet/pet_units=CPS"
+    assert gate.text("notes", "field_of_view=8; jitter_mm=0.1") == "field_of_view=8; jitter_mm=0.1"
