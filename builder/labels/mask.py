@@ -229,7 +229,7 @@ class MaskFile(MaskLabel):
             return segments
         if len(layers) != 1:
             raise CaseError(Reason.LABEL_AMBIGUOUS, f"found {len(layers)} layers, expected one; set names instead")
-        foreign = np.count_nonzero(layers) - sum(np.count_nonzero(layers == value) for value in self.values)
+        foreign = int(np.count_nonzero(layers) - sum(np.count_nonzero(layers == value) for value in self.values))
         measures["undeclared_voxels"] += float(foreign)
         if foreign and self.undeclared == "refuse":
             raise CaseError(

@@ -195,6 +195,8 @@ def _one(
 ) -> dict[str, Any]:
     """Write one stack, assembled as in a build, and return its row."""
     try:
+        for image in (objects.first, *objects.images):  # a spec decides what their answers mean, but they are read
+            pixel_risk(image), shows_face(image)
         if objects.images:
             volume = _cleaned(stack, objects.images, options)
         else:
@@ -214,11 +216,9 @@ def _cleaned(stack: Stack, images: Sequence[Dataset], options: VolumeOptions) ->
     """Assemble a stack as a build does: from de-identified data sets, checked against what the archive states.
 
     Nothing of them is published here. A value that de-identification cannot read is refused in a build, so it is met
-    here too. Whether pixels may show text is not asked, because that is for a spec to decide.
+    here too.
     """
     with elements_as(Reason.UNREADABLE):
-        for image in images:
-            pixel_risk(image), shows_face(image)
         known = identifiers_in(images)
         clean = [deidentify(image, profile=_PROFILE, uids=_UIDS, person="", known=known) for image in images]
         calibration = calibrate(images, weight_kg=options.pet_weight_kg) if stack.modality == "PT" else None
@@ -229,6 +229,7 @@ def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOpt
     """Fetch the instances of a stack as a build does. Raises CaseError."""
     wanted = {uid for channel in stack.uids for uid in channel}
     own = rows.filter(pa.array([uid in wanted for uid in rows.column("sop_instance_uid").to_pylist()]))
+    own = own.sort_by("sop_instance_uid")  # a build takes them in this order
     return fetch(own.append_column("role", pa.repeat(IMAGE_ROLE, own.num_rows)), (source,), options)
 
 
