@@ -16,7 +16,7 @@ from builder.model.tables import INSTANCES
 from builder.protocols import How, ImageRow, Mentions
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
-from builder.stages.fetch import read_object
+from builder.stages.listed import Listed, read_object
 
 Opened: TypeAlias = Callable[[str, int], Mentions]
 """Maps a label and a row of the annotations table to the images that the file says anything about."""
@@ -81,7 +81,7 @@ def open_files(annotations: Annotations, labels: Mapping[str, AnyLabel], sources
     def mentions(label: str, row: int) -> Mentions:
         (facts,) = annotations.table.slice(row, 1).to_pylist()
         try:
-            return labels[label].mentions(read_object(facts, sources))
+            return labels[label].mentions(read_object(Listed.of(facts), sources))
         except CaseError:
             return lambda image: True
 
@@ -117,7 +117,7 @@ def read_classes(
     @cache
     def content(row: int) -> bytes:
         (facts,) = annotations.table.slice(row, 1).to_pylist()
-        return read_object(facts, sources)
+        return read_object(Listed.of(facts), sources)
 
     def values(image: ImageRow, links: Sequence[Link]) -> list[Scalar]:
         found: list[Scalar] = []

@@ -15,7 +15,7 @@ from builder.imaging.registration import Matrix, Registration, check_rigid, firs
 from builder.model.keyed import Key
 from builder.planning.link import Annotations
 from builder.sources import AnySource
-from builder.stages.fetch import read_object
+from builder.stages.listed import Listed, read_object
 from builder.storage import read_at
 
 REGISTRATION: Final = "registration"
@@ -104,7 +104,7 @@ class Registrations:
         if row not in self._read:
             (facts,) = self.annotations.table.slice(row, 1).to_pylist()
             try:
-                self._read[row] = read_registration(parse_instance(read_object(facts, self.sources)))
+                self._read[row] = read_registration(parse_instance(read_object(Listed.of(facts), self.sources)))
             except CaseError as error:
                 self._read[row] = error
         found = self._read[row]

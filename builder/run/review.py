@@ -15,7 +15,7 @@ from builder.plan import ShardSummary
 from builder.planning.reviews import COLUMNS
 from builder.run.pipeline import plan as make_plan
 from builder.sources import AnySource
-from builder.stages.fetch import read_object
+from builder.stages.listed import Listed, read_object
 from builder.stages.shard import load_plan
 from builder.storage import open_store
 
@@ -109,6 +109,6 @@ def _texts(
         for number, case in enumerate(shard.cases):
             if case.case_key in wanted:
                 own = [row for row in objects if row["case"] == number and row["role"] == label]
-                parts = [report_text(read_object(row, sources)) for row in own]
+                parts = [report_text(read_object(Listed.of(row), sources)) for row in own]
                 texts[case.case_key] = "\n\n".join(parts)
     return texts

@@ -5,7 +5,6 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import pyarrow as pa
 import pydicom
@@ -14,20 +13,18 @@ from pydicom.dataset import Dataset
 from builder.decode.format import BIG_ENDIAN
 from builder.errors import CaseError, Reason, SourceError
 from builder.headers.boundary import parsing
-from builder.imaging import rows as seen
 from builder.imaging.filed import is_filed
 from builder.imaging.parse import parse_instance
 from builder.imaging.pixels.values import PixelFill
 from builder.imaging.quantities.philips import is_philips_mr
 from builder.imaging.quantities.suv import SUV_TAGS, Calibration, calibrate
-from builder.imaging.rows import dataset_of
+from builder.imaging.rows import dataset_of, rows_of
 from builder.imaging.stacks.kinds import Kind, kind_of
 from builder.imaging.stacks.options import VolumeOptions
 from builder.plan import is_image_role
-from builder.protocols import Describing, Entry, LabelObject
+from builder.protocols import Describing, LabelObject
 from builder.sources import AnySource
-
-Row = Mapping[str, Any]
+from builder.stages.listed import Listed, read_object
 
 
 @dataclass(frozen=True)
@@ -69,40 +66,35 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) 
     SourceError
         When a source does not answer, or an object has changed since it was indexed.
     """
-    listed = rows.to_pylist()
-    image_rows = [row for row in listed if is_image_role(row["role"])]
-    labels: dict[str, list[LabelObject]] = {}
-    for row in listed:
-        if not is_image_role(row["role"]):
-            data = read_object(row, sources)
-            name = posixpath.basename(row["member"] or row["path"])
-            content = parse_instance(data) if row["format"] == "dicom" else data
-            labels.setdefault(row["role"], []).append(LabelObject(content, name))
-    images = rows.filter(pa.array([is_image_role(row["role"]) for row in listed]))
-    if is_filed(image_rows[0]):
-        files = tuple(read_object(row, sources) for row in image_rows)
-        return Objects(images, (), dataset_of(image_rows[0]), labels, files=files)
-    first = parse_instance(read_object(image_rows[0], sources))
-    if _rows_suffice(image_rows, volumes):
-        calibration = _calibration(image_rows, sources, volumes) if image_rows[0]["modality"] == "PT" else None
+    of_image = [is_image_role(role) for role in rows.column("role").to_pylist()]
+    images = rows.filter(pa.array(of_image))
+    labels = _read_labels(rows.filter(pa.array([not image for image in of_image])), sources)
+    listed = listed_in(images)
+    (lead,) = images.slice(0, 1).to_pylist()
+    if is_filed(lead):
+        files = tuple(read_object(one, sources) for one in listed)
+        return Objects(images, (), dataset_of(lead), labels, files=files)
+    first = parse_instance(read_object(listed[0], sources))
+    if _rows_suffice(images, volumes):
+        calibration = _calibration(listed, sources, volumes) if lead["modality"] == "PT" else None
         return Objects(images, (), first, labels, calibration)
-    rest = tuple(parse_instance(read_object(row, sources)) for row in image_rows[1:])
+    rest = tuple(parse_instance(read_object(one, sources)) for one in listed[1:])
     return Objects(images, (first, *rest), first, labels)
 
 
-def read_object(row: Row, sources: Sequence[AnySource], *, start: int = 0, length: int | None = None) -> bytes:
-    """Read bytes of the object that a row describes. Raises as ``fetch`` does."""
-    entry = Entry(row["path"], row["size"], row["stamp"], row["member"])
-    try:
-        return sources[row["source"]].read(entry, start=start, length=length)
-    except CaseError as error:
-        if error.reason != Reason.SOURCE_CHANGED:
-            raise
-        # an exclusion would stay in the shard permanently, although the object that is there now may be sound
-        raise SourceError(
-            "source: found an object that changed after it was indexed, expected the same one during a build; "
-            "nothing was published: run the same command again, it takes the object as it is then"
-        ) from error
+def listed_in(rows: pa.Table) -> list[Listed]:
+    """Return where the objects of some rows of INSTANCES lie."""
+    return [Listed.of(row) for row in rows.select(list(Listed._fields)).to_pylist()]
+
+
+def _read_labels(rows: pa.Table, sources: Sequence[AnySource]) -> Mapping[str, Sequence[LabelObject]]:
+    """Read the objects of labels, by the name of the label."""
+    labels: dict[str, list[LabelObject]] = {}
+    for role, listed in zip(rows.column("role").to_pylist(), listed_in(rows), strict=True):
+        data = read_object(listed, sources)
+        content = parse_instance(data) if listed.format == "dicom" else data
+        labels.setdefault(role, []).append(LabelObject(content, posixpath.basename(listed.member or listed.path)))
+    return labels
 
 
 def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[str], str] = str) -> PixelFill:
@@ -110,16 +102,17 @@ def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[st
 
     ``mapped`` maps a SOPInstanceUID to the UID under which the instance is requested.
     """
-    by_uid = {mapped(row["sop_instance_uid"]): row for row in rows.to_pylist()}
+    uids = map(mapped, rows.column("sop_instance_uid").to_pylist())
+    by_uid = dict(zip(uids, listed_in(rows), strict=True))
 
     def fill(uid: str, memory: memoryview) -> None:
-        row = by_uid[uid]
-        if row["pixel_offset"] is None or row["pixel_length"] is None:
+        listed = by_uid[uid]
+        if listed.pixel_offset is None or listed.pixel_length is None:
             raise CaseError(Reason.UNDECODABLE_PIXELS, "found no Pixel Data, expected uncompressed pixels")
-        there = min(row["pixel_length"], row["size"] - row["pixel_offset"])
+        there = min(listed.pixel_length, listed.size - listed.pixel_offset)
         if there < len(memory):
             raise CaseError(Reason.UNDECODABLE_PIXELS, f"found {there:,} bytes of pixels, expected {len(memory):,}")
-        data = read_object(row, sources, start=row["pixel_offset"], length=len(memory))
+        data = read_object(listed, sources, start=listed.pixel_offset, length=len(memory))
         if len(data) != len(memory):
             raise SourceError(
                 f"source: found {len(data)} bytes of an object, expected {len(memory)} as its listing said; "
@@ -130,56 +123,57 @@ def pixels_of(rows: pa.Table, sources: Sequence[AnySource], mapped: Callable[[st
     return fill
 
 
-def read_headers(rows: Sequence[Row], sources: Sequence[AnySource]) -> list[Dataset]:
+def read_headers(rows: pa.Table, sources: Sequence[AnySource]) -> list[Dataset]:
     """Read the data sets of instances in order, at least up to the pixels. Raises as ``fetch`` does."""
     return [
         header
-        for place, group in groupby(rows, key=lambda row: row["source"])
+        for place, group in groupby(listed_in(rows), key=lambda listed: listed.source)
         for header in _headers(tuple(group), sources[place], sources)
     ]
 
 
-def _headers(rows: Sequence[Row], source: AnySource, sources: Sequence[AnySource]) -> Iterator[Dataset]:
+def _headers(listed: Sequence[Listed], source: AnySource, sources: Sequence[AnySource]) -> Iterator[Dataset]:
     if not isinstance(source, Describing):
-        yield from (_header(row, sources) for row in rows)
+        yield from (_header(one, sources) for one in listed)
         return
-    for description in source.describe([Entry(row["path"], row["size"], row["stamp"], row["member"]) for row in rows]):
+    for description in source.describe([one.entry for one in listed]):
         if isinstance(description, CaseError):
             raise description
         yield parse_instance(description.data)
 
 
-def _header(row: Row, sources: Sequence[AnySource]) -> Dataset:
+def _header(listed: Listed, sources: Sequence[AnySource]) -> Dataset:
     """Read what precedes native pixels, or the whole of any other object. Raises CaseError."""
-    if row["pixel_offset"] is None:
-        return parse_instance(read_object(row, sources))
-    data = read_object(row, sources, length=row["pixel_offset"])
+    if listed.pixel_offset is None:
+        return parse_instance(read_object(listed, sources))
+    data = read_object(listed, sources, length=listed.pixel_offset)
     with parsing(Reason.UNREADABLE, "pydicom cannot parse a header"):
         return pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True)
 
 
-def _rows_suffice(rows: Sequence[Row], volumes: VolumeOptions) -> bool:
+def _rows_suffice(images: pa.Table, volumes: VolumeOptions) -> bool:
     """Return whether every image is one native, uncompressed slice with a linear Modality LUT."""
-    if volumes.philips == "precise" and any(is_philips_mr(row["modality"], row["manufacturer"]) for row in rows):
+    rows = rows_of(images)
+    if volumes.philips == "precise" and any(is_philips_mr(row.modality, row.manufacturer) for row in rows):
+        return False
+    if images.column("pixel_offset").null_count or images.column("modality_lut").null_count < images.num_rows:
         return False
     return all(
-        row["pixel_offset"] is not None
-        and row["modality_lut"] is None
-        and row["bits_allocated"] != 1  # bits are packed, so the bytes are not the values
-        and (row["number_of_frames"] or 1) == 1
-        and (row["samples_per_pixel"] or 1) == 1
-        and kind_of(seen.Row.of(row)) == Kind.SLICE
+        row.bits_allocated != 1  # bits are packed, so the bytes are not the values
+        and (row.number_of_frames or 1) == 1
+        and (row.samples_per_pixel or 1) == 1
+        and kind_of(row) == Kind.SLICE
         # bytes in big endian files may be in swapped pairs, and only the VR of Pixel Data tells
-        and not (row["transfer_syntax_uid"] == BIG_ENDIAN and row["bits_allocated"] == 8)
+        and not (row.transfer_syntax_uid == BIG_ENDIAN and row.bits_allocated == 8)
         for row in rows
     )
 
 
-def _calibration(rows: Sequence[Row], sources: Sequence[AnySource], volumes: VolumeOptions) -> Calibration:
+def _calibration(listed: Sequence[Listed], sources: Sequence[AnySource], volumes: VolumeOptions) -> Calibration:
     """Read the calibration from the headers of all slices, because SUV needs sequences that the index does not hold."""
     headers = []
-    for row in rows:
-        data = read_object(row, sources, length=row["pixel_offset"])
+    for one in listed:
+        data = read_object(one, sources, length=one.pixel_offset)
         with parsing(Reason.UNREADABLE, "pydicom cannot parse a header"):
             headers.append(
                 pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=list(SUV_TAGS))

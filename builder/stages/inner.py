@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builder.errors import CaseError
 from builder.imaging.multiframe import resolve
@@ -80,7 +81,7 @@ def _parts(
 ) -> Sequence[Candidate]:
     """Return the stacks inside an object that the options admit; none when it cannot be read."""
     held = {uid for channel in stack.uids for uid in channel}
-    rows = [row for row in instances.to_pylist() if row["sop_instance_uid"] in held]
+    rows = instances.filter(pc.is_in(instances.column("sop_instance_uid"), pa.array(sorted(held), pa.string())))
     try:
         admit(stack, options)
         found = joined(resolve(stack, read_headers(rows, sources)), options)

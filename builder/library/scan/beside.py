@@ -14,8 +14,8 @@ from builder.model.places import place_of
 from builder.persons import normal_id
 from builder.planning.inventory import Inventory
 from builder.planning.layouts import count_formats, unread_lines
-from builder.protocols import Entry
 from builder.sources import AnySource
+from builder.stages.listed import Listed
 
 MOST_NAMES: Final = 10_000
 """Names of structures that are counted for each kind of label object; further ones are counted as one."""
@@ -94,9 +94,9 @@ def tables(inventory: Inventory, sources: Sequence[AnySource], names: Names) -> 
     for row in rows:
         if row["format"] in VOLUMES | PICTURES:
             names.add_file(place_of(row["path"], row["member"] or ""))
-    listed = [row for row in rows if row["status"] == "file" and row["format"] in TABLES]
-    listed.sort(key=lambda row: (row["source"], row["path"], row["member"] or ""))
-    return [table for n, row in enumerate(listed) for table in _tables(row, sources, names, opened=n < MOST_TABLES)]
+    files = [Listed.of(row) for row in rows if row["status"] == "file" and row["format"] in TABLES]
+    files.sort(key=lambda file: (file.source, file.path, file.member))
+    return [table for n, file in enumerate(files) for table in _tables(file, sources, names, opened=n < MOST_TABLES)]
 
 
 def formats(inventory: Inventory) -> tuple[dict[str, int], list[dict[str, Any]], list[dict[str, Any]], list[str]]:
@@ -138,15 +138,14 @@ def _listed(found: Mapping[tuple[str, str], Sequence[Any]]) -> list[dict[str, An
     ]
 
 
-def _tables(row: Mapping[str, Any], sources: Sequence[AnySource], names: Names, *, opened: bool) -> Iterator[Table]:
-    path = f"{row['path']}!{row['member']}" if row["member"] else row["path"]
-    if not opened or row["size"] > TABLE_BYTES or row["format"] == "sqlite":
-        why = "a database" if row["format"] == "sqlite" else "too large" if opened else f"beyond {MOST_TABLES} tables"
+def _tables(file: Listed, sources: Sequence[AnySource], names: Names, *, opened: bool) -> Iterator[Table]:
+    path = file.place
+    if not opened or file.size > TABLE_BYTES or file.format == "sqlite":
+        why = "a database" if file.format == "sqlite" else "too large" if opened else f"beyond {MOST_TABLES} tables"
         yield Table(path, problem=f"not opened: {why}")
         return
-    entry = Entry(row["path"], row["size"], row["stamp"], row["member"] or "")
     try:
-        data = sources[row["source"]].read(entry)
+        data = sources[file.source].read(file.entry)
         sheets = sheets_of(data)
     except BuilderError as error:
         yield Table(path, problem=str(error).removeprefix("clinical: "))

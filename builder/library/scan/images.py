@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,8 +10,8 @@ from builder.errors import BuilderError
 from builder.files import PICTURES, VOLUMES, FileFacts, read_facts
 from builder.model.places import place_of, suffix_of
 from builder.planning.inventory import Inventory
-from builder.protocols import Entry
 from builder.sources import AnySource
+from builder.stages.listed import Listed
 
 MOST_OPENED: Final = 500
 """Files of one format whose headers are read, spread over the archive; the others are counted."""
@@ -56,25 +56,25 @@ class ImageFiles:
 def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[list[ImageFiles], str]:
     """Return the groups, the largest first, and the layout that fits the paths; "" where there are no such files."""
     table = inventory.annotations(columns=list(COLUMNS))
-    rows = [row for row in table.to_pylist() if row["status"] == "file"]
-    images = [row for row in rows if row["format"] in VOLUMES | PICTURES]
-    images.sort(key=lambda row: (row["source"], row["path"], row["member"] or ""))
+    files = [Listed.of(row) for row in table.to_pylist() if row["status"] == "file"]
+    images = [file for file in files if file.format in VOLUMES | PICTURES]
+    images.sort(key=lambda image: (image.source, image.path, image.member))
     counted: Counter[tuple[Any, ...]] = Counter()
     examples: dict[tuple[Any, ...], str] = {}
-    for form in sorted({row["format"] for row in images}):
-        mine = [row for row in images if row["format"] == form]
+    for form in sorted({image.format for image in images}):
+        mine = [image for image in images if image.format == form]
         step = -(-len(mine) // MOST_OPENED)
-        for number, row in enumerate(mine):
-            kind = (form, *(_kind(row, sources) if number % step == 0 else ((), "", (), "not opened: one of many")))
+        for number, image in enumerate(mine):
+            kind = (form, *(_kind(image, sources) if number % step == 0 else ((), "", (), "not opened: one of many")))
             counted[kind] += 1
-            examples.setdefault(kind, f"{row['path']}!{row['member']}" if row["member"] else row["path"])
+            examples.setdefault(kind, image.place)
     groups = []
     for kind, count in counted.items():
         form, shape, dtype, spacing_mm, problem = kind
         groups.append(ImageFiles(form, shape, dtype, spacing_mm, problem, count, examples[kind]))
     groups.sort(key=lambda group: (-group.files, group.format, group.shape, group.example))
-    documents = [place_of(row["path"], row["member"]) for row in rows if row["format"] == "json"]
-    return groups, suggested([place_of(row["path"], row["member"]) for row in images], documents)
+    documents = [place_of(file.path, file.member) for file in files if file.format == "json"]
+    return groups, suggested([place_of(image.path, image.member) for image in images], documents)
 
 
 def image_lines(groups: Iterable[ImageFiles], layout: str) -> Iterator[str]:
@@ -112,14 +112,13 @@ def suggested(images: Sequence[str], documents: Sequence[str]) -> str:
     return f'{{pattern: "**/{{patient}}{suffix}", modality: CODE}}'
 
 
-def _kind(row: Mapping[str, Any], sources: Sequence[AnySource]) -> tuple[tuple[int, ...], str, tuple[float, ...], str]:
-    picture = row["format"] in PICTURES
-    if picture and row["size"] > PICTURE_BYTES:
+def _kind(image: Listed, sources: Sequence[AnySource]) -> tuple[tuple[int, ...], str, tuple[float, ...], str]:
+    picture = image.format in PICTURES
+    if picture and image.size > PICTURE_BYTES:
         return (), "", (), "not opened: too large"
-    entry = Entry(row["path"], row["size"], row["stamp"], row["member"] or "")
     try:
-        length = row["size"] if picture else min(HEADER_BYTES, row["size"])
-        facts = read_facts(sources[row["source"]].read(entry, length=length))
+        length = image.size if picture else min(HEADER_BYTES, image.size)
+        facts = read_facts(sources[image.source].read(image.entry, length=length))
     except BuilderError as error:
         return (), "", (), str(error)
     shape = (*facts.shape, *([facts.layers] if facts.layers > 1 else []))

@@ -20,8 +20,8 @@ from builder.library.scan.words import lines
 from builder.pages import template_environment
 from builder.sources import AnySource
 from builder.stages.boundary import fault_of_case
-from builder.stages.fetch import read_object
 from builder.stages.graph import Runner, Task
+from builder.stages.listed import Listed, read_object
 
 MOST_PICTURES: Final = 500
 OBJECT_BYTES: Final = 256 << 20
@@ -48,7 +48,7 @@ def draw(argument: PictureArgument) -> tuple[int, str, str]:
     try:
         if argument.row["size"] > OBJECT_BYTES or is_filed(argument.row):
             return argument.number, "", "not drawn"
-        dataset = parse_instance(read_object(argument.row, argument.sources))
+        dataset = parse_instance(read_object(Listed.of(argument.row), argument.sources))
         values = stored_values(dataset, pixel_format(dataset))
         plane = _plane(values)
         return argument.number, data_uri(draw_slice(plane, np.zeros(plane.shape, bool))), ""

@@ -33,7 +33,7 @@ class Poisoner(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
         def read_object(row, sources, **options):
             for name, fault in poison.items():
-                if name in row["path"]:
+                if name in row.path:
                     die(fault)
             return read(row, sources, **options)
 
