@@ -255,7 +255,7 @@ def test_facts_are_read_back_as_they_were(stored):
     assert catalog(parse_facts(json.loads(text))) == catalog(one)
     with pytest.raises(LayoutError, match="expected 1; build the dataset again"):
         parse_facts({**facts_document(one), "facts_version": 0})
-    with pytest.raises(LayoutError, match="do not fit"):
+    with pytest.raises(LayoutError, match="1 entry that does not fit"):
         parse_facts({**facts_document(one), "files": "none"})
 
 
