@@ -247,7 +247,7 @@ def init(
     workers: Workers = None,
 ) -> None:
     """Print a commented spec to start from, written from a scan of an archive; a plan accepts it as it is."""
-    from builder.library.starter import TASKS, starter_spec, starting_layout, written
+    from builder.library.starter import TASKS, starter_spec, starting_folders, starting_layout, written
     from builder.run.progress import open_progress
     from builder.run.scan import scan as look
 
@@ -256,10 +256,13 @@ def init(
     with continuing("nothing was written"), open_progress(style(False)) as progress:
         outcome = look([path], cluster=cluster, workers=workers, progress=progress)
         layout = starting_layout(outcome)
+        folders: tuple[str, ...] = ("",)
         if layout:
             progress.say(f"no DICOM image was found: read again with layout: {written(layout)}")
-            outcome = look([path], cluster=cluster, workers=workers, progress=progress, layout=layout)
-    text = starter_spec(outcome, str(Path(path).resolve()), task, layout=layout)  # type: ignore[arg-type]
+            folders = starting_folders(outcome, path)
+            places = [str(Path(path, folder)) for folder in folders]
+            outcome = look(places, cluster=cluster, workers=workers, progress=progress, layout=layout)
+    text = starter_spec(outcome, str(Path(path).resolve()), task, layout=layout, folders=folders)  # type: ignore[arg-type]
     typer.echo(text, nl=False)
 
 

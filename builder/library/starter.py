@@ -1,12 +1,14 @@
 """A commented spec to start from, written from what a scan found: ``builder init``."""
 
 import json
+import posixpath
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Literal, get_args
 
-from builder.library.scan import Scan
+from builder.library.scan import MASK_NAME, Scan
 from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER
 
 Task = Literal["segmentation", "classification", "detection", "multimodal", "pretraining"]
@@ -67,7 +69,9 @@ class _Kind:
     names: tuple[str, ...]
 
 
-def starter_spec(found: Scan, url: str, task: Task, *, layout: Mapping[str, str] | None = None) -> str:
+def starter_spec(
+    found: Scan, url: str, task: Task, *, layout: Mapping[str, str] | None = None, folders: Sequence[str] = ("",)
+) -> str:
     """Return the text of a spec that plans without a change.
 
     Parameters
@@ -76,6 +80,8 @@ def starter_spec(found: Scan, url: str, task: Task, *, layout: Mapping[str, str]
         The folder that was scanned.
     layout
         The layout with which it was scanned, if any (``starting_layout``).
+    folders
+        The folders below ``url`` that are datasets of this layout, each a source of its own.
     """
     kind = _most(found)
     if layout is not None and kind.modality == UNSTATED:
@@ -86,7 +92,7 @@ def starter_spec(found: Scan, url: str, task: Task, *, layout: Mapping[str, str]
     return _PAGE.format(
         task=task,
         license=LICENSE_PLACEHOLDER,
-        source=_source(url, layout, kind),
+        source="".join(_source(url, folder, layout, kind) for folder in folders),
         key=KEY_PLACEHOLDER,
         cohort=_several(images) if images else _cohort(task, kind, _modalities(found), labelled=labelled),
         labels=label,
@@ -107,6 +113,12 @@ def starting_layout(found: Scan) -> dict[str, str] | None:
     return {"pattern": pattern} if pattern else {"kind": found.layout} if found.layout else None
 
 
+def starting_folders(found: Scan, url: str) -> tuple[str, ...]:
+    """Return the folders below ``url`` that are datasets of the layout, if there are several; else ``url`` itself."""
+    several = len(found.layout_roots) > 1 and all(Path(url, root).is_dir() for root in found.layout_roots)
+    return found.layout_roots if several else ("",)
+
+
 def written(layout: Mapping[str, str]) -> str:
     """Return a layout as a spec writes it."""
     return layout.get("kind") or f"{{pattern: {json.dumps(layout['pattern'])}}}"
@@ -117,16 +129,25 @@ _REVIEWED: Final = """\
 """
 
 
-def _source(url: str, layout: Mapping[str, str] | None, kind: _Kind) -> str:
+def _source(url: str, folder: str, layout: Mapping[str, str] | None, kind: _Kind) -> str:
     if layout is None:
         return f"  - {{kind: folder, url: {json.dumps(url)}}}\n"
     lines = [
-        f"  - kind: folder\n    url: {json.dumps(url)}",
+        f"  - kind: folder\n    url: {json.dumps(posixpath.join(url, folder) if folder else url)}",
+        *(
+            [f"    site: {json.dumps(posixpath.basename(folder))}  # a case of that name elsewhere is another person"]
+            if folder
+            else []
+        ),
         f"    layout: {written(layout)}  # who and what each file is: docs/files.md",
     ]
     if "pattern" in layout:
         stated = "`modality: DX` (or MG, XC, ...)" if kind.flat else "`modality: CT` and `values: HU`"
         lines.append(f"    # add to the layout what its files do not say, such as {stated}")
+        if "{image}" not in layout["pattern"]:
+            lines.append(
+                "    # each file counts as a person: if several are of one, say what part of the name is {patient}"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -136,6 +157,8 @@ def _most(found: Scan) -> _Kind:
     flat: Counter[tuple[str, str]] = Counter()
     for group in found.groups:
         name = (group.kind.get("modality", ""), group.kind.get("image", ""))
+        if MASK_NAME.search(f"_{name[1]}"):
+            continue  # a pattern takes masks beside the images for images, too
         volumes[name] += group.usable
         flat[name] += sum(group.verdicts[verdict] for verdict in FLAT)
     counted = +volumes or +flat

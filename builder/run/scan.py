@@ -68,7 +68,8 @@ def _folder(path: str, layout: Mapping[str, str] | None) -> Folder:
         raise SpecError("found an empty path, expected a folder; is the shell variable set that you meant?")
     if Path(path).is_file():
         raise SpecError(f"{path}: found a file, expected a folder; name the folder that holds it")
-    return Folder.model_validate({"url": path, "layout": layout})
+    own = {} if layout is None else {"layout": layout, "site": Path(path).resolve().name}
+    return Folder.model_validate({"url": path, **own})  # two datasets may hold paths of one name
 
 
 def _check_apart(place: Path | None, paths: Sequence[str]) -> None:

@@ -80,6 +80,11 @@ def nnunet(root: Path) -> None:
     (root / "dataset.json").write_text(json.dumps(described | {"numTraining": 1}))
 
 
+def two_nnunets(root: Path) -> None:
+    nnunet(root / "Dataset001_A")
+    nnunet(root / "Dataset002_B")
+
+
 @pytest.mark.parametrize(
     ("made", "task", "cases", "said"),
     [
@@ -87,6 +92,7 @@ def nnunet(root: Path) -> None:
         (volumes, "pretraining", 2, "image: \"image == 't1'\""),
         (bids, "segmentation", 2, "image: \"modality == 'MR' and image == 'T1w'\""),
         (nnunet, "segmentation", 1, 'match: "{label}", values: {1: "organ"}'),
+        (two_nnunets, "segmentation", 2, 'site: "Dataset002_B"'),
     ],
 )
 def test_a_starter_for_files_that_are_not_dicom_has_their_layout(tmp_path, monkeypatch, made, task, cases, said):

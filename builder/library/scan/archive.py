@@ -38,6 +38,8 @@ class Scan:
         Why a build would refuse series whose pixels may show text, to the number of series.
     image_files, layout
         Image files that are not DICOM, by format and shape, and a layout to start from that would read them.
+    layout_roots
+        Folders of the datasets that the layout is of (BIDS, nnU-Net, MSD), below the source's folder.
     label_values
         Names of the values of masks, where a dataset.json of the layout states them.
     """
@@ -57,6 +59,7 @@ class Scan:
     unread: tuple[str, ...]
     image_files: tuple[ImageFiles, ...]
     layout: str
+    layout_roots: tuple[str, ...]
     label_values: dict[int, str]
 
     @property
@@ -106,7 +109,7 @@ def scan_archive(
         for why, count in risks_of_chunk(instances, survey.stacks_of(number), deid=_PLAIN).items():
             risks[why] = risks.get(why, 0) + count
     by_format, damaged, duplicates, unread = formats(inventory)
-    beside, layout = image_files(inventory, sources)
+    beside, layout, roots = image_files(inventory, sources)
     ordered = sorted(excluded.items(), key=lambda item: (-item[1], item[0]))
     return Scan(
         inventory=inventory,
@@ -127,6 +130,7 @@ def scan_archive(
         unread=(*unread, *unread_object_lines((g.kind.get("modality"), g.instances) for g in groups)),
         image_files=tuple(beside),
         layout=layout,
+        layout_roots=roots,
         label_values=published_values(sources, inventory.annotations()),
     )
 

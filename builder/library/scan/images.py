@@ -1,6 +1,7 @@
 """Image files that no layout makes images: grouped by format and shape, with a layout that would read them."""
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Final
 
 from builder.errors import BuilderError
 from builder.files import PICTURES, VOLUMES, FileFacts, read_facts
-from builder.model.places import place_of, suffix_of
+from builder.model.places import place_of, stem_of, suffix_of
 from builder.planning.inventory import Inventory
 from builder.sources import AnySource
 from builder.stages.listed import Listed
@@ -53,8 +54,21 @@ class ImageFiles:
         }  # fmt: skip
 
 
-def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[list[ImageFiles], str]:
-    """Return the groups, the largest first, and the layout that fits the paths; "" where there are no such files."""
+DOCUMENT: Final = {"bids": "dataset_description.json", "nnunet": "dataset.json", "msd": "dataset.json"}
+"""The document at the root of a dataset, by layout."""
+
+MASK_FOLDERS: Final = frozenset(
+    {"annotations", "derivatives", "label", "labels", "labelstr", "labelsts", "mask", "masks", "seg", "segmentation"}
+    | {"segmentations"}
+)
+MASK_NAME: Final = re.compile(r"(?i)[-_.](?:seg|segmentation|mask|labels?|gt|roi)$")
+
+
+def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[list[ImageFiles], str, tuple[str, ...]]:
+    """Return the groups, the largest first, and the layout that fits the paths, with the folders that it holds for.
+
+    The layout is "" where there are no such files.
+    """
     table = inventory.annotations(columns=list(COLUMNS))
     files = [Listed.of(row) for row in table.to_pylist() if row["status"] == "file"]
     images = [file for file in files if file.format in VOLUMES | PICTURES]
@@ -74,7 +88,9 @@ def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[lis
         groups.append(ImageFiles(form, shape, dtype, spacing_mm, problem, count, examples[kind]))
     groups.sort(key=lambda group: (-group.files, group.format, group.shape, group.example))
     documents = [place_of(file.path, file.member) for file in files if file.format == "json"]
-    return groups, suggested([place_of(image.path, image.member) for image in images], documents)
+    layout = suggested([place_of(image.path, image.member) for image in images], documents)
+    roots = {posixpath.dirname(p) for p in documents if posixpath.basename(p) == DOCUMENT.get(layout)}
+    return groups, layout, tuple(sorted(root for root in roots if not _in_masks(f"{root}/x")))
 
 
 def image_lines(groups: Iterable[ImageFiles], layout: str) -> Iterator[str]:
@@ -100,16 +116,30 @@ def suggested(images: Sequence[str], documents: Sequence[str]) -> str:
     if "dataset.json" in names and trained:
         stems = [place.removesuffix(suffix_of(place)) for place in images if "imagesTr" in place.split("/")]
         return "nnunet" if all(stem[-5:-4] == "_" and stem[-4:].isdigit() for stem in stems) else "msd"
+    masks = [place for place in images if _is_mask(place)]
+    images = [place for place in images if not _is_mask(place)] or images
     suffix = Counter(suffix_of(place) for place in images).most_common(1)[0][0]
     mine = [place for place in images if place.endswith(suffix)]
     depth = Counter(place.count("/") for place in mine).most_common(1)[0][0]
     if depth == 0:
         return f'{{pattern: "{{patient}}{suffix}", modality: CODE}}'
     deep = [place for place in mine if place.count("/") == depth]
+    lead = "*/" * (depth - 1) if masks else "**/"  # masks in deeper folders must not fit
+    if all(posixpath.basename(place).startswith(place.split("/")[-2] + "_") for place in deep):
+        return f'{{pattern: "{lead}{{patient}}/{{patient}}_{{image}}{suffix}", modality: CODE}}'
     repeated = len({posixpath.basename(place) for place in deep}) < len(deep)
     if repeated or len({posixpath.dirname(place) for place in deep}) == len(deep):
-        return f'{{pattern: "**/{{patient}}/{{image}}{suffix}", modality: CODE}}'
+        return f'{{pattern: "{lead}{{patient}}/{{image}}{suffix}", modality: CODE}}'
     return f'{{pattern: "**/{{patient}}{suffix}", modality: CODE}}'
+
+
+def _is_mask(place: str) -> bool:
+    """Return whether the name of a file says that it is a mask."""
+    return _in_masks(place) or MASK_NAME.search(stem_of(place)) is not None
+
+
+def _in_masks(place: str) -> bool:
+    return not MASK_FOLDERS.isdisjoint(place.lower().split("/")[:-1])
 
 
 def _kind(image: Listed, sources: Sequence[AnySource]) -> tuple[tuple[int, ...], str, tuple[float, ...], str]:
