@@ -6,6 +6,7 @@ damage; such an object counts as absent and is fetched again.
 
 import atexit
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -27,6 +28,9 @@ LIMIT_VARIABLE: Final = "BUILDER_CONTENT_GIB"
 
 FOLDER: Final = "content"
 """Name of the folder in a dataset's private workspace."""
+
+TEMPORARY: Final = "builder-content-"
+"""Prefix of the folders for objects that belong to no dataset, as a scan fetches them."""
 
 _DIGEST = 32
 _KNOWN = 100_000
@@ -184,7 +188,38 @@ def contents_at(url: str) -> Contents:
 @cache
 def _opened(url: str, process: int) -> Contents:
     if not url:
-        folder = tempfile.mkdtemp(prefix="builder-content-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return Contents(LocalStore(Path(folder), 0o700))
+        return Contents(LocalStore(_temporary(), 0o700))
     return Contents(open_store(url, directory_mode=0o700), limit=limit_of(os.environ))
+
+
+_LOCKED: Final[list[int]] = []
+
+
+def _temporary() -> Path:
+    """Make a folder that is removed when this process ends, and remove those of processes that were killed.
+
+    A process holds a lock on its folder as long as it lives, so a folder without one belongs to nobody.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            held = _lock(left)
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+        with contextlib.suppress(OSError):
+            _LOCKED.append(_lock(folder))
+            if folder.is_dir():  # or another process removed it before it was locked
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                return folder
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder and return the handle that keeps it locked. Raises OSError when another process holds it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,37 @@ def test_the_bound_is_read_from_the_environment() -> None:
     assert limit_of({"BUILDER_CONTENT_GIB": "0.5"}) == 2**29
     with pytest.raises(SpecError, match="expected a number of GiB"):
         limit_of({"BUILDER_CONTENT_GIB": "much"})
+
+
+MINE = """
+import sys
+from builder.sources.contents import contents_at
+contents_at("").put("a/b", b"of a patient")
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    def begun() -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", MINE], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    def folders() -> set[Path]:
+        return set(tmp_path.glob("builder-content-*"))
+
+    first, second = begun(), begun()
+    assert len(folders()) == 2  # neither removed the other's
+    first.kill()
+    first.communicate()
+    assert len(folders()) == 2
+    third = begun()
+    assert len(folders()) == 2
+    for process in (second, third):
+        process.communicate()
+    assert folders() == set()
