@@ -19,7 +19,7 @@ def homes(dataset: Path) -> dict[str, str]:
 
 def test_nobody_moves_and_little_is_built_again(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    write_archive(tmp_path / "phantom", patients=24, seed=20251121)
+    write_archive(tmp_path / "phantom", patients=16, seed=20251121)
     parameters = {"phantom": str(tmp_path / "phantom")}
     target, spec = tmp_path / "dataset", tmp_path / "spec.yaml"
     small = SPEC.replace(CITY, "").replace("cases: 4", "cases: 2")
