@@ -50,6 +50,8 @@ def link() -> Iterator[Link]:
         ip("-n", made.space, "addr", "add", f"{made.subnet}.2/24", "dev", "eth0")
         yield made
     finally:
+        # its end here first: the far one lives on in its name space as long as a process does
+        subprocess.run(["ip", "link", "del", made.near], check=False, capture_output=True)
         ip("netns", "del", made.space)
 
 
