@@ -1,11 +1,13 @@
 """A PACS that answers badly on request, over C-FIND and C-GET."""
 
 import contextlib
+import gc
 import io
 import socket
 import struct
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,6 +155,14 @@ def served(pacs: Pacs, *, port: int = 0, tls: Any = None) -> Iterator[int]:
         yield server.server_address[1]
     finally:
         server.shutdown()
+        collect_sockets()
+
+
+def collect_sockets() -> None:
+    """Collect the sockets that pynetdicom leaves open when a fault ends an association, or a later test is blamed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def start(pacs: Pacs, *, port: int = 0, tls: Any = None) -> Any:
