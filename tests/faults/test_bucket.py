@@ -8,7 +8,7 @@ import pytest
 from tests.faults.bucket import FAULTS, serve
 from tests.faults.builds import Case, Server, count, tree
 
-TRIES = count("BUCKET", ci=5, long=50)
+TRIES = count("BUCKET", ci=3, long=50)
 
 
 @pytest.mark.fault("S3: {fault}")

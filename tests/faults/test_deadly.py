@@ -12,8 +12,8 @@ from builder.run.clusters.local import Local
 from builder.stages.graph import WORKER_BYTES, Task
 from tests.faults.builds import POISON, Case, Server, count, leftovers, portions, tree
 
-KILLERS = count("KILLERS", ci=2, long=20)
-MEMORY = count("MEMORY", ci=3, long=30)
+KILLERS = count("KILLERS", ci=1, long=20)
+MEMORY = count("MEMORY", ci=1, long=30)
 LIMIT_GIB = 0.75
 PROFILE = f"kind: local\nworkers: 2\nmemory_gib: {LIMIT_GIB}\n"
 

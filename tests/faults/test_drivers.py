@@ -14,7 +14,7 @@ LOCAL = ("--cluster", "local", "--workers", "1")
 SERIAL_KILLS = count("SERIAL_KILLS", ci=4, long=100)
 LOCAL_DRIVER_KILLS = count("LOCAL_DRIVER_KILLS", ci=3, long=40)
 REMOTE_DRIVER_KILLS = count("REMOTE_DRIVER_KILLS", ci=3, long=60)
-SCHEDULER_KILLS = count("SCHEDULER_KILLS", ci=8, long=120)
+SCHEDULER_KILLS = count("SCHEDULER_KILLS", ci=4, long=120)
 """More than the table asks for: some builds end before their scheduler is killed."""
 AT_ONCE = 8
 

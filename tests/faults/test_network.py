@@ -15,7 +15,7 @@ from builder.run.certs import write_certificates
 from tests.faults.builds import Case, Server, count
 from tests.faults.roles import ALONE, Roles, free_port, role
 
-CUTS = count("NETWORK_CUTS", ci=3, long=30)
+CUTS = count("NETWORK_CUTS", ci=2, long=30)
 PROFILE = "kind: address\nurl: {url}\ntls: {{ca_file: {0}/ca.pem, cert_file: {0}/cert.pem, key_file: {0}/key.pem}}\n"
 SHORT = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "8 s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12 s"}
 

@@ -11,9 +11,9 @@ from tests.faults.builds import Build, Case, Server, count, portions
 from tests.faults.roles import NANNY, Roles, kill, open_roles, worker_processes
 
 LOCAL = ("--cluster", "local", "--workers", "2")
-LOCAL_KILLS = count("LOCAL_KILLS", ci=10, long=100)
-REMOTE_KILLS = count("REMOTE_KILLS", ci=10, long=400)
-NANNY_KILLS = count("NANNY_KILLS", ci=5, long=100)
+LOCAL_KILLS = count("LOCAL_KILLS", ci=5, long=100)
+REMOTE_KILLS = count("REMOTE_KILLS", ci=5, long=400)
+NANNY_KILLS = count("NANNY_KILLS", ci=3, long=100)
 Strike = Callable[[Build], bool]
 
 
