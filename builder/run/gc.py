@@ -68,7 +68,7 @@ def collect(url: str, *, unreferenced: str = "keep", say: Callable[[str], None] 
     if unreferenced not in UNREFERENCED:
         raise SpecError(f"--unreferenced: found {unreferenced!r}, expected one of {', '.join(UNREFERENCED)}")
     dataset, private = open_store(url), private_store(url)
-    if not any(not isinstance(store, LocalStore) or store.root.is_dir() for store in (dataset, private)):
+    if all(isinstance(store, LocalStore) and not store.root.is_dir() for store in (dataset, private)):
         raise LayoutError(f"{url}: found no folder, expected a dataset, finished or not; check the location")
     with hold_lease(private, say=say):
         return _collect(url, dataset, private, unreferenced)

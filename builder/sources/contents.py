@@ -193,6 +193,7 @@ def _opened(url: str, process: int) -> Contents:
 
 
 _LOCKED: Final[list[int]] = []
+"""Handles of the folders of this process, which keep them locked."""
 
 
 def _temporary() -> Path:
@@ -207,11 +208,15 @@ def _temporary() -> Path:
             os.close(held)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
-        with contextlib.suppress(OSError):
+        try:
             _LOCKED.append(_lock(folder))
-            if folder.is_dir():  # or another process removed it before it was locked
-                atexit.register(shutil.rmtree, folder, ignore_errors=True)
-                return folder
+        except (FileNotFoundError, BlockingIOError):
+            continue  # another process took it for one that was left behind
+        except OSError:
+            pass  # on a file system without locks no process removes what another left
+        if folder.is_dir():
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return folder
 
 
 def _lock(folder: Path) -> int:

@@ -1,14 +1,18 @@
 """Fetched objects are kept whole, private and within a bound."""
 
+import errno
+import fcntl
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from builder.errors import SpecError
+from builder.sources import contents
 from builder.sources.contents import Contents, empty, limit_of, place_of, trim
 from builder.storage import LocalStore
 
@@ -110,3 +114,14 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     for process in (second, third):
         process.communicate()
     assert folders() == set()
+
+
+def test_a_file_system_without_locks_has_a_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = contents._temporary()
+    assert contents._temporary() != folder
+    assert folder.is_dir()  # without a lock nobody can tell whether it was left, so it stays
