@@ -39,7 +39,7 @@ def date_of(cell: Cell, form: str | None = None, pivot: int | None = None) -> da
 
 
 def days_since_first_study(found: datetime.date, first: datetime.date | None) -> int | None:
-    """Return days from the person's first study to a date; None for a person whose studies have no date."""
+    """Return the days from the person's first study to a date; None for a person whose studies have no date."""
     return None if first is None else (found - first).days
 
 

@@ -164,7 +164,7 @@ class _Candidates:
         self.own: dict[frozenset[int], tuple[int, ...]] = {}
 
     def of(self, stack: int) -> tuple[int, ...]:
-        """Return positions of the rows of a stack that belong to nobody else, ascending."""
+        """Return the positions of the rows of a stack that belong to nobody else, ascending."""
         found = self._found(stack)
         if found not in self.own:
             self.own[found] = tuple(sorted(found - self.shared))
@@ -181,7 +181,7 @@ class _Candidates:
         return self.known[names]
 
     def _homes(self, *, by_series: bool) -> tuple[set[int], frozenset[int]]:
-        """Return rows that belong to some image, and those that belong to several persons' (or series', for files)."""
+        """Return the rows that belong to some image, and those of images of several persons (or series, for files)."""
         homes: dict[int, str] = {}
         shared: set[int] = set()
         seen: set[tuple[frozenset[int], str]] = set()
@@ -227,7 +227,7 @@ class _Chooser:
         return [ranked[i] for i in chosen.pop()]
 
     def _spans(self, pick: Pick) -> tuple[Mapping[int, Span | None], ...]:
-        """Return row number to the value that is compared, under each reading of the column."""
+        """Map each row number to the value that is compared, under each reading of the column."""
         if self.found is None:
             cells = {row.number: row.rank for row in self.rows if row.rank is not None}
             column = declared_as(self.options, pick.by or "")
@@ -257,7 +257,7 @@ def _disorder(pick: Pick) -> str:
 
 
 def _chosen(spans: Sequence[tuple[int, Span]], pick: Pick, study: datetime.date | None) -> tuple[int, ...] | None:
-    """Return positions of the rows that one reading takes; None where it is not certain."""
+    """Return the positions of the rows that one reading takes; None where it is not certain."""
     if not spans:
         return None
     if pick.to_study:

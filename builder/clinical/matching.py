@@ -60,7 +60,7 @@ class TableMatch:
         return tuple(sorted(found, key=lambda issue: (issue.row, issue.column, issue.problem)))
 
     def facts(self, examples: Mapping[str, Collection[str]]) -> dict[str, Any]:
-        """Return counts that may be shown, with examples by keyed name. No identifier and no value is among them."""
+        """Return the counts that may be shown, with examples by keyed name, and neither identifiers nor values."""
         issues = self.issues
         return {
             "columns": list(self.options.columns),

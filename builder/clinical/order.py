@@ -68,13 +68,13 @@ def date_readings(cells: Sequence[Cell], column: ClinicalColumn | None) -> tuple
 
 
 def smallest(spans: Sequence[Span]) -> tuple[int, ...] | None:
-    """Return positions of the smallest values: one, or several that are equal; None where that is not certain."""
+    """Return the positions of the smallest values: one, or several that are equal; None where that is not certain."""
     bound = min(span.high for span in spans)
     return _certain(spans, [i for i, span in enumerate(spans) if span.low <= bound])
 
 
 def largest(spans: Sequence[Span]) -> tuple[int, ...] | None:
-    """Return positions of the largest values: one, or several that are equal; None where that is not certain."""
+    """Return the positions of the largest values: one, or several that are equal; None where that is not certain."""
     bound = max(span.low for span in spans)
     return _certain(spans, [i for i, span in enumerate(spans) if span.high >= bound])
 
@@ -236,7 +236,7 @@ def _time_of_day(text: str) -> tuple[str, datetime.timedelta]:
 
 
 def _parts(text: str, month_and_day: Callable[[int, int], tuple[int, int]]) -> tuple[int, int | None, int | None]:
-    """Return year, month and day that a text says. Raises ValueError."""
+    """Return the year, month and day that a text says. Raises ValueError."""
     if found := re.fullmatch(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})|(\d{4})(\d{2})(\d{2})", text, re.ASCII):
         year, month, day = (int(found[i] or found[i + 3]) for i in (1, 2, 3))
         return year, month, day

@@ -102,7 +102,7 @@ def read_rows(data: bytes, options: ClinicalTable) -> Rows:
 
 
 def schema(options: ClinicalTable) -> pa.Schema:
-    """Return Arrow schema of one joined table: ``person_id``, the declared columns and those of events, with units."""
+    """Return the Arrow schema of a joined table: ``person_id``, the declared columns and of events, with units."""
     fields = [pa.field("person_id", pa.string())]
     for name, column in options.columns.items():
         unit = "d" if column.type == "date" else column.unit

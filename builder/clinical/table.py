@@ -207,7 +207,7 @@ class ClinicalTable(BaseModel):
         The site, or the position in ``sources`` from 0, whose ids the table uses. Tables of different sites may give
         the same column.
     sheet
-        Name of an XLSX sheet; the first one that is not hidden without it.
+        Name of an XLSX sheet. Without it, the first sheet that is not hidden.
     encoding
         Encoding of a text table, such as ``cp1250``; without it UTF-8, UTF-16 or Windows-1252, told by the bytes.
     header_row

@@ -162,7 +162,7 @@ def _filled(tokens: Sequence[str], digits: Sequence[int], plain: str) -> str:
 
 
 def _stream(data: bytes, sheet: str | None, cell_limit: int) -> tuple[list[list[Cell]], str]:
-    """Return rows of a sheet, and the path of its XML in the archive."""
+    """Return the rows of a sheet, and the path of its XML in the archive."""
     from openpyxl.reader.excel import ExcelReader
 
     with warnings.catch_warnings():
@@ -235,7 +235,7 @@ def _is_unsaved(cell: ElementTree.Element) -> bool:
 
 
 def _position(name: str) -> tuple[int, int]:
-    """Return row and column from 0 of a cell's name such as B12. Raises ValueError."""
+    """Return the row and column, from 0, of a cell's name such as B12. Raises ValueError."""
     found = re.fullmatch(r"\$?([A-Z]{1,3})\$?(\d{1,7})", name)
     if not found:
         raise ValueError("a cell without a position")

@@ -174,7 +174,7 @@ def _own_name(name: str, key: Key | None) -> set[str]:
 
 
 def _names_of_path(private: Store, latest: Latest, spec: DatasetSpec, name: str, key: Key | None) -> frozenset[str]:
-    """Return keyed names of the files at or below a path of the archive, or of one member of an archive file."""
+    """Return the keyed names of the files at or below a path of the archive, or of one member of an archive file."""
     if key is None or not name:
         return frozenset()
     wanted = {position: _relative(source, name) for position, source in enumerate(spec.sources)}

@@ -17,8 +17,7 @@ from builder.deid.headers import deidentify
 from builder.deid.identifiers import identifiers_in
 from builder.deid.pixels import pixel_risk, shows_face
 from builder.deid.uids import UidMap
-from builder.errors import CaseError, Reason, SpecError
-from builder.headers.boundary import elements_as
+from builder.errors import CaseError, SpecError
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import resolve
 from builder.imaging.nifti import to_nifti
@@ -195,8 +194,9 @@ def _one(
 ) -> dict[str, Any]:
     """Write one stack, assembled as in a build, and return its row."""
     try:
-        for image in (objects.first, *objects.images):  # a spec decides what their answers mean, but they are read
-            pixel_risk(image), shows_face(image)
+        for image in (objects.first, *objects.images):  # a spec decides what the answers mean; here they must be there
+            pixel_risk(image)
+            shows_face(image)
         if objects.images:
             volume = _cleaned(stack, objects.images, options)
         else:
@@ -218,11 +218,10 @@ def _cleaned(stack: Stack, images: Sequence[Dataset], options: VolumeOptions) ->
     Nothing of them is published here. A value that de-identification cannot read is refused in a build, so it is met
     here too.
     """
-    with elements_as(Reason.UNREADABLE):
-        known = identifiers_in(images)
-        clean = [deidentify(image, profile=_PROFILE, uids=_UIDS, person="", known=known) for image in images]
-        calibration = calibrate(images, weight_kg=options.pet_weight_kg) if stack.modality == "PT" else None
-        return assemble(stack, clean, options, archived=Archived(calibration, scales_of(images), images))
+    known = identifiers_in(images)
+    clean = [deidentify(image, profile=_PROFILE, uids=_UIDS, person="", known=known) for image in images]
+    calibration = calibrate(images, weight_kg=options.pet_weight_kg) if stack.modality == "PT" else None
+    return assemble(stack, clean, options, archived=Archived(calibration, scales_of(images), images))
 
 
 def _objects(stack: Stack, rows: pa.Table, source: AnySource, options: VolumeOptions) -> Objects:

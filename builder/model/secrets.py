@@ -53,7 +53,8 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
     ------
     SpecError
         When it is neither 32 or more hexadecimal digits, nor 22 or more characters of base64, nor 16 or more random
-        bytes, or when it plainly repeats itself.
+        bytes, or when it looks like words, a date, counting or the repetition of a short piece. Hexadecimal digits are
+        judged leniently from 64 on (``_is_random_hex``).
     """
     text = secret.isascii() and secret.decode("ascii").isprintable()
     if not text:

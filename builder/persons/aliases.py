@@ -211,7 +211,7 @@ def _check_zeros(table: AliasIds, homes: Mapping[str, Sequence[Identity]], where
 
 
 def _places(headings: Sequence[str], options: Aliases) -> list[int]:
-    """Return positions of the columns with ids."""
+    """Return the positions of the columns with ids."""
     named = [place for place, heading in enumerate(headings) if heading]
     shown = ", ".join(repr(headings[place]) for place in named) or "none"
     if options.columns:

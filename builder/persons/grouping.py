@@ -322,7 +322,7 @@ def _finished(
 def _absent_names(
     group: Sequence[Identity], absent: Mapping[Identity, Sequence[str]], *, key: Key, taken: Collection[Identity]
 ) -> set[str]:
-    """Return keyed names of a group's ids without objects.
+    """Return the keyed names of a group's ids without objects.
 
     Each is named as of its table's site and the issuers of the group, or, where the table states no site, as of every
     namespace of the group; never as of one where somebody in the archive has that id (``taken``).

@@ -353,7 +353,7 @@ def _shared(name: str, tables: Sequence[tuple[Joined, Sequence[bool]]]) -> list[
 
 
 def _examples(match: TableMatch, archive: _Archive, key: Key) -> dict[str, list[str]]:
-    """Return keyed names of what matched and what did not. Person keys are keyed already."""
+    """Return the keyed names of what matched and what did not. Person keys are keyed already."""
     unit, joined = match.options.unit, match.joined
     met = {"matched": joined.matched, "image_only": joined.image_only, "ambiguous": joined.ambiguous}
     facts = list(match.options.joins.values())

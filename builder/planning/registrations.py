@@ -90,7 +90,7 @@ class Registrations:
         return Placement(_numbers(first_of(found.values())), tuple(found))
 
     def _frames_of(self, row: int) -> dict[str, str]:
-        """Return keyed to archive's own UIDs of the frames that a registration object names; none for other objects."""
+        """Map the keyed UIDs of the frames that a registration object names to the archive's own."""
         if self._kinds is None:
             self._kinds = self.annotations.table.column("modality").to_pylist()
         if row not in self._frames:

@@ -143,7 +143,7 @@ def _ledger(table: pa.Table, fates: list[Fate], *, persons: Persons, key: Key) -
 
 
 def _object_keys(table: pa.Table, key: Key) -> list[str]:
-    """Return keyed SOPInstanceUIDs, or keyed source, path and member for files without one."""
+    """Return the keyed SOPInstanceUIDs, or keyed source, path and member for files without one."""
     uids = table.column("sop_instance_uid").to_pylist()
     without = pa.array([place for place, uid in enumerate(uids) if not uid], pa.int64())
     files = table.select(["source", "path", "member"]).take(without).to_pylist()

@@ -150,7 +150,7 @@ def run_index(argument: IndexArgument) -> PartReceipt:
 
 
 def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.Table:
-    """Return rows of some entries: plain ones by the fast path, the others one by one."""
+    """Return the rows of some entries: plain ones by the fast path, the others one by one."""
     tables = []
     places: list[int] = []
     pending = list(range(len(entries)))

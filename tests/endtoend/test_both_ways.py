@@ -214,6 +214,43 @@ def test_an_image_of_other_channels_costs_nobody_else(tmp_path: Path) -> None:
     assert all("found 2 channels, expected 1" in row["detail"] for row in rows)
 
 
+def cleaned(tree: Path) -> list[str]:
+    """Series with values that only de-identification reads: their reasons."""
+    frames = enhanced()
+    frames.PatientID = "WAY1"
+    as_text = synthetic.to_bytes(frames).replace(b"\x28\x00\x08\x00IS", b"\x28\x00\x08\x00LO")
+    packed = synthetic.ct_series(patient_id="WAY2", slices=3, encoding="rle").images
+    as_numbers = [synthetic.to_bytes(image).replace(b"\x08\x00\x08\x00CS", b"\x08\x00\x08\x00FD") for image in packed]
+    for name, content in (("frames", as_text), *((f"packed{n}", data) for n, data in enumerate(as_numbers))):
+        (tree / name).write_bytes(content)
+    return ["inconsistent_pixels", "unreadable"]
+
+
+def test_what_only_deidentification_reads_is_refused_by_volumes_too(tmp_path: Path) -> None:
+    (tree := tmp_path / "tree").mkdir()
+    reasons = cleaned(tree)
+    synthetic.ct_series(tree / "sound", patient_id="WAY3", slices=4)
+    found = by_build(tree, tmp_path / "dataset")
+    assert found == by_volumes(tree, tmp_path / "volumes")
+    assert sorted(reason for kind, reason in found.elements() if kind == "refused") == reasons
+
+
+def test_both_ask_the_same_image_of_a_native_series(tmp_path: Path) -> None:
+    """One image is parsed whole, whatever the order of files; its class has a VR that pydicom does not know."""
+    for damaged in range(3):
+        made = synthetic.ct_series(patient_id=f"ASK{damaged}", slices=3, shape=(16, 16 + damaged))
+        (folder := tmp_path / "tree" / f"s{damaged}").mkdir(parents=True)
+        for index, image in enumerate(made.images):
+            content = synthetic.to_bytes(image)
+            if index == damaged:
+                content = content.replace(b"\x08\x00\x16\x00UI", b"\x08\x00\x16\x00XX")
+            (folder / f"{2 - index}.dcm").write_bytes(content)
+    found = by_build(tmp_path / "tree", tmp_path / "dataset")
+    assert found == by_volumes(tmp_path / "tree", tmp_path / "volumes")
+    assert sum(found.values()) == 3
+    assert found["refused", "unreadable"] == 1
+
+
 @pytest.mark.parametrize(("tag", "verdict"), [(0x00081111, "volume"), (0x00089092, "refused")])
 def test_damage_counts_in_sequences_that_deidentification_enters(tmp_path: Path, tag: int, verdict: str) -> None:
     """It removes Referenced Performed Procedure Step Sequence and keeps Referenced Image Evidence Sequence."""

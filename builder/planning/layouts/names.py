@@ -79,7 +79,7 @@ class Reading(Protocol):
         ...
 
     def promised(self) -> Iterator[str]:
-        """Return places of images that a document of the layout lists, whether they exist or not."""
+        """Return the places of images that a document of the layout lists, whether they exist or not."""
         ...
 
 
