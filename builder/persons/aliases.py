@@ -29,7 +29,7 @@ class Aliases(BaseModel):
     site
         The site whose PatientIDs the table lists; without it an id that several persons have stops the plan.
     sheet
-        Name of an XLSX sheet; the first one that is not hidden without it.
+        Name of an XLSX sheet. Without it, the first sheet that is not hidden.
     encoding
         Encoding of a text table, such as ``cp1250``; without it UTF-8, UTF-16 or Windows-1252, told by the bytes.
     """
