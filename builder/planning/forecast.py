@@ -45,7 +45,8 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         ``kinds`` (what the geometry policy excludes, with the option that admits it), ``pixels_refused`` (the number of
         cases the build will refuse because their pixels may show text, by cause), ``number_types`` (bytes of a voxel to
         modality to cases), ``dead_columns`` (columns that the spec uses and that are empty), ``days_withheld`` (cases
-        whose ``study_day`` may not leave), ``published_split`` (how far it divides persons), ``shards_already_there``.
+        whose ``study_day`` may not leave), ``times_kept_private`` (clinical columns of elapsed time that
+        ``deid.retain`` does not name), ``published_split`` (how far it divides persons), ``shards_already_there``.
     """
     included = plan.cohort.filter(plan.cohort["included"])
     return {
@@ -55,6 +56,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         "number_types": {} if plan.spec.cohort.images else _number_types(plan.spec, included),
         "dead_columns": _dead_columns(plan.spec, included),
         "days_withheld": _days_withheld(plan, survey),
+        "times_kept_private": _times_kept_private(plan.spec),
         **published_split(included),
         "shards_already_there": sum(dataset.exists(shard_path(s.fingerprint, RECEIPT)) for s in plan.shards),
     }
@@ -93,6 +95,12 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
             "date is a "
             "placeholder, not after the date of birth, or of a person who may be 90 or older"
         )
+    if facts["times_kept_private"]:
+        names = facts["times_kept_private"]
+        yield (
+            f"{'column' if len(names) == 1 else 'columns'} {', '.join(names)} (clinical): published without values, "
+            "because a time between two dates leaves only where deid.retain names its column (docs/privacy.md, Dates)"
+        )
 
 
 def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
@@ -114,7 +122,7 @@ def hints(facts: Mapping[str, Any], cohort: pa.Table, inventory: Inventory) -> l
         f"rule {name} took {count} of {counted(cohort.num_rows, 'stack')}" for name, count in sorted(taken.items())
     ]
     lines += [line for rule in facts["rules"] if rule["unmatched"] or not rule["matched"] for line in rule_lines(rule)]
-    kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": [], "days_withheld": 0}
+    kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": [], "days_withheld": 0, "times_kept_private": []}
     return [*lines, *forecast_lines(kinds)]
 
 
@@ -171,6 +179,12 @@ def _days_withheld(plan: DatasetPlan, survey: Survey) -> int:
         return 0
     lives = read_lives(plan.cohort, plan.persons, survey, retain=plan.spec.deid.retain)
     return count_withheld_days(plan.cohort, study_days(plan.cohort, lives, most_days=plan.spec.deid.most_days))
+
+
+def _times_kept_private(spec: DatasetSpec) -> list[str]:
+    """Return the clinical columns that the plan may use, but whose values no published table holds."""
+    leaving = {*spec.clinical_columns}
+    return [name for table in spec.clinical for name in table.names if name not in leaving]
 
 
 def _nearest(wanted: str, found: Mapping[str, int]) -> str | None:

@@ -8,8 +8,9 @@ import pydicom
 import pytest
 
 from builder.errors import LayoutError, PrivacyError
-from builder.publishing import accounts
+from builder.publishing import accounts, finish
 from builder.publishing.ledger import Fate, image_ledger
+from builder.publishing.privacy import release
 from builder.run.pipeline import build
 from builder.spec import DatasetSpec
 from tests.endtoend.trees import KEY
@@ -60,6 +61,28 @@ def test_an_identifier_in_anything_that_leaves_stops_the_publishing(archive: Pat
     with pytest.raises(PrivacyError):
         build(make_spec(archive, description=f"Seen again: {PATIENT}"), to=dataset)
     assert published(dataset) == before
+
+
+def test_an_identifier_in_any_file_that_leaves_stops_the_publishing(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of file is searched by itself, whatever the manifest and the tables hold."""
+    spoilt = []
+
+    def try_each(plan: Any, roster: Any, tables: Any, files: Any, **options: Any) -> Any:
+        for name, data in files.items():
+            if name.endswith((".json", ".html", ".md", ".jsonld")) and b"gates" in data:
+                changed = {name: data.replace(b"gates", PATIENT.encode(), 1)}
+                with pytest.raises(PrivacyError, match="nothing is published") as refused:
+                    release(plan, roster, {}, changed, **options)
+                assert PATIENT not in str(refused.value)
+                spoilt.append(name)
+        return release(plan, roster, tables, files, **options)
+
+    monkeypatch.setattr(finish, "release", try_each)
+    build(make_spec(archive), to=tmp_path / "dataset")
+    assert {Path(name).suffix for name in spoilt} >= {".json", ".html"}
+    assert len(spoilt) > 2
 
 
 def test_words_of_sentences_in_a_field_for_names_do_not_stop_the_publishing(tmp_path: Path) -> None:

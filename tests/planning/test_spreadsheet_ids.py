@@ -96,6 +96,8 @@ def test_times_that_may_not_leave_are_counted(asked: Asked) -> None:
     assert "    dx: 2 times withheld" in planned.text()
     kept = asked(people, text, table)
     assert "times_withheld" not in kept.plan.clinical[0]
+    assert "  column dx (clinical): published without values, because a time between two dates" in kept.text()
+    assert "published without values" not in planned.text()
 
 
 def test_a_date_that_many_persons_share_over_columns_may_not_leave(asked: Asked) -> None:
