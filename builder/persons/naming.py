@@ -33,6 +33,8 @@ def normal_id(text: str | None) -> str:
     characters); runs of white space become one blank, and none is left at the ends. Source: Unicode 16.0, 5.18.4 and
     UAX #15.
     """
+    if text and text.isascii() and text.isprintable():  # nothing to fold but case; most ids, and much faster
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text or "").casefold())
     shown = (" " if c.isspace() else c for c in folded if c.isspace() or unicodedata.category(c) not in _INVISIBLE)
     return " ".join("".join(shown).split())

@@ -268,9 +268,11 @@ def _described(stack: Stack, members: pa.Table, first: Mapping[str, Any]) -> Des
 def _first_values(members: pa.Table) -> Mapping[str, Any]:
     """Map each column to its first value that is not missing, in the order of the instances."""
     values = {}
-    for column in members.column_names:
-        found = members.column(column).drop_null()
-        values[column] = found[0].as_py() if len(found) else None
+    for name in members.column_names:
+        column = members.column(name)
+        stated = column.null_count < len(column)
+        first = column[0].as_py() if stated else None
+        values[name] = column.drop_null()[0].as_py() if stated and first is None else first
     return values
 
 

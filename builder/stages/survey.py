@@ -118,8 +118,7 @@ def survey(
     numbers: list[int] = []
     for instances in _by_series(chunk):
         uids = instances.column("sop_instance_uid").to_pylist()
-        first = instances.slice(0, 1).to_pylist()[0]
-        name = first["series_uid"] or f"\0{uids[0] or first['path']}"
+        name = instances["series_uid"][0].as_py() or f"\0{uids[0] or instances['path'][0].as_py()}"
         try:
             found, places = _surveyed(instances, name, sources, options)
         except Exception as error:  # noqa: BLE001 - the case boundary
@@ -189,7 +188,8 @@ def _rows_of(
     rows = []
     for candidate in candidates:
         holders = _holders(candidate, place)
-        members = instances.filter(pa.array([place.get(u) in holders for u in uids]))
+        held = [place.get(uid) in holders for uid in uids]
+        members = instances if all(held) else instances.filter(pa.array(held))
         origin = Origin(name, **stated(sources[members["source"][0].as_py()]))
         holding = _holding(candidate, members, holders, place)
         rows.append(stack_row(candidate, members, origin=origin, holding=holding, options=options))

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from builder.cli import main
+from builder.clinical import read_sheet
 from builder.errors import ResourceError, SourceError, SpecError
-from builder.library.scan import Scan, pictures, text_of_scan
+from builder.library.scan import Scan, beside, pictures, text_of_scan
 from builder.library.scan.groups import Group, pattern
 from builder.library.scan.images import suggested
 from builder.run.scan import scan
@@ -136,6 +137,18 @@ def test_every_sheet_of_a_workbook_is_a_table(tmp_path: Path) -> None:
     assert told["book.xlsx, sheet people"]["rows"] == 2
     assert told["book.xlsx, sheet people"]["shared"] == {"Patient": {"names": "person", "shared": 1, "distinct": 2}}
     assert told["book.xlsx, sheet empty"]["problem"]
+
+
+def test_copies_of_a_table_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("a", "b", "c"):
+        ct_series(tmp_path / "in" / folder, patient_id="P1", study=folder, series=folder, slices=2, shape=(8, 8))
+        (tmp_path / "in" / folder / "table.csv").write_text("Patient,Grade\nP1,2\n" + "P7,3\n" * (folder == "c"))
+    opened = []
+    monkeypatch.setattr(beside, "read_sheet", lambda data, name: opened.append(data) or read_sheet(data, name))
+    told = scan([str(tmp_path / "in")]).facts()["tables"]
+    assert [(one["path"], one["rows"]) for one in told] == [("a/table.csv", 1), ("b/table.csv", 1), ("c/table.csv", 2)]
+    assert all(one["shared"]["Patient"]["shared"] == 1 for one in told)
+    assert len(opened) == 2
 
 
 def test_image_files_without_a_layout_are_grouped_and_a_layout_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from builder.errors import SpecError
 from builder.model.keyed import Key
-from builder.persons import PLACEHOLDERS, Aliases, AliasIds, Naming, Persons, alias_ids, group_persons, lookup_names
+from builder.persons import (
+    PLACEHOLDERS,
+    Aliases,
+    AliasIds,
+    Naming,
+    Persons,
+    alias_ids,
+    group_persons,
+    lookup_names,
+    normal_id,
+)
 from builder.planning.people import read_aliases
 
 KEY = Key(b"0123456789abcdef")
@@ -38,6 +48,12 @@ def joined(*rows: tuple[str, ...], site: str | None = None) -> list[AliasIds]:
 
 def person_of(persons: Persons, name: str, *, issuer: str | None = None, source: int = 0) -> str:
     return persons.keys[persons.naming.identity(name, issuer, "none", source)]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_plain_ids_have_the_form_that_any_other_text_has(text: str) -> None:
+    """An invisible character more makes the text take the way of all Unicode."""
+    assert normal_id(text) == normal_id(text + "\u200b") == normal_id("\u200b" + text)
 
 
 rows = st.lists(

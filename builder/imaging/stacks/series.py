@@ -55,12 +55,17 @@ def split_stacks(instances: pa.Table) -> tuple[Stack, ...]:
 
 def split_rows(rows: Rows) -> tuple[Stack, ...]:
     """Split rows, of instances or of frames of multi-frame objects, as ``split_stacks`` does."""
-    rows = sorted((row._replace(b_value=b_value_of(row)) for row in with_moments(rows)), key=_order)
+    rows = sorted(map(_with_b_value, with_moments(rows)), key=_order)
     found: list[Stack] = []
     for rule, group in pure_groups(rows):
         found.extend(_stacks(group, rule=rule))
     numbered = [replace(stack, number=index) for index, stack in enumerate(found)]
     return tuple(numbered)
+
+
+def _with_b_value(row: Row) -> Row:
+    b_value = b_value_of(row)
+    return row if b_value == row.b_value else row._replace(b_value=b_value)  # most rows have none
 
 
 def _order(row: Row) -> tuple[bool, int, str, int, str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from builder.clinical import Sheet, read_sheet, sheets_of, text_of
@@ -88,15 +88,26 @@ def label_objects(inventory: Inventory, names: Names) -> list[Objects]:
 
 
 def tables(inventory: Inventory, sources: Sequence[AnySource], names: Names) -> list[Table]:
-    """Open every table of the archive, one after the other; each sheet of a workbook is a table."""
-    columns = ["status", "format", "source", "path", "member", "size", "stamp"]
+    """Open every table of the archive, one after the other; each sheet of a workbook is a table.
+
+    A table that lies in several places is opened once.
+    """
+    columns = ["status", "format", "source", "path", "member", "size", "stamp", "header_sha256"]
     rows = inventory.annotations(columns=columns).to_pylist()
     for row in rows:
         if row["format"] in VOLUMES | PICTURES:
             names.add_file(place_of(row["path"], row["member"] or ""))
-    files = [Listed.of(row) for row in rows if row["status"] == "file" and row["format"] in TABLES]
-    files.sort(key=lambda file: (file.source, file.path, file.member))
-    return [table for n, file in enumerate(files) for table in _tables(file, sources, names, opened=n < MOST_TABLES)]
+    files = [(Listed.of(row), row["header_sha256"]) for row in rows if row["status"] == "file"]
+    files = [(file, digest) for file, digest in files if file.format in TABLES]
+    files.sort(key=lambda item: (item[0].source, item[0].path, item[0].member))
+    opened: dict[str, tuple[str, list[Table]]] = {}
+    found = []
+    for file, digest in files:
+        if digest not in opened:
+            opened[digest] = (file.place, list(_tables(file, sources, names, opened=len(opened) < MOST_TABLES)))
+        first, sheets = opened[digest]
+        found += [replace(sheet, path=file.place + sheet.path.removeprefix(first)) for sheet in sheets]
+    return found
 
 
 def formats(inventory: Inventory) -> tuple[dict[str, int], list[dict[str, Any]], list[dict[str, Any]], list[str]]:
@@ -179,7 +190,9 @@ def _texts(cells: Iterator[Any]) -> Iterator[str]:
 
 
 def _shares(values: set[str], names: Names) -> Iterator[tuple[str, int]]:
-    yield "person", sum(short(name) in names.patients for name in {*map(normal_id, values)})
-    for fact, known in (("study", names.studies), ("series", names.series), ("accession", names.accessions)):
-        yield fact, sum(short(value) in known for value in values)
-    yield "file", sum(map(names.has_file, values))
+    hashes = {*map(short, values)}
+    yield "person", sum(short(name) in names.patients for name in {*map(normal_id, values)}) if names.patients else 0
+    yield "study", len(hashes & names.studies)
+    yield "series", len(hashes & names.series)
+    yield "accession", len(hashes & names.accessions)
+    yield "file", sum(map(names.has_file, values)) if names.files else 0
