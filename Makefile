@@ -7,14 +7,14 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long mutations file-mutations truth resume test-cluster test-peers test-reader mutants bench contours canaries deid-score clean
+.PHONY: setup servers demo test check faults faults-long mutations file-mutations truth resume test-cluster test-peers test-reader docs docs-all mutants bench contours canaries deid-score clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
 # Debian packages some tests talk to (DICOM servers) or look with (a browser); without them those tests are skipped.
@@ -41,8 +41,8 @@ $(DEMO)/key:
 	umask 077 && $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' > $@
 
 check: setup
-	$(BIN)/ruff check builder tests benchmarks
-	$(BIN)/ruff format --check --quiet builder tests benchmarks
+	$(BIN)/ruff check builder tests benchmarks docs/site examples
+	$(BIN)/ruff format --check --quiet builder tests benchmarks docs/site examples
 	$(BIN)/mypy builder tests
 	$(BIN)/lint-imports
 
@@ -98,6 +98,14 @@ $(PEERS)/.installed: constraints-peers.txt
 test-peers: setup $(PEERS)/.installed
 	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py tests/reader/test_nnunet_epoch.py
 
+# The site of docs/, in .site/index.html: searchable, and nothing in it is fetched from elsewhere.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Every command and code block of every tutorial, which takes minutes; make test runs one of them.
+docs-all: setup
+	BUILDER_DOCS=all $(BIN)/python -m pytest tests/docs --durations 15
+
 # Small changes to the code that some test must notice: all rooms take hours; ROOM=ledger COUNT=30 takes minutes.
 ROOM ?=
 COUNT ?= 100
@@ -138,4 +146,4 @@ deid-score: setup
 	$(BIN)/python -m tests.score --corpus $(UNPACKED) --actions $(ACTIONS)
 
 clean:
-	rm -rf $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .site $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
