@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 import pyarrow as pa
 
-from builder.clinical.cells import EXACT_WHOLE, Cell, Number, is_empty, number_of, text_of
+from builder.clinical.cells import EXACT_WHOLE, Cell, Number, Unreadable, is_empty, number_of, text_of
 from builder.clinical.dates import date_of, days_since_first_study
 from builder.clinical.events import derive, event_columns
 from builder.clinical.order import date_readings
@@ -154,7 +154,13 @@ def _check_headings(sheet: Sheet, options: ClinicalTable, data: bytes) -> None:
     raise SpecError(
         f"clinical: found none of the declared headings in row {options.header_row}, expected "
         f"{', '.join(map(repr, options.headings))}; check header_row, sheet and the headings{other}"
+        f"{_lost_headings(sheet)}"
     )
+
+
+def _lost_headings(sheet: Sheet) -> str:
+    """Return what is wrong with headings that cannot be read, the first of them, for the end of a message."""
+    return f"; a heading is {sheet.lost_heading}" if sheet.lost_heading else ""
 
 
 def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
@@ -169,7 +175,7 @@ def _places(sheet: Sheet, options: ClinicalTable) -> dict[str, int]:
             folded = {h.casefold(): h for h in known}
             near = [folded[h] for h in difflib.get_close_matches(heading.casefold(), folded, n=1)]
             hint = f"; did you mean {near[0]!r}?" if near else f", expected one of {', '.join(map(repr, known[:20]))}"
-            faults.append(f"clinical: found no column with the heading {heading!r}{hint}")
+            faults.append(f"clinical: found no column with the heading {heading!r}{hint}{_lost_headings(sheet)}")
     if faults:
         raise SpecError("\n".join(faults))
     return {heading: sheet.headings.index(heading) for heading in options.headings}
@@ -251,7 +257,8 @@ class _Typing:
         if heading is None:
             return date_of
         place = self.places[heading]
-        cells = [line.cells[place] for line in self.sheet.rows if not is_empty(line.cells[place], self.options.missing)]
+        filled = (line.cells[place] for line in self.sheet.rows)
+        cells = [c for c in filled if not (isinstance(c, Unreadable) or is_empty(c, self.options.missing))]
         found = date_readings(cells, declared_as(self.options, heading))
         if len(found) > 1 and all(all(read(c) == found[0](c) for read in found) for c in cells):
             found = found[:1]
@@ -275,7 +282,8 @@ class _Typing:
         for heading in pick.where:
             try:
                 text = text_of(line.cells[self.places[heading]], self.options.missing)
-            except ValueError:
+            except ValueError as error:
+                self.issues.append(CellIssue(line.number, heading, str(error)))
                 return False
             if text not in pick.accepted(heading):
                 return False
@@ -286,6 +294,11 @@ class _Typing:
         if pick is None or pick.by is None:
             return None
         cell = line.cells[self.places[pick.by]]
+        if isinstance(cell, Unreadable):
+            raise SpecError(
+                f"clinical: pick.by {pick.by!r}: found {cell.problem} (first in row {line.number}), expected values "
+                "that can be compared, or empty cells"
+            )
         return None if is_empty(cell, self.options.missing) else cell
 
     def _known(self, line: Line) -> datetime.date | None:

@@ -37,12 +37,15 @@ class Sheet:
         Of a text table.
     may_have_notes
         Whether a row with nothing but an id may be a note that somebody typed below the table.
+    lost_heading
+        What the first heading is that has no text; empty when all have one.
     """
 
     headings: tuple[str, ...]
     rows: tuple[Line, ...]
     encoding: str = ""
     may_have_notes: bool = True
+    lost_heading: str = ""
 
     def texts(self) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Number and text cells of every row, "" for an empty cell: for tables of which no row may be lost.
@@ -169,7 +172,8 @@ def _sheet(lines: Sequence[Sequence[Cell]], place: int, *, is_text: bool, encodi
         Line(n, _fitted(line, len(headings)), _overlong(line, width) if is_text else None)
         for n, line in enumerate(lines[start:], start=start + 1)
     )
-    return Sheet(headings, rows, encoding)
+    lost = next((cell.problem for cell in lines[place] if isinstance(cell, Unreadable)), "")
+    return Sheet(headings, rows, encoding, lost_heading=lost)
 
 
 def _heading(cell: Cell) -> str:

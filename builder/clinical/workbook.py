@@ -24,8 +24,8 @@ _MAX_ROWS: Final = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
-class _Merged:
-    """A merged range, from 0, ends included."""
+class _Area:
+    """A range of cells, from 0, ends included."""
 
     top: int
     left: int
@@ -37,8 +37,10 @@ class _Merged:
 class _Layout:
     """What openpyxl's streaming reader does not tell: merged ranges and cells whose formula has no saved value."""
 
-    merged: tuple[_Merged, ...]
+    merged: tuple[_Area, ...]
     unsaved: frozenset[tuple[int, int]]
+    spilt: tuple[_Area, ...]
+    """Ranges that one unsaved formula fills, which stands in their first cell alone."""
 
 
 def sheet_names(data: bytes, *, size_limit: int) -> tuple[str, ...]:
@@ -71,10 +73,16 @@ def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit
             rows[row] += [None] * (column + 1 - len(rows[row]))
             rows[row][column] = Unreadable(UNSAVED)
     budget = cell_limit
-    for area in layout.merged:
+    for area in (*layout.spilt, *layout.merged):
         budget -= (min(area.bottom, len(rows)) - area.top + 1) * (area.right - area.left + 1)
         if budget < 0:
-            raise SpecError(f"clinical: found an XLSX sheet whose merged cells cover more than {cell_limit} cells")
+            raise SpecError(
+                "clinical: found an XLSX sheet whose merged cells and array formulas cover more than "
+                f"{cell_limit} cells"
+            )
+    for area in layout.spilt:
+        _spill(rows, area)
+    for area in layout.merged:
         _fill(rows, area)
     return rows
 
@@ -206,7 +214,8 @@ def _cell(cell: Any) -> Cell:
 
 
 def _layout(stream: IO[bytes]) -> _Layout:
-    merged: list[_Merged] = []
+    merged: list[_Area] = []
+    spilt: list[_Area] = []
     unsaved: set[tuple[int, int]] = set()
     row = column = -1
     for event, element in ElementTree.iterparse(stream, events=("start", "end")):
@@ -219,11 +228,14 @@ def _layout(stream: IO[bytes]) -> _Layout:
         elif tag == "c":
             if _is_unsaved(element):
                 unsaved.add((row, column))
+                formula = element.find(f"{_NAMESPACE}f")
+                if formula is not None and formula.get("t") in ("array", "dataTable") and formula.get("ref"):
+                    spilt.append(_area(formula.get("ref") or ""))
         elif tag == "mergeCell":
             merged.append(_area(element.get("ref") or ""))
         elif tag == "row":
             element.clear()
-    return _Layout(tuple(merged), frozenset(unsaved))
+    return _Layout(tuple(merged), frozenset(unsaved), tuple(spilt))
 
 
 def _is_unsaved(cell: ElementTree.Element) -> bool:
@@ -245,14 +257,22 @@ def _position(name: str) -> tuple[int, int]:
     return int(found[2]) - 1, column - 1
 
 
-def _area(name: str) -> _Merged:
+def _area(name: str) -> _Area:
     first, _, last = name.partition(":")
     top, left = _position(first)
     bottom, right = _position(last or first)
-    return _Merged(top, left, bottom, right)
+    return _Area(top, left, bottom, right)
 
 
-def _fill(rows: list[list[Cell]], area: _Merged) -> None:
+def _spill(rows: list[list[Cell]], area: _Area) -> None:
+    """Mark the cells that an unsaved formula would fill; a cell with a value of its own keeps it."""
+    for row in rows[area.top : area.bottom + 1]:
+        row += [None] * (area.right + 1 - len(row))
+        for column in range(area.left, area.right + 1):
+            row[column] = Unreadable(UNSAVED) if row[column] is None else row[column]
+
+
+def _fill(rows: list[list[Cell]], area: _Area) -> None:
     """Give every cell of a merged range its value, save where the range is all that the row holds: a title or note."""
     if area.top >= len(rows) or area.left >= len(rows[area.top]):
         return

@@ -8,6 +8,7 @@ from typing import Any
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from openpyxl.worksheet.formula import ArrayFormula
 
 from builder.clinical import ClinicalTable, Images, TableMatch, join, read_rows
 
@@ -47,8 +48,13 @@ def said(match: TableMatch) -> list[Mapping[str, Any] | None]:
     return [None if values is None else dict(values) for values in match.joined.values]
 
 
-def workbook(*rows: Sequence[Any], formats: Mapping[str, str] | None = None, merged: Sequence[str] = ()) -> bytes:
-    """An XLSX file of one sheet."""
+def workbook(
+    *rows: Sequence[Any],
+    formats: Mapping[str, str] | None = None,
+    merged: Sequence[str] = (),
+    formulas: Mapping[str, str] | None = None,
+) -> bytes:
+    """An XLSX file of one sheet; ``formulas`` maps ranges to array formulas."""
     book = openpyxl.Workbook()
     sheet = book.active
     assert sheet is not None
@@ -58,6 +64,8 @@ def workbook(*rows: Sequence[Any], formats: Mapping[str, str] | None = None, mer
         sheet[name].number_format = form
     for area in merged:
         sheet.merge_cells(area)
+    for area, formula in (formulas or {}).items():
+        sheet[area.partition(":")[0]] = ArrayFormula(area, formula)
     return saved(book)
 
 

@@ -4,6 +4,7 @@ import datetime
 import gzip
 import io
 import zipfile
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -11,9 +12,10 @@ import openpyxl
 import pyarrow as pa
 import pytest
 from openpyxl.utils.datetime import CALENDAR_MAC_1904
+from openpyxl.worksheet.formula import ArrayFormula
 
 from builder.clinical import faults, read_rows, read_sheet, read_table
-from builder.clinical.workbook import shown_text
+from builder.clinical.workbook import UNSAVED, shown_text
 from builder.errors import SpecError
 from tests.clinical.making import declared, met, parquet, said, saved, workbook
 
@@ -110,6 +112,19 @@ def test_formulas_without_a_saved_value_are_told() -> None:
     assert "open the file in a spreadsheet and save it" in fault
 
 
+def changed_xml(data: bytes, changes: Mapping[str, str]) -> bytes:
+    """A workbook whose sheet has other XML: openpyxl writes neither values of formulas nor shared formulas."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w") as new:
+        for name in old.namelist():
+            text = old.read(name)
+            if name == "xl/worksheets/sheet1.xml":
+                for before, after in changes.items():
+                    text = text.replace(before.encode(), after.encode())
+            new.writestr(name, text)
+    return stream.getvalue()
+
+
 def test_formulas_with_a_saved_value_are_values() -> None:
     """As a spreadsheet saves them: openpyxl writes none, so the value is put into the sheet's XML."""
     data = workbook(["id", "Age", "Grade"], ["A", "=1+1", '=IF(1=1,"","x")'])
@@ -126,6 +141,58 @@ def test_formulas_with_a_saved_value_are_values() -> None:
     found = met(stream.getvalue(), declared(columns=columns), "A")
     assert said(found) == [{"age": 2, "grade": None}]
     assert found.issues == ()
+
+
+UNSAVED_CELLS: dict[str, tuple[Any, dict[str, str]]] = {
+    "one formula": ("=A1", {}),
+    "an array formula of one cell": (ArrayFormula("B3:B3", "=SUM(1,2)"), {}),
+    "one formula for several cells": ("=A1", {"<f>A1</f>": '<f t="shared" ref="B3:B4" si="0">A1</f>'}),
+    "a cell that shares a formula": ("=A1", {"<f>A1</f>": '<f t="shared" si="0"/>'}),
+    "no element for the value": ("=A1", {"<v></v>": "", "<v />": ""}),
+    "a table of data": ("=A1", {"<f>A1</f>": '<f t="dataTable" ref="B3:B3" dt2D="0" r1="A1"/>'}),
+}
+
+
+@pytest.mark.parametrize("kind", UNSAVED_CELLS)
+def test_a_formula_without_a_saved_value_is_a_lost_cell(kind: str) -> None:
+    value, changes = UNSAVED_CELLS[kind]
+    data = changed_xml(workbook(["id", "Grade"], ["A", "low"], ["B", value], ["C", "low"]), changes)
+    found = met(data, declared(columns=GRADE), "ABC")
+    assert said(found) == [{"grade": "low"}, {"grade": None}, {"grade": "low"}]
+    assert [(i.row, i.column, i.problem) for i in found.issues] == [(3, "grade", UNSAVED)]
+
+
+@pytest.mark.parametrize("whole", ["B2:B5", "B2:C3"])
+def test_a_formula_that_fills_several_cells_loses_all_of_them(whole: str) -> None:
+    """Only the first cell of the range holds the formula; the others look empty."""
+    data = workbook(["id", "Grade", "Weight"], *([name, None, None] for name in "ABCD"), formulas={whole: "=E2:F5"})
+    rows, columns = {"B2:B5": (4, 1), "B2:C3": (2, 2)}[whole]
+    found = met(data, declared(columns=BOTH), "ABCD")
+    assert len(found.issues) == rows * columns
+    assert {i.problem for i in found.issues} == {UNSAVED}
+    whole_sheet = workbook(["id", "Grade"], ["A", None], formulas={"B2:XFD1048576": "=1"})
+    assert len(met(whole_sheet, declared(columns=GRADE), "A").issues) == 1, "a range is no reason to make a large table"
+
+
+def test_formulas_where_a_table_is_joined_picked_or_headed_are_told() -> None:
+    many = {"columns": GRADE, "cardinality": "many"}
+    by = workbook(["id", "Grade", "V"], ["A", "low", "=1+1"], ["A", "high", 1], ["B", "low", 3])
+    with pytest.raises(SpecError, match=r"pick.by 'V': found a formula without a saved value.*first in row 2"):
+        met(by, declared(pick={"by": "V", "take": "min"}, **many), "AB")
+    found = met(by, declared(pick={"where": {"V": ["1", "3"]}}, **many), "AB")
+    assert said(found) == [{"grade": "high"}, {"grade": "low"}]
+    assert [(i.row, i.column, i.problem) for i in found.issues] == [(2, "V", UNSAVED)]
+    for heads in (['="id"', "Grade"], ["id", '="Gra"&"de"']):
+        with pytest.raises(SpecError, match=r"expected one of '\w+'; a heading is a formula without a saved value"):
+            met(workbook(heads, ["A", "low"]), declared(columns=GRADE), "A")
+    lost = workbook(["id", "Grade"], ['="A"', "low"], ["B", "low"])
+    found = met(lost, declared(columns=GRADE), "AB")
+    assert said(found) == [None, {"grade": "low"}]
+    assert [(i.row, i.column) for i in found.issues] == [(2, "id")]
+    dated = workbook(["id", "Day", "Grade"], ["A", "=TODAY()", "low"], ["B", datetime.date(2020, 2, 1), "high"])
+    rows = read_rows(dated, declared(person_id=None, by={"id": "person", "Day": "date"}, columns=GRADE))
+    assert [row.keys for row in rows.rows] == [("B", "2020-02-01")]
+    assert [(i.row, i.column, i.problem) for i in rows.issues] == [(2, "Day", UNSAVED)]
 
 
 def test_an_id_that_is_an_unsaved_formula_stops_the_plan_and_says_why() -> None:
