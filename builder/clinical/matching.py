@@ -224,6 +224,12 @@ def _why(match: TableMatch) -> str:
             f"{counted(len(match.joined.shared), 'row names', 'rows name')} several persons or series: state site "
             "or source"
         )
+    if match.joined.ambiguous:
+        unit, n = match.options.unit, len(match.joined.ambiguous)
+        found.append(
+            f"{counted(n, f'{unit} has', f'{_PLURAL[unit]} have')} rows that differ: say which one counts with "
+            "cardinality: many and pick"
+        )
     rows = len(match.rows.rows)
     found.append(f"the table has {counted(rows, 'row') if rows else 'no rows'} with an id")
     return f" ({'; '.join(found)})"
