@@ -165,6 +165,47 @@ def test_sites_that_both_count_from_one_have_other_patients():
     assert len(one.members) == 6, "one site, written in two ways"
 
 
+Homes = tuple[tuple[str, str | None, int], ...]
+"""PatientID, issuer and source of studies, one each."""
+BOTH_FROM_ONE: dict[str, tuple[Homes, dict[str, Any], int]] = {
+    "two sites": ((("001", None, 0), ("001", None, 1)), {"sites": ("north", "south")}, 2),
+    "three sites": ((("001", None, 0), ("001", None, 1), ("001", None, 2)), {"sites": ("n", "s", "w")}, 3),
+    "two sources of one site": ((("001", None, 0), ("001", None, 1)), {"sites": ("north", "north")}, 1),
+    "a site written in two ways": ((("001", None, 0), ("001", None, 1)), {"sites": ("Süd", "SU\u0308D ")}, 1),
+    "one site stated, one not": ((("001", None, 0), ("001", None, 1)), {"sites": ("north", None)}, 2),
+    "one issuer at two sites": ((("001", "H", 0), ("001", "h ", 1)), {"sites": ("north", "south")}, 1),
+    "two issuers at one site": ((("001", "H", 0), ("001", "K", 0)), {"sites": ("north",)}, 2),
+    "an issuer at one site alone": ((("001", "H", 0), ("001", None, 1)), {"sites": ("north", "south")}, 2),
+    "an issuer that is called like a site": ((("001", "south", 0), ("001", None, 1)), {"sites": ("north", "south")}, 2),
+    "another case at the other site": ((("a1", None, 0), ("A1", None, 1)), {"sites": ("north", "south")}, 2),
+    "zeros joined within a site alone": (
+        (("001", None, 0), ("1", None, 0), ("1", None, 1)),
+        {"sites": ("north", "south"), "leading_zeros": "join"},
+        2,
+    ),
+    "placeholders are nobody anywhere": ((("ANON", None, 0), ("ANON", None, 1)), {"sites": ("north", "south")}, 2),
+    "shared ids do not open sites": (
+        (("001", None, 0), ("001", None, 1)),
+        {"sites": ("north", "south"), "shared_ids": True},
+        2,
+    ),
+    "no site, shared on request": (
+        (("001", None, 0), ("001", None, 1)),
+        {"sites": (None, None), "shared_ids": True},
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BOTH_FROM_ONE)
+def test_hospitals_that_both_count_from_one(kind: str):
+    homes, options, persons = BOTH_FROM_ONE[kind]
+    rows = [(name, issuer, f"study {n}", None, None, source) for n, (name, issuer, source) in enumerate(homes)]
+    found = group_persons(table(rows), key=KEY, naming=Naming(**options))
+    assert len(found.members) == persons
+    assert len(group_persons(table(rows[::-1]), key=KEY, naming=Naming(**options)).members) == persons
+
+
 def test_sources_without_site_share_ids_only_if_the_spec_says_so():
     found = table([("1", None, "a", None, None, 0), ("1", None, "b", None, None, 1), ("2", None, "c", None, None, 1)])
     with pytest.raises(SpecError, match=r"found 1 PatientID in several of the sources 0, 1 .*shared_ids: true"):

@@ -86,6 +86,25 @@ def test_a_row_that_may_be_of_two_persons_is_given_to_neither(
     assert joined.plan.clinical[0]["matched"] == 2
 
 
+@pytest.mark.parametrize(
+    ("aliases", "row", "days"),
+    [
+        ("A,B\n", "B", [10, 10, None]),
+        ("B,A\nA,C\n", "C", [10, 10, 10]),
+        ("A,X\nX,C\n", "X", [10, None, 10]),  # nobody has images under X, and the row is under X
+    ],
+)
+def test_days_count_from_the_first_study_under_any_id(
+    aliases: str, row: str, days: list[int | None], asked: Asked, tmp_path: Path
+) -> None:
+    people = {"A": ("20100305",), "B": ("20120305",), "C": ("20150605",)}
+    (tmp_path / "aliases.csv").write_text(f"id,alias\n{aliases}")
+    table = {"columns": {"dx": {"from": "Dx", "type": "date"}}}
+    persons = {"aliases": str(tmp_path / "aliases.csv")}
+    planned = asked(people, f"ID,Dx\n{row},2010-03-15\n", table, deid={"retain": ["dx"]}, persons=persons)
+    assert values(planned, "dx") == days
+
+
 def test_times_that_may_not_leave_are_counted(asked: Asked) -> None:
     table = {"columns": {"dx": {"from": "Dx", "type": "date"}}}
     people = {"A": ("20190302", "20190105"), "B": ONCE, "C": ("20180505", "20190607")}
