@@ -68,22 +68,40 @@ class Rules:
 
 @dataclass(frozen=True)
 class Plane:
-    """The contours of one plane: ``offset`` along the stack in its unit, how they combine, and the area in mm2."""
+    """The contours of one plane: ``offset`` along the stack in its unit, and how they combine.
+
+    ``unit_area_mm2`` is the area in mm2 of a square of one unit of the vertices.
+    """
 
     offset: float
     combined: Combined
-    area_mm2: float
+    how: Combine
+    unit_area_mm2: float
+
+    @property
+    def area_mm2(self) -> float:
+        """Return the area inside the contours."""
+        return area_of(self.combined, self.how) * self.unit_area_mm2
 
 
 @dataclass(frozen=True)
 class _Stack:
-    """Result of filling one stack of parallel planes."""
+    """Result of filling one stack of parallel planes. ``slabs`` are the planes' extents, in units of ``step_mm``."""
 
     planes: Sequence[Plane]
+    slabs: Sequence[tuple[float, float]]
+    step_mm: float
     on_slice: int
     outside: int
-    volume_mm3: float
     farthest_mm: float
+
+    @property
+    def volume_mm3(self) -> float:
+        """Return the volume of the planes, each as thick as its slab."""
+        volume = 0.0
+        for plane, (low, high) in zip(self.planes, self.slabs, strict=True):
+            volume += plane.area_mm2 * (high - low) * self.step_mm
+        return volume
 
 
 @dataclass(frozen=True)
@@ -91,15 +109,20 @@ class Filled:
     """A structure on the grid, (slice, row, column) bool, with figures on how it was filled."""
 
     inside: NDArray[np.bool_]
+    stacks: Sequence[_Stack]
     planes: int
     planes_on_slice: int
     planes_outside: int
     oblique_contours: int
-    contour_volume_mm3: float
     farthest_plane_mm: float
     repeated_contours: int = 0
     overlapping_contours: int = 0
     nested_contours: int = 0
+
+    @property
+    def contour_volume_mm3(self) -> float:
+        """Return the volume that the contours enclose. Measured when asked: it can take longer than filling."""
+        return float(sum(stack.volume_mm3 for stack in self.stacks))
 
 
 def fill_contours(contours: Sequence[Points], geometry: Geometry, rules: Rules) -> Filled:
@@ -122,11 +145,11 @@ def fill_contours(contours: Sequence[Points], geometry: Geometry, rules: Rules) 
     combined = [plane.combined for fact in facts for plane in fact.planes]
     return Filled(
         inside,
+        facts,
         planes=len(combined),
         planes_on_slice=sum(f.on_slice for f in facts),
         planes_outside=sum(f.outside for f in facts),
         oblique_contours=len(oblique),
-        contour_volume_mm3=float(sum(f.volume_mm3 for f in facts)),
         farthest_plane_mm=max((f.farthest_mm for f in facts), default=0.0),
         repeated_contours=sum(c.repeated for c in combined),
         overlapping_contours=sum(c.overlapping for c in combined),
@@ -198,9 +221,7 @@ def _fill_slices(contours: Sequence[Points], geometry: Geometry, rules: Rules, i
     slabs = plane_slabs(offsets, 1.0, max_step=max_step, gaps=rules.gaps)
     slices, rows, columns = geometry.shape
     lines = AREA_LINES if rules.inclusion == "area" else 1
-    volume = 0.0
     for plane, (low, high) in zip(planes, slabs, strict=True):
-        volume += plane.area_mm2 * (high - low) * step_mm
         # Offsets are rounded like vertices, so that a plane half-way between slices goes to the upper one on any
         # machine.
         first, last = (int(np.ceil(round(bound * SNAP) / SNAP)) for bound in (low, high))
@@ -210,7 +231,7 @@ def _fill_slices(contours: Sequence[Points], geometry: Geometry, rules: Rules, i
     distance = np.abs(np.asarray(offsets) - nearest)
     outside = int(np.count_nonzero(distance > 0.5))
     on_slice = int(np.count_nonzero(distance <= ON_SLICE))
-    return _Stack(planes, on_slice, outside, volume, float(distance.max() * step_mm))
+    return _Stack(planes, slabs, step_mm, on_slice, outside, float(distance.max() * step_mm))
 
 
 def _fill_prisms(
@@ -227,14 +248,13 @@ def _fill_prisms(
     planes = _planes(groups, tolerance=REPEAT_MM, unit_area_mm2=1.0, how=rules.holes)
     offsets = [p.offset for p in planes]
     slabs = plane_slabs(offsets, default, max_step=max_step, gaps=rules.gaps)
-    volume = sum(p.area_mm2 * (high - low) for p, (low, high) in zip(planes, slabs, strict=True))
     low_corner, high_corner = _reach(local, slabs, frame, geometry)
     prisms = _prism_layers(planes, slabs)
     for index in range(low_corner[0], high_corner[0]):
         block = inside[index, low_corner[1] : high_corner[1], low_corner[2] : high_corner[2]]
         if block.size:
             block |= _cover_block(index, low_corner, block.shape, prisms, frame, geometry, rules)
-    return _Stack(planes, len(planes), 0, float(volume), 0.0)
+    return _Stack(planes, slabs, 1.0, len(planes), 0, 0.0)
 
 
 def _cover_block(
@@ -343,7 +363,7 @@ def _planes(
                 "found more overlapping contours than can be compared, expected fewer or simpler ones",
             )
         offset = float(np.mean([offset for offset, _ in group]))
-        planes.append(Plane(offset, combined, area_of(combined, how) * unit_area_mm2))
+        planes.append(Plane(offset, combined, how, unit_area_mm2))
     return planes
 
 
