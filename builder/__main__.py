@@ -1,5 +1,6 @@
 """``python -m builder`` and the command ``builder``: the command line."""
 
+import atexit
 import codecs
 import gc
 import os
@@ -7,7 +8,7 @@ import sys
 
 from builder.cli import main
 
-YOUNG_OBJECTS = 20_000
+YOUNG_OBJECTS = 50_000
 """New objects before Python looks for cycles: imports make many objects and few cycles, so the default is too eager."""
 
 
@@ -15,6 +16,7 @@ def run() -> None:
     """Run the command line and end the process."""
     speak_utf8()
     gc.set_threshold(YOUNG_OBJECTS)
+    atexit.register(gc.freeze)  # else Python searches every loaded library for cycles while it ends, for a second
     main()
 
 

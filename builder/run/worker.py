@@ -1,5 +1,7 @@
 """Preload for workers of the local Dask cluster: imports what tasks call while other processes are still starting."""
 
+import atexit
+import gc
 import logging
 
 import builder.run.batches
@@ -14,3 +16,4 @@ def told(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("distributed.worker").addFilter(told)
+atexit.register(gc.freeze)  # else Python searches every loaded library for cycles while it ends, for a second
