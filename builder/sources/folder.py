@@ -22,7 +22,9 @@ from builder.sources.layout import Layout, layout_of
 from builder.sources.names import name_bytes, name_text
 
 LINK_STAMP: Final = "link"
-"""Stamp of a link that points outside the folder; reading it raises CaseError."""
+"""Stamp of a link that points outside the folder or to nothing; reading it raises CaseError."""
+
+LINK_REFUSED: Final = "a link that leads out of the folder or to nothing is not followed"
 
 DEEP_STAMP: Final = "deep"
 """Stamp of a file or folder whose path is too long for the system to open; reading it raises CaseError."""
@@ -49,9 +51,9 @@ class Folder(Described):
 
     Notes
     -----
-    Links that stay in the folder are not followed, because their target is listed itself. A link that points outside is
-    an entry that cannot be read, so that it is reported. So is a file or folder whose path is too long for the system
-    to open. Names may consist of any bytes (``builder.sources.names``).
+    Links that stay in the folder are not followed, because their target is listed itself. A link that points outside or
+    to nothing is an entry that cannot be read, so that it is reported. So is a file or folder whose path is too long
+    for the system to open. Names may consist of any bytes (``builder.sources.names``).
     """
 
     VERSION: ClassVar[int] = 1
@@ -100,7 +102,7 @@ class Folder(Described):
         if length is None:
             length = max(0, entry.size - start)
         if entry.stamp == LINK_STAMP:
-            raise CaseError(Reason.SOURCE_MISSING, "a link that leads out of the folder is not followed")
+            raise CaseError(Reason.SOURCE_MISSING, LINK_REFUSED)
         if entry.stamp == DEEP_STAMP:
             raise CaseError(
                 Reason.UNREADABLE, "the path is longer than this system can open; move it up, and build again"
@@ -152,7 +154,7 @@ def _place(root: Path, path: str) -> bytes:
 
 
 def _walk(root: Path, url: str) -> Iterator[tuple[str, str]]:
-    """Yield relative paths of files and of links that point outside, in the order of their names (code points).
+    """Yield relative paths of files and of links that point outside or to nothing, by their names (code points).
 
     Each path comes with a stamp if it is too long to open, otherwise with "".
     """
@@ -197,8 +199,8 @@ def _scanned(folder: bytes, url: str) -> list["os.DirEntry[bytes]"]:
 
 def _resolved(link: bytes) -> Path:
     try:
-        return Path(os.fsdecode(link)).resolve()
-    except (OSError, RuntimeError):  # links that form a loop
+        return Path(os.fsdecode(link)).resolve(strict=True)
+    except (OSError, RuntimeError):  # links that form a loop, or lead to nothing
         return Path("/")
 
 

@@ -27,7 +27,7 @@ from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed
 from builder.sources.described import Remote
 from builder.sources.far import LOCAL, SCHEMES, place_at
-from builder.sources.folder import LINK_STAMP
+from builder.sources.folder import LINK_REFUSED, LINK_STAMP
 from builder.sources.layout import Layout, layout_of
 from builder.sources.patience import Fault, persist
 from builder.sources.place import Object, Place
@@ -123,7 +123,7 @@ class RemoteFolder(Remote):
         is checked against its MD5 where the bucket states that, and kept. Raises CaseError, SourceError.
         """
         if entry.stamp == LINK_STAMP:
-            raise CaseError(Reason.SOURCE_MISSING, "a link that leads out of the folder is not followed")
+            raise CaseError(Reason.SOURCE_MISSING, LINK_REFUSED)
         if entry.stamp == UNLISTED:
             raise CaseError(Reason.SOURCE_INCOMPLETE, "the source did not give the archive whole after all tries")
         stop = entry.size if length is None else min(entry.size, start + length)

@@ -44,7 +44,7 @@ class Sftp:
         return unquote(urlsplit(self.url).path).rstrip("/") or "/"
 
     def list(self, gate: Gate) -> Iterator[Object]:
-        """List folder by folder. Links are not followed; one that leads out of the folder is listed as unreadable."""
+        """List folder by folder. Links are not followed; one that leads out or to nothing is listed as unreadable."""
         with gate.turn() as turn:
             connection = turn.connection(self.url, lambda: _Connection(self.url))
             root = connection.run(_real(connection.client, self._root))
@@ -57,8 +57,10 @@ class Sftp:
                     if stat.S_ISDIR(mode):
                         waiting.append(path + "/")
                     elif stat.S_ISLNK(mode):
-                        target = connection.run(_real(connection.client, f"{self._root}/{path}"))
-                        if not f"{target}/".startswith(f"{root.rstrip('/')}/"):
+                        place = f"{self._root}/{path}"
+                        target = connection.run(_real(connection.client, place))
+                        inside = f"{target}/".startswith(f"{root.rstrip('/')}/")
+                        if not inside or not connection.run(connection.client.exists(place)):
                             yield Object(path, 0, LINK_STAMP)
                     elif stat.S_ISREG(mode):
                         yield Object(path, int(facts.size or 0), _stamp(facts))

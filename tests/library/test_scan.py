@@ -21,6 +21,7 @@ from builder.errors import ResourceError, SourceError, SpecError
 from builder.library.scan import Scan, beside, pictures, text_of_scan
 from builder.library.scan.groups import Group, pattern
 from builder.library.scan.images import suggested
+from builder.run.pipeline import plan
 from builder.run.scan import scan
 from builder.sources.layout import fits_of
 from builder.stages.graph import Outcome, Task
@@ -257,6 +258,37 @@ def test_a_kept_index_is_used_again(home: Path, tmp_path: Path) -> None:
     again = scan([str(home / "in")], keep=tmp_path / "kept")
     assert again.facts() == first.facts()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept" / "index").rglob("*.parquet")} == parts
+
+
+def test_a_scan_and_a_plan_count_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies there: empty, cut, left by macOS, out of the folder, a link to nothing, closed to this process."""
+    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    home = tmp_path / "in"
+    ct_series(home / "ct", slices=2, shape=(8, 8))
+    for name, data in {
+        "empty.dcm": b"", "empty.nii.gz": b"", "header.nii": (348).to_bytes(4, "little") + bytes(340) + b"n+1\0",
+        ".DS_Store": b"\0\0\0\1Bud1", "._a.dcm": b"\0\5\x16\7" + bytes(20), "closed.dcm": b"x" * 500,
+        "cases.csv": b"p,image\nA,../outside.nii\nB,nowhere.nii\n",
+    }.items():  # fmt: skip
+        (home / name).write_bytes(data)
+    (home / "closed.dcm").chmod(0)
+    for name, target in {"dead": "nothing", "out": "/nonexistent/x", "loop": "loop", "same": "ct"}.items():
+        (home / name).symlink_to(target)
+    layout = {"table": "cases.csv", "path": "image", "patient": "p"}
+    text = (
+        f"name: m\nlicense: CC0-1.0\nsources: [{{kind: folder, url: '{home}', layout: {layout}}}]\n"
+        'deid: {patient_key: "${env:BUILDER_KEY}"}\nsamples: {kind: volumes, chunk: [8, 8, 8]}\n'
+        "splits: {ratios: {train: 1.0}}\n"
+    )
+    for name, spec in (("plain", text.replace(f", layout: {layout}", "")), ("laid", text)):
+        (tmp_path / f"{name}.yaml").write_text(spec)
+    found = scan([str(home)])
+    planned = plan(tmp_path / "plain.yaml", to=tmp_path / "plain").facts()
+    assert (found.files, found.named_only, planned["files"]) == (12, 0, 12)
+    found = scan([str(home)], layout=layout)
+    assert (found.files, found.named_only) == (12, 2)
+    assert "12 files and 2 that are named and not there, 1 person" in text_of_scan(found)
+    assert plan(tmp_path / "laid.yaml", to=tmp_path / "laid").facts()["files"] == 14
 
 
 def test_what_cannot_be_scanned_is_said(home: Path, tmp_path: Path) -> None:

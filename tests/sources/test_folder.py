@@ -66,7 +66,9 @@ def test_links_never_lead_out(tmp_path: Path) -> None:
     entries = {entry.path: entry for entry in source.list()}
     assert "file" in entries
     assert "same" not in entries
-    for name in ("away", "folder"):
+    (tmp_path / "in/dead").symlink_to("nothing")
+    entries = {entry.path: entry for entry in source.list()}
+    for name in ("away", "folder", "dead", "loop"):
         with pytest.raises(CaseError) as caught:
             source.read(entries[name])
         assert caught.value.reason is Reason.SOURCE_MISSING

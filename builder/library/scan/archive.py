@@ -64,14 +64,20 @@ class Scan:
 
     @property
     def files(self) -> int:
-        """Number of files and members of archives; files that a DICOMDIR names and that are not there do not count."""
+        """Number of files, members of archives, and links that lead nowhere."""
         return sum(self.formats.values())
+
+    @property
+    def named_only(self) -> int:
+        """Number of files that a DICOMDIR or a layout names and that are not there; a plan counts them too."""
+        return self.inventory.files - self.files
 
     def facts(self) -> dict[str, Any]:
         """Return the scan as JSON-able data."""
         return {
             "private": PRIVATE,
             "files": self.files,
+            "named_only": self.named_only,
             "persons": self.persons,
             "studies": self.studies,
             "series": self.series,

@@ -128,10 +128,10 @@ def formats(inventory: Inventory) -> tuple[dict[str, int], list[dict[str, Any]],
     unread += count_formats(beside)
     damaged: dict[tuple[str, str], list[Any]] = {}
     duplicates: dict[tuple[str, str], list[Any]] = {}
-    left = inventory.leftovers(columns=["status", "reason", "format", "path", "member", "detail"])
+    left = inventory.leftovers(columns=["status", "reason", "format", "path", "member", "stamp", "detail"])
     unread += count_formats(left)
     for row in left.to_pylist():
-        if row["reason"] != Reason.SOURCE_MISSING:  # named by a directory of the media, and not there
+        if row["reason"] != Reason.SOURCE_MISSING or row["stamp"]:  # without a stamp nothing was listed
             counted[row["format"] or "unknown"] += 1
         into = duplicates if row["status"] == "duplicate" else damaged
         place = f"{row['path']}!{row['member']}" if row["member"] else row["path"]

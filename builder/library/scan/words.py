@@ -29,7 +29,8 @@ def text_of_scan(scan: Scan) -> str:
         f"{counted(scan.persons, 'person')}, {counted(scan.studies, 'study', 'studies')}, {scan.series} image series"
     )
     console.print(PRIVATE)
-    console.print(f"{counted(scan.files, 'file')}, {counts}")
+    absent = f" and {scan.named_only} that are named and not there" if scan.named_only else ""
+    console.print(f"{counted(scan.files, 'file')}{absent}, {counts}")
     if scan.groups:
         console.print("\nlike series, largest group first")
         console.print(_grid(scan.groups[:MOST_SHOWN]))
