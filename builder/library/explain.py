@@ -76,7 +76,8 @@ def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
 
 def _accounts(url: str, name: str, environment: Mapping[str, str]) -> Iterator[_Accounts]:
     """Yield the last plan, unless it is the published one, and then the published version."""
-    dataset, private = open_store(url), open_store(url.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    dataset = open_store(url)
+    private = open_store(dataset.url + PRIVATE_SUFFIX, directory_mode=0o700)
     latest = read_latest(private)
     try:
         current = parse_current(dataset.read(CURRENT))

@@ -16,7 +16,7 @@ READ_ONLY = ("http", "https")
 
 def private_store(dataset: str) -> Store:
     """Return the private workspace of a dataset."""
-    return open_store(dataset.rstrip("/") + PRIVATE_SUFFIX, directory_mode=0o700)
+    return open_store(open_store(dataset).url + PRIVATE_SUFFIX, directory_mode=0o700)
 
 
 def check_places(sources: Sequence[AnySource], to: str, *, sealed: Sequester | None) -> None:
@@ -55,7 +55,10 @@ def _faults(name: str, place: str, sources: Sequence[AnySource]) -> list[str]:
     scheme = urlsplit(place).scheme
     if "://" in place and scheme in READ_ONLY:
         return [f"{name}: found {scheme}://, which datasets are read from, expected a folder, s3://, gs:// or az://"]
-    store = open_store(place)
+    try:
+        store = open_store(place)
+    except SpecError as error:
+        return [f"{name}: {error}"]
     if not isinstance(store, LocalStore):
         return [
             f"{name}: found {place}, which overlaps with the source sources.{number} ({source.url}); expected a place "
@@ -63,6 +66,8 @@ def _faults(name: str, place: str, sources: Sequence[AnySource]) -> list[str]:
             for number, source in enumerate(sources)
             if isinstance(source, RemoteFolder) and _overlap(place, source.url)
         ]
+    if not store.root.name:
+        return [f"{name}: found {place}, which holds everything on this machine; expected a folder of its own"]
     if store.root.exists() and not store.root.is_dir():
         return [f"{name}: found a file at {place}, expected a folder, or a place where one can be made"]
     return [

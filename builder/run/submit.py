@@ -16,7 +16,7 @@ from builder.errors import ResourceError, SpecError
 from builder.run.clusters import Cluster, load_cluster
 from builder.run.clusters.jobs import Jobs
 from builder.run.clusters.kubernetes import Kubernetes, render_job
-from builder.run.places import PRIVATE_SUFFIX, check_places, private_store
+from builder.run.places import check_places, private_store
 from builder.run.requeue import lead, script
 from builder.specfile import fill_parameters, load_spec
 
@@ -88,7 +88,7 @@ def _log(to: str, identity: str) -> str:
     """Return where the driver's output goes: beside the dataset if that is a folder, else a temporary file."""
     if "://" in to:
         return str(Path(tempfile.gettempdir()) / f"builder-{identity}.log")
-    folder = Path(to.rstrip("/") + PRIVATE_SUFFIX).absolute() / FOLDER
+    folder = Path(private_store(to).join(FOLDER).url)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return str(folder / f"{identity}.log")
 

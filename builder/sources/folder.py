@@ -73,6 +73,10 @@ class Folder(Described):
             raise ValueError(f"found the scheme {scheme}://, expected a path or a file:// URL")
         if not url.strip():
             raise ValueError("found an empty url, expected the folder's path or a file:// URL")
+        try:
+            Path(url).expanduser()
+        except RuntimeError:
+            raise ValueError(f"found {url!r}, but nobody of that name has a home folder on this machine") from None
         return url
 
     @property

@@ -44,19 +44,31 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
     Raises
     ------
     SpecError
-        If the scheme of the URL is not one of those above, or the URL names no bucket.
+        If the scheme of the URL is not one of those above, the URL names no bucket, or the path cannot be one.
     """
     text = str(url)
     scheme = urlsplit(text).scheme if "://" in text else ""
     if scheme in ("", "file"):
-        path = Path(unquote(urlsplit(text).path)) if scheme else Path(text)
-        return LocalStore(path.expanduser().absolute(), directory_mode)
+        return LocalStore(_local_path(unquote(urlsplit(text).path) if scheme else text), directory_mode)
     if scheme not in _OBJECT_SCHEMES:
         expected = ", ".join(f"{s}://" for s in ("file", *_OBJECT_SCHEMES))
         raise SpecError(f"found the URL scheme {scheme!r} in {text!r}, expected a folder or one of {expected}")
     if scheme != "memory" and not urlsplit(text).netloc:
         raise SpecError(f"found {text!r}, which names no bucket or host, expected such as {scheme}://NAME/FOLDER")
     return ObjectStore(text.rstrip("/"))
+
+
+def _local_path(text: str) -> Path:
+    """Return an absolute path that ends in a name, because a workspace called after it lies beside it."""
+    if "\0" in text:
+        raise SpecError(f"found a NUL character in {text!r}, expected a path")
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise SpecError(
+            f"found {text!r}, but nobody of that name has a home folder on this machine; write the path in full"
+        ) from None
+    return path.resolve() if path.name == ".." else path
 
 
 def read_at(url: str) -> bytes:

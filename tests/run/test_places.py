@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ResourceError, SpecError
-from builder.run.places import _overlap, check_places
+from builder.run.places import _overlap, check_places, private_store
 from builder.spec import DatasetSpec
 
 
@@ -53,6 +53,54 @@ def test_a_source_may_not_lie_in_the_private_workspace(tmp_path: Path) -> None:
     (tmp_path / "d.private" / "in").mkdir(parents=True)
     with pytest.raises(SpecError, match="which holds the source"):
         check(spec(tmp_path / "d.private" / "in"), f"{tmp_path}/d")
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        ("/", "--to: found /, which holds everything on this machine"),
+        ("file:///", "--to: found file:///, which holds everything"),
+        ("~nobody-of-this-name/d", "--to: found '~nobody-of-this-name/d', but nobody of that name has a home folder"),
+        ("a\0b", "--to: found a NUL character"),
+        ("\u00a0", "--to: found an empty value"),
+        ("s3://", "--to: found 's3://', which names no bucket"),
+        ("gopher://x/y", "--to: found the URL scheme 'gopher'"),
+    ],
+)
+def test_a_place_that_can_hold_no_dataset_is_refused(to: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        check(spec(tmp_path / "in"), to)
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("here", "to"),
+    [
+        (".", "set"),
+        (".", "./set/"),
+        ("set", "."),
+        ("set", "./"),
+        ("set", "deep/.."),
+        ("set", "../set"),
+        ("set/deep", ".."),
+    ],
+)
+def test_the_private_workspace_lies_beside_the_dataset(
+    here: str, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever passes on the folder of the dataset must not pass on what identifies persons."""
+    (tmp_path / "set" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / here)
+    assert Path(private_store(to).url).resolve() == tmp_path / "set.private"
+
+
+def test_the_private_workspace_of_a_bucket_lies_beside_the_dataset() -> None:
+    assert private_store("s3://bucket/set/").url == "s3://bucket/set.private"
+
+
+def test_a_source_of_nobodys_home_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="nobody of that name has a home folder"):
+        spec(Path("~nobody-of-this-name/in"))
 
 
 def test_a_place_of_a_similar_name_is_apart(tmp_path: Path) -> None:
