@@ -2,6 +2,7 @@
 
 import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ def _source(url: str, folder: str, layout: Mapping[str, str] | None, kind: _Kind
     if "pattern" in layout:
         stated = "`modality: DX` (or MG, XC, ...)" if kind.flat else "`modality: CT` and `values: HU`"
         lines.append(f"    # add to the layout what its files do not say, such as {stated}")
-        if "{image}" not in layout["pattern"]:
+        if not re.search(r"\{(?:image|visit)", layout["pattern"]):
             lines.append(
                 "    # each file counts as a person: if several are of one, say what part of the name is {patient}"
             )

@@ -198,6 +198,14 @@ def test_a_table_that_names_image_files_is_told(tmp_path: Path) -> None:
         (["i/p1/p1_t2.mha", "i/p2/p2_adc.mha"], [], '{pattern: "**/{patient}/{patient}_{image}.mha", modality: CODE}'),
         (["p1/p1_t1.nii", "p1/p1_seg.nii"], [], '{pattern: "{patient}/{patient}_{image}.nii", modality: CODE}'),
         (["s1/ct.nii", "s1/labels/a.nii", "s1/labels/b.nii"], [], '{pattern: "{patient}/{image}.nii", modality: CODE}'),
+        (["p/p_2011-07_t2.nii"], [], '{pattern: "**/{patient}/{patient}_{visit:[0-9-]+}_{image}.nii", modality: CODE}'),
+        (
+            ["i/01_0.png", "i/01_1.png", "i/02_0.png"],
+            [],
+            '{pattern: "**/{patient:[^_]+}_{visit:[0-9-]+}.png", modality: CODE}',
+        ),
+        (["1_L.png", "1_R.png", "2_L.png"], [], '{pattern: "{patient:[^_]+}_{image}.png", modality: CODE}'),
+        (["a_1.png", "a_2.png", "b_1.png"], [], '{pattern: "{patient}.png", modality: CODE}'),
         ([], ["d/dataset.json"], ""),
     ],
 )

@@ -122,15 +122,27 @@ def suggested(images: Sequence[str], documents: Sequence[str]) -> str:
     mine = [place for place in images if place.endswith(suffix)]
     depth = Counter(place.count("/") for place in mine).most_common(1)[0][0]
     if depth == 0:
-        return f'{{pattern: "{{patient}}{suffix}", modality: CODE}}'
+        return f'{{pattern: "{_numbered(mine)}{suffix}", modality: CODE}}'
     deep = [place for place in mine if place.count("/") == depth]
     lead = "*/" * (depth - 1) if masks else "**/"  # masks in deeper folders must not fit
     if all(posixpath.basename(place).startswith(place.split("/")[-2] + "_") for place in deep):
-        return f'{{pattern: "{lead}{{patient}}/{{patient}}_{{image}}{suffix}", modality: CODE}}'
+        rests = [stem_of(place).removeprefix(place.split("/")[-2] + "_") for place in deep]
+        visit = "{visit:[0-9-]+}_" if all(re.match(r"[0-9-]+_", rest) for rest in rests) else ""
+        return f'{{pattern: "{lead}{{patient}}/{{patient}}_{visit}{{image}}{suffix}", modality: CODE}}'
     repeated = len({posixpath.basename(place) for place in deep}) < len(deep)
     if repeated or len({posixpath.dirname(place) for place in deep}) == len(deep):
         return f'{{pattern: "{lead}{{patient}}/{{image}}{suffix}", modality: CODE}}'
-    return f'{{pattern: "**/{{patient}}{suffix}", modality: CODE}}'
+    return f'{{pattern: "**/{_numbered(deep)}{suffix}", modality: CODE}}'
+
+
+def _numbered(places: Sequence[str]) -> str:
+    """Return who and what files are that lie beside each other: a number that several begin with is a patient's."""
+    firsts, _, rests = zip(*(stem_of(place.split("/")[-1]).partition("_") for place in places), strict=True)
+    numbered = all(rests) and all(re.search("[0-9]", first) for first in firsts)
+    if not numbered or not 1 < len({*firsts}) < len(firsts):
+        return "{patient}"
+    visit = all(re.fullmatch("[0-9-]+", rest) for rest in rests)
+    return "{patient:[^_]+}_" + ("{visit:[0-9-]+}" if visit else "{image}")
 
 
 def _is_mask(place: str) -> bool:
