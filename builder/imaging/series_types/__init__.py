@@ -159,7 +159,8 @@ def _decide(facts: "_Facts", steps: Sequence[Step]) -> tuple[pa.Array, pa.Array]
             asked = pc.and_(asked, pc.invert(facts.get(said)))
         for rule in step.rules:
             fits = pc.and_(pc.and_(asked, open_), facts.mask(rule))
-            value, name = pc.if_else(fits, rule.value, value), pc.if_else(fits, rule.name, name)
+            value = pc.if_else(fits, pa.scalar(rule.value, pa.string()), value)
+            name = pc.if_else(fits, pa.scalar(rule.name, pa.string()), name)
             open_ = pc.and_(open_, pc.invert(fits))
     return value, name
 

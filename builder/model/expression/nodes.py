@@ -31,6 +31,10 @@ class Column:
         return values.cast(pa.string()) if pa.types.is_dictionary(values.type) else values
 
 
+_STORED = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+"""Types of literals. Without them pyarrow looks, each time, for libraries whose values a scalar might be."""
+
+
 @dataclass(frozen=True)
 class Literal:
     """A constant."""
@@ -40,7 +44,7 @@ class Literal:
     at: int
 
     def evaluate(self, table: pa.Table) -> Any:
-        return pa.scalar(self.value)
+        return pa.scalar(self.value, _STORED[type(self.value)])
 
 
 Operand: TypeAlias = Column | Literal

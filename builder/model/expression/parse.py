@@ -181,7 +181,7 @@ class _Parser:
             _fail(word, f"a comparison of {column.name} (a {column.family} column)")
         if word.text == "matches":
             try:
-                pc.match_substring_regex(pa.array([""]), str(pattern.value))
+                pc.match_substring_regex(pa.array([""], pa.string()), str(pattern.value))
             except pa.ArrowInvalid as error:
                 raise SpecError(f"column {token.at}: found an invalid regular expression: {error}") from error
         return Search(column, word.text, str(pattern.value), self._ignoring_case(column))
