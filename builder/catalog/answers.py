@@ -2,19 +2,21 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.catalog.facts import Facts, stated
 from builder.catalog.reference import agreement, annotators, tools, who_stands_behind
 from builder.catalog.terms import terms
 from builder.pages import text_environment
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 
 class Answers:
     """Renders the templates of answers with the facts of one dataset, and ``more`` that a record needs by name."""
 
     def __init__(self, facts: Facts, **more: Any) -> None:
-        self._environment = text_environment()
         sources = facts.sources
         self._known = {
             "facts": facts,
@@ -37,11 +39,17 @@ class Answers:
 
     def __call__(self, template: str) -> str:
         """Return the answer; "" when the facts do not hold one."""
-        return self._environment.from_string(template).render(self._known)
+        return _compiled(template).render(self._known)
 
     def value(self, expression: str) -> Any:
         """Return the value of a Jinja expression."""
-        return self._environment.compile_expression(expression)(self._known)
+        return text_environment().compile_expression(expression)(self._known)
+
+
+@cache
+def _compiled(template: str) -> "Template":
+    """Compile a template once: the page of a catalog gives the answers of its documents again."""
+    return text_environment().from_string(template)
 
 
 @cache
