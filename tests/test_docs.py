@@ -33,6 +33,7 @@ ELSEWHERE = {
     "lung_lower_lobe_left": "a file of TotalSegmentator's",
     "lung_lower_lobe_right": "a file of TotalSegmentator's",
     "ntry_2017_subset": "the end of a file of the NIH's",
+    "binary_cross_entropy": "a function of PyTorch",
     "persistent_workers": "an option of PyTorch's DataLoader",
 }
 """Names that are not ours."""

@@ -1,0 +1,40 @@
+"""Every command and code block of the tutorials works, and prints what the page shows."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks, run
+
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+FAST = ("nifti-to-nnunet",)
+"""Run by ``make test``; the others by ``make docs-all``, and the one for Slurm by ``make test-cluster``."""
+SLURM = "slurm"
+
+
+def asked(page: Path) -> bool:
+    if page.stem == SLURM:
+        return bool(os.environ.get("BUILDER_CLUSTER_TESTS"))
+    return page.stem in FAST or os.environ.get("BUILDER_DOCS") == "all"
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "getting-started.md", *TUTORIALS], ids=lambda page: page.stem)
+def test_the_page_runs(page: Path, tmp_path: Path, corpus: Callable[[str], Path]) -> None:
+    assert list(blocks(page))
+    if not asked(page):
+        pytest.skip("make docs-all runs it" if page.stem != SLURM else "make test-cluster runs it")
+    run(page, tmp_path, corpus)
+
+
+def test_a_line_that_is_not_printed_and_a_command_that_fails_are_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```sh\necho one two\n```\n\n```text\none ...\n```\n")
+    run(page, tmp_path, Path)
+    page.write_text("```sh\necho one two\n```\n\n```text\nthree\n```\n")
+    with pytest.raises(AssertionError, match="three"):
+        run(page, tmp_path, Path)
+    page.write_text("```sh\nfalse\n```\n")
+    with pytest.raises(AssertionError, match="block 0"):
+        run(page, tmp_path, Path)
