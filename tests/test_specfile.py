@@ -37,6 +37,23 @@ def faults(text: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ('persons: {aliases: ""}', "persons.aliases"),
+        ('persons: {aliases: {url: ""}}', "persons.aliases"),
+        ('splits: {previous: ""}', "splits.previous"),
+        ('splits: {sequester: {url: ""}}', "splits.sequester.url"),
+        ('clinical: [{url: "", person_id: ID, columns: {g: {from: G, type: text}}}]', "clinical.0.url"),
+    ],
+)
+def test_a_place_that_is_empty_is_refused_where_it_stands(more: str, key: str):
+    (found,) = faults(f"{GOOD}{more}\n")
+    assert found.startswith(f"s.yaml:{len(GOOD.splitlines()) + 1}:")
+    assert f" {key}" in found
+    assert "found nothing, expected at least 1 character" in found
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_example_is_valid(path: Path):
     assert load_spec(path).name

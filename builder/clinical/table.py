@@ -236,7 +236,7 @@ class ClinicalTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str
+    url: str = Field(min_length=1)
     person_id: str | None = None
     by: Mapping[str, Fact] = Field(default_factory=dict)
     within_days: int = Field(default=0, ge=0, le=366)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from builder.errors import SpecError, counted
 from builder.persons.forest import Forest
@@ -36,7 +36,7 @@ class Aliases(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str
+    url: str = Field(min_length=1)
     columns: tuple[str, ...] = ()
     site: str | None = None
     sheet: str | None = None

@@ -116,7 +116,7 @@ class Splits(BaseModel):
     """Seed of the deal. Persons whom an earlier version dealt keep their split whatever it is."""
     may_be_empty: tuple[str, ...] = ()
     """Splits that may be empty in a published version."""
-    previous: str | None = None
+    previous: str | None = Field(default=None, min_length=1)
     """Another dataset (``DATASET`` or ``DATASET@VERSION``) whose persons keep the splits they have there."""
     fresh: bool = False
     """Whether to deal everybody anew, whatever earlier versions say. The leak certificate records it."""
