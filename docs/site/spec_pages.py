@@ -115,7 +115,7 @@ def _unit(option: str) -> str:
 
 def _code(value: Any) -> str:
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict) and len(text) > 60:
+    if isinstance(value, dict) and value:
         return "each at its default"
     return f"`{text if len(text) <= 80 else text[:77] + '...'}`"
 
