@@ -1,6 +1,7 @@
 """Identity resolution: order-free, never more or less than the evidence says, and never silent about doubt."""
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ KEY = Key(b"0123456789abcdef")
 COLUMNS = ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date")
 
 
-def table(rows: list[tuple[str | int | None, ...]]) -> pa.Table:
+def table(rows: Sequence[tuple[str | int | None, ...]]) -> pa.Table:
     """Rows of (patient_id, issuer, study[, sex, birth date[, source]])."""
     full = [dict(zip((*COLUMNS, "source"), (*row, *[None] * (5 - len(row)), 0)[:6], strict=True)) for row in rows]
     for made, row in zip(full, rows, strict=True):
