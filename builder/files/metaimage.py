@@ -49,8 +49,10 @@ def metaimage_facts(content: bytes) -> FileFacts:
         _check_numbers(fields)
     except (KeyError, ValueError) as error:
         raise unreadable("a MetaImage header without size, type or byte order that can be used") from error
-    if fields.get("BinaryData", "True").lower() != "true" or not axes == len(sizes) in (2, 3) or channels < 1:
-        raise unreadable(f"a MetaImage of {len(sizes)} axes or in text, expected two or three axes in binary")
+    if fields.get("BinaryData", "True").lower() != "true":
+        raise unreadable("a MetaImage whose voxels are text, expected binary")
+    if not axes == len(sizes) in (2, 3) or channels < 1:
+        raise unreadable(f"a MetaImage of {len(sizes)} axes, expected three; write one file for each time point")
     check_size((*sizes, channels))
     affine, fault = _placed(fields, sizes)
     columns, rows, slices = (*sizes, 1)[:3]

@@ -133,7 +133,8 @@ def _axes(fields: dict[str, str], sizes: list[int]) -> tuple[list[int], list[int
     axes = [n for n, vector in enumerate(directions) if vector is not None]
     lists = [n for n in range(len(sizes)) if n not in axes]
     if len(axes) not in (2, 3) or len(lists) > 1 or (lists and lists[0] not in (0, len(sizes) - 1)):
-        raise misplaced(f"{len(axes)} spatial axes of {len(sizes)}, expected three of at most four")
+        found = f"{len(axes)} of {len(sizes)} axes with a direction in space"
+        raise misplaced(f"{found}, expected three, and at most one other axis before or behind them")
     if lists and sizes[lists[0]] > MAX_LAYERS:
         raise unreadable(f"{sizes[lists[0]]} layers, expected at most {MAX_LAYERS}")
     return axes, lists
