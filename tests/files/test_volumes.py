@@ -7,7 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 
 from builder.files import FileFault, facts_from_json, read_facts, read_voxels
 from builder.files.nifti import is_nifti
@@ -216,6 +216,7 @@ def test_an_nrrd_that_leaves_the_order_of_bytes_open_is_refused(tmp_path: Path) 
     ("name", "said"), [("x.mha", "a MetaImage of 4 axes, expected three"), ("x.nrrd", "0 of 4 axes with a direction")]
 )
 def test_four_axes_that_nobody_explains_are_refused_by_their_number(tmp_path: Path, name: str, said: str) -> None:
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), "int16"), isVector=False), str(tmp_path / name))
+    image = SimpleITK.GetImageFromArray(np.zeros((2, 3, 4, 5), "int16"), isVector=False)
+    SimpleITK.WriteImage(image, str(tmp_path / name))
     with pytest.raises(FileFault, match=said):
         read_facts((tmp_path / name).read_bytes())
