@@ -5,7 +5,8 @@ one campaign share a date, so a single known scan date would give away all other
 without any knowledge. A time therefore leaves only if the spec retains it and both dates are the person's own.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from calendar import monthrange
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -14,6 +15,11 @@ from builder.deid.columns import OLDEST_AGE
 
 SHARED: Final = 5
 """A date of labels, or of columns, that so many persons share belongs to a campaign, not to a person."""
+
+_ROUNDED: Final = 1 / 4
+_ANNIVERSARY: Final = 1 / 20
+"""Shares of the persons from which a day of the month, or of the year, is a habit. By chance 1 in 30 has it, or 1 in
+365."""
 
 _DAYS_A_YEAR: Final = 365.2425
 
@@ -48,14 +54,37 @@ def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
     """Return the dates of labels or table cells, given as (person, date), that are no person's own.
 
     These are dates that ``SHARED`` or more persons have, and placeholders: a first of January may stand for a year or
-    for nothing.
+    for nothing. So may another day if many persons have it in different months or years: where only the month is known,
+    a first, a fifteenth or a last day of the month is written, and where only the year is, often 1 July or 31 December.
     """
     persons: dict[date, set[str]] = {}
     for person, day in dates:
         persons.setdefault(day, set()).add(person)
+    everybody = len(set().union(*persons.values())) if persons else 0
+    rounded = _habits(persons, _day_of_month, everybody * _ROUNDED)
+    yearly = _habits(persons, lambda day: (day.month, day.day), everybody * _ANNIVERSARY)
     return frozenset(
-        day for day, who in persons.items() if len(who) >= SHARED or _first_of_january(day) or _impossible(day)
+        day
+        for day, who in persons.items()
+        if len(who) >= SHARED or _first_of_january(day) or _impossible(day) or day in rounded or day in yearly
     )
+
+
+def _habits(persons: Mapping[date, set[str]], kind: Callable[[date], Hashable | None], least: float) -> frozenset[date]:
+    """Return the dates of a kind that at least ``SHARED`` persons, and more than ``least``, have."""
+    kinds: dict[Hashable, set[date]] = {}
+    for day in persons:
+        if (found := kind(day)) is not None:
+            kinds.setdefault(found, set()).add(day)
+    common = [days for days in kinds.values() if len(set().union(*(persons[d] for d in days))) >= max(SHARED, least)]
+    return frozenset().union(*common)
+
+
+def _day_of_month(day: date) -> str | None:
+    """Return which of the days that stand for a whole month this is; None for all others."""
+    if day.day == monthrange(day.year, day.month)[1]:
+        return "last"
+    return {1: "first", 15: "middle"}.get(day.day)
 
 
 def placeholder_studies(dates: Iterable[tuple[str, date]]) -> frozenset[date]:

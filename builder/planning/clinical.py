@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from builder.headers.dates import dicom_date
 from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
 from builder.planning.candidates import person_column
-from builder.planning.clinical_times import as_they_leave
+from builder.planning.clinical_times import as_they_leave, table_births
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.planning.rows import Placed, rows_of
@@ -51,12 +51,15 @@ class Clinical:
         Whether a table has rows for the stack of which it is not certain which counts.
     reports
         One per table: match counts, examples by keyed name, and cells that were not used. No identifiers.
+    births
+        Person to the date of birth that a table states; private.
     """
 
     table: pa.Table | None
     rows: tuple[int, ...] = ()
     unclear: tuple[bool, ...] = ()
     reports: tuple[Mapping[str, Any], ...] = ()
+    births: Mapping[str, date] = field(default_factory=dict, repr=False)
 
 
 def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> Clinical:
@@ -87,7 +90,9 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
     if complaints:
         raise SpecError("\n".join(complaints))
     told = _columns(matches, archive)
-    columns = as_they_leave(told, spec, archive.persons, stacks)
+    births = table_births(told, spec, archive.persons, archive.first_studies)
+    stated = [pair for match in matches for pair in _stated(match)]
+    columns = as_they_leave(told, spec, archive.persons, stacks, births=births, stated=stated)
     fields = {f.name: f.remove_metadata() for table in spec.clinical for f in list(clinical_schema(table))[1:]}
     counts = [
         sum(values is not None for values in said) for said in zip(*(m.joined.values for m in matches), strict=True)
@@ -102,7 +107,17 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
             {**match.facts(_examples(match, archive, inputs.key)), **_withheld(match.options, told, columns)}
             for match in matches
         ),
+        births=births,
     )
+
+
+def _stated(match: TableMatch) -> Iterator[tuple[str, date]]:
+    """Yield every date of a table with the id of its row: of the person, or else of what the row is about."""
+    joins = [*match.options.joins.values()]
+    place = joins.index("person") if "person" in joins else None
+    for row in match.rows.rows:
+        who = "\0".join(row.keys) if place is None else row.keys[place]
+        yield from ((who, value) for value in row.values if isinstance(value, date))
 
 
 def _withheld(

@@ -1,5 +1,8 @@
 """Turn an inventory into a frozen plan: persons, clinical rows, cohort, links, splits, shards. Decode nothing."""
 
+from collections.abc import Mapping
+from datetime import date
+
 import pyarrow as pa
 
 from builder.deid.anonymity import Assessment, protect
@@ -13,6 +16,7 @@ from builder.plan import (
 )
 from builder.planning.choosing import choose_cases
 from builder.planning.clinical import read_clinical
+from builder.planning.clinical_times import true_ages
 from builder.planning.coverage import map_structures
 from builder.planning.deal import cannot, deal, shared_keys
 from builder.planning.inputs import PlanInputs
@@ -57,7 +61,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     roster = Roster(gate.words.spec, persons, table.select(INSTANCES.names), inventory)
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     makers = cohort.column("manufacturer")
-    cohort, anonymity = _protected(spec, cohort, roster, gate)
+    cohort, anonymity = _protected(spec, cohort, roster, gate, births=clinical.births)
     prove_usage(spec, origins)
     shared = [group for found in shared_keys(cohort) for group in found.groups]
     together = shared if spec.leaks.on_match == "merge" else ()
@@ -97,7 +101,9 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     return plan
 
 
-def _protected(spec: DatasetSpec, cohort: pa.Table, roster: Roster, gate: Gate) -> tuple[pa.Table, Assessment]:
+def _protected(
+    spec: DatasetSpec, cohort: pa.Table, roster: Roster, gate: Gate, *, births: Mapping[str, date]
+) -> tuple[pa.Table, Assessment]:
     """Return the cohort with what ``deid.anonymity`` withholds or makes coarser, and how anonymous it is then.
 
     The text gate drops values when the version is published, which can make a person's combination rarer, and the
@@ -105,7 +111,7 @@ def _protected(spec: DatasetSpec, cohort: pa.Table, roster: Roster, gate: Gate) 
     """
     judged = clear_cohort(cohort, gate, roster)
     safe, anonymity = protect(judged, spec.deid.anonymity, released=_released(spec, cohort))
-    cohort = cohort.append_column(TRUE_AGE, cohort.column("age_years"))
+    cohort = cohort.append_column(TRUE_AGE, true_ages(cohort, births, spec=spec))
     for name in safe.column_names:
         if name not in cohort.column_names:
             cohort = cohort.append_column(name, safe.column(name))

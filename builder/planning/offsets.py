@@ -84,9 +84,19 @@ def visit_days(cohort: pa.Table, lives: Lives, *, options: Cohort, deid: Deid) -
 
 
 def label_days(
-    cohort: pa.Table, lives: Lives, *, links: pa.Table, annotations: pa.Table, deid: Deid
+    cohort: pa.Table,
+    lives: Lives,
+    *,
+    links: pa.Table,
+    annotations: pa.Table,
+    owners: Sequence[str | None],
+    deid: Deid,
 ) -> dict[tuple[str, str], int]:
-    """Map (case_key, label) to the publishable days from the image's study to the latest object of the label."""
+    """Map (case_key, label) to the publishable days from the image's study to the latest object of the label.
+
+    ``owners`` are the persons of the annotations. A date that many of them share is nobody's own, also where most of
+    them are not in the cohort or have a later object.
+    """
     if LABEL_DAYS not in deid.retain:
         return {}
     made = _made(annotations)
@@ -100,6 +110,7 @@ def label_days(
             dated[name] = max(day, dated.get(name, day))
     # objects of one campaign may give several labels: their date is shared by the persons of all of them
     shared = shared_dates((cases[case][0], day) for (case, _), day in dated.items())
+    shared |= shared_dates((who, day) for who, day in zip(owners, made, strict=True) if who and day is not None)
     doubtful = _placeholders(cohort)
     found = {}
     for (case, label), day in dated.items():

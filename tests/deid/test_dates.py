@@ -76,6 +76,24 @@ def test_a_date_of_many_persons_is_nobodys() -> None:
     assert between(campaign, shared=many) is None
 
 
+@pytest.mark.parametrize(
+    ("stands_for", "days"),
+    [
+        ("a month", [date(2011, m, 15) for m in range(2, 8)]),
+        ("a month", [date(2011, m, 1) for m in range(2, 8)]),
+        ("a month", [date(2011, 2, 28), date(2012, 2, 29), date(2011, 4, 30), date(2011, 5, 31), date(2011, 9, 30)]),
+        ("a year", [date(y, 7, 2) for y in range(2005, 2010)]),
+    ],
+)
+def test_a_habit_of_days_is_nobodys(stands_for: str, days: list[date]) -> None:
+    """Where only a month or a year is known, many persons have the same day of it."""
+    habit = [(f"p{n}", day) for n, day in enumerate(days)]
+    own = [(f"q{n}", date(2010, 3, 2) + timedelta(days=41 * n)) for n in range(3)]
+    assert shared_dates([*habit, *own]) == {*days}
+    assert shared_dates([*habit[: SHARED - 1], *own]) == frozenset()
+    assert shared_dates((f"p{n}", date(2001, 1, 2) + timedelta(days=37 * n)) for n in range(150)) == frozenset()
+
+
 @given(st.lists(st.tuples(st.integers(0, 12), DAYS), max_size=40), DAYS, st.integers(1, 3653))
 def test_who_knows_one_persons_date_learns_nobody_elses(
     dated: list[tuple[int, date]], campaign: date, most: int
