@@ -156,8 +156,10 @@ def _most(found: Scan) -> _Kind:
     """Return the kind of image of which there is most; volumes go before pictures."""
     volumes: Counter[tuple[str, str]] = Counter()
     flat: Counter[tuple[str, str]] = Counter()
+    persons: dict[tuple[str, str], set[int]] = {}
     for group in found.groups:
         name = (group.kind.get("modality", ""), group.kind.get("image", ""))
+        persons.setdefault(name, set()).update(group.persons)
         if MASK_NAME.search(f"_{name[1]}"):
             continue  # a pattern takes masks beside the images for images, too
         volumes[name] += group.usable
@@ -169,8 +171,11 @@ def _most(found: Scan) -> _Kind:
     for (modality, _), count in counted.items():
         modalities[modality] += count
     modality = modalities.most_common(1)[0][0]
-    names = tuple(image for (own, image), _ in counted.most_common() if own == modality and image)
-    return _Kind(modality, names[0] if len(names) > 1 else "", not +volumes, names)
+    own = [name for name, _ in counted.most_common() if name[0] == modality and name[1]]
+    alone = len(set().union(*persons.values())) == 1
+    # A name that only one of several persons has may be that person's.
+    names = tuple(name[1] for name in own if alone or len(persons[name]) > 1)
+    return _Kind(modality, names[0] if names and len(own) > 1 else "", not +volumes, names)
 
 
 def _modalities(found: Scan) -> list[str]:

@@ -205,6 +205,8 @@ def test_a_table_that_names_image_files_is_told(tmp_path: Path) -> None:
             '{pattern: "**/{patient:[^_]+}_{visit:[0-9-]+}.png", modality: CODE}',
         ),
         (["1_L.png", "1_R.png", "2_L.png"], [], '{pattern: "{patient:[^_]+}_{image}.png", modality: CODE}'),
+        (["i/p1/p1.jpg", "i/p2/p2.jpg"], [], '{pattern: "**/{patient}/{patient}.jpg", modality: CODE}'),
+        (["p1/8a.nii.gz", "p2/7c.nii.gz"], [], '{pattern: "**/{patient}/*.nii.gz", modality: CODE}'),
         (["a_1.png", "a_2.png", "b_1.png"], [], '{pattern: "{patient}.png", modality: CODE}'),
         ([], ["d/dataset.json"], ""),
     ],

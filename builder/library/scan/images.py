@@ -129,8 +129,13 @@ def suggested(images: Sequence[str], documents: Sequence[str]) -> str:
         rests = [stem_of(place).removeprefix(place.split("/")[-2] + "_") for place in deep]
         visit = "{visit:[0-9-]+}_" if all(re.match(r"[0-9-]+_", rest) for rest in rests) else ""
         return f'{{pattern: "{lead}{{patient}}/{{patient}}_{visit}{{image}}{suffix}", modality: CODE}}'
+    if all(stem_of(posixpath.basename(place)) == place.split("/")[-2] for place in deep):
+        return f'{{pattern: "{lead}{{patient}}/{{patient}}{suffix}", modality: CODE}}'
     repeated = len({posixpath.basename(place) for place in deep}) < len(deep)
-    if repeated or len({posixpath.dirname(place) for place in deep}) == len(deep):
+    alone = len({posixpath.dirname(place) for place in deep}) == len(deep)
+    if alone and not repeated and len(deep) > 1:  # names that differ for every patient say nothing about the image
+        return f'{{pattern: "{lead}{{patient}}/*{suffix}", modality: CODE}}'
+    if repeated or alone:
         return f'{{pattern: "{lead}{{patient}}/{{image}}{suffix}", modality: CODE}}'
     return f'{{pattern: "**/{_numbered(deep)}{suffix}", modality: CODE}}'
 
