@@ -68,13 +68,12 @@ def _facts(content: bytes) -> FileFacts:
     paired = magic in PAIR
     if not (0 if paired else kind.template_dtype.itemsize) <= offset <= MAX_OFFSET:
         raise unreadable("a NIfTI whose voxels do not start behind its header")
-    slope, intercept = header.get_slope_inter()
+    slope, intercept = _scale(header)
     affine, fault, notes = _placed(header, spatial)
     return FileFacts(
         shape=(spatial[2], spatial[1], spatial[0]), dtype=dtype.str, layers=layers, layer_kind=layer_kind,
-        layers_first=layer_kind == "colour", slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept), affine=affine, fault=fault, offset=offset,
-        whole_gzip=content.startswith(GZIP), companion=".img" if paired else "", notes=notes,
+        layers_first=layer_kind == "colour", slope=slope, intercept=intercept, affine=affine, fault=fault,
+        offset=offset, whole_gzip=content.startswith(GZIP), companion=".img" if paired else "", notes=notes,
     )  # fmt: skip
 
 
@@ -113,11 +112,30 @@ def _apart(qform: NDArray[Any], sform: NDArray[Any], spatial: tuple[int, int, in
     return worst if np.isfinite(worst) else float("inf")
 
 
+def _scale(header: Any) -> tuple[float, float]:
+    """Return slope and intercept. A slope of 0, NaN or infinity means that nothing is scaled, as in nibabel."""
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        stated = f"scl_slope {float(header['scl_slope']):g} and scl_inter {float(header['scl_inter']):g}"
+        raise unreadable(
+            f"{stated}, expected a number for scl_inter, or scl_slope 0 where nothing is scaled"
+        ) from error
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+
+
 def _layers(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int, Layers]:
     """Return the spatial shape, and the number and kind of layers. At most one further axis may be longer than 1."""
     more = [(axis, n) for axis, n in enumerate(shape[3:]) if n != 1]
-    if not 2 <= len(shape) <= 7 or len(more) > 1 or (more and more[0][0] > 1):
-        raise unreadable(f"a NIfTI of shape {tuple(shape)}, expected three axes, or four with a layer each")
+    stated = f"a NIfTI of shape {tuple(int(n) for n in shape)}"
+    if not 2 <= len(shape) <= 7:
+        raise unreadable(f"{stated}, expected two to seven axes")
+    if [axis for axis, _ in more] == [0, 1]:
+        raise unreadable(f"{stated}, time points (axis 4) of vectors (axis 5), expected one number a voxel")
+    if len(more) > 1 or (more and more[0][0] > 1):
+        raise unreadable(f"{stated}, expected three axes, or a fourth of volumes or a fifth of vectors")
     full = (*shape[:3], 1)
     kind: Layers = "" if not more else "volumes" if more[0][0] == 0 else "vector"
     return (int(full[0]), int(full[1]), int(full[2])), int(more[0][1]) if more else 1, kind

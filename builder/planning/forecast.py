@@ -70,7 +70,8 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         switch = f" ({kind['switch']} lets them in)" if kind["switch"] else ""
         if kind["verdict"] in PICTURE_KINDS:
             switch = f" ({kind['switch']}, or samples: {{kind: images}}, lets them in)"
-        yield f"{kind['rule']}: {kind['stacks']} {kind['verdict']}, {kind['reason']}{switch}"
+        named = ", ".join(dict.fromkeys([kind["verdict"], kind["reason"]]))
+        yield f"{kind['rule']}: {kind['stacks']} {named}{switch}"
     for why, count in facts["pixels_refused"].items():
         yield f"burned-in text: the build will refuse {counted(count, 'case')}: {why}"
     if len(facts["number_types"]) > 1:

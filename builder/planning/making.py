@@ -20,7 +20,13 @@ from builder.planning.clinical_times import true_ages
 from builder.planning.coverage import map_structures
 from builder.planning.deal import cannot, deal, shared_keys
 from builder.planning.inputs import PlanInputs
-from builder.planning.layouts import count_formats, label_name_lines, unread_lines, unread_object_lines
+from builder.planning.layouts import (
+    count_formats,
+    label_name_lines,
+    refused_lines,
+    unread_lines,
+    unread_object_lines,
+)
 from builder.planning.link import (
     gather_annotations,
 )
@@ -90,9 +96,10 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         anonymity=anonymity,
     )
     used = {*links.column("annotation").to_pylist(), *passed.column("annotation").to_pylist()}
-    formats = count_formats(table, used) + count_formats(inventory.leftovers(columns=["format"]))
+    left = inventory.leftovers(columns=["status", "reason", "format", "detail"])
+    formats = count_formats(table, used) + count_formats(left)
     instances = zip(stacks["modality"].to_pylist(), stacks["instances"].to_pylist(), strict=True)
-    for line in (*unread_lines(formats), *unread_object_lines(instances)):
+    for line in (*unread_lines(formats), *refused_lines(left), *unread_object_lines(instances)):
         inputs.progress.say(f"files: {line}")
     for line in label_name_lines(spec.labels, spec.sources, table):
         inputs.progress.say(f"labels: {line}")

@@ -16,7 +16,7 @@ from builder.model.parquet import parquet_bytes
 from builder.model.tables import EXCLUSIONS, LEDGER
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory, Survey
-from builder.planning.layouts import IMAGE_FORMATS
+from builder.planning.layouts import IMAGE_FORMATS, why_refused
 from builder.planning.rows import rows_of
 from builder.publishing.ledger import (
     DUPLICATE,
@@ -38,7 +38,7 @@ from builder.storage import open_store
 
 GEOMETRY_RULE = "geometry"
 
-_OF_LEFTOVERS = (*OF_FILES, "status", "reason")
+_OF_LEFTOVERS = (*OF_FILES, "status", "reason", "format", "detail")
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,10 +228,11 @@ def _of_cases(
 
 def _of_leftovers(table: pa.Table, plan: DatasetPlan) -> Iterator[_Left]:
     """Yield the files that the index set aside."""
-    judged = zip(*(table.column(name).to_pylist() for name in ("status", "reason")), strict=True)
-    for (status, reason), (key, person, count) in zip(judged, _files(table, plan), strict=True):
-        rule = "duplicate" if status == "duplicate" else "readable"
-        yield _Left("file", key, person, "index", rule, reason or Reason.UNREADABLE.value, count)
+    judged = table.select(["status", "reason", "format", "detail"]).to_pylist()
+    for row, (key, person, count) in zip(judged, _files(table, plan), strict=True):
+        rule = "duplicate" if row["status"] == "duplicate" else "readable"
+        reason = row["reason"] or Reason.UNREADABLE.value
+        yield _Left("file", key, person, "index", rule, reason, count, why_refused(row))
 
 
 def _of_annotations(plan: DatasetPlan, linked: Set[tuple[int, str, str]]) -> Iterator[_Left]:

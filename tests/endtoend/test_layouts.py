@@ -18,7 +18,10 @@ from PIL import Image
 
 import builder
 from builder.errors import OutcomeError, SpecError
+from builder.library.scan.images import image_lines
 from builder.run.pipeline import build
+from builder.run.progress import SilentProgress
+from builder.run.scan import scan
 from tests import synthetic
 from tests.endtoend.trees import KEY
 from tests.files.writers import STRAIGHT, lps_of, nifti, values, written_by_itk
@@ -36,6 +39,16 @@ splits: {{ratios: {{train: 1.0}}}}
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUILDER_KEY", KEY)
+
+
+class Told(SilentProgress):
+    """Keeps what a build says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
 
 
 def made(folder: Path, layout: str, more: str = "") -> Any:
@@ -307,3 +320,27 @@ def test_volumes_along_a_fourth_axis_are_time_points(tmp_path: Path, action: str
     expected = {volume.tobytes() for volume in voxels.T}
     assert {np.ascontiguousarray(volume).tobytes() for volume in found} == expected
     assert ledger(tmp_path) == {("used", ""): 1}
+
+
+def test_files_that_are_no_scalar_volume_are_refused_by_name(tmp_path: Path) -> None:
+    """Vectors are no time points, and the plan says what is wrong with a file, as ``builder explain`` does later."""
+    tree = tmp_path / "tree"
+    nifti(tree / "plain.nii", values((6, 5, 4)))
+    nifti(tree / "vector.nii", values((6, 5, 4, 1, 2)), intent_code=1007)
+    nifti(tree / "both.nii", values((6, 5, 4, 3, 2)))
+    spec = tmp_path / "spec.yaml"
+    layout = '{pattern: "{patient}.nii", modality: MR}'
+    spec.write_text(SPEC.format(tree=tree, layout=layout) + "volumes: {time_series: split}\n")
+    told = Told()
+    build(spec, to=tmp_path / "out", progress=told)
+    assert len(builder.open_dataset(tmp_path / "out")) == 1
+    said = "\n".join(told.lines)
+    both = "found a NIfTI of shape (6, 5, 4, 3, 2), time points (axis 4) of vectors (axis 5)"
+    assert f"1 NIfTI file set aside: {both}" in said
+    assert "no source reads" not in said
+    home = tmp_path / "out" / "versions" / (tmp_path / "out" / "CURRENT").read_text().strip()
+    left = {(row["reason"], row["detail"]) for row in pq.read_table(home / "exclusions.parquet").to_pylist()}
+    assert ("not_an_image", "not_an_image: 2 values a voxel (vector), expected one number each") in left
+    assert ("unreadable", f"{both}, expected one number a voxel") in left
+    shown = {line.strip() for line in image_lines(scan([str(tree)]).image_files, "")}
+    assert "1 nifti: 2 values a voxel (vector) of 4 x 5 x 6 i2, 1.2 x 0.8 x 2.5 mm, such as vector.nii" in shown

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from nibabel.spatialimages import HeaderDataError
 
 from builder.files import FileFault, facts_from_json, read_facts, read_voxels
 from builder.files.nifti import is_nifti
@@ -71,6 +72,23 @@ def test_a_slope_that_is_no_number_scales_nothing(tmp_path: Path) -> None:
     same_as_peer(path)
 
 
+@pytest.mark.parametrize("slope", [0, 1, 2, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("intercept", [0, 5, np.nan, np.inf])
+def test_slope_and_intercept_follow_nibabels_rule(tmp_path: Path, slope: float, intercept: float) -> None:
+    path = nifti(tmp_path / "a.nii", values())
+    data = bytearray(path.read_bytes())
+    data[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    path.write_bytes(data)
+    if slope in (1, 2) and not np.isfinite(intercept):
+        with pytest.raises(HeaderDataError, match="intercept"):
+            nibabel.load(path)
+        said = f"scl_slope {slope} and scl_inter {intercept}, expected a number"
+        with pytest.raises(FileFault, match=said):
+            read_facts(bytes(data))
+    else:
+        same_as_peer(path)
+
+
 def changed(path: Path, **fields: Any) -> Any:
     """Facts of a NIfTI with other header fields."""
     data = path.read_bytes()
@@ -100,6 +118,67 @@ def test_four_axes_and_vectors_are_told_apart(tmp_path: Path) -> None:
     assert read_facts((tmp_path / "c.nii").read_bytes()).layer_kind == "colour"
     with pytest.raises(FileFault, match="complex64"):
         read_facts(nifti(tmp_path / "z.nii", values(dtype="complex64")).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("shape", "intent", "kind", "parts"),
+    [
+        ((5, 4), 0, "", 1), ((5, 4, 1, 1, 1), 0, "", 1), ((5, 4, 3, 1, 1, 1, 1), 0, "", 1),
+        ((5, 4, 3, 2), 0, "volumes", 1), ((5, 4, 3, 2, 1, 1, 1), 0, "volumes", 1), ((5, 4, 1, 6), 0, "volumes", 1),
+        ((5, 4, 3, 1, 2), 0, "vector", 1), ((5, 4, 3, 1, 2), 1007, "vector", 2),
+        ((5, 4, 3, 1, 3, 1, 1), 0, "vector", 1),
+    ],
+)  # fmt: skip
+def test_further_axes_of_a_nifti_are_those_of_nibabel_and_itk(
+    tmp_path: Path, shape: tuple[int, ...], intent: int, kind: str, parts: int
+) -> None:
+    path = nifti(tmp_path / "a.nii", values(shape), intent_code=intent)
+    facts, stored = read_voxels([path.read_bytes()])
+    expected = np.asarray(nibabel.load(path).dataobj).T  # type: ignore[attr-defined]
+    assert (facts.layer_kind, facts.layers, facts.fault) == (kind, int(np.prod(shape[3:])), "")
+    assert np.array_equal(stored, expected.reshape(stored.shape))
+    assert facts.shape == (*shape, 1)[:3][::-1]
+    if 2 < len(shape) < 7:  # ITK refuses a picture whose axes leave its plane
+        image = SimpleITK.ReadImage(str(path))
+        assert image.GetNumberOfComponentsPerPixel() == parts
+        assert image.GetNumberOfPixels() * parts == stored.size
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((5, 4, 3, 2, 2), r"shape \(5, 4, 3, 2, 2\), time points \(axis 4\) of vectors \(axis 5\)"),
+        ((5, 4, 3, 1, 1, 2), "expected three axes, or a fourth of volumes or a fifth of vectors"),
+        ((5, 4, 3, 2, 1, 2), "expected three axes, or a fourth"),
+        ((5,), "expected two to seven axes"),
+    ],
+)
+def test_axes_that_are_not_understood_are_refused_with_their_shape(
+    tmp_path: Path, shape: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(FileFault, match=said):
+        read_facts(nifti(tmp_path / "a.nii", values(shape)).read_bytes())
+
+
+@pytest.mark.parametrize("trailing", [(1, 1, 1, 1), (2, 1, 1, 1), (0, 0, 0, 0), (7, 7, 7, 7)])
+def test_axes_beyond_the_number_of_axes_do_not_count(tmp_path: Path, trailing: tuple[int, ...]) -> None:
+    path = nifti(tmp_path / "a.nii", values())
+    assert changed(path, dim=[3, 5, 4, 3, *trailing]) == read_facts(path.read_bytes())
+    flat = changed(path, dim=[2, 5, 4, *trailing[:1], *trailing])
+    assert (flat.shape, flat.layers) == ((1, 4, 5), 1)
+
+
+def test_time_points_of_vectors_are_refused_in_other_formats(tmp_path: Path) -> None:
+    image = SimpleITK.JoinSeries([SimpleITK.Image([5, 4, 3], SimpleITK.sitkVectorFloat32, 2)] * 3)
+    for name, said in (("a.mha", "a MetaImage of 4 axes"), ("a.nrrd", "of 5 axes with a direction in space")):
+        SimpleITK.WriteImage(image, str(tmp_path / name))
+        with pytest.raises(FileFault, match=said):
+            read_facts((tmp_path / name).read_bytes())
+    vectors = SimpleITK.Image([5, 4, 3], SimpleITK.sitkVectorFloat32, 2)
+    for name in ("v.mha", "v.nrrd"):
+        SimpleITK.WriteImage(vectors, str(tmp_path / name))
+        facts = read_facts((tmp_path / name).read_bytes())
+        assert (facts.layer_kind, facts.layers) == ("vector", 2)
 
 
 def test_a_damaged_stream_is_refused(tmp_path: Path) -> None:

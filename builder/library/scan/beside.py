@@ -123,7 +123,7 @@ def formats(inventory: Inventory) -> tuple[dict[str, int], list[dict[str, Any]],
     unread: Counter[str] = Counter()
     for number in range(len(inventory.chunks)):
         counted.update(f or "unknown" for f in inventory.chunk(number, columns=["format"])["format"].to_pylist())
-    beside = inventory.annotations(columns=["format"])
+    beside = inventory.annotations(columns=["format", "status"])
     counted.update(form or "unknown" for form in beside["format"].to_pylist())
     unread += count_formats(beside)
     damaged: dict[tuple[str, str], list[Any]] = {}

@@ -31,7 +31,10 @@ class ImageFiles:
     Parameters
     ----------
     shape
-        (slices, rows, columns), and the number of layers if there are several; empty where headers were not read.
+        (slices, rows, columns), and the number of values a voxel if there are several; empty where headers were not
+        read.
+    layer_kind
+        What several values a voxel are: ``volumes``, ``vector`` or ``colour``; else "".
     spacing_mm
         Between slices, rows and columns; empty for pictures, and where the grid is refused.
     problem
@@ -42,6 +45,7 @@ class ImageFiles:
     shape: tuple[int, ...]
     dtype: str
     spacing_mm: tuple[float, ...]
+    layer_kind: str
     problem: str
     files: int
     example: str
@@ -50,7 +54,8 @@ class ImageFiles:
         """Return them as JSON-able data."""
         return {
             "format": self.format, "shape": list(self.shape), "dtype": self.dtype,
-            "spacing_mm": list(self.spacing_mm), "problem": self.problem, "files": self.files, "example": self.example,
+            "spacing_mm": list(self.spacing_mm), "layer_kind": self.layer_kind, "problem": self.problem,
+            "files": self.files, "example": self.example,
         }  # fmt: skip
 
 
@@ -79,13 +84,16 @@ def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[lis
         mine = [image for image in images if image.format == form]
         step = -(-len(mine) // MOST_OPENED)
         for number, image in enumerate(mine):
-            kind = (form, *(_kind(image, sources) if number % step == 0 else ((), "", (), "not opened: one of many")))
+            kind = (
+                form,
+                *(_kind(image, sources) if number % step == 0 else ((), "", (), "", "not opened: one of many")),
+            )
             counted[kind] += 1
             examples.setdefault(kind, image.place)
     groups = []
     for kind, count in counted.items():
-        form, shape, dtype, spacing_mm, problem = kind
-        groups.append(ImageFiles(form, shape, dtype, spacing_mm, problem, count, examples[kind]))
+        form, shape, dtype, spacing_mm, layer_kind, problem = kind
+        groups.append(ImageFiles(form, shape, dtype, spacing_mm, layer_kind, problem, count, examples[kind]))
     groups.sort(key=lambda group: (-group.files, group.format, group.shape, group.example))
     documents = [place_of(file.path, file.member) for file in files if file.format == "json"]
     layout = suggested([place_of(image.path, image.member) for image in images], documents)
@@ -96,13 +104,23 @@ def image_files(inventory: Inventory, sources: Sequence[AnySource]) -> tuple[lis
 def image_lines(groups: Iterable[ImageFiles], layout: str) -> Iterator[str]:
     """Yield what a terminal shows of them."""
     for group in groups:
-        shape = " x ".join(map(str, group.shape))
+        shape = " x ".join(map(str, group.shape[:3]))
+        if len(group.shape) > 3:
+            shape = f"{group.shape[3]} {LAYERS[group.layer_kind]} {shape}"
         spacing = f", {' x '.join(f'{s:.4g}' for s in group.spacing_mm)} mm" if group.spacing_mm else ""
         what = " ".join(filter(None, (shape, group.dtype))) + spacing
         told = "; ".join(filter(None, (what, group.problem)))
         yield f"  {group.files} {group.format}: {told}, such as {group.example}"
     if layout:
         yield f"  to read them as images, for instance: layout: {layout}"
+
+
+LAYERS: Final = {
+    "volumes": "volumes of",
+    "vector": "values a voxel (vector) of",
+    "colour": "values a voxel (colour) of",
+}
+"""How several values a voxel are told."""
 
 
 def suggested(images: Sequence[str], documents: Sequence[str]) -> str:
@@ -159,17 +177,17 @@ def _in_masks(place: str) -> bool:
     return not MASK_FOLDERS.isdisjoint(place.lower().split("/")[:-1])
 
 
-def _kind(image: Listed, sources: Sequence[AnySource]) -> tuple[tuple[int, ...], str, tuple[float, ...], str]:
+def _kind(image: Listed, sources: Sequence[AnySource]) -> tuple[tuple[int, ...], str, tuple[float, ...], str, str]:
     picture = image.format in PICTURES
     if picture and image.size > PICTURE_BYTES:
-        return (), "", (), "not opened: too large"
+        return (), "", (), "", "not opened: too large"
     try:
         length = image.size if picture else min(HEADER_BYTES, image.size)
         facts = read_facts(sources[image.source].read(image.entry, length=length))
     except BuilderError as error:
-        return (), "", (), str(error)
+        return (), "", (), "", str(error)
     shape = (*facts.shape, *([facts.layers] if facts.layers > 1 else []))
-    return shape, facts.dtype.lstrip("<>|="), _spacing(facts), facts.fault
+    return shape, facts.dtype.lstrip("<>|="), _spacing(facts), facts.layer_kind, facts.fault
 
 
 def _spacing(facts: FileFacts) -> tuple[float, ...]:

@@ -72,7 +72,8 @@ def _left_out(scan: Scan) -> Iterator[str]:
         yield from ("", "left out by default")
     for one in scan.excluded:
         switch = f"; {one['switch']} lets them in" if one["switch"] else ""
-        yield f"  {counted(one['stacks'], 'stack')}: {one['verdict']}, {one['reason']}{switch}"
+        named = ", ".join(dict.fromkeys([one["verdict"], one["reason"]]))
+        yield f"  {counted(one['stacks'], 'stack')}: {named}{switch}"
     for why, count in scan.text_risks.items():
         yield f"  {count} series whose pixels may show text: {why}"
 

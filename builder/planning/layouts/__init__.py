@@ -5,8 +5,10 @@ from builder.planning.layouts.assign import (
     Laid,
     count_formats,
     lay_out,
+    refused_lines,
     unread_lines,
     unread_object_lines,
+    why_refused,
 )
 from builder.planning.layouts.published import label_name_lines, published_values
 
@@ -17,6 +19,8 @@ __all__ = [
     "label_name_lines",
     "lay_out",
     "published_values",
+    "refused_lines",
     "unread_lines",
     "unread_object_lines",
+    "why_refused",
 ]

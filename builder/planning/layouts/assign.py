@@ -120,6 +120,37 @@ def unread_lines(formats: Mapping[str, int]) -> Iterator[str]:
             yield f"{files}: this format is not read; convert {'it' if count == 1 else 'them'} to NIfTI"
 
 
+def refused_lines(leftovers: pa.Table) -> Iterator[str]:
+    """Yield a line for every kind of image file that a layout or a label would read, and why it was set aside.
+
+    ``leftovers`` are rows of INSTANCES with status, reason, format and detail.
+    """
+    rows = leftovers.select(["status", "reason", "format", "detail"]).to_pylist()
+    counted = Counter(
+        (row["format"], why_refused(row) or row["reason"])
+        for row in rows
+        if row["status"] == "quarantined" and row["format"] in VOLUMES | PICTURES
+    )
+    for (form, why), count in counted.most_common(MOST_REFUSED):
+        yield f"{count} {IMAGE_FORMATS[form]} {'file' if count == 1 else 'files'} set aside: {why}"
+    if more := counted.total() - sum(count for _, count in counted.most_common(MOST_REFUSED)):
+        yield f"{more} more image {'file' if more == 1 else 'files'} set aside for other reasons"
+
+
+MOST_REFUSED = 10
+"""Reasons for which image files were set aside that are named one by one."""
+
+
+def why_refused(row: Mapping[str, Any]) -> str | None:
+    """Return what an image file's header lacks, for a row of the index; None for other files and reasons.
+
+    Such a text may leave, because it never holds a value of a text field (``FileFault``). Other details may not.
+    """
+    if row["reason"] == Reason.UNREADABLE and row["format"] in VOLUMES | PICTURES:
+        return str(row["detail"]) if row["detail"] else None
+    return None
+
+
 def unread_object_lines(instances: Iterable[tuple[str | None, int | None]]) -> Iterator[str]:
     """Yield a line for every kind of DICOM object that holds a volume and that nothing reads.
 
@@ -144,10 +175,16 @@ IMAGE_FORMATS = {
 
 
 def count_formats(table: pa.Table, used: Iterable[int] = ()) -> Counter[str]:
-    """Count by format the image files of a table of INSTANCES, without those in the rows that are used."""
+    """Count by format the image files of a table of INSTANCES, without those in the rows that are used.
+
+    Files that would be read if they were sound are not counted where the index set them aside (``refused_lines``).
+    """
     taken = set(used)
-    formats = enumerate(table.column("format").to_pylist())
-    return Counter(form for row, form in formats if form in IMAGE_FORMATS and row not in taken)
+    found = enumerate(zip(table.column("format").to_pylist(), table.column("status").to_pylist(), strict=True))
+    return Counter(
+        form for row, (form, status) in found
+        if form in IMAGE_FORMATS and row not in taken and (status == "file" or form not in VOLUMES | PICTURES)
+    )  # fmt: skip
 
 
 def _reading(source: LaidOut, entries: Mapping[str, Entry], images: Sequence[str]) -> Reading:
