@@ -175,8 +175,9 @@ def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "    their values are listed in clinical-cells.csv of the private workspace"
     for column, count in facts.get("times_withheld", {}).items():
         yield (
-            f"    {column}: {counted(count, 'time')} withheld, because a date is of a birth, shared by many persons, "
-            "or stands for a month or a year, or the person may be 90 or older (docs/privacy.md, Dates)"
+            f"    {column}: {counted(count, 'time')} withheld, because a date is of a birth, shared by five or "
+            "more persons of the tables, or stands for a month or a year, or the person may be 90 or older "
+            "(docs/privacy.md, Dates)"
         )
     for column, levels in facts["unmet_levels"].items():
         yield f"    {column}: no cell has the levels {', '.join(levels)}"

@@ -18,8 +18,8 @@ SHARED: Final = 5
 
 _ROUNDED: Final = 1 / 4
 _ANNIVERSARY: Final = 1 / 20
-"""Shares of the persons from which a day of the month, or of the year, is a habit. By chance 1 in 30 has it, or 1 in
-365."""
+"""Shares of the dates from which a day of the month, or of the year, is a habit. By chance 1 in 30 is on it, or 1 in
+365. Shares of dates and not of persons, because a person with many dates has one of every kind by chance."""
 
 _DAYS_A_YEAR: Final = 365.2425
 
@@ -45,6 +45,17 @@ class Lifetime:
         years = day.year - self.born.year - ((day.month, day.day) < (self.born.month, self.born.day))
         return years >= OLDEST_AGE
 
+    def or_older(self, age_years: float, on: date) -> "Lifetime":
+        """Return the same with another stated age, if the person was born earlier by it than by the one known so far.
+
+        A table may state one age of a person who was imaged over years: it then counts for the first of these days.
+        """
+        if self.age_years is not None and self.on is not None:
+            born_later = (on - self.on).days - (age_years - self.age_years) * _DAYS_A_YEAR
+            if born_later >= 0:
+                return self
+        return Lifetime(self.born, age_years, on)
+
     def holds(self, day: date) -> bool:
         """Return whether a day can belong to the person's own care, because it is after the day of birth."""
         return self.born is None or day > self.born
@@ -56,13 +67,13 @@ def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
     These are dates that ``SHARED`` or more persons have, and placeholders: a first of January may stand for a year or
     for nothing. So may another day if many persons have it in different months or years: where only the month is known,
     a first, a fifteenth or a last day of the month is written, and where only the year is, often 1 July or 31 December.
+    Such habits belong to a column, and show only among the dates of that column alone.
     """
     persons: dict[date, set[str]] = {}
     for person, day in dates:
         persons.setdefault(day, set()).add(person)
-    everybody = len(set().union(*persons.values())) if persons else 0
-    rounded = _habits(persons, _day_of_month, everybody * _ROUNDED)
-    yearly = _habits(persons, lambda day: (day.month, day.day), everybody * _ANNIVERSARY)
+    rounded = _habits(persons, _day_of_month, _ROUNDED)
+    yearly = _habits(persons, lambda day: (day.month, day.day), _ANNIVERSARY)
     return frozenset(
         day
         for day, who in persons.items()
@@ -70,14 +81,22 @@ def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
     )
 
 
-def _habits(persons: Mapping[date, set[str]], kind: Callable[[date], Hashable | None], least: float) -> frozenset[date]:
-    """Return the dates of a kind that at least ``SHARED`` persons, and more than ``least``, have."""
+def _habits(persons: Mapping[date, set[str]], kind: Callable[[date], Hashable | None], share: float) -> frozenset[date]:
+    """Return the dates of every kind that at least ``SHARED`` persons have, and that is at least a share of all dates.
+
+    A date counts once for each person who has it.
+    """
+    least = share * sum(map(len, persons.values()))
     kinds: dict[Hashable, set[date]] = {}
     for day in persons:
         if (found := kind(day)) is not None:
             kinds.setdefault(found, set()).add(day)
-    common = [days for days in kinds.values() if len(set().union(*(persons[d] for d in days))) >= max(SHARED, least)]
-    return frozenset().union(*common)
+    return frozenset(
+        day
+        for days in kinds.values()
+        if sum(len(persons[d]) for d in days) >= least and len(set().union(*(persons[d] for d in days))) >= SHARED
+        for day in days
+    )
 
 
 def _day_of_month(day: date) -> str | None:
@@ -134,10 +153,3 @@ def days_between(
         return None
     days = (then - first).days
     return max(-most_days - 1, min(most_days + 1, days))
-
-
-def lifetimes(
-    persons: Iterable[str], births: Mapping[str, date], ages: Mapping[str, tuple[float, date]]
-) -> dict[str, Lifetime]:
-    """Return what is known of some persons' ages: dates of birth, and ages with the dates on which they were stated."""
-    return {p: Lifetime(births.get(p), *ages.get(p, (None, None))) for p in persons}

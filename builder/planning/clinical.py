@@ -91,7 +91,8 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
         raise SpecError("\n".join(complaints))
     told = _columns(matches, archive)
     births = table_births(told, spec, archive.persons, archive.first_studies)
-    stated = [pair for match in matches for pair in _stated(match)]
+    by_column = [column for match in matches for column in _stated(match)]
+    stated = [[pair for column in by_column for pair in column], *by_column]
     columns = as_they_leave(told, spec, archive.persons, stacks, births=births, stated=stated)
     fields = {f.name: f.remove_metadata() for table in spec.clinical for f in list(clinical_schema(table))[1:]}
     counts = [
@@ -111,13 +112,18 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
     )
 
 
-def _stated(match: TableMatch) -> Iterator[tuple[str, date]]:
-    """Yield every date of a table with the id of its row: of the person, or else of what the row is about."""
+def _stated(match: TableMatch) -> Iterator[list[tuple[str, date]]]:
+    """Yield the dates of every column of a table, each with the id of its row: of the person, or else of its image.
+
+    Two sites may give one id to two persons.
+    """
     joins = [*match.options.joins.values()]
     place = joins.index("person") if "person" in joins else None
-    for row in match.rows.rows:
-        who = "\0".join(row.keys) if place is None else row.keys[place]
-        yield from ((who, value) for value in row.values if isinstance(value, date))
+    site = match.options.site or ""
+    owners = ["\0".join((site, *(row.keys if place is None else (row.keys[place],)))) for row in match.rows.rows]
+    for number in range(len(match.options.columns)):
+        cells = zip(owners, (row.values[number] for row in match.rows.rows), strict=True)
+        yield [(who, value) for who, value in cells if isinstance(value, date)]
 
 
 def _withheld(

@@ -18,7 +18,7 @@ _AGE: Final = re.compile(r"(?:^|_)age(?:_|$)")
 _DAYS_A_YEAR: Final = 365.2425
 _YEARS: Final = (None, "a", "y", "years")
 _BIRTH: Final = re.compile(
-    r"(?i:birth|geburt|geboort|naissance|nacimiento|nascimento|nascita)|DOB|(?<![a-z])(?i:dob|born|geb|gebdat)(?![a-z])"
+    r"(?i:birth|geburt|geboort|naissance|nacimiento|nascimento|nascita)|DOB|(?i:d\.\s?o\.\s?b)|(?<![a-z])(?i:dob|born|geb|gebdat)(?![a-z])"
 )
 """Headings of dates of birth, as tables in the usual languages have them."""
 
@@ -30,7 +30,7 @@ def as_they_leave(
     stacks: pa.Table,
     *,
     births: Mapping[str, date],
-    stated: Iterable[tuple[str, date]],
+    stated: Iterable[Iterable[tuple[str, date]]],
 ) -> dict[str, list[Value]]:
     """Return the columns, one value per stack, with retained times in releasable form and ages above 89 as one value.
 
@@ -42,8 +42,8 @@ def as_they_leave(
     births
         Dates of birth that the tables state (``table_births``).
     stated
-        Every date of the tables with the id of its row, also of rows that belong to no image: a date that many rows
-        share is nobody's own, whoever of them is in the archive.
+        The dates of all tables together, and then of every column, each with the id of its row, also of rows that
+        belong to no image: a date that many rows share is nobody's own, whoever of them is in the archive.
     """
     found = dict(columns)
     dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
@@ -59,7 +59,9 @@ def as_they_leave(
     # one date in several columns is shared by the persons of all of them
     shared = shared_dates(
         (person, day) for days in dated.values() for person, day in zip(persons, days, strict=True) if day is not None
-    ) | shared_dates(stated)
+    )
+    for column in stated:
+        shared |= shared_dates(column)
     for table in spec.clinical:
         for name in (n for n in table.dated if n in spec.deid.retain):
             found[name] = [
@@ -134,8 +136,8 @@ def _lives(
     for row, (person, day, born) in enumerate(zip(persons, dates, born_by_headers, strict=True)):
         known = found.get(person, Lifetime())
         told = [age for column in stated if isinstance(age := column[row], int | float)]
-        if told and day is not None and max(told) >= (known.age_years or 0):
-            known = Lifetime(known.born, max(told), day)
+        if told and day is not None:
+            known = known.or_older(max(told), day)
         all_births = [d for d in (born, known.born, births.get(person)) if d is not None]
         found[person] = Lifetime(min(all_births, default=None), known.age_years, known.on)
     return found

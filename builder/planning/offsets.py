@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from builder.cohort import Cohort
 from builder.deid import Deid
-from builder.deid.dates import Lifetime, days_between, lifetimes, placeholder_studies, shared_dates
+from builder.deid.dates import Lifetime, days_between, placeholder_studies, shared_dates
 from builder.headers.dates import dicom_date
 from builder.persons import Persons
 from builder.planning.inventory import Survey
@@ -27,9 +27,13 @@ def read_lives(cohort: pa.Table, persons: Persons, survey: Survey, *, retain: Co
     """Return what is known about the lifetimes of all persons; empty if no time is retained, as nothing needs it."""
     if not {STUDY_DAY, LABEL_DAYS, DELTA_DAYS} & {*retain}:
         return {}
-    rows = cohort.select(["person_key", TRUE_AGE, TRUE_DATE]).to_pylist()
-    ages = {r["person_key"]: (r[TRUE_AGE], r[TRUE_DATE]) for r in rows if None not in (r[TRUE_AGE], r[TRUE_DATE])}
-    return lifetimes({r["person_key"] for r in rows}, births_of(survey.identities(), persons), ages)
+    births = births_of(survey.identities(), persons)
+    lives: dict[str, Lifetime] = {}
+    rows = zip(*(cohort[c].to_pylist() for c in ("person_key", TRUE_AGE, TRUE_DATE)), strict=True)
+    for person, age, day in rows:
+        life = lives.get(person, Lifetime(births.get(person)))
+        lives[person] = life if age is None or day is None else life.or_older(age, day)
+    return lives
 
 
 def births_of(identities: pa.Table, persons: Persons) -> dict[str, date]:

@@ -94,6 +94,12 @@ def test_a_habit_of_days_is_nobodys(stands_for: str, days: list[date]) -> None:
     assert shared_dates((f"p{n}", date(2001, 1, 2) + timedelta(days=37 * n)) for n in range(150)) == frozenset()
 
 
+def test_many_dates_of_each_person_are_no_habit() -> None:
+    """Each of 60 persons has some date on a first, a fifteenth and nearly every day of the year, all by chance."""
+    followed = [(f"p{n}", date(2001, 1, 2) + timedelta(days=7 * n + 431 * k)) for n in range(60) for k in range(20)]
+    assert {day for day in shared_dates(followed) if (day.month, day.day) != (1, 1)} == frozenset()
+
+
 @given(st.lists(st.tuples(st.integers(0, 12), DAYS), max_size=40), DAYS, st.integers(1, 3653))
 def test_who_knows_one_persons_date_learns_nobody_elses(
     dated: list[tuple[int, date]], campaign: date, most: int
