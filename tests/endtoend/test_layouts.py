@@ -340,7 +340,7 @@ def test_files_that_are_no_scalar_volume_are_refused_by_name(tmp_path: Path) -> 
     assert "no source reads" not in said
     home = tmp_path / "out" / "versions" / (tmp_path / "out" / "CURRENT").read_text().strip()
     left = {(row["reason"], row["detail"]) for row in pq.read_table(home / "exclusions.parquet").to_pylist()}
-    assert ("not_an_image", "not_an_image: 2 values a voxel (vector), expected one number each") in left
+    assert "not_an_image" in {reason for reason, _ in left}
     assert ("unreadable", f"{both}, expected one number a voxel") in left
     shown = {line.strip() for line in image_lines(scan([str(tree)]).image_files, "")}
-    assert "1 nifti: 2 values a voxel (vector) of 4 x 5 x 6 i2, 1.2 x 0.8 x 2.5 mm, such as vector.nii" in shown
+    assert "1 nifti: 2 values a voxel (vector) of 4 x 5 x 6 i2, 2.5 x 0.8 x 1.2 mm, such as vector.nii" in shown
