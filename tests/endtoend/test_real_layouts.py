@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import dcm2niix
 import numpy as np
 import pytest
+from PIL import Image
 
 import builder
 from builder.run.pipeline import build
@@ -40,16 +42,19 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Pat
 
 
 def same(dataset: Any, paths: list[Path]) -> None:
-    """Check that the samples are exactly the images of these files, on their grids."""
+    """Check that the samples are exactly the images of these files, on their grids, one sample for each file."""
     expected = [lps_of(path) for path in paths]
     assert len(dataset) == len(paths)
     for sample in dataset:
         mine = [
-            np.allclose(sample.geometry.affine, affine, rtol=0, atol=1e-4)
-            for voxels, affine in expected
+            n
+            for n, (voxels, affine) in enumerate(expected)
             if np.array_equal(sample["image"][0], voxels.astype(sample["image"].dtype))
+            and np.allclose(sample.geometry.affine, affine, rtol=0, atol=1e-4)
         ]
-        assert any(mine)
+        assert mine
+        del expected[mine[0]]
+    assert not expected
 
 
 def test_every_spec_of_the_page_is_short_and_tried() -> None:
@@ -122,8 +127,16 @@ def test_brats(tmp_path: Path, built: Any) -> None:
     for case in ("BraTS2021_00000", "BraTS2021_00002"):
         for n, image in enumerate(("t1", "t1ce", "t2", "flair")):
             nifti(home / case / f"{case}_{image}.nii.gz", values((9, 8, 7), seed=int(case[-1]) * 10 + n))
-        nifti(home / case / f"{case}_seg.nii.gz", values((9, 8, 7), seed=3).astype("uint8") % 5)
-    same(built("brats", home), sorted(home.glob("*/*_flair.nii.gz")))
+        nifti(home / case / f"{case}_seg.nii.gz", values((9, 8, 7), seed=int(case[-1])).astype("uint8") % 5)
+    images = sorted(home.glob("*/*_flair.nii.gz"))
+    dataset = built("brats", home)
+    same(dataset, images)
+    masks = {
+        lps_of(path)[0].astype("f8").tobytes(): path.with_name(path.name.replace("flair", "seg")) for path in images
+    }
+    for sample in dataset:
+        mask = lps_of(masks[sample["image"][0].astype("f8").tobytes()])[0]
+        assert np.array_equal(sample["tumour"], [mask == 1, mask == 2, mask == 4])
 
 
 def test_a_table_of_paths(corpus: Any, built: Any) -> None:
@@ -150,6 +163,8 @@ def test_png_radiographs(corpus: Any, tmp_path: Path, built: Any) -> None:
     rows = dataset.table.to_pylist()
     assert len(rows) == len(mine) == 12
     assert len({row["person_key"] for row in rows}) == len({row["Patient ID"] for row in mine})
+    pixels = Counter(np.asarray(Image.open(path).convert("L")).tobytes() for path in folder.iterdir())
+    assert Counter(sample["image"].astype("u1").tobytes() for sample in dataset) == pixels
     assert dataset[0]["image"].shape == (1, 1, 64, 64)
     found = [dict(zip(row["class_names"], row["class_values"], strict=True)) for row in rows]
     assert sorted((f["findings/age"], f["findings/view"].upper()) for f in found) == sorted(
