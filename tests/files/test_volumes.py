@@ -134,7 +134,7 @@ def test_further_axes_of_a_nifti_are_those_of_nibabel_and_itk(
 ) -> None:
     path = nifti(tmp_path / "a.nii", values(shape), intent_code=intent)
     facts, stored = read_voxels([path.read_bytes()])
-    expected = np.asarray(nibabel.load(path).dataobj).T  # type: ignore[attr-defined]
+    expected = np.asarray(nibabel.load(path).dataobj).T
     assert (facts.layer_kind, facts.layers, facts.fault) == (kind, int(np.prod(shape[3:])), "")
     assert np.array_equal(stored, expected.reshape(stored.shape))
     assert facts.shape == (*shape, 1)[:3][::-1]
