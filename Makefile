@@ -85,7 +85,7 @@ resume: setup
 # Real Slurm, SSH, TLS and S3 on this machine (Debian, root: installs packages).
 test-cluster: setup
 	tests/cluster/install.sh $(BIN)
-	BUILDER_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster tests/docs/test_tutorials.py
+	BUILDER_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster
 
 # What needs libraries that do not fit beside the tests': nnU-Net reads what is exported for it.
 PEERS := .peers

@@ -21,7 +21,8 @@ _ANNIVERSARY: Final = 1 / 20
 """Shares of the dates from which a day of the month, or of the year, is a habit. By chance 1 in 30 is on it, or 1 in
 365. Shares of dates and not of persons, because a person with many dates has one of every kind by chance."""
 
-_DAYS_A_YEAR: Final = 365.2425
+DAYS_A_YEAR: Final = 365.2425
+"""Mean length of a year of the Gregorian calendar."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Lifetime:
     def may_be_over_89(self, day: date) -> bool:
         """Return whether the person may be 90 or older on a day; False if nothing is known."""
         if self.age_years is not None and self.on is not None:
-            then = self.age_years + (day - self.on).days / _DAYS_A_YEAR
+            then = self.age_years + (day - self.on).days / DAYS_A_YEAR
             if then >= OLDEST_AGE:
                 return True
             if self.born is None:  # the next birthday may be any day
@@ -51,7 +52,7 @@ class Lifetime:
         A table may state one age of a person who was imaged over years: it then counts for the first of these days.
         """
         if self.age_years is not None and self.on is not None:
-            born_later = (on - self.on).days - (age_years - self.age_years) * _DAYS_A_YEAR
+            born_later = (on - self.on).days - (age_years - self.age_years) * DAYS_A_YEAR
             if born_later >= 0:
                 return self
         return Lifetime(self.born, age_years, on)

@@ -9,13 +9,12 @@ import pyarrow as pa
 
 from builder.clinical import ClinicalTable, Value
 from builder.deid.columns import OLDEST_AGE
-from builder.deid.dates import Lifetime, days_between, placeholder_studies, shared_dates
+from builder.deid.dates import DAYS_A_YEAR, Lifetime, days_between, placeholder_studies, shared_dates
 from builder.headers.dates import dicom_date
 from builder.spec import DatasetSpec
 from builder.split import TRUE_DATE
 
 _AGE: Final = re.compile(r"(?:^|_)age(?:_|$)")
-_DAYS_A_YEAR: Final = 365.2425
 _YEARS: Final = (None, "a", "y", "years")
 _BIRTH: Final = re.compile(
     r"(?i:birth|geburt|geboort|naissance|nacimiento|nascimento|nascita)|DOB|(?i:d\.\s?o\.\s?b)|(?<![a-z])(?i:dob|born|geb|gebdat)(?![a-z])"
@@ -86,7 +85,7 @@ def true_ages(cohort: pa.Table, births: Mapping[str, date], *, spec: DatasetSpec
     for row, (person, day) in enumerate(zip(*(cohort[c].to_pylist() for c in ("person_key", TRUE_DATE)), strict=True)):
         told = [float(age) for column in stated if isinstance(age := column[row], int | float)]
         if day is not None and (born := births.get(person)) is not None:
-            told.append((day - born).days / _DAYS_A_YEAR)
+            told.append((day - born).days / DAYS_A_YEAR)
         found.append(max(told, default=None))
     return pa.array(found, pa.float64())
 

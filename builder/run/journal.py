@@ -251,7 +251,8 @@ def _newest(store: Store) -> int:
     numbers = [int(name) for name in {path.split("/")[0] for path in store.list()} if name.isdigit()]
     if not numbers:
         raise LayoutError(
-            "journal: found no run, expected one; has this dataset been built, and do you see its .private?"
+            "journal: found no run, expected one; has this dataset been built, and do you see its .private? A build "
+            "that was just submitted has no run before its job starts: ask again then"
         )
     return max(numbers)
 

@@ -1,6 +1,6 @@
-"""What MkDocs does besides: pages that are generated from the code, and links out of this folder.
+"""Hooks for MkDocs: generate pages from the code, and point links that leave ``docs/`` at pages of the site.
 
-``mkdocs.yml`` names this file as a hook. The reference of the spec comes from the JSON Schema, the reference of the
+``mkdocs.yml`` names this file. The reference of the spec comes from the JSON Schema, the reference of the
 command line from the commands, and README, example specs and the like become pages of the site.
 """
 

@@ -12,6 +12,7 @@ import pytest
 
 from builder.errors import LayoutError
 from builder.run.journal import read_status
+from tests.docs import pages
 from tests.endtoend.trees import ROOT, command, environment, run, tree
 
 PROFILE = """
@@ -34,6 +35,11 @@ def profile(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = slurm / "profile.yaml"
     path.write_text(PROFILE.format(python=sys.executable, folder=slurm))
     return path
+
+
+def test_the_tutorial_runs(slurm: Path, tmp_path: Path, corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm / "slurm.conf"))
+    pages.run(ROOT / "docs" / "tutorials" / "slurm.md", tmp_path, corpus)
 
 
 def test_same_bytes_with_a_job_cancelled(profile: Path, arguments, serial, tmp_path: Path) -> None:

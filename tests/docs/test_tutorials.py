@@ -10,21 +10,16 @@ from tests.docs.pages import ROOT, blocks, run
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 FAST = ("nifti-to-nnunet",)
-"""Run by ``make test``; the others by ``make docs-all``, and the one for Slurm by ``make test-cluster``."""
-SLURM = "slurm"
-
-
-def asked(page: Path) -> bool:
-    if page.stem == SLURM:
-        return bool(os.environ.get("BUILDER_CLUSTER_TESTS"))
-    return page.stem in FAST or os.environ.get("BUILDER_DOCS") == "all"
+"""Run by ``make test``; ``make docs-all`` runs the others, and tests/cluster/test_slurm.py the one that needs Slurm."""
 
 
 @pytest.mark.parametrize("page", [ROOT / "docs" / "getting-started.md", *TUTORIALS], ids=lambda page: page.stem)
 def test_the_page_runs(page: Path, tmp_path: Path, corpus: Callable[[str], Path]) -> None:
     assert list(blocks(page))
-    if not asked(page):
-        pytest.skip("make docs-all runs it" if page.stem != SLURM else "make test-cluster runs it")
+    if page.stem == "slurm":
+        pytest.skip("make test-cluster runs it")
+    if page.stem not in FAST and os.environ.get("BUILDER_DOCS") != "all":
+        pytest.skip("make docs-all runs it")
     run(page, tmp_path, corpus)
 
 

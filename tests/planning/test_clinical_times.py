@@ -72,6 +72,13 @@ def test_a_date_of_birth_never_leaves_as_a_time(name: str, heading: str) -> None
     assert leaving({name: [-40]}, declared)[name] == [None]
 
 
+def test_none_of_several_stated_births_leaves() -> None:
+    """The later of two differs from the birth that counts, and would look like a date of care."""
+    declared = spec(dob={"from": "DOB", "type": "date"}, born={"from": "Born", "type": "date"})
+    found = leaving({"dob": [-40], "born": [-39]}, declared)
+    assert (found["dob"], found["born"]) == ([None], [None])
+
+
 @pytest.mark.parametrize("heading", ["Seen", "Stillborns", "Gebiet", "Relapse"])
 def test_other_headings_are_no_births(heading: str) -> None:
     assert not is_birth(spec(a={"from": heading, "type": "date"}).clinical[0], "a")
