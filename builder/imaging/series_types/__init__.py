@@ -158,7 +158,10 @@ def _decide(facts: "_Facts", steps: Sequence[Step]) -> tuple[pa.Array, pa.Array]
         for said in step.unless:
             asked = pc.and_(asked, pc.invert(facts.get(said)))
         for rule in step.rules:
-            fits = pc.and_(pc.and_(asked, open_), facts.mask(rule))
+            waiting = pc.and_(asked, open_)
+            if not pc.any(waiting).as_py():
+                break
+            fits = pc.and_(waiting, facts.mask(rule))
             value = pc.if_else(fits, pa.scalar(rule.value, pa.string()), value)
             name = pc.if_else(fits, pa.scalar(rule.name, pa.string()), name)
             open_ = pc.and_(open_, pc.invert(fits))

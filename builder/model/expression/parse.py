@@ -214,7 +214,7 @@ class _Parser:
             return self._literal()
         self._take()
         name = token.text.strip("`")
-        if name not in self._schema.names:
+        if self._schema.get_field_index(name) < 0:
             found = f"column {token.at}: found the unknown column {name!r}"
             hint = suggest(name, self._schema.names)
             if "did you mean" not in hint and token.kind != "quoted":
