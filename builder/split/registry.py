@@ -4,9 +4,9 @@ A row is a person, known by the keyed names of all PatientIDs the person ever ha
 carries the registry stays in it as a tombstone, so that nobody comes back into another split.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final
 
 import pyarrow as pa
 
@@ -65,6 +65,21 @@ class Registry:
         return Registry(REGISTRY_SCHEMA.empty_table(), current)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RegistryRow:
+    """One person of the registry; the fields are the columns of ``REGISTRY_SCHEMA``."""
+
+    person_key: str
+    members: Sequence[str]
+    split: str
+    moved_from: Sequence[str] = ()
+    present: bool
+    named_by: int
+    birth_key: str | None = None
+    sex_key: str | None = None
+    bare: Sequence[str] | None = None
+
+
 @dataclass(frozen=True)
 class Group:
     """A person, or persons who must not be parted, as the registry knows them."""
@@ -75,19 +90,16 @@ class Group:
 
 def from_splits(splits: pa.Table) -> pa.Table:
     """Make the registry of a version that was published without one from its ``splits.parquet``."""
-    rows = [
-        {
-            "person_key": row["person_key"],
-            "members": sorted({row["person_key"], *(row.get("members") or ())}),
-            "split": row["split"],
-            "moved_from": [],
-            "present": True,
-            "named_by": NAMED_BY_ID,
-            "bare": [],
-        }
-        for row in splits.to_pylist()
-    ]
-    return pa.Table.from_pylist(rows, schema=REGISTRY_SCHEMA)
+    persons, homes = (splits[name].to_pylist() for name in ("person_key", "split"))
+    has_members = "members" in splits.column_names
+    members = splits["members"].to_pylist() if has_members else [()] * splits.num_rows
+    return _table_of(
+        RegistryRow(
+            person_key=person, members=sorted({person, *(names or ())}), split=split, present=True,
+            named_by=NAMED_BY_ID, bare=(),
+        )
+        for person, split, names in zip(persons, homes, members, strict=True)
+    )  # fmt: skip
 
 
 def recognise(
@@ -121,11 +133,11 @@ def known_elsewhere(
     rows that know nobody else count, and only where birth date and sex do not contradict.
     """
     taken = {place for places in found.values() for place in places}
-    rows = known.to_pylist()
+    rows = _rows_of(known)
     homes: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         if place not in taken:
-            for name in {*row["members"], *(row["bare"] or ())}:
+            for name in {*row.members, *(row.bare or ())}:
                 homes.setdefault(name, []).append(place)
     matches = {}
     for person, names in bare.items():
@@ -193,7 +205,7 @@ def check_people(
             f"{counted(persons, 'person')} of the "
             f"archive, expected some of them; {_hint(elsewhere)}{answer}"
         )
-    rows = known.to_pylist()
+    rows = _rows_of(known)
     compared = [said for p, places in found.items() for n in places if (said := _agrees(rows[n], p, facts)) is not None]
     wrong = compared.count(False)
     if wrong > 1 and wrong >= CONTRADICTED * len(compared):
@@ -225,41 +237,42 @@ def carry(
     bare
         Person to the keyed names of the PatientIDs alone.
     """
-    before = known.to_pylist()
+    before = _rows_of(known)
     matching: dict[int, int] = {}
     for places in found.values():
         for place in places:
             matching[place] = matching.get(place, 0) + 1
-    rows: list[dict[str, Any]] = []
+    rows: list[RegistryRow] = []
     for person in sorted({*dealt, *found}):
         mine = [before[place] for place in found.get(person, ())]
-        splits = {row["split"] for row in mine}
+        splits = {row.split for row in mine}
         if person not in dealt and len(splits) > 1:
             continue  # nobody asked yet where they belong; each row stays as it is
         split = dealt.get(person) or splits.pop()
         names, alone = set(members[person]), set((bare or {}).get(person, ()))
         for place in found.get(person, ()):
             row = before[place]
-            if matching[place] == 1 and (row["named_by"] != NAMED_BY_ID or names & set(row["members"])):
-                names |= set(row["members"])
-                alone |= set(row["bare"] or ())
+            if matching[place] == 1 and (row.named_by != NAMED_BY_ID or names & set(row.members)):
+                names |= set(row.members)
+                alone |= set(row.bare or ())
         births, sexes = facts(person, person)
+        same = [row for row in mine if row.person_key == person]  # a fact that the archive lost stays known
         rows.append(
-            {
-                "person_key": person,
-                "members": sorted(names),
-                "split": split,
-                "moved_from": sorted({s for row in mine for s in (row["split"], *row["moved_from"])} - {split}),
-                "present": person in dealt,
-                "named_by": NAMED_BY_NAMESPACE,
-                "birth_key": min(births) if len(births) == 1 else _kept(mine, person, "birth_key"),
-                "sex_key": min(sexes) if len(sexes) == 1 else _kept(mine, person, "sex_key"),
-                "bare": sorted(alone),
-            }
+            RegistryRow(
+                person_key=person,
+                members=sorted(names),
+                split=split,
+                moved_from=sorted({s for row in mine for s in (row.split, *row.moved_from)} - {split}),
+                present=person in dealt,
+                named_by=NAMED_BY_NAMESPACE,
+                birth_key=min(births) if len(births) == 1 else next((r.birth_key for r in same), None),
+                sex_key=min(sexes) if len(sexes) == 1 else next((r.sex_key for r in same), None),
+                bare=sorted(alone),
+            )
         )
-    taken = {name for row in rows for name in row["members"]}
+    taken = {name for row in rows for name in row.members}
     rows += [left for row in before if (left := _tombstone(row, taken)) is not None]
-    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["person_key"]), schema=REGISTRY_SCHEMA)
+    return _table_of(sorted(rows, key=lambda row: row.person_key))
 
 
 def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
@@ -272,17 +285,17 @@ def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
     """
     homes = {name: split for names, split in zip(*(own[c].to_pylist() for c in ("members", "split")), strict=True)
              for name in names}  # fmt: skip
-    rows = other.to_pylist()
-    torn = [row for row in rows if {homes.get(name, row["split"]) for name in row["members"]} != {row["split"]}]
+    rows = _rows_of(other)
+    torn = [row for row in rows if {homes.get(name, row.split) for name in row.members} != {row.split}]
     if torn:
         raise LayoutError(
             f"splits.previous: found {counted(len(torn), 'person')} whom that dataset has in other splits than the "
             "dataset that "
-            f"is built into, for instance {torn[0]['person_key']}; expected the same ones. Take 'previous' out of the "
+            f"is built into, for instance {torn[0].person_key}; expected the same ones. Take 'previous' out of the "
             "spec: the dataset's own registry knows everybody it was begun with"
         )
-    new = [{**row, "present": False} for row in rows if not any(name in homes for name in row["members"])]
-    return pa.concat_tables([own, pa.Table.from_pylist(new, schema=REGISTRY_SCHEMA)])
+    new = [replace(row, present=False) for row in rows if not any(name in homes for name in row.members)]
+    return pa.concat_tables([own, _table_of(new)])
 
 
 def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Iterator[str]:
@@ -291,22 +304,33 @@ def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Ite
     ``named``: file names of the registry and of the splits, for the messages.
     """
     homes: dict[str, str] = {}
-    for row in registry.to_pylist():
-        if row["person_key"] not in row["members"]:
-            yield f"{named[0]}: found person {row['person_key']} without the own name among the members, expected it"
-        for name in row["members"]:
-            if homes.setdefault(name, row["person_key"]) != row["person_key"]:
+    rows = _rows_of(registry)
+    for row in rows:
+        if row.person_key not in row.members:
+            yield f"{named[0]}: found person {row.person_key} without the own name among the members, expected it"
+        for name in row.members:
+            if homes.setdefault(name, row.person_key) != row.person_key:
                 yield f"{named[0]}: found the name {name} with two persons, expected one"
     dealt = dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
-    listed = {row["person_key"]: row for row in registry.to_pylist()}
+    listed = {row.person_key: row for row in rows}
     for person, split in dealt.items():
         found = listed.get(person)
-        if found is None or not found["present"] or found["split"] != split:
-            said = "nobody" if found is None else f"{found['split']}{'' if found['present'] else ' and absent'}"
+        if found is None or not found.present or found.split != split:
+            said = "nobody" if found is None else f"{found.split}{'' if found.present else ' and absent'}"
             yield f"{named[0]}: found {said} for person {person}, expected {split} as in {named[1]}"
     for person, row in listed.items():
-        if row["present"] and person not in dealt:
+        if row.present and person not in dealt:
             yield f"{named[0]}: found person {person} as present, expected a row in {named[1]}"
+
+
+def _rows_of(registry: pa.Table) -> list[RegistryRow]:
+    """Return the rows of a registry; those of other releases may lack a column or have one more."""
+    columns = [name for name in REGISTRY_SCHEMA.names if name in registry.column_names]
+    return [RegistryRow(**row) for row in registry.select(columns).to_pylist()]
+
+
+def _table_of(rows: Iterable[RegistryRow]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=REGISTRY_SCHEMA)
 
 
 def _hint(elsewhere: int) -> str:
@@ -318,24 +342,19 @@ def _hint(elsewhere: int) -> str:
     )
 
 
-def _agrees(row: Mapping[str, Any], person: str, facts: Facts) -> bool | None:
+def _agrees(row: RegistryRow, person: str, facts: Facts) -> bool | None:
     """Return whether a row's birth date, else sex, is one of the person's; None when neither can be compared."""
-    for said, stated in zip((row["birth_key"], row["sex_key"]), facts(person, row["person_key"]), strict=True):
+    for said, stated in zip((row.birth_key, row.sex_key), facts(person, row.person_key), strict=True):
         if said is not None and stated:
             return said in stated
     return None
 
 
-def _kept(rows: Sequence[Mapping[str, Any]], person: str, column: str) -> str | None:
-    """Keep what a row of the same key said before, so that a fact that the archive lost stays known."""
-    return next((row[column] for row in rows if row["person_key"] == person), None)
-
-
-def _tombstone(row: Mapping[str, Any], taken: set[str]) -> dict[str, Any] | None:
+def _tombstone(row: RegistryRow, taken: set[str]) -> RegistryRow | None:
     """Return what is left of a row once today's persons have taken their names from it; None when nothing is."""
-    left = [name for name in row["members"] if name not in taken]
+    left = [name for name in row.members if name not in taken]
     if not left:
         return None
-    own = row["person_key"] in left
-    facts = {} if own else {"birth_key": None, "sex_key": None}
-    return {**row, **facts, "person_key": row["person_key"] if own else left[0], "members": left, "present": False}
+    if row.person_key in left:
+        return replace(row, members=left, present=False)
+    return replace(row, person_key=left[0], members=left, present=False, birth_key=None, sex_key=None)
