@@ -145,9 +145,9 @@ def faults(match: TableMatch) -> Iterator[str]:
     if match.units and (not match.joined.matched if least is None else match.fraction < least):
         expected = "at least one" if least is None else f"at least {least:.1%}"
         yield (
-            f"found a row for {len(match.joined.matched)} of {match.units} {units} ({match.fraction:.1%}), expected "
-            f"{expected}{_why(match)}; check {_joined_by(options)}, or set min_matched: "
-            f"{0 if least is None else math.floor(1000 * match.fraction) / 1000}"
+            f"found a row for {len(match.joined.matched)} of {counted(match.units, options.unit, units)} "
+            f"({match.fraction:.1%}), expected {expected}{_why(match)}; check {_joined_by(options)}, or set "
+            f"min_matched: {0 if least is None else math.floor(1000 * match.fraction) / 1000}"
         )
     if least != 0:
         yield from _dead_columns(match)

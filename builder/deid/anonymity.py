@@ -115,7 +115,7 @@ class Assessment:
         """Return the assessment in one line, for a plan and a build."""
         if not self.columns:
             return "k-anonymity: no quasi-identifier is released"
-        withheld = f", of {self.suppressed} more they are withheld" if self.suppressed else ""
+        withheld = f", of {counted(self.suppressed, 'more person')} they are withheld" if self.suppressed else ""
         return (
             f"k-anonymity: {counted(self.groups, 'group')} of {counted(self.persons, 'person')} by "
             f"{', '.join(self.columns)}{withheld}; "

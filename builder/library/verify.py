@@ -52,7 +52,8 @@ class Findings:
     def text(self) -> str:
         """Return the findings as text."""
         if not self.faults:
-            return f"{self.dataset}: version {self.version} is sound: {self.objects} objects, {self.bytes} bytes"
+            held = f"{counted(self.objects, 'object')}, {self.bytes} bytes"
+            return f"{self.dataset}: version {self.version} is sound: {held}"
         lines = "\n".join(f"  {fault}" for fault in self.faults)
         if not self.version:
             return f"{self.dataset}: no published version can be checked:\n{lines}"

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.model.keyed import Key
 from builder.phantom.canary import checked_token
 from builder.phantom.clinical import ClinicalTable, clinical_table
@@ -38,7 +38,8 @@ class ArchiveSummary:
     def text(self) -> str:
         """Return lines for a person to read."""
         held = "".join(f"\n  {count:6d} {kind}" for kind, count in sorted(self.kinds.items()))
-        return f"{self.files} files, {self.bytes / 1e6:.1f} MB, of {self.patients} persons in {self.directory}:{held}"
+        of = f"of {counted(self.patients, 'person')} in {self.directory}"
+        return f"{self.files} files, {self.bytes / 1e6:.1f} MB, {of}:{held}"
 
     def facts(self) -> dict[str, Any]:
         """Return the summary for machines."""

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from builder.errors import Reason, SourceError
+from builder.errors import Reason, SourceError, counted
 from builder.model.parquet import read_parquet
 from builder.planning.duplicates import VERDICTS
 from builder.sources import AnySource
@@ -50,9 +50,9 @@ def aside_studies(
         count = sum(at == position for at, _ in found)
         if count > source.most_missing * studies:
             raise SourceError(
-                f"sources.{position}: the {source.kind} source did not give {count} of {studies} studies whole, "
-                f"expected at most {source.most_missing:.2%} (missing_at_most); nothing was published: run the same "
-                "command again when the server is well, or raise missing_at_most",
+                f"sources.{position}: the {source.kind} source did not give {count} of "
+                f"{counted(studies, 'study', 'studies')} whole, expected at most "
+                f"{source.most_missing:.2%} (missing_at_most); nothing was published: run the same command again when the server is well, or raise missing_at_most",
                 host=source.kind,
             )
     return found

@@ -292,7 +292,10 @@ def _values(column: pa.ChunkedArray, options: ReportOptions) -> tuple[ValueCount
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0] is None, item[0] or ""))
     first = sorted(ordered[:MOST_VALUES], key=lambda item: (item[0] is None, reading_order(item[0] or "")))
     rest = ordered[MOST_VALUES:]
-    told = [*first, *([(f"{len(rest)} others", sum(n for _, n in rest))] if rest else [])]
+    told = [
+        *first,
+        *([("1 other" if len(rest) == 1 else f"{len(rest)} others", sum(n for _, n in rest))] if rest else []),
+    ]
     masked = any(n < options.mask_below for n in counted.values())
     return tuple(ValueCount(value, None if masked else n) for value, n in told)
 

@@ -67,10 +67,9 @@ def deal_again(plan: DatasetPlan, compared: Compared) -> DatasetPlan:
         first = compared.matches[0].persons if compared.matches else groups[0][:2]
         raise LayoutError(
             f"leaks: found {counted(len(compared.matches), 'pair')} of volumes of different persons that show one "
-            "image and "
-            f"{len(groups)} frames of reference or accession numbers of several persons, for instance of {first[0]} "
-            f"and {first[1]}; expected none: state in persons.aliases that they are one person, leave one out, or set "
-            "leaks.on_match: merge"
+            f"image, and {counted(len(groups), 'group')} of persons with a frame of reference or accession number in "
+            f"common, for instance {first[0]} and {first[1]}; expected none: state in persons.aliases that they are "
+            "one person, leave one out, or set leaks.on_match: merge"
         )
     if plan.spec.leaks.on_match != "merge" or not compared.matches:
         return plan

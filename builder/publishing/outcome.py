@@ -117,7 +117,7 @@ def check_build(plan: DatasetPlan, lost: Sequence[Loss], index: pa.Table, *, unl
 
 def _empty(spec: DatasetSpec, candidates: int, left: int, splits: Sequence[str | None]) -> tuple[str, ...]:
     if not left:
-        return (f"no case is left of {candidates} image stacks, expected at least one",)
+        return (f"no case is left of {counted(candidates, 'image stack')}, expected at least one",)
     ratios = spec.splits.ratios if "ratios" in spec.splits.model_fields_set else ()  # nobody asked for the defaults
     asked = dict.fromkeys([*ratios, *(rule.split for rule in spec.splits.hold_out)])
     empty = [name for name in asked if name not in set(splits) and name not in spec.splits.may_be_empty]
@@ -136,8 +136,8 @@ def _unfetched(plan: DatasetPlan, lost: Sequence[Loss]) -> Iterator[str]:
     most = max((source.most_missing for source in plan.spec.sources), default=0.0)
     if gone > most * len(plan.cases):
         yield (
-            f"the sources did not give {gone} of {len(plan.cases)} planned cases whole, expected at most {most:.2%} "
-            "(missing_at_most); run the same command again when the server is well"
+            f"the sources did not give {gone} of {counted(len(plan.cases), 'planned case')} whole, expected at most "
+            f"{most:.2%} (missing_at_most); run the same command again when the server is well"
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.model.canonical import Json
 from builder.plan import ShardSummary
 from builder.run.clusters import Cluster, load_cluster
@@ -74,7 +74,7 @@ class Record:
     def text(self, before: Mapping[int, float] | None = None) -> str:
         """Return the measurements for a person. ``before`` maps workers to cases per second of an earlier record."""
         megabytes = ", ".join(f"{name} {rate:.0f}" for name, rate in self.steps.megabytes_per_s().items())
-        lines = [f"{self.dataset}: {self.cases} cases", f"  one case alone, MB/s a step: {megabytes}"]
+        lines = [f"{self.dataset}: {counted(self.cases, 'case')}", f"  one case alone, MB/s a step: {megabytes}"]
         first = next((b for count in (1, 0) for b in self.builds if b.workers == count), None)
         for b in self.builds:
             stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in b.stage_s.items())

@@ -262,7 +262,7 @@ def _structure_lines(structures: Mapping[str, Any]) -> list[str]:
     lines = []
     for label, facts in structures.items():
         found = ", ".join(f"{name} in {cases}" for name, cases in facts["structures"].items()) or "no structure"
-        lines.append(f"  label {label}: {found} of {facts['cases']} cases; {_names_line(facts)}")
+        lines.append(f"  label {label}: {found} of {counted(facts['cases'], 'case')}; {_names_line(facts)}")
     return lines
 
 
@@ -271,9 +271,9 @@ def _names_line(facts: Mapping[str, Any]) -> str:
     if not names:
         return "the label objects state no names"
     if not missed:
-        return f"every name in the label objects was matched ({names} {'name' if names == 1 else 'names'})"
+        return f"every name in the label objects was matched ({counted(names, 'name')})"
     return (
-        f"{missed} of the {names} names in the label objects matched no pattern of the label: "
+        f"{missed} of the {counted(names, 'name')} in the label objects matched no pattern of the label: "
         "label-names.csv of the private workspace lists them"
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.labels.report import draw_review, report_text
 from builder.model.layout import CURRENT, INDEX, parse_current, version_path
 from builder.model.parquet import read_parquet
@@ -36,8 +36,9 @@ class Drawn:
     def text(self) -> str:
         """Return the outcome for a person, with the next step."""
         return (
-            f"{self.path}: {self.findings} findings of {self.cases} cases, with the archive's own text: keep it where "
-            f"the archive may be. Write yes or no into 'correct', name the file in labels.{self.label}.review, and "
+            f"{self.path}: {counted(self.findings, 'finding')} of {counted(self.cases, 'case')}, "
+            "with the archive's own text: keep it where the archive may be. "
+            f"Write yes or no into 'correct', name the file in labels.{self.label}.review, and "
             "build again: the error rate goes into the report"
         )
 

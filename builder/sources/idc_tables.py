@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from builder.errors import SpecError
+from builder.errors import SpecError, counted
 from builder.model.expression import compile as compile_expression
 
 SERIES: Final = "SeriesInstanceUID"
@@ -244,7 +244,7 @@ def _news(rows: Sequence[Mapping[str, Any]], revised: int, wanted: Wanted) -> st
     sizes = [row.get("series_size_MB") or 0.0 for row in rows]
     licenses = sorted({row["license_short_name"] for row in rows if row["license_short_name"]})
     text = (
-        f"idc: {len(rows):,} series of {len({row['PatientID'] for row in rows}):,} persons, "
+        f"idc: {len(rows):,} series of {counted(len({row['PatientID'] for row in rows}), 'person')}, "
         f"{sum(sizes) / 1000:,.1f} GB by the index, licences: {', '.join(licenses) or 'none stated'}"
     )
     if revised and wanted.version is not None:

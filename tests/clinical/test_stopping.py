@@ -30,7 +30,7 @@ def grades(*cells: str, **options: Any) -> TableMatch:
 def test_rows_that_contradict_each_other_are_a_reason_that_nobody_matches() -> None:
     columns = {"n": {"from": "N", "type": "number"}}
     (one,) = faults(met(b"id,N\nA,1\nA,2\n", declared(columns=columns), "A"))
-    assert "found a row for 0 of 1 persons" in one
+    assert "found a row for 0 of 1 person" in one
     assert "(1 person has rows that differ: say which one counts with cardinality: many and pick; the table has" in one
     (two,) = faults(met(b"id,N\nA,1\nA,2\nB,1\nB,3\n", declared(columns=columns), "AB"))
     assert "(2 persons have rows that differ: " in two
