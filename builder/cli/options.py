@@ -21,7 +21,10 @@ def _named(parameter: typer.CallbackParam, value: str | None) -> str | None:
     try:
         (value or "").encode()
     except UnicodeEncodeError:
-        raise SpecError(f"found a place that is not UTF-8: {value!r}, expected a name in UTF-8") from None
+        raise SpecError(
+            f"{_typed_name(parameter)}: found {value!r}, which is not UTF-8, expected a name in UTF-8; rename it, or "
+            "make a link to it that has such a name"
+        ) from None
     return value
 
 

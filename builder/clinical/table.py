@@ -49,6 +49,8 @@ FINEST: Final[tuple[Fact, ...]] = ("instance", "file", "series", "study", "acces
 
 def _quoted(value: Any, what: str) -> None:
     """Refuse YAML's numbers, truths and nulls where a text of the file is meant."""
+    if isinstance(value, list | dict):
+        raise ValueError(f"found a {'list' if isinstance(value, list) else 'mapping'} as {what}, expected a text")
     if not isinstance(value, str):
         text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
         raise ValueError(f'found {text} as {what}, expected a text; quote the value: "{text}"')

@@ -76,6 +76,7 @@ def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
 
 def _accounts(url: str, name: str, environment: Mapping[str, str]) -> Iterator[_Accounts]:
     """Yield the last plan, unless it is the published one, and then the published version."""
+    text = name_text(os.fsencode(name))  # a terminal may hand over bytes that are no UTF-8
     dataset = open_store(url)
     private = open_store(dataset.url + PRIVATE_SUFFIX, directory_mode=0o700)
     latest = read_latest(private)
@@ -90,12 +91,12 @@ def _accounts(url: str, name: str, environment: Mapping[str, str]) -> Iterator[_
         key = _planned_key(spec, environment)
         paths = _names_of_path(private, latest, spec, name, key)
         if (not current or latest.version != current) and plan.exists(LEDGER):
-            names = paths | _planned_names(name, key, spec)
+            names = paths | _planned_names(text, key, spec)
             yield _Accounts("the last plan", PLANNED, plan, "", names)
     if current:
         manifest = published_manifest(dataset)
         if LEDGER in {stored.path for stored in manifest.files}:
-            names = paths | keyed_names(name, manifest, environment) | _own_name(name, key_of(manifest, environment))
+            names = paths | keyed_names(text, manifest, environment) | _own_name(text, key_of(manifest, environment))
             yield _Accounts(f"version {current}", "used", dataset, version_path(current, ""), frozenset(names))
 
 
@@ -182,7 +183,7 @@ def _names_of_path(private: Store, latest: Latest, spec: DatasetSpec, name: str,
     names = set()
     for row in _files(private, latest):
         path, inner = row["path"], f"{row['path']}/{row['member']}"
-        place = wanted.get(row["source"]) or name
+        place = wanted.get(row["source"]) or name_text(os.fsencode(name))
         if place in (path, inner) or inner.startswith(place + "/"):
             names.add(key.name("file", str(row["source"]), path, row["member"]))
             if row["sop_instance_uid"]:

@@ -1,5 +1,6 @@
 """Show what is in a dataset, or what is known about one thing by its keyed name (or, with the key, its real name)."""
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import read_parquet
 from builder.persons import lookup_names
+from builder.sources.names import name_text
 from builder.storage import Store, open_store
 
 KEYS = ("sample_key", "case_key", "person_key", "series_key", "study_key", "object_key", "key")
@@ -61,7 +63,7 @@ def inspect(url: str, name: str | None = None, *, environment: Mapping[str, str]
     manifest = published_manifest(store)
     if name is None:
         return _summary(url, store, manifest)
-    names = keyed_names(name, manifest, environment)
+    names = keyed_names(name_text(os.fsencode(name)), manifest, environment)
     listed = {stored.path for stored in manifest.files}
     found = {
         table: rows

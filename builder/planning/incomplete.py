@@ -52,7 +52,8 @@ def aside_studies(
             raise SourceError(
                 f"sources.{position}: the {source.kind} source did not give {count} of "
                 f"{counted(studies, 'study', 'studies')} whole, expected at most "
-                f"{source.most_missing:.2%} (missing_at_most); nothing was published: run the same command again when the server is well, or raise missing_at_most",
+                f"{source.most_missing:.2%} (missing_at_most); nothing was published: run the same "
+                "command again when the server is well, or raise missing_at_most",
                 host=source.kind,
             )
     return found

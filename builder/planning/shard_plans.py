@@ -96,10 +96,9 @@ def write_shard_plans(
             touched += count_touched(parse_shard_plan(store.read(plan_path(plan.fingerprint))), plan)
     if touched:
         inputs.progress.say(
-            f"plan: {counted(touched, 'file was', 'files were')} written again after their shards were planned, "
-            "with the same header and "
-            "length; their pixels may not have been read again. State identity: content on the source to have that "
-            "noticed"
+            f"plan: {counted(touched, 'file was', 'files were')} written again after the shards were planned, with the "
+            "same headers and lengths; the pixels may not have been read again. State identity: content on the source "
+            "to have that noticed"
         )
     store.put("shards.json", json.dumps([[p.fingerprint, p.bucket, len(p.cases)] for p in plans]).encode())
     store.put("cohort.parquet", parquet_bytes(cohort))

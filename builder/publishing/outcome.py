@@ -156,12 +156,17 @@ def _beyond(plan: DatasetPlan, lost: Sequence[Loss], persons: set[str], unlisted
     }
     for name, (gone, of, share) in over.items():
         yield (
-            f"the build lost {gone} of {of} planned {name} ({gone / of:.0%}), expected at most {share:.0%} "
+            f"the build lost {gone} of {of} planned {name} ({_percent(gone / of)}), expected at most {_percent(share)} "
             f"(max_lost.{name}), or fewer than {bounds.at_least}"
         )
     if over:
         allowed = ", ".join(f"{name}: {math.ceil(100 * gone / of) / 100}" for name, (gone, of, _) in over.items())
         yield f"mend what the reasons below name; or, to publish what is left, write max_lost: {{{allowed}}}"
+
+
+def _percent(share: float) -> str:
+    """Write a share so that one just above a bound does not read like the bound itself: 10.17%, not 10%."""
+    return f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%"
 
 
 def _message(plan: DatasetPlan, faults: Sequence[str], reasons: Sequence[str]) -> str:

@@ -98,6 +98,11 @@ def _parameter_faults(parameters: Mapping[str, str], used: Iterable[str]) -> Ite
                 f"parameter {name}: found an empty value, expected --param {name}=VALUE; "
                 "is the shell variable set that you meant?"
             )
+        elif any("\ud800" <= character <= "\udfff" for character in value):
+            yield (
+                f"parameter {name}: found {value!r}, which is not UTF-8, expected a name in UTF-8; rename it, or make "
+                "a link to it that has such a name"
+            )
 
 
 def _raise(faults: Iterable[Fault]) -> None:

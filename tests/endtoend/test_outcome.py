@@ -179,9 +179,30 @@ def test_a_bound_of_numbers_alone() -> None:
         lose(1, 100, MostLost(cases=0, persons=1, at_least=1))
 
 
-def lose(lost: int, planned: int, most: MostLost) -> None:
-    """Judge a build that lost so many of its planned cases, one a person."""
-    cases = [SimpleNamespace(case_key=f"c{n}", person_key=f"p{n}") for n in range(planned)]
+@pytest.mark.parametrize(
+    ("lost", "planned", "each", "refused"),
+    [
+        (5, 50, 50, ""),  # exactly a tenth of the cases; whoever lost some keeps others
+        (5, 49, 49, r"5 of 49 planned cases \(10\.2%\), expected at most 10% \(max_lost\.cases\)"),
+        (4, 30, 30, ""),  # more than a tenth, but fewer than five
+        (6, 59, 59, r"6 of 59 planned cases \(10\.17%\), expected at most 10% \(max_lost\.cases\)"),
+        (10, 200, 2, ""),  # exactly a twentieth of the persons: 5 of 100
+        (10, 198, 2, r"5 of 99 planned persons \(5\.05%\), expected at most 5% \(max_lost\.persons\)"),
+        (8, 80, 2, ""),  # 4 of 40 persons are a tenth of them, but fewer than five
+        (19, 190, 2, r"9 of 95 planned persons \(9\.47%\)"),  # exactly a tenth of the cases all the same
+    ],
+)
+def test_cases_and_persons_are_judged_apart(lost: int, planned: int, each: int, refused: str) -> None:
+    if not refused:
+        return lose(lost, planned, MostLost(), each=each)
+    with pytest.raises(OutcomeError, match=refused) as told:
+        lose(lost, planned, MostLost(), each=each)
+    assert str(told.value).count("the build lost") == 1
+
+
+def lose(lost: int, planned: int, most: MostLost, *, each: int = 1) -> None:
+    """Judge a build that lost the first of its planned cases, of which each person has so many."""
+    cases = [SimpleNamespace(case_key=f"c{n}", person_key=f"p{n // each}") for n in range(planned)]
     splits = SimpleNamespace(ratios={}, hold_out=(), may_be_empty=(), model_fields_set=set())
     made = SimpleNamespace(spec=SimpleNamespace(max_lost=most, splits=splits, sources=()), cases=cases,
                            cohort=SimpleNamespace(num_rows=planned))  # fmt: skip
@@ -288,7 +309,7 @@ def test_ctrl_c_says_that_the_same_command_continues(tmp_path: Path, capsys, mon
     )
 
 
-def test_names_in_any_encoding_cost_nothing(tmp_path: Path) -> None:
+def test_names_in_any_encoding_cost_nothing(tmp_path: Path, capsys) -> None:
     """As from an old server, and where the locale knows ASCII alone."""
     spec = write(tmp_path, persons=2)
     (tmp_path / "in" / "p00").rename(tmp_path / "in" / os.fsdecode(b"M\xfcller"))
@@ -307,6 +328,17 @@ def test_names_in_any_encoding_cost_nothing(tmp_path: Path) -> None:
     current = (tmp_path / "d ü" / "CURRENT").read_bytes()
     build(spec, to=tmp_path / "e")
     assert (tmp_path / "e" / "CURRENT").read_bytes() == current
+    for place in (tmp_path / "in" / os.fsdecode(b"M\xfcller"), tmp_path / "in" / "Müller 日本語"):
+        assert typed("explain", tmp_path / "e", place) == 0
+        assert typed("explain", tmp_path / "e", next(place.iterdir())) == 0
+    for command in ("explain", "inspect"):
+        assert typed(command, tmp_path / "e", os.fsdecode(b"M\xfcller")) == 1
+    spec.write_text(spec.read_text().replace(f"{tmp_path}/in", "${data}"))
+    odd = os.fsdecode(b"M\xfcller")
+    assert typed("plan", spec, "--to", tmp_path / "f", "--param", f"data={tmp_path}/in/{odd}") == 2
+    assert re.search(r"parameter data: found .*, which is not UTF-8", capsys.readouterr().err)
+    assert typed("plan", spec, "--to", os.fsdecode(b"\xfc"), "--param", f"data={tmp_path}/in") == 2
+    assert "--to: found '\\udcfc', which is not UTF-8" in capsys.readouterr().err
 
 
 def test_a_dataset_is_read_from_a_plain_web_server(tmp_path: Path) -> None:

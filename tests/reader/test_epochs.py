@@ -11,7 +11,7 @@ from builder.reader import open_dataset
 from builder.reader.dataset import Dataset
 
 pytest.importorskip("torch")
-from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data import DataLoader
 
 Epochs = Iterator[list[list[int]]]
 
