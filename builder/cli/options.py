@@ -18,11 +18,14 @@ def _named(parameter: typer.CallbackParam, value: str | None) -> str | None:
             f"{_typed_name(parameter)}: found an empty place, expected a folder or URL; is the shell variable set that "
             "you meant?"
         )
+    where = value or ""
+    if where and "://" not in where and not Path(where).is_absolute():
+        where = str(Path.cwd() / where)
     try:
-        (value or "").encode()
+        where.encode()
     except UnicodeEncodeError:
         raise SpecError(
-            f"{_typed_name(parameter)}: found {value!r}, which is not UTF-8, expected a name in UTF-8; rename it, or "
+            f"{_typed_name(parameter)}: found {where!r}, which is not UTF-8, expected a name in UTF-8; rename it, or "
             "make a link to it that has such a name"
         ) from None
     return value
