@@ -1,6 +1,7 @@
 """Runs the tests near a room against a changed copy of the project, those that execute the changed lines first."""
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -16,9 +17,12 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--assert=plain")
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--assert=plain")
+"""The check for unraisable exceptions collects garbage five times a run, and costs more than many tests."""
+
 NOTHING_RAN = 5
 """Pytest's exit code when it found no test."""
 
@@ -169,6 +173,10 @@ def _forked(place: Path, run: Any, *, seconds: float | None) -> int:
 
 def _child(place: Path, run: Any, seconds: float | None) -> None:
     os.setpgrp()
+    gc.freeze()
+    # The profile of conftest.py inherits from this one. Any failure counts, so none is made smaller or explained.
+    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate))
+    settings.load_profile("mutants")
     if seconds is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
     nothing = os.open(os.devnull, os.O_RDWR)
