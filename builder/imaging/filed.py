@@ -1,11 +1,12 @@
 """Images that are files of their own (NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF): one file is one stack."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
@@ -27,29 +28,46 @@ EXACT_FLOAT32 = 2**24
 _KEPT = ("uint8", "int16", "uint16", "float32")
 
 
-def is_filed(row: Mapping[str, Any]) -> bool:
-    """Return whether a row of INSTANCES is an image, or the voxels of one, that is not DICOM."""
-    return row["format"] not in (None, "dicom", "dicomdir")
+@dataclass(frozen=True)
+class FiledRow:
+    """The columns of INSTANCES that say what an image file holds."""
+
+    sop_instance_uid: str
+    series_uid: str
+    modality: str | None
+    units: str | None
+    pixel_spacing: Sequence[float] | None
+    file_facts: str | None
+    layout: str | None
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What the source's layout states about the image."""
+        return dict(json.loads(self.layout or "{}"))
 
 
-def filed_stack(rows: Sequence[Mapping[str, Any]]) -> Stack:
-    """Make the stack of one image file.
+def is_filed(form: str | None) -> bool:
+    """Return whether a ``format`` of INSTANCES is that of an image file, or its voxels, that is not DICOM."""
+    return form not in (None, "dicom", "dicomdir")
 
-    Parameters
-    ----------
-    rows
-        INSTANCES rows of the file, and of the file with its voxels where that is another one.
-    """
-    heads = [row for row in rows if row["file_facts"] is not None]
-    uids = tuple(row["sop_instance_uid"] for row in rows)
+
+def filed_rows(instances: pa.Table) -> list[FiledRow]:
+    """Return the rows of INSTANCES of one image file."""
+    return [FiledRow(**row) for row in instances.select([field.name for field in fields(FiledRow)]).to_pylist()]
+
+
+def filed_stack(rows: Sequence[FiledRow]) -> Stack:
+    """Make the stack of one image file from its row, and that of the file with its voxels where that is another one."""
+    heads = [row for row in rows if row.file_facts is not None]
+    uids = tuple(row.sop_instance_uid for row in rows)
     blank = Stack(
-        series_uid=rows[0]["series_uid"], number=0, split_rule="", verdict=Verdict.UNKNOWN_GEOMETRY, detail="",
-        uids=(uids,), modality=rows[0]["modality"] or "",
+        series_uid=rows[0].series_uid, number=0, split_rule="", verdict=Verdict.UNKNOWN_GEOMETRY, detail="",
+        uids=(uids,), modality=rows[0].modality or "",
     )  # fmt: skip
     if len(heads) != 1:
         found = f"found {len(heads)} headers of one image"
         return replace(blank, detail=f"{found}, expected 1: state the site or the collection of every source")
-    facts = facts_from_json(heads[0]["file_facts"])
+    facts = facts_from_json(heads[0].file_facts or "")
     if bool(facts.companion) != (len(rows) == 2):
         return replace(blank, detail="found a header without the file that holds its voxels, expected both")
     return _judged(blank, facts, heads[0])
@@ -72,7 +90,7 @@ def filed_parts(stack: Stack, options: VolumeOptions) -> list[tuple[Stack, int |
 def assemble_filed(
     stack: Stack,
     contents: Sequence[bytes],
-    row: Mapping[str, Any],
+    row: FiledRow,
     options: VolumeOptions,
     *,
     part: int | None = None,
@@ -87,7 +105,7 @@ def assemble_filed(
     contents
         The file, or its header and the file with its voxels.
     row
-        INSTANCES row of the file with the header.
+        The row of the file with the header.
     part
         The time point, if it is one of several.
     number_type
@@ -105,7 +123,7 @@ def assemble_filed(
         facts, stored = read_voxels(contents)
     except FileFault as fault:
         raise CaseError(Reason.UNDECODABLE_PIXELS, fault.detail) from fault
-    if facts != facts_from_json(row["file_facts"]):
+    if facts != facts_from_json(row.file_facts or ""):
         raise CaseError(Reason.SOURCE_CHANGED, "the file's header is not the one that was planned; plan again")
     if part is not None:
         stored = stored[part : part + 1]
@@ -120,23 +138,23 @@ def assemble_filed(
     return Volume(voxels, geometry, domain, stack.channels, padding, tuple(sorted({*stack.notes, *notes})))
 
 
-def domain_of(row: Mapping[str, Any], facts: FileFacts, options: VolumeOptions) -> ValueDomain:
+def domain_of(row: FiledRow, facts: FileFacts, options: VolumeOptions) -> ValueDomain:
     """Return what the numbers mean, by the spec or a sidecar: nothing is taken to be HU or SUV because it looks so."""
     if facts.layer_kind == "colour":
         return ValueDomain.RGB
-    stated = json.loads(row["layout"] or "{}").get("values", "")
+    stated = row.stated.get("values", "")
     if stated:
         domain = ValueDomain(stated)
-    elif row["modality"] == "PT" and row["units"] == "BQML":
+    elif row.modality == "PT" and row.units == "BQML":
         domain = ValueDomain.ACTIVITY
     else:
-        domain = ValueDomain.ARBITRARY if facts.scaled or row["modality"] in ("MR", "PT") else ValueDomain.STORED
-    if row["modality"] == "PT" and options.pet == "require_suv" and domain != ValueDomain.SUV_BW:
+        domain = ValueDomain.ARBITRARY if facts.scaled or row.modality in ("MR", "PT") else ValueDomain.STORED
+    if row.modality == "PT" and options.pet == "require_suv" and domain != ValueDomain.SUV_BW:
         raise CaseError(Reason.UNKNOWN_UNITS, f"found {domain}, expected SUVbw; state values in the source's layout")
     return domain
 
 
-def _judged(blank: Stack, facts: FileFacts, row: Mapping[str, Any]) -> Stack:
+def _judged(blank: Stack, facts: FileFacts, row: FiledRow) -> Stack:
     """Give the stack of a file its verdict and what its header says."""
     number_type = _projected(facts)
     stack = replace(
@@ -160,19 +178,19 @@ def _judged(blank: Stack, facts: FileFacts, row: Mapping[str, Any]) -> Stack:
     stack = replace(stack, verdict=own, grid=own, detail=detail)
     if facts.layers == 1:
         return stack
-    names = tuple(json.loads(row["layout"] or "{}").get("channels", ()))
+    names = tuple(row.stated.get("channels", ()))
     if len(names) == facts.layers:
         return replace(stack, verdict=Verdict.CHANNELS, channels=names)
     times = tuple(f"t{n}" for n in range(facts.layers))
     return replace(stack, verdict=Verdict.TIME_SERIES, channels=times, detail=f"{facts.layers} volumes: {detail}")
 
 
-def _picture(stack: Stack, facts: FileFacts, row: Mapping[str, Any]) -> Stack:
+def _picture(stack: Stack, facts: FileFacts, row: FiledRow) -> Stack:
     """Give a picture its own plane, as ``imaging.pictures`` does for DICOM."""
-    spacing = row["pixel_spacing"]
+    spacing = row.pixel_spacing
     down, across = spacing if spacing else (1.0, 1.0)
     matrix = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in along_axes(down, across))
-    verdict = Verdict.PROJECTION if row["modality"] in PROJECTED_MODALITIES else Verdict.STILL
+    verdict = Verdict.PROJECTION if row.modality in PROJECTED_MODALITIES else Verdict.STILL
     notes = (*facts.notes, NO_PLACE, *(() if spacing else (NO_SPACING,)))
     channels = COLOURS if facts.layer_kind == "colour" else ("image",)
     return replace(

@@ -71,7 +71,7 @@ def fetch(rows: pa.Table, sources: Sequence[AnySource], volumes: VolumeOptions) 
     labels = _read_labels(rows.filter(pa.array([not image for image in of_image])), sources)
     listed = listed_in(images)
     (lead,) = images.slice(0, 1).to_pylist()
-    if is_filed(lead):
+    if is_filed(lead["format"]):
         files = tuple(read_object(one, sources) for one in listed)
         return Objects(images, (), dataset_of(lead), labels, files=files)
     first = parse_instance(read_object(listed[0], sources))

@@ -14,7 +14,7 @@ from builder.deid.pixels import PixelVerdict, blank, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
-from builder.imaging.filed import NO_SPACING, assemble_filed, filed_parts, filed_stack
+from builder.imaging.filed import NO_SPACING, assemble_filed, filed_parts, filed_rows, filed_stack
 from builder.imaging.lint import lint
 from builder.imaging.multiframe import settle
 from builder.imaging.pixels.values import PixelFill
@@ -169,7 +169,7 @@ def _assemble(
 ) -> Volume:
     """Assemble the volume from files, from index rows (technical attributes only) or from de-identified data sets."""
     if objects.files:
-        (row,) = (row for row in objects.rows.to_pylist() if row["file_facts"] is not None)
+        (row,) = (row for row in filed_rows(objects.rows) if row.file_facts is not None)
         part = plan.frames[0][0] if plan.frames else None
         volume = assemble_filed(stack, objects.files, row, recipe.volumes, part=part, number_type=plan.number_type)
         _check_scale(volume, recipe)
@@ -240,7 +240,7 @@ def _stack(plan: CasePlan, objects: Objects, recipe: Recipe) -> Stack:
     rows = objects.rows
     if objects.files:
         number = plan.frames[0][0] if plan.frames else 0
-        return filed_parts(filed_stack(rows.to_pylist()), recipe.volumes)[number][0].with_uids(_Mapped(recipe.uids))
+        return filed_parts(filed_stack(filed_rows(rows)), recipe.volumes)[number][0].with_uids(_Mapped(recipe.uids))
     stacks = [part for stack in stacks_for(rows, recipe.volumes) for part in admit(stack, recipe.volumes)]
     if len(stacks) != 1:
         raise CaseError(

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import CaseError, Reason
-from builder.imaging.filed import filed_parts, filed_stack, is_filed
+from builder.imaging.filed import filed_parts, filed_rows, filed_stack, is_filed
 from builder.imaging.series_types import Rule, work_out
 from builder.imaging.stacks.axes import stacks_for
 from builder.imaging.stacks.options import VolumeOptions
@@ -156,7 +156,7 @@ def _surveyed(
     instances: pa.Table, name: str, sources: Sequence[AnySource], options: VolumeOptions
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the rows of one series' stacks, and the number in MEMBERSHIP of each instance."""
-    if is_filed({"format": instances["format"][0].as_py()}):
+    if is_filed(instances["format"][0].as_py()):
         return _surveyed_file(instances, name, sources, options)
     stacks = [part for stack in stacks_for(instances, options) for part in admitted(stack, options)]
     return _rows_of(opened(stacks, instances, sources, options), instances, name, sources, options)
@@ -166,7 +166,7 @@ def _surveyed_file(
     instances: pa.Table, name: str, sources: Sequence[AnySource], options: VolumeOptions
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Do what ``_surveyed`` does for one image file that is not DICOM."""
-    stack = filed_stack(instances.to_pylist())
+    stack = filed_stack(filed_rows(instances))
     uids = instances.column("sop_instance_uid").to_pylist()
     candidates = [
         Candidate(part, None if number is None else dict.fromkeys(uids, (number,)))

@@ -46,7 +46,7 @@ def draw(argument: PictureArgument) -> tuple[int, str, str]:
         Number of the group, the picture as a data URI, and what is wrong where there is none.
     """
     try:
-        if argument.row["size"] > OBJECT_BYTES or is_filed(argument.row):
+        if argument.row["size"] > OBJECT_BYTES or is_filed(argument.row["format"]):
             return argument.number, "", "not drawn"
         dataset = parse_instance(read_object(Listed.of(argument.row), argument.sources))
         values = stored_values(dataset, pixel_format(dataset))
