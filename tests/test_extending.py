@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,8 +56,7 @@ def test_the_page_works(tmp_path: Path):
     listing.write_text("\n".join(p.relative_to(archive).as_posix() for p in archive.rglob("*") if p.is_file()))
     spec = tmp_path / "spec.yaml"
     spec.write_text(blocks("yaml")[-1])
-    key = "c0ffee01" * 8
-    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "BUILDER_KEY": key}
+    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "BUILDER_KEY": KEY}
     target = tmp_path / "dataset"
     command = [sys.executable, "-m", "builder", "build", str(spec), "--to", str(target), "--param", f"list={listing}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests import synthetic
+from tests.endtoend.trees import KEY
 
 SPEC = """
 name: tiny
@@ -22,7 +23,7 @@ splits: {ratios: {train: 1.0}, seed: 7}
 
 
 def python(code: str, *arguments: str | Path) -> str:
-    environment = {**os.environ, "BUILDER_KEY": "c0ffee01" * 8}
+    environment = {**os.environ, "BUILDER_KEY": KEY}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout
 
@@ -48,6 +49,7 @@ def test_a_serial_build_of_native_files_never_loads_what_others_need(tmp_path: P
     code = """
 import json, sys
 from builder.cli import main
+from tests.endtoend.trees import KEY
 spec, to, archive = sys.argv[1:]
 sys.argv[1:] = ["build", spec, "--to", to, "--param", "archive=" + archive, "--json"]
 try:

@@ -1,7 +1,8 @@
 """Which environment variables a spec may read, and which texts may be a key."""
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from builder.errors import SpecError
 
@@ -14,9 +15,15 @@ ALLOW = "BUILDER_ALLOW_ENV"
 MAKE_ONE = "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
 
 LEAST_BYTES = 16
+_JUDGED_BYTES = 64
+"""A key of many bytes is as strong as its beginning, and judging takes time that grows with the cube of the length."""
+
 _HEX = re.compile(rb"[0-9a-fA-F]{32,}")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{22,}={0,2}")
+_BASE64 = re.compile(rb"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_-]{22,}={0,2}")
 _WORDS = re.compile(rb"[a-z]{5,}|[A-Z]{5,}|[A-Z][a-z]{4,}|[0-9]{4,}")
+_HEX_WORDS = re.compile(
+    r"dead|beef|cafe|babe|face|feed|fade|deaf|f00d|d00d|c0de|c0ffee|defec8|decade|facade|deca|fbad|bad|ba5e"
+)
 _COUNTING = (b"0123456789abcdef0123456789", b"abcdefghijklmnopqrstuvwxyz", b"qwertyuiop", b"asdfghjkl", b"zxcvbnm")
 
 
@@ -49,22 +56,26 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
     Every dataset publishes a check value of its key, so that another key is noticed. With a key that can be guessed,
     that value would confirm the guess and undo every pseudonym.
 
+    A secret has 32 or more hexadecimal digits, or 22 or more characters of base64 (capital and small letters), or 16 or
+    more other bytes. The bytes that the text stands for must not have a pattern
+    (``_has_pattern``), and the text itself must not be words, counting or repetition. Fewer than one in 10**9 of the
+    keys that ``secrets.token_hex(32)`` makes is refused, fewer than one in 10**6 of random keys of 128 bits in
+    hexadecimal digits or bytes, and one in 1,000 of those in base64, which are easily taken for words.
+
     Raises
     ------
     SpecError
-        When it is neither 32 or more hexadecimal digits, nor 22 or more characters of base64, nor 16 or more random
-        bytes, or when it looks like words, a date, counting or the repetition of a short piece. Hexadecimal digits are
-        judged leniently from 64 on (``_is_random_hex``).
+        When the secret has another form, or a pattern.
     """
     text = secret.isascii() and secret.decode("ascii").isprintable()
     if not text:
-        strong = len(secret) >= LEAST_BYTES and len(set(secret)) >= LEAST_BYTES // 2
+        strong = len(secret) >= LEAST_BYTES and not _has_pattern(secret)
     elif _HEX.fullmatch(secret):
-        strong = _is_random_hex(secret.lower())
+        strong = not _has_pattern(bytes.fromhex(secret[: len(secret) & ~1].decode()))
     else:
-        kinds = (rb"[a-z]", rb"[A-Z]")  # one in forty random texts of 22 characters has no digit
-        strong = _BASE64.fullmatch(secret) is not None and all(re.search(kind, secret) for kind in kinds)
-        strong = strong and not _is_made_of_words(secret) and not _counts(secret) and 2 * _piece(secret) > len(secret)
+        strong = _BASE64.fullmatch(secret) is not None
+        strong = strong and not _is_made_of_words(secret) and not _counts(secret) and not _repeats(secret)
+        strong = strong and not _has_pattern(_decoded(secret))
     if not strong:
         raise SpecError(
             f"{where}: found {len(secret)} bytes that could be guessed, expected 128 random bits or more "
@@ -79,27 +90,68 @@ def _is_made_of_words(secret: bytes) -> bool:
 
 
 def _counts(secret: bytes) -> bool:
-    """Return whether a text counts up or down, or walks along the keyboard, for eight characters or more."""
-    low = secret.lower()
+    """Return whether a quarter of a text, eight characters at least, counts up or down or walks along the keyboard."""
+    low, length = secret.lower(), max(8, len(secret) // 4)
     rows = (*_COUNTING, *(row[::-1] for row in _COUNTING))
-    return any(row[at : at + 8] in low for row in rows for at in range(len(row) - 7))
+    return any(row[at : at + length] in low for row in rows for at in range(len(row) - length + 1))
 
 
-def _is_random_hex(low: bytes) -> bool:
-    """Return whether hexadecimal digits look drawn: of several kinds, none too often, more than decimal ones.
+def _has_pattern(data: bytes) -> bool:
+    """Return whether bytes are text or decimal digits, have few different values, or follow from each other by a rule.
 
-    64 digits, the form that ``secrets.token_hex(32)`` writes, may repeat a piece of two or more: datasets are in use
-    with such keys, and with another key they could not grow.
+    The rules that are tried: at least half of the bytes, or of the hexadecimal digits, repeat or mirror what came
+    before them; or the differences between bytes, or between digits, up to eight digits apart do. Differences find
+    counting in steps of any size, also where two or four series take turns; differences of differences find squares.
     """
-    if 2 * max(map(low.count, set(low))) > len(low):
-        return False
-    if len(low) >= 64:
+    data = data[:_JUDGED_BYTES]
+    text = data.hex()
+    readable = data.isascii() and data.decode("ascii").isprintable()
+    worded = 2 * sum(map(len, _HEX_WORDS.findall(text))) >= len(text)
+    if (
+        readable
+        or worded
+        or text.isdigit()
+        or text.isalpha()
+        or _counts(text.encode())
+        or 2 * len(set(data)) < len(data)
+    ):
         return True
-    decimal = low.isdigit() and len(low) < 39  # 39 decimal digits hold 128 bits
-    return len(set(low)) >= 4 and _piece(low) > 4 and not _counts(low) and not decimal
+    digits = bytes(int(digit, 16) for digit in text)
+    steps = [_differences(data, lag, 256) for lag in (1, 2, 4)]
+    turns = [_differences(digits, lag, 16) for lag in (1, 2, 4, 8)]
+    return any(_repeats(each, least=2) for each in (data, *steps, _differences(steps[0], 1, 256))) or any(
+        _repeats(each) for each in (digits, *turns)
+    )
 
 
-def _piece(secret: bytes) -> int:
-    """Return the length of the shortest piece whose repetition begins with the whole text."""
-    units = (secret[:size] * (len(secret) // size + 1) for size in range(1, len(secret) + 1))
-    return next(size for size, unit in enumerate(units, start=1) if unit[: len(secret)] == secret)
+def _differences(units: bytes, lag: int, modulus: int) -> bytes:
+    return bytes((later - earlier) % modulus for earlier, later in zip(units, units[lag:], strict=False))
+
+
+def _repeats(units: bytes, *, least: int = 4) -> bool:
+    """Return whether at least half of a text is made of pieces of ``least`` units or more that occur earlier in it."""
+    units = units[: 2 * _JUDGED_BYTES]
+    return 2 * sum(_repeated(units, least)) >= len(units)
+
+
+def _repeated(units: bytes, least: int) -> Iterator[int]:
+    """Yield the lengths of the pieces that repeat, or mirror, what came before."""
+    at = 0
+    while at + least <= len(units):
+        size = least if _occurs(units, at, least) else 0
+        while size and at + size < len(units) and _occurs(units, at, size + 1):
+            size += 1
+        yield size
+        at += size or 1
+
+
+def _occurs(units: bytes, at: int, size: int) -> bool:
+    piece = units[at : at + size]
+    return piece in units[: at + size - 1] or piece[::-1] in units[:at]
+
+
+def _decoded(text: bytes) -> bytes:
+    """Return the bytes that base64 of either alphabet stands for; a last character that holds less than one is left."""
+    plain = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    plain = plain[: len(plain) - (len(plain) % 4 == 1)]
+    return base64.b64decode(plain + b"=" * (-len(plain) % 4))

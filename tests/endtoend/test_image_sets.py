@@ -23,10 +23,9 @@ from builder.specfile import fill_parameters, load_spec
 from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
 from builder.transforms import Intensity
-from tests.endtoend.trees import ROOT
+from tests.endtoend.trees import KEY, ROOT
 from tests.synthetic import box_contours, ct_series, grid, mr_series, pt_series, rtstruct
 
-KEY = "c0ffee01" * 8
 CT, PET = "modality == 'CT'", "modality == 'PT'"
 SPACING = [3.0, 1.5, 1.5]
 OBLIQUE = (0.995004165, 0.0998334166, 0.0, -0.0998334166, 0.995004165, 0.0)

@@ -15,6 +15,7 @@ from builder.model.parquet import read_parquet
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from tests.endtoend.test_image_sets import blobs, spec
+from tests.endtoend.trees import KEY
 from tests.synthetic import box_contours, ct_series, mr_series, registration, rtstruct, uid
 
 CT, MR = "modality == 'CT'", "modality == 'MR'"
@@ -22,7 +23,7 @@ CT, MR = "modality == 'CT'", "modality == 'MR'"
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
 
 
 def rigid(angles: tuple[float, ...] = (0.05, -0.04, 0.2), shift: tuple[float, ...] = (6.0, -11.0, 4.5)) -> np.ndarray:

@@ -14,6 +14,7 @@ from builder.reader.export import export_nnunet
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from tests.endtoend.test_image_sets import blobs, published, spec
+from tests.endtoend.trees import KEY
 from tests.synthetic import box_contours, mr_series, rtstruct
 
 FLAIR, T1 = "series_description == 'FLAIR'", "series_description == 'T1'"
@@ -23,7 +24,7 @@ TWO = {"names": ["baseline", "followup"]}
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
 
 
 def visit(folder: Path, name: str, date: str, *, frame: str = "", slices: int = 6, contrast: bool = True) -> None:

@@ -15,9 +15,9 @@ import pydicom
 import pytest
 
 from builder.cli import main
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series, pattern
 
-KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 GOLDEN = Path(__file__).with_name("wrong_inputs.txt")
 SPEC = """\
 name: small

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tests.synthetic import box_contours, ct_series, pattern, rtstruct
 
-KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 SPEC = """
 name: faults
 license: CC0-1.0

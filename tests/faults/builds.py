@@ -20,7 +20,7 @@ import pytest
 import builder
 from builder.errors import LayoutError
 from builder.storage import SCRATCH_PREFIX
-from tests.faults.archive import KEY
+from tests.endtoend.trees import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 POISON = f"{ROOT}/tests/faults/poison:{ROOT}"

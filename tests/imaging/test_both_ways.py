@@ -19,10 +19,10 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 import builder
 from builder.library.volumes import KEEP_ALL, write_volumes
+from tests.endtoend.trees import KEY
 
 STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4", "PT": "1.2.840.10008.5.1.4.1.1.128"}
 ROWS = 12
-KEY = "c0ffeeab" * 8
 Volumes = Sequence[NDArray[Any]]
 
 

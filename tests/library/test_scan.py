@@ -25,6 +25,7 @@ from builder.run.pipeline import plan
 from builder.run.scan import scan
 from builder.sources.layout import fits_of
 from builder.stages.graph import Outcome, Task
+from tests.endtoend.trees import KEY
 from tests.files.writers import nifti, values
 from tests.synthetic import ct_series
 
@@ -272,7 +273,7 @@ def test_a_kept_index_is_used_again(home: Path, tmp_path: Path) -> None:
 
 def test_a_scan_and_a_plan_count_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever lies there: empty, cut, left by macOS, out of the folder, a link to nothing, closed to this process."""
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     home = tmp_path / "in"
     ct_series(home / "ct", slices=2, shape=(8, 8))
     for name, data in {

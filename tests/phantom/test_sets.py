@@ -18,14 +18,14 @@ from builder.reader.export import export_datalist, export_nnunet, export_nnunet_
 from builder.run.pipeline import build
 from builder.spec import DatasetSpec
 from builder.specfile import fill_parameters, load_spec
-from tests.endtoend.trees import ROOT
+from tests.endtoend.trees import KEY, ROOT
 
 CONTRASTS = ("t1", "t1c", "t2", "flair")
 
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def brains(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     recipe = fill_parameters(load_spec(ROOT / "specs" / "brain-tumour.yaml"), {"phantom": str(phantom)})
     folder = tmp_path_factory.mktemp("brains") / "data"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+        patch.setenv("BUILDER_KEY", KEY)
         build(with_blocks(recipe, splits={"ratios": {"train": 1.0}}), to=folder)
     return builder.open_dataset(folder)
 

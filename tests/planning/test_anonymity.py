@@ -10,6 +10,7 @@ import builder
 from builder.errors import PrivacyError
 from builder.model.parquet import read_parquet
 from builder.run.pipeline import build, plan
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
 SPEC = """
@@ -28,7 +29,7 @@ report: {{thumbnails: 0}}
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four patients of one site and one of another."""
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     for number in range(5):
         site = "south" if number == 4 else "north"
         ct_series(tmp_path / site / str(number), slices=4, shape=(8, 8), patient_id=f"P{number}", voxels=None)

@@ -10,6 +10,7 @@ from builder.errors import SpecError
 from builder.run.outcomes import Planned
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
 GRADE = {"grade": {"from": "Grade", "type": "category"}}
@@ -59,7 +60,7 @@ def asked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Asked:
             "samples": {"kind": "volumes"},
         }
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+            patch.setenv("BUILDER_KEY", KEY)
             return plan(DatasetSpec.model_validate(spec), to=to)
 
     return ask

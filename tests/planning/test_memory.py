@@ -12,6 +12,7 @@ from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
 from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
+from tests.endtoend.trees import KEY
 from tests.synthetic import box_contours, ct_series, rtstruct
 
 LINEAR = {"kind": "resample", "spacing_mm": [1.5, 1.0, 1.0], "image": "linear"}
@@ -39,7 +40,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_projected_within_a_quarter_and_at_most_three_times_input_and_output(
     archive: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     base = {
         "name": "memory",
         "license": "CC0-1.0",
@@ -52,7 +53,7 @@ def test_projected_within_a_quarter_and_at_most_three_times_input_and_output(
     spec = DatasetSpec.model_validate_json(store.read(SPEC))
     whole = load_plan(store, planned.shards[0].fingerprint)
     (case,) = whole.cases
-    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "c0ffee01" * 8}, read=lambda path: Path(path).read_bytes())
+    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": KEY}, read=lambda path: Path(path).read_bytes())
     write(whole, spec, open_store(tmp_path / "first"), key=key)  # compiles, imports
     tracemalloc.start()
     receipt = write(whole, spec, open_store(tmp_path / "second"), key=key)

@@ -12,6 +12,7 @@ from builder.model.tables import SERIES
 from builder.run.outcomes import Planned
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
 Asked = Callable[..., Planned]
@@ -20,7 +21,7 @@ Asked = Callable[..., Planned]
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Plan an archive of PatientIDs, each with the dates of its studies, and a table."""
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
 
     def ask(people: Mapping[str, tuple[str, ...]], text: str, table: Mapping[str, Any], **blocks: Any) -> Planned:
         for patient, dates in people.items():

@@ -11,6 +11,7 @@ import pytest
 
 from builder.model.parquet import read_parquet
 from builder.run.pipeline import build
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series, rtstruct
 
 CAMPAIGN, END = date(2015, 11, 17), date(2020, 6, 29)
@@ -57,7 +58,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def published(archive: Path, name: str, retain: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[int, float]]:
     """Column to person to the number that is published, of every table."""
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     spec = archive.parent / f"{name}.yaml"
     spec.write_text(SPEC.format(archive=archive, retain=retain))
     target = archive.parent / name

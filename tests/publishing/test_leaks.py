@@ -12,10 +12,9 @@ from scipy import ndimage
 from builder.errors import LayoutError
 from builder.run.pipeline import build
 from builder.spec import DatasetSpec
-from tests.endtoend.trees import tree
+from tests.endtoend.trees import KEY, tree
 from tests.synthetic import ct_series
 
-KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 PERSONS = 9
 
 

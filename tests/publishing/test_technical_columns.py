@@ -7,6 +7,7 @@ import pytest
 
 from builder.run.pipeline import build
 from tests.endtoend.published import everything
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
 SPEC = """
@@ -29,7 +30,7 @@ TERMS = ("AXIAL", "ORIGINAL", "PRIMARY", "SIEMENS", "SOMATOM DEFINITION", "B30f"
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     return tmp_path / "archive"
 
 

@@ -12,7 +12,7 @@ from builder.phantom import write_sets
 from builder.reader.export import export_nnunet, export_nnunet_preprocessed
 from builder.run.pipeline import build
 from builder.specfile import fill_parameters, load_spec
-from tests.endtoend.trees import ROOT
+from tests.endtoend.trees import KEY, ROOT
 from tests.reader.test_frameworks import PEERS
 
 EPOCH = """
@@ -48,7 +48,7 @@ print("trained")
 
 @pytest.mark.skipif(PEERS not in os.environ, reason="nnU-Net needs another PyTorch: make test-peers")
 def test_nnunet_trains_on_four_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     write_sets(tmp_path / "phantom", patients=4)
     recipe = fill_parameters(load_spec(ROOT / "specs" / "brain-tumour.yaml"), {"phantom": str(tmp_path / "phantom")})
     build(recipe, to=tmp_path / "data")

@@ -12,6 +12,7 @@ from builder.errors import SpecError
 from builder.model.layout import CURRENT
 from builder.run import bench
 from builder.run.bench import measure_building, rates_of
+from tests.endtoend.trees import KEY
 from tests.synthetic import ct_series
 
 SPEC: dict[str, Any] = {
@@ -29,7 +30,7 @@ SPEC: dict[str, Any] = {
 def test_measures_every_stage_and_removes_what_it_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee02" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     for number in range(3):
         ct_series(tmp_path / "archive" / str(number), patient_id=f"P{number}", study=str(number), series=str(number),
                   frame=str(number), attributes={"PatientBirthDate": "", "PatientSex": ""})  # fmt: skip

@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 from builder.cli import app
 from builder.run import doctor
 from builder.run.doctor import examine
-
-KEY = "c0ffee01" * 8
+from tests.endtoend.trees import KEY
 
 
 def test_a_healthy_machine(tmp_path: Path) -> None:

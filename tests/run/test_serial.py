@@ -13,6 +13,7 @@ from builder.errors import CaseError, Reason, ResourceError, SourceError
 from builder.run.serial import SerialRunner
 from builder.stages.graph import Task
 from tests import synthetic
+from tests.endtoend.trees import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,7 +85,7 @@ def test_a_decoder_that_crashes_costs_one_case(tmp_path: Path, monkeypatch: pyte
     for number in range(3):
         name = f"p{number:03d}"
         synthetic.ct_series(folder / name, slices=3, encoding="jpegls", patient_id=name)
-    monkeypatch.setenv("BUILDER_TEST_KEY", "c0ffeeab" * 8)
+    monkeypatch.setenv("BUILDER_TEST_KEY", KEY)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}/tests/faults/poison:{ROOT}")
     monkeypatch.setenv("FAULTS_POISON", "p001=segv")
     spec = builder.DatasetSpec.model_validate(

@@ -15,10 +15,10 @@ import builder
 from builder.errors import OutcomeError
 from builder.imaging.parse import leniently, parse_instance
 from tests import synthetic
+from tests.endtoend.trees import KEY
 from tests.imaging.quantities.test_pet_frames import FACTOR, enhanced
 from tests.imaging.stacks.test_grids import grid_of
 
-KEY = "c0ffeeab" * 8
 Build = Callable[..., tuple[Any, list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]]
 
 

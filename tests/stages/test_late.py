@@ -13,6 +13,7 @@ from builder.stages.late import late_resample
 from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
 from builder.transforms import Resample
+from tests.endtoend.trees import KEY
 from tests.synthetic import box_contours, ct_series, rtstruct
 
 LINEAR: dict[str, Any] = {"kind": "resample", "spacing_mm": [1.0, 1.5, 0.8], "image": "linear"}
@@ -58,12 +59,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_byte_is_that_of_resampling_first(
     archive: Path, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BUILDER_KEY", "c0ffee01" * 8)
+    monkeypatch.setenv("BUILDER_KEY", KEY)
     planned = plan(spec_of(archive, CHANGES[change]), to=tmp_path / "data").plan
     store = open_store(planned.url)
     spec = DatasetSpec.model_validate_json(store.read(SPEC))
     assert late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image")) == spec.transforms[-1]
-    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": "c0ffee01" * 8}, read=lambda path: Path(path).read_bytes())
+    key = resolve_key(spec.deid.patient_key, {"BUILDER_KEY": KEY}, read=lambda path: Path(path).read_bytes())
     rows, in_slabs = 0, []
     made = Resample.in_slabs
     monkeypatch.setattr(Resample, "in_slabs", lambda *a: in_slabs.append(made(*a)) or in_slabs[-1])
