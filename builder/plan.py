@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
 
 from builder.deid.anonymity import Assessment
+from builder.deid.dates import Withheld
 from builder.model.canonical import canonical_json, fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import FORMAT_VERSION
@@ -226,6 +228,8 @@ class DatasetPlan:
         Maps each label to the findings that a person judged.
     anonymity
         How many persons share each combination of the released quasi-identifiers.
+    shared_dates
+        Dates of labels and tables that are nobody's own, and why; private.
     registry
         Everybody who was dealt before this version.
     origins
@@ -253,6 +257,7 @@ class DatasetPlan:
     structures: Mapping[str, Any] = field(default_factory=dict)
     reviews: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     anonymity: Assessment | None = None
+    shared_dates: Mapping[date, Withheld] = field(default_factory=dict, repr=False)
     registry: Registry = field(default_factory=Registry.empty)
 
     @property

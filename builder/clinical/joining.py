@@ -66,6 +66,8 @@ class Joined:
         Cells that were lost when dates became days and events were derived.
     unclear
         One entry a stack: whether rows belong to it of which it is not certain which counts.
+    owners
+        Index of a row to the person whose image it belongs to.
     """
 
     values: tuple[Mapping[str, Value] | None, ...]
@@ -76,6 +78,7 @@ class Joined:
     shared: tuple[int, ...]
     issues: tuple[CellIssue, ...]
     unclear: tuple[bool, ...]
+    owners: Mapping[int, str]
 
 
 def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
@@ -93,8 +96,10 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
     outcomes: dict[str, set[str]] = {}
     known: dict[tuple[tuple[int, ...], str, datetime.date | None], _Outcome] = {}
     late: set[int] = set()
+    owners: dict[int, str] = {}
     for i, person in enumerate(images.persons):
         found = candidates.of(i)
+        owners.update(dict.fromkeys(found, person))
         date = images.study_dates[i] if options.pick is not None and options.pick.to_study else None
         if images.until_study:
             told = tuple(n for n in found if _is_known(rows.rows[n], images.study_dates[i]))
@@ -120,6 +125,7 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
         issues=tuple({issue: None for outcome in known.values() for issue in outcome.issues})
         + tuple(CellIssue(number, options.dated_by or "", LATE) for number in sorted(late)),
         unclear=tuple(unclear),
+        owners=owners,
     )
 
 

@@ -21,6 +21,9 @@ LOST_FRACTION: Final = 0.1
 LOST_CELLS: Final = 5
 """Without ``max_lost_cells``: a column may lose a tenth of its cells, or up to this many less one."""
 
+WHY_WITHHELD: Final = "why_withheld"
+"""Facts for the plan alone, because they tell which kind of date a withheld one is."""
+
 _PLURAL: Final = {"person": "persons", "study": "studies", "series": "series"}
 
 
@@ -174,11 +177,8 @@ def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     if facts["cells_not_taken_by_column"]:
         yield "    their values are listed in clinical-cells.csv of the private workspace"
     for column, count in facts.get("times_withheld", {}).items():
-        yield (
-            f"    {column}: {counted(count, 'time')} withheld, because a date is of a birth, shared by five or "
-            "more persons of the tables, or stands for a month or a year, or the person may be 90 or older "
-            "(docs/privacy.md, Dates)"
-        )
+        why = "; ".join(f"{reason}: {n}" for reason, n in facts[WHY_WITHHELD][column].items())
+        yield f"    {column}: {counted(count, 'time')} withheld ({why}; docs/privacy.md, Dates)"
     for column, levels in facts["unmet_levels"].items():
         yield f"    {column}: no cell has the levels {', '.join(levels)}"
 

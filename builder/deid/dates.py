@@ -6,9 +6,10 @@ without any knowledge. A time therefore leaves only if the spec retains it and b
 """
 
 from calendar import monthrange
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 from typing import Final
 
 from builder.deid.columns import OLDEST_AGE
@@ -23,6 +24,16 @@ _ANNIVERSARY: Final = 1 / 20
 
 DAYS_A_YEAR: Final = 365.2425
 """Mean length of a year of the Gregorian calendar."""
+
+
+class Withheld(StrEnum):
+    """Why a time may not leave; private, because it tells which kind of date a withheld one is."""
+
+    NO_DAY = "no study of the person has a day to count from"
+    BIRTH = "a date of birth, or a day not after it"
+    SHARED = "five or more persons share the date"
+    PLACEHOLDER = "the day stands for a month, a year or nothing"
+    OVER_89 = "the person may be 90 or older"
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,8 @@ class Lifetime:
         return self.born is None or day > self.born
 
 
-def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
-    """Return the dates of labels or table cells, given as (person, date), that are no person's own.
+def shared_dates(dates: Iterable[tuple[str, date]]) -> dict[date, Withheld]:
+    """Return the dates of labels or table cells, given as (person, date), that are no person's own, and why.
 
     These are dates that ``SHARED`` or more persons have, and placeholders: a first of January may stand for a year or
     for nothing. So may another day if many persons have it in different months or years: where only the month is known,
@@ -75,11 +86,15 @@ def shared_dates(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
         persons.setdefault(day, set()).add(person)
     rounded = _habits(persons, _day_of_month, _ROUNDED)
     yearly = _habits(persons, lambda day: (day.month, day.day), _ANNIVERSARY)
-    return frozenset(
-        day
-        for day, who in persons.items()
-        if len(who) >= SHARED or _first_of_january(day) or _impossible(day) or day in rounded or day in yearly
-    )
+    found: dict[date, Withheld] = {}
+    for day, who in persons.items():
+        if _first_of_january(day) or _impossible(day):
+            found[day] = Withheld.PLACEHOLDER
+        elif len(who) >= SHARED:
+            found[day] = Withheld.SHARED
+        elif day in rounded or day in yearly:
+            found[day] = Withheld.PLACEHOLDER
+    return found
 
 
 def _habits(persons: Mapping[date, set[str]], kind: Callable[[date], Hashable | None], share: float) -> frozenset[date]:
@@ -107,7 +122,7 @@ def _day_of_month(day: date) -> str | None:
     return {1: "first", 15: "middle"}.get(day.day)
 
 
-def placeholder_studies(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
+def placeholder_studies(dates: Iterable[tuple[str, date]]) -> dict[date, Withheld]:
     """Return the study dates, given as (person, date), that stand for a year or for nothing.
 
     Some people are scanned on a first of January, so it counts as a placeholder only in an archive where ``SHARED`` or
@@ -116,9 +131,11 @@ def placeholder_studies(dates: Iterable[tuple[str, date]]) -> frozenset[date]:
     seen = set(dates)
     persons = {person for person, day in seen if _first_of_january(day)}
     habit = len(persons) >= SHARED
-    return frozenset(
-        day for _, day in seen if _impossible(day) or (_first_of_january(day) and (habit or day.year in _EPOCHS))
-    )
+    return {
+        day: Withheld.PLACEHOLDER
+        for _, day in seen
+        if _impossible(day) or (_first_of_january(day) and (habit or day.year in _EPOCHS))
+    }
 
 
 _EPOCHS: Final = (1900, 1904, 1970)
@@ -133,9 +150,9 @@ def _impossible(day: date) -> bool:
 
 
 def days_between(
-    first: date, then: date, *, lifetime: Lifetime, shared: Collection[date], most_days: int
-) -> int | None:
-    """Return the whole days from ``first`` to ``then`` in the form in which they may leave; None if they may not.
+    first: date, then: date, *, lifetime: Lifetime, shared: Mapping[date, Withheld], most_days: int
+) -> int | Withheld:
+    """Return the whole days from ``first`` to ``then`` in the form in which they may leave, or why they may not.
 
     ``first`` is the date of a study that is no placeholder (``placeholder_studies``).
 
@@ -144,13 +161,15 @@ def days_between(
     lifetime
         What is known of the age of the person whose dates they are.
     shared
-        Dates that are nobody's own (``shared_dates``).
+        Dates that are nobody's own, and why (``shared_dates``).
     most_days
         A longer time becomes ``most_days + 1``, or its negative, so that all longer times are alike.
     """
-    if then in shared or not (lifetime.holds(first) and lifetime.holds(then)):
-        return None
+    if then in shared:
+        return shared[then]
+    if not (lifetime.holds(first) and lifetime.holds(then)):
+        return Withheld.BIRTH
     if lifetime.may_be_over_89(max(first, then)):
-        return None
+        return Withheld.OVER_89
     days = (then - first).days
     return max(-most_days - 1, min(most_days + 1, days))

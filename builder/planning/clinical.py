@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -22,6 +23,8 @@ from builder.clinical import (
     read_rows,
 )
 from builder.clinical import schema as clinical_schema
+from builder.clinical.matching import WHY_WITHHELD
+from builder.deid.dates import Withheld, shared_dates
 from builder.errors import SpecError, counted
 from builder.headers.dates import dicom_date
 from builder.model.keyed import Key
@@ -53,6 +56,8 @@ class Clinical:
         One per table: match counts, examples by keyed name, and cells that were not used. No identifiers.
     births
         Person to the date of birth that a table states; private.
+    shared
+        Dates of tables and label objects that are nobody's own, and why; private.
     """
 
     table: pa.Table | None
@@ -60,10 +65,15 @@ class Clinical:
     unclear: tuple[bool, ...] = ()
     reports: tuple[Mapping[str, Any], ...] = ()
     births: Mapping[str, date] = field(default_factory=dict, repr=False)
+    shared: Mapping[date, Withheld] = field(default_factory=dict, repr=False)
 
 
-def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> Clinical:
+def read_clinical(
+    inputs: PlanInputs, stacks: pa.Table, *, persons: Persons, made: Sequence[tuple[str, date]]
+) -> Clinical:
     """Read and join the spec's clinical tables, and list what could not be used in the private workspace.
+
+    ``made`` says of whom each label object is, and when it was made: labels and tables together may share a date.
 
     Raises
     ------
@@ -72,7 +82,7 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
     """
     spec = inputs.spec
     if not spec.clinical:
-        return Clinical(None)
+        return Clinical(None, shared=shared_dates(made))
     archive = _Archive(inputs, stacks, persons)
     complaints: list[str] = []
     matches: list[TableMatch] = []
@@ -91,9 +101,12 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
         raise SpecError("\n".join(complaints))
     told = _columns(matches, archive)
     births = table_births(told, spec, archive.persons, archive.first_studies)
-    by_column = [column for match in matches for column in _stated(match)]
-    stated = [[pair for column in by_column for pair in column], *by_column]
-    columns = as_they_leave(told, spec, archive.persons, stacks, births=births, stated=stated)
+    # habits show in the dates of one column alone, but one date may be shared over all columns and labels
+    by_column = [[*made], *(column for match in matches for column in _stated(match))]
+    shared = shared_dates(pair for column in by_column for pair in column)
+    for column in by_column:
+        shared |= shared_dates(column)
+    columns, withheld = as_they_leave(told, spec, archive.persons, stacks, births=births, shared=shared)
     fields = {f.name: f.remove_metadata() for table in spec.clinical for f in list(clinical_schema(table))[1:]}
     counts = [
         sum(values is not None for values in said) for said in zip(*(m.joined.values for m in matches), strict=True)
@@ -105,37 +118,39 @@ def read_clinical(inputs: PlanInputs, stacks: pa.Table, *, persons: Persons) -> 
         rows=tuple(counts),
         unclear=tuple(any(found) for found in zip(*(m.joined.unclear for m in matches), strict=True)),
         reports=tuple(
-            {**match.facts(_examples(match, archive, inputs.key)), **_withheld(match.options, told, columns)}
+            {**match.facts(_examples(match, archive, inputs.key)), **_withheld(match.options, withheld)}
             for match in matches
         ),
         births=births,
+        shared=shared,
     )
 
 
 def _stated(match: TableMatch) -> Iterator[list[tuple[str, date]]]:
-    """Yield the dates of every column of a table, each with the id of its row: of the person, or else of its image.
+    """Yield the dates of every column of a table, each with its person: by keyed name if the row met an image.
 
-    Two sites may give one id to two persons.
+    Of other rows only the id of the person is known, or else of the study or series. Two sites may give one id to two
+    persons.
     """
     joins = [*match.options.joins.values()]
     place = joins.index("person") if "person" in joins else None
     site = match.options.site or ""
-    owners = ["\0".join((site, *(row.keys if place is None else (row.keys[place],)))) for row in match.rows.rows]
+    ids = ["\0".join((site, *(row.keys if place is None else (row.keys[place],)))) for row in match.rows.rows]
+    owners = [match.joined.owners.get(number, found) for number, found in enumerate(ids)]
     for number in range(len(match.options.columns)):
         cells = zip(owners, (row.values[number] for row in match.rows.rows), strict=True)
         yield [(who, value) for who, value in cells if isinstance(value, date)]
 
 
-def _withheld(
-    options: ClinicalTable, told: Mapping[str, Sequence[Value]], leaving: Mapping[str, Sequence[Value]]
-) -> dict[str, dict[str, int]]:
+def _withheld(options: ClinicalTable, withheld: Mapping[str, Counter[Withheld]]) -> dict[str, dict[str, Any]]:
     """Count the times of a table, by column and one a stack, that may not leave although the spec retains them."""
-    counts = {
-        name: sum(there is not None and left is None for there, left in zip(told[name], leaving[name], strict=True))
-        for name in options.dated
+    counts = {name: withheld[name] for name in options.dated if withheld.get(name)}
+    if not counts:
+        return {}
+    return {
+        "times_withheld": {name: found.total() for name, found in counts.items()},
+        WHY_WITHHELD: {name: {str(why): n for why, n in sorted(found.items())} for name, found in counts.items()},
     }
-    found = {name: count for name, count in counts.items() if count}
-    return {"times_withheld": found} if found else {}
 
 
 class _Archive:

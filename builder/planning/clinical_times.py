@@ -1,6 +1,7 @@
 """Limit clinical columns that state elapsed time to what may be released: bounded, and the person's own times only."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Final
@@ -9,7 +10,14 @@ import pyarrow as pa
 
 from builder.clinical import ClinicalTable, Value
 from builder.deid.columns import OLDEST_AGE
-from builder.deid.dates import DAYS_A_YEAR, Lifetime, days_between, placeholder_studies, shared_dates
+from builder.deid.dates import (
+    DAYS_A_YEAR,
+    Lifetime,
+    Withheld,
+    days_between,
+    placeholder_studies,
+    shared_dates,
+)
 from builder.headers.dates import dicom_date
 from builder.spec import DatasetSpec
 from builder.split import TRUE_DATE
@@ -29,9 +37,11 @@ def as_they_leave(
     stacks: pa.Table,
     *,
     births: Mapping[str, date],
-    stated: Iterable[Iterable[tuple[str, date]]],
-) -> dict[str, list[Value]]:
+    shared: Mapping[date, Withheld],
+) -> tuple[dict[str, list[Value]], dict[str, Counter[Withheld]]]:
     """Return the columns, one value per stack, with retained times in releasable form and ages above 89 as one value.
+
+    Beside them is why times of each column do not leave.
 
     The cohort's rules see the same values, so that their results reveal nothing more. Times that are not retained stay
     unchanged and are not released.
@@ -40,9 +50,8 @@ def as_they_leave(
     ----------
     births
         Dates of birth that the tables state (``table_births``).
-    stated
-        The dates of all tables together, and then of every column, each with the id of its row, also of rows that
-        belong to no image: a date that many rows share is nobody's own, whoever of them is in the archive.
+    shared
+        Dates that are nobody's own, among those of all tables and label objects, also of rows that belong to no image.
     """
     found = dict(columns)
     dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
@@ -56,26 +65,29 @@ def as_they_leave(
     lives = _lives(persons, dates, stacks, births=births, ages=ages)
     dated = {name: _dates(found[name], persons, first) for table in spec.clinical for name in table.dated}
     # one date in several columns is shared by the persons of all of them
-    shared = shared_dates(
+    told = shared_dates(
         (person, day) for days in dated.values() for person, day in zip(persons, days, strict=True) if day is not None
     )
-    for column in stated:
-        shared |= shared_dates(column)
+    shared, most = {**shared, **told}, spec.deid.most_days
+    withheld: dict[str, Counter[Withheld]] = {}
     for table in spec.clinical:
         for name in (n for n in table.dated if n in spec.deid.retain):
-            found[name] = [
-                None if day is None or is_birth(table, name) else days_between(
-                    first[person], day, lifetime=lives[person], shared=shared, most_days=spec.deid.most_days
-                )
+            nothing = Withheld.BIRTH if is_birth(table, name) else Withheld.NO_DAY
+            days = [
+                nothing if day is None or nothing is Withheld.BIRTH
+                else days_between(first[person], day, lifetime=lives[person], shared=shared, most_days=most)
                 for person, day in zip(persons, dated[name], strict=True)
             ]  # fmt: skip
+            whys = (why for why, value in zip(days, found[name], strict=True) if value is not None)
+            withheld[name] = Counter(why for why in whys if isinstance(why, Withheld))
+            found[name] = [day if isinstance(day, int) else None for day in days]
             happened = name.removesuffix("_time") + "_event"
             if name not in table.columns and happened in found:
                 pairs = zip(found[name], found[happened], strict=True)
                 found[happened] = [None if time is None else told for time, told in pairs]
         for name in _ages(table):
             found[name] = [min(v, OLDEST_AGE) if isinstance(v, int | float) else v for v in found[name]]
-    return found
+    return found, withheld
 
 
 def true_ages(cohort: pa.Table, births: Mapping[str, date], *, spec: DatasetSpec) -> pa.Array:

@@ -31,6 +31,7 @@ from builder.planning.link import (
     gather_annotations,
 )
 from builder.planning.lock import environment_lock
+from builder.planning.offsets import made_on
 from builder.planning.origins import ask_origins, gather_origins, prove_usage
 from builder.planning.people import find_persons
 from builder.planning.playbook import map_procedures
@@ -57,8 +58,9 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     registry = read_registry(spec.splits, inputs.dataset, key=key)
     persons = find_persons(inputs, table, registry=registry)
     registry = known_again(spec.splits, registry, persons, key=key)
-    annotations = gather_annotations(table, _annotation_persons(table, persons))
-    clinical = read_clinical(inputs, stacks, persons=persons)
+    owners = _annotation_persons(table, persons)
+    annotations = gather_annotations(table, owners)
+    clinical = read_clinical(inputs, stacks, persons=persons, made=made_on(table, owners))
     stated = ask_origins(spec)
     cohort, links, passed = choose_cases(
         inputs, stacks, persons=persons, clinical=clinical, annotations=annotations, stated=stated
@@ -94,6 +96,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         reviews=read_reviews(spec.labels),
         registry=registry,
         anonymity=anonymity,
+        shared_dates=clinical.shared,
     )
     used = {*links.column("annotation").to_pylist(), *passed.column("annotation").to_pylist()}
     left = inventory.leftovers(columns=["status", "reason", "format", "detail"])

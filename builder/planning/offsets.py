@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from builder.cohort import Cohort
 from builder.deid import Deid
-from builder.deid.dates import Lifetime, days_between, placeholder_studies, shared_dates
+from builder.deid.dates import Lifetime, Withheld, days_between, placeholder_studies, shared_dates
 from builder.headers.dates import dicom_date
 from builder.persons import Persons
 from builder.planning.inventory import Survey
@@ -55,7 +55,8 @@ def study_days(cohort: pa.Table, lives: Lives, *, most_days: int) -> pa.Array:
         if day is None or first[person] in doubtful:
             days.append(None)
         else:
-            days.append(days_between(first[person], day, lifetime=lives[person], shared=doubtful, most_days=most_days))
+            away = days_between(first[person], day, lifetime=lives[person], shared=doubtful, most_days=most_days)
+            days.append(away if isinstance(away, int) else None)
     return pa.array(days, pa.int64())
 
 
@@ -79,10 +80,10 @@ def visit_days(cohort: pa.Table, lives: Lives, *, options: Cohort, deid: Deid) -
             later = next((dates[p["case_key"]] for p in row["partners"] if p["image"] == f"{visit}.{first}"), None)
             known = later is not None and row[TRUE_DATE] is not None and row[TRUE_DATE] not in doubtful
             life = lives[row["person_key"]] if known else Lifetime()
-            away = None
+            away: int | Withheld | None = None
             if known and later is not None:
                 away = days_between(row[TRUE_DATE], later, lifetime=life, shared=doubtful, most_days=most)
-            days.append(away)
+            days.append(away if isinstance(away, int) else None)
         found[f"{visit}.{DELTA_DAYS}"] = pa.array(days, pa.int64())
     return found
 
@@ -93,13 +94,13 @@ def label_days(
     *,
     links: pa.Table,
     annotations: pa.Table,
-    owners: Sequence[str | None],
+    shared: Mapping[date, Withheld],
     deid: Deid,
 ) -> dict[tuple[str, str], int]:
     """Map (case_key, label) to the publishable days from the image's study to the latest object of the label.
 
-    ``owners`` are the persons of the annotations. A date that many of them share is nobody's own, also where most of
-    them are not in the cohort or have a later object.
+    ``shared`` are the dates that are nobody's own among those of all label objects (``made_on``) and tables: a date
+    that many persons share is nobody's own, also where most of them are not in the cohort or have a later object.
     """
     if LABEL_DAYS not in deid.retain:
         return {}
@@ -113,20 +114,24 @@ def label_days(
             name = (link["case_key"], link["label"])
             dated[name] = max(day, dated.get(name, day))
     # objects of one campaign may give several labels: their date is shared by the persons of all of them
-    shared = shared_dates((cases[case][0], day) for (case, _), day in dated.items())
-    shared |= shared_dates((who, day) for who, day in zip(owners, made, strict=True) if who and day is not None)
+    shared = {**shared, **shared_dates((cases[case][0], day) for (case, _), day in dated.items())}
     doubtful = _placeholders(cohort)
     found = {}
     for (case, label), day in dated.items():
         person, taken = cases[case]
         if taken is not None and taken not in doubtful:
             days = days_between(taken, day, lifetime=lives[person], shared=shared, most_days=deid.most_days)
-            if days is not None:
+            if isinstance(days, int):
                 found[case, label] = days
     return found
 
 
-def _placeholders(cohort: pa.Table) -> frozenset[date]:
+def made_on(annotations: pa.Table, owners: Sequence[str | None]) -> list[tuple[str, date]]:
+    """Return of whom each label object is, and when it was made."""
+    return [(who, day) for who, day in zip(owners, _made(annotations), strict=True) if who and day is not None]
+
+
+def _placeholders(cohort: pa.Table) -> dict[date, Withheld]:
     dated = zip(*(cohort[c].to_pylist() for c in ("person_key", TRUE_DATE)), strict=True)
     return placeholder_studies((person, day) for person, day in dated if day is not None)
 

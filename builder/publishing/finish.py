@@ -91,10 +91,8 @@ def finish(
     lives = read_lives(plan.cohort, plan.persons, survey, retain=plan.spec.deid.retain)
     plan, gate, roster = clear_plan(plan, inventory, lives)
     accounts = account(plan, receipts, inventory, survey)
-    owners = plan.persons.keys_of(plan.annotations)
-    days = label_days(
-        plan.cohort, lives, links=plan.links, annotations=plan.annotations, owners=owners, deid=plan.spec.deid
-    )
+    shared, deid = plan.shared_dates, plan.spec.deid
+    days = label_days(plan.cohort, lives, links=plan.links, annotations=plan.annotations, shared=shared, deid=deid)
     tables = _tables(plan, receipts, accounts, dataset, days)
     lost = losses(plan, receipts)
     keep_accounts(plan, accounts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from builder.clinical.matching import WHY_WITHHELD
 from builder.deid.columns import crossing
 from builder.errors import LayoutError
 from builder.model.canonical import canonical_json
@@ -118,7 +119,7 @@ def _outcomes(plan: DatasetPlan, index: pa.Table) -> list[str]:
 
 
 def _files(plan: DatasetPlan, document: dict[str, Any]) -> dict[str, bytes]:
-    document["clinical"] = list(plan.clinical)
+    document["clinical"] = [{k: fact for k, fact in facts.items() if k != WHY_WITHHELD} for facts in plan.clinical]
     document["clinical_persons"] = _clinical_persons(plan.cohort)
     document["persons"] = plan.persons.counts()
     document["structures"] = dict(plan.structures)

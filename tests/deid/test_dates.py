@@ -1,19 +1,23 @@
 """How much of the time between two dates may leave, and the attack that it must withstand."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.deid.dates import SHARED, Lifetime, days_between, placeholder_studies, shared_dates
+from builder.deid.dates import SHARED, Lifetime, Withheld, days_between, placeholder_studies, shared_dates
 
 DAYS = st.dates(date(1901, 1, 2), date(2199, 12, 31)).filter(lambda d: (d.month, d.day) != (1, 1))
 SCAN = date(2011, 3, 5)
 ADULT = Lifetime(born=date(1960, 5, 5))
+NOTHING: Mapping[date, Withheld] = {}
 
 
-def between(then: date, *, lifetime: Lifetime = ADULT, shared: frozenset[date] = frozenset(), most: int = 365):
+def between(
+    then: date, *, lifetime: Lifetime = ADULT, shared: Mapping[date, Withheld] = NOTHING, most: int = 365
+) -> int | Withheld:
     return days_between(SCAN, then, lifetime=lifetime, shared=shared, most_days=most)
 
 
@@ -33,30 +37,30 @@ PLACEHOLDERS = [date(1900, 1, 1), date(1970, 1, 1), date(2011, 1, 1), date(1899,
 
 @pytest.mark.parametrize("then", PLACEHOLDERS)
 def test_placeholders_tell_nothing(then: date) -> None:
-    assert between(then, shared=shared_dates([("p", then)])) is None
+    assert between(then, shared=shared_dates([("p", then)])) is Withheld.PLACEHOLDER
 
 
 def test_a_study_on_a_first_of_january_is_real_unless_the_archive_makes_a_habit_of_it() -> None:
     real = [(f"p{n}", date(2010 + n, 1, 1)) for n in range(SHARED - 1)]
-    assert placeholder_studies([*real, ("q", SCAN)]) == frozenset()
-    assert placeholder_studies([*real, ("p0", date(2005, 1, 1))]) == frozenset(), "one person's studies are one habit"
-    assert placeholder_studies([*real, ("q", date(2019, 1, 1)), ("q", SCAN)]) == {
+    assert placeholder_studies([*real, ("q", SCAN)]) == {}
+    assert placeholder_studies([*real, ("p0", date(2005, 1, 1))]) == {}, "one person's studies are one habit"
+    assert {*placeholder_studies([*real, ("q", date(2019, 1, 1)), ("q", SCAN)])} == {
         date(2019, 1, 1), *(day for _, day in real)
     }  # fmt: skip
-    assert placeholder_studies([("p", day) for day in (*PLACEHOLDERS, SCAN)]) == {*PLACEHOLDERS} - {date(2011, 1, 1)}
+    assert {*placeholder_studies([("p", day) for day in (*PLACEHOLDERS, SCAN)])} == {*PLACEHOLDERS} - {date(2011, 1, 1)}
 
 
 def test_no_birth_and_nothing_before_it() -> None:
-    assert between(date(1960, 5, 5), most=3653) is None
-    assert between(date(1959, 5, 5), most=3653) is None
+    assert between(date(1960, 5, 5), most=3653) is Withheld.BIRTH
+    assert between(date(1959, 5, 5), most=3653) is Withheld.BIRTH
     assert between(date(1960, 5, 6), most=3653) == -3654
 
 
 def test_nothing_beyond_the_age_of_89() -> None:
     old = Lifetime(born=date(1921, 6, 1))
     assert between(date(2011, 5, 31), lifetime=old) == 87
-    assert between(date(2011, 6, 1), lifetime=old) is None
-    assert between(date(2011, 3, 15), lifetime=Lifetime(age_years=90, on=SCAN)) is None
+    assert between(date(2011, 6, 1), lifetime=old) is Withheld.OVER_89
+    assert between(date(2011, 3, 15), lifetime=Lifetime(age_years=90, on=SCAN)) is Withheld.OVER_89
     assert between(date(2011, 3, 15), lifetime=Lifetime(age_years=60, on=SCAN)) == 10
 
 
@@ -70,10 +74,10 @@ def test_a_date_of_many_persons_is_nobodys() -> None:
     campaign = date(2011, 6, 1)
     few = shared_dates((f"p{n}", campaign) for n in range(SHARED - 1))
     many = shared_dates((f"p{n}", campaign) for n in range(SHARED))
-    assert (few, many) == (frozenset(), {campaign})
-    assert shared_dates([("p", campaign)] * 20) == frozenset()
+    assert (few, many) == ({}, {campaign: Withheld.SHARED})
+    assert shared_dates([("p", campaign)] * 20) == {}
     assert between(campaign, shared=few) == 88
-    assert between(campaign, shared=many) is None
+    assert between(campaign, shared=many) is Withheld.SHARED
 
 
 @pytest.mark.parametrize(
@@ -89,15 +93,15 @@ def test_a_habit_of_days_is_nobodys(stands_for: str, days: list[date]) -> None:
     """Where only a month or a year is known, many persons have the same day of it."""
     habit = [(f"p{n}", day) for n, day in enumerate(days)]
     own = [(f"q{n}", date(2010, 3, 2) + timedelta(days=41 * n)) for n in range(3)]
-    assert shared_dates([*habit, *own]) == {*days}
-    assert shared_dates([*habit[: SHARED - 1], *own]) == frozenset()
-    assert shared_dates((f"p{n}", date(2001, 1, 2) + timedelta(days=37 * n)) for n in range(150)) == frozenset()
+    assert shared_dates([*habit, *own]) == dict.fromkeys(days, Withheld.PLACEHOLDER)
+    assert shared_dates([*habit[: SHARED - 1], *own]) == {}
+    assert shared_dates((f"p{n}", date(2001, 1, 2) + timedelta(days=37 * n)) for n in range(150)) == {}
 
 
 def test_many_dates_of_each_person_are_no_habit() -> None:
     """Each of 60 persons has some date on a first, a fifteenth and nearly every day of the year, all by chance."""
     followed = [(f"p{n}", date(2001, 1, 2) + timedelta(days=7 * n + 431 * k)) for n in range(60) for k in range(20)]
-    assert {day for day in shared_dates(followed) if (day.month, day.day) != (1, 1)} == frozenset()
+    assert {day for day in shared_dates(followed) if (day.month, day.day) != (1, 1)} == set()
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), DAYS), max_size=40), DAYS, st.integers(1, 3653))
@@ -112,5 +116,5 @@ def test_who_knows_one_persons_date_learns_nobody_elses(
         p: days_between(scans[p], labels[p], lifetime=Lifetime(), shared=shared, most_days=most) for p in scans
     }
     if len(scans) >= SHARED:
-        assert set(published.values()) <= {None}
-    assert all(days is None or abs(days) <= most + 1 for days in published.values())
+        assert set(published.values()) <= {*Withheld}
+    assert all(isinstance(days, Withheld) or abs(days) <= most + 1 for days in published.values())

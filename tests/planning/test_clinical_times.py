@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from builder.deid.dates import Lifetime
+from builder.deid.dates import Lifetime, shared_dates
 from builder.planning.clinical_times import as_they_leave, is_birth, table_births, true_ages
 from builder.planning.offsets import read_lives
 from builder.planning.roster import TRUE_AGE
@@ -50,7 +50,7 @@ def leaving(
         }
     )
     births = table_births(columns, declared, persons, first)
-    return as_they_leave(columns, declared, persons, stacks, births=births, stated=[stated])
+    return as_they_leave(columns, declared, persons, stacks, births=births, shared=shared_dates(stated))[0]
 
 
 SEEN_COLUMN = {"from": "Seen", "type": "date"}

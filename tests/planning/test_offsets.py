@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from builder.deid import Deid
-from builder.deid.dates import SHARED, Lifetime
-from builder.planning.offsets import LABEL_DATES, label_days
+from builder.deid.dates import SHARED, Lifetime, shared_dates
+from builder.planning.offsets import LABEL_DATES, label_days, made_on
 from builder.split import TRUE_DATE
 
 CAMPAIGN = date(2020, 6, 2)
@@ -22,7 +22,7 @@ def days(labels: list[str], made: date = CAMPAIGN) -> dict[tuple[str, str], int]
     links = pa.table({"case_key": persons, "label": labels, "annotation": list(range(len(labels)))})
     dates: dict[str, Any] = {name: [made.strftime("%Y%m%d")] * len(labels) for name in LABEL_DATES}
     return label_days(
-        cohort, dict.fromkeys(persons, Lifetime()), links=links, annotations=pa.table(dates), owners=persons,
+        cohort, dict.fromkeys(persons, Lifetime()), links=links, annotations=pa.table(dates), shared={},
         deid=Deid(patient_key="${env:BUILDER_KEY}", retain=("days_after_image",)),
     )  # fmt: skip
 
@@ -51,7 +51,8 @@ def test_a_campaign_counts_whom_the_cohort_leaves_out_and_objects_that_a_later_o
     def found(owners: list[str | None]) -> dict[tuple[str, str], int]:
         annotations = pa.table({name: [day] * len(owners) for name in LABEL_DATES})
         return label_days(
-            cohort, dict.fromkeys(persons, Lifetime()), links=links, annotations=annotations, owners=owners,
+            cohort, dict.fromkeys(persons, Lifetime()), links=links, annotations=annotations,
+            shared=shared_dates(made_on(annotations, owners)),
             deid=Deid(patient_key="${env:BUILDER_KEY}", retain=("days_after_image",)),
         )  # fmt: skip
 

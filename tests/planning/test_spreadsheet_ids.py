@@ -13,7 +13,7 @@ from builder.run.outcomes import Planned
 from builder.run.pipeline import plan
 from builder.spec import DatasetSpec
 from tests.endtoend.trees import KEY
-from tests.synthetic import ct_series
+from tests.synthetic import ct_series, rtstruct, uid
 
 Asked = Callable[..., Planned]
 
@@ -113,7 +113,7 @@ def test_times_that_may_not_leave_are_counted(asked: Asked) -> None:
     planned = asked(people, text, table, deid={"retain": ["dx"]})
     assert sorted(map(str, values(planned, "dx"))) == ["10", "20", "20", "None", "None"]
     assert planned.plan.clinical[0]["times_withheld"] == {"dx": 2}
-    assert "    dx: 2 times withheld" in planned.text()
+    assert "    dx: 2 times withheld (the day stands for a month, a year or nothing: 2; docs" in planned.text()
     kept = asked(people, text, table)
     assert "times_withheld" not in kept.plan.clinical[0]
     assert "  column dx (clinical): published without values, because a time between two dates" in kept.text()
@@ -152,3 +152,32 @@ def test_rows_that_contradict_each_other_are_no_missing_rows(asked: Asked) -> No
 def test_every_column_of_a_plan_is_known_where_tables_are_checked(asked: Asked) -> None:
     planned = asked(dict.fromkeys("AB", ONCE), "ID,Grade\nA,low\nB,low\n", {})
     assert {*planned.plan.cohort.column_names} - {*SERIES.names} - {"grade"} <= PLANNING
+
+
+@pytest.mark.parametrize(("others", "days"), [(1, [3, 2, 1, None]), (2, [None] * 4)])
+def test_labels_and_tables_together_may_share_a_date(
+    others: int, days: list[int | None], asked: Asked, tmp_path: Path
+) -> None:
+    """Three persons were seen on a day on which labels of further persons were drawn; all five are of one campaign."""
+    for n in range(others):
+        made = ct_series(patient_id=f"Q{n}", study=f"q{n}", series=f"q{n}", frame=f"q{n}", slices=2, shape=(4, 4))
+        drawn = rtstruct(made, {"GTV": []})
+        drawn.StructureSetDate = "20190305"
+        (tmp_path / "in").mkdir(exist_ok=True)
+        drawn.save_as(tmp_path / "in" / f"q{n}.dcm", enforce_file_format=True)
+    table = {"columns": {"seen": {"from": "Seen", "type": "date"}}}
+    people = {f"P{n}": (f"2019030{n}",) for n in range(2, 6)}
+    text = "ID,Seen\nP2,2019-03-05\nP3,2019-03-05\nP4,2019-03-05\n"
+    planned = asked(people, text, table, deid={"retain": ["seen"]})
+    assert values(planned, "seen") == days
+    why = planned.plan.clinical[0].get("why_withheld", {})
+    assert why == ({"seen": {"five or more persons share the date": 3}} if others == 2 else {})
+
+
+def test_studies_of_one_person_are_no_persons_who_share_a_date(asked: Asked) -> None:
+    """The date of a biopsy stands in the row of each of five studies, and is one person's own."""
+    dates = tuple(f"201903{n:02}" for n in range(2, 7))
+    rows = "".join(f"{uid('study', 'A', f'A-{n}')},2019-03-12\n" for n in range(5))
+    joined = {"person_id": None, "by": {"Study": "study"}, "columns": {"dx": {"from": "Dx", "type": "date"}}}
+    planned = asked({"A": dates}, f"Study,Dx\n{rows}", joined, deid={"retain": ["dx"]})
+    assert values(planned, "dx") == [10] * 5
