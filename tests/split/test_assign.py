@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import SpecError
-from builder.split import assign, folds
+from builder.split import Folds, assign, folds
 
 RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 EXACT = {"train": Fraction(7, 10), "validation": Fraction(3, 20), "test": Fraction(3, 20)}
@@ -241,3 +241,15 @@ def test_levels_are_within_one_person_whenever_any_rounding_gets_there(rows):
     best = best_possible(cells, strata, tuple(EXACT.values()))
     assert best <= found
     assert found < 1 or found == best
+
+
+def test_rare_cells_are_pooled_with_the_cells_that_share_most_of_their_columns():
+    rows = [("F", "a", 40, [], 1)] * 4 + [("M", site, 40, [], 1) for site in "abcd"] + [(None, "a", 40, [], 1)] * 2
+    result = assign(table(rows), ratios=RATIOS, strata=["sex", "site"], seed=0)
+    assert Counter(result["stratum"].to_pylist()) == {
+        "sex=F; site=a": 4, "sex=M; site=* (pooled)": 4, "sex=*; site=* (pooled)": 2,
+    }  # fmt: skip
+
+
+def test_folds_are_five_dealt_once_unless_the_spec_says_otherwise():
+    assert (Folds().k, Folds().repeats) == (5, 1)

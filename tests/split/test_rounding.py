@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from builder.split import rounding
-from builder.split.rounding import _bounds, _cost, _edges, _largest_remainders, _path, _within_one, round_shares
+from builder.split.rounding import (
+    _bounds,
+    _cost,
+    _edges,
+    _largest_remainders,
+    _path,
+    _search,
+    _within_one,
+    round_shares,
+)
 from tests.split.test_exact import COUNTEREXAMPLE, DEFAULT, off, problem, roundings
 
 
@@ -78,3 +87,12 @@ def test_the_search_gets_near_without_the_exact_solution(monkeypatch: pytest.Mon
     given = problem(COUNTEREXAMPLE, DEFAULT)
     best = min(off(given, found) for found in roundings(given))
     assert off(given, round_shares(given)) <= best + 4
+
+
+def test_the_search_goes_on_while_only_the_total_is_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rounding, "PATIENCE", 0)
+    ups, anywhere = np.array([[1, 0]] * 4), np.ones((4, 2), dtype=bool)
+    total = np.zeros((4, 1), dtype=np.int64)
+    goals = np.array([[2, 2], [0, 0]])  # the second row is the bin for padding
+    found = _search(ups, anywhere, total, goals, np.array([1, 0]), 1)
+    assert found.sum(axis=0).tolist() == [2, 2]
