@@ -6,22 +6,20 @@ of a spec can declare it. Nothing else in the project can make ``Cleared`` text.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
-from builder.deid import terms
+from builder.deid.checks import CHECKS, LONGEST_TEXT, Against, Words
 from builder.deid.identifiers import NOTHING_KNOWN, Identifiers
 from builder.deid.options import ColumnText
-from builder.deid.text import scrub
 from builder.errors import PrivacyError
 from builder.model.case import ClearedSample, Sample, Scalar
 from builder.model.cleared import (
     CLOSED,
-    CODED,
     POLICIES,
     SEAL,
     Cell,
@@ -35,9 +33,6 @@ from builder.model.patterns import fits
 
 WITHHELD: Final = "(withheld)"
 """Replaces a message if part of it may identify somebody."""
-
-LONGEST_TEXT: Final = 200
-"""Most characters in a value of a clinical column."""
 
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
@@ -56,50 +51,6 @@ LOOKS_LIKE_IDENTIFIER: Final = re.compile(
 )
 """Matches a DICOM name, an address (mail, street, page), a telephone number, a long number, a date, a UID, and a person
 with a title."""
-
-_KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?|[0-9a-f]{32}")
-_OWN_WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_FIGURE = r"-?\d{1,9}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?|[a-z_]{1,40}"
-_CODE = rf"[a-z][a-z0-9_]{{0,63}}(?:[/+.][A-Za-z0-9_]{{1,64}}){{0,3}}(?:=(?:{_FIGURE})(?:,(?:{_FIGURE})){{0,9}})?"
-_OWN_TEXT = re.compile(rf"(?:{_CODE})(?:; (?:{_CODE})){{0,20}}|[A-Z]{{1,3}}|\d{{1,2}}-\d{{1,2}}|90\+|SUVbw|Bq/ml|")
-_RESCALE_TYPE = re.compile(r"rescale_type=(.*)")
-_PET = re.compile(
-    r"no_suv:(?!decay_correction_)[a-z_]{1,60}|no_suv:decay_correction_(?:none|start|admin|absent)"
-    r"|pet_units=(?:CNTS|NONE|CM2|PCNT|CPS|BQML|MGMINML|UMOLMINML|MLMING|MLG|1CM|UMOLML|PROPCNTS|PROPCPS|MLMINML|MLML"
-    r"|GML|STDDEV|absent)|suv_type=(?:BSA|BW|LBM|LBMJANMA|LBMJAMES128|IBW)"
-)
-"""Says why a PET is not in SUV. Quotes only defined terms of Units, SUV Type and Decay Correction (PS3.3 C.8.9.1)."""
-_QUOTED_OF_PET = re.compile(r"pet_units=|suv_type=|decay_correction_")
-_READER = re.compile(r"reader-[0-9a-f]{12}|reader\d{1,3}")
-_NUMBERING = re.compile(r"\d{1,6}(?:\.\d{1,6})?|2\.25\.\d{1,39}")
-_VERSIONED = re.compile(r"[a-z][a-z0-9_]*/\d{1,4}")
-
-
-@dataclass(frozen=True)
-class Words:
-    """Words that come from no archive: those of the spec, and of the lexicons that the spec names."""
-
-    spec: frozenset[str] = frozenset()
-
-    def has(self, text: str) -> bool:
-        """Return whether the text is one of these words."""
-        return text in self.spec
-
-
-def words_of(document: Any, *more: Iterable[str]) -> Words:
-    """Return every text of a spec as it is published, keys included, and ``more``."""
-    found: set[str] = set()
-    todo = [document]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, str):
-            found.add(node)
-        elif isinstance(node, Mapping):
-            found.update(k for k in node if isinstance(k, str))
-            todo.extend(node.values())
-        elif isinstance(node, list | tuple | set | frozenset):
-            todo.extend(node)
-    return Words(frozenset(found.union(*more)))
 
 
 @dataclass
@@ -234,7 +185,7 @@ class Gate:
             return Cleared(rule.map[value], SEAL)
         if rule is not None and value in rule.values:
             return Cleared(value, SEAL)
-        found = _CHECKS[policy](self, bare_column(column, self.declared), value)
+        found = CHECKS[policy](Against(self.words, self.known), bare_column(column, self.declared), value)
         if found is None and rule is not None and rule.pattern is not None and fits(rule.pattern, value):
             return self._unknown(value)
         if found is None or policy in CLOSED:
@@ -285,156 +236,3 @@ def refuse_identifiers(texts: Mapping[str, str | None]) -> None:
                 f"{name}: found a text that is longer than {LONGEST_TEXT} characters or has the shape of a name, a "
                 "date, a long number or an address (not shown), expected a short text of another kind"
             )
-
-
-def _keyed(_: Gate, column: str, value: str) -> str | None:
-    return value if _KEYED.fullmatch(value) else None
-
-
-def _own(gate: Gate, column: str, value: str) -> str | None:
-    """Pass codes with figures. A code that quotes an attribute may quote only its defined terms.
-
-    A code about one of several images of a case begins with the name of that image.
-    """
-    image, slash, code = value.partition("/")
-    if slash and gate.words.has(image) and (_RESCALE_TYPE.fullmatch(code) or _PET.fullmatch(code)):
-        return None if _own(gate, column, code) is None else value
-    quoted = _RESCALE_TYPE.fullmatch(value)
-    if quoted is not None:
-        return value if quoted[1] in terms.RESCALE_TYPES else None
-    parts = value.split("; ")
-    if len(parts) > 1 and any(_own(gate, column, part) is None for part in parts):
-        return None
-    if len(parts) == 1 and _QUOTED_OF_PET.search(value) and not _PET.fullmatch(value):
-        return None
-    return value if _OWN_TEXT.fullmatch(value) or _PET.fullmatch(value) else None
-
-
-def _message(gate: Gate, column: str, value: str) -> str | None:
-    return value
-
-
-def _spec(gate: Gate, column: str, value: str) -> str | None:
-    """Pass words between slashes; ``<reader>~<reader>`` in the name of a measure is a pair of readers."""
-    if gate.words.has(value):
-        return value
-    apart = "[/~]" if column == "measure_names" else "/"
-    known = all(gate.words.has(part) or _OWN_WORD.fullmatch(part) for part in re.split(apart, value))
-    return value if known else None
-
-
-def _term(gate: Gate, column: str, value: str) -> str | None:
-    return terms.term(column, value)
-
-
-def _kind(gate: Gate, column: str, value: str) -> str | None:
-    return value if gate.words.has(value) else terms.term(column, value)
-
-
-def _class(gate: Gate, column: str, value: str) -> str | None:
-    return value if gate.words.has(value) else terms.imaging_words(value)
-
-
-def _code(gate: Gate, column: str, value: str) -> str | None:
-    return value if gate.words.has(value) else terms.concept(value)
-
-
-def _meaning(gate: Gate, column: str, value: str) -> str | None:
-    """Replace marked codes by our meaning of them; pass codes, and words of the program and of the spec."""
-    if gate.words.has(value) or _OWN_QUANTITIES.fullmatch(value):
-        return value
-    if not value.startswith(CODED):
-        return terms.concept(value)
-    parts = value.removeprefix(CODED).split(CODED)
-    meanings = [terms.meaning(part) or (part if gate.words.has(part) else None) for part in parts]
-    return ", ".join(m for m in meanings if m is not None) if None not in meanings else None
-
-
-_OWN_QUANTITIES = re.compile(r"long_axis|long_axis_stated|short_axis|unknown")
-
-
-def _finding(gate: Gate, column: str, value: str) -> str | None:
-    """Pass ``<label>/<finding>``, ``<label>/codes/<number>/<code>`` of documents, and what a line measures."""
-    if gate.words.has(value) or _OWN_QUANTITIES.fullmatch(value):
-        return value
-    parts = value.split("/")
-    known = all(
-        not part or gate.words.has(part) or part == "codes" or terms.concept(part) or part in _OWN_FINDINGS
-        or (before == "codes" and re.fullmatch(r"\d{1,4}", part))
-        for before, part in zip(("", *parts), parts, strict=False)
-    )  # fmt: skip
-    return value if known else None
-
-
-_OWN_FINDINGS = frozenset({"ImagingPhysicalEntity", "ImagingObservationEntity", "is_key_image", "key_images"})
-
-
-def _answer(gate: Gate, column: str, value: str) -> str | None:
-    if gate.words.has(value) or value in _ANSWERS:
-        return value
-    return _unclaimed(gate, terms.number(value)) or terms.concept(value)
-
-
-def _unclaimed(gate: Gate, number: str | None) -> str | None:
-    """Pass a number unless it is the person's own: many registers have numbers of six digits or fewer."""
-    return None if number is None or gate.known.occur_in(number) else number
-
-
-_ANSWERS = frozenset({"positive", "negative", "uncertain", "absent", "alternative", "true", "false"})
-
-
-def _tool(gate: Gate, column: str, value: str) -> str | None:
-    return value if gate.words.has(value) or _VERSIONED.fullmatch(value) else terms.tool(value)
-
-
-def _reader(gate: Gate, column: str, value: str) -> str | None:
-    known = all(not part or _READER.fullmatch(part) or gate.words.has(part) for part in value.split("+"))
-    return value if known or gate.words.has(value) else None
-
-
-def _numbering(gate: Gate, column: str, value: str) -> str | None:
-    return _unclaimed(gate, value) if not value or _NUMBERING.fullmatch(value) else None
-
-
-def _declared(gate: Gate, column: str, value: str) -> str | None:
-    return value if len(value) <= LONGEST_TEXT else None
-
-
-def _prose(gate: Gate, column: str, value: str) -> str | None:
-    return scrub(value, known=gate.known)
-
-
-def _worded(check: terms.Check) -> Callable[[Gate, str, str], str | None]:
-    def judge(gate: Gate, column: str, value: str) -> str | None:
-        return value if gate.words.has(value) else check(value)
-
-    return judge
-
-
-_CHECKS: Mapping[Policy, Callable[[Gate, str, str], str | None]] = MappingProxyType(
-    {
-        Policy.KEY: _keyed,
-        Policy.OWN: _own,
-        Policy.MESSAGE: _message,
-        Policy.SPEC: _spec,
-        Policy.TERM: _term,
-        Policy.KIND: _kind,
-        Policy.IMAGE_TYPE: _worded(terms.image_type),
-        Policy.BODY_PART: _worded(terms.body_part),
-        Policy.KERNEL: _worded(terms.kernel),
-        Policy.VENDOR: _worded(terms.vendor),
-        Policy.MODEL: _worded(terms.model),
-        Policy.TOOL: _tool,
-        Policy.CODE: _code,
-        Policy.MEANING: _meaning,
-        Policy.UNIT: _worded(terms.unit),
-        Policy.CLASS: _class,
-        Policy.FINDING: _finding,
-        Policy.ANSWER: _answer,
-        Policy.NUMBER: _numbering,
-        Policy.READER: _reader,
-        Policy.ORIGIN: _message,
-        Policy.DECLARED: _declared,
-        Policy.PROSE: _prose,
-    }
-)

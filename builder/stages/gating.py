@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from builder.deid.gate import Gate, words_of
+from builder.deid.checks import words_of
+from builder.deid.gate import Gate
 from builder.labels import AnyLabel
 from builder.labels.report import Report
 from builder.labels.reports import load_lexicon

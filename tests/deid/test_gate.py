@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.deid import RETAINABLE
+from builder.deid.checks import Words, words_of
 from builder.deid.columns import crossing
-from builder.deid.gate import WITHHELD, Gate, Words, refuse_identifiers, words_of
+from builder.deid.gate import WITHHELD, Gate, refuse_identifiers
 from builder.deid.identifiers import Identifiers, identifiers_of, parts_of
 from builder.deid.options import ColumnText
 from builder.errors import CaseError, PrivacyError

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from builder.copies.texts import TextOf, certify_texts, near_texts
-from builder.deid.gate import Gate, Words
+from builder.deid.checks import Words
+from builder.deid.gate import Gate
 from builder.deid.identifiers import Identifiers
 from builder.errors import CaseError, Reason
 from builder.labels.rows import parse_table

@@ -4,7 +4,8 @@ import random
 
 import pyarrow as pa
 
-from builder.deid.gate import Gate, Words
+from builder.deid.checks import Words
+from builder.deid.gate import Gate
 from builder.deid.identifiers import identifiers_of
 from builder.model.case import Sample
 from builder.model.cleared import CODED, POLICIES, Policy
