@@ -28,6 +28,7 @@ from builder.cli.options import (
     Workers,
     continuing,
     filled,
+    named,
     present,
     print_json,
     style,
@@ -223,8 +224,10 @@ def review(
 
 @app.command()
 def volumes(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of DICOM files.")],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for NIfTI files and verdicts.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of DICOM files.", callback=named)],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="Folder for NIfTI files and verdicts.", callback=named)
+    ],
     as_json: Machine = False,
 ) -> None:
     """Write the series of a folder as NIfTI files with a verdict each: the debugging tool.
@@ -239,7 +242,7 @@ def volumes(
 
 @app.command()
 def init(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder that holds an archive.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder that holds an archive.", callback=named)],
     task: Annotated[
         str, typer.Option("--task", help="segmentation, classification, detection, multimodal or pretraining.")
     ] = "pretraining",
@@ -268,7 +271,7 @@ def init(
 
 @app.command()
 def scan(
-    path: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders that hold an archive.")],
+    path: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders that hold an archive.", callback=named)],
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a private page with a picture a group.")
     ] = None,

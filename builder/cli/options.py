@@ -11,24 +11,27 @@ import typer
 from builder.errors import BuilderError, SpecError
 
 
-def _named(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """Return a place as it was typed. Raises SpecError for one that cannot be meant."""
-    if value is not None and not value.strip():
+def named(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Return a place, or several, as they were typed. Raises SpecError for one that cannot be meant."""
+    for place in value if isinstance(value, list) else [value]:
+        if place is not None:
+            _check_place(_typed_name(parameter), str(place))
+    return value
+
+
+def _check_place(option: str, place: str) -> None:
+    if not place.strip():
         raise SpecError(
-            f"{_typed_name(parameter)}: found an empty place, expected a folder or URL; is the shell variable set that "
-            "you meant?"
+            f"{option}: found an empty place, expected a folder or URL; is the shell variable set that you meant?"
         )
-    where = value or ""
-    if where and "://" not in where and not Path(where).is_absolute():
-        where = str(Path.cwd() / where)
+    where = place if "://" in place or Path(place).is_absolute() else str(Path.cwd() / place)
     try:
         where.encode()
     except UnicodeEncodeError:
         raise SpecError(
-            f"{_typed_name(parameter)}: found {where!r}, which is not UTF-8, expected a name in UTF-8; rename it, or "
-            "make a link to it that has such a name"
+            f"{option}: found {where!r}, which is not UTF-8, expected a name in UTF-8; rename it, or make a link to it "
+            "that has such a name"
         ) from None
-    return value
 
 
 def _typed_name(parameter: typer.CallbackParam) -> str:
@@ -38,12 +41,12 @@ def _typed_name(parameter: typer.CallbackParam) -> str:
 
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The dataset's YAML spec.")]
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL of a dataset.", callback=_named)]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or URL of a dataset.", callback=named)]
 Target = Annotated[
-    str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.", callback=_named)
+    str, typer.Option("--to", metavar="DATASET", help="Folder or URL the dataset is built in.", callback=named)
 ]
 Examined = Annotated[
-    str | None, typer.Option("--to", metavar="DATASET", help="Where builds will write.", callback=_named)
+    str | None, typer.Option("--to", metavar="DATASET", help="Where builds will write.", callback=named)
 ]
 Params = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Fill ${NAME} in the spec's URLs; repeatable.")
@@ -54,11 +57,11 @@ Cluster = Annotated[
 Workers = Annotated[int | None, typer.Option("--workers", min=1, max=10_000, help="Workers of a local cluster.")]
 Record = Annotated[
     str | None,
-    typer.Option("--record", metavar="DIR", help="Record what servers answer, for --replay.", callback=_named),
+    typer.Option("--record", metavar="DIR", help="Record what servers answer, for --replay.", callback=named),
 ]
 Replay = Annotated[
     str | None,
-    typer.Option("--replay", metavar="DIR", help="Take all answers from a recording; ask no server.", callback=_named),
+    typer.Option("--replay", metavar="DIR", help="Take all answers from a recording; ask no server.", callback=named),
 ]
 RecordDays = Annotated[int, typer.Option("--record-days", min=1, help="Days until the recording expires.")]
 Machine = Annotated[

@@ -60,7 +60,8 @@ def draw(
     reader = plan.spec.labels.get(label)
     if reader is None or reader.kind != "report":
         known = sorted(name for name, r in plan.spec.labels.items() if r.kind == "report")
-        raise SpecError(f"review: found no label {label!r} of kind report, expected one of {known}")
+        expected = f"expected one of {', '.join(known)}" if known else "and none in the spec, expected one to review"
+        raise SpecError(f"review: found no label {label!r} of kind report, {expected}")
     values = _published_values(to, label, splits)
     chosen = draw_review(list(values), count, key=plan.key)
     texts = _texts(plan.url, plan.shards, plan.spec.sources, label, chosen)

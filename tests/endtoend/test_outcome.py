@@ -331,8 +331,8 @@ def test_names_in_any_encoding_cost_nothing(tmp_path: Path, capsys, monkeypatch)
     for place in (tmp_path / "in" / os.fsdecode(b"M\xfcller"), tmp_path / "in" / "Müller 日本語"):
         assert typed("explain", tmp_path / "e", place) == 0
         assert typed("explain", tmp_path / "e", next(place.iterdir())) == 0
-    for command in ("explain", "inspect"):
-        assert typed(command, tmp_path / "e", os.fsdecode(b"M\xfcller 2")) == 1
+    for verb in ("explain", "inspect"):
+        assert typed(verb, tmp_path / "e", os.fsdecode(b"M\xfcller 2")) == 1
     spec.write_text(spec.read_text().replace(f"{tmp_path}/in", "${data}"))
     odd = os.fsdecode(b"M\xfcller")
     assert typed("plan", spec, "--to", tmp_path / "f", "--param", f"data={tmp_path}/in/{odd}") == 2
@@ -343,6 +343,14 @@ def test_names_in_any_encoding_cost_nothing(tmp_path: Path, capsys, monkeypatch)
     monkeypatch.chdir(tmp_path / os.fsdecode(b"\xfc"))
     assert typed("plan", spec, "--to", "d", "--param", f"data={tmp_path}/in") == 2
     assert re.search(r"--to: found '.*udcfc/d', which is not UTF-8", capsys.readouterr().err)
+    for words in (
+        ("scan", "."),
+        ("init", "."),
+        ("volumes", tmp_path / "in", "--to", "v"),
+        ("volumes", ".", "--to", "/v"),
+    ):
+        assert typed(*words) == 2
+        assert "which is not UTF-8" in capsys.readouterr().err
 
 
 def test_a_dataset_is_read_from_a_plain_web_server(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_any_loop_sees_the_epochs_that_it_sets(loop: Callable[[Any, Any], Epochs
 
     expected = run(0)
     assert run(2) == expected
+    assert sorted(index for batch in expected[-1] for index in batch) == list(range(17))
     if loop is not never_set:
         assert expected[-1] != expected[-2]
 
