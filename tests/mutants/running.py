@@ -5,11 +5,13 @@ import gc
 import json
 import os
 import resource
+import signal
 import sys
 import threading
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +32,7 @@ SLOWEST = 5
 """A run that takes this many times the processor time that it takes unchanged counts as noticed: a loop never ends."""
 
 SPARE_SECONDS = 20
+SPARE_SECONDS_OF_A_TEST = 4
 LONGEST_WAIT = 20
 """A run may wait this many times the processor time it may use, because other programs use the machine too."""
 
@@ -104,6 +107,22 @@ class Recorder:
         return json.dumps(rows)
 
 
+class Limit:
+    """A pytest plugin that ends the process in a test that takes ``SLOWEST`` times its processor time."""
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self._seconds = seconds
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        allowed = SLOWEST * self._seconds.get(item.nodeid, 0.0) + SPARE_SECONDS_OF_A_TEST
+        signal.setitimer(signal.ITIMER_PROF, allowed)  # its signal ends the process, whatever the process does
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+
 def _is_ours(module: str) -> bool:
     return module.partition(".")[0] in ("builder", "tests", "__main__", "__mp_main__")
 
@@ -138,7 +157,7 @@ def record(place: Path, tests: Sequence[str], paths: Collection[str]) -> tuple[l
     return [Ran(row["test"], row["seconds"], found) for row, found in zip(rows, lines, strict=True)], took
 
 
-def that_execute(ran: Sequence[Ran], path: str, lines: range) -> list[str]:
+def that_execute(ran: Sequence[Ran], path: str, lines: range) -> list[Ran]:
     """Return the tests that execute one of the lines, those of the fastest file first.
 
     All tests are returned for what runs when a module is imported, as nothing is recorded then.
@@ -148,16 +167,15 @@ def that_execute(ran: Sequence[Ran], path: str, lines: range) -> list[str]:
     for test in first:
         cost[_file(test.test)] = cost.get(_file(test.test), 0.0) + test.seconds
     first.sort(key=lambda test: (cost[_file(test.test)], _file(test.test), test.seconds))
-    return [test.test for test in first or ran]
+    return [*(first or ran)]
 
 
-def passes(place: Path, tests: Sequence[str], *, seconds: float) -> bool:
-    """Return whether no test fails on the copy as it is now, within some processor seconds."""
-    return _in_fork(place, tests, seconds=SLOWEST * seconds + SPARE_SECONDS) == 0
-
-
-def _in_fork(place: Path, tests: Sequence[str], *, seconds: float | None) -> int:
-    return _forked(place, lambda: pytest.main([*OPTIONS, *tests]), seconds=seconds)
+def passes(place: Path, tests: Sequence[Ran], *, seconds: float) -> bool:
+    """Return whether no test fails on the copy as it is now, within some processor seconds in all."""
+    limit = Limit({test.test: test.seconds for test in tests})
+    names = [test.test for test in tests]
+    run = partial(pytest.main, [*OPTIONS, *names], plugins=[limit])
+    return _forked(place, run, seconds=SLOWEST * seconds + SPARE_SECONDS) == 0
 
 
 def _forked(place: Path, run: Any, *, seconds: float | None) -> int:
