@@ -1,4 +1,4 @@
-"""Planted copies of real volumes are found, and no two persons are taken for one."""
+"""Planted copies of real volumes are found, and different persons never match."""
 
 import io
 from dataclasses import fields, replace
@@ -23,7 +23,7 @@ from builder.kernels.flips import parts
 
 
 def body(seed):
-    """An outline in air with random organs inside: as unlike its like as two persons are."""
+    """Return an outline in air with random organs inside; two of them differ as much as two persons do."""
     rng = np.random.default_rng(seed)
     organs = ndimage.gaussian_filter(rng.normal(size=(40, 64, 60)), (4, 6, 6))
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in organs.shape), indexing="ij")
@@ -74,7 +74,7 @@ def test_planted_copies_of_every_kind_are_found_and_nothing_else():
     assert found["pairs_of_different_persons"] == 13 * 12 // 2
 
 
-def test_equal_pixels_are_found_whatever_the_file_says():
+def test_equal_pixels_are_found_regardless_of_the_header():
     volume = body(1)
     same = [volume.astype(">i4"), volume.astype(np.int64)[::-1], np.asfortranarray(volume)]
     assert len({pixel_digest(v) for v in [volume, *same]}) == 1
@@ -107,7 +107,7 @@ def test_order_does_not_matter():
 
 
 @pytest.mark.parametrize("volume", [np.zeros((3, 40, 40)), np.ones((1, 5, 7)), body(0)[:1]])
-def test_flat_and_thin_volumes_are_compared_without_trouble(volume):
+def test_flat_and_thin_volumes_are_compared(volume):
     assert np.isfinite(small_copy(volume)).all()
     prints = [take_print(volume, key="a", person_key="p"), take_print(body(3), key="b", person_key="q")]
     assert find_matches(prints) == ()
@@ -124,7 +124,7 @@ CORPUS_COPIES = {
 
 @pytest.fixture(scope="module")
 def patients(corpus):
-    """Series of PET, CT and MR of the sarcoma cohort, with the patient of each."""
+    """Return series of PET, CT and MR of the sarcoma cohort, with the patient of each."""
     found = {}
     for modality, most in (("PET", 8), ("CT", 3), ("MR_T1", 3)):
         for folder in sorted(corpus("sts").glob(f"sts_cohort/STS_*/{modality}/image"))[:most]:
@@ -143,7 +143,7 @@ def patients_prints(patients):
     ]
 
 
-def test_no_two_patients_of_the_sarcoma_cohort_are_taken_for_one(patients_prints):
+def test_different_patients_of_the_sarcoma_cohort_never_match(patients_prints):
     assert len({p.person_key for p in patients_prints}) >= 8
     assert find_matches(patients_prints) == ()
 
@@ -163,8 +163,8 @@ def test_planted_copies_of_patients_are_found_and_nothing_else(kind, patients, p
     assert find_matches(together) == matches, "whatever the order"
 
 
-def test_few_of_many_volumes_are_looked_at_closely(monkeypatch):
-    """Of more volumes than ``PROMISING`` those are looked at that the hashes of few crops are nearest to."""
+def test_only_the_nearest_of_many_volumes_are_fitted(monkeypatch):
+    """With more volumes than ``PROMISING``, only those with the nearest hashes of a few crops are compared fully."""
     volumes = [body(seed) for seed in range(14)]
     prints = [take_print(v, key=f"k{i:02d}", person_key=f"p{i}") for i, v in enumerate(volumes)]
     copies = [take_print(copy(volumes[i]), key=f"c{i}", person_key=f"q{i}") for i, copy in enumerate(COPIES.values())]
@@ -181,7 +181,7 @@ def test_few_of_many_volumes_are_looked_at_closely(monkeypatch):
 
 
 def test_hashes_are_compared_in_whole_numbers():
-    """So no number of threads and no processor can change a score, and with it which pairs are looked at."""
+    """Scores, and so the pairs that are fitted, are the same for any number of threads and any processor."""
     first, second = (screening._hashes(small_copy(body(seed)), screening._ALL) for seed in (1, 2))
     for hashes in (first, second):
         lengths = (hashes.astype(np.int64) ** 2).sum(axis=(1, 2, 3))
@@ -200,7 +200,7 @@ def test_a_volume_without_structure_has_no_hash():
     assert not screening._hashes(small_copy(np.ones((3, 4, 5))), screening._ALL).any()
 
 
-def test_a_threshold_of_the_spec_decides_and_is_named():
+def test_a_threshold_in_the_spec_is_used_and_reported():
     prints = [take_print(body(n), key=f"k{n}", person_key=f"p{n}", modality="CT") for n in (4, 5)]
     assert find_matches(prints) == ()
     (alike,) = find_matches(prints, thresholds={"CT": 0.5})
@@ -210,7 +210,7 @@ def test_a_threshold_of_the_spec_decides_and_is_named():
         assert certify(prints, found, thresholds={"CT": threshold})["thresholds"] == {"CT": threshold}
 
 
-def test_another_modality_and_few_planes_ask_for_more():
+def test_another_modality_and_few_planes_raise_the_threshold():
     noise = np.random.default_rng(0).normal(0, 340, body(2).shape)
     a, b = (take_print(v, key=k, person_key=k, modality="CT") for k, v in (("a", body(2)), ("b", body(2) + noise)))
     (found,) = find_matches([a, b])
@@ -220,7 +220,7 @@ def test_another_modality_and_few_planes_ask_for_more():
     assert find_matches([a, replace(b, modality="MR")]) == ()
 
 
-def test_prints_survive_their_table():
+def test_prints_read_from_a_table_equal_those_written():
     prints = [take_print(body(n)[: n or 40], key=f"k{n}", person_key="p", modality="CT") for n in range(4)]
     again = parse_prints(prints_table(prints))
     for one, other in zip(prints, again, strict=True):

@@ -1,4 +1,4 @@
-"""k, l and t against counts that DuckDB makes of the same table, and what is done about groups that fall short."""
+"""Compare k, l and t with counts by DuckDB, and check what happens to groups that fall short."""
 
 import duckdb
 import pyarrow as pa
@@ -31,7 +31,7 @@ PEOPLE = st.lists(
 
 
 @given(PEOPLE)
-def test_k_and_l_are_what_an_independent_count_gives(people: list[tuple]):
+def test_k_and_l_agree_with_an_independent_count(people: list[tuple]):
     table = cohort([(f"p{i}", *row) for i, row in enumerate(people)])
     _, found = protect(table, Anonymity(k=3, sensitive=("grade",), least_values=1), released=RELEASED)
     capped = "case when age_years > 90 then 90 else age_years end"
@@ -45,7 +45,7 @@ def test_k_and_l_are_what_an_independent_count_gives(people: list[tuple]):
 
 
 @given(PEOPLE)
-def test_what_is_suppressed_leaves_no_small_group(people: list[tuple]):
+def test_suppression_leaves_no_small_group(people: list[tuple]):
     table = cohort([(f"p{i}", *row) for i, row in enumerate(people)])
     options = Anonymity(k=3, below="suppress")
     safe, found = protect(table, options, released=RELEASED)
@@ -60,7 +60,7 @@ def test_what_is_suppressed_leaves_no_small_group(people: list[tuple]):
     assert safe.column("grade").equals(table.column("grade"))
 
 
-def test_a_person_of_several_series_counts_once():
+def test_a_person_with_several_series_counts_once():
     rows = [(person, "F", 40.0, "north", "low") for person in ("a", "a", "a", "b")]
     _, found = protect(cohort(rows), Anonymity(k=3), released=RELEASED)
     assert (found.persons, found.k, found.below) == (2, 2, 2)
@@ -77,7 +77,7 @@ def test_generalising_makes_groups_larger_and_releases_no_age():
 
 
 @pytest.mark.parametrize(("age", "band"), [(0.4, "0-19"), (89.9, "80-89"), (90.0, "90+"), (104.0, "90+")])
-def test_no_band_tells_an_age_above_89(age: float, band: str):
+def test_no_band_reveals_an_age_above_89(age: float, band: str):
     safe, _ = protect(cohort([("a", "F", age, "north", "low")]), Anonymity(age_bands=20), released=RELEASED)
     assert safe.column("age_band").to_pylist() == [band]
 
@@ -121,8 +121,8 @@ MAKERS = makers(
 RELEASED_MAKERS = (*MAKERS.column_names,)
 
 
-def test_what_a_withheld_value_follows_from_is_withheld_too():
-    """The maker tells the vendor, the position of the source tells the site, in every image of the case."""
+def test_values_that_reveal_a_withheld_value_are_withheld_too():
+    """The maker reveals the vendor and the position of the source reveals the site, in every image of the case."""
     safe, found = protect(MAKERS, Anonymity(k=3, below="suppress"), released=RELEASED_MAKERS)
     assert found.columns == ("site", "source", "vendor", "pet.vendor")
     assert (found.k, found.suppressed) == (4, 1)
@@ -131,7 +131,7 @@ def test_what_a_withheld_value_follows_from_is_withheld_too():
     assert safe.slice(0, 4).equals(MAKERS.slice(0, 4))
 
 
-def test_groups_hide_the_columns_that_tell_what_was_grouped():
+def test_columns_that_reveal_the_grouped_values_are_hidden():
     options = Anonymity(k=5, groups={"site": {"north": "all", "south": "all"}, "vendor": {"A": "any", "B": "any"}})
     safe, found = protect(MAKERS, options, released=[n for n in RELEASED_MAKERS if n != "source"])
     assert (found.k, found.below) == (5, 0)
@@ -140,7 +140,7 @@ def test_groups_hide_the_columns_that_tell_what_was_grouped():
 
 
 def test_images_of_one_case_count_together():
-    """Everybody shares each vendor with four others, and the pair with nobody."""
+    """Every person shares each vendor with four others, but has a unique pair of vendors."""
     pairs = [("A", "A"), ("A", "B"), ("B", "A"), ("B", "B")]
     table = makers([(f"p{i}{j}", "north", 0, a, a, "m", b) for i, (a, b) in enumerate(pairs) for j in range(2)])
     _, found = protect(table, Anonymity(k=4), released=("vendor", "pet.vendor"))

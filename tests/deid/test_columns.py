@@ -1,4 +1,4 @@
-"""What may cross into a table."""
+"""The columns that may enter a published table."""
 
 from builder.deid import RETAINABLE
 from builder.deid.columns import TECHNICAL, age_band, crossing
@@ -19,7 +19,7 @@ def test_no_identifying_column_of_the_inventory_is_allowed() -> None:
     assert not crossing(sorted(IDENTIFYING), retain=RETAINABLE)
 
 
-def test_every_column_of_the_keyed_series_table_is_decided_on() -> None:
+def test_every_column_of_the_keyed_series_table_has_a_decision() -> None:
     undecided = {c.name for c in SERIES_COLUMNS} - TECHNICAL - set(RETAINABLE)
     private = {"verdict_detail", "series_number", "format", "image", "visit"}  # these do not cross
     assert undecided <= private, undecided

@@ -1,4 +1,4 @@
-"""Real files, whole: nothing the source says about persons, places and objects is found again; nothing crashes."""
+"""Whole real files: no value of the source about persons, places or objects is found again, and nothing crashes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

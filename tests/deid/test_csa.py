@@ -44,7 +44,7 @@ def test_malformed_headers_give_nothing_or_little(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"Doe^Jane", b"1; DROP", b"\xff\xff", b"0.5x"])
-def test_values_that_are_no_numbers_are_not_passed_on(text: bytes) -> None:
+def test_values_that_are_not_numbers_are_dropped(text: bytes) -> None:
     content = b"SV10\4\3\2\1" + struct.pack("<II", 1, 77)
     content += struct.pack("<64sI4sIII", b"SliceNormalVector", 1, b"FD\0\0", 4, 1, 77)
     content += struct.pack("<4I", len(text), len(text), 77, len(text)) + text.ljust(8, b"\0")

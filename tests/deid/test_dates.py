@@ -1,4 +1,4 @@
-"""How much of the time between two dates may leave, and the attack that it must withstand."""
+"""Which days between two dates may leave, and the attack that the rules must withstand."""
 
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -27,7 +27,7 @@ def test_a_persons_own_days_leave() -> None:
 
 
 @pytest.mark.parametrize("then", [date(2012, 3, 5), date(2019, 7, 1), date(2099, 12, 31)])
-def test_longer_times_are_one(then: date) -> None:
+def test_long_times_are_reported_as_one_value(then: date) -> None:
     assert between(then, lifetime=Lifetime()) == 366
     assert between(SCAN - (then - SCAN), lifetime=Lifetime()) == -366
 
@@ -36,7 +36,7 @@ PLACEHOLDERS = [date(1900, 1, 1), date(1970, 1, 1), date(2011, 1, 1), date(1899,
 
 
 @pytest.mark.parametrize("then", PLACEHOLDERS)
-def test_placeholders_tell_nothing(then: date) -> None:
+def test_placeholder_dates_give_no_days(then: date) -> None:
     assert between(then, shared=shared_dates([("p", then)])) is Withheld.PLACEHOLDER
 
 
@@ -50,7 +50,7 @@ def test_a_study_on_a_first_of_january_is_real_unless_the_archive_makes_a_habit_
     assert {*placeholder_studies([("p", day) for day in (*PLACEHOLDERS, SCAN)])} == {*PLACEHOLDERS} - {date(2011, 1, 1)}
 
 
-def test_no_birth_and_nothing_before_it() -> None:
+def test_birth_and_earlier_dates_give_no_days() -> None:
     assert between(date(1960, 5, 5), most=3653) is Withheld.BIRTH
     assert between(date(1959, 5, 5), most=3653) is Withheld.BIRTH
     assert between(date(1960, 5, 6), most=3653) == -3654
@@ -70,7 +70,7 @@ def test_an_age_and_a_birth_that_disagree_count_as_the_older() -> None:
     assert not Lifetime(date(1931, 7, 1), 88.0, date(2020, 5, 5)).may_be_over_89(date(2020, 5, 5))
 
 
-def test_a_date_of_many_persons_is_nobodys() -> None:
+def test_a_date_shared_by_many_persons_counts_as_shared() -> None:
     campaign = date(2011, 6, 1)
     few = shared_dates((f"p{n}", campaign) for n in range(SHARED - 1))
     many = shared_dates((f"p{n}", campaign) for n in range(SHARED))
@@ -89,8 +89,8 @@ def test_a_date_of_many_persons_is_nobodys() -> None:
         ("a year", [date(y, 7, 2) for y in range(2005, 2010)]),
     ],
 )
-def test_a_habit_of_days_is_nobodys(stands_for: str, days: list[date]) -> None:
-    """Where only a month or a year is known, many persons have the same day of it."""
+def test_days_that_an_archive_prefers_count_as_shared(stands_for: str, days: list[date]) -> None:
+    """If only a month or a year is known, archives store the same day of it for many persons."""
     habit = [(f"p{n}", day) for n, day in enumerate(days)]
     own = [(f"q{n}", date(2010, 3, 2) + timedelta(days=41 * n)) for n in range(3)]
     assert shared_dates([*habit, *own]) == dict.fromkeys(days, Withheld.PLACEHOLDER)
@@ -98,14 +98,14 @@ def test_a_habit_of_days_is_nobodys(stands_for: str, days: list[date]) -> None:
     assert shared_dates((f"p{n}", date(2001, 1, 2) + timedelta(days=37 * n)) for n in range(150)) == {}
 
 
-def test_many_dates_of_each_person_are_no_habit() -> None:
-    """Each of 60 persons has some date on a first, a fifteenth and nearly every day of the year, all by chance."""
+def test_many_dates_per_person_do_not_make_a_habit() -> None:
+    """By chance, each of 60 persons has a date on a first, on a fifteenth and on nearly every day of the year."""
     followed = [(f"p{n}", date(2001, 1, 2) + timedelta(days=7 * n + 431 * k)) for n in range(60) for k in range(20)]
     assert {day for day in shared_dates(followed) if (day.month, day.day) != (1, 1)} == set()
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), DAYS), max_size=40), DAYS, st.integers(1, 3653))
-def test_who_knows_one_persons_date_learns_nobody_elses(
+def test_knowing_one_persons_date_does_not_reveal_another(
     dated: list[tuple[int, date]], campaign: date, most: int
 ) -> None:
     """The attack: the attacker knows one scan date, computes the label date from it, and applies it to all others."""

@@ -1,4 +1,4 @@
-"""Whole documents: keys that nobody decided about, names in texts, pages and pictures are refused."""
+"""Whole documents: keys without a decision, and names in texts, pages and pictures, are refused."""
 
 import dataclasses
 import json
@@ -48,13 +48,13 @@ def test_an_identifier_is_found_in_values_keys_and_pages(text: str) -> None:
         assert refused("exports/splits.csv", f"a,b\n{text},1\n".encode())
 
 
-def test_what_names_nobody_passes() -> None:
+def test_texts_without_identifiers_pass() -> None:
     document = {"labels": [{"name": "a young hand", "note": "Bouvier was here", "n": 55512345}], "title": "hand young"}
     assert not refused(REPORT, json.dumps(document).encode())
     assert not refused("report/index.html", b"<p>the simpson paradox; homer</p>")
 
 
-def test_a_key_or_document_that_nobody_decided_about_is_refused() -> None:
+def test_a_key_or_document_without_a_decision_is_refused() -> None:
     with pytest.raises(PrivacyError, match="reader_notes"):
         check_keys(REPORT, {"labels": [], "reader_notes": []})
     with pytest.raises(PrivacyError, match="without a policy"):
@@ -62,12 +62,12 @@ def test_a_key_or_document_that_nobody_decided_about_is_refused() -> None:
     check_keys("exports/datalist.json", {"train": []})
 
 
-def test_the_table_knows_what_records_hold() -> None:
+def test_the_table_lists_every_key_of_the_records() -> None:
     assert {f.name for f in dataclasses.fields(Facts)} <= keys()[r"catalog/facts\.json"]
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"eXIf"])
-def test_pictures_hold_pixels_only(kind: bytes) -> None:
+def test_pictures_hold_only_pixels(kind: bytes) -> None:
     with_text, without = png((kind, b"Comment\0x")), png((b"IDAT", zlib.compress(b"\0\0")))
     assert refused("failed/x.png", with_text)
     assert not refused("failed/x.png", without)

@@ -1,4 +1,4 @@
-"""Text leaves when a vocabulary holds it, the spec declares it, or the scrubber passed it; nothing else leaves."""
+"""Text leaves only if a vocabulary has it, the spec declares it, or the scrubber has passed it."""
 
 import math
 import re
@@ -118,7 +118,7 @@ def test_a_patient_may_be_called_hand() -> None:
 
 
 @pytest.mark.parametrize("value", ["19610203", "3/2/1961", "Doe^Jane", "j@example.org", "MRN 1234567", "x" * 300])
-def test_declared_columns_hold_no_shape_of_an_identifier(value: str) -> None:
+def test_declared_columns_refuse_the_shape_of_an_identifier(value: str) -> None:
     declared = gate(declared=frozenset({"grade"}))
     assert declared.text("grade", value) is None
     assert declared.text("grade", "High, grade 2/3") == "High, grade 2/3"
@@ -128,7 +128,7 @@ def test_declared_columns_hold_no_shape_of_an_identifier(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["Homer Simpson", "seen by SIMPSON", "MRN-4711", "1956-05-12"])
-def test_a_value_that_says_who_its_person_is_stays(value: str) -> None:
+def test_a_value_that_identifies_its_person_does_not_leave(value: str) -> None:
     declared = gate(declared=frozenset({"grade"}), known=HOMER)
     assert declared.text("grade", value) is None
     assert declared.message(f"found {value}, expected another") == WITHHELD
@@ -152,7 +152,7 @@ def test_words_of_a_spec_are_its_texts_and_keys() -> None:
     assert words_of({"a": ["b", {"c": 1}], "d": None}, ["e"]).spec == {"a", "b", "c", "d", "e"}
 
 
-def test_nothing_but_the_gate_makes_cleared_text() -> None:
+def test_only_the_gate_makes_cleared_text() -> None:
     kinds: list[tuple[Any, object]] = [(Cleared, "x"), (ClearedBytes, b"x")]
     for kind, raw in kinds:
         with pytest.raises(TypeError):
@@ -216,7 +216,7 @@ def test_the_writer_refuses_a_column_of_text_without_a_policy(tmp_path: Path, ki
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_a_table_loses_what_says_who_the_person_of_its_row_is() -> None:
+def test_a_table_loses_values_that_identify_the_person_of_their_row() -> None:
     table = pa.table({"detail": ["3 slices", "found simpson", "found simpson"], "body_part": ["CHEST", "HOMER", None]})
     judge = gate()
     nobody = Identifiers()
@@ -226,7 +226,7 @@ def test_a_table_loses_what_says_who_the_person_of_its_row_is() -> None:
     assert dict(judge.dropped) == {("detail", "found simpson"): 1, ("body_part", "HOMER"): 1}
 
 
-def test_the_index_tells_who_somebody_is() -> None:
+def test_identifiers_come_from_the_index() -> None:
     said = {"patient_name": "SIMPSON^HOMER", "operators": "Bouvier^Selma", "station": "SPRINGCT1"}
     cell = "\n".join(said.get(column.name, "") for column in IDENTITY_COLUMNS)
     assert parts_of(cell) == (("SIMPSON^HOMER", "Bouvier^Selma"), ("SPRINGCT1",))
@@ -237,7 +237,7 @@ def test_the_index_tells_who_somebody_is() -> None:
 
 
 @pytest.mark.parametrize("text", ["li wu", "WU, LI", "wu^li", "Li_Wu"])
-def test_names_of_short_and_ordinary_words_are_found_written_out(text: str) -> None:
+def test_names_made_of_short_or_ordinary_words_are_found_in_full(text: str) -> None:
     cell = "LI^WU" + "\n" * (len(IDENTITY_COLUMNS) - 1)
     known = identifiers_of(pa.table({"identity": [cell]}))
     assert known.occur_in(f"seen by {text} today")
@@ -258,32 +258,32 @@ def test_declared_columns_refuse_written_dates_and_places(value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["margin 3 mm", "T2N0M0", "decreased 20 %", "stage 3-4", "12.5-14.0", "may recur", "2 of 3 ms"]
 )
-def test_declared_columns_keep_what_science_says(value: str) -> None:
+def test_declared_columns_keep_scientific_values(value: str) -> None:
     assert Gate(Words(), declared=frozenset({"histology"})).text("histology", value) == value
 
 
 @pytest.mark.parametrize("column", ["reading_quantities", "class_names"])
-def test_a_date_is_no_finding(column: str) -> None:
+def test_a_date_is_not_a_finding(column: str) -> None:
     assert Gate(Words(frozenset({"chest"}))).text(column, "03/10/1939") is None
     assert Gate(Words(frozenset({"chest"}))).text(column, "chest/codes/1/SCT:27925004") is not None
 
 
-def test_a_short_number_that_is_the_persons_own_is_no_answer() -> None:
+def test_a_short_number_that_identifies_the_person_is_not_an_answer() -> None:
     known = Identifiers(numbers=frozenset({"471203"}))
     for column in ("class_values", "landmark_groups", "measurement_tracking"):
         assert Gate(Words(), known=known).text(column, "471203") is None
         assert Gate(Words(), known=known).text(column, "471204") == "471204"
 
 
-def test_a_town_tells_the_hospital() -> None:
+def test_a_town_identifies_the_hospital() -> None:
     rows = pa.table({"patient_id": ["1"], "institution_name": ["Calderbeck General Hospital"]})
     gate = Gate(Words(), declared=frozenset({"histology"}), known=identifiers_of(rows))
     assert gate.text("histology", "seen in CALDERBECK") is None
     assert gate.text("histology", "seen in hospital") == "seen in hospital"
 
 
-def test_limits_are_told_in_groups_of_digits_which_are_no_telephone_number() -> None:
-    """A count of eight digits and more in one piece is withheld, and with it the sentence that would help."""
+def test_limits_are_written_in_groups_of_digits_that_are_not_taken_for_a_telephone_number() -> None:
+    """A count of eight digits or more in one piece would be withheld, with the sentence that helps the user."""
     shape = (2048, 4096, 4096)
     with pytest.raises(CaseError) as caught:
         check_voxels(math.prod(shape), VolumeOptions())
@@ -294,8 +294,8 @@ def test_limits_are_told_in_groups_of_digits_which_are_no_telephone_number() -> 
 
 
 @pytest.mark.parametrize("column", ["site", "country", "collection", "sex", "pet.site"])
-def test_a_column_that_a_table_gives_instead_of_the_spec_is_checked_like_any_other(column: str) -> None:
-    """Any word in lower letters left by it, because the spec's own sites are such words."""
+def test_a_column_that_comes_from_a_table_is_checked_like_any_other(column: str) -> None:
+    """Such columns once let out any lower-case word, because the spec's own sites are such words."""
     known = Identifiers(names=frozenset({"kowalska"}), numbers=frozenset({"tillmouth clinic"}))
     own = Gate(Words(frozenset({"north", "kowalska"})), known=known)
     tabled = Gate(
@@ -310,7 +310,7 @@ def test_a_column_that_a_table_gives_instead_of_the_spec_is_checked_like_any_oth
 
 
 @pytest.mark.parametrize("where", ["", "pet/", "field_of_view=8; "])
-def test_a_note_quotes_defined_terms_only_in_lower_letters_too(where: str) -> None:
+def test_a_note_quotes_only_defined_terms_in_lower_case_too(where: str) -> None:
     gate = Gate(Words(frozenset({"pet"})))
     for note in (
         "pet_units=kowalska",

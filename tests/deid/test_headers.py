@@ -1,4 +1,4 @@
-"""The walk: nothing planted survives, what geometry and pixels need survives bit by bit, references stay together."""
+"""The walk removes everything planted, keeps geometry and pixels to the bit, and keeps references consistent."""
 
 import json
 import time
@@ -56,7 +56,7 @@ def planted(vr: str, serial: int) -> object:
 
 
 def everything(depth: int, serials: Iterator[int]) -> Dataset:
-    """A data set with a planted value in every public attribute, and the same again inside its sequences."""
+    """Return a data set with a planted value in every public attribute, and the same inside its sequences."""
     dataset = Dataset()
     sequences = []
     for tag, (vr, _, _, _, _) in DicomDictionary.items():
@@ -102,7 +102,7 @@ def plant_odd_groups(dataset: Dataset, serials: Iterator[int]) -> None:
 
 
 def reread(dataset: Dataset, syntax: str) -> Dataset:
-    """Written and read again, so that the walk meets undecoded elements as it does in a file."""
+    """Write and read a data set, so that the walk meets undecoded elements as it does in a file."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
@@ -190,7 +190,7 @@ def test_dates_shift_by_whole_days_and_keep_every_difference() -> None:
     assert one.LongitudinalTemporalInformationModified == "MODIFIED"
 
 
-def test_without_the_option_dates_go() -> None:
+def test_without_the_option_dates_are_removed() -> None:
     result = clean(base_ct(), options=frozenset())
     assert not result.StudyDate
     assert "AcquisitionTime" not in result
@@ -204,8 +204,8 @@ def test_without_the_option_dates_go() -> None:
     ["19570413", "AB 123456", "1.3.6.1.4.1", "X" * 65, "ORIGINAL\\19570413\\AXIAL"],
     ids=["a date", "a record number", "a UID", "too long", "one of several"],
 )
-def test_coded_values_that_are_no_codes_go(syntax: str, value: str) -> None:
-    """An undecoded code passes untouched only when it looks like one; numbers of persons and UIDs nearly do."""
+def test_coded_values_that_are_not_codes_are_removed(syntax: str, value: str) -> None:
+    """An undecoded code passes unchanged only if it looks like one; numbers of persons and UIDs come close."""
     source = Dataset()
     source.add(DataElement(0x00080008, "CS", value.split("\\"), validation_mode=0))
     raw = reread(source, syntax)
@@ -219,13 +219,13 @@ def test_age_above_89_is_capped() -> None:
     assert clean(base_ct()).PatientAge == "090Y"
 
 
-def test_same_key_same_result_other_key_other_uids() -> None:
+def test_the_same_key_gives_the_same_result_and_another_key_other_uids() -> None:
     assert clean(base_ct()).to_json() == clean(base_ct()).to_json()
     other = deidentify(base_ct(), profile=Profile(), uids=UidMap(Key(b"another key, also of 32 bytes...")), person="p")
     assert other.SOPInstanceUID != clean(base_ct()).SOPInstanceUID
 
 
-def test_a_name_known_from_the_images_goes_from_a_roi() -> None:
+def test_a_name_known_from_the_images_is_removed_from_a_roi() -> None:
     structure = Dataset()
     structure.StructureSetROISequence = Sequence([Dataset()])
     structure.StructureSetROISequence[0].ROIName = "GTV_jane"
@@ -244,7 +244,7 @@ def test_nesting_beyond_the_limit_is_refused() -> None:
     assert caught.value.reason is Reason.UNREADABLE
 
 
-def test_an_attribute_of_another_kind_than_its_tag_goes() -> None:
+def test_an_attribute_whose_vr_does_not_fit_its_tag_is_removed() -> None:
     source = Dataset()
     source.add(DataElement(0x00280010, "LO", NAME))  # Rows
     source.add(DataElement(0x00180050, "LO", NAME))  # Slice Thickness
@@ -264,7 +264,7 @@ def test_safe_private_attributes_survive_only_from_their_creator() -> None:
     assert all(form is not Form.LABEL for form, _ in SAFE_PRIVATE.values())
 
 
-def test_safe_private_attributes_are_what_the_private_dictionary_says() -> None:
+def test_safe_private_attributes_agree_with_the_private_dictionary() -> None:
     for (group, creator, offset), (_, vr) in SAFE_PRIVATE.items():
         assert private_dictionary_VR(group << 16 | 0x1000 | offset, creator) == vr, (hex(group), creator, hex(offset))
 
@@ -421,7 +421,7 @@ def test_signed_padding_in_implicit_vr_keeps_its_sign() -> None:
     assert result.RealWorldValueMappingSequence[0].RealWorldValueFirstValueMapped == -5
 
 
-def test_the_walk_does_not_dominate(corpus: Callable[[str], Path]) -> None:
+def test_the_walk_is_fast_beside_parsing(corpus: Callable[[str], Path]) -> None:
     path = sorted((corpus("segmentation") / "lidc_0314_slab").rglob("*.dcm"))[0]
     data = path.read_bytes()
     uids, profile = UidMap(KEY), Profile()
@@ -439,8 +439,8 @@ def test_the_walk_does_not_dominate(corpus: Callable[[str], Path]) -> None:
     assert min(times) < 1.5
 
 
-def test_the_town_of_an_institution_stays_nowhere() -> None:
-    """A short code that names a town looks like any other code: only what the object itself states tells."""
+def test_the_town_of_an_institution_is_removed_everywhere() -> None:
+    """A short code that names a town looks like any other code; only the object's own institution gives it away."""
     dataset = Dataset()
     dataset.InstitutionName = "Tillmouth General Hospital"
     dataset.InstitutionAddress = "12 Bluebell Street, Veldhaven"
@@ -459,8 +459,8 @@ def test_the_town_of_an_institution_stays_nowhere() -> None:
         ("MappingResource", ["DCMR", "SDM", "FMA"]),
     ],
 )
-def test_what_says_where_a_code_comes_from_holds_no_free_text(keyword: str, stay: list[str]) -> None:
-    """Nobody states these names and dates elsewhere: a birth date cut to the 16 characters of SH got through once."""
+def test_attributes_that_name_a_coding_scheme_hold_no_free_text(keyword: str, stay: list[str]) -> None:
+    """No other attribute states these names and dates. A birth date cut to the 16 characters of SH once got through."""
     texts = ["12 September 195", "12.05.56", "HOMER SIMPSON", "Simpson, Homer", "939-555-0113", "Ward 3 North"]
     for value, left in [*((text, "REMOVED") for text in texts), *((text, text) for text in stay)]:
         item, outer = Dataset(), Dataset()

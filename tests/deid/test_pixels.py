@@ -1,4 +1,4 @@
-"""Pixels that may show who they are of: refused unless the spec vouches for them or blanks them."""
+"""Pixels that may show who the person is are refused, unless the spec vouches for them or blanks them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_scanner_images_pass() -> None:
         assert verdict.blank == verdict.notes == ()
 
 
-def test_an_image_type_of_unreadable_items_says_nothing() -> None:
+def test_an_image_type_with_unreadable_items_is_ignored() -> None:
     """A mutated file: Image Type as a sequence whose item holds an element of no known VR."""
     item = Dataset()
     item._dict[BaseTag(0x505C4952)] = RawDataElement(BaseTag(0x505C4952), "MA", 2, b"AB", 0, False, True)
@@ -106,7 +106,7 @@ def test_a_region_is_blanked_in_images_that_declare_no_text_too() -> None:
 
 
 @given(st.integers(0, 7), st.integers(1, 8), st.integers(0, 8), st.integers(1, 9))
-def test_blank_changes_the_rectangle_and_nothing_else(row: int, height: int, column: int, width: int) -> None:
+def test_blank_changes_only_the_rectangle(row: int, height: int, column: int, width: int) -> None:
     voxels = np.arange(2 * 8 * 9, dtype=np.int16).reshape(2, 8, 9)
     region = MaskRegion(rows=(row, min(8, row + height)), columns=(column, min(9, column + width)), size=(8, 9))
     result = blank(voxels, (region,))

@@ -1,4 +1,4 @@
-"""The table: as published, consistent with the dictionary, and complete where names and dates are concerned."""
+"""The table is as published, agrees with the dictionary, and covers all names and dates."""
 
 import pytest
 from pydicom.datadict import DicomDictionary
@@ -72,7 +72,7 @@ def test_rows_as_published(line: str) -> None:
     assert dict(row.options) == expected
 
 
-def test_the_table_is_whole_and_in_order() -> None:
+def test_the_table_is_complete_and_in_order() -> None:
     patterns = [row.pattern for row in rows()]
     assert len(patterns) == len(set(patterns)) == 656
     assert patterns == sorted(patterns)
@@ -100,7 +100,7 @@ def test_names_titles_and_dates_outside_the_table_do_not_survive() -> None:
             assert tag not in survivors or survivors[tag][0] is Form.PIXELS, hex(tag)
 
 
-def test_text_survives_only_where_a_form_cleans_it() -> None:
+def test_text_survives_only_if_a_form_cleans_it() -> None:
     for options in (frozenset(), DEFAULT_OPTIONS, frozenset(Option) - {Option.RETAIN_FULL_DATES}):
         for tag, (form, vr) in forms(Profile(options)).items():
             if vr in ("LO", "SH", "ST", "LT", "UT", "UC", "CS") and form is Form.KEEP:

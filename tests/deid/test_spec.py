@@ -35,7 +35,7 @@ def test_the_key_comes_from_the_environment_or_a_file() -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"BUILDER_A": ""}, {"BUILDER_A": "short"}])
-def test_a_missing_or_short_secret_is_explained(environment: dict[str, str]) -> None:
+def test_the_message_about_a_missing_or_short_secret_says_what_to_do(environment: dict[str, str]) -> None:
     with pytest.raises(SpecError, match=r"deid\.patient_key"):
         resolve_key("${env:BUILDER_A}", environment)
 

@@ -1,4 +1,4 @@
-"""Free text: what looks like somebody goes, what a label or a finding says stays."""
+"""Free text loses what looks like a person and keeps what a label or a finding says."""
 
 import csv
 import random
@@ -64,7 +64,7 @@ Jane Doe is a 93-year-old woman, MRN 12345678, phone 555-123-4567, jane.doe@exam
 The heart is normal in size. No pneumothorax. Mild cardiomegaly. T1-weighted images. Kerley B lines in the left lung."""
 
 
-def test_a_report_loses_who_and_when_and_keeps_what() -> None:
+def test_a_report_loses_names_and_dates_and_keeps_findings() -> None:
     result = scrub(REPORT, known=NOTHING_KNOWN)
     gone = ("Jane", "Doe", "Smith", "Mary", "2019", "March", "10:30", "93", "1234", "555", "example", "High Street")
     assert not [word for word in gone if word in result]
@@ -73,7 +73,7 @@ def test_a_report_loses_who_and_when_and_keeps_what() -> None:
     assert "90-year-old" in result
 
 
-def test_too_long_a_report_is_cut() -> None:
+def test_a_report_that_is_too_long_is_cut() -> None:
     assert len(scrub("lung " * REPORT_LIMIT, known=NOTHING_KNOWN)) <= REPORT_LIMIT + 10
 
 

@@ -1,4 +1,4 @@
-"""What an archive and its clinical sheet hold, counted by pydicom and openpyxl alone."""
+"""Count what an archive and its clinical sheet hold, with pydicom and openpyxl alone."""
 
 import re
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Originals:
 
 
 def originals(archive: Path, sheet: Path) -> Originals:
-    """Read one header a series, every RTSTRUCT whole, and the first column of the sheet's active page."""
+    """Read one header of each series, every RTSTRUCT in full, and the first column of the sheet's active page."""
     accessions: dict[str, tuple[str, str, str]] = {}
     outlined: dict[str, set[str]] = {}
     for folder in sorted({p.parent for p in archive.rglob("*") if p.is_file()}):

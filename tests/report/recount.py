@@ -1,4 +1,4 @@
-"""A report recomputed from the tables beside it, with other libraries: every number must be met, and none left out."""
+"""Recompute every number of a report from its tables with other libraries, and notice numbers that are left out."""
 
 import copy
 import hashlib
@@ -24,7 +24,7 @@ PERMUTATIONS = 600
 
 @dataclass
 class Book:
-    """The document, which of its numbers have been recomputed, and what was found to differ."""
+    """The document, the numbers in it that were recomputed, and the differences found."""
 
     document: dict[str, Any]
     met: set[tuple[int, Any]] = field(default_factory=set)
@@ -59,7 +59,7 @@ class Book:
 
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every number of a document: its path, what holds it, and its key there."""
+    """Yield every number of a document: its path, its container, and its key in that container."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         here = f"{path}/{key}"
@@ -69,7 +69,7 @@ def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
 
 
 def spoiled(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with every number changed by more than any tolerance."""
+    """Return the document with every number changed by more than any tolerance."""
     changed = copy.deepcopy(document)
     for _, node, key in list(numbers(changed)):
         node[key] = 2 * node[key] + 3
@@ -77,7 +77,7 @@ def spoiled(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def people(frame: pd.DataFrame, key: str = "person_key") -> pd.DataFrame:
-    """One row a person: the only value, the smallest number, ``several`` for texts that disagree."""
+    """Return one row per person: the only value, the smallest number, ``several`` for texts that disagree."""
     keys = sorted(frame[key].unique())
     out: dict[str, pd.Series] = {}
     for name in frame.columns.drop(key):
@@ -94,7 +94,7 @@ def people(frame: pd.DataFrame, key: str = "person_key") -> pd.DataFrame:
 
 
 def levels(values: pd.Series) -> pd.Series:
-    """Level names as the report shows them."""
+    """Return the level names as the report shows them."""
     known = values.dropna()
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and known.nunique() > 10:
         middle = sorted(known)[len(known) // 2]
@@ -108,7 +108,7 @@ def is_measured(values: pd.Series) -> bool:
 
 
 def share(count: int, total: int) -> dict[str, Any]:
-    """Count, share and Wilson interval, by statsmodels."""
+    """Return count, share and Wilson interval, by statsmodels."""
     low, high = proportion_confint(count, total, method="wilson") if total else (None, None)
     return {"count": count, "share": count / total if total else None, "low": low, "high": high}
 
@@ -215,7 +215,7 @@ def recount(
 
 
 def _anonymity(book: Book, found: dict[str, Any], cohort: pd.DataFrame) -> None:
-    """Persons who share every released quasi-identifier, counted by pandas in the published cohort."""
+    """Count with pandas the persons in the published cohort who share every released quasi-identifier."""
     columns = found["columns"]
     shown = cohort[["person_key", *columns]].copy()
     if "age_years" in columns:
@@ -246,7 +246,7 @@ def wrong_tables(
     ratios: dict[str, float],
     rules: Sequence[str],
 ) -> dict[str, str]:
-    """Recompute flow, totals, attrition and balance alone; returns path to complaint, of those left out too."""
+    """Recompute only flow, totals, attrition and balance; return complaints by path, also about numbers left out."""
     book = Book(document)
     _flow(book, index, cohort, exclusions, ledger)
     _attrition(book, cohort, index, exclusions, rules)
@@ -256,7 +256,7 @@ def wrong_tables(
 
 
 def _settings(book: Book, spec: dict[str, Any], lock: dict[str, Any]) -> None:
-    """What the document repeats of the manifest, and its own version."""
+    """Check the document's own version, and the parts of the manifest that it repeats."""
     book.expect(book.document, "report_version", 1)
     book.expect(book.document, "mask_below", spec.get("report", {}).get("mask_below", 0))
     stated = {path: node[key] for path, node, key in numbers(lock)}
@@ -518,7 +518,7 @@ def _chance_of(distance: float, m: int, n: int) -> float:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest gap of two empirical distributions of sorted values."""
+    """Return the largest gap between two empirical distributions of sorted values."""
     at = np.concatenate([a, b])
     gaps = np.searchsorted(a, at, "right") / len(a) - np.searchsorted(b, at, "right") / len(b)
     return float(np.abs(gaps).max())
@@ -891,7 +891,7 @@ def _physics(book: Book, index: pd.DataFrame) -> None:
 
 
 def _structures(book: Book, index: pd.DataFrame, private: Any, archive: Any, spec: dict[str, Any]) -> None:
-    """Names of the ROIs on the images of the dataset, read by pydicom, and which of them the spec takes."""
+    """Return the names of the ROIs on the dataset's images, read by pydicom, and those that the spec takes."""
     cases = set(index.case_key)
     for label, entry in book.document.get("structures", {}).items():
         uids = private[private.case_key.isin(cases)].set_index("case_key").series_uid

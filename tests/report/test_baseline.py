@@ -1,4 +1,4 @@
-"""The model of headers against scikit-learn, and what it says about a label that follows the scanner."""
+"""The model that sees only headers agrees with scikit-learn, and finds a label that follows the scanner."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from builder.report.baseline import auc, fit, metadata_baseline
 
 
-def test_weights_and_area_are_those_of_scikit_learn():
+def test_weights_and_area_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 4))
     target = rng.random(200) < 1 / (1 + np.exp(-features @ [1.0, -2.0, 0.0, 0.5]))
@@ -33,7 +33,7 @@ def persons(n=200):
     )
 
 
-def test_a_label_that_follows_the_vendor_is_read_off_the_header():
+def test_headers_predict_a_label_that_follows_the_vendor():
     table = persons()
     follows = [v == "GE" for v in table["vendor"].to_pylist()]
     noise = [bool(x) for x in np.random.default_rng(2).integers(0, 2, 200)]
@@ -48,7 +48,7 @@ def test_a_label_that_follows_the_vendor_is_read_off_the_header():
     assert found["follows"]["columns"] == ["vendor", "kvp"]
 
 
-def test_order_of_persons_does_not_matter():
+def test_the_order_of_persons_does_not_matter():
     table = persons()
     label = [(i * 7) % 3 == 0 for i in range(200)]
     order = np.random.default_rng(4).permutation(200)

@@ -1,4 +1,4 @@
-"""Domains and findings are counted once a case or series, whatever the number of samples."""
+"""Domains and findings are counted once per case or series, however many samples it has."""
 
 import pyarrow as pa
 
@@ -15,7 +15,7 @@ INDEX = pa.table(
 COHORT = pa.table({"header_findings": ["kvp=12; spacing=30", None, "kvp=300"]})
 
 
-def test_every_case_counts_once() -> None:
+def test_every_case_is_counted_once() -> None:
     found = physics(INDEX, COHORT)
     assert found["domains"] == {"HU": 2, "SUVbw": 1}
     assert found["notes"] == {"face_risk": 1, "jitter_mm": 2}
@@ -26,7 +26,7 @@ def test_every_case_counts_once() -> None:
     assert [(row["rule"], row["things"]) for row in found["header_findings"]] == [("kvp", 2), ("spacing", 1)]
 
 
-def test_tables_without_these_columns_have_nothing_to_say() -> None:
+def test_tables_without_these_columns_give_no_entries() -> None:
     nothing = physics(INDEX.select(["case_key"]), pa.table({"series_key": ["s"]}))
     assert nothing == {"domains": {}, "notes": {}, "findings": [], "header_findings": []}
 

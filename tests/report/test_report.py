@@ -1,4 +1,4 @@
-"""The report's document recomputed with pandas, and the page made of it."""
+"""Recompute the report's document with pandas, and check the page made from it."""
 
 import base64
 import json
@@ -133,7 +133,7 @@ def test_attrition_by_group(document, inputs):
         assert row["removed_by"] == ({"geometry": int((~who).sum())} if not who.all() else {})
 
 
-def test_table_one_is_what_pandas_counts(document, frame):
+def test_table_one_agrees_with_pandas(document, frame):
     entries = {e["column"]: e for e in document["table_one"]}
     assert set(entries) == {"sex", "vendor", "grade", "age_years"}
     assert document["groups_absent"] == ["race"]
@@ -152,7 +152,7 @@ def test_table_one_is_what_pandas_counts(document, frame):
         assert (cell["q1"], cell["median"], cell["q3"]) == pytest.approx(tuple(ages.quantile([0.25, 0.5, 0.75])))
 
 
-def test_labels_are_counted_by_case(document, inputs):
+def test_labels_are_counted_per_case(document, inputs):
     cases = inputs["index"].to_pandas().drop_duplicates("case_key")
     entry = next(e for e in document["labels"] if e["label"] == VOLUME)
     assert entry["title"] == "tumor / gtv"
@@ -163,7 +163,7 @@ def test_labels_are_counted_by_case(document, inputs):
         assert cell["median"] == pytest.approx(present.median())
 
 
-def test_measures_of_a_label_are_no_labels(document, inputs):
+def test_measures_of_a_label_are_not_counted_as_labels(document, inputs):
     cases = inputs["index"].to_pandas().drop_duplicates("case_key")
     entry = next(e for e in document["labels"] if e["label"] == MEASURE)
     assert entry["kind"] == "measure"
@@ -176,7 +176,7 @@ def test_measures_of_a_label_are_no_labels(document, inputs):
     assert not any(MEASURE in row["label"] for row in document["associations"] + document["missingness"])
 
 
-def test_class_labels_are_labels(inputs):
+def test_class_labels_are_counted_as_labels(inputs):
     index = inputs["index"]
     values = [["positive" if i % 3 else "negative"] if i % 7 else [] for i in range(index.num_rows)]
     index = index.append_column("class_names", [[["chest/nodule"] if v else [] for v in values]])
@@ -228,7 +228,7 @@ def test_power_counts_persons_of_the_test_split(document, frame):
         assert row["speaks"] == (row["half_width"] is not None and row["half_width"] <= 0.1)
 
 
-def test_what_the_headers_predict_is_reported(document, frame):
+def test_labels_that_headers_predict_are_reported(document, frame):
     found = {row["outcome"]: row for row in document["baseline"]}
     row = found["tumor / gtv present"]
     assert row["columns"] == ["vendor"]
@@ -271,13 +271,13 @@ def test_order_of_rows_does_not_matter(inputs, document):
     assert json.dumps(again, sort_keys=True) == json.dumps(document, sort_keys=True)
 
 
-def test_the_page_is_made_of_the_document_alone(document):
+def test_the_page_is_made_from_the_document_alone(document):
     read_back = json.loads(json.dumps(document, allow_nan=False))
     assert render(read_back) == render(document)
 
 
 class Page(HTMLParser):
-    """Tags that stay open, and everything an attribute could load."""
+    """Collects tags that stay open and everything that an attribute could load."""
 
     VOID = frozenset({"meta", "br", "img", "link", "line", "circle", "polygon"})
 
@@ -309,7 +309,7 @@ def test_the_page_is_offline_escaped_and_well_formed(document):
     assert not re.search(r"url\(|@import|https?://", text)
 
 
-def test_pictures_from_elsewhere_are_not_loaded(inputs):
+def test_external_pictures_are_not_loaded(inputs):
     faulty = {**inputs, "thumbnails": [{"sample_key": "c1", "split": "train", "png": "https://example.org/x.png"}]}
     assert "example.org" not in render(assemble(ReportInputs(**faulty)))
 
@@ -335,12 +335,12 @@ def test_any_names_have_a_reading_order(names):
     assert [coded.names[c] for c in coded.codes] == ["missing" if n is None else n for n in names]
 
 
-def test_persons_whose_rows_disagree_are_several_whatever_the_type():
+def test_persons_whose_rows_disagree_count_as_several():
     rows = pa.table({"person_key": ["a", "a", "b", "c"], "yes": [True, False, True, None]})
     assert one_row_each(rows, ["yes"])["yes"].to_pylist() == ["several", "true", None]
 
 
-def test_nothing_is_known_of_anybody(inputs):
+def test_columns_without_any_value_are_reported_as_missing(inputs):
     index = inputs["index"].set_column(
         inputs["index"].column_names.index("sex"), "sex", pa.nulls(inputs["index"].num_rows, pa.string())
     )

@@ -20,7 +20,7 @@ def cases(seed: int, apart: float) -> pa.Table:
     return pa.table({"split": split, "spacing_row_mm": values, "site": np.tile(["a", "b", "c"], 30)})
 
 
-def test_a_shift_between_splits_is_seen_and_none_where_there_is_none():
+def test_only_a_real_shift_between_splits_is_reported():
     far = {(e["quantity"], e["by"]): e for e in shift(cases(1, 1.5), by=["split", "site"])}
     found = far["spacing_row_mm", "split"]
     values = cases(1, 1.5).to_pandas()
@@ -34,7 +34,7 @@ def test_a_shift_between_splits_is_seen_and_none_where_there_is_none():
     assert near["p"] > 0.05
 
 
-def test_rounding_is_no_spread():
+def test_rounding_errors_do_not_count_as_spread():
     spacing = [0.9765625] * 7 + [0.976562] * 4 + [5.1] * 3 + [5.1 + 1e-15] * 2
     split = ["train"] * 7 + ["test"] * 4
     (alike,) = shift(pa.table({"spacing_row_mm": spacing[:11], "split": split}), by=["split"])
@@ -52,7 +52,7 @@ def test_small_groups_are_neither_compared_nor_described():
     assert alone["distance"] == 1.0
 
 
-def test_few_cases_prove_little():
+def test_few_cases_give_a_large_p():
     table = pa.table({"split": ["train"] * 3 + ["test"] * 3, "slices": [1, 1, 2, 7, 8, 9]})
     (found,) = shift(table, by=["split"])
     assert found["distance"] == 1.0
@@ -60,7 +60,7 @@ def test_few_cases_prove_little():
 
 
 @pytest.mark.parametrize(("few", "many"), [(2, 3), (9, 5), (20, 20), (100, 100), (7, 1200), (2, 5000)])
-def test_the_p_of_a_distance_is_that_of_scipy(few, many):
+def test_the_p_of_a_distance_agrees_with_scipy(few, many):
     rng = np.random.default_rng(few)
     one, two = np.round(rng.normal(size=few), 3), np.round(rng.normal(0.7, size=many), 3)
     table = pa.table({"split": ["train"] * few + ["test"] * many, "slices": np.concatenate([one, two])})
@@ -68,13 +68,13 @@ def test_the_p_of_a_distance_is_that_of_scipy(few, many):
     assert found["p"] == pytest.approx(stats.ks_2samp(one, two, method="exact").pvalue, rel=1e-9)
 
 
-def test_the_p_of_disjoint_groups_is_small_and_never_nothing():
+def test_the_p_of_disjoint_groups_is_small_but_not_zero():
     table = pa.table({"split": ["train"] * 100 + ["test"] * 100, "slices": list(range(200))})
     (found,) = shift(table, by=["split"])
     assert found["p"] == pytest.approx(2 / math.comb(200, 100), rel=1e-9)
 
 
-def test_only_what_is_large_and_no_chance_is_worth_a_look():
+def test_only_large_and_significant_shifts_are_worth_a_look():
     assert shifts.is_worth_a_look({"p": 0.04, "distance": 0.1})
     assert not shifts.is_worth_a_look({"p": 0.05, "distance": 0.5})
     assert not shifts.is_worth_a_look({"p": 1e-9, "distance": 0.09})
@@ -84,7 +84,7 @@ def test_only_what_is_large_and_no_chance_is_worth_a_look():
     assert not association.is_worth_a_look({"q": 1e-9, "cramers_v": 0.09})
 
 
-def test_agreement_by_group_is_that_of_scipy():
+def test_agreement_by_group_agrees_with_scipy():
     rng = np.random.default_rng(3)
     sex = np.repeat(["F", "M"], 20)
     dice = np.where(sex == "F", 0.9, 0.7) + 0.02 * rng.normal(size=40)

@@ -31,13 +31,13 @@ COUNTS = st.lists(st.lists(st.integers(0, 12), min_size=3, max_size=3), min_size
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_is_that_of_statsmodels(pair):
+def test_wilson_intervals_agree_with_statsmodels(pair):
     count, total = pair
     expected = proportion_confint(count, total, method="wilson")
     assert wilson(count, total) == pytest.approx(expected, abs=1e-9)
 
 
-def test_nobody_has_no_interval():
+def test_no_persons_give_no_interval():
     assert wilson(0, 0) is None
 
 
@@ -78,7 +78,7 @@ def test_associations_agree_with_scipy_and_scikit_learn(rows):
     assert theils_u(table) == pytest.approx(mutual / stats.entropy(full.sum(axis=1)), abs=1e-9)
 
 
-def test_association_of_a_copy_is_complete_and_of_noise_is_none():
+def test_a_copy_is_fully_associated_and_noise_is_not():
     copy = np.diag([30, 30, 40]).astype(np.int64)
     assert cramers_v(copy) == pytest.approx(1)
     assert theils_u(copy) == pytest.approx(1)
@@ -105,7 +105,7 @@ def test_the_permutation_test_agrees_with_the_exact_one(rows):
     assert found == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2000) + 0.01)
 
 
-def test_the_list_of_associations_is_adjusted_and_counts_who_was_left_out():
+def test_associations_are_adjusted_and_count_the_persons_left_out():
     n = 120
     persons = pa.table(
         {
@@ -129,7 +129,7 @@ def test_the_list_of_associations_is_adjusted_and_counts_who_was_left_out():
 
 @settings(max_examples=150)
 @given(COUNTS, st.integers(2, 6))
-def test_no_hidden_cell_follows_from_the_sums(rows, below):
+def test_hidden_cells_cannot_be_computed_from_the_sums(rows, below):
     table = np.array(rows, dtype=np.int64)
     full = np.concatenate([table, table.sum(axis=1, keepdims=True)], axis=1)
     hidden = masked_cells(full, below)
@@ -146,14 +146,14 @@ def test_zeros_stay_visible():
 
 
 @given(st.integers(0, 60), st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.5), (0.8, 0.1, 0.1), (0.6, 0.25, 0.15)]))
-def test_no_dealing_of_whole_persons_beats_the_rounding_bound(n, ratios):
+def test_no_split_of_whole_persons_beats_the_rounding_bound(n, ratios):
     exact = [n * r for r in ratios]
     choices = itertools.product(*[range(max(0, math.floor(e) - 1), math.ceil(e) + 2) for e in exact])
     best = min(max(abs(c - e) for c, e in zip(choice, exact, strict=True)) for choice in choices if sum(choice) == n)
     assert rounding_bound(n, ratios) == pytest.approx(best, abs=1e-9)
 
 
-def test_balance_counts_what_is_off():
+def test_balance_counts_deviations_from_the_ratios():
     splits = pa.table(
         {
             "person_key": [f"p{i}" for i in range(12)],
@@ -177,7 +177,7 @@ def test_balance_counts_what_is_off():
     assert found["held_out"] == {"external": 2}
 
 
-def test_crossings_find_what_lies_in_two_splits():
+def test_crossings_finds_values_in_two_splits():
     rows = pa.table(
         {
             "person_key": ["p1", "p1", "p2", "p3"],
@@ -206,7 +206,7 @@ def test_buderer_gives_the_sizes_of_published_examples():
 @pytest.mark.parametrize(
     ("positives", "negatives", "error"), [(20, 200, 0.06498283), (110, 110, 0.03282048), (20, 20, 0.07789072)]
 )
-def test_the_error_of_an_auc_is_that_of_published_examples(positives, negatives, error):
+def test_the_error_of_an_auc_agrees_with_published_examples(positives, negatives, error):
     # printed in the manual of the R package auctestr 1.0.0, se_auc(0.75, ...), which applies Hanley & McNeil 1982
     assert hanley_mcneil(0.75, positives, negatives) == pytest.approx(error, abs=5e-9)
 
@@ -243,7 +243,7 @@ def test_an_outcome_and_its_opposite_need_the_same_numbers():
     assert common == rare
 
 
-def test_a_half_width_is_that_of_the_assumed_share():
+def test_a_half_width_belongs_to_the_assumed_share():
     """Statsmodels' interval at the share itself, also where no whole number of persons has it: 4.5 of 5."""
     for share in (0.8, 0.9):
         low, high = proportion_confint(share * 5, 5, method="wilson")

@@ -1,4 +1,4 @@
-"""Properties of the split: exact shares, whole persons, no memory of order, nobody ever moves."""
+"""Properties of the split: exact shares, whole persons, independence of order, and persons who never move."""
 
 import itertools
 import math
@@ -76,7 +76,7 @@ def test_order_and_repeated_rows_do_not_matter(rows, data):
 
 @settings(max_examples=30, deadline=None)
 @given(rows=st.lists(PERSON, min_size=4, max_size=120), cuts=st.lists(st.integers(1, 119), min_size=1, max_size=3))
-def test_nobody_moves_when_the_cohort_grows_or_shrinks(rows, cuts):
+def test_persons_keep_their_split_when_the_cohort_grows_or_shrinks(rows, cuts):
     everybody = table(rows)
     ledger, seen = None, {}
     for cut in [*cuts, len(rows)]:
@@ -101,14 +101,14 @@ def test_newcomers_fill_what_the_fixed_persons_left_open():
     assert Counter(result["split"].to_pylist()) == {"train": 80, "validation": 10, "test": 10}
 
 
-def test_persons_in_a_split_of_their_own_count_in_no_share():
+def test_persons_in_a_split_without_ratio_do_not_count_towards_shares():
     rows = [("F", "a", 50, [], 1)] * 40
     previous = pa.table({"person_key": [f"p{i:05d}" for i in range(20)], "split": ["external"] * 20})
     result = assign(table(rows), ratios=RATIOS, strata=["sex"], seed=5, previous=previous)
     assert Counter(result["split"].to_pylist()) == {"external": 20, "train": 14, "validation": 3, "test": 3}
 
 
-def test_one_way_levels_stay_near_their_share_although_every_cell_is_rare():
+def test_levels_of_one_column_stay_near_their_share_when_every_cell_is_rare():
     rows = [(("F", "M")[i % 2], "abcd"[i % 4], i % 61, [("nodule", "mass", "edema")[i % 3]], 1) for i in range(300)]
     persons = table(rows).append_column("model", pa.array([f"m{(i * 7) % 25}" for i in range(300)]))
     strata = ["model", "age", "findings", "sex", "site"]
@@ -161,7 +161,7 @@ def test_no_strata_and_no_persons():
     assert nobody.column_names == ["person_key", "split", "stratum", "pooled"]
 
 
-def test_the_seed_is_the_only_chance():
+def test_only_the_seed_changes_the_result():
     rows = [("F", "a", 50, [], 1)] * 60
     results = [assign(table(rows), ratios=RATIOS, strata=["sex"], seed=s)["split"].to_pylist() for s in (1, 1, 2)]
     assert results[0] == results[1] != results[2]
@@ -188,7 +188,7 @@ def test_faulty_tables_are_refused_with_what_to_do():
 
 @settings(max_examples=20, deadline=None)
 @given(rows=st.lists(PERSON, min_size=7, max_size=90), k=st.integers(2, 7), repeats=st.integers(1, 3))
-def test_folds_are_level_in_every_stratum(rows, k, repeats):
+def test_folds_have_equal_shares_of_every_stratum(rows, k, repeats):
     result = folds(table(rows), k, strata=["sex"], seed=4, repeats=repeats).to_pylist()
     assert len(result) == repeats * len(rows)
     for repeat in range(repeats):
@@ -203,7 +203,7 @@ def test_folds_are_level_in_every_stratum(rows, k, repeats):
 
 
 def best_possible(cells, strata, shares):
-    """Smallest worst deviation of any level, by trying every rounding of cells, strata and total."""
+    """Return the smallest worst deviation of any level, by trying every rounding of cells, strata and total."""
 
     def allowed(counts, many):
         return all(abs(c - many * s) < 1 for c, s in zip(counts, shares, strict=True))
@@ -228,7 +228,7 @@ def best_possible(cells, strata, shares):
 
 @settings(max_examples=25, deadline=None)
 @given(rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=3, max_size=45))
-def test_levels_are_within_one_person_whenever_any_rounding_gets_there(rows):
+def test_levels_are_within_one_person_whenever_a_rounding_allows_it(rows):
     persons = table([(a, b, None, [], 1) for a, b in rows])
     result = assign(persons, ratios=RATIOS, strata=["sex", "site"], seed=8).to_pylist()
     cells, strata, levels = defaultdict(list), {}, defaultdict(list)

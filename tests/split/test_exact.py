@@ -1,4 +1,4 @@
-"""The claim of the splitter, on tables that are enumerated: no rounding has a worst level nearer to its share."""
+"""No rounding has a worst level nearer to its share than the splitter's, checked on every small table."""
 
 import itertools
 import math
@@ -18,11 +18,11 @@ from builder.split.rounding import round_shares
 DEFAULT = {"train": Fraction(7, 10), "validation": Fraction(3, 20), "test": Fraction(3, 20)}
 THIRDS = {"a": Fraction(1, 2), "b": Fraction(1, 3), "c": Fraction(1, 6)}
 COUNTEREXAMPLE = {("a", "x"): 4, ("a", "y"): 1, ("a", "z"): 7, ("b", "x"): 4, ("b", "y"): 3, ("b", "z"): 2}
-"""Once dealt with a level one person off, where 7/10 is possible."""
+"""An earlier splitter left a level one person off here, although 7/10 of a person is possible."""
 
 
 def problem(counts: dict[Any, int], shares: dict[str, Fraction], strata: dict | None = None) -> Problem:
-    """Every cell a stratum of its own, unless ``strata`` says otherwise."""
+    """Return a problem in which every cell is a stratum of its own, unless ``strata`` says otherwise."""
     cells = sorted(counts)
     scale = math.lcm(*(share.denominator for share in shares.values()))
     ratio = np.array([int(share * scale) for share in shares.values()])
@@ -58,7 +58,7 @@ def roundings(given: Problem):
 
 
 def off(given: Problem, counts: np.ndarray) -> int:
-    """The worst level, counted anew."""
+    """Return the deviation of the worst level, by an independent count."""
     worst = 0
     for level in range(len(given.targets)):
         members = [cell for cell in range(len(counts)) if level in given.levels_of[cell].tolist()]
@@ -67,7 +67,7 @@ def off(given: Problem, counts: np.ndarray) -> int:
 
 
 def tables(rows: int, columns: int, most: int) -> list[dict[tuple[str, str], int]]:
-    """Every table of counts up to ``most``, one of those that differ in the order of rows or columns alone."""
+    """Return every table of counts up to ``most``; of those that differ only in the order of rows or columns, one."""
     found = {}
     for cells in itertools.product(range(most + 1), repeat=rows * columns):
         grid = np.array(cells).reshape(rows, columns)
@@ -95,7 +95,7 @@ def test_no_rounding_of_any_small_table_is_better(shares: dict[str, Fraction]):
 
 
 def test_the_splitter_finds_the_best_wherever_its_search_does_not(monkeypatch: pytest.MonkeyPatch):
-    """With a search of no steps: what the exact solution is for."""
+    """The search does nothing here, so only the exact solution can find the best rounding."""
     monkeypatch.setattr(rounding, "_search", lambda ups, *rest: ups)
     for counts in [COUNTEREXAMPLE, *tables(2, 3, 2)[5::9]]:
         given = problem(counts, DEFAULT)
@@ -118,7 +118,7 @@ def test_the_counterexample_is_dealt_within_one_person(names: tuple[str, str]):
                 assert all(abs(mine.count(n) - len(mine) * share) < 1 for n, share in DEFAULT.items())
 
 
-def test_pools_and_the_total_keep_their_bounds():
+def test_pools_and_the_total_stay_within_their_bounds():
     cells = {("a", "x"): 1, ("a", "y"): 1, ("b", "x"): 1, ("b", "y"): 2, ("c", "x"): 1, ("c", "y"): 2}
     given = problem(cells, DEFAULT, strata={cell: 0 for cell in cells if cell[0] != "c"})
     everything = list(roundings(given))
@@ -128,7 +128,7 @@ def test_pools_and_the_total_keep_their_bounds():
     assert any(np.array_equal(solved, found) for found in everything)
 
 
-def test_of_equal_worst_levels_the_evener_rounding_counts():
+def test_the_more_even_rounding_wins_if_the_worst_levels_are_equal():
     counts = {("a", "x"): 3, ("a", "y"): 2, ("b", "x"): 1, ("b", "y"): 3}
     given = problem(counts, THIRDS)
     everything = list(roundings(given))
@@ -154,7 +154,7 @@ def test_large_problems_are_left_to_the_search(monkeypatch: pytest.MonkeyPatch):
     assert round_exactly(given, worst) is worst
 
 
-def test_a_good_search_is_not_asked_again(monkeypatch: pytest.MonkeyPatch):
+def test_the_exact_solver_is_skipped_after_a_good_search(monkeypatch: pytest.MonkeyPatch):
     def never(*_: object) -> None:
         raise AssertionError("solved again")
 

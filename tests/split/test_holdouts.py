@@ -45,7 +45,7 @@ def persons():
         (HoldOut(column="year", since=2021), {"p3", "p4"}),
     ],
 )
-def test_who_is_held_out(rule, expected):
+def test_rules_hold_out_the_persons_they_describe(rule, expected):
     held = hold_out(persons(), [rule])
     assert set(held["person_key"].to_pylist()) == expected
     assert set(held["split"].to_pylist()) == {"external"}

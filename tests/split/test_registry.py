@@ -1,4 +1,4 @@
-"""The registry of a dataset: nobody leaves it, nobody is in it twice, and other people are noticed."""
+"""The registry of a dataset keeps everybody, lists each person once, and notices another archive's persons."""
 
 import pyarrow as pa
 import pytest
@@ -60,7 +60,7 @@ def next_version(known: pa.Table, members: dict[str, tuple[str, ...]], dealt: di
     return carry(known, found, members, dealt, nothing)
 
 
-def test_who_is_absent_stays_as_a_tombstone_and_comes_back_to_the_same_split():
+def test_absent_persons_stay_as_tombstones_and_return_to_their_split():
     first = next_version(table(), {"a": ("a", "a1"), "b": ("b",)}, {"a": "test", "b": "train"})
     assert as_dict(first) == {"a": ("test", True, ("a", "a1")), "b": ("train", True, ("b",))}
     second = next_version(first, {"b": ("b",), "c": ("c",)}, {"b": "train", "c": "train"})
@@ -81,7 +81,7 @@ def test_the_next_registry_is_the_same_when_nothing_changed():
     assert "d" not in as_dict(first), "who was never dealt is not in the registry"
 
 
-def test_persons_who_part_keep_the_split_and_every_name_stays():
+def test_separated_persons_keep_the_split_and_every_name_is_kept():
     known = table(row("a", "test", "b", "c"))
     parted = next_version(known, {"a": ("a",), "b": ("b",)}, {"a": "test", "b": "test"})
     assert as_dict(parted) == {
@@ -101,7 +101,7 @@ def test_persons_who_merge_are_noted_with_the_split_they_left():
     assert again.to_pylist() == merged, "the note stays"
 
 
-def test_whom_nobody_asked_about_stays_apart():
+def test_merged_persons_outside_the_version_keep_their_own_rows():
     known = table(row("a", "test"), row("b", "train"))
     out = next_version(known, {"a": ("a", "b")}, {})
     assert as_dict(out) == {"a": ("test", False, ("a",)), "b": ("train", False, ("b",))}
@@ -124,7 +124,7 @@ def test_registries_of_older_releases_know_persons_by_their_former_names():
     assert recognise(new, {"t1": ("t1",)}, {"t1": ("n1",)}) == {}, "new rows are not known by former names"
 
 
-def test_a_row_is_not_joined_by_a_former_name_alone():
+def test_a_former_name_does_not_join_a_row():
     old = from_splits(pa.table({"person_key": ["001"], "members": [["001", "x"]], "split": ["test"]}))
     new = next_version(old, {"n1": ("n1",)}, {"n1": "test"}, {"n1": ("001",)})
     assert as_dict(new) == {"001": ("test", False, ("001", "x")), "n1": ("test", True, ("n1",))}
@@ -132,7 +132,7 @@ def test_a_row_is_not_joined_by_a_former_name_alone():
     assert as_dict(kept) == {"001": ("test", True, ("001", "norm", "x"))}
 
 
-def test_a_conflict_is_the_specs_to_answer():
+def test_the_spec_decides_conflicts():
     groups = {"a": Group(("a",), ("train",)), "b": Group(("b", "c"), ("test", "train")), "n": Group(("n",), ())}
     with pytest.raises(LayoutError, match="found 1 person who was dealt to several splits before, for instance b to"):
         pinned(groups, on_merge="stop")
@@ -142,7 +142,7 @@ def test_a_conflict_is_the_specs_to_answer():
     assert pinned({"n": groups["n"]}, on_merge="stop").num_rows == 0
 
 
-def test_an_archive_in_which_nobody_is_known_is_refused():
+def test_an_archive_without_any_known_person_is_refused():
     known = table(row("a", "test"), row("b", "train", present=False))
     with pytest.raises(LayoutError, match="found none of the registry's 2 persons among the 3 persons"):
         check_people(known, {}, 3, nothing)
@@ -166,7 +166,7 @@ def test_other_people_under_the_same_ids_are_refused(wrong: int, of: int, refuse
         check_people(known, found, of, now)
 
 
-def test_sexes_count_where_there_is_no_birth_date_and_nothing_counts_where_there_is_neither():
+def test_sex_is_compared_if_the_birth_date_is_missing_and_nothing_if_both_are():
     people = ["a", "b", "c", "d"]
     known = table(*(row(p, "train", sex_key=f"{p}:F") for p in people))
     found = recognise(known, {p: (p,) for p in people}, {})
@@ -187,7 +187,7 @@ def test_facts_are_bound_to_the_person_and_stay_when_the_archive_loses_them():
     assert [(r["person_key"], r["birth_key"]) for r in gone] == [("a", "a:1950"), ("b", None)]
 
 
-def test_another_dataset_adds_whom_nobody_knows_and_may_not_disagree():
+def test_another_dataset_adds_unknown_persons_and_must_agree_on_known_ones():
     own, other = table(row("a", "test")), table(row("a", "test", "x"), row("b", "train"))
     joined = join_registries(own, other)
     assert as_dict(joined) == {"a": ("test", True, ("a",)), "b": ("train", False, ("b",))}
@@ -196,7 +196,7 @@ def test_another_dataset_adds_whom_nobody_knows_and_may_not_disagree():
     assert as_dict(join_registries(table(), other))["a"] == ("test", False, ("a", "x"))
 
 
-def test_faults_of_a_registry_are_named():
+def test_faults_of_a_registry_are_reported():
     sound = table(row("a", "test", "a1"), row("b", "train", present=False))
     assert list(faults(sound, splits(a="test"), named=NAMES)) == []
     cases = {
@@ -213,7 +213,7 @@ def test_faults_of_a_registry_are_named():
         assert words in found[0]
 
 
-def test_a_patient_id_under_another_site_is_known_unless_facts_contradict_or_the_row_knows_somebody():
+def test_a_patient_id_under_another_site_is_known_unless_facts_contradict_or_the_row_is_taken():
     known = table(
         row("a", "test", bare=["1"], birth_key="a:1950"), row("b", "train", bare=["2"]), row("c", "train", bare=["1"])
     )

@@ -1,4 +1,4 @@
-"""The pieces of controlled rounding by themselves, where a slip would only make splits a little worse."""
+"""The parts of controlled rounding, each by itself: a mistake in one would only make splits a little worse."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_the_shortest_path_is_taken():
 
 
 def test_repairs_alone_give_a_rounding(monkeypatch: pytest.MonkeyPatch):
-    """Whatever the search leaves behind, cells, strata and the total are at floor or ceiling in the end."""
+    """Whatever the search returns, cells, strata and the total end at floor or ceiling."""
     cells = {**COUNTEREXAMPLE, ("c", "x"): 1, ("c", "y"): 1, ("c", "z"): 1}
     given = problem(cells, DEFAULT, strata={cell: 7 for cell in cells if cell[0] == "c"} | {("a", "y"): 7})
     everything = {found.tobytes() for found in roundings(given)}

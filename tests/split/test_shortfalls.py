@@ -1,4 +1,4 @@
-"""What a deal cannot give is said by name."""
+"""Splits that cannot be as the spec asks are reported by name."""
 
 import pyarrow as pa
 import pytest
@@ -21,7 +21,7 @@ def said(table: pa.Table, ratios: dict[str, float] = RATIOS, **options) -> tuple
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_splits_that_stay_empty_are_named(count: int):
+def test_splits_that_stay_empty_are_reported(count: int):
     table = people(sex=["F"] * count).drop_columns("sex")
     home = assign(table, ratios=RATIOS, strata=[], seed=1)["split"].to_pylist()
     found = shortfalls(table, pa.table({"person_key": table["person_key"], "split": home}), ratios=RATIOS, strata=[])
@@ -30,7 +30,7 @@ def test_splits_that_stay_empty_are_named(count: int):
     assert empty or count > 2
 
 
-def test_ratios_that_three_persons_cannot_give_are_named():
+def test_ratios_that_three_persons_cannot_reach_are_reported():
     table = people(x=[1, 1, 1])
     dealt = pa.table({"person_key": table["person_key"], "split": ["train", "validation", "test"]})
     found = shortfalls(table, dealt, ratios=RATIOS, strata=[])
@@ -41,7 +41,7 @@ def test_ratios_that_three_persons_cannot_give_are_named():
 
 
 @pytest.mark.parametrize(("off", "told"), [(2, False), (3, True)])
-def test_a_tenth_off_is_told(off: int, told: bool):
+def test_a_share_that_is_off_by_a_tenth_is_reported(off: int, told: bool):
     table = people(x=[1] * 20)
     homes = ["a"] * (10 + off) + ["b"] * (10 - off)
     dealt = pa.table({"person_key": table["person_key"], "split": homes})
@@ -49,7 +49,7 @@ def test_a_tenth_off_is_told(off: int, told: bool):
     assert len(found) == (2 if told else 0)
 
 
-def test_a_class_with_fewer_persons_than_splits_is_named_with_the_splits_it_lacks():
+def test_a_class_with_fewer_persons_than_splits_is_reported_with_its_empty_splits():
     found = said(people(grade=["low"] * 20 + ["high"] * 2 + [None], tags=[["a"]] * 22 + [["b", "a"]]))
     assert [line.split(":")[0] for line in found] == [
         "grade=high has 2 persons for 3 splits",
@@ -66,7 +66,7 @@ def test_many_rare_values_are_counted():
     assert found[-1] == "site has 3 more values with fewer persons than splits"
 
 
-def test_hold_outs_count_in_no_ratio_and_may_be_empty():
+def test_held_out_splits_do_not_count_towards_ratios_and_may_be_empty():
     table = people(x=[1] * 10)
     dealt = pa.table({"person_key": table["person_key"], "split": ["a"] * 3 + ["b"] * 3 + ["external"] * 4})
     halves = {"a": 0.5, "b": 0.5}
