@@ -33,6 +33,7 @@ SLOWEST = 5
 
 SPARE_SECONDS = 20
 SPARE_SECONDS_OF_A_TEST = 4
+SPARE_WAIT_OF_A_TEST = 30
 LONGEST_WAIT = 20
 """A run may wait this many times the processor time it may use, because other programs use the machine too."""
 
@@ -108,19 +109,22 @@ class Recorder:
 
 
 class Limit:
-    """A pytest plugin that ends the process in a test that takes ``SLOWEST`` times its processor time."""
+    """A pytest plugin that ends the process in a test that takes ``SLOWEST`` times its time, or sleeps for long."""
 
     def __init__(self, seconds: Mapping[str, float]) -> None:
         self._seconds = seconds
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
-        allowed = SLOWEST * self._seconds.get(item.nodeid, 0.0) + SPARE_SECONDS_OF_A_TEST
-        signal.setitimer(signal.ITIMER_PROF, allowed)  # its signal ends the process, whatever the process does
+        seconds = self._seconds.get(item.nodeid, 0.0)
+        # the signals of both timers end the process, whatever it does
+        signal.setitimer(signal.ITIMER_PROF, SLOWEST * seconds + SPARE_SECONDS_OF_A_TEST)
+        signal.setitimer(signal.ITIMER_REAL, LONGEST_WAIT * seconds + SPARE_WAIT_OF_A_TEST)
         try:
             return (yield)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _is_ours(module: str) -> bool:
