@@ -27,6 +27,27 @@ _HEX_WORDS = re.compile(
 _COUNTING = (b"0123456789abcdef0123456789", b"abcdefghijklmnopqrstuvwxyz", b"qwertyuiop", b"asdfghjkl", b"zxcvbnm")
 
 
+_WITH_SECRET = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@\s]*:[^/?#\s]*@|[^\s]*[?&#](?i:"
+    r"sig|signature|x-amz-signature|x-goog-signature|x-amz-security-token|(?:access_|auth_)?token|"
+    r"api[_-]?key|passw(?:or)?d|(?:client_)?secret)=[^&#\s])"
+)
+"""An address with a password before its host, or with a key or signature among its parameters."""
+
+
+def places_of_secrets(document: object, *, within: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the place, such as ``sources.0.url``, of every address in a document that holds a secret."""
+    if isinstance(document, str):
+        if _WITH_SECRET.search(document):
+            yield ".".join(within)
+    elif isinstance(document, Mapping):
+        for name, value in document.items():
+            yield from places_of_secrets(value, within=(*within, str(name)))
+    elif isinstance(document, list | tuple):
+        for number, value in enumerate(document):
+            yield from places_of_secrets(value, within=(*within, str(number)))
+
+
 def read_variable(name: str, environment: Mapping[str, str], *, where: str, advice: str = "") -> str:
     """Return the value of an environment variable that a spec names.
 

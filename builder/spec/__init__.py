@@ -15,6 +15,7 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS, AnyLabel, class_fields
 from builder.labels.fusion import Consensus
 from builder.model.cleared import policy_of
+from builder.model.secrets import places_of_secrets
 from builder.patches import PICTURE_KINDS, AnySamples
 from builder.sources import AnySource
 from builder.sources.recordings import CURRENT
@@ -33,7 +34,7 @@ KEY_PLACEHOLDER = "${env:BUILDER_KEY_PLACEHOLDER}"
 class DatasetSpec(BaseModel):
     """One dataset, as its author writes it down."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     """Name of the dataset: lower-case letters, digits and hyphens, e.g. ``soft-tissue-sarcoma``."""
@@ -81,6 +82,17 @@ class DatasetSpec(BaseModel):
     """What the dataset is for, and what it is not for."""
     catalog: Statement = Statement()
     """How the dataset is cited and who annotated it, for the catalog page and its records."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_secrets_and_holds_none(cls, given: Any) -> Any:
+        """Refuse addresses with a secret in them: specs are shared, and nobody would know where the secret may go."""
+        for place in places_of_secrets(given):
+            raise ValueError(
+                f"{place}: found an address with a password, key or signature in it (not shown), expected none: name "
+                "the environment variables that hold it under sign_in, or let the environment sign in"
+            )
+        return given
 
     @model_validator(mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from builder.deid.profile import Profile
 from builder.errors import SpecError
 from builder.model.keyed import Key
 from builder.model.secrets import check_strength
+from builder.specfile import parse_spec
 from tests.endtoend.trees import KEY
 
 SECRET = "9f1c3a7b5d2e8f60a4c1b39d7e5f0a28"
@@ -39,6 +40,8 @@ def test_the_message_about_a_missing_or_short_secret_says_what_to_do(environment
     with pytest.raises(SpecError, match=r"deid\.patient_key"):
         resolve_key("${env:BUILDER_A}", environment)
 
+
+REST = "deid: {patient_key: '${env:BUILDER_A}'}\nsamples: {kind: volumes}\nsplits: {ratios: {train: 1.0}}\n"
 
 WEAK = [
     *("11" * 32, "abcd" * 8, "a" * 64, "passwordpasswordpassword"),
@@ -116,6 +119,31 @@ def test_a_spec_reads_only_variables_that_are_meant_for_it() -> None:
     assert SECRET not in str(caught.value)
     allowed = {"HOSPITAL_KEY": SECRET, "BUILDER_ALLOW_ENV": "OTHER, HOSPITAL_KEY"}
     assert resolve_key("${env:HOSPITAL_KEY}", allowed) == Key(SECRET.encode())
+
+
+ADDRESSES = [
+    "https://doe:hunter2@pacs.example/dicom-web",
+    "http://:hunter2@127.0.0.1/",
+    "https://doe:hunter2@2@pacs.example/",
+    "s3://hunter2key:hunter2@bucket/x",
+    "https://x.blob.core.windows.net/c/t.csv?sv=2020&sig=hunter2%3D",
+    "https://bucket.s3.amazonaws.com/t.csv?X-Amz-Expires=9&X-Amz-Signature=hunter2",
+    "https://pacs.example/?access_token=hunter2",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_secret_in_an_address_is_refused_and_not_shown(address: str) -> None:
+    for block in (
+        f"sources: [{{kind: dicomweb, url: '{address}'}}]",
+        f"sources: [{{kind: folder, url: /x}}]\nclinical: [{{url: '{address}', person_id: a, columns: {{}}}}]",
+        f"sources: [{{kind: folder, url: /x, origin: {{landing_page: '{address}'}}}}]",
+    ):
+        with pytest.raises(SpecError, match=r"spec:\d+:\d+: \S+: found an address with a password") as caught:
+            parse_spec(f"name: x\nlicense: CC0-1.0\n{block}\n{REST}".encode())
+        assert "hunter2" not in str(caught.value)
+    plain = "sources: [{kind: remote_folder, url: 'ssh://doe@host/x'}, {kind: dicomweb, url: 'https://h/?a=b:c@d'}]"
+    assert parse_spec(f"name: x\nlicense: CC0-1.0\n{plain}\n{REST}".encode())
 
 
 def test_an_unreadable_file_is_explained_without_its_path() -> None:
