@@ -20,6 +20,7 @@ from builder.split import (
     leave_one_out,
     nnunet_splits,
 )
+from builder.split.options import whole_shares
 
 DAY = datetime.date
 
@@ -125,3 +126,8 @@ def test_the_block_of_a_spec():
     for wrong in ({"ratios": {"train": 0.9}}, {"ratio": {}}, {"stratify": ["a", "a"]}):
         with pytest.raises(ValidationError):
             Splits.model_validate(wrong)
+
+
+def test_ratios_are_exact_up_to_thousandths_and_rounded_to_ten_thousandths_beyond() -> None:
+    assert whole_shares({"a": 1 / 1000, "b": 999 / 1000}) == (("a", "b"), (1, 999))
+    assert whole_shares({"a": 1 / 1001, "b": 1000 / 1001}) == (("a", "b"), (10, 9990))
