@@ -18,6 +18,11 @@ LEAST_BYTES = 16
 _JUDGED_BYTES = 64
 """A key of many bytes is as strong as its beginning, and judging takes time that grows with the cube of the length."""
 
+_TRUSTED_DIGITS = 64
+"""So many hexadecimal digits, the form that ``MAKE_ONE`` writes, may have a pattern: datasets were begun with such
+keys, and under another key nobody in them would be known again. Only digits that are mostly one and the same are
+refused."""
+
 _HEX = re.compile(rb"[0-9a-fA-F]{32,}")
 _BASE64 = re.compile(rb"(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_-]{22,}={0,2}")
 _WORDS = re.compile(rb"[a-z]{5,}|[A-Z]{5,}|[A-Z][a-z]{4,}|[0-9]{4,}")
@@ -79,7 +84,8 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
 
     A secret has 32 or more hexadecimal digits, or 22 or more characters of base64 (capital and small letters), or 16 or
     more other bytes. The bytes that the text stands for must not have a pattern
-    (``_has_pattern``), and the text itself must not be words, counting or repetition. Fewer than one in 10**9 of the
+    (``_has_pattern``), and the text itself must not be words, counting or repetition; 64 hexadecimal digits or more are
+    judged leniently (``_TRUSTED_DIGITS``). Fewer than one in 10**9 of the
     keys that ``secrets.token_hex(32)`` makes is refused, fewer than one in 10**6 of random keys of 128 bits in
     hexadecimal digits or bytes, and one in 1,000 of those in base64, which are easily taken for words.
 
@@ -91,6 +97,8 @@ def check_strength(secret: bytes, *, where: str) -> bytes:
     text = secret.isascii() and secret.decode("ascii").isprintable()
     if not text:
         strong = len(secret) >= LEAST_BYTES and not _has_pattern(secret)
+    elif _HEX.fullmatch(secret) and len(secret) >= _TRUSTED_DIGITS:
+        strong = 2 * max(map(secret.lower().count, set(secret.lower()))) <= len(secret)
     elif _HEX.fullmatch(secret):
         strong = not _has_pattern(bytes.fromhex(secret[: len(secret) & ~1].decode()))
     else:
