@@ -12,11 +12,11 @@ from builder.model.expression import compile as compile_expression
 from builder.model.sorting import ordered
 from builder.planning.link import Link, label_status, planned_tier
 from builder.planning.registrations import REGISTRATION, Placement, Registrations
-from builder.planning.visits import ImageSet, Row, day_of, together
+from builder.planning.rows import CandidateRow, rows_of
+from builder.planning.visits import ImageSet, day_of, together
 from builder.protocols import How
 from builder.spec import DatasetSpec
 from builder.spec.columns import columns_of_images
-from builder.split import TRUE_DATE
 
 IMAGES_RULE = "images"
 """The rule under which a case that lacks an image is listed, and a series that no case takes."""
@@ -83,15 +83,14 @@ class _Choice:
         self.registrations = registrations
         self.table, self.spec, self.options = table, spec, spec.cohort
         self.ledger = Decisions(table.num_rows)
-        names = ("case_key", "person_key", "study_key", "frame_of_reference_key", TRUE_DATE, "visit")
-        self.rows: list[Row] = table.select([*names, "slices", "rows", "columns"]).to_pylist()
+        self.rows = rows_of(table, CandidateRow)
         self.first = next(iter(self.options.images))
-        self.links = [links.get(row["case_key"], ()) for row in self.rows]
+        self.links = [links.get(row.case_key, ()) for row in self.rows]
         self.matches = {name: mask_of(image.select, table).values for name, image in self.options.images.items()}
         self.ranks = {name: _ranks(table, image.prefer) for name, image in self.options.images.items()}
         self.of_person: dict[str, list[int]] = {}
         for number, row in enumerate(self.rows):
-            self.of_person.setdefault(row["person_key"], []).append(number)
+            self.of_person.setdefault(row.person_key, []).append(number)
 
     def decide(self) -> tuple[pa.Table, dict[str, list[Link]]]:
         """Return the cohort and the links of its cases."""
@@ -106,7 +105,7 @@ class _Choice:
             if _names_images(rule.keep, table.schema, self.options):
                 self._apply(rule.name, rule.keep, table, sets)
         if self.options.visits is None:
-            sets = self._one_per(sets, key=lambda row: row.get(f"{self.options.case}_key", row["case_key"]))
+            sets = self._one_per(sets, key=self._group_of)
         else:
             sets = [s for s in sets if self.ledger.included[s.rows[reference]]]
         self._leftovers(sets)
@@ -151,7 +150,7 @@ class _Choice:
         reference = self.rows[found.rows[found.reference]]
         near = [
             row
-            for row in self.of_person[reference["person_key"]]
+            for row in self.of_person[reference.person_key]
             if self.matches[name][row] and self.ledger.included[row] and row not in found.rows.values()
             and _is_near(reference, self.rows[row], image.within_days)
         ]  # fmt: skip
@@ -218,7 +217,11 @@ class _Choice:
             if not kept[row]:
                 self.ledger.refuse(row, name, Reason.COHORT_RULE)
 
-    def _one_per(self, sets: Sequence[ImageSet], *, key: Callable[[Row], object]) -> list[ImageSet]:
+    def _group_of(self, row: CandidateRow) -> str:
+        """Return the key of the study or person that makes one case, as ``case`` says; that of the row for series."""
+        return {"study": row.study_key, "person": row.person_key}.get(self.options.case, row.case_key)
+
+    def _one_per(self, sets: Sequence[ImageSet], *, key: Callable[[CandidateRow], object]) -> list[ImageSet]:
         """Keep one set of each group of references with one key."""
         reference, case = self.first, self.options.case
         left = [s for s in sets if self.ledger.included[s.rows[s.reference]]]
@@ -254,13 +257,13 @@ class _Choice:
         days = {day_of(self.rows[row]) for row in taken}
         chosen: dict[tuple[str, str], int] = {}
         for found in sets:
-            person = self.rows[found.rows[found.reference]]["person_key"]
+            person = self.rows[found.rows[found.reference]].person_key
             for name, row in found.rows.items():
                 chosen.setdefault((person, bare_image(name)), row)
         for row in range(len(self.rows)):
             if row in taken or not self.ledger.included[row]:
                 continue
-            person = self.rows[row]["person_key"]
+            person = self.rows[row].person_key
             name = next(n for n, matches in self.matches.items() if matches[row])
             other = chosen.get((person, name))
             apart = self.options.visits is not None and day_of(self.rows[row]) not in days
@@ -272,7 +275,7 @@ class _Choice:
 
     def _finished(self, sets: Sequence[ImageSet], table: pa.Table) -> tuple[pa.Table, dict[str, list[Link]]]:
         count, reference = table.num_rows, self.options.reference
-        keys = [row["case_key"] for row in self.rows]
+        keys = [row.case_key for row in self.rows]
         names: list[str | None] = [None] * count
         serves: list[list[str]] = [[] for _ in range(count)]
         by_reference = {s.rows[reference]: s for s in sets}
@@ -337,21 +340,22 @@ def _ranks(table: pa.Table, prefer: Sequence[str]) -> list[int]:
     return ranks
 
 
-def _is_near(reference: Row, other: Row, within_days: int | None) -> bool:
+def _is_near(reference: CandidateRow, other: CandidateRow, within_days: int | None) -> bool:
     """Return whether a row is of the reference's study, or of one that is as near in time as the spec allows."""
-    if reference["study_key"] == other["study_key"]:
+    if reference.study_key == other.study_key:
         return True
-    one, two = reference[TRUE_DATE], other[TRUE_DATE]
-    return within_days is not None and None not in (one, two) and abs((one - two).days) <= within_days
+    if within_days is None or reference.study_date is None or other.study_date is None:
+        return False
+    return abs((reference.study_date - other.study_date).days) <= within_days
 
 
-def _fits(reference: Row, other: Row, aligned: str) -> bool:
+def _fits(reference: CandidateRow, other: CandidateRow, aligned: str) -> bool:
     """Return whether headers allow the alignment that the spec states; affines are compared in the build."""
     if aligned == "frame":
-        frame = reference["frame_of_reference_key"]
-        return frame is not None and frame == other["frame_of_reference_key"]
+        frame = reference.frame_of_reference_key
+        return frame is not None and frame == other.frame_of_reference_key
     if aligned == "grid":
-        return all(reference[c] == other[c] for c in ("slices", "rows", "columns"))
+        return (reference.slices, reference.rows, reference.columns) == (other.slices, other.rows, other.columns)
     return True
 
 

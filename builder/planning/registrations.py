@@ -14,6 +14,7 @@ from builder.imaging.parse import parse_instance
 from builder.imaging.registration import Matrix, Registration, check_rigid, first_of, read_itk, read_registration
 from builder.model.keyed import Key
 from builder.planning.link import Annotations
+from builder.planning.rows import CandidateRow
 from builder.sources import AnySource
 from builder.stages.listed import Listed, read_object
 from builder.storage import read_at
@@ -56,33 +57,33 @@ class Registrations:
     _kinds: list[str | None] | None = None
 
     def place(
-        self, name: str, image: CaseImage, moving: Mapping[str, Any], reference: Mapping[str, Any]
+        self, name: str, image: CaseImage, moving: CandidateRow, reference: CandidateRow
     ) -> Placement | CaseError:
         """Return where a stack lies as one image of a case, or why that is not known.
 
         Parameters
         ----------
         moving, reference
-            The columns ``case_key``, ``person_key`` and ``frame_of_reference_key`` of the image and the reference.
+            The rows of the image and of the reference.
         """
         try:
             if image.transform_files is not None:
-                return Placement(_numbers(self._from_file(image.transform_files, moving["case_key"])))
+                return Placement(_numbers(self._from_file(image.transform_files, moving.case_key)))
             return self._from_objects(moving, reference)
         except CaseError as error:
             return CaseError(Reason.IMAGE_NOT_ALIGNED, f"image {name}: {error.detail}")
 
-    def _from_objects(self, moving: Mapping[str, Any], reference: Mapping[str, Any]) -> Placement:
-        frames = (moving["frame_of_reference_key"], reference["frame_of_reference_key"])
+    def _from_objects(self, moving: CandidateRow, reference: CandidateRow) -> Placement:
+        own, wanted = moving.frame_of_reference_key, reference.frame_of_reference_key
         found: dict[int, Matrix] = {}
-        if None not in frames and frames[0] != frames[1]:
-            for row in self.annotations.by_person.get(moving["person_key"], ()):
+        if own is not None and wanted is not None and own != wanted:
+            for row in self.annotations.by_person.get(moving.person_key, ()):
                 names = self._frames_of(row)
-                if names.keys() >= {*frames}:
-                    matrix = self._object(row).between(names[frames[0]], names[frames[1]])
+                if names.keys() >= {own, wanted}:
+                    matrix = self._object(row).between(names[own], names[wanted])
                     found |= {} if matrix is None else {row: matrix}
         if not found:
-            same = "one frame of reference for both images" if frames[0] == frames[1] else "two frames of reference"
+            same = "one frame of reference for both images" if own == wanted else "two frames of reference"
             raise CaseError(
                 Reason.IMAGE_NOT_ALIGNED,
                 f"found {same} and no Spatial Registration object that relates two frames, expected one",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import date
 from typing import TypeVar
 
 import pyarrow as pa
@@ -17,6 +18,21 @@ class Placed:
     series_uid: str
     holders: Sequence[int]
     usable_reason: str | None
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """What putting images together into cases needs to know of a candidate; columns as in SERIES and STACKS."""
+
+    case_key: str
+    person_key: str
+    study_key: str
+    frame_of_reference_key: str | None
+    study_date: date | None
+    visit: str | None
+    slices: int
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,19 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import date
+from typing import Final
 
 from builder.cohort import Cohort, Decisions, Visits, bare_image
 from builder.errors import CaseError, Reason
 from builder.planning.link import Link
 from builder.planning.registrations import Placement, Registrations
-from builder.split import TRUE_DATE
+from builder.planning.rows import CandidateRow
 
 RULE: Final = "visits"
 """The rule under which a visit is listed that makes no case."""
-
-Row = Mapping[str, Any]
 
 
 @dataclass
@@ -28,13 +27,17 @@ class ImageSet:
     placements: dict[str, Placement] = field(default_factory=dict)
 
 
-def day_of(row: Row) -> object:
+def day_of(row: CandidateRow) -> object:
     """Return what distinguishes visits of a person: the day of the study, or the study if it has no date."""
-    return (row["person_key"], row[TRUE_DATE] or row["study_key"])
+    return (row.person_key, row.study_date or row.study_key)
 
 
 def together(
-    sets: Sequence[ImageSet], options: Cohort, rows: Sequence[Row], ledger: Decisions, registrations: Registrations
+    sets: Sequence[ImageSet],
+    options: Cohort,
+    rows: Sequence[CandidateRow],
+    ledger: Decisions,
+    registrations: Registrations,
 ) -> list[ImageSet]:
     """Return the cases of several visits. A visit that makes no case is refused in the ledger.
 
@@ -48,7 +51,7 @@ def together(
     maker = _Cases(options, rows, ledger, registrations)
     of_person: dict[str, list[ImageSet]] = {}
     for found in sets:
-        of_person.setdefault(rows[found.rows[found.reference]]["person_key"], []).append(found)
+        of_person.setdefault(rows[found.rows[found.reference]].person_key, []).append(found)
     made = [case for person in sorted(of_person) for case in maker.of(of_person[person])]
     maker.refuse_others(sets, made)
     return made
@@ -59,7 +62,7 @@ class _Cases:
     """Makes the cases of one person at a time."""
 
     options: Cohort
-    rows: Sequence[Row]
+    rows: Sequence[CandidateRow]
     ledger: Decisions
     registrations: Registrations
 
@@ -89,13 +92,13 @@ class _Cases:
         needed = len(self.visits.names)
         count: dict[str, int] = {}
         for found in sets:
-            person = self.rows[found.rows[found.reference]]["person_key"]
+            person = self.rows[found.rows[found.reference]].person_key
             count[person] = count.get(person, 0) + 1
         for found in sets:
             row = found.rows[found.reference]
             if row in used:
                 continue
-            number = count[self.rows[row]["person_key"]]
+            number = count[self.rows[row].person_key]
             if row in self.refusals:
                 error = self.refusals[row]
                 self.ledger.refuse(row, RULE, error.reason, error.detail)
@@ -109,18 +112,19 @@ class _Cases:
     def _in_time(self, sets: Sequence[ImageSet]) -> list[ImageSet]:
         """Return the visits of a person in the order of time; those whose place is unknown are refused."""
         rows = {id(s): self.rows[s.rows[s.reference]] for s in sets}
-        if all(rows[id(s)][TRUE_DATE] is None for s in sets) and self.visits.gap_days is None:
-            numbers = {id(s): _number(rows[id(s)]["visit"]) for s in sets}
+        if all(rows[id(s)].study_date is None for s in sets) and self.visits.gap_days is None:
+            numbers = {id(s): _number(rows[id(s)].visit) for s in sets}
             if None not in numbers.values() and len({*numbers.values()}) == len(sets):
                 return sorted(sets, key=lambda s: numbers[id(s)] or 0)
-        dated = []
+        dated: list[tuple[date, int, ImageSet]] = []
         for found in sets:
-            if rows[id(found)][TRUE_DATE] is not None:
-                dated.append(found)
+            day = rows[id(found)].study_date
+            if day is not None:
+                dated.append((day, found.rows[found.reference], found))
             else:
                 row = found.rows[found.reference]
                 self.refusals[row] = CaseError(Reason.VISIT_UNDATED, "found no study date, expected one of each visit")
-        return sorted(dated, key=lambda s: (rows[id(s)][TRUE_DATE], s.rows[s.reference]))
+        return [found for *_, found in sorted(dated, key=lambda item: item[:2])]
 
     def _chosen(self, ordered: Sequence[ImageSet]) -> Iterator[tuple[ImageSet, ...]]:
         number = len(self.visits.names)
@@ -138,7 +142,7 @@ class _Cases:
         if self.visits.gap_days is None:
             return ""
         least, most = self.visits.gap_days
-        dates = [self.rows[s.rows[s.reference]][TRUE_DATE] for s in chosen]
+        dates = [day for s in chosen if (day := self.rows[s.rows[s.reference]].study_date) is not None]
         for one, two in itertools.pairwise(dates):
             if not least <= (two - one).days <= most:
                 return f"found no next visit {least} to {most} days after this one (gap_days), expected one"
@@ -160,7 +164,7 @@ class _Cases:
                 if isinstance(place, CaseError):
                     return place
                 made.placements[name] = place
-            one, two = (r["frame_of_reference_key"] for r in (self.rows[row], reference))
+            one, two = (r.frame_of_reference_key for r in (self.rows[row], reference))
             shared = one is not None and one == two
             if later and self.visits.aligned == "frame" and bare_image(name) == chosen[0].reference and not shared:
                 detail = f"image {name}: found another frame of reference, expected the first visit's"
