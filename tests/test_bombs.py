@@ -17,6 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from builder.clinical.reading import read_table
+from builder.clinical.sheet import read_sheet
 from builder.clinical.table import ClinicalTable
 from builder.deid.headers import deidentify
 from builder.deid.profile import Profile
@@ -66,6 +67,27 @@ ALIASES = b"a: &a [x]\n" + b"".join(
     b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(20)
 )
 SHEET = "xl/worksheets/sheet1.xml"
+DISORDER = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    b'<row r="1"/><row r="1001"/><row r="2"/></sheetData></worksheet>'
+)
+FAR = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    + b"".join(b'<row r="%d"><c r="XFD%d"><v>1</v></c></row>' % (n, n) for n in range(1, 20_000))
+    + b"</sheetData></worksheet>"
+)
+MERGED = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData/><mergeCells>'
+    + b'<mergeCell ref="A1:XFD1048576"/>' * 300_000
+    + b"</mergeCells></worksheet>"
+)
+STRAY_CELL = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    b'<row r="1"><c r="A1" t="inlineStr"><is><t>Patient</t></is></c>'
+    b'<c r="B1" t="inlineStr"><is><t>Grade</t></is></c></row>'
+    b'<row r="2"><c r="A2" t="inlineStr"><is><t>P1</t></is></c><c r="B2" t="inlineStr"><is><t>high</t></is></c></row>'
+    b'<row r="5000"><c r="XFD5000"><v>1</v></c></row></sheetData></worksheet>'
+)
 ZEROS = bytes(1 << 28)
 ITEM, ITEM_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4)
 EMPTY = b"\x06\x30\x84\x00IS\0\0"
@@ -135,6 +157,8 @@ BOMBS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "xlsx_lies_about_its_size": (table, workbook({SHEET: ZEROS}, lie=True)),
     "xlsx_has_entities": (table, workbook({SHEET: LAUGHS})),
     "xlsx_has_entities_in_strings": (table, workbook({"xl/workbook.xml": LAUGHS})),
+    "xlsx_has_cells_far_to_the_right": (table, workbook({SHEET: FAR})),
+    "xlsx_merges_everything_often": (table, workbook({SHEET: MERGED})),
     "csv_has_one_huge_cell": (table, b'Patient,Grade\nA,"' + b"x" * (1 << 26) + b'"\n'),
     "csv_never_closes_a_quote": (table, b'Patient,Grade\nA,"' + b"x,\n" * (1 << 21)),
     "csv_is_all_separators": (table, b"," * (1 << 22)),
@@ -186,6 +210,16 @@ def test_it_ends_with_a_reason(bomb: str) -> None:
     assert time.process_time() - start < 5
     assert len(str(caught.value)) > 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_rows_in_no_order_are_refused() -> None:
+    with pytest.raises(BuilderError, match="found row 2 after row 1001"):
+        read_sheet(workbook({SHEET: DISORDER}))
+
+
+def test_rows_without_cells_above_a_stray_one_cost_little() -> None:
+    """A cell that was formatted by mistake may stand in row 1,048,576."""
+    assert [line.number for line in read_sheet(workbook({SHEET: STRAY_CELL})).rows] == [2, 5000]
 
 
 @pytest.mark.parametrize("read", [header, walked])

@@ -171,6 +171,7 @@ def _sheet(lines: Sequence[Sequence[Cell]], place: int, *, is_text: bool, encodi
     rows = tuple(
         Line(n, _fitted(line, len(headings)), _overlong(line, width) if is_text else None)
         for n, line in enumerate(lines[start:], start=start + 1)
+        if line  # one stray cell far below leaves a million rows without any
     )
     lost = next((cell.problem for cell in lines[place] if isinstance(cell, Unreadable)), "")
     return Sheet(headings, rows, encoding, lost_heading=lost)

@@ -19,6 +19,9 @@ UNSAVED: Final = "a formula without a saved value: open the file in a spreadshee
 _NAMESPACE: Final = "{*}"
 _FIRST_YEAR: Final = 1900
 """Of dates in a spreadsheet, whatever day it counts from."""
+_MOST_GAPS: Final = 2_000_000
+_GAPS_A_CELL: Final = 100
+"""Cells that rows may reach over, for each that they hold, once they reach over many."""
 _MAX_ROWS: Final = 1_048_576
 """Rows an XLSX sheet can have (ECMA-376)."""
 
@@ -31,6 +34,10 @@ class _Area:
     left: int
     bottom: int
     right: int
+
+    def cells(self, rows: int) -> int:
+        """Return how many cells of the area lie in a sheet of so many rows."""
+        return (min(self.bottom, rows) - self.top + 1) * (self.right - self.left + 1)
 
 
 @dataclass(frozen=True)
@@ -65,21 +72,14 @@ def workbook_rows(data: bytes, sheet: str | None, *, size_limit: int, cell_limit
         When the file is damaged or too large, or has no such sheet.
     """
     with _opened(data, size_limit) as archive:
-        rows, path = _stream(data, sheet, cell_limit)
-        with archive.open(path) as stream:
-            layout = _layout(stream)
+        rows, layout = _stream(data, sheet, cell_limit, archive)
     for row, column in layout.unsaved:
         if row < len(rows):
             rows[row] += [None] * (column + 1 - len(rows[row]))
             rows[row][column] = Unreadable(UNSAVED)
-    budget = cell_limit
+    covered = 0
     for area in (*layout.spilt, *layout.merged):
-        budget -= (min(area.bottom, len(rows)) - area.top + 1) * (area.right - area.left + 1)
-        if budget < 0:
-            raise SpecError(
-                "clinical: found an XLSX sheet whose merged cells and array formulas cover more than "
-                f"{cell_limit} cells"
-            )
+        covered = _within(covered + area.cells(len(rows)), cell_limit)
     for area in layout.spilt:
         _spill(rows, area)
     for area in layout.merged:
@@ -169,8 +169,10 @@ def _filled(tokens: Sequence[str], digits: Sequence[int], plain: str) -> str:
     return "".join(reversed(out)).strip()
 
 
-def _stream(data: bytes, sheet: str | None, cell_limit: int) -> tuple[list[list[Cell]], str]:
-    """Return the rows of a sheet, and the path of its XML in the archive."""
+def _stream(
+    data: bytes, sheet: str | None, cell_limit: int, archive: zipfile.ZipFile
+) -> tuple[list[list[Cell]], _Layout]:
+    """Return the rows of a sheet, and what its XML says of them."""
     from openpyxl.reader.excel import ExcelReader
 
     with warnings.catch_warnings():
@@ -184,6 +186,8 @@ def _stream(data: bytes, sheet: str | None, cell_limit: int) -> tuple[list[list[
         shown = [page.title for page in book.worksheets if page.sheet_state == "visible"]
         name = (shown or pages)[0] if sheet is None else sheet
         path = next(rel.target for found, rel in reader.parser.find_sheets() if found.name == name)
+        with archive.open(path) as stream:
+            layout = _layout(stream, cell_limit)
         page = book[name]
         page.reset_dimensions()  # writers often state wrong ones
         rows: list[list[Cell]] = []
@@ -194,7 +198,7 @@ def _stream(data: bytes, sheet: str | None, cell_limit: int) -> tuple[list[list[
                 raise SpecError(f"clinical: found an XLSX sheet of more than {cell_limit} cells")
             rows.append([_cell(cell) for cell in line])
         book.close()
-    return rows, path
+    return rows, layout
 
 
 def _cell(cell: Any) -> Cell:
@@ -213,19 +217,21 @@ def _cell(cell: Any) -> Cell:
     return found
 
 
-def _layout(stream: IO[bytes]) -> _Layout:
+def _layout(stream: IO[bytes], cell_limit: int) -> _Layout:
     merged: list[_Area] = []
     spilt: list[_Area] = []
     unsaved: set[tuple[int, int]] = set()
     row = column = -1
+    covered = real = reached = 0
     for event, element in ElementTree.iterparse(stream, events=("start", "end")):
         tag = element.tag.rpartition("}")[2]
         if event == "start":
             if tag == "row":
-                row, column = int(element.get("r") or row + 2) - 1, -1
+                row, column = _below(row, int(element.get("r") or row + 2) - 1), -1
             elif tag == "c":
                 column = _position(element.get("r") or "")[1] if element.get("r") else column + 1
         elif tag == "c":
+            real += 1
             if _is_unsaved(element):
                 unsaved.add((row, column))
                 formula = element.find(f"{_NAMESPACE}f")
@@ -233,9 +239,40 @@ def _layout(stream: IO[bytes]) -> _Layout:
                     spilt.append(_area(formula.get("ref") or ""))
         elif tag == "mergeCell":
             merged.append(_area(element.get("ref") or ""))
+            covered = _within(covered + merged[-1].cells(max(row, 0)), cell_limit)
         elif tag == "row":
             element.clear()
+            reached = _filled_enough(reached + column + 1, real)
     return _Layout(tuple(merged), frozenset(unsaved), tuple(spilt))
+
+
+def _below(above: int, row: int) -> int:
+    """Return the number of a row, from 0, that stands below another; whoever read on would fill the gap once more."""
+    if row <= above:
+        raise SpecError(
+            f"clinical: found row {row + 1} after row {above + 1} in an XLSX sheet, expected rows in ascending order; "
+            "open the file in a spreadsheet and save it again"
+        )
+    return row
+
+
+def _filled_enough(reached: int, real: int) -> int:
+    """Return how many cells rows reach over; whoever reads them fills the gaps, which takes time and memory."""
+    if reached > _MOST_GAPS and reached > _GAPS_A_CELL * real:
+        raise SpecError(
+            f"clinical: found an XLSX sheet whose rows reach over {reached} cells and hold {real}, expected a table "
+            "without cells far to the right; delete those, or save the table as CSV"
+        )
+    return reached
+
+
+def _within(covered: int, cell_limit: int) -> int:
+    if covered > cell_limit:
+        raise SpecError(
+            f"clinical: found an XLSX sheet whose merged cells and array formulas cover more than {cell_limit} cells, "
+            "expected fewer; unmerge them"
+        )
+    return covered
 
 
 def _is_unsaved(cell: ElementTree.Element) -> bool:
