@@ -161,6 +161,7 @@ BOMBS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "xlsx_merges_everything_often": (table, workbook({SHEET: MERGED})),
     "csv_has_one_huge_cell": (table, b'Patient,Grade\nA,"' + b"x" * (1 << 26) + b'"\n'),
     "csv_never_closes_a_quote": (table, b'Patient,Grade\nA,"' + b"x,\n" * (1 << 21)),
+    "csv_is_all_line_ends": (table, b"Patient,Grade\nP1,high\n" + b"\n" * (1 << 22)),
     "csv_is_all_separators": (table, b"," * (1 << 22)),
     "csv_is_gzipped": (table, gzip.compress(ZEROS, 1)),
     "parquet_is_cut": (table, b"PAR1" + b"\xff" * 4096 + struct.pack("<I", 4000) + b"PAR1"),

@@ -13,6 +13,8 @@ from builder.errors import SpecError
 SEPARATORS: Final = ("\t", ";", ",", "|")
 _FIELD_LIMIT: Final = 1_000_000
 _MOST_CELLS: Final = 100_000
+_MOST_LINES: Final = 1_000_000
+"""Lines of a text that may be blank but for a few."""
 _SAMPLE: Final = 25
 """Number of rows below the headings that decide the separator."""
 _ODD_WORD: Final = re.compile(
@@ -54,6 +56,8 @@ def text_rows(data: bytes, *, header_row: int, expected: Collection[str], encodi
         raise SpecError("clinical: found binary content, expected CSV, TSV, XLSX or Parquet")
     hint = re.match(r'"?sep=(.)"?[ ,;\t]*(?:\r\n|\r|\n)', text)
     lines = list(io.StringIO(text, newline=""))
+    if len(lines) > _MOST_LINES and 10 * sum(map(str.isspace, lines)) > 9 * len(lines):
+        raise SpecError(f"clinical: found {len(lines)} lines that are nearly all blank, expected a table; delete those")
     place = header_row if hint and header_row == 1 else header_row - 1
     _check_width(lines[: place + 1 + _SAMPLE])
     separator = hint[1] if hint else _separator(lines, place, expected)

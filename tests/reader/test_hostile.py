@@ -130,6 +130,20 @@ FIRST: Mapping[str, Change] = {
     "index_is_a_pipe": a_pipe(f"versions/*/{INDEX}"),
     "pointer_has_no_end": sparse("CURRENT"),
     "manifest_has_no_end": sparse(f"versions/*/{MANIFEST}"),
+    "key_has_dots_of_another_script": in_index("sample_key", "\u2024\u2024\u2215outside\u2215x"),
+    "key_has_backslashes": in_index("sample_key", "..\\..\\outside"),
+    "key_has_a_zero": in_index("sample_key", "a\0/../../outside/x"),
+    "key_is_an_option": in_index("sample_key", "-rf"),
+    "key_has_two_lines": in_index("sample_key", "a\n../../outside/x"),
+    "pointer_has_two_lines": replaced("CURRENT", b"v1\n../../outside\n"),
+    "pointer_has_backslashes": replaced("CURRENT", b"..\\..\\outside\n"),
+    "pointer_has_a_zero": replaced("CURRENT", b"v1\0/../../outside\n"),
+    "field_has_backslashes": in_manifest(lambda d: d["fields"][0].update(name="..\\x")),
+    "field_has_a_zero": in_manifest(lambda d: d["fields"][0].update(name="image\0")),
+    "file_is_escaped": in_manifest(lambda d: d["files"][0].update(path="%2e%2e/%2e%2e/outside/x")),
+    "file_is_an_address": in_manifest(lambda d: d["files"][0].update(path="file:///etc/passwd")),
+    "versions_are_a_link": linked("versions"),
+    "version_is_a_link": linked("versions/*"),
     "key_is_long": in_index("sample_key", "a" * 100_000),
     "key_is_another_s": in_index("sample_key", "s00001"),
     "key_differs_in_case": in_index("sample_key", "S00001"),
@@ -140,7 +154,10 @@ FIRST: Mapping[str, Change] = {
 }
 """What is refused when the dataset is opened."""
 
-LATER = {"voxels_are_a_link": linked("data/*/image/c/0/0/0/0/0"), "shard_is_a_link": linked("data/*")}
+LATER = {
+    "voxels_are_a_link": linked("data/*/image/c/0/0/0/0/0"), "shard_is_a_link": linked("data/*"),
+    "shards_are_a_link": linked("data"), "field_is_a_link": linked("data/*/image"),
+}  # fmt: skip
 """What is refused when samples are read."""
 
 
