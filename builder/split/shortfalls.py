@@ -59,7 +59,7 @@ def _ratios(splits: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]
 
 
 def _rare(people: pa.Table, splits: Sequence[str], ratios: Mapping[str, float], strata: Sequence[str]) -> Iterator[str]:
-    """Yield levels with fewer persons than splits, and the splits that have nobody of them."""
+    """Yield levels with fewer persons than splits, and the splits without any of them."""
     for column in strata:
         coded = encode(people[column])
         found: dict[str, list[str]] = {}
@@ -71,7 +71,7 @@ def _rare(people: pa.Table, splits: Sequence[str], ratios: Mapping[str, float], 
         for level, homes in list(rare.items())[:MOST_NAMED]:
             without = ", ".join(name for name in ratios if name not in homes)
             persons = counted(len(homes), "person")
-            yield f"{column}={level} has {persons} for {len(ratios)} splits: nobody of it is in {without}"
+            yield f"{column}={level} has {persons} for {len(ratios)} splits: none in {without}"
         if len(rare) > MOST_NAMED:
             more = counted(len(rare) - MOST_NAMED, "more value")
             yield f"{column} has {more} with fewer persons than splits"

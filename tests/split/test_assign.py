@@ -5,6 +5,7 @@ import math
 from collections import Counter, defaultdict
 from fractions import Fraction
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from builder.errors import SpecError
 from builder.split import Folds, assign, folds
+from builder.split.assignment import _reachable
+from builder.split.strata import stratify
 
 RATIOS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 EXACT = {"train": Fraction(7, 10), "validation": Fraction(3, 20), "test": Fraction(3, 20)}
@@ -253,3 +256,16 @@ def test_rare_cells_are_pooled_with_the_cells_that_share_most_of_their_columns()
 
 def test_folds_are_five_dealt_once_unless_the_spec_says_otherwise():
     assert (Folds().k, Folds().repeats) == (5, 1)
+
+
+def test_newcomers_go_to_the_split_that_lacks_most_if_others_have_too_many():
+    assert _reachable(np.array([[10, 10]]), np.array([[15, 0]]), 1).tolist() == [[15, 5]]
+    assert _reachable(np.array([[10, 10, 10]]), np.array([[15, 2, 3]]), 1).tolist() == [[15, 8, 7]]
+
+
+def test_a_cell_lies_on_one_level_of_each_column():
+    persons = pa.table({"person_key": list("abcd"), "sex": list("FFMM"), "site": list("xyxy")})
+    found = stratify(persons, ["sex", "site"], smallest=1)
+    assert [[found.levels[level] for level in cell] for cell in found.levels_of.tolist()] == [
+        [("sex", sex), ("site", site)] for sex in "FM" for site in "xy"
+    ]

@@ -128,20 +128,32 @@ def test_pools_and_the_total_stay_within_their_bounds():
     assert any(np.array_equal(solved, found) for found in everything)
 
 
+def in_sum(given: Problem, counts: np.ndarray) -> int:
+    """Return the sum of the deviations of all levels."""
+    sums = np.zeros_like(given.targets)
+    for column in range(given.levels_of.shape[1]):
+        np.add.at(sums, given.levels_of[:, column], counts * given.scale)
+    return int(np.abs(sums - given.targets).sum())
+
+
 def test_the_more_even_rounding_wins_if_the_worst_levels_are_equal():
     counts = {("a", "x"): 3, ("a", "y"): 2, ("b", "x"): 1, ("b", "y"): 3}
     given = problem(counts, THIRDS)
     everything = list(roundings(given))
-
-    def in_sum(found: np.ndarray) -> int:
-        sums = np.zeros_like(given.targets)
-        for column in range(2):
-            np.add.at(sums, given.levels_of[:, column], found * given.scale)
-        return int(np.abs(sums - given.targets).sum())
-
     best = min(off(given, found) for found in everything)
     solved = round_exactly(given, max(everything, key=lambda found: off(given, found)))
-    assert in_sum(solved) == min(in_sum(found) for found in everything if off(given, found) == best)
+    assert in_sum(given, solved) == min(in_sum(given, found) for found in everything if off(given, found) == best)
+
+
+def test_a_rounding_with_the_best_worst_level_is_made_more_even():
+    """Here the first solution of the program has the best worst level, and its deviations sum to 40."""
+    sizes = dict(zip(itertools.product("abc", "wxy"), (2, 4, 2, 1, 2, 5, 5, 4, 2), strict=True))
+    given = problem(sizes, THIRDS)
+    start = given.shares // given.scale
+    for cell, share in zip(start, given.shares, strict=True):
+        cell[np.flatnonzero(share % given.scale)[: share.sum() // given.scale - cell.sum()]] += 1
+    solved = round_exactly(given, start)
+    assert in_sum(given, solved) == 30
 
 
 def test_large_problems_are_left_to_the_search(monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import io
 import json
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
@@ -131,3 +132,10 @@ def test_the_block_of_a_spec():
 def test_ratios_are_exact_up_to_thousandths_and_rounded_to_ten_thousandths_beyond() -> None:
     assert whole_shares({"a": 1 / 1000, "b": 999 / 1000}) == (("a", "b"), (1, 999))
     assert whole_shares({"a": 1 / 1001, "b": 1000 / 1001}) == (("a", "b"), (10, 9990))
+    assert whole_shares({"a": 0.5004, "b": 0.4996}) == (("a", "b"), (5004, 4996))
+
+
+def test_the_first_repeat_of_folds_is_the_split_of_the_same_seed() -> None:
+    dealt = assign(persons(), ratios={"0": 0.5, "1": 0.5}, strata=[], seed=3)["split"].to_pylist()
+    made = folds(persons(), k=2, repeats=2, strata=[], seed=3).filter(pc.field("repeat") == 0)
+    assert [str(fold) for fold in made["fold"].to_pylist()] == dealt

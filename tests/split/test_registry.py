@@ -226,3 +226,16 @@ def test_a_patient_id_under_another_site_is_known_unless_facts_contradict_or_the
     assert [(r["person_key"], r["members"], r["bare"]) for r in kept if r["present"] and r["split"] == "test"] == [
         ("a2", ["a", "a2"], ["1"])
     ]
+
+
+def test_bare_names_are_sorted():
+    found = carry(table(), {}, {"a": ("a",)}, {"a": "test"}, nothing, bare={"a": [f"n{n}" for n in range(9, 0, -1)]})
+    assert found["bare"].to_pylist() == [[f"n{n}" for n in range(1, 10)]]
+
+
+def test_a_tombstone_that_takes_another_name_loses_facts_bound_to_the_former():
+    known = table(row("a", "test", "b", "c", birth_key="a:1950", sex_key="a:F"))
+    left = next_version(known, {"a": ("a",), "b": ("b",)}, {"a": "test", "b": "test"}).to_pylist()[2]
+    assert (left["person_key"], left["birth_key"], left["sex_key"]) == ("c", None, None)
+    absent = next_version(known, {"z": ("z",)}, {"z": "train"}).to_pylist()[0]
+    assert (absent["person_key"], absent["birth_key"], absent["sex_key"]) == ("a", "a:1950", "a:F")

@@ -5,12 +5,18 @@ import pytest
 
 from builder.split import rounding
 from builder.split.rounding import (
+    STRATUM_WEIGHT,
+    TOTAL_WEIGHT,
+    _best_move,
     _bounds,
     _cost,
     _edges,
+    _lanes,
     _largest_remainders,
     _path,
+    _Rules,
     _search,
+    _swap,
     _within_one,
     round_shares,
 )
@@ -96,3 +102,25 @@ def test_the_search_goes_on_while_only_the_total_is_off(monkeypatch: pytest.Monk
     goals = np.array([[2, 2], [0, 0]])  # the second row is the bin for padding
     found = _search(ups, anywhere, total, goals, np.array([1, 0]), 1)
     assert found.sum(axis=0).tolist() == [2, 2]
+
+
+def test_no_move_is_left_when_every_cell_is_blocked():
+    rules = _Rules(np.ones((2, 2), dtype=bool), np.zeros((1, 2), dtype=np.int64), np.array([1, 0]), 1)
+    state, off_by = np.array([[1, 1], [0, 0]]), np.zeros((2, 2), dtype=np.int64)
+    assert _best_move(state, off_by, rules, np.array([True, True]), 0) == (-1, 0, 0, 0)
+
+
+def test_two_cells_trade_splits_if_both_sums_gain_and_not_otherwise():
+    state, anywhere = np.array([[1, 0], [0, 1]]), np.ones((2, 2), dtype=bool)
+    apart, together = np.array([[0, 1]]), np.array([[0, 0]])
+    wanted = -np.array([[0, 1, 0], [1, 0, 0]])
+    assert _swap(state, anywhere, apart, wanted, np.array([1, 1, 0]), 1).tolist() == [[0, 1], [1, 0]]
+    wanted = -np.array([[2, 0], [0, 0]])
+    assert _swap(state, anywhere, together, wanted, np.array([1, 0]), 1).tolist() == state.tolist()
+
+
+def test_levels_strata_and_the_total_are_watched_with_their_weights():
+    given = problem({("a", "x"): 1, ("a", "y"): 2, ("b", "x"): 3}, DEFAULT)
+    _, goals, weights = _lanes(given, np.arange(3), given.shares // given.scale)
+    assert weights.tolist() == [1] * 4 + [STRATUM_WEIGHT] * 3 + [TOTAL_WEIGHT, 0]
+    assert len(goals) == len(weights)
