@@ -97,12 +97,12 @@ def select_files(
     pattern
         A glob over the whole path: ``*`` stays inside one folder, ``**`` crosses folders. The fields are ``{folder}``
         (of the image's files), ``{parent}`` (the folder above), ``{folder_name}``, ``{parent_name}``, ``{series}``,
-        ``{study}``, ``{patient}`` and ``{modality}``. A wildcard next to a field never continues the field's word, and
-        a file that fits the longer ID of another patient belongs to that patient. ``{patient}*.nii.gz`` of P1 therefore
-        matches neither ``P10.nii.gz`` nor, if there is a patient P1-2, ``P1-2.nii.gz``. Of a source with a layout there
-        are also ``{label}`` (the path of the image's mask, where the layout knows it), ``{visit}``, ``{image}``,
-        ``{case}`` and ``{stem}`` (the image's name without its suffix). A file in an archive lies where the archive
-        does.
+        ``{study}``, ``{accession}`` (number), ``{patient}`` and ``{modality}``. A wildcard next to a field never
+        continues the field's word, and a file that fits the longer ID of another patient belongs to that patient.
+        ``{patient}*.nii.gz`` of P1 therefore matches neither ``P10.nii.gz`` nor, if there is a patient P1-2,
+        ``P1-2.nii.gz``. Of a source with a layout there are also ``{label}`` (the path of the image's mask, where the
+        layout knows it), ``{visit}``, ``{image}``, ``{case}`` and ``{stem}`` (the image's name without its suffix). A
+        file in an archive lies where the archive does.
     structures
         What ``{structure}`` may stand for.
     """
@@ -131,7 +131,21 @@ def select_files(
 PATH_FIELDS = ("folder", "parent", "folder_name", "parent_name", "label", "stem")
 """Fields that name a place in the image's own source."""
 
-PATTERN_FIELDS = (*PATH_FIELDS, "series", "study", "patient", "modality", "visit", "image", "case", "channel", "suffix")
+PATTERN_FIELDS = (
+    *(
+        *PATH_FIELDS,
+        "series",
+        "study",
+        "accession",
+        "patient",
+        "modality",
+        "visit",
+        "image",
+        "case",
+        "channel",
+        "suffix",
+    ),
+)
 """Fields that a path pattern may use."""
 
 
@@ -182,6 +196,7 @@ def _filled(pattern: str, image: ImageRow, patient_id: str, structures: Sequence
         "parent_name": posixpath.basename(parent),
         "series": image.series_uid,
         "study": image.study_uid,
+        "accession": image.accession_number,
         "patient": patient_id.strip(),
         "modality": image.modality,
     }

@@ -4,12 +4,17 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from statistics import median_low
+from typing import Any, Final, Literal, get_args
+
+from ruamel.yaml import YAML
 
 from builder.library.scan import MASK_NAME, Scan
+from builder.library.scan.groups import Grid, Group
+from builder.library.scan.masks import Masks
 from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER
 
 Task = Literal["segmentation", "classification", "detection", "multimodal", "pretraining"]
@@ -62,16 +67,19 @@ class _Kind:
         Whether they are pictures and no volumes.
     names
         The names of all images of the modality, the most frequent first.
+    grid
+        The median grid of these images; None where none is known.
     """
 
     modality: str
     image: str
     flat: bool
     names: tuple[str, ...]
+    grid: Grid | None = None
 
 
 def starter_spec(
-    found: Scan, url: str, task: Task, *, layout: Mapping[str, str] | None = None, folders: Sequence[str] = ("",)
+    found: Scan, url: str, task: Task, *, layout: Mapping[str, Any] | None = None, folders: Sequence[str] = ("",)
 ) -> str:
     """Return the text of a spec that plans without a change.
 
@@ -84,10 +92,11 @@ def starter_spec(
     folders
         The folders below ``url`` that are datasets of this layout, each a source of its own.
     """
-    kind = _most(found)
+    label = _label(found, layout) if task in ("segmentation", "detection") else ""
+    beside = found.masks if found.masks is not None and json.dumps(found.masks.match) in label else None
+    kind = _most(found, beside.kinds if beside else None)
     if layout is not None and kind.modality == UNSTATED:
         kind = replace(kind, modality="")  # a condition on it would keep nothing once the layout states a modality
-    label = _label(found, layout) if task in ("segmentation", "detection") else ""
     labelled = label.startswith("labels:")
     images = _images(found) if task == "multimodal" else {}
     return _PAGE.format(
@@ -98,7 +107,9 @@ def starter_spec(
         cohort=_several(images) if images else _cohort(task, kind, _modalities(found), labelled=labelled),
         labels=label,
         reviewed=_REVIEWED.format(modality=kind.modality or UNSTATED) if found.text_risks or kind.flat else "",
-        transforms=_transforms_of(images) if images else _transforms(kind),
+        transforms=_transforms_of(images, _grid_of(found.groups, *next(iter(images.values()))))
+        if images
+        else _transforms(kind),
         samples=_samples(task, kind, labelled=labelled),
         splits="{ratios: {train: 1.0}}  # few persons; with more: {train: 0.7, validation: 0.15, test: 0.15}"
         if found.persons < FEW_PERSONS
@@ -106,12 +117,13 @@ def starter_spec(
     )
 
 
-def starting_layout(found: Scan) -> dict[str, str] | None:
+def starting_layout(found: Scan) -> dict[str, Any] | None:
     """Return the layout that a spec needs: none if there are DICOM images to use, or no other image files."""
     if any(group.usable or any(group.verdicts[verdict] for verdict in FLAT) for group in found.groups):
         return None
-    pattern = found.layout.partition('"')[2].partition('"')[0]
-    return {"pattern": pattern} if pattern else {"kind": found.layout} if found.layout else None
+    if not found.layout.startswith("{"):
+        return {"kind": found.layout} if found.layout else None
+    return {name: value for name, value in YAML(typ="safe").load(found.layout).items() if name != "modality"}
 
 
 def starting_folders(found: Scan, url: str) -> tuple[str, ...]:
@@ -120,9 +132,11 @@ def starting_folders(found: Scan, url: str) -> tuple[str, ...]:
     return found.layout_roots if several else ("",)
 
 
-def written(layout: Mapping[str, str]) -> str:
+def written(layout: Mapping[str, Any]) -> str:
     """Return a layout as a spec writes it."""
-    return layout.get("kind") or f"{{pattern: {json.dumps(layout['pattern'])}}}"
+    if "kind" in layout:
+        return str(layout["kind"])
+    return f"{{{', '.join(f'{name}: {json.dumps(value, ensure_ascii=False)}' for name, value in layout.items())}}}"
 
 
 _REVIEWED: Final = """\
@@ -130,7 +144,7 @@ _REVIEWED: Final = """\
 """
 
 
-def _source(url: str, folder: str, layout: Mapping[str, str] | None, kind: _Kind) -> str:
+def _source(url: str, folder: str, layout: Mapping[str, Any] | None, kind: _Kind) -> str:
     if layout is None:
         return f"  - {{kind: folder, url: {json.dumps(url)}}}\n"
     lines = [
@@ -142,18 +156,18 @@ def _source(url: str, folder: str, layout: Mapping[str, str] | None, kind: _Kind
         ),
         f"    layout: {written(layout)}  # who and what each file is: docs/files.md",
     ]
-    if "pattern" in layout:
+    if "kind" not in layout:
         stated = "`modality: DX` (or MG, XC, ...)" if kind.flat else "`modality: CT` and `values: HU`"
         lines.append(f"    # add to the layout what its files do not say, such as {stated}")
-        if not re.search(r"\{(?:image|visit)", layout["pattern"]):
+        if "pattern" in layout and not re.search(r"\{(?:image|visit|patient\}/)", layout["pattern"]):
             lines.append(
                 "    # each file counts as a person: if several are of one, say what part of the name is {patient}"
             )
     return "\n".join(lines) + "\n"
 
 
-def _most(found: Scan) -> _Kind:
-    """Return the kind of image of which there is most; volumes go before pictures."""
+def _most(found: Scan, among: Collection[tuple[str, str]] | None) -> _Kind:
+    """Return the kind of image of which there is most, among those with masks if any; volumes go before pictures."""
     volumes: Counter[tuple[str, str]] = Counter()
     flat: Counter[tuple[str, str]] = Counter()
     persons: dict[tuple[str, str], set[int]] = {}
@@ -162,6 +176,8 @@ def _most(found: Scan) -> _Kind:
         persons.setdefault(name, set()).update(group.persons)
         if MASK_NAME.search(f"_{name[1]}"):
             continue  # a pattern takes masks beside the images for images, too
+        if among is not None and name not in among:
+            continue
         volumes[name] += group.usable
         flat[name] += sum(group.verdicts[verdict] for verdict in FLAT)
     counted = +volumes or +flat
@@ -175,7 +191,11 @@ def _most(found: Scan) -> _Kind:
     alone = len(set().union(*persons.values())) == 1
     # A name that only one of several persons has may be that person's.
     names = tuple(name[1] for name in own if alone or len(persons[name]) > 1)
-    return _Kind(modality, names[0] if names and len(own) > 1 else "", not +volumes, names)
+    image = names[0] if names and len(own) > 1 else ""
+    mine = [
+        g for g in found.groups if g.kind.get("modality", "") == modality and image in ("", g.kind.get("image", ""))
+    ]
+    return _Kind(modality, image, not +volumes, names, _median_grid(mine))
 
 
 def _modalities(found: Scan) -> list[str]:
@@ -217,12 +237,36 @@ def _several(images: dict[str, tuple[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _transforms_of(images: dict[str, tuple[str, str]]) -> str:
-    lines = ["  - {kind: orient, to: LPS}", "  - {kind: resample, spacing_mm: [3.0, 3.0, 3.0]}"]
+def _transforms_of(images: dict[str, tuple[str, str]], grid: Grid | None) -> str:
+    lines = ["  - {kind: orient, to: LPS}", _resample(grid)]
     for name, (modality, _) in images.items():
         clip = "clip: [-1000, 1000], " if modality == "CT" else ""
         lines.append(f"  - {{kind: intensity, of: [{name}], {clip}dtype: float32}}")
     return "\n".join(lines) + "\n"
+
+
+def _resample(grid: Grid | None) -> str:
+    """Return the line that brings all images to one distance between voxels: the median of those that were found."""
+    if grid is None:
+        return "  # - {kind: resample, spacing_mm: [3.0, 1.0, 1.0]}  # millimetres between slices, rows and columns"
+    spacing = ", ".join(f"{value:.3g}" for value in grid[0])
+    return f"  - {{kind: resample, spacing_mm: [{spacing}]}}  # the median here between slices, rows and columns, in mm"
+
+
+def _median_grid(groups: Sequence[Group]) -> Grid | None:
+    """Return the medians of all distances and sizes, each by itself; None where no usable stack has a grid."""
+    grids = sum((group.grids for group in groups), Counter[Grid]())
+    if not grids:
+        return None
+    spacings, sizes = zip(*grids.elements(), strict=True)
+    z_mm, y_mm, x_mm = (median_low(values) for values in zip(*spacings, strict=True))
+    z, y, x = (median_low(values) for values in zip(*sizes, strict=True))
+    return (z_mm, y_mm, x_mm), (z, y, x)
+
+
+def _grid_of(groups: Sequence[Group], modality: str, series_type: str) -> Grid | None:
+    mine = (g for g in groups if g.kind.get("modality") == modality and g.kind.get("series_type") == series_type)
+    return _median_grid(list(mine))
 
 
 def _cohort(task: Task, kind: _Kind, modalities: list[str], *, labelled: bool) -> str:
@@ -250,38 +294,66 @@ def _cohort(task: Task, kind: _Kind, modalities: list[str], *, labelled: bool) -
     return "\n".join(lines) + "\n"
 
 
-def _label(found: Scan, layout: Mapping[str, str] | None) -> str:
-    if layout is not None and layout.get("kind") in ("nnunet", "msd"):
+def _label(found: Scan, layout: Mapping[str, Any] | None) -> str:
+    if layout is not None and (layout.get("kind") in ("nnunet", "msd") or "labels" in layout):
         named = sorted((found.label_values or {1: "target"}).items())
         values = ", ".join(f"{value}: {json.dumps(name)}" for value, name in named)
         return f'labels:\n  target: {{kind: mask, match: "{{label}}", values: {{{values}}}}}\n'
-    if layout is not None:
-        return (
-            "# where the masks lie is for you to say, for instance:\n"
-            '#   labels: {target: {kind: mask, match: "{folder}/{patient}_seg.nii.gz", values: {1: target}}}\n'
-        )
     kinds = {"RTSTRUCT": "{kind: rtstruct, roi: {target: ", "SEG": "{kind: seg, segments: {target: "}
     for objects in found.objects:
         if objects.modality in kinds:
             opening = kinds[objects.modality]
             return f'labels:\n  target: {opening}".+"}}}}  # a regular expression; ".+" takes every structure\n'
-    return "# no RTSTRUCT and no SEG was found; docs/labels.md has the other kinds of labels\n"
+    if found.masks is not None:
+        return _mask(found.masks)
+    if layout is None:
+        return "# no RTSTRUCT, no SEG and no file of a mask was found; docs/labels.md has the other kinds of labels\n"
+    return (
+        "# where the masks lie is for you to say, for instance:\n"
+        '#   labels: {target: {kind: mask, match: "{folder}/{patient}_seg.nii.gz", values: {1: target}}}\n'
+    )
+
+
+MOST_STRUCTURES: Final = 6
+"""Structures that a spec takes at first, where each has a file; somebody will want others."""
+
+
+def _mask(masks: Masks) -> str:
+    match = json.dumps(masks.match)
+    here = f"  # {masks.images} of {masks.of} images have such a file"
+    if not masks.structures:
+        return (
+            f"labels:{here}; name the values that are in it\n"
+            f"  target: {{kind: mask, match: {match}, values: {{1: target}}}}\n"
+        )
+    taken = masks.structures[:MOST_STRUCTURES]
+    return (
+        f"labels:{here}\n  target:\n    kind: mask\n    match: {match}\n"
+        f"    structures: {json.dumps(taken)}  # {len(taken)} of the {len(masks.structures)} that have a file\n"
+        "    empty_file: not_annotated  # what a file without a voxel means: this, or `absent`\n"
+    )
 
 
 def _transforms(kind: _Kind) -> str:
     if kind.flat:
         return "  - {kind: resize, pixels: [256, 256]}\n"
-    lines = ["  - {kind: orient, to: LPS}", "  - {kind: resample, spacing_mm: [3.0, 3.0, 3.0]}"]
+    lines = ["  - {kind: orient, to: LPS}", _resample(kind.grid)]
     if kind.modality == "CT":
         lines.append("  - {kind: intensity, clip: [-1000, 1000], dtype: float32}")
     return "\n".join(lines) + "\n"
+
+
+def _patch(grid: Grid | None) -> str:
+    """Return the size of a patch: 32 voxels, or fewer where the images have fewer."""
+    sizes = grid[1] if grid else (32, 32, 32)
+    return ", ".join(str(max(least for least in (1, 4, 8, 16, 32) if least <= max(size, 1))) for size in sizes)
 
 
 def _samples(task: Task, kind: _Kind, *, labelled: bool) -> str:
     if kind.flat:
         return "{kind: images}"
     if task == "detection" and labelled:
-        return "{kind: patches, shape: [32, 32, 32], centred_on: target, per_case: 4}"
+        return f"{{kind: patches, shape: [{_patch(kind.grid)}], centred_on: target, per_case: 4}}"
     if task == "pretraining":
-        return "{kind: patches, shape: [32, 32, 32], per_case: 4}"
+        return f"{{kind: patches, shape: [{_patch(kind.grid)}], per_case: 4}}"
     return "{kind: volumes}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import environ
 from pathlib import Path
+from typing import Any
 
 from builder.errors import SpecError
 from builder.library.scan import Scan, page_of, pictures, scan_archive
@@ -25,7 +26,7 @@ def scan(
     progress: Progress | None = None,
     page: Path | None = None,
     keep: Path | None = None,
-    layout: Mapping[str, str] | None = None,
+    layout: Mapping[str, Any] | None = None,
 ) -> Scan:
     """Say what folders hold, without a spec.
 
@@ -63,7 +64,7 @@ def scan(
     return found
 
 
-def _folder(path: str, layout: Mapping[str, str] | None) -> Folder:
+def _folder(path: str, layout: Mapping[str, Any] | None) -> Folder:
     if not path.strip():
         raise SpecError("found an empty path, expected a folder; is the shell variable set that you meant?")
     if Path(path).is_file():

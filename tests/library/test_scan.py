@@ -20,7 +20,7 @@ from builder.clinical import read_sheet
 from builder.errors import ResourceError, SourceError, SpecError
 from builder.library.scan import Scan, beside, pictures, text_of_scan
 from builder.library.scan.groups import Group, pattern
-from builder.library.scan.images import suggested
+from builder.library.scan.layouts import is_mask, suggested
 from builder.run.pipeline import plan
 from builder.run.scan import scan
 from builder.sources.layout import fits_of
@@ -165,10 +165,25 @@ def test_image_files_without_a_layout_are_grouped_and_a_layout_is_named(tmp_path
     assert ("nifti", (4, 5, 6), "i2", 6) in told
     assert ("png", (1, 8, 9), "u1", 3) in told
     assert found.facts()["image_files"][0]["spacing_mm"] == [2.5, 0.8, 1.2]
-    assert found.layout == '{pattern: "**/{patient}/{image}.nii.gz", modality: CODE}'
+    assert found.layout == '{pattern: "{patient}/{image}.nii.gz", modality: CODE}'
     text = text_of_scan(found)
     assert "  6 nifti: 4 x 5 x 6 i2, 2.5 x 0.8 x 1.2 mm, such as a 1/t1.nii.gz" in text.splitlines()
     assert "for instance: layout: {pattern:" in text
+
+
+def test_files_of_many_grids_are_one_line(tmp_path: Path) -> None:
+    for number in range(8):
+        nifti(tmp_path / f"p{number}.nii.gz", values((6, 5, 4 + number)))
+    found = scan([str(tmp_path)])
+    assert len(found.image_files) == 8
+    line = "  8 nifti: 4-11 x 5 x 6 i2, 2.5 x 0.8 x 1.2 mm (8 different grids), such as p0.nii.gz"
+    assert line in text_of_scan(found).splitlines()
+
+
+def test_paths_of_a_table_that_lead_out_are_told(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text("patient,image\nP1,../elsewhere/1.nii.gz\nP2,../elsewhere/2.nii.gz\n")
+    text = text_of_scan(scan([str(tmp_path)]))
+    assert "image: 2 of 2 values are paths that lead out of this folder; scan the folder that holds both" in text
 
 
 def test_a_table_that_names_image_files_is_told(tmp_path: Path) -> None:
@@ -197,9 +212,9 @@ def test_a_table_that_names_image_files_is_told(tmp_path: Path) -> None:
         (["1.mha", "2.mha"], [], '{pattern: "{patient}.mha", modality: CODE}'),
         (["all/1.png", "all/2.png", "all/3.png"], [], '{pattern: "**/{patient}.png", modality: CODE}'),
         (["i/p1/p1_t2.mha", "i/p2/p2_adc.mha"], [], '{pattern: "**/{patient}/{patient}_{image}.mha", modality: CODE}'),
-        (["p1/p1_t1.nii", "p1/p1_seg.nii"], [], '{pattern: "{patient}/{patient}_{image}.nii", modality: CODE}'),
+        (["p1/p1_t1.nii", "p1/p1_seg.nii"], [], '{pattern: "{patient}/{patient}_{image:t1}.nii", modality: CODE}'),
         (["s1/ct.nii", "s1/labels/a.nii", "s1/labels/b.nii"], [], '{pattern: "{patient}/{image}.nii", modality: CODE}'),
-        (["p/p_2011-07_t2.nii"], [], '{pattern: "**/{patient}/{patient}_{visit:[0-9-]+}_{image}.nii", modality: CODE}'),
+        (["p/p_2011-07_t2.nii"], [], '{pattern: "{patient}/{patient}_{visit:[0-9-]+}_{image}.nii", modality: CODE}'),
         (
             ["i/01_0.png", "i/01_1.png", "i/02_0.png"],
             [],
@@ -207,14 +222,39 @@ def test_a_table_that_names_image_files_is_told(tmp_path: Path) -> None:
         ),
         (["1_L.png", "1_R.png", "2_L.png"], [], '{pattern: "{patient:[^_]+}_{image}.png", modality: CODE}'),
         (["i/p1/p1.jpg", "i/p2/p2.jpg"], [], '{pattern: "**/{patient}/{patient}.jpg", modality: CODE}'),
-        (["p1/8a.nii.gz", "p2/7c.nii.gz"], [], '{pattern: "**/{patient}/*.nii.gz", modality: CODE}'),
+        (["p1/8a.nii.gz", "p2/7c.nii.gz"], [], '{pattern: "{patient}/*.nii.gz", modality: CODE}'),
         (["a_1.png", "a_2.png", "b_1.png"], [], '{pattern: "{patient}.png", modality: CODE}'),
         ([], ["d/dataset.json"], ""),
+        (
+            ["all.nii", "s1/ct.nii", "s1/masks/a.nii", "s1/masks/b.nii"],
+            [],
+            '{pattern: "{patient}/{image}.nii", modality: CODE}',
+        ),
+        (["c1.nii", "c2.nii", "c1_seg.nii"], [], '{pattern: "{patient:c[0-9]+}.nii", modality: CODE}'),
+        (["images/a.png", "masks/a.png"], [], '{pattern: "images/{patient}.png", modality: CODE}'),
+        (
+            ["train/images/a.png", "val/images/b.png", "val/masks/b.png"],
+            [],
+            '{pattern: "*/images/{patient}.png", modality: CODE}',
+        ),
+        (["p-1/p-1-t1.nii", "p-1/p-1-seg.nii"], [], '{pattern: "{patient}/{patient}-{image:t1}.nii", modality: CODE}'),
+        (
+            ["r/pat1/study1_T1.nii", "r/pat1/study2_T1.nii"],
+            [],
+            '{pattern: "**/{patient}/{visit:[^_]+}_{image}.nii", modality: CODE}',
+        ),
+        (
+            ["p1/2019-01-01/t1.nii", "p1/2020-01-01/t1.nii"],
+            [],
+            '{pattern: "{patient}/{visit}/{image}.nii", modality: CODE}',
+        ),
+        (["d/sub-01/a.nii", "d/sub-01/b.nii"], [], '{pattern: "**/{patient}/{image}.nii", modality: CODE}'),
+        (["ill/1.png", "ill/2.png", "well/3.png"], [], '{pattern: "**/{patient}.png", modality: CODE}'),
     ],
 )
 def test_the_layout_that_is_named_fits_the_paths(images: list[str], documents: list[str], layout: str) -> None:
     assert suggested(images, documents) == layout
-    images = [place for place in images if "labels" not in place]
+    images = [place for place in images if not is_mask(place) and place != "all.nii"]
     if layout.startswith("{"):
         pattern = layout.partition('"')[2].partition('"')[0]
         assert list(fits_of(pattern, images)) == images

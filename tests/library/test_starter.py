@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -14,6 +16,7 @@ from builder.phantom.archive import write_archive
 from builder.run.pipeline import build, plan
 from builder.run.scan import scan
 from tests.files.writers import nifti, values
+from tests.synthetic import ct_series
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +111,74 @@ def test_a_starter_for_files_that_are_not_dicom_has_their_layout(tmp_path, monke
     assert not planned.refused
     included = planned.plan.cohort.filter(planned.plan.cohort["included"])
     assert included.num_rows == cases
+
+
+def structures(root: Path) -> None:
+    for name in ("s1", "s2"):
+        nifti(root / name / "ct.nii.gz", values())
+        for structure in ("liver", "spleen"):
+            nifti(root / name / "segmentations" / f"{structure}.nii.gz", (values() > 30).astype("uint8"))
+    nifti(root / "all_labels.nii.gz", (values() > 30).astype("uint8"))
+
+
+def beside(root: Path) -> None:
+    for name in ("b1", "b2"):
+        for image in ("t1", "t2", "seg"):
+            nifti(root / name / f"{name}_{image}.nii.gz", (values() > 30).astype("uint8"))
+
+
+def listed(root: Path) -> None:
+    for name in ("a", "b", "c"):
+        nifti(root / "files" / f"{name}.nii.gz", (values() > 30).astype("uint8"))
+    (root / "lists").mkdir()
+    rows = ["row,Patient ID,Scan,Mask", "1,P1,../files/a.nii.gz,../files/c.nii.gz", "2,P2,../files/b.nii.gz,"]
+    (root / "lists" / "cases.csv").write_text("\n".join(rows) + "\n")
+
+
+def named_by_accession(root: Path) -> None:
+    ct_series(root / "ct", slices=4, shape=(8, 8))
+    for path in (root / "ct").rglob("*.dcm"):
+        header = pydicom.dcmread(path)
+        header.AccessionNumber = "A-17"
+        header.save_as(path)
+    nifti(root / "masks" / "A-17.nii.gz", values((8, 8, 4)))
+
+
+@pytest.mark.parametrize(
+    ("made", "cases", "said"),
+    [
+        (structures, 2, 'match: "{folder}/segmentations/{structure}.nii.gz"\n    structures: ["liver", "spleen"]'),
+        (beside, 2, 'match: "{folder}/{patient}_seg.nii.gz"'),
+        (listed, 1, 'layout: {table: "lists/cases.csv", path: "Scan", patient: "Patient ID", labels: "Mask"}'),
+        (named_by_accession, 1, 'match: "masks/{accession}.nii.gz"'),
+    ],
+)
+def test_a_starter_finds_the_masks_of_the_images(tmp_path, monkeypatch, made, cases, said):
+    monkeypatch.delenv("BUILDER_KEY", raising=False)
+    made(tmp_path / "archive")
+    outcome = CliRunner().invoke(app, ["init", str(tmp_path / "archive"), "--task", "segmentation"])
+    assert outcome.exit_code == 0, outcome.output
+    assert said in outcome.stdout
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(outcome.stdout)
+    planned = plan(spec, to=tmp_path / "dataset")
+    assert planned.plan.cohort.filter(planned.plan.cohort["included"]).num_rows == cases
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "said"),
+    [
+        ((40, 30, 5), (0.7188, 0.7188, 17.0), ("[17, 0.719, 0.719]", "[4, 16, 32]")),
+        ((12, 40, 40), (6.0, 1.0, 1.0), ("[1, 1, 6]", "[32, 32, 8]")),
+    ],
+)
+def test_a_starter_proposes_the_distances_that_are_there(tmp_path, shape, spacing, said):
+    """Thick slices stay thick, in whatever direction they lie."""
+    for name in ("p1", "p2", "p3"):
+        affine = np.diag([*(spacing if name != "p3" else (9.0, 9.0, 9.0)), 1.0])
+        nifti(tmp_path / name / "a.nii.gz", values(shape), affine)
+    layout = {"pattern": "{patient}/{image}.nii.gz"}
+    found = scan([str(tmp_path)], layout=layout)
+    text = starter_spec(found, str(tmp_path), "pretraining", layout=layout)
+    assert f"spacing_mm: {said[0]}}}" in text
+    assert f"shape: {said[1]}" in text

@@ -1,7 +1,7 @@
 """What an archive holds, before any spec exists: ``builder scan``."""
 
 from builder.library.scan.archive import Scan, scan_archive
-from builder.library.scan.images import MASK_NAME
+from builder.library.scan.layouts import MASK_NAME
 from builder.library.scan.page import page_of, pictures
 from builder.library.scan.words import text_of_scan
 

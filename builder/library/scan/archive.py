@@ -9,6 +9,8 @@ from builder.imaging.stacks.options import VolumeOptions
 from builder.library.scan.beside import Objects, Table, formats, label_objects, tables
 from builder.library.scan.groups import Group, Names, group_series
 from builder.library.scan.images import ImageFiles, image_files
+from builder.library.scan.layouts import tabled
+from builder.library.scan.masks import Masks, masks_of
 from builder.planning.forecast import switch_of
 from builder.planning.inventory import Inventory, take_inventory, take_survey
 from builder.planning.layouts import published_values, unread_object_lines
@@ -42,6 +44,8 @@ class Scan:
         Folders of the datasets that the layout is of (BIDS, nnU-Net, MSD), below the source's folder.
     label_values
         Names of the values of masks, where a dataset.json of the layout states them.
+    masks
+        Where files lie that are masks of the images by their paths.
     """
 
     inventory: Inventory
@@ -61,6 +65,7 @@ class Scan:
     layout: str
     layout_roots: tuple[str, ...]
     label_values: dict[int, str]
+    masks: Masks | None
 
     @property
     def files(self) -> int:
@@ -92,6 +97,7 @@ class Scan:
             "unread": list(self.unread),
             "image_files": [group.facts() for group in self.image_files],
             "layout_suggested": self.layout,
+            "masks_suggested": self.masks.facts() if self.masks else None,
         }
 
 
@@ -116,6 +122,7 @@ def scan_archive(
             risks[why] = risks.get(why, 0) + count
     by_format, damaged, duplicates, unread = formats(inventory)
     beside, layout, roots = image_files(inventory, sources)
+    listed = tuple(tables(inventory, sources, names))
     ordered = sorted(excluded.items(), key=lambda item: (-item[1], item[0]))
     return Scan(
         inventory=inventory,
@@ -129,16 +136,27 @@ def scan_archive(
         ),
         text_risks=dict(sorted(risks.items())),
         objects=tuple(label_objects(inventory, names)),
-        tables=tuple(tables(inventory, sources, names)),
+        tables=listed,
         formats=by_format,
         damaged=tuple(damaged),
         duplicates=tuple(duplicates),
         unread=(*unread, *unread_object_lines((g.kind.get("modality"), g.instances) for g in groups)),
         image_files=tuple(beside),
-        layout=layout,
+        layout=_tabled(listed, beside) or layout if layout.startswith("{") else layout,
         layout_roots=roots,
         label_values=published_values(sources, inventory.annotations()),
+        masks=masks_of(inventory),
     )
+
+
+def _tabled(listed: Sequence[Table], beside: Sequence[ImageFiles]) -> str:
+    """Return the layout of the first table that lists most of the images; "" if none does."""
+    images = sum(group.images for group in beside)
+    found = (
+        tabled(one.path, one.headings, {heading: here for heading, (here, _, _) in one.paths.items()}, images=images)
+        for one in listed
+    )
+    return next(filter(None, found), "")
 
 
 _PLAIN: Final = Deid(patient_key="${env:BUILDER_KEY}")

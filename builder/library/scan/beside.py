@@ -10,7 +10,7 @@ from builder.errors import BuilderError, Reason
 from builder.files import PICTURES, VOLUMES
 from builder.headers.sniff import TABLES
 from builder.library.scan.groups import Names, short
-from builder.model.places import place_of
+from builder.model.places import place_of, suffix_of
 from builder.persons import normal_id
 from builder.planning.inventory import Inventory
 from builder.planning.layouts import count_formats, unread_lines
@@ -54,6 +54,9 @@ class Table:
         values are shared, of how many; only for columns that share any.
     problem
         Why it could not be opened; empty if it could.
+    paths
+        For columns with paths of image files, taken from the table's folder: how many lead to a file here, how many out
+        of the archive, and how many distinct values there are.
     """
 
     path: str
@@ -61,6 +64,7 @@ class Table:
     headings: tuple[str, ...] = ()
     shared: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
     problem: str = ""
+    paths: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """Return the table as JSON-able data."""
@@ -69,6 +73,10 @@ class Table:
             for heading, (fact, count, distinct) in self.shared.items()
         }
         found = {"path": self.path, "rows": self.rows, "headings": list(self.headings), "shared": shared}
+        if self.paths:
+            found["paths"] = {
+                h: {"here": here, "outside": out, "distinct": n} for h, (here, out, n) in self.paths.items()
+            }
         return {**found, "problem": self.problem} if self.problem else found
 
 
@@ -171,12 +179,16 @@ def _tables(file: Listed, sources: Sequence[AnySource], names: Names, *, opened:
 
 def _table(path: str, sheet: Sheet, names: Names) -> Table:
     shared: dict[str, tuple[str, int, int]] = {}
+    paths: dict[str, tuple[int, int, int]] = {}
     for place, heading in enumerate(sheet.headings):
         values = {*_texts(line.cells[place] for line in sheet.rows)}
         best = max(_shares(values, names), key=lambda share: share[1])
         if heading and best[1]:
             shared[heading] = (*best, len(values))
-    return Table(path, len(sheet.rows), tuple(filter(None, sheet.headings)), shared)
+        told = [names.place_from(path, value) for value in values if suffix_of(value)]
+        if heading and told:
+            paths[heading] = (told.count("here"), told.count("outside"), len(values))
+    return Table(path, len(sheet.rows), tuple(filter(None, sheet.headings)), shared, paths=paths)
 
 
 def _texts(cells: Iterator[Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Groups of like series: what a person would call one kind of image, with how many there are of it."""
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +24,13 @@ KIND: Final = ("modality", "series_type", "plane", "phase", "vendor", "body_part
 MOST_GROUPS: Final = 5000
 """Groups beyond this number, by order of appearance, are counted as one: descriptions may be free text."""
 
+MOST_GRIDS: Final = 2000
+"""Different grids of a group that are kept, by order of appearance."""
+
 Kind = tuple[tuple[str, str], ...]
+Grid = tuple[tuple[float, float, float], tuple[int, int, int]]
+"""Distances in mm and number of voxels along z, y and x of the patient, as ``orient`` to LPS would have them."""
+
 REST: Final[Kind] = (("modality", "(further groups)"),)
 
 
@@ -60,6 +67,8 @@ class Group:
     spacing_slice_mm: Span = field(default_factory=Span)
     spacing_row_mm: Span = field(default_factory=Span)
     years: Span = field(default_factory=Span)
+    grids: Counter[Grid] = field(default_factory=Counter)
+    """Of the usable stacks."""
     example: tuple[int, str, int] | None = None
     """Chunk, series and holder of a stack to show; one that is usable where there is one."""
     usable: int = 0
@@ -104,6 +113,13 @@ class Names:
         self.files.update(short("/".join(parts[start:])) for start in range(len(parts)))
         self.files.add(short(stem_of(parts[-1])))
         self.places.add(short(place))
+
+    def place_from(self, table: str, value: str) -> str:
+        """Return what a path in a table leads to: a file that is ``here``, a place ``outside``, or ``nothing``."""
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(table), value.replace("\\", "/")))
+        if place.startswith(("../", "/")):
+            return "outside"
+        return "here" if short(place) in self.places else "nothing"
 
     def has_file(self, value: str) -> bool:
         """Return whether a value is the name of a file, the end of its path, or its path below some other folder."""
@@ -189,9 +205,25 @@ def _add(group: Group, stack: Mapping[str, Any], header: Mapping[str, Any], *, p
         group.matrices[stack["rows"], stack["columns"]] += 1
     for name in ("slices", "spacing_slice_mm", "spacing_row_mm"):
         getattr(group, name).add(stack[name])
+    grid = _grid(stack) if usable else None
+    if grid and (grid in group.grids or len(group.grids) < MOST_GRIDS):
+        group.grids[grid] += 1
     year = (header.get("study_date") or "")[:4]
     if year.isdigit() and 1900 <= int(year) <= 2200:
         group.years.add(int(year))
     if (group.example is None or (usable and not group.usable)) and stack["holders"]:
         group.example = (stack["chunk"], stack["series_uid"], stack["holders"][len(stack["holders"]) // 2])
     group.usable += usable
+
+
+def _grid(stack: Mapping[str, Any]) -> Grid | None:
+    """Return the grid of a stack in the order of its slices, rows and columns after ``orient`` to LPS."""
+    spacing = [stack[f"spacing_{axis}_mm"] for axis in ("slice", "row", "column")]
+    size = [stack[name] for name in ("slices", "rows", "columns")]
+    letters = stack["orientation"] or ""
+    axes = [[n for n, letter in enumerate(letters) if letter in pair] for pair in ("SI", "PA", "LR")]
+    if any(len(axis) != 1 for axis in axes) or not all(spacing) or not all(size):
+        return None
+    (z,), (y,), (x,) = axes
+    rounded = [float(f"{value:.3g}") for value in spacing]
+    return (rounded[z], rounded[y], rounded[x]), (size[z], size[y], size[x])

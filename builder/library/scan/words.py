@@ -13,6 +13,7 @@ from builder.library.scan.archive import PRIVATE, Scan
 from builder.library.scan.beside import Objects, Table
 from builder.library.scan.groups import Group
 from builder.library.scan.images import image_lines
+from builder.library.scan.masks import mask_lines
 
 MOST_SHOWN: Final = 60
 """Groups that a terminal shows; --json and --html have all of them."""
@@ -58,7 +59,8 @@ def lines(scan: Scan) -> Iterator[str]:
     yield from (f"  {line}" for line in scan.unread)
     if scan.image_files:
         yield from ("", "image files that are not DICOM")
-        yield from image_lines(scan.image_files[:MOST_SHOWN], scan.layout)
+        yield from image_lines(scan.image_files, scan.layout)
+        yield from mask_lines(scan.masks)
     for title, entries in (("set aside", scan.damaged), ("duplicates", scan.duplicates)):
         if entries:
             yield from ("", title)
@@ -93,6 +95,12 @@ def _table_lines(table: Table) -> Iterator[str]:
     yield f"  {table.path}: {counted(table.rows, 'row')}; columns {', '.join(table.headings)}"
     for heading, (fact, count, distinct) in table.shared.items():
         yield f"    {heading}: {count} of {distinct} values name a {fact} of the images"
+    for heading, (here, outside, distinct) in table.paths.items():
+        if outside and not here:
+            yield (
+                f"    {heading}: {outside} of {distinct} values are paths that lead out of this folder; "
+                "scan the folder that holds both"
+            )
 
 
 def _grid(groups: Sequence[Group]) -> Grid:
