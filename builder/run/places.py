@@ -68,6 +68,9 @@ def _faults(name: str, place: str, sources: Sequence[AnySource]) -> list[str]:
         ]
     if not store.root.name:
         return [f"{name}: found {place}, which holds everything on this machine; expected a folder of its own"]
+    nowhere = next((p for p in (store.root, *store.root.parents) if p.is_symlink() and not p.exists()), None)
+    if nowhere is not None:
+        return [f"{name}: found a link to nothing at {nowhere}, expected a folder, or a place where one can be made"]
     if store.root.exists() and not store.root.is_dir():
         return [f"{name}: found a file at {place}, expected a folder, or a place where one can be made"]
     return [

@@ -129,7 +129,10 @@ class Folder(Described):
 @lru_cache(maxsize=64)
 def _root(url: str) -> Path:
     path = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else Path(url)
-    return path.expanduser().resolve()
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError:  # links that form a loop; from Python 3.13 on their path is returned, as here
+        return path.expanduser().absolute()
 
 
 def _is_folder(root: Path) -> bool:
@@ -145,7 +148,7 @@ def _nearest(root: Path) -> str:
     missing = root.relative_to(there).parts[:1] if there != root else ()
     try:
         with os.scandir(there) as scan:
-            names = [item.name for item in scan if item.is_dir()]
+            names = [item.name for item in scan if _is_folder(Path(item.path))]
     except OSError:
         return ""
     near = difflib.get_close_matches(missing[0], names, n=1) if missing else []

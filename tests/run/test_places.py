@@ -73,6 +73,14 @@ def test_a_place_that_can_hold_no_dataset_is_refused(to: str, words: str, tmp_pa
     assert str(caught.value).startswith(words)
 
 
+@pytest.mark.parametrize("to", ["dead", "dead/d", "loop", "loop/d"])
+def test_links_to_nothing_are_refused_by_name(to: str, tmp_path: Path) -> None:
+    (tmp_path / "dead").symlink_to("gone")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SpecError, match=f"--to: found a link to nothing at {tmp_path}/{to[:4]}, expected a folder"):
+        check(spec(tmp_path / "in"), f"{tmp_path}/{to}")
+
+
 @pytest.mark.parametrize(
     ("here", "to"),
     [

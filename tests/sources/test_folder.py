@@ -291,6 +291,16 @@ def test_many_folders_in_one_another_are_followed(tmp_path: Path) -> None:
     assert listed == ["d/" * 1500 + "f"]
 
 
+def test_a_link_in_a_loop_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "archive").symlink_to("archive")
+    (tmp_path / "archive2").mkdir()
+    for name in ("archive", "archive/2020", "archiv"):
+        with pytest.raises(
+            SourceError, match=rf"found no folder .*; {tmp_path} holds 1 folder: did you mean 'archive2'"
+        ):
+            list(Folder(url=str(tmp_path / name)).list())
+
+
 def test_a_missing_folder_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     fill(tmp_path, {"incoming/f": b"1", "other/f": b"1"})
     with pytest.raises(SourceError) as caught:
