@@ -1,5 +1,6 @@
 """Specs: every fault at once, where it stands, what was expected; and nothing secret in a message."""
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from builder.model.options import withhold_locations, without_locations
 from builder.sources.folder import Folder
 from builder.spec import DatasetSpec
 from builder.specfile import fill_parameters, load_spec, parse_spec
+from builder.specfile.messages import PATTERNS_IN_WORDS
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = """\
@@ -154,6 +156,12 @@ def test_days_of_a_table_that_is_not_valid_yet_may_be_retained():
     found = faults(GOOD.replace('KEY}"}', 'KEY}", retain: [dx]}') + table)
     assert len(found) == 1
     assert "type: found 'dat'" in found[0]
+
+
+def test_no_message_asks_people_to_read_a_regular_expression():
+    schema = json.dumps(DatasetSpec.model_json_schema())
+    patterns = {json.loads(f'"{text}"') for text in re.findall(r'"pattern": "((?:[^"\\\\]|\\\\.)*)"', schema)}
+    assert patterns == PATTERNS_IN_WORDS.keys()
 
 
 def test_one_fault_has_one_message():

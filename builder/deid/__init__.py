@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -137,10 +137,10 @@ class Deid(BaseModel):
         """Return the Basic Profile with this block's options."""
         return Profile(frozenset(Option(name) for name in self.options))
 
-    @field_validator("patient_key")
+    @field_validator("patient_key", mode="before")
     @classmethod
-    def _is_reference(cls, value: str) -> str:
-        if _REFERENCE.fullmatch(value) is None:
+    def _is_reference(cls, value: Any) -> Any:
+        if not isinstance(value, str) or _REFERENCE.fullmatch(value) is None:
             raise ValueError(
                 "found a literal value (not shown), expected a reference: ${env:NAME} or ${file:/path}; a secret in "
                 "the spec would be published with the dataset and undo every pseudonym"

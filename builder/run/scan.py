@@ -51,8 +51,8 @@ def scan(
     sources: tuple[AnySource, ...] = tuple(_folder(path, layout) for path in paths)
     if page is not None and not page.absolute().parent.is_dir():
         raise SpecError(f"--html: found no folder {page.absolute().parent}, expected one for the page; make it first")
-    for place in (page, keep):
-        _check_apart(place, paths)
+    _check_apart("--html", page, paths)
+    _check_apart("--keep", keep, paths)
     shown = progress or SilentProgress()
     faults = Faults(default_action(environ))
     with _workspace(keep) as folder, load_cluster(cluster).open(workers) as runner:
@@ -73,10 +73,12 @@ def _folder(path: str, layout: Mapping[str, Any] | None) -> Folder:
     return Folder.model_validate({"url": path, **own})  # two datasets may hold paths of one name
 
 
-def _check_apart(place: Path | None, paths: Sequence[str]) -> None:
+def _check_apart(option: str, place: Path | None, paths: Sequence[str]) -> None:
     for path in paths:
         if place is not None and Path(place).resolve().is_relative_to(Path(path).resolve()):
-            raise SpecError(f"found {place}, which lies in the archive {path}, expected a place apart from it")
+            raise SpecError(
+                f"{option}: found {place}, which lies in the archive {path}, expected a place apart from it"
+            )
 
 
 def _write_private(page: Path, text: str) -> None:

@@ -38,6 +38,20 @@ _EXPECTED = {
 }
 
 
+PATTERNS_IN_WORDS = {
+    r"^[a-z0-9][a-z0-9-]{0,63}$": "small letters, digits and hyphens, 64 at most, such as chest-ct",
+    r"^[a-z][a-z0-9_]{0,63}$": "a small letter, then small letters, digits or _, 64 at most, such as left_lung",
+    r"^[a-z][a-z0-9_]{0,31}$": "a small letter, then small letters, digits or _, 32 at most, such as t2w",
+    r"^[a-z][a-z0-9_-]{0,63}$": "a small letter, then small letters, digits, _ or -, 64 at most, such as thin-slices",
+    r"^[A-Za-z][A-Za-z0-9_]{0,63}$": "a letter, then letters, digits or _, 64 at most, such as T1w",
+    r"^[A-Z]{2,16}$": "two or more capital letters, such as US",
+    r"^\d{4}-\d{2}-\d{2}$": "a date (YYYY-MM-DD)",
+    r"^10\.\d{4,9}/\S+$": "a DOI, such as 10.5281/zenodo.1234",
+    r"^https?://\S+$": "an address that begins with https:// or http://",
+}
+"""What a pattern asks for, to people who do not read regular expressions."""
+
+
 def described(error: ValidationError, document: Any, *models: type[BaseModel]) -> Iterator[tuple[Path, str, bool]]:
     """Yield each fault once: its place in the document, a message, and whether the key itself is wrong.
 
@@ -125,7 +139,9 @@ def _expected(item: Mapping[str, Any]) -> str:
     if item["type"] in _EXPECTED:
         return f"expected {_EXPECTED[item['type']]}"
     if item["type"] == "string_pattern_mismatch":
-        return f"expected text that matches {item['ctx']['pattern']}"
+        return (
+            f"expected {PATTERNS_IN_WORDS.get(item['ctx']['pattern'], 'text that matches ' + item['ctx']['pattern'])}"
+        )
     text = _text(item)
     for start in ("Input should be ", "Input should have ", "String should have "):
         if text.startswith(start):

@@ -202,7 +202,7 @@ class _Parser:
         if "texts" in families or (len(families) > 1 and not dated):
             raise SpecError(
                 f"column {sign.at}: found a comparison of {_describe(left)} with {_describe(right)}, "
-                "expected two of one kind"
+                "expected two of one kind" + _quoting(left, right)
             )
         if families == {"bool"} and sign.text in ("<", "<=", ">", ">=", "between"):
             _fail(sign, "'=' or '!=' between truth values")
@@ -285,6 +285,14 @@ def _is_dated(operand: Operand) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _quoting(left: Operand, right: Operand) -> str:
+    """Say how to write a number that is meant as a text; nothing where no text column is compared with a number."""
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, Column) and one.family == "text" and other.family == "number":
+            return "" if isinstance(other, Column) else f"; for a text, write '{other.value!r}' with its quotes"
+    return ""
 
 
 def _describe(operand: Operand) -> str:
