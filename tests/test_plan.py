@@ -17,7 +17,16 @@ from builder.labels import LABELS
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.patches import Patches
-from builder.plan import MOST_AHEAD_BYTES, PLANNED, CasePlan, ShardSummary, assign_buckets, recipe, shard_fingerprint
+from builder.plan import (
+    MOST_AHEAD_BYTES,
+    PLANNED,
+    CasePlan,
+    ShardSummary,
+    assign_buckets,
+    image_role,
+    recipe,
+    shard_fingerprint,
+)
 from builder.spec import DatasetSpec
 from builder.specfile import load_spec
 from builder.transforms import Intensity, Orient, Resample
@@ -69,6 +78,9 @@ def test_no_cases_need_no_bucket() -> None:
 def test_bytes_bound_a_bucket_too():
     buckets = assign_buckets([case(i, i, size=60) for i in range(16)], key=KEY, most_cases=99, most_bytes=130)
     assert all(len(held) <= 2 for held in buckets.values())
+    assert [*buckets] == sorted(buckets)
+    pair = [case(0, 0, size=65), case(1, 1, size=65)]
+    assert [*assign_buckets(pair, key=KEY, most_cases=99, most_bytes=130)] == [""], "exactly as much still fits"
 
 
 SPECS = sorted((Path(__file__).parent.parent / "specs").glob("*.yaml"))
@@ -293,6 +305,19 @@ def test_what_is_stated_of_an_image_file_names_the_shard(other: dict[str, Any]) 
     assert shard_name({**stated, **other}) != shard_name(stated)
     without = {name: value for name, value in other.items() if name != "layout"}
     assert shard_name(without) == shard_name({})  # a DICOM header has a hash of its own
+
+
+def test_the_name_of_a_plain_shard_stays_what_earlier_releases_made() -> None:
+    assert shard_name({}) == "bfcc4216cdd32f6acac019fb39b994c4"
+    assert shard_name({"sop_instance_uid": None}) == shard_name({"sop_instance_uid": ""})
+
+
+def test_the_role_of_an_image_has_its_name_if_a_case_has_several() -> None:
+    assert (image_role(""), image_role("pet")) == ("image", "image:pet")
+
+
+def test_a_shard_is_not_encoded_unless_stated() -> None:
+    assert ShardSummary("f", "0", ()).encoded is False
 
 
 def test_places_and_order_of_objects_and_projected_sizes_name_nothing() -> None:

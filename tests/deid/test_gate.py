@@ -19,6 +19,7 @@ from builder.deid.columns import crossing
 from builder.deid.gate import WITHHELD, Gate, refuse_identifiers
 from builder.deid.identifiers import Identifiers, identifiers_of, parts_of
 from builder.deid.options import ColumnText
+from builder.deid.terms import term_words
 from builder.errors import CaseError, PrivacyError
 from builder.imaging.stacks.options import VolumeOptions, check_voxels
 from builder.model.case import Sample
@@ -321,3 +322,14 @@ def test_a_note_quotes_only_defined_terms_in_lower_case_too(where: str) -> None:
         assert gate.text("notes", where + note) is None
     assert gate.text("notes", "pet/pet_units=CPS") == "pet/pet_units=CPS"
     assert gate.text("notes", "field_of_view=8; jitter_mm=0.1") == "field_of_view=8; jitter_mm=0.1"
+
+
+def test_an_identifier_of_digits_is_not_found_within_a_longer_number() -> None:
+    known = Identifiers(numbers=frozenset({"2000", "MR7X"}))
+    assert all(known.occur_in(text) for text in ("case 2000", "a2000b", "1MR7X2"))
+    assert not known.occur_in("112000")
+
+
+def test_names_of_programs_are_not_words_of_terms() -> None:
+    assert "ct" in term_words()
+    assert not {"slicer", "plastimatch"} & term_words()

@@ -77,6 +77,9 @@ def test_an_overlay_in_the_pixel_bits_cannot_be_vouched_for() -> None:
     assert pixel_risk(dataset) is Risk.OVERLAY_IN_PIXELS
     with pytest.raises(CaseError):
         judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, reviewed=("CT",)))
+    region = MaskRegion(rows=(0, 5), columns=(0, 5), size=(dataset.Rows, dataset.Columns))
+    with pytest.raises(CaseError):
+        judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, burned_in="mask", mask_regions=(region,)))
     dataset.add_new(0x60003000, "OW", b"\0\0")  # a plane of its own: the walk drops it, the pixels are clean
     assert pixel_risk(dataset) is None
 

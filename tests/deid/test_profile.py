@@ -121,3 +121,8 @@ def test_keep_beats_clean_and_any_option_beats_the_basic_profile() -> None:
     assert Profile(frozenset()).action(allergies) is Action.REMOVE
     assert Profile(frozenset({Option.CLEAN_DESCRIPTORS})).action(allergies) is Action.CLEAN
     assert Profile(frozenset({Option.RETAIN_DEVICE_IDENTITY})).action(device_uid) is Action.KEEP
+
+
+def test_attributes_of_commands_file_meta_and_directories_never_survive() -> None:
+    every = Profile(frozenset(Option) - {Option.RETAIN_MODIFIED_DATES})
+    assert not [tag for tag in forms(every) if tag >> 16 in (0x0000, 0x0002, 0x0004)]

@@ -29,3 +29,9 @@ def test_a_name_is_the_hash_of_its_parts_in_base_32(parts: list[str]) -> None:
 @given(TEXTS, st.lists(TEXTS, max_size=5))
 def test_many_names_are_those_of_each(kind: str, values: list[str]) -> None:
     assert list(KEY.names(kind, values)) == [expected(kind, value) for value in values]
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4))
+def test_a_number_is_the_first_64_bits_of_the_hash(parts: list[str]) -> None:
+    framed = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)
+    assert KEY.number(*parts) == int(hmac.digest(KEY.secret, framed, hashlib.sha256).hex()[:16], 16)

@@ -135,6 +135,11 @@ def test_ratios_are_exact_up_to_thousandths_and_rounded_to_ten_thousandths_beyon
     assert whole_shares({"a": 0.5004, "b": 0.4996}) == (("a", "b"), (5004, 4996))
 
 
+def test_a_split_without_a_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="an empty name"):
+        whole_shares({"": 0.5, "a": 0.5})
+
+
 def test_the_first_repeat_of_folds_is_the_split_of_the_same_seed() -> None:
     dealt = assign(persons(), ratios={"0": 0.5, "1": 0.5}, strata=[], seed=3)["split"].to_pylist()
     made = folds(persons(), k=2, repeats=2, strata=[], seed=3).filter(pc.field("repeat") == 0)
