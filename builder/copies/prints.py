@@ -204,8 +204,9 @@ def _plane_digest(plane: NDArray[Any]) -> bytes:
 
 def _hashed(values: NDArray[Any], shape: tuple[int, ...]) -> bytes:
     kind = values.dtype.newbyteorder("<")
-    head = f"{shape[0]} {shape[1]} ".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(values, dtype=kind).tobytes()).digest()
+    digest = hashlib.sha256(f"{shape[0]} {shape[1]} ".encode())
+    digest.update(np.ascontiguousarray(values, dtype=kind))
+    return digest.digest()
 
 
 def _joined(digests: Sequence[bytes], shape: tuple[int, ...]) -> str:
