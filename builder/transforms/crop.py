@@ -31,17 +31,20 @@ BODY_STEP_MM = 4.0
 EDGE_VOXELS = 1e-6
 """Fraction of a voxel by which a point may lie beyond an outer edge and still count as inside."""
 
+BORDER_PERCENT = (5.0, 95.0)
+"""Percentiles between which the values of a border row or column lie close together: a mark may cover the rest."""
+
 ALIGNED_VOXELS = 1e-3
 """Largest spread, in voxels, of the four corners on one side of a box that still counts as aligned with the grid."""
 
 
 class Crop(Step):
-    """Crop the case to the box around a mask or the body, or to a fixed shape.
+    """Crop the case to the box around a mask or the body, to what lies inside its borders, or to a fixed shape.
 
-    ``mask`` or ``body_above`` selects a box, and ``margin_mm`` widens it as far as the image reaches. ``shape`` then
-    sets the size of the box to exactly that many voxels about its centre (or the centre of the image if no box is
-    selected). A larger box is cut. A smaller one takes in more of the image, and beyond the image it is filled with
-    ``fill``, where the padding mask becomes True.
+    ``mask``, ``body_above`` or ``edges_within`` selects a box, and ``margin_mm`` widens it as far as the image reaches.
+    ``shape`` then sets the size of the box to exactly that many voxels about its centre, or the centre of the image if
+    no box is selected. A larger box is cut. A smaller one takes in more of the image, and beyond the image it is filled
+    with ``fill``, where the padding mask becomes True.
 
     What is cut off is recorded. ``Mask.measures`` gets ``<segment>/crop_outside_mm3``. ``Volume.notes`` gets the number
     of boxes and landmarks that were dropped because they lie outside (``crop_dropped/<name>=n``), and of boxes that
@@ -57,6 +60,9 @@ class Crop(Step):
     """Segments of that mask; all if empty."""
     body_above: float | None = None
     """Crop to the largest connected part above this value (first channel), e.g. -500 HU."""
+    edges_within: Annotated[float, Field(ge=0)] | None = None
+    """Cut off outer rows and columns of one value, such as the borders of a film and the marks in them: nine tenths of
+    such a row differ by at most this number, e.g. 3; 0 for borders without noise."""
     margin_mm: tuple[Margin, Margin, Margin] = (0.0, 0.0, 0.0)
     """Margin along (slice, row, column), on both sides."""
     shape: tuple[Count, Count, Count] | None = None
@@ -66,13 +72,13 @@ class Crop(Step):
 
     @model_validator(mode="after")
     def _one_box(self) -> "Crop":
-        if self.mask is not None and self.body_above is not None:
-            raise ValueError("found both mask and body_above, expected at most one of them")
-        if self.mask is None and self.body_above is None:
-            if self.shape is None:
-                raise ValueError("found none of mask, body_above and shape, expected at least one of them")
-            if self.margin_mm != (0.0, 0.0, 0.0):
-                raise ValueError("found margin_mm without mask or body_above, expected one of them")
+        chosen = [name for name in ("mask", "body_above", "edges_within") if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"found {' and '.join(chosen)}, expected at most one of mask, body_above and edges_within")
+        if not chosen and self.shape is None:
+            raise ValueError("found none of mask, body_above, edges_within and shape, expected at least one of them")
+        if not chosen and self.margin_mm != (0.0, 0.0, 0.0):
+            raise ValueError("found margin_mm without mask, body_above or edges_within, expected one of them")
         if self.segments and self.mask is None:
             raise ValueError("found segments without mask, expected the name of their mask")
         return self
@@ -108,6 +114,8 @@ class Crop(Step):
     def _window(self, case: Case) -> "Window":
         whole = case.volume.geometry.shape
         window = Window((0, 0, 0), whole)
+        if self.edges_within is not None:
+            window = _inside_borders(case.volume, self.edges_within).widen(self.margin_mm, case.volume.geometry)
         inside = self._region(case)
         if inside is not None:
             window = _bounding_window(inside).widen(self.margin_mm, case.volume.geometry)
@@ -194,6 +202,39 @@ def find_body(volume: Volume, above: float) -> NDArray[np.bool_]:
         body = np.repeat(body, n, axis=axis)
     shape = volume.geometry.shape
     return np.asarray(body[: shape[0], : shape[1], : shape[2]])
+
+
+def _inside_borders(volume: Volume, spread: float) -> Window:
+    """Return the box that is left when border rows and columns are taken off, one after the other from all four sides.
+
+    A row is judged by what is left of it, so that a border on one side does not hide one on another. Raises CaseError
+    if nothing is left.
+    """
+    slices, rows, columns = volume.geometry.shape
+    top, bottom, left, right = 0, rows, 0, columns
+    voxels = volume.voxels
+
+    def flat(values: NDArray[Any]) -> bool:
+        low, high = np.percentile(values, BORDER_PERCENT, axis=(-2, -1))  # of each channel
+        return bool(np.all(high - low <= spread))
+
+    before = None
+    while before != (top, bottom, left, right):
+        before = (top, bottom, left, right)
+        while top < bottom and left < right and flat(voxels[:, :, top, left:right]):
+            top += 1
+        while top < bottom and left < right and flat(voxels[:, :, bottom - 1, left:right]):
+            bottom -= 1
+        while top < bottom and left < right and flat(voxels[:, :, top:bottom, left]):
+            left += 1
+        while top < bottom and left < right and flat(voxels[:, :, top:bottom, right - 1]):
+            right -= 1
+    if top == bottom or left == right:
+        raise CaseError(
+            Reason.NO_SAMPLES,
+            f"crop: found no row or column whose values differ by more than {spread:g}, expected a lower edges_within",
+        )
+    return Window((0, top, left), (slices, bottom - top, right - left))
 
 
 def _bounding_window(inside: NDArray[np.bool_]) -> Window:

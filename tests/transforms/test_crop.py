@@ -128,6 +128,38 @@ def test_the_body_is_the_largest_part():
     assert caught.value.reason is Reason.NO_SAMPLES
 
 
+@BOUNDED
+@given(
+    borders=st.tuples(*[st.integers(0, 9)] * 4),
+    values=st.tuples(*[st.sampled_from([0.0, 200.0, 255.0])] * 4),
+    noise=st.integers(0, 3),
+)
+def test_borders_and_the_marks_in_them_are_cut_off(borders, values, noise):
+    rng = np.random.default_rng(sum(borders))
+    film = rng.uniform(20, 180, (1, 2, 60, 70))
+    top, bottom, left, right = borders
+    plane = film.copy()
+    plane[:, :, :top], plane[:, :, 60 - bottom :] = values[0], values[1]
+    plane[:, :, top : 60 - bottom, :left], plane[:, :, top : 60 - bottom, 70 - right :] = values[2], values[3]
+    plane += rng.uniform(0, noise, plane.shape)
+    if top > 3:
+        plane[0, :, 1:3, 30:33] = 255 - values[0]  # a mark of three columns in a border of seventy
+    case = make_case(make_geometry((2, 60, 70)))
+    case = replace(case, volume=replace(case.volume, voxels=plane.astype(np.float32), channels=("image",)))
+    found = crop(edges_within=3)(case).volume
+    expected = plane[:, :, top : 60 - bottom, left : 70 - right].astype(np.float32)
+    np.testing.assert_array_equal(found.voxels, expected)
+    corner = case.volume.geometry.to_world(np.array([[0, top, left]]))
+    np.testing.assert_allclose(found.geometry.to_world(np.zeros((1, 3))), corner, atol=1e-6)
+
+
+def test_a_film_of_nothing_but_border_is_refused():
+    case = make_case(make_geometry((1, 8, 8)))
+    flat = replace(case, volume=replace(case.volume, voxels=np.full_like(case.volume.voxels, 7)))
+    with pytest.raises(CaseError, match="found no row or column whose values differ by more than 3"):
+        crop(edges_within=3)(flat)
+
+
 def test_a_turned_box_is_kept_whole():
     """A box that does not lie along the grid cannot be cut at its edges."""
     case = make_case(make_geometry((10, 20, 20), (1.0, 1.0, 1.0)))
