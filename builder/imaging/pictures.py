@@ -1,6 +1,7 @@
 """Decoding pictures that are not slices: radiographs, localizers, ultrasound, photographs, screen captures, films."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ from pydicom.multival import MultiValue
 
 from builder.decode.format import PixelFormat, pixel_format
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import elements_as
 from builder.imaging.pixels.padding import padded
-from builder.imaging.pixels.rescale import Rescale, padding_of, rescale_of
+from builder.imaging.pixels.rescale import Rescale, padding_of, read_lut, rescale_of
 from builder.imaging.pixels.stored import raw_values, stored_values, stream_notes
 from builder.imaging.stacks.options import VolumeOptions
 from builder.imaging.stacks.stack import COLOURS, Stack
-from builder.model.case import ValueDomain, Volume
+from builder.model.case import DAMAGED_TABLE, DisplayTable, ValueDomain, Volume
 from builder.model.geometry import Geometry
 
 NO_PLACE = "no_patient_geometry"
@@ -70,18 +72,22 @@ def _grey(
         padding = padding if padding.any() else None
     values = _rescaled(stored, rescale)
     window = window_of(dataset)
+    display, damaged = display_of(dataset)
+    notes = (*notes, *damaged)
     hounsfield = dataset.get("Modality") == "CT" and rescale.stated and rescale.kind in ("", "HU")
     if form.photometric == "MONOCHROME1" and not hounsfield:
         notes = (*notes, "monochrome1" if options.monochrome1 == "keep" else "monochrome1_inverted")
         if options.monochrome1 == "invert":
             values = _inverted(values, form, rescale)
-            window = window and _mirrored(window, form, rescale)
+            ends = _ends(form, rescale)
+            window = window and (ends - window[1], ends - window[0])
+            display = display and replace(display, ends=ends)
     if padding is not None and options.padding == "fill":
         values = np.array(values)
         values[padding] = 0
     domain = ValueDomain.HOUNSFIELD if hounsfield else ValueDomain.ARBITRARY if rescale.stated else ValueDomain.STORED
     voxels = np.ascontiguousarray(values)[None]
-    return Volume(voxels, geometry, domain, padding=padding, notes=(NO_PLACE, *notes), window=window)
+    return Volume(voxels, geometry, domain, padding=padding, notes=(NO_PLACE, *notes), window=window, display=display)
 
 
 def window_of(dataset: Dataset) -> tuple[float, float] | None:
@@ -103,13 +109,28 @@ def window_of(dataset: Dataset) -> tuple[float, float] | None:
     return (middle - half, middle + half) if half > 0 else None
 
 
-def _mirrored(window: tuple[float, float], form: PixelFormat, rescale: Rescale) -> tuple[float, float]:
-    """Mirror a window as ``_inverted`` mirrors values."""
+def display_of(dataset: Dataset) -> tuple[DisplayTable | None, tuple[str, ...]]:
+    """Return the first table of the VOI LUT Sequence (0028,3010) or None, and a note if it cannot be read.
+
+    A damaged table costs a picture only where a spec asks for tables. Source: PS3.3 C.11.2.1.1; several tables are
+    alternatives.
+    """
+    try:
+        with elements_as(Reason.INCONSISTENT_PIXELS):
+            sequence = dataset.get("VOILUTSequence")
+            if not sequence:
+                return None, ()
+            entries, first, bits = read_lut(sequence[0], "VOI LUT")
+    except CaseError:
+        return None, (DAMAGED_TABLE,)
+    return DisplayTable(entries.astype(np.float32), first, float(2**bits - 1)), ()
+
+
+def _ends(form: PixelFormat, rescale: Rescale) -> float:
+    """Return the sum of the lowest and the highest value, about whose middle ``_inverted`` mirrors."""
     if rescale.table is not None:
-        ends = float(rescale.table.max()) + float(rescale.table.min())
-    else:
-        ends = sum(form.limits) * rescale.slope + 2 * rescale.intercept
-    return ends - window[1], ends - window[0]
+        return float(rescale.table.max()) + float(rescale.table.min())
+    return sum(form.limits) * rescale.slope + 2 * rescale.intercept
 
 
 def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[Any]:
@@ -123,13 +144,9 @@ def _rescaled(stored: NDArray[Any], rescale: Rescale) -> NDArray[Any]:
 
 def _inverted(values: NDArray[Any], form: PixelFormat, rescale: Rescale) -> NDArray[Any]:
     """Mirror values about the middle of the storable range, so that white is large."""
-    if rescale.table is not None:
-        return np.asarray(float(rescale.table.max()) + float(rescale.table.min()) - values, dtype=np.float32)
-    low, high = form.limits
-    if values.dtype.kind in "iu":
-        return np.asarray(values.dtype.type(low + high) - values)
-    ends = (low + high) * rescale.slope + 2 * rescale.intercept
-    return np.asarray(np.float32(ends) - values, dtype=np.float32)
+    if rescale.table is None and values.dtype.kind in "iu":
+        return np.asarray(values.dtype.type(sum(form.limits)) - values)
+    return np.asarray(np.float32(_ends(form, rescale)) - values, dtype=np.float32)
 
 
 def _eight_bits(colour: NDArray[Any], form: PixelFormat) -> NDArray[Any]:

@@ -28,6 +28,39 @@ class ValueDomain(StrEnum):
     MIXED = "mixed"
 
 
+DAMAGED_TABLE = "voi_lut_damaged"
+"""Note on a picture whose VOI LUT cannot be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class DisplayTable:
+    """The table by which a picture asks to be shown (VOI LUT, PS3.3 C.11.2.1.1).
+
+    Parameters
+    ----------
+    entries
+        (n,) float32, from 0 to ``highest``. Values before the first entry and beyond the last take the one at that end.
+    first
+        The value of entry 0, in the unit of the stored values after the Modality LUT.
+    highest
+        The largest number that an entry can hold: 2 to the power of its bits, minus 1.
+    ends
+        Sum of the lowest and the highest value of a picture that was mirrored (``MONOCHROME1``); None if it was not.
+    """
+
+    entries: NDArray[np.float32]
+    first: int
+    highest: float
+    ends: float | None = None
+
+    def shown(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what the table shows for the volume's values, float32 from 0 to ``highest``; white is large."""
+        asked = values if self.ends is None else self.ends - values
+        index = np.clip(np.rint(asked) - self.first, 0, len(self.entries) - 1).astype(np.int64)
+        found = self.entries[index]
+        return found if self.ends is None else np.asarray(np.float32(self.highest) - found)
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """Voxels on one grid.
@@ -54,6 +87,8 @@ class Volume:
     window
         Of a grey picture as the archive holds it: the lowest and highest value that its first window shows (PS3.3
         C.11.2.1.2); None where the object states none.
+    display
+        Of a grey picture as the archive holds it: its first VOI LUT; None where the object has none.
     """
 
     voxels: NDArray[Any]
@@ -65,6 +100,7 @@ class Volume:
     findings: tuple[str, ...] = ()
     domains: tuple[ValueDomain, ...] = ()
     window: tuple[float, float] | None = None
+    display: "DisplayTable | None" = None
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:

@@ -71,7 +71,7 @@ OF_LABELS = ("annotations", "label_status")
 """Columns of a series that reveal something about its labels."""
 
 NOTES = "notes"
-OPEN_NOTES = ("intensity/", "intensity_clipped/")
+OPEN_NOTES = ("intensity/", "intensity_clipped/", "intensity_table/")
 """Prefixes of notes about a volume that describe only its image."""
 
 OF_PERSONS = ("person_key", "split", "members", "folds")

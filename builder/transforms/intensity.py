@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from builder.errors import CaseError, Reason
-from builder.model.case import Case, ValueDomain, Volume
+from builder.model.case import DAMAGED_TABLE, Case, DisplayTable, ValueDomain, Volume
 from builder.protocols import Shape
 from builder.transforms.parts import find_mask, select_inside
 from builder.transforms.step import Step
@@ -30,8 +30,9 @@ class Intensity(Step):
 
     The mapping is written to ``Volume.notes`` so that it can be undone: ``intensity/<channel>=factor,offset`` with
     value = stored * factor + offset, exact up to the rounding of the type. The number of voxels that the limits
-    changed, which cannot be undone, is ``intensity_clipped/<channel>=n``. The domain of a scaled volume is
-    ``arbitrary``.
+    changed, which cannot be undone, is ``intensity_clipped/<channel>=n``; where a table was applied,
+    ``intensity_table/<channel>=1`` says that the mapping leads back to what the table showed and not to the image. The
+    domain of a scaled volume is ``arbitrary``.
     """
 
     VERSION: ClassVar[int] = 1
@@ -41,9 +42,10 @@ class Intensity(Step):
     """Lowest and highest value, e.g. [-1000, 1000]; values beyond become these."""
     clip_percent: tuple[Percent, Percent] | None = None
     """The same limits as percentiles of this volume, e.g. [0.5, 99.5]."""
-    window: tuple[float, Width] | Literal["voi"] | None = None
+    window: tuple[float, Width] | Literal["voi", "voi_lut"] | None = None
     """(centre, width) in the volume's unit; ``voi`` takes the first window that a picture (radiograph, mammogram,
-    still) states itself, and refuses one that states none."""
+    still) states itself, and refuses one that states none. ``voi_lut`` shows a picture by its own VOI LUT, and by its
+    window if it has no table; it needs ``scale``, as tables and windows have different units."""
     scale: tuple[float, float] | None = None
     """Values to which the lower and the upper limit are mapped, e.g. [0, 1], or [0, 255] with dtype uint8."""
     zscore: Literal["none", "volume"] = "none"
@@ -70,6 +72,8 @@ class Intensity(Step):
             raise ValueError("found scale and zscore, expected one of them")
         if self.inside_mask is not None and self.inside_above is not None:
             raise ValueError("found inside_mask and inside_above, expected at most one of them")
+        if self.window == "voi_lut" and self.scale is None:
+            raise ValueError("found window: voi_lut without scale, expected the numbers that black and white become")
         if not limits and self.scale is None and self.zscore == "none" and self.dtype is None:
             raise ValueError("found no change, expected clip, clip_percent, window, scale, zscore or dtype")
         return self
@@ -81,15 +85,21 @@ class Intensity(Step):
         dtype = np.dtype(DTYPES[self.dtype] if self.dtype else np.float32 if scaled else volume.voxels.dtype)
         out = np.empty(volume.voxels.shape, dtype)
         notes = list(volume.notes)
+        display = self._display(volume)
         for number, name in enumerate(volume.channels):
-            mapping = self._find_mapping(case, volume.voxels[number])
-            clipped = _apply(volume.voxels[number], mapping, out[number])
+            channel = volume.voxels[number] if display is None else display.shown(volume.voxels[number])
+            mapping = self._find_mapping(case, channel)
+            clipped = _apply(channel, mapping, out[number])
+            if display is not None:
+                notes.append(f"intensity_table/{name}=1")
             if mapping.factor != 1.0 or mapping.offset != 0.0:
                 notes.append(f"intensity/{name}={mapping.factor!r},{mapping.offset!r}")
             if clipped:
                 notes.append(f"intensity_clipped/{name}={clipped}")
-        domain = ValueDomain.ARBITRARY if scaled else volume.domain
-        return replace(case, volume=replace(volume, voxels=out, domain=domain, notes=tuple(notes)))
+        done = replace(volume, voxels=out, notes=tuple(notes))
+        if scaled:  # what the picture says of its display is in the unit that its values had
+            done = replace(done, domain=ValueDomain.ARBITRARY, window=None, display=None)
+        return replace(case, volume=done)
 
     @property
     def scales(self) -> bool:
@@ -114,7 +124,9 @@ class Intensity(Step):
 
         needs = self.clip_percent is not None or self.zscore != "none" or (self.scale is not None and not self._fixed)
         inside = self._region(case, channel) if needs else None
-        low, high = self._limits(channel, inside, case.volume.window)
+        display = self._display(case.volume)
+        stated = case.volume.window if display is None else (0.0, display.highest)
+        low, high = self._limits(channel, inside, stated)
         if self.scale is None and self.zscore == "none":
             return Mapping(low, high, 1.0, 0.0)
         if self.zscore == "none":
@@ -135,7 +147,7 @@ class Intensity(Step):
         """Return whose values the mapping depends on, for the leak certificate."""
         free = (
             self.clip_percent is not None
-            or self.window == "voi"
+            or isinstance(self.window, str)
             or self.zscore != "none"
             or (self.scale is not None and not self._fixed)
         )
@@ -154,12 +166,13 @@ class Intensity(Step):
     ) -> tuple[float, float]:
         if self.clip is not None:
             return self.clip
-        if self.window == "voi":
+        if isinstance(self.window, str):
             if stated is None:
+                table = "no VOI LUT and " if self.window == "voi_lut" else ""
                 raise CaseError(
                     Reason.INCONSISTENT_PIXELS,
-                    "intensity: found no Window Center and Width in the picture, expected them for window: voi; "
-                    "clip_percent works without them",
+                    f"intensity: found {table}no Window Center and Width in the picture, expected them for window: "
+                    f"{self.window}; clip_percent works without them",
                 )
             return stated
         if self.window is not None:
@@ -175,6 +188,18 @@ class Intensity(Step):
             )
         low, high = np.percentile(values, self.clip_percent, method="inverted_cdf")
         return float(low), float(high)
+
+    def _display(self, volume: Volume) -> DisplayTable | None:
+        """Return the picture's own table if it has one and the option asks for it."""
+        if self.window != "voi_lut":
+            return None
+        if DAMAGED_TABLE in volume.notes:
+            raise CaseError(
+                Reason.INCONSISTENT_PIXELS,
+                "intensity: found a VOI LUT that cannot be read, expected a table for window: voi_lut; window: voi and "
+                "clip_percent work without it",
+            )
+        return volume.display
 
     def _region(self, case: Case, channel: NDArray[Any]) -> NDArray[np.bool_] | None:
         inside: NDArray[np.bool_] | None = None

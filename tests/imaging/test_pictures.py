@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixels import apply_modality_lut, apply_windowing, pixel_array
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, pixel_array
 
 from builder.errors import CaseError
 from builder.imaging.lint import Rule, lint
@@ -58,6 +59,47 @@ def test_the_stated_window_is_pydicoms(corpus: Corpus, function: str, inverted: 
     shown = Intensity(kind="intensity", window="voi", scale=(0, 1))(Case("case", volume)).volume.voxels[0, 0]
     expected = apply_windowing(pixel_array(dataset), dataset) / ((1 << dataset.BitsStored) - 1)
     np.testing.assert_allclose(shown, 1 - expected if inverted == "invert" else expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("inverted", ["invert", "keep"])
+@pytest.mark.parametrize("descriptor", [[1024, 0, 12], [300, 200, 16], [200, -40, 10]])
+def test_the_stated_table_is_pydicoms(corpus: Corpus, descriptor: list[int], inverted: str) -> None:
+    dataset = parse_instance((corpus("odd") / "xray_mammo" / "gdcm-CR-MONO1-10-chest.dcm").read_bytes())
+    count, _, bits = descriptor
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS", descriptor)
+    item.add_new("LUTData", "OW", (np.linspace(0, 1, count) ** 2 * (2**bits - 1)).astype("<u2").tobytes())
+    dataset.VOILUTSequence = [item]
+    dataset.WindowCenter, dataset.WindowWidth = 400, 301  # an alternative, which the table goes before
+    (stack,) = split_stacks(instances_of([dataset]))
+    volume = assemble(stack, [dataset], KEEP.model_copy(update={"monochrome1": inverted}))
+    found = Intensity(kind="intensity", window="voi_lut", scale=(0, 1))(Case("case", volume)).volume
+    expected = apply_voi(pixel_array(dataset).astype(np.int32), dataset) / (2**bits - 1)
+    np.testing.assert_allclose(found.voxels[0, 0], 1 - expected if inverted == "invert" else expected, atol=1e-6)
+    assert "intensity_table/image=1" in found.notes
+    assert (found.window, found.display) == (None, None)  # they would be read in the wrong unit
+
+
+def test_a_picture_without_a_table_is_shown_by_its_window_and_a_damaged_table_costs_nothing_unasked(
+    corpus: Corpus,
+) -> None:
+    dataset = parse_instance((corpus("odd") / "xray_mammo" / "gdcm-CR-MONO1-10-chest.dcm").read_bytes())
+    dataset.WindowCenter, dataset.WindowWidth = 400, 301
+    (stack,) = split_stacks(instances_of([dataset]))
+    shown = [
+        Intensity(kind="intensity", window=window, scale=(0, 1))(Case("case", assemble(stack, [dataset], KEEP)))
+        for window in ("voi", "voi_lut")
+    ]
+    np.testing.assert_array_equal(shown[0].volume.voxels, shown[1].volume.voxels)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [1024, 0, 12])
+    item.add_new("LUTData", "OW", bytes(100))
+    dataset.VOILUTSequence = [item]
+    damaged = assemble(stack, [dataset], KEEP)
+    assert "voi_lut_damaged" in damaged.notes
+    Intensity(kind="intensity", window="voi", scale=(0, 1))(Case("case", damaged))
+    with pytest.raises(CaseError, match="found a VOI LUT that cannot be read"):
+        Intensity(kind="intensity", window="voi_lut", scale=(0, 1))(Case("case", damaged))
 
 
 def test_a_picture_without_a_window_is_refused() -> None:

@@ -118,17 +118,26 @@ def padding_range(value: Any, limit: Any, form: PixelFormat) -> tuple[int, int] 
 
 def _table(item: Dataset) -> Rescale:
     """Read a Modality LUT item (PS3.3 C.11.1.1.1). May raise CaseError INCONSISTENT_PIXELS."""
+    entries, first, _ = read_lut(item, "Modality LUT")
+    kind = str(item.get("ModalityLUTType", "") or "").strip()
+    return Rescale(kind=kind, stated=True, table=entries.astype(np.float32), first=first)
+
+
+def read_lut(item: Dataset, name: str) -> tuple[NDArray[Any], int, int]:
+    """Return the entries of a look-up table, the value of the first one, and the bits of each.
+
+    ``name`` is what messages call the table. May raise CaseError INCONSISTENT_PIXELS.
+    """
     try:
         count, first, bits = (int(v) for v in item.LUTDescriptor)
         entries = _entries(item.LUTData, count or 2**16, bits)
     except (AttributeError, TypeError, ValueError):
-        detail = "found a Modality LUT without three descriptor values and as many entries as they state"
+        detail = f"found a {name} without three descriptor values and as many entries as they state"
         raise CaseError(Reason.INCONSISTENT_PIXELS, detail) from None
     if not 8 <= bits <= 16:
-        detail = f"found a Modality LUT with entries of {bits} bits, expected 8 to 16"
+        detail = f"found a {name} with entries of {bits} bits, expected 8 to 16"
         raise CaseError(Reason.INCONSISTENT_PIXELS, detail)
-    kind = str(item.get("ModalityLUTType", "") or "").strip()
-    return Rescale(kind=kind, stated=True, table=entries.astype(np.float32), first=first)
+    return entries, first, bits
 
 
 def _entries(data: Any, count: int, bits: int) -> NDArray[Any]:
