@@ -97,7 +97,7 @@ RECIPES = {
     "soft-tissue-sarcoma": "12545dc55474a643fcfc7c658c490ea2",
     "soft-tissue-sarcoma-ct-mr": "8e8f1a41e3a7e083dcf37a121e25028c",
     "soft-tissue-sarcoma-pet-ct": "af243e0053edaded340f27eb7c8d3a85",
-    "ultrasound-stills": "b1681ecbeb0073de2a7bd56b1929fa47",
+    "ultrasound-stills": "9910a23844bfc073c0c11c2480d6765b",
 }
 """Fingerprints of what the example specs state, versions apart.
 

@@ -100,6 +100,9 @@ class Deid(BaseModel):
     burned_in
         What happens to images that may carry text in their pixels: ``refuse`` excludes them; ``mask`` blanks
         ``mask_regions`` and refuses those that no region covers.
+    outside_regions
+        What happens to pixels outside the regions that an ultrasound image states (Sequence of Ultrasound Regions,
+        0018,6011): ``keep``, or ``blank``, as names and dates stand there. An image without regions stays as it is.
     reviewed
         Modalities whose pixels a person has looked at and found clean. This admits ultrasound, angiography,
         photographs and secondary captures, but no image that says BurnedInAnnotation YES.
@@ -126,6 +129,7 @@ class Deid(BaseModel):
     burned_in: Literal["refuse", "mask"] = "refuse"
     mask_regions: tuple[MaskRegion, ...] = ()
     """Rectangles that are blanked with ``burned_in: mask``."""
+    outside_regions: Literal["keep", "blank"] = "keep"
     reviewed: tuple[str, ...] = ()
     anonymity: Anonymity = Anonymity()
 

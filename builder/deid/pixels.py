@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence as Items
 
 from builder.deid import Deid, MaskRegion
 from builder.errors import CaseError, Reason
+from builder.headers.boundary import elements_as
 
 FACE_RISK = "face_risk"
 """Note on a volume from whose surface a face could be rendered."""
@@ -45,10 +46,14 @@ class Risk(StrEnum):
 
 @dataclass(frozen=True)
 class PixelVerdict:
-    """What to do before the pixels are used: rectangles to blank, and notes to keep."""
+    """What to do before the pixels are used: rectangles to blank, rectangles to keep alone, and notes to keep.
+
+    Pixels outside ``regions`` are blanked; without any, all are kept.
+    """
 
     blank: tuple[MaskRegion, ...] = ()
     notes: tuple[str, ...] = ()
+    regions: tuple[MaskRegion, ...] = ()
 
 
 def judge_pixels(dataset: Dataset, *, deid: Deid) -> PixelVerdict:
@@ -67,16 +72,18 @@ def judge_pixels(dataset: Dataset, *, deid: Deid) -> PixelVerdict:
     """
     risk = pixel_risk(dataset)
     notes = (FACE_RISK,) if shows_face(dataset) else ()
+    kept = stated_regions(dataset) if deid.outside_regions == "blank" else ()
+    notes = (*notes, "outside_regions_blanked") if kept else notes
     modality = str(dataset.get("Modality") or "")
     # A region that somebody drew is blanked whatever the header says, because many images with text do not declare it.
     if deid.burned_in == "mask" and risk is not Risk.OVERLAY_IN_PIXELS:
         regions = tuple(r for r in deid.mask_regions if _covers(r, dataset, modality))
         if regions:
-            return PixelVerdict(blank=regions, notes=(*notes, "pixels_blanked"))
+            return PixelVerdict(blank=regions, notes=(*notes, "pixels_blanked"), regions=kept)
     if risk is None:
-        return PixelVerdict(notes=notes)
+        return PixelVerdict(notes=notes, regions=kept)
     if modality in deid.reviewed and risk not in (Risk.DECLARED, Risk.OVERLAY_IN_PIXELS, Risk.DOCUMENT):
-        return PixelVerdict(notes=(*notes, "pixels_reviewed"))
+        return PixelVerdict(notes=(*notes, "pixels_reviewed"), regions=kept)
     raise CaseError(
         Reason.BURNED_IN,
         f"found an image that {risk.value}, expected pixels without text; look at the images, then name the modality "
@@ -117,18 +124,61 @@ def blank(voxels: NDArray[Any], regions: Sequence[MaskRegion]) -> NDArray[Any]:
 
     Colour planes must come before the rows. The filler is a value of the image, so it is plausible in any unit.
     """
-    if not regions:
-        return voxels
+    return _blanked(voxels, _within_any(voxels, regions)) if regions else voxels
+
+
+def blank_outside(voxels: NDArray[Any], regions: Sequence[MaskRegion]) -> NDArray[Any]:
+    """Return a copy of ``voxels`` (..., row, column) with what no region holds set to the smallest value inside them.
+
+    Without regions nothing changes.
+    """
+    return _blanked(voxels, ~_within_any(voxels, regions)) if regions else voxels
+
+
+def _within_any(voxels: NDArray[Any], regions: Sequence[MaskRegion]) -> NDArray[np.bool_]:
+    """Return (row, column) bool, True inside a region. Raises CaseError for a region drawn for another size."""
     inside = np.zeros(voxels.shape[-2:], dtype=np.bool_)
     for region in regions:
         if region.size != voxels.shape[-2:]:
             found = "x".join(str(n) for n in voxels.shape[-2:])
             raise CaseError(Reason.BURNED_IN, f"mask_regions: found images of {found}, expected size {region.size}")
         inside[slice(*region.rows), slice(*region.columns)] = True
+    return inside
+
+
+def _blanked(voxels: NDArray[Any], gone: NDArray[np.bool_]) -> NDArray[Any]:
     result = voxels.copy()
-    outside = voxels[..., ~inside]
-    result[..., inside] = outside.min() if outside.size else 0
+    left = voxels[..., ~gone]
+    result[..., gone] = left.min() if left.size else 0
     return result
+
+
+def stated_regions(dataset: Dataset) -> tuple[MaskRegion, ...]:
+    """Return the regions that an ultrasound image states (PS3.3 C.8.5.5), none if it states none.
+
+    Raises
+    ------
+    CaseError
+        BURNED_IN if a region has no four whole numbers inside the image, as it then hides nothing for certain.
+    """
+    with elements_as(Reason.BURNED_IN):
+        size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
+        items = list(dataset.get("SequenceOfUltrasoundRegions") or ())
+        try:
+            return tuple(
+                MaskRegion(
+                    rows=(int(item.RegionLocationMinY0), int(item.RegionLocationMaxY1) + 1),
+                    columns=(int(item.RegionLocationMinX0), int(item.RegionLocationMaxX1) + 1),
+                    size=size,
+                )
+                for item in items
+            )
+        except (AttributeError, TypeError, ValueError):
+            raise CaseError(
+                Reason.BURNED_IN,
+                f"found an ultrasound region that is no rectangle inside an image of {size[0]} x {size[1]}, expected "
+                "one: what lies outside cannot be blanked",
+            ) from None
 
 
 def _covers(region: MaskRegion, dataset: Dataset, modality: str) -> bool:

@@ -10,7 +10,7 @@ from builder.deid import Deid
 from builder.deid.gate import Gate
 from builder.deid.headers import deidentify
 from builder.deid.identifiers import Identifiers, identifiers_in, identifiers_of
-from builder.deid.pixels import PixelVerdict, blank, judge_pixels
+from builder.deid.pixels import PixelVerdict, blank, blank_outside, judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
 from builder.errors import CaseError, Reason
@@ -156,11 +156,16 @@ def _judge(images: Sequence[Dataset], deid: Deid) -> PixelVerdict:
     verdicts = [judge_pixels(image, deid=deid) for image in images]
     regions = {region for verdict in verdicts for region in verdict.blank}
     notes = {note for verdict in verdicts for note in verdict.notes}
-    return PixelVerdict(tuple(sorted(regions, key=str)), tuple(sorted(notes)))
+    kept = {verdict.regions for verdict in verdicts if verdict.regions}
+    if len(kept) > 1:
+        raise CaseError(
+            Reason.BURNED_IN, "found images of one stack with different ultrasound regions, expected the same in all"
+        )
+    return PixelVerdict(tuple(sorted(regions, key=str)), tuple(sorted(notes)), *kept)
 
 
 def _with_verdict(volume: Volume, verdict: PixelVerdict) -> Volume:
-    voxels = blank(volume.voxels, verdict.blank) if verdict.blank else volume.voxels
+    voxels = blank_outside(blank(volume.voxels, verdict.blank), verdict.regions)
     return replace(volume, voxels=voxels, notes=tuple(sorted({*volume.notes, *verdict.notes})))
 
 

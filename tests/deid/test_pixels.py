@@ -12,7 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
 from builder.deid import Deid, MaskRegion
-from builder.deid.pixels import FACE_RISK, Risk, blank, judge_pixels, pixel_risk
+from builder.deid.pixels import FACE_RISK, Risk, blank, blank_outside, judge_pixels, pixel_risk
 from builder.errors import CaseError, Reason
 
 REFERENCE = "${env:BUILDER_KEY}"
@@ -118,6 +118,42 @@ def test_blank_changes_only_the_rectangle(row: int, height: int, column: int, wi
     np.testing.assert_array_equal(result[:, ~inside], voxels[:, ~inside])
     assert len(np.unique(result[:, inside])) == 1
     assert voxels[0, 0, 1] == 1
+
+
+def with_regions(*corners: tuple[int, int, int, int]) -> Dataset:
+    """An ultrasound image of 40 rows and 50 columns with regions from (row, column) to (row, column), both inside."""
+    dataset = image(US, "US", Rows=40, Columns=50)
+    dataset.SequenceOfUltrasoundRegions = [Dataset() for _ in corners]
+    for item, (top, left, bottom, right) in zip(dataset.SequenceOfUltrasoundRegions, corners, strict=True):
+        item.RegionLocationMinX0, item.RegionLocationMinY0 = left, top
+        item.RegionLocationMaxX1, item.RegionLocationMaxY1 = right, bottom
+    return dataset
+
+
+def test_only_stated_regions_of_ultrasound_are_kept_on_request() -> None:
+    dataset = with_regions((5, 10, 19, 39), (15, 30, 39, 49))
+    assert judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, reviewed=("US",))).regions == ()
+    verdict = judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, reviewed=("US",), outside_regions="blank"))
+    assert verdict.notes == ("outside_regions_blanked", "pixels_reviewed")
+    voxels = np.arange(100, 3 * 40 * 50 + 100, dtype=np.int16).reshape(3, 40, 50)
+    result = blank_outside(voxels, verdict.regions)
+    inside = np.zeros((40, 50), bool)
+    inside[5:20, 10:40] = inside[15:40, 30:50] = True
+    np.testing.assert_array_equal(result[:, inside], voxels[:, inside])
+    assert np.unique(result[:, ~inside]).tolist() == [voxels[:, inside].min()]
+    with pytest.raises(CaseError):  # nobody looked at what the regions show
+        judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, outside_regions="blank"))
+
+
+@pytest.mark.parametrize("corners", [(0, 0, 40, 49), (5, 5, 4, 9), (0, -1, 9, 9)])
+def test_an_ultrasound_region_outside_the_image_is_refused(corners: tuple[int, int, int, int]) -> None:
+    dataset = with_regions((0, 0, 0, 0))
+    (item,) = dataset.SequenceOfUltrasoundRegions
+    names = ("RegionLocationMinY0", "RegionLocationMinX0", "RegionLocationMaxY1", "RegionLocationMaxX1")
+    for name, value in zip(names, corners, strict=True):
+        item.add_new(name, "SL", value)
+    with pytest.raises(CaseError, match="no rectangle inside an image of 40 x 50"):
+        judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, reviewed=("US",), outside_regions="blank"))
 
 
 def test_blank_refuses_another_size() -> None:
