@@ -10,7 +10,7 @@ from PIL import Image
 
 import builder
 from builder.model.keyed import Key
-from builder.phantom.reports import write_report
+from builder.phantom.reports import PhantomReport, write_report
 from builder.run.pipeline import build
 from tests.endtoend.trees import KEY
 
@@ -44,9 +44,8 @@ RARE = (
 )
 
 
-def test_reports_become_scrubbed_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUILDER_KEY", KEY)
-    tree = tmp_path / "tree"
+def write_tree(tree: Path) -> list[PhantomReport]:
+    """Write six pictures, a table of reports of which two are nearly the same, and boxes of every other picture."""
     tree.mkdir()
     reports = [write_report(Key(b"e" * 32), number) for number in range(1, 7)]
     lines, boxes = [], ["image,x,y,w,h,what"]
@@ -58,6 +57,13 @@ def test_reports_become_scrubbed_texts(tmp_path: Path, monkeypatch: pytest.Monke
         boxes.append(f"p{number}.png,3,3,6,6,Effusion" if number % 2 else f"p{number}.png,,,,,")
     (tree / "reports.jsonl").write_text("\n".join(lines))
     (tree / "boxes.csv").write_text("\n".join(boxes))
+    return reports
+
+
+def test_reports_become_scrubbed_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    tree = tmp_path / "tree"
+    reports = write_tree(tree)
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.format(tree=tree))
     build(spec, to=tmp_path / "out")
@@ -91,3 +97,36 @@ def test_reports_become_scrubbed_texts(tmp_path: Path, monkeypatch: pytest.Monke
     expected = np.array([3, 3, 9, 9]) * 16 / 24 + np.array([0, 16 / 6, 0, 16 / 6])
     positive = int(np.argmax(padded.counts))
     assert np.abs(padded.corners(positive)[0] - expected).max() < 1e-6
+
+
+def test_texts_of_sequestered_samples_are_in_their_store_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    write_tree(tmp_path / "tree")
+    spec, sealed = tmp_path / "spec.yaml", tmp_path / "sealed"
+    ratios = "ratios: {train: 0.5, test: 0.5}"
+    text = SPEC.format(tree=tmp_path / "tree")
+    assert ratios in text
+    spec.write_text(text.replace(ratios, f'{ratios}, sequester: {{url: "{sealed}"}}'))
+    build(spec, to=tmp_path / "open")
+    whole, published = builder.open_dataset(sealed).table, builder.open_dataset(tmp_path / "open").table
+    said = dict(zip(whole["sample_key"].to_pylist(), whole["text.report"].to_pylist(), strict=True))
+    assert all(said.values())
+    columns = [name for name in published.column_names if name.startswith(("text.", "label.", "box_"))]
+    assert {"text.report", "box_names"} <= {*columns}
+    hidden = set()
+    for row in published.to_pylist():
+        if row["split"] == "test":
+            assert [row[name] for name in columns] == [None] * len(columns)
+            hidden.add(said[row["sample_key"]])
+        else:
+            assert row["text.report"] == said[row["sample_key"]]
+    assert len(hidden) == 3
+    sentences = {sentence for report in hidden for sentence in report.split(". ") if len(sentence) > 20}
+    own = {sentence for sentence in sentences if not any(sentence in t for t in {*said.values()} - hidden)}
+    assert own
+    for path in (tmp_path / "open").rglob("*"):
+        if path.suffix == ".parquet":
+            data = str(pq.read_table(path).to_pylist())
+        else:
+            data = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+        assert not [sentence for sentence in own if sentence in data], path
