@@ -79,6 +79,8 @@ def test_bytes_bound_a_bucket_too():
     buckets = assign_buckets([case(i, i, size=60) for i in range(16)], key=KEY, most_cases=99, most_bytes=130)
     assert all(len(held) <= 2 for held in buckets.values())
     assert [*buckets] == sorted(buckets)
+    for bucket, held in buckets.items():
+        assert all(format(KEY.number("bucket", c.person_key), "064b").startswith(bucket) for c in held)
     pair = [case(0, 0, size=65), case(1, 1, size=65)]
     assert [*assign_buckets(pair, key=KEY, most_cases=99, most_bytes=130)] == [""], "exactly as much still fits"
 
@@ -348,6 +350,7 @@ def test_a_shard_needs_its_largest_case_beside_the_next_that_is_loaded() -> None
         return replace(case(0, 0), peak_bytes=peak, load_bytes=load)
 
     assert ShardSummary("f", "", ()).peak_bytes == 0
+    assert ShardSummary("f", "", (needs(9, 5),)).peak_bytes == 9
     assert ShardSummary("f", "", (needs(9, 5), needs(7, 4), needs(8, 6))).peak_bytes == 13
     large = MOST_AHEAD_BYTES + 1
     assert ShardSummary("f", "", (needs(9, 5), needs(large + 1, large))).peak_bytes == large + 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread
 
-from builder.deid.csa import KEPT, reduce_csa
+from builder.deid.csa import KEPT, _write, reduce_csa
 from builder.deid.headers import deidentify
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
@@ -49,3 +49,9 @@ def test_values_that_are_not_numbers_are_dropped(text: bytes) -> None:
     content += struct.pack("<64sI4sIII", b"SliceNormalVector", 1, b"FD\0\0", 4, 1, 77)
     content += struct.pack("<4I", len(text), len(text), 77, len(text)) + text.ljust(8, b"\0")
     assert reduce_csa(content) is None
+
+
+@pytest.mark.parametrize("item", [b"1", b"12", b"123", b"1234"])
+def test_an_item_is_padded_to_whole_words_with_its_terminator(item: bytes) -> None:
+    written = len(_write({"A": (item,)})) - len(_write({"A": ()})) - 16
+    assert written == (4 if len(item) < 4 else 8)

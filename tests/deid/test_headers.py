@@ -483,3 +483,10 @@ def test_words_of_standards_in_the_name_of_an_institution_stay(place: str) -> No
     kept = clean(dataset)
     assert list(kept.ImageType) == ["ORIGINAL", "PRIMARY", "AXIAL"]
     assert kept.ConvolutionKernel == "SHARP"
+
+
+def test_several_numbers_of_an_element_in_memory_survive() -> None:
+    source = Dataset()
+    source.PixelSpacing, source.SliceThickness = [0.5, 0.75], None
+    clean = deidentify(source, profile=Profile(), uids=UidMap(KEY), person="p")
+    assert [float(v) for v in clean.PixelSpacing] == [0.5, 0.75]
