@@ -259,7 +259,9 @@ def _opened(path: bytes) -> int:
     except FileNotFoundError as error:
         raise CaseError(Reason.SOURCE_MISSING, "the file was listed and is gone") from error
     except PermissionError as error:
-        raise CaseError(Reason.UNREADABLE, "this process may not read the file") from error
+        raise CaseError(
+            Reason.UNREADABLE, "this process may not read the file; let its user read it and build again"
+        ) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CaseError(Reason.SOURCE_CHANGED, "the file became a link after it was listed; build again") from error

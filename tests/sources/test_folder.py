@@ -124,6 +124,24 @@ def test_what_changed_between_listing_and_reading(
         assert source.read(entries["x/c"]) == b"sound", "one file costs only itself"
 
 
+def test_a_closed_file_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read any file, so the system's answer is made up; by hand it was tried without that right."""
+    source = Folder(kind="folder", url=str(fill(tmp_path, {"closed.dcm": b"x" * 300, "open.dcm": b"y" * 300})))
+    real = os.open
+
+    def refusing(path: Any, *given: Any, **named: Any) -> int:
+        if os.fsencode(path).endswith(b"closed.dcm"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(os, "open", refusing)
+    closed, opened = source.list()
+    with pytest.raises(CaseError, match="may not read the file; let its user read it") as fault:
+        source.read(closed)
+    assert fault.value.reason is Reason.UNREADABLE
+    assert source.read(opened) == b"y" * 300
+
+
 def test_no_folder_is_an_error_not_an_empty_listing(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         list(Folder(url=str(tmp_path / "none")).list())
