@@ -100,10 +100,14 @@ def keyed_names(name: str, manifest: Manifest, environment: Mapping[str, str]) -
     return names
 
 
+def _reference(manifest: Manifest) -> str:
+    return str(manifest.spec.get("deid", {}).get("patient_key", ""))
+
+
 def key_of(manifest: Manifest, environment: Mapping[str, str]) -> Key | None:
     """Return the key with which a version was built, if the environment holds it; any other key gives None."""
     try:
-        key = resolve_key(manifest.spec["deid"]["patient_key"], environment)
+        key = resolve_key(_reference(manifest), environment)
     except SpecError:
         return None
     return key if key.name("check") == manifest.lock.get("key_check") else None
@@ -129,7 +133,7 @@ def rows_about(table: pa.Table, names: Collection[str]) -> list[dict[str, Any]]:
 def _unknown(names: set[str], manifest: Manifest) -> LayoutError:
     hint = "" if len(names) > 1 else (
         "; to look up the archive's own UIDs and PatientIDs set the key the dataset was built with "
-        f"({manifest.spec['deid']['patient_key']})"
+        f"({_reference(manifest)})"
     )  # fmt: skip
     return LayoutError(f"found nothing by that name in version {manifest.version}{hint}")
 

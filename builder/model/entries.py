@@ -27,6 +27,9 @@ def json_object(data: bytes, name: str) -> Mapping[str, Json]:
     return document
 
 
+_DEEPEST = 64
+
+
 @dataclass(frozen=True)
 class Entries:
     """A JSON object and where it stands, read entry by entry."""
@@ -58,9 +61,19 @@ class Entries:
         return {name: inside.count(name) for name in inside.document}
 
     def mapping(self, key: str) -> Mapping[str, Json]:
-        """Return an object whose keys are not known in advance."""
+        """Return an object whose keys are not known in advance, nested no deeper than code can follow."""
         found: Mapping[str, Json] = self._take(key, dict)
+        level: list[Json] = [found]
+        for _ in range(_DEEPEST):
+            inside = (e.values() if isinstance(e, dict) else e for e in level if isinstance(e, dict | list))
+            level = [each for values in inside for each in values]
+        if level:
+            raise LayoutError(f"{self.where}: found {key} nested deeper than {_DEEPEST} levels, expected fewer")
         return found
+
+    def block(self, key: str) -> Mapping[str, Json]:
+        """Return an object that may be missing."""
+        return self.mapping(key) if key in self.document else {}
 
     def numbers(self, key: str) -> list[Json]:
         """Return a list."""

@@ -325,7 +325,7 @@ def parse_manifest(data: bytes) -> Manifest:
     return Manifest(
         name=at.named("name", _DATASET_NAME),
         version=at.named("version", _VERSION),
-        spec=at.mapping("spec"),
+        spec=_spec(at),
         lock=at.mapping("lock"),
         fields=tuple(_field(e) for e in at.entries("fields")),
         shards=tuple(
@@ -334,6 +334,17 @@ def parse_manifest(data: bytes) -> Manifest:
         files=_objects(at, "files"),
         totals=at.counts("totals"),
     )
+
+
+def _spec(at: Entries) -> Mapping[str, Json]:
+    """Return the published spec, whose blocks that readers look into have the right kind; the others are only shown."""
+    spec = at.mapping("spec")
+    inside = Entries(spec, f"{at.where}: spec")
+    for name in ("catalog", "deid", "splits"):
+        inside.block(name)
+    if "sources" in spec:
+        inside.entries("sources")
+    return spec
 
 
 def _load(data: bytes, name: str) -> Mapping[str, Json]:

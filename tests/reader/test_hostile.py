@@ -149,6 +149,9 @@ FIRST: Mapping[str, Change] = {
     "key_differs_in_case": in_index("sample_key", "S00001"),
     "number_is_long": replaced(f"versions/*/{MANIFEST}", b'{"format_version": ' + b"9" * 100_000 + b"}"),
     "total_is_a_list": in_manifest(lambda d: d["totals"].update(samples=[])),
+    "spec_is_deep": in_manifest(lambda d: d.update(spec={"a": json.loads("[" * 900 + "]" * 900)})),
+    "block_of_the_spec_is_text": in_manifest(lambda d: d.update(spec={"catalog": "x"})),
+    "sources_of_the_spec_are_text": in_manifest(lambda d: d.update(spec={"sources": ["x"]})),
     "shape_is_negative": in_manifest(lambda d: d["fields"][0].update(shape=[1, -1, 8, 8])),
     "chunk_is_nothing": in_manifest(lambda d: d["fields"][0].update(chunk=[0, 0, 0])),
 }
