@@ -24,6 +24,7 @@ from builder.plan import (
     ShardSummary,
     assign_buckets,
     image_role,
+    is_image_role,
     recipe,
     shard_fingerprint,
 )
@@ -316,6 +317,7 @@ def test_the_name_of_a_plain_shard_stays_what_earlier_releases_made() -> None:
 
 def test_the_role_of_an_image_has_its_name_if_a_case_has_several() -> None:
     assert (image_role(""), image_role("pet")) == ("image", "image:pet")
+    assert [is_image_role(role) for role in ("image", "image:pet", "tumor")] == [True, True, False]
 
 
 def test_a_shard_is_not_encoded_unless_stated() -> None:
