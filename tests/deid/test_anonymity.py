@@ -154,3 +154,9 @@ def test_bands_replace_the_ages_of_all_images():
     assert safe["later.age_years"].null_count == safe["age_years"].null_count == 4
     assert set(safe["later.age_band"].to_pylist()) == {"40-49"}
     assert found.k == 4
+
+
+def test_a_cohort_of_nobody_is_at_no_distance():
+    nobody = MAKERS.slice(0, 0).append_column("grade", pa.array([], pa.string()))
+    _, found = protect(nobody, Anonymity(k=5, sensitive=("grade",)), released=RELEASED_MAKERS)
+    assert (found.persons, found.distinct, found.distance) == (0, {"grade": 0}, {"grade": 0.0})

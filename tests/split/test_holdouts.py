@@ -76,7 +76,7 @@ def test_a_person_once_trained_on_cannot_be_held_out():
 
 
 def test_rules_that_cannot_work_are_refused():
-    with pytest.raises(SpecError, match="nobody"):
+    with pytest.raises(SpecError, match=r"nobody for site in \['Rome'\]"):
         hold_out(persons(), [HoldOut(column="site", values=("Rome",))])
     with pytest.raises(SpecError, match="no column"):
         hold_out(persons(), [HoldOut(column="vendor", values=("GE",))])
