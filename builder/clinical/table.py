@@ -104,6 +104,8 @@ class ClinicalColumn(BaseModel):
                 _quoted(value, "a level")
         elif levels is not None:
             raise ValueError("found neither a list nor a mapping, expected a list of levels, or a mapping to them")
+        if levels is not None and not levels:
+            raise ValueError("found no level, expected at least one; without levels every value is taken as it is")
         return levels
 
     @model_validator(mode="after")

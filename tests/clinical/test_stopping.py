@@ -1,5 +1,6 @@
 """What of a table stops a plan, what is only told, and that neither shows a value."""
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -117,6 +118,14 @@ def test_levels_that_no_cell_has_are_told() -> None:
         ({"type": "category", "levels": [1, 2]}, 'found 1 as a level, expected a text; quote the value: "1"'),
         ({"type": "category", "levels": {True: "M"}}, 'quote the value: "true"'),
         ({"type": "category", "levels": {"1": 2}}, "found 2 as a level"),
+        ({"type": "category", "levels": {1.0: "M"}}, 'found 1.0 as a value of the file, expected a text'),
+        ({"type": "category", "levels": {date(2019, 1, 1): "M"}}, 'quote the value: "2019-01-01"'),
+        ({"type": "category", "levels": {None: "M"}}, 'found null as a value of the file'),
+        ({"type": "category", "levels": [True, False]}, 'found true as a level, expected a text; quote the value'),
+        ({"type": "category", "levels": {"1": ["M"]}}, "found a list as a level, expected a text"),
+        ({"type": "category", "levels": {"1": {"M": 1}}}, "found a mapping as a level, expected a text"),
+        ({"type": "category", "levels": {}}, "found no level, expected at least one"),
+        ({"type": "category", "levels": []}, "found no level, expected at least one"),
         ({"type": "category", "levels": "M"}, "expected a list of levels, or a mapping"),
         ({"type": "number", "min": 3, "max": 1}, "found min 3.0 above max 1.0"),
     ],
@@ -148,6 +157,8 @@ def test_options_that_would_do_nothing_are_refused(column: dict[str, Any], words
 def test_codes_are_texts() -> None:
     with pytest.raises(ValueError, match='found -1 as a code, expected a text; quote the value: "-1"'):
         declared(columns=LEVELS, missing=[-1, 999])
+    with pytest.raises(ValueError, match='found null as a code, expected a text; quote the value: "null"'):
+        declared(columns=LEVELS, missing=[None])
     with pytest.raises(ValueError, match=r"found 'NA', expected a list of codes: \[NA\]"):
         declared(columns=LEVELS, missing="NA")
 

@@ -353,6 +353,30 @@ def test_names_in_any_encoding_cost_nothing(tmp_path: Path, capsys, monkeypatch)
         assert "which is not UTF-8" in capsys.readouterr().err
 
 
+def test_a_file_that_was_written_again_is_told_or_read_again(tmp_path: Path, capsys) -> None:
+    spec = write(tmp_path, persons=2)
+    command = ("build", spec, "--to", tmp_path / "d")
+    assert typed(*command) == 0
+    before = [sample["image"].astype(float) for sample in builder.open_dataset(tmp_path / "d", uses="off")]
+    path = next((tmp_path / "in" / "p00").glob("*.dcm"))
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+    path.rename(path.with_name("renamed.dcm"))
+    capsys.readouterr()
+    assert typed(*command) == 0
+    said = capsys.readouterr()
+    assert "nothing to do" in said.out
+    assert "files were written again since then, with the same headers and lengths" in said.out
+    assert "1 file was written again after the shards were planned" in said.err
+    spec.write_text(spec.read_text().replace('/in"}', '/in", identity: content}'))
+    assert typed(*command) == 0
+    assert "written again" not in "".join(capsys.readouterr())
+    after = [sample["image"].astype(float) for sample in builder.open_dataset(tmp_path / "d", uses="off")]
+    assert np.count_nonzero(np.stack(after) != np.stack(before)) == 1
+
+
 def test_a_dataset_is_read_from_a_plain_web_server(tmp_path: Path) -> None:
     """One that gives no ranges, such as python -m http.server."""
     spec = write(tmp_path, persons=2)
