@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from builder.deid import Deid
 from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS
-from builder.model.canonical import fingerprint
+from builder.model.canonical import canonical_json, fingerprint
 from builder.model.keyed import Key
 from builder.patches import Patches
 from builder.plan import (
@@ -70,6 +70,16 @@ def test_one_more_case_touches_one_bucket_or_splits_it(cases, person):
     home = next(b for b, held in after.items() if any(c.case_key == "case9999" for c in held))
     stem = next(iter(gone)) if gone else home
     assert all(b.startswith(stem) for b in changed)
+
+
+def test_canonical_json_is_sorted_utf8_without_spaces_and_refuses_what_json_lacks() -> None:
+    assert canonical_json({"b": [1, 0.5], "a": "\u00e4"}) == '{"a":"\u00e4","b":[1,0.5]}\n'.encode()
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            canonical_json({"a": number})
+    for key in ({1: 2}, {"a": [{1: 2}]}, {"a": {"b": {True: 2}}}):
+        with pytest.raises(TypeError, match="expected text"):
+            canonical_json(key)
 
 
 def test_no_cases_need_no_bucket() -> None:
@@ -322,6 +332,7 @@ def test_the_role_of_an_image_has_its_name_if_a_case_has_several() -> None:
 
 def test_a_shard_is_not_encoded_unless_stated() -> None:
     assert ShardSummary("f", "0", ()).encoded is False
+    assert CasePlan("c", "p", "s", 0, 1, 1, 1).load_bytes == 0
 
 
 def test_places_and_order_of_objects_and_projected_sizes_name_nothing() -> None:

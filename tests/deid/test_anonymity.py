@@ -160,3 +160,13 @@ def test_a_cohort_of_nobody_is_at_no_distance():
     nobody = MAKERS.slice(0, 0).append_column("grade", pa.array([], pa.string()))
     _, found = protect(nobody, Anonymity(k=5, sensitive=("grade",)), released=RELEASED_MAKERS)
     assert (found.persons, found.distinct, found.distance) == (0, {"grade": 0}, {"grade": 0.0})
+
+
+def test_the_line_says_who_is_withheld_and_how_many_fall_short():
+    _, found = protect(MAKERS, Anonymity(k=3, below="suppress"), released=RELEASED_MAKERS)
+    assert found.line(3) == (
+        "k-anonymity: 1 group of 4 persons by site, source, vendor, pet.vendor, of 1 more person they are withheld; "
+        "the smallest has 4, 0 persons are in groups below 3"
+    )
+    _, found = protect(MAKERS.slice(0, 4), Anonymity(k=3, below="suppress"), released=RELEASED_MAKERS)
+    assert "withheld" not in found.line(3)

@@ -52,6 +52,7 @@ def test_texts_without_identifiers_pass() -> None:
     document = {"labels": [{"name": "a young hand", "note": "Bouvier was here", "n": 55512345}], "title": "hand young"}
     assert not refused(REPORT, json.dumps(document).encode())
     assert not refused("report/index.html", b"<p>the simpson paradox; homer</p>")
+    assert not refused("report/index.html", b"<p>no picturtEXt</p>"), "no picture, though it spells a chunk of one"
 
 
 def test_a_key_or_document_without_a_decision_is_refused() -> None:

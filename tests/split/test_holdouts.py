@@ -50,6 +50,7 @@ def persons():
 def test_rules_hold_out_the_persons_they_describe(rule, expected):
     held = hold_out(persons(), [rule])
     assert set(held["person_key"].to_pylist()) == expected
+    assert held["person_key"].to_pylist() == sorted(expected)
     assert set(held["split"].to_pylist()) == {"external"}
     dealt = assign(persons(), ratios={"train": 0.5, "test": 0.5}, strata=[], seed=1, previous=held).to_pylist()
     assert {r["person_key"] for r in dealt if r["split"] == "external"} == expected
