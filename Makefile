@@ -51,7 +51,7 @@ test: setup check
 	$(MAKE) faults
 
 # Every fault as often as CI tries it, with the table of counts. PARTS tests run at once: much of the time is waiting.
-PARTS ?= 3
+PARTS ?= 4
 KEPT := -o tmp_path_retention_policy=failed
 faults: setup
 	BUILDER_FAULTS=ci $(BIN)/python -m pytest --numprocesses $(PARTS) --dist worksteal --durations 15 $(KEPT) tests/faults
