@@ -333,3 +333,10 @@ def test_an_identifier_of_digits_is_not_found_within_a_longer_number() -> None:
 def test_names_of_programs_are_not_words_of_terms() -> None:
     assert "ct" in term_words()
     assert not {"slicer", "plastimatch"} & term_words()
+
+
+def test_joined_identifiers_are_those_of_both() -> None:
+    both = Identifiers(names=frozenset({"simpson"}), numbers=frozenset({"4711"})) | Identifiers(
+        names=frozenset({"bouvier"}), numbers=frozenset({"0815"})
+    )
+    assert all(both.occur_in(text) for text in ("Simpson", "4711", "Bouvier", "0815"))

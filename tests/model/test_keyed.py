@@ -4,9 +4,11 @@ import base64
 import hashlib
 import hmac
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.errors import SpecError
 from builder.model.keyed import Key
 
 KEY = Key(b"0123456789abcdef")
@@ -41,3 +43,8 @@ def test_a_number_is_the_first_64_bits_of_the_hash(parts: list[str]) -> None:
 def test_a_uid_is_the_first_128_bits_of_the_hash_in_decimal(source: str) -> None:
     framed = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in ("uid", source))
     assert KEY.uid(source) == "2.25." + str(int(hmac.digest(KEY.secret, framed, hashlib.sha256).hex()[:32], 16))
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(SpecError, match="found 15 bytes"):
+        Key(b"0123456789abcde")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from builder.errors import SpecError
 from builder.split import Folds, assign, folds
@@ -256,6 +257,8 @@ def test_rare_cells_are_pooled_with_the_cells_that_share_most_of_their_columns()
 
 def test_folds_are_five_dealt_once_unless_the_spec_says_otherwise():
     assert (Folds().k, Folds().repeats) == (5, 1)
+    with pytest.raises(ValidationError, match="frozen"):
+        Folds().k = 3  # type: ignore[misc]
 
 
 def test_newcomers_go_to_the_split_that_lacks_most_if_others_have_too_many():

@@ -8,12 +8,14 @@ from builder.split.rounding import (
     STRATUM_WEIGHT,
     TOTAL_WEIGHT,
     _best_move,
+    _best_trade,
     _bounds,
     _cost,
     _edges,
     _lanes,
     _largest_remainders,
     _path,
+    _repair_strata,
     _Rules,
     _search,
     _swap,
@@ -124,3 +126,16 @@ def test_levels_strata_and_the_total_are_watched_with_their_weights():
     _, goals, weights = _lanes(given, np.arange(3), given.shares // given.scale)
     assert weights.tolist() == [1] * 4 + [STRATUM_WEIGHT] * 3 + [TOTAL_WEIGHT, 0]
     assert len(goals) == len(weights)
+
+
+def test_a_cell_of_a_third_split_is_no_partner_of_a_trade():
+    state, anywhere = np.array([[1, 0], [0, 0], [0, 1]]), np.ones((3, 2), dtype=bool)
+    gain = np.full((3, 2), -1, dtype=np.int64)
+    assert _best_trade(0, 1, state, anywhere, np.eye(2), gain, gain) == (0, 0, 0, 0, 0)
+
+
+def test_a_stratum_of_two_cells_is_repaired():
+    ups, stratum_of = np.array([[1, 0], [1, 0]]), np.zeros(2, dtype=np.int64)
+    bounds = _bounds(np.ones((2, 2), dtype=np.int64), stratum_of, 1, 2)
+    _repair_strata(ups, np.ones((2, 2), dtype=bool), np.zeros((2, 2), dtype=np.int64), stratum_of, bounds)
+    assert ups.sum(axis=0).tolist() == [1, 1]
