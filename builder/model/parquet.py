@@ -6,6 +6,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builder.errors import LayoutError
+
 _ROW_GROUP_ROWS = 1 << 16
 
 _FOR_ONE_THREAD = 1 << 20
@@ -42,5 +44,9 @@ def parquet_bytes(table: pa.Table, *, compression: Literal["zstd", "lz4"] = "zst
 
 
 def read_parquet(data: bytes, *, columns: list[str] | None = None) -> pa.Table:
-    """Read the table in ``data``; only ``columns`` are decoded where they are given."""
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=len(data) >= _FOR_ONE_THREAD)
+    """Read the table in ``data``; only ``columns`` are decoded where they are given. Raises LayoutError."""
+    try:
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=len(data) >= _FOR_ONE_THREAD)
+    except (pa.ArrowException, OSError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise LayoutError(f"found {len(data)} bytes that are no table in Parquet, or a damaged one ({said})") from error

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from jinja2 import TemplateError
 
 from builder.clinical.matching import WHY_WITHHELD
 from builder.deid.columns import crossing
 from builder.errors import LayoutError
 from builder.model.canonical import canonical_json
+from builder.model.entries import json_object
 from builder.model.layout import COHORT, CURRENT, EXCLUSIONS, INDEX, REPORT, Manifest, parse_current, version_path
 from builder.plan import DatasetPlan
 from builder.planning.image_sets import IMAGES_RULE
@@ -145,10 +147,13 @@ def render_again(url: str) -> str:
     store = open_store(url)
     try:
         version = parse_current(store.read(CURRENT))
-        document = json.loads(store.read(version_path(version, REPORT_JSON)))
+        document = json_object(store.read(version_path(version, REPORT_JSON)), REPORT_JSON)
     except FileNotFoundError:
         raise LayoutError(f"{url}: found no published report; build the dataset, or check the location") from None
-    page = render(document).encode()
+    try:
+        page = render(document).encode()
+    except (LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
+        raise LayoutError(f"{REPORT_JSON}: found no report that can be shown ({type(error).__name__})") from error
     if page == store.read(version_path(version, REPORT_PAGE)):
         return f"{store.url}/{version_path(version, REPORT_PAGE)}"
     beside = open_store(store.url + ".report")

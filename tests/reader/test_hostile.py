@@ -17,6 +17,7 @@ from builder.errors import LayoutError
 from builder.library.training import record_training
 from builder.model.layout import INDEX, MANIFEST
 from builder.model.parquet import parquet_bytes, read_parquet
+from builder.publishing.report import render_again
 from builder.reader import open_dataset
 from builder.reader.export import export_datalist, export_nifti, export_nnunet, export_webdataset
 from builder.reader.export.folder import ExportFolder
@@ -213,6 +214,20 @@ def test_takes_no_memory(hostile: Path, change: Change):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limit)
     assert time.process_time() - started < 5
+
+
+def test_a_damaged_table_is_told_by_name():
+    with pytest.raises(LayoutError, match="no table in Parquet"):
+        read_parquet(b"PAR1" + bytes(100) + b"PAR1")
+
+
+@pytest.mark.parametrize("report", [b"[" * 300_000, b'{"splits": "../x"}', b"{}"])
+def test_a_report_that_cannot_be_shown_is_told(hostile: Path, report: bytes):
+    path = manifest_of(hostile).parent / "report"
+    path.mkdir()
+    (path / "report.json").write_bytes(report)
+    with pytest.raises(LayoutError, match="report"):
+        render_again(str(hostile))
 
 
 def test_nothing_is_unpickled(hostile: Path):
