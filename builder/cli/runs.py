@@ -65,9 +65,11 @@ def logs(dataset: Dataset, as_json: Machine = False) -> None:
 
 
 def watch(dataset: Dataset) -> None:
-    """Follow the last run of a dataset until it ends."""
+    """Follow the last run of a dataset until it ends; wait first if its build was just submitted."""
     from builder.run.journal import describe_event, follow
+    from builder.run.submit import wait_for_start
 
+    wait_for_start(dataset, say=typer.echo)
     for event in follow(dataset):
         typer.echo(describe_event(event))
 

@@ -205,7 +205,7 @@ def _plane_digest(plane: NDArray[Any]) -> bytes:
 def _hashed(values: NDArray[Any], shape: tuple[int, ...]) -> bytes:
     kind = values.dtype.newbyteorder("<")
     digest = hashlib.sha256(f"{shape[0]} {shape[1]} ".encode())
-    digest.update(np.ascontiguousarray(values, dtype=kind))
+    digest.update(np.ascontiguousarray(values, dtype=kind).data)
     return digest.digest()
 
 

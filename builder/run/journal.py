@@ -247,14 +247,23 @@ def _events(store: Store, run: int, *, after: int) -> Iterator[tuple[int, dict[s
             yield from ((int(number), json.loads(line)) for line in store.read(path).decode().splitlines())
 
 
+def last_run(dataset: str) -> int:
+    """Return the number of the last run of a dataset, 0 if it has none."""
+    return _last(_open(dataset))
+
+
+def _last(store: Store) -> int:
+    return max((int(name) for name in {path.split("/")[0] for path in store.list()} if name.isdigit()), default=0)
+
+
 def _newest(store: Store) -> int:
-    numbers = [int(name) for name in {path.split("/")[0] for path in store.list()} if name.isdigit()]
-    if not numbers:
+    last = _last(store)
+    if not last:
         raise LayoutError(
             "journal: found no run, expected one; has this dataset been built, and do you see its .private? A build "
-            "that was just submitted has no run before its job starts: ask again then"
+            "that was just submitted has no run before its job starts: builder watch waits for it"
         )
-    return max(numbers)
+    return last
 
 
 def _folder(run: int) -> str:

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from builder.errors import ResourceError, SpecError
 from builder.run.clusters import Cluster, load_cluster
 from builder.run.clusters.jobs import Jobs
 from builder.run.clusters.kubernetes import Kubernetes, render_job
+from builder.run.journal import last_run
 from builder.run.places import check_places, private_store
-from builder.run.requeue import lead, script
+from builder.run.requeue import lead, script, will_run_again
 from builder.specfile import fill_parameters, load_spec
 
 FOLDER = "submissions"
 DRIVER_MEMORY_MIB = 4096
+POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Submission:
     handle: str
     host: str
     log: str
+    after: int = 0
+    """The last run that the dataset had before; the build's own gets a higher number."""
 
     def facts(self) -> dict[str, Any]:
         """Return the submission for machines."""
@@ -68,10 +73,62 @@ def submit(spec: Path, *, to: str, cluster: str, parameters: Mapping[str, str]) 
     where = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster
     command = ["build", str(spec.absolute()), "--to", to, "--cluster", where, "--json"]
     command += [part for name, value in sorted(parameters.items()) for part in ("--param", f"{name}={value}")]
-    submission = _start(profile, command, identity, _log(to, identity))
+    before = last_run(to)
+    submission = replace(_start(profile, command, identity, _log(to, identity)), after=before)
     private = private_store(to)
     private.put(f"{FOLDER}/{identity}.json", json.dumps(submission.facts(), sort_keys=True).encode())
     return submission
+
+
+def wait_for_start(dataset: str, *, say: Callable[[str], None]) -> None:
+    """Wait while a submitted build of a dataset has no run yet, but may still begin one."""
+    told = False
+    while waiting := _not_begun(dataset):
+        if not told:
+            say(f"waiting for {waiting.kind} {waiting.handle} to start; its output will be in {waiting.log}")
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+def _not_begun(dataset: str) -> Submission | None:
+    store, last = private_store(dataset).join(FOLDER), last_run(dataset)
+    for path in store.list():
+        if path.endswith(".json"):
+            submission = Submission(**json.loads(store.read(path)))
+            if submission.after >= last and _may_begin(submission):
+                return submission
+    return None
+
+
+def _may_begin(submission: Submission) -> bool:
+    """Return whether a driver waits in the queue or is at work. One whose host cannot be asked counts as over."""
+    if submission.kind == "slurm job":
+        return will_run_again(submission.handle)
+    if submission.kind == "process":
+        return submission.host == socket.gethostname() and _is_running(int(submission.handle))
+    return _has_job(submission)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
+
+
+def _has_job(submission: Submission) -> bool:
+    command = ["kubectl", "get", "job", submission.handle, "--namespace", submission.host, "-o", "json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    if done.returncode:
+        return False
+    conditions = json.loads(done.stdout).get("status", {}).get("conditions") or []
+    return not any(c.get("type") in ("Complete", "Failed") and c.get("status") == "True" for c in conditions)
 
 
 def _start(profile: Cluster, command: list[str], identity: str, log: str) -> Submission:

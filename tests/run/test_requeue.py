@@ -1,14 +1,17 @@
-"""Whether a driver that stopped goes on by itself, with commands of Slurm that only pretend."""
+"""Whether a driver that stopped or is queued goes on by itself, with commands of Slurm that only pretend."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from builder.run import journal, requeue
+from builder.run import journal, requeue, submit
 from builder.run.journal import keep_journal, read_status
 from builder.run.lease import hold_lease
 from builder.run.places import private_store
@@ -71,6 +74,49 @@ def test_who_follows_sees_the_next_run_too(tmp_path: Path, monkeypatch: pytest.M
                 with hold_lease(private, say=print) as lease, keep_journal(private, lease.counter, facts={}):
                     pass
     assert states == ["cancelled", "published"]
+
+
+SUBMITTED = submit.Submission("0a1b2c3d", "slurm job", "17", "login", "/home/me/driver.log")
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_who_watches_waits_until_the_submitted_build_begins(
+    before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, said = str(tmp_path / "dataset"), []
+    private = private_store(dataset)
+    for _ in range(before):
+        with hold_lease(private, say=print) as lease, keep_journal(private, lease.counter, facts={}):
+            pass
+    queued = replace(SUBMITTED, after=journal.last_run(dataset))
+    private.put(f"{submit.FOLDER}/{queued.identity}.json", json.dumps(queued.facts()).encode())
+    pretend(tmp_path, monkeypatch, squeue="echo PENDING")
+
+    sleep = time.sleep
+
+    def begin(seconds: float) -> None:
+        if seconds != submit.POLL_SECONDS:
+            return sleep(seconds)  # somebody else's
+        assert said == ["waiting for slurm job 17 to start; its output will be in /home/me/driver.log"]
+        with hold_lease(private, say=print) as lease, keep_journal(private, lease.counter, facts={}):
+            pass
+
+    monkeypatch.setattr(time, "sleep", begin)
+    submit.wait_for_start(dataset, say=said.append)
+    assert len(said) == 1
+    assert journal.last_run(dataset) > queued.after
+
+
+def test_who_watches_does_not_wait_for_a_build_that_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = str(tmp_path / "dataset")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    process = replace(SUBMITTED, kind="process", handle=str(ended.pid), host=socket.gethostname())
+    elsewhere = replace(process, identity="elsewhere", handle=str(os.getpid()), host="another")
+    pretend(tmp_path, monkeypatch, squeue="echo CANCELLED", kubectl="exit 1")
+    for queued in (SUBMITTED, process, elsewhere, replace(SUBMITTED, identity="pod", kind="kubernetes job")):
+        private_store(dataset).put(f"{submit.FOLDER}/{queued.identity}.json", json.dumps(queued.facts()).encode())
+    submit.wait_for_start(dataset, say=pytest.fail)
 
 
 DRIVER = """
