@@ -150,7 +150,7 @@ def test_indices_of_a_palette_are_the_labels_at_any_depth(bits: int, shown: byte
     indices = GREY % min(2**bits, 200)
     picture = Image.frombytes("P", GREY.shape[::-1], indices.tobytes())
     picture.putpalette(np.arange(3 * 2**bits).astype(np.uint8).tolist())
-    options = {"transparency": shown} if shown else {}
+    options: dict[str, Any] = {"transparency": shown} if shown else {}
     assert np.array_equal(read_labels([encoded(picture, bits=bits, **options)]).layers[0, 0], indices)
 
 
