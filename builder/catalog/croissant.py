@@ -1,13 +1,10 @@
 """Describe the dataset as a Croissant 1.1 record with responsible-AI fields (https://docs.mlcommons.org/croissant)."""
 
-from typing import Any
-
 from builder.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
 from builder.catalog.reference import agreement, tools, who_stands_behind
 from builder.errors import counted
+from builder.model.canonical import Json
 from builder.model.licenses import license_url
-
-Json = dict[str, Any]
 
 CONTEXT: Json = {
     "@language": "en",

@@ -1,12 +1,9 @@
 """Build the DataCite 4.5 and RO-Crate 1.1 records."""
 
-from typing import Any
-
 from builder.catalog.facts import Facts, SourceFacts, stated
 from builder.errors import counted
+from builder.model.canonical import Json
 from builder.model.licenses import license_url
-
-Json = dict[str, Any]
 
 
 def datacite(facts: Facts) -> Json:
