@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from builder.errors import SpecError
-from builder.split import Folds, assign, folds
+from builder.split import Folds, HoldOut, Splits, Tested, assign, folds
 from builder.split.assignment import _reachable
 from builder.split.strata import stratify
 
@@ -257,8 +257,16 @@ def test_rare_cells_are_pooled_with_the_cells_that_share_most_of_their_columns()
 
 def test_folds_are_five_dealt_once_unless_the_spec_says_otherwise():
     assert (Folds().k, Folds().repeats) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [HoldOut(column="site", values=("a",)), Tested(), Folds(), Splits()],
+    ids=lambda block: type(block).__name__,
+)
+def test_blocks_of_the_spec_do_not_change(block: BaseModel) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Folds().k = 3  # type: ignore[misc]
+        setattr(block, next(iter(type(block).model_fields)), None)
 
 
 def test_newcomers_go_to_the_split_that_lacks_most_if_others_have_too_many():
