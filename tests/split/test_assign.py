@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from builder.errors import SpecError
-from builder.split import Folds, HoldOut, Splits, Tested, assign, folds
+from builder.split import Folds, HoldOut, Splits, assign, folds, options
 from builder.split.assignment import _reachable
 from builder.split.strata import stratify
 
@@ -261,7 +261,7 @@ def test_folds_are_five_dealt_once_unless_the_spec_says_otherwise():
 
 @pytest.mark.parametrize(
     "block",
-    [HoldOut(column="site", values=("a",)), Tested(), Folds(), Splits()],
+    [HoldOut(column="site", values=("a",)), options.Tested(), Folds(), Splits()],
     ids=lambda block: type(block).__name__,
 )
 def test_blocks_of_the_spec_do_not_change(block: BaseModel) -> None:
