@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import SpecError
+from builder.model.expression import withhold_literals
 from builder.model.options import withhold_locations, without_locations
 from builder.sources.folder import Folder
 from builder.spec import DatasetSpec
@@ -221,6 +222,28 @@ def test_locations_are_withheld_and_in_no_fingerprint():
     assert "doe_jane" not in str(withheld[0])
     assert withheld[1]["sources"][0]["url"] == "${here}/archive"
     assert without_locations(literal) == without_locations(template)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("modality == 'CT' and patient_id != '70002'", "modality == 'CT' and patient_id != '(withheld)'"),
+        ("t2.patient_id in ['a','b'] or x == 'c'", "t2.patient_id in ['(withheld)','(withheld)'] or x == 'c'"),
+        ("patient_id between '1' and '5' and y='k'", "patient_id between '(withheld)' and '(withheld)' and y='k'"),
+        ("not (patient_id matches '^A') and y = 'k'", "not (patient_id matches '(withheld)') and y = 'k'"),
+        ('"7" == `patient_id` ignoring case', "'(withheld)' == `patient_id` ignoring case"),
+        ("a patient_id isn't an expression here", "a patient_id isn't an expression here"),
+    ],
+)
+def test_texts_beside_columns_that_identify_are_withheld(text, expected):
+    assert withhold_literals(text, {"patient_id"}, told="(withheld)") == expected
+
+
+def test_values_of_a_hold_out_by_a_column_that_identifies_are_withheld():
+    rule = {"column": "institution_name", "values": ["St. Elsewhere"], "split": "test", "since": None}
+    document = withhold_locations({"sources": [], "splits": {"hold_out": [rule, {**rule, "column": "vendor"}]}})
+    found = [held["values"] for held in document["splits"]["hold_out"]]
+    assert found == [["(withheld)"], ["St. Elsewhere"]]
 
 
 def test_a_spec_is_frozen_and_survives_json():

@@ -5,11 +5,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from builder.model.expression import withhold_literals
+
 
 def withhold_locations(dumped: Mapping[str, Any]) -> dict[str, Any]:
     """Return a spec, dumped as JSON-able data, for the manifest: without literal locations, with ``${NAME}`` templates.
 
-    A folder's path can name a patient or a machine; a template cannot.
+    A folder's path can name a patient or a machine; a template cannot. What rules and hold-outs compare with columns
+    that identify (``IDENTIFIERS``) is withheld as well.
     """
     document: dict[str, Any] = _withhold(dumped)
     document["sources"] = [
@@ -37,21 +40,31 @@ LOCATION_FIELDS = ("url", "aliases", "previous", "review", "transform_files")
 path nor variable enters a fingerprint (a check value of the key itself does)."""
 
 
+IDENTIFIERS = frozenset(
+    {"patient_id", "issuer_of_patient_id", "accession_number", "institution_name", "device_serial_number"}
+)
+"""Columns that a rule may read, and whose values say who or where somebody is."""
+
+WITHHELD = "(withheld)"
+
+
 def _withhold(node: Any) -> Any:
     if isinstance(node, dict):
+        if node.get("column") in IDENTIFIERS:  # a hold-out
+            node = node | {k: v for k, v in (("values", [WITHHELD]), ("since", WITHHELD)) if node.get(k)}
         return {
             k: _template(v) if k in (*LOCATION_FIELDS, "patient_key") and isinstance(v, str) else _withhold(v)
             for k, v in node.items()
         }
     if isinstance(node, list):
         return [_withhold(v) for v in node]
-    return node
+    return withhold_literals(node, IDENTIFIERS, told=WITHHELD) if isinstance(node, str) else node
 
 
 def _template(location: Any) -> Any:
     """Keep ``${NAME}`` templates, but no literal paths, ``${file:...}`` or anything else."""
     stays = isinstance(location, str) and location.startswith("${") and not location.startswith("${file:")
-    return location if stays else "(withheld)"
+    return location if stays else WITHHELD
 
 
 def without_locations(options: BaseModel) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """A token planted in every identifying attribute of an archive is nowhere in what leaves: data, names, logs, tasks."""
 
+import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from builder.run.pipeline import build
 from builder.run.progress import PlainProgress
 from builder.run.serial import SerialRunner
 from tests.endtoend.trees import KEY, ROOT, command, environment
+from tests.synthetic import ct_series, store
 
 CANARY = "QZXCANARY7"
 SPEC = ROOT / "specs" / "phantom.yaml"
@@ -74,6 +77,43 @@ def test_task_keys_and_messages_hold_no_token(archive: Path, tmp_path: Path, mon
     assert len(keys) > 3
     assert not [k for k in keys if CANARY in k.upper()]
     assert CANARY not in (captured.out + captured.err).upper()
+
+
+RULED = """
+name: ruled
+license: CC0-1.0
+sources: [{{kind: folder, url: "{archive}"}}]
+cohort:
+  image: "modality == 'CT' and institution_name != 'St. Elsewhere'"
+  rules:
+    - {{name: not_them, keep: "patient_id not in ['70002', 'P-ABC-17'] and vendor == 'GE'"}}
+    - {{name: nor_that, keep: "accession_number != '9981'"}}
+deid: {{patient_key: "${{env:BUILDER_KEY}}"}}
+samples: {{kind: volumes}}
+splits: {{ratios: {{train: 1.0}}}}
+leaks: {{pixels: "off"}}
+"""
+
+
+def test_what_a_rule_compares_with_an_identifier_is_not_published(tmp_path: Path, monkeypatch, capsys):
+    """Short numbers pass every search, as they would match counts: what a rule says must be withheld by itself."""
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    for name, number in (("70001", "9980"), ("70002", "9982"), ("P-ABC-17", "9983"), ("70003", "9981")):
+        attributes = {"AccessionNumber": number, "InstitutionName": "Harbour", "Manufacturer": "GE MEDICAL SYSTEMS"}
+        store(ct_series(patient_id=name, attributes=attributes), tmp_path / "archive" / name)
+    (tmp_path / "spec.yaml").write_text(RULED.format(archive=tmp_path / "archive"))
+    build(tmp_path / "spec.yaml", to=tmp_path / "dataset", progress=PlainProgress())
+    assert not re.search("70002|P-ABC-17|9981|Elsewhere", "".join(capsys.readouterr()))
+    manifest = next((tmp_path / "dataset" / "versions").glob("*/dataset.json"))
+    assert "patient_id not in ['(withheld)', '(withheld)']" in manifest.read_text()
+    assert "vendor == 'GE'" in manifest.read_text()
+    assert json.loads(manifest.read_text())["totals"]["cases"] == 1
+    for path in sorted((tmp_path / "dataset").rglob("*")):
+        if path.is_file():
+            said = path.read_bytes() if path.suffix != ".parquet" else _everything(pq.ParquetFile(path)).encode()
+            for told in (b"70002", b"P-ABC-17", b"9981", b"Elsewhere"):
+                alone = re.search(rb"(?<![0-9a-zA-Z.])" + told + rb"(?![0-9a-zA-Z.])", said)
+                assert path.suffix == "" or alone is None, (path, told)
 
 
 def test_a_build_without_its_key_stops_before_anything_is_read(archive: Path, tmp_path: Path):

@@ -29,6 +29,7 @@ import pyarrow as pa
 from builder.errors import SpecError
 from builder.model.expression.nodes import Both, Column, Compare, Either, Literal, Member, Node, Not, Present
 from builder.model.expression.parse import parse, suggest
+from builder.model.expression.parse import withhold_literals as withhold_literals
 
 _MAXIMUM_TEXT = 10_000
 

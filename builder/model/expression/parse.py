@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import NoReturn
@@ -250,6 +250,30 @@ def _tokens(text: str) -> list[_Token]:
             tokens.append(_Token(kind, word, position + 1))
         position = found.end()
     return [*tokens, _Token("end", "", len(text) + 1)]
+
+
+def withhold_literals(text: str, names: Collection[str], *, told: str) -> str:
+    """Return an expression in which texts that are compared with one of the columns ``names`` read ``told``.
+
+    ``t2.patient_id`` counts as ``patient_id``. A text that is no expression comes back as it is.
+    """
+    try:
+        tokens = _tokens(text)
+    except SpecError:
+        return text
+    parts: list[list[_Token]] = [[]]
+    for token in tokens:
+        joins = token.kind == "word" and token.text in ("and", "or")
+        if joins and not (token.text == "and" and any(t.text == "between" for t in parts[-1][-2:])):
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    for part in reversed(parts):
+        if any(t.kind in ("name", "quoted") and t.text.strip("`").rpartition(".")[2] in names for t in part):
+            for token in reversed([t for t in part if t.kind == "text"]):
+                start = token.at - 1
+                text = text[:start] + repr(told) + text[start + len(token.text) :]
+    return text
 
 
 def _fail(token: _Token, expected: str) -> NoReturn:
