@@ -132,20 +132,8 @@ PATH_FIELDS = ("folder", "parent", "folder_name", "parent_name", "label", "stem"
 """Fields that name a place in the image's own source."""
 
 PATTERN_FIELDS = (
-    *(
-        *PATH_FIELDS,
-        "series",
-        "study",
-        "accession",
-        "patient",
-        "modality",
-        "visit",
-        "image",
-        "case",
-        "channel",
-        "suffix",
-    ),
-)
+    *PATH_FIELDS, "series", "study", "accession", "patient", "modality", "visit", "image", "case", "channel", "suffix",
+)  # fmt: skip
 """Fields that a path pattern may use."""
 
 
