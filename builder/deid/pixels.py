@@ -159,7 +159,8 @@ def stated_regions(dataset: Dataset) -> tuple[MaskRegion, ...]:
     Raises
     ------
     CaseError
-        BURNED_IN if a region has no four whole numbers inside the image, as it then hides nothing for certain.
+            BURNED_IN if a region has no four whole numbers, or lies outside the image: what it hides is then unknown. One
+        that reaches beyond an edge is cut there, as some makers state the first row and column after a region.
     """
     with elements_as(Reason.BURNED_IN):
         size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
@@ -167,8 +168,8 @@ def stated_regions(dataset: Dataset) -> tuple[MaskRegion, ...]:
         try:
             return tuple(
                 MaskRegion(
-                    rows=(int(item.RegionLocationMinY0), int(item.RegionLocationMaxY1) + 1),
-                    columns=(int(item.RegionLocationMinX0), int(item.RegionLocationMaxX1) + 1),
+                    rows=(max(0, int(item.RegionLocationMinY0)), min(size[0], int(item.RegionLocationMaxY1) + 1)),
+                    columns=(max(0, int(item.RegionLocationMinX0)), min(size[1], int(item.RegionLocationMaxX1) + 1)),
                     size=size,
                 )
                 for item in items
@@ -176,8 +177,8 @@ def stated_regions(dataset: Dataset) -> tuple[MaskRegion, ...]:
         except (AttributeError, TypeError, ValueError):
             raise CaseError(
                 Reason.BURNED_IN,
-                f"found an ultrasound region that is no rectangle inside an image of {size[0]} x {size[1]}, expected "
-                "one: what lies outside cannot be blanked",
+                f"found an ultrasound region that is no rectangle in an image of {size[0]} x {size[1]}, expected one: "
+                "what lies outside cannot be blanked",
             ) from None
 
 

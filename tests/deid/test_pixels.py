@@ -145,14 +145,21 @@ def test_only_stated_regions_of_ultrasound_are_kept_on_request() -> None:
         judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, outside_regions="blank"))
 
 
-@pytest.mark.parametrize("corners", [(0, 0, 40, 49), (5, 5, 4, 9), (0, -1, 9, 9)])
+def test_an_ultrasound_region_is_cut_at_the_edges_of_its_image() -> None:
+    """A real object of the corpus says 800 as the last column of 800: the first after its region."""
+    deid = Deid(patient_key=REFERENCE, reviewed=("US",), outside_regions="blank")
+    (region,) = judge_pixels(with_regions((6, 12, 40, 50)), deid=deid).regions
+    assert (region.rows, region.columns) == ((6, 40), (12, 50))
+
+
+@pytest.mark.parametrize("corners", [(50, 0, 60, 49), (5, 5, 4, 9), (0, -9, 9, -1)])
 def test_an_ultrasound_region_outside_the_image_is_refused(corners: tuple[int, int, int, int]) -> None:
     dataset = with_regions((0, 0, 0, 0))
     (item,) = dataset.SequenceOfUltrasoundRegions
     names = ("RegionLocationMinY0", "RegionLocationMinX0", "RegionLocationMaxY1", "RegionLocationMaxX1")
     for name, value in zip(names, corners, strict=True):
         item.add_new(name, "SL", value)
-    with pytest.raises(CaseError, match="no rectangle inside an image of 40 x 50"):
+    with pytest.raises(CaseError, match="no rectangle in an image of 40 x 50"):
         judge_pixels(dataset, deid=Deid(patient_key=REFERENCE, reviewed=("US",), outside_regions="blank"))
 
 
