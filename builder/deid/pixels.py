@@ -159,7 +159,7 @@ def stated_regions(dataset: Dataset) -> tuple[MaskRegion, ...]:
     Raises
     ------
     CaseError
-            BURNED_IN if a region has no four whole numbers, or lies outside the image: what it hides is then unknown. One
+        BURNED_IN if a region has no four whole numbers, or lies outside the image: what it hides is then unknown. One
         that reaches beyond an edge is cut there, as some makers state the first row and column after a region.
     """
     with elements_as(Reason.BURNED_IN):
