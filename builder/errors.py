@@ -6,11 +6,11 @@ from typing import Any
 
 
 def counted(number: int, one: str, several: str = "") -> str:
-    """Return a number with its noun, as messages say it: ``1 person``, ``3 persons``, ``2 studies``.
+    """Return a number with its noun, as messages say it: ``1 person``, ``3,000 persons``, ``2 studies``.
 
     ``several`` is what follows any number but 1; without it, ``one`` with an s.
     """
-    return f"{number} {one if number == 1 else several or one + 's'}"
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 class BuilderError(Exception):

@@ -41,7 +41,7 @@ consensus:
   spread: {of: [votes], method: dawid_skene, readers: drop}
 deid: {patient_key: "${env:BUILDER_KEY}"}
 samples: {kind: volumes, chunk: [16, 32, 32]}
-splits: {ratios: {train: 0.5, validation: 0.25, test: 0.25}, seed: 7}
+splits: {ratios: {train: 0.5, validation: 0.25, test: 0.25}, seed: 7, may_be_empty: [validation, test]}
 """
 
 BADLY_PLACED = "STS_019"
