@@ -145,7 +145,8 @@ class Case:
 
     def marks(self) -> int:
         """A number that grows as the build gets on."""
-        return len(list(self.private.glob("**/*.parquet"))) + len(list(self.target.glob("data/*/receipt.json")))
+        inner = (name for _, _, names in os.walk(self.private) for name in names)  # unlike glob, it lets folders vanish
+        return sum(name.endswith(".parquet") for name in inner) + len(list(self.target.glob("data/*/receipt.json")))
 
     def finish(self) -> None:
         """Type the same command again, clean up, and look for what is left over."""

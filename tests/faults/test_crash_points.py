@@ -19,7 +19,7 @@ REACHED = {
     **dict.fromkeys(("publish.manifest", "publish.current", "swap.guarded", "publish.done"), (1,)),
 }
 """Each named point, and at which of its times in a build a process can be killed there."""
-TIMES = count("CRASH_TIMES", ci=2, long=10)
+TIMES = count("CRASH_TIMES", ci=1, long=10)
 POINTS = [
     pytest.param(f"{step}:{times[n % len(times)]}", id=f"{step}-{n}")
     for step, times in REACHED.items()

@@ -18,11 +18,11 @@ from tests.faults.server import FAILING
 
 FLUSHES = 300
 """A few more than there are in a build: what is asked for beyond meets none, and does not count."""
-WRITES = count("WRITES", ci=21, long=FLUSHES)
+WRITES = count("WRITES", ci=11, long=FLUSHES)
 CLOCKS = count("CLOCKS", ci=4, long=20)
-TWO_BUILDERS = count("TWO_BUILDERS", ci=5, long=50)
-STOPS = count("STOPS", ci=5, long=50)
-ORDERS = count("ORDERS", ci=10, long=60)
+TWO_BUILDERS = count("TWO_BUILDERS", ci=3, long=50)
+STOPS = count("STOPS", ci=3, long=50)
+ORDERS = count("ORDERS", ci=6, long=60)
 REPLACED = count("REPLACED", ci=3, long=20)
 
 

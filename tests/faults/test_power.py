@@ -11,7 +11,7 @@ from builder.storage import CRASH_VARIABLE
 from tests.faults import power
 from tests.faults.builds import Case, count, portions
 
-FAILURES = count("POWER", ci=10, long=200)
+FAILURES = count("POWER", ci=6, long=200)
 POINTS = (
     *("folder.made", "write.tmp", "write.renamed", "commit.before", "commit.renamed"),
     *("create.linked", "publish.done"),
@@ -44,7 +44,7 @@ class Worst(random.Random):
 
 
 @pytest.mark.fault("SIGKILL before a flush, continued and published; then a power failure")
-@pytest.mark.parametrize("number", range(count("UNFLUSHED", ci=6, long=40)))
+@pytest.mark.parametrize("number", range(count("UNFLUSHED", ci=4, long=40)))
 def test_what_a_killed_build_left_unflushed_is_flushed_by_the_next(
     disturb: Callable[..., Case], tmp_path: Path, number: int
 ) -> None:
