@@ -16,7 +16,7 @@ import builder
 from builder.errors import LayoutError
 from tests.endtoend.trees import ROOT, SARCOMA, command, environment, run, tree
 
-KILLS = int(os.environ.get("BUILDER_KILLS", "4"))
+KILLS = int(os.environ.get("BUILDER_KILLS", "2"))
 
 
 class Poller(threading.Thread):
