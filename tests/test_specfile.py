@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import SpecError
-from builder.model.expression import withhold_literals
-from builder.model.options import withhold_locations, without_locations
+from builder.model.options import published_rule, withhold_locations, without_locations
 from builder.sources.folder import Folder
 from builder.spec import DatasetSpec
 from builder.specfile import fill_parameters, load_spec, parse_spec
@@ -232,16 +231,20 @@ def test_locations_are_withheld_and_in_no_fingerprint():
         ("patient_id between '1' and '5' and y='k'", "patient_id between '(withheld)' and '(withheld)' and y='k'"),
         ("not (patient_id matches '^A') and y = 'k'", "not (patient_id matches '(withheld)') and y = 'k'"),
         ('"7" == `patient_id` ignoring case', "'(withheld)' == `patient_id` ignoring case"),
+        ("study_date in ['2011-03-04'] or x = 'c'", "study_date in ['(withheld)'] or x = 'c'"),
+        ("study_date < '2015-01-31' and x = 'c'", "study_date < '2015-01-31' and x = 'c'"),
         ("a patient_id isn't an expression here", "a patient_id isn't an expression here"),
     ],
 )
 def test_texts_beside_columns_that_identify_are_withheld(text, expected):
-    assert withhold_literals(text, {"patient_id"}, told="(withheld)") == expected
+    assert published_rule(text) == expected
 
 
 def test_values_of_a_hold_out_by_a_column_that_identifies_are_withheld():
     rule = {"column": "institution_name", "values": ["St. Elsewhere"], "split": "test", "since": None}
     document = withhold_locations({"sources": [], "splits": {"hold_out": [rule, {**rule, "column": "vendor"}]}})
+    days = {"sources": [], "splits": {"hold_out": [{"column": "study_date", "values": [], "since": "2019-01-01"}]}}
+    assert withhold_locations(days)["splits"]["hold_out"][0]["since"] == "2019-01-01"
     found = [held["values"] for held in document["splits"]["hold_out"]]
     assert found == [["(withheld)"], ["St. Elsewhere"]]
 

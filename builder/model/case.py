@@ -100,7 +100,7 @@ class Volume:
     findings: tuple[str, ...] = ()
     domains: tuple[ValueDomain, ...] = ()
     window: tuple[float, float] | None = None
-    display: "DisplayTable | None" = None
+    display: DisplayTable | None = None
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.geometry.shape:

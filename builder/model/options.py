@@ -45,20 +45,30 @@ IDENTIFIERS = frozenset(
 )
 """Columns that a rule may read, and whose values say who or where somebody is."""
 
+DATES = frozenset({"study_date", "series_date", "acquisition_date"})
+"""Columns of which a single day may be a person's own; a limit, such as "before 2015", is nobody's."""
+
 WITHHELD = "(withheld)"
+
+
+def published_rule(text: str) -> str:
+    """Return an expression of a spec as others may read it: without what it compares with columns that identify."""
+    return withhold_literals(text, IDENTIFIERS, told=WITHHELD, dates=DATES)
 
 
 def _withhold(node: Any) -> Any:
     if isinstance(node, dict):
-        if node.get("column") in IDENTIFIERS:  # a hold-out
-            node = node | {k: v for k, v in (("values", [WITHHELD]), ("since", WITHHELD)) if node.get(k)}
+        column = node.get("column")
+        if isinstance(column, str) and column in IDENTIFIERS | DATES:  # a hold-out
+            told = {"since": node.get("since")} if column in DATES else {"since": WITHHELD}
+            node = node | {k: v for k, v in ({"values": [WITHHELD]} | told).items() if node.get(k)}
         return {
             k: _template(v) if k in (*LOCATION_FIELDS, "patient_key") and isinstance(v, str) else _withhold(v)
             for k, v in node.items()
         }
     if isinstance(node, list):
         return [_withhold(v) for v in node]
-    return withhold_literals(node, IDENTIFIERS, told=WITHHELD) if isinstance(node, str) else node
+    return published_rule(node) if isinstance(node, str) else node
 
 
 def _template(location: Any) -> Any:

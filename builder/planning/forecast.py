@@ -12,9 +12,8 @@ from builder.errors import counted
 from builder.files import PICTURES, VOLUMES
 from builder.imaging.stacks.options import VolumeOptions
 from builder.model.expression import compile as compile_expression
-from builder.model.expression import withhold_literals
 from builder.model.layout import RECEIPT, shard_path
-from builder.model.options import IDENTIFIERS, WITHHELD
+from builder.model.options import published_rule
 from builder.patches import PICTURE_KINDS
 from builder.plan import DatasetPlan
 from builder.planning.asked import IDENTIFYING
@@ -169,7 +168,7 @@ def _rule(cohort: pa.Table, name: str, text: str) -> Facts:
                 unmatched.append({"column": column, "text": wanted, "nearest": nearest, "found": found})
     return {
         "name": name,
-        "expression": withhold_literals(text, IDENTIFIERS, told=WITHHELD),
+        "expression": published_rule(text),
         "stacks": cohort.num_rows,
         "matched": kept.num_rows,
         "kept": {column: _counts(kept[column]) for column in told} if kept.num_rows else {},

@@ -27,22 +27,8 @@ _VISIT = re.compile(
 _NUMBERED = re.compile("[0-9-]+")
 
 _NOBODY: Final = frozenset(
-    {
-        "all",
-        "anat",
-        "data",
-        "dataset",
-        "image",
-        "images",
-        "imagestr",
-        "imagests",
-        "img",
-        "imgs",
-        "nifti",
-        "raw",
-        "scans",
-    }
-    | {"test", "train", "training", "val", "valid", "validation", "volumes"}
+    {"all", "anat", "data", "dataset", "image", "images", "imagestr", "imagests", "img", "imgs", "nifti", "raw"}
+    | {"scans", "test", "train", "training", "val", "valid", "validation", "volumes"}
 )
 """Names of folders that are no patient's."""
 

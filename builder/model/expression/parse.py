@@ -252,10 +252,11 @@ def _tokens(text: str) -> list[_Token]:
     return [*tokens, _Token("end", "", len(text) + 1)]
 
 
-def withhold_literals(text: str, names: Collection[str], *, told: str) -> str:
+def withhold_literals(text: str, names: Collection[str], *, told: str, dates: Collection[str] = ()) -> str:
     """Return an expression in which texts that are compared with one of the columns ``names`` read ``told``.
 
-    ``t2.patient_id`` counts as ``patient_id``. A text that is no expression comes back as it is.
+    Of the columns ``dates`` only single days are withheld (``=``, ``in``), no limits (``<``). ``t2.patient_id`` counts
+    as ``patient_id``. A text that is no expression comes back as it is.
     """
     try:
         tokens = _tokens(text)
@@ -269,7 +270,9 @@ def withhold_literals(text: str, names: Collection[str], *, told: str) -> str:
         else:
             parts[-1].append(token)
     for part in reversed(parts):
-        if any(t.kind in ("name", "quoted") and t.text.strip("`").rpartition(".")[2] in names for t in part):
+        read = {t.text.strip("`").rpartition(".")[2] for t in part if t.kind in ("name", "quoted")}
+        single = any(t.text in ("=", "==", "!=", "in") for t in part if t.kind != "text")
+        if not read.isdisjoint(names) or (single and not read.isdisjoint(dates)):
             for token in reversed([t for t in part if t.kind == "text"]):
                 start = token.at - 1
                 text = text[:start] + repr(told) + text[start + len(token.text) :]
