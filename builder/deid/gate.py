@@ -29,10 +29,8 @@ from builder.model.cleared import (
     check_policies,
     policy_of,
 )
+from builder.model.options import WITHHELD
 from builder.model.patterns import fits
-
-WITHHELD: Final = "(withheld)"
-"""Replaces a message if part of it may identify somebody."""
 
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"

@@ -49,6 +49,7 @@ DATES = frozenset({"study_date", "series_date", "acquisition_date"})
 """Columns of which a single day may be a person's own; a limit, such as "before 2015", is nobody's."""
 
 WITHHELD = "(withheld)"
+"""Stands for a text that may identify somebody: in a message, a rule or a level of a stratum."""
 
 
 def published_rule(text: str) -> str:

@@ -20,12 +20,13 @@ from builder.deid.leaks import Canaries
 from builder.errors import PrivacyError
 from builder.model.cleared import ClearedBytes, Policy, policy_of
 from builder.model.layout import MANIFEST, Manifest, Receipt, shard_path
+from builder.model.options import WITHHELD
 from builder.plan import DatasetPlan
 from builder.planning.inventory import Inventory
 from builder.planning.offsets import STUDY_DAY, Lives, count_withheld_days, study_days, visit_days
 from builder.planning.roster import Roster, clear_cohort
 from builder.spec import DatasetSpec
-from builder.stages.gating import WITHHELD, gate_of, list_withheld
+from builder.stages.gating import WITHHELD_TEXTS, gate_of, list_withheld
 from builder.storage import Store, open_store
 
 KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
@@ -33,9 +34,6 @@ KEYED = re.compile(r"[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?")
 
 KEY_COLUMNS = re.compile(r"(?:.*_)?key|members|bare")
 FINGERPRINTS = frozenset({"shard"})
-
-LEVEL_WITHHELD = "(withheld)"
-"""Stands in a stratum for a level that may not leave."""
 
 
 def clear_plan(plan: DatasetPlan, inventory: Inventory, lives: Lives) -> tuple[DatasetPlan, Gate, Roster]:
@@ -62,7 +60,7 @@ def _with_strata(splits: pa.Table, before: pa.Table, after: pa.Table, *, names: 
     for name in names:
         if name in before.column_names and pa.types.is_string(before.schema.field(name).type):
             pairs = zip(before.column(name).to_pylist(), after.column(name).to_pylist(), strict=True)
-            changed |= {raw: cleared or LEVEL_WITHHELD for raw, cleared in set(pairs) if raw and raw != cleared}
+            changed |= {raw: cleared or WITHHELD for raw, cleared in set(pairs) if raw and raw != cleared}
     if not changed:
         return splits
     pattern = re.compile("|".join(re.escape(raw) for raw in sorted(changed, key=len, reverse=True)))
@@ -82,7 +80,7 @@ def _without_levels(splits: pa.Table, spec: DatasetSpec) -> pa.Table:
     if not hidden:
         return splits
     pattern = re.compile(rf"(^|; )({'|'.join(hidden)})=.*?(?=$|; (?:{'|'.join(map(re.escape, names))})=)", re.DOTALL)
-    told = [s if s is None else pattern.sub(rf"\1\2={LEVEL_WITHHELD}", s) for s in splits["stratum"].to_pylist()]
+    told = [s if s is None else pattern.sub(rf"\1\2={WITHHELD}", s) for s in splits["stratum"].to_pylist()]
     place = splits.schema.get_field_index("stratum")
     return splits.set_column(place, splits.schema.field(place), pa.array(told, pa.string()))
 
@@ -92,7 +90,7 @@ def count_withheld(plan: DatasetPlan, receipts: Mapping[str, Receipt], gate: Gat
     list_withheld(open_store(plan.url, directory_mode=0o700), "cohort", [gate])
     counts: Counter[str] = Counter()
     for receipt in receipts.values():
-        counts.update(receipt.tallies.get(WITHHELD, {}))
+        counts.update(receipt.tallies.get(WITHHELD_TEXTS, {}))
     for (column, _), rows in gate.dropped.items():
         counts[column] += rows
     if STUDY_DAY in plan.spec.deid.retain and (days := count_withheld_days(plan.cohort, plan.cohort[STUDY_DAY])):

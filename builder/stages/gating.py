@@ -17,7 +17,7 @@ from builder.spec import DatasetSpec
 from builder.stages.annotate import facts_of
 from builder.storage import Store
 
-WITHHELD = "withheld"
+WITHHELD_TEXTS = "withheld"
 """Name of the folder that holds the lists, and of the tally in receipts."""
 
 
@@ -51,6 +51,6 @@ def list_withheld(store: Store, name: str, gates: Sequence[Gate]) -> dict[str, i
     found = Counter(value for gate in gates for value in gate.dropped)
     if found:
         rows = [(column, value, found[column, value]) for column, value in sorted(found)]
-        store.put(f"{WITHHELD}/{name}.json", json.dumps(rows, ensure_ascii=False).encode())
+        store.put(f"{WITHHELD_TEXTS}/{name}.json", json.dumps(rows, ensure_ascii=False).encode())
     columns = Counter(column for gate in gates for column in {column for column, _ in gate.dropped})
     return dict(sorted(columns.items()))

@@ -28,7 +28,7 @@ from builder.stages.ahead import one_ahead
 from builder.stages.annotate import case_facts
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.fetch import fetch, pixels_of
-from builder.stages.gating import WITHHELD, cleared, gate_of, list_withheld
+from builder.stages.gating import WITHHELD_TEXTS, cleared, gate_of, list_withheld
 from builder.stages.image_sets import load_each
 from builder.stages.loading import (
     NOBODY,
@@ -229,7 +229,7 @@ def write(
         if prints is not None:
             prints.put(prints_path(plan.fingerprint), parquet_bytes(prints_table(taken)))
         kept = list_withheld(withheld, plan.fingerprint, gates) if withheld is not None else {}
-        return writer.finish(tallies={WITHHELD: kept} if kept else None)
+        return writer.finish(tallies={WITHHELD_TEXTS: kept} if kept else None)
 
 
 def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) -> list[Print]:

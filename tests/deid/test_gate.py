@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from builder.deid import RETAINABLE
 from builder.deid.checks import Words, words_of
 from builder.deid.columns import crossing
-from builder.deid.gate import WITHHELD, Gate, refuse_identifiers
+from builder.deid.gate import Gate, refuse_identifiers
 from builder.deid.identifiers import Identifiers, identifiers_of, parts_of
 from builder.deid.options import ColumnText
 from builder.deid.terms import term_words
@@ -25,6 +25,7 @@ from builder.imaging.stacks.options import VolumeOptions, check_voxels
 from builder.model.case import Sample
 from builder.model.cleared import POLICIES, SEAL, Cleared, ClearedBytes, Policy, check_policies, policy_of
 from builder.model.geometry import Geometry
+from builder.model.options import WITHHELD
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, IDENTITY_COLUMNS, LEDGER, SERIES
 from builder.shards import write_shard
@@ -180,6 +181,7 @@ def test_every_column_of_text_of_every_published_table_has_a_policy() -> None:
 CARELESS = """
 from builder.model.case import ClearedSample, Sample
 from builder.model.geometry import Geometry
+from builder.model.options import WITHHELD
 from builder.shards.writer import ShardWriter
 
 

@@ -5,7 +5,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import pyarrow as pa
 
@@ -22,7 +22,24 @@ from builder.protocols import Entry, Source
 from builder.sources import LaidOut
 from builder.sources.layout import Layout
 
-LISTED: Final = ("source", "path", "member", "size", "stamp", "format")
+
+class FileRow(TypedDict):
+    """What a layout reads of a row of INSTANCES."""
+
+    source: int
+    path: str
+    member: str
+    size: int
+    stamp: str
+    status: str
+    reason: str | None
+    detail: str | None
+    format: str
+    header_sha256: str | None
+    file_facts: str | None
+
+
+LISTED: Final = ("source", "path", "member", "size", "stamp", "format", "file_facts")
 WORKSTATION = "WSD"
 """Conversion Type (0008,0064) of a picture: it left the scanner's format on a workstation, so text may be in it."""
 
@@ -40,31 +57,30 @@ class Laid:
 
     def part(self, part: pa.Table) -> pa.Table:
         """Return a part of the index in which the files that a layout knows are images."""
-        rows = part.to_pylist()
-        changed = False
-        for row in rows:
-            if row["source"] in self.readings and row["status"] == "file":
-                changed |= self._change(row)
-        return pa.Table.from_pylist(rows, schema=INSTANCES) if changed else part
+        rows: list[FileRow] = part.to_pylist()
+        changes = [self._change(row) for row in rows]
+        if not any(changes):
+            return part
+        laid = [{**row, **change} for row, change in zip(rows, changes, strict=True)]
+        return pa.Table.from_pylist(laid, schema=INSTANCES)
 
-    def _change(self, row: dict[str, Any]) -> bool:
-        """Make a file's row the row of an image, or of the voxels of one; return whether it was changed."""
+    def _change(self, row: FileRow) -> dict[str, Any]:
+        """Return the columns that make a file's row the row of an image, or of the voxels of one; none for others."""
+        if row["source"] not in self.readings or row["status"] != "file":
+            return {}
         reading, layout, source = self.readings[row["source"]]
         place = place_of(row["path"], row["member"])
         head = self.companions.get((row["source"], place), place)
         if head == place and row["format"] not in VOLUMES | PICTURES:
-            return False
+            return {}
         named = reading.name(head)
         if named is None:
-            return False
+            return {}
         if isinstance(named, str):
-            row |= {"status": "quarantined", "reason": Reason.NOT_SELECTED.value, "detail": f"layout: {named}"}
-            return True
+            return {"status": "quarantined", "reason": Reason.NOT_SELECTED.value, "detail": f"layout: {named}"}
         if head == place and row["file_facts"] is None:
-            row |= {"status": "quarantined", "reason": Reason.UNREADABLE.value}
-            return True
-        row |= _image_row(row, named, layout, names=(source.site or "", source.collection or ""), head=head)
-        return True
+            return {"status": "quarantined", "reason": Reason.UNREADABLE.value}
+        return _image_columns(row, named, layout, names=(source.site or "", source.collection or ""), head=head)
 
 
 def lay_out(parts: Callable[[Sequence[str]], Iterable[pa.Table]], sources: Sequence[Source]) -> Laid | None:
@@ -82,8 +98,9 @@ def lay_out(parts: Callable[[Sequence[str]], Iterable[pa.Table]], sources: Seque
     companions: dict[tuple[int, str], str] = {}
     places: dict[int, set[str]] = {n: set() for n in laid}
     images: dict[int, set[str]] = {n: set() for n in laid}
-    for part in parts((*LISTED, "file_facts")):
-        for row in part.to_pylist():
+    for part in parts(LISTED):
+        rows: list[FileRow] = part.to_pylist()
+        for row in rows:
             if row["source"] not in laid:
                 continue
             place = place_of(row["path"], row["member"])
@@ -125,7 +142,7 @@ def refused_lines(leftovers: pa.Table) -> Iterator[str]:
 
     ``leftovers`` are rows of INSTANCES with status, reason, format and detail.
     """
-    rows = leftovers.select(["status", "reason", "format", "detail"]).to_pylist()
+    rows: list[FileRow] = leftovers.select(["status", "reason", "format", "detail"]).to_pylist()
     counted = Counter(
         (row["format"], why_refused(row) or row["reason"])
         for row in rows
@@ -141,7 +158,7 @@ MOST_REFUSED = 10
 """Reasons for which image files were set aside that are named one by one."""
 
 
-def why_refused(row: Mapping[str, Any]) -> str | None:
+def why_refused(row: FileRow) -> str | None:
     """Return what an image file's header lacks, for a row of the index; None for other files and reasons.
 
     Such a text may leave, because it never holds a value of a text field (``FileFault``). Other details may not.
@@ -211,9 +228,7 @@ def _companion(place: str, facts: str) -> str:
     return posixpath.join(folder, companion)
 
 
-def _image_row(
-    row: Mapping[str, Any], named: Named, layout: Layout, *, names: tuple[str, ...], head: str
-) -> dict[str, Any]:
+def _image_columns(row: FileRow, named: Named, layout: Layout, *, names: tuple[str, ...], head: str) -> dict[str, Any]:
     """Return the columns of an image that its layout decides."""
     own = place_of(row["path"], row["member"])
     picture = row["format"] in PICTURES
