@@ -156,6 +156,19 @@ def test_a_rounding_with_the_best_worst_level_is_made_more_even():
     assert in_sum(given, solved) == 30
 
 
+def test_equally_even_roundings_are_told_apart_in_the_same_way_in_every_release():
+    """Several roundings are equally good here. Which is taken decides who is dealt where, so it must never change."""
+    cells = itertools.product("abc", "wxyz")
+    given = problem(dict(zip(cells, (2, 5, 3, 5, 4, 3, 3, 1, 4, 4, 4, 2), strict=True)), DEFAULT)
+    start = given.shares // given.scale
+    for cell, share in zip(start, given.shares, strict=True):
+        cell[np.flatnonzero(share % given.scale)[: share.sum() // given.scale - cell.sum()]] += 1
+    assert round_exactly(given, start).tolist() == [
+        [1, 0, 1], [4, 0, 1], [2, 1, 0], [4, 1, 0], [3, 1, 0], [2, 1, 0],
+        [2, 0, 1], [0, 0, 1], [3, 0, 1], [2, 1, 1], [3, 1, 0], [2, 0, 0],
+    ]  # fmt: skip
+
+
 def test_large_problems_are_left_to_the_search(monkeypatch: pytest.MonkeyPatch):
     given = problem(COUNTEREXAMPLE, DEFAULT)
     worst = max(roundings(given), key=lambda found: off(given, found))

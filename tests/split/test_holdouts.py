@@ -62,9 +62,9 @@ def test_the_first_rule_decides_and_previous_persons_stay():
         HoldOut(column="year", since=2021, split="late"),
     ]
     held = hold_out(persons(), rules, previous=pa.table({"person_key": ["p1", "gone"], "split": ["train", "test"]}))
-    assert dict(zip(*held.to_pydict().values(), strict=True)) == {
-        "gone": "test", "p1": "train", "p2": "rome", "p3": "late", "p4": "rome",
-    }  # fmt: skip
+    assert [*zip(*held.to_pydict().values(), strict=True)] == [
+        ("gone", "test"), ("p1", "train"), ("p2", "rome"), ("p3", "late"), ("p4", "rome"),
+    ]  # fmt: skip
 
 
 def test_a_person_once_trained_on_cannot_be_held_out():
@@ -107,6 +107,14 @@ def test_nnunet_folds_cover_every_case_once():
         nnunet_splits(cases, pa.table({"person_key": ["p1", "p2", "p3"], "split": ["train", "validation", "test"]}))
     )
     assert one == [{"train": ["c1", "c2"], "val": ["c3"]}]
+
+
+def test_nnunet_folds_are_indented_by_two_blanks_like_the_split() -> None:
+    cases = pa.table({"case_key": ["c1", "c2"], "person_key": ["p1", "p2"]})
+    tested = pa.table({"person_key": ["p1", "p2"], "fold": ["oslo", "rome"]})
+    text = nnunet_splits(cases, tested)
+    assert [len(line) - len(line.lstrip()) for line in text.splitlines()[:4]] == [0, 2, 4, 6]
+    assert text.endswith("]\n")
 
 
 def test_csv():
