@@ -123,7 +123,7 @@ class Canaries:
 
 
 def _frozen(found: dict[bytes, set[bytes]]) -> dict[bytes, tuple[bytes, ...]]:
-    return {anchor: tuple(sorted(needles)) for anchor, needles in found.items()}
+    return {anchor: tuple(needles) for anchor, needles in found.items()}
 
 
 def _pairs(name: str, ordinary: frozenset[str]) -> Iterator[str]:

@@ -51,6 +51,17 @@ def test_values_that_are_not_numbers_are_dropped(text: bytes) -> None:
     assert reduce_csa(content) is None
 
 
+def test_a_header_of_more_than_a_thousand_tags_is_not_walked() -> None:
+    tag = struct.pack("<64sI4sIII", b"NumberOfImagesInMosaic", 1, b"US\0\0", 6, 1, 77)
+    tag += struct.pack("<4I", 2, 2, 77, 2) + b"36\0\0"
+
+    def header(tags: int) -> bytes:
+        return b"SV10\4\3\2\1" + struct.pack("<II", tags, 77) + tags * tag
+
+    assert reduce_csa(header(1000)) == reduce_csa(header(1)) is not None
+    assert reduce_csa(header(1001)) is None
+
+
 @pytest.mark.parametrize("item", [b"1", b"12", b"123", b"1234"])
 def test_an_item_is_padded_to_whole_words_with_its_terminator(item: bytes) -> None:
     written = len(_write({"A": (item,)})) - len(_write({"A": ()})) - 16

@@ -70,6 +70,14 @@ def test_an_age_and_a_birth_that_disagree_count_as_the_older() -> None:
     assert not Lifetime(date(1931, 7, 1), 88.0, date(2020, 5, 5)).may_be_over_89(date(2020, 5, 5))
 
 
+def test_an_age_of_90_stands_for_any_age_above_so_no_other_day_leaves() -> None:
+    assert Lifetime(age_years=90, on=SCAN).may_be_over_89(SCAN - timedelta(days=3000))
+    assert not Lifetime(age_years=87, on=SCAN).may_be_over_89(SCAN)
+    born_later = Lifetime(date(1921, 6, 1), 90.0, SCAN)
+    assert born_later.may_be_over_89(SCAN), "90 to the day by the stated age"
+    assert not born_later.may_be_over_89(SCAN - timedelta(days=1))
+
+
 def test_a_date_shared_by_many_persons_counts_as_shared() -> None:
     campaign = date(2011, 6, 1)
     few = shared_dates((f"p{n}", campaign) for n in range(SHARED - 1))

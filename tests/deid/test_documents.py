@@ -61,6 +61,7 @@ def test_a_key_or_document_without_a_decision_is_refused() -> None:
     with pytest.raises(PrivacyError, match="without a policy"):
         check_keys("report/notes.json", {})
     check_keys("exports/datalist.json", {"train": []})
+    check_keys("dataset.json", {"name": "lungs", "spec": {}})
 
 
 def test_the_table_lists_every_key_of_the_records() -> None:

@@ -89,6 +89,8 @@ def test_what_leaves_a_closed_column_is_ascii_and_short(column: str, value: str)
         ("measurement_quantities", "=SCT:81827009=99X:HOMER", None),
         ("measurement_quantities", "SRT:G-D7FE", "SRT:G-D7FE"),
         ("measurement_quantities", "Diameter Marge Bouvier lesion", None),
+        ("measure_names", "lesion/volume_mm3", "lesion/volume_mm3"),
+        ("measure_names", "lesion/Homer", None),
         ("box_classes", "nodule", "nodule"),
         ("box_classes", "lesion", "lesion"),
         ("class_names", "boxes/codes/0/SCT:81827009", "boxes/codes/0/SCT:81827009"),

@@ -264,6 +264,34 @@ def test_safe_private_attributes_survive_only_from_their_creator() -> None:
     assert all(form is not Form.LABEL for form, _ in SAFE_PRIVATE.values())
 
 
+def test_diffusion_weighting_of_philips_survives() -> None:
+    source = base_ct()
+    block = source.private_block(0x2001, "Philips Imaging DD 001", create=True)
+    block.add_new(0x03, "FL", 1000.0)
+    block.add_new(0x04, "CS", "P")
+    kept = clean(reread(source, ExplicitVRLittleEndian)).private_block(0x2001, "Philips Imaging DD 001")
+    assert (kept[0x03].value, kept[0x04].value) == (1000.0, "P")
+
+
+def test_tables_of_all_three_colours_survive_if_they_have_the_length_their_descriptors_state() -> None:
+    source = Dataset()
+    for colour in ("Red", "Green", "Blue"):
+        setattr(source, f"{colour}PaletteColorLookupTableDescriptor", [2, 0, 16])
+        setattr(source, f"{colour}PaletteColorLookupTableData", colour.encode()[:1] * 4)
+    for result in (clean(source), clean(reread(source, ExplicitVRLittleEndian))):
+        for colour in ("Red", "Green", "Blue"):
+            assert result[f"{colour}PaletteColorLookupTableData"].value == colour.encode()[:1] * 4
+    source.BluePaletteColorLookupTableData = NAME.encode()
+    assert "BluePaletteColorLookupTableData" not in clean(source)
+
+
+def test_a_map_of_uids_shows_none_and_is_the_same_before_and_after_use() -> None:
+    used = UidMap(KEY)
+    assert used("1.2.3.4") not in ("", "1.2.3.4")
+    assert "1.2.3.4" not in repr(used)
+    assert (used, hash(used)) == (UidMap(KEY), hash(UidMap(KEY)))
+
+
 def test_safe_private_attributes_agree_with_the_private_dictionary() -> None:
     for (group, creator, offset), (_, vr) in SAFE_PRIVATE.items():
         assert private_dictionary_VR(group << 16 | 0x1000 | offset, creator) == vr, (hex(group), creator, hex(offset))

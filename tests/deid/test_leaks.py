@@ -77,6 +77,7 @@ def test_a_short_value_within_a_hash_is_not_a_leak() -> None:
     name = Key(b"k" * 32).name("person", "x")
     assert not leaks(f'{{"data/{digest}/image": "{digest * 2}"}}'.encode(), canaries)
     assert not leaks(name.encode(), Canaries.of([name[4:9]]))
+    assert not leaks(digest.encode(), canaries), "a hash that begins the text"
     assert leaks(digest[:31].encode(), canaries)
     assert leaks(f"{digest} F012".encode(), canaries)
     assert leaks(b"0123456789abcdef" * 2, canaries)

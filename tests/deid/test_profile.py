@@ -1,7 +1,7 @@
 """The table is as published, agrees with the dictionary, and covers all names and dates."""
 
 import pytest
-from pydicom.datadict import DicomDictionary
+from pydicom.datadict import DicomDictionary, tag_for_keyword
 
 from builder.deid.allowed import Form, forms
 from builder.deid.profile import DEFAULT_OPTIONS, METHOD_CODES, Action, Option, Profile, rows, table
@@ -106,6 +106,17 @@ def test_text_survives_only_if_a_form_cleans_it() -> None:
             if vr in ("LO", "SH", "ST", "LT", "UT", "UC", "CS") and form is Form.KEEP:
                 identity = {Option.RETAIN_DEVICE_IDENTITY, Option.RETAIN_INSTITUTION_IDENTITY}
                 assert identity & set(table()[tag].options), hex(tag)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "form"),
+    [("Rows", Form.NUMBER), ("SliceThickness", Form.NUMBER_TEXT), ("PixelPaddingValue", Form.RESOLVED),
+     ("SmallestImagePixelValue", Form.RESOLVED), ("PatientPosition", Form.CODE), ("DoseUnits", Form.CODE)],
+)  # fmt: skip
+def test_numbers_and_codes_of_technical_groups_survive(keyword: str, form: Form) -> None:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    assert forms(Profile(frozenset()))[tag][0] is form
 
 
 def test_options() -> None:

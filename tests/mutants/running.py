@@ -1,7 +1,9 @@
 """Runs the tests near a room against a changed copy of the project, those that execute the changed lines first."""
 
 import contextlib
+import functools
 import gc
+import inspect
 import json
 import os
 import resource
@@ -67,6 +69,9 @@ class Recorder:
             return None
         lines = self._lines.setdefault(path, set())
 
+        if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            return None  # a module or class that the first test to need it happens to import
+
         def line(frame: FrameType, event: str, arg: object) -> Any:
             lines.add(frame.f_lineno)
             return line
@@ -86,6 +91,7 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
+        _forget()
         with self._into(self._shared.setdefault(_file(item.nodeid), {})):
             return (yield)
 
@@ -125,6 +131,15 @@ class Limit:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _forget() -> None:
+    """Clear the caches of our functions: otherwise only the first test that needs a result seems to execute its lines."""
+    for name, module in [*sys.modules.items()]:
+        if name.partition(".")[0] == "builder":
+            for value in vars(module).values():
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
 
 
 def _is_ours(module: str) -> bool:
