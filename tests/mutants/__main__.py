@@ -1,7 +1,8 @@
 """Mutation testing of the rooms that must not be wrong: ``make mutants [ROOM=ledger] [COUNT=100]``.
 
 A fixed random sample of small changes is made to a copy of the project, one at a time. The room's tests that execute a
-changed line run until one fails. A change that no test notices is printed.
+changed line run until one fails. A change that no test notices is printed. With ``--seconds`` only the quickest of
+these tests run, so that the score is a lower bound, for much less time.
 ``reasons.tsv`` lists those that cannot be noticed, and why. A hundred changes of one room take from a few minutes to
 half an hour.
 """
@@ -89,12 +90,21 @@ class Mutant:
         return "\t".join((f"{self.mutation.start[0]}", *self.told))
 
 
+@dataclass(frozen=True)
+class Sample:
+    """How many mutations of a room are tried, the number of the draw, and the seconds of tests that each may take."""
+
+    count: int
+    draw: int
+    seconds: float
+
+
 def main() -> None:
     options = parse()
     known = read_reasons()
     bad = 0
     for name in options.room or ROOMS:
-        bad += examine(name, options.count, known)
+        bad += examine(name, Sample(options.count, options.draw, options.seconds), known)
     sys.exit(min(bad, 1))
 
 
@@ -102,6 +112,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("room", nargs="*", help=f"of {', '.join(ROOMS)}; all when none is named")
     parser.add_argument("--count", type=int, default=100, help="mutations of each room")
+    parser.add_argument("--draw", type=int, default=0, help="another number draws another sample")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=float("inf"),
+        help="run only the quickest tests, for so long, for a mutation",
+    )
     options = parser.parse_args()
     unknown = sorted(set(options.room) - set(ROOMS))
     if unknown:
@@ -116,16 +133,16 @@ def read_reasons() -> dict[Told, str]:
         return {Told(*(row[name] for name in Told._fields)): row["reason"] for row in rows}
 
 
-def examine(name: str, count: int, known: Mapping[Told, str]) -> int:
+def examine(name: str, drawn: Sample, known: Mapping[Told, str]) -> int:
     """Try a sample of a room's mutations, print what nobody noticed and the score; returns how many have no reason."""
-    chosen = sample(name, count)
+    chosen = sample(name, drawn.count, draw=drawn.draw)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         place = Path(folder)
         for part in COPIED:
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copy2)(source, place / part)
         unnoticed = []
-        for mutant in _survivors(place, ROOMS[name], chosen):
+        for mutant in _survivors(place, ROOMS[name], chosen, limit=drawn.seconds):
             unnoticed.append(mutant)
             print(f"  {'stated' if mutant.told in known else 'SURVIVED'}\t{mutant}", flush=True)
     without = [mutant for mutant in unnoticed if mutant.told not in known]
@@ -134,8 +151,8 @@ def examine(name: str, count: int, known: Mapping[Told, str]) -> int:
     return len(without)
 
 
-def sample(name: str, count: int) -> list[Mutant]:
-    """The same mutations every time, until the room's code changes."""
+def sample(name: str, count: int, *, draw: int = 0) -> list[Mutant]:
+    """Return the same mutations every time, until the room's code changes."""
     everything = [
         Mutant(path.relative_to(ROOT).as_posix(), mutation, source.splitlines()[mutation.start[0] - 1].strip())
         for pattern in ROOMS[name].sources
@@ -143,11 +160,11 @@ def sample(name: str, count: int) -> list[Mutant]:
         for source in (path.read_text(),)
         for mutation in mutations(source)
     ]
-    return random.Random(name).sample(everything, min(count, len(everything)))
+    return random.Random(f"{name} {draw}" if draw else name).sample(everything, min(count, len(everything)))
 
 
-def _survivors(place: Path, room: Room, chosen: list[Mutant]) -> Iterator[Mutant]:
-    """Yield the mutants with which all tests of the room pass."""
+def _survivors(place: Path, room: Room, chosen: list[Mutant], *, limit: float) -> Iterator[Mutant]:
+    """Yield the mutants with which all tests of the room pass, or those of them that take ``limit`` seconds in all."""
     tests = [f"tests/{test}" for test in room.tests]
     ran, seconds = record(place, tests, {mutant.path for mutant in chosen})
     print(f"  {len(ran)} tests, {seconds:.0f} processor seconds when all run", flush=True)
@@ -157,7 +174,8 @@ def _survivors(place: Path, room: Room, chosen: list[Mutant]) -> Iterator[Mutant
         path.write_text(mutant.mutation.apply(source))
         stamp = path.stat().st_mtime + number  # caches of compiled code go by whole seconds
         os.utime(path, (stamp, stamp))
-        if passes(place, that_execute(ran, mutant.path, mutant.mutation.lines), seconds=seconds):
+        tests_of_it = that_execute(ran, mutant.path, mutant.mutation.lines, limit=limit)
+        if passes(place, tests_of_it, seconds=seconds):
             yield mutant
         path.write_text(source)
         os.utime(path, (stamp + 0.5 + len(chosen), stamp + 0.5 + len(chosen)))

@@ -15,6 +15,7 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
@@ -134,7 +135,7 @@ class Limit:
 
 
 def _forget() -> None:
-    """Clear the caches of our functions: otherwise only the first test that needs a result seems to execute its lines."""
+    """Clear the caches of our functions: otherwise only the first test that needs a result executes their lines."""
     for name, module in [*sys.modules.items()]:
         if name.partition(".")[0] == "builder":
             for value in vars(module).values():
@@ -176,17 +177,21 @@ def record(place: Path, tests: Sequence[str], paths: Collection[str]) -> tuple[l
     return [Ran(row["test"], row["seconds"], found) for row, found in zip(rows, lines, strict=True)], took
 
 
-def that_execute(ran: Sequence[Ran], path: str, lines: range) -> list[Ran]:
+def that_execute(ran: Sequence[Ran], path: str, lines: range, *, limit: float) -> list[Ran]:
     """Return the tests that execute one of the lines, those of the fastest file first.
 
-    All tests are returned for what runs when a module is imported, as nothing is recorded then.
+    All tests are returned for what runs when a module is imported, as nothing is recorded then. Of more than ``limit``
+    seconds of tests, the quickest are returned.
     """
-    first = [test for test in ran if test.executes(path, lines)]
+    first = [test for test in ran if test.executes(path, lines)] or [*ran]
+    first.sort(key=lambda test: test.seconds)
+    ends = accumulate(test.seconds for test in first)
+    first = [test for test, end in zip(first, ends, strict=True) if end <= limit] or first[:1]
     cost: dict[str, float] = {}
     for test in first:
         cost[_file(test.test)] = cost.get(_file(test.test), 0.0) + test.seconds
     first.sort(key=lambda test: (cost[_file(test.test)], _file(test.test), test.seconds))
-    return [*(first or ran)]
+    return first
 
 
 def passes(place: Path, tests: Sequence[Ran], *, seconds: float) -> bool:

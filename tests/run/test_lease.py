@@ -191,3 +191,85 @@ def test_a_store_that_fails_for_a_while_ends_no_beating(private: Store) -> None:
     done.set()
     beats.join(10)
     assert store.asked >= 3
+
+
+def test_a_builder_beats_several_times_in_the_seconds_of_its_lease(
+    private: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One beat may be late or lost on a slow store. An unset variable means the minute that the docs state."""
+    every: list[float] = []
+    monkeypatch.setattr(lease, "_beat", lambda lease, done, seconds: every.append(seconds))
+    with hold_lease(private, say=print):
+        pass
+    monkeypatch.delenv("BUILDER_LEASE_SECONDS")
+    with hold_lease(private, say=print):
+        pass
+    assert every[0] <= SECONDS / 5
+    assert (every[1], lease.SECONDS) == (10, 60)
+
+
+def test_the_thread_that_beats_keeps_no_process_alive_and_has_ended_when_the_lease_is_given_up(private: Store) -> None:
+    def beating() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "lease"]
+
+    with hold_lease(private, say=print):
+        assert [thread.daemon for thread in beating()] == [True]
+    assert beating() == []
+
+
+@pytest.mark.parametrize(("seconds", "pause"), [("0.6", 0.03), ("60", 1.0)])
+def test_a_waiting_builder_looks_again_soon_and_says_once_who_is_at_work(
+    private: Store, monkeypatch: pytest.MonkeyPatch, seconds: str, pause: float
+) -> None:
+    answers, paused, told = iter([None, None, None, 7]), list[float](), list[str]()
+    newest = iter([0, 6, 6])
+    monkeypatch.setenv("BUILDER_LEASE_SECONDS", seconds)
+    monkeypatch.setattr(leases, "try_take", lambda store, watch: next(answers))
+    monkeypatch.setattr(leases, "newest", lambda store: next(newest))
+    monkeypatch.setattr(leases, "holder_of", lambda store, counter: "process 5 on elsewhere")
+    monkeypatch.setattr(time, "sleep", paused.append)
+    with hold_lease(private, say=told.append) as mine:
+        assert mine.counter == 7
+    assert paused == pytest.approx([pause] * 3)
+    assert told == ["another build of this dataset is at work (build 6, process 5 on elsewhere); waiting for it to end"]
+
+
+def test_a_beat_that_stood_still_for_exactly_the_seconds_is_outlived(
+    private: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    watch, store = leases.Watch(60), private.join(lease.FOLDER)
+    beat(private)
+    assert not watch.outlived(store, 1)
+    now[0] = 159.9
+    assert not watch.outlived(store, 1)
+    now[0] = 160.0
+    assert watch.outlived(store, 1)
+    beat(private)
+    assert not watch.outlived(store, 1), "it beats again"
+    now[0] = 220.0
+    assert not watch.outlived(store, 2), "another holder has seconds of its own"
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_gone(private: Store) -> None:
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert leases._process(ended.pid) == ""
+    ended.wait()
+
+
+def test_a_place_that_a_later_holder_cleared_away_is_neither_free_nor_won(private: Store) -> None:
+    class Cleared:
+        def create(self, path: str, data: bytes) -> None:
+            raise FileExistsError(path)
+
+        def read(self, path: str) -> bytes:
+            raise FileNotFoundError(path)
+
+        def exists(self, path: str) -> bool:
+            return False
+
+    store: Any = Cleared()
+    assert not leases._won(store, 1)
+    assert not leases.is_free(store, 1)
