@@ -122,7 +122,7 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         **dict.fromkeys(("sample_key", "case_key", "series_key", "study_key", "person_key", "object_key"), Policy.KEY),
         **dict.fromkeys(("frame_of_reference_key", "accession_key", "device_serial_key", "key"), Policy.KEY),
-        **dict.fromkeys(("members", "bare", "shard", "serves"), Policy.KEY),
+        **dict.fromkeys(("members", "bare", "studies", "shard", "serves"), Policy.KEY),
         **dict.fromkeys(("domain", "notes", "findings", "header_findings", "verdict", "split_rule"), Policy.OWN),
         **dict.fromkeys(("orientation", "annotations", "label_status", "label_tier", "evidence_tiers"), Policy.OWN),
         **dict.fromkeys(("level", "stage", "reason", "status", "role", "kind", "sex", "age_band"), Policy.OWN),

@@ -19,6 +19,7 @@ from builder.persons.naming import (
     Seen,
     bare_name,
     former_name,
+    identity_name,
     keyed_names,
     normal_id,
     without_zeros,
@@ -26,6 +27,9 @@ from builder.persons.naming import (
 
 COLUMNS: Final = ("patient_id", "issuer_of_patient_id", "study_uid", "patient_sex", "patient_birth_date", "source")
 """Columns of INSTANCES that persons are made from."""
+
+MOST_DIGITS: Final = 20
+"""Longest PatientID, with its leading zeros, that is looked for in earlier versions under ``leading_zeros: join``."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Persons:
         person_key to the names that datasets of older releases know the person by, where they are others.
     bare
         person_key to the sorted keyed names of its PatientIDs alone, without issuer and site.
+    other_zeros
+        person_key to the keyed names of its PatientIDs with other leading zeros, where the spec says that they are one.
     facts
         person_key to birth dates and sexes.
     together
@@ -88,6 +94,7 @@ class Persons:
     naming: Naming = field(default_factory=Naming)
     former: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bare: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    other_zeros: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     facts: Mapping[str, Facts] = field(default_factory=dict)
     together: tuple[tuple[str, ...], ...] = ()
     studies: Mapping[str, str] = field(default_factory=dict)
@@ -311,12 +318,24 @@ def _finished(
         naming=rules,
         former=former,
         bare=bare,
+        other_zeros=_other_zeros(names.key, keys) if rules.leading_zeros == "join" else {},
         facts=facts,
         together=tuple(group for group in together if len(group) > 1),
         studies={row.study: keys[row.who] for row in rows if row.study},
         spellings=frozenset(texts.union(*aliased.absent.values())) - {""},
         notes={**aliased.notes, **_doubts(rows, forest, rules)},
     )
+
+
+def _other_zeros(key: Key, keys: Mapping[Identity, str]) -> dict[str, tuple[str, ...]]:
+    """Name each id of digits with fewer and more leading zeros: an earlier version may have had it so."""
+    found: dict[str, list[str]] = {}
+    for (namespace, name), person in keys.items():
+        if namespace != STUDY and name.isdigit():
+            digits = without_zeros(name)
+            for length in range(len(digits), MOST_DIGITS + 1):
+                found.setdefault(person, []).append(identity_name(key, (namespace, digits.zfill(length))))
+    return {person: tuple(sorted(set(names))) for person, names in found.items()}
 
 
 def _absent_names(

@@ -105,11 +105,16 @@ def keyed_names(key: Key, spelling: tuple[str, str], who: Identity) -> tuple[str
 
     The first is what the releases without namespaces used, but for ids that belong to a site.
     """
-    namespace, name = who
+    namespace = who[0]
     if namespace == STUDY:
-        return key.name("patient", *who), key.name("identity", *who)
+        return key.name("patient", *who), identity_name(key, who)
     site = (namespace.removeprefix(_SITE),) if namespace.startswith(_SITE) else ()
-    return key.name("patient", *spelling, *site), key.name("identity", namespace, name)
+    return key.name("patient", *spelling, *site), identity_name(key, who)
+
+
+def identity_name(key: Key, who: Identity) -> str:
+    """Return the keyed name of a PatientID in its normal form."""
+    return key.name("identity", *who)
 
 
 def former_name(key: Key, spelling: tuple[str, str]) -> str:

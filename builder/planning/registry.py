@@ -92,8 +92,9 @@ def known_again(options: Splits, registry: Registry, persons: Persons, *, key: K
     LayoutError
         When they are other people, or when ``trust_registry`` is set and somebody's split cannot be told.
     """
-    table, facts = registry.table, facts_of(persons, key)
-    found = recognise(table, persons.members, persons.former)
+    table, facts, studies = registry.table, facts_of(persons, key), studies_of(persons, key)
+    names = {person: (*own, *persons.other_zeros.get(person, ())) for person, own in persons.members.items()}
+    found = recognise(table, names, persons.former, studies)
     elsewhere = known_elsewhere(table, found, persons.bare, facts)
     splits = table["split"].to_pylist()
     unclear = {person for person, rows in elsewhere.items() if len({splits[row] for row in rows}) > 1}
@@ -107,14 +108,15 @@ def known_again(options: Splits, registry: Registry, persons: Persons, *, key: K
             "State or change one site at a time, with a build in between"
         )
     clear = {person: rows for person, rows in elsewhere.items() if person not in unclear}
-    return replace(registry, found={**found, **clear}, elsewhere=frozenset(clear))
+    return replace(registry, found={**found, **clear}, elsewhere=frozenset(clear), studies=studies)
 
 
 def next_registry(registry: Registry, persons: Persons, splits: pa.Table, *, key: Key) -> pa.Table:
     """Return the registry of the version with these splits, with ``REGISTRY_SCHEMA``; ``registry`` is as before it."""
     dealt = dict(zip(*(splits[c].to_pylist() for c in ("person_key", "split")), strict=True))
     facts = facts_of(persons, key)
-    return carry(registry.table, registry.found, persons.members, dealt, facts, bare=persons.bare)
+    known, found = registry.table, registry.found
+    return carry(known, found, persons.members, dealt, facts, bare=persons.bare, studies=registry.studies)
 
 
 def registry_facts(plan: DatasetPlan) -> dict[str, int]:
@@ -143,6 +145,15 @@ def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
             "another site or issuer than "
             "before"
         )
+
+
+def studies_of(persons: Persons, key: Key) -> dict[str, tuple[str, ...]]:
+    """Return the keyed names of every person's studies; they are the ``study_key`` of other tables."""
+    found: dict[str, list[str]] = {}
+    names = key.names("study", persons.studies)
+    for person, name in zip(persons.studies.values(), names, strict=True):
+        found.setdefault(person, []).append(name)
+    return {person: tuple(sorted(names)) for person, names in found.items()}
 
 
 def facts_of(persons: Persons, key: Key) -> Facts:

@@ -1,7 +1,7 @@
 """The registry of a dataset: everybody who was ever dealt, and to which split. Nobody leaves it.
 
-A row is a person, known by the keyed names of all PatientIDs the person ever had. Whoever is not in the version that
-carries the registry stays in it as a tombstone, so that nobody comes back into another split.
+A row is a person, known by the keyed names of all PatientIDs and studies the person ever had. Whoever is not in the
+version that carries the registry stays in it as a tombstone, so that nobody comes back into another split.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +23,7 @@ REGISTRY_SCHEMA: Final = pa.schema(
         ("birth_key", pa.string()),  # keyed birth date, bound to person_key; null when it is not one date
         ("sex_key", pa.string()),
         ("bare", pa.list_(pa.string())),  # keyed PatientIDs without issuer and site; several may share one
+        ("studies", pa.list_(pa.string())),  # keyed StudyInstanceUIDs, sorted; a study is one person's
     ]
 )
 
@@ -52,12 +53,15 @@ class Registry:
         Person to the rows that know the person, once the archive's persons were looked up.
     elsewhere
         Those of ``found`` who are known by their PatientID alone, under another site or issuer.
+    studies
+        Person to the keyed names of the person's studies, of everybody in the archive.
     """
 
     table: pa.Table
     current: bytes | None = None
     found: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     elsewhere: frozenset[str] = frozenset()
+    studies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
     def empty(current: bytes | None = None) -> "Registry":
@@ -78,6 +82,7 @@ class RegistryRow:
     birth_key: str | None = None
     sex_key: str | None = None
     bare: Sequence[str] | None = None
+    studies: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,18 +101,22 @@ def from_splits(splits: pa.Table) -> pa.Table:
     return _table_of(
         RegistryRow(
             person_key=person, members=sorted({person, *(names or ())}), split=split, present=True,
-            named_by=NAMED_BY_ID, bare=(),
+            named_by=NAMED_BY_ID, bare=(), studies=(),
         )
         for person, split, names in zip(persons, homes, members, strict=True)
     )  # fmt: skip
 
 
 def recognise(
-    known: pa.Table, members: Mapping[str, Sequence[str]], former: Mapping[str, Sequence[str]]
+    known: pa.Table,
+    members: Mapping[str, Sequence[str]],
+    former: Mapping[str, Sequence[str]],
+    studies: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[int, ...]]:
-    """Map each person to the rows that know one of the person's names; persons whom nobody knows are left out.
+    """Map each person to the rows that know one of the person's names or studies; persons nobody knows are left out.
 
-    ``former`` names count only for rows that are ``NAMED_BY_ID``: several of today's persons may share one.
+    A study proves who somebody is when the archive corrects, replaces or removes a PatientID. ``former`` names count
+    only for rows that are ``NAMED_BY_ID``: several of today's persons may share one.
     """
     homes: dict[str, int] = {}
     old: dict[str, int] = {}
@@ -115,10 +124,12 @@ def recognise(
         homes |= dict.fromkeys(names, place)
         if by == NAMED_BY_ID:
             old |= dict.fromkeys(names, place)
+    held = _holders(known)
     found = {}
     for person, names in members.items():
         rows = {homes[name] for name in names if name in homes}
         rows |= {old[name] for name in former.get(person, ()) if name in old}
+        rows |= {held[study] for study in (studies or {}).get(person, ()) if study in held}
         if rows:
             found[person] = tuple(sorted(rows))
     return found
@@ -163,10 +174,10 @@ def pinned(groups: Mapping[str, Group], *, on_merge: str) -> pa.Table:
         first, group = min(torn.items())
         raise LayoutError(
             f"splits: found {counted(len(torn), 'person who was', 'persons who were')} dealt to several splits "
-            f"before, for instance {first} to "
-            f"{' and '.join(group.splits)}: they turned out to be one person, or to share images. Expected one split "
-            "each. Say in the spec which one they go to, as in splits: {on_merge: train}; leave them out by a cohort "
-            "rule; or deal everybody anew with splits: {fresh: true}"
+            f"before, for instance {first} to {' and '.join(group.splits)}: they turned out to be one person, to have "
+            "taken over somebody's study, or to share images. Expected one split each. Say in the spec which one they "
+            "go to, as in splits: {on_merge: train}; leave them out by a cohort rule; or deal everybody anew with "
+            "splits: {fresh: true}"
         )
     rows = [
         {"person_key": first, "split": on_merge if len(group.splits) > 1 else group.splits[0]}
@@ -223,6 +234,7 @@ def carry(
     facts: Facts,
     *,
     bare: Mapping[str, Sequence[str]] | None = None,
+    studies: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
     """Return the registry of the next version: persons it deals, and everybody of the registry before.
 
@@ -236,12 +248,15 @@ def carry(
         Person to split, of everybody in the version.
     bare
         Person to the keyed names of the PatientIDs alone.
+    studies
+        Person to the keyed names of the studies, of everybody in the archive.
     """
     before = _rows_of(known)
     matching: dict[int, int] = {}
     for places in found.values():
         for place in places:
             matching[place] = matching.get(place, 0) + 1
+    seen = {study for found_studies in (studies or {}).values() for study in found_studies}
     rows: list[RegistryRow] = []
     for person in sorted({*dealt, *found}):
         mine = [before[place] for place in found.get(person, ())]
@@ -250,11 +265,14 @@ def carry(
             continue  # nobody asked yet where they belong; each row stays as it is
         split = dealt.get(person) or splits.pop()
         names, alone = set(members[person]), set((bare or {}).get(person, ()))
+        own = set((studies or {}).get(person, ()))
         for place in found.get(person, ()):
             row = before[place]
             if matching[place] == 1 and (row.named_by != NAMED_BY_ID or names & set(row.members)):
                 names |= set(row.members)
                 alone |= set(row.bare or ())
+            if matching[place] == 1 or row.person_key in names:
+                own |= set(row.studies or ()) - seen
         births, sexes = facts(person, person)
         same = [row for row in mine if row.person_key == person]  # a fact that the archive lost stays known
         rows.append(
@@ -268,9 +286,10 @@ def carry(
                 birth_key=min(births) if len(births) == 1 else next((r.birth_key for r in same), None),
                 sex_key=min(sexes) if len(sexes) == 1 else next((r.sex_key for r in same), None),
                 bare=sorted(alone),
+                studies=sorted(own),
             )
         )
-    taken = {name for row in rows for name in row.members}
+    taken = {name for row in rows for name in (*row.members, *(row.studies or ()))}
     rows += [left for row in before if (left := _tombstone(row, taken)) is not None]
     return _table_of(sorted(rows, key=lambda row: row.person_key))
 
@@ -283,10 +302,9 @@ def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
     LayoutError
         When they disagree about anybody.
     """
-    homes = {name: split for names, split in zip(*(own[c].to_pylist() for c in ("members", "split")), strict=True)
-             for name in names}  # fmt: skip
-    rows = _rows_of(other)
-    torn = [row for row in rows if {homes.get(name, row.split) for name in row.members} != {row.split}]
+    rows, others = _rows_of(own), _rows_of(other)
+    homes = {name: place for place, row in enumerate(rows) for name in _names_of(row)}
+    torn = [row for row in others if {rows[homes[name]].split for name in _names_of(row) & homes.keys()} - {row.split}]
     if torn:
         raise LayoutError(
             f"splits.previous: found {counted(len(torn), 'person')} whom that dataset has in other splits than the "
@@ -294,8 +312,15 @@ def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
             f"is built into, for instance {torn[0].person_key}; expected the same ones. Take 'previous' out of the "
             "spec: the dataset's own registry knows everybody it was begun with"
         )
-    new = [replace(row, present=False) for row in rows if not any(name in homes for name in row.members)]
-    return pa.concat_tables([own, _table_of(new)])
+    for row in others:
+        new = _names_of(row) - homes.keys()
+        place = min((homes[name] for name in _names_of(row) & homes.keys()), default=len(rows))
+        if place == len(rows):
+            rows.append(replace(row, present=False))
+        else:
+            rows[place] = _with_names(rows[place], row, new)
+        homes |= dict.fromkeys(new, place)
+    return _table_of(rows)
 
 
 def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Iterator[str]:
@@ -308,9 +333,10 @@ def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Ite
     for row in rows:
         if row.person_key not in row.members:
             yield f"{named[0]}: found person {row.person_key} without the own name among the members, expected it"
-        for name in row.members:
-            if homes.setdefault(name, row.person_key) != row.person_key:
-                yield f"{named[0]}: found the name {name} with two persons, expected one"
+        for kind, names in (("name", row.members), ("study", row.studies or ())):
+            for name in names:
+                if homes.setdefault(name, row.person_key) != row.person_key:
+                    yield f"{named[0]}: found the {kind} {name} with two persons, expected one"
     dealt = dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
     listed = {row.person_key: row for row in rows}
     for person, split in dealt.items():
@@ -327,6 +353,27 @@ def _rows_of(registry: pa.Table) -> list[RegistryRow]:
     """Return the rows of a registry; those of other releases may lack a column or have one more."""
     columns = [name for name in REGISTRY_SCHEMA.names if name in registry.column_names]
     return [RegistryRow(**row) for row in registry.select(columns).to_pylist()]
+
+
+def _names_of(row: RegistryRow) -> set[str]:
+    """Return what tells who a row is: names and studies, which are different texts."""
+    return {*row.members, *(row.studies or ())}
+
+
+def _with_names(row: RegistryRow, other: RegistryRow, new: set[str]) -> RegistryRow:
+    """Return a row that also knows what ``other`` is known by, as far as it is ``new``."""
+    return replace(
+        row,
+        members=sorted({*row.members, *(new & set(other.members))}),
+        bare=sorted({*(row.bare or ()), *(other.bare or ())}),
+        studies=sorted({*(row.studies or ()), *(new & set(other.studies or ()))}),
+    )
+
+
+def _holders(known: pa.Table) -> dict[str, int]:
+    """Map each study to the row that knows it."""
+    listed = known["studies"].to_pylist() if "studies" in known.column_names else []
+    return {study: place for place, studies in enumerate(listed) for study in studies or ()}
 
 
 def _table_of(rows: Iterable[RegistryRow]) -> pa.Table:
@@ -355,6 +402,7 @@ def _tombstone(row: RegistryRow, taken: set[str]) -> RegistryRow | None:
     left = [name for name in row.members if name not in taken]
     if not left:
         return None
+    studies = None if row.studies is None else [study for study in row.studies if study not in taken]
     if row.person_key in left:
-        return replace(row, members=left, present=False)
-    return replace(row, person_key=left[0], members=left, present=False, birth_key=None, sex_key=None)
+        return replace(row, members=left, studies=studies, present=False)
+    return replace(row, person_key=left[0], members=left, studies=studies, present=False, birth_key=None, sex_key=None)

@@ -98,7 +98,8 @@ def build(store: Store, options: DatasetSpec, humans: list[Human], persons: Pers
     )
     splits = deal(options, cohort, persons, registry=registry)
     dealt = dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
-    table = carry(registry.table, registry.found, persons.members, dealt, facts_of(persons, key), bare=persons.bare)
+    facts, known = facts_of(persons, key), registry.table
+    table = carry(known, registry.found, persons.members, dealt, facts, bare=persons.bare, studies=registry.studies)
     files: Any = {SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(table)}
     draft = Manifest("grown", "", {}, {"key_check": key_check(key)}, (), (), ())
     publish_files(draft, files, store, still_published(store, registry.current, lambda: None))
@@ -201,6 +202,14 @@ class Growth(RuleBasedStateMachine):
     def get_another_id(self, data: st.DataObject) -> None:
         """The old id has no images any more; only the alias table knows it."""
         self.rename(data.draw(st.sampled_from(self.of_one_site(self.present()) or [self.arrive(0)])))
+        self.publish()
+
+    def have_an_id_corrected(self, data: st.DataObject) -> None:
+        """The archive writes another PatientID on the same studies, and no alias table knows it."""
+        human = data.draw(st.sampled_from(self.present()))
+        source, issuer, _ = human.names[-1]
+        human.names.append((source, issuer, f"C{human.number}-{len(human.names)}"))
+        human.studies = [(human.names[-1], study) for _, study in human.studies]
         self.publish()
 
     def rename(self, human: Human) -> None:
@@ -311,7 +320,8 @@ class Growth(RuleBasedStateMachine):
 
 
 CHANGES = (
-    "come", "go", "change_site", "merge_by_alias", "come_back", "merge", "get_another_id", "change_the_key",
+    "come", "go", "change_site", "merge_by_alias", "come_back", "merge", "get_another_id",
+    "have_an_id_corrected", "change_the_key",
 )  # fmt: skip
 
 Growth.TestCase.settings = settings(
@@ -438,6 +448,8 @@ def test_sites_that_all_change_need_the_word_that_the_registry_is_to_be_trusted(
     humans = [Human(n, [(0, "", f"{n:03}")], [((0, "", f"{n:03}"), f"s{n}")]) for n in range(12)]
     persons = find(humans, [], key=KEY, sites=before)
     first = homes_of(humans, persons, build(store, spec(sites=before), humans, persons, key=KEY))
+    for human in humans:
+        human.studies = [(human.names[0], f"later {human.number}")]  # no study tells who they are
     persons = find(humans, [], key=KEY, sites=after)
     with pytest.raises(LayoutError, match=r"12 have a PatientID that the registry knows under another site or issuer"):
         build(store, spec(sites=after, seed=3), humans, persons, key=KEY)
@@ -445,7 +457,7 @@ def test_sites_that_all_change_need_the_word_that_the_registry_is_to_be_trusted(
         made = build(store, spec(sites=after, seed=seed, trust_registry=True), humans, persons, key=KEY)
         assert homes_of(humans, persons, made) == first
         assert made.registry.num_rows == 12
-    issued = [replace(h, names=[(0, "H", h.names[0][2])], studies=[((0, "H", h.names[0][2]), f"s{h.number}")])
+    issued = [replace(h, names=[(0, "H", h.names[0][2])], studies=[((0, "H", h.names[0][2]), f"last {h.number}")])
               for h in humans]  # fmt: skip
     persons = find(issued, [], key=KEY, sites=after)
     made = build(store, spec(sites=after, seed=5, trust_registry=True), issued, persons, key=KEY)
@@ -461,6 +473,11 @@ def test_whose_patient_id_two_sites_had_before_is_not_guessed(tmp_path: Path) ->
     persons = find(humans, [], key=KEY)
     build(store, spec(ratios={"train": 0.5, "test": 0.5}), humans, persons, key=KEY)
     after = ("nord", "sud", None)
+    persons = find(humans, [], key=KEY, sites=after)
+    known = known_again(spec().splits, read_registry(spec().splits, store, key=KEY), persons, key=KEY)
+    assert len(known.found) == len(humans), "their studies tell who they are"
+    for human in humans:
+        human.studies = [(human.names[0], f"later {human.number}")]
     persons = find(humans, [], key=KEY, sites=after)
     with pytest.raises(LayoutError, match=r"in several splits under other sites or issuers.*one site at a time"):
         build(store, spec(sites=after, trust_registry=True), humans, persons, key=KEY)

@@ -32,6 +32,13 @@ def table(*rows: dict[str, object]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=REGISTRY_SCHEMA)
 
 
+def with_studies(
+    known: pa.Table, members: dict[str, tuple[str, ...]], dealt: dict[str, str], studies: dict[str, tuple[str, ...]]
+) -> pa.Table:
+    found = recognise(known, members, {}, studies)
+    return carry(known, found, members, dealt, nothing, studies=studies)
+
+
 def nothing(person: str, bound_to: str) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(), frozenset()
 
@@ -187,13 +194,39 @@ def test_facts_are_bound_to_the_person_and_stay_when_the_archive_loses_them():
     assert [(r["person_key"], r["birth_key"]) for r in gone] == [("a", "a:1950"), ("b", None)]
 
 
+def test_a_study_tells_who_somebody_is_under_another_id():
+    first = with_studies(table(), {"a": ("a",)}, {"a": "test"}, {"a": ("s", "t")})
+    corrected = with_studies(first, {"b": ("b",)}, {"b": "test"}, {"b": ("t", "u")})
+    assert as_dict(corrected) == {"b": ("test", True, ("a", "b"))}
+    assert corrected["studies"].to_pylist() == [["s", "t", "u"]]
+    assert recognise(corrected, {"c": ("c",)}, {}, {"c": ("s",)}) == {"c": (0,)}
+    assert recognise(corrected, {"c": ("c",)}, {}, {"c": ("x",)}) == {}
+
+
+def test_a_study_that_goes_over_to_somebody_else_is_theirs_alone():
+    known = table(row("a", "test", studies=["s", "t"]), row("b", "test", studies=["u"]))
+    here: dict[str, tuple[str, ...]] = {"a": ("t",), "b": ("s",)}
+    members: dict[str, tuple[str, ...]] = {"a": ("a",), "b": ("b",)}
+    assert recognise(known, members, {}, here) == {"a": (0,), "b": (0, 1)}
+    later = with_studies(known, members, dict.fromkeys(members, "test"), here)
+    assert as_dict(later) == {"a": ("test", True, ("a",)), "b": ("test", True, ("b",))}
+    assert later["studies"].to_pylist() == [["t"], ["s", "u"]]
+    parted = with_studies(known, {"c": ("c",)}, {"c": "test"}, {"c": ("u",)})
+    assert parted["studies"].to_pylist() == [["s", "t"], ["u"]], "who is absent keeps the studies"
+
+
 def test_another_dataset_adds_unknown_persons_and_must_agree_on_known_ones():
     own, other = table(row("a", "test")), table(row("a", "test", "x"), row("b", "train"))
     joined = join_registries(own, other)
-    assert as_dict(joined) == {"a": ("test", True, ("a",)), "b": ("train", False, ("b",))}
+    assert as_dict(joined) == {"a": ("test", True, ("a", "x")), "b": ("train", False, ("b",))}
     with pytest.raises(LayoutError, match="found 1 person whom that dataset has in other splits"):
         join_registries(own, table(row("x", "train", "a")))
     assert as_dict(join_registries(table(), other))["a"] == ("test", False, ("a", "x"))
+    by_study = join_registries(table(row("a", "test", studies=["s"])), table(row("z", "test", studies=["s", "t"])))
+    assert as_dict(by_study) == {"a": ("test", True, ("a", "z"))}
+    assert by_study["studies"].to_pylist() == [["s", "t"]]
+    with pytest.raises(LayoutError, match="in other splits"):
+        join_registries(table(row("a", "test", studies=["s"])), table(row("z", "train", studies=["s"])))
 
 
 def test_faults_of_a_registry_are_reported():
@@ -204,6 +237,10 @@ def test_faults_of_a_registry_are_reported():
         "found train for person a": (table(row("a", "train")), splits(a="test")),
         "found nobody for person a": (table(), splits(a="test")),
         "and absent for person a": (table(row("a", "test", present=False)), splits(a="test")),
+        "the study s with two persons": (
+            table(row("a", "test", studies=["s"]), row("b", "test", studies=["s"])),
+            splits(a="test", b="test"),
+        ),
         "found person a as present": (table(row("a", "test")), splits()),
         "without the own name": (table({**row("a", "test"), "members": ["b"]}), splits(a="test")),
     }
