@@ -112,7 +112,7 @@ class Deid(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
 
     patient_key: str
     retain: tuple[str, ...] = ()
@@ -177,6 +177,15 @@ class Deid(BaseModel):
             raise ValueError(
                 f"found burned_in {self.burned_in} with {len(self.mask_regions)} mask_regions, "
                 "expected regions exactly when burned_in is mask"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bands_are_released(self) -> Self:
+        if self.anonymity.age_bands is not None and "age_years" in self.retain and "age_band" not in self.retain:
+            raise ValueError(
+                "found anonymity.age_bands with age_years in retain and no age_band, expected age_band there: ages "
+                "leave only as bands, so that nothing of them would leave"
             )
         return self
 

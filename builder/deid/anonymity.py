@@ -159,8 +159,10 @@ def _quasi_identifiers(table: pa.Table, options: Anonymity, released: Collection
     """The released columns that count, those of a case's other images (``pet.vendor``) too."""
     held = [name for name in table.column_names if name in released]
     found = [n for column in (*QUASI_IDENTIFIERS, *options.columns) for n in _of_any_image(held, column)]
-    # The band follows from the age.
-    return tuple(n for n in dict.fromkeys(found) if not (_bare(n) == "age_band" and _beside(n, "age_years") in found))
+    # The band follows from the age; where ages become bands, no age is left.
+    told = "age_band" if options.age_bands is None else "age_years"
+    other = "age_years" if options.age_bands is None else "age_band"
+    return tuple(n for n in dict.fromkeys(found) if not (_bare(n) == told and _beside(n, other) in found))
 
 
 def _of_any_image(names: Iterable[str], column: str) -> list[str]:

@@ -26,6 +26,8 @@ _PET = re.compile(
     r"|GML|STDDEV|absent)|suv_type=(?:BSA|BW|LBM|LBMJANMA|LBMJAMES128|IBW)"
 )
 """Says why a PET is not in SUV. Quotes only defined terms of Units, SUV Type and Decay Correction (PS3.3 C.8.9.1)."""
+_SEXES = frozenset({"M", "F", "O"})
+"""Enumerated values of Patient's Sex (PS3.3 C.7.1.1)."""
 _QUOTED_OF_PET = re.compile(r"pet_units=|suv_type=|decay_correction_")
 _READER = re.compile(r"reader-[0-9a-f]{12}|reader\d{1,3}")
 _NUMBERING = re.compile(r"\d{1,6}(?:\.\d{1,6})?|2\.25\.\d{1,39}")
@@ -79,6 +81,8 @@ def _own(against: Against, column: str, value: str) -> str | None:
     image, slash, code = value.partition("/")
     if slash and against.words.has(image) and (_RESCALE_TYPE.fullmatch(code) or _PET.fullmatch(code)):
         return None if _own(against, column, code) is None else value
+    if column == "sex":
+        return value if value in _SEXES or against.words.has(value) else None
     quoted = _RESCALE_TYPE.fullmatch(value)
     if quoted is not None:
         return value if quoted[1] in terms.RESCALE_TYPES else None

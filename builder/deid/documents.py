@@ -12,6 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from builder.deid.leaks import Canaries, assert_clean
+from builder.deid.writing import fold
 from builder.errors import PrivacyError
 from builder.model.cleared import CLOSED, SEAL, ClearedBytes, check_policies, policy_of
 
@@ -73,7 +74,7 @@ def _search_document(path: str, document: Any, canaries: Canaries, *, words: fro
 
     def found(node: Any) -> int:
         texts = texts_of(node)
-        alone = words & {text.strip().lower() for text in texts}
+        alone = words & {fold(text).strip() for text in texts}
         return inside.count_in("\0".join(texts).encode()) + len(alone)
 
     count = found(document)

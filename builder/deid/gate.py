@@ -16,6 +16,7 @@ import pyarrow as pa
 from builder.deid.checks import CHECKS, LONGEST_TEXT, Against, Words
 from builder.deid.identifiers import NOTHING_KNOWN, Identifiers
 from builder.deid.options import ColumnText
+from builder.deid.writing import fold, says_a_date
 from builder.errors import PrivacyError
 from builder.model.case import ClearedSample, Sample, Scalar
 from builder.model.cleared import (
@@ -36,6 +37,13 @@ _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)"
 )
+_ABROAD = (
+    r"\b[^\W\d_]{3,30}(?:strasse|str\.|gasse|platz|allee|straat|laan|gatan|utca) ?\d{1,4}\b"
+    r"|\b(?:rue|calle|rua|ulica|ulitsa|ul\.|piazza) (?:[^\W\d_]{1,20}[ ,]{1,2}){1,4}\d{1,4}\b"
+    r"|\b\d{1,4},? (?:rue|avenue|place) [^\W\d_]|\b(?:herr|frau|madame|monsieur|senora?|signora?|mme|mlle) [^\W\d_]"
+    r"|\b0\d(?:[ .-]\d{2}){4}\b|\b0\d{2,4}[ /-]\d{4,8}\b"
+)
+"""Streets, titles and telephone numbers as they are written outside English, in folded text."""
 _STREET = r"(?:street|avenue|road|boulevard|lane|drive|square|court|place|terrace|strasse|stra\u00dfe)"
 LOOKS_LIKE_IDENTIFIER: Final = re.compile(
     r"\^|@|\d{7,}|\b(?:19|20)\d{2}[-/.]?(?:0[1-9]|1[0-2])[-/.]?(?:0[1-9]|[12]\d|3[01])\b"
@@ -44,11 +52,24 @@ LOOKS_LIKE_IDENTIFIER: Final = re.compile(
     rf"|\b{_MONTH}\b[ .]{{0,2}}(?:\d{{1,2}}(?:st|nd|rd|th)?,?[ ])?\d{{4}}\b"
     r"|\b\d{3}\)?[ ./-]\d{3,4}[ ./-]\d{3,5}\b|\+\d{2}[\d ()./-]{6}"
     rf"|\b\d{{1,5}} [^\W\d_]{{2,30}}(?: [^\W\d_]{{2,30}})? {_STREET}\b|\b(?:dr|prof|mrs?|ms)\. ?[^\W\d_]"
-    r"|\b(?:www\.|https?:)",
+    rf"|\b(?:www\.|https?:)|{_ABROAD}",
     re.IGNORECASE,
 )
 """Matches a DICOM name, an address (mail, street, page), a telephone number, a long number, a date, a UID, and a person
 with a title."""
+
+
+def looks_like_identifier(text: str) -> bool:
+    """Return whether a text holds the shape of an identifier, in whichever script its letters and digits are."""
+    if LOOKS_LIKE_IDENTIFIER.search(text):
+        return True
+    return says_a_date(text) or (not text.isascii() and LOOKS_LIKE_IDENTIFIER.search(fold(text)) is not None)
+
+
+_OF_SEVERAL_WORDS = frozenset(
+    {Policy.CLASS, Policy.BODY_PART, Policy.KERNEL, Policy.IMAGE_TYPE, Policy.MODEL, Policy.TOOL}
+)
+"""Closed vocabularies of words, not of values: two words of them side by side may be somebody's name."""
 
 
 @dataclass
@@ -161,7 +182,7 @@ class Gate:
             return values
         kept = values.to_pylist()
         for row, value in enumerate(kept):
-            if value in doubtful and known(row).occur_in(value):
+            if value in doubtful and known(row).are_said_by(value):
                 self.dropped[column, value] += 1
                 kept[row] = None
         return pa.array(kept, pa.string())
@@ -186,6 +207,8 @@ class Gate:
         found = CHECKS[policy](Against(self.words, self.known), bare_column(column, self.declared), value)
         if found is None and rule is not None and rule.pattern is not None and fits(rule.pattern, value):
             return self._unknown(value)
+        if policy in _OF_SEVERAL_WORDS and not self.words.has(found or ""):
+            found = None if found is None or self.known.names_both_in(found) else found
         if found is None or policy in CLOSED:
             return None if found is None else Cleared(found, SEAL)
         if policy is Policy.DECLARED and bare_column(column) in POLICIES and self.words.has(value):
@@ -195,8 +218,8 @@ class Gate:
         return self._unknown(found)
 
     def _unknown(self, value: str) -> Cleared | None:
-        """Return the value, unless it has the shape of an identifier or says who somebody is."""
-        if LOOKS_LIKE_IDENTIFIER.search(value) or self.known.occur_in(value):
+        """Return the value, unless it looks like an identifier, or says who somebody is and is no word of the spec."""
+        if looks_like_identifier(value) or (not self.words.has(value) and self.known.are_said_by(value)):
             return None
         return Cleared(value, SEAL)
 
@@ -229,7 +252,7 @@ def refuse_identifiers(texts: Mapping[str, str | None]) -> None:
         The message names the text by its key and never shows it.
     """
     for name, text in texts.items():
-        if text is not None and (len(text) > LONGEST_TEXT or LOOKS_LIKE_IDENTIFIER.search(text)):
+        if text is not None and (len(text) > LONGEST_TEXT or looks_like_identifier(text)):
             raise PrivacyError(
                 f"{name}: found a text that is longer than {LONGEST_TEXT} characters or has the shape of a name, a "
                 "date, a long number or an address (not shown), expected a short text of another kind"

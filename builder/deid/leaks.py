@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.deid.uids import is_registered
+from builder.deid.writing import UNSPACED_RUN, fold, unspaced_forms
 from builder.errors import PrivacyError
 
 SHORTEST = 4
@@ -35,6 +36,7 @@ _REMEDY = (
 _CHUNK = 1 << 22
 _ROWS = 1 << 15
 _LONGEST = 512
+_LONGEST_UNSPACED = 12
 _RUN = re.compile(rb"[0-9]+|[a-z\x80-\xff]+")
 _DIGITS = re.sub(rb"[^0-9]", b" ", bytes(range(256)))
 _LETTERS = re.sub(rb"[^a-z\x80-\xff]", b" ", bytes(range(256)))
@@ -55,11 +57,13 @@ class Canaries:
     not grow with the number of values. A value is found wherever it occurs as a whole, in any case and also inside a
     longer text, unless its anchor run is itself part of a longer run of the same kind. A value of fewer than 12
     characters is ignored inside a hexadecimal hash (32 or 64 digits) or a keyed name (26 digits of base 32), where it
-    occurs by chance. ``pairs`` are two words of a name, in either order and with anything between them.
+    occurs by chance. ``pairs`` are two words of a name, in either order and with anything between them. ``unspaced``
+    are whole names in scripts that put no spaces between words. Values and output are compared as ``fold`` writes them.
     """
 
     anchors: dict[bytes, tuple[bytes, ...]]
     pairs: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    unspaced: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -69,9 +73,10 @@ class Canaries:
 
         ``names`` are names of persons: any two words of one, unless both are ordinary words or one of them is short.
         """
+        ordinary = frozenset(map(fold, ordinary))
         anchors: dict[bytes, set[bytes]] = {}
         for value in values:
-            text = value.strip(" \0").lower()
+            text = fold(value.strip(" \0")).strip()
             if len(text) < (SHORTEST_NUMBER if text.isdigit() else SHORTEST) or text in ordinary:
                 continue
             needle = text.encode()[:_LONGEST]
@@ -80,11 +85,15 @@ class Canaries:
                 anchors.setdefault(max(runs, key=len), set()).add(needle)
         pairs: dict[bytes, set[bytes]] = {}
         said = "\n".join(" ".join(_LETTERED.findall(text)) for text in sorted(ordinary) if " " in text)
+        unspaced: set[str] = set()
         for name in names:
             for pair in _pairs(name, ordinary):
                 if pair not in said:
                     pairs.setdefault(max(pair.encode().split(), key=len), set()).add(pair.encode())
-        return cls(_frozen(anchors), _frozen(pairs))
+            for group in () if name.isascii() else name.split("="):
+                parts = tuple(_LETTERED.findall(fold(group)))[:4]
+                unspaced |= {written for written in unspaced_forms(parts) if len(written) > max(map(len, parts))}
+        return cls(_frozen(anchors), _frozen(pairs), frozenset(unspaced - ordinary))
 
     def count_in(self, data: bytes | memoryview) -> int:
         """Return how many distinct values occur in ``data``. Memory stays within a few copies of 4 MiB."""
@@ -94,7 +103,7 @@ class Canaries:
         """Return the distinct values that occur in ``data``, in lower case. They are private."""
         found: set[bytes] = set()
         for chunk in _chunks(data):
-            lower = chunk.lower()
+            lower = _folded(chunk)
             runs = _runs(lower)
             for anchor in self.anchors.keys() & runs:
                 found.update(needle for needle in self.anchors[anchor] if _stands_in(needle, lower))
@@ -102,20 +111,22 @@ class Canaries:
             if near:
                 words = b" ".join(lower.translate(_WORDS).split())
                 found.update(n for anchor in near for n in self.pairs[anchor] if _stands_in(n, words))
+            if self.unspaced and not lower.isascii():
+                found.update(name.encode() for name in self.unspaced.intersection(_pieces(lower.decode())))
         return frozenset(found)
 
     def without_words(self) -> "Canaries":
         """Return the values that are more than one word of letters; inside a sentence a single word may be ordinary."""
         kept = {a: tuple(n for n in needles if not _is_word(n)) for a, needles in self.anchors.items()}
-        return Canaries({a: needles for a, needles in kept.items() if needles}, self.pairs)
+        return replace(self, anchors={a: needles for a, needles in kept.items() if needles})
 
     def without(self, found: frozenset[bytes]) -> "Canaries":
         """Return the values except ``found``, which occur in texts about nobody."""
-        left = [
+        anchors, pairs = (
             {anchor: kept for anchor, needles in held.items() if (kept := tuple(n for n in needles if n not in found))}
             for held in (self.anchors, self.pairs)
-        ]
-        return Canaries(*left)
+        )
+        return Canaries(anchors, pairs, self.unspaced - {name.decode() for name in found})
 
     def words(self) -> frozenset[str]:
         """Return the values that are one word of letters."""
@@ -128,7 +139,7 @@ def _frozen(found: dict[bytes, set[bytes]]) -> dict[bytes, tuple[bytes, ...]]:
 
 def _pairs(name: str, ordinary: frozenset[str]) -> Iterator[str]:
     """Return any two words of a name, in either order."""
-    words = _LETTERED.findall(name.lower())[:4]
+    words = _LETTERED.findall(fold(name))[:4]
     for first, second in combinations(words, 2):
         if min(len(first), len(second)) >= 2 and not {first, second} <= ordinary:
             yield f"{first} {second}"
@@ -240,6 +251,18 @@ def _chunks(data: bytes | memoryview) -> Iterator[bytes]:
         start += _CHUNK
         if start >= len(data):
             return
+
+
+def _folded(chunk: bytes) -> bytes:
+    """Return UTF-8 as ``fold`` writes it; what is none becomes blanks."""
+    return chunk.lower() if chunk.isascii() else fold(chunk.decode(errors="replace")).encode()
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Return every piece of the unspaced runs of a text that is as long as a name may be."""
+    for run in UNSPACED_RUN.findall(text):
+        for start in range(len(run)):
+            yield from (run[start:stop] for stop in range(start + 2, min(start + _LONGEST_UNSPACED, len(run)) + 1))
 
 
 def _runs(text: bytes) -> set[bytes]:

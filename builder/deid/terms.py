@@ -16,6 +16,13 @@ REPLACED: Final = "REMOVED"
 """Replaces a value of a multi-valued attribute that is in no vocabulary."""
 
 _LONGEST: Final = 64
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+_MOST_DIGITS: Final = 6
+_INITIAL: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z](?![A-Za-z0-9])")
+_DAY: Final = re.compile(
+    r"\d{1,2}[ ./-]\d{1,2}[ ./-]\d{2}|(?:19|20)\d\d[^\d]{1,3}\d{3,4}|\d{3,4}[^\d]{1,3}(?:19|20)\d\d"
+)
+"""A day, month and year, and a year beside a day and month."""
 
 
 @cache
@@ -94,14 +101,18 @@ def term(column: str, value: str) -> str | None:
 def image_type(value: str) -> str | None:
     """Return Image Type (0008,0008), backslashes between values, with ``REPLACED`` for values in no vocabulary."""
     parts = [part if _is_image_type(part) else REPLACED for part in value[:512].split("\\")]
+    if not _numbers_may_leave(" ".join(parts)):
+        parts = [REPLACED if re.search(r"\d", part) else part for part in parts]
     return "\\".join(parts) if any(part != REPLACED for part in parts) else None
 
 
 def body_part(value: str) -> str | None:
     """Return Body Part Examined if it is a term of PS3.16 Annex L or words of anatomy."""
     words = re.findall(r"[^\W_]+", value.upper()) if len(value) <= _LONGEST else []
-    fits = words and all(len(w) == 1 or w in _BODY_PARTS or w.lower() in vocabulary() for w in words)
-    return value if fits and _is_plain(value) else None
+    known = [w in _BODY_PARTS or w.lower() in vocabulary() for w in words if len(w) > 1]
+    fits = words and all(known) and len(words) - len(known) <= min(len(known) + 1, 2)
+    alone = len(words) == 1 or known
+    return value if fits and alone and _is_plain(value) and _numbers_may_leave(value) else None
 
 
 def kernel(value: str) -> str | None:
@@ -110,7 +121,8 @@ def kernel(value: str) -> str | None:
         return value
     words = re.findall(r"[^\W_]+", value.upper()) if len(value) <= _LONGEST else []
     fits = words and all(word in _KERNELS or _FEW_DIGITS.fullmatch(word) for word in words)
-    return value if fits and not all(map(str.isdigit, words)) and _is_plain(value) else None
+    fits = fits and not all(map(str.isdigit, words)) and _numbers_may_leave(value)
+    return value if fits and _is_plain(value) else None
 
 
 def vendor(value: str) -> str | None:
@@ -134,7 +146,7 @@ def imaging_words(value: str) -> str | None:
     words = re.findall(r"[^\W_]+", value.lower()) if len(value) <= _LONGEST else []
     known = [word in ordinary_words() or word in SHAPES for word in words]
     fits = words and any(known) and all(k or re.fullmatch(r"\d{1,3}", w) for k, w in zip(known, words, strict=True))
-    return value if fits and _is_plain(value) else None
+    return value if fits and _is_plain(value) and _numbers_may_leave(value) else None
 
 
 def unit(value: str) -> str | None:
@@ -186,9 +198,17 @@ def _worded(value: str, words: frozenset[str]) -> str | None:
     tidy = " ".join(value.split())
     runs = re.findall(r"[^\W\d_]+|\d+", tidy.lower()) if len(tidy) <= 2 * _LONGEST else []
     known = [run in words for run in runs]
-    rest = (run for run, k in zip(runs, known, strict=True) if not k)
+    rest = [run for run, k in zip(runs, known, strict=True) if not k]
     fits = any(known) and all(len(run) == 1 or (run.isdigit() and len(run) <= 4) for run in rest)
-    return tidy if fits and _is_plain(tidy) else None
+    fits = fits and len(_INITIAL.findall(tidy)) <= 1
+    return tidy if fits and _is_plain(tidy) and _numbers_may_leave(tidy) else None
+
+
+def _numbers_may_leave(text: str) -> bool:
+    """Return whether the numbers beside known words are too few to be a date of birth or a telephone number."""
+    numbers = _NUMBER.findall(text)
+    digits = sum(sum(map(str.isdigit, number)) for number in numbers)
+    return len(numbers) <= 2 and digits <= _MOST_DIGITS and not _DAY.search(text)
 
 
 def _is_plain(value: str) -> bool:

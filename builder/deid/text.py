@@ -5,6 +5,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Protocol
 
+from builder.deid.writing import DATE, replace
+
 LABEL_LIMIT = 64
 """Most characters of a label: VR LO (PS3.5 Table 6.2-1)."""
 
@@ -14,9 +16,8 @@ class Known(Protocol):
 
     def __hash__(self) -> int: ...
 
-    @property
-    def pattern(self) -> re.Pattern[str] | None:
-        """A pattern that finds any of the values; None without values."""
+    def cut_from(self, text: str, mark: str) -> str:
+        """Return the text with ``mark`` in place of each of the values."""
         ...
 
 
@@ -101,9 +102,7 @@ def clean_label(text: str, known: Known) -> str:
     to four digits (``PTV_5040``). A name stated nowhere else cannot be told from the name of a structure, so labels are
     only matched against the names of the spec and never published.
     """
-    text = _UNSAFE.sub(" ", text[: 4 * LABEL_LIMIT])
-    if known.pattern is not None:
-        text = known.pattern.sub(" ", text)
+    text = known.cut_from(_UNSAFE.sub(" ", text[: 4 * LABEL_LIMIT]), " ")
     text = _NUMBERS.sub(" ", _TITLES.sub(" ", _SHAPES.sub(" ", text)))
     return _SPACES.sub(" ", text).strip(" _-,;:")[:LABEL_LIMIT].rstrip()
 
@@ -127,8 +126,7 @@ def scrub(text: str, *, known: Known) -> str:
     if len(text) > REPORT_LIMIT:
         text = text[:REPORT_LIMIT] + " " + MARK
     text = _LONG_RUN.sub(MARK, _LINES.sub("\n\n", _BLANKS.sub(" ", _REPORT_UNSAFE.sub(" ", text))))
-    if known.pattern is not None:
-        text = known.pattern.sub(MARK, text)
+    text = replace(DATE, known.cut_from(text, MARK), f" {MARK} ")
     text = _OLD_AGE.sub(r"90\g<unit>", text)
     for pattern in (_LABELLED, _SHAPES, _CLOCK, _TITLES, _PLACES, _NUMBERS):
         text = pattern.sub(f" {MARK} ", text)

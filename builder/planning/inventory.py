@@ -261,9 +261,11 @@ def _merge(
         parts = []
         for number, plan in enumerate(plans):
             parts.append(folder / f"{number:06d}.parquet")
+            parts[-1].touch(mode=0o600)  # a kill may leave it behind
             parts[-1].write_bytes(part_with_verdicts(_laid(index.read(plan.table), laid), verdicts))
         if missing.num_rows:
             parts.append(folder / "missing.parquet")
+            parts[-1].touch(mode=0o600)
             parts[-1].write_bytes(parquet_bytes(missing))
         return (merge_parts(parts, store) if parts else []), missing.num_rows
 

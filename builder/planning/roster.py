@@ -11,6 +11,7 @@ from builder.deid.gate import Gate
 from builder.deid.identifiers import NOTHING_KNOWN, Identifiers, identifiers_of, parts_of
 from builder.deid.leaks import Canaries, values_to_find
 from builder.deid.text import ordinary_words
+from builder.deid.writing import UNSPACED_RUN, fold, unspell
 from builder.headers.vendors import VENDORS
 from builder.model.cleared import policy_of
 from builder.model.tables import IDENTITY
@@ -32,6 +33,7 @@ FILLERS = frozenset(_FILLERS.split())
 """Words of sentences, which stand in fields for names as well: "NOT^STATED", "read by Dr. X". The program's own texts
 say such pairs of words, too, and would stop every build of such an archive at its end."""
 
+_WORD = re.compile(r"[^\W\d_]+")
 _OF_PERSONS = (
     *("patient_id", "issuer_of_patient_id", "study_uid", "source", "series_uid", "patient_birth_date"),
     "accession_number",
@@ -70,8 +72,16 @@ class Roster:
     @cached_property
     def words(self) -> frozenset[str]:
         """Return every word of any person's name."""
-        everybody = self.by_person.values()
-        return frozenset(w for i in everybody for w in (*i.names, *(p for pair in i.phrases for p in pair)))
+        found: set[str] = set()
+        for known in self.by_person.values():
+            found |= known.names | {part for pair in known.phrases for part in pair}
+            found |= {word for whole in known.wholes for word in _WORD.findall(whole)}
+        return frozenset(found)
+
+    @cached_property
+    def few_digits(self) -> frozenset[str]:
+        """Return the identifiers of any person that are too short for ``numbers``: "4711"."""
+        return frozenset(n for i in self.by_person.values() for n in i.numbers if n.isdigit() and len(n) < 6)
 
     @cached_property
     def numbers(self) -> Canaries:
@@ -80,8 +90,13 @@ class Roster:
 
     def may_be_named_in(self, text: str) -> bool:
         """Return whether a text may name anyone at all; this quick check avoids comparing each row with its person."""
-        words = re.findall(r"[^\W\d_]+", text.lower())
-        return not self.words.isdisjoint(words) or self.numbers.count_in(text.encode()) > 0
+        folded = fold(text)
+        if UNSPACED_RUN.search(folded):
+            return True
+        said = (*_WORD.findall(folded), *_WORD.findall(unspell(folded)))
+        if not self.words.isdisjoint(said) or not self.few_digits.isdisjoint(re.findall(r"\d+", folded)):
+            return True
+        return self.numbers.count_in(text.encode()) > 0
 
     def canaries(self) -> Canaries:
         """Return the identifiers of the whole archive, except words of the spec and of closed vocabularies."""

@@ -245,6 +245,7 @@ class RemoteFolder(Remote):
     def _download(self, item: Object, to: Path) -> None:
         """Write an object to a file, and check its length and hash as far as they are stated."""
         md5, digest, size = _MD5.fullmatch(item.stamp), hashlib.md5(usedforsecurity=False), 0
+        to.touch(mode=0o600)  # a kill may leave it behind
         with to.open("wb") as stream:
             for chunk in self._pieces(item, 0, None):
                 size += len(chunk)

@@ -11,9 +11,11 @@ from builder.catalog.statement import Governance, Statement, UseCase
 from builder.clinical import ClinicalTable, check_shared_columns
 from builder.cohort import Cohort
 from builder.deid import RETAINABLE, Deid
+from builder.deid.columns import TECHNICAL
 from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS, AnyLabel, class_fields
 from builder.labels.fusion import Consensus
+from builder.model.classes import PREFIX as CLASSES
 from builder.model.cleared import policy_of
 from builder.model.secrets import places_of_secrets
 from builder.patches import PICTURE_KINDS, AnySamples
@@ -148,6 +150,7 @@ class DatasetSpec(BaseModel):
         _refuse(centre_faults(centred, known), field_faults(self.shards.fields, known, [*self.image_fields]))
         _refuse(retain_faults(self.deid.retain, dated))
         _check_text(self)
+        _refuse(anonymity_faults(self))
         _check_sequester(self)
         check_images(self)
         return self
@@ -193,6 +196,27 @@ def retain_faults(retain: Iterable[str], dated: Sequence[str]) -> Iterator[str]:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             yield f"deid.retain: found {name!r}, expected names out of: {', '.join(known)}{hint}"
+
+
+def anonymity_faults(spec: DatasetSpec) -> Iterator[str]:
+    """Yield what ``deid.anonymity`` names although nothing of it would be counted or made coarser."""
+    options = spec.deid.anonymity
+    numbers = {c for table in spec.clinical for c, column in table.columns.items() if column.type in ("number", "date")}
+    released = sorted({*spec.deid.retain, *spec.clinical_columns, *TECHNICAL})
+    coarse = sorted({*released} - numbers - {"age_years"})
+    named = (("columns", options.columns, released), ("sensitive", options.sensitive, released))
+    for key, names, known in (*named, ("groups", tuple(options.groups), coarse)):
+        for name in names:
+            label = name.split(".")[1] if name.startswith(CLASSES) else None
+            if name.rpartition(".")[2] not in known and label not in {*spec.class_labels, *spec.consensus}:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                yield (
+                    f"deid.anonymity.{key}: found {name!r}, which is no released column"
+                    f"{' of text' if key == 'groups' else ''}, expected a name in retain or a clinical column{hint}"
+                )
+    if not options.sensitive and (options.least_values is not None or options.most_distance is not None):
+        yield "deid.anonymity: found least_values or most_distance without sensitive, expected the columns they are of"
 
 
 def _refuse(*faults: Iterable[str]) -> None:

@@ -76,6 +76,14 @@ def test_generalising_makes_groups_larger_and_releases_no_age():
     assert (found.k, found.below) == (6, 0)
 
 
+def test_bands_of_ages_count_where_ages_are_retained_too():
+    """Bands once did not count beside ages, though the ages were withheld."""
+    rows = [(f"p{i}", "F", 30.0 if i < 5 else 70.0, "north", "low") for i in range(6)]
+    safe, found = protect(cohort(rows), Anonymity(k=2, age_bands=20), released=(*RELEASED, "age_band"))
+    assert sorted(safe["age_band"].to_pylist()) == ["20-39"] * 5 + ["60-79"]
+    assert (found.columns, found.k, found.below) == (("sex", "age_band", "site"), 1, 1)
+
+
 @pytest.mark.parametrize(("age", "band"), [(0.4, "0-19"), (89.9, "80-89"), (90.0, "90+"), (104.0, "90+")])
 def test_no_band_reveals_an_age_above_89(age: float, band: str):
     safe, _ = protect(cohort([("a", "F", age, "north", "low")]), Anonymity(age_bands=20), released=RELEASED)
