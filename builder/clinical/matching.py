@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from builder.clinical.joining import Joined
 from builder.clinical.rows import Rows
-from builder.clinical.table import ClinicalTable
+from builder.clinical.table import ClinicalTable, Pick
 from builder.clinical.tally import CellIssue, Tally
 from builder.errors import counted
 
@@ -145,6 +145,13 @@ def faults(match: TableMatch) -> Iterator[str]:
     options = match.options
     least = options.min_matched
     units = _PLURAL[options.unit]
+    if least != 0 and not match.rows.rows and match.rows.passed_over and options.pick is not None:
+        yield (
+            f"found no row that meets pick.where ({_conditions(options.pick)}) among "
+            f"{counted(match.rows.passed_over, 'row')}, expected some; compare the values with those of the table, "
+            "or set min_matched: 0"
+        )
+        return  # that nobody matches and that columns are empty follows from it
     if match.units and (not match.joined.matched if least is None else match.fraction < least):
         expected = "at least one" if least is None else f"at least {least:.1%}"
         yield (
@@ -222,24 +229,36 @@ def _why(match: TableMatch) -> str:
         found.append(f"{counted(match.rows.passed_over, 'row does', 'rows do')} not meet pick.where")
     if match.joined.shared:
         found.append(
-            f"{counted(len(match.joined.shared), 'row names', 'rows name')} several persons or series: state site "
-            "or source"
+            f"{counted(len(match.joined.shared), 'row names', 'rows name')} several persons or series: "
+            f"{'write more of the path, or ' if 'file' in match.options.joins.values() else ''}state site or source"
         )
     if match.joined.ambiguous:
         unit, n = match.options.unit, len(match.joined.ambiguous)
         found.append(
-            f"{counted(n, f'{unit} has', f'{_PLURAL[unit]} have')} rows that differ: say which one counts with "
-            "cardinality: many and pick"
+            f"{counted(n, f'{unit} has', f'{_PLURAL[unit]} have')} rows that differ: {_which_row(match.options)}"
         )
     rows = len(match.rows.rows)
     found.append(f"the table has {counted(rows, 'row') if rows else 'no rows'} with an id")
     return f" ({'; '.join(found)})"
 
 
+def _conditions(pick: Pick) -> str:
+    """Return the conditions of ``pick.where``, as in "Type primary or relapse"."""
+    listed = {h: [values] if isinstance(values, str) else values for h, values in pick.where.items()}
+    return ", ".join(f"{heading} {' or '.join(values)}" for heading, values in listed.items())
+
+
+def _which_row(options: ClinicalTable) -> str:
+    """Return what a spec can say so that one row of several counts."""
+    if options.pick is None:
+        return "say which one counts with cardinality: many and pick"
+    if options.pick.by is None:
+        return "say which one of them counts with pick.by and pick.take"
+    return "pick.by takes several that differ; narrow pick.where"
+
+
 def _dead_columns(match: TableMatch) -> Iterator[str]:
     options = match.options
-    if not match.rows.rows and match.rows.passed_over:
-        yield "found no row that meets pick.where, expected some; compare its values with those of the table"
     for tally in _columns(match):
         column = options.columns[tally.column]
         if tally.filled and tally.filled == tally.lost:

@@ -34,6 +34,8 @@ from builder.planning.clinical_times import as_they_leave, table_births
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.planning.rows import Placed, rows_of
+from builder.protocols import Source
+from builder.sources.folder import Folder
 from builder.storage import Store, read_at
 
 CELLS: Final = "clinical-cells.csv"
@@ -336,15 +338,31 @@ def _instance_names(
     place = list(options.joins.values()).index("file")
     lengths = {row.keys[place].count("/") + 1 for row in rows.rows}
     tables = archive.instance_names(["path", "member"], inside)
-    return [() if t is None else _ends(t, lengths) for t in tables]
+    folders = [_folders(source) for source in archive.inputs.spec.sources]
+    return [
+        () if t is None else _ends(t, lengths, folders[source])
+        for t, source in zip(tables, archive.sources, strict=True)
+    ]
 
 
-def _ends(instances: pa.Table, lengths: Iterable[int]) -> tuple[str, ...]:
-    """Return the last parts of every file's path, as many as the table writes: the file name, or also its folders."""
+def _folders(source: Source) -> tuple[str, ...]:
+    """Return the places of a source's folder, as written and with links resolved; "" for sources without one."""
+    if not isinstance(source, Folder):
+        return ("",)
+    return tuple({place.as_posix().strip("/") for place in (source.place, source.root)})
+
+
+def _ends(instances: pa.Table, lengths: Iterable[int], folders: Sequence[str]) -> tuple[str, ...]:
+    """Return the last parts of every file's path, as many as the table writes: the file name, or folders above it too.
+
+    The folders of the source, and those above it, count: tables state paths from where their author stood.
+    """
     found = set()
     for path, member in zip(instances["path"].to_pylist(), instances["member"].to_pylist(), strict=True):
-        parts = f"{path}/{member}".replace("\\", "/").strip("/").split("/") if member else path.split("/")
-        found |= {"/".join(parts[-n:]) for n in lengths if n <= len(parts)}
+        inside = f"{path}/{member}".replace("\\", "/").strip("/") if member else path
+        for folder in folders:
+            parts = [part for part in (*folder.split("/"), *inside.split("/")) if part]
+            found |= {"/".join(parts[-n:]) for n in lengths if n <= len(parts)}
     return tuple(sorted(found))
 
 

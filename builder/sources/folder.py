@@ -89,6 +89,11 @@ class Folder(Described):
         """Return the folder as an absolute path with links resolved."""
         return _root(self.url)
 
+    @property
+    def place(self) -> Path:
+        """Return the folder as an absolute path as it is written, through links."""
+        return _path(self.url).absolute()
+
     def list(self) -> Iterator[Entry]:
         """List every file in the order of its path, and archives as their members. Raises SourceError."""
         root = self.root
@@ -128,11 +133,15 @@ class Folder(Described):
 
 @lru_cache(maxsize=64)
 def _root(url: str) -> Path:
-    path = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else Path(url)
+    path = _path(url)
     try:
-        return path.expanduser().resolve()
+        return path.resolve()
     except RuntimeError:  # links that form a loop; from Python 3.13 on their path is returned, as here
-        return path.expanduser().absolute()
+        return path.absolute()
+
+
+def _path(url: str) -> Path:
+    return (Path(unquote(urlsplit(url).path)) if url.startswith("file://") else Path(url)).expanduser()
 
 
 def _is_folder(root: Path) -> bool:

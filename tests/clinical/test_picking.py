@@ -178,7 +178,8 @@ def test_the_primary_diagnosis_alone() -> None:
     assert said(found) == [{"r": "a"}, None, None]
     assert (found.joined.image_only, found.joined.ambiguous, found.rows.passed_over) == (("Q",), ("S",), 2)
     wrong = declared(cardinality="many", pick={"where": {"Kind": "Primary"}}, columns=RESULT)
-    assert any("pick.where" in fault for fault in faults(met(data, wrong, "PQS")))
+    (fault,) = faults(met(data, wrong, "PQS"))  # one fault, one message
+    assert fault.startswith("found no row that meets pick.where (Kind Primary) among 5 rows, expected some; compare")
 
 
 def test_rows_under_two_ids_of_one_person_are_two_rows_of_that_person() -> None:

@@ -35,6 +35,12 @@ def test_rows_that_contradict_each_other_are_a_reason_that_nobody_matches() -> N
     assert "(1 person has rows that differ: say which one counts with cardinality: many and pick; the table has" in one
     (two,) = faults(met(b"id,N\nA,1\nA,2\nB,1\nB,3\n", declared(columns=columns), "AB"))
     assert "(2 persons have rows that differ: " in two
+    among = declared(columns=columns, cardinality="many", pick={"where": {"T": "a"}})
+    (three,) = faults(met(b"id,N,T\nA,1,a\nA,2,a\n", among, "A"))
+    assert "rows that differ: say which one of them counts with pick.by and pick.take;" in three
+    tied = declared(columns=columns, cardinality="many", pick={"by": "T", "take": "min"})
+    (four,) = faults(met(b"id,N,T\nA,1,1\nA,2,1\n", tied, "A"))
+    assert "rows that differ: pick.by takes several that differ; narrow pick.where;" in four
     picked = declared(columns=columns, cardinality="many", pick={"by": "N", "take": "min"})
     assert list(faults(met(b"id,N\nA,1\nA,2\n", picked, "A"))) == []
 

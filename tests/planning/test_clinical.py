@@ -124,6 +124,11 @@ def test_rows_join_by_the_path_of_a_file(asked: Asked, archive: Path) -> None:
     planned = asked(({"by": {"File": "file"}}, f"File,Grade\nS1/{first},low\nS2\\{second},high\n"))
     assert sorted_values(planned, "grade", "south") == ["low", "high"]
     assert planned.facts()["clinical"][0]["matched"] == 2
+    # as their author wrote them, from the root or from above the folder of the source
+    above = f"File,Grade\n{archive}/south/S1/{first},low\nsouth/S2/{second},high\nnorth/S2/{second},no\n"
+    planned = asked(({"by": {"File": "file"}}, above))
+    assert sorted_values(planned, "grade", "south") == ["low", "high"]
+    assert planned.facts()["clinical"][0]["clinical_only"] == 1
 
 
 def test_a_table_that_meets_nobody_stops_the_plan_with_what_is_known(asked: Asked) -> None:
