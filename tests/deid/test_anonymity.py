@@ -109,6 +109,13 @@ def test_a_uniform_group_falls_short_of_l_and_t():
     assert found.below == 10
 
 
+def test_a_distance_is_stated_to_six_places():
+    grades = ["high"] * 4 + ["low"] * 2
+    table = cohort([(f"p{i}", "FM"[i // 3], 40.0, "north", grade) for i, grade in enumerate(grades)])
+    _, found = protect(table, Anonymity(k=2, sensitive=("grade",)), released=RELEASED)
+    assert found.distance == {"grade": 0.333333}
+
+
 def test_distance_is_that_of_the_papers_example():
     """Li 2007, section 5: salaries 3k to 11k; the groups {3k, 4k, 5k} and {6k, 8k, 11k}."""
     everybody = list(range(3, 12))

@@ -50,6 +50,12 @@ def test_a_study_on_a_first_of_january_is_real_unless_the_archive_makes_a_habit_
     assert {*placeholder_studies([("p", day) for day in (*PLACEHOLDERS, SCAN)])} == {*PLACEHOLDERS} - {date(2011, 1, 1)}
 
 
+def test_the_first_days_of_epochs_are_placeholders_even_alone() -> None:
+    for year in (1900, 1904, 1970):
+        assert placeholder_studies([("p", date(year, 1, 1))]) == {date(year, 1, 1): Withheld.PLACEHOLDER}
+        assert placeholder_studies([("p", date(year + 1, 1, 1))]) == {}
+
+
 def test_birth_and_earlier_dates_give_no_days() -> None:
     assert between(date(1960, 5, 5), most=3653) is Withheld.BIRTH
     assert between(date(1959, 5, 5), most=3653) is Withheld.BIRTH

@@ -91,6 +91,8 @@ def test_what_leaves_a_closed_column_is_ascii_and_short(column: str, value: str)
         ("measurement_quantities", "Diameter Marge Bouvier lesion", None),
         ("measure_names", "lesion/volume_mm3", "lesion/volume_mm3"),
         ("measure_names", "lesion/Homer", None),
+        ("measure_names", "lesion/reader_1~reader_2", "lesion/reader_1~reader_2"),
+        ("segment_names", "lesion~reader_2", None),
         ("box_classes", "nodule", "nodule"),
         ("box_classes", "lesion", "lesion"),
         ("class_names", "boxes/codes/0/SCT:81827009", "boxes/codes/0/SCT:81827009"),
@@ -344,3 +346,5 @@ def test_joined_identifiers_are_those_of_both() -> None:
         names=frozenset({"bouvier"}), numbers=frozenset({"0815"})
     )
     assert all(both.occur_in(text) for text in ("Simpson", "4711", "Bouvier", "0815"))
+    for joined in (both | Identifiers(), Identifiers() | both, both | Identifiers(names=frozenset({"simpson"}))):
+        assert joined is both, "the pattern is compiled once"

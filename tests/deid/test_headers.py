@@ -235,12 +235,15 @@ def test_a_name_known_from_the_images_is_removed_from_a_roi() -> None:
 
 def test_nesting_beyond_the_limit_is_refused() -> None:
     dataset = Dataset()
-    for _ in range(DEEPEST + 2):
+    for _ in range(DEEPEST):
         outer = Dataset()
         outer.ReferencedImageSequence = Sequence([dataset])
         dataset = outer
+    assert "ReferencedImageSequence" in clean(dataset)
+    outer = Dataset()
+    outer.ReferencedImageSequence = Sequence([dataset])
     with pytest.raises(CaseError) as caught:
-        clean(dataset)
+        clean(outer)
     assert caught.value.reason is Reason.UNREADABLE
 
 
@@ -283,6 +286,23 @@ def test_tables_of_all_three_colours_survive_if_they_have_the_length_their_descr
             assert result[f"{colour}PaletteColorLookupTableData"].value == colour.encode()[:1] * 4
     source.BluePaletteColorLookupTableData = NAME.encode()
     assert "BluePaletteColorLookupTableData" not in clean(source)
+
+
+@pytest.mark.parametrize(("entries", "held", "fits"), [(256, 256, True), (256, 512, True), (3, 4, True), (3, 3, False),
+                                                       (3, 6, True), (0, 65536, True), (256, 257, False)])  # fmt: skip
+def test_a_table_has_one_or_two_bytes_an_entry_and_an_even_length(entries: int, held: int, fits: bool) -> None:
+    source = Dataset()
+    source.RedPaletteColorLookupTableDescriptor = [entries, 0, 8]
+    source.RedPaletteColorLookupTableData = b"\1" * held
+    assert ("RedPaletteColorLookupTableData" in clean(source)) is fits
+
+
+def test_numbers_of_the_result_are_not_those_of_the_source() -> None:
+    source = Dataset()
+    source.PixelSpacing = [0.5, 0.75]
+    result = clean(source)
+    result.PixelSpacing[0] = 9
+    assert [float(v) for v in source.PixelSpacing] == [0.5, 0.75]
 
 
 def test_a_map_of_uids_shows_none_and_is_the_same_before_and_after_use() -> None:
