@@ -93,6 +93,13 @@ def test_fused_line_is_the_line_all_drew_whichever_way_they_drew_it() -> None:
     assert np.abs(fused - reference).max() < 0.6
 
 
+def test_lines_are_turned_along_the_one_of_median_length() -> None:
+    """In mm: 9 down; 5 to the left, which is the median; and 3 up and 1 to the right, which is turned."""
+    lines = np.array([[[2.0, 0, 0], [2, 9, 0]], [[2, 0, 0], [2, 0, -5]], [[2, 0, 0], [2, -2, 1]]])
+    centred = lines - lines.mean(axis=1, keepdims=True) * [0, 1, 1]
+    assert fuse_lines(centred, spacing_mm=(1, 1, 1)).tolist() == [[2, -1, 0.5], [2, 1, -0.5]]
+
+
 @given(st.lists(st.tuples(*[st.floats(0, 50)] * 5), min_size=1, max_size=8))
 def test_a_fused_line_lies_among_its_lines(values: list[tuple[float, ...]]) -> None:
     lines = np.array([[[round(s), a, b], [round(s), c, d]] for s, a, b, c, d in values])

@@ -124,6 +124,12 @@ class TestSrContract(LabelReaderContract):
         with pytest.raises(CaseError, match="beyond the limits"):
             read_groups(report(content))
 
+    def test_a_report_of_as_many_items_as_the_limit_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("builder.labels.content.MAX_ITEMS", 3)
+        assert len(read_groups(report(*[measured("1")] * 3))[0].numbers) == 3
+        with pytest.raises(CaseError, match="beyond the limits"):
+            read_groups(report(*[measured("1")] * 4))
+
     @pytest.mark.parametrize("value", ["", "abc", "nan"])
     def test_a_value_that_is_no_number_is_unreadable(self, value: str) -> None:
         content = measured("1")

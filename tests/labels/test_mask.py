@@ -382,6 +382,15 @@ class TestPairing:
         assert select_files(self.image, table, pattern="*", formats=FORMATS).rows == ()
 
 
+def test_files_of_structures_may_be_listed_in_short_forms() -> None:
+    def given(structures: object) -> object:
+        options = {"match": "{structure}.nii", "structures": structures, "empty_file": "absent"}
+        return MaskFile.model_validate(options).structures
+
+    assert given(["lung", "liver"]) == given({"lung": "lung", "liver": ["liver"]})
+    assert given({"lung": ["left", "right"]}) != given({"lung": "left"})
+
+
 class TestSarcomaFiles:
     def test_published_masks_land_on_their_dicom_images_voxel_for_voxel(self, corpus: Any) -> None:
         reader = MaskFile(match="{parent}/*_mask.nii.gz", values={1: "tumor"})

@@ -132,6 +132,19 @@ def test_boxes_and_points_have_figures_and_thresholds() -> None:
         Proof(side={"l": "right"}).prove([Landmarks("l", inside[0, :1], ("x",))], phantom())
 
 
+def test_points_are_inside_up_to_the_edges_of_the_outermost_voxels_and_count_half_on_the_midline() -> None:
+    last = np.array(GEOMETRY.shape) - 1.0
+    for axis in range(3):
+        for beyond, inside in ((0.5, 1), (0.6, 0)):
+            for corner, step in ((np.zeros(3), -beyond), (last, beyond)):
+                point = corner + step * np.eye(3)[axis]
+                (proven,) = Proof().prove([Landmarks("l", GEOMETRY.to_world(point[None]), ("x",))], phantom())
+                assert proven.measures["all/inside_fraction"] == inside, point
+    middle = np.array([[1, 9, 24.5], [1, 9, 24.5], [1, 9, 40], [1, 9, 10]])
+    (proven,) = Proof().prove([Landmarks("l", GEOMETRY.to_world(middle), ("a", "b", "c", "d"))], phantom())
+    assert proven.measures["all/left_share"] == 0.5
+
+
 @pytest.mark.parametrize(("meaning", "side"), [("Left kidney", "left"), ("Lung, right", "right"), ("Liver", None)])
 def test_a_coded_side_is_held_against_the_place(meaning: str, side: str | None) -> None:
     inside = block(slice(2, 5), slice(10, 20), slice(30, 44))
