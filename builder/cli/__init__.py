@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -258,13 +259,15 @@ def init(
         raise SpecError(f"--task: found {task!r}, expected one of {', '.join(TASKS)}")
     with continuing("nothing was written"), open_progress(style(False)) as progress:
         outcome = look([path], cluster=cluster, workers=workers, progress=progress)
-        layout = starting_layout(outcome)
+        layout, tables = starting_layout(outcome), outcome.tables
         folders: tuple[str, ...] = ("",)
         if layout:
             progress.say(f"no DICOM image was found: read again with layout: {written(layout)}")
             folders = starting_folders(outcome, path)
             places = [str(Path(path, folder)) for folder in folders]
             outcome = look(places, cluster=cluster, workers=workers, progress=progress, layout=layout)
+            if len(folders) == 1:
+                outcome = replace(outcome, tables=tables)  # once files are images, tables no longer name files
     text = starter_spec(outcome, str(Path(path).resolve()), task, layout=layout, folders=folders)  # type: ignore[arg-type]
     typer.echo(text, nl=False)
 

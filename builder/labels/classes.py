@@ -12,7 +12,7 @@ from builder.labels.rows import Cell, Row, load_rows, reader_of
 from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Classes, Evidence, Reading, Scalar, Tier
 from builder.model.classes import class_field
-from builder.protocols import ImageFacts, ImageRow, LabelObject
+from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions
 
 Propagate: TypeAlias = Literal["same", "any", "all", "max", "most", "undecided"]
 
@@ -170,7 +170,7 @@ class ClassTable(TableLabel):
         ones.
     """
 
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     FUSED_BY: ClassVar[tuple[str, ...]] = ("majority", "dawid_skene")
 
     kind: Literal["classes"] = "classes"
@@ -212,6 +212,16 @@ class ClassTable(TableLabel):
             *(class_field(name, f, column.kind_of_column, column.stated_levels) for f, column in self.findings.items()),
             *(class_field(name, finding, pa.bool_()) for finding in listed),
         )
+
+    def mentions(self, content: bytes) -> Mentions:
+        """Return a test of whether the table answers anything about an image: blank cells alone are no label."""
+        return self.table.mentions(content, columns=self.columns, answers=self._answers)
+
+    def _answers(self, row: Row) -> bool:
+        try:
+            return any(value is not None for value in self._decoded(row).values())
+        except CaseError:
+            return True  # reading the label says what is wrong with the cell
 
     def planned_classes(self, contents: Sequence[bytes], image: ImageRow) -> tuple[Scalar, ...]:
         """Return the values that ``read`` will find for an image. Raises CaseError as ``read`` does."""

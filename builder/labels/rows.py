@@ -62,12 +62,26 @@ class Table(BaseModel):
         """Select the tables whose path matches the pattern."""
         return select_files(image, candidates, pattern=check_pattern(self.match), formats=FORMATS)
 
-    def mentions(self, content: bytes) -> Mentions:
-        """Return a test of whether the table has a row for an image. Raises CaseError LABEL_UNREADABLE."""
-        named = _rows_by_name(content, tuple(self.by), ())
+    def mentions(
+        self, content: bytes, *, columns: Sequence[str] = (), answers: Callable[[Row], bool] = lambda row: True
+    ) -> Mentions:
+        """Return a test of whether the table has a row for an image.
+
+        Parameters
+        ----------
+        answers
+            Whether a row, of which it is given ``columns``, says anything; a row that says nothing is as good as none.
+
+        Raises
+        ------
+        CaseError
+            LABEL_UNREADABLE when the table has no such column or does not parse.
+        """
+        named = _rows_by_name(content, tuple(self.by), tuple(columns))
 
         def has_row(image: ImageRow) -> bool:
-            return any(names in named for names in self._names(image))
+            found = (row for names in self._names(image) for _, row in named.get(names, ()))
+            return any(answers(row) for row in found)
 
         return has_row
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 from ruamel.yaml import YAML
 
 from builder.library.scan import MASK_NAME, Scan
+from builder.library.scan.beside import Table
 from builder.library.scan.groups import Grid, Group
 from builder.library.scan.masks import Masks
 from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER
@@ -93,6 +94,7 @@ def starter_spec(
         The folders below ``url`` that are datasets of this layout, each a source of its own.
     """
     label = _label(found, layout) if task in ("segmentation", "detection") else ""
+    label = _classes(found.tables) if task == "classification" else label
     beside = found.masks if found.masks is not None and json.dumps(found.masks.match) in label else None
     kind = _most(found, beside.kinds if beside else None)
     if layout is not None and kind.modality == UNSTATED:
@@ -311,6 +313,35 @@ def _label(found: Scan, layout: Mapping[str, Any] | None) -> str:
     return (
         "# where the masks lie is for you to say, for instance:\n"
         '#   labels: {target: {kind: mask, match: "{folder}/{patient}_seg.nii.gz", values: {1: target}}}\n'
+    )
+
+
+_FACTS: Final = {name: name for name in ("series", "study", "accession", "file")} | {"person": "patient"}
+"""What a scan says that a column names, and what a label's table calls it."""
+
+
+def _classes(tables: Sequence[Table]) -> str:
+    """Return, as a comment, how to read classes from the table that names the most images; "" where none does."""
+    named = [
+        (count, -number, heading, fact)
+        for number, table in enumerate(tables) for heading, (fact, count, _) in table.shared.items()
+        if fact in _FACTS and len(table.headings) > 1 and ", sheet " not in table.path
+    ]  # fmt: skip
+    if not named:
+        return ""
+    count, number, heading, fact = max(named)
+    table = tables[-number]
+    others = [" ".join(name.split()) for name in table.headings if name != heading]
+    shown = ", ".join(others[:MOST_NAMES]) + (" ..." if len(others) > MOST_NAMES else "")
+    path, column = (json.dumps(" ".join(text.split()), ensure_ascii=False) for text in (table.path, heading))
+    plural = {"study": "studies", "series": "series"}.get(fact, f"{fact}s")
+    return (
+        f"# {path} names {count} {plural if count > 1 else fact} of these images, in its column {column}. To read\n"
+        "# classes from it, say which column is a finding and what its cells mean:\n"
+        "#   labels:\n#     findings:\n#       kind: classes\n"
+        f"#       table: {{match: {path}, by: {{{column}: {'path' if heading in table.whole else _FACTS[fact]}}}}}\n"
+        '#       findings: {FINDING: {column: COLUMN, values: {"1": positive, "0": negative}}}\n'
+        f"#   its other columns: {shown}\n"
     )
 
 

@@ -8,12 +8,15 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.errors import counted
+from builder.errors import Reason, counted
 from builder.files import PICTURES, VOLUMES
 from builder.imaging.stacks.options import VolumeOptions
+from builder.labels import AnyLabel
 from builder.model.expression import compile as compile_expression
+from builder.model.globs import fits, pieces_of
 from builder.model.layout import RECEIPT, shard_path
 from builder.model.options import published_rule
+from builder.model.places import place_of
 from builder.patches import PICTURE_KINDS
 from builder.plan import DatasetPlan
 from builder.planning.asked import IDENTIFYING
@@ -45,7 +48,8 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         ``rules`` (what each keeps, by value, and texts that match nothing with the most similar existing one),
         ``kinds`` (what the geometry policy excludes, with the option that admits it), ``pixels_refused`` (the number of
         cases the build will refuse because their pixels may show text, by cause), ``number_types`` (bytes of a voxel to
-        modality to cases), ``dead_columns`` (columns that the spec uses and that are empty), ``days_withheld`` (cases
+        modality to cases), ``labels_nowhere`` (labels that no stack has, and how many files fit their pattern),
+        ``dead_columns`` (columns that the spec uses and that are empty), ``days_withheld`` (cases
         whose ``study_day`` may not leave), ``times_kept_private`` (clinical columns of elapsed time that
         ``deid.retain`` does not name), ``published_split`` (how far it divides persons), ``shards_already_there``.
     """
@@ -55,6 +59,7 @@ def forecast(plan: DatasetPlan, dataset: Store, *, inventory: Inventory, survey:
         "kinds": _kinds(plan.cohort),
         "pixels_refused": pixel_refusals(plan, inventory, survey),
         "number_types": {} if plan.spec.cohort.images else _number_types(plan.spec, included),
+        "labels_nowhere": _labels_nowhere(plan, inventory),
         "dead_columns": _dead_columns(plan.spec, included),
         "days_withheld": _days_withheld(plan, survey),
         "times_kept_private": _times_kept_private(plan.spec),
@@ -81,6 +86,7 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
             f"number types: {found}; the images of one dataset need one type: "
             "add {kind: intensity, dtype: float32} to transforms, or select one modality"
         )
+    yield from map(_nowhere_line, facts["labels_nowhere"])
     if "published_split" in facts:
         told = facts["published_split"]
         yield (
@@ -103,6 +109,16 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
             f"{'column' if len(names) == 1 else 'columns'} {', '.join(names)} (clinical): published without values, "
             "because a time between two dates leaves only where deid.retain names its column (docs/privacy.md, Dates)"
         )
+
+
+def _nowhere_line(label: Mapping[str, Any]) -> str:
+    """Return why no image has a label, as far as its pattern tells."""
+    fitting = counted(label["files"], "file fits", "files fit")
+    return f"label {label['label']}: {fitting} its match {label['match']!r}" + (
+        ", but none has an answer for an image that is left; check that the columns under `by` hold those facts"
+        if label["files"]
+        else "; it is compared with the whole path below the source, in which `**/` stands for any folders"
+    )
 
 
 def rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
@@ -223,6 +239,27 @@ def _number_types(spec: DatasetSpec, included: pa.Table) -> dict[str, dict[str, 
             item = transform.item_bytes(item)
         found.setdefault(TYPES.get(item, f"{item}-byte"), Counter())[modality or "?"] += 1
     return {name: dict(sorted(counts.items())) for name, counts in sorted(found.items())}
+
+
+def _labels_nowhere(plan: DatasetPlan, inventory: Inventory) -> list[Facts]:
+    """Return the labels with one pattern for all images of which every stack that got so far has none."""
+    refused = plan.cohort.filter(pc.equal(plan.cohort["reason"], Reason.LABEL_MISSING.value))
+    if not refused.num_rows or any(plan.cohort["included"].to_pylist()):
+        return []
+    patterns = {name: match for name, label in plan.spec.labels.items() if (match := _pattern_for_all(label))}
+    if not patterns:
+        return []
+    rows = inventory.annotations(columns=["status", "path", "member"]).to_pylist()
+    places = [place_of(row["path"], row["member"] or "") for row in rows if row["status"] == "file"]
+    fitting = {name: sum(fits(pieces_of(match), place) for place in places) for name, match in patterns.items()}
+    return [{"label": name, "match": match, "files": fitting[name]} for name, match in patterns.items()]
+
+
+def _pattern_for_all(label: AnyLabel) -> str:
+    """Return the pattern of a label's files where it names no fact of an image; else ""."""
+    stated = label.model_dump(include={"match": True, "table": {"match"}})
+    match = str(stated.get("match") or (stated.get("table") or {}).get("match") or "")
+    return "" if "{" in match else match
 
 
 def _dead_columns(spec: DatasetSpec, included: pa.Table) -> list[Facts]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import builder
-from builder.run.pipeline import build
+from builder.run.pipeline import build, plan
 from tests.endtoend.test_real_layouts import SPECS
 from tests.endtoend.trees import KEY
 from tests.files.writers import nifti, values
@@ -51,27 +51,51 @@ def grey(seed: int, shape: tuple[int, int] = (24, 16)) -> NDArray[np.uint8]:
 
 
 def test_jpeg_in_a_zip_with_a_table_of_chexperts_kind(tmp_path: Path, built: Built) -> None:
-    """The table names paths below the archive's folder; blank, 1, 0 and -1 stay four different answers."""
+    """Blank, 1, 0 and -1 stay four different answers; an image of which nothing is answered has no label."""
     home = tmp_path / "archive"
     home.mkdir()
     lines = ["Path,Sex,Age,Pleural Effusion,Edema"]
     expected = {}
     with zipfile.ZipFile(home / "images.zip", "w") as archive:
-        for n, (effusion, oedema) in enumerate([("1.0", "0.0"), ("-1.0", ""), ("0.0", "-1.0")]):
+        for n, (effusion, oedema) in enumerate([("1.0", "0.0"), ("-1.0", ""), ("0.0", "-1.0"), ("", "")]):
             path = f"CheXpert-v1.0-small/train/patient0000{n}/study{n + 1}/view1_frontal.jpg"
             content = picture(grey(n), "JPEG")
             archive.writestr(path, content)
             archive.writestr(path.replace("frontal", "lateral"), picture(grey(90 + n), "JPEG"))
             lines.append(f"{path},Female,6{n},{effusion},{oedema}")
             said = {"1.0": "positive", "0.0": "negative", "-1.0": "uncertain", "": None}
-            expected[np.asarray(Image.open(io.BytesIO(content))).tobytes()] = (said[effusion], said[oedema])
+            if effusion or oedema:
+                expected[np.asarray(Image.open(io.BytesIO(content))).tobytes()] = (said[effusion], said[oedema])
     (home / "train.csv").write_text("\n".join(lines) + "\n")
     dataset = built(SPECS["chexpert"])
     assert len(dataset) == 3
+    cohort = plan(tmp_path / "spec.yaml", to=tmp_path / "out", parameters={"archive": str(home)}).plan.cohort
+    assert cohort["reason"].to_pylist().count("label_missing") == 1
     for sample, row in zip(dataset, dataset.table.to_pylist(), strict=True):
         found = dict(zip(row["class_names"], row["class_values"], strict=True))
         answers = (found.get("findings/effusion"), found.get("findings/oedema"))
         assert answers == expected.pop(np.ascontiguousarray(sample["image"][0, 0]).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("train.csv", "*.csv"), "label findings: 0 files fit its match '*.csv'; it is compared with"),
+        (("{Path: path}", "{Path: file}"), "label findings: 1 file fits its match 'data/train.csv', but none has an"),
+    ],
+)
+def test_a_plan_says_why_a_table_labels_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], said: str
+) -> None:
+    monkeypatch.setenv("BUILDER_KEY", KEY)
+    place = tmp_path / "archive" / "data" / "patient1" / "study1" / "frontal.jpg"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(picture(grey(1), "JPEG"))
+    (tmp_path / "archive" / "data" / "train.csv").write_text("Path,Edema,Pleural Effusion\nx/frontal.jpg,1.0,0.0\n")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPECS["chexpert"].replace(*change).replace('"train.csv"', '"data/train.csv"'))
+    outcome = plan(spec, to=tmp_path / "out", parameters={"archive": str(tmp_path / "archive")})
+    assert any(line.startswith(said) for line in outcome.hints()), outcome.hints()
 
 
 def test_run_lengths_of_a_challenge(tmp_path: Path, built: Built) -> None:

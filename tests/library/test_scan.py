@@ -186,6 +186,17 @@ def test_paths_of_a_table_that_lead_out_are_told(tmp_path: Path) -> None:
     assert "image: 2 of 2 values are paths that lead out of this folder; scan the folder that holds both" in text
 
 
+def test_paths_of_a_table_that_begin_above_the_folder_are_told(tmp_path: Path) -> None:
+    """As of CheXpert, whose paths begin with the name of the folder that the table lies in."""
+    home = tmp_path / "set" / "train"
+    home.mkdir(parents=True)
+    Image.fromarray(values((8, 9), "uint8")).save(home / "1.png")
+    (tmp_path / "set" / "train.csv").write_text("Path,Sex\nset/train/1.png,F\n")
+    told = "Path: 1 of 1 values are paths that lead out of this folder"
+    assert told in text_of_scan(scan([str(tmp_path / "set")]))
+    assert told not in text_of_scan(scan([str(tmp_path)]))
+
+
 def test_a_table_that_names_image_files_is_told(tmp_path: Path) -> None:
     """As challenges do: a name alone, without its suffix, below another folder, or with the folders above it."""
     home = tmp_path / "in"

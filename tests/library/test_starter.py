@@ -1,6 +1,7 @@
 """Specs of ``builder init``: each plans as it is, and none builds before its placeholders are replaced."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,36 @@ def test_a_starter_proposes_the_distances_that_are_there(tmp_path, shape, spacin
     text = starter_spec(found, str(tmp_path), "pretraining", layout=layout)
     assert f"spacing_mm: {said[0]}}}" in text
     assert f"shape: {said[1]}" in text
+
+
+def listed_by_path(root: Path) -> None:
+    lines = ["Path,Sex,Mass"]
+    for number in range(3):
+        place = f"train/patient{number}/view1.png"
+        (root / "set" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(root / "set" / place)
+        lines.append(f"set/{place},F,{number % 2}")
+    (root / "set" / "train.csv").write_text("\n".join(lines))
+
+
+def listed_by_name(root: Path) -> None:
+    pictures(root)
+    names = sorted(path.name for path in root.rglob("*.png"))
+    (root / "list.csv").write_text("\n".join(["Image,Mass", *(f"{name},{n % 2}" for n, name in enumerate(names))]))
+
+
+@pytest.mark.parametrize(("made", "by"), [(listed_by_path, '{"Path": path}'), (listed_by_name, '{"Image": file}')])
+def test_a_starter_shows_how_to_read_classes_of_a_table(tmp_path, monkeypatch, made, by):
+    """The lines plan once their signs are taken off and their two words in capitals are replaced."""
+    monkeypatch.delenv("BUILDER_KEY", raising=False)
+    made(tmp_path / "archive")
+    outcome = CliRunner().invoke(app, ["init", str(tmp_path / "archive"), "--task", "classification"])
+    assert outcome.exit_code == 0, outcome.output
+    assert f"by: {by}" in outcome.stdout
+    text = re.sub(r"(?m)^#   ( *(?:labels|findings|kind|table):)", r"\1", outcome.stdout)
+    text = text.replace("FINDING", "mass").replace("COLUMN", "Mass")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text)
+    planned = plan(spec, to=tmp_path / "dataset")
+    assert [*planned.plan.spec.labels] == ["findings"]
+    assert planned.plan.cohort.filter(planned.plan.cohort["included"]).num_rows == 3

@@ -57,6 +57,8 @@ class Table:
     paths
         For columns with paths of image files, taken from the table's folder: how many lead to a file here, how many out
         of the archive, and how many distinct values there are.
+    whole
+        Columns whose values are whole paths of image files below the scanned folder.
     """
 
     path: str
@@ -65,6 +67,7 @@ class Table:
     shared: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
     problem: str = ""
     paths: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    whole: frozenset[str] = frozenset()
 
     def facts(self) -> dict[str, Any]:
         """Return the table as JSON-able data."""
@@ -180,15 +183,20 @@ def _tables(file: Listed, sources: Sequence[AnySource], names: Names, *, opened:
 def _table(path: str, sheet: Sheet, names: Names) -> Table:
     shared: dict[str, tuple[str, int, int]] = {}
     paths: dict[str, tuple[int, int, int]] = {}
+    whole: set[str] = set()
     for place, heading in enumerate(sheet.headings):
         values = {*_texts(line.cells[place] for line in sheet.rows)}
         best = max(_shares(values, names), key=lambda share: share[1])
         if heading and best[1]:
             shared[heading] = (*best, len(values))
+            if best[0] == "file" and any("/" in value and names.has_place(value) for value in values):
+                whole.add(heading)
         told = [names.place_from(path, value) for value in values if suffix_of(value)]
         if heading and told:
             paths[heading] = (told.count("here"), told.count("outside"), len(values))
-    return Table(path, len(sheet.rows), tuple(filter(None, sheet.headings)), shared, paths=paths)
+    return Table(
+        path, len(sheet.rows), tuple(filter(None, sheet.headings)), shared, paths=paths, whole=frozenset(whole)
+    )
 
 
 def _texts(cells: Iterator[Any]) -> Iterator[str]:

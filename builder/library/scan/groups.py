@@ -3,7 +3,7 @@
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
@@ -115,18 +115,28 @@ class Names:
         self.places.add(short(place))
 
     def place_from(self, table: str, value: str) -> str:
-        """Return what a path in a table leads to: a file that is ``here``, a place ``outside``, or ``nothing``."""
+        """Return what a path in a table leads to: a file that is ``here``, a place ``outside``, or ``nothing``.
+
+        A path that begins with the name of a folder above this one, and goes on to a file here, counts as ``outside``.
+        """
         place = posixpath.normpath(posixpath.join(posixpath.dirname(table), value.replace("\\", "/")))
         if place.startswith(("../", "/")):
             return "outside"
-        return "here" if short(place) in self.places else "nothing"
+        if short(place) in self.places:
+            return "here"
+        return "outside" if self._from_above(value.replace("\\", "/").removeprefix("./").split("/")) else "nothing"
 
     def has_file(self, value: str) -> bool:
         """Return whether a value is the name of a file, the end of its path, or its path below some other folder."""
         parts = value.replace("\\", "/").removeprefix("./").split("/")
-        return short("/".join(parts)) in self.files or any(
-            short("/".join(parts[start:])) in self.places for start in range(1, len(parts))
-        )
+        return short("/".join(parts)) in self.files or self._from_above(parts)
+
+    def has_place(self, value: str) -> bool:
+        """Return whether a value is the whole path of a file below its source."""
+        return short(value) in self.places
+
+    def _from_above(self, parts: Sequence[str]) -> bool:
+        return any(short("/".join(parts[start:])) in self.places for start in range(1, len(parts)))
 
 
 def group_series(inventory: Inventory, survey: Survey, names: Names) -> tuple[list[Group], Counter[tuple[str, str]]]:
