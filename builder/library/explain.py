@@ -71,7 +71,10 @@ def explain(url: str, name: str, *, environment: Mapping[str, str]) -> Answer:
         raise LayoutError(
             f"{url}: found no plan and no published dataset, expected one; run builder plan, or check the location"
         )
-    raise LayoutError(f"found nothing by that name in {' or '.join(a.about for a in known)}{_hint(known)}")
+    raise LayoutError(
+        f"found nothing by that name in {' or '.join(a.about for a in known)}, expected a UID, PatientID or path of "
+        f"the archive, or a name of the dataset{_hint(known)}"
+    )
 
 
 def _accounts(url: str, name: str, environment: Mapping[str, str]) -> Iterator[_Accounts]:
@@ -183,8 +186,8 @@ def _names_of_path(private: Store, latest: Latest, spec: DatasetSpec, name: str,
     names = set()
     for row in _files(private, latest):
         path, inner = row["path"], f"{row['path']}/{row['member']}"
-        place = wanted.get(row["source"]) or name_text(os.fsencode(name))
-        if place in (path, inner) or inner.startswith(place + "/"):
+        place = wanted.get(row["source"]) or _as_listed(name)
+        if place in (path, inner, ".") or inner.startswith(place + "/"):
             names.add(key.name("file", str(row["source"]), path, row["member"]))
             if row["sop_instance_uid"]:
                 names.add(key.name("object", row["sop_instance_uid"]))
@@ -192,16 +195,22 @@ def _names_of_path(private: Store, latest: Latest, spec: DatasetSpec, name: str,
 
 
 def _relative(source: Any, name: str) -> str:
-    """Return a path as the listing of the source has it; a path outside the folder of the source stays unchanged."""
+    """Return a path as the listing of the source has it, "." for its folder; a path outside of it stays as it is."""
     if not isinstance(source, Folder):
-        return name
+        return _as_listed(name)
     try:
         place = Path(name).expanduser().absolute()
         found = place.relative_to(source.root) if place.is_relative_to(source.root) else place.resolve()
         inside = found.relative_to(source.root) if found.is_absolute() else found
     except (OSError, ValueError, RuntimeError):
-        return name_text(os.fsencode(name))
+        return _as_listed(name)
     return name_text(os.fsencode(inside))
+
+
+def _as_listed(name: str) -> str:
+    """Return a path inside a source without what a shell puts around it: ``./`` in front and a slash at the end."""
+    text = name_text(os.fsencode(name))
+    return text.removeprefix("./").rstrip("/") or text
 
 
 def _files(private: Store, latest: Latest) -> Iterator[Mapping[str, Any]]:

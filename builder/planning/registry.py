@@ -132,12 +132,11 @@ def registry_facts(plan: DatasetPlan) -> dict[str, int]:
 def registry_lines(facts: Mapping[str, int]) -> Iterator[str]:
     """Yield the same facts as a line; nothing for a first version."""
     if facts["dealt_before"] or facts["absent"]:
+        absent = counted(facts["absent"], "person who was dealt before is", "persons who were dealt before are")
         yield (
             f"  registry: {counted(facts['dealt_before'], 'person keeps', 'persons keep')} the split of an earlier "
-            "version, "
-            f"{counted(facts['new'], 'is', 'are')} new, "
-            f"{counted(facts['absent'], 'who was dealt before is', 'who were dealt before are')} not in this version "
-            f"and {'keeps its' if facts['absent'] == 1 else 'keep their'} split"
+            f"version, {counted(facts['new'], 'is', 'are')} new"
+            + (f"; {absent} not in this version and will come back to the same split" if facts["absent"] else "")
         )
     if facts["elsewhere"]:
         yield (

@@ -236,7 +236,7 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     balance = report["balance"]
     if balance is not None:
         yield (
-            f"  balance: of {balance['strata']['number']} strata the worst is "
+            f"  balance: of {counted(balance['strata']['number'], 'stratum', 'strata')} the worst is "
             f"{balance['strata']['worst_persons']:.2f} persons off its share, the worst single value "
             f"{balance['worst_level_persons']:.2f}"
         )

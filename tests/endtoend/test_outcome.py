@@ -242,11 +242,14 @@ def test_a_plan_says_what_a_build_will_do_and_explains_it(tmp_path: Path, capsys
         ("p01", "rule maker, reason cohort_rule"),
         (tmp_path / "in" / "blob", "quarantined at stage index: not_dicom"),
         ("blob", "rule readable, reason not_dicom"),
+        ("./p01/", "rule maker, reason cohort_rule"),
+        (tmp_path / "in", "quarantined at stage index: not_dicom"),
     ):
         assert typed("explain", tmp_path / "d", name) == 0
         assert told in capsys.readouterr().out, name
     assert typed("explain", tmp_path / "d", "nobody") == 1
-    assert "found nothing by that name in the last plan" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "found nothing by that name in the last plan, expected a UID, PatientID or path of the archive, or" in said
 
 
 def test_a_plan_says_which_pixels_the_build_will_refuse(tmp_path: Path) -> None:
