@@ -77,7 +77,7 @@ class Visits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: Annotated[tuple[ImageName, ...], Field(min_length=2, max_length=16)] = ("baseline", "followup")
-    """What the visits of a case are called, in the order of time. The first is the index visit: it names the case."""
+    """What the visits of a case are called, in the order of time. The first is the index visit."""
     choose: Literal["consecutive", "first_two", "first_last"] = "consecutive"
     """``consecutive``: as many visits in a row as there are names, so that a visit may be in several cases;
     ``first_two`` and ``first_last``: one case for each person."""

@@ -82,6 +82,7 @@ def choose_cases(
         "label_state": pa.array([s for s, _ in states], pa.string()),
         "label_detail": pa.array([d for _, d in states], pa.string()),
         "case_key": pa.array(case_keys, pa.string()),
+        "stack_key": pa.array(case_keys, pa.string()),
         "label_status": pa.array([label_status(links) if spec.labels else None for links in found], pa.string()),
         "label_tier": pa.array([planned_tier(links, spec) for links in found], pa.string()),
         TRUE_DATE: pa.array([dicom_date(d) for d in stacks.column(TRUE_DATE).to_pylist()], pa.date32()),
@@ -95,8 +96,8 @@ def choose_cases(
     table = with_asked(table, asked)
     by_stack = dict(zip(case_keys, found, strict=True))
     if spec.cohort.images:
-        registrations = registrations_of(annotations, spec.sources, stacks, key=key, case_keys=case_keys)
-        cohort, links_of = select_sets(table, spec, by_stack, registrations)
+        registrations = registrations_of(annotations, spec.sources, stacks, key=key, stack_keys=case_keys)
+        cohort, links_of = select_sets(table, spec, by_stack, registrations, key=key)
     else:
         cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
         table, odd = _without_odd_channels(table, cohort)

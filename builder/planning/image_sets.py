@@ -9,6 +9,7 @@ from builder.cohort import CaseImage, Cohort, Decisions, bare_image, mask_of, pr
 from builder.errors import CaseError, Reason, SpecError, counted
 from builder.labels import AnyLabel
 from builder.model.expression import compile as compile_expression
+from builder.model.keyed import Key
 from builder.model.sorting import ordered
 from builder.planning.link import Link, label_status, planned_tier
 from builder.planning.registrations import REGISTRATION, Placement, Registrations
@@ -35,23 +36,30 @@ STRENGTH = {
 }
 """How strong a reference is; a label goes to the image that it refers to most strongly."""
 
-PARTNERS = pa.list_(pa.struct([("image", pa.string()), ("case_key", pa.string()), ("matrix", pa.list_(pa.float64()))]))
+PARTNERS = pa.list_(pa.struct([("image", pa.string()), ("stack_key", pa.string()), ("matrix", pa.list_(pa.float64()))]))
 LABELLED = pa.list_(pa.struct([("label", pa.string()), ("image", pa.string())]))
 
 
 def select_sets(
-    candidates: pa.Table, spec: DatasetSpec, links: Mapping[str, Sequence[Link]], registrations: Registrations
+    candidates: pa.Table,
+    spec: DatasetSpec,
+    links: Mapping[str, Sequence[Link]],
+    registrations: Registrations,
+    *,
+    key: Key,
 ) -> tuple[pa.Table, dict[str, list[Link]]]:
     """Decide about every candidate of a dataset whose cases have several images.
 
     Parameters
     ----------
     candidates
-        As for ``builder.cohort.select_cohort``, with ``case_key``, ``frame_of_reference_key`` and the true date.
+        As for ``builder.cohort.select_cohort``, with ``stack_key``, ``frame_of_reference_key`` and the true date.
     links
-        Maps the ``case_key`` of each candidate to what each label found for it.
+        Maps the ``stack_key`` of each candidate to what each label found for it.
     registrations
         What places images whose frame of reference is not that of their reference.
+    key
+        Names the cases of several visits by the reference stacks of all visits.
 
     Returns
     -------
@@ -67,7 +75,7 @@ def select_sets(
         For an expression that names unknown columns or compares unlike types.
     """
     choice = _Choice(ordered(candidates, ["series_key", "stack"]), spec, links, registrations)
-    return choice.decide()
+    return choice.decide(key)
 
 
 class _Choice:
@@ -85,14 +93,14 @@ class _Choice:
         self.ledger = Decisions(table.num_rows)
         self.rows = rows_of(table, CandidateRow)
         self.first = next(iter(self.options.images))
-        self.links = [links.get(row.case_key, ()) for row in self.rows]
+        self.links = [links.get(row.stack_key, ()) for row in self.rows]
         self.matches = {name: mask_of(image.select, table).values for name, image in self.options.images.items()}
         self.ranks = {name: _ranks(table, image.prefer) for name, image in self.options.images.items()}
         self.of_person: dict[str, list[int]] = {}
         for number, row in enumerate(self.rows):
             self.of_person.setdefault(row.person_key, []).append(number)
 
-    def decide(self) -> tuple[pa.Table, dict[str, list[Link]]]:
+    def decide(self, key: Key) -> tuple[pa.Table, dict[str, list[Link]]]:
         """Return the cohort and the links of its cases."""
         reference = self.options.reference
         self._before()
@@ -109,7 +117,7 @@ class _Choice:
         else:
             sets = [s for s in sets if self.ledger.included[s.rows[reference]]]
         self._leftovers(sets)
-        return self._finished(sets, table)
+        return self._finished(sets, table, key)
 
     def _before(self) -> None:
         """Apply what is decided before images are put together; rules on bare names look at the reference."""
@@ -219,7 +227,7 @@ class _Choice:
 
     def _group_of(self, row: CandidateRow) -> str:
         """Return the key of the study or person that makes one case, as ``case`` says; that of the row for series."""
-        return {"study": row.study_key, "person": row.person_key}.get(self.options.case, row.case_key)
+        return {"study": row.study_key, "person": row.person_key}.get(self.options.case, row.stack_key)
 
     def _one_per(self, sets: Sequence[ImageSet], *, key: Callable[[CandidateRow], object]) -> list[ImageSet]:
         """Keep one set of each group of references with one key."""
@@ -273,12 +281,21 @@ class _Choice:
             else:
                 self.ledger.refuse(row, IMAGES_RULE, Reason.ONE_PER_RULE, self._why(name, row, other))
 
-    def _finished(self, sets: Sequence[ImageSet], table: pa.Table) -> tuple[pa.Table, dict[str, list[Link]]]:
+    def _name(self, found: ImageSet, key: Key) -> str:
+        """Return the name of a case: that of its reference stack, or one made of the references of all visits."""
+        stacks = [self.rows[row].stack_key for name, row in found.rows.items() if bare_image(name) == self.first]
+        return stacks[0] if self.options.visits is None else key.name("case", *stacks)
+
+    def _finished(self, sets: Sequence[ImageSet], table: pa.Table, key: Key) -> tuple[pa.Table, dict[str, list[Link]]]:
+        """Return the candidates with the columns of a cohort, and the links of every case by its name."""
         count, reference = table.num_rows, self.options.reference
-        keys = [row.case_key for row in self.rows]
+        stacks = [row.stack_key for row in self.rows]
         names: list[str | None] = [None] * count
         serves: list[list[str]] = [[] for _ in range(count)]
         by_reference = {s.rows[reference]: s for s in sets}
+        keys = stacks.copy()
+        for row, found in by_reference.items():
+            keys[row] = self._name(found, key)
         for row, found in by_reference.items():
             for name, used in found.rows.items():
                 names[used] = names[used] or bare_image(name)
@@ -286,10 +303,11 @@ class _Choice:
         table = self.ledger.append_to(table)
         included = [row in by_reference for row in range(count)]
         table = table.set_column(table.schema.get_field_index("included"), "included", pa.array(included, pa.bool_()))
+        table = table.set_column(table.schema.get_field_index("case_key"), "case_key", pa.array(keys, pa.string()))
         columns = {
             "image_name": pa.array(names, pa.string()),
             "serves": pa.array([sorted(s) for s in serves], pa.list_(pa.string())),
-            "partners": pa.array([_partners(by_reference.get(r), keys) for r in range(count)], PARTNERS),
+            "partners": pa.array([_partners(by_reference.get(r), stacks) for r in range(count)], PARTNERS),
             "label_images": pa.array([_labelled(by_reference.get(r)) for r in range(count)], LABELLED),
         }
         for name, values in columns.items():
@@ -359,12 +377,12 @@ def _fits(reference: CandidateRow, other: CandidateRow, aligned: str) -> bool:
     return True
 
 
-def _partners(found: ImageSet | None, keys: Sequence[str]) -> list[dict[str, Any]]:
+def _partners(found: ImageSet | None, stacks: Sequence[str]) -> list[dict[str, Any]]:
     if found is None:
         return []
     at = found.placements
     return [
-        {"image": name, "case_key": keys[row], "matrix": list(at[name].matrix) if name in at else []}
+        {"image": name, "stack_key": stacks[row], "matrix": list(at[name].matrix) if name in at else []}
         for name, row in found.rows.items()
         if name != found.reference
     ]

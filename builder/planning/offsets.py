@@ -70,14 +70,14 @@ def visit_days(cohort: pa.Table, lives: Lives, *, options: Cohort, deid: Deid) -
     """Map ``VISIT.delta_days`` to the publishable days from the index visit of each case to a later visit."""
     if options.visits is None or DELTA_DAYS not in deid.retain:
         return {}
-    rows = cohort.select(["case_key", "person_key", "partners", TRUE_DATE]).to_pylist()
-    dates = {row["case_key"]: row[TRUE_DATE] for row in rows}
+    rows = cohort.select(["stack_key", "person_key", "partners", TRUE_DATE]).to_pylist()
+    dates = {row["stack_key"]: row[TRUE_DATE] for row in rows}
     first, most, doubtful = next(iter(options.images)), deid.most_days, _placeholders(cohort)
     found = {}
     for visit in options.visits.names[1:]:
         days: list[int | None] = []
         for row in rows:
-            later = next((dates[p["case_key"]] for p in row["partners"] if p["image"] == f"{visit}.{first}"), None)
+            later = next((dates[p["stack_key"]] for p in row["partners"] if p["image"] == f"{visit}.{first}"), None)
             known = later is not None and row[TRUE_DATE] is not None and row[TRUE_DATE] not in doubtful
             life = lives[row["person_key"]] if known else Lifetime()
             away: int | Withheld | None = None

@@ -44,7 +44,7 @@ class Registrations:
     Parameters
     ----------
     stacks
-        Maps the ``case_key`` of each stack to its ``patient_id``, ``visit`` and ``series_uid``, by which patterns of
+        Maps the key of each stack to its ``patient_id``, ``visit`` and ``series_uid``, by which patterns of
         file names may call it.
     """
 
@@ -68,7 +68,7 @@ class Registrations:
         """
         try:
             if image.transform_files is not None:
-                return Placement(_numbers(self._from_file(image.transform_files, moving.case_key)))
+                return Placement(_numbers(self._from_file(image.transform_files, moving.stack_key)))
             return self._from_objects(moving, reference)
         except CaseError as error:
             return CaseError(Reason.IMAGE_NOT_ALIGNED, f"image {name}: {error.detail}")
@@ -113,9 +113,9 @@ class Registrations:
             raise found
         return found
 
-    def _from_file(self, pattern: str, case_key: str) -> Matrix:
+    def _from_file(self, pattern: str, stack_key: str) -> Matrix:
         said = {"patient": "patient_id", "visit": "visit", "series": "series_uid"}
-        names = {word: str(self.stacks[case_key][column] or "") for word, column in said.items()}
+        names = {word: str(self.stacks[stack_key][column] or "") for word, column in said.items()}
         for word, value in names.items():
             if f"{{{word}}}" in pattern and (not value or _UNSAFE.search(value)):
                 raise CaseError(
@@ -135,12 +135,12 @@ class Registrations:
 
 
 def registrations_of(
-    annotations: Annotations, sources: Sequence[AnySource], stacks: pa.Table, *, key: Key, case_keys: Sequence[str]
+    annotations: Annotations, sources: Sequence[AnySource], stacks: pa.Table, *, key: Key, stack_keys: Sequence[str]
 ) -> Registrations:
-    """Return what places images of an archive. ``case_keys`` are parallel to the stacks."""
+    """Return what places images of an archive. ``stack_keys`` are parallel to the stacks."""
     columns = ("patient_id", "visit", "series_uid")
     rows = zip(*(stacks.column(name).to_pylist() for name in columns), strict=True)
-    facts = {case: dict(zip(columns, row, strict=True)) for case, row in zip(case_keys, rows, strict=True)}
+    facts = {stack: dict(zip(columns, row, strict=True)) for stack, row in zip(stack_keys, rows, strict=True)}
     return Registrations(annotations, sources, key, facts)
 
 

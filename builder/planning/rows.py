@@ -24,7 +24,7 @@ class Placed:
 class CandidateRow:
     """What putting images together into cases needs to know of a candidate; columns as in SERIES and STACKS."""
 
-    case_key: str
+    stack_key: str
     person_key: str
     study_key: str
     frame_of_reference_key: str | None
@@ -40,6 +40,7 @@ class IncludedStack:
     """What the plan of a case needs to know of an included row of the cohort; columns as in STACKS and SERIES."""
 
     case_key: str
+    stack_key: str
     person_key: str
     series_key: str
     stack: int

@@ -124,12 +124,12 @@ def _chosen(spec: DatasetSpec, cohort: pa.Table) -> list[_Chosen]:
     stacks, places = rows_of(rows, IncludedStack), rows_of(rows, Placed)
     if not spec.cohort.images:
         return [_Chosen({"": stack}, {"": place}) for stack, place in zip(stacks, places, strict=True)]
-    found = {stack.case_key: (stack, place) for stack, place in zip(stacks, places, strict=True)}
-    names = ("included", "case_key", "partners", "label_images")
+    found = {stack.stack_key: (stack, place) for stack, place in zip(stacks, places, strict=True)}
+    names = ("included", "stack_key", "partners", "label_images")
     cases = []
-    for included, case_key, partners, labels in zip(*(rows[name].to_pylist() for name in names), strict=True):
+    for included, stack_key, partners, labels in zip(*(rows[name].to_pylist() for name in names), strict=True):
         if included:
-            keys = {spec.cohort.reference: case_key, **{p["image"]: p["case_key"] for p in partners}}
+            keys = {spec.cohort.reference: stack_key, **{p["image"]: p["stack_key"] for p in partners}}
             images = {name: found[key] for name, key in keys.items()}
             cases.append(
                 _Chosen(
@@ -282,7 +282,7 @@ def _image_plan(name: str, row: IncludedStack | None, number_type: str, *, is_ct
         return ImagePlan(name, is_ct=is_ct)
     frames = tuple(tuple(numbers) for numbers in row.frame_lists or ())
     channels = max(1, row.channels or 1)
-    return ImagePlan(name, row.case_key, row.series_key, row.stack, frames, number_type, channels)
+    return ImagePlan(name, row.stack_key, row.series_key, row.stack, frames, number_type, channels)
 
 
 def _widened(row: IncludedStack, number_type: str) -> IncludedStack:

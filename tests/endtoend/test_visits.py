@@ -113,7 +113,9 @@ def test_neighbouring_visits_are_samples_with_a_field_for_each_grid(archive: Pat
 def test_choices_and_gaps(archive: Path, tmp_path: Path):
     def chosen(**options: Any) -> list[tuple[int, int]]:
         found = plan(visits(archive, options=options), to=tmp_path / "data").plan
-        dates = dict(zip(found.cohort["case_key"].to_pylist(), found.cohort["study_date"].to_pylist(), strict=True))
+        days = found.cohort["study_date"].to_pylist()
+        names = [*found.cohort["case_key"].to_pylist(), *found.cohort["stack_key"].to_pylist()]
+        dates = dict(zip(names, days * 2, strict=True))
         keys = [(c.case_key, next(p.stack_key for p in c.partners if p.name == "followup.flair")) for c in found.cases]
         return sorted((dates[one].month, dates[two].month) for one, two in keys)
 
@@ -122,6 +124,19 @@ def test_choices_and_gaps(archive: Path, tmp_path: Path):
     assert chosen(choose="first_last") == [(1, 9)]
     assert chosen(gap_days=[122, 2000]) == [(2, 6), (5, 9)]
     assert chosen(gap_days=None, choose="first_last") == [(1, 9), (2, 6)]
+
+
+def test_a_case_is_named_by_the_references_of_all_its_visits(archive: Path, tmp_path: Path):
+    def named(**blocks: Any) -> set[str]:
+        return {c.case_key for c in plan(visits(archive, **blocks), to=tmp_path / "data").plan.cases}
+
+    last = named(options={"choose": "first_last"})
+    first = named(options={"choose": "first_two"})
+    assert len(first) == len(last) == 1
+    assert first != last  # both have one index visit
+    cohort = {"case": "person", "visits": TWO | {"gap_days": [90, 400]}, "images": {"flair": IMAGES["flair"]}}
+    assert first <= named()  # other cases change no name
+    assert first <= named(cohort=cohort, transforms=[])  # nor does another image
 
 
 def test_one_grid_for_all_visits_where_a_frame_is_shared(tmp_path: Path):
