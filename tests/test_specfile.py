@@ -101,6 +101,7 @@ def test_expressions_and_columns_are_checked_against_what_there_is():
     [
         ("name: a\nname: b\n", "duplicate key"),
         ("a: &x 1\nb: *x\n", "anchor or alias"),
+        ('sources: !!python/object/apply:os.system ["true"]\n', "s.yaml:1:10: found a YAML tag"),
         ("- 1\n", "expected a mapping"),
         ("a: [1\n", "s.yaml:"),
         ("a: " + "[" * 40 + "]" * 40, "nesting deeper than 32"),

@@ -49,7 +49,7 @@ def parse_yaml(data: bytes, name: str) -> CommentedMap:
         line = data[: error.start].count(b"\n") + 1
         raise fail(name, "found bytes that are not UTF-8, expected UTF-8 text", line=line) from None
     try:
-        _refuse_aliases_and_depth(text, name)
+        _refuse_aliases_tags_and_depth(text, name)
         tree = YAML(typ="rt", pure=True).load(StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -115,13 +115,15 @@ def position(tree: Any, path: Sequence[int | str], *, at_key: bool = False) -> t
     return found[0] + 1, found[1] + 1
 
 
-def _refuse_aliases_and_depth(text: str, name: str) -> None:
+def _refuse_aliases_tags_and_depth(text: str, name: str) -> None:
     depth = 0
     for event in YAML(typ="rt", pure=True).parse(StringIO(text)):
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
             message = "found a YAML anchor or alias, expected the value written out"
             raise fail(name, message, line=line, column=column)
+        if getattr(event, "tag", None):
+            raise fail(name, "found a YAML tag, expected the value without one", line=line, column=column)
         if isinstance(event, ScalarEvent) and "\0" in event.value:
             raise fail(name, "found a NUL character in a text, expected none", line=line, column=column)
         if isinstance(event, CollectionStartEvent):

@@ -192,3 +192,41 @@ def test_order_does_not_matter_and_options_are_the_profiles() -> None:
     assert hash(one) == hash(two)
     assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301
     assert one.profile == Profile()
+
+
+ANONYMOUS = """
+name: groups
+license: CC0-1.0
+sources: [{kind: folder, url: "/nowhere"}]
+clinical:
+  - url: "/nowhere.csv"
+    person_id: id
+    columns: {stage: {from: S, type: category, levels: [I, II]}, mass: {from: M, type: number}}
+deid: {patient_key: "${env:BUILDER_KEY}", retain: [sex, site, age_years, age_band], anonymity: {ANONYMITY}}
+samples: {kind: volumes}
+"""
+
+
+@pytest.mark.parametrize(
+    ("anonymity", "message"),
+    [
+        ("{columns: [sexx]}", "anonymity.columns: found 'sexx', .* did you mean 'sex'"),
+        ("{columns: [patient_id]}", "anonymity.columns: found 'patient_id'"),
+        ("{sensitive: [stages]}", "anonymity.sensitive: found 'stages'"),
+        ("{groups: {country: {a: b}}}", "anonymity.groups: found 'country'"),
+        ("{groups: {mass: {a: b}}}", "anonymity.groups: found 'mass', which is no released column of text"),
+        ("{least_values: 2}", "least_values or most_distance without sensitive"),
+    ],
+)
+def test_anonymity_refuses_what_would_do_nothing(anonymity: str, message: str) -> None:
+    """A misspelt column was ignored, so that a plan said less than the spec asks."""
+    with pytest.raises(SpecError, match=message):
+        parse_spec(ANONYMOUS.replace("{ANONYMITY}", anonymity).encode())
+
+
+def test_anonymity_takes_released_columns() -> None:
+    asked = "{columns: [later.kvp], sensitive: [stage, mass], groups: {site: {a: b}}, least_values: 2, age_bands: 20}"
+    spec = parse_spec(ANONYMOUS.replace("{ANONYMITY}", asked).encode())
+    assert spec.deid.anonymity.age_bands == 20
+    with pytest.raises(SpecError, match="age_bands with age_years in retain and no age_band"):
+        parse_spec(ANONYMOUS.replace(", age_band]", "]").replace("{ANONYMITY}", asked).encode())
