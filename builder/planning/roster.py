@@ -13,7 +13,7 @@ from builder.deid.leaks import Canaries, values_to_find
 from builder.deid.text import ordinary_words
 from builder.deid.writing import UNSPACED_RUN, fold, unspell
 from builder.headers.vendors import VENDORS
-from builder.model.cleared import policy_of
+from builder.model.cleared import Policy, policy_of
 from builder.model.tables import IDENTITY
 from builder.persons import Persons
 from builder.planning.inventory import Inventory
@@ -98,6 +98,7 @@ class Roster:
             return True
         return self.numbers.count_in(text.encode()) > 0
 
+    @cached_property
     def canaries(self) -> Canaries:
         """Return the identifiers of the whole archive, except words of the spec and of closed vocabularies."""
         own = {word.lower() for word in self.own_words} | NOBODYS | FILLERS
@@ -130,7 +131,10 @@ class Roster:
 
 
 def clear_cohort(cohort: pa.Table, gate: Gate, roster: Roster) -> pa.Table:
-    """Return the cohort with every publishable text of it judged; each row is compared with its own person."""
+    """Return the cohort with every publishable text of it judged; each row is compared with its own person.
+
+    Text of clinical tables is compared with everybody else of the archive, too.
+    """
     crossing = [f for f in cohort.schema if policy_of(f.name, gate.declared) is not None]
     names = [f.name for f in crossing if _is_text(f.type)]
     people = cohort.column("person_key").to_pylist()
@@ -142,8 +146,25 @@ def clear_cohort(cohort: pa.Table, gate: Gate, roster: Roster) -> pa.Table:
     )
     for name in names:
         place = cohort.schema.get_field_index(name)
-        cohort = cohort.set_column(place, cohort.schema.field(place), judged.column(name))
+        values = judged.column(name)
+        if policy_of(name, gate.declared) is Policy.DECLARED and pa.types.is_string(values.type):
+            values = _of_nobody(name, values, gate, roster)
+        cohort = cohort.set_column(place, cohort.schema.field(place), values)
     return cohort
+
+
+def _of_nobody(column: str, values: pa.ChunkedArray, gate: Gate, roster: Roster) -> pa.ChunkedArray:
+    """Return the values without those that identify another person, which would stop the build at its end."""
+    doubtful = {v for v in values.unique().to_pylist() if v is not None and not gate.words.has(v)}
+    named = {value for value in doubtful if roster.canaries.count_in(value.encode())}
+    if not named:
+        return values
+    kept = values.to_pylist()
+    for row, value in enumerate(kept):
+        if value in named:
+            gate.dropped[column, value] += 1
+            kept[row] = None
+    return pa.chunked_array([kept], values.type)
 
 
 def _is_text(kind: pa.DataType) -> bool:

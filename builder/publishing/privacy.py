@@ -120,7 +120,7 @@ def release(
         The message names the file and the column, never the value. Nothing is published then.
     """
     declared = frozenset(plan.spec.clinical_columns)
-    canaries = roster.canaries()
+    canaries = roster.canaries
     canaries = canaries.without(canaries.found_in(_vocabulary(tables.values(), declared)))
     for name, table in sorted(tables.items()):
         _check_keys(table, where=name)
