@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from builder.errors import Reason
 from builder.model.expression import compile as compile_expression
 from builder.model.sorting import ordered
+from builder.registrars import AnyRegistrar
 
 VERDICT_COLUMNS = (("included", pa.bool_()), ("rule", pa.string()), ("reason", pa.string()), ("detail", pa.string()))
 
@@ -65,6 +66,9 @@ class CaseImage(BaseModel):
     transform_files: str | None = None
     """With ``aligned: registration``: path or URL of ITK's text files (.tfm) that place this image, with ``{patient}``,
     ``{visit}`` or ``{series}`` for what tells them apart; without it Spatial Registration objects do."""
+    registrar: AnyRegistrar | None = None
+    """With ``aligned: registration``: the registrar that finds in the build how this image lies on the reference. It is
+    given the reference as that is in the sample; what it found is in the sample's notes."""
     required: bool = True
     """Whether a case without this image is excluded; otherwise the channel of the image is filled."""
     within_days: Annotated[int, Field(ge=0)] | None = None
@@ -148,7 +152,7 @@ class Cohort(BaseModel):
         for name, image in self.images.items():
             _check_transform_files(name, image)
         first = next(iter(self.images))
-        stated = _stated(self.images[first], "aligned", "required", "within_days", "transform_files")
+        stated = _stated(self.images[first], "aligned", "required", "within_days", "transform_files", "registrar")
         if stated:
             raise ValueError(f"images.{first}: found {stated[0]} of the reference, which the other images follow")
         apart = [n for n, i in self.images.items() if i.aligned == "none" and not i.required]
@@ -220,6 +224,11 @@ def bare_image(name: str) -> str:
 def _check_transform_files(name: str, image: CaseImage) -> None:
     """Raise ValueError for transform files that nothing asks for, or that all images of the archive would share."""
     pattern = image.transform_files
+    if image.registrar is not None:
+        if image.aligned != "registration" or pattern is not None:
+            found = "transform_files" if pattern is not None else f"aligned: {image.aligned}"
+            raise ValueError(f"images.{name}: found registrar with {found}, expected aligned: registration and one way")
+        return
     if pattern is None:
         return
     if image.aligned != "registration":

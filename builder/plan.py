@@ -18,7 +18,7 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import HEADER_COLUMNS, INSTANCES
 from builder.persons import Persons
 from builder.plugins import distribution_of
-from builder.protocols import LabelReader, Transform
+from builder.protocols import LabelReader, Registrar, Transform
 from builder.spec import DatasetSpec
 from builder.split import Registry
 
@@ -314,7 +314,11 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
     if spec.cohort.images:  # as text, because the order of images is that of channels
         images = [[name, image.aligned, image.required] for name, image in spec.cohort.members.items()]
         blocks["cohort.images"] = json.dumps(images)
-    plugins: list[LabelReader | Transform] = [*spec.labels.values(), *spec.transforms]
+    registrars = {name: image.registrar for name, image in spec.cohort.members.items() if image.registrar is not None}
+    if registrars:
+        stated = {name: block.model_dump(exclude_defaults=True) for name, block in registrars.items()}
+        blocks["cohort.registrars"] = {name: {"kind": registrars[name].kind, **own} for name, own in stated.items()}
+    plugins: list[LabelReader | Transform | Registrar] = [*spec.labels.values(), *spec.transforms, *registrars.values()]
     fused = [[block.method, block.VERSION] for block in spec.consensus.values()]
     blocks_with_versions = (("volumes", spec.volumes), ("deid", spec.deid), (spec.samples.kind, spec.samples))
     return {
@@ -324,6 +328,7 @@ def recipe(spec: DatasetSpec, *, key: Key) -> dict[str, Any]:
         "blocks": blocks,
         "versions": [
             *([plugin.kind, plugin.VERSION, *distribution_of(plugin)] for plugin in plugins),
+            *[[*block.libraries] for block in registrars.values() if block.libraries],
             *fused,
             *([name, block.VERSION] for name, block in blocks_with_versions),
         ],

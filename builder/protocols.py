@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkabl
 import pyarrow as pa
 
 from builder.errors import CaseError
-from builder.model.case import Annotation, Case, Scalar
+from builder.model.case import Annotation, Case, Scalar, Volume
 from builder.model.geometry import Geometry
 from builder.model.origin import Origin
 
@@ -289,6 +289,62 @@ class LabelReader(Protocol):
 
     def absent(self, name: str, image: ImageFacts) -> tuple[Annotation, ...]:
         """Return what a case without an object of this label gets if labels are optional."""
+        ...
+
+
+@dataclass(frozen=True)
+class Registered:
+    """How one image lies on another, and what shows it.
+
+    Parameters
+    ----------
+    matrix
+        16 numbers, row by row, from LPS mm of the moving image to LPS mm of the fixed one; it only turns and moves.
+    shift_mm
+        How far the middle of the moving image moved from where the search began.
+    degrees
+        The angle by which it turned.
+    gain
+        The match after the search divided by that before it; above 1.
+    """
+
+    matrix: tuple[float, ...]
+    shift_mm: float
+    degrees: float
+    gain: float
+
+
+@runtime_checkable
+class Registrar(Protocol):
+    """Finds how one image of a case must be moved to lie on its reference. One file in ``builder/registrars`` each.
+
+    ``builder.registrars.registrar.RegistrarBlock`` has the usual answers.
+    """
+
+    VERSION: ClassVar[int]
+
+    @property
+    def kind(self) -> str:
+        """The tag that selects this plug-in in a spec."""
+        ...
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names and versions of the libraries whose version decides the result: they enter fingerprints.
+
+        Raises MissingExtra if one is not installed, so that a plan stops before a build does.
+        """
+        ...
+
+    def __call__(self, fixed: Volume, moving: Volume) -> Registered:
+        """Return how the moving image lies on the fixed one; the same for the same input. Changes neither.
+
+        Raises CaseError IMAGE_NOT_ALIGNED if it finds no match that can be trusted.
+        """
+        ...
+
+    def scratch_bytes(self, fixed: Shape, moving: Shape) -> int:
+        """Return the bytes that a call needs besides the two images of these shapes."""
         ...
 
 

@@ -162,7 +162,7 @@ class _Choice:
             if self.matches[name][row] and self.ledger.included[row] and row not in found.rows.values()
             and _is_near(reference, self.rows[row], image.within_days)
         ]  # fmt: skip
-        if near and image.aligned == "registration":
+        if near and image.aligned == "registration" and image.registrar is None:
             return self._placed(name, image, found, near)
         fitting = [row for row in near if _fits(reference, self.rows[row], image.aligned)]
         if fitting:

@@ -117,6 +117,9 @@ def _of_set(
         alone = other.peak_bytes + _fetched(_objects_of(objects, name, labels))
         floats = _Held(partner.channels, held.voxel_bytes, masks)
         sampled = max(partner.of(before), floats.of(before)) + 2 * floats.of(shape)
+        registrar = spec.cohort.members[name].registrar
+        if registrar is not None:
+            sampled = max(sampled, partner.of(before) + registrar.scratch_bytes(shape, before))
         peak = max(peak, joined.of(shape) + max(alone, sampled) + BESIDES)
     written = joined.of(shape) + _waiting(spec.samples, joined, shape)
     return Needed(peak=max(peak, written + BESIDES), load=load), joined.of(shape)

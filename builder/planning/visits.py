@@ -160,6 +160,8 @@ class _Cases:
             later = name.partition(".")[0] != names[0]
             if later and self.visits.aligned == "registration" and self.options.members[name].aligned == "registration":
                 image = self.options.members[name]
+                if image.registrar is not None:
+                    continue
                 place = self.registrations.place(name, image, self.rows[row], reference)
                 if isinstance(place, CaseError):
                     return place

@@ -13,6 +13,7 @@ from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading
 from builder.model.geometry import Geometry
 from builder.patches import held_by, pad_value
 from builder.plan import CasePlan, ImagePlan
+from builder.registrars import AnyRegistrar
 from builder.spec import DatasetSpec
 from builder.transforms import AnyTransform, Crop, Intensity, Resample, steps_for
 
@@ -69,7 +70,7 @@ def join_images(
         if not partner.stack_key:
             parts[partner.name] = _absent(partner, place, spec)
             continue
-        found = _placed(load(partner), case.volume.geometry, native, partner, spec)
+        found = _placed(load(partner), case.volume, native, partner, spec)
         parts[partner.name] = _taken(found.volume, place, partner.name, reference=voxels[0])
         annotations += found.annotations
         readings |= found.readings
@@ -77,22 +78,40 @@ def join_images(
     return _joined(case, voxels, parts, spec, annotations, readings)
 
 
-def _placed(case: Case, grid: Geometry, native: Geometry, partner: ImagePlan, spec: DatasetSpec) -> Case:
+def _placed(case: Case, reference: Volume, native: Geometry, partner: ImagePlan, spec: DatasetSpec) -> Case:
     """Return an image on the reference's final grid: sampled once, with steps before that on its own grid."""
-    if partner.matrix:
-        case = _moved(case, np.reshape(partner.matrix, (4, 4)), native)
+    registrar = spec.cohort.members[partner.name].registrar
+    if registrar is not None:
+        case = _registered(case, registrar, reference, partner.name)
+    elif partner.matrix:
+        case = _moved(case, np.reshape(partner.matrix, (4, 4)), native, notes=(REGISTERED,))
     _check_aligned(case.volume.geometry, native, partner.name, spec)
     before, sampler, after = part_steps(spec.transforms, partner.name)
     for step in before:
         case = step(case)
     fill = held_by(case.volume.voxels.dtype, pad_value(case.volume.domain))
-    case = sampler.onto(case, grid, fill=fill)
+    case = sampler.onto(case, reference.geometry, fill=fill)
     for step in after:
         case = step(case)
     return case
 
 
-def _moved(case: Case, matrix: NDArray[np.float64], reference: Geometry) -> Case:
+def _registered(case: Case, registrar: AnyRegistrar, reference: Volume, name: str) -> Case:
+    """Return an image and the labels on it where a registrar places them, with notes that say how far that is."""
+    try:
+        found = registrar(reference, case.volume)
+    except CaseError as error:
+        raise CaseError(error.reason, f"image {name}: {error.detail}") from error
+    notes = (
+        f"{REGISTERED}={registrar.kind}",
+        f"{REGISTERED}_mm={found.shift_mm:.4g}",
+        f"{REGISTERED}_degrees={found.degrees:.4g}",
+        f"{REGISTERED}_gain={found.gain:.4g}",
+    )
+    return _moved(case, np.reshape(found.matrix, (4, 4)), reference.geometry, notes=notes)
+
+
+def _moved(case: Case, matrix: NDArray[np.float64], reference: Geometry, *, notes: tuple[str, ...]) -> Case:
     """Return an image and the labels on it where a registration places them, in the reference's frame."""
 
     def placed(grid: Geometry) -> Geometry:
@@ -110,7 +129,7 @@ def _moved(case: Case, matrix: NDArray[np.float64], reference: Geometry) -> Case
         elif isinstance(note, Landmarks):
             note = replace(note, points_mm=points(note.points_mm))
         annotations.append(note)
-    notes = tuple(sorted({*case.volume.notes, REGISTERED}))
+    notes = tuple(sorted({*case.volume.notes, *notes}))
     volume = replace(case.volume, geometry=placed(case.volume.geometry), notes=notes)
     return replace(case, volume=volume, annotations=tuple(annotations))
 

@@ -1,6 +1,7 @@
 """Images of other frames of reference: refused without a registration, and placed to 0.1 mm with one."""
 
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 import SimpleITK
 
 import builder
+from builder.errors import BuilderError
 from builder.model.canonical import canonical_json
+from builder.model.keyed import Key
 from builder.model.parquet import read_parquet
+from builder.plan import recipe
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from tests.endtoend.test_image_sets import blobs, spec
@@ -102,6 +106,29 @@ def test_a_rigidly_moved_copy_is_refused_alone_and_placed_by_its_registration_ob
     registration(ct.geometry.frame_of_reference, {frame: off}, made=ct, directory=tmp_path / "in")  # the same file
     moved = the_sample(registered(tmp_path / "in"), tmp_path / "off")
     assert np.mean(moved["image"] != expected["image"]) > 0.02  # 0.2 mm are seen, so 0.1 mm were not exceeded
+
+
+def test_a_registrar_finds_where_the_image_lies_and_says_how_far_it_moved(tmp_path: Path):
+    person(tmp_path / "as", matrix=None)
+    expected = the_sample(registered(tmp_path / "as", "frame"), tmp_path / "as-it-was")
+    person(tmp_path / "in", matrix=rigid((0.02, -0.02, 0.08), (3.0, -4.0, 2.5)))
+    found = registered(tmp_path / "in", image={"registrar": {"kind": "rigid", "spacing_mm": 1}})
+    sample = the_sample(found, tmp_path / "data")
+    both, either = (operate(sample["tumor"], expected["tumor"]).sum() for operate in (np.logical_and, np.logical_or))
+    assert both / either > 0.9
+    notes = dict(note.partition("=")[::2] for note in sample.row["notes"] if note.startswith("mr/"))
+    assert notes["mr/registered"] == "rigid"
+    assert 3 < float(notes["mr/registered_mm"]) < 8
+    assert 3 < float(notes["mr/registered_degrees"]) < 8
+    assert float(notes["mr/registered_gain"]) > 1
+    options = {"kind": "rigid", "spacing_mm": 1, "most_mm": 40}
+    again = registered(tmp_path / "in", image={"registrar": options})
+    names = [recipe(s, key=Key(bytes.fromhex(KEY))) for s in (found, again)]
+    assert names[0] != names[1]
+    assert [f"SimpleITK=={version('SimpleITK')}"] in names[0]["versions"]
+    few = registered(tmp_path / "in", image={"registrar": options | {"most_mm": 1}})
+    with pytest.raises(BuilderError, match="image_not_aligned"):
+        build(few, to=tmp_path / "none")
 
 
 def test_the_object_may_register_the_reference_to_the_other_image(tmp_path: Path):
