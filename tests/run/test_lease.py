@@ -217,6 +217,24 @@ def test_the_thread_that_beats_keeps_no_process_alive_and_has_ended_when_the_lea
     assert beating() == []
 
 
+def test_a_beat_under_way_has_arrived_before_the_lease_is_given_up(
+    private: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would follow the release, and come back after a later holder has cleared the files away."""
+    order: list[str] = []
+
+    def slow(_: lease.Lease, done: threading.Event, seconds: float) -> None:
+        done.wait(10)
+        time.sleep(0.1)
+        order.append("beat")
+
+    monkeypatch.setattr(lease, "_beat", slow)
+    monkeypatch.setattr(leases, "release", lambda store, counter: order.append("released"))
+    with hold_lease(private, say=print):
+        pass
+    assert order == ["beat", "released"]
+
+
 @pytest.mark.parametrize(("seconds", "pause"), [("0.6", 0.03), ("60", 1.0)])
 def test_a_waiting_builder_looks_again_soon_and_says_once_who_is_at_work(
     private: Store, monkeypatch: pytest.MonkeyPatch, seconds: str, pause: float
