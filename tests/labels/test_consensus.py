@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from builder.errors import CaseError, Reason
 from builder.labels.agreement import dice, hausdorff_mm
 from builder.labels.consensus import dawid_skene, fuse_lines, majority, staple, staple_labels
-from builder.labels.fusion import Consensus
+from builder.labels.fusion import Consensus, _line_agreement
 from builder.labels.rows import parse_table
 from builder.labels.votes import Vote, settle_votes
 from builder.model.case import Mask, Segment
@@ -98,6 +98,15 @@ def test_lines_are_turned_along_the_one_of_median_length() -> None:
     lines = np.array([[[2.0, 0, 0], [2, 9, 0]], [[2, 0, 0], [2, 0, -5]], [[2, 0, 0], [2, -2, 1]]])
     centred = lines - lines.mean(axis=1, keepdims=True) * [0, 1, 1]
     assert fuse_lines(centred, spacing_mm=(1, 1, 1)).tolist() == [[2, -1, 0.5], [2, 1, -0.5]]
+
+
+def test_lines_near_the_fused_one_and_their_lengths_are_figures() -> None:
+    lines = np.array([[[s, 30.0, 40.0], [s, 50.0, 60.0]] for s in (2, 4, 6, 7)])
+    figures = _line_agreement(lines, lines[1], np.array([10.0, 12.0, 12.5, 20.0]), 12.0)
+    assert figures == {
+        "lines": 4, "lines_within_two_slices_fraction": 0.75, "shortest_line_mm": 10, "longest_line_mm": 20,
+        "median_difference_mm": 1.25,
+    }  # fmt: skip
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 50)] * 5), min_size=1, max_size=8))

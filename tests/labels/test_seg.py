@@ -196,7 +196,9 @@ class TestGridsAndRefusals:
     def test_empty_frames_are_omitted_and_come_back_empty(self) -> None:
         made, dataset, mask = self.made()
         assert dataset.NumberOfFrames == 4
-        assert np.array_equal(read(dataset, ImageFacts(made.geometry, "", {})).voxels[0], mask)
+        found = read(dataset, ImageFacts(made.geometry, "", {}))
+        assert np.array_equal(found.voxels[0], mask)
+        assert found.measures["any/voxel_volume_mm3"] == pytest.approx(mask.sum() * 3.0)
 
     def test_an_image_with_turned_axes_takes_the_same_voxels(self) -> None:
         made, dataset, mask = self.made()
