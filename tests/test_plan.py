@@ -367,3 +367,4 @@ def test_a_shard_needs_its_largest_case_beside_the_next_that_is_loaded() -> None
     assert ShardSummary("f", "", (needs(9, 5), needs(7, 4), needs(8, 6))).peak_bytes == 13
     large = MOST_AHEAD_BYTES + 1
     assert ShardSummary("f", "", (needs(9, 5), needs(large + 1, large))).peak_bytes == large + 1
+    assert ShardSummary("f", "", (needs(large + 1, 5), needs(9, large))).peak_bytes == large + 1

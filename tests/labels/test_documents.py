@@ -124,6 +124,11 @@ class TestSrContract(LabelReaderContract):
         with pytest.raises(CaseError, match="beyond the limits"):
             read_groups(report(content))
 
+    def test_content_is_read_in_the_order_of_the_document(self) -> None:
+        inner = item(RelationshipType="CONTAINS", ValueType="CONTAINER", ContentSequence=[measured("2"), measured("3")])
+        (outside,) = read_groups(report(measured("1"), inner, measured("4")))
+        assert [number.value for number in outside.numbers] == [1, 2, 3, 4]
+
     def test_a_report_of_as_many_items_as_the_limit_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("builder.labels.content.MAX_ITEMS", 3)
         assert len(read_groups(report(*[measured("1")] * 3))[0].numbers) == 3
@@ -347,6 +352,13 @@ class TestAimContract(LabelReaderContract):
         assert len(numbers.evidence.readers) == 1
         assert numbers.evidence.readers[0].startswith("reader-")
         assert b"jdoe" not in objects[0].content
+
+    def test_a_user_without_a_name_is_no_reader(self, reader: Any, image: ImageFacts) -> None:
+        nameless = re.sub(r'<(loginName|name) value="[^"]*"/>', "", AIM)
+        assert nameless != AIM
+        row = ImageRow("1", sop_uids=frozenset({"1.3"}))
+        cut = LabelObject(reader.cut(nameless.encode(), row, map_uid=lambda uid: "m" + uid))
+        assert reader.read("a", [cut], image)[0].evidence.readers == ()
 
     def test_it_is_on_the_images_it_names_and_on_no_other(self, reader: Any) -> None:
         mentioned = reader.mentions(AIM.encode())

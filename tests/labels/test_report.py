@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from builder.labels.report import Report, draw_review
 from builder.labels.reports import label_report, load_lexicon
+from builder.labels.reports.assertion import reported_text
 from builder.model.case import Classes
 from builder.model.geometry import Geometry
 from builder.model.keyed import Key
@@ -27,6 +28,16 @@ def classes(text: str, **options: Any) -> dict[str, Any]:
     (found,) = Report(match="*", **options).read("r", [LabelObject(text.encode())], IMAGE)
     assert isinstance(found, Classes)
     return dict(found.values)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["Large pneumothorax.\n2 of these:", "There is a large pneumothorax, measured as follows:"],
+    ids=["lines", "long"],
+)
+def test_text_that_ends_in_a_colon_is_no_heading(body: str) -> None:
+    assert "pneumothorax" in reported_text(f"INDICATION: effusion?\nFINDINGS: {body}")
+    assert "effusion" not in reported_text(f"INDICATION: effusion?\nFINDINGS: {body}")
 
 
 class TestReportContract(LabelReaderContract):
