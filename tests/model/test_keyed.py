@@ -48,3 +48,8 @@ def test_a_uid_is_the_first_128_bits_of_the_hash_in_decimal(source: str) -> None
 def test_a_short_key_is_refused() -> None:
     with pytest.raises(SpecError, match="found 15 bytes"):
         Key(b"0123456789abcde")
+
+
+def test_a_key_does_not_show_its_secret() -> None:
+    assert "0123" not in repr(KEY)
+    assert "30" not in repr(KEY), "nor in hexadecimal"
