@@ -1,6 +1,7 @@
 """Check that two images of a case match best where they lie: a shared frame of reference does not prove it."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,22 @@ LEVELS = 24
 """Number of equally frequent grey levels of each image."""
 
 
-def better_when_shifted(one: NDArray[Any], other: NDArray[Any], grid: Geometry) -> float | None:
+def coarse_levels(image: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the grey levels of at most ``MOST_VOXELS`` voxels along each axis of an image.
+
+    Levels are equally frequent; voxels of one value have one level.
+    """
+    coarse = image[tuple(slice(None, None, n) for n in _stride(image.shape))]
+    ordered = np.sort(coarse, axis=None)
+    shares = np.linspace(0, 1, LEVELS + 1)[1:-1]
+    edges = np.unique(ordered[np.maximum(np.ceil(ordered.size * shares - 1), 0).astype(np.int64)])
+    return np.searchsorted(edges, coarse, side="left").astype(np.int64)
+
+
+def better_when_shifted(first: NDArray[np.int64], second: NDArray[np.int64], grid: Geometry) -> float | None:
     """Return by how much two images on one grid match better when one is shifted; None when no shift is better.
+
+    ``first`` and ``second`` are the images' ``coarse_levels``.
 
     The match is the mutual information of grey levels, which needs no common unit. The second image is shifted by about
     ``SHIFT_MM`` along each axis in both directions. An axis that is too short to be shifted is left out.
@@ -29,9 +44,7 @@ def better_when_shifted(one: NDArray[Any], other: NDArray[Any], grid: Geometry) 
     float
         The largest match after a shift divided by the match in place, at least 1.
     """
-    stride = [max(1, -(-n // MOST_VOXELS)) for n in grid.shape]
-    coarse = tuple(slice(None, None, n) for n in stride)
-    first, second = (_levels(image[coarse]) for image in (one, other))
+    stride = _stride(grid.shape)
     here = _information(first, second)
     best = 0.0
     for axis, sign in itertools.product(range(3), (1, -1)):
@@ -44,10 +57,9 @@ def better_when_shifted(one: NDArray[Any], other: NDArray[Any], grid: Geometry) 
     return best / here if here > 0 and best >= here else None
 
 
-def _levels(image: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the grey level of each voxel; voxels of one value have one level."""
-    edges = np.unique(np.quantile(image, np.linspace(0, 1, LEVELS + 1)[1:-1], method="inverted_cdf"))
-    return np.searchsorted(edges, image, side="left").astype(np.int64)
+def _stride(shape: Sequence[int]) -> list[int]:
+    """Return the distance between compared voxels along each axis."""
+    return [max(1, -(-n // MOST_VOXELS)) for n in shape]
 
 
 def _information(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:

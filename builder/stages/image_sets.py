@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import CaseError, Reason
-from builder.imaging.alignment import better_when_shifted
+from builder.imaging.alignment import better_when_shifted, coarse_levels
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, ValueDomain, Volume
 from builder.model.geometry import Geometry
 from builder.patches import held_by, pad_value
@@ -64,6 +64,7 @@ def join_images(
     parts = {plan.image: _Channels(voxels[:own], volume.channels, volume.domain, volume.notes, volume.findings)}
     case = replace(case, volume=replace(volume, voxels=voxels[:own]))
     del volume
+    levels = coarse_levels(voxels[0])
     annotations, readings, at = list(case.annotations), dict(case.readings), own
     for partner in plan.partners:
         place, at = voxels[at : at + partner.channels], at + partner.channels
@@ -71,7 +72,7 @@ def join_images(
             parts[partner.name] = _absent(partner, place, spec)
             continue
         found = _placed(load(partner), case.volume, native, partner, spec)
-        parts[partner.name] = _taken(found.volume, place, partner.name, reference=voxels[0])
+        parts[partner.name] = _taken(found.volume, place, partner.name, reference=levels)
         annotations += found.annotations
         readings |= found.readings
         del found
@@ -171,8 +172,11 @@ def _absent(partner: ImagePlan, place: NDArray[Any], spec: DatasetSpec) -> _Chan
     return _Channels(place, (partner.name,), domain)
 
 
-def _taken(volume: Volume, place: NDArray[Any], name: str, *, reference: NDArray[Any]) -> _Channels:
-    """Copy an image into its channels, and check that it matches the reference best where it lies."""
+def _taken(volume: Volume, place: NDArray[Any], name: str, *, reference: NDArray[np.int64]) -> _Channels:
+    """Copy an image into its channels, and check that it matches the reference best where it lies.
+
+    ``reference`` are the reference's ``coarse_levels``.
+    """
     if volume.voxels.shape != place.shape or volume.voxels.dtype != place.dtype:
         raise CaseError(
             Reason.INCONSISTENT_PIXELS,
@@ -180,7 +184,7 @@ def _taken(volume: Volume, place: NDArray[Any], name: str, *, reference: NDArray
             "the reference: add {kind: intensity, dtype: float32} to transforms",
         )
     place[...] = volume.voxels
-    better = better_when_shifted(reference, place[0], volume.geometry)
+    better = better_when_shifted(reference, coarse_levels(place[0]), volume.geometry)
     findings = [f"{name}/{finding}" for finding in volume.findings]
     findings += [] if better is None else [f"{name}/{MISALIGNED}={better:.5g}"]
     notes = tuple(note if note.startswith("intensity") else f"{name}/{note}" for note in volume.notes)
