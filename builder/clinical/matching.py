@@ -185,7 +185,7 @@ def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "    their values are listed in clinical-cells.csv of the private workspace"
     for column, count in facts.get("times_withheld", {}).items():
         why = "; ".join(f"{reason}: {n}" for reason, n in facts[WHY_WITHHELD][column].items())
-        yield f"    {column}: {counted(count, 'time')} withheld ({why}; docs/privacy.md, Dates)"
+        yield f"    {column}: {counted(count, 'time')} withheld ({why}; docs/privacy-rules.md, Dates)"
     for column, levels in facts["unmet_levels"].items():
         yield f"    {column}: no cell has the levels {', '.join(levels)}"
 

@@ -88,7 +88,7 @@ class Deid(BaseModel):
         tells the site), and columns that say how many days lie between two dates: ``study_day``, ``days_after_image``
         of labels, and clinical columns of type ``date`` or the times of events made of them. A column whose name or
         heading says that it holds dates of birth is published without values, whatever ``retain`` says; so is every
-        single time that docs/privacy.md withholds. The plan says how many.
+        single time that docs/privacy-rules.md withholds. The plan says how many.
     most_days
         Most days that such a column may say, before or after. A longer time becomes one day more: 366 then means
         "more than a year later".
