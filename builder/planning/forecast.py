@@ -107,7 +107,8 @@ def forecast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         names = facts["times_kept_private"]
         yield (
             f"{'column' if len(names) == 1 else 'columns'} {', '.join(names)} (clinical): published without values, "
-            "because a time between two dates leaves only where deid.retain names its column (docs/privacy-rules.md, Dates)"
+            "because a time between two dates leaves only where deid.retain names its column (docs/privacy-rules.md, "
+            "Dates)"
         )
 
 
