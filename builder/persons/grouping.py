@@ -224,7 +224,8 @@ def _check_sources(forest: Forest[Identity], rows: Iterable[Seen], rules: Naming
     homes: dict[Identity, dict[int, set[str]]] = {}
     for row in rows:
         if not row.who[0]:
-            homes.setdefault(row.who, {}).setdefault(row.source, set()).add(row.study)
+            proof = f"{row.source} {row.study}" if row.source in rules.named_studies else row.study
+            homes.setdefault(row.who, {}).setdefault(row.source, set()).add(proof)
     doubtful = [studies for studies in homes.values() if len(studies) > 1 and not _linked(studies)]
     if doubtful:
         sources = sorted({source for studies in doubtful for source in studies})

@@ -61,12 +61,16 @@ class Naming:
         ``distinct``: they are different and need no mention.
     shared_ids
         Whether all sources without a site number their patients together.
+    named_studies
+        Positions of the sources whose studies are named after their patients, as those of image files are: that two of
+        them have a study in common proves nothing.
     """
 
     sites: tuple[str | None, ...] = ()
     placeholders: frozenset[str] = frozenset(PLACEHOLDERS)
     leading_zeros: Literal["join", "report", "distinct"] = "report"
     shared_ids: bool = False
+    named_studies: frozenset[int] = frozenset()
 
     def place(self, source: int | None) -> str:
         """Return the namespace of a source's PatientIDs without issuer: its site, or "" if it states none."""

@@ -10,6 +10,7 @@ from builder.clinical.sheet import Line
 from builder.errors import LayoutError, SpecError, counted
 from builder.persons import Aliases, AliasIds, Naming, Persons, alias_ids, group_persons, normal_id
 from builder.planning.inputs import PlanInputs
+from builder.sources import LaidOut
 from builder.split import Registry
 from builder.stages.survey import IDENTITIES
 from builder.storage import read_at
@@ -73,7 +74,8 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registr
     found = (inputs.survey.identities(), annotations, inputs.inventory.leftovers())
     everybody = pa.concat_tables([table.select(IDENTITIES.names).cast(IDENTITIES) for table in found])
     everybody = everybody.filter(pc.is_valid(pc.coalesce(everybody["study_uid"], everybody["patient_id"])))
-    naming = spec.persons.naming([source.site for source in spec.sources])
+    files = {n for n, source in enumerate(spec.sources) if isinstance(source, LaidOut) and source.layout is not None}
+    naming = spec.persons.naming([source.site for source in spec.sources], named_studies=files)
     known = {normal_id(text) for text in everybody["patient_id"].unique().to_pylist()} - {""}
     tables = [
         read_aliases(options, number, naming, known) for number, options in enumerate(spec.persons.aliases, start=1)

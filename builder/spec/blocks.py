@@ -1,6 +1,6 @@
 """The blocks of a spec that belong to no other room: persons, report, leaks, shards, and how much may be lost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -32,10 +32,10 @@ class PersonOptions(BaseModel):
         tables = given if isinstance(given, list | tuple) else () if given is None else (given,)
         return tuple({"url": table} if isinstance(table, str) else table for table in tables)
 
-    def naming(self, sites: Sequence[str | None]) -> Naming:
-        """Return the rules for naming persons in the sources of these sites."""
+    def naming(self, sites: Sequence[str | None], *, named_studies: Collection[int] = ()) -> Naming:
+        """Return the rules for naming persons in the sources of these sites; ``named_studies`` as in ``Naming``."""
         placeholders = frozenset(map(normal_id, self.placeholders))
-        return Naming(tuple(sites), placeholders, self.leading_zeros, self.shared_ids)
+        return Naming(tuple(sites), placeholders, self.leading_zeros, self.shared_ids, frozenset(named_studies))
 
 
 class Reference(BaseModel):

@@ -19,7 +19,7 @@ from PIL import Image
 import builder
 from builder.errors import OutcomeError, SpecError
 from builder.library.scan.images import image_lines
-from builder.run.pipeline import build
+from builder.run.pipeline import build, plan
 from builder.run.progress import SilentProgress
 from builder.run.scan import scan
 from tests import synthetic
@@ -91,6 +91,25 @@ def test_a_pattern_says_who_and_what_and_voxels_are_nibabels(tmp_path: Path) -> 
     released = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()).lower()
     assert b"kowalski" not in released
     assert b"nguyenvan" not in released
+
+
+def test_two_hospitals_whose_files_both_count_from_one_are_asked_for_their_sites(tmp_path: Path) -> None:
+    """Their studies are named after the patients, so that they look like one patient's proves nothing."""
+    tree = tmp_path / "tree"
+    for n, (hospital, name) in enumerate((h, p) for h in ("east", "west") for p in ("001", "002")):
+        nifti(tree / hospital / f"{name}_{hospital}.nii.gz", values(seed=n))
+    layout = '{pattern: "{patient}_*.nii.gz", modality: MR}'
+    one, two = (f'{{kind: folder, url: "{tree / h}", layout: {layout}}}' for h in ("east", "west"))
+    text = SPEC.replace('sources: [{{kind: folder, url: "{tree}", layout: {layout}}}]', "sources: [{tree}]")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text.format(tree=f"{one}, {two}"))
+    with pytest.raises(SpecError, match=r"found 2 PatientIDs in several of the sources 0, 1 .* which state no site"):
+        plan(spec, to=tmp_path / "out")
+    for more, persons in (("persons: {shared_ids: true}", 2), ("", 4)):
+        sited = f"{one}, {two}" if more else f"{one[:-1]}, site: east}}, {two[:-1]}, site: west}}"
+        spec.write_text(text.format(tree=sited) + more)
+        planned = plan(spec, to=tmp_path / "out")
+        assert (len(planned.plan.splits), planned.plan.cohort.num_rows) == (persons, 4)
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd", "a.nhdr", "a.hdr"])

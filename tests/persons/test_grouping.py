@@ -217,6 +217,8 @@ def test_sources_without_site_share_ids_only_if_the_spec_says_so():
     same = table([("1", None, "a", None, None, 0), ("1", None, "a", None, None, 1), ("1", None, "b", None, None, 1)])
     proved = group_persons(same, key=KEY, naming=Naming(sites=(None, None)))
     assert len(proved.members) == 1, "a study in both sources proves it"
+    with pytest.raises(SpecError, match="sources 0, 1"):  # but not one that is named after the patient
+        group_persons(same, key=KEY, naming=Naming(sites=(None, None), named_studies=frozenset({0, 1})))
     three = table([("1", None, s, None, None, n) for n, s in ((0, "a"), (1, "a"), (1, "b"), (2, "b"))])
     assert len(group_persons(three, key=KEY, naming=Naming(sites=(None, None, None))).members) == 1
     broken = table([("1", None, s, None, None, n) for n, s in ((0, "a"), (1, "a"), (2, "b"))])
