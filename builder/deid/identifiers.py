@@ -68,6 +68,7 @@ _ID_KEYWORDS = (
 _NAME_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _NAME_KEYWORDS) if t is not None)
 _ID_TAGS = tuple(BaseTag(t) for t in map(tag_for_keyword, _ID_KEYWORDS) if t is not None)
 _BIRTH = (BaseTag(0x00100030),)
+_PATIENT_ID = (BaseTag(0x00100020),)
 _PLACES = (BaseTag(0x00080080), BaseTag(0x00080081))
 """Institution Name and Address: a town alone says which hospital it was."""
 UNDECODABLE = (
@@ -175,6 +176,7 @@ def identifiers_in(datasets: Iterable[Dataset]) -> Identifiers:
     found = NOTHING_KNOWN
     for dataset in datasets:
         names, numbers = tuple(_texts(dataset, _NAME_TAGS)), tuple(_texts(dataset, _ID_TAGS))
+        names += tuple(number for number in _texts(dataset, _PATIENT_ID) if is_like_a_name(number))
         born = tuple(_texts(dataset, _BIRTH))
         places = tuple(_texts(dataset, _PLACES))
         if names or numbers or born:
@@ -189,11 +191,20 @@ def identifiers_of(rows: pa.Table) -> Identifiers:
     own = [n for n in wanted if n not in _ROW_UIDS[2:]]
     for row in rows.select(own).group_by(own).aggregate([]).to_pylist():
         names, numbers = parts_of(row.get(IDENTITY.name))
+        names += tuple(filter(is_like_a_name, (row.get("patient_id") or "",)))
         numbers += tuple(str(row[n]) for n in own if n in (*_ROW_VALUES, *_ROW_UIDS) and row[n])
         born, place = row.get("patient_birth_date") or "", row.get("institution_name") or ""
         found = found | _identifiers(names, numbers, (born,), (place,))
     uids = {u for n in _ROW_UIDS[2:] if n in wanted for u in rows.column(n).unique().to_pylist() if u}
     return found | Identifiers(numbers=frozenset(u for u in uids if not is_registered(u)))
+
+
+def is_like_a_name(patient_id: str) -> bool:
+    """Return whether a Patient ID may be a name, as where each patient has a folder: words without a digit."""
+    words = _ANY_WORD.findall(fold(patient_id))
+    if _DIGITS.search(patient_id) or not words:
+        return False
+    return bool(UNSPACED_RUN.fullmatch("".join(words))) or len([word for word in words if len(word) > 1]) > 1
 
 
 def parts_of(identity: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -92,7 +92,8 @@ class Canaries:
                     pairs.setdefault(max(pair.encode().split(), key=len), set()).add(pair.encode())
             for group in () if name.isascii() else name.split("="):
                 parts = tuple(_LETTERED.findall(fold(group)))[:4]
-                unspaced |= {written for written in unspaced_forms(parts) if len(written) > max(map(len, parts))}
+                longer = 2 if len(parts) == 1 else max(map(len, parts), default=0)  # a part alone proves nothing
+                unspaced |= {written for written in unspaced_forms(parts) if len(written) > longer}
         return cls(_frozen(anchors), _frozen(pairs), frozenset(unspaced - ordinary))
 
     def count_in(self, data: bytes | memoryview) -> int:

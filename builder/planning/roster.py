@@ -8,7 +8,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from builder.deid.gate import Gate
-from builder.deid.identifiers import NOTHING_KNOWN, Identifiers, identifiers_of, parts_of
+from builder.deid.identifiers import NOTHING_KNOWN, Identifiers, identifiers_of, is_like_a_name, parts_of
 from builder.deid.leaks import Canaries, values_to_find
 from builder.deid.text import ordinary_words
 from builder.deid.writing import UNSPACED_RUN, fold, unspell
@@ -120,6 +120,7 @@ class Roster:
         for rows in self._distinct():
             for cell in rows.column(IDENTITY.name).unique().to_pylist():
                 yield from parts_of(cell)[0]
+        yield from filter(is_like_a_name, sorted(self.persons.spellings))
 
     def _distinct(self) -> Iterator[pa.Table]:
         """Yield the distinct combinations of identifying columns, chunk by chunk."""

@@ -14,10 +14,10 @@ from builder.deid.writing import DATE, fold, replace
 from tests import synthetic
 
 
-def known_of(name: str, *, born: str = "19560512", house: str = "") -> Identifiers:
+def known_of(name: str, *, born: str = "19560512", number: str = "4711") -> Identifiers:
     (image,) = synthetic.ct_series(None, slices=1, shape=(8, 8)).images
     image.SpecificCharacterSet = "ISO_IR 192"
-    image.PatientName, image.PatientBirthDate, image.InstitutionName = name, born, house
+    image.PatientName, image.PatientBirthDate, image.PatientID = name, born, number
     return identifiers_in([image])
 
 
@@ -45,6 +45,18 @@ def test_no_spelling_of_a_name_leaves_a_column_of_text(name: str) -> None:
     gate = Gate(Words(), declared=frozenset({"remark"}), known=known_of(name))
     assert [text for text in WRITTEN[name] if gate.text("remark", text) is not None] == []
     assert gate.text("remark", "stable disease") == "stable disease"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [("Simpson_Homer", "as homer said"), ("王小明", "患者王小明"), ("müller-jörg", "Joerg")]
+)
+def test_a_patient_id_that_is_a_name_is_searched_for_as_one(number: str, text: str) -> None:
+    """Where each patient has a folder, its name is the Patient ID of pictures."""
+    gate = Gate(Words(), declared=frozenset({"remark"}), known=known_of("", number=number))
+    assert gate.text("remark", text) is None
+    assert Gate(Words(), declared=frozenset({"remark"}), known=known_of("", number="LIDC-0012")).text(
+        "remark", "see lidc"
+    )
 
 
 BORN = [
@@ -123,6 +135,7 @@ def test_the_search_of_a_version_finds_other_spellings_too() -> None:
     canaries = Canaries.of(["Żółwińska"], names=names)
     for text in ("ЖАННА МЕЛЬНИЧЕНКО", "Melnichenko Zhanna", "患者山田太郎は", "«Jorg Muller»", "ZOLWINSKA"):
         assert canaries.count_in(text.encode()) == 1, text
+    assert Canaries.of([], names=["王小明"]).count_in("患者王小明".encode()) == 1
     assert canaries.count_in("山田 and Müller".encode()) == 0  # one part of a name proves nothing about an archive
 
 
