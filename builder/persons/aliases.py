@@ -57,12 +57,15 @@ class AliasIds:
         Numbers of the rows that name fewer than two ids, and so join nothing.
     columns_left
         Headings of the columns that are not read.
+    file
+        Name of the table's file, for messages.
     """
 
     site: str | None
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     lone: tuple[int, ...] = ()
     columns_left: tuple[str, ...] = ()
+    file: str = ""
 
 
 def alias_ids(
@@ -102,7 +105,7 @@ def alias_ids(
         elif any(texts):
             lone.append(number)
     left = [] if bare else [h for place, h in enumerate(headings) if h and place not in places]
-    return AliasIds(options.site, tuple(found), tuple(lone), tuple(left))
+    return AliasIds(options.site, tuple(found), tuple(lone), tuple(left), options.url.rpartition("/")[2])
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def merge_aliases(
     absent: dict[Identity, list[str]] = {}
     notes: dict[str, int] = {}
     for number, table in enumerate(tables, start=1):
-        where = f"persons.aliases, table {number}"
+        where = f"persons.aliases, table {number}{f' ({table.file})' if table.file else ''}"
         site = None if table.site is None else rules.namespace(table.site)
         homes = _homes(rows, site)
         _check_ids(table, homes, forest, rules=rules, where=where)

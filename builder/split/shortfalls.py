@@ -54,7 +54,7 @@ def _ratios(splits: Sequence[str], ratios: Mapping[str, float]) -> Iterator[str]
         if name in dealt and abs(share - ratio) > FAR_OFF:
             yield (
                 f"split {name} has {dealt.count(name)} of {counted(len(dealt), 'person')} ({share:.0%}) where "
-                f"{ratio:.0%} was asked for: whole persons, and where earlier versions put them, leave no more"
+                f"{ratio:.0%} was asked for: whole persons, who stay where earlier versions put them, come no closer"
             )
 
 
