@@ -174,7 +174,7 @@ def _message(plan: DatasetPlan, faults: Sequence[str], reasons: Sequence[str]) -
         "\n".join(faults),
         *(f"  {reason}" for reason in reasons),
         "  nothing was published: what was published before stays, and finished shards are kept",
-        "  next: builder explain DATASET NAME says why a file, UID, case or patient is out, builder explain-reason CODE "
-        "what a reason means; then run the same command",
+        "  next: builder explain DATASET NAME says why a file, UID, case or patient is out, builder explain-reason "
+        "CODE what a reason means; then run the same command",
     ]
     return "\n".join(lines)
