@@ -99,7 +99,7 @@ class BoxTable(TableLabel):
         elif self.space in ("LPS", "RAS"):
             return self._patient_ends(anchor, np.asarray(extent), image)
         else:
-            extent_voxels = np.array([1.0 if self.corner.z is None else extent[2], extent[1], extent[0]])
+            extent_voxels = np.array([extent[2], extent[1], extent[0]])
         low = anchor - extent_voxels / 2 if self.anchor == "centre" else anchor
         high = low + extent_voxels
         if self.corner.z is None:

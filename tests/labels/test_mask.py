@@ -342,8 +342,16 @@ class TestValues:
             {"names": {"a": "("}},
             {"values": {1: "a"}, "match": "{nonsense}/x"},
             {"values": {1: "a"}, "match": "{folder/x"},
+            {"structures": ["a"], "match": "{structure}", "empty_file": "absent", "content": "probability",
+             "layout": "channels"},
+            {"values": {0: "a"}, "content": "probability", "layout": "map"},
+            {"names": {"a": "x"}, "content": "probability", "layout": "channels"},
+            {"structures": ["a"], "match": "{structure}"},
+            {"structures": ["a"], "match": "x", "empty_file": "absent"},
+            {"values": {1: "a"}, "empty_file": "absent"},
+            {"values": {1: "a"}, "match": "{structure}"},
         ],
-    )
+    )  # fmt: skip
     def test_contradictory_options_are_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
             MaskFile(**{"match": "*", **options})
