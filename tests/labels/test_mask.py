@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from builder.errors import CaseError, Reason
+from builder.labels.layers import Structure, layer
 from builder.labels.linking import check_pattern, select_files
 from builder.labels.mask import FORMATS, MaskFile, read_label_file
 from builder.labels.placing import move, place
@@ -397,6 +398,14 @@ def test_files_of_structures_may_be_listed_in_short_forms() -> None:
 
     assert given(["lung", "liver"]) == given({"lung": "lung", "liver": ["liver"]})
     assert given({"lung": ["left", "right"]}) != given({"lung": "left"})
+
+
+def test_figures_of_a_mask_have_nine_digits_and_nine_places() -> None:
+    """Later digits depend on how a machine adds, and would make the bytes of two machines differ."""
+    geometry = Geometry((1, 2, 2), np.eye(4))
+    structure = Structure("a", np.ones((1, 2, 2), bool))
+    found = layer("m", [structure], geometry, measures={"small": 0.01234567894, "large": 123456789.4})
+    assert found.measures == {"small": 0.012345679, "large": 123456789, "overlap_voxels": 0}
 
 
 class TestSarcomaFiles:
