@@ -141,6 +141,17 @@ def test_one_epoch_is_complete(samples: int, world: int, batch: int, seen: int) 
     assert len(kept) - len(dropped) < world * batch
 
 
+def test_the_last_batch_leads_to_the_start_of_the_next_epoch() -> None:
+    deal = Deal(4)
+    assert deal.after(State(1, 2, 0), samples=9, step=1) == State(1, 2, 8)
+    assert deal.after(State(1, 2, 0), samples=9, step=2) == State(1, 3, 0)
+    assert deal.after(State(1, 2, 8), samples=9, step=0) == State(1, 3, 0)
+
+
+def test_nothing_is_drawn_of_no_samples() -> None:
+    assert ORDERS["balanced"](make_population([], []), 1, 0).tolist() == []
+
+
 def test_states_survive_a_checkpoint() -> None:
     state = State(1, 2, 3)
     assert State.from_dict(state.to_dict()) == state
