@@ -148,6 +148,13 @@ def test_the_last_batch_leads_to_the_start_of_the_next_epoch() -> None:
     assert deal.after(State(1, 2, 8), samples=9, step=0) == State(1, 3, 0)
 
 
+def test_only_the_ratios_of_weights_count() -> None:
+    shards = [0, 0, 1, 1]
+    drawn = [ORDERS["balanced"](make_population(shards, [w / size for w in (1, 0, 2, 1)]), 3, 1) for size in (1, 8)]
+    assert drawn[0].tolist() == drawn[1].tolist()
+    assert sorted(drawn[0].tolist()) == [0, 2, 2, 3]
+
+
 def test_nothing_is_drawn_of_no_samples() -> None:
     assert ORDERS["balanced"](make_population([], []), 1, 0).tolist() == []
 
