@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.reader import State, open_dataset
+from builder.reader.batches import Work
 
 
 def numbers(batches: Any) -> list[int]:
@@ -175,3 +176,10 @@ def test_errors_in_threads_reach_the_caller(patches: Any, monkeypatch: pytest.Mo
 
 def test_an_empty_selection_gives_no_batch(patches: Any) -> None:
     assert list(open_dataset(patches.root).where("false").batches(4, order="shuffled")) == []
+
+
+def test_numbers_of_threads_requests_and_batches_ahead_may_be_0_and_no_less() -> None:
+    assert Work(0, 0, 0).requests == 0
+    for wrong in ((-1, 0, 0), (0, -1, 0), (0, 0, -1)):
+        with pytest.raises(ValueError, match="-1"):
+            Work(*wrong)

@@ -11,6 +11,10 @@ shard_lists = st.lists(st.integers(0, 40), max_size=200).map(sorted)
 SHUFFLED = [4, 9, 0, 8, 2, 6, 1, 3, 5, 7]
 SHARD_SHUFFLED = [0, 1, 7, 4, 9, 8, 2, 3, 6, 5]
 BALANCED = [0, 5, 5, 1, 3, 5, 5, 4, 5, 2]
+THREE_GROUPS = [
+    1, 7, 8, 16, 31, 33, 13, 26, 22, 35, 27, 3, 6, 14, 32, 10, 25, 20, 24, 23, 29, 12, 28, 17, 11, 2, 21, 18, 19, 15,
+    30, 5, 0, 4, 9, 34,
+]  # fmt: skip
 seeds = st.integers(0, 2**63 - 1)
 
 
@@ -36,6 +40,7 @@ def test_orders_stay_what_they_are() -> None:
     assert found["shard_shuffled"] == SHARD_SHUFFLED
     weights = [1.0, 1, 1, 1, 1, 5, 0, 0, 0, 0]
     assert ORDERS["balanced"](make_population(shards, weights), 7, 3).tolist() == BALANCED
+    assert ORDERS["shard_shuffled"](make_population(list(range(36))), 7, 3).tolist() == THREE_GROUPS
 
 
 def test_seeds_and_epochs_give_other_orders() -> None:
@@ -157,6 +162,7 @@ def test_only_the_ratios_of_weights_count() -> None:
 
 def test_nothing_is_drawn_of_no_samples() -> None:
     assert ORDERS["balanced"](make_population([], []), 1, 0).tolist() == []
+    assert shuffle_quality(make_population([]), 1, 0) == 1.0
 
 
 def test_states_survive_a_checkpoint() -> None:
