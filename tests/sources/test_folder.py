@@ -260,6 +260,51 @@ def test_names_of_any_bytes_are_listed_stored_and_read(tmp_path: Path) -> None:
     assert {path for path in stored if "\0" not in path} == {n.decode() for n in files if is_utf8(n)}
 
 
+ODD_NAMES = {
+    "a dash": "-", "an option": "--param", "a device of Windows": "CON", "line ends": "a\nb\n", "a blank first": " a",
+    "a dot and a blank at the end": "a. ", "composed": "\u00e9", "decomposed": "e\u0301", "right to left": "\u202ea",
+    "zero width": "a\u200bb", "a pattern": "*?[x]{2}", "a variable": "${env:HOME}", "a home": "~root",
+    "escapes": "%2e%2e%2f", "a version": "a@1.2", "a store": "x.zarr", "a query": "a?b#c&d=e", "a shell's": "a;b|c>d",
+    "a backslash": "a\\b", "colours of a terminal": "\x01\x1b[31m", "hidden": ".git", "the longest": "x" * 255,
+    "beyond the first plane": "\U0001f600", "a drive": "C:", "an index of DICOM": "DICOMDIR", "only dots": "...",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD_NAMES)
+def test_odd_names_of_folders_files_members_and_of_the_source_are_read(kind: str, tmp_path: Path) -> None:
+    name = ODD_NAMES[kind]
+    root = tmp_path / name
+    fill(root, {f"{name}/{name}": b"file", "other": b"stays"})
+    with zipfile.ZipFile(root / "a.zip", "w") as archive:
+        archive.writestr(f"{name}/{name}", b"member")
+    source = Folder(url=str(root), include=() if len(name) > 200 else ("*",))
+    found = {source.read(entry): entry for entry in source.list()}
+    assert found.keys() == {b"file", b"stays", b"member"}
+    assert found[b"file"].path == f"{name}/{name}"
+    assert (found[b"member"].path, found[b"member"].member) == ("a.zip", f"{name}/{name}")
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    """A pipe would wait for a writer for ever."""
+    fill(tmp_path / "in", {"f": b"1"})
+    os.mkfifo(tmp_path / "in" / "pipe")
+    (tmp_path / "in" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "pipe 2").symlink_to("pipe")
+    assert [path for path, _ in names(Folder(url=str(tmp_path / "in")))] == ["f"]
+
+
+MEMBERS = ("../../up", "/above", "C:\\x\\y", "d/" * 2000 + "deep", "a//b", "./a/./c", "a/../d")
+
+
+def test_members_that_name_places_outside_are_read_from_the_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in MEMBERS:
+            archive.writestr(name, name.encode())
+    source = Folder(url=str(tmp_path))
+    assert {source.read(entry) for entry in source.list()} == {name.encode() for name in MEMBERS}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
 def is_utf8(name: bytes) -> bool:
     try:
         name.decode()
