@@ -120,7 +120,9 @@ def write_volumes(
 
 
 def verdict_lines(verdicts: pa.Table) -> Iterator[str]:
-    """Yield one line of text per stack."""
+    """Yield one line of text per stack, or that there is none."""
+    if not verdicts.num_rows:
+        yield "no DICOM series was found, so no volume was written; builder scan PATH says what the folder holds"
     for row in verdicts.to_pylist():
         size = "x".join(str(row[name]) for name in ("slices", "rows", "columns"))
         rule = f" (split by {row['split_rule']})" if row["split_rule"] else ""

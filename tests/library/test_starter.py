@@ -216,3 +216,13 @@ def test_a_starter_shows_how_to_read_classes_of_a_table(tmp_path, monkeypatch, m
     planned = plan(spec, to=tmp_path / "dataset")
     assert [*planned.plan.spec.labels] == ["findings"]
     assert planned.plan.cohort.filter(planned.plan.cohort["included"]).num_rows == 3
+
+
+def test_masks_in_folders_of_their_own_list_no_names_of_images(tmp_path):
+    """The names hold a date and a number of their person's, so a list of them would fit nobody else."""
+    for person, day in (("A1", "20200101_3"), ("B2", "20210203_7")):
+        nifti(tmp_path / "nifti" / person / f"{person}_CT_{day}.nii.gz", values())
+        nifti(tmp_path / "nifti" / person / f"{person}_MR_{day}.nii.gz", values())
+        nifti(tmp_path / person / "CT" / "CT_mask.nii.gz", values())
+    layout = '{pattern: "nifti/{patient}/{patient}_{image}.nii.gz", modality: CODE}'
+    assert scan([str(tmp_path)]).layout == layout

@@ -64,3 +64,10 @@ def test_no_identifier_is_written(archive: Path, tmp_path: Path) -> None:
 def test_a_path_that_is_no_folder_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="expected a folder"):
         write_volumes(tmp_path / "absent", tmp_path / "out")
+
+
+def test_a_folder_without_dicom_is_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.csv").write_text("a,b\n1,2\n")
+    (line,) = verdict_lines(write_volumes(tmp_path / "in", tmp_path / "out"))
+    assert line.startswith("no DICOM series was found")

@@ -100,7 +100,9 @@ def _pattern(images: Sequence[str], masks: Sequence[str], suffix: str) -> str:
         name = _numbered(stems, [stem_of(mask) for mask in masks])
     else:
         own_names = not begun and len({tuple(folder) for folder in folders}) == len(folders) == len({*rests}) > 1
-        name = "*" if own_names else begun + _rest(rests, masks, visit="visit" not in fields)
+        own = {posixpath.dirname(place) for place in images}
+        beside = any(posixpath.dirname(mask) in own for mask in masks)
+        name = "*" if own_names else begun + _rest(rests, visit="visit" not in fields, beside=beside)
     return f"{_lead(folders, fields, masks=bool(masks))}{name}{suffix}"
 
 
@@ -130,8 +132,8 @@ def _folder_fields(folders: Sequence[Sequence[str]], stems: Sequence[str], inner
     return {}
 
 
-def _rest(rests: Sequence[str], masks: Sequence[str], *, visit: bool) -> str:
-    """Return what the rest of a name says: a visit and a kind of image."""
+def _rest(rests: Sequence[str], *, visit: bool, beside: bool) -> str:
+    """Return what the rest of a name says: a visit and a kind of image, told from masks where these lie beside them."""
     if not any(rests):
         return ""
     before = ""
@@ -139,7 +141,7 @@ def _rest(rests: Sequence[str], masks: Sequence[str], *, visit: bool) -> str:
     dated = all(_VISIT.fullmatch(first) or _NUMBERED.fullmatch(first) for first in firsts)
     if visit and dated and all("_" in rest for rest in rests):
         before, rests = "{visit:" + _allowed(firsts) + "}_", [rest.partition("_")[2] for rest in rests]
-    return f"{before}{{image{_kinds(rests) if any(not in_masks(mask) for mask in masks) else ''}}}"
+    return f"{before}{{image{_kinds(rests) if beside else ''}}}"
 
 
 def _allowed(firsts: Sequence[str]) -> str:
