@@ -321,7 +321,7 @@ STUDY_COLUMNS = (
     Column("acquisition_date", DATE, 0x00080022),
     Column("visit_number", WHOLE),  # 1 for the first day on which the person has a study, 2 for the second
     Column("study_modalities", TEXTS),  # of the image series of the study, sorted
-    Column("label_objects", TEXTS),  # modalities of the objects that refer to the series, sorted: SEG, RTSTRUCT, SR
+    Column("label_objects", TEXTS),  # modalities of the label objects that refer to the series, sorted
 )
 
 CHOICE_COLUMNS = (*TYPE_COLUMNS, *READ_COLUMNS, *GRID_COLUMNS, *STUDY_COLUMNS)

@@ -15,6 +15,9 @@ from builder.model.tables import CHOICE, DATE
 from builder.spec import DatasetSpec
 from builder.spec.columns import columns_of, columns_of_images
 
+LABELLING = frozenset({"SEG", "RTSTRUCT", "SR", "PR", "KO", "ANN", "FID"})
+"""Modalities of objects that say something of an image. Plans, dose grids and registrations refer to it as well."""
+
 IDENTIFYING = frozenset(CHOICE.names) - frozenset(RETAINABLE)
 """Columns that rules may read and that never leave: messages do not quote their values."""
 
@@ -90,14 +93,14 @@ def _modalities(stacks: pa.Table) -> list[list[str]]:
 
 
 def _label_objects(stacks: pa.Table, annotations: pa.Table) -> list[list[str] | None]:
-    """Return by stack the modalities of the objects that name its series, or only its frame of reference."""
+    """Return by stack the modalities of the label objects that name its series, or only its frame of reference."""
     of_series: dict[str, set[str]] = {}
     of_frame: dict[str, set[str]] = {}
     columns = ("modality", "referenced_series_uids", "referenced_frame_of_reference_uids")
     for row in annotations.select(columns).to_pylist():
         series, frames = row["referenced_series_uids"] or (), row["referenced_frame_of_reference_uids"] or ()
         for found, names in ((of_series, series), (of_frame, () if series else frames)):
-            for name in names if row["modality"] else ():
+            for name in names if row["modality"] in LABELLING else ():
                 found.setdefault(name, set()).add(row["modality"])
     pairs = zip(*(stacks.column(c).to_pylist() for c in ("series_uid", "frame_of_reference_uid")), strict=True)
     return [sorted(of_series.get(series, set()) | of_frame.get(frame, set())) or None for series, frame in pairs]

@@ -29,7 +29,7 @@ from builder.storage import Store
 
 INDEX = "index"
 INVENTORY = "inventory"
-VERSION = 5
+VERSION = 6
 _RECEIPT = "inventory.json"
 
 

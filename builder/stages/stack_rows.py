@@ -252,7 +252,7 @@ def _described(stack: Stack, members: pa.Table, first: Mapping[str, Any]) -> Des
     sex = (first["patient_sex"] or "").strip().upper()
     return Described(
         frame_of_reference_uid=stack.frame_of_reference,
-        slice_thickness_mm=first["slice_thickness"],
+        slice_thickness_mm=_thickness(first["slice_thickness"]),
         header_findings="; ".join(str(f) for f in lint_stack(stack, first["kvp"])) or None,
         vendor=normalise(first["manufacturer"]),
         body_part=first["body_part_examined"],
@@ -263,6 +263,11 @@ def _described(stack: Stack, members: pa.Table, first: Mapping[str, Any]) -> Des
         laterality=first["image_laterality"] or first["laterality"],
         magnetic_field_strength=tesla(first["magnetic_field_strength"]),
     )
+
+
+def _thickness(stated: float | None) -> float | None:
+    """Return a slice thickness, None for one that no slice has: 0 would be the thinnest of all."""
+    return stated if stated is not None and stated > 0 else None
 
 
 def _first_values(members: pa.Table) -> Mapping[str, Any]:

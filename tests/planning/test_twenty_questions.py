@@ -1,6 +1,6 @@
 """Twenty things people ask of an archive: each is one line of a spec, and finds exactly the series that it means."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -118,16 +118,18 @@ def instances(series: Mapping[str, Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=INSTANCES)
 
 
-def candidates_of(series: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-    """Every series as the cohort's rules see it."""
+def candidates_of(
+    series: Mapping[str, Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]] | None = None
+) -> pa.Table:
+    """Every series as the cohort's rules see it; ``annotations`` are objects that refer to them, one SEG by default."""
     ordered = instances(series).sort_by([("series_uid", "ascending"), ("sop_instance_uid", "ascending")])
     stacks, _ = survey(ordered, number=0, sources=[Folder(url="/archive")], options=VolumeOptions())
     assert sorted(stacks["series_uid"].to_pylist()) == sorted(f"series.{name}" for name in series)
     seg = {"modality": "SEG", "referenced_series_uids": ["series.segmented"], "referenced_frame_of_reference_uids": []}
-    annotations = pa.Table.from_pylist([seg], schema=INSTANCES)
+    objects = pa.Table.from_pylist([seg] if annotations is None else [*annotations], schema=INSTANCES)
     persons = stacks["patient_id"].to_pylist()
     table = series_table(stacks, persons, key=Key(bytes(range(32))))
-    table = with_asked(table, asked_values(CHOICE.names, stacks, persons, annotations))
+    table = with_asked(table, asked_values(CHOICE.names, stacks, persons, objects))
     rows = table.num_rows
     names = [uid.removeprefix("series.") for uid in stacks["series_uid"].to_pylist()]
     for name, column in {
