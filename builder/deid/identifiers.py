@@ -365,4 +365,4 @@ def _compile(known: Identifiers) -> re.Pattern[str] | None:
         )
         if chosen:
             parts.append(f"{before}(?:{chosen}){after}")
-    return re.compile("|".join(parts), re.IGNORECASE) if parts else None
+    return re.compile("|".join(parts)) if parts else None

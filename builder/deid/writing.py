@@ -7,7 +7,7 @@ BGN/PCGN); other schemes give other spellings, which are not found.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from itertools import permutations
 from typing import Final
@@ -56,13 +56,15 @@ def fold(text: str) -> str:
 
 def replace(pattern: re.Pattern[str], text: str, mark: str) -> str:
     """Return the text with ``mark`` in place of what the pattern finds in its folded form."""
-    if text.isascii():
-        return pattern.sub(mark, text)
-    whole = unicodedata.normalize("NFC", text)
-    folded = [fold(char) for char in whole]
-    places = [place for place, letters in enumerate(folded) for _ in letters]
+    whole, folded = text, text.lower()
+    places: Sequence[int] = range(len(text))
+    if not text.isascii():
+        whole = unicodedata.normalize("NFC", text)
+        letters = [fold(char) for char in whole]
+        folded = "".join(letters)
+        places = [place for place, plain in enumerate(letters) for _ in plain]
     kept, start = [], 0
-    for found in pattern.finditer("".join(folded)):
+    for found in pattern.finditer(folded):
         if found.start() < found.end():
             kept += [whole[start : places[found.start()]], mark]
             start = places[found.end() - 1] + 1
@@ -127,8 +129,7 @@ DATE: Final = re.compile(
     rf"|(?<!\d){_YEAR}[\W_]{{1,3}}{_MONTH}[\W_]{{0,2}}{_DAY}(?!\d)"
     rf"|(?<![^\W\d_])(?:{'|'.join(_MONTHS)}){_OF}{_YEAR}(?!\d)"
     rf"|(?<!\d){_DAY} ?[./ -] ?(?:i{{1,3}}|iv|vi{{0,3}}|ix|xi{{0,2}}) ?[./ -] ?{_YEAR}(?!\d)"
-    r"|\d{1,4} ?[\u5e74\ub144] ?\d{1,2} ?[\u6708\uc6d4](?: ?\d{1,2})?",
-    re.IGNORECASE,
+    r"|\d{1,4} ?[\u5e74\ub144] ?\d{1,2} ?[\u6708\uc6d4](?: ?\d{1,2})?"
 )
 """Matches a date in folded text: numbers in each order, months in words of fifteen languages or Roman numbers, and the
 years, months and days of Chinese, Japanese and Korean, those of eras too."""
