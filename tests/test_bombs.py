@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -93,6 +95,14 @@ ITEM, ITEM_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4)
 EMPTY = b"\x06\x30\x84\x00IS\0\0"
 
 
+def repeated(text: str, rows: int) -> bytes:
+    """A Parquet table of one text in every cell, which its dictionary holds once."""
+    column = pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()).fill_null(0), pa.array([text]))
+    out = io.BytesIO()
+    pq.write_table(pa.table({"Patient": column, "Grade": column}), out)
+    return out.getvalue()
+
+
 def nested(levels: int) -> bytes:
     """Items in items, written by hand: a library that writes them recursively would fail before the reader does."""
     body = b""
@@ -164,6 +174,8 @@ BOMBS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "csv_is_all_line_ends": (table, b"Patient,Grade\nP1,high\n" + b"\n" * (1 << 22)),
     "csv_is_all_separators": (table, b"," * (1 << 22)),
     "csv_is_gzipped": (table, gzip.compress(ZEROS, 1)),
+    "parquet_repeats_a_text": (table, repeated("x" * 2000, 300_000)),
+    "parquet_repeats_a_row": (table, repeated("x", 2_000_000)),
     "parquet_is_cut": (table, b"PAR1" + b"\xff" * 4096 + struct.pack("<I", 4000) + b"PAR1"),
     "aim_has_entities": (parse_aim, LAUGHS),
     "aim_has_an_external_entity": (parse_aim, b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'),

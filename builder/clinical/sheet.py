@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from builder.clinical.cells import Cell, Unreadable, normal_text, text_of
@@ -16,6 +17,10 @@ SIZE_LIMIT: Final = 512 * 2**20
 """Bytes of a table, and of what an XLSX or Parquet file inflates to."""
 
 CELL_LIMIT: Final = 50_000_000
+
+_FEW_ROWS: Final = 1_000_000
+_ROWS_A_BYTE: Final = 16
+"""Most rows of a longer Parquet file for each of its bytes: a table that names persons says something in every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +206,15 @@ def _overlong(line: Sequence[Cell], width: int) -> str | None:
 
 def _parquet_sheet(data: bytes, expected: Collection[str]) -> Sheet:
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        texts = [f.name for f in pq.read_schema(pa.BufferReader(data)) if pa.types.is_string(f.type)]
+        # As dictionaries, so that a value that is repeated a million times is not written out before it is measured.
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
         facts = file.metadata
         size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
         names = tuple(file.schema_arrow.names)
         wanted = [i for i, name in enumerate(names) if normal_text(name) in expected or not expected]
-        if size > SIZE_LIMIT or facts.num_rows * max(len(wanted), 1) > CELL_LIMIT:
+        many = facts.num_rows > max(_FEW_ROWS, _ROWS_A_BYTE * len(data))
+        if size > SIZE_LIMIT or many or facts.num_rows * max(len(wanted), 1) > CELL_LIMIT:
             raise SpecError(
                 f"clinical: found a Parquet file of {facts.num_rows} rows and {size} bytes, which is too large"
             )
@@ -216,6 +224,11 @@ def _parquet_sheet(data: bytes, expected: Collection[str]) -> Sheet:
                 f"clinical: found nested or binary values in the Parquet column {nested[0]!r}, expected one value a row"
             )
         table = file.read()
+        written_out = sum(_size_of_texts(table.column(i)) for i in wanted)
+        if written_out > SIZE_LIMIT:
+            raise SpecError(
+                f"clinical: found a Parquet file with {written_out} bytes of text, expected at most {SIZE_LIMIT}"
+            )
         columns = [_values(table.column(i)) if i in wanted else [None] * table.num_rows for i in range(len(names))]
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SpecError(
@@ -223,6 +236,13 @@ def _parquet_sheet(data: bytes, expected: Collection[str]) -> Sheet:
         ) from error
     rows = tuple(Line(n, cells) for n, cells in enumerate(zip(*columns, strict=True), start=1))
     return Sheet(tuple(map(normal_text, names)), rows, may_have_notes=False)
+
+
+def _size_of_texts(column: pa.ChunkedArray) -> int:
+    """Return the bytes of all texts of a column of dictionaries."""
+    chunks = [c for c in column.chunks if pa.types.is_dictionary(c.type) and pa.types.is_string(c.type.value_type)]
+    sizes = (pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() for c in chunks)
+    return sum(size or 0 for size in sizes)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
