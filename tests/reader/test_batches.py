@@ -183,3 +183,9 @@ def test_numbers_of_threads_requests_and_batches_ahead_may_be_0_and_no_less() ->
     for wrong in ((-1, 0, 0), (0, -1, 0), (0, 0, -1)):
         with pytest.raises(ValueError, match="-1"):
             Work(*wrong)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0] * 17])
+def test_persons_are_balanced_by_a_column_only(patches: Any, weights: list[float] | None) -> None:
+    with pytest.raises(ValueError, match="by_person"):
+        open_dataset(patches.root).batches(4, order="balanced", weights=weights, by_person=True)

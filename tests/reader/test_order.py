@@ -146,6 +146,13 @@ def test_one_epoch_is_complete(samples: int, world: int, batch: int, seen: int) 
     assert len(kept) - len(dropped) < world * batch
 
 
+@pytest.mark.parametrize(("samples", "dropped", "padded"), [(0, 0, 0), (5, 0, 1), (6, 1, 1), (17, 2, 3), (18, 3, 3)])
+def test_only_whole_steps_are_taken_if_the_rest_is_dropped(samples: int, dropped: int, padded: int) -> None:
+    assert Deal(3, 2, 1, "drop").steps(samples) == dropped
+    assert Deal(3, 2, 1, "pad").steps(samples) == padded
+    assert Deal(3, 2, 1, "drop").steps(samples + 6, seen=6) == dropped
+
+
 def test_the_last_batch_leads_to_the_start_of_the_next_epoch() -> None:
     deal = Deal(4)
     assert deal.after(State(1, 2, 0), samples=9, step=1) == State(1, 2, 8)
