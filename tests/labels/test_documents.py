@@ -124,6 +124,21 @@ class TestSrContract(LabelReaderContract):
         with pytest.raises(CaseError, match="beyond the limits"):
             read_groups(report(content))
 
+    def test_codes_say_what_was_found_where_and_what_else(self) -> None:
+        def coded(concept: Dataset, value: str) -> Dataset:
+            names = {"ConceptNameCodeSequence": [concept], "ConceptCodeSequence": [code(value)]}
+            return item(RelationshipType="CONTAINS", ValueType="CODE", **names)
+
+        (group,) = read_groups(
+            report(
+                coded(code("121071"), "1"), coded(code("121071"), "2"), coded(code("363698007", "SCT"), "3"),
+                coded(code("5"), "6"), measured("1", "121206", "mm", coded(code("7"), "8")),
+            )
+        )  # fmt: skip
+        found = [one.value for one in (group.finding, group.site) if one is not None]
+        assert found == ["1", "3"], "the first of each"
+        assert [(concept.value, value.value) for concept, value in group.codes] == [("5", "6")]
+
     def test_content_is_read_in_the_order_of_the_document(self) -> None:
         inner = item(RelationshipType="CONTAINS", ValueType="CONTAINER", ContentSequence=[measured("2"), measured("3")])
         (outside,) = read_groups(report(measured("1"), inner, measured("4")))
