@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -280,3 +281,10 @@ def test_a_cell_lies_on_one_level_of_each_column():
     assert [[found.levels[level] for level in cell] for cell in found.levels_of.tolist()] == [
         [("sex", sex), ("site", site)] for sex in "FM" for site in "xy"
     ]
+
+
+@pytest.mark.parametrize("values", [["F", "M"], ["F", None], [1, 2], [1.5, float("nan")], [["a"], None], [["a"], []]])
+def test_only_values_that_occur_are_levels_and_missing_is_one_of_them(values: list[Any]):
+    found = stratify(pa.table({"person_key": ["a", "b"], "c": values}), ["c"], smallest=1)
+    assert {*found.levels_of.reshape(-1).tolist()} == set(range(len(found.levels))), "somebody is on every level"
+    assert (("c", "missing") in found.levels) == (values[1] is None or values[1] != values[1])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from builder.split import rounding
+from builder.split.problem import Problem
 from builder.split.rounding import (
     STRATUM_WEIGHT,
     TOTAL_WEIGHT,
@@ -97,13 +98,28 @@ def test_the_search_gets_near_without_the_exact_solution(monkeypatch: pytest.Mon
     assert off(given, round_shares(given)) <= best + 4
 
 
+def table(*shape: int) -> Problem:
+    """Return a problem of drawn counts, for tables that are too large to try all roundings."""
+    sizes = np.random.default_rng(5).integers(0, 4, size=shape)
+    return problem({tuple(map(str, at)): int(sizes[at]) for at in np.ndindex(shape) if sizes[at]}, DEFAULT)
+
+
 def test_the_search_leaves_minima_that_are_not_the_best(monkeypatch: pytest.MonkeyPatch):
     """A cell that moved may move again before all others have: with longer waits the worst level stays further off."""
     monkeypatch.setattr(rounding, "round_exactly", lambda _, found: found)
-    sizes = np.random.default_rng(5).integers(0, 4, size=(4, 4, 2))
-    cells = {tuple(map(str, at)): int(sizes[at]) for at in np.ndindex(sizes.shape) if sizes[at]}
-    given = problem(cells, DEFAULT)
+    given = table(4, 4, 2)
     assert off(given, round_shares(given)) <= 16
+
+
+@pytest.mark.parametrize(
+    ("shape", "validation"), [((3, 3), "01100001"), ((4, 5), "0100100000011"), ((3, 3, 2), "001100100000")]
+)
+def test_a_rounding_is_the_same_in_every_release(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], validation: str
+):
+    """Who grows a dataset with a newer release must find everybody where the older one would have put them."""
+    monkeypatch.setattr(rounding, "round_exactly", lambda _, found: found)
+    assert "".join(map(str, round_shares(table(*shape))[:, 1].tolist())) == validation
 
 
 def test_the_search_goes_on_while_only_the_total_is_off(monkeypatch: pytest.MonkeyPatch):
