@@ -150,7 +150,7 @@ GROWN = people() + NEW
 BOTH = people() + people(source=1, tag="b")
 SITES = ("north", "south")
 STRIPPED = {n: n.lstrip("0") for n in NUMBERS}
-JOIN = {"leading_zeros": "join"}
+JOIN, DISTINCT = {"leading_zeros": "join"}, {"leading_zeros": "distinct"}
 NOBODYS = tuple((f"x{n}", 0, "", "ANONYMOUS", f"x{n}") for n in range(301, 307))
 
 RETURNING = {
@@ -171,6 +171,14 @@ RETURNING = {
         Version(people(but(*GONE)) + renamed(people(GONE), STRIPPED, study="u"), persons=JOIN),
     ),
     "all without zeros": (ALL, Version(renamed(people(), STRIPPED, study="t"), persons=JOIN), ALL),
+    "beside others with other zeros": (
+        Version(persons=DISTINCT),
+        Version(
+            people() + tuple((f"b{n}", 0, "", n.lstrip("0"), f"b{n}") for n in NUMBERS),
+            persons=DISTINCT,
+        ),
+        Version(tuple((f"b{n}", 0, "", n.lstrip("0"), f"b2{n}") for n in NUMBERS), persons=DISTINCT),
+    ),
     "all with more zeros": (
         Version(renamed(people(), STRIPPED)),
         Version(renamed(people(), {n: f"00{n}" for n in NUMBERS}, study="t"), persons=JOIN),

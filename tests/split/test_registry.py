@@ -211,6 +211,9 @@ def test_a_study_that_goes_over_to_somebody_else_is_theirs_alone():
     later = with_studies(known, members, dict.fromkeys(members, "test"), here)
     assert as_dict(later) == {"a": ("test", True, ("a",)), "b": ("test", True, ("b",))}
     assert later["studies"].to_pylist() == [["t"], ["s", "u"]]
+    one = table(row("a", "test", "b", studies=["s", "t", "v"]))
+    apart = with_studies(one, members, dict.fromkeys(members, "test"), {"b": ("t",)})
+    assert apart["studies"].to_pylist() == [["s", "v"], ["t"]], "whoever has the row's name keeps what nobody has now"
     parted = with_studies(known, {"c": ("c",)}, {"c": "test"}, {"c": ("u",)})
     assert parted["studies"].to_pylist() == [["s", "t"], ["u"]], "who is absent keeps the studies"
 
