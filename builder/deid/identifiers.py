@@ -311,6 +311,8 @@ def _identifiers(
     values = {v for v in (fold(n.strip(" \0")) for n in numbers) if len(v) >= 4 and v not in ordinary_words()}
     values = {v for v in values if not is_registered(v)}
     values |= {d for v in values if (d := "".join(_DIGITS.findall(v))) != v and len(d) >= 5}  # a phone without marks
+    joined = {"".join(re.findall(r"[^\W_]", v)) for v in values if _DIGITS.search(v)}
+    values |= {v for v in joined if len(v) >= 5 and not v.isdigit()}  # "A-12/34" as a1234
     values |= {form for text in born for form in forms_of_date(text)}
     phrases = frozenset(
         pair for name in parts for pair in permutations(name, 2) if not words & {*pair} and len("".join(pair)) >= 4

@@ -48,9 +48,10 @@ def test_no_spelling_of_a_name_leaves_a_column_of_text(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [("Simpson_Homer", "as homer said"), ("王小明", "患者王小明"), ("müller-jörg", "Joerg")]
+    ("number", "text"),
+    [("Simpson_Homer", "as homer said"), ("王小明", "患者王小明"), ("müller-jörg", "Joerg"), ("A-12/34", "of a1234")],
 )
-def test_a_patient_id_that_is_a_name_is_searched_for_as_one(number: str, text: str) -> None:
+def test_a_patient_id_is_found_as_people_write_it(number: str, text: str) -> None:
     """Where each patient has a folder, its name is the Patient ID of pictures."""
     gate = Gate(Words(), declared=frozenset({"remark"}), known=known_of("", number=number))
     assert gate.text("remark", text) is None
