@@ -128,6 +128,13 @@ def test_pools_and_the_total_stay_within_their_bounds():
     assert any(np.array_equal(solved, found) for found in everything)
 
 
+def test_the_total_is_kept_though_every_level_would_be_nearer_to_its_share_in_one_split():
+    given = problem({(name,): 1 for name in "abcd"}, DEFAULT)
+    start = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]])
+    assert any(np.array_equal(start, found) for found in roundings(given))
+    assert round_exactly(given, start).sum(axis=0).tolist() in ([3, 1, 0], [3, 0, 1])
+
+
 def in_sum(given: Problem, counts: np.ndarray) -> int:
     """Return the sum of the deviations of all levels."""
     sums = np.zeros_like(given.targets)
