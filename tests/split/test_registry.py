@@ -131,6 +131,12 @@ def test_registries_of_older_releases_know_persons_by_their_former_names():
     assert recognise(new, {"t1": ("t1",)}, {"t1": ("n1",)}) == {}, "new rows are not known by former names"
 
 
+def test_a_row_of_an_older_release_without_bare_names_is_found_by_its_members():
+    old = from_splits(pa.table({"person_key": ["001"], "members": [["001", "002"]], "split": ["test"]}))
+    old = old.set_column(old.schema.get_field_index("bare"), "bare", pa.nulls(1, old.schema.field("bare").type))
+    assert known_elsewhere(old, {}, {"new": ("002",), "other": ("003",)}, nothing) == {"new": (0,)}
+
+
 def test_a_former_name_does_not_join_a_row():
     old = from_splits(pa.table({"person_key": ["001"], "members": [["001", "x"]], "split": ["test"]}))
     new = next_version(old, {"n1": ("n1",)}, {"n1": "test"}, {"n1": ("001",)})
