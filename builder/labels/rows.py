@@ -159,14 +159,23 @@ def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str,
         if text.lstrip()[:1] in ("[", "{"):
             rows = _json_rows(_documents(text))
         else:
-            header = text.split("\n", 1)[0]
-            rows = list(csv.DictReader(io.StringIO(text), delimiter=max(",\t;", key=header.count)))
+            rows = _csv_rows(text)
     except (UnicodeDecodeError, ValueError, csv.Error, KeyError, TypeError, RecursionError) as error:
         raise _unreadable("found a label table that does not parse, expected CSV, TSV, JSON or COCO") from error
     missing = [column for column in needed if rows and column not in rows[0]]
     if missing:
         raise _unreadable(f"found no column {', '.join(missing)} in the label table")
     return rows
+
+
+def _csv_rows(text: str) -> list[dict[str, Cell]]:
+    """Return the rows of a CSV or TSV. Blanks round a heading are no part of it, as ``ImageId, EncodedPixels`` shows."""
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text), delimiter=max(",\t;", key=header.count))
+    named = [name.strip() for name in reader.fieldnames or ()]
+    if len({*named}) == len(named):
+        reader.fieldnames = named
+    return [dict(row) for row in reader]
 
 
 def load_rows(objects: Sequence[LabelObject]) -> list[Row]:

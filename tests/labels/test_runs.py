@@ -136,3 +136,9 @@ def test_boxes_of_a_picture_need_no_slice() -> None:
     (boxes,) = reader.read("b", [LabelObject(content)], PICTURE)
     assert isinstance(boxes, Boxes)
     assert PICTURE.geometry.to_voxel(boxes.corners_mm[0]).min(axis=0).tolist() == [-0.5, 1.5, 0.5]
+
+
+def test_blanks_round_a_heading_are_no_part_of_it() -> None:
+    """As in the table of the pneumothorax challenge."""
+    assert read("ImageId , ClassId, EncodedPixels\na.png,1, 1 3\n").voxels.sum() == 3
+    assert read('"ImageId","ClassId","EncodedPixels"\na.png,1,1 3\n').voxels.sum() == 3
