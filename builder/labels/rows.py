@@ -169,7 +169,7 @@ def parse_table(content: bytes, *, needed: Sequence[str] = ()) -> list[dict[str,
 
 
 def _csv_rows(text: str) -> list[dict[str, Cell]]:
-    """Return the rows of a CSV or TSV. Blanks round a heading are no part of it, as ``ImageId, EncodedPixels`` shows."""
+    """Return the rows of a CSV or TSV. Blanks round a heading are no part of it (``ImageId, EncodedPixels``)."""
     header = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text), delimiter=max(",\t;", key=header.count))
     named = [name.strip() for name in reader.fieldnames or ()]

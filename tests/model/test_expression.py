@@ -87,6 +87,8 @@ def test_rows_selected(text: str, rows: list[int]) -> None:
     ("text", "message"),
     [
         ("agee > 3", "column 1: found the unknown column 'agee'; did you mean 'age'?"),
+        ("SeriesInstanceUID == '1.2'", "column 1: found the unknown column 'SeriesInstanceUID'; UIDs are no columns"),
+        ("series_uid in ['1.2']", "column 1: .*join a list of them as a clinical table"),
         ("n > 3 and zzzzz", "column 11: found the unknown column 'zzzzz'; if it is a text, .*expected one of"),
         ("age > 'x'", "column 5: found a comparison of age"),
         ("day > '2020-13-01'", "column 5: found a comparison of day"),

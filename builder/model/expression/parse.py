@@ -216,8 +216,8 @@ class _Parser:
         name = token.text.strip("`")
         if self._schema.get_field_index(name) < 0:
             found = f"column {token.at}: found the unknown column {name!r}"
-            hint = suggest(name, self._schema.names)
-            if "did you mean" not in hint and token.kind != "quoted":
+            hint = _OF_LISTS if _UIDS.fullmatch(name) else suggest(name, self._schema.names)
+            if hint is not _OF_LISTS and "did you mean" not in hint and token.kind != "quoted":
                 hint = f"; if it is a text, write {name!r} with its quotes{hint}"
             raise SpecError(found + hint)
         self.columns.add(name)
@@ -324,3 +324,11 @@ def _quoting(left: Operand, right: Operand) -> str:
 
 def _describe(operand: Operand) -> str:
     return f"{operand.name} (a {operand.family} column)" if isinstance(operand, Column) else repr(operand.value)
+
+
+_UIDS = re.compile("(?i)(?:series|study|sop|frame_?of_?reference)(?:_?instance)?_?uid")
+_OF_LISTS = (
+    "; UIDs are no columns: to choose series or studies by their UIDs, join a list of them as a clinical table "
+    "with `by: {COLUMN: series}` (docs/choosing-series.md)"
+)
+"""Said of the names of UIDs, of which the nearest columns are about something else."""
