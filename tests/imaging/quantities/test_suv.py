@@ -197,6 +197,7 @@ CONTRADICTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("weight_implausible", {"PatientWeight": "70000"}),
     ("weight_implausible", {"PatientWeight": "700"}),
     ("weight_contradicts_age", {"PatientWeight": "7", "PatientAge": "061Y"}),
+    ("weight_contradicts_age", {"PatientWeight": "24", "PatientAge": "018Y"}),
     ("weight_contradicts_size", {"PatientWeight": "20", "PatientAge": "012Y", "PatientSize": "1.7"}),
     ("dose_implausible", {"RadionuclideTotalDose": "1000001"}),
     ("dose_implausible", {"RadionuclideTotalDose": "370000"}),
@@ -216,6 +217,8 @@ def test_inputs_that_contradict_one_another_or_physics_give_no_suv(what: str, ch
         {"RadionuclideHalfLife": "6588"}, {"RadionuclideHalfLife": "6586.2"}, {"RadionuclideHalfLife": "6600"},
         {"RadionuclideCodeSequence": coded("77004003", "SCT", "^18^Fluorine")}, {"RadionuclideCodeSequence": None},
         {"Radiopharmaceutical": "FDG -- fluorodeoxyglucose"}, {"Radiopharmaceutical": "[18F]PSMA-1007"},
+        {"PatientWeight": "25", "PatientAge": "061Y"},
+        {"PatientWeight": "24", "PatientAge": "017Y", "PatientSize": "1.3"},
         {"PatientSize": "170"}, {"PatientAge": "000Y", "PatientSize": "0.5", "PatientWeight": "4"},
     ],
 )  # fmt: skip

@@ -1,11 +1,13 @@
 """Unlike slices are never joined, like ones never set apart, whatever the attribute; time points are in order."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from builder.imaging import rows as seen
+from builder.imaging.stacks.moments import with_moments
 from builder.imaging.stacks.series import split_rows as split_seen
 from builder.imaging.stacks.spacing import Verdict
 from builder.imaging.stacks.stack import Stack
@@ -214,6 +216,14 @@ def test_time_points_are_in_order(name: str, moments: Sequence[Row]) -> None:
     (found,) = split_rows(rows[::-1])
     assert found.verdict == Verdict.TIME_SERIES
     assert uids(found) == [row["sop_instance_uid"] for point in points for row in point]
+
+
+@pytest.mark.parametrize(("clock", "days"), [("080000", 0), ("075959", 1), ("230000", 0), ("000000", 1)])
+def test_a_time_more_than_half_a_day_before_its_series_is_of_the_next_day(clock: str, days: int) -> None:
+    dates = {"acquisition_date": None, "content_date": None, "series_date": "20200101", "series_time": "200000"}
+    (row,) = with_moments([seen.Row.of(slices(1, acquisition_time=clock, **dates)[0])])
+    expected = datetime(2020, 1, 1 + days, int(clock[:2]), int(clock[2:4]), int(clock[4:]), tzinfo=UTC).timestamp()
+    assert row.acquisition_time == expected
 
 
 def test_slices_with_times_of_their_own_are_ranked_over_midnight() -> None:
