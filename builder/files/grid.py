@@ -66,6 +66,8 @@ def stored_voxels(facts: FileFacts, data: bytes) -> NDArray[Any]:
     elif facts.packing:
         first = max(0, facts.offset)
         packed = data[first : first + facts.packed_bytes] if facts.packed_bytes else data[first:]
+        if len(packed) < facts.packed_bytes:
+            raise unreadable(f"{len(packed)} bytes of compressed voxels, expected {facts.packed_bytes}")
         data, start = _unpacked(packed, size, facts.packing), 0
     if start < 0 or len(data) - start < size:
         raise unreadable(f"{max(0, len(data) - max(0, start))} bytes of voxels, expected {size}")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from builder.errors import CaseError, Reason
-from builder.files import PICTURES, VOLUMES, FileFault, read_facts
+from builder.files import PICTURES, VOLUMES, FileFacts, FileFault, read_facts
 from builder.headers.attributes import Header, read_header
 from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
 from builder.headers.walker import walk
@@ -301,12 +301,18 @@ def _image_facts(source: Source, entry: Entry, form: str) -> dict[str, Any]:
         except FileFault as error:
             fault = error
             continue
-        there = entry.size - max(0, facts.offset)
-        plain = form in VOLUMES and not (facts.companion or facts.packing or facts.whole_gzip)
-        if plain and there < facts.stored_bytes:
-            return {"detail": f"found {max(0, there)} bytes of voxels, expected {facts.stored_bytes}"}
+        if form in VOLUMES and (missing := voxels_missing(facts, entry.size)):
+            return {"detail": missing}
         return {"file_facts": facts.to_json()}
     return {"detail": fault.detail if fault is not None else "found an empty file, expected an image"}
+
+
+def voxels_missing(facts: FileFacts, size: int) -> str:
+    """Return that a volume file of ``size`` bytes is too short for its voxels; "" where it may hold them all."""
+    there = size - max(0, facts.offset)
+    if facts.companion or facts.packing or facts.whole_gzip or there >= facts.stored_bytes:
+        return ""
+    return f"found {max(0, there)} bytes of voxels, expected {facts.stored_bytes}"
 
 
 HEADER_LENGTHS = (64 * 2**10, 4 * 2**20)

@@ -285,6 +285,18 @@ def test_metaimages_that_readers_take_differently_are_refused(more: str, said: s
         read_facts(HEADER.format(more, "LOCAL").encode() + values().T.tobytes())
 
 
+def test_packed_voxels_that_are_fewer_than_stated_are_refused(tmp_path: Path) -> None:
+    """ITK reads no such file, although the stream itself is whole."""
+    image = SimpleITK.GetImageFromArray(values().T)
+    SimpleITK.WriteImage(image, str(tmp_path / "a.mha"), useCompression=True)
+    content = (tmp_path / "a.mha").read_bytes()
+    stated = read_facts(content).packed_bytes
+    assert read_voxels([content])[1].size == values().size
+    longer = content.replace(b"CompressedDataSize = %d" % stated, b"CompressedDataSize = %d" % (stated + 1))
+    with pytest.raises(FileFault, match=f"{stated} bytes of compressed voxels, expected {stated + 1}"):
+        read_voxels([longer])
+
+
 def test_an_nrrd_that_leaves_the_order_of_bytes_open_is_refused(tmp_path: Path) -> None:
     content = written_by_itk(tmp_path / "a.nrrd", values().T).read_bytes()
     with pytest.raises(FileFault, match="endian"):

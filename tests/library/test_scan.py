@@ -171,6 +171,13 @@ def test_image_files_without_a_layout_are_grouped_and_a_layout_is_named(tmp_path
     assert "for instance: layout: {pattern:" in text
 
 
+def test_a_header_without_voxels_is_said(tmp_path: Path) -> None:
+    whole = nifti(tmp_path / "p1.nii", values((6, 5, 4)))
+    (tmp_path / "p2.nii").write_bytes(whole.read_bytes()[:352])
+    text = text_of_scan(scan([str(tmp_path)]))
+    assert "1 nifti: 4 x 5 x 6 i2, 2.5 x 0.8 x 1.2 mm; found 0 bytes of voxels, expected 240, such as p2.nii" in text
+
+
 def test_files_of_many_grids_are_one_line(tmp_path: Path) -> None:
     for number in range(8):
         nifti(tmp_path / f"p{number}.nii.gz", values((6, 5, 4 + number)))

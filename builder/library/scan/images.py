@@ -12,6 +12,7 @@ from builder.library.scan.layouts import in_masks, is_mask, suggested
 from builder.model.places import place_of
 from builder.planning.inventory import Inventory
 from builder.sources import AnySource
+from builder.stages.index import voxels_missing
 from builder.stages.listed import Listed
 
 MOST_OPENED: Final = 500
@@ -153,7 +154,8 @@ def _kind(image: Listed, sources: Sequence[AnySource]) -> tuple[tuple[int, ...],
     except BuilderError as error:
         return (), "", (), "", str(error)
     shape = (*facts.shape, *([facts.layers] if facts.layers > 1 else []))
-    return shape, facts.dtype.lstrip("<>|="), _spacing(facts), facts.layer_kind, facts.fault
+    problem = facts.fault or ("" if picture else voxels_missing(facts, image.size))
+    return shape, facts.dtype.lstrip("<>|="), _spacing(facts), facts.layer_kind, problem
 
 
 def _spacing(facts: FileFacts) -> tuple[float, ...]:
