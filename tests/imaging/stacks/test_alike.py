@@ -234,3 +234,13 @@ def test_slices_with_times_of_their_own_are_ranked_over_midnight() -> None:
     ]  # fmt: skip
     (found,) = split_rows(rows)
     assert (found.verdict, found.uids) == (Verdict.TIME_SERIES, (("1.2.1", "1.2.2"), ("1.2.3", "1.2.4")))
+
+
+@pytest.mark.parametrize("sizes", [(1, 4), (4, 1), (2, 3), (1, 1, 3)])
+def test_a_stack_is_split_at_every_gap_also_beside_its_first_and_last_slice(sizes: tuple[int, ...]) -> None:
+    rows: list[Row] = []
+    for count in sizes:
+        rows += slices(count, first=5.0 * len(rows) + 100 * (len(rows) > 0) * len(rows), start=1 + len(rows))
+    (found,) = split_rows(rows)
+    assert found.verdict == Verdict.GAPPED
+    assert [len(run.uids[0]) for run in found.split()] == list(sizes)
