@@ -220,7 +220,12 @@ def test_time_points_are_in_order(name: str, moments: Sequence[Row]) -> None:
 
 @pytest.mark.parametrize(("clock", "days"), [("080000", 0), ("075959", 1), ("230000", 0), ("000000", 1)])
 def test_a_time_more_than_half_a_day_before_its_series_is_of_the_next_day(clock: str, days: int) -> None:
-    dates = {"acquisition_date": None, "content_date": None, "series_date": "20200101", "series_time": "200000"}
+    dates: dict[str, Any] = {
+        "acquisition_date": None,
+        "content_date": None,
+        "series_date": "20200101",
+        "series_time": "200000",
+    }
     (row,) = with_moments([seen.Row.of(slices(1, acquisition_time=clock, **dates)[0])])
     expected = datetime(2020, 1, 1 + days, int(clock[:2]), int(clock[2:4]), int(clock[4:]), tzinfo=UTC).timestamp()
     assert row.acquisition_time == expected
