@@ -150,6 +150,8 @@ GROWN = people() + NEW
 BOTH = people() + people(source=1, tag="b")
 SITES = ("north", "south")
 STRIPPED = {n: n.lstrip("0") for n in NUMBERS}
+BARE = tuple((f"b{n}", 0, "", n.lstrip("0"), f"b{n}") for n in NUMBERS)
+"""Other people, whose numbers have no leading zeros."""
 JOIN, DISTINCT = {"leading_zeros": "join"}, {"leading_zeros": "distinct"}
 NOBODYS = tuple((f"x{n}", 0, "", "ANONYMOUS", f"x{n}") for n in range(301, 307))
 
@@ -172,12 +174,8 @@ RETURNING = {
     ),
     "all without zeros": (ALL, Version(renamed(people(), STRIPPED, study="t"), persons=JOIN), ALL),
     "beside others with other zeros": (
-        Version(persons=DISTINCT),
-        Version(
-            people() + tuple((f"b{n}", 0, "", n.lstrip("0"), f"b{n}") for n in NUMBERS),
-            persons=DISTINCT,
-        ),
-        Version(tuple((f"b{n}", 0, "", n.lstrip("0"), f"b2{n}") for n in NUMBERS), persons=DISTINCT),
+        Version(people() + BARE, persons=DISTINCT), Version(people() + BARE, persons=DISTINCT),
+        Version(BARE, persons=DISTINCT),
     ),
     "all with more zeros": (
         Version(renamed(people(), STRIPPED)),
