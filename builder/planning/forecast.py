@@ -35,6 +35,7 @@ TOLD = ("modality", "vendor", "body_part", "verdict")
 """Columns whose values are reported for every rule that reads them."""
 
 MOST_VALUES = 8
+MOST_DETAILS = 2
 NO_VALUE = "no value"
 TYPES = {1: "8-bit", 2: "16-bit", 4: "32-bit", 8: "64-bit"}
 
@@ -136,10 +137,15 @@ def hints(facts: Mapping[str, Any], cohort: pa.Table, inventory: Inventory) -> l
     """Return how much each rule excluded and what the files are, for the message that says why nothing is left."""
     if not cohort.num_rows:
         return list(_files(inventory))
-    taken = Counter(rule for rule in cohort["rule"].to_pylist() if rule)
-    lines = [
-        f"rule {name} took {count} of {counted(cohort.num_rows, 'stack')}" for name, count in sorted(taken.items())
-    ]
+    reasons: dict[str, Counter[str]] = {}
+    for rule, detail in zip(*(cohort[name].to_pylist() for name in ("rule", "detail")), strict=True):
+        if rule:
+            reasons.setdefault(rule, Counter())[detail or ""] += 1
+    lines = []
+    for name, details in sorted(reasons.items()):
+        told = [f"{detail} ({count})" for detail, count in details.most_common() if detail][:MOST_DETAILS]
+        why = f", most often: {'; '.join(told)}" if told else ""
+        lines.append(f"rule {name} took {details.total()} of {counted(cohort.num_rows, 'stack')}{why}")
     lines += [line for rule in facts["rules"] if rule["unmatched"] or not rule["matched"] for line in rule_lines(rule)]
     kinds = {**facts, "rules": [], "number_types": {}, "dead_columns": [], "days_withheld": 0, "times_kept_private": []}
     return [*lines, *forecast_lines(kinds)]

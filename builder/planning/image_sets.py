@@ -171,6 +171,12 @@ class _Choice:
             where = "in the study" if image.within_days is None else f"within {counted(image.within_days, 'day')}"
             detail = f"image {name}: found no usable series {where} that it selects, expected one"
             return CaseError(Reason.IMAGE_MISSING, detail)
+        if image.aligned == "frame" and reference.frame_of_reference_key is None:
+            detail = (
+                f"image {name}: found a reference that states no frame of reference, as image files never do, expected "
+            )
+            detail += "another proof that the images fit: state aligned: grid, registration or assumed, or none"
+            return CaseError(Reason.IMAGE_NOT_ALIGNED, detail)
         proof = "frame of reference" if image.aligned == "frame" else "shape"
         detail = f"image {name}: found {len(near)} series, none of them in the reference's {proof}, expected one"
         return CaseError(Reason.IMAGE_NOT_ALIGNED, detail)

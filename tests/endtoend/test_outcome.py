@@ -280,6 +280,15 @@ def test_explain_prefers_what_is_newer(tmp_path: Path, capsys) -> None:
     assert planned.refused
 
 
+def test_a_build_that_is_refused_before_it_begins_explains_itself(tmp_path: Path, capsys) -> None:
+    spec = write(tmp_path, persons=2)
+    spec.write_text(spec.read_text().replace("'CT'", "'MR'"))
+    assert typed("build", spec, "--to", tmp_path / "d") == 1
+    capsys.readouterr()
+    assert typed("explain", tmp_path / "d", tmp_path / "in" / "p01") == 0
+    assert "4 objects found by the last plan" in capsys.readouterr().out
+
+
 def test_an_empty_split_is_refused_unless_the_spec_lets_it_be(tmp_path: Path) -> None:
     spec = write(tmp_path, persons=1)
     with pytest.raises(OutcomeError, match=r"write splits: \{may_be_empty: \[test\]\}"):

@@ -11,6 +11,7 @@ TEXTS: Final = {
     "protocol": "protocol_name",
     "study": "study_description",
     "body": "body_part",
+    "image": "image",
 }
 """The texts that rules may ask, and the column each is made of."""
 

@@ -76,6 +76,14 @@ ORIGINAL = {"image_type": r"ORIGINAL\PRIMARY\M\ND"} | MR
         (MR | {"series_description": "localizador"}, "localizer", "series_localizer"),
         (MR | {"series_description": "localizzatore"}, "localizer", "series_localizer"),
         (MR | {"series_description": "overzicht"}, "localizer", "series_localizer"),
+        # what a layout calls an image is a text, and physics comes before its weighting
+        (MR | {"image": "FLAIR"}, "FLAIR", "image_flair"),
+        (MR | {"image": "acq-mprage_T1w"}, "T1w", "image_t1"),
+        (MR | {"image": "bold"}, "fMRI", "image_fmri"),
+        (MR | {"image": "t2f"}, "FLAIR", "image_brats_t2f"),
+        (MR | {"image": "hbv"}, UNKNOWN, None),
+        (SE | {"image": "T2w", "echo_time": 12.0, "repetition_time": 550.0}, "T1w", "spin_echo_short_te_short_tr"),
+        (MR | {"image": "T1w", "series_description": "Ax T2"}, "T1w", "image_t1"),
         (CT, "CT", "ct_axial"),
         (CT | {"series_description": "Topogramm"}, "localizer", "series_localizer"),
         (CT | {"series_description": "Dosisprotokoll"}, "screenshot", "series_screenshot"),
@@ -109,6 +117,16 @@ def test_series_type(row, expected, rule):
 )  # fmt: skip
 def test_phase_in_several_languages(text, phase):
     assert types_of(**CT, series_description=text)["phase"] == phase
+
+
+def test_phase_of_image_files():
+    for name, phase in (
+        ("t1ce", "post_contrast"),
+        ("ce-gad_T1w", "post_contrast"),
+        ("t1n", "native"),
+        ("T1w", UNKNOWN),
+    ):
+        assert types_of(**MR, image=name)["phase"] == phase
 
 
 def test_a_phase_needs_a_modality_that_has_one():
