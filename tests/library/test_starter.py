@@ -226,3 +226,12 @@ def test_masks_in_folders_of_their_own_list_no_names_of_images(tmp_path):
         nifti(tmp_path / person / "CT" / "CT_mask.nii.gz", values())
     layout = '{pattern: "nifti/{patient}/{patient}_{image}.nii.gz", modality: CODE}'
     assert scan([str(tmp_path)]).layout == layout
+
+
+@pytest.mark.parametrize(("space", "found"), [("", True), ("space-orig_", True), ("space-MNI152_", False)])
+def test_masks_in_the_space_of_an_atlas_are_no_masks_of_the_images(tmp_path, space, found):
+    nifti(tmp_path / "sub-1" / "anat" / "sub-1_T1w.nii.gz", values())
+    nifti(tmp_path / "derivatives" / "sub-1" / f"sub-1_{space}label-lesion_mask.nii.gz", values())
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    masks = scan([str(tmp_path)], layout={"kind": "bids"}).masks
+    assert (masks is not None) == found

@@ -27,6 +27,10 @@ NAMING: Final = ("series", "study", "accession", "stem", "patient", "visit", "im
 """Facts of an image that the name of its mask may hold, the most telling first."""
 
 
+_ELSEWHERE: Final = re.compile(r"(?i)(?:^|[_/])space-(?!orig|native|scanner|individual|t1w|t2w)")
+"""BIDS's word for a space that is not the images' own, such as an atlas: a mask there does not lie on the images."""
+
+
 @dataclass(frozen=True)
 class Masks:
     """Files that are masks of the images by their paths.
@@ -69,7 +73,8 @@ def masks_of(inventory: Inventory) -> Masks | None:
     places: dict[int, set[str]] = {}
     for row in table.to_pylist():
         place = place_of(row["path"], row["member"] or "")
-        if row["status"] == "file" and row["format"] in FORMATS and suffix_of(place) and is_mask(place):
+        mask = suffix_of(place) and is_mask(place) and not _ELSEWHERE.search(place)
+        if mask and row["status"] == "file" and row["format"] in FORMATS:
             places.setdefault(row["source"], set()).add(place)
     if not places:
         return None
