@@ -100,8 +100,8 @@ def _pattern(images: Sequence[str], masks: Sequence[str], suffix: str) -> str:
         name = _numbered(stems, [stem_of(mask) for mask in masks])
     else:
         own_names = not begun and len({tuple(folder) for folder in folders}) == len(folders) == len({*rests}) > 1
-        own = {posixpath.dirname(place) for place in images}
-        beside = any(posixpath.dirname(mask) in own for mask in masks)
+        homes = {posixpath.dirname(place) for place in images}
+        beside = any(posixpath.dirname(mask) in homes for mask in masks)
         name = "*" if own_names else begun + _rest(rests, visit="visit" not in fields, beside=beside)
     return f"{_lead(folders, fields, masks=bool(masks))}{name}{suffix}"
 
