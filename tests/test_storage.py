@@ -22,6 +22,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(f"memory://{tmp_path.name}")
 
 
+def test_an_empty_text_is_no_folder() -> None:
+    with pytest.raises(SpecError, match="found an empty path, expected a folder or URL"):
+        open_store("")
+
+
 def test_round_trip(store: Store, tmp_path: Path) -> None:
     assert not store.exists("a/b.bin")
     store.put("a/b.bin", b"0123456789")

@@ -60,6 +60,8 @@ def open_store(url: str | Path, *, directory_mode: int = 0o777) -> Store:
 
 def _local_path(text: str) -> Path:
     """Return an absolute path that ends in a name, because a workspace called after it lies beside it."""
+    if not text:
+        raise SpecError("found an empty path, expected a folder or URL; write . for the folder you are in")
     if "\0" in text:
         raise SpecError(f"found a NUL character in {text!r}, expected a path")
     try:

@@ -40,7 +40,10 @@ class Address(BaseModel):
         except ValueError:
             port = None
         if not parts.hostname or not port:
-            raise ValueError(f"found {url!r}, expected {parts.scheme}://HOST:PORT, such as {parts.scheme}://HOST:8786")
+            raise ValueError(
+                f"found {url!r}, expected {parts.scheme}://HOST:PORT with a port from 1 to 65535, such as "
+                f"{parts.scheme}://HOST:8786"
+            )
         return url
 
     @model_validator(mode="after")
