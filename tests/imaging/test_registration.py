@@ -13,6 +13,7 @@ from builder.errors import CaseError
 from builder.imaging.registration import (
     AGREE_MM,
     Registration,
+    _itk_parts,
     agree,
     check_rigid,
     first_of,
@@ -149,3 +150,11 @@ def test_other_transform_files_are_refused(content, message):
 def test_a_rigid_matrix_may_be_rounded_to_six_digits():
     matrix = rigid((0.3, -0.2, 1.1), (12, 4, -90))[1]
     assert agree([matrix, check_rigid(np.round(matrix, 6))])
+
+
+def test_a_transform_file_of_more_than_a_mebibyte_is_not_read() -> None:
+    begun = b"#Insight Transform File V1.0\n"
+    with pytest.raises(CaseError, match="found 0 transforms"):
+        _itk_parts(begun.ljust(1 << 20))
+    with pytest.raises(CaseError, match="as its beginning"):
+        _itk_parts(begun.ljust((1 << 20) + 1))

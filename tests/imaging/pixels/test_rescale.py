@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from builder.decode.format import PixelFormat
 from builder.errors import CaseError, Reason
-from builder.imaging.pixels.rescale import Rescale, check_alike, linear_rescale
+from builder.imaging.pixels.rescale import Rescale, check_alike, linear_rescale, padding_range
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,16 @@ def test_images_without_a_rescale_join_only_those_that_rescale_nothing() -> None
     for unlike in ([silent, other], [other, same, silent]):
         with pytest.raises(CaseError, match="found 1 of"):
             check_alike(unlike)
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "signed", "found"),
+    [(-2000, None, True, (-2000, -2000)), (-2000, -1000, True, (-2000, -1000)), (-1000, -2000, True, (-2000, -1000)),
+     (63536, None, True, (-2000, -2000)), (-2000, None, False, (63536, 63536)), (None, -1000, True, None),
+     ("", None, True, None)],
+)  # fmt: skip
+def test_padding_is_a_value_or_a_range_with_the_sign_of_the_pixels(
+    value: Any, limit: Any, signed: bool, found: tuple[int, int] | None
+) -> None:
+    form = PixelFormat("1.2.840.10008.1.2.1", 4, 4, 1, 1, "MONOCHROME2", 0, 16, 16, 15, signed)
+    assert padding_range(value, limit, form) == found

@@ -241,6 +241,16 @@ def test_a_long_lived_nuclide_needs_the_day_of_its_injection() -> None:
     assert found.factor == pytest.approx(weight * 1000 / (dose * 2 ** (-73 / 78.41)), rel=1e-4)
 
 
+@pytest.mark.parametrize(("seconds", "notes"), [(0, ()), (1, ()), (2, ("no_suv:injection_times_differ",))])
+def test_two_statements_of_the_injection_may_differ_by_a_truncated_second(seconds: int, notes: tuple[str, ...]) -> None:
+    images = edited()
+    for image in images:
+        clock = str(drug(image).RadiopharmaceuticalStartTime)[:6]
+        stated = datetime.strptime(f"{image.SeriesDate}{clock}", "%Y%m%d%H%M%S")
+        drug(image).RadiopharmaceuticalStartDateTime = f"{stated - timedelta(seconds=seconds):%Y%m%d%H%M%S}"
+    assert calibrate(images).notes == notes
+
+
 def test_limits_of_weight_are_the_users_for_newborns_and_animals() -> None:
     mouse = edited(PatientWeight="0.025", RadionuclideTotalDose="5000000")
     assert calibrate(mouse).notes == ("no_suv:weight_implausible",)

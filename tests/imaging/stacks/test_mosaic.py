@@ -11,7 +11,7 @@ def test_the_first_slice_has_the_centre_of_the_mosaic_and_the_others_follow_the_
     dataset = Dataset()
     dataset.SpacingBetweenSlices = 5
     block = dataset.private_block(0x0029, "SIEMENS CSA HEADER", create=True)
-    facts = {"NumberOfImagesInMosaic": (b"3",), "SliceNormalVector": (b"0.00000", b"0", b"-1.0")}
+    facts = {"NumberOfImagesInMosaic": (b"3",), "SliceNormalVector": (b"0.000000", b"0", b"-1.0")}
     block.add_new(0x10, "OB", _write(facts))
     tiles = _mosaic_tiles(
         dataset, 8, 12, cosines=np.eye(3)[:2], origin=np.array([100.0, 200, 300]), pixel=np.array([2.0, 3])
