@@ -109,6 +109,11 @@ def test_a_uniform_group_falls_short_of_l_and_t():
     assert found.below == 10
 
 
+def test_everybody_alike_is_at_no_distance():
+    assert distance([5, 5], [5, 5, 5]) == 0
+    assert distance(["a"], ["a", "a"]) == 0
+
+
 def test_a_distance_is_stated_to_six_places():
     grades = ["high"] * 4 + ["low"] * 2
     table = cohort([(f"p{i}", "FM"[i // 3], 40.0, "north", grade) for i, grade in enumerate(grades)])

@@ -51,6 +51,14 @@ def test_values_that_are_not_numbers_are_dropped(text: bytes) -> None:
     assert reduce_csa(content) is None
 
 
+@pytest.mark.parametrize(("length", "fits"), [(2, True), (4, True), (5, False), (2**31, False)])
+def test_an_item_may_not_reach_beyond_the_header(length: int, fits: bool) -> None:
+    content = b"SV10\4\3\2\1" + struct.pack("<II", 1, 77)
+    content += struct.pack("<64sI4sIII", b"NumberOfImagesInMosaic", 1, b"US\0\0", 6, 1, 77)
+    content += struct.pack("<4I", length, length, 77, length) + b"36\0\0"
+    assert (reduce_csa(content) is not None) is fits
+
+
 def test_a_header_of_more_than_a_thousand_tags_is_not_walked() -> None:
     tag = struct.pack("<64sI4sIII", b"NumberOfImagesInMosaic", 1, b"US\0\0", 6, 1, 77)
     tag += struct.pack("<4I", 2, 2, 77, 2) + b"36\0\0"
