@@ -94,7 +94,7 @@ def export(
     dataset: Dataset,
     to: Annotated[str, typer.Option("--to", metavar="DIR", help="Folder for the files; the same export continues.")],
     form: Annotated[
-        str, typer.Option("--form", help="nifti, monai, nnunet (raw layout), webdataset, huggingface or bids.")
+        str, typer.Option("--form", help="nifti, monai, nnunet (raw layout), webdataset, huggingface, bids or omezarr.")
     ],
     split: Annotated[str | None, typer.Option("--split", help="Samples of one split; all without it.")] = None,
     where: Annotated[str | None, typer.Option("--where", metavar="EXPRESSION", help="Samples that it matches.")] = None,

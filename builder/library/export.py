@@ -14,6 +14,7 @@ from builder.reader.export import (
     export_huggingface,
     export_nifti,
     export_nnunet,
+    export_omezarr,
     export_webdataset,
 )
 from builder.reader.export.folder import ExportFolder, Track, silently
@@ -63,6 +64,7 @@ FORMS: Final[Mapping[str, Form]] = MappingProxyType(
         "webdataset": Form(export_webdataset, "tar files of .npy and .json"),
         "huggingface": Form(export_huggingface, "Parquet files and a card; datasets.load_dataset(FOLDER) reads them"),
         "bids": Form(export_bids, "a BIDS derivative", volumes=True),
+        "omezarr": Form(export_omezarr, "an OME-Zarr 0.5 image a sample, with its labels, for viewers"),
     }
 )
 

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zarr
 
 from builder.cli import main
 from builder.errors import SpecError
 from builder.library.export import FORMS, Wanted, _label, export
 from builder.model.layout import EXPORTS, stored_object
 from builder.reader import open_dataset
-from builder.reader.export import export_bids, export_huggingface, export_nnunet, tar
+from builder.reader.export import export_bids, export_huggingface, export_nnunet, export_omezarr, omezarr, tar
+from builder.reader.export.folder import ExportFolder
 from builder.reader.export.nnunet import own_folds
+from tests.reader.test_frameworks import PEERS
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +62,7 @@ def test_an_export_that_was_stopped_continues(
     export(url, str(tmp_path / "whole"), **options(form))
     with pytest.raises(KeyboardInterrupt):
         export(url, str(tmp_path / "halves"), **options(form), track=stopping_after(1))
-    whole = (".nii.gz", ".tar", ".parquet")
+    whole = (".nii.gz", ".tar", ".parquet", "zarr.json")
     kept = {p: p.stat().st_ino for p in (tmp_path / "halves").rglob("*") if p.name.endswith(whole)}
     everything = [p for p in (tmp_path / "whole").rglob("*") if p.name.endswith(whole)]
     assert 0 < len(kept) < len(everything)
@@ -188,3 +193,55 @@ def test_the_command_says_what_it_wrote(labelled: Any, tmp_path: Path, capsys: p
     with pytest.raises(SystemExit) as left:
         main(["export", str(labelled.root), "--to", str(tmp_path / "out"), "--form", "nope"])
     assert left.value.code == 2
+
+
+OME = """
+import json, sys
+import numpy as np
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+
+nodes = list(Reader(parse_url(sys.argv[1]))())
+found = [[list(level.shape) for level in node.data] for node in nodes if node.data]
+print(json.dumps({"levels": found, "sum": float(np.asarray(nodes[0].data[0]).astype(float).sum()),
+                  "labels": [node.metadata.get("name") for node in nodes]}))
+"""
+
+
+def test_ome_zarr_holds_the_voxels_the_labels_and_where_they_lie(labelled: Any, tmp_path: Path) -> None:
+    dataset = open_dataset(labelled.root)
+    paths = export_omezarr(dataset, tmp_path)
+    assert [path.name for path in paths] == [f"{k}.ome.zarr" for k in dataset.table["sample_key"].to_pylist()]
+    for path, item in zip(paths, dataset, strict=True):
+        group = zarr.open_group(path, mode="r")
+        about = group.attrs["ome"]
+        (multiscale,) = about["multiscales"]
+        assert [axis["name"] for axis in multiscale["axes"]] == list("czyx")
+        np.testing.assert_array_equal(np.asarray(group["0"]), item["image"])
+        (scaling,) = multiscale["datasets"][0]["coordinateTransformations"]
+        np.testing.assert_allclose(scaling["scale"], [1, *item.geometry.spacing_mm])
+        np.testing.assert_allclose(group.attrs["builder"]["affine_lps_mm"], item.geometry.affine)
+        assert group.attrs["builder"]["row"]["split"] == item.row["split"]
+        labels = group["labels"].attrs["ome"]["labels"]
+        layout = dataset.layout("tumor")
+        stored = {n: np.asarray(group[f"labels/{n}/0"])[0] for n in labels}
+        for segment, (channel, value) in layout.segments.items():
+            found = stored["tumor"] == value if layout.channels == 1 else stored[f"tumor.{segment}"] == 1
+            np.testing.assert_array_equal(found, item["tumor"][channel] == value)
+    if PEERS in os.environ:
+        told = subprocess.run([os.environ[PEERS], "-c", OME, str(paths[0])], capture_output=True, text=True, check=True)
+        read = json.loads(told.stdout.splitlines()[-1])
+        assert read["levels"][0][0] == list(dataset[0]["image"].shape)
+        assert read["sum"] == pytest.approx(float(dataset[0]["image"].astype(float).sum()))
+
+
+def test_the_levels_of_ome_zarr_are_every_second_voxel(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(1).integers(-9, 9, (2, 5, 300, 130)).astype("int16")
+    stated = omezarr._pyramid(voxels, (3.0, 0.5, 0.7), name="x", target=ExportFolder(tmp_path), place="x")
+    levels = stated["multiscales"][0]["datasets"]
+    assert [level["path"] for level in levels] == ["0", "1", "2"]
+    for n, level in enumerate(levels):
+        step = 2**n
+        found = np.asarray(zarr.open_array(tmp_path / "x" / level["path"], mode="r"))
+        np.testing.assert_array_equal(found, voxels[:, ::step, ::step, ::step])
+        assert level["coordinateTransformations"][0]["scale"] == pytest.approx([1, 3 * step, 0.5 * step, 0.7 * step])

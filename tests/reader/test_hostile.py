@@ -19,7 +19,13 @@ from builder.model.layout import INDEX, MANIFEST
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.publishing.report import render_again
 from builder.reader import open_dataset
-from builder.reader.export import export_datalist, export_nifti, export_nnunet, export_webdataset
+from builder.reader.export import (
+    export_datalist,
+    export_nifti,
+    export_nnunet,
+    export_omezarr,
+    export_webdataset,
+)
 from builder.reader.export.folder import ExportFolder
 
 Change = Callable[[Path], object]
@@ -240,6 +246,7 @@ EXPORTS: Mapping[str, Callable[[Any, Path], Any]] = {
     "datalist": lambda dataset, target: export_datalist(dataset, target, label="tumor"),
     "nnunet": lambda dataset, target: export_nnunet(dataset, target, number=1, label="tumor"),
     "webdataset": export_webdataset,
+    "omezarr": export_omezarr,
 }
 
 
