@@ -33,8 +33,8 @@ PLANNING: Final = frozenset(
         "holder_bytes", "holder_instances", "holders", "included", "intensity_high", "intensity_low",
         "intensity_median", "label_detail", "label_state", "label_status", "label_tier", "measure_names",
         "measure_values", "notes", "number_type", "number_type_sure", "peak_bytes", "reading_labels",
-        "reading_quantities", "reading_readers", "reading_values", "reason", "rule", "series_uid", "study_date",
-        "true_age_years", "usable_detail", "usable_reason", "voxel_bytes",
+        "reading_quantities", "reading_readers", "reading_values", "reason", "rule", "series_uid", "stack_key",
+        "study_date", "true_age_years", "usable_detail", "usable_reason", "voxel_bytes",
     )
 )  # fmt: skip
 """Names of columns that a plan and a build add to those of SERIES and of samples."""

@@ -124,6 +124,7 @@ def _files(plan: DatasetPlan, document: dict[str, Any]) -> dict[str, bytes]:
     document["clinical"] = [{k: fact for k, fact in facts.items() if k != WHY_WITHHELD} for facts in plan.clinical]
     document["clinical_persons"] = _clinical_persons(plan.cohort)
     document["persons"] = plan.persons.counts()
+    document["license"] = plan.spec.license
     document["structures"] = dict(plan.structures)
     if plan.anonymity is not None:
         document["anonymity"] = plan.anonymity.facts() | {"asked": plan.spec.deid.anonymity.k}

@@ -8,13 +8,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from builder.pages import template_environment
-from builder.report import association, shift
+from builder.report import association, shift, wording
+from builder.report.brief import points
 from builder.report.labels import title as label_title
 
 MARKS = ("circle", "square", "triangle", "diamond", "cross", "bar")
 """One shape per split, so that splits can be told apart without colour."""
-
-NOTHING = "\u2013"
 
 _OUTLINES: Mapping[str, tuple[tuple[float, float], ...]] = {
     "triangle": ((0, -4.5), (4.5, 4), (-4.5, 4)),
@@ -30,8 +29,6 @@ _OUTLINES: Mapping[str, tuple[tuple[float, float], ...]] = {
 MOST_ROWS = 20
 """Most levels of a Table 1 column that are shown unfolded."""
 
-_UNITS = ("mm", "years", "mm3", "ml", "days")
-
 PLOT_WIDTH = 220
 PLOT_ROW = 14
 
@@ -46,18 +43,18 @@ def render(report: Mapping[str, Any]) -> str:
     """
     environment = template_environment(Path(__file__).parent)
     environment.filters |= {
-        "whole": _whole,
-        "percent": _percent,
-        "fixed": _fixed,
-        "probability": _probability,
-        "range": _range,
-        "interval": _interval,
-        "words": _words,
-        "in_order": _in_order,
-        "short": _short,
+        "whole": wording.whole,
+        "percent": wording.percent,
+        "fixed": wording.fixed,
+        "probability": wording.probability,
+        "range": wording.range_of,
+        "interval": wording.interval,
+        "words": wording.words,
+        "in_order": wording.in_order,
+        "short": wording.short,
         "stayed_whole": _stayed_whole,
         "upright": _upright,
-        "number_of": _number_of,
+        "number_of": wording.number_of,
         "label_title": label_title,
         "json": _json,
         "png": _png,
@@ -73,6 +70,7 @@ def render(report: Mapping[str, Any]) -> str:
         order=order,
         marks={split: MARKS[i % len(MARKS)] for i, split in enumerate(order)},
         mark=_mark_svg,
+        points=points(report),
         plot=_interval_plot,
         widest=_widest,
     )
@@ -114,7 +112,7 @@ def _mark_svg(kind: str) -> Markup:
 
 
 def _plot_words(cells: Mapping[str, Any], order: Sequence[str]) -> str:
-    return "; ".join(f"{s}: {_percent(cells[s]['share'])} {_range(cells[s])}" for s in order)
+    return "; ".join(f"{s}: {wording.percent(cells[s]['share'])} {wording.range_of(cells[s])}" for s in order)
 
 
 def _widest(levels: Sequence[Mapping[str, Any]], order: Sequence[str]) -> float:
@@ -122,73 +120,6 @@ def _widest(levels: Sequence[Mapping[str, Any]], order: Sequence[str]) -> float:
     highs = [level["cells"][s]["high"] for level in levels for s in order]
     top = max((h for h in highs if h is not None), default=1.0)
     return min(1.0, int(top * 10 + 0.999999) / 10) or 0.1
-
-
-def _whole(value: float | None) -> str:
-    return "masked" if value is None else f"{value:,.0f}".replace(",", "\u202f")
-
-
-def _number_of(value: int | None, things: str) -> str:
-    """Return ``1 person`` or ``2 persons``; ``things`` is the plural."""
-    singular = {"series": "series", "studies": "study"}.get(things, things.removesuffix("s"))
-    return f"{_whole(value)} {singular if value == 1 else things}"
-
-
-def _percent(value: float | None) -> str:
-    return NOTHING if value is None else f"{100 * value:.1f} %"
-
-
-def _fixed(value: float | None, digits: int = 2) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:,.{digits}f}".replace(",", "\u202f")
-
-
-def _probability(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _range(cell: Mapping[str, Any]) -> str:
-    if cell["low"] is None:
-        return ""
-    return f"({100 * cell['low']:.1f}\u2013{100 * cell['high']:.1f})"
-
-
-def _interval(figure: Mapping[str, Any] | None) -> str:
-    """Format a figure with its interval, or a dash if it is undefined."""
-    if not figure or figure.get("value") is None:
-        return NOTHING
-    if figure["low"] is None:
-        return _fixed(figure["value"])
-    return f"{_fixed(figure['value'])} ({_fixed(figure['low'])} to {_fixed(figure['high'])})"
-
-
-_ORDER = (
-    *("files", "file", "instances", "instance", "series", "studies", "study", "persons", "person", "cases", "samples"),
-    *("found", "used", "label", "quarantined", "excluded", "duplicate", "train", "validation", "test"),
-)
-"""Reading order of levels, statuses and splits, which is lost in stored JSON because its keys are sorted."""
-
-
-def _in_order(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the items of a mapping: known names first in their usual order, then the others by name."""
-    known = {name: place for place, name in enumerate(_ORDER)}
-    return sorted(values.items(), key=lambda item: (known.get(item[0], len(known)), item[0]))
-
-
-def _words(value: str) -> str:
-    """Spell out the name of a column or reason in words, with its unit in brackets."""
-    for unit in _UNITS:
-        if value.endswith("_" + unit):
-            return f"{value.removesuffix('_' + unit)} ({unit})".replace("_", " ")
-    return value.replace("_", " ")
-
-
-def _short(value: float) -> str:
-    """Format a value with two decimals, or none if it is whole."""
-    return _fixed(value, 0 if value == round(value) else 2)
 
 
 def _folded(entry: Mapping[str, Any]) -> bool:
