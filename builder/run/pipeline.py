@@ -28,7 +28,7 @@ from builder.planning.twins import leave_out_twins
 from builder.protocols import Progress
 from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.leaks import Compared, compare, deal_again
-from builder.publishing.outcome import check_plan, plan_faults
+from builder.publishing.outcome import check_plan
 from builder.publishing.published import Published
 from builder.run.arriving import Arriving
 from builder.run.clusters import Profile, load_cluster
@@ -229,7 +229,7 @@ def _build(
     if done is not None:
         note_published(beside, done.version)
         return Built(dataset.url, done, len(plan.shards), len(plan.shards), planned=planned)
-    if plan_faults(plan):
+    if planned.refused:
         _with_report(planned)  # so that builder explain can say why
     check_plan(plan, hints=planned.hints())
     prints = beside.join(PRINTS) if plan.spec.leaks.pixels != "off" else None
