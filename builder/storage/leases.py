@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builder.errors import LayoutError
 from builder.storage.contract import Store
 
 
@@ -72,14 +73,17 @@ def is_free(store: Store, counter: int) -> bool:
 
 
 def beat(store: Store, counter: int) -> None:
-    """Show that the holder lives. A store that fails for a while only makes the beat look still."""
-    with suppress(OSError):
+    """Show that the holder lives. A store that fails for a while only makes the beat look still.
+
+    So does a folder that somebody removed meanwhile, which a store tells by LayoutError.
+    """
+    with suppress(OSError, LayoutError):
         store.put(_beat_name(counter), secrets.token_bytes(8))
 
 
 def release(store: Store, counter: int) -> None:
-    """Give the place up."""
-    with suppress(OSError):
+    """Give the place up. Where its folder is gone, nobody waits for it."""
+    with suppress(OSError, LayoutError):
         store.put(_released(counter), b"")
 
 

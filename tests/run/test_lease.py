@@ -43,6 +43,15 @@ def beat(private: Store, counter: int = 1) -> None:
     private.join(lease.FOLDER).put(leases._beat_name(counter), os.urandom(8))
 
 
+def test_a_place_whose_folder_is_gone_is_given_up_in_silence(private: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def swept(store: Store, path: str, data: bytes) -> None:
+        raise LayoutError("found this build's unfinished file gone")
+
+    monkeypatch.setattr(type(private), "put", swept)
+    leases.beat(private, 1)
+    leases.release(private, 1)
+
+
 def test_a_dead_process_of_this_machine_holds_nothing(private: Store) -> None:
     held_by(private, dead_process())
     told: list[str] = []
