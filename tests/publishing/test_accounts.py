@@ -143,6 +143,32 @@ def test_every_file_has_one_fate() -> None:
     assert keys == sorted(keys)
 
 
+def test_images_of_sets_twins_and_files_that_nothing_reads() -> None:
+    """A partner that another case uses is used; a twin is a duplicate; a volume that no layout knows says so."""
+    out: dict[str, Any] = {"included": False, "serves": []}
+    cohort = [
+        stack("used", "1", [0], [2], serves=["used"]),
+        stack("lost", "2", [0], [1], serves=["lost"]),
+        stack("sheared", "3", [0], [1], rule="geometry", reason="gap", **out),
+        stack("twin", "4", [0], [1], rule="twins", reason="duplicate_format", **out),
+        stack("partner", "5", [0, 1], [1, 2], **{**out, "serves": ["lost", "used"]}),
+    ]
+    planned = plan()
+    planned.cohort = pa.Table.from_pylist(cohort)
+    planned.links = pa.table({"annotation": [0, 1], "case_key": ["used", "lost"]})
+    planned.shards = [SimpleNamespace(fingerprint=SHARD, cases=[SimpleNamespace(case_key=n) for n in ("used", "lost")])]
+    planned.annotations = rows_of(*({**row, "format": "nifti" if "nii" in row["path"] else "dicom"} for row in NOTES))
+    world: Any = World()
+    found = account(planned, {SHARD: receipts()[SHARD]}, world, world)
+    fates = {row["object_key"]: (row["status"], row["reason"]) for row in found.ledger.to_pylist()}
+    assert {fates[KEY.name("object", uid)] for uid in ("e0", "e1", "e2", "a2")} == {("used", None)}
+    assert fates[KEY.name("object", "d1")] == ("duplicate", "duplicate_format")
+    assert fates[KEY.name("object", "b1")] == ("quarantined", "too_large")
+    left = {r["key"]: (r["rule"], r["instances"]) for r in found.exclusions.to_pylist()}
+    assert left["lost"] == ("prepare", 1)  # its partner stays, for another case
+    assert left[KEY.name("file", "0", "of nobody.nii", "")] == ("read_nifti", 0)
+
+
 def test_totals_count_files_instances_and_what_they_belong_to() -> None:
     world: Any = World()
     totals = account(plan(), receipts(), world, world).totals
