@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from pydicom import Dataset
 
 from builder.deid import terms
 from builder.deid.checks import Words
@@ -151,3 +152,14 @@ def test_reports_lose_dates_and_names_of_every_script() -> None:
 def test_replacing_keeps_what_stands_around_it() -> None:
     assert replace(DATE, "Straße é 12 мая 1956, ﬁn", "*") == "Straße é *, ﬁn"
     assert fold("Straße") == "strasse"
+
+
+def test_short_names_written_as_one_word_would_be_ordinary_words() -> None:
+    def one_word(name: str) -> set[str]:
+        image = Dataset()
+        image.PatientName = name
+        return set(identifiers_in([image]).names)
+
+    assert {"brandtzoe", "zoebrandt", "zbrandt", "brandtz"} <= one_word("Brandt^Zoe")
+    assert not one_word("Bo^Li") & {"boli", "libo"}
+    assert not {name for name in one_word("王^小明") if len(name) > 2}
