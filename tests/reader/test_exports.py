@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import os
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,6 @@ from builder.reader import open_dataset
 from builder.reader.export import export_bids, export_huggingface, export_nnunet, export_omezarr, omezarr, tar
 from builder.reader.export.folder import ExportFolder
 from builder.reader.export.nnunet import own_folds
-from tests.reader.test_frameworks import PEERS
 
 
 @pytest.fixture(autouse=True)
@@ -195,19 +192,6 @@ def test_the_command_says_what_it_wrote(labelled: Any, tmp_path: Path, capsys: p
     assert left.value.code == 2
 
 
-OME = """
-import json, sys
-import numpy as np
-from ome_zarr.io import parse_url
-from ome_zarr.reader import Reader
-
-nodes = list(Reader(parse_url(sys.argv[1]))())
-found = [[list(level.shape) for level in node.data] for node in nodes if node.data]
-print(json.dumps({"levels": found, "sum": float(np.asarray(nodes[0].data[0]).astype(float).sum()),
-                  "labels": [node.metadata.get("name") for node in nodes]}))
-"""
-
-
 def test_ome_zarr_holds_the_voxels_the_labels_and_where_they_lie(labelled: Any, tmp_path: Path) -> None:
     dataset = open_dataset(labelled.root)
     paths = export_omezarr(dataset, tmp_path)
@@ -228,11 +212,6 @@ def test_ome_zarr_holds_the_voxels_the_labels_and_where_they_lie(labelled: Any, 
         for segment, (channel, value) in layout.segments.items():
             found = stored["tumor"] == value if layout.channels == 1 else stored[f"tumor.{segment}"] == 1
             np.testing.assert_array_equal(found, item["tumor"][channel] == value)
-    if PEERS in os.environ:
-        told = subprocess.run([os.environ[PEERS], "-c", OME, str(paths[0])], capture_output=True, text=True, check=True)
-        read = json.loads(told.stdout.splitlines()[-1])
-        assert read["levels"][0][0] == list(dataset[0]["image"].shape)
-        assert read["sum"] == pytest.approx(float(dataset[0]["image"].astype(float).sum()))
 
 
 def test_the_levels_of_ome_zarr_are_every_second_voxel(tmp_path: Path) -> None:
