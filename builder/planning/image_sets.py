@@ -1,19 +1,27 @@
 """Choose the images of every case: a reference for each case, and for each of the other images the series that fits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
 from builder.cohort import CaseImage, Cohort, Decisions, bare_image, mask_of, preferred, require_clinical
-from builder.errors import CaseError, Reason, SpecError, counted
-from builder.labels import AnyLabel
+from builder.errors import CaseError, Reason, counted
 from builder.model.expression import compile as compile_expression
 from builder.model.keyed import Key
 from builder.model.sorting import ordered
-from builder.planning.link import Link, label_status, planned_tier
-from builder.planning.registrations import REGISTRATION, Placement, Registrations
+from builder.planning.link import Link
+from builder.planning.registrations import Placement, Registrations
 from builder.planning.rows import CandidateRow, rows_of
+from builder.planning.set_columns import (
+    LABELLED,
+    PARTNERS,
+    labels_of,
+    links_of,
+    links_of_registrations,
+    partners_of,
+    with_images,
+    with_label_columns,
+)
 from builder.planning.visits import ImageSet, day_of, together
 from builder.protocols import How
 from builder.spec import DatasetSpec
@@ -21,9 +29,6 @@ from builder.spec.columns import columns_of_images
 
 IMAGES_RULE = "images"
 """The rule under which a case that lacks an image is listed, and a series that no case takes."""
-
-ALWAYS = ("series_key", "modality", "vendor", "manufacturer_model")
-"""Columns of every other image that a case gets beside those that the spec names."""
 
 STRENGTH = {
     How.SOP: 0,
@@ -35,9 +40,6 @@ STRENGTH = {
     How.PERSON: 4,
 }
 """How strong a reference is; a label goes to the image that it refers to most strongly."""
-
-PARTNERS = pa.list_(pa.struct([("image", pa.string()), ("stack_key", pa.string()), ("matrix", pa.list_(pa.float64()))]))
-LABELLED = pa.list_(pa.struct([("label", pa.string()), ("image", pa.string())]))
 
 
 def select_sets(
@@ -313,43 +315,16 @@ class _Choice:
         columns = {
             "image_name": pa.array(names, pa.string()),
             "serves": pa.array([sorted(s) for s in serves], pa.list_(pa.string())),
-            "partners": pa.array([_partners(by_reference.get(r), stacks) for r in range(count)], PARTNERS),
-            "label_images": pa.array([_labelled(by_reference.get(r)) for r in range(count)], LABELLED),
+            "partners": pa.array([partners_of(by_reference.get(r), stacks) for r in range(count)], PARTNERS),
+            "label_images": pa.array([labels_of(by_reference.get(r)) for r in range(count)], LABELLED),
         }
         for name, values in columns.items():
             table = table.append_column(name, values)
-        links = {keys[row]: _links(found, self.spec.labels) for row, found in by_reference.items()}
-        table = _with_label_columns(table, links, self.spec)
-        return table, {keys[row]: links[keys[row]] + _registered(found) for row, found in by_reference.items()}
-
-
-def with_images(table: pa.Table, spec: DatasetSpec, sets: Mapping[int, Mapping[str, int]]) -> pa.Table:
-    """Return the table with ``present.NAME`` and the columns ``NAME.column`` that are asked for.
-
-    ``sets`` maps the row of each reference to the rows of all images of its case.
-    """
-    for name in spec.cohort.partners:
-        places = [sets[row].get(name) if row in sets else None for row in range(table.num_rows)]
-        present = [place is not None if row in sets else None for row, place in enumerate(places)]
-        table = table.append_column(f"present.{name}", pa.array(present, pa.bool_()))
-        taken = table.take(pa.array(places, pa.int64()))
-        for column in dict.fromkeys((*ALWAYS, *_asked(spec, name, table.schema))):
-            table = table.append_column(f"{name}.{column}", taken[column])
-    return table
-
-
-def _asked(spec: DatasetSpec, name: str, schema: pa.Schema) -> Iterator[str]:
-    """Yield the columns of an image that the spec names."""
-    known = columns_of_images(schema, spec.cohort.partners)
-    named = [c for rule in spec.cohort.rules for c in compile_expression(rule.keep, known).columns]
-    named += [*spec.splits.stratify, *spec.report.groups, *spec.report.outcomes]
-    named += [held.column for held in spec.splits.hold_out]
-    for column in named:
-        image, dot, own = column.rpartition(".")
-        if dot and image == name:
-            if own not in schema.names:
-                raise SpecError(f"{column}: found no column {own!r}, expected one of SERIES or of a clinical table")
-            yield own
+        links = {keys[row]: links_of(found, self.spec.labels) for row, found in by_reference.items()}
+        table = with_label_columns(table, links, self.spec)
+        return table, {
+            keys[row]: links[keys[row]] + links_of_registrations(found) for row, found in by_reference.items()
+        }
 
 
 def _names_images(text: str, schema: pa.Schema, options: Cohort) -> bool:
@@ -381,44 +356,3 @@ def _fits(reference: CandidateRow, other: CandidateRow, aligned: str) -> bool:
     if aligned == "grid":
         return (reference.slices, reference.rows, reference.columns) == (other.slices, other.rows, other.columns)
     return True
-
-
-def _partners(found: ImageSet | None, stacks: Sequence[str]) -> list[dict[str, Any]]:
-    if found is None:
-        return []
-    at = found.placements
-    return [
-        {"image": name, "stack_key": stacks[row], "matrix": list(at[name].matrix) if name in at else []}
-        for name, row in found.rows.items()
-        if name != found.reference
-    ]
-
-
-def _registered(found: ImageSet) -> list[Link]:
-    """Return links with the objects that place the images of a case, so that the ledger counts them as used."""
-    how = str(How.FRAME_OF_REFERENCE)
-    return [Link(f"{REGISTRATION}:{name}", at.rows, how) for name, at in found.placements.items() if at.rows]
-
-
-def _labelled(found: ImageSet | None) -> list[dict[str, str]]:
-    links = {} if found is None else found.links
-    return [{"label": label, "image": image} for label, (image, _) in links.items()]
-
-
-def _links(found: ImageSet, labels: Mapping[str, AnyLabel]) -> list[Link]:
-    """Return the links of a case, one a label; a label without objects has one without rows."""
-    return [found.links[label][1] if label in found.links else Link(label, (), str(How.NONE)) for label in labels]
-
-
-def _with_label_columns(table: pa.Table, links: Mapping[str, Sequence[Link]], spec: DatasetSpec) -> pa.Table:
-    """Replace what is said of a row's own labels by what is said of the labels of its case."""
-    if not spec.labels:
-        return table
-    keys = table.column("case_key").to_pylist()
-    states = {
-        "label_status": [label_status(links[k]) if k in links else None for k in keys],
-        "label_tier": [planned_tier(links[k], spec) if k in links else None for k in keys],
-    }
-    for name, values in states.items():
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
-    return table
