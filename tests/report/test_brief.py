@@ -1,7 +1,10 @@
 """The first lines of a report: facts with their numbers, and findings the largest first."""
 
+import re
+from pathlib import Path
 from typing import Any
 
+from builder.report import brief
 from builder.report.brief import MOST, points
 
 
@@ -72,3 +75,11 @@ def test_no_more_findings_are_named_than_a_reader_takes_in():
     found = points(report(shift=many))
     assert (len(found.look), found.more) == (MOST, 3)
     assert found.look[0].text.startswith("Q8 differs")
+
+
+def test_every_finding_leads_to_a_section_of_the_page():
+    folder = Path(brief.__file__).parent
+    sections = {*re.findall(r'<section id="([a-z0-9-]+)"', (folder / "page.html.jinja").read_text())}
+    anchors = {*re.findall(r'"(flow|shift|associations|leaks|balance|table1)"\)', Path(brief.__file__).read_text())}
+    assert len(anchors) >= 5
+    assert anchors <= sections

@@ -4,6 +4,7 @@ Source: Next-generation file formats (NGFF) 0.5, "multiscales", "omero" and "lab
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -163,8 +164,12 @@ def _channels(voxels: NDArray[Any], layout: FieldLayout) -> list[dict[str, Any]]
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a sample as JSON-able data."""
-    return {name: value if isinstance(value, (bool, int, float, list)) else str(value) for name, value in row.items()
-            if value is not None}  # fmt: skip
+    found = {}
+    for name, value in row.items():
+        missing = value is None or (isinstance(value, float) and not math.isfinite(value))  # JSON has no NaN
+        if not missing:
+            found[name] = value if isinstance(value, (bool, int, float, list)) else str(value)
+    return found
 
 
 def _json(document: Any) -> bytes:
