@@ -64,8 +64,8 @@ class CaseImage(BaseModel):
     transform file, places one frame in the other; ``assumed``: you say so; ``none``: it keeps its own grid, as a field
     of its own. The first image needs none."""
     transform_files: str | None = None
-    """With ``aligned: registration``: path or URL of ITK's text files (.tfm) that place this image, with ``{patient}``,
-    ``{visit}`` or ``{series}`` for what tells them apart; without it Spatial Registration objects do."""
+    """With ``aligned: registration``: path or URL of ITK's files (.tfm, .txt, .h5) that place this image, with
+    ``{patient}``, ``{visit}`` or ``{series}`` for what tells them apart; without it Spatial Registration objects do."""
     registrar: AnyRegistrar | None = None
     """With ``aligned: registration``: the registrar that finds in the build how this image lies on the reference. It is
     given the reference as that is in the sample; what it found is in the sample's notes."""

@@ -1,6 +1,6 @@
-"""Read rigid registrations: DICOM Spatial Registration objects, and ITK transform files in their text form.
+"""Read rigid registrations out of DICOM Spatial Registration objects.
 
-Source: PS3.3 C.20.2; ITK's TxtTransformIO and the classes of the transforms that it names.
+Source: PS3.3 C.20.2.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,6 @@ REACH_MM: Final = 500.0
 """How far from the origin of the frame registrations are compared; bodies lie within this distance."""
 
 _MOST_ITEMS: Final = 64
-_MOST_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +63,11 @@ def read_registration(dataset: Dataset) -> Registration:
 
 def _registration(dataset: Dataset) -> Registration:
     if str(dataset.get("SOPClassUID", "")) != SPATIAL_REGISTRATION:
-        raise _refused("found a deformable or other registration object", "one with rigid matrices")
+        raise refused("found a deformable or other registration object", "one with rigid matrices")
     registered = str(dataset.get("FrameOfReferenceUID") or "")
     items = list(dataset.get("RegistrationSequence") or ())
     if not registered or not items or len(items) > _MOST_ITEMS:
-        raise _refused(f"found {len(items)} registrations to the frame {'' if registered else 'nobody states'}", "some")
+        raise refused(f"found {len(items)} registrations to the frame {'' if registered else 'nobody states'}", "some")
     found: dict[str, Matrix] = {}
     for item in items:
         frame = str(item.get("FrameOfReferenceUID") or "")
@@ -77,9 +76,9 @@ def _registration(dataset: Dataset) -> Registration:
         matrix = _matrix_of(item)
         before = found.setdefault(frame, matrix)
         if not agree([before, matrix]):
-            raise _refused("found two matrices for one frame of reference", "one")
+            raise refused("found two matrices for one frame of reference", "one")
     if registered in found and not agree([found[registered], np.eye(4)]):
-        raise _refused("found a matrix that moves the registered frame of reference itself", "the identity")
+        raise refused("found a matrix that moves the registered frame of reference itself", "the identity")
     return Registration(registered, found)
 
 
@@ -90,16 +89,16 @@ def _matrix_of(item: Dataset) -> Matrix:
         for step in block.get("MatrixSequence") or ():
             kind = str(step.get("FrameOfReferenceTransformationMatrixType") or "")
             if kind != "RIGID":
-                raise _refused(f"found a matrix of type {kind if kind.isidentifier() else '?'}", "RIGID")
+                raise refused(f"found a matrix of type {kind if kind.isidentifier() else '?'}", "RIGID")
             matrices.append(check_rigid([float(v) for v in step.get("FrameOfReferenceTransformationMatrix") or ()]))
     if not matrices or len(matrices) > _MOST_ITEMS:
-        raise _refused(f"found {len(matrices)} matrices for a frame of reference", "one")
+        raise refused(f"found {len(matrices)} matrices for a frame of reference", "one")
     forward, backward = np.eye(4), np.eye(4)
     for matrix in matrices:
         forward, backward = forward @ matrix, matrix @ backward
     if not agree([forward, backward]):
         # tools disagree about the order that PS3.3 Equation C.20.2-2 gives
-        raise _refused("found several matrices whose order matters", "one matrix")
+        raise refused("found several matrices whose order matters", "one matrix")
     return forward
 
 
@@ -107,13 +106,13 @@ def check_rigid(values: ArrayLike) -> Matrix:
     """Return 16 numbers, row by row, as a matrix if it only turns and moves points. Raises CaseError."""
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.size != 16 or not np.isfinite(matrix).all():
-        raise _refused(f"found a matrix of {matrix.size} numbers", "16 finite numbers")
+        raise refused(f"found a matrix of {matrix.size} numbers", "16 finite numbers")
     matrix = matrix.reshape(4, 4)
     if not np.array_equal(matrix[3], (0, 0, 0, 1)):
-        raise _refused("found a matrix whose last row is not 0, 0, 0, 1", "that row (PS3.3 C.20.2.1.2)")
+        raise refused("found a matrix whose last row is not 0, 0, 0, 1", "that row (PS3.3 C.20.2.1.2)")
     turn = matrix[:3, :3]
     if np.abs(turn.T @ turn - np.eye(3)).max() > ORTHONORMAL or np.linalg.det(turn) < 0:
-        raise _refused("found a matrix that scales, shears or mirrors", "one that only turns and moves")
+        raise refused("found a matrix that scales, shears or mirrors", "one that only turns and moves")
     return matrix
 
 
@@ -125,86 +124,14 @@ def agree(matrices: Sequence[Matrix]) -> bool:
     return all(float(np.linalg.norm(other - placed[0], axis=1).max()) <= AGREE_MM for other in placed[1:])
 
 
-def read_itk(content: bytes) -> Matrix:
-    """Return the matrix from the moving to the fixed image of an ITK transform file in text form (.tfm, .txt).
-
-    ITK stores the way from points of the fixed image to those of the moving one, so the matrix here is the inverse.
-
-    Raises
-    ------
-    CaseError
-        IMAGE_NOT_ALIGNED if the file is in another form, or holds several transforms or one that is not rigid.
-    """
-    with parsing(Reason.IMAGE_NOT_ALIGNED, "found a transform file that cannot be read"):
-        kind, parameters, centre = _itk_parts(content)
-        turn, shift = _itk_turn(kind, parameters)
-        matrix = np.eye(4)
-        matrix[:3, :3] = turn
-        matrix[:3, 3] = shift + centre - turn @ centre
-        return np.asarray(np.linalg.inv(check_rigid(matrix)))
-
-
-def _itk_parts(content: bytes) -> tuple[str, list[float], NDArray[np.float64]]:
-    """Return the class, the parameters and the centre of the only transform of a file."""
-    if len(content) > _MOST_BYTES or not content.startswith(b"#Insight Transform File"):
-        raise _refused("found a transform file without '#Insight Transform File' as its beginning", "ITK's text form")
-    kinds, numbers = [], {}
-    for line in content.decode("ascii").splitlines():
-        key, colon, value = line.partition(":")
-        if colon and key == "Transform":
-            kinds.append(value.strip())
-        elif colon and key in ("Parameters", "FixedParameters"):
-            numbers[key] = [float(v) for v in value.split()]
-    if len(kinds) != 1:
-        raise _refused(f"found {len(kinds)} transforms in a file", "one")
-    centre = np.array([*numbers.get("FixedParameters", []), 0.0, 0.0, 0.0][:3])
-    return kinds[0].partition("_")[0], numbers.get("Parameters", []), centre
-
-
-def _itk_turn(kind: str, parameters: Sequence[float]) -> tuple[Matrix, NDArray[np.float64]]:
-    """Return the (3, 3) rotation and the translation of a transform."""
-    sizes = {"TranslationTransform": 3, "Euler3DTransform": 6, "VersorRigid3DTransform": 6}
-    sizes |= dict.fromkeys(("AffineTransform", "MatrixOffsetTransformBase", "Rigid3DTransform"), 12)
-    if kind not in sizes or len(parameters) != sizes[kind]:
-        named = kind if kind.isidentifier() else "?"
-        raise _refused(f"found a transform {named} with {len(parameters)} parameters", f"one of {', '.join(sizes)}")
-    shift = np.array(parameters[-3:])
-    if kind == "TranslationTransform":
-        return np.eye(3), shift
-    if kind == "Euler3DTransform":
-        return _euler(parameters[:3]), shift
-    if kind == "VersorRigid3DTransform":
-        return _versor(parameters[:3]), shift
-    return np.array(parameters[:9]).reshape(3, 3), shift
-
-
-def _euler(angles: Sequence[float]) -> Matrix:
-    """Return ITK's rotation by three angles in radians: about z, then x, then y of turned axes (its default order)."""
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return np.asarray(z @ x @ y)
-
-
-def _versor(vector: Sequence[float]) -> Matrix:
-    """Return the rotation of a unit quaternion whose scalar part is not negative."""
-    x, y, z = vector
-    length = x * x + y * y + z * z
-    if length > 1:
-        raise _refused("found a versor longer than 1", "a unit quaternion")
-    w = np.sqrt(1 - length)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.asarray(np.eye(3) + 2 * w * cross + 2 * cross @ cross)
-
-
 def first_of(matrices: Iterable[Matrix]) -> Matrix:
     """Return the first of several matrices for the same frames. Raises CaseError if they contradict each other."""
     found = list(matrices)
     if not agree(found):
-        raise _refused(f"found {len(found)} registrations of the same frames that contradict each other", "one")
+        raise refused(f"found {len(found)} registrations of the same frames that contradict each other", "one")
     return found[0]
 
 
-def _refused(found: str, expected: str) -> CaseError:
+def refused(found: str, expected: str) -> CaseError:
+    """Return the error of a registration that cannot place an image."""
     return CaseError(Reason.IMAGE_NOT_ALIGNED, f"registration: {found}, expected {expected}")

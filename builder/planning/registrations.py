@@ -11,7 +11,8 @@ import pyarrow as pa
 from builder.cohort import CaseImage
 from builder.errors import CaseError, Reason
 from builder.imaging.parse import parse_instance
-from builder.imaging.registration import Matrix, Registration, check_rigid, first_of, read_itk, read_registration
+from builder.imaging.registration import Matrix, Registration, check_rigid, first_of, read_registration
+from builder.imaging.transform_files import read_itk
 from builder.model.keyed import Key
 from builder.planning.link import Annotations
 from builder.planning.rows import CandidateRow

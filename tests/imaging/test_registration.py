@@ -1,5 +1,6 @@
 """Registrations: what pydicom and SimpleITK write is read as it was meant, and what is not rigid is refused."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from builder.errors import CaseError
+from builder.errors import CaseError, MissingExtra, Reason
 from builder.imaging.registration import (
     AGREE_MM,
     Registration,
-    _itk_parts,
     agree,
     check_rigid,
     first_of,
-    read_itk,
     read_registration,
 )
+from builder.imaging.transform_files import MOST_BYTES, read_itk
 from tests.synthetic import registration
 
 ANGLES = st.tuples(*[st.floats(-1.5, 1.5)] * 3)
@@ -155,6 +155,64 @@ def test_a_rigid_matrix_may_be_rounded_to_six_digits():
 def test_a_transform_file_of_more_than_a_mebibyte_is_not_read() -> None:
     begun = b"#Insight Transform File V1.0\n"
     with pytest.raises(CaseError, match="found 0 transforms"):
-        _itk_parts(begun.ljust(1 << 20))
-    with pytest.raises(CaseError, match="as its beginning"):
-        _itk_parts(begun.ljust((1 << 20) + 1))
+        read_itk(begun.ljust(MOST_BYTES))
+    for start in (begun, b"\x89HDF\r\n\x1a\n"):
+        with pytest.raises(CaseError, match="found a transform file of 1048577 bytes"):
+            read_itk(start.ljust(MOST_BYTES + 1))
+
+
+@pytest.mark.parametrize("form", ["tfm", "h5"])
+@pytest.mark.parametrize("order", ["ZXY", "ZYX"])
+def test_a_composite_of_rigid_transforms_is_their_product_as_simpleitk_applies_it(form, order, tmp_path):
+    turned = rigid((0.4, -0.3, 0.7), (5.0, -2.0, 9.0), centre=(10.0, -4.0, 7.5))[0]
+    turned.SetComputeZYX(order == "ZYX")
+    steps = [turned, SimpleITK.TranslationTransform(3, (4.0, 0.0, -6.0)), rigid((0, 0.5, 0), (1, 2, 3))[0]]
+    for made in (turned, SimpleITK.CompositeTransform(steps)):
+        path = tmp_path / f"made.{form}"
+        SimpleITK.WriteTransform(made, str(path))
+        matrix = np.linalg.inv(read_itk(path.read_bytes()))  # the file leads from fixed to moving points
+        for point in ((0.0, 0.0, 0.0), (100.0, -50.0, 25.0)):
+            assert np.allclose((matrix @ [*point, 1])[:3], made.TransformPoint(point), atol=1e-6)
+
+
+def other_transforms() -> dict[str, SimpleITK.Transform]:
+    field = SimpleITK.Image([3, 3, 3], SimpleITK.sitkVectorFloat64, 3)
+    made = {
+        "DisplacementFieldTransform": SimpleITK.DisplacementFieldTransform(field),
+        "BSplineTransform": SimpleITK.BSplineTransform(3, 3),
+        "Similarity3DTransform": SimpleITK.Similarity3DTransform(),
+        "Euler2DTransform": SimpleITK.Euler2DTransform(),
+        "scales, shears or mirrors": SimpleITK.AffineTransform([1.2, 0, 0, 0, 1, 0, 0, 0, 1], [0, 0, 0]),
+    }
+    inner = SimpleITK.CompositeTransform([SimpleITK.Euler3DTransform(), made["BSplineTransform"]])
+    return made | {"found a transform BSplineTransform": inner}
+
+
+@pytest.mark.parametrize("form", ["tfm", "h5"])
+@pytest.mark.parametrize("name", other_transforms())
+def test_what_is_not_rigid_is_refused_by_name(form, name, tmp_path):
+    SimpleITK.WriteTransform(other_transforms()[name], str(tmp_path / f"made.{form}"))
+    with pytest.raises(CaseError, match=name):
+        read_itk((tmp_path / f"made.{form}").read_bytes())
+
+
+def test_damaged_hdf5_files_cost_nothing_but_themselves(tmp_path):
+    SimpleITK.WriteTransform(rigid((0.1, 0, 0), (1, 2, 3))[0], str(tmp_path / "made.h5"))
+    whole = (tmp_path / "made.h5").read_bytes()
+    random = np.random.default_rng(3)
+    for number in range(40):
+        damaged = bytearray(whole[: len(whole) - 200 * (number % 4)])
+        for place in random.integers(8, len(damaged), 60):
+            damaged[place] = random.integers(256)
+        with contextlib.suppress(CaseError):  # anything else would stop a plan
+            assert np.isfinite(check_rigid(read_itk(bytes(damaged)))).all()
+    with pytest.raises(CaseError, match="HDF5 file that SimpleITK does not read") as refused:
+        read_itk(whole[:2000])
+    assert refused.value.reason is Reason.IMAGE_NOT_ALIGNED
+
+
+def test_hdf5_needs_the_extra_that_reads_it(monkeypatch, tmp_path):
+    SimpleITK.WriteTransform(rigid((0.1, 0, 0), (1, 2, 3))[0], str(tmp_path / "made.h5"))
+    monkeypatch.setattr("builder.imaging.transform_files.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"medical-dataset-builder\[registration\]"):
+        read_itk((tmp_path / "made.h5").read_bytes())
