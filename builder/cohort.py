@@ -116,6 +116,9 @@ class Cohort(BaseModel):
     """Whether a person without a clinical row is excluded."""
     labels: Literal["required", "optional"] = "required"
     """Whether a series to which a declared label does not link is excluded."""
+    leave_out: str | None = None
+    """Path or URL of a file with the keyed names of cases or persons to leave out, one a line, as ``builder view``
+    writes it. It counts last, so that nothing takes their place, and moves nobody between splits."""
     twins: Literal["dicom", "files", "keep"] = "dicom"
     """Which of an image that the archive holds as DICOM and as another file is used; the other is a duplicate."""
     one_per: Literal["person", "study", "series"] = "series"

@@ -119,6 +119,7 @@ class Reason(StrEnum):
     COHORT_RULE = "cohort_rule"
     ONE_PER_RULE = "one_per_rule"
     NOT_SELECTED = "not_selected"
+    LEFT_OUT = "left_out"
     IMAGE_MISSING = "image_missing"
     IMAGE_NOT_ALIGNED = "image_not_aligned"
     IMAGE_UNUSED = "image_unused"

@@ -176,6 +176,10 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "The series is not among those that `cohort.image` asks for.",
         "Nothing, if the expression is right. `builder plan` shows which values it met.",
     ),
+    Reason.LEFT_OUT: (
+        "A person looked at the case and wrote its name, or the name of its patient, into the `cohort.leave_out` file.",
+        "Nothing; take the name out of the file to have the case back. Nobody changes the split either way.",
+    ),
     Reason.IMAGE_MISSING: (
         "A case lacks an image that the spec requires; the exclusion says which.",
         "`required: false` of the image keeps the case, and `within_days` looks in other studies of the person.",

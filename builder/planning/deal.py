@@ -13,6 +13,7 @@ from builder.model.classes import PREFIX, of_person
 from builder.model.tables import used_rows
 from builder.persons import Persons
 from builder.persons.forest import Forest
+from builder.planning.left_out import as_if_kept
 from builder.planning.rows import LabelState, included, rows_of
 from builder.spec import DatasetSpec
 from builder.split import Group, Registry, assign, deal_elsewhere, folds, hold_out
@@ -81,6 +82,7 @@ def deal(
     missing = [c for c in dict.fromkeys((*strata, *held)) if c not in cohort.column_names]
     if missing:
         raise SpecError(f"splits: found the columns {missing}, expected columns of SERIES or of a clinical table")
+    kept, cohort = {*included(cohort)["person_key"].to_pylist()}, as_if_kept(cohort)  # whoever is left out moves nobody
     leader = _leaders(cohort, [*together, *persons.together])
     people = _people(cohort, strata, leader)
     groups: dict[str, list[str]] = {}
@@ -93,7 +95,8 @@ def deal(
     barred = {leader[person] for person in _barred(spec, cohort)}
     previous = deal_elsewhere(people, barred, spec.splits, previous=previous)
     dealt = assign(people, ratios=spec.splits.ratios, strata=strata, seed=spec.splits.seed, previous=previous)
-    return _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), groups, persons)
+    found = _expanded(dealt.append_column("folds", _folds(spec, people, dealt)), groups, persons)
+    return found.filter(pc.is_in(found["person_key"], pa.array(sorted(kept), pa.string())))
 
 
 def cannot(spec: DatasetSpec, cohort: pa.Table, splits: pa.Table) -> tuple[str, ...]:

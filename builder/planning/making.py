@@ -27,6 +27,7 @@ from builder.planning.layouts import (
     unread_lines,
     unread_object_lines,
 )
+from builder.planning.left_out import leave_out, left_out_line, read_left_out
 from builder.planning.link import (
     gather_annotations,
 )
@@ -67,6 +68,8 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     )
     gate, document = gate_of(spec), recipe(spec, key=key)
     roster = Roster(gate.words.spec, persons, table.select(INSTANCES.names), inventory)
+    absent = read_left_out(spec.cohort.leave_out)
+    cohort, links = leave_out(cohort, links, absent)
     origins = gather_origins(spec, stated, cohort, links, annotations.table, key=key)
     makers = cohort.column("manufacturer")
     cohort, anonymity = _protected(spec, cohort, roster, gate, births=clinical.births)
@@ -89,7 +92,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         annotations=table.select(INSTANCES.names),
         clinical=clinical.reports,
         shards=shards,
-        lock=environment_lock(document),
+        lock={**environment_lock(document), **absent.lock},
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
         structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),
@@ -104,6 +107,8 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     instances = zip(stacks["modality"].to_pylist(), stacks["instances"].to_pylist(), strict=True)
     for line in (*unread_lines(formats), *refused_lines(left), *unread_object_lines(instances)):
         inputs.progress.say(f"files: {line}")
+    if absent.names:
+        inputs.progress.say(f"cohort: {left_out_line(cohort, absent)}")
     for line in label_name_lines(spec.labels, spec.sources, table):
         inputs.progress.say(f"labels: {line}")
     for line in (*registry_lines(registry_facts(plan)), *cannot(spec, cohort, splits)):

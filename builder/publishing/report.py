@@ -16,6 +16,7 @@ from builder.model.entries import json_object
 from builder.model.layout import COHORT, CURRENT, EXCLUSIONS, INDEX, REPORT, Manifest, parse_current, version_path
 from builder.plan import DatasetPlan
 from builder.planning.image_sets import IMAGES_RULE
+from builder.planning.left_out import RULE as LEFT_OUT_RULE
 from builder.publishing.accounts import GEOMETRY_RULE, Accounts
 from builder.publishing.thumbnails import thumbnails
 from builder.report import ReportInputs, assemble
@@ -180,4 +181,5 @@ def _rules(plan: DatasetPlan) -> list[str]:
     one_per = [f"one_per_{options.one_per}"] if options.one_per != "series" else []
     if options.images:
         last, one_per = [IMAGES_RULE, "labels"], [f"one_per_{options.case}"]
-    return [*first, GEOMETRY_RULE, *clinical, *(r.name for r in options.rules), *last, *one_per]
+    left_out = [LEFT_OUT_RULE] if options.leave_out is not None else []
+    return [*first, GEOMETRY_RULE, *clinical, *(r.name for r in options.rules), *last, *one_per, *left_out]

@@ -17,7 +17,7 @@ STAGES = ("index", "survey", "persons", "clinical", "labels", "cohort", "split",
 """Stages in the order in which they run; unknown stages come last, in alphabetical order."""
 
 RULES_FIRST = ("image", "geometry", "clinical")
-RULES_LAST = ("labels", "one_per")
+RULES_LAST = ("labels", "one_per", "leave_out")
 LOST = "build: "
 """Prefix of the reason why the build lost a case; it stands where other rows have the rule of the cohort."""
 
