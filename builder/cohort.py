@@ -89,6 +89,11 @@ class Visits(BaseModel):
     """Fewest and most days between a visit and the next one of its case."""
     aligned: Literal["none", "frame", "registration", "assumed"] = "none"
     """Why later visits may be put onto the grid of the first; ``none`` keeps each visit on a grid of its own."""
+    transform_files: str | None = None
+    """With ``aligned: registration``: as of an image; the files place the reference of a later visit on the first's."""
+    registrar: AnyRegistrar | None = None
+    """With ``aligned: registration``: the registrar that finds in the build how the reference of a later visit lies on
+    the first visit's. The other images of that visit move with it."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Visits":
@@ -153,7 +158,7 @@ class Cohort(BaseModel):
         if taken := sorted(self.images.keys() & set(RESERVED)):
             raise ValueError(f"images: found the name {taken[0]!r}, which is reserved, expected another one")
         for name, image in self.images.items():
-            _check_transform_files(name, image)
+            _check_registration(f"images.{name}", image)
         first = next(iter(self.images))
         stated = _stated(self.images[first], "aligned", "required", "within_days", "transform_files", "registrar")
         if stated:
@@ -185,9 +190,12 @@ class Cohort(BaseModel):
     def _later(self, name: str, image: CaseImage) -> CaseImage:
         """Return an image of a later visit, related to the first visit's reference if one grid is for all visits."""
         assert self.visits is not None
-        alone = self.visits.aligned == "none"
-        if name == next(iter(self.images)) or (not alone and image.aligned in ("frame", "registration")):
-            return image.model_copy(update={"aligned": self.visits.aligned})
+        aligned = self.visits.aligned
+        if name == next(iter(self.images)):
+            told = {"transform_files": self.visits.transform_files, "registrar": self.visits.registrar}
+            return image.model_copy(update={"aligned": aligned, **told})
+        if aligned != "none" and image.aligned in ("frame", "registration"):
+            return image.model_copy(update={"aligned": aligned})
         return image
 
     @property
@@ -214,6 +222,7 @@ def _check_visits(cohort: Cohort) -> None:
     assert cohort.visits is not None
     if cohort.case != "person":
         raise ValueError(f"visits: found case: {cohort.case}, expected person, whose visits are put together")
+    _check_registration("visits", cohort.visits)
     taken = sorted({*cohort.visits.names} & {*RESERVED, *cohort.images})
     if taken:
         raise ValueError(f"visits.names: found {taken[0]!r}, which is an image or reserved, expected another name")
@@ -224,22 +233,20 @@ def bare_image(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _check_transform_files(name: str, image: CaseImage) -> None:
-    """Raise ValueError for transform files that nothing asks for, or that all images of the archive would share."""
-    pattern = image.transform_files
-    if image.registrar is not None:
-        if image.aligned != "registration" or pattern is not None:
-            found = "transform_files" if pattern is not None else f"aligned: {image.aligned}"
-            raise ValueError(f"images.{name}: found registrar with {found}, expected aligned: registration and one way")
-        return
+def _check_registration(place: str, options: CaseImage | Visits) -> None:
+    """Raise ValueError for a registration that nothing asks for, or files that all persons would share."""
+    pattern, registrar = options.transform_files, options.registrar
+    if registrar is not None and (options.aligned != "registration" or pattern is not None):
+        found = "transform_files" if pattern is not None else f"aligned: {options.aligned}"
+        raise ValueError(f"{place}: found registrar with {found}, expected aligned: registration and one way")
     if pattern is None:
         return
-    if image.aligned != "registration":
-        raise ValueError(f"images.{name}: found transform_files with aligned: {image.aligned}, expected registration")
+    if options.aligned != "registration":
+        raise ValueError(f"{place}: found transform_files with aligned: {options.aligned}, expected registration")
     if "{patient}" not in pattern and "{series}" not in pattern:
         raise ValueError(
-            f"images.{name}.transform_files: found neither {{patient}} nor {{series}}, expected one, as a file places "
-            "the image of one person"
+            f"{place}.transform_files: found neither {{patient}} nor {{series}}, expected one, as a file places the "
+            "image of one person"
         )
 
 

@@ -37,6 +37,11 @@ class Placement:
     matrix: tuple[float, ...]
     rows: tuple[int, ...] = ()
 
+    def then(self, other: "Placement") -> "Placement":
+        """Return where an image lies that is placed by this in the frame that another placement places."""
+        own, further = (np.reshape(placement.matrix, (4, 4)) for placement in (self, other))
+        return Placement(_numbers(further @ own), tuple(dict.fromkeys((*self.rows, *other.rows))))
+
 
 @dataclass
 class Registrations:

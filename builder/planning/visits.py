@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
 
-from builder.cohort import Cohort, Decisions, Visits, bare_image
+from builder.cohort import Cohort, Decisions, Visits
 from builder.errors import CaseError, Reason
 from builder.planning.link import Link
 from builder.planning.registrations import Placement, Registrations
@@ -152,26 +152,31 @@ class _Cases:
         """Return the images of several visits as one case, if its later visits lie as the spec says."""
         names = self.visits.names
         made = ImageSet(f"{names[0]}.{chosen[0].reference}", {})
+        reference = self.rows[chosen[0].rows[chosen[0].reference]]
         for visit, found in zip(names, chosen, strict=True):
-            made.rows |= {f"{visit}.{name}": row for name, row in found.rows.items()}
-            made.placements |= {f"{visit}.{name}": place for name, place in found.placements.items()}
-        reference = self.rows[made.rows[made.reference]]
-        for name, row in made.rows.items():
-            later = name.partition(".")[0] != names[0]
-            if later and self.visits.aligned == "registration" and self.options.members[name].aligned == "registration":
-                image = self.options.members[name]
-                if image.registrar is not None:
-                    continue
-                place = self.registrations.place(name, image, self.rows[row], reference)
-                if isinstance(place, CaseError):
-                    return place
-                made.placements[name] = place
-            one, two = (r.frame_of_reference_key for r in (self.rows[row], reference))
-            shared = one is not None and one == two
-            if later and self.visits.aligned == "frame" and bare_image(name) == chosen[0].reference and not shared:
-                detail = f"image {name}: found another frame of reference, expected the first visit's"
-                return CaseError(Reason.IMAGE_NOT_ALIGNED, detail)
+            home = None if visit == names[0] else self._home(f"{visit}.{found.reference}", found, reference)
+            if isinstance(home, CaseError):
+                return home
+            for name, row in found.rows.items():
+                own, full = found.placements.get(name), f"{visit}.{name}"
+                made.rows[full] = row
+                moves = self.options.members[full].registrar is None and self.options.members[full].aligned != "none"
+                if home is not None and moves:
+                    own = home if own is None else own.then(home)
+                if own is not None:
+                    made.placements[full] = own
         return made
+
+    def _home(self, name: str, found: ImageSet, reference: CandidateRow) -> Placement | CaseError | None:
+        """Return where the reference of a later visit lies on the first one's; None where nothing need be known yet."""
+        row, image = self.rows[found.rows[found.reference]], self.options.members[name]
+        if image.aligned == "registration" and image.registrar is None:
+            return self.registrations.place(name, image, row, reference)
+        one, two = row.frame_of_reference_key, reference.frame_of_reference_key
+        if image.aligned == "frame" and (one is None or one != two):
+            detail = f"image {name}: found another frame of reference, expected the first visit's"
+            return CaseError(Reason.IMAGE_NOT_ALIGNED, detail)
+        return None
 
 
 def _number(visit: str | None) -> int | None:

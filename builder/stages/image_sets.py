@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.cohort import bare_image
 from builder.errors import CaseError, Reason
 from builder.imaging.alignment import better_when_shifted, coarse_levels
 from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, ValueDomain, Volume
 from builder.model.geometry import Geometry
 from builder.patches import held_by, pad_value
 from builder.plan import CasePlan, ImagePlan
+from builder.protocols import Registered
 from builder.registrars import AnyRegistrar
 from builder.spec import DatasetSpec
 from builder.transforms import AnyTransform, Crop, Intensity, Resample, steps_for
@@ -23,6 +25,14 @@ MISALIGNED = "misaligned"
 
 REGISTERED = "registered"
 """The note on an image that a registration placed."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Home:
+    """Where the reference of a visit lies: the grid that its scanner gave it, and how a registrar moved that."""
+
+    native: Geometry
+    move: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +76,13 @@ def join_images(
     del volume
     levels = coarse_levels(voxels[0])
     annotations, readings, at = list(case.annotations), dict(case.readings), own
+    homes = {_visit_of(plan.image): _Home(native)}
     for partner in plan.partners:
         place, at = voxels[at : at + partner.channels], at + partner.channels
         if not partner.stack_key:
             parts[partner.name] = _absent(partner, place, spec)
             continue
-        found = _placed(load(partner), case.volume, native, partner, spec)
+        found = _placed(load(partner), case.volume, homes, partner, spec)
         parts[partner.name] = _taken(found.volume, place, partner.name, reference=levels)
         annotations += found.annotations
         readings |= found.readings
@@ -79,14 +90,25 @@ def join_images(
     return _joined(case, voxels, parts, spec, annotations, readings)
 
 
-def _placed(case: Case, reference: Volume, native: Geometry, partner: ImagePlan, spec: DatasetSpec) -> Case:
-    """Return an image on the reference's final grid: sampled once, with steps before that on its own grid."""
+def _placed(case: Case, reference: Volume, homes: dict[str, _Home], partner: ImagePlan, spec: DatasetSpec) -> Case:
+    """Return an image on the reference's final grid: sampled once, with steps before that on its own grid.
+
+    ``homes`` holds the reference of each visit. That of a later visit, which comes before its other images, is added.
+    """
+    visit, given = _visit_of(partner.name), case.volume.geometry
+    frame = next(iter(homes.values())).native.frame_of_reference
     registrar = spec.cohort.members[partner.name].registrar
+    move = None
     if registrar is not None:
-        case = _registered(case, registrar, reference, partner.name)
-    elif partner.matrix:
-        case = _moved(case, np.reshape(partner.matrix, (4, 4)), native, notes=(REGISTERED,))
-    _check_aligned(case.volume.geometry, native, partner.name, spec)
+        found = _found(registrar, reference, case.volume, partner.name)
+        move = np.reshape(found.matrix, (4, 4))
+        case = _moved(case, move, frame, notes=_notes_of(registrar, found))
+    elif partner.matrix or (visit in homes and homes[visit].move is not None):
+        own = np.reshape(partner.matrix, (4, 4)) if partner.matrix else np.eye(4)
+        first = homes[visit].move if visit in homes else None
+        case = _moved(case, own if first is None else first @ own, frame, notes=(REGISTERED,))
+    _check_aligned(given, case.volume.geometry, homes, partner.name, spec)
+    homes.setdefault(visit, _Home(given, move))
     before, sampler, after = part_steps(spec.transforms, partner.name)
     for step in before:
         case = step(case)
@@ -97,26 +119,33 @@ def _placed(case: Case, reference: Volume, native: Geometry, partner: ImagePlan,
     return case
 
 
-def _registered(case: Case, registrar: AnyRegistrar, reference: Volume, name: str) -> Case:
-    """Return an image and the labels on it where a registrar places them, with notes that say how far that is."""
+def _visit_of(name: str) -> str:
+    """Return the visit of an image; "" where cases have no visits."""
+    return name.rpartition(".")[0]
+
+
+def _found(registrar: AnyRegistrar, fixed: Volume, moving: Volume, name: str) -> Registered:
     try:
-        found = registrar(reference, case.volume)
+        return registrar(fixed, moving)
     except CaseError as error:
         raise CaseError(error.reason, f"image {name}: {error.detail}") from error
-    notes = (
+
+
+def _notes_of(registrar: AnyRegistrar, found: Registered) -> tuple[str, ...]:
+    """Return notes that say how far a registrar moved an image."""
+    return (
         f"{REGISTERED}={registrar.kind}",
         f"{REGISTERED}_mm={found.shift_mm:.4g}",
         f"{REGISTERED}_degrees={found.degrees:.4g}",
         f"{REGISTERED}_gain={found.gain:.4g}",
     )
-    return _moved(case, np.reshape(found.matrix, (4, 4)), reference.geometry, notes=notes)
 
 
-def _moved(case: Case, matrix: NDArray[np.float64], reference: Geometry, *, notes: tuple[str, ...]) -> Case:
+def _moved(case: Case, matrix: NDArray[np.float64], frame: str | None, *, notes: tuple[str, ...]) -> Case:
     """Return an image and the labels on it where a registration places them, in the reference's frame."""
 
     def placed(grid: Geometry) -> Geometry:
-        return Geometry(grid.shape, matrix @ grid.affine, reference.frame_of_reference)
+        return Geometry(grid.shape, matrix @ grid.affine, frame)
 
     def points(found: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(found @ matrix[:3, :3].T + matrix[:3, 3])
@@ -150,16 +179,26 @@ def part_steps(
     return tuple(s for i, s in values if i < first), sampler, tuple(s for i, s in values if i > first)
 
 
-def _check_aligned(found: Geometry, reference: Geometry, name: str, spec: DatasetSpec) -> None:
-    aligned = spec.cohort.members[name].aligned
-    if aligned in ("frame", "registration") and found.frame_of_reference != reference.frame_of_reference:
+def _check_aligned(given: Geometry, placed: Geometry, homes: Mapping[str, _Home], name: str, spec: DatasetSpec) -> None:
+    """Check what the spec says about an image: of the reference of its visit, and of a later one of the first visit's.
+
+    ``given`` is the image's grid as its scanner gave it, ``placed`` that grid after a registration.
+    """
+    visit = _visit_of(name)
+    if visit in homes:
+        aligned, home = spec.cohort.images[bare_image(name)].aligned, homes[visit].native
+    else:
+        aligned, home = spec.cohort.members[name].aligned, next(iter(homes.values())).native
+    first = next(iter(homes.values())).native
+    found, expected = (placed, first) if aligned == "registration" else (given, home)
+    if aligned in ("frame", "registration") and found.frame_of_reference != expected.frame_of_reference:
         raise CaseError(
             Reason.IMAGE_NOT_ALIGNED, f"image {name}: found another frame of reference, expected the reference's"
         )
-    if aligned == "grid" and not found.same_grid(reference):
+    if aligned == "grid" and not given.same_grid(home):
         raise CaseError(
             Reason.IMAGE_NOT_ALIGNED,
-            f"image {name}: found a grid of {found.shape} voxels that is not the reference's {reference.shape}, "
+            f"image {name}: found a grid of {given.shape} voxels that is not the reference's {home.shape}, "
             "expected one affine and shape (aligned: grid)",
         )
 

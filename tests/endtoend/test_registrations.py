@@ -1,5 +1,6 @@
 """Images of other frames of reference: refused without a registration, and placed to 0.1 mm with one."""
 
+import shutil
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from builder.errors import BuilderError
 from builder.model.canonical import canonical_json
 from builder.model.keyed import Key
 from builder.model.parquet import read_parquet
+from builder.phantom import write_sets
 from builder.plan import recipe
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
@@ -194,6 +196,99 @@ def test_transform_files_need_a_person_and_a_registration(tmp_path: Path):
         registered(tmp_path, image={"transform_files": "x.tfm"})
     with pytest.raises(ValueError, match="transform_files with aligned: frame"):
         registered(tmp_path, "frame", image={"transform_files": "{patient}.tfm"})
+    with pytest.raises(ValueError, match="visits: found registrar with aligned: frame, expected aligned: registration"):
+        brains(tmp_path, aligned="frame", registrar={"kind": "rigid"})
+    with pytest.raises(ValueError, match=r"visits.transform_files: found neither \{patient\} nor \{series\}"):
+        brains(tmp_path, aligned="registration", transform_files="{visit}.tfm")
+    with pytest.raises(ValueError, match="visits: found registrar with transform_files"):
+        brains(tmp_path, aligned="registration", transform_files="{patient}.tfm", registrar={"kind": "rigid"})
+
+
+@pytest.fixture(scope="module")
+def moved_visit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, pydicom.Dataset]:
+    """A brain of the phantom as it is, in ``as``, and with its second visit moved, in ``in``; and by which matrix.
+
+    Also returns a slice of the T1 of that visit, as it was.
+    """
+    folder = tmp_path_factory.mktemp("visits")
+    write_sets(folder / "as", patients=1, visits=2)
+    home, matrix = folder / "as" / "brain" / "PHB-001", rigid((0.03, -0.02, 0.06), (5.0, -6.0, 4.0))
+    for path in sorted(home.rglob("*.dcm")):
+        image = pydicom.dcmread(path)
+        if image.Modality == "MR":
+            target = folder / "in" / path.relative_to(home)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            frame = str(image.FrameOfReferenceUID)
+            (turned(image, matrix, frame) if path.parent.name == "2" else image).save_as(target)
+    return folder, matrix, pydicom.dcmread(home / "2" / "t1-001.dcm")
+
+
+def brains(folder: Path, **visits: Any) -> DatasetSpec:
+    """Two visits on the grid of the first one's T1; the T1c and the FLAIR lie where the T1 of their visit does."""
+    words = {"t1": "T1 SE AX", "t1c": "T1 SE AX POST GD", "flair": "FLAIR AX"}
+    images: dict[str, Any] = {name: {"select": f"series_description == '{text}'"} for name, text in words.items()}
+    images["t1c"]["aligned"] = "grid"
+    cohort = {"case": "person", "visits": {"names": ["before", "after"], **visits}, "images": images}
+    steps = [{"kind": "resample", "spacing_mm": [5.0, 3.5, 3.5]}, {"kind": "intensity", "dtype": "float32"}]
+    return spec(folder, cohort=cohort, labels={}, volumes={}, transforms=steps)
+
+
+@pytest.fixture(scope="module")
+def unmoved(moved_visit: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        home = moved_visit[0] / "as" / "brain" / "PHB-001"
+        return the_sample(brains(home, aligned="assumed"), tmp_path_factory.mktemp("unmoved") / "data")
+
+
+def test_a_transform_file_places_a_whole_visit_by_its_reference(moved_visit: Any, unmoved: Any, tmp_path: Path):
+    folder, matrix, first = moved_visit
+    transform = SimpleITK.AffineTransform(3)
+    transform.SetMatrix(np.linalg.inv(matrix)[:3, :3].ravel())
+    transform.SetTranslation(np.linalg.inv(matrix)[:3, 3])
+    SimpleITK.WriteTransform(transform, str(tmp_path / f"{first.SeriesInstanceUID}.h5"))
+    files = str(tmp_path / "{series}.h5")
+    sample = the_sample(brains(folder / "in", aligned="registration", transform_files=files), tmp_path / "data")
+    assert np.abs(sample["image"] - unmoved["image"]).max() <= 1.01
+    assert np.mean(sample["image"] != unmoved["image"]) < 0.02
+    placed = {f"after.{name}/registered" for name in ("t1", "t1c", "flair")}
+    assert {note for note in sample.row["notes"] if "registered" in note} == placed
+
+
+def test_a_registration_object_places_all_images_of_a_visit(moved_visit: Any, tmp_path: Path):
+    folder, matrix, first = moved_visit
+    index = pydicom.dcmread(next((folder / "in" / "1").glob("t1-*")), stop_before_pixels=True)
+    made = type("Made", (), {"images": [index]})
+    frames = {str(first.FrameOfReferenceUID): matrix}
+    where = shutil.copytree(folder / "in", tmp_path / "in")
+    alone = plan(brains(where, aligned="registration"), to=tmp_path / "none").plan
+    details = {r["detail"] for r in alone.cohort.to_pylist() if r["rule"] == "visits"}
+    assert not alone.cases
+    assert any("image after.t1: found two frames of reference and no Spatial" in (d or "") for d in details)
+    registration(str(index.FrameOfReferenceUID), frames, made=made, directory=where)  # type: ignore[arg-type]
+    (case,) = plan(brains(where, aligned="registration"), to=tmp_path / "data").plan.cases
+    for partner in case.partners:
+        if partner.name.startswith("after."):
+            assert np.allclose(np.reshape(partner.matrix, (4, 4)), matrix, atol=1e-6)
+        else:
+            assert partner.matrix == ()
+
+
+def test_a_registrar_places_a_whole_visit_by_its_reference(moved_visit: Any, unmoved: Any, tmp_path: Path):
+    registrar = {"kind": "rigid", "spacing_mm": 3}
+    made = brains(moved_visit[0] / "in", aligned="registration", registrar=registrar)
+    sample = the_sample(made, tmp_path / "data")
+    for found, expected in zip(sample["image"][3:], unmoved["image"][3:], strict=True):
+        astray = np.abs(np.roll(expected, 1, axis=2) - expected).mean()  # by one voxel of 3.5 mm
+        assert np.abs(found - expected).mean() < 0.2 * astray
+    notes = dict(note.partition("=")[::2] for note in sample.row["notes"] if "registered" in note)
+    assert notes["after.t1/registered"] == "rigid"
+    assert notes["after.flair/registered"] == notes["after.t1c/registered"] == ""
+    assert float(notes["after.t1/registered_degrees"]) == pytest.approx(4.0, abs=0.5)
+    assert not any("misaligned" in finding for finding in sample.row["findings"])
+    names = [recipe(s, key=Key(bytes.fromhex(KEY))) for s in (made, brains(moved_visit[0], aligned="registration"))]
+    assert [f"SimpleITK=={version('SimpleITK')}"] in names[0]["versions"]
+    assert names[0] != names[1]
 
 
 def test_sarcoma_mr_is_refused_in_another_frame_and_placed_with_a_registration_object(corpus, tmp_path: Path):
