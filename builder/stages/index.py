@@ -230,7 +230,7 @@ def _described(description: Description | CaseError) -> dict[str, Any]:
     row = _instance_row(header)
     if description.whole:
         return row | {"size": len(data)}
-    return row | {"transfer_syntax_uid": None}  # this is the syntax of the description, not of the object
+    return row | {"transfer_syntax_uid": description.transfer_syntax_uid}  # not that of the description
 
 
 def _ledger(position: int, entry: Entry) -> dict[str, Any]:

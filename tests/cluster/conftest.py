@@ -13,7 +13,7 @@ from tests.faults.archive import write_archive, write_spec
 
 HERE = Path(__file__).resolve().parent
 WANTED = bool(os.environ.get("BUILDER_CLUSTER_TESTS"))
-DAEMONS = ("test_slurm.py", "test_ssh.py", "test_tls.py", "test_s3.py", "test_archives.py")
+DAEMONS = ("test_slurm.py", "test_ssh.py", "test_tls.py", "test_s3.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

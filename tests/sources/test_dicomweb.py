@@ -27,7 +27,7 @@ from tests.sources.archive import make_archive
 from tests.sources.quick import no_pauses
 from tests.sources.servers import ORTHANC_MISSING, FakePacs, Reply, free_port, http_server, orthanc
 
-LEDGER = {"path", "size", "stamp", "header_sha256", "pixel_offset", "pixel_length", "transfer_syntax_uid"}
+LEDGER = {"path", "size", "stamp", "header_sha256", "pixel_offset", "pixel_length"}
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,32 @@ def test_a_series_comes_in_one_answer_and_each_instance_once(files: dict[str, by
     assert len(pacs.asked) == len({entry.path.rpartition("/")[0] for entry in entries})
 
 
+@pytest.mark.parametrize("stated", [False, True])
+def test_the_index_moves_no_contours_twice_and_no_pixels(files: dict[str, bytes], stated: bool, tmp_path: Path) -> None:
+    """A structure set comes once, whole; of an image the start comes, unless the metadata state its transfer syntax."""
+    pacs, sent = FakePacs(files), dict.fromkeys(["/metadata", "/instances/"], 0)
+
+    def answer(target: str, headers: dict[str, str]) -> Reply:
+        status, facts, body = pacs(target, headers)
+        if stated and target.endswith("/metadata"):
+            syntaxes = {"00083002": {"vr": "UI", "Value": ["1.2.840.10008.1.2.4.80"]}}
+            body = json.dumps([item | syntaxes for item in json.loads(body)]).encode()
+        for name in sent:
+            sent[name] += name in target.partition("?")[0]
+        return status, facts, body
+
+    with http_server(answer) as url:
+        source = DicomWeb(url=url).kept_in(str(tmp_path / "content"))
+        entries = list(source.list())
+        rows = index_partition(source, 0, entries).to_pylist()
+        structures = next(entry for entry in entries if entry.stamp)
+        source.read(structures)
+    of_it = [t for t in pacs.asked if structures.path.split("/")[1] in t and "?" not in t]
+    assert [target.rpartition("/")[0].rpartition("/")[2] for target in of_it] == ["series"]
+    assert sent == {"/metadata": 2, "/instances/": 0 if stated else 2}
+    assert stated == all(r["transfer_syntax_uid"].endswith("4.80") for r in rows if r["modality"] == "CT")
+
+
 def test_after_a_series_broke_off_only_the_rest_is_fetched(files: dict[str, bytes], tmp_path: Path) -> None:
     pacs = FakePacs(files)
 
@@ -292,7 +318,9 @@ def test_metadata_with_odd_values_lose_one_instance(files: dict[str, bytes]) -> 
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        broken = _header_file({"00080018": {"vr": "UI", "Value": ["1.2"]}, "00280010": {"vr": "US", "Value": ["many"]}})
+        broken = _header_file(
+            {"00080018": {"vr": "UI", "Value": ["1.2"]}, "00280010": {"vr": "US", "Value": ["many"]}}, ""
+        )
     assert isinstance(broken, CaseError)
 
 

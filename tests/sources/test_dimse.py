@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import shutil
+import socket
 import subprocess
 import time
 import warnings
@@ -24,7 +25,7 @@ from tests.sources.servers import ORTHANC_MISSING, free_port, orthanc
 
 pytest.importorskip("pynetdicom")
 DCMTK = Path("/usr/bin")  # pynetdicom installs tools of the same names
-DCMTK_MISSING = shutil.which("dcmqrscp") is None or not (DCMTK / "storescu").exists()
+DCMTK_MISSING = shutil.which("dcmqrscp") is None or not (DCMTK / "dcmqridx").exists()
 FILE_FACTS = {"path", "size", "stamp", "header_sha256", "pixel_offset"}  # the meta group is written by the receiver
 
 
@@ -76,21 +77,22 @@ def check_fresh(source: Dimse, files: dict[str, bytes], tmp_path: Path) -> None:
 def dcmqrscp(folder: Path, files: dict[str, bytes]) -> Iterator[int]:
     port = free_port()
     (folder / "db").mkdir(parents=True)
-    (folder / "in").mkdir()
     (folder / "cfg").write_text(
         f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\nHostTable BEGIN\nHostTable END\n"
         f"VendorTable BEGIN\nVendorTable END\nAETable BEGIN\nPACS {folder}/db RW (20, 400mb) ANY\nAETable END\n"
     )
+    names = [folder / "db" / f"{number}.dcm" for number in range(len(files))]
+    for name, data in zip(names, files.values(), strict=True):
+        name.write_bytes(data)
+    for at in range(0, len(names), 500):  # as they are: to send them would encode some of them anew
+        subprocess.run([DCMTK / "dcmqridx", folder / "db", *names[at : at + 500]], check=True, capture_output=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["dcmqrscp", "-c", str(folder / "cfg")], stdout=log, stderr=log, cwd=folder)
     try:
-        for number, data in enumerate(files.values()):
-            (folder / "in" / f"{number}.dcm").write_bytes(data)
-        send = [str(DCMTK / "storescu"), "-xs", "-aec", "PACS", "127.0.0.1", str(port), "+sd", str(folder / "in")]
-        for _ in range(50):
-            if subprocess.run(send, capture_output=True).returncode == 0:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
-            time.sleep(0.1)
+            time.sleep(0.05)
         yield port
     finally:
         process.kill()

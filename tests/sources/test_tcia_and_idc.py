@@ -293,7 +293,7 @@ class Bucket:
         return f'"{hashlib.md5(self.objects[key]).hexdigest()}"'
 
 
-def write_index(files: dict[str, bytes], path: Path) -> dict[str, bytes]:
+def write_index(files: dict[str, bytes], path: Path, *, license: str = "CC BY 4.0") -> dict[str, bytes]:
     """Objects laid out as the IDC's; their index, with a row of another collection beside, goes to ``path``."""
     objects = {}
     rows = []
@@ -308,7 +308,7 @@ def write_index(files: dict[str, bytes], path: Path) -> dict[str, bytes]:
                 "PatientID": str(first.PatientID),
                 "Modality": first.Modality,
                 "SeriesInstanceUID": series,
-                "license_short_name": "CC BY 4.0",
+                "license_short_name": license,
                 "instanceCount": len(members),
                 "aws_bucket": "idc-open-data",
                 "crdc_series_uuid": uuid,
