@@ -1,6 +1,7 @@
 """Commands on datasets that are published: find, compare, and report of their use."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -124,6 +125,27 @@ def export(
     present(outcome.facts(), as_json, outcome.text)
 
 
+def view(
+    dataset: Dataset,
+    leave_out: Annotated[
+        Path | None, typer.Option("--leave-out", metavar="FILE", help="The marks; beside the dataset without it.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="A free one without it.")] = 0,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Look at the samples in the browser, with masks, and mark those to leave out (cohort.leave_out of a spec)."""
+    from builder.library.view import open_view
+
+    server = open_view(dataset, leave_out=leave_out, port=port)
+    typer.echo(f"{server.address}\nmarks go to {server.marks.place}; Ctrl-C ends it")
+    if show:
+        typer.launch(server.address)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
 def explain_reason(
     code: Annotated[str | None, typer.Argument(metavar="CODE", help="A reason, e.g. gapped; all without it.")] = None,
     as_json: Machine = False,
@@ -136,4 +158,4 @@ def explain_reason(
     present(facts, as_json, lambda: "\n".join(outcome.text for outcome in outcomes))
 
 
-COMMANDS = (catalog, diff, records, uses, record_training, export, explain_reason)
+COMMANDS = (catalog, diff, records, uses, record_training, export, view, explain_reason)
