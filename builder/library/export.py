@@ -1,19 +1,22 @@
 """Export a published dataset, or a part of it, to the files of other tools (``builder export``)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from builder.errors import SpecError, counted
+from builder.library.inspect import key_of
 from builder.reader.dataset import Dataset
 from builder.reader.export import (
     export_bids,
     export_datalist,
     export_huggingface,
+    export_mds,
     export_nifti,
     export_nnunet,
+    export_nnunet_preprocessed,
     export_omezarr,
     export_webdataset,
 )
@@ -31,53 +34,74 @@ class Form:
     Parameters
     ----------
     write
-        Function that takes a dataset, a folder and ``track``.
+        Function that takes a dataset, a folder and ``track``, and the options of the form.
     about
         What somebody gets, for the help and the last line.
-    label
-        Whether the form has one label, which must be named where the dataset has several.
-    number
-        Whether nnU-Net's number of the dataset is part of it.
+    options
+        Fields of ``Options`` that the form takes. A ``label`` must be named where the dataset has several.
     volumes
         Whether only whole volumes make sense.
+    fills
+        Whether samples without an optional image may be exported with its channel as it was filled.
     """
 
     write: Write
     about: str
-    label: bool = False
-    number: bool = False
+    options: tuple[str, ...] = ()
     volumes: bool = False
+    fills: bool = True
+
+
+def _export_dicomseg(dataset: Dataset, folder: ExportFolder, **options: Any) -> Any:
+    from builder.library.dicomseg import export_dicomseg  # late: highdicom takes a second to import
+
+    return export_dicomseg(dataset, folder, **options)
 
 
 FORMS: Final[Mapping[str, Form]] = MappingProxyType(
     {
         "nifti": Form(export_nifti, "a NIfTI file a field and sample; the rows are in samples.json"),
-        "monai": Form(export_datalist, "NIfTI files and MONAI's datalist.json", label=True),
+        "monai": Form(export_datalist, "NIfTI files and MONAI's datalist.json", ("label",)),
         "nnunet": Form(
             export_nnunet,
             "nnU-Net's raw layout; copy splits_final.json to the dataset's folder in nnUNet_preprocessed before "
             "training, or nnU-Net makes folds of its own, which part persons",
-            label=True,
-            number=True,
+            ("label", "number"),
             volumes=True,
         ),
+        "nnunet_preprocessed": Form(
+            export_nnunet_preprocessed,
+            "nnU-Net's preprocessed layout with the dataset's own folds, for nnUNet_preprocessed; the plans come from "
+            "nnUNetv2_plan_experiment on the form nnunet",
+            ("label", "number", "patch"),
+            volumes=True,
+            fills=False,
+        ),
         "webdataset": Form(export_webdataset, "tar files of .npy and .json"),
+        "mds": Form(export_mds, "MosaicML's shards; StreamingDataset(local=FOLDER, split=SPLIT) reads them"),
         "huggingface": Form(export_huggingface, "Parquet files and a card; datasets.load_dataset(FOLDER) reads them"),
         "bids": Form(export_bids, "a BIDS derivative", volumes=True),
         "omezarr": Form(export_omezarr, "an OME-Zarr 0.5 image a sample, with its labels, for viewers"),
+        "dicomseg": Form(
+            _export_dicomseg,
+            "a DICOM segmentation a series of the archive; they name patients as the archive does, so keep them there",
+            ("label", "archive"),
+            fills=False,
+        ),
     }
 )
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote."""
+    """What an export wrote, and what it left out, by why."""
 
     dataset: str
     version: str
     folder: str
     form: str
     samples: int
+    notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return the facts as JSON-able data."""
@@ -85,11 +109,13 @@ class Exported:
 
     def text(self) -> str:
         """Return the facts as lines for a person."""
-        return (
+        lines = [
             f"{self.folder}: {counted(self.samples, 'sample')} of {self.dataset}, version {self.version}, "
-            f"as {self.form}\n"
-            f"  {FORMS[self.form].about}"
-        )
+            f"as {self.form}",
+            FORMS[self.form].about,
+            *self.notes,
+        ]
+        return "\n  ".join(lines)
 
 
 @dataclass(frozen=True)
@@ -111,14 +137,39 @@ class Wanted:
     missing: str = "refuse"
 
 
+@dataclass(frozen=True)
+class Options:
+    """What forms may be told.
+
+    Parameters
+    ----------
+    label
+        Name of the field of labels, for forms that have one.
+    number
+        nnU-Net's number of the dataset.
+    patch
+        (slice, row, column) of the patches that nnU-Net will cut.
+    archive
+        Folder with the DICOM files that the dataset was built from.
+    workers
+        How many samples are read and written at once.
+    """
+
+    label: str | None = None
+    number: int = 1
+    patch: tuple[int, int, int] = (64, 128, 128)
+    archive: str | None = None
+    workers: int = 1
+
+
 def export(
     url: str,
     folder: str,
     *,
     form: str,
     wanted: Wanted = Wanted(),
-    label: str | None = None,
-    number: int = 1,
+    options: Options = Options(),
+    environment: Mapping[str, str] = MappingProxyType({}),
     track: Track = silently,
 ) -> Exported:
     """Export a dataset to a local folder. The same export started again continues where it stopped.
@@ -129,10 +180,10 @@ def export(
         One of ``FORMS``.
     wanted
         Which samples.
-    label
-        Name of the field of labels, for forms that have one.
-    number
-        nnU-Net's number of the dataset.
+    options
+        What the form is told.
+    environment
+        Holds the key that the dataset was built with, for forms that go back to the archive.
 
     Raises
     ------
@@ -154,15 +205,35 @@ def export(
             f"--form: found {form} for a dataset of patches, expected whole volumes; build with samples: "
             "{kind: volumes}, or choose nifti, webdataset or huggingface"
         )
-    options: dict[str, Any] = {"label": _label(samples, label)} if chosen.label else {}
-    if chosen.number:
-        options["number"] = number
+    told = {name: getattr(options, name) for name in chosen.options}
+    if "label" in told:
+        told["label"] = _label(samples, options.label)
     missing = _missing(wanted.missing)
-    check_present(samples, missing)
-    target = _begin(samples, Path(folder), form, options)
-    chosen.write(samples, target, **options, missing=missing, track=track)
+    if chosen.fills:
+        check_present(samples, missing)
+        told["missing"] = missing
+    kept = {name: value for name, value in told.items() if name not in ("archive", "missing")}
+    if "archive" in told:
+        told |= _of_archive(samples, options, environment)
+    target = _begin(samples, ExportFolder(Path(folder), workers=options.workers), form, kept)
+    made = chosen.write(samples, target, **told, track=track)
     manifest = samples.manifest
-    return Exported(manifest.name, manifest.version, folder, form, len(samples))
+    return Exported(manifest.name, manifest.version, folder, form, len(samples), getattr(made, "notes", ()))
+
+
+def _of_archive(samples: Dataset, options: Options, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the archive and the key that finds its series."""
+    if options.archive is None:
+        raise SpecError(
+            "--archive: found nothing, expected the folder of the DICOM files that the dataset was built from"
+        )
+    key = key_of(samples.manifest, environment)
+    if key is None:
+        reference = samples.manifest.spec.get("deid", {}).get("patient_key", "")
+        raise SpecError(
+            f"--form: found no key that the dataset was built with, expected {reference}: it finds the series by name"
+        )
+    return {"archive": str(Path(options.archive).resolve()), "key": key}
 
 
 def _missing(text: str) -> Missing:
@@ -173,15 +244,15 @@ def _missing(text: str) -> Missing:
     raise SpecError(f"--missing: found {text!r}, expected refuse or fill")
 
 
-def _begin(samples: Dataset, folder: Path, form: str, options: Mapping[str, Any]) -> ExportFolder:
+def _begin(samples: Dataset, folder: ExportFolder, form: str, options: Mapping[str, Any]) -> ExportFolder:
     manifest = samples.manifest
     own = {"dataset": manifest.name, "version": manifest.version, "selection": samples.selection}
     identity = {**own, "form": form, "fields": list(samples.fields), "options": dict(options)}
     if "number" not in options:
-        return ExportFolder(folder).begin(identity)
+        return folder.begin(identity)
     # nnU-Net keeps several datasets in one folder
-    ExportFolder(folder / f"Dataset{options['number']:03d}_{manifest.name}").begin(identity)
-    return ExportFolder(folder, continues=True)
+    folder.inside(f"Dataset{options['number']:03d}_{manifest.name}").begin(identity)
+    return replace(folder, continues=True)
 
 
 def _label(samples: Dataset, label: str | None) -> str:

@@ -55,7 +55,9 @@ def segmentation(
         content_label="LESIONS",
         series_description="Segmentation",
     )
-    _pin(made, images, rename=rename, keep={uid, series_uid})
+    pin(made, images, rename=rename, keep={uid, series_uid})
+    made.file_meta.ImplementationClassUID = IMPLEMENTATION_UID
+    made.file_meta.ImplementationVersionName = "PHANTOM_1"
     return made
 
 
@@ -82,8 +84,11 @@ def _describe(number: int, label: str) -> Any:
     )
 
 
-def _pin(made: Any, images: Sequence[Dataset], *, rename: Callable[[str], str], keep: set[str]) -> None:
-    """Replace the clock's stamps by the images', and every UID drawn at random by a reproducible one."""
+def pin(made: Any, images: Sequence[Dataset], *, rename: Callable[[str], str], keep: set[str]) -> None:
+    """Replace the clock's stamps by the images', and every UID drawn at random by a reproducible one.
+
+    ``rename`` makes a UID of the ordinal of one that was drawn; those in ``keep`` and those of the images stay.
+    """
     first = images[0]
     known = keep | {str(image.SOPInstanceUID) for image in images}
     known |= {str(first.StudyInstanceUID), str(first.SeriesInstanceUID), str(first.FrameOfReferenceUID)}
@@ -92,16 +97,14 @@ def _pin(made: Any, images: Sequence[Dataset], *, rename: Callable[[str], str], 
         if value not in known and not value.startswith("1.2.840.10008."):
             element.value = names.setdefault(value, rename(str(len(names))))
     for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate", "StructureSetDate"):
-        if keyword in made:
+        if keyword in made and first.get("StudyDate"):
             setattr(made, keyword, first.StudyDate)
     for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
-        if keyword in made:
+        if keyword in made and first.get("StudyTime"):
             setattr(made, keyword, first.StudyTime)
     for item in made.get("ContributingEquipmentSequence", []):
-        if "ContributionDateTime" in item:
+        if "ContributionDateTime" in item and first.get("StudyDate") and first.get("StudyTime"):
             item.ContributionDateTime = first.StudyDate + first.StudyTime
-    made.file_meta.ImplementationClassUID = IMPLEMENTATION_UID
-    made.file_meta.ImplementationVersionName = "PHANTOM_1"
 
 
 def _uids(dataset: Dataset) -> Iterator[tuple[Any, str]]:

@@ -16,12 +16,13 @@ import zarr
 
 from builder.cli import main
 from builder.errors import SpecError
-from builder.library.export import FORMS, Wanted, _label, export
+from builder.library.export import FORMS, Options, Wanted, _label, export
 from builder.model.layout import EXPORTS, stored_object
 from builder.reader import open_dataset
-from builder.reader.export import export_bids, export_huggingface, export_nnunet, export_omezarr, omezarr, tar
-from builder.reader.export.folder import ExportFolder
+from builder.reader.export import export_bids, export_huggingface, export_nnunet, export_omezarr, mds, omezarr, tar
+from builder.reader.export.folder import ExportFolder, silently
 from builder.reader.export.nnunet import own_folds
+from tests.reader.conftest import publish
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +34,11 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-def options(form: str) -> dict[str, Any]:
-    return {"form": form, **({"label": "tumor"} if FORMS[form].label else {})}
+def options(form: str, workers: int = 1) -> dict[str, Any]:
+    return {
+        "form": form,
+        "options": Options(label="tumor" if "label" in FORMS[form].options else None, workers=workers),
+    }
 
 
 def stopping_after(count: int) -> Any:
@@ -47,7 +51,7 @@ def stopping_after(count: int) -> Any:
     return track
 
 
-PATCHES = [form for form, described in FORMS.items() if not described.volumes]
+PATCHES = [form for form, described in FORMS.items() if not described.volumes and "archive" not in described.options]
 
 
 @pytest.mark.parametrize("form", PATCHES)
@@ -56,18 +60,45 @@ def test_an_export_that_was_stopped_continues(
 ) -> None:
     url = str(labelled.root)
     monkeypatch.setattr(tar, "PER_FILE", 3)
+    monkeypatch.setattr(mds, "SIZE_LIMIT", 1)
     export(url, str(tmp_path / "whole"), **options(form))
     with pytest.raises(KeyboardInterrupt):
         export(url, str(tmp_path / "halves"), **options(form), track=stopping_after(1))
-    whole = (".nii.gz", ".tar", ".parquet", "zarr.json")
+    whole = (".nii.gz", ".tar", ".parquet", "zarr.json", ".mds")
     kept = {p: p.stat().st_ino for p in (tmp_path / "halves").rglob("*") if p.name.endswith(whole)}
     everything = [p for p in (tmp_path / "whole").rglob("*") if p.name.endswith(whole)]
     assert 0 < len(kept) < len(everything)
-    outcome = export(url, str(tmp_path / "halves"), **options(form))
+    outcome = export(url, str(tmp_path / "halves"), **options(form, workers=3))
     assert outcome.samples == 8
     assert files(tmp_path / "whole") == files(tmp_path / "halves")
     assert all(p.stat().st_ino == inode for p, inode in kept.items()), "finished files were not written again"
     assert not [name for name in files(tmp_path / "halves") if ".part-" in name]
+
+
+@pytest.mark.parametrize("form", [form for form, described in FORMS.items() if described.volumes])
+def test_whole_volumes_continue_and_are_the_same_with_any_number_of_workers(
+    form: str, volumes: Any, tmp_path: Path
+) -> None:
+    described = {"image": ("HU", {}), "tumor": ("", {"core": (0, 1)})}
+    made = publish(tmp_path / "set", [volumes.samples], chunk=(4, 5, 6), described=described)
+    dataset = open_dataset(made.root)
+    persons = pa.array(["k1", "k2", "k1", "k3", "k2"])
+    dataset = replace(dataset, _table=dataset._table.append_column("person_key", persons))
+    told = {"number": 3, "label": "tumor"} if "number" in FORMS[form].options else {}
+
+    def write(name: str, workers: int, track: Any = silently) -> None:
+        folder = ExportFolder(tmp_path / name, continues=True, workers=workers)
+        FORMS[form].write(dataset, folder, **told, track=track)
+
+    write("one", 1)
+    write("three", 3)
+    with pytest.raises(KeyboardInterrupt):
+        write("halves", 1, stopping_after(1))
+    kept = {p: p.stat().st_ino for p in (tmp_path / "halves").rglob("*.*z*") if p.is_file()}
+    assert 0 < len(kept) < len(list((tmp_path / "one").rglob("*.*z*")))
+    write("halves", 2)
+    assert files(tmp_path / "one") == files(tmp_path / "three") == files(tmp_path / "halves")
+    assert all(p.stat().st_ino == inode for p, inode in kept.items()), "finished files were not written again"
 
 
 def test_a_folder_of_something_else_is_left_alone(labelled: Any, tmp_path: Path) -> None:
@@ -85,8 +116,9 @@ def test_a_folder_of_something_else_is_left_alone(labelled: Any, tmp_path: Path)
 
 WRONG = [
     ({"form": "nifty"}, "--form: found 'nifty', expected one of nifti, monai, nnunet"),
-    ({"form": "monai", "label": "liver"}, "--label: found 'liver', expected one of tumor"),
+    ({"form": "monai", "options": Options(label="liver")}, "--label: found 'liver', expected one of tumor"),
     ({"form": "nnunet"}, "--form: found nnunet for a dataset of patches, expected whole volumes"),
+    ({"form": "nnunet_preprocessed"}, "--form: found nnunet_preprocessed for a dataset of patches"),
     ({"form": "bids"}, "--form: found bids for a dataset of patches, expected whole volumes"),
     ({"form": "nifti", "wanted": Wanted(where="sex == 'X'")}, "--where: found no sample that it matches"),
     ({"form": "nifti", "wanted": Wanted(where="sexx == 'F'")}, "did you mean 'sex'"),
@@ -173,6 +205,33 @@ def test_nnunet_gets_the_dataset_s_own_folds(labelled: Any, tmp_path: Path, monk
     assert own_folds(dataset, ["s00000", "s00001"]) == [
         {"train": ["s00000"], "val": ["s00001"]}, {"train": ["s00001"], "val": ["s00000"]}
     ]  # fmt: skip
+
+
+def test_shards_of_mds_hold_the_samples_as_the_format_says(volumes: Any, tmp_path: Path) -> None:
+    """Read by the lines of the format's own page; make test-peers reads them with streaming."""
+    dataset = open_dataset(volumes.root)
+    mds.export_mds(dataset, tmp_path)
+    read = 0
+    for split in dict.fromkeys(volumes.splits):
+        index = json.loads((tmp_path / split / "index.json").read_text())
+        (shard,) = index["shards"]
+        data = (tmp_path / split / shard["raw_data"]["basename"]).read_bytes()
+        assert (index["version"], shard["raw_data"]["bytes"]) == (2, len(data))
+        count = int(np.frombuffer(data[:4], "<u4")[0])
+        places = np.frombuffer(data[4 : 4 * (count + 2)], "<u4")
+        about = json.loads(data[4 * (count + 2) : places[0]])
+        assert about["column_names"] == ["image", "row", "tumor"]
+        assert about["column_encodings"] == ["ndarray:int16", "json", "ndarray:uint8"]
+        for begin, end, item in zip(places[:-1], places[1:], dataset.split(split), strict=True):
+            sizes = np.frombuffer(data[begin : begin + 12], "<u4")
+            ends = begin + 12 + np.cumsum(sizes)
+            image, row, _ = (data[stop - size : stop] for stop, size in zip(ends, sizes, strict=True))
+            assert (ends[-1], image[0] >> 2, image[0] & 3) == (end, 4, 0)
+            voxels = np.frombuffer(image[5:], np.int16).reshape(tuple(image[1:5]))
+            np.testing.assert_array_equal(voxels, item["image"])
+            assert json.loads(row)["sample_key"] == item.row["sample_key"]
+            read += 1
+    assert read == 5
 
 
 def test_the_command_says_what_it_wrote(labelled: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ name for lies in folders that ``.bidsignore`` lists.
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,21 +51,31 @@ def export_bids(
     check_present(dataset, missing)
     if dataset.layout("image").shape is not None:
         raise SpecError("export: found patches, expected whole volumes for BIDS; build with samples: {kind: volumes}")
-    target, paths = ExportFolder.of(folder), []
-    rows: list[dict[str, Any]] = dataset.table.to_pylist()
-    runs: dict[str, int] = {}
+    target, rows = ExportFolder.of(folder), dataset.table.to_pylist()
+    runs = _runs(rows)
     _write_about(dataset, rows, target)
-    for position in track(range(len(dataset))):
+
+    def write(position: int) -> Path:
         row = rows[position]
         person = _word(row["person_key"])
-        runs[person] = runs.get(person, 0) + 1
         datatype, suffix = _kind(row)
-        place, stem = f"sub-{person}/{datatype}", f"sub-{person}_run-{runs[person]:02d}"
-        paths.append(target.path(place, f"{stem}_{suffix}.nii.gz"))
+        place, stem = f"sub-{person}/{datatype}", f"sub-{person}_run-{runs[position]:02d}"
         if not target.holds(place, f"{stem}_{suffix}.json"):  # the sidecar is written last
             _write(dataset, position, target=target, place=place, stem=stem, suffix=suffix)
             target.write(_json(_sidecar(row)), place, f"{stem}_{suffix}.json")
-    return paths
+        return target.path(place, f"{stem}_{suffix}.nii.gz")
+
+    return target.each(write, range(len(dataset)), track)
+
+
+def _runs(rows: list[dict[str, Any]]) -> list[int]:
+    """Return, for each row, which one it is of its person, from 1."""
+    seen: Counter[str] = Counter()
+    runs = []
+    for row in rows:
+        seen[row["person_key"]] += 1
+        runs.append(seen[row["person_key"]])
+    return runs
 
 
 def _write(dataset: Dataset, position: int, *, target: ExportFolder, place: str, stem: str, suffix: str) -> None:

@@ -2,14 +2,18 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from builder.errors import LayoutError, SpecError
 from builder.model.canonical import canonical_json
 
+Made = TypeVar("Made")
 Track = Callable[[Iterable[int]], Iterable[int]]
 """Passes numbers on and shows how far an export is."""
 
@@ -34,10 +38,13 @@ class ExportFolder:
         The folder. The caller may pass a link here, but links below it that lead outside are refused.
     continues
         Whether files that are there are of this export, whole, and stay as they are (``begin``).
+    workers
+        How many samples are read and written at once, each by a thread; what is written does not depend on it.
     """
 
     root: Path
     continues: bool = False
+    workers: int = 1
 
     @staticmethod
     def of(folder: "str | Path | ExportFolder") -> "ExportFolder":
@@ -65,7 +72,26 @@ class ExportFolder:
             )
         else:
             self.write(stated, MARKER)
-        return ExportFolder(self.root, continues=True)
+        return replace(self, continues=True)
+
+    def each(self, work: Callable[[int], Made], numbers: Sequence[int], track: Track) -> list[Made]:
+        """Do the work of every number, of ``workers`` numbers at once, and return what it gave in their order.
+
+        When one fails or ``track`` stops, those that are under way are finished and no other one is begun.
+        """
+        if self.workers == 1:
+            return [work(number) for number in track(numbers)]
+        made, coming = [], iter(numbers)
+        under_way: deque[Future[Made]] = deque()
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            for _ in track(numbers):
+                while len(under_way) < 2 * self.workers and (number := next(coming, None)) is not None:
+                    under_way.append(pool.submit(work, number))
+                made.append(under_way.popleft().result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return made
 
     def path(self, *parts: str) -> Path:
         """Return the path of a file, and create its folder.
@@ -106,7 +132,11 @@ class ExportFolder:
         if target.exists():
             shutil.rmtree(target)
         target.mkdir()
-        return ExportFolder(target)
+        return replace(self, root=target, continues=False)
+
+    def inside(self, name: str) -> "ExportFolder":
+        """Return a folder inside this one, with what is in it already."""
+        return replace(self, root=self.path(name))
 
     def check(self, *parts: str) -> None:
         """Raise LayoutError if the names lead out of the folder."""

@@ -47,7 +47,7 @@ def export_huggingface(
         The Parquet files.
     """
     check_present(dataset, missing)
-    target, paths = ExportFolder.of(folder), []
+    target = ExportFolder.of(folder)
     splits = dataset.table.column("split").to_pylist()
     pieces = []
     for split in dict.fromkeys(splits):
@@ -55,11 +55,14 @@ def export_huggingface(
         groups = [places[first : first + PER_FILE] for first in range(0, len(places), PER_FILE)]
         pieces += [(f"{split}-{n:05d}-of-{len(groups):05d}.parquet", group) for n, group in enumerate(groups)]
     schema = _schema(dataset)
-    for number in track(range(len(pieces))):
+
+    def write(number: int) -> Path:
         name, group = pieces[number]
         if not target.holds("data", name):
             target.write(parquet_bytes(_table(dataset.select(group), schema)), "data", name)
-        paths.append(target.path("data", name))
+        return target.path("data", name)
+
+    paths = target.each(write, range(len(pieces)), track)
     target.write(_card(dataset, list(dict.fromkeys(splits))).encode(), "README.md")
     return paths
 

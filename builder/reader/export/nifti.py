@@ -30,9 +30,9 @@ def export_nifti(
         For each sample, its ``sample_key`` and the path of every field relative to ``folder``.
     """
     check_present(dataset, missing)
-    target, entries = ExportFolder.of(folder), []
-    rows = dataset.table.to_pylist()
-    for position in track(range(len(dataset))):
+    target, rows = ExportFolder.of(folder), dataset.table.to_pylist()
+
+    def write(position: int) -> dict[str, str]:
         key = rows[position]["sample_key"]
         paths = {name: f"{name}/{key}.nii.gz" for name in dataset.fields}
         if not all(target.holds(path) for path in paths.values()):
@@ -40,7 +40,9 @@ def export_nifti(
             for name, path in paths.items():
                 with target.replacing(path) as place:
                     write_nifti(place, *nifti_arrays(item, name))
-        entries.append({"sample_key": key, **paths})
+        return {"sample_key": key, **paths}
+
+    entries = target.each(write, range(len(dataset)), track)
     target.write((json.dumps(rows, indent=1, sort_keys=True, default=str) + "\n").encode(), "samples.json")
     return entries
 

@@ -22,6 +22,7 @@ from builder.reader.frameworks import nifti_arrays
 from builder.reader.item import Item
 
 SPLITS_FINAL = "splits_final.json"
+CONFIGURATION = "nnUNetPlans_3d_fullres"
 MOST_LOCATIONS = 10_000
 """Largest number of voxels per class that are kept as centres of patches, as in nnU-Net's own preprocessing."""
 
@@ -61,10 +62,13 @@ def export_nnunet(
     classes = _classes(dataset, label)
     target = _fresh_folder(dataset, folder, number)
     keys, splits = (dataset.table.column(name).to_pylist() for name in ("sample_key", "split"))
-    for position in track(range(len(dataset))):
+
+    def write(position: int) -> None:
         suffix = "Ts" if splits[position] in test_splits else "Tr"
         if not target.holds(f"labels{suffix}", f"{keys[position]}.nii.gz"):  # the label is written last
             _write_raw(dataset[position], label, target=target, suffix=suffix, classes=classes)
+
+    target.each(write, range(len(dataset)), track)
     trained = [key for key, split in zip(keys, splits, strict=True) if split not in test_splits]
     folds = json.dumps(own_folds(dataset, trained), indent=1) + "\n"
     target.write(folds.encode(), SPLITS_FINAL)
@@ -74,20 +78,21 @@ def export_nnunet(
 
 def export_nnunet_preprocessed(
     dataset: Dataset,
-    folder: str | Path,
+    folder: str | Path | ExportFolder,
     *,
     number: int,
     label: str,
-    patch: tuple[int, int, int],
-    configuration: str = "nnUNetPlans_3d_fullres",
+    patch: tuple[int, int, int] = (64, 128, 128),
     test_splits: Sequence[str] = ("test",),
+    track: Track = silently,
 ) -> Path:
-    """Write nnU-Net v2's preprocessed layout, which its trainer reads, with the dataset's own splits as the only fold.
+    """Write nnU-Net v2's preprocessed layout, which its trainer reads, with the dataset's own folds.
 
-    ``Dataset<number>_<name>/<configuration>`` gets ``<sample_key>.b2nd``, ``_seg.b2nd`` and ``.pkl``. Next to it are
-    dataset.json, splits_final.json (train and validation) and gt_segmentations. Voxels are converted to float32 and
-    not changed otherwise, because the spec has already resampled and scaled them. Plans are not written; nnU-Net makes
-    them (``nnUNetv2_plan_experiment`` on the output of ``export_nnunet``). Samples of ``test_splits`` are left out.
+    ``Dataset<number>_<name>/nnUNetPlans_3d_fullres`` gets ``<sample_key>.b2nd``, ``_seg.b2nd`` and ``.pkl``. Next to it
+    are dataset.json, splits_final.json (as in ``export_nnunet``) and gt_segmentations. Voxels are converted to float32
+    and not changed otherwise, because the spec has already resampled and scaled them. Plans are not written; nnU-Net
+    makes them (``nnUNetv2_plan_experiment`` on the output of ``export_nnunet``). Samples of ``test_splits`` are left
+    out.
 
     Parameters
     ----------
@@ -105,18 +110,22 @@ def export_nnunet_preprocessed(
     check_present(dataset, "refuse")
     classes = _classes(dataset, label)
     target = _fresh_folder(dataset, folder, number)
-    fold: dict[str, list[str]] = {"train": [], "val": []}
-    for item in dataset:
-        row = item.row
-        if row["split"] in test_splits:
-            continue
-        key = str(row["sample_key"])
-        fold["val" if row["split"] == "validation" else "train"].append(key)
-        _write_preprocessed(item, label, target.path(configuration, key), classes=classes, patch=patch)
-        mask, affine = nifti_arrays(item, label)
-        write_nifti(target.path("gt_segmentations", f"{key}.nii.gz"), _mapped(mask, classes), affine)
-    target.write((json.dumps([fold], indent=1) + "\n").encode(), "splits_final.json")
-    _write_about(dataset, target, label, classes, training=len(fold["train"]) + len(fold["val"]))
+    keys, splits = (dataset.table.column(name).to_pylist() for name in ("sample_key", "split"))
+    places = [n for n, split in enumerate(splits) if split not in test_splits]
+
+    def write(position: int) -> None:
+        key = str(keys[position])
+        if not target.holds(CONFIGURATION, f"{key}.pkl"):  # the pickle is written last
+            item = dataset[position]
+            mask, affine = nifti_arrays(item, label)
+            with target.replacing("gt_segmentations", f"{key}.nii.gz") as place:
+                write_nifti(place, _mapped(mask, classes), affine)
+            _write_preprocessed(item, label, target=target, classes=classes, patch=patch)
+
+    target.each(write, places, track)
+    folds = json.dumps(own_folds(dataset, [keys[n] for n in places]), indent=1) + "\n"
+    target.write(folds.encode(), SPLITS_FINAL)
+    _write_about(dataset, target, label, classes, training=len(places))
     return target.root
 
 
@@ -153,7 +162,7 @@ def own_folds(dataset: Dataset, keys: Collection[str]) -> list[dict[str, list[st
 
 def _fresh_folder(dataset: Dataset, folder: str | Path | ExportFolder, number: int) -> ExportFolder:
     target, name = ExportFolder.of(folder), f"Dataset{number:03d}_{dataset.manifest.name}"
-    return ExportFolder(target.path(name), continues=True) if target.continues else target.fresh(name)
+    return target.inside(name) if target.continues else target.fresh(name)
 
 
 def _write_about(
@@ -183,18 +192,22 @@ def _write_raw(item: Item, label: str, *, target: ExportFolder, suffix: str, cla
 
 
 def _write_preprocessed(
-    item: Item, label: str, path: Path, *, classes: Mapping[int, int], patch: tuple[int, int, int]
+    item: Item, label: str, *, target: ExportFolder, classes: Mapping[int, int], patch: tuple[int, int, int]
 ) -> None:
     try:
         import blosc2
     except ImportError as error:
         raise MissingExtra("blosc2", "nnunet") from error
+    key = item.row["sample_key"]
     mask = _mapped(item[label], classes).astype(np.int16)
     for suffix, array in (("", item["image"].astype(np.float32)), ("_seg", mask)):
         blocks, chunks = _block_shapes(array, patch)
         params = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1}
-        target = f"{path}{suffix}.b2nd"
-        blosc2.asarray(np.ascontiguousarray(array), urlpath=target, chunks=chunks, blocks=blocks, cparams=params)
+        with target.replacing(CONFIGURATION, f"{key}{suffix}.b2nd") as place:
+            place.unlink(missing_ok=True)  # what a stopped export left, which blosc2 would open
+            blosc2.asarray(
+                np.ascontiguousarray(array), urlpath=str(place), chunks=chunks, blocks=blocks, cparams=params
+            )
     shape = tuple(int(n) for n in mask.shape[1:])
     properties = {
         "spacing": [float(n) for n in item.geometry.spacing_mm],
@@ -204,8 +217,7 @@ def _write_preprocessed(
         "class_locations": {number: _locations(mask, number) for number in sorted(classes.values())},
     }
     # nnU-Net's trainer expects a pickle here; it holds only plain numbers, lists and arrays
-    with path.with_name(f"{path.name}.pkl").open("wb") as stream:
-        pickle.dump(properties, stream, protocol=4)
+    target.write(pickle.dumps(properties, protocol=4), CONFIGURATION, f"{key}.pkl")
 
 
 def _block_shapes(array: NDArray[Any], patch: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

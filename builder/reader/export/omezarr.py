@@ -55,14 +55,15 @@ def export_omezarr(
     """
     one_image_field(dataset)
     check_present(dataset, missing)
-    target, paths = ExportFolder.of(folder), []
-    keys = dataset.table.column("sample_key").to_pylist()
-    for position in track(range(len(dataset))):
+    target, keys = ExportFolder.of(folder), dataset.table.column("sample_key").to_pylist()
+
+    def write(position: int) -> Path:
         place = f"{keys[position]}.ome.zarr"
-        paths.append(target.path(place, "zarr.json").parent)
         if not target.holds(place, "zarr.json"):  # the group's own metadata are written last
             _write_sample(dataset, dataset[position], target=target, place=place)
-    return paths
+        return target.path(place, "zarr.json").parent
+
+    return target.each(write, range(len(dataset)), track)
 
 
 def _write_sample(dataset: Dataset, item: Item, *, target: ExportFolder, place: str) -> None:

@@ -42,12 +42,12 @@ def export_webdataset(
         raise ValueError(f"samples_per_file: found {samples_per_file}, expected 1 or more")
     check_present(dataset, missing)
     names = {n: [*dataset.channels(n)] for n in dataset.image_fields if dataset.layout(n).channel_names}
-    target, paths = ExportFolder.of(folder), []
-    for first in track(range(0, len(dataset), samples_per_file)):
+    target = ExportFolder.of(folder)
+
+    def write(first: int) -> Path:
         file = f"{dataset.manifest.name}-{first // samples_per_file:06d}.tar"
-        paths.append(target.path(file))
         if target.holds(file):
-            continue
+            return target.path(file)
         with (
             target.replacing(file) as place,
             tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as archive,
@@ -58,7 +58,9 @@ def export_webdataset(
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
-    return paths
+        return target.path(file)
+
+    return target.each(write, range(0, len(dataset), samples_per_file), track)
 
 
 def _members(item: Item, names: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, bytes]]:
