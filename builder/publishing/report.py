@@ -108,6 +108,7 @@ def _options(plan: DatasetPlan, index: pa.Table) -> dict[str, Any]:
         "splits": plan.splits,
         "lock": plan.lock,
         "groups": [*options.groups, *(f"{name}.vendor" for name in plan.spec.cohort.partners)],
+        "images": [*plan.spec.cohort.members],
         "ratios": splits.ratios,
         "strata": [c for c in splits.stratify if c in index.column_names],
         "rules": _rules(plan),

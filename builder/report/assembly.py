@@ -24,6 +24,7 @@ from builder.report.labels import AGREEMENT, agreement_by_group, is_measure, lab
 from builder.report.people import is_number, levels, one_row_each
 from builder.report.physics import physics
 from builder.report.power import power
+from builder.report.protocols import protocols
 from builder.report.shift import GEOMETRY, INTENSITIES, shift
 
 REPORT_VERSION = 1
@@ -83,6 +84,8 @@ class ReportInputs:
         used.
     reference
         Population to compare with: maps each column to its levels and their shares.
+    images
+        Names of the images of a case, the reference first; empty where cases have one.
     certificate
         The leak certificate of a build (``leaks.json``). Without it, only the keys of ``index`` are checked, here.
     consensus
@@ -109,6 +112,7 @@ class ReportInputs:
     strata: Sequence[str] | None = None
     rules: Sequence[str] = ()
     reference: Mapping[str, Mapping[str, float]] | None = None
+    images: Sequence[str] = ()
     certificate: Mapping[str, Any] | None = None
     consensus: Mapping[str, Mapping[str, Any]] | None = None
     unproven: Sequence[Mapping[str, Any]] = ()
@@ -151,6 +155,7 @@ def assemble(inputs: ReportInputs) -> dict[str, Json]:
         "shift": shift(_as_acquired(seen.cases, cohort), by=["split", *SITES], mask_below=mask_below),
         "associations": associations(persons, seen.stated, known, seed=seed),
         "missingness": missingness(persons, seen.stated, known, seed=seed),
+        "protocols": protocols(index, cohort, inputs.images, splits=order, mask_below=mask_below),
         "intersections": intersections(persons, seen.crossed, split=tested, mask_below=mask_below),
         "representativeness": representativeness(persons, inputs.reference or {}, mask_below=mask_below),
         "baseline": metadata_baseline(persons, seen.answers, HEADER_FACTS, seed=seed),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pydicom
 import pytest
@@ -24,8 +25,10 @@ from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
 from builder.transforms import Intensity
 from tests.endtoend.trees import KEY, ROOT
+from tests.report.recount import Book, protocols
 from tests.synthetic import box_contours, ct_series, grid, mr_series, pt_series, rtstruct
 
+TABLES = ("index", "cohort")
 CT, PET = "modality == 'CT'", "modality == 'PT'"
 SPACING = [3.0, 1.5, 1.5]
 OBLIQUE = (0.995004165, 0.0998334166, 0.0, -0.0998334166, 0.995004165, 0.0)
@@ -480,6 +483,13 @@ def test_sets_of_two_readers_are_fused_sequestered_and_broken_down_by_the_vendor
         assert here["tumor"].any() == (here.row["split"] == "train")
     report = json.loads(next((tmp_path / "sealed" / "versions").glob("*/report/report.json")).read_text())
     assert "pet.vendor" in json.dumps(report)
+    book = Book(report)
+    protocols(book, *(pd.read_parquet(next((tmp_path / "sealed" / "versions").glob(f"*/{n}.parquet"))) for n in TABLES))
+    assert not [path for path in book.complaints() if path.startswith("/protocols")]
+    told = {entry["image"]: [fact["column"] for fact in entry["facts"]] for entry in report["protocols"]}
+    assert told == {"ct": ["kvp", "slice_thickness_mm", "convolution_kernel"], "pet": ["slice_thickness_mm"]}
+    page = next((tmp_path / "sealed" / "versions").glob("*/report/index.html")).read_text()
+    assert "How each image was acquired" in page
 
 
 def test_nnunet_gets_a_file_and_a_name_for_each_channel(archive: Path, tmp_path: Path):

@@ -192,6 +192,7 @@ def recount(
     _flow(book, index, cohort, exclusions, ledger)
     _attrition(book, cohort, index, exclusions, rules)
     _table_one(book, persons)
+    protocols(book, index, cohort)
     _balance(book, splits, index, cohort, ratios)
     _labels(book, cases)
     _shift(book, cases, cohort)
@@ -402,6 +403,42 @@ def _table_one(book: Book, persons: pd.DataFrame) -> None:
                     book.all(cells, share(int(table.loc[row["level"], split]), int(table[split].sum())))
             gaps = [gap_of_levels(table[a], table[b]) for a, b in combinations(order, 2)]
         book.expect(entry, "difference", largest(gaps))
+
+
+def protocols(book: Book, index: pd.DataFrame, cohort: pd.DataFrame) -> None:
+    """Join the series of every image to its cases, bin its numbers, and count persons."""
+    edges = {"magnetic_field_strength": ("T", [0, 1, 2, 4]), "kvp": ("kV", [0, 50, 90, 110, 130]),
+             "slice_thickness_mm": ("mm", [0, 1, 2, 3, 5])}  # fmt: skip
+    order = [s["split"] for s in book.document["splits"]]
+    for number, entry in enumerate(book.document["protocols"]):
+        image = entry["image"]
+        column = f"{image}.series_key" if number else "series_key"
+        cases = index.drop_duplicates("case_key")[["case_key", "person_key", "split", column]]
+        served = cohort.explode("serves")
+        served = served[served.image_name == image.split(".")[-1]].drop(columns=["case_key", "person_key"])
+        joined = cases.merge(
+            served, how="left", left_on=["case_key", column], right_on=["serves", "series_key"], suffixes=("", "_of_it")
+        )
+        for fact in entry["facts"]:
+            values = joined[fact["column"]]
+            if fact["column"] in edges:
+                unit, bins = edges[fact["column"]]
+                names = [f"{a} to {b} {unit}" for a, b in pairwise(bins)] + [f"over {bins[-1]} {unit}"]
+                values = pd.cut(values, [*bins, np.inf], labels=names, include_lowest=True).astype(object)
+            persons = people(joined[["person_key", "split"]].assign(level=values))
+            counts = persons["level"].value_counts()
+            if len(counts) > 8:
+                rare = sorted(counts.index, key=lambda level: (-counts[level], level))[7:]
+                persons["level"] = persons["level"].where(~persons["level"].isin(rare), f"others ({len(rare)} values)")
+            table = pd.crosstab(levels(persons["level"]), persons.split).reindex(columns=order, fill_value=0)
+            table["all"] = table.sum(axis=1)
+            same = {row["level"] for row in fact["levels"]} == set(table.index)
+            book.claim(f"/protocols/{image}/{fact['column']}", same, "other levels")
+            for row in fact["levels"]:
+                for split, cells in row["cells"].items():
+                    book.all(cells, share(int(table.loc[row["level"], split]), int(table[split].sum())))
+            gaps = [gap_of_levels(table[a], table[b]) for a, b in combinations(order, 2)]
+            book.expect(fact, "difference", largest(gaps))
 
 
 def _balance(
