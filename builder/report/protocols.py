@@ -19,7 +19,7 @@ BINS: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 }
 """Unit and edges of the bins of each number. A bin holds its upper edge: thicknesses are mostly whole millimetres."""
 
-FACTS: Final = ("manufacturer_model", *BINS, "convolution_kernel", "kernel_type", "scanning_sequence")
+FACTS: Final = ("manufacturer_model", *BINS, "convolution_kernel", "kernel_type", "series_type")
 """What is counted of an image where the dataset holds it. The vendor is a group of the report beside these."""
 
 MOST_LEVELS: Final = 8

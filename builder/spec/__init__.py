@@ -22,6 +22,7 @@ from builder.patches import PICTURE_KINDS, AnySamples
 from builder.sources import AnySource
 from builder.sources.recordings import CURRENT
 from builder.spec.blocks import LeakOptions, MostLost, PersonOptions, ReportOptions, ShardOptions
+from builder.spec.columns import columns_of, columns_of_images, named_columns
 from builder.split import Splits
 from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
 
@@ -342,7 +343,9 @@ def _check_clinical(spec: DatasetSpec) -> None:
             )
     clinical = {name for table in spec.clinical for name in table.names if name not in table.timeless}
     named = [*spec.splits.stratify, *spec.report.groups, *(held.column for held in spec.splits.hold_out)]
-    for column in named:
+    columns = columns_of(spec.clinical, labelled=bool(spec.labels), classes=class_fields(spec.class_labels))
+    known = columns_of_images(columns, spec.cohort.partners)
+    for column in (*named, *named_columns((rule.keep for rule in spec.cohort.rules), known)):
         image, _, own = column.rpartition(".")
         if image in spec.cohort.members and image.partition(".")[0] != visits.names[0] and own in clinical:
             raise ValueError(

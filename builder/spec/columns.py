@@ -1,5 +1,6 @@
 """The columns that a cohort has: by these, strata, hold-outs, rules and report groups may name them."""
 
+import contextlib
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -7,6 +8,8 @@ import pyarrow as pa
 from builder.clinical import ClinicalTable
 from builder.clinical import schema as clinical_schema
 from builder.deid import RETAINABLE
+from builder.errors import SpecError
+from builder.model.expression import compile as compile_expression
 from builder.model.tables import CHOICE, SERIES
 
 
@@ -19,6 +22,15 @@ def columns_of_images(columns: pa.Schema, partners: Iterable[str]) -> pa.Schema:
             if "." not in field.name:
                 fields.setdefault(f"{name}.{field.name}", field.with_name(f"{name}.{field.name}"))
     return pa.schema(list(fields.values()))
+
+
+def named_columns(expressions: Iterable[str], columns: pa.Schema) -> list[str]:
+    """Return the columns that expressions read; one that cannot be read is reported where it is applied."""
+    found: list[str] = []
+    for text in expressions:
+        with contextlib.suppress(SpecError):
+            found += compile_expression(text, columns).columns
+    return found
 
 
 def columns_of(

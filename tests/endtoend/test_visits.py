@@ -221,6 +221,11 @@ def test_undated_columns_need_to_be_timeless(tmp_path: Path):
     dated = clinical(tmp_path, "P1,2019-01-01,1,F\n", dated_by="seen")
     with pytest.raises(ValueError, match="at a later visit"):
         visits(tmp_path, clinical=[dated], report={"groups": ["followup.flair.score"]})
+    late = {"name": "late", "keep": "followup.flair.slices > 2 and followup.flair.score > 1"}
+    cohort = {"case": "person", "visits": TWO, "images": IMAGES, "rules": [late]}
+    with pytest.raises(ValueError, match="score: found a clinical column as it was at a later visit"):
+        visits(tmp_path, clinical=[dated], cohort=cohort)  # the rule's columns would be in the dataset's tables
+    assert visits(tmp_path, clinical=[both], cohort=cohort)
     outcome = clinical(tmp_path, "P1,2019-01-01,1,F\n", dated_by="seen")
     with pytest.raises(ValueError, match="found the outcome 'score' beside other columns"):
         visits(tmp_path, clinical=[outcome], report={"outcomes": ["score"]})
