@@ -17,11 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
-# Debian packages some tests talk to (DICOM servers) or look with (a browser); without them those tests are skipped.
+# Debian packages some tests talk to (DICOM servers, a database) or look with (a browser); without them those tests are skipped.
 servers:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    orthanc orthanc-dicomweb dcmtk chromium >/dev/null
+	    orthanc orthanc-dicomweb dcmtk chromium postgresql >/dev/null
 
 # A synthetic archive, built on a local Dask cluster, verified, and its report opened (or its place printed).
 demo: setup $(DEMO)/key $(DEMO)/phantom/truth.json

@@ -393,6 +393,57 @@ class Transform(Protocol):
         ...
 
 
+class Outside(Protocol):
+    """What an extract may use of the world outside: files, environment variables, and patience with servers."""
+
+    def files(self, url: str) -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of the file at a URL, or of every file in the folder there, in the order of their names.
+
+        Raises SpecError if nothing is there.
+        """
+        ...
+
+    def variable(self, name: str, *, where: str) -> str:
+        """Return an environment variable that a spec may read. Raises SpecError, which says ``where`` it is named."""
+        ...
+
+    def ask(self, call: Callable[[], Item], *, title: str, host: str) -> Item:
+        """Return what a call to a server returns; when it raises SourceError, it is called again for some minutes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The table of an extract, private, and what a user should know of it: sentences that name nobody."""
+
+    table: pa.Table
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Extract(Protocol):
+    """Takes a clinical table out of a database or an export. One file in ``builder/extracts`` each."""
+
+    VERSION: ClassVar[int]
+
+    @property
+    def kind(self) -> str:
+        """The tag that selects this plug-in in a spec."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What messages call it. It holds no secret, no path and nothing of a query."""
+        ...
+
+    def take(self, outside: Outside) -> Extracted:
+        """Return the table: plain columns, and the same rows in the same order for the same data.
+
+        Raises SpecError, SourceError, MissingExtra.
+        """
+        ...
+
+
 class Progress(Protocol):
     """What the pipeline calls; stage names are fixed words, messages carry no identifier."""
 

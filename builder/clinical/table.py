@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from builder.clinical.cells import DecimalMark
 from builder.clinical.events import Event, event_columns
+from builder.extracts import AnyExtract
 from builder.model.origin import Origin
 from builder.model.patterns import check_pattern
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
@@ -198,6 +199,8 @@ class ClinicalTable(BaseModel):
     ----------
     url
         CSV, TSV, XLSX, Parquet or BCR Biotab file, told by its content.
+    extract
+        In place of ``url``: where else the table is taken from, such as a query to a database.
     person_id
         Heading of the column that holds the PatientID; the same as ``by: {heading: person}``.
     by
@@ -240,7 +243,8 @@ class ClinicalTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(min_length=1)
+    url: str | None = Field(default=None, min_length=1)
+    extract: AnyExtract | None = None
     person_id: str | None = None
     by: Mapping[str, Fact] = Field(default_factory=dict)
     within_days: int = Field(default=0, ge=0, le=366)
@@ -263,6 +267,11 @@ class ClinicalTable(BaseModel):
     date_format: str | None = None
     timeless: tuple[str, ...] = ()
     origin: Origin = Origin()
+
+    @property
+    def title(self) -> str:
+        """What messages call it: the name of its file, or what its extract is called."""
+        return self.extract.title if self.extract is not None else (self.url or "").rpartition("/")[2]
 
     @property
     def joins(self) -> Mapping[str, Fact]:
@@ -320,6 +329,17 @@ class ClinicalTable(BaseModel):
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         return None if pattern is None else check_pattern(pattern)
+
+    @model_validator(mode="after")
+    def _lies_in_one_place(self) -> "ClinicalTable":
+        if (self.url is None) == (self.extract is None):
+            found = "neither url nor extract" if self.url is None else "both url and extract"
+            raise ValueError(f"found {found}, expected one of them: a file, or where else the table is taken from")
+        own = {"sheet": self.sheet, "encoding": self.encoding, "header_row": None if self.header_row == 1 else 1}
+        given = [name for name, value in own.items() if value is not None]
+        if self.extract is not None and given:
+            raise ValueError(f"found {given[0]} with an extract, which has none, expected it with the url of a file")
+        return self
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "ClinicalTable":

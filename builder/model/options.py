@@ -23,6 +23,11 @@ def withhold_locations(dumped: Mapping[str, Any]) -> dict[str, Any]:
         }
         for source in document["sources"]
     ]
+    for table in document.get("clinical", ()):
+        if table["extract"] is not None:
+            table["extract"] = {
+                k: v if k in PUBLIC_EXTRACT_FIELDS else _template(v) if v else v for k, v in table["extract"].items()
+            }
     return document
 
 
@@ -31,6 +36,9 @@ PUBLIC_SOURCE_FIELDS = (
     "retrieve", "missing", "missing_at_most", "version", "store",
 )  # fmt: skip
 """What a manifest tells of a source; queries and lists of patients are withheld like locations."""
+
+PUBLIC_EXTRACT_FIELDS = ("kind", "resource", "table", "entity")
+"""What a manifest tells of an extract; a query or a system of numbers may name a hospital or patients."""
 
 PRIVATE_SOURCE_FIELDS = ("polite",)
 """What says nothing of the data, so that a change of it makes no new version."""

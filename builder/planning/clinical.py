@@ -31,12 +31,13 @@ from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
 from builder.planning.candidates import person_column
 from builder.planning.clinical_times import as_they_leave, table_births
+from builder.planning.extracts import take
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.planning.rows import Placed, rows_of
 from builder.protocols import Source
 from builder.sources.folder import Folder
-from builder.storage import Store, read_at
+from builder.storage import Store
 
 CELLS: Final = "clinical-cells.csv"
 IDS: Final = "clinical-ids.csv"
@@ -60,6 +61,8 @@ class Clinical:
         Person to the date of birth that a table states; private.
     shared
         Dates of tables and label objects that are nobody's own, and why; private.
+    lock
+        What the lock of a version says of tables that are no files; nothing without them.
     """
 
     table: pa.Table | None
@@ -68,6 +71,7 @@ class Clinical:
     reports: tuple[Mapping[str, Any], ...] = ()
     births: Mapping[str, date] = field(default_factory=dict, repr=False)
     shared: Mapping[date, Withheld] = field(default_factory=dict, repr=False)
+    lock: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_clinical(
@@ -88,10 +92,13 @@ def read_clinical(
     archive = _Archive(inputs, stacks, persons)
     complaints: list[str] = []
     matches: list[TableMatch] = []
+    lock: list[str] = []
     for number, options in enumerate(spec.clinical, start=1):
-        place = f"clinical table {number} ({options.url.rpartition('/')[2]})"
+        place = f"clinical table {number} ({options.title})"
         try:
-            match = _match(options, archive)
+            taken = take(options, number, inputs)
+            lock += taken.lock
+            match = _match(taken.data, options, archive)
             found = list(faults(match))
         except SpecError as error:
             found = [line.removeprefix("clinical: ") for line in str(error).splitlines()]
@@ -125,6 +132,7 @@ def read_clinical(
         ),
         births=births,
         shared=shared,
+        lock={"clinical": lock} if lock else {},
     )
 
 
@@ -235,8 +243,8 @@ def _first_studies(persons: Sequence[str], dates: Sequence[date | None]) -> dict
     return first
 
 
-def _match(options: ClinicalTable, archive: _Archive) -> TableMatch:
-    rows = read_rows(_read(options.url), options)
+def _match(data: bytes, options: ClinicalTable, archive: _Archive) -> TableMatch:
+    rows = read_rows(data, options)
     inside = archive.inside(options)
     images = _images(options, rows, inside, archive)
     joined = join(rows, options, images)
@@ -281,15 +289,6 @@ def _check_zeros(
             "the archive: a spreadsheet cuts 0017 to 17. Store the column as text; or, if these are other patients, "
             "write persons: {leading_zeros: distinct}"
         )
-
-
-def _read(url: str) -> bytes:
-    try:
-        return read_at(url)
-    except FileNotFoundError:
-        raise SpecError("found no file at its url, expected the table; check the path") from None
-    except IsADirectoryError:
-        raise SpecError("found a folder at its url, expected the table's file") from None
 
 
 def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive) -> Images:

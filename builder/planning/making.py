@@ -92,7 +92,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         annotations=table.select(INSTANCES.names),
         clinical=clinical.reports,
         shards=shards,
-        lock={**environment_lock(document), **absent.lock},
+        lock={**environment_lock(document), **absent.lock, **clinical.lock},
         origins=origins,
         procedures=map_procedures(spec.catalog.playbook, cohort, inventory, private),
         structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),

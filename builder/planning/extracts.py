@@ -1,0 +1,99 @@
+"""Read the bytes of clinical tables: of files as they are, of extracts as a snapshot that stays in the workspace."""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builder.clinical import ClinicalTable
+from builder.errors import SourceError, SpecError
+from builder.model.secrets import read_variable
+from builder.planning.inputs import PlanInputs
+from builder.sources.patience import Fault, persist
+from builder.storage import open_store, read_at
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The bytes of a table, private, and what the lock says of an extract: kind, version and keyed hash."""
+
+    data: bytes = field(repr=False)
+    lock: tuple[str, ...] = ()
+
+
+def take(options: ClinicalTable, number: int, inputs: PlanInputs) -> Taken:
+    """Return a table. What an extract gives is kept as ``clinical-<number>.parquet`` in the private workspace.
+
+    The hash is keyed, because a table of few rows could be guessed from a plain one.
+
+    Raises
+    ------
+    SpecError
+        When there is no such file, or an extract cannot be had as declared.
+    SourceError
+        When a server does not answer.
+    """
+    if options.url is not None:
+        return Taken(_read(options.url))
+    extract = options.extract
+    assert extract is not None  # the spec has one of them
+    found = extract.take(World())
+    for note in found.notes:
+        inputs.progress.say(f"clinical: table {number} ({options.title}): {note}")
+    data = _parquet(found.table)
+    inputs.private.put(f"clinical-{number}.parquet", data)
+    digest = inputs.key.name("clinical table", hashlib.sha256(data).hexdigest())
+    return Taken(data, (f"{extract.kind} {extract.VERSION} {digest}",))
+
+
+class World:
+    """What extracts may use of the world outside (``builder.protocols.Outside``)."""
+
+    def files(self, url: str) -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of a file, or of the files of a folder."""
+        store = open_store(url)
+        try:
+            names = sorted(store.list())
+        except (NotADirectoryError, FileNotFoundError):
+            names = []
+        if not names:
+            yield url.rpartition("/")[2], _read(url)
+        for name in names:
+            yield name, store.read(name)
+
+    def variable(self, name: str, *, where: str) -> str:
+        """Return an environment variable that a spec may read."""
+        return read_variable(name, os.environ, where=where)
+
+    def ask(self, call: Callable[[], Answer], *, title: str, host: str) -> Answer:
+        """Call until there is an answer, or patience ends."""
+
+        def once() -> Answer:
+            try:
+                return call()
+            except SourceError as error:
+                raise Fault(f"found that {error}", answered=False) from None
+
+        return persist(once, source=title, host=host)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _read(url: str) -> bytes:
+    try:
+        return read_at(url)
+    except FileNotFoundError:
+        raise SpecError("found no file at its url, expected the table; check the path") from None
+    except IsADirectoryError:
+        raise SpecError("found a folder at its url, expected the table's file") from None
