@@ -396,10 +396,10 @@ class Transform(Protocol):
 class Outside(Protocol):
     """What an extract may use of the world outside: files, environment variables, and patience with servers."""
 
-    def files(self, url: str) -> Iterator[tuple[str, bytes]]:
-        """Yield name and bytes of the file at a URL, or of every file in the folder there, in the order of their names.
+    def files(self, url: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of the file at a URL, or of the files in the folder there, in the order of their names.
 
-        Raises SpecError if nothing is there.
+        Only files whose name is ``wanted`` are read. Raises SpecError if nothing is there, or they are too large.
         """
         ...
 

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from builder.extracts.extract import ExtractBlock
 from builder.extracts.fhir import Fhir
+from builder.extracts.omop import Omop
 from builder.extracts.sql import Sql
 from builder.plugins import block_of, with_installed
 
-BUILT_IN: dict[str, type[ExtractBlock]] = {"sql": Sql, "fhir": Fhir}
+BUILT_IN: dict[str, type[ExtractBlock]] = {"sql": Sql, "fhir": Fhir, "omop": Omop}
 """The extracts of this package."""
 
 EXTRACTS: dict[str, type[ExtractBlock]] = with_installed("extracts", BUILT_IN)
@@ -19,4 +20,4 @@ if TYPE_CHECKING:
 else:
     AnyExtract = block_of(EXTRACTS)
 
-__all__ = ["BUILT_IN", "EXTRACTS", "AnyExtract", "ExtractBlock", "Fhir", "Sql"]
+__all__ = ["BUILT_IN", "EXTRACTS", "AnyExtract", "ExtractBlock", "Fhir", "Omop", "Sql"]

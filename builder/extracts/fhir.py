@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from builder.errors import MissingExtra, SpecError, counted
-from builder.extracts.extract import SIZE_LIMIT, ExtractBlock
+from builder.extracts.extract import ExtractBlock
 from builder.extracts.fhir_rows import Kind, Resource, Row, has_no_column, headings, is_mistake, rows
 from builder.protocols import Extracted, Outside
 
@@ -47,9 +47,15 @@ class Fhir(ExtractBlock):
 
     def take(self, outside: Outside) -> Extracted:
         found = _Found(self.resource)
-        for number, (name, data) in enumerate(_files(outside, self.url, self.title), start=1):
+        files = outside.files(self.url, lambda name: name.lower().endswith(_SUFFIXES))
+        number = 0
+        for number, (name, data) in enumerate(files, start=1):
             for place, full_url, resource in _resources(name, data, f"{self.title}: file {number}"):
                 found.add(resource, full_url, place=f"resource {place} of file {number}")
+        if not number:
+            raise SpecError(
+                f"{self.title}: found no file at its url that ends in {' or '.join(_SUFFIXES)}, expected one"
+            )
         if not found.kept:
             raise SpecError(f"{self.title}: found no {self.resource} in the files at its url, expected at least one")
         people = _People(found.patients, self.identifier)
@@ -61,20 +67,6 @@ class Fhir(ExtractBlock):
         names = headings(self.resource)
         table = pa.table({name: pa.array([row.get(name) for row in made], pa.string()) for name in names})
         return Extracted(table, tuple(found.notes()))
-
-
-def _files(outside: Outside, url: str, title: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of JSON. Raises SpecError when there is none, or they are too large together."""
-    size = count = 0
-    for name, data in outside.files(url):
-        if not name.lower().endswith(_SUFFIXES):
-            continue
-        size, count = size + len(data), count + 1
-        if size > SIZE_LIMIT:
-            raise SpecError(f"{title}: found more than {SIZE_LIMIT} bytes of files, expected fewer: export fewer types")
-        yield name, data
-    if not count:
-        raise SpecError(f"{title}: found no file at its url that ends in {' or '.join(_SUFFIXES)}, expected one")
 
 
 def _resources(name: str, data: bytes, where: str) -> Iterator[tuple[int, str, Any]]:

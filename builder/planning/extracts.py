@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from builder.clinical import ClinicalTable
 from builder.errors import SourceError, SpecError
+from builder.extracts.extract import SIZE_LIMIT
 from builder.model.secrets import read_variable
 from builder.planning.inputs import PlanInputs
 from builder.sources.patience import Fault, persist
@@ -56,15 +57,19 @@ def take(options: ClinicalTable, number: int, inputs: PlanInputs) -> Taken:
 class World:
     """What extracts may use of the world outside (``builder.protocols.Outside``)."""
 
-    def files(self, url: str) -> Iterator[tuple[str, bytes]]:
-        """Yield name and bytes of a file, or of the files of a folder."""
-        store = open_store(url)
+    def files(self, url: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of a file, or of the wanted files of a folder."""
+        store, alone = open_store(url), url.rpartition("/")[2]
         try:
             names = sorted(store.list())
         except (NotADirectoryError, FileNotFoundError):
             names = []
-        if not names:
-            yield url.rpartition("/")[2], _read(url)
+        if not names and wanted(alone):
+            yield alone, _read(url)
+        names = list(filter(wanted, names))
+        size = sum(map(store.size, names))
+        if size > SIZE_LIMIT:
+            raise SpecError(f"found {size} bytes of files, expected at most {SIZE_LIMIT}: take fewer tables or years")
         for name in names:
             yield name, store.read(name)
 

@@ -12,6 +12,7 @@ ADAPTER = TypeAdapter(AnyExtract)
 BLOCKS = [
     {"kind": "sql", "url": "postgresql://localhost/clinic", "query": "SELECT 1"},
     {"kind": "fhir", "url": "bundles", "resource": "Condition"},
+    {"kind": "omop", "url": "extract", "table": "measurement"},
 ]
 
 
@@ -30,4 +31,4 @@ def test_is_its_own_frozen_options(block):
     with pytest.raises(ValidationError, match="surprise"):
         ADAPTER.validate_python(block | {"surprise": 1})
     with pytest.raises(ValidationError):
-        extract.kind = "another"
+        setattr(extract, "kind", "another")  # noqa: B010 (mypy knows that it is frozen)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -22,14 +22,14 @@ MRN = "http://hospital.smarthealthit.org"
 CODED = "json_extract_string(r, '$.{}.coding[0].code')"
 
 
-class Files:
-    """Files by name, in place of the world outside."""
+class Files(World):
+    """Files by name, in place of those of the world outside."""
 
     def __init__(self, **files: Any) -> None:
         self.held = {name.replace("__", "."): data for name, data in files.items()}
 
-    def files(self, url: str) -> Iterator[tuple[str, bytes]]:
-        for name, data in self.held.items():
+    def files(self, url: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        for name, data in filter(lambda file: wanted(file[0]), self.held.items()):
             yield name, data if isinstance(data, bytes) else json.dumps(data).encode()
 
 
