@@ -113,6 +113,8 @@ class Reason(StrEnum):
     LABEL_OFF_GRID = "label_off_grid"
     LABEL_GEOMETRY = "label_geometry_conflict"
     LABEL_UNPROVEN = "label_failed_proof"
+    # persons
+    WITHDRAWN = "withdrawn"
     # clinical and cohort
     CLINICAL_MISSING = "clinical_missing"
     CLINICAL_AMBIGUOUS = "clinical_ambiguous"

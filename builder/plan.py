@@ -21,6 +21,7 @@ from builder.plugins import distribution_of
 from builder.protocols import LabelReader, Registrar, Transform
 from builder.spec import DatasetSpec
 from builder.split import Registry
+from builder.split.withdrawn import Withdrawn
 
 ENGINE_VERSION = 7
 """Increased when the same plan would give other bytes for a reason that no plug-in's VERSION covers."""
@@ -232,6 +233,8 @@ class DatasetPlan:
         Dates of labels and tables that are nobody's own, and why; private.
     registry
         Everybody who was dealt before this version.
+    withdrawn
+        Everybody who withdrew; nothing of them is in the other tables.
     origins
         Where everything used came from, by schema ORIGINS of ``builder.planning.origins``.
     procedures
@@ -259,6 +262,7 @@ class DatasetPlan:
     anonymity: Assessment | None = None
     shared_dates: Mapping[date, Withheld] = field(default_factory=dict, repr=False)
     registry: Registry = field(default_factory=Registry.empty)
+    withdrawn: Withdrawn = field(default_factory=Withdrawn)
 
     @property
     def cases(self) -> list[CasePlan]:

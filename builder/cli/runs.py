@@ -1,11 +1,28 @@
 """Commands on runs: hand one to a cluster, follow it, stop it, and tidy up after it."""
 
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from builder.cli.options import Dataset, Machine, Params, SpecPath, Target, filled, present
+from builder.cli.options import (
+    Cluster,
+    Dataset,
+    Machine,
+    Params,
+    Quiet,
+    SpecPath,
+    Target,
+    Workers,
+    continuing,
+    filled,
+    present,
+    style,
+)
+from builder.errors import SpecError
 
 
 def submit(
@@ -48,6 +65,61 @@ def gc(
     present(outcome.facts(), as_json, outcome.text)
 
 
+def withdraw(
+    dataset: Dataset,
+    reason: Annotated[str, typer.Option("--reason", help="consent, request, minor, error, law or other; published.")],
+    person: Annotated[
+        list[str] | None, typer.Option("--person", metavar="KEYED_NAME", help="A person's keyed name; repeatable.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="FILE", help="PatientIDs or keyed names, one a line; - reads standard input."),
+    ] = None,
+    old: Annotated[
+        str, typer.Option("--old", help="What becomes of older versions: now, 'after N days' or keep.")
+    ] = "now",
+    cluster: Cluster = "serial",
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: Machine = False,
+) -> None:
+    """Take a person out of a published dataset for good: new version, tombstone, certificate; exit 1 if still found."""
+    from builder.run.progress import open_progress
+    from builder.run.withdraw import withdraw as take_out
+    from builder.run.withdrawals import parse_policy
+
+    policy, people = parse_policy(reason, old), [*keyed_only(person), *listed(file)]
+    if not people:
+        raise SpecError("withdraw: found nobody to take out, expected --person KEYED_NAME or --file FILE")
+    with continuing("what is done stays done"), open_progress(style(as_json, quiet)) as progress:
+        outcome = take_out(dataset, people=people, policy=policy, cluster=cluster, workers=workers, progress=progress)
+    present(outcome.facts(), as_json, outcome.text)
+    if outcome.certificate is not None and not outcome.certificate["absent"]:
+        raise typer.Exit(1)
+
+
+def keyed_only(names: Sequence[str] | None) -> Sequence[str]:
+    """Return the names of ``--person``. Raises SpecError for what may be a PatientID, which others could see there."""
+    for name in names or ():
+        if re.fullmatch(r"[0-9a-hjkmnp-tv-z]{26}", name) is None:
+            raise SpecError(
+                "--person: found what is no keyed name (not shown), expected 26 letters and digits as in person_key; "
+                "give PatientIDs by --file, because every process of this machine can read a command line"
+            )
+    return names or ()
+
+
+def listed(file: str | None) -> list[str]:
+    """Return the lines of a file, or of standard input. Raises SpecError."""
+    if file is None:
+        return []
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"--file: found no text to read ({type(error).__name__}), expected one id a line") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def status(dataset: Dataset, as_json: Machine = False) -> None:
     """What the last run of a dataset is doing, or how it ended; works from any machine that sees it."""
     from builder.run.journal import read_status
@@ -82,4 +154,4 @@ def cancel(dataset: Dataset, as_json: Machine = False) -> None:
     present({"run": run}, as_json, lambda: f"{dataset}: asked run {run} to stop")
 
 
-COMMANDS = (submit, certs, gc, status, logs, watch, cancel)
+COMMANDS = (submit, certs, gc, withdraw, status, logs, watch, cancel)

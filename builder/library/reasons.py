@@ -156,6 +156,10 @@ _TEXTS: Mapping[Reason, tuple[str, str]] = {
         "A label that fails a check under `proof`, for example because it lies outside the body.",
         "Look at its picture in the report, and mend the label or the limit of the check.",
     ),
+    Reason.WITHDRAWN: (
+        "Files of a person who withdrew from the dataset; nothing of them is read or used.",
+        "Take the person's files out of the archive too; `withdrawn.parquet` of the version holds the tombstones.",
+    ),
     Reason.CLINICAL_MISSING: (
         "A person without a row in the clinical tables, where the spec requires one.",
         "Check the ids: `clinical-ids.csv` in the private workspace lists those without a partner.",

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import LayoutError, counted
+from builder.library.versions import split_name
 from builder.model.layout import (
     CURRENT,
     INDEX,
@@ -64,13 +65,16 @@ class Findings:
 
 
 def verify(url: str, *, progress: Track | None = None) -> Findings:
-    """Check the published version: pointer, manifest, SHA-256 of every object, unexpected objects, and every total.
+    """Check the published version, or the one named after ``@``, by reading all of it.
+
+    That is its pointer, manifest, the SHA-256 of every object, unexpected objects, and every total.
 
     Damage raises nothing. Each fault is a line that names the object, what was found and what was expected.
     """
-    store = open_store(url)
+    location, chosen = split_name(url)
+    store = open_store(location)
     try:
-        version, manifest = _manifest(store)
+        version, manifest = _manifest(store, chosen)
     except LayoutError as error:
         return Findings(url, "", 0, 0, (str(error),))
     objects = list(_listed(version, manifest))
@@ -87,16 +91,9 @@ def _plain(items: Iterable[Any], total: int) -> Iterable[Any]:
     return items
 
 
-def _manifest(store: Store) -> tuple[str, Manifest]:
-    """Read the published manifest and check its content against the version name. Raises LayoutError."""
-    try:
-        pointer = store.read(CURRENT)
-    except FileNotFoundError:
-        raise LayoutError(
-            f"{CURRENT}: found nothing, expected the name of the published version; check the path of the dataset, or "
-            "publish one here with builder build"
-        ) from None
-    version = parse_current(pointer)
+def _manifest(store: Store, chosen: str) -> tuple[str, Manifest]:
+    """Read the manifest of a version and check its content against the version's name. Raises LayoutError."""
+    version = chosen or _published(store)
     path = version_path(version, MANIFEST)
     try:
         data = store.read(path)
@@ -106,6 +103,16 @@ def _manifest(store: Store) -> tuple[str, Manifest]:
     if manifest.to_json() != data or manifest.version != version or version_name(manifest) != version:
         raise LayoutError(f"{path}: found another content than its version's name stands for; the file is damaged")
     return version, manifest
+
+
+def _published(store: Store) -> str:
+    try:
+        return parse_current(store.read(CURRENT))
+    except FileNotFoundError:
+        raise LayoutError(
+            f"{CURRENT}: found nothing, expected the name of the published version; check the path of the dataset, or "
+            "publish one here with builder build"
+        ) from None
 
 
 def _listed(version: str, manifest: Manifest) -> Iterator[tuple[str, StoredObject]]:

@@ -42,6 +42,12 @@ class Version:
         return parse_facts(document)
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Return the location of a dataset and the version named after ``@``, "" for the published one."""
+    location, mark, version = name.rpartition(MARK)
+    return (name, "") if not mark or "/" in version else (location, version)
+
+
 def open_version(name: str) -> Version:
     """Open the published version of a dataset, or the version named after ``@``.
 
@@ -50,9 +56,7 @@ def open_version(name: str) -> Version:
     LayoutError
         If there is no such dataset or version.
     """
-    location, mark, version = name.rpartition(MARK)
-    if not mark or "/" in version:
-        location, version = name, ""
+    location, version = split_name(name)
     store = open_store(location)
     try:
         chosen = version or parse_current(store.read(CURRENT))

@@ -34,6 +34,7 @@ MANIFEST = "dataset.json"
 INDEX = "index.parquet"
 SPLITS = "splits.parquet"
 REGISTRY = "registry.parquet"
+WITHDRAWN = "withdrawn.parquet"
 COHORT = "cohort.parquet"
 EXCLUSIONS = "exclusions.parquet"
 LEDGER = "ledger.parquet"
@@ -41,6 +42,7 @@ LEAKS = "leaks.json"
 SAMPLES = "samples.parquet"
 RECEIPT = "receipt.json"
 VIEWS = "views"
+WITHDRAWN_MARK = "withdrawn"
 REPORT = "report"
 CATALOG = "catalog"
 EXPORTS = "exports"
@@ -319,9 +321,20 @@ def parse_receipt(data: bytes) -> Receipt:
     )
 
 
+def mark_withdrawn(version: str) -> bytes:
+    """Return what takes the place of the manifest of a version that was withdrawn; nobody can open it any more."""
+    return canonical_json({"format_version": FORMAT_VERSION, "version": version, WITHDRAWN_MARK: True})
+
+
 def parse_manifest(data: bytes) -> Manifest:
     """Parse a manifest. Raises LayoutError with the entry, what was found and what was expected."""
-    at = Entries(_load(data, MANIFEST), MANIFEST)
+    document = _load(data, MANIFEST)
+    if document.get(WITHDRAWN_MARK):
+        raise LayoutError(
+            "withdrawn: found a version that was withdrawn with the data of a person, expected one that may be read; "
+            "use the published version of the dataset, and whatever was made of this one no more"
+        )
+    at = Entries(document, MANIFEST)
     return Manifest(
         name=at.named("name", _DATASET_NAME),
         version=at.named("version", _VERSION),

@@ -1,6 +1,6 @@
 """PatientIDs, declared aliases and shared studies -> persons, by disjoint sets."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -125,6 +125,7 @@ def group_persons(
     naming: Naming | None = None,
     aliases: Sequence[AliasIds] = (),
     remembered: Collection[str] = (),
+    withdrew: Callable[[str], bool] = lambda name: False,
 ) -> Persons:
     """Group identities into persons.
 
@@ -138,6 +139,8 @@ def group_persons(
         What the spec's alias tables declare. Ids without images join others as well.
     remembered
         Keyed names of everybody in earlier versions: a table may be of people who are absent now.
+    withdrew
+        Whether a keyed name is of a person who withdrew: a table may be of those, too.
 
     Returns
     -------
@@ -167,7 +170,9 @@ def group_persons(
         rows,
         rules=rules,
         tables=aliases,
-        remembered=lambda place, name: keyed_names(key, ("", name), (place, name))[1] in known_before,
+        remembered=lambda place, name: (
+            (known := keyed_names(key, ("", name), (place, name))[1]) in known_before or withdrew(known)
+        ),
     )
     merged += [("alias", who) for who in aliased.merged]
     return _finished(forest, rows, _Names(key), rules=rules, merged=merged, unclear=unclear, aliased=aliased)

@@ -4,7 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from builder.errors import SpecError, counted
 from builder.headers.dates import dicom_date
 from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
+from builder.persons.naming import bare_name
 from builder.planning.candidates import person_column
 from builder.planning.clinical_times import as_they_leave, table_births
 from builder.planning.extracts import take
@@ -37,6 +38,7 @@ from builder.planning.inventory import members
 from builder.planning.rows import Placed, rows_of
 from builder.protocols import Source
 from builder.sources.folder import Folder
+from builder.split.withdrawn import hashed
 from builder.storage import Store
 
 CELLS: Final = "clinical-cells.csv"
@@ -244,7 +246,7 @@ def _first_studies(persons: Sequence[str], dates: Sequence[date | None]) -> dict
 
 
 def _match(data: bytes, options: ClinicalTable, archive: _Archive) -> TableMatch:
-    rows = read_rows(data, options)
+    rows = _without_withdrawn(read_rows(data, options), options, archive)
     inside = archive.inside(options)
     images = _images(options, rows, inside, archive)
     joined = join(rows, options, images)
@@ -258,6 +260,25 @@ def _match(data: bytes, options: ClinicalTable, archive: _Archive) -> TableMatch
         if archive.naming.leading_zeros == "report":
             _check_zeros(known, ids, without)
     return TableMatch(options, rows, joined, near, _differing(joined, archive))
+
+
+def _without_withdrawn(rows: Rows, options: ClinicalTable, archive: _Archive) -> Rows:
+    """Leave out rows of persons who withdrew, so that nothing tells of them as rows without an image."""
+    table, key = archive.inputs.withdrawn.table, archive.inputs.key
+    if not table.num_rows:
+        return rows
+    names = ("bare", "studies")
+    bare, studies = ({name for found in table[c].to_pylist() for name in found or ()} for c in names)
+    joins = [*options.joins.values()]
+    there = set(archive.patient_ids)
+
+    def is_gone(keys: Sequence[str]) -> bool:
+        said = dict(zip(joins, keys, strict=False))
+        person = normal_id(said.get("person"))
+        by_id = person and person not in there and hashed(key, [bare_name(key, ("", person))])[0] in bare
+        return bool(by_id) or ("study" in said and hashed(key, [key.name("study", said["study"])])[0] in studies)
+
+    return replace(rows, rows=tuple(row for row in rows.rows if not is_gone(row.keys)))
 
 
 def _check_zeros(

@@ -1,13 +1,15 @@
 """Define the inputs of a plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from builder.model.keyed import Key
 from builder.planning.inventory import Inventory, Survey
 from builder.protocols import Progress
 from builder.spec import DatasetSpec
+from builder.split import Registry
+from builder.split.withdrawn import Withdrawn
 from builder.storage import Store
 
 
@@ -31,6 +33,8 @@ class PlanInputs:
         What the archive holds, and its stacks under the spec's geometry policy.
     progress
         Called for every stage.
+    registry, withdrawn
+        Who was dealt before, and who withdrew; ``builder.planning.withdrawn.with_history`` reads both.
     """
 
     spec: DatasetSpec
@@ -41,3 +45,5 @@ class PlanInputs:
     inventory: Inventory
     survey: Survey
     progress: Progress
+    registry: Registry = field(default_factory=Registry.empty)
+    withdrawn: Withdrawn = field(default_factory=Withdrawn)

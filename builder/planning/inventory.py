@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 
@@ -34,6 +34,16 @@ _RECEIPT = "inventory.json"
 
 
 @dataclass(frozen=True)
+class Gone:
+    """What an archive holds of a person who withdrew: counted, and otherwise left out."""
+
+    tombstone: str
+    files: int
+    instances: int
+    """DICOM instances among the files."""
+
+
+@dataclass(frozen=True)
 class Inventory:
     """Where the inventory is in the private workspace, and how many files it accounts for.
 
@@ -48,12 +58,15 @@ class Inventory:
         annotation or a leftover.
     incomplete
         Number of studies that are left out, until the next run, because their source did not give them whole.
+    withdrawn
+        Persons who withdrew and of whom the sources list files: these count in ``files`` and are in no table.
     """
 
     store: Store
     chunks: tuple[str, ...]
     files: int
     incomplete: int = 0
+    withdrawn: tuple[Gone, ...] = ()
 
     def annotations(self, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the annotation objects and files, with schema INSTANCES."""
@@ -138,12 +151,25 @@ def take_inventory(
     store = private.join(INVENTORY, fingerprint(VERSION, names, *changing))
     aside = aside_studies((plan for plan in plans if plan.name in partial), plans, sources, index)
     if store.exists(_RECEIPT):
-        found = json.loads(store.read(_RECEIPT))
-        return Inventory(store, tuple(found["chunks"]), found["files"], len(aside))
+        return replace(kept_inventory(store), incomplete=len(aside))
     chunks, missing = _merge(plans, sources, index, store, aside=aside)
     inventory = Inventory(store, tuple(chunks), sum(plan.files for plan in plans) + missing, len(aside))
-    store.put(_RECEIPT, json.dumps({"chunks": chunks, "files": inventory.files}).encode())
+    keep_inventory(inventory)
     return inventory
+
+
+def keep_inventory(inventory: Inventory) -> None:
+    """Write the receipt of an inventory, after its tables."""
+    found = {"chunks": inventory.chunks, "files": inventory.files}
+    withdrawn = {"withdrawn": [asdict(gone) for gone in inventory.withdrawn]} if inventory.withdrawn else {}
+    inventory.store.put(_RECEIPT, json.dumps({**found, **withdrawn}).encode())
+
+
+def kept_inventory(store: Store) -> Inventory:
+    """Read the receipt of an inventory, without asking any source. Raises FileNotFoundError."""
+    found = json.loads(store.read(_RECEIPT))
+    gone = tuple(Gone(**entry) for entry in found.get("withdrawn", ()))
+    return Inventory(store, tuple(found["chunks"]), found["files"], withdrawn=gone)
 
 
 def take_survey(

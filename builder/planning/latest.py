@@ -8,6 +8,8 @@ from builder.planning.inventory import Inventory
 from builder.storage import Store
 
 LATEST = "latest.json"
+PUBLISHED = "latest-published.json"
+"""The plan that the published version was made from; later plans may lie beside it."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,26 @@ def note_published(private: Store, version: str) -> None:
     latest = read_latest(private)
     if latest is not None:
         _write(private, replace(latest, version=version))
+        _write(private, replace(latest, version=version), PUBLISHED)
 
 
-def _write(private: Store, latest: Latest) -> None:
-    private.put(LATEST, json.dumps(asdict(latest), sort_keys=True).encode())
+def read_published(private: Store, version: str) -> Latest | None:
+    """Read the plan that a version was made from; return None if it is not known."""
+    for name in (PUBLISHED, LATEST):  # releases before withdrawals kept the latest plan only
+        found = read_latest(private, name)
+        if found is not None and found.version == version:
+            return found
+    return None
 
 
-def read_latest(private: Store) -> Latest | None:
+def _write(private: Store, latest: Latest, name: str = LATEST) -> None:
+    private.put(name, json.dumps(asdict(latest), sort_keys=True).encode())
+
+
+def read_latest(private: Store, name: str = LATEST) -> Latest | None:
     """Read the latest plan; return None if there is none, or if this user may not read it."""
     try:
-        found = json.loads(private.read(LATEST))
+        found = json.loads(private.read(name))
     except OSError:
         return None
     return Latest(found["plan"], found["inventory"], tuple(found["chunks"]), found["version"])

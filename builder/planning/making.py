@@ -1,6 +1,7 @@
 """Turn an inventory into a frozen plan: persons, clinical rows, cohort, links, splits, shards. Decode nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from builder.model.tables import INSTANCES
 from builder.persons import Persons
 from builder.plan import (
     DatasetPlan,
+    ShardSummary,
     recipe,
 )
 from builder.planning.choosing import choose_cases
@@ -36,11 +38,12 @@ from builder.planning.offsets import made_on
 from builder.planning.origins import ask_origins, gather_origins, prove_usage
 from builder.planning.people import find_persons
 from builder.planning.playbook import map_procedures
-from builder.planning.registry import known_again, read_registry, registry_facts, registry_lines
+from builder.planning.registry import known_again, registry_facts, registry_lines
 from builder.planning.reviews import read_reviews
 from builder.planning.roster import TRUE_AGE, Roster, clear_cohort
 from builder.planning.shard_plans import write_shard_plans
 from builder.spec import DatasetSpec
+from builder.split.withdrawn import Withdrawn
 from builder.stages.gating import gate_of
 
 
@@ -56,9 +59,8 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     spec, key, private, inventory = inputs.spec, inputs.key, inputs.private, inputs.inventory
     stacks = inputs.survey.stacks()
     table = inventory.annotations()
-    registry = read_registry(spec.splits, inputs.dataset, key=key)
-    persons = find_persons(inputs, table, registry=registry)
-    registry = known_again(spec.splits, registry, persons, key=key)
+    persons = find_persons(inputs, table, registry=inputs.registry)
+    registry = known_again(spec.splits, inputs.registry, persons, key=key)
     owners = _annotation_persons(table, persons)
     annotations = gather_annotations(table, owners)
     clinical = read_clinical(inputs, stacks, persons=persons, made=made_on(table, owners))
@@ -98,6 +100,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         structures=map_structures(spec.labels, pa.concat_tables([links, passed]), table, private),
         reviews=read_reviews(spec.labels),
         registry=registry,
+        withdrawn=_with_types(inputs.withdrawn, shards),
         anonymity=anonymity,
         shared_dates=clinical.shared,
     )
@@ -114,6 +117,15 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     for line in (*registry_lines(registry_facts(plan)), *cannot(spec, cohort, splits)):
         inputs.progress.say(f"splits: {line.strip()}")
     return plan
+
+
+def _with_types(withdrawn: Withdrawn, shards: Sequence[ShardSummary]) -> Withdrawn:
+    """Note the types that something decided: without a later person's image nothing might decide them any more."""
+    first = next((case for shard in shards for case in shard.cases), None)
+    if not withdrawn.table.num_rows or first is None:
+        return withdrawn
+    pairs = [(first.image, first.number_type), *((p.name, p.number_type) for p in first.partners)]
+    return replace(withdrawn, number_types={**withdrawn.number_types, **{n: t for n, t in pairs if t}})
 
 
 def _protected(

@@ -12,6 +12,7 @@ from builder.persons import Aliases, AliasIds, Naming, Persons, alias_ids, group
 from builder.planning.inputs import PlanInputs
 from builder.sources import LaidOut
 from builder.split import Registry
+from builder.split.withdrawn import hashed
 from builder.stages.survey import IDENTITIES
 from builder.storage import read_at
 
@@ -81,7 +82,11 @@ def find_persons(inputs: PlanInputs, annotations: pa.Table, *, registry: Registr
         read_aliases(options, number, naming, known) for number, options in enumerate(spec.persons.aliases, start=1)
     ]
     remembered = pc.list_flatten(registry.table["members"]).to_pylist()
-    persons = group_persons(everybody, key=inputs.key, naming=naming, aliases=tables, remembered=remembered)
+    gone = set(pc.list_flatten(inputs.withdrawn.table["members"]).to_pylist())
+    persons = group_persons(
+        everybody, key=inputs.key, naming=naming, aliases=tables, remembered=remembered,
+        withdrew=lambda name: bool(gone) and hashed(inputs.key, [name])[0] in gone,
+    )  # fmt: skip
     doubtful = [c for c in persons.conflicts if c.kind in ("sex", "birth_date")]
     if doubtful and spec.persons.on_conflict == "stop":
         said = " and ".join(sorted({c.kind.replace("_", " ") for c in doubtful}))

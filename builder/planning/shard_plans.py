@@ -75,7 +75,7 @@ def write_shard_plans(
     spec, key = inputs.spec, inputs.key
     chosen = _chosen(spec, cohort)
     objects = _objects(inputs, chosen, links=rows_of(links, LinkRow), annotations=annotations)
-    types = _number_types(spec, chosen)
+    types = _number_types(spec, chosen, before=inputs.withdrawn.number_types)
     ct = {name for name in spec.cohort.members if _modalities(chosen, name) == {"CT"}}
     cases = [_case_plan(spec, case, objects[case.reference.case_key], types, ct) for case in chosen]
     most_bytes = int(spec.shards.target_mib * 2**20)
@@ -176,10 +176,11 @@ def _numbered(objects: pa.Table, number: int) -> pa.Table:
     return objects.add_column(0, "case", numbers).cast(PLANNED)
 
 
-def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen]) -> dict[str, str]:
+def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen], *, before: Mapping[str, str]) -> dict[str, str]:
     """Return the number type that every image is read with, by name; "" if nothing must be decided.
 
-    Otherwise the first case of a shard would decide, and every case that differs would be lost.
+    Otherwise the first case of a shard would decide, and every case that differs would be lost. ``before`` are types
+    that were decided when somebody withdrew: images keep them, so that nobody else's shards change.
 
     Raises
     ------
@@ -195,7 +196,7 @@ def _number_types(spec: DatasetSpec, chosen: Sequence[_Chosen]) -> dict[str, str
     for name in names:
         if not stored[name]:
             rows = [case.stacks[name] for case in chosen if name in case.stacks]
-            decided[name], stored[name] = _common(spec, name, rows)
+            decided[name], stored[name] = _common(spec, name, rows, before.get(name, ""))
     for lead, images in spec.cohort.grids.items():
         told = {name: stored[name] for name in images if stored[name]}
         if len(set(told.values())) > 1:
@@ -216,13 +217,14 @@ def _type_set(spec: DatasetSpec, name: str) -> str:
     return found
 
 
-def _common(spec: DatasetSpec, name: str, rows: Sequence[IncludedStack]) -> tuple[str, str]:
+def _common(spec: DatasetSpec, name: str, rows: Sequence[IncludedStack], before: str) -> tuple[str, str]:
     """Return the type to read an image with in all cases, "" where all have one already, and the type it then has."""
     precise = spec.volumes.for_image(name).philips == "precise"
     types = {"float32" if precise and _is_philips_mr(row) else row.number_type for row in rows}
     if not types:
         return "", ""
-    alike = len(types) == 1 and all(row.number_type_sure for row in rows)
+    alike = not before and len(types) == 1 and all(row.number_type_sure for row in rows)
+    types |= {before} if before else set()
     return ("", next(iter(types))) if alike else (common_type(types), common_type(types))
 
 

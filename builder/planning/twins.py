@@ -16,7 +16,7 @@ from builder.protocols import Progress
 from builder.sources import layout_in
 from builder.spec import DatasetSpec
 from builder.stages.graph import Runner, Task
-from builder.stages.twin import Signature, TwinArgument, parse_signature, run_twin
+from builder.stages.twin import TWINS, Signature, TwinArgument, parse_signature, run_twin
 
 ALIKE_SPACING = 0.01
 """Largest relative difference of the spacing of two images that are compared."""
@@ -116,7 +116,7 @@ def _arguments(
         for n, rows in members(inventory, survey, chunk=chunk, wanted=held):
             frames = images[n].frame_lists or ()
             known = rows.select(["sop_instance_uid", "header_sha256", "content_sha256", "size"]).to_pylist()
-            name = f"twins/{fingerprint(known, frames, options)}"
+            name = f"{TWINS}/{fingerprint(known, frames, options)}"
             rows = rows.add_column(0, "role", [[IMAGE_ROLE] * rows.num_rows])
             inventory.store.put(f"{name}.parquet", parquet_bytes(rows, compression="lz4"))
             arguments[n] = TwinArgument(

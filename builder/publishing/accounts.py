@@ -23,6 +23,7 @@ from builder.publishing.ledger import (
     EXCLUDED,
     LABEL,
     OF_FILES,
+    PERSONS,
     QUARANTINED,
     USED,
     Fate,
@@ -33,10 +34,13 @@ from builder.publishing.ledger import (
     check_totals,
     image_ledger,
     leftover_ledger,
+    withdrawn_ledger,
 )
 from builder.storage import open_store
 
 GEOMETRY_RULE = "geometry"
+WITHDRAWN = "withdrawn"
+"""Rule by which the files of persons who withdrew are left out."""
 
 _OF_LEFTOVERS = (*OF_FILES, "status", "reason", "format", "detail")
 
@@ -112,6 +116,10 @@ def account(plan: DatasetPlan, receipts: Mapping[str, Receipt], inventory: Inven
         *_of_leftovers(inventory.leftovers(columns=_OF_LEFTOVERS), plan),
         *_of_annotations(plan, set(fates.annotations)),
         *_of_no_images(ledger),
+        *(
+            _Left("person", gone.tombstone, gone.tombstone, PERSONS, WITHDRAWN, Reason.WITHDRAWN.value, gone.instances)
+            for gone in inventory.withdrawn
+        ),
     ]
     exclusions = pa.Table.from_pylist([left._asdict() for left in found], schema=EXCLUSIONS).sort_by(
         [(c, "ascending") for c in ("level", "key", "stage", "rule", "reason")]
@@ -143,6 +151,9 @@ def _parts(plan: DatasetPlan, inventory: Inventory, survey: Survey, fates: Fates
         yield annotation_ledger(table, fates, persons=plan.persons, key=plan.key), is_dicom
     for table, is_dicom in _by_kind(inventory.leftovers(columns=_OF_LEFTOVERS)):
         yield leftover_ledger(table, persons=plan.persons, key=plan.key), is_dicom
+    for gone in inventory.withdrawn:
+        yield withdrawn_ledger(gone.tombstone, gone.instances), True
+        yield withdrawn_ledger(gone.tombstone, gone.files - gone.instances), False
 
 
 def _by_kind(table: pa.Table) -> list[tuple[pa.Table, bool]]:

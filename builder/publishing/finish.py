@@ -22,6 +22,7 @@ from builder.model.layout import (
     REGISTRY,
     SAMPLES,
     SPLITS,
+    WITHDRAWN,
     FieldLayout,
     Manifest,
     Receipt,
@@ -167,6 +168,7 @@ def _tables(
         COHORT: cohort.append_column("split", pa.array(splits, pa.string())),
         EXCLUSIONS: accounts.exclusions,
         LEDGER: accounts.ledger,
+        **({WITHDRAWN: plan.withdrawn.stored()} if plan.withdrawn.table.num_rows else {}),
     }
 
 

@@ -21,6 +21,9 @@ OF_FILES = (
 )
 """Columns of INSTANCES from which a ledger is made."""
 
+PERSONS = "persons"
+"""Stage at which persons are left out who withdrew."""
+
 LEVELS = ("files", "instances", "series", "studies", "persons")
 
 
@@ -89,6 +92,12 @@ def leftover_ledger(table: pa.Table, *, persons: Persons, key: Key) -> pa.Table:
     rows = zip(table.column("status").to_pylist(), table.column("reason").to_pylist(), strict=True)
     fates = [Fate(DUPLICATE if s == "duplicate" else QUARANTINED, "index", r or "") for s, r in rows]
     return _ledger(table, fates, persons=persons, key=key)
+
+
+def withdrawn_ledger(tombstone: str, files: int) -> pa.Table:
+    """Return a row without any key of its own for each file of a person who withdrew."""
+    row = {"person_key": tombstone, "status": EXCLUDED, "stage": PERSONS, "reason": Reason.WITHDRAWN.value}
+    return pa.Table.from_pylist([row] * files, schema=LEDGER)
 
 
 def check_totals(totals: Totals, *, files: int, published: Mapping[str, int]) -> None:

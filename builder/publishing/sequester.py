@@ -27,6 +27,7 @@ from builder.model.layout import (
     REGISTRY,
     SAMPLES,
     SPLITS,
+    WITHDRAWN,
     Manifest,
     Receipt,
     ShardEntry,
@@ -115,6 +116,8 @@ def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Calla
         totals={name: manifest.totals[name] for name in ("samples", "cases")},
     )
     files = {INDEX: parquet_bytes(index), SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(tables[REGISTRY])}
+    if any(stored.path == WITHDRAWN for stored in manifest.files):
+        files[WITHDRAWN] = parquet_bytes(_table(whole, version, manifest, WITHDRAWN))
     files |= split_views(target, draft, index)
     files |= export_files(spec, splits, index)
     # No search is needed: all of this was searched when the whole dataset was published.

@@ -1,13 +1,16 @@
 """Clean up a dataset: scratch of writers that died, fetched objects, and versions and shards nothing refers to."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.errors import LayoutError, SpecError, counted
+from builder.library.absence import versions_of
 from builder.model.layout import CURRENT, MANIFEST, parse_current, parse_manifest, shard_path, version_path
 from builder.run.lease import hold_lease
 from builder.run.places import private_store
+from builder.run.progress import SilentProgress
+from builder.run.withdraw import go_on
 from builder.sources.contents import FOLDER, empty
 from builder.storage import SCRATCH_PREFIX, LocalStore, Store, checkpoint, open_store
 
@@ -25,6 +28,8 @@ class Collected:
     shards: tuple[str, ...]
     bytes: int
     unreferenced: str
+    withdrawals: int = 0
+    """Withdrawals whose day had come: the versions that had these persons are gone now."""
 
     def facts(self) -> dict[str, Any]:
         """Return the result for machines."""
@@ -41,6 +46,7 @@ class Collected:
         return (
             f"{self.dataset}: removed {counted(self.scratch, 'unfinished object')} and "
             f"{counted(self.fetched, 'object')} fetched from servers; {done}"
+            + (f"; {counted(self.withdrawals, 'withdrawal')} completed" if self.withdrawals else "")
         )
 
 
@@ -70,8 +76,9 @@ def collect(url: str, *, unreferenced: str = "keep", say: Callable[[str], None] 
     dataset, private = open_store(url), private_store(url)
     if all(isinstance(store, LocalStore) and not store.root.is_dir() for store in (dataset, private)):
         raise LayoutError(f"{url}: found no folder, expected a dataset, finished or not; check the location")
-    with hold_lease(private, say=say):
-        return _collect(url, dataset, private, unreferenced)
+    with hold_lease(private, say=say) as lease:
+        cleared = len(go_on(url, lease, progress=SilentProgress()))
+        return replace(_collect(url, dataset, private, unreferenced), withdrawals=cleared)
 
 
 def _collect(url: str, dataset: Store, private: Store, unreferenced: str) -> Collected:
@@ -103,9 +110,12 @@ def _strangers(dataset: Store, version: str | None, kept: set[str]) -> tuple[lis
     """Return versions and shards that are not published, and their bytes."""
     versions: set[str] = set()
     shards: set[str] = set()
+    withdrawn = {path.split("/")[1] for path in dataset.list("versions")} - versions_of(dataset).keys()
     count = 0
     for path in (*dataset.list("versions"), *dataset.list("data")):
         top, name, *_ = path.split("/")
+        if top == "versions" and name in withdrawn:
+            continue  # its mark says so to whoever still asks for it
         if name.startswith(SCRATCH_PREFIX) or name == (version if top == "versions" else None) or name in kept:
             continue
         (versions if top == "versions" else shards).add(name)

@@ -33,6 +33,8 @@ class Planned:
     report: Mapping[str, Any] = field(default_factory=dict)
     """The report before the build; empty inside a build. ``report_page`` is the location of its page."""
     report_page: str = ""
+    before: str = ""
+    """Plan of the published version, where shards are copied from its samples instead of being made."""
 
     def facts(self) -> dict[str, Any]:
         """Return counts, exclusions by rule, bytes, memory and shards."""

@@ -9,6 +9,8 @@ from os import PathLike, environ
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from builder.deid import resolve_key
 from builder.errors import BuilderError, SpecError
 from builder.imaging.series_types import Rule
@@ -25,6 +27,7 @@ from builder.planning.latest import note_plan, note_published
 from builder.planning.making import make_plan
 from builder.planning.registry import next_registry, published, still_published
 from builder.planning.twins import leave_out_twins
+from builder.planning.withdrawn import with_history
 from builder.protocols import Progress
 from builder.publishing.accounts import account, keep_accounts
 from builder.publishing.leaks import Compared, compare, deal_again
@@ -42,10 +45,12 @@ from builder.sources.politeness import CLOCK
 from builder.sources.recordings import check_recorded
 from builder.spec import KEY_PLACEHOLDER, LICENSE_PLACEHOLDER, DatasetSpec, keeping
 from builder.specfile import fill_parameters, load_spec
+from builder.split.withdrawn import Withdrawn
 from builder.stages.boundary import Faults, InternalError, OnInternalError, default_action
+from builder.stages.copied import copy_shard
 from builder.stages.graph import Runner, Task
 from builder.stages.isolate import isolate_shard
-from builder.stages.shard import ShardArgument, build_shard
+from builder.stages.shard import CASES, ShardArgument, build_shard
 from builder.storage import Store, open_store
 
 PUBLISHED = "published.json"
@@ -75,7 +80,7 @@ def plan(
         As ``--cluster`` of the command line.
     """
     asked = _asked(spec, str(to), parameters or {})
-    with _opened(load_cluster(cluster), workers) as runner:
+    with opened(load_cluster(cluster), workers) as runner:
         faults = Faults(default_action(environ))
         return _with_report(_plan(asked, runner, progress or SilentProgress(), faults))
 
@@ -113,26 +118,26 @@ def build(
     with (
         hold_lease(private, say=shown.say) as lease,
         keep_journal(private, lease.counter, facts={"dataset": asked.spec.name, "cluster": profile.kind}) as journal,
-        _opened(profile, workers) as runner,
+        opened(profile, workers) as runner,
     ):
         open_store(asked.to).fence()  # a builder that was suspended until now can no longer publish
         report = JournalProgress(shown, journal)
-        faults = Faults(on_internal_error or default_action(environ), _noted_in(journal))
+        faults = Faults(on_internal_error or default_action(environ), noted_in(journal))
         try:
             planned = _plan(asked, runner, report, faults)
-            return _build_open(planned, open_store(asked.to), runner, report, lease.check, faults)
+            return build_open(planned, open_store(asked.to), runner, report, lease.check, faults)
         except BuilderError:
             if faults.count:  # what is published would tell of them, but nothing is
                 shown.say(internal_errors_line(faults.count, asked.to))
             raise
 
 
-def _noted_in(journal: Journal) -> Callable[[InternalError], None]:
+def noted_in(journal: Journal) -> Callable[[InternalError], None]:
     """Return a function that notes the traceback of what was left out, for ``builder logs``."""
     return lambda error: journal.note("internal_error", left_out=error.where, trace=error.trace)
 
 
-def _opened(profile: Profile, workers: int | None) -> AbstractContextManager[Runner]:
+def opened(profile: Profile, workers: int | None) -> AbstractContextManager[Runner]:
     """Return a runner. Local workers start while the archive is read; other clusters may take long to start."""
     cluster = profile.open(workers)
     return Arriving(cluster) if profile.kind == "local" else cluster
@@ -174,25 +179,30 @@ def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> 
         inventory, resolved.sources, resolved.volumes, runner=runner, progress=progress, faults=faults,
         rules=[Rule(r.column, r.value, r.name, r.when) for r in resolved.cohort.series_rules],
     )  # fmt: skip
-    survey = leave_out_twins(inventory, survey, resolved, runner=runner, progress=progress)
-    plan = make_plan(
-        PlanInputs(
-            spec=resolved,
-            published_spec=asked.published_spec,
-            private=private,
-            dataset=open_store(asked.to if sealed is None else sealed.url),
-            key=asked.key,
-            inventory=inventory,
-            survey=survey,
-            progress=progress,
-        )
+    inputs = PlanInputs(
+        spec=resolved,
+        published_spec=asked.published_spec,
+        private=private,
+        dataset=open_store(asked.to if sealed is None else sealed.url),
+        key=asked.key,
+        inventory=inventory,
+        survey=survey,
+        progress=progress,
     )
-    note_plan(private, plan, inventory)
-    where = resolved.splits.sequester.url if resolved.splits.sequester is not None else asked.to
-    return Planned(plan, inventory, survey, forecast(plan, open_store(where), inventory=inventory, survey=survey))
+    return plan_from(inputs, runner)
 
 
-def _build_open(
+def plan_from(inputs: PlanInputs, runner: Runner, *, also: Withdrawn | None = None) -> Planned:
+    """Plan from what an archive holds, without whoever withdrew. ``also``: tombstones that no version has yet."""
+    inputs = with_history(inputs, also=also)
+    inventory, spec = inputs.inventory, inputs.spec
+    survey = leave_out_twins(inventory, inputs.survey, spec, runner=runner, progress=inputs.progress)
+    plan = make_plan(replace(inputs, survey=survey))
+    note_plan(inputs.private, plan, inventory)
+    return Planned(plan, inventory, survey, forecast(plan, inputs.dataset, inventory=inventory, survey=survey))
+
+
+def build_open(
     planned: Planned, dataset: Store, runner: Runner, progress: Progress, guard: Callable[[], None], faults: Faults
 ) -> Built:
     """Build into the dataset or, if labels are sequestered, into their store, and publish the rest."""
@@ -236,7 +246,7 @@ def _build(
     tasks = [
         Task(
             f"shard-{shard.fingerprint}",
-            build_shard,
+            copy_shard if planned.before else build_shard,
             ShardArgument(
                 plan.url,
                 dataset.url,
@@ -244,6 +254,8 @@ def _build(
                 prints.url if prints is not None else "",
                 faults.action,
                 beside.join(FOLDER).url,
+                beside.join(CASES).url,
+                planned.before,
             ),
             memory=shard.peak_bytes,
             isolate=isolate_shard,
@@ -306,12 +318,16 @@ def _inputs(plan: DatasetPlan) -> str:
     The registry is included as the version will carry it, so it is the same before and after publication.
     """
     registry = next_registry(plan.registry, plan.persons, plan.splits, key=plan.key)
-    found = (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins, registry)
+    found = (plan.cohort, plan.splits, plan.links, plan.annotations, plan.origins, registry, *_withdrawn(plan))
     tables = [parquet_bytes(t) for t in found]
     shards = [s.fingerprint for s in plan.shards]
     procedures = None if plan.procedures is None else dict(plan.procedures)
     reviews = {name: list(rows) for name, rows in plan.reviews.items()}
     return fingerprint(plan.published_spec, dict(plan.lock), shards, list(plan.clinical), procedures, reviews, *tables)
+
+
+def _withdrawn(plan: DatasetPlan) -> tuple[pa.Table, ...]:
+    return (plan.withdrawn.stored(),) if plan.withdrawn.table.num_rows else ()
 
 
 def _published(private: Store, dataset: Store, inputs: str, stamps: str) -> Published | None:

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,11 @@ class Streams:
         if array.nbytes > MOST_WAITING_BYTES:
             self.drain()
 
+    def copy(self, path: str, chunks: Sequence[bytes], *, whole: bool) -> None:
+        """Add inner chunks that are encoded already. ``whole``: they are the whole object."""
+        self._ask(lambda: self._copy(path, chunks, whole), sum(map(len, chunks)))
+        self.drain()
+
     def mark(self) -> "Callable[[], None]":
         """Return a function that undoes everything added after this call."""
         marks: dict[str, _Mark] = {}
@@ -84,11 +89,21 @@ class Streams:
             self.stack.callback(self._executor.shutdown, wait=True, cancel_futures=True)
         self._waiting.append((size, self._executor.submit(call)))
 
-    def _write(self, path: str, array: NDArray[Any] | Slabs, codec: Codec, chunk: Chunk) -> None:
+    def _stream(self, path: str) -> "Stream":
         if path not in self.streams:
             scratch = self.scratch / path.replace("/", "@")
             self.streams[path] = Stream(scratch, self._files.enter_context(scratch.open("w+b")))
-        stream = self.streams[path]
+        return self.streams[path]
+
+    def _copy(self, path: str, chunks: Sequence[bytes], whole: bool) -> None:
+        stream = self._stream(path)
+        for data in chunks:
+            stream.put(data)
+        if whole:
+            stream.close()
+
+    def _write(self, path: str, array: NDArray[Any] | Slabs, codec: Codec, chunk: Chunk) -> None:
+        stream = self._stream(path)
         if chunk is not None:
             for slab in array.make(chunk[0], _rows(array, chunk)) if isinstance(array, Slabs) else (array,):
                 for piece in _pieces(slab, chunk):
@@ -123,7 +138,10 @@ class Stream:
     """Number of bytes that the disk was already asked to write."""
 
     def append(self, array: NDArray[Any], codec: Codec) -> None:
-        data = encode_chunk(array, codec)
+        self.put(encode_chunk(array, codec))
+
+    def put(self, data: bytes) -> None:
+        """Append an inner chunk that is encoded."""
         self.places.append((self.position, len(data)))
         self._write(data)
 

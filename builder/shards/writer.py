@@ -120,6 +120,15 @@ class Described(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StoredSample:
+    """A sample as a shard stores it: its row, and of each field its encoded inner chunks and the array's shape."""
+
+    row: Mapping[str, Any]
+    chunks: Mapping[str, Sequence[bytes]]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
 NOTHING: "Mapping[str, Described]" = MappingProxyType({})
 
 
@@ -173,6 +182,21 @@ class ShardWriter:
         added = len(self._rows) - rows
         self._cases += bool(added)
         return added
+
+    def copy_case(self, samples: "Iterable[StoredSample]", *, described: "Mapping[str, Described]" = NOTHING) -> None:
+        """Add the samples of a case as another shard stores them, without decoding any voxel."""
+        added = 0
+        for sample in samples:
+            number = len(self._rows)
+            for layout in self.fields:
+                path = layout.name if self.chunk is None else f"{layout.name}/{number}"
+                self.streams.copy(path, sample.chunks[layout.name], whole=self.chunk is not None)
+                self._shapes[path] = sample.shapes[layout.name]
+            self._rows.append(dict(sample.row))
+            added += 1
+        for name, facts in described.items() if added else ():
+            self.describe(name, unit=facts.unit, segments=facts.segments, channels=facts.channels, grid=facts.grid)
+        self._cases += bool(added)
 
     def exclude(self, case_key: str, reason: Reason, detail: Cleared) -> None:
         """Record that a case has no samples, and why."""

@@ -2,9 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from os import environ
 from pathlib import Path
@@ -19,7 +19,7 @@ from builder.model.case import Case, Slabs
 from builder.model.keyed import Key
 from builder.model.layout import RECEIPT, Receipt, parse_receipt, picture_path, shard_path
 from builder.model.parquet import parquet_bytes
-from builder.patches import cut, describe_fields, shard_chunk
+from builder.patches import FieldFacts, cut, describe_fields, shard_chunk
 from builder.plan import MOST_AHEAD_BYTES, ShardPlan, parse_shard_plan
 from builder.shards import CODECS, ShardWriter, open_shard
 from builder.spec import DatasetSpec, keeping
@@ -46,6 +46,8 @@ from builder.storage import Store, open_store
 
 SPEC = "spec.json"
 VERDICTS = "verdicts"
+CASES = "cases"
+"""Folder of the private workspace for what is kept of each case of a shard."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class ShardArgument:
     on_internal_error: OnInternalError = "exclude"
     content: str = ""
     """Store for objects that come from servers; empty when this process keeps them for itself."""
+    cases: str = ""
+    """Store for what a copy of the shard's samples must know of each case; empty when nothing is kept."""
+    before: str = ""
+    """Store of the published version's plan, where samples are copied from its shards instead of being made."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,10 @@ def build_shard(argument: ShardArgument) -> ShardOutcome:
         prints.put(prints_path(name), parquet_bytes(prints_table(retake(plan, receipt, spec, key=key))))
         return ShardOutcome(name, receipt.rows, receipt.cases, len(receipt.excluded), True)
     errors: list[InternalError] = []
+    cases = open_store(argument.cases, directory_mode=0o700) if argument.cases else None
+    beside = Beside(prints, store, cases)
     receipt = write(
-        plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), beside=Beside(prints, store),
+        plan, spec, dataset, key=key, convicted=_convicted(store, argument.shard), beside=beside,
         faults=Faults(argument.on_internal_error, errors.append),
     )  # fmt: skip
     if before is not None and same_content(before, receipt):
@@ -170,10 +178,13 @@ class Beside:
         Takes the prints of the volumes; None when no prints are taken.
     withheld
         Takes the list of what the privacy gate withheld.
+    cases
+        Takes what each case says about its fields, and the columns of which its text was withheld.
     """
 
     prints: Store | None = None
     withheld: Store | None = None
+    cases: Store | None = None
 
 
 def write(
@@ -198,12 +209,14 @@ def write(
         What to do about an exception that is neither a fault of the case nor of the machine. It counts the cases that
         are excluded because of one.
     """
-    prints, withheld = (None, None) if beside is None else (beside.prints, beside.withheld)
+    beside = beside or Beside()
+    prints, withheld = beside.prints, beside.withheld
     faults = faults or Faults()
     recipe = recipe_of(spec, key)
     gates = [gate_of(spec) for _ in plan.cases]
     taken: list[Print] = []
     fresh: list[list[Print]] = [[] for _ in plan.cases]
+    described: list[Mapping[str, FieldFacts]] = [{} for _ in plan.cases]
     steps = [
         partial(load_case, plan, n, spec, recipe, gate, convicted, keep=found.append if prints is not None else None)
         for n, (found, gate) in enumerate(zip(fresh, gates, strict=True))
@@ -216,7 +229,8 @@ def write(
         for number, (case_plan, pending, found, gate) in enumerate(zip(plan.cases, loaded, fresh, gates, strict=True)):
             other = partial(load_image, plan, number, spec, recipe, gate, found.append if prints is not None else None)
             try:
-                _add(writer, finished_case(pending.take(), case_plan, spec, recipe, other), spec, key, gate)
+                case = finished_case(pending.take(), case_plan, spec, recipe, other)
+                described[number] = _add(writer, case, spec, key, gate)
             except Exception as error:  # noqa: BLE001 - the case boundary
                 fault = fault_of_case(error, on_internal_error=faults.action)
                 writer.exclude(case_plan.case_key, fault.reason, gate.message(fault.detail))
@@ -228,6 +242,8 @@ def write(
                 taken += found
         if prints is not None:
             prints.put(prints_path(plan.fingerprint), parquet_bytes(prints_table(taken)))
+        if beside.cases is not None:
+            beside.cases.put(f"{plan.fingerprint}.json", _notes(plan, described, gates))
         kept = list_withheld(withheld, plan.fingerprint, gates) if withheld is not None else {}
         return writer.finish(tallies={WITHHELD_TEXTS: kept} if kept else None)
 
@@ -285,13 +301,29 @@ def _convicted(store: Store, shard: str) -> dict[str, CaseError]:
     return {case: CaseError(Reason(reason), detail) for case, (reason, detail) in verdicts.items()}
 
 
-def _add(writer: ShardWriter, finished: tuple[Case, Slabs | None], spec: DatasetSpec, key: Key, gate: Gate) -> None:
+def _notes(plan: ShardPlan, described: Sequence[Mapping[str, FieldFacts]], gates: Sequence[Gate]) -> bytes:
+    """Return what is kept of each case: what it says about its fields, and of which columns text was withheld."""
+    notes = {
+        case.case_key: {
+            "fields": {name: asdict(facts) for name, facts in said.items()},
+            "withheld": sorted({column for column, _ in gate.dropped}),
+        }
+        for case, said, gate in zip(plan.cases, described, gates, strict=True)
+    }
+    return json.dumps(notes, sort_keys=True).encode()
+
+
+def _add(
+    writer: ShardWriter, finished: tuple[Case, Slabs | None], spec: DatasetSpec, key: Key, gate: Gate
+) -> Mapping[str, FieldFacts]:
     case, image = finished
     name = image_field(spec)
     samples = cleared(cut(case, spec.samples, key=key, seed=spec.seed, image=name), case, gate)
     if image is not None:
         samples = (replace(sample, arrays={**sample.arrays, "image": image}) for sample in samples)
-    writer.add_case(samples, described=describe_fields(case, image=name))
+    described = describe_fields(case, image=name)
+    writer.add_case(samples, described=described)
+    return described
 
 
 def _alone(rows: pa.Table) -> pa.Table:

@@ -26,6 +26,8 @@ from builder.stages.prepare import Recipe, read_volume
 from builder.storage import open_store
 from builder.transforms.orient import find_turn, turn_array, turn_geometry
 
+TWINS = "twins"
+"""Folder of an inventory with what is known of the images that were compared."""
 PLACES = 4096
 """Voxels that are compared, at the same places of both images."""
 

@@ -77,6 +77,7 @@ class World:
 
     files: int = len(CHUNK) + len(NOTES) + len(LEFT)
     chunks: tuple[str, ...] = ("only",)
+    withdrawn: tuple[()] = ()
     chunk_rows: list[dict[str, Any]] = field(default_factory=lambda: CHUNK)
 
     def chunk(self, number: int, *, columns: Any) -> pa.Table:

@@ -1,0 +1,257 @@
+"""Search everything that is left of a dataset for a person who withdrew, and certify what was found."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numcodecs.blosc as blosc
+import numpy as np
+import pyarrow as pa
+
+from builder.errors import LayoutError
+from builder.model.layout import (
+    DATA,
+    INDEX,
+    MANIFEST,
+    VERSIONS,
+    Manifest,
+    parse_manifest,
+    parse_receipt,
+    shard_path,
+    version_path,
+)
+from builder.model.parquet import read_parquet
+from builder.model.zarr_format import CHECKSUM_BYTES
+from builder.planning.inventory import Inventory
+from builder.shards.stored import StoredShard
+from builder.storage import Store
+
+KEYED = re.compile(rb"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?:-\d+)?(?![0-9a-z])")
+_UID = re.compile(rb"\d+(?:\.\d+){4,}")
+_LEAST_ID = 6
+"""Letters from which a PatientID is searched for; shorter ones would be found in every number."""
+_TABLES = ("splits.parquet", "registry.parquet", "cohort.parquet", "ledger.parquet", "exclusions.parquet", INDEX)
+
+
+@dataclass(frozen=True)
+class Needles:
+    """What is searched for. It lives in the private workspace while a withdrawal is under way, and no longer.
+
+    Parameters
+    ----------
+    names
+        Keyed names of the person, and of the person's studies, series, objects, cases and samples.
+    chunks
+        SHA-256 of the stored inner chunks of the person's images, but for chunks of one value.
+    prints
+        Digests of the person's volumes.
+    uids, ids
+        UIDs and PatientIDs in the archive; they are searched for in the private workspace too.
+    files
+        Source, path and member of the person's files.
+    """
+
+    names: frozenset[str] = frozenset()
+    chunks: frozenset[str] = frozenset()
+    prints: frozenset[str] = frozenset()
+    uids: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+    files: frozenset[tuple[int, str, str]] = frozenset()
+
+    def to_json(self) -> bytes:
+        """Return the needles as a file."""
+        return json.dumps({name: sorted(values) for name, values in asdict(self).items()}).encode()
+
+    def joined(self, other: "Needles") -> "Needles":
+        """Return what either holds."""
+        return Needles(*(a | b for a, b in zip(_values(self), _values(other), strict=True)))
+
+
+def parse_needles(data: bytes) -> Needles:
+    """Read what ``Needles.to_json`` wrote."""
+    found = json.loads(data)
+    files = frozenset((source, path, member) for source, path, member in found.pop("files"))
+    return Needles(**{name: frozenset(values) for name, values in found.items()}, files=files)
+
+
+def _values(needles: Needles) -> list[frozenset[Any]]:
+    return [getattr(needles, name) for name in Needles.__dataclass_fields__]
+
+
+def versions_of(dataset: Store) -> dict[str, Manifest | None]:
+    """Return every version in a dataset's folder that may be opened, and None for one without a manifest."""
+    found: dict[str, Manifest | None] = {}
+    for path in dataset.list(VERSIONS):
+        name = path.split("/")[1]
+        if name in found or name.startswith("."):
+            continue
+        try:
+            found[name] = parse_manifest(dataset.read(version_path(name, MANIFEST)))
+        except FileNotFoundError:
+            found[name] = None
+        except LayoutError:  # withdrawn before, or of another release: nobody opens it
+            continue
+    return found
+
+
+def names_in(dataset: Store, version: str, manifest: Manifest, people: frozenset[str]) -> frozenset[str]:
+    """Return every keyed name that a version has for persons, and for nobody else; empty if it does not know them."""
+    mine: set[str] = set()
+    others: set[str] = set()
+    there = {stored.path for stored in manifest.files}
+    for name in _TABLES:
+        if name in there:
+            table = read_parquet(dataset.read(version_path(version, name)))
+            owners = table["person_key"].to_pylist()
+            members = table["members"].to_pylist() if "members" in table.column_names else [()] * table.num_rows
+            rows = [p in people or not people.isdisjoint(m or ()) for p, m in zip(owners, members, strict=True)]
+            if any(rows):
+                mine |= _keyed(table.filter(pa.array(rows)))
+                others |= _keyed(table.filter(pa.array([not row for row in rows])))
+    return frozenset(mine - others)
+
+
+def _keyed(table: pa.Table) -> set[str]:
+    found: set[str] = set()
+    for column in table.schema:
+        if column.name not in ("shard", "split", "stratum"):
+            found |= {name.decode() for text in _texts(table[column.name]) for name in KEYED.findall(text.encode())}
+    return found
+
+
+def images_in(dataset: Store, manifest: Manifest, cases: frozenset[str]) -> frozenset[str]:
+    """Return the digests of the stored image chunks of cases in the shards of a version."""
+    found: set[str] = set()
+    for entry in manifest.shards:
+        try:
+            receipt = parse_receipt(dataset.read(shard_path(entry.fingerprint, "receipt.json")))
+        except FileNotFoundError:
+            continue
+        shard = StoredShard(dataset, receipt)
+        images = {layout.name for layout in receipt.fields if layout.is_image}
+        for case in cases & shard.places.keys():
+            for sample in map(shard.sample, shard.places[case]):
+                found |= {_digest(c) for name in images for c in sample.chunks[name] if not _is_flat(c)}
+    return frozenset(found)
+
+
+def _digest(chunk: bytes) -> str:
+    return hashlib.sha256(chunk).hexdigest()
+
+
+def _is_flat(chunk: bytes) -> bool:
+    """Return whether a chunk holds one byte again and again, as air does: anybody's image may have it."""
+    values = np.frombuffer(blosc.decompress(chunk[:-CHECKSUM_BYTES]), np.uint8)
+    pairs = values[: values.size // 4 * 4].reshape(-1, 4)
+    return bool((pairs == pairs[0]).all()) if len(pairs) else True
+
+
+def files_between(before: Inventory, after: Inventory) -> Needles:
+    """Return the identifiers of what one inventory lists and the other does not."""
+    columns = ("source", "path", "member", "patient_id", "study_uid", "series_uid", "sop_instance_uid")
+    kept = {row[:3] for row in _rows(after, columns)}
+    gone = [row for row in _rows(before, columns) if row[:3] not in kept]
+    left = {value for row in _rows(after, columns) for value in row[3:]}
+    uids = {value for row in gone for value in row[4:] if value and _UID.fullmatch(value.encode())} - left
+    ids = {row[3] for row in gone if row[3] and len(row[3]) >= _LEAST_ID} - left
+    return Needles(uids=frozenset(uids), ids=frozenset(ids), files=frozenset(row[:3] for row in gone))
+
+
+def _rows(inventory: Inventory, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+    wanted = [*columns]
+    tables = [inventory.chunk(n, columns=wanted) for n in range(len(inventory.chunks))]
+    for table in (*tables, inventory.annotations(columns=wanted), inventory.leftovers(columns=wanted)):
+        yield from zip(*(table[name].to_pylist() for name in wanted), strict=True)
+
+
+@dataclass
+class Search:
+    """What was searched, and in which objects anything was found."""
+
+    needles: Needles
+    objects: int = 0
+    read: int = 0
+    found: list[str] = field(default_factory=list)
+
+    def store(self, store: Store, *, leave_out: Iterable[str] = (), label: str = "") -> None:
+        """Search every object of a store, but for folders that are left out."""
+        names = {name.encode() for name in self.needles.names}
+        skipped = tuple(leave_out)
+        for path in sorted(store.list()):
+            if not path.startswith(skipped):
+                data = store.read(path)
+                self.objects += 1
+                self.read += len(data)
+                if self._is_in(path, data, names):
+                    self.found.append(f"{label}{path}")
+
+    def _is_in(self, path: str, data: bytes, names: set[bytes]) -> bool:
+        if path.endswith(".parquet"):
+            table = read_parquet(data)
+            text = "\n".join(t for c in table.schema for t in _texts(table[c.name])).encode()
+            text += repr(table.schema.metadata).encode()
+            if "digest" in table.column_names and self.needles.prints & set(map(_text, table["digest"].to_pylist())):
+                return True
+        else:
+            text = path.encode() + b"\n" + data
+        if names & set(KEYED.findall(text)) or self.needles.uids & {u.decode() for u in set(_UID.findall(text))}:
+            return True
+        return any(name.encode() in text for name in self.needles.ids)
+
+    def images(self, dataset: Store, manifest: Manifest) -> None:
+        """Search every stored image chunk of a version's shards."""
+        if not self.needles.chunks:
+            return
+        for entry in manifest.shards:
+            shard = StoredShard(dataset, parse_receipt(dataset.read(shard_path(entry.fingerprint, "receipt.json"))))
+            images = {layout.name for layout in shard.receipt.fields if layout.is_image}
+            for number in range(shard.receipt.rows):
+                sample = shard.sample(number)
+                if any(_digest(c) in self.needles.chunks for name in images for c in sample.chunks[name]):
+                    self.found.append(f"{DATA}/{entry.fingerprint}, sample {number}")
+
+
+def certificate(search: Search, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the certificate of absence: what was searched for (counts only), where, and what was found."""
+    needles = search.needles
+    return {
+        **about,
+        "searched_for": {
+            "keyed_names": len(needles.names),
+            "image_chunks": len(needles.chunks),
+            "prints": len(needles.prints),
+            "identifiers_of_the_archive": len(needles.uids) + len(needles.ids),
+        },
+        "objects_searched": search.objects,
+        "bytes_searched": search.read,
+        "found_in": sorted(search.found),
+        "absent": not search.found,
+    }
+
+
+def _texts(column: pa.ChunkedArray) -> Iterator[str]:
+    """Yield every text of a column, of lists too."""
+    for value in column.to_pylist() if _may_hold_text(column.type) else ():
+        yield from _inside(value)
+
+
+def _may_hold_text(kind: pa.DataType) -> bool:
+    return not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _inside(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _inside(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _inside(inner)
+
+
+def _text(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
