@@ -1,5 +1,6 @@
 """Cases of several images: who is chosen, what every channel holds, and that the reference stays what it was alone."""
 
+import inspect
 import json
 import shutil
 import tracemalloc
@@ -17,6 +18,7 @@ import SimpleITK
 import builder
 from builder.errors import SpecError
 from builder.model.keyed import Key
+from builder.reader import export
 from builder.reader.export import export_nnunet, export_webdataset
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
@@ -453,8 +455,12 @@ def test_an_export_refuses_channels_that_are_only_filled(archive: Path, tmp_path
     optional = {"images": {"ct": {"select": CT}, "pet": {"select": PET, "required": False}}}
     build(spec(archive, cohort=optional, labels={}), to=tmp_path / "data")
     dataset = builder.open_dataset(tmp_path / "data")
-    with pytest.raises(SpecError, match="2 of 5 samples without the image pet"):
-        export_webdataset(dataset, tmp_path / "refused")
+    for name in export.__all__:
+        function: Any = getattr(export, name)
+        asked = {"label": "image", "number": 1}
+        options = {n: v for n, v in asked.items() if n in inspect.signature(function).parameters}
+        with pytest.raises(SpecError, match="2 of 5 samples without the image pet"):
+            function(dataset, tmp_path / name, **options)
     assert export_webdataset(dataset, tmp_path / "told", missing="fill")
     assert export_webdataset(dataset.where("present.pet"), tmp_path / "chosen")
 

@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from builder.cohort import Cohort
 from builder.deid import Deid
 from builder.deid.dates import SHARED, Lifetime, shared_dates
-from builder.planning.offsets import LABEL_DATES, label_days, made_on
+from builder.planning.offsets import LABEL_DATES, label_days, made_on, visit_days
 from builder.split import TRUE_DATE
 
 CAMPAIGN = date(2020, 6, 2)
@@ -63,3 +64,36 @@ def test_a_campaign_counts_whom_the_cohort_leaves_out_and_objects_that_a_later_o
 @pytest.mark.parametrize("made", [date(2020, 1, 1), date(1900, 1, 1), date(9999, 12, 31)])
 def test_a_placeholder_gives_no_days(made: date) -> None:
     assert days(["tumor"], made) == {}
+
+
+def between_visits(
+    *dates: tuple[date | None, date | None], life: Lifetime | None = None, **deid: Any
+) -> list[int | None]:
+    """The days that leave of persons with a first and a later visit."""
+    rows: list[dict[str, Any]] = []
+    for number, (first, later) in enumerate(dates):
+        keys = {"person_key": f"p{number}"}
+        rows += [
+            {**keys, "stack_key": f"a{number}", TRUE_DATE: first,
+             "partners": [{"image": "b.t1", "stack_key": f"b{number}", "matrix": []}]},
+            {**keys, "stack_key": f"b{number}", TRUE_DATE: later, "partners": []},
+        ]  # fmt: skip
+    lives = {f"p{number}": life or Lifetime() for number in range(len(dates))}
+    cohort = Cohort.model_validate(
+        {"case": "person", "visits": {"names": ["a", "b"]}, "images": {"t1": {"select": "true"}}}
+    )
+    options = Deid.model_validate({"patient_key": "${env:BUILDER_KEY}", "retain": ["delta_days"], **deid})
+    found = visit_days(pa.Table.from_pylist(rows), lives, options=cohort, deid=options)
+    return found["b.delta_days"].to_pylist()[::2] if found else []
+
+
+def test_days_between_visits_follow_the_rules_of_other_times() -> None:
+    first, later = date(2020, 3, 4), date(2020, 9, 1)
+    assert between_visits((first, later)) == [181]
+    assert between_visits((first, later), retain=[]) == []  # off by default
+    assert between_visits((first, None), (None, later)) == [None, None]
+    assert between_visits((first, later), most_days=100) == [101]  # "longer", whatever it is
+    assert between_visits((first, later), life=Lifetime(born=date(1930, 5, 1))) == [None]  # 90 at the later visit
+    assert between_visits((date(1900, 1, 1), later)) == [None]  # stands for nothing
+    placeholders = [(date(2000 + n, 1, 1), date(2000 + n, 6, 2)) for n in range(SHARED)]
+    assert between_visits(*placeholders) == [None] * SHARED
