@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from builder.catalog.facts import Facts, stated
 from builder.catalog.reference import agreement, annotators, tools, who_stands_behind
 from builder.catalog.terms import terms
+from builder.errors import counted
 from builder.pages import text_environment
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Answers:
             "facts": facts,
             "governance": facts.governance,
             "note": facts.statement.annotation,
+            "note_of": facts.statement,
+            "plural": counted,
             "doi": facts.statement.identifier,
             "columns": [column for table in facts.tables for column in table.columns],
             "sources": list(dict.fromkeys(f"{s.name} ({s.doi})" if s.doi else s.name for s in sources)),

@@ -1,4 +1,4 @@
-"""Describe a dataset by the items of the C-MIMI whitepaper, with a completeness score."""
+"""Describe a dataset by the sixteen items of baseline metadata of the C-MIMI whitepaper, with a completeness score."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,12 +6,15 @@ from typing import Any
 from builder.catalog.answers import Answers, questions
 from builder.catalog.facts import PLACES, TODO, Facts, RangeFacts, ValueCount
 
+RESOLUTION = ("slices", "rows", "columns", "spacing_slice_mm", "spacing_row_mm", "spacing_column_mm")
+"""Ranges that tell the resolution of the images rather than how they were acquired."""
+
 DEEP_LEARNING = ("architecture", "loss", "optimizer", "learning_rate", "batch_size", "epochs")
 """The six parameters that a training run reports back (``builder record-training``)."""
 
 
 def cmimi(facts: Facts, *, uses: int | None = None, runs: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return each item with its answer or a TODO, and how many of the sixteen are answered.
+    """Return each item with its answer or a TODO, how many of the sixteen are answered, and what is told beyond them.
 
     Parameters
     ----------
@@ -26,23 +29,31 @@ def cmimi(facts: Facts, *, uses: int | None = None, runs: tuple[str, ...] = ()) 
         runs=runs,
         places=PLACES,
         population=[name for name in facts.people if name not in PLACES],
-        acquisition=[name for name in facts.ranges if name != "age_years"],
+        resolution=[name for name in facts.ranges if name in RESOLUTION],
+        acquisition=[name for name in facts.ranges if name not in ("age_years", *RESOLUTION)],
         counted=_counted,
         ranged=lambda names: [_ranged(name, facts.ranges[name]) for name in names if name in facts.ranges],
     )
-    items = [_item(number, asked, answers) for number, asked in questions("cmimi.yaml").items()]
+    asked = questions("cmimi.yaml")
+    items = [{"item": number, **_item(one, answers)} for number, one in asked["items"].items()]
     answered = sum(1 for item in items if item["answered"])
-    return {"items": items, "answered": answered, "of": len(items), "completeness": answered / len(items)}
+    return {
+        "items": items,
+        "answered": answered,
+        "of": len(items),
+        "completeness": answered / len(items),
+        "beyond": [_item(one, answers) for one in asked["beyond"]],
+    }
 
 
-def _item(number: int, asked: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
+def _item(asked: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
     """Return one item; ``asked`` is what ``cmimi.yaml`` says of it."""
     missing = [name for name, expression in asked.get("needs", {}).items() if not answers.value(expression)]
     found = "" if missing else answers(asked["answer"])
     wanted = asked.get("todo") or f"state {', '.join(missing) or 'the ' + asked['about']}"
     wanted += f" (spec: {asked['spec']})" if "spec" in asked else ""
     told = found or "; ".join(filter(None, (answers(asked.get("known", "")), f"{TODO}: {wanted}")))
-    return {"item": number, "about": asked["about"], "answer": told, "answered": bool(found)}
+    return {"about": asked["about"], "answer": told, "answered": bool(found)}
 
 
 def _counted(found: Mapping[str, Iterable[ValueCount]], *names: str) -> list[str]:

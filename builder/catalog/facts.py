@@ -170,6 +170,59 @@ class EvidenceFacts:
 
 
 @dataclass(frozen=True)
+class Amounts:
+    """How much was used, in which form it came, and in which form it is stored.
+
+    Parameters
+    ----------
+    examinations, series, images
+        Numbers of studies, series and instances of the images used.
+    images_a_series
+        Fewest and most images of a series.
+    syntaxes
+        Transfer syntaxes of the source images, with numbers of series; null where a source does not state one.
+    stored
+        How the fields of a sample are compressed.
+    associated
+        Maps kinds of data beside the images (``demographic``, ``timeline``, ...) to their columns.
+    """
+
+    examinations: int = 0
+    series: int = 0
+    images: int = 0
+    images_a_series: tuple[int, int] | None = None
+    syntaxes: tuple[ValueCount, ...] = ()
+    stored: tuple[str, ...] = ()
+    associated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PeriodFacts:
+    """The years of the first and the last study of a site (None: of all) in a split, and its number of persons."""
+
+    site: str | None
+    split: str
+    first: int
+    last: int
+    persons: int
+
+    def __str__(self) -> str:
+        years = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+        return f"{f'{self.site}, ' if self.site else ''}{self.split}: {years}"
+
+
+@dataclass(frozen=True)
+class DistributionFacts:
+    """Numbers of cases that are normal and abnormal, and that show each pathology; ``missed`` names without a label."""
+
+    cases: int
+    normal: int
+    abnormal: int
+    pathologies: tuple[ValueCount, ...] = ()
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that the catalog says about one version of a dataset.
 
@@ -205,6 +258,12 @@ class Facts:
         Rules by which series were chosen, in the words of the spec.
     evidence, agreed
         Evidence behind the labels, and where several readers were compared.
+    amounts
+        Numbers of examinations and images, and how they are stored.
+    periods
+        Years of acquisition by site and split.
+    distribution
+        Share of normal cases and number of each pathology; None unless the spec names the pathologies.
     """
 
     name: str
@@ -240,6 +299,9 @@ class Facts:
     eligibility: tuple[str, ...] = ()
     evidence: tuple[EvidenceFacts, ...] = ()
     agreed: tuple[str, ...] = ()
+    amounts: Amounts = Amounts()
+    periods: tuple[PeriodFacts, ...] = ()
+    distribution: DistributionFacts | None = None
     facts_version: int = FACTS_VERSION
 
     @property

@@ -1,5 +1,7 @@
 """Define what only people can state about a dataset: the spec blocks ``governance``, ``use_case`` and ``catalog``."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 Texts = tuple[str, ...]
@@ -119,6 +121,17 @@ class Statement(BaseModel):
         How to cite it.
     keywords
         Words to find it by.
+    context
+        Why and where the images were made, such as screening, emergency care or a trial.
+    years
+        How the time of acquisition is told: as ``acquired`` states it (``stated``), as the years of the first and last
+        study by site and split (``ranges``), or not at all (``withheld``).
+    acquired
+        When the images were made, in a person's words.
+    associated_data
+        Data of the persons that exist beside the columns of the dataset, such as laboratory values or genomes.
+    pathologies
+        Labels that mean that a case is not normal, named as in the report.
     annotation
         How the reference standard was made.
     playbook
@@ -137,6 +150,11 @@ class Statement(BaseModel):
     page: str | None = Field(default=None, pattern=r"^https?://\S+$")
     citation: str | None = None
     keywords: Texts = ()
+    context: str | None = None
+    years: Literal["stated", "ranges", "withheld"] = "stated"
+    acquired: str | None = None
+    associated_data: str | None = None
+    pathologies: Texts = ()
     annotation: Annotation = Annotation()
     playbook: Playbook | None = None
     log_of_use: bool = True

@@ -45,6 +45,7 @@ from builder.model.parquet import parquet_bytes
 from builder.model.samples import SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema, used_rows
 from builder.plan import DatasetPlan
+from builder.publishing.extent import amounts, distribution, periods
 from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
@@ -145,8 +146,15 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         annotation=tuple(f"{name}: read from {label.kind} objects" for name, label in spec.labels.items()),
         procedures=_procedures(plan.procedures),
         eligibility=_eligibility(plan.published_spec["cohort"]),
+        amounts=amounts(included, tables[INDEX], spec),
+        periods=periods(plan.cohort, _split_of(tables[SPLITS]), spec),
+        distribution=distribution(tables[INDEX], [row["label"] for row in report["labels"]], spec),
         **_of_report(report),
     )
+
+
+def _split_of(splits: pa.Table) -> dict[str, str]:
+    return dict(zip(splits["person_key"].to_pylist(), splits["split"].to_pylist(), strict=True))
 
 
 def _of_report(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,13 @@ from builder.catalog.croissant import croissant
 from builder.catalog.documents import catalog
 from builder.catalog.facts import (
     PARQUET,
+    Amounts,
     ColumnFacts,
+    DistributionFacts,
     Facts,
     LabelFacts,
     LeftFacts,
+    PeriodFacts,
     ProcedureFacts,
     RangeFacts,
     ShardFacts,
@@ -81,7 +84,7 @@ FULL = {
     "statement": Statement(
         title="Sarcoma <b>", creators=("McGill University",), publisher="Example", published="2026-01-31",
         identifier="10.5281/zenodo.1", page="https://example.org/sarcoma", citation="Someone: Sarcoma. 2026.",
-        keywords=("sarcoma",),
+        keywords=("sarcoma",), context="a trial", years="ranges", pathologies=("tumor",),
         annotation=Annotation(protocol="p", rationale="r", annotators="two", tools="x", agreement="0.9"),
     ),
     "sources": (
@@ -108,6 +111,12 @@ FULL = {
     "deidentification": ("identifiers replaced by keyed hashes",),
     "annotation": ("contours of one reader",),
     "procedures": ProcedureFacts(3, 2, 1, (("RPID34", "PET", 2),)),
+    "amounts": Amounts(
+        3, 3, 120, (30, 50), (ValueCount("JPEG 2000", 2), ValueCount(None, 1)), ("all fields: lz4",),
+        {"demographic": ("sex", "age_years"), "timeline": ("study_day",)},
+    ),
+    "periods": (PeriodFacts(None, "test", 2009, 2009, 7), PeriodFacts("north", "train", 2004, 2011, 9)),
+    "distribution": DistributionFacts(4, 1, 2, (ValueCount("tumor / gtv", 2),)),
 }  # fmt: skip
 
 
@@ -207,14 +216,35 @@ def test_completeness_counts_the_answered_items(stored):
     assert none["completeness"] == none["answered"] / 16 == len([i for i in none["items"] if not todos(i)]) / 16
     half = cmimi(facts(bare, governance=Governance(owner="a", access="b"), statement=Statement(log_of_use=False)))
     told = {i["item"]: i["answer"] for i in half["items"]}
-    assert told[13] == "owner: a; TODO: state responsible (spec: governance)"
-    assert told[14] == "licence: CC-BY-4.0; access: b; TODO: state costs, ethics_approval (spec: governance)"
-    assert told[15] == "TODO: state the log of use (spec: catalog.log_of_use)"
+    assert told[12] == "a"
+    assert told[13] == "TODO: state the who is responsible for the data (spec: governance.responsible)"
+    assert told[15] == "access: b; TODO: state costs (spec: governance)"
+    assert told[11] == "TODO: state the log of use (spec: catalog.log_of_use)"
     full = cmimi(facts(bare, **FULL))
-    assert full["answered"] == 15
+    assert full["completeness"] == 1.0
+    assert [i["about"] for i in full["beyond"] if not i["answered"]] == ["deep-learning parameters of training runs"]
     done = cmimi(facts(bare, **FULL), uses=3, runs=("unet: Dice 0.8",))
-    assert done["completeness"] == 1.0
-    assert "3 read sessions" in done["items"][14]["answer"]
+    assert all(i["answered"] for i in done["beyond"])
+    assert "3 read sessions" in done["items"][10]["answer"]
+
+
+def test_the_sixteen_items_are_those_of_the_whitepaper_in_its_order(stored):
+    """Kohli, Summers, Geis 2017, Table 2: what each item asks for, and the answer to it."""
+    _, bare = stored
+    items = {i["item"]: i for i in cmimi(facts(bare, **FULL))["items"]}
+    about = [
+        "image types", "examinations", "sources", "acquisition", "storage", "annotation", "context", "ground truth",
+        "associated data", "date range", "log of use", "owns", "responsible", "usage", "access", "distribution",
+    ]  # fmt: skip
+    assert [word in items[number]["about"] for number, word in enumerate(about, start=1)] == [True] * 16
+    assert items[1]["answer"].endswith("120 images in 3 series, 30 to 50 a series")
+    assert items[2]["answer"] == "3 studies of 2 persons; 3 cases, 3 samples"
+    assert items[5]["answer"] == (
+        "source: JPEG 2000 (2), not known (1), 100 bytes; stored: all fields: lz4, 1000 bytes"
+    )
+    assert items[9]["answer"] == "demographic: sex, age years; timeline: study day"
+    assert items[10]["answer"] == "test: 2009; north, train: 2004 to 2011"
+    assert items[16]["answer"] == "1 of 4 cases normal (25.0 %), 2 abnormal, 1 not known; tumor / gtv: 2"
 
 
 def test_the_page_shows_every_value_escaped_and_loads_nothing(stored):

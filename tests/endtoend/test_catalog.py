@@ -58,8 +58,8 @@ def test_only_what_a_person_must_state_is_open(version):
     assert said[17] == "tumor: MIM Software Inc. MIM (34)"
     assert said[18] == "not measured: each case was read by one reader"
     items = {row["item"]: row["answered"] for row in record(version, "c-mimi.json")["items"]}
-    # procedures need the user's table, the rest the owner, the annotators and a training run
-    assert [item for item, answered in items.items() if not answered] == [3, 8, 13, 14, 16]
+    # context, annotators, when the images were made, owner, responsible party, access, and what counts as normal
+    assert [item for item, answered in items.items() if not answered] == [7, 8, 10, 12, 13, 15, 16]
     truth = next(row["answer"] for row in record(version, "c-mimi.json")["items"] if row["item"] == 8)
     assert truth.endswith("TODO: state annotators (spec: catalog.annotation)")
     open_questions = todos((version / "catalog" / "datasheet.md").read_text())
@@ -105,3 +105,8 @@ def test_the_counts_are_those_of_the_tables(version):
     assert facts["ranges"]["spacing_slice_mm"]["high"] == pytest.approx(cohort.spacing_slice_mm.max(), rel=1e-5)
     assert sum(s["samples"] for s in facts["splits"]) == len(index)
     assert facts["source_bytes"] == cohort.bytes.sum()
+    amounts = facts["amounts"]
+    assert (amounts["examinations"], amounts["series"]) == (cohort.study_key.nunique(), cohort.series_key.nunique())
+    assert amounts["images"] == cohort.instances.sum()
+    assert sum(v["count"] for v in amounts["syntaxes"]) == cohort.series_key.nunique()
+    assert set(amounts["associated"]["demographic"]) == {"sex", "age_years", "age_band"}
