@@ -13,6 +13,7 @@ BLOCKS = [
     {"kind": "sql", "url": "postgresql://localhost/clinic", "query": "SELECT 1"},
     {"kind": "fhir", "url": "bundles", "resource": "Condition"},
     {"kind": "omop", "url": "extract", "table": "measurement"},
+    {"kind": "gdc", "url": "clinical.json", "entity": "diagnoses"},
 ]
 
 
