@@ -2,11 +2,12 @@
 
 import datetime
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from builder.clinical.cells import Cell
 from builder.clinical.order import Reading, Span, date_readings, largest, readings, smallest
+from builder.clinical.phenotypes import CASE, CONTROL, count, decide
 from builder.clinical.rows import Row, Rows, Value, declared_as, finish_row
 from builder.clinical.table import ClinicalTable, Fact, Pick
 from builder.clinical.tally import CellIssue
@@ -68,6 +69,8 @@ class Joined:
         One entry a stack: whether rows belong to it of which it is not certain which counts.
     owners
         Index of a row to the person whose image it belongs to.
+    decided
+        Phenotype to how many persons on the days of their studies are cases, controls, or neither for which reason.
     """
 
     values: tuple[Mapping[str, Value] | None, ...]
@@ -79,6 +82,7 @@ class Joined:
     issues: tuple[CellIssue, ...]
     unclear: tuple[bool, ...]
     owners: Mapping[int, str]
+    decided: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
@@ -100,15 +104,19 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
     for i, person in enumerate(images.persons):
         found = candidates.of(i)
         owners.update(dict.fromkeys(found, person))
-        date = images.study_dates[i] if options.pick is not None and options.pick.to_study else None
+        to_study = bool(options.phenotypes) or (options.pick is not None and options.pick.to_study)
+        date = images.study_dates[i] if to_study else None
         if images.until_study:
             told = tuple(n for n in found if _is_known(rows.rows[n], images.study_dates[i]))
             late.update(rows.rows[n].number for n in {*found} - {*told})
             found = told
         place = (found, person, date)
         if place not in known:
-            chosen = chooser.choose([rows.rows[n] for n in found], date)
-            known[place] = _agreed(chosen, options, images.first_studies.get(person))
+            told_by = [rows.rows[n] for n in found]
+            if options.phenotypes:
+                known[place] = _phenotyped(told_by, options, date)
+            else:
+                known[place] = _agreed(chooser.choose(told_by, date), options, images.first_studies.get(person))
         values.append(known[place].values)
         unclear.append(known[place].kind == "ambiguous")
         if images.units[i]:
@@ -126,6 +134,9 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
         + tuple(CellIssue(number, options.dated_by or "", LATE) for number in sorted(late)),
         unclear=tuple(unclear),
         owners=owners,
+        decided={
+            name: count([outcome.decided[n] for outcome in known.values()]) for n, name in enumerate(options.phenotypes)
+        },
     )
 
 
@@ -140,6 +151,22 @@ class _Outcome:
     """matched, ambiguous or none."""
     values: Mapping[str, Value] | None = None
     issues: tuple[CellIssue, ...] = ()
+    decided: tuple[str, ...] = ()
+    """What the person is by each phenotype."""
+
+
+def _phenotyped(rows: Sequence[Row], options: ClinicalTable, study: datetime.date | None) -> _Outcome:
+    """Return what all rows of a person say together on the day of a study."""
+    said = tuple(
+        decide(phenotype, [row.coded[n] for row in rows], study)
+        for n, phenotype in enumerate(options.phenotypes.values())
+    )
+    values = {
+        name: True if found == CASE else False if found == CONTROL else None
+        for name, found in zip(options.phenotypes, said, strict=True)
+    }
+    told = rows or any(value is not None for value in values.values())
+    return _Outcome("matched" if rows else "none", values if told else None, decided=said)
 
 
 def _agreed(rows: Sequence[Row] | None, options: ClinicalTable, first: datetime.date | None) -> _Outcome:

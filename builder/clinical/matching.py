@@ -66,7 +66,7 @@ class TableMatch:
         """Return the counts that may be shown, with examples by keyed name, and neither identifiers nor values."""
         issues = self.issues
         return {
-            "columns": list(self.options.columns),
+            "columns": [*self.options.columns, *self.options.phenotypes],
             "unit": self.options.unit,
             "matched_fraction": self.fraction,
             "matched": len(self.joined.matched),
@@ -85,7 +85,18 @@ class TableMatch:
             "cells_not_taken_by_column": dict(sorted(Counter(issue.column for issue in issues).items())),
             "unmet_levels": {tally.column: list(tally.unmet) for tally in self.rows.tallies if tally.unmet},
             "encoding": self.rows.encoding,
+            **self._phenotypes(),
         }
+
+    def _phenotypes(self) -> dict[str, Any]:
+        """Return rule, tier and counts of each phenotype; nothing for a table without any."""
+        if not self.options.phenotypes:
+            return {}
+        found = {
+            name: {"rule": block.rule(), "tier": block.tier, "counts": dict(self.joined.decided[name])}
+            for name, block in self.options.phenotypes.items()
+        }
+        return {"phenotypes": found}
 
 
 def near_misses(without: Mapping[str, Collection[str]], known: Iterable[str]) -> dict[str, int]:
@@ -172,6 +183,9 @@ def summary_lines(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             f"  clinical table {number}: {facts['matched']} matched, {facts['image_only']} image only, "
             f"{facts['clinical_only']} clinical only, {facts['ambiguous']} ambiguous{by}"
         )
+        for name, told in facts.get("phenotypes", {}).items():
+            counts = ", ".join(f"{n} {what}" for what, n in told["counts"].items())
+            yield f"    {name}: {counts} (persons on the days of their studies; evidence: {told['tier']})"
         yield from _cell_lines(facts)
         yield from _row_lines(facts)
 

@@ -13,6 +13,7 @@ from builder.clinical.cells import EXACT_WHOLE, Cell, Number, Unreadable, is_emp
 from builder.clinical.dates import date_of, days_since_first_study
 from builder.clinical.events import derive, event_columns
 from builder.clinical.order import date_readings
+from builder.clinical.phenotypes import Happened, happened
 from builder.clinical.sheet import Line, Sheet, read_sheet, sheets_of
 from builder.clinical.table import ClinicalColumn, ClinicalTable, Fact
 from builder.clinical.tally import CellIssue, Count, Tally
@@ -53,6 +54,8 @@ class Row:
         The cell that ``pick.by`` compares; None when it holds nothing.
     known
         The date in the column ``dated_by``: when the row's values were known. None where it holds no date.
+    coded
+        What it says of each of ``ClinicalTable.phenotypes``.
     """
 
     number: int
@@ -60,6 +63,7 @@ class Row:
     values: tuple[Raw, ...] = field(repr=False)
     rank: Cell = field(default=None, repr=False)
     known: datetime.date | None = field(default=None, repr=False)
+    coded: tuple[Happened, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,9 @@ def schema(options: ClinicalTable) -> pa.Schema:
         unit = "d" if column.type == "date" else column.unit
         fields.append(pa.field(name, _TYPES[column.type], metadata={"unit": unit} if unit else None))
     for name, event in options.events.items():
-        happened, time = event_columns(name)
-        fields += [pa.field(happened, pa.bool_()), _timed(time, options.columns[event.time])]
-    return pa.schema(fields)
+        event_name, time = event_columns(name)
+        fields += [pa.field(event_name, pa.bool_()), _timed(time, options.columns[event.time])]
+    return pa.schema([*fields, *(pa.field(name, pa.bool_()) for name in options.phenotypes)])
 
 
 def finish_row(
@@ -130,12 +134,12 @@ def finish_row(
             values[name] = None
             issues.append(CellIssue(row.number, name, str(error), raw.isoformat()))
     for name, event in options.events.items():
-        happened, time = event_columns(name)
+        told, time = event_columns(name)
         try:
-            values[happened], values[time] = derive(event, values) or (None, None)
+            values[told], values[time] = derive(event, values) or (None, None)
         except ValueError as error:
-            values[happened] = values[time] = None
-            issues.append(CellIssue(row.number, happened, str(error)))
+            values[told] = values[time] = None
+            issues.append(CellIssue(row.number, told, str(error)))
     return values, tuple(issues)
 
 
@@ -207,7 +211,8 @@ class _Typing:
             elif not self._meets(line):
                 passed += 1
             else:
-                found.append(Row(line.number, keys, self._values(line), self._rank(line), self._known(line)))
+                told = (self._values(line), self._rank(line), self._known(line), self._coded(line))
+                found.append(Row(line.number, keys, *told))
         return Rows(tuple(found), tuple(self.issues), tuple(others), self._tallies(), passed, self.sheet.encoding)
 
     def _lose(self, line: Line) -> None:
@@ -310,6 +315,10 @@ class _Typing:
         except ValueError as error:
             self.issues.append(CellIssue(line.number, heading, str(error)))
             return None
+
+    def _coded(self, line: Line) -> tuple[Happened, ...]:
+        cells = {heading: line.cells[self.places[heading]] for heading in self.options.coded}
+        return tuple(happened(p, cells, self.options.missing) for p in self.options.phenotypes.values())
 
     def _values(self, line: Line) -> tuple[Raw, ...]:
         values: list[Raw] = []

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from builder.clinical.cells import DecimalMark
 from builder.clinical.events import Event, event_columns
+from builder.clinical.phenotypes import Phenotype
 from builder.extracts import AnyExtract
 from builder.model.origin import Origin
 from builder.model.patterns import check_pattern
@@ -257,8 +258,10 @@ class ClinicalTable(BaseModel):
     cardinality: Literal["one", "many"] = "one"
     pick: Pick | None = None
     missing: tuple[str, ...] = ()
-    columns: Mapping[str, ClinicalColumn] = Field(min_length=1)
+    columns: Mapping[str, ClinicalColumn] = Field(default_factory=dict)
     """Name of a column in the dataset to the column of the table it is made of, with its type and range."""
+    phenotypes: Mapping[str, Phenotype] = Field(default_factory=dict)
+    """In place of columns: name of a column to the codes and days that decide it, from all rows of a person."""
     events: Mapping[str, Event] = Field(default_factory=dict)
     """Outcomes with the time to them, made of two columns of this table."""
     min_matched: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -297,14 +300,21 @@ class ClinicalTable(BaseModel):
     @property
     def names(self) -> tuple[str, ...]:
         """The dataset's columns it gives, in order."""
-        return (*self.columns, *(column for name in self.events for column in event_columns(name)))
+        made = (column for name in self.events for column in event_columns(name))
+        return (*self.columns, *made, *self.phenotypes)
 
     @property
     def headings(self) -> tuple[str, ...]:
         """Every heading that the declaration names, each once."""
         picked = () if self.pick is None else (*self.pick.where, *([] if self.pick.by is None else [self.pick.by]))
         dated = () if self.dated_by is None else (self.dated_by,)
-        return tuple(dict.fromkeys((*self.joins, *(c.source for c in self.columns.values()), *picked, *dated)))
+        own = (*(c.source for c in self.columns.values()), *self.coded)
+        return tuple(dict.fromkeys((*self.joins, *own, *picked, *dated)))
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        """The headings that phenotypes read."""
+        return tuple(dict.fromkeys(heading for p in self.phenotypes.values() for heading in p.headings))
 
     @field_validator("missing", mode="before")
     @classmethod
@@ -339,6 +349,15 @@ class ClinicalTable(BaseModel):
         given = [name for name, value in own.items() if value is not None]
         if self.extract is not None and given:
             raise ValueError(f"found {given[0]} with an extract, which has none, expected it with the url of a file")
+        return self
+
+    @model_validator(mode="after")
+    def _has_columns_or_phenotypes(self) -> "ClinicalTable":
+        if bool(self.columns) == bool(self.phenotypes):
+            found = "both columns and phenotypes" if self.columns else "neither columns nor phenotypes"
+            raise ValueError(f"found {found}, expected one of them: declare a table twice for both")
+        if self.phenotypes and (self.pick is not None or self.unit != "person"):
+            raise ValueError("phenotypes: found pick, or rows that are not of persons, expected person_id and all rows")
         return self
 
     @model_validator(mode="after")
@@ -431,6 +450,8 @@ def _are_apart(one: ClinicalTable, other: ClinicalTable) -> bool:
 def _shape(table: ClinicalTable, name: str) -> tuple[str | None, ...]:
     if name in table.columns:
         return (table.columns[name].type, table.columns[name].unit)
+    if name in table.phenotypes:
+        return ("boolean", None)
     event = next(e for label, e in table.events.items() if name in event_columns(label))
     time = table.columns[event.time]
     return ("event", name.rpartition("_")[2], "d" if time.type == "date" else time.unit)

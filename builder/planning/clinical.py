@@ -32,7 +32,7 @@ from builder.persons import Persons, normal_id, without_zeros
 from builder.persons.naming import bare_name
 from builder.planning.candidates import person_column
 from builder.planning.clinical_times import as_they_leave, table_births
-from builder.planning.extracts import take
+from builder.planning.extracts import take, with_code_files
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
 from builder.planning.rows import Placed, rows_of
@@ -100,7 +100,7 @@ def read_clinical(
         try:
             taken = take(options, number, inputs)
             lock += taken.lock
-            match = _match(taken.data, options, archive)
+            match = _match(taken.data, with_code_files(options), archive)
             found = list(faults(match))
         except SpecError as error:
             found = [line.removeprefix("clinical: ") for line in str(error).splitlines()]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.clinical import ClinicalTable
+from builder.clinical.phenotypes import Codes
 from builder.errors import SourceError, SpecError
 from builder.extracts.extract import SIZE_LIMIT
 from builder.model.secrets import read_variable
@@ -52,6 +54,24 @@ def take(options: ClinicalTable, number: int, inputs: PlanInputs) -> Taken:
     inputs.private.put(f"clinical-{number}.parquet", data)
     digest = inputs.key.name("clinical table", hashlib.sha256(data).hexdigest())
     return Taken(data, (f"{extract.kind} {extract.VERSION} {digest}",))
+
+
+def with_code_files(options: ClinicalTable) -> ClinicalTable:
+    """Return a table whose phenotypes list the codes of the files that they name. Raises SpecError without a file."""
+
+    def filled(codes: Codes) -> Codes:
+        if codes.url is None:
+            return codes
+        lines = (
+            re.split(r"[,;\t#]", line)[0].strip(" \"'\r") for line in _read(codes.url).decode("utf-8-sig").split("\n")
+        )
+        return codes.model_copy(update={"codes": (*codes.codes, *filter(None, lines))})
+
+    phenotypes = {
+        name: block.model_copy(update={"any_of": tuple(map(filled, block.any_of))})
+        for name, block in options.phenotypes.items()
+    }
+    return options.model_copy(update={"phenotypes": phenotypes}) if phenotypes else options
 
 
 class World:

@@ -270,6 +270,12 @@ def _check_known(spec: DatasetSpec) -> None:
                 f"clinical.{number}.dated_by: found the outcome {outcomes[0]!r} beside other columns, expected a table "
                 "of outcomes alone: declare this one twice"
             )
+        later = [name for name, p in table.phenotypes.items() if not p.known_at_study and name not in outcomes]
+        if later:
+            raise ValueError(
+                f"clinical.{number}.phenotypes.{later[0]}: found a column that may depend on what came after the "
+                "image, expected it in report.outcomes, or index: study with to_days: 0 or less and controls: window"
+            )
 
 
 def check_images(spec: DatasetSpec) -> None:

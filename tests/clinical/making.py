@@ -28,6 +28,7 @@ def met(
     *,
     ids: Mapping[str, Sequence[str]] | None = None,
     studies: Mapping[str, datetime.date] | None = None,
+    until_study: bool = False,
 ) -> TableMatch:
     """A table against persons of one stack each: ``ids`` gives a person several PatientIDs, ``studies`` a date."""
     names = sorted(persons or ids or ())
@@ -38,6 +39,7 @@ def met(
         keys={"person": [tuple((ids or {}).get(name, (name,))) for name in names]},
         study_dates=[days.get(name) for name in names],
         first_studies=days,
+        until_study=until_study,
     )
     rows = read_rows(data, options)
     return TableMatch(options, rows, join(rows, options, images))

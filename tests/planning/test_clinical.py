@@ -182,3 +182,20 @@ def test_ids_of_a_table_are_compared_by_the_rules_for_persons(asked: Asked) -> N
     assert sorted_values(asked(({"person_id": "id"}, text)), "grade", "north") == [None, None, None, "high"]
     joined = asked(({"person_id": "id"}, text), leading_zeros="join")
     assert sorted_values(joined, "grade", "north") == [None, None, "high", "low"]
+
+
+def test_a_phenotype_is_a_column_with_its_counts(asked, archive):
+    """Codes come from a file, two PatientIDs of one person share their events, and both studies are counted from."""
+    (archive / "codes.txt").write_text("# prostate\nC61,malignant neoplasm\r\n\nD07.5\tin situ\n")
+    rule = {"any_of": [{"url": str(archive / "codes.txt")}], "to_days": 0, "from_days": -3650, "clear_days": "ever"}
+    table = {"person_id": "id", "columns": {}, "site": "north", "phenotypes": {"cancer": {**rule, "tier": "pathology"}}}
+    events = "id,code,date\n0001,C61,2018-01-01\n0002,C64,2018-01-01\nA1,D075,2015-01-01\nB1,X,2018-01-01\n"
+    found = asked((table, events))
+    assert sorted_values(found, "cancer", "north") == [False, False, True, True]
+    assert sorted_values(found, "cancer", "south") == [None, None]
+    told = (
+        "cancer: 2 case, 2 control, 2 no row in the table (persons on the days of their studies; evidence: pathology)"
+    )
+    assert told in found.text()
+    facts = found.plan.clinical[0]["phenotypes"]["cancer"]
+    assert facts["rule"]["any_of"] == [{"codes": ["C61", "D07.5"]}]
