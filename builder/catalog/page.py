@@ -1,6 +1,8 @@
 """Render the catalog records as one page without network access or scripts; all text is escaped."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +15,68 @@ from builder.catalog.terms import terms
 from builder.catalog.use_case import use_case
 from builder.pages import template_environment
 
+MEASURED = (1, 2, 4, 5, 6, 7)
+"""Items of C-MIMI that the data answer by themselves: they are shown first."""
+
+
+_OPEN = re.compile(rf"(?:^|; ){TODO}: [^()]*(?:\([^()]*\))?(?=; |$)")
+"""A part of an answer that a person still has to supply; it ends with the key of the spec, or with the answer."""
+
+
+@dataclass(frozen=True)
+class _Gap:
+    about: str
+    what: str
+    asked_by: tuple[str, ...]
+
 
 def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> str:
     """Return the page as HTML text; ``uses`` and ``runs`` are as for ``cmimi``."""
     environment = template_environment(Path(__file__).parent)
     environment.filters["words"] = lambda name: name.replace("_", " ")
-    environment.filters["items"] = _items
-    environment.tests["open"] = _is_open
+    environment.filters["told"] = _told
+    environment.tests["known"] = _is_known
+    governance = facts.governance.model_dump()
+    parts: dict[str, Any] = {
+        "card": use_case(facts),
+        "terms": terms(facts),
+        "cmimi": cmimi(facts, uses=uses, runs=tuple(runs)),
+        "claim": claim(facts),
+        "datasheet": questions_of(facts),
+    }
     text = environment.get_template("page.html.jinja").render(
-        facts=facts,
-        governance=facts.governance.model_dump(),
-        card=use_case(facts),
-        terms=terms(facts),
-        cmimi=cmimi(facts, uses=uses, runs=tuple(runs)),
-        fair=fair(facts),
-        claim=claim(facts),
-        datasheet=questions_of(facts),
+        facts=facts, governance=governance, fair=fair(facts), gaps=_gaps(parts, governance), measured=MEASURED, **parts
     )
     return text if text.endswith("\n") else text + "\n"
 
 
-def _items(value: Any) -> list[str]:
-    """Return a text or list as a list of lines."""
-    return [str(value)] if isinstance(value, str) else [str(v) for v in value]
+def _gaps(parts: Mapping[str, Any], governance: Mapping[str, Any]) -> list[_Gap]:
+    """Return what nobody stated, once each, with the records that ask for it."""
+    card, cmimi_items, claims = parts["card"], parts["cmimi"]["items"], parts["claim"]
+    asked = [("use case", name.replace("_", " "), value) for name, value in card.items()]
+    asked += [("governance", n.replace("_", " "), v or f"{TODO}: state it (spec: governance.{n})")
+              for n, v in governance.items()]  # fmt: skip
+    asked += [("citations", "to be cited", value) for value in parts["terms"]["citations"]]
+    asked += [("C-MIMI", row["about"], row["answer"]) for row in cmimi_items]
+    asked += [("CLAIM", row["about"], row["answer"]) for row in claims]
+    asked += [("datasheet", q, given) for questions in parts["datasheet"].values() for q, given in questions]
+    found: dict[str, tuple[str, list[str]]] = {}
+    for asked_by, about, value in asked:
+        for text in value if isinstance(value, list | tuple) else [value]:
+            for part in _OPEN.findall(str(text)):
+                found.setdefault(part.removeprefix("; ").removeprefix(f"{TODO}: "), (about, []))[1].append(asked_by)
+    return [_Gap(about, what, tuple(dict.fromkeys(who))) for what, (about, who) in found.items()]
 
 
-def _is_open(value: Any) -> bool:
-    """Return whether a person still has to supply this value."""
-    return isinstance(value, str) and f"{TODO}:" in value
+def _told(value: Any) -> Any:
+    """Return what is known of a value: parts of a text or list that a person still has to supply are left away."""
+    if isinstance(value, str):
+        return _OPEN.sub("", value).removeprefix("; ")
+    if isinstance(value, list | tuple):
+        return [told for part in value if (told := _told(part))]
+    return value
+
+
+def _is_known(value: Any) -> bool:
+    """Return whether anything of a value is known."""
+    return bool(_told(value))

@@ -20,16 +20,17 @@ PERCENTILES = (1.0, 99.5)
 OUTLINE = (255, 196, 0)
 
 
-def draw_slice(plane: NDArray[Any], inside: NDArray[np.bool_]) -> bytes:
-    """Draw a (row, column) slice as PNG, with the outline of ``inside``."""
+def draw_slice(plane: NDArray[Any], *regions: NDArray[np.bool_]) -> bytes:
+    """Draw a (row, column) slice as PNG, with the outline of each region."""
     from PIL import Image
 
     low, high = np.percentile(plane, PERCENTILES)
     grey = _resized(np.clip((plane - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8))
     picture = grey
-    if inside.any():
+    if any(inside.any() for inside in regions):
         picture = np.repeat(grey[..., None], 3, axis=2)
-        picture[_outline(_resized(inside.astype(np.uint8) * 255) > 127)] = OUTLINE
+        for inside in regions:
+            picture[_outline(_resized(inside.astype(np.uint8) * 255) > 127)] = OUTLINE
     sink = io.BytesIO()
     Image.fromarray(picture).save(sink, format="PNG")
     return sink.getvalue()

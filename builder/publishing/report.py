@@ -52,7 +52,9 @@ def report_files(
         exclusions=tables[EXCLUSIONS],
         totals=accounts.totals,
         labels=[c for c in index.column_names if VOLUME_COLUMN.fullmatch(c)] + _outcomes(plan, index),
-        thumbnails=thumbnails(index, manifest, dataset, count=plan.spec.report.thumbnails),
+        thumbnails=thumbnails(
+            index, manifest, dataset, count=plan.spec.report.thumbnails, groups=plan.spec.report.groups
+        ),
         consensus=json.loads(plan.spec.model_dump_json(include={"consensus"}))["consensus"],
         unproven=failed,
         certificate=leaks,
@@ -115,6 +117,12 @@ def _options(plan: DatasetPlan, index: pa.Table) -> dict[str, Any]:
         "reference": options.reference.shares if options.reference is not None else None,
         "mask_below": options.mask_below,
         "seed": plan.spec.seed,
+        "orders": {
+            name: [*dict.fromkeys(column.mapping.values())]
+            for table in plan.spec.clinical
+            for name, column in table.columns.items()
+            if column.mapping
+        },
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from builder.headers.vendors import unmapped
 from builder.model.canonical import Json
-from builder.model.classes import is_class
+from builder.model.classes import is_class, levels_of
 from builder.report.agreement import agreement
 from builder.report.association import associations, missingness
 from builder.report.balance import balance
@@ -20,7 +20,9 @@ from builder.report.classes import with_classes
 from builder.report.crossings import crossings
 from builder.report.evidence import evidence
 from builder.report.flow import attrition, decided_finally, flow
+from builder.report.histograms import histograms
 from builder.report.labels import AGREEMENT, agreement_by_group, is_measure, label_statistics, outcomes
+from builder.report.ordinal import in_stated_order
 from builder.report.people import is_number, levels, one_row_each
 from builder.report.physics import physics
 from builder.report.power import power
@@ -78,7 +80,8 @@ class ReportInputs:
         Columns of ``index`` to break down by, and columns that hold labels. Class labels in ``class_names`` and
         ``class_values`` are added to the labels.
     thumbnails
-        Each has ``sample_key``, ``split`` and ``png`` (a data URI).
+        Each has ``sample_key``, ``split`` and ``png`` (a data URI), and may have ``before``, ``after`` (more slices),
+        ``why`` and ``classes``.
     ratios, strata
         What the split aimed at. Without ratios no balance is reported; without strata the columns of ``splits`` are
         used.
@@ -96,6 +99,8 @@ class ReportInputs:
         Smallest count that is shown where persons are broken down by group; smaller counts are masked.
     seed
         Seed of the permutation tests.
+    orders
+        Columns with levels that have an order, which the spec states: low before high. Class labels state their own.
     """
 
     index: pa.Table
@@ -118,6 +123,7 @@ class ReportInputs:
     unproven: Sequence[Mapping[str, Any]] = ()
     mask_below: int = 0
     seed: int = 0
+    orders: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def assemble(inputs: ReportInputs) -> dict[str, Json]:
@@ -131,6 +137,7 @@ def assemble(inputs: ReportInputs) -> dict[str, Json]:
         named = [c for c in inputs.splits.column_names if c not in _SPLIT_COLUMNS]
     dealt = _with_columns(inputs.splits, named, (cohort.filter(cohort["included"]), index))
     tested = "test" if "test" in order else order[-1] if order else ""
+    acquired = _as_acquired(seen.cases, cohort)
     document = {
         "report_version": REPORT_VERSION,
         "title": inputs.title,
@@ -152,7 +159,8 @@ def assemble(inputs: ReportInputs) -> dict[str, Json]:
         "agreement": agreement(index, inputs.consensus or {}, seed=seed),
         "unproven": [dict(u) for u in inputs.unproven],
         "agreement_by_group": agreement_by_group(seen.cases, known, mask_below=mask_below),
-        "shift": shift(_as_acquired(seen.cases, cohort), by=["split", *SITES], mask_below=mask_below),
+        "histograms": histograms(acquired, persons, mask_below=mask_below),
+        "shift": shift(acquired, by=["split", *SITES], mask_below=mask_below),
         "associations": associations(persons, seen.stated, known, seed=seed),
         "missingness": missingness(persons, seen.stated, known, seed=seed),
         "protocols": protocols(index, cohort, inputs.images, splits=order, mask_below=mask_below),
@@ -167,7 +175,8 @@ def assemble(inputs: ReportInputs) -> dict[str, Json]:
         "thumbnails": [dict(t) for t in inputs.thumbnails],
         "lock": inputs.lock,
     }
-    return dict(_plain(document))
+    stated = {f.name: levels_of(f) for f in index.schema if is_class(f) and levels_of(f)}
+    return dict(_plain(in_stated_order(document, {**stated, **inputs.orders})))
 
 
 @dataclass(frozen=True)
@@ -215,7 +224,7 @@ def _views(inputs: ReportInputs) -> _Views:
     persons = one_row_each(index, list(dict.fromkeys(["split", *described, *labels, *HEADER_FACTS])))
     agreed = [c for c in index.column_names if c.startswith("label.") and c.rsplit(".", 1)[-1] in AGREEMENT]
     by = list(dict.fromkeys(["split", *SITES, *groups]))
-    columns = list(dict.fromkeys([*by, *labels, *agreed, *GEOMETRY, *INTENSITIES]))
+    columns = list(dict.fromkeys([*by, "modality", *labels, *agreed, *GEOMETRY, *INTENSITIES]))
     known = [g for g in groups if g in persons.column_names]
     return _Views(
         index=index,

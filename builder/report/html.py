@@ -11,6 +11,7 @@ from builder.pages import template_environment
 from builder.report import association, shift, wording
 from builder.report.brief import points
 from builder.report.labels import title as label_title
+from builder.report.plots import histogram
 
 MARKS = ("circle", "square", "triangle", "diamond", "cross", "bar")
 """One shape per split, so that splits can be told apart without colour."""
@@ -61,6 +62,7 @@ def render(report: Mapping[str, Any]) -> str:
     }
     environment.tests |= {
         "folded": _folded,
+        "single": lambda values: len(values) == 1,
         "strong": association.is_worth_a_look,
         "far_apart": shift.is_worth_a_look,
     }
@@ -72,6 +74,7 @@ def render(report: Mapping[str, Any]) -> str:
         mark=_mark_svg,
         points=points(report),
         plot=_interval_plot,
+        histogram=histogram,
         widest=_widest,
     )
     return page if page.endswith("\n") else page + "\n"

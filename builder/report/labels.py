@@ -95,6 +95,11 @@ def is_measure(name: str) -> bool:
     return name.startswith("label.") and not _VOLUME.match(name)
 
 
+def is_volume(name: str) -> bool:
+    """Return whether a column holds the volume of a structure in a case."""
+    return _VOLUME.match(name) is not None
+
+
 def outcomes(persons: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
     """Return labels as yes, no or unknown (null) for each person, the form that sensitivity and AUC need.
 

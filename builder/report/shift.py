@@ -1,12 +1,13 @@
 """Measure how intensities and geometry differ between splits and between sites, since models fail on such shifts."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from builder.model.canonical import Json
@@ -47,26 +48,42 @@ def shift(cases: pa.Table, *, by: Sequence[str], mask_below: int = 0) -> list[Js
     Returns
     -------
     list
-        ``quantity``, ``by``, ``groups`` (name to moments), ``difference`` (the largest standardised difference of
+        ``modality`` (each is compared by itself, as the numbers of two mean different things), ``quantity``, ``by``,
+        ``groups`` (name to moments), ``difference`` (the largest standardised difference of
         two groups), ``distance`` (the largest two-sample Kolmogorov-Smirnov statistic, 0 for equal distributions and 1
         for disjoint ones), ``between`` (the two groups of that distance) and ``p`` (the smallest p of these tests times
         their number; exact for small groups, where ties only make it larger, and asymptotic for large ones). Groups
         with fewer than two cases, or fewer than ``mask_below``, are not compared.
     """
-    entries = []
-    for grouping in by:
-        if grouping not in cases.column_names:
-            continue
-        coded = levels(cases[grouping])
-        names = [n for n in coded.names if n != MISSING]
-        if not 2 <= len(names) <= MOST_GROUPS:
-            continue
-        for quantity in (*GEOMETRY, *INTENSITIES):
-            if quantity in cases.column_names and is_number(cases[quantity].type):
-                values = numbers(cases[quantity])
-                groups = {n: values[coded.codes == coded.names.index(n)] for n in names}
-                entries.append(_compared(quantity, grouping, groups, mask_below))
-    return entries
+    present = [name for name in by if name in cases.column_names]
+    return [
+        {"modality": modality, **entry}
+        for grouping in present
+        for modality, part in by_modality(cases)
+        for entry in _by_group(part, grouping, mask_below)
+    ]
+
+
+def by_modality(cases: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the cases of each modality by its name, "" where it is not known: their numbers mean different things."""
+    if "modality" not in cases.column_names:
+        yield "", cases
+        return
+    names = pc.fill_null(cases["modality"].cast(pa.string()), "")
+    for name in sorted(set(names.to_pylist())):
+        yield name, cases.filter(pc.equal(names, name))
+
+
+def _by_group(cases: pa.Table, grouping: str, mask_below: int) -> Iterator[Json]:
+    coded = levels(cases[grouping])
+    names = [n for n in coded.names if n != MISSING]
+    if not 2 <= len(names) <= MOST_GROUPS:
+        return
+    for quantity in (*GEOMETRY, *INTENSITIES):
+        if quantity in cases.column_names and is_number(cases[quantity].type):
+            values = numbers(cases[quantity])
+            groups = {n: values[coded.codes == coded.names.index(n)] for n in names}
+            yield _compared(quantity, grouping, groups, mask_below)
 
 
 def is_worth_a_look(row: Json) -> bool:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from builder.labels.pictures import OUTLINE, PIXELS, draw_slice
 from builder.model.case import ClearedSample
 from builder.model.geometry import Geometry
+from builder.publishing.chosen import choose
 from builder.publishing.thumbnails import thumbnails
 from builder.reader.opening import open_dataset
 from tests.reader.conftest import make_sample, publish
@@ -70,5 +72,58 @@ def test_holds_one_sample_open_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     dataset = open_dataset(root)
     fields = len(dataset.manifest.fields)
     thumbnails(dataset.table, dataset.manifest, dataset.store, count=4)
-    assert len(mapped) == 4
+    assert 4 <= len(mapped) <= 4 * 5, "at most five slices a sample"
     assert 1 <= max(mapped) <= fields
+
+
+def test_boxes_and_points_are_drawn_and_named_and_slices_lie_around_the_first(tmp_path: Path) -> None:
+    plain = make_sample(0, (9, 40, 50))
+    image = np.zeros((1, 9, 40, 50), np.int16)
+    ragged: dict[str, Any] = {
+        "box_names": ["nodes"], "box_classes": ["nodule"], "boxes": [4.0, 10.0, 5.0, 6.0, 19.0, 14.0],
+        "landmark_names": ["carina"], "landmark_classes": [None], "landmark_groups": [None],
+        "landmarks": [5.0, 30.0, 40.0],
+    }  # fmt: skip
+    made = ClearedSample({"image": image}, Geometry((9, 40, 50), np.eye(4)), plain.row, ragged)
+    publish(tmp_path / "set", [[made]])
+    dataset = open_dataset(tmp_path / "set")
+    (found,) = thumbnails(dataset.table, dataset.manifest, dataset.store, count=1)
+    assert found["classes"] == "nodule, carina"
+    assert (len(found["before"]), len(found["after"])) == (1, 1), "slices 4 and 6; 5 has the point as well"
+
+    def drawn(png: str) -> tuple[bool, bool]:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png.partition(",")[2]))).convert("RGB"))
+        yellow = (pixels == OUTLINE).all(axis=-1)  # three pixels a voxel
+        assert not yellow[34:55, 20:40].any(), "the inside of the box is bare"
+        return bool(yellow[30, 15:45].all() and yellow[30:60, 15].all()), bool(yellow[80:105, 110:135].any())
+
+    assert [drawn(found[key][0]) for key in ("before", "after")] == [(True, False)] * 2
+    assert drawn(found["png"]) == (True, True)
+
+
+def test_telling_samples_are_chosen() -> None:
+    volumes = [50.0, None, 400.0, 0.0, *range(100, 136, 2)]
+    spacing = [1.0 + n % 3 / 10 for n in range(22)]
+    spacing[9] = 7.0
+    index = pa.table(
+        {
+            "sample_key": [f"s{n}" for n in range(44)],
+            "case_key": [f"c{n // 2:02}" for n in range(44)],
+            "foreground_voxels": [n % 2 for n in range(44)],
+            "label.tumor.gtv.volume_mm3": pa.array([v for v in volumes for _ in (0, 1)], pa.float64()),
+            "spacing_row_mm": [v for v in spacing for _ in (0, 1)],
+            "modality": ["CT"] * 44,
+            "sex": ["F"] * 40 + ["M"] * 4,
+        }
+    )
+    found = choose(index, 10, ["sex", "absent"])
+    assert list(found.items())[:4] == [
+        (5, "largest tumor / gtv"),
+        (1, "smallest tumor / gtv, sex F"),
+        (19, "odd spacing row (mm): 7"),
+        (41, "sex M"),
+    ]
+    assert len(found) == 10
+    assert all(row % 2 for row in [*found][:4]), "of each case the sample with the label"
+    assert len(choose(index, 100)) == 44
+    assert choose(index.slice(0, 0), 5) == choose(index, 0) == {}

@@ -196,6 +196,7 @@ def recount(
     _balance(book, splits, index, cohort, ratios)
     _labels(book, cases)
     _shift(book, cases, cohort)
+    _histograms(book, cases, persons, cohort)
     _agreement(book, cases)
     _associations(book, persons)
     _intersections(book, persons)
@@ -517,7 +518,8 @@ def _shift(book: Book, cases: pd.DataFrame, cohort: pd.DataFrame) -> None:
     acquired = cohort[cohort["included"]].set_index("case_key") if "case_key" in cohort else cases
     for entry in book.document["shift"]:
         source = acquired if entry["quantity"] in acquired else cases
-        values, group = source[entry["quantity"]].reindex(cases.index).astype(float), levels(cases[entry["by"]])
+        mine = cases[cases.modality.fillna("") == entry["modality"]] if "modality" in cases else cases
+        values, group = source[entry["quantity"]].reindex(mine.index).astype(float), levels(mine[entry["by"]])
         parts = {n: values[group == n] for n in entry["groups"]}
         for name, cells in entry["groups"].items():
             book.all(cells, moments(parts[name]))
@@ -536,8 +538,41 @@ def _shift(book: Book, cases: pd.DataFrame, cohort: pd.DataFrame) -> None:
             mixed = np.concatenate([a, b])  # the test's p is at least that of dealing the values anew
             drawn = [rng.permutation(mixed) for _ in range(200)]
             far = sum(_distance(np.sort(d[: len(a)]), np.sort(d[len(a) :])) >= distance - 1e-9 for d in drawn)
-            where = f"/shift/{entry['quantity']}/{entry['by']}"
+            where = f"/shift/{entry['modality']}/{entry['quantity']}/{entry['by']}"
             book.claim(where, p >= (1 + far) / 201 - 0.15, f"found {p}, dealing anew gives {(1 + far) / 201}")
+
+
+def _histograms(book: Book, cases: pd.DataFrame, persons: pd.DataFrame, cohort: pd.DataFrame) -> None:
+    """Count each bin with pandas; its edges are multiples of one nice width, or decades of ages up to 90."""
+    acquired = cohort[cohort["included"]].set_index("case_key") if "case_key" in cohort else cases
+    for entry in book.document["histograms"]:
+        if entry["of"] == "persons":
+            values, rows = persons[entry["quantity"]], persons
+        else:
+            rows = cases[cases.modality.fillna("") == entry["modality"]] if "modality" in cases else cases
+            source = acquired if entry["quantity"] in acquired else cases
+            values = source[entry["quantity"]].reindex(rows.index).astype(float)
+        known = values.dropna().astype(float)
+        book.all(entry, {"known": len(known), "missing": len(rows) - len(known)})
+        edges = _edges(known, ages=entry["of"] == "persons")
+        where = f"/histograms/{entry['modality']}/{entry['quantity']}"
+        book.claim(where, len(edges) == len(entry["edges"]), f"found {entry['edges']}, recomputed {edges}")
+        for place, edge in enumerate(edges[: len(entry["edges"])]):
+            book.expect(entry["edges"], place, edge)
+        inside = np.histogram(known, [*edges[:-1], np.inf])[0].tolist()
+        for place, count in enumerate(inside[: len(entry["counts"])]):
+            book.expect(entry["counts"], place, count)
+
+
+def _edges(known: pd.Series, *, ages: bool) -> list[float]:
+    """Decades of ages up to 90, or multiples of the first of 1, 2, 5, 10, ... that needs at most fifteen bins."""
+    low, high = known.min(), known.max()
+    if ages:
+        return [float(n) for n in range(int(low // 10) * 10, min(90, int(high // 10) * 10) + 11, 10)]
+    nice = [float(f"{digit}e{power}") for power in range(-9, 9) for digit in (1, 2, 5)]
+    wide = [width for width in nice if width >= (high - low) / 14 * (1 - 1e-9)]
+    width = wide[0] if high > low else max(w for w in nice if w <= abs(low) and f"{w:e}"[0] == "1") if low else 1.0
+    return [width * n for n in range(math.floor(low / width), math.floor(high / width) + 2)]
 
 
 def _chance_of(distance: float, m: int, n: int) -> float:
