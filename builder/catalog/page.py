@@ -15,8 +15,8 @@ from builder.catalog.terms import terms
 from builder.catalog.use_case import use_case
 from builder.pages import template_environment
 
-MEASURED = (1, 2, 4, 5, 6, 7)
-"""Items of C-MIMI that the data answer by themselves: they are shown first."""
+MEASURED = (1, 2, 3, 4, 6)
+"""Items of C-MIMI that the data answer by themselves: they are shown first, with what is told of the population."""
 
 
 _OPEN = re.compile(rf"(?:^|; ){TODO}: [^()]*(?:\([^()]*\))?(?=; |$)")
@@ -52,7 +52,8 @@ def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> 
 
 def _gaps(parts: Mapping[str, Any], governance: Mapping[str, Any]) -> list[_Gap]:
     """Return what nobody stated, once each, with the records that ask for it."""
-    card, cmimi_items, claims = parts["card"], parts["cmimi"]["items"], parts["claim"]
+    card, claims = parts["card"], parts["claim"]
+    cmimi_items = [*parts["cmimi"]["items"], *parts["cmimi"]["beyond"]]
     asked = [("use case", name.replace("_", " "), value) for name, value in card.items()]
     asked += [("governance", n.replace("_", " "), v or f"{TODO}: state it (spec: governance.{n})")
               for n, v in governance.items()]  # fmt: skip
