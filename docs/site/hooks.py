@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(ROOT))
 
 import command_pages  # noqa: E402
+import notebooks  # noqa: E402
 import spec_pages  # noqa: E402
 
 AT_TOP = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.md": "CONTRIBUTING.md"}
@@ -39,15 +40,19 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links that leave the folder at the pages made of their targets."""
+    """Point links that leave the folder at the pages made of their targets, and a tutorial at its notebook."""
     source = page.file.abs_src_path
+    if f"{Path(page.file.src_uri).with_suffix('.ipynb')}" in _generated():
+        title, _, rest = markdown.partition("\n")
+        name = Path(page.file.src_uri).stem
+        markdown = f"{title}\n\n[This page as a Jupyter notebook]({name}.ipynb){{: download }}\n{rest}"
     return _relinked(markdown, Path(source).parent, page.file.src_uri) if source else markdown
 
 
 @cache
 def _generated() -> dict[str, str]:
     """Return the text of each generated page by its place."""
-    made = dict(spec_pages.pages()) | {"commands.md": command_pages.page()}
+    made = dict(spec_pages.pages()) | {"commands.md": command_pages.page()} | dict(notebooks.pages(_relinked))
     for name, place in AT_TOP.items():
         made[place] = _relinked((ROOT / name).read_text(), ROOT, place)
     for folder in ("specs", "examples", "cluster"):

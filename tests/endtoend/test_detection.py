@@ -1,7 +1,5 @@
 """The recipe of detection: boxes in batches train the example's detector, with negative pictures among the samples."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +9,14 @@ from PIL import Image
 from builder.run.pipeline import build
 from tests.conftest import ROOT
 from tests.endtoend.trees import KEY
+from tests.examples.test_examples import one_thread, score_of
+
+__all__ = ["one_thread"]
 
 
 def test_the_example_finds_bright_squares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("torch")
     monkeypatch.setenv("BUILDER_KEY", KEY)
     rng = np.random.default_rng(0)
     (tmp_path / "tree" / "images").mkdir(parents=True)
@@ -36,6 +36,12 @@ def test_the_example_finds_bright_squares(
     build(spec, to=tmp_path / "out", parameters={"archive": str(tmp_path / "tree")})
     script = ROOT / "examples" / "detect.py"
     assert len(script.read_text().splitlines()) < 80
-    monkeypatch.setattr(sys, "argv", ["detect.py", str(tmp_path / "out")])
-    runpy.run_path(str(script), run_name="__main__")
-    assert float(capsys.readouterr().out.rpartition(" ")[2]) >= 0.8
+    learned, printed = score_of(
+        "detect", str(tmp_path / "out"), "--epochs", "25", monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert "recorded as" in printed
+    shuffled, _ = score_of(
+        "detect", str(tmp_path / "out"), "--epochs", "25", "--shuffled", monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert learned >= 0.8
+    assert shuffled <= 0.4
