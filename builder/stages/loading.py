@@ -84,8 +84,16 @@ def transformed_set(
     """Return a case after all transforms, with all its images. ``other`` loads one of the other images."""
     if not plan.partners:
         return transformed(case, recipe)
-    case = _on_one_grid(case, plan, spec, recipe, other)
-    return with_apart(case, plan, spec, lambda own: _on_one_grid(other(own), own, spec, recipe, other))
+
+    def named(own: CasePlan) -> Case:
+        try:
+            return other(own)
+        except CaseError as error:
+            error.detail = f"image {own.image}: {error.detail}"
+            raise
+
+    case = _on_one_grid(case, plan, spec, recipe, named)
+    return with_apart(case, plan, spec, lambda own: _on_one_grid(named(own), own, spec, recipe, named))
 
 
 def _on_one_grid(

@@ -297,6 +297,25 @@ def test_another_grid_is_refused_where_one_grid_is_stated(tmp_path: Path):
     assert len(builder.open_dataset(tmp_path / "data")) == 1
 
 
+def test_an_image_that_cannot_be_read_costs_its_case_alone_and_is_named(tmp_path: Path):
+    for name in ("P1", "P2"):
+        person(tmp_path / "in", name)
+    (path, *_) = sorted((tmp_path / "in" / "P2").glob("PT-*"))
+    image = pydicom.dcmread(path)
+    image.PixelData = image.PixelData[:-2]
+    image.Rows, image.Columns = 20, 20
+    image.save_as(path)
+    blocks: dict[str, Any] = {"labels": {}, "max_lost": {"cases": 1.0, "persons": 1.0}}
+    optional = {"case": "study", "images": {"ct": {"select": CT}, "pet": {"select": PET, "required": False}}}
+    build(spec(tmp_path / "in", cohort=optional, **blocks), to=tmp_path / "data")
+    assert builder.open_dataset(tmp_path / "data").table["present.pet"].to_pylist() == [True]
+    details = [r["detail"] for r in published(tmp_path / "data", "exclusions") if r["stage"] == "shard"]
+    assert [detail.partition(":")[0] for detail in details] == ["image pet"]
+    ledger = published(tmp_path / "data", "ledger")
+    assert Counter(r["status"] for r in ledger) == {"used": 19, "quarantined": 19, "excluded": 2}
+    assert len({r["object_key"] for r in ledger}) == 40
+
+
 def test_a_shared_frame_of_reference_does_not_prove_alignment(tmp_path: Path):
     for name, shift in (("P1", 0.0), ("P2", 9.0)):
         person(tmp_path / "in", name, shift=shift)
