@@ -14,6 +14,9 @@ from builder.report.shift import GEOMETRY, INTENSITIES, by_modality
 MOST_BINS = 16
 """Most bins of a histogram."""
 
+ALIKE = 1e-3
+"""Values that differ by less than this share are one: makers write the same spacing with more or fewer digits."""
+
 Edges = Callable[[NDArray[np.float64]], list[float]]
 """A function from values to the edges of their bins."""
 
@@ -91,8 +94,9 @@ def _pooled(counts: list[int], edges: list[float], below: int) -> tuple[list[int
 def _nice_edges(values: NDArray[np.float64]) -> list[float]:
     """Return edges at multiples of 1, 2 or 5 times a power of ten, so that the bins say nothing of single values."""
     low, high = float(values.min()), float(values.max())
-    if low == high:
-        width = 10.0 ** math.floor(math.log10(abs(low))) if low else 1.0
+    most = max(abs(low), abs(high))
+    if high - low <= ALIKE * most:
+        width = 10.0 ** math.floor(math.log10(most)) if most else 1.0
     else:
         width = _nice((high - low) / (MOST_BINS - 2))
     first, last = math.floor(low / width), math.floor(high / width) + 1

@@ -571,7 +571,11 @@ def _edges(known: pd.Series, *, ages: bool) -> list[float]:
         return [float(n) for n in range(int(low // 10) * 10, min(90, int(high // 10) * 10) + 11, 10)]
     nice = [float(f"{digit}e{power}") for power in range(-9, 9) for digit in (1, 2, 5)]
     wide = [width for width in nice if width >= (high - low) / 14 * (1 - 1e-9)]
-    width = wide[0] if high > low else max(w for w in nice if w <= abs(low) and f"{w:e}"[0] == "1") if low else 1.0
+    most = max(abs(low), abs(high))
+    if high - low <= most / 1000:
+        width = max(w for w in nice if w <= most and f"{w:e}"[0] == "1") if most else 1.0
+    else:
+        width = wide[0]
     return [width * n for n in range(math.floor(low / width), math.floor(high / width) + 2)]
 
 

@@ -62,6 +62,14 @@ def test_small_bins_are_pooled(below):
     assert histograms(cases(6), full.slice(0, 1), mask_below=5) == []
 
 
+def test_values_that_only_their_digits_tell_apart_are_one():
+    spacing = [0.9765625, 0.97656250000001] * 4
+    (entry,) = histograms(pa.table({"case_key": list("abcdefgh"), "spacing_row_mm": spacing}), PERSONS.select([0]))
+    assert (entry["edges"], entry["counts"]) == (pytest.approx([0.9, 1.0]), [8])
+    (entry,) = histograms(pa.table({"case_key": ["a", "b"], "rows": [0, 0]}), PERSONS.select([0]))
+    assert (entry["edges"], entry["counts"]) == ([0.0, 1.0], [2])
+
+
 def test_areas_are_numbers_when_bins_are_unequal():
     entry = {"quantity": "rows", "edges": [0.0, 10.0, 40.0], "counts": [10, 30]}
     heights = re.findall(r'<rect [^>]*height="([0-9.]+)"', str(histogram(entry)))

@@ -26,7 +26,7 @@ WINDOWS: Mapping[str, Mapping[str, tuple[float, float] | None]] = {
         "brain": (0, 80),
         "whole range": None,
     },
-    "SUV": {"0 to 5": (0, 5), "0 to 10": (0, 10), "0 to 20": (0, 20), "whole range": None},
+    "SUVbw": {"0 to 5": (0, 5), "0 to 10": (0, 10), "0 to 20": (0, 20), "whole range": None},
 }
 """Presets by unit: lowest and highest value shown, in the unit; None: of the image itself."""
 
