@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from builder.cli.options import Dataset, Machine, Quiet, continuing, measures, named, present, style
+from builder.errors import SpecError
 
 Versioned = Annotated[str, typer.Argument(metavar="DATASET[@VERSION]", help="A dataset, or another version of it.")]
 
@@ -177,4 +178,28 @@ def explain_reason(
     present(facts, as_json, lambda: "\n".join(outcome.text for outcome in outcomes))
 
 
-COMMANDS = (catalog, diff, records, uses, record_training, export, view, explain_reason)
+def audit(
+    place: Annotated[Path, typer.Argument(metavar="TABLE|FOLDER", help="A table, datalist or folder with splits.")],
+    person_of: Annotated[
+        str | None,
+        typer.Option("--person-of", metavar="REGEX", help="Its first group is the person in a path."),
+    ] = None,
+    pixels: Annotated[str, typer.Option("--pixels", help="near, exact or off: how images are compared.")] = "near",
+    page: Annotated[Path | None, typer.Option("--page", metavar="FILE", help="Write one HTML page there.")] = None,
+    names: Annotated[bool, typer.Option("--names", help="Quote paths and persons of the data.")] = False,
+    as_json: Machine = False,
+) -> None:
+    """Audit a split that somebody else made, without a spec: what lies in several splits; exit 1 if anything does."""
+    from builder.library.audit import audit as examine
+
+    if pixels not in ("near", "exact", "off"):
+        raise SpecError(f"--pixels: found {pixels!r}, expected near, exact or off")
+    outcome = examine(place, person=person_of, pixels=pixels)
+    if page is not None:
+        page.write_text(outcome.page(names=names), "utf-8")
+    present(outcome.facts(names=names), as_json, lambda: outcome.text(names=names))
+    if outcome.leaks:
+        raise typer.Exit(1)
+
+
+COMMANDS = (audit, catalog, diff, records, uses, record_training, export, view, explain_reason)

@@ -46,6 +46,11 @@ def note_published(private: Store, version: str) -> None:
         _write(private, replace(latest, version=version), PUBLISHED)
 
 
+def keep_published(private: Store, latest: Latest) -> None:
+    """Record the plan that the published version was made from."""
+    _write(private, latest, PUBLISHED)
+
+
 def read_published(private: Store, version: str) -> Latest | None:
     """Read the plan that a version was made from; return None if it is not known."""
     for name in (PUBLISHED, LATEST):  # releases before withdrawals kept the latest plan only

@@ -140,9 +140,12 @@ def _clear_journal(private: Store, needles: Needles) -> None:
 
 
 def certify_absence(
-    stores: Sequence[Store], private: Store, needles: Needles, about: Mapping[str, Any]
+    stores: Sequence[Store], private: Store, needles: Needles, about: Mapping[str, Any], *, place: str
 ) -> dict[str, Any]:
-    """Search what is left of a dataset and its private workspace. Old versions that were kept are not searched."""
+    """Search what is left of a dataset and its private workspace. Old versions that were kept are not searched.
+
+    ``place`` is where the certificate goes; one that a killed run left there is not searched.
+    """
     search = Search(needles)
     for number, store in enumerate(stores):
         current = parse_current(store.read(CURRENT))
@@ -153,7 +156,7 @@ def certify_absence(
         kept = {shard.fingerprint for shard in manifest.shards}
         others = {path.split("/")[1] for path in store.list(DATA)} - kept
         strangers = [f"{DATA}/{name}/" for name in others] if about["old_versions"] == "keep" else []
-        skipped = [*(old if about["old_versions"] == "keep" else []), *strangers]
+        skipped = [place, *(old if about["old_versions"] == "keep" else []), *strangers]
         search.store(store, leave_out=skipped, label="labels: " if number < len(stores) - 1 else "")
         search.images(store, manifest)
     counts = search.objects, search.read

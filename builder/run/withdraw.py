@@ -4,8 +4,8 @@ Each step does nothing if it is done already, so that the same command continues
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from os import environ
 from typing import Any
@@ -21,7 +21,7 @@ from builder.persons import lookup_names
 from builder.plan import parse_shard_plan
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import kept_inventory, take_survey
-from builder.planning.latest import PUBLISHED, Latest, read_latest, read_published
+from builder.planning.latest import PUBLISHED, Latest, keep_published, read_latest, read_published
 from builder.planning.registry import read_registry
 from builder.planning.withdrawn import read_withdrawn
 from builder.protocols import Progress
@@ -81,6 +81,7 @@ def withdraw(
             work.publish(intention, runner, faults)
             intention = replace(intention, published=True)
             intention.keep(private)
+            work.note()
         checkpoint("withdraw.published")
         return work.clear(intention)
 
@@ -153,9 +154,16 @@ class _Work:
         )
         planned = plan_from(inputs, runner, also=Withdrawn(stones, _types(old)))
         _check_recipe(planned.plan.lock, manifest)
+        made = read_latest(self.private)
+        replace(intention, after={} if made is None else asdict(made)).keep(self.private)
         checkpoint("withdraw.planned")
         planned = replace(planned, before=old.url)
         build_open(planned, open_store(self.url), runner, self.progress, self.lease.check, faults)
+
+    def note(self) -> None:
+        """Note the plan of the published version, which the kill of an earlier run may have prevented."""
+        latest, *_ = self._published()
+        keep_published(self.private, latest)
 
     def clear(self, intention: Intention) -> Gone:
         """Remove what still holds the persons, search what is left, and write the certificate."""
@@ -180,8 +188,9 @@ class _Work:
             "reason": intention.policy.reason,
             "old_versions": intention.policy.old,
         }
-        made = certify_absence(stores, self.private, needles, about)
-        stores[-1].put(f"{FOLDER}/{intention.name}.json", canonical_json(made))
+        place = f"{FOLDER}/{intention.name}.json"
+        made = certify_absence(stores, self.private, needles, about, place=place)
+        stores[-1].put(place, canonical_json(made))
         checkpoint("withdraw.certified")
         scratch.delete(f"{intention.name}.json")
         self.private.join(FOLDER).delete(f"{intention.name}.json")
@@ -211,13 +220,20 @@ class _Work:
             version = parse_current(open_store(self.url).read(CURRENT))
         except FileNotFoundError:
             raise LayoutError(f"{self.url}: found no published dataset, expected one; check the location") from None
-        for latest in filter(None, (read_published(self.private, version), *self._sealed(version))):
+        known = (read_published(self.private, version), *self._sealed(version), *self._unnoted(version))
+        for latest in filter(None, known):
             spec = DatasetSpec.model_validate_json(self.private.join(latest.plan).read(SPEC))
             return latest, spec, _key(spec)
         raise LayoutError(
             f"{self.url}: found no plan of version {version} in the private workspace, expected the one it was built "
             "from; run the build again, which keeps it, and withdraw then"
         )
+
+    def _unnoted(self, version: str) -> Iterator[Latest]:
+        """Yield the plan of a withdrawal that was killed after it was published and before that was noted."""
+        for kept in kept_intentions(self.private):
+            if kept.after and version != kept.before:
+                yield Latest(**{**kept.after, "chunks": tuple(kept.after["chunks"]), "version": version})
 
     def _sealed(self, version: str) -> list[Latest]:
         """Return the plan of a dataset whose labels are sequestered: it is noted with the version of the whole."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from builder.errors import SpecError, counted
@@ -73,6 +73,8 @@ class Intention:
     plan: str
     inventory: str
     due: str = ""
+    after: Mapping[str, Any] = field(default_factory=dict)
+    """The plan without the persons, once it is made: a kill may come between its publication and the note of it."""
     published: bool = False
 
     @property
