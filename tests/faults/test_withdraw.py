@@ -10,12 +10,13 @@ import builder
 from builder.storage import CRASH_VARIABLE
 from tests.faults.builds import RUN, Case, Server, leftovers, tree
 
-OFTEN = ("copy.case:2", "publish.current:1", "withdraw.version:5", "withdraw.private:3")
+OFTEN = ("publish.done:1", "withdraw.version:5")
 """Those that CI tries."""
 POINTS = (
-    *OFTEN, "withdraw.begun:1", "withdraw.planned:1", "copy.case:1", "shard.finish:1", "shard.receipt:1",
+    *OFTEN, "copy.case:2", "publish.current:1", "withdraw.private:3", "withdraw.begun:1",
+    "withdraw.planned:1", "copy.case:1", "shard.finish:1", "shard.receipt:1",
     "publish.manifest:1",
-    "swap.guarded:1", "publish.done:1", "withdraw.published:1", "withdraw.needles:1", "withdraw.marked:1",
+    "swap.guarded:1", "withdraw.published:1", "withdraw.needles:1", "withdraw.marked:1",
     "withdraw.version:1", "withdraw.shard:1", "withdraw.shard:7", "withdraw.private:1", "withdraw.private:12",
     "withdraw.certified:1",
 )  # fmt: skip
