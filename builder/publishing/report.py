@@ -135,6 +135,8 @@ def _files(plan: DatasetPlan, document: dict[str, Any]) -> dict[str, bytes]:
     document["clinical_persons"] = _clinical_persons(plan.cohort)
     document["persons"] = plan.persons.counts()
     document["license"] = plan.spec.license
+    document["description"] = plan.spec.description
+    document["owner"] = plan.spec.governance.owner or ""
     document["structures"] = dict(plan.structures)
     if plan.anonymity is not None:
         document["anonymity"] = plan.anonymity.facts() | {"asked": plan.spec.deid.anonymity.k}

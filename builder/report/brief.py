@@ -62,9 +62,16 @@ def _facts(report: Mapping[str, Any]) -> Iterator[str]:
     planned = report.get("planned", False)
     things = [number_of(last[name], name) for name in ("cases", "samples") if last.get(name) is not None]
     persons = f"{last.get('persons', 0)} of {number_of(found.get('persons', 0), 'persons')} found"
+    if report.get("description"):
+        yield report["description"]
     yield f"{persons} {'would be' if planned else 'are'} in the dataset{': ' if things else ''}{' and '.join(things)}."
     if report.get("license"):
-        yield f"Licence: {report['license']}."
+        owner = f"; owner: {report['owner']}" if report.get("owner") else ""
+        yield f"Licence: {report['license']}{owner}."
+    made = report.get("lock") or {}
+    if "engine" in made and "packages" in made:
+        version = made["packages"].get("medical-dataset-builder")
+        yield f"Made with builder {version} (engine {made['engine']}); the folder of the page is named by the version."
     left = [row for box in boxes for row in box["left"] or () if row["level"] != "file"]
     if left:
         most = max(left, key=lambda row: row["things"] or 0)

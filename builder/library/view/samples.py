@@ -36,6 +36,9 @@ COLOURS = ((255, 196, 0), (0, 200, 255), (255, 90, 120), (90, 220, 110), (190, 1
            (60, 130, 255), (240, 240, 90), (0, 220, 180), (255, 120, 220))  # fmt: skip
 """Colours of what is drawn over an image, in turn."""
 
+THICKER = 600
+"""Pixels of the longer edge for which the outlines on a picture are one pixel thicker on each side."""
+
 FIRST = ("split", "modality", "sex", "age_years", "site", "vendor")
 _TECHNICAL = frozenset(column.name for column in (*PLACE_COLUMNS, *SAMPLE_COLUMNS))
 _LONGEST = 200
@@ -190,11 +193,17 @@ def _centre(overlay: Overlay) -> tuple[float, float, float]:
 
 
 def _with_outlines(rgb: NDArray[np.uint8], numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw the outline of each region of a number in its colour."""
     padded = np.pad(numbers, 1, mode="edge")
     same = (padded[:-2, 1:-1] == numbers) & (padded[2:, 1:-1] == numbers)
     border = (numbers > 0) & ~(same & (padded[1:-1, :-2] == numbers) & (padded[1:-1, 2:] == numbers))
-    drawn = rgb.copy()
-    drawn[border] = np.array(COLOURS, np.uint8)[(numbers[border].astype(int) - 1) % len(COLOURS)]
+    lines = np.where(border, numbers, 0)
+    for _ in range(max(rgb.shape) // THICKER):  # one pixel of a radiograph is too thin a line on a screen
+        around = np.pad(lines, 1)
+        beside = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
+        lines = np.maximum.reduce([lines, *beside])
+    drawn, border = rgb.copy(), lines > 0
+    drawn[border] = np.array(COLOURS, np.uint8)[(lines[border].astype(int) - 1) % len(COLOURS)]
     return drawn
 
 
