@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-reader docs docs-all mutants bench contours canaries deid-score clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-reader docs docs-all mutants bench contours canaries deid-score clean
 
 setup: $(STAMP)
 
@@ -128,6 +128,12 @@ $(READER)/.installed: pyproject.toml constraints.txt
 
 test-reader: setup $(READER)/.installed
 	BUILDER_READER_PYTHON=$(abspath $(READER))/bin/python $(BIN)/python -m pytest tests/reader/test_alone.py
+
+# The wheel in empty environments: reader alone, default, each extra, on each Python of the machine. Half an hour and more.
+# ONLY="reader default" tries some of them.
+ONLY ?=
+wheels: setup
+	$(BIN)/python -m tests.wheels $(addprefix --only ,$(ONLY))
 
 # Ratios against peers and floors, each script under five minutes on a quiet machine; the peers of builds when .peers has them.
 bench: setup

@@ -115,6 +115,20 @@ def test_monai_loads_and_crops_what_the_datalist_names(patches: Any, tmp_path: P
     assert load(entry)["label"].shape == (1, 4, 4, 4)
 
 
+@pytest.mark.filterwarnings("ignore:NvImgCodec")
+def test_the_recipe_for_monai_works_as_it_stands(patches: Any) -> None:
+    from torch.utils.data import DataLoader
+
+    page = (ROOT / "docs" / "reading.md").read_text()
+    code = page.partition("### MONAI")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"train": open_dataset(patches.root).split("train")}
+    exec(code, names)
+    samples = names["samples"]
+    (batch, *_) = DataLoader(samples, batch_size=3, collate_fn=samples.collate)
+    assert batch["image"].shape == batch["tumor"].shape == (3, 1, 4, 4, 4)
+    assert 0 <= float(batch["image"].min()) <= float(batch["image"].max()) <= 1
+
+
 def test_torchio_samples_patches_of_a_subject(patches: Any) -> None:
     import torchio
 
