@@ -1,13 +1,14 @@
 """Clinical tables: read from any format, typed as the spec declares them, and joined to the images they belong to."""
 
 from builder.clinical.cells import text_of
+from builder.clinical.column import ClinicalColumn
 from builder.clinical.events import Event
 from builder.clinical.joining import Images, Joined, join
 from builder.clinical.matching import TableMatch, faults, near_misses, summary_lines
 from builder.clinical.reading import ClinicalRows, read_table
 from builder.clinical.rows import Rows, Value, read_rows, schema
 from builder.clinical.sheet import Sheet, read_sheet, sheets_of
-from builder.clinical.table import ClinicalColumn, ClinicalTable, Pick, check_shared_columns
+from builder.clinical.table import ClinicalTable, Pick, check_shared_columns
 from builder.clinical.tally import CellIssue
 
 __all__ = [

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from builder.clinical.cells import Cell, Number, number_of, parse_number, text_of
+from builder.clinical.column import ClinicalColumn
 from builder.clinical.dates import date_of
-from builder.clinical.table import ClinicalColumn
 
 _MONTHS: Final = {name.lower(): i for i, name in enumerate(calendar.month_abbr) if name}
 _ROMAN: Final = {name: i for i, name in enumerate(("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"), start=1)}

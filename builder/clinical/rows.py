@@ -10,13 +10,15 @@ from typing import Final, TypeAlias
 import pyarrow as pa
 
 from builder.clinical.cells import EXACT_WHOLE, Cell, Number, Unreadable, is_empty, number_of, text_of
+from builder.clinical.column import ClinicalColumn
 from builder.clinical.dates import date_of, days_since_first_study
 from builder.clinical.events import derive, event_columns
 from builder.clinical.order import date_readings
 from builder.clinical.phenotypes import Happened, happened
 from builder.clinical.sheet import Line, Sheet, read_sheet, sheets_of
-from builder.clinical.table import ClinicalColumn, ClinicalTable, Fact
+from builder.clinical.table import ClinicalTable, Fact
 from builder.clinical.tally import CellIssue, Count, Tally
+from builder.clinical.units import Units
 from builder.errors import SpecError
 from builder.model.patterns import first_group
 
@@ -193,6 +195,11 @@ class _Typing:
         self.issues: list[CellIssue] = []
         self.joined = {heading: Count() for heading in options.joins}
         self.counts = {name: Count() for name in options.columns}
+        self.units = {
+            name: Units(column.unit or "", column.unit_names)
+            for name, column in options.columns.items()
+            if column.unit_from is not None
+        }
         self.dates: Callable[[Cell], datetime.date] = self._date_key()
 
     def rows(self) -> Rows:
@@ -213,6 +220,11 @@ class _Typing:
             else:
                 told = (self._values(line), self._rank(line), self._known(line), self._coded(line))
                 found.append(Row(line.number, keys, *told))
+        strange = [f"{name}: {fault}" for name, units in self.units.items() for fault in units.faults()]
+        if strange:
+            raise SpecError(
+                "\n".join(f"clinical: {line}; say in unit_names what it is, or pick other rows" for line in strange)
+            )
         return Rows(tuple(found), tuple(self.issues), tuple(others), self._tallies(), passed, self.sheet.encoding)
 
     def _lose(self, line: Line) -> None:
@@ -328,12 +340,19 @@ class _Typing:
             if not is_empty(cell, self.options.missing):
                 count = self.counts[name]
                 try:
-                    value = _value(cell, column, count.seen)
+                    value = _value(cell, column, count.seen, lambda number: self._in_unit(number, name, line))  # noqa: B023
                     count.filled += 1
                 except ValueError as error:
                     self.issues.append(count.miss(CellIssue(line.number, name, str(error)), cell))
             values.append(value)
         return tuple(values)
+
+    def _in_unit(self, number: Decimal, name: str, line: Line) -> Decimal:
+        """Return a number in the unit of its column. Raises ValueError where the row's own does not convert."""
+        heading = self.options.columns[name].unit_from
+        if heading is None:
+            return number
+        return self.units[name].convert(number, line.cells[self.places[heading]], self.options.missing, line.number)
 
     def _tallies(self) -> tuple[Tally, ...]:
         keys = (count.tally(heading, heading) for heading, count in self.joined.items())
@@ -356,7 +375,7 @@ def _person(text: str, pattern: str | None) -> str | None:
     return first_group(pattern, text)
 
 
-def _value(cell: Cell, column: ClinicalColumn, seen: set[str]) -> Raw:
+def _value(cell: Cell, column: ClinicalColumn, seen: set[str], in_unit: Callable[[Decimal], Decimal]) -> Raw:
     """Return the typed value of a cell that is not missing. Raises ValueError with the problem, never the value."""
     if column.mapping is not None:
         value = _level(cell, column.mapping)
@@ -365,7 +384,7 @@ def _value(cell: Cell, column: ClinicalColumn, seen: set[str]) -> Raw:
     if column.type == "date":
         return date_of(cell, column.format, column.pivot)
     if column.type in ("number", "integer"):
-        return _numeric(number_of(cell, column.decimal), column)
+        return _numeric(in_unit(number_of(cell, column.decimal)), column)
     text = text_of(cell) or ""
     if column.type != "boolean":
         return text
