@@ -90,7 +90,8 @@ def _levels(name: str, values: Sequence[Any]) -> list[str | None]:
         return [None if value is None else str(value) for value in values]
     unit, edges = BINS[name]
     names = [f"{low} to {high} {unit}" for low, high in pairwise(edges)] + [f"over {edges[-1]} {unit}"]
-    return [None if value is None else names[max(0, bisect_left(edges, value) - 1)] for value in values]
+    known = [None if value is None or not value >= 0 else float(value) for value in values]  # NaN is not known either
+    return [None if value is None else names[max(0, bisect_left(edges, value) - 1)] for value in known]
 
 
 def _pooled(values: Sequence[str | None]) -> list[str | None]:

@@ -253,6 +253,25 @@ def test_intensity_steps_before_the_resampling_run_on_each_images_own_grid(archi
     assert sample["image"][1].max() <= 200
 
 
+def test_an_image_of_another_study_needs_within_days(tmp_path: Path):
+    for study, date, words in (("1", "20200301", "T2"), ("2", "20200306", "ADC"), ("3", "20200223", "ADC")):
+        shared: dict[str, Any] = {"study": study, "series": study, "date": date}
+        mr_series(tmp_path / "in", patient_id="P1", slices=4, attributes={"SeriesDescription": words}, **shared)
+    t2, adc = ({"select": f"series_description == '{words}'"} for words in ("T2", "ADC"))
+
+    def found(**options: Any) -> dict[str, Any]:
+        images = {"t2": t2, "adc": {**adc, "aligned": "assumed", **options}}
+        made = spec(tmp_path / "in", cohort={"case": "study", "images": images}, labels={}, volumes={})
+        rows = plan(made, to=tmp_path / "data").plan.cohort.to_pylist()
+        days = {row["series_key"]: row["study_date"].day for row in rows}
+        return next(row | {"day": days.get(row["adc.series_key"])} for row in rows if row["series_description"] == "T2")
+
+    assert found()["detail"] == "image adc: found no usable series in the study that it selects, expected one"
+    assert found(within_days=4)["reason"] == "image_missing"
+    assert found(within_days=5)["day"] == 6
+    assert {found(within_days=7, prefer=[f"{sign}study_date"])["day"] for sign in ("", "-")} == {6, 23}
+
+
 def test_rules_and_strata_name_other_images(archive: Path, tmp_path: Path):
     rules = [{"name": "thick", "keep": "pet.slices >= 11"}]
     cohort = {"case": "study", "images": {"ct": {"select": CT}, "pet": {"select": PET}}, "rules": rules}

@@ -18,6 +18,7 @@ from builder.model.keyed import Key
 from builder.model.parquet import read_parquet
 from builder.phantom import write_sets
 from builder.plan import recipe
+from builder.planning.registrations import Placement
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
 from tests.endtoend.test_image_sets import blobs, spec
@@ -253,6 +254,16 @@ def test_a_transform_file_places_a_whole_visit_by_its_reference(moved_visit: Any
     assert np.mean(sample["image"] != unmoved["image"]) < 0.02
     placed = {f"after.{name}/registered" for name in ("t1", "t1c", "flair")}
     assert {note for note in sample.row["notes"] if "registered" in note} == placed
+    told = canonical_json(builder.open_dataset(tmp_path / "data").manifest.spec)
+    assert b"transform_files" in told
+    assert str(tmp_path).encode() not in told
+
+
+def test_an_image_is_placed_in_its_visit_first_and_then_with_it():
+    own, visit = rigid((0.1, 0, 0), (5.0, 0, 0)), rigid((0, 0.3, 0.2), (0, -7.0, 2.0))
+    found = Placement(tuple(own.ravel()), (4, 2)).then(Placement(tuple(visit.ravel()), (2, 9)))
+    assert np.allclose(np.reshape(found.matrix, (4, 4)), visit @ own)
+    assert found.rows == (4, 2, 9)
 
 
 def test_a_registration_object_places_all_images_of_a_visit(moved_visit: Any, tmp_path: Path):

@@ -12,6 +12,7 @@ from tests.report.recount import protocols as recount_protocols
 
 VISITS = ("before.ct", "before.pet", "after.ct", "after.pet")
 ORDER = ("train", "test")
+THICKNESSES = (0.5, 1.0, 1.25, 3.0, 5.0, 6.0, 0.0, -1.0, float("nan"))
 
 
 def made(people: int = 60) -> tuple[pa.Table, pa.Table]:
@@ -31,7 +32,9 @@ def made(people: int = 60) -> tuple[pa.Table, pa.Table]:
                 facts = {
                     "manufacturer_model": f"Model {random.integers(0, 12)}",
                     "kvp": [80.0, 90.0, 100.0, 120.0, None][random.integers(0, 5)] if image == "ct" else None,
-                    "slice_thickness_mm": [0.5, 1.0, 1.25, 3.0, 5.0, 6.0][random.integers(0, 6)],
+                    "slice_thickness_mm": [0.5, 1.0, 1.25, 3.0, 5.0, 6.0, 0.0, -1.0, float("nan")][
+                        random.integers(0, 9)
+                    ],
                     "magnetic_field_strength": None,
                 }
                 cohort.append({"series_key": key, "case_key": key, "person_key": f"p{person}", "image_name": image,
