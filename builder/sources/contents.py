@@ -34,6 +34,7 @@ TEMPORARY: Final = "builder-content-"
 
 _DIGEST = 32
 _KNOWN = 100_000
+_OPENING = threading.Lock()
 
 
 class Contents:
@@ -182,7 +183,8 @@ def limit_of(environment: Mapping[str, str]) -> int:
 
 def contents_at(url: str) -> Contents:
     """Return the objects kept at a URL. Without one they are in a folder of this process, removed at its end."""
-    return _opened(url, os.getpid())
+    with _OPENING:  # two threads would open two, each of which counts its own
+        return _opened(url, os.getpid())
 
 
 @cache

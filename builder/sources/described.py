@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -13,6 +14,10 @@ from builder.protocols import Entry
 from builder.sources.contents import Contents, contents_at
 from builder.sources.politeness import Gate, Politeness
 from builder.sources.recordings import Recording
+from builder.sources.together import in_order
+
+IN_FLIGHT: Final = 64 * 2**20
+"""Most bytes of objects that are on their way at once, if a listing states their sizes."""
 
 
 class Described(BaseModel, ABC):
@@ -51,6 +56,15 @@ class Described(BaseModel, ABC):
     def most_missing(self) -> float:
         """Return the share of studies that may be left out because they did not come whole."""
         return 0.0
+
+    @property
+    def at_once(self) -> int:
+        """Return how many objects it is good to ask for at once."""
+        return 1
+
+    def bring(self, entries: Sequence[Entry]) -> None:
+        """Fetch objects that will be read, many at once, if they come from a server. Raises SourceError."""
+        return
 
     def study_of(self, path: str) -> str:
         """Return what is left out together when the object at ``path`` does not come: its study, or the object."""
@@ -109,6 +123,27 @@ class Remote(Described):
         """Return ``missing_at_most``."""
         return self.missing_at_most
 
+    @property
+    def at_once(self) -> int:
+        """Return the number of connections."""
+        return self.polite.connections or self.CONNECTIONS
+
+    def bring(self, entries: Sequence[Entry]) -> None:
+        """Fetch and keep objects, many at once. One that cannot be had is left to who reads it. Raises SourceError."""
+        largest = max((entry.size for entry in entries), default=0)
+        width = max(1, min(self.at_once, IN_FLIGHT // max(1, largest)))
+        for wanted in self._rounds(entries):
+            for _ in in_order(self._bring_one, wanted, width=width):
+                pass
+
+    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
+        """Return what to ask for at once, one group after the other."""
+        return (entries,)
+
+    def _bring_one(self, entry: Entry) -> None:
+        with suppress(CaseError):
+            self.read(entry, start=max(0, entry.size - 1), length=1)
+
     def study_of(self, path: str) -> str:
         """Return the study's UID, with which paths begin."""
         return path.partition("/")[0]
@@ -139,12 +174,12 @@ class Remote(Described):
         """Return where requests to a server wait for their turn."""
         rules = self.polite
         if rules.connections is None:
-            rules = rules.model_copy(update={"connections": self.CONNECTIONS})
+            rules = rules.model_copy(update={"connections": self.at_once})
         return Gate(server, rules, self._content, self._recording)
 
     def _queue(self, name: str) -> str:
         """Return the lane of a server, as wide as the server takes connections."""
-        return f"{name}*{self.polite.connections or self.CONNECTIONS}"
+        return f"{name}*{self.at_once}"
 
     def _contents(self) -> Contents:
         return contents_at(self._content)

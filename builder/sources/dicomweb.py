@@ -1,36 +1,28 @@
 """Read from a DICOMweb server: QIDO-RS lists, WADO-RS metadata describe, WADO-RS gets instances (PS3.18 chapter 10)."""
 
-import io
-import json
 import re
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
-import pydicom
 from pydantic import Field
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from builder.errors import CaseError, IncompleteError, Reason, SourceError, counted
-from builder.headers.boundary import parsing
 from builder.headers.identity import sop_instance_uid
 from builder.protocols import Description, Entry
 from builder.sources.contents import Contents, place_of
 from builder.sources.counted import UNLISTED, confirmed, enough, enough_studies
 from builder.sources.described import Remote
+from builder.sources.dicom_json import UID, count_of, header_file, json_list, syntax_of, uid_of, value_of
 from builder.sources.http import Answer, Server, host_of, server
 from builder.sources.multipart import parts
 from builder.sources.patience import Fault, persist
 from builder.sources.signin import SignIn
+from builder.sources.together import in_order
 
 PAGE_LIMIT: Final = 100_000
 """Most pages of one query; more means that the server repeats itself."""
-
-VALUES_LIMIT: Final = 256
-"""Most values of an element in a description; longer elements are left out."""
 
 WHOLE: Final = frozenset({"RTSTRUCT"})
 """Modalities of which the objects themselves are indexed, because their metadata hold all contours as text."""
@@ -41,7 +33,6 @@ LOOK_BYTES: Final = 64 * 2**10
 _OBJECT_STAMP = "object"
 _JSON = "application/dicom+json"
 _OBJECT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-_UID = re.compile(r"[0-9.]{1,64}")
 _SYNTAX = re.compile(rb"DICM.*?\x02\x00\x10\x00UI[\x01-\x40]\x00([0-9.]{1,64})[^0-9.]", re.DOTALL)
 """Transfer Syntax UID (0002,0010) in file meta information, always in explicit VR little endian (PS3.10 7.1)."""
 
@@ -49,7 +40,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9.*^,_:\-]*")
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _PATIENT, _STUDIES_OF_PATIENT = "00100020", "00201200"
 _SERIES_OF_STUDY, _INSTANCES_OF_STUDY, _INSTANCES_OF_SERIES = "00201206", "00201208", "00201209"
-_MODALITY, _AVAILABLE_SYNTAXES = "00080060", "00083002"
+_MODALITY = "00080060"
 
 Found = dict[str, dict[str, Any]]
 """Attributes by UID."""
@@ -101,12 +92,7 @@ class DicomWeb(Remote):
         """
         studies = confirmed(self._studies(), source=self.kind, host=self._host, times=3)
         self._check_encoded_filters(studies)
-        for study, facts in studies.items():
-            try:
-                entries = self._list_study(study, facts)
-            except IncompleteError as error:
-                self._left_out(error)
-                entries = [Entry(study, 0, UNLISTED)]
+        for entries in in_order(lambda item: self._listed(*item), studies.items(), width=self.at_once):
             yield from entries
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
@@ -114,25 +100,9 @@ class DicomWeb(Remote):
 
         Structure sets are given as they are.
         """
-        for (study, *series), group in groupby(entries, key=lambda entry: tuple(entry.path.split("/")[:2])):
-            members, looked = list(group), ""
-            wanted = [entry.path.rpartition("/")[2] for entry in members]
-            if not series:
-                yield CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")
-                continue
-            if members[0].stamp == _OBJECT_STAMP:
-                yield from map(self._object, members)
-                continue
-            path = f"studies/{study}/series/{series[0]}"
-            try:
-                found = self._metadata(f"{path}/metadata", wanted)
-                if not all(_syntax(found[instance]) for instance in wanted):
-                    looked = self._look(f"{path}/instances/{wanted[0]}")
-            except IncompleteError as error:
-                reason = self._left_out(error)
-                yield from (reason for _ in wanted)
-                continue
-            yield from (_header_file(found[name], _syntax(found[name]) or looked) for name in wanted)
+        groups = (list(group) for _, group in groupby(entries, key=lambda entry: entry.path.split("/")[:2]))
+        for found in in_order(self._describe_series, groups, width=self.at_once):
+            yield from found
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of an instance in its stored transfer syntax. Raises CaseError, SourceError.
@@ -161,6 +131,11 @@ class DicomWeb(Remote):
     def _host(self) -> str:
         return host_of(self.url)
 
+    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
+        """Return one instance of each series, which brings the others, and then all."""
+        first = {entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}
+        return (tuple(first.values()), entries)
+
     def _studies(self) -> Callable[[], Found]:
         """Return what lists the studies, in pages of another size each time: where a list ends differs then."""
         before = 0
@@ -170,23 +145,32 @@ class DicomWeb(Remote):
             other = self.page - 1 - (before == self.page - 1)  # a whole list of that length would look like a page
             found = self._find("studies", self.query, _STUDY, page=other if before and other > 0 else self.page)
             before = 0 if before else len(found)
-            patients = [(_value(item, _PATIENT) or "", _count(item, _STUDIES_OF_PATIENT)) for item in found.values()]
+            patients = [
+                (value_of(item, _PATIENT) or "", count_of(item, _STUDIES_OF_PATIENT)) for item in found.values()
+            ]
             return enough_studies(found, patients, self.query)
 
         return lambda: persist(ask, source=self.kind, host=self._host)
 
+    def _listed(self, study: str, facts: Mapping[str, Any]) -> Sequence[Entry]:
+        try:
+            return self._list_study(study, facts)
+        except IncompleteError as error:
+            self._left_out(error)
+            return [Entry(study, 0, UNLISTED)]
+
     def _list_study(self, study: str, facts: Mapping[str, Any]) -> Sequence[Entry]:
         """List the instances of a study. Raises IncompleteError when there are fewer than the server counts."""
         path = f"studies/{study}/series"
-        series = self._counted(path, _SERIES, _count(facts, _SERIES_OF_STUDY))
+        series = self._counted(path, _SERIES, count_of(facts, _SERIES_OF_STUDY))
         entries = []
         for name, own in series.items():
-            modality = _value(own, _MODALITY)
+            modality = value_of(own, _MODALITY)
             if not self.modalities or modality in self.modalities:
-                found = self._counted(f"{path}/{name}/instances", _INSTANCE, _count(own, _INSTANCES_OF_SERIES))
+                found = self._counted(f"{path}/{name}/instances", _INSTANCE, count_of(own, _INSTANCES_OF_SERIES))
                 stamp = _OBJECT_STAMP if modality in WHOLE else ""
                 entries += [Entry(f"{study}/{name}/{instance}", 0, stamp) for instance in found]
-        of_study = _count(facts, _INSTANCES_OF_STUDY)
+        of_study = count_of(facts, _INSTANCES_OF_STUDY)
         if not self.modalities and of_study is not None and len(entries) < of_study:
             raise IncompleteError(
                 f"{self.kind} at {self._host}: found {counted(len(entries), 'instance')} of a study, expected "
@@ -232,7 +216,7 @@ class DicomWeb(Remote):
 
     def _page(self, path: str, tag: str) -> Sequence[tuple[str, dict[str, Any]]]:
         def read(answer: Answer) -> Sequence[tuple[str, dict[str, Any]]]:
-            return [(_uid(item, tag), item) for item in _json_list(answer)]
+            return [(uid_of(item, tag), item) for item in json_list(answer)]
 
         return _server(self).get(path, read, accept=_JSON)
 
@@ -251,7 +235,7 @@ class DicomWeb(Remote):
         """Return the metadata of a series by SOP Instance UID, with those of all ``wanted`` instances."""
 
         def read(answer: Answer) -> Found:
-            found = {_uid(item, _INSTANCE): item for item in _json_list(answer)}
+            found = {uid_of(item, _INSTANCE): item for item in json_list(answer)}
             there = sum(instance in found for instance in wanted)
             if there < len(wanted):
                 raise Fault(
@@ -260,6 +244,23 @@ class DicomWeb(Remote):
             return found
 
         return _server(self).get(path, read, accept=_JSON)
+
+    def _describe_series(self, members: Sequence[Entry]) -> Sequence[Description | CaseError]:
+        """Describe instances of one series."""
+        (study, *series), looked = members[0].path.split("/")[:2], ""
+        wanted = [entry.path.rpartition("/")[2] for entry in members]
+        if not series:
+            return [CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")]
+        if members[0].stamp == _OBJECT_STAMP:
+            return [self._object(entry) for entry in members]
+        path = f"studies/{study}/series/{series[0]}"
+        try:
+            found = self._metadata(f"{path}/metadata", wanted)
+            if not all(syntax_of(found[instance]) for instance in wanted):
+                looked = self._look(f"{path}/instances/{wanted[0]}")
+        except IncompleteError as error:
+            return [self._left_out(error)] * len(wanted)
+        return [header_file(found[name], syntax_of(found[name]) or looked) for name in wanted]
 
     def _object(self, entry: Entry) -> Description | CaseError:
         """Return a whole object."""
@@ -317,83 +318,10 @@ def _identified(data: bytes) -> str:
         uid = sop_instance_uid(data)
     except CaseError:
         uid = ""
-    if not _UID.fullmatch(uid):
+    if not UID.fullmatch(uid):
         raise Fault("found an object that is not DICOM, or has no UID")
     return uid
 
 
 def _encoded(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else quote(value, safe="*^,")
-
-
-def _json_list(answer: Answer) -> list[dict[str, Any]]:
-    if answer.status == 204:
-        return []
-    body = answer.body()
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        shown = answer.headers.get("content-type", "").partition(";")[0][:40] or "no type"
-        what = f"{len(body)} bytes of type {shown}" if body else "an empty answer with status 200"
-        raise Fault(f"found {what}, expected a list in JSON") from None
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise Fault("found JSON that is not a list of data sets (PS3.18 annex F)")
-    return found
-
-
-def _uid(item: Mapping[str, Any], tag: str) -> str:
-    uid = _value(item, tag)
-    if uid is None or not _UID.fullmatch(uid):
-        raise Fault(f"found a result without a UID in ({tag[:4]},{tag[4:]}), expected one in each")
-    return uid
-
-
-def _value(item: Mapping[str, Any], tag: str) -> str | None:
-    values = (item.get(tag) or {}).get("Value") or [None]
-    return values[0] if isinstance(values[0], str) else None
-
-
-def _count(item: Mapping[str, Any], tag: str) -> int | None:
-    """Return a count that the server states; None when it states none."""
-    values = (item.get(tag) or {}).get("Value") or [None]
-    try:
-        return int(values[0])
-    except (TypeError, ValueError):
-        return None
-
-
-def _syntax(item: Mapping[str, Any]) -> str:
-    """Return the transfer syntax that metadata state, if they state one; several are a choice."""
-    stated = (item.get(_AVAILABLE_SYNTAXES) or {}).get("Value") or []
-    return stated[0] if len(stated) == 1 and isinstance(stated[0], str) and _UID.fullmatch(stated[0]) else ""
-
-
-def _header_file(item: Mapping[str, Any], syntax: str) -> Description | CaseError:
-    """Encode metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
-    stream = io.BytesIO()
-    try:
-        with warnings.catch_warnings(), parsing(Reason.UNREADABLE, "pydicom cannot parse the metadata"):
-            warnings.simplefilter("ignore")
-            dataset = Dataset.from_json(_without_bulk(item))
-            dataset.file_meta = FileMetaDataset()
-            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-            pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
-    except CaseError as error:
-        return error
-    return Description(stream.getvalue(), whole=False, transfer_syntax_uid=syntax or None)
-
-
-def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata without file meta information, bulk data and pixels, at any depth."""
-    kept: dict[str, Any] = {}
-    for tag, element in item.items():
-        if tag.startswith("0002") or tag in ("7FE00008", "7FE00009", "7FE00010") or "BulkDataURI" in element:
-            continue
-        if element.get("vr") != "SQ" and len(element.get("Value", ())) > VALUES_LIMIT:
-            continue  # contours, which are slow to convert and useless to the index
-        if element.get("vr") == "SQ":
-            element = {"vr": "SQ", "Value": [_without_bulk(child) for child in element.get("Value", [])]}
-        kept[tag] = element
-    return kept

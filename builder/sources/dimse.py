@@ -16,6 +16,7 @@ from builder.sources.counted import UNLISTED, confirmed, enough, enough_studies
 from builder.sources.described import Remote
 from builder.sources.patience import Fault, persist
 from builder.sources.politeness import Turn
+from builder.sources.together import in_order
 
 _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 _OF_PATIENT = ("PatientID", "NumberOfPatientRelatedStudies")
@@ -87,31 +88,16 @@ class Dimse(Remote):
             lambda: persist(ask, source=self.kind, host=self._peer.name),
             source=self.kind, host=self._peer.name, times=3,
         )  # fmt: skip
-        for study, facts in studies.items():
-            try:
-                entries = self._list_study(study, facts)
-            except IncompleteError as error:
-                self._left_out(error)
-                entries = [Entry(study, 0, UNLISTED)]
+        for entries in in_order(lambda item: self._listed(*item), studies.items(), width=self.at_once):
             yield from entries
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Yield each instance in full, because C-FIND returns too little to index it."""
-        for path, group in groupby(entries, key=lambda entry: entry.path.rpartition("/")[0]):
-            members = tuple(group)
-            if members[0].stamp == UNLISTED:
-                yield CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")
-                continue
-            study, series = path.split("/")
-            try:
-                self._bring(study, series, members)
-            except IncompleteError as error:
-                reason = self._left_out(error)
-                yield from (reason for _ in members)
-                continue
+        groups = (tuple(group) for _, group in groupby(entries, key=lambda entry: entry.path.rpartition("/")[0]))
+        for members, fault in in_order(self._brought, groups, width=self.at_once):
             for entry in members:
                 try:
-                    yield Description(self.read(entry), whole=True)
+                    yield fault or Description(self.read(entry), whole=True)
                 except CaseError as error:
                     yield error
 
@@ -125,6 +111,11 @@ class Dimse(Remote):
             except IncompleteError as error:
                 raise self._left_out(error) from None
         return data
+
+    @property
+    def at_once(self) -> int:
+        """Return the number of associations: with C-MOVE one, because there is one port to send to."""
+        return 1 if self.retrieve == "move" else super().at_once
 
     @property
     def _peer(self) -> Peer:
@@ -155,6 +146,29 @@ class Dimse(Remote):
         if recording is not None:
             recording.put(request, json.dumps(found).encode())
         return found
+
+    def _brought(self, members: Sequence[Entry]) -> tuple[Sequence[Entry], CaseError | None]:
+        """Fetch instances of one series; return them, and why they did not come."""
+        if members[0].stamp == UNLISTED:
+            why = "the source did not list the study whole after all tries"
+            return members, CaseError(Reason.SOURCE_INCOMPLETE, why)
+        study, series = members[0].path.split("/")[:2]
+        try:
+            self._bring(study, series, members)
+        except IncompleteError as error:
+            return members, self._left_out(error)
+        return members, None
+
+    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
+        """Return one instance of each series, which brings the others."""
+        return (tuple({entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}.values()),)
+
+    def _listed(self, study: str, facts: Mapping[str, str]) -> Sequence[Entry]:
+        try:
+            return self._list_study(study, facts)
+        except IncompleteError as error:
+            self._left_out(error)
+            return [Entry(study, 0, UNLISTED)]
 
     def _list_study(self, study: str, facts: Mapping[str, str]) -> Sequence[Entry]:
         """List the instances of a study. Raises IncompleteError when there are fewer than the PACS counts."""

@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ SLOWEST: Final = (60.0, 4096)
 _BUSY = frozenset({408, 425, 429, 502, 503, 504})
 _GONE = frozenset({404, 410})
 _LOCAL = threading.local()
+_SHARING = threading.Lock()
 
 
 class Answer:
@@ -59,10 +61,18 @@ class Server:
     gate
         Where each request waits for its turn; its slots hold the open connections. Without it, up to 4 requests of this
         process run at once.
+    credentials
+        Those that other threads use, too.
     """
 
     def __init__(
-        self, url: str, sign_in: SignIn | None = None, *, source: str = "server", gate: Gate | None = None
+        self,
+        url: str,
+        sign_in: SignIn | None = None,
+        *,
+        source: str = "server",
+        gate: Gate | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.host = host_of(url)
         self._url = url.rstrip("/") + "/"
@@ -71,7 +81,7 @@ class Server:
         if sign_in is not None:
             require_privacy(url, where="sign_in")
         self._origin = urlsplit(url)[:2]
-        self._credentials = Credentials(sign_in, self._post)
+        self._credentials = credentials or Credentials(sign_in, self._post)
 
     def get(
         self,
@@ -137,17 +147,18 @@ class Server:
     def _ask(self, turn: Turn, path: str, read: Callable[[Answer], Result], headers: Mapping[str, str]) -> Result:
         client = turn.connection(self._url, self._client)
         with self._transport(), client.stream("GET", path, headers=headers) as response:
-            if response.status_code == 401 and self._credentials.renew():
+            if response.status_code == 401 and self._credentials.renew(headers):
                 raise Fault("the server wants a new sign-in", answered=False, retry_after="0")
             found = dict(response.headers)
             self._check_status(response.status_code, found)
-            self._credentials.accept()
+            self._credentials.accept(headers)
             return read(Answer(response.status_code, found, self._pieces(response, turn)))
 
     def _client(self) -> Any:
         return _httpx().Client(
             base_url=self._url,
             timeout=TIMEOUT_S,
+            verify=_trusted(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")),
             limits=_httpx().Limits(max_connections=1),
             follow_redirects=False,  # a redirect would send the names in the request to another host
         )
@@ -268,8 +279,25 @@ def server(url: str, sign_in: SignIn | None = None, *, source: str = "server", g
     held: dict[tuple[Any, ...], Server] = _LOCAL.__dict__.setdefault("servers", {})
     name = (os.getpid(), url, sign_in, gate)
     if name not in held:
-        held[name] = Server(url, sign_in, source=source, gate=gate)
+        shared = None
+        if sign_in is not None and sign_in.kind == "oauth2":
+            with _SHARING:
+                shared = _credentials(os.getpid(), url, sign_in, source, gate)
+        held[name] = Server(url, sign_in, source=source, gate=gate, credentials=shared)
     return held[name]
+
+
+@cache
+def _credentials(process: int, url: str, sign_in: SignIn | None, source: str, gate: Gate | None) -> Credentials:
+    """Return what the threads of a process share, so that they need one token."""
+    return Server(url, sign_in, source=source)._credentials
+
+
+@cache
+def _trusted(file: str, folder: str) -> ssl.SSLContext:
+    """Return the certificates to trust, which take long to read, for the values of two environment variables."""
+    context: ssl.SSLContext = _httpx().create_ssl_context()
+    return context
 
 
 def host_of(url: str) -> str:

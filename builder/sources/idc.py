@@ -4,9 +4,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlencode
@@ -24,6 +22,7 @@ from builder.sources.described import Remote
 from builder.sources.http import Answer, Server, host_of, server
 from builder.sources.idc_tables import GCS_BUCKET, ON_GCS, UUID, Chosen, Tables, Wanted, choose, read_s5cmd
 from builder.sources.patience import Fault, persist
+from builder.sources.together import in_order
 
 ENDPOINTS: Final = {
     "aws": "https://{bucket}.s3.amazonaws.com",
@@ -97,11 +96,6 @@ class Idc(Remote):
             raise ValueError("found tables without select, expected an expression that chooses by them")
         return self
 
-    @property
-    def _width(self) -> int:
-        """Return how many series are listed at once."""
-        return min(self.polite.connections or self.CONNECTIONS, 32)
-
     def news(self, now: datetime) -> Sequence[str]:
         """Return what was chosen from the tables, beside what every source tells."""
         return (self._choice.news, *super().news(now))
@@ -136,11 +130,8 @@ class Idc(Remote):
         SpecError
             When the index is missing or is not an index.
         """
-        rows = iter(self._chosen())
-        with ThreadPoolExecutor(self._width, thread_name_prefix="listing") as pool:
-            while batch := list(islice(rows, 8 * self._width)):
-                for entries in pool.map(self._list_series, batch):
-                    yield from entries
+        for entries in in_order(self._list_series, self._chosen(), width=self.at_once):
+            yield from entries
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of a file, provided that it has not changed since it was listed. Raises CaseError, SourceError.
@@ -153,7 +144,9 @@ class Idc(Remote):
         stop = entry.size if length is None else min(entry.size, start + length)
         if start >= stop:
             return b""
-        place, contents = place_of(("idc", self.endpoint or self.store, entry.path), entry.stamp), self._contents()
+        folder, _, name = entry.path.rpartition("/")
+        place = place_of(("idc", self.endpoint or self.store, folder), f"{name}\0{entry.stamp}")
+        contents = self._contents()
         kept = contents.read(place, start=start, length=stop - start)
         if kept is not None:
             return kept

@@ -43,6 +43,7 @@ FOLDER: Final = "-slots"
 
 _HOURS = re.compile(r"(\d{2}):(\d{2})-(\d{2}):(\d{2})")
 _SOON = 1 << 24
+_OPENING = threading.Lock()
 
 
 def _checked_hours(text: str) -> str:
@@ -183,7 +184,8 @@ class Gate:
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """Wait for the server's hours, its budget and a slot, and hold the slot."""
-        queue = _queue(replace(self, recording=None), os.getpid())
+        with _OPENING:  # two threads would open two, each with slots of its own
+            queue = _queue(replace(self, recording=None), os.getpid())
         slot = queue.take()
         before = slot.turn.received
         try:

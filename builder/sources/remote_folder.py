@@ -150,7 +150,8 @@ class RemoteFolder(Remote):
         return place_at(self.url, self.sign_in)
 
     def _kept_at(self, path: str, stamp: str, member: str = "") -> str:
-        return place_of(("folder", self.url, path), f"{stamp}\0{member}")
+        folder, _, name = path.rpartition("/")
+        return place_of(("folder", self.url, folder), f"{name}\0{stamp}\0{member}")
 
     def _is_wanted(self, path: str) -> bool:
         kept = not self.include or any(fnmatch.fnmatchcase(path, glob) for glob in self.include)

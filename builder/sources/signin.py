@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -54,7 +55,7 @@ class SignIn(BaseModel):
 
 
 class Credentials:
-    """The headers that sign requests in, with a token that is renewed in time."""
+    """The headers that sign requests in, with a token that is renewed in time. Threads may share one."""
 
     def __init__(self, sign_in: SignIn | None, post: Post) -> None:
         self._sign_in = sign_in
@@ -62,31 +63,42 @@ class Credentials:
         self._token = ""
         self._expires = 0.0
         self._accepted = False
+        self._lock = threading.Lock()
         self._fixed = _fixed_headers(sign_in)
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers to send. Raises SourceError when no token can be had."""
         if self._sign_in is None or self._sign_in.kind != "oauth2":
             return self._fixed
-        if time.monotonic() >= self._expires:
-            self._token, lifetime = _ask_for_token(self._sign_in, self._post)
-            self._expires = time.monotonic() + max(lifetime - EARLY_S, lifetime / 2)
-        return {"Authorization": f"Bearer {self._token}"}
+        with self._lock:
+            if time.monotonic() >= self._expires:
+                self._token, lifetime = _ask_for_token(self._sign_in, self._post)
+                self._expires = time.monotonic() + max(lifetime - EARLY_S, lifetime / 2)
+            return {"Authorization": f"Bearer {self._token}"}
 
-    def accept(self) -> None:
-        """Note that the server took the token, so that it may be replaced once the server no longer does."""
-        self._accepted = True
+    def accept(self, sent: Mapping[str, str]) -> None:
+        """Note that the server took the token in ``sent``, which may be replaced once the server no longer does."""
+        with self._lock:
+            self._accepted = self._accepted or self._is_in(sent)
 
-    def renew(self) -> bool:
-        """Forget a token that the server no longer takes.
+    def renew(self, sent: Mapping[str, str]) -> bool:
+        """Forget the token in ``sent``, which the server no longer takes.
 
         Returns False when there is none to replace, and when the server never took it: another one of the same client
         would be refused as well.
         """
-        if not self._token or not self._accepted:
+        if self._sign_in is None or self._sign_in.kind != "oauth2":
             return False
-        self._accepted, self._expires = False, 0.0
-        return True
+        with self._lock:
+            if not self._is_in(sent):
+                return True  # another thread has replaced it
+            if not self._accepted:
+                return False
+            self._token, self._accepted, self._expires = "", False, 0.0
+            return True
+
+    def _is_in(self, sent: Mapping[str, str]) -> bool:
+        return bool(self._token) and sent.get("Authorization") == f"Bearer {self._token}"
 
 
 def require_privacy(url: str, *, where: str) -> None:

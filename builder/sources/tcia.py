@@ -25,6 +25,7 @@ from builder.sources.http import Answer, Server, host_of, server
 from builder.sources.nbia import list_collection, name_of, uid
 from builder.sources.patience import Fault, persist
 from builder.sources.signin import SignIn
+from builder.sources.together import in_order
 
 HOSTS: Final = {
     "nbia": "https://nbia.cancerimagingarchive.net/nbia-api/services/v4",
@@ -101,8 +102,12 @@ class Tcia(Remote):
         wanted: dict[str, dict[str, Any]] = {study: {} for study in short}
         for row in filter(self._wants, rows.values()):
             wanted.setdefault(uid(row, "StudyInstanceUID"), {})[uid(row, "SeriesInstanceUID")] = row
-        for study, members in sorted(wanted.items()):
-            yield from [Entry(study, 0, UNLISTED)] if study in short else self._list_study(study, members)
+
+        def listed(item: tuple[str, Mapping[str, Any]]) -> Sequence[Entry]:
+            return [Entry(item[0], 0, UNLISTED)] if item[0] in short else self._list_study(*item)
+
+        for entries in in_order(listed, sorted(wanted.items()), width=self.at_once):
+            yield from entries
 
     def _list_study(self, study: str, members: Mapping[str, Mapping[str, Any]]) -> Sequence[Entry]:
         try:
@@ -117,25 +122,30 @@ class Tcia(Remote):
 
     def describe(self, entries: Sequence[Entry]) -> Iterator[Description | CaseError]:
         """Yield each instance in full, because the API describes series only."""
-        for path, group in groupby(entries, key=lambda entry: entry.path.rpartition("/")[0]):
-            members = tuple(group)
-            if members[0].stamp == UNLISTED:
-                yield CaseError(Reason.SOURCE_INCOMPLETE, "the source did not list the study whole after all tries")
-                continue
-            try:
-                self._bring(path.rpartition("/")[2], members)
-            except IncompleteError as error:
-                reason = self._left_out(error)
-                yield from (reason for _ in members)
-                continue
-            except CaseError as error:
-                yield from (error for _ in members)
-                continue
+        groups = (tuple(group) for _, group in groupby(entries, key=lambda entry: entry.path.rpartition("/")[0]))
+        for members, fault in in_order(self._brought, groups, width=self.at_once):
             for entry in members:
                 try:
-                    yield Description(self.read(entry), whole=True)
+                    yield fault or Description(self.read(entry), whole=True)
                 except CaseError as error:
                     yield error
+
+    def _brought(self, members: Sequence[Entry]) -> tuple[Sequence[Entry], CaseError | None]:
+        """Fetch instances of one series; return them, and why they did not come."""
+        if members[0].stamp == UNLISTED:
+            why = "the source did not list the study whole after all tries"
+            return members, CaseError(Reason.SOURCE_INCOMPLETE, why)
+        try:
+            self._bring(members[0].path.split("/")[1], members)
+        except IncompleteError as error:
+            return members, self._left_out(error)
+        except CaseError as error:
+            return members, error
+        return members, None
+
+    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
+        """Return one instance of each series, which brings the others."""
+        return (tuple({entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}.values()),)
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of an instance, fetched with its series. Raises CaseError, SourceError."""

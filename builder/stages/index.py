@@ -18,6 +18,8 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
 from builder.sources import layout_in
+from builder.sources.described import Described
+from builder.sources.together import in_order
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
 from builder.stages.parts import PartPlan, PartReceipt, parse_part_receipt
 from builder.storage import Store, open_store
@@ -153,9 +155,11 @@ def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.
     """Return the rows of some entries: plain ones by the fast path, the others one by one."""
     tables = []
     places: list[int] = []
+    width = source.at_once if isinstance(source, Described) else 1
     pending = list(range(len(entries)))
     for length in _HEADS:
-        heads = {place: head for place in pending if (head := _head(source, entries[place], length))}
+        asked = in_order(partial(_head, source, length=length), [entries[place] for place in pending], width=width)
+        heads = {place: head for place, head in zip(pending, asked, strict=True) if head}
         tried = list(heads)
         found = walk([heads[place] for place in tried], [entries[place].size for place in tried])
         done = [tried[i] for i in found.done.tolist()]
@@ -189,7 +193,7 @@ def _identified(source: Source, entries: Sequence[Entry], table: pa.Table) -> pa
     return table.set_column(place, INSTANCES.field(place), pa.array(digests, pa.string()))
 
 
-def _head(source: Source, entry: Entry, length: int) -> bytes:
+def _head(source: Source, entry: Entry, *, length: int) -> bytes:
     """Read the start of a file that may suit the fast path; return nothing for others."""
     try:
         head = source.read(entry, length=min(length, entry.size))

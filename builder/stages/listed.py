@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from builder.errors import CaseError, Reason, SourceError
 from builder.protocols import Entry
 from builder.sources import AnySource
@@ -34,6 +36,18 @@ class Listed(NamedTuple):
     def place(self) -> str:
         """Its path, and its name inside an archive, as messages show them."""
         return f"{self.path}!{self.member}" if self.member else self.path
+
+
+def bring(rows: pa.Table, sources: Sequence[AnySource]) -> None:
+    """Have servers send the objects of some rows, many at once, so that each is there when it is read.
+
+    Raises SourceError when a source does not answer.
+    """
+    places = rows.column("source").to_pylist()
+    for number in sorted(set(places)):
+        if sources[number].at_once > 1:
+            own = rows.filter(pa.array([place == number for place in places]))
+            sources[number].bring(list(dict.fromkeys(Listed.of(row).entry for row in own.to_pylist())))
 
 
 def read_object(listed: Listed, sources: Sequence[AnySource], *, start: int = 0, length: int | None = None) -> bytes:

@@ -30,6 +30,7 @@ from builder.stages.boundary import Faults, InternalError, OnInternalError, desc
 from builder.stages.fetch import fetch, pixels_of
 from builder.stages.gating import WITHHELD_TEXTS, cleared, gate_of, list_withheld
 from builder.stages.image_sets import load_each
+from builder.stages.listed import bring
 from builder.stages.loading import (
     NOBODY,
     finished_case,
@@ -222,6 +223,7 @@ def write(
         for n, (found, gate) in enumerate(zip(fresh, gates, strict=True))
     ]
     sizes = [case.load_bytes for case in plan.cases]
+    bring(plan.objects, spec.sources)
     with (
         shard_writer(plan, spec, dataset) as writer,
         one_ahead(steps, sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,

@@ -114,9 +114,9 @@ class LocalStore:
                 path.unlink(missing_ok=True)
 
     def put_unflushed(self, path: str, data: bytes) -> None:
-        """Write an object without flushing it, for caches. A power failure may leave it damaged."""
+        """Write an object without flushing it or its folders, for caches. A power failure may damage or remove it."""
         target = self._locate(path)
-        self._make_folder(target.parent)
+        self._make_folder(target.parent, flush=False)
         handle, name = tempfile.mkstemp(prefix=SCRATCH_PREFIX, dir=target.parent)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -193,19 +193,21 @@ class LocalStore:
         """Permissions of new files. In a folder that is closed to other users they are closed to them too."""
         return self.directory_mode & 0o666 & ~_UMASK
 
-    def _make_folder(self, folder: Path) -> None:
-        """Create a folder and its parents, and make each of them durable before it is used.
+    def _make_folder(self, folder: Path, *, flush: bool = True) -> None:
+        """Create a folder and its parents, and make each of them durable before it is used, unless told not to.
 
         The process that created an existing folder may have died before the folder was durable. Existing folders are
         therefore flushed too, once per process.
         """
         there = folder.is_dir()
-        if folder == folder.parent or (there and str(folder) in _DURABLE):
+        if folder == folder.parent or (there and (not flush or str(folder) in _DURABLE)):
             return
-        self._make_folder(folder.parent)
+        self._make_folder(folder.parent, flush=flush)
         if not there:
             folder.mkdir(mode=self.directory_mode, exist_ok=True)
             checkpoint("folder.made")
+        if not flush:
+            return
         try:
             _flush_folder(folder.parent)
         except OSError as error:

@@ -222,7 +222,7 @@ def test_after_a_kill_nothing_complete_comes_twice(files: dict[str, bytes], tmp_
         return whole(target, headers)
 
     with disturbed_server(Disturbed(answer)) as url:
-        spec = write_spec("tcia", tmp_path, url)
+        spec = write_spec("tcia", tmp_path, url, polite={"connections": 1})  # so that one series is on its way
         temporary = tmp_path / "tmp"
         temporary.mkdir()
         environment = {**os.environ, "TMPDIR": str(temporary), "BUILDER_KEY": KEY}

@@ -79,7 +79,7 @@ def dcmqrscp(folder: Path, files: dict[str, bytes]) -> Iterator[int]:
     (folder / "db").mkdir(parents=True)
     (folder / "cfg").write_text(
         f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\nHostTable BEGIN\nHostTable END\n"
-        f"VendorTable BEGIN\nVendorTable END\nAETable BEGIN\nPACS {folder}/db RW (20, 400mb) ANY\nAETable END\n"
+        f"VendorTable BEGIN\nVendorTable END\nAETable BEGIN\nPACS {folder}/db RW (200, 4000mb) ANY\nAETable END\n"
     )
     names = [folder / "db" / f"{number}.dcm" for number in range(len(files))]
     for name, data in zip(names, files.values(), strict=True):

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -10,10 +11,27 @@ from urllib.parse import parse_qs
 import pytest
 
 from builder.errors import SourceError, SpecError
-from builder.sources.http import Server
+from builder.sources.http import Server, server
 from builder.sources.signin import SignIn
 
 VARIABLES = {"BUILDER_CLIENT": "builder", "BUILDER_CLIENT_SECRET": "a secret of the client"}
+
+
+def test_threads_share_a_token(gate: "_Gate") -> None:
+    """Many threads need one token, and one more when the server takes it back from all of them at once."""
+    sign_in = SignIn(
+        kind="oauth2", token_url=f"{gate.url}/token", client_id="BUILDER_CLIENT", client_secret="BUILDER_CLIENT_SECRET"
+    )
+
+    def ask(_: int) -> bytes:
+        return server(gate.url, sign_in).get("data", lambda answer: answer.body())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(32))) == {b"data"}
+        assert len(gate.forms) == 1
+        gate.forms.append({})  # only the next token is taken from now on
+        assert set(pool.map(ask, range(32))) == {b"data"}
+    assert len(gate.forms) == 3
 
 
 class _Gate(ThreadingHTTPServer):
