@@ -81,6 +81,8 @@ def test_only_who_has_the_address_is_answered(server):
         assert ask(server, "api/dataset", token=token)[0] == 403
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
         assert ask(server, "api/dataset", host=host or "0.0.0.0")[0] == 403
+    assert ask(server, "api/dataset", host="[")[0] == 400
+    assert ask(server, "//[")[0] == 403
     assert ask(server, "api/dataset", host="localhost:9000")[0] == 200, "through a tunnel"
     status, headers, page = ask(server, "")
     assert status == 200

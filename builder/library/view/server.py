@@ -78,6 +78,7 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds until a request that never ends is given up
     server_version, sys_version = "builder", ""
 
     def do_GET(self) -> None:
@@ -113,10 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _path(self) -> str:
         """Return the path below the token, if the request may be answered at all."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        try:
+            host, place = urlsplit(f"//{self.headers.get('Host', '')}").hostname, urlsplit(self.path).path
+        except ValueError:
+            raise _Refused(
+                HTTPStatus.BAD_REQUEST, "found no address that can be read, expected one of this page"
+            ) from None
         if host not in HOSTS:
             raise _Refused(HTTPStatus.FORBIDDEN, "found another host in the request, expected 127.0.0.1 or localhost")
-        token, _, path = urlsplit(self.path).path.removeprefix("/").partition("/")
+        token, _, path = place.removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
             raise _Refused(HTTPStatus.FORBIDDEN, "found another token, expected the address that builder view printed")
         return path
