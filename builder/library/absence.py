@@ -46,6 +46,8 @@ class Needles:
         Keyed names of the person, and of the person's studies, series, objects, cases and samples.
     chunks
         SHA-256 of the stored inner chunks of the person's images, but for chunks of one value.
+    shared
+        Those that samples of other persons had too: they are these persons' own, and stay.
     prints
         Digests of the person's volumes.
     uids, ids
@@ -56,6 +58,7 @@ class Needles:
 
     names: frozenset[str] = frozenset()
     chunks: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
     prints: frozenset[str] = frozenset()
     uids: frozenset[str] = frozenset()
     ids: frozenset[str] = frozenset()
@@ -122,9 +125,10 @@ def _keyed(table: pa.Table) -> set[str]:
     return found
 
 
-def images_in(dataset: Store, manifest: Manifest, cases: frozenset[str]) -> frozenset[str]:
-    """Return the digests of the stored image chunks of cases in the shards of a version."""
-    found: set[str] = set()
+def images_in(dataset: Store, manifest: Manifest, cases: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the digests of the image chunks that only these cases have in a version, and of those that others have."""
+    mine: set[str] = set()
+    others: set[str] = set()
     for entry in manifest.shards:
         try:
             receipt = parse_receipt(dataset.read(shard_path(entry.fingerprint, "receipt.json")))
@@ -132,10 +136,13 @@ def images_in(dataset: Store, manifest: Manifest, cases: frozenset[str]) -> froz
             continue
         shard = StoredShard(dataset, receipt)
         images = {layout.name for layout in receipt.fields if layout.is_image}
-        for case in cases & shard.places.keys():
-            for sample in map(shard.sample, shard.places[case]):
-                found |= {_digest(c) for name in images for c in sample.chunks[name] if not _is_flat(c)}
-    return frozenset(found)
+        for case, numbers in shard.places.items():
+            held = [c for sample in map(shard.sample, numbers) for name in images for c in sample.chunks[name]]
+            if case in cases:
+                mine |= {_digest(c) for c in held if not _is_flat(c)}
+            else:
+                others |= {_digest(c) for c in held}
+    return frozenset(mine - others), frozenset(mine & others)
 
 
 def _digest(chunk: bytes) -> str:
@@ -222,6 +229,7 @@ def certificate(search: Search, about: Mapping[str, Any]) -> dict[str, Any]:
         "searched_for": {
             "keyed_names": len(needles.names),
             "image_chunks": len(needles.chunks),
+            "image_chunks_that_others_have_too": len(needles.shared),
             "prints": len(needles.prints),
             "identifiers_of_the_archive": len(needles.uids) + len(needles.ids),
         },

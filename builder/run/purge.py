@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from builder.copies import PRINTS_VERSION, parse_prints
@@ -51,7 +52,9 @@ def collect_needles(
             names = names_in(store, version, manifest, frozenset(people))
             if names:
                 prints = _prints(private, manifest, people)
-                found = found.joined(Needles(names=names, chunks=images_in(store, manifest, names), prints=prints))
+                chunks, shared = images_in(store, manifest, names)
+                found = found.joined(Needles(names=names, chunks=chunks, shared=shared, prints=prints))
+    found = replace(found, chunks=found.chunks - found.shared)
     if before != after:
         found = found.joined(files_between(*(_inventory(private, name) for name in (before, after))))
     return found

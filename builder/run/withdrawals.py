@@ -121,6 +121,9 @@ class Gone:
             lines.append(f"  absent from all of {searched}; the certificate is in {FOLDER}/ of the dataset")
         else:
             lines += [f"  STILL FOUND in {place}" for place in self.certificate["found_in"]]
+        shared = (self.certificate or {}).get("searched_for", {}).get("image_chunks_that_others_have_too", 0)
+        if shared:
+            lines.append(f"  {counted(shared, 'image chunk')} of the person also in samples of others: see leaks.json")
         for what, rows in self.seen.items():
             lines += [f"  {what} that had seen the person: {row}" for row in rows]
         return "\n".join(lines)
