@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,9 @@ from builder.storage import open_store, read_at
 
 Answer = TypeVar("Answer")
 
+EXTRACTS: Final = "extracts"
+"""Folder of the private workspace with the rows that a plan took from elsewhere, of all persons there."""
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -32,7 +35,7 @@ class Taken:
 
 
 def take(options: ClinicalTable, number: int, inputs: PlanInputs) -> Taken:
-    """Return a table. What an extract gives is kept as ``clinical-<number>.parquet`` in the private workspace.
+    """Return a table. What an extract gives is kept as ``extracts/<number>.parquet`` in the private workspace.
 
     The hash is keyed, because a table of few rows could be guessed from a plain one.
 
@@ -51,7 +54,7 @@ def take(options: ClinicalTable, number: int, inputs: PlanInputs) -> Taken:
     for note in found.notes:
         inputs.progress.say(f"clinical: table {number} ({options.title}): {note}")
     data = _parquet(found.table)
-    inputs.private.put(f"clinical-{number}.parquet", data)
+    inputs.private.put(f"{EXTRACTS}/{number}.parquet", data)
     digest = inputs.key.name("clinical table", hashlib.sha256(data).hexdigest())
     return Taken(data, (f"{extract.kind} {extract.VERSION} {digest}",))
 

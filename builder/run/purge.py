@@ -22,6 +22,7 @@ from builder.model.layout import (
     version_path,
 )
 from builder.model.parquet import read_parquet
+from builder.planning.extracts import EXTRACTS
 from builder.planning.inventory import INDEX, INVENTORY, Inventory, kept_inventory
 from builder.planning.latest import Latest
 from builder.planning.shard_plans import PLAN
@@ -120,6 +121,7 @@ def purge_private(private: Store, plan: Latest, needles: Needles, shards: Collec
             gone += [path, path.removesuffix(".parquet") + ".json"]
     for top in (PRINTS, CASES):
         gone += [path for path in private.list(top) if path.split("/")[1].split(".")[0] not in shards]
+    gone += private.list(EXTRACTS)  # the plan read them again, and its tables no longer have the persons
     for path in gone:
         checkpoint("withdraw.private")
         private.delete(path)

@@ -66,6 +66,9 @@ def left(made, tmp_path_factory) -> tuple[Path, Gone]:
     run_facts = {"architecture": "U-Net", "loss": "dice", "optimizer": "adam", "learning_rate": 0.1}
     record_training(str(dataset), {**run_facts, "batch_size": 1, "epochs": 1})
     builder.open_dataset(dataset, split="train")
+    rows = dataset.with_name("dataset.private") / "extracts" / "1.parquet"
+    rows.parent.mkdir()
+    rows.write_bytes(f"what a plan took out of a database: W{MERGING:03d} and everybody else".encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILDER_KEY", KEY)
         return dataset, without_sources(made, lambda: gone(dataset, MERGING))

@@ -104,7 +104,7 @@ def test_a_database_gives_the_columns_of_the_same_table_in_csv(seen, planned, pa
 def test_the_lock_changes_with_the_table_and_only_with_it(seen, planned, password, to):
     block = seen.block("SELECT mrn, seen, psa, sex, visits, smoker, grade FROM seen")
     first = planned(extract=block)
-    snapshot = to.with_name("data.private") / "clinical-1.parquet"
+    snapshot = to.with_name("data.private") / "extracts" / "1.parquet"
     assert stat.S_IMODE(snapshot.stat().st_mode) == 0o600
     assert sorted(pq.read_table(snapshot)["mrn"].to_pylist()) == sorted(row[0] for row in ROWS)
     assert first.lock["clinical"][0].startswith("sql 1 ")
