@@ -35,6 +35,7 @@ ELSEWHERE = {
     "ntry_2017_subset": "the end of a file of the NIH's",
     "binary_cross_entropy": "a function of PyTorch",
     "persistent_workers": "an option of PyTorch's DataLoader",
+    **dict.fromkeys(("a_max", "a_min", "b_max", "b_min", "spatial_axis"), "arguments of MONAI's transforms"),
 }
 """Names that are not ours."""
 

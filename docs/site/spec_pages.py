@@ -4,39 +4,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from builder.spec import DatasetSpec
-from builder.specfile.schema import described_schema
+from builder.specfile.schema import UNITS, described_schema
 
-ROOT = Path(__file__).resolve().parents[2]
-UNITS = {
-    "mm": "mm",
-    "days": "days",
-    "years": "years",
-    "mib": "MiB",
-    "mb": "MB",
-    "bytes": "bytes",
-    "seconds": "s",
-    "hours": "h",
-    "percent": "%",
-    "hu": "HU",
-    "degrees": "degrees",
-    "ml": "mL",
-    "gib": "GiB",
-    "minutes": "min",
-}
-"""Units by the last part of an option's name."""
 HEAD = "| option | what it says | type | unit | default | example |\n|---|---|---|---|---|---|"
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """Yield the place and text of each page."""
     schema, homes = _schema(), _homes()
-    rows = [_row(name, one, "", _examples()) for name, one in schema["properties"].items()]
+    rows = [_row(name, one, "") for name, one in schema["properties"].items()]
     links = [
         f"* [`{block}`]({block}.md): {_sentence(schema['properties'][block])}" for block in sorted(set(homes.values()))
     ]
@@ -57,7 +36,7 @@ def pages() -> Iterator[tuple[str, str]]:
         for name in [name for name, home in homes.items() if home == block]:
             text += [f"## {name}", "", _about(schema["$defs"][name]), "", HEAD]
             properties = schema["$defs"][name].get("properties", {})
-            text += [*(_row(option, one, name, _examples()) for option, one in properties.items()), ""]
+            text += [*(_row(option, one, name) for option, one in properties.items()), ""]
         yield f"spec/{block}.md", "\n".join(text)
 
 
@@ -94,10 +73,10 @@ def _named(node: Any) -> Iterator[str]:
             yield from _named(below)
 
 
-def _row(option: str, node: Mapping[str, Any], model: str, examples: Mapping[tuple[str, str], str]) -> str:
+def _row(option: str, node: Mapping[str, Any], model: str) -> str:
     default = "" if "default" not in node else "none" if node["default"] is None else _code(node["default"])
     required = option in (_schema()["$defs"][model] if model else _schema()).get("required", ())
-    example = node["examples"][0] if node.get("examples") else examples.get((model, option))
+    example = node["examples"][0] if node.get("examples") else None
     cells = (
         f"`{option}`",
         node.get("description", ""),
@@ -177,40 +156,3 @@ def _sentence(node: Mapping[str, Any]) -> str:
 def _about(node: Mapping[str, Any]) -> str:
     text = re.split(r"\n\n?(?:Parameters|Notes|References|Raises)\n-+", str(node.get("description", "")))[0]
     return text.replace("``", "`").strip()
-
-
-@cache
-def _examples() -> dict[tuple[str, str], str]:
-    """Return a value of each option that an example spec states, as one line of YAML."""
-    found: dict[tuple[str, str], str] = {}
-    for path in sorted((ROOT / "specs").glob("*.yaml")):
-        _gather(YAML(typ="safe").load(path), _schema(), "", found)
-    return found
-
-
-def _gather(value: Any, node: Mapping[str, Any], model: str, found: dict[tuple[str, str], str]) -> None:
-    for option, one in value.items() if isinstance(value, dict) else ():
-        below = node.get("properties", {}).get(option)
-        if below is None:
-            continue
-        if not isinstance(one, (dict, list)) or len(json.dumps(one, default=str)) <= 60:
-            found.setdefault((model, option), json.dumps(one, default=str) if isinstance(one, (dict, list)) else one)
-        for inner in _values(one):
-            for name in _named(below):
-                there = _schema()["$defs"][name]
-                if isinstance(inner, dict) and _fits(inner, there):
-                    _gather(inner, there, name, found)
-
-
-def _values(value: Any) -> Iterator[Any]:
-    yield value
-    if isinstance(value, list):
-        yield from value
-    elif isinstance(value, dict):
-        yield from value.values()
-
-
-def _fits(value: Mapping[str, Any], node: Mapping[str, Any]) -> bool:
-    kind = node.get("properties", {}).get("kind", {}).get("const")
-    named = "kind" not in value or value["kind"] == kind
-    return named and bool(value) and set(value) <= set(node.get("properties", {}))
