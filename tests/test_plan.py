@@ -104,6 +104,7 @@ RECIPES = {
     "chest-image-text": "5a086ad1c7407892a3e5ba63c126f58b",
     "crowds-cure": "96024c073d9451378ca7f66aeb217666",
     "lidc-nodules": "186318f0360a943029358cee7e95c07e",
+    "lung-cancer-within-a-year": "0b9b920566f23d91fb60626db2398e03",
     "mammography-views": "36f7db9d793be5b7eb801d4473a15d17",
     "phantom": "ab6ecdabd469c0049c191df8b748a7fd",
     "prostate-mpmri": "3ae1adc57145b34833b9c5ec1540a77e",

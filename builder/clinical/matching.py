@@ -273,6 +273,12 @@ def _which_row(options: ClinicalTable) -> str:
 
 def _dead_columns(match: TableMatch) -> Iterator[str]:
     options = match.options
+    for n, name in enumerate(options.phenotypes):
+        if match.rows.rows and not any(row.coded[n].counts for row in match.rows.rows):
+            yield (
+                f"{name}: found none of its codes in any row, expected some, or everybody is a control; compare code, "
+                "system and any_of with the table, or set min_matched: 0"
+            )
     for tally in _columns(match):
         column = options.columns[tally.column]
         if tally.filled and tally.filled == tally.lost:

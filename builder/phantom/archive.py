@@ -18,6 +18,7 @@ from builder.phantom.people import DISTRIBUTIONS, Person, draw_person
 from builder.phantom.scans import SIZES, Item
 from builder.phantom.vendors import VENDORS
 from builder.phantom.visits import VisitPlan, open_room, visit_files, visit_truth
+from builder.phantom.warehouse import PHENOTYPE, warehouse
 
 MODALITIES = (("CT", "PT"), ("CT",), ("MR",), ("CT",), ("CT", "PT"), ("CT", "MR"))
 """Modalities of the persons' first visits, in rotation."""
@@ -66,7 +67,7 @@ def write_archive(
     ----------
     directory
         Created if needed; must be empty. Receives ``archive/`` (images), ``clinical.csv``, ``aliases.csv``,
-        ``truth.json``.
+        ``warehouse/`` (FHIR bundles and OMOP tables of the same persons), ``truth.json``.
     patients
         Number of persons, at least 1. With ten or more, every oddity has its own person.
     seed
@@ -95,7 +96,11 @@ def write_archive(
     table = clinical_table([(_patient_id(p.number, token), p) for p in people], key, token=token)
     _write(directory / "clinical.csv", table.text.encode())
     _write(directory / "aliases.csv", _aliases(patients, token).encode())
+    held = warehouse(persons)
+    for path, data in held.files.items():
+        _write(directory / path, data)
     truth = {"format": TRUTH_FORMAT, "seed": seed, "size": size, "persons": persons, **_totals(written, table)}
+    truth["phenotypes"] = {PHENOTYPE: dict(held.truth)}
     _write(directory / "truth.json", (json.dumps(truth, indent=1, sort_keys=True) + "\n").encode())
     return ArchiveSummary(directory, patients, len(written), sum(w.bytes for w in written), truth["files"])
 

@@ -15,9 +15,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from pydantic import TypeAdapter
 
 from builder.errors import SpecError
+from builder.extracts import AnyExtract
 from builder.phantom import write_archive
+from builder.phantom.warehouse import warehouse
+from builder.planning.extracts import World
 from tests.phantom.test_synthetic import dicom_faults
 from tests.synthetic import suv_factor
 
@@ -332,3 +336,18 @@ def test_a_full_folder_is_refused(tmp_path):
     (tmp_path / "keep.txt").write_text("mine")
     with pytest.raises(SpecError, match="empty"):
         write_archive(tmp_path)
+
+
+def test_the_warehouse_is_of_the_archives_persons_and_studies(archive):
+    folder, _, truth = archive
+    held = warehouse(truth["persons"])
+    assert truth["phenotypes"] == {"cancer_within_a_year": dict(held.truth)}
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "warehouse").rglob("*.*")}
+    assert found == held.files
+    visits = [visit for person in truth["persons"] for visit in person["visits"]]
+    studies = {visit["study_uid"]: visit["date"] for visit in visits}
+    for block in ({"kind": "fhir", "resource": "ImagingStudy"}, {"kind": "omop", "table": "image_occurrence"}):
+        url = str(folder / "warehouse" / block["kind"])
+        table = TypeAdapter(AnyExtract).validate_python({"url": url, **block}).take(World()).table
+        pairs = zip(table["study_uid"].to_pylist(), table["date"].to_pylist(), strict=True)
+        assert {uid: day.replace("-", "") for uid, day in pairs} == studies
