@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -68,7 +69,7 @@ def left(made, tmp_path_factory) -> tuple[Path, Gone]:
     builder.open_dataset(dataset, split="train")
     rows = dataset.with_name("dataset.private") / "extracts" / "1.parquet"
     rows.parent.mkdir()
-    rows.write_bytes(f"what a plan took out of a database: W{MERGING:03d} and everybody else".encode())
+    pq.write_table(pa.table({"mrn": [f"W{n:03d}" for n in range(10)]}), rows)  # what a plan took out of a database
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILDER_KEY", KEY)
         return dataset, without_sources(made, lambda: gone(dataset, MERGING))
