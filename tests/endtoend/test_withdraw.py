@@ -54,6 +54,11 @@ def made(tmp_path_factory) -> Path:
     """A folder with an archive of ten persons, its spec, and the dataset that was built of it."""
     folder = tmp_path_factory.mktemp("withdraw")
     spec = write_spec(folder / "spec.yaml", write_archive(folder / "archive", persons=PERSONS))
+    rows = [f"W{n:03d},{'low' if n % 2 else 'high'}" for n in range(PERSONS)]
+    (folder / "clinical.csv").write_text("\n".join(["id,grade", *rows]) + "\n")
+    grade = "grade: {from: grade, type: category, levels: [low, high]}"
+    table = f'clinical:\n  - {{url: "{folder / "clinical.csv"}", person_id: id, columns: {{{grade}}}}}\n'
+    spec.write_text(spec.read_text() + table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BUILDER_KEY", KEY)
         build(spec, to=folder / "dataset")
