@@ -81,7 +81,7 @@ class Omop(ExtractBlock):
     kind: Literal["omop"]
     url: str = Field(min_length=1)
     table: TableName
-    tables_in: str = Field(default="cdm", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    tables_in: str = Field(default="cdm", pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")
     sign_in: SqlUser = SqlUser()
 
     @property
