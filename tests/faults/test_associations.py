@@ -147,7 +147,7 @@ def test_after_a_kill_nothing_complete_comes_twice(files: dict[str, bytes], tmp_
 
     pacs = Killing(files)
     with served(pacs) as port:
-        spec = write_spec(tmp_path, port)
+        spec = write_spec(tmp_path, port, polite={"connections": 1})  # so that one series is on its way
         environment = {**os.environ, "BUILDER_KEY": KEY}
         child.append(
             subprocess.Popen(command("build", spec, "--to", tmp_path / "out"), env=environment, stdout=-3, stderr=-3)
@@ -165,7 +165,7 @@ def test_associations_are_pooled(files: dict[str, bytes], tmp_path: Path, monkey
     monkeypatch.setattr(politeness, "LINGER_S", 60.0)
     pacs = Pacs(files)
     with served(pacs) as port:
-        source = source_at(port, tmp_path)
+        source = source_at(port, tmp_path).model_copy(update={"polite": politeness.Politeness(connections=1)})
         assert len(everything(source)[1]) == len(files)
         # one association lists 3 studies, 3 series and 3 x 3 instances; another one brings 3 series
         assert pacs.associations == [2, 1]
