@@ -26,16 +26,13 @@ from builder.clinical import schema as clinical_schema
 from builder.clinical.matching import WHY_WITHHELD
 from builder.deid.dates import Withheld, shared_dates
 from builder.errors import SpecError, counted
-from builder.headers.dates import dicom_date
 from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
 from builder.persons.naming import bare_name
-from builder.planning.candidates import person_column
+from builder.planning.clinical_archive import Archive
 from builder.planning.clinical_times import as_they_leave, table_births
 from builder.planning.extracts import take, with_code_files
 from builder.planning.inputs import PlanInputs
-from builder.planning.inventory import members
-from builder.planning.rows import Placed, rows_of
 from builder.protocols import Source
 from builder.sources.folder import Folder
 from builder.split.withdrawn import hashed
@@ -91,7 +88,7 @@ def read_clinical(
     spec = inputs.spec
     if not spec.clinical:
         return Clinical(None, shared=shared_dates(made))
-    archive = _Archive(inputs, stacks, persons)
+    archive = Archive(inputs, stacks, persons)
     complaints: list[str] = []
     matches: list[TableMatch] = []
     lock: list[str] = []
@@ -165,87 +162,7 @@ def _withheld(options: ClinicalTable, withheld: Mapping[str, Counter[Withheld]])
     }
 
 
-class _Archive:
-    """The archive that tables are joined to: its stacks, with their persons and names."""
-
-    def __init__(self, inputs: PlanInputs, stacks: pa.Table, persons: Persons) -> None:
-        self.inputs, self.stacks = inputs, stacks
-        self.persons = person_column(stacks, persons)
-        nobody = persons.naming.placeholders
-        self.naming = persons.naming
-        ids = [normal_id(text) for text in stacks["patient_id"].to_pylist()]
-        self.patient_ids = ["" if name in nobody else name for name in ids]
-        self.study_dates = [dicom_date(text) for text in stacks["study_date"].to_pylist()]
-        self.first_studies = _first_studies(self.persons, self.study_dates)
-        self.sites, self.sources = stacks["site"].to_pylist(), stacks["source"].to_pylist()
-        self.places = [normal_id(site) for site in self.sites]
-        self.other_ids = self._ids_without_images(persons)
-
-    def spelled(self, patient_id: str) -> str:
-        """Return a PatientID in the form in which tables and images are compared."""
-        name = normal_id(patient_id)
-        return without_zeros(name) if self.naming.leading_zeros == "join" else name
-
-    def inside(self, options: ClinicalTable) -> list[bool]:
-        """Return whether each stack is of the table's site and source. Raises SpecError when no stack is."""
-        site = None if options.site is None else normal_id(options.site)
-        found = [
-            site in (None, place) and options.source in (None, source)
-            for place, source in zip(self.places, self.sources, strict=True)
-        ]
-        if found and not any(found):
-            sites = ", ".join(sorted({site or "(none)" for site in self.sites}))
-            asked = [] if options.site is None else [f"site {options.site!r}"]
-            asked += [] if options.source is None else [f"source {options.source}"]
-            raise SpecError(
-                f"found no image of {' and '.join(asked)}, expected one: the sites are {sites}, the sources 0 to "
-                f"{len(self.inputs.spec.sources) - 1}"
-            )
-        return found
-
-    def person_ids(self, inside: Sequence[bool]) -> dict[str, tuple[str, ...]]:
-        """Map each person to every PatientID, in normal form, by which a table may call the person."""
-        found: dict[str, set[str]] = {}
-        for person, patient, counts in zip(self.persons, self.patient_ids, inside, strict=True):
-            if counts and patient:
-                found.setdefault(person, set()).add(patient)
-        for person, patient in self.other_ids:
-            if person in found:
-                found[person].add(patient)
-        return {person: tuple(sorted(map(self.spelled, ids))) for person, ids in found.items()}
-
-    def instance_names(self, columns: Sequence[str], wanted: Sequence[bool]) -> list[pa.Table | None]:
-        """Return the instances of each wanted stack, reduced to some columns of INSTANCES."""
-        found: list[pa.Table | None] = [None] * self.stacks.num_rows
-        by_chunk: dict[int, list[tuple[int, Placed]]] = {}
-        for row, stack in enumerate(rows_of(self.stacks, Placed)):
-            if wanted[row]:
-                by_chunk.setdefault(stack.chunk, []).append((row, stack))
-        for chunk, rows in sorted(by_chunk.items()):
-            for row, instances in members(self.inputs.inventory, self.inputs.survey, chunk=chunk, wanted=rows):
-                found[row] = instances.select(list(columns))
-        return found
-
-    def _ids_without_images(self, persons: Persons) -> list[tuple[str, str]]:
-        """Return person and PatientID for IDs that occur in no image, only in aliases and annotations."""
-        have = {*self.patient_ids}
-        return [
-            (person, patient)
-            for (issuer, patient), person in persons.keys.items()
-            if not issuer.startswith("\0") and patient not in have
-        ]
-
-
-def _first_studies(persons: Sequence[str], dates: Sequence[date | None]) -> dict[str, date]:
-    """Return the date of each person's first study under any PatientID. All days are counted from it."""
-    first: dict[str, date] = {}
-    for person, day in zip(persons, dates, strict=True):
-        if day is not None and (person not in first or day < first[person]):
-            first[person] = day
-    return first
-
-
-def _match(data: bytes, options: ClinicalTable, archive: _Archive) -> TableMatch:
+def _match(data: bytes, options: ClinicalTable, archive: Archive) -> TableMatch:
     rows = _without_withdrawn(read_rows(data, options), options, archive)
     inside = archive.inside(options)
     images = _images(options, rows, inside, archive)
@@ -262,7 +179,7 @@ def _match(data: bytes, options: ClinicalTable, archive: _Archive) -> TableMatch
     return TableMatch(options, rows, joined, near, _differing(joined, archive))
 
 
-def _without_withdrawn(rows: Rows, options: ClinicalTable, archive: _Archive) -> Rows:
+def _without_withdrawn(rows: Rows, options: ClinicalTable, archive: Archive) -> Rows:
     """Leave out rows of persons who withdrew, so that nothing tells of them as rows without an image."""
     table, key = archive.inputs.withdrawn.table, archive.inputs.key
     if not table.num_rows:
@@ -312,7 +229,7 @@ def _check_zeros(
         )
 
 
-def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive) -> Images:
+def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: Archive) -> Images:
     stacks = archive.stacks
     columns = {"study": "study_uid", "series": "series_uid"}
     units = archive.persons if options.unit == "person" else stacks[columns[options.unit]].to_pylist()
@@ -328,7 +245,7 @@ def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive:
 
 
 def _names(
-    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive
+    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: Archive
 ) -> list[tuple[str, ...]]:
     """Return the names a table may use for each stack in the column of a fact; none for stacks outside the table."""
     if fact == "person":
@@ -350,7 +267,7 @@ def _names(
 
 
 def _instance_names(
-    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: _Archive
+    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: Archive
 ) -> list[tuple[str, ...]]:
     if fact == "instance":
         tables = archive.instance_names(["sop_instance_uid"], inside)
@@ -386,7 +303,7 @@ def _ends(instances: pa.Table, lengths: Iterable[int], folders: Sequence[str]) -
     return tuple(sorted(found))
 
 
-def _differing(joined: Joined, archive: _Archive) -> dict[str, int]:
+def _differing(joined: Joined, archive: Archive) -> dict[str, int]:
     """Count the persons whose sex differs between table and headers, because the table's codes may be swapped."""
     persons = {
         person
@@ -396,7 +313,7 @@ def _differing(joined: Joined, archive: _Archive) -> dict[str, int]:
     return {"sex": len(persons)} if persons else {}
 
 
-def _columns(matches: Sequence[TableMatch], archive: _Archive) -> dict[str, list[Value]]:
+def _columns(matches: Sequence[TableMatch], archive: Archive) -> dict[str, list[Value]]:
     """Return every column's values, one per stack. If tables share a column, the stack's own site or source wins."""
     found: dict[str, list[Value]] = {}
     sharing: dict[str, list[TableMatch]] = {}
@@ -426,7 +343,7 @@ def _shared(name: str, tables: Sequence[tuple[Joined, Sequence[bool]]]) -> list[
     return values
 
 
-def _examples(match: TableMatch, archive: _Archive, key: Key) -> dict[str, list[str]]:
+def _examples(match: TableMatch, archive: Archive, key: Key) -> dict[str, list[str]]:
     """Return the keyed names of what matched and what did not. Person keys are keyed already."""
     unit, joined = match.options.unit, match.joined
     met = {"matched": joined.matched, "image_only": joined.image_only, "ambiguous": joined.ambiguous}
