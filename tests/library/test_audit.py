@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from builder.cli import app
 from builder.errors import SpecError
 from builder.library.audit import Audit, audit
+from builder.library.audit.items import read_divided
 
 SENTENCE = (
     "there is a {} opacity in the {} lobe next to the {} fissure with {} borders and {} calcification of the pleura"
@@ -207,3 +208,21 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         audit(place, person="x")
     (tmp_path / "d" / "images" / "0.png").write_bytes(b"no picture")
     assert audit(place).unread == ("images/0.png",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("datalist.json", "{"),
+        ("data/imagesTr/a_0000.png", None),
+        ("data/train/metadata.jsonl", '["a.png"]\n'),
+    ],
+)
+def test_what_is_no_json_is_said(tmp_path: Path, name: str, text: str | None) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text or "")
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "splits_final.json").write_text("{}" if text is None else "[]")
+    with pytest.raises(SpecError, match="expected"):
+        read_divided(place if place.suffix == ".json" else tmp_path / "data")

@@ -161,12 +161,19 @@ def _below(folder: Path, name: str) -> Path | None:
 
 def _datalist(place: Path) -> Divided:
     """Read a MONAI datalist: split to entries, each a path or a mapping with ``image``."""
-    document = json.loads(place.read_bytes())
+    document = _json(place)
     items = []
     for key, entries in document.items() if isinstance(document, dict) else ():
         if isinstance(entries, list) and key.strip().lower() in SPLITS:
             items += [i for entry in entries for i in _entry(entry, split_of(key), place.parent)]
     return Divided("MONAI datalist", tuple(items), "")
+
+
+def _json(place: Path) -> Any:
+    try:
+        return json.loads(place.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{place}: found no JSON that can be read ({type(error).__name__}), expected some") from None
 
 
 def _entry(entry: Any, split: str, folder: Path) -> Iterator[Item]:
@@ -218,7 +225,7 @@ def _metadata(names: Mapping[str, Path]) -> dict[str, tuple[dict[str, str], list
     found: dict[str, tuple[dict[str, str], list[str]]] = {}
     for name, path in names.items():
         if path.name == "metadata.jsonl":
-            rows = [{k: str(v) for k, v in json.loads(line).items()} for line in path.read_text().splitlines() if line]
+            rows = [_line(line, name) for line in path.read_text("utf-8", "replace").splitlines() if line]
             columns = list(rows[0]) if rows else []
         elif path.name == "metadata.csv":
             rows, columns = _rows(path.read_bytes(), where=name)
@@ -231,10 +238,22 @@ def _metadata(names: Mapping[str, Path]) -> dict[str, tuple[dict[str, str], list
     return found
 
 
+def _line(line: str, where: str) -> dict[str, str]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise SpecError(f"{where}: found a line that is no JSON object, expected one a line")
+    return {key: str(value) for key, value in said.items()}
+
+
 def _nnunet(place: Path, names: Mapping[str, Path]) -> Divided:
     """Read nnU-Net's folders, with the folds of ``splits_final.json`` as one division each."""
     document = names.get("splits_final.json")
-    folds = json.loads(document.read_bytes()) if document is not None else []
+    folds = _json(document) if document is not None else []
+    if not isinstance(folds, list) or not all(isinstance(fold, dict) for fold in folds):
+        raise SpecError(f"{document}: found no list of folds, expected one of {{train: [...], val: [...]}} each")
     of: dict[str, dict[str, str]] = {}
     for number, fold in enumerate(folds):
         for key, cases in fold.items():
