@@ -226,3 +226,19 @@ def test_what_is_no_json_is_said(tmp_path: Path, name: str, text: str | None) ->
     (tmp_path / "data" / "splits_final.json").write_text("{}" if text is None else "[]")
     with pytest.raises(SpecError, match="expected"):
         read_divided(place if place.suffix == ".json" else tmp_path / "data")
+
+
+def test_images_in_no_split_are_counted(tmp_path: Path) -> None:
+    table = tmp_path / "split.csv"
+    table.write_text("path,person,split\na.png,p,train\nb.png,p,\n,p,test\n")
+    assert (len(read_divided(table).items), read_divided(table).without_a_split) == (1, 2)
+    datalist = tmp_path / "list.json"
+    datalist.write_text(json.dumps({"training": ["a.png"], "spare": [{"image": "b.png"}, "c.png"]}))
+    assert read_divided(datalist).without_a_split == 2
+    for name in ("data/train/a.png", "data/other/b.png", "bids/sub-1/anat/a.nii", "bids/sub-2/anat/b.nii"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    assert read_divided(tmp_path / "data").without_a_split == 1
+    (tmp_path / "bids" / "participants.tsv").write_text("participant_id\tsplit\nsub-1\ttrain\n")
+    found = read_divided(tmp_path / "bids")
+    assert (found.layout, len(found.items), found.without_a_split) == ("BIDS", 1, 1)

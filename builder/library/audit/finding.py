@@ -79,6 +79,7 @@ class Audit:
             "items": len(self.divided.items),
             "persons": len({i.person for i in self.divided.items if i.person}),
             "without_a_person": sum(not i.person for i in self.divided.items),
+            "without_a_split": self.divided.without_a_split,
             "images_compared": self.compared,
             "images_unread": len(self.unread),
             "across_splits": {kind: self.count(kind, leaks=True) for kind in KINDS},
@@ -101,6 +102,8 @@ class Audit:
             lines.append(
                 f"  {counted(facts['without_a_person'], 'item')} of nobody known: --person-of tells by the path"
             )
+        if facts["without_a_split"]:
+            lines.append(f"  {counted(facts['without_a_split'], 'image')} in no split, so not looked at")
         if self.unread:
             lines.append(f"  {counted(len(self.unread), 'image')} not compared: missing or unreadable")
         for row in self.balance[:MOST_SHOWN]:

@@ -70,11 +70,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Divided:
-    """What was found: its layout, its items, and how their persons are told."""
+    """What was found: its layout, its items, how their persons are told, and how many images are in no split."""
 
     layout: str
     items: tuple[Item, ...]
     told_by: str
+    without_a_split: int = 0
 
 
 def read_divided(place: Path, *, person: str | None = None) -> Divided:
@@ -124,7 +125,7 @@ def _table(place: Path) -> Divided:
         for row in rows
         if row[path] and row[split]
     ]
-    return Divided("table", tuple(items), "")
+    return Divided("table", tuple(items), "", len(rows) - len(items))
 
 
 def _rows(data: bytes, *, where: str) -> tuple[list[dict[str, str]], list[str]]:
@@ -162,11 +163,15 @@ def _below(folder: Path, name: str) -> Path | None:
 def _datalist(place: Path) -> Divided:
     """Read a MONAI datalist: split to entries, each a path or a mapping with ``image``."""
     document = _json(place)
-    items = []
+    items: list[Item] = []
+    others = 0
     for key, entries in document.items() if isinstance(document, dict) else ():
-        if isinstance(entries, list) and key.strip().lower() in SPLITS:
-            items += [i for entry in entries for i in _entry(entry, split_of(key), place.parent)]
-    return Divided("MONAI datalist", tuple(items), "")
+        if isinstance(entries, list):
+            found = [i for entry in entries for i in _entry(entry, split_of(key), place.parent)]
+            known = key.strip().lower() in SPLITS
+            items += found if known else []
+            others += 0 if known else len(found)
+    return Divided("MONAI datalist", tuple(items), "", others)
 
 
 def _json(place: Path) -> Any:
@@ -197,10 +202,11 @@ def _folder(place: Path) -> Divided:
         return _nnunet(place, names)
     if any(_BIDS.match(name) for name in names) and "participants.tsv" in names:
         return _bids(names)
-    items, tables = [], _metadata(names)
+    items, tables, others = [], _metadata(names), 0
     for name, path in names.items():
         split = next((split_of(part) for part in name.split("/")[:-1] if part.lower() in SPLITS), None)
         if split is None:
+            others += _is_image(path)
             continue
         if _is_image(path):
             row, columns = tables.get(name, ({}, []))
@@ -208,7 +214,7 @@ def _folder(place: Path) -> Divided:
         elif path.suffix in TEXTS:
             items.append(Item(name, {"": split}, text=path.read_text("utf-8", "replace")))
     layout = "Hugging Face folder" if tables else "folders train, validation and test"
-    return Divided(layout, tuple(items), "")
+    return Divided(layout, tuple(items), "", others)
 
 
 def _is_image(path: Path) -> bool:
@@ -279,14 +285,18 @@ def _bids(names: Mapping[str, Path]) -> Divided:
             f"{', '.join(_SPLITS)}"
         )
     table = {row[person].removeprefix("sub-"): row for row in rows}
-    items = []
+    items, others = [], 0
     for name, path in names.items():
+        if not _is_image(path) or name.startswith("derivatives/"):
+            continue
         subject = _BIDS.search(name)
         row = table.get(subject[1]) if subject else None
-        if subject and row and row[split] and _is_image(path) and not name.startswith("derivatives/"):
+        if not subject or not row or not row[split]:
+            others += 1
+        else:
             item = _item(row, columns, name)
             items.append(replace(item, splits={"": split_of(row[split])}, person=subject[1], place=path))
-    return Divided("BIDS", tuple(items), "the name of the subject")
+    return Divided("BIDS", tuple(items), "the name of the subject", others)
 
 
 def _stem(name: str) -> str:
