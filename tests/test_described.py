@@ -35,11 +35,40 @@ def test_every_option_has_a_valid_example_and_what_is_not_required_a_default() -
             assert option.get("examples"), f"{block}.{name} has no example: add one to builder/specfile/examples.yaml"
             for example in option["examples"]:
                 Draft202012Validator({**option, "$defs": schema["$defs"]}).validate(example)
-            assert "default" in option or name in definition.get("required", ()), f"{block}.{name}"
+            required = [n for one in (definition, *definition.get("anyOf", ())) for n in one.get("required", ())]
+            assert "default" in option or name in required, f"{block}.{name}"
     found = dict(options(schema))
     assert (found["Resample.spacing_mm"]["x-unit"], found["Splits.ratios"]["default"]) == ("mm", SPLITS)
     written = YAML(typ="safe").load((ROOT / "builder" / "specfile" / "examples.yaml").read_text())
     assert not set(written) - set(found), "examples of options that are gone"
+
+
+SHORT = """
+sources:
+  - {kind: folder, url: ./images, layout: bids}
+  - {kind: folder, url: "s3://bucket/images", layout: {table: images.csv, path: file, labels: mask}}
+  - {kind: folder, url: ./drawings, layout: {pattern: "{patient}.png"}}
+persons: {aliases: aliases.csv}
+labels:
+  organs: {kind: mask, match: "{structure}.nii.gz", empty_file: absent, structures: [liver, spleen]}
+  lungs: {kind: mask, match: "{structure}.nii.gz", empty_file: absent, structures: {lungs: left, both: [left, right]}}
+"""
+
+
+def test_the_schema_takes_every_spec_and_short_form_that_the_parser_takes() -> None:
+    schema = Draft202012Validator(described_schema(DatasetSpec))
+    read = YAML(typ="safe").load
+    specs = {path.name: read(path.read_text()) for path in ROOT.glob("specs/*.yaml")}
+    assert len(specs) > 10
+    smallest = read((ROOT / "specs" / "phantom.yaml").read_text())
+    specs["short"] = {**smallest, **read(SHORT)}
+    DatasetSpec.model_validate({**specs["short"], "samples": {"kind": "volumes"}, "clinical": [], "transforms": []})
+    refused = {
+        name: [(list(e.absolute_path), e.message[:200]) for e in schema.iter_errors(spec)]
+        for name, spec in specs.items()
+    }
+    assert not any(refused.values()), refused
+    assert list(schema.iter_errors({**smallest, "persons": {"aliases": 3}}))
 
 
 class _Parent(BaseModel):

@@ -60,13 +60,13 @@ def pythons() -> Iterator[str]:
 
 
 def tried(name: str, wheel: Path, *, python: str, place: Path) -> tuple[float, str]:
-    """Return the MB (2^20 bytes) that an environment takes, compiled, and what ran in it."""
+    """Return the MB (10^6 bytes) that an environment takes, and what ran in it."""
     run(python, "-m", "venv", "--without-pip", str(place))
     inside = str(place / "bin" / "python")
     pip = (sys.executable, "-m", "pip", "--python", inside, "install", "--quiet", "--disable-pip-version-check")
     if name == "reader":
         run(*pip, *READER)
-        run(*pip, "--no-deps", str(wheel))
+        run(*pip, "--no-deps", "--no-compile", str(wheel))
         run(inside, "-c", "import builder, builder.reader; builder.open_dataset")
         return size_mb(place), "import builder.reader"
     run(*pip, str(wheel) if name == "default" else f"{wheel}[{name}]")
@@ -85,8 +85,8 @@ def run(*command: str) -> None:
 
 
 def size_mb(place: Path) -> float:
-    """Return what lies below a folder in 2^20 bytes, as ``du --apparent-size -m`` counts."""
-    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink()) / 2**20
+    """Return what lies below a folder in 10^6 bytes, as ``du --apparent-size --block-size=MB`` counts."""
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
 
 
 if __name__ == "__main__":

@@ -82,7 +82,10 @@ class MaskFile(MaskLabel):
     match: Annotated[str, AfterValidator(check_pattern)]
     values: dict[int, str] = Field(default_factory=dict)
     names: dict[str, Pattern] = Field(default_factory=dict)
-    structures: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_files_of)] = Field(default_factory=dict)
+    structures: Annotated[
+        dict[str, tuple[str, ...]],
+        BeforeValidator(_files_of, json_schema_input_type=tuple[str, ...] | dict[str, str | tuple[str, ...]]),
+    ] = Field(default_factory=dict)
     empty_file: Literal["absent", "not_annotated"] | None = None
     content: Literal["labels", "probability"] = "labels"
     tolerance_voxels: float = Field(default=0.01, ge=0, le=0.5)

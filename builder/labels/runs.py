@@ -37,7 +37,7 @@ class Runs(BaseModel):
     order: Literal["columns", "rows"]
     first: Literal[0, 1]
     starts: Literal["absolute", "relative"] = "absolute"
-    nothing: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
+    nothing: Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])] = ()
 
     def says_nothing(self, cell: object) -> bool:
         """Return whether a cell says that somebody looked and found nothing."""

@@ -1,6 +1,6 @@
 """Define where objects come from, with one module per kind of source and one table that names them."""
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
 from pydantic import BeforeValidator
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     AnySource: TypeAlias = Described
     """A block of a spec under ``sources``. Its ``kind`` decides which source it decodes to."""
 else:
-    AnySource = Annotated[block_of(SOURCES), BeforeValidator(elsewhere)]
+    AnySource = Annotated[
+        block_of(SOURCES), BeforeValidator(elsewhere, json_schema_input_type=Union[tuple(SOURCES.values())])  # noqa: UP007 (made at run time)
+    ]
 
 LaidOut: TypeAlias = Folder | RemoteFolder
 """Sources whose files have names, so that a layout can say who and what they are."""

@@ -8,17 +8,17 @@ import stat
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import field_validator
 
 from builder.errors import CaseError, Reason, SourceError, counted
 from builder.headers.sniff import ARCHIVES, HEAD_BYTES, sniff
 from builder.protocols import Entry
 from builder.sources.archives import list_members, read_member
 from builder.sources.described import Described
-from builder.sources.layout import Layout, layout_of
+from builder.sources.layout import LayoutBlock
 from builder.sources.names import name_bytes, name_text
 
 LINK_STAMP: Final = "link"
@@ -63,7 +63,7 @@ class Folder(Described):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     identity: Literal["header", "content"] = "header"
-    layout: Annotated[Layout | None, BeforeValidator(layout_of)] = None
+    layout: LayoutBlock = None
 
     @field_validator("url")
     @classmethod

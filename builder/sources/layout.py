@@ -4,9 +4,19 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from builder.errors import SpecError
 from builder.model.case import ValueDomain
@@ -76,16 +86,28 @@ class Layout(BaseModel):
     kind: Literal["bids", "nnunet", "msd", "pattern", "table"]
     pattern: Annotated[str, AfterValidator(_check)] | None = None
     table: str | None = None
-    path: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = ()
+    path: Annotated[
+        tuple[str, ...], BeforeValidator(_one_or_several, json_schema_input_type=str | tuple[str, ...])
+    ] = ()
     patient: str = "patient"
     visit: str | None = None
     case: str | None = None
     split: str | None = None
-    labels: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = ()
+    labels: Annotated[
+        tuple[str, ...], BeforeValidator(_one_or_several, json_schema_input_type=str | tuple[str, ...])
+    ] = ()
     modality: str | Mapping[str, str] = Field(default_factory=dict)
     values: ValueDomain | Mapping[str, ValueDomain] = Field(default_factory=dict)
     body_part: str = ""
     pixel_spacing_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Ask for ``kind`` or for what gives it away (``layout_of``)."""
+        made = handler(core)
+        block = handler.resolve_ref_schema(made)
+        block["anyOf"] = [{"required": [one]} for one in (*block.pop("required"), "table", "pattern")]
+        return made
 
     @model_validator(mode="after")
     def _options_of_the_kind(self) -> "Layout":
@@ -112,6 +134,12 @@ def layout_of(given: Any) -> Any:
     if isinstance(given, dict) and "kind" not in given:
         return {"kind": "table" if "table" in given else "pattern", **given}
     return given
+
+
+LayoutBlock: TypeAlias = Annotated[
+    Layout | None, BeforeValidator(layout_of, json_schema_input_type=Layout | Literal["bids", "nnunet", "msd"] | None)
+]
+"""The option ``layout`` of a source, short forms included."""
 
 
 @dataclass(frozen=True)

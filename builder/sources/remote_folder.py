@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import WithJsonSchema, field_validator, model_validator
 
 from builder.errors import CaseError, IncompleteError, Reason
 from builder.headers.sniff import ARCHIVES, HEAD_BYTES, sniff
@@ -28,7 +28,7 @@ from builder.sources.counted import UNLISTED, confirmed
 from builder.sources.described import Remote
 from builder.sources.far import LOCAL, SCHEMES, place_at
 from builder.sources.folder import LINK_REFUSED, LINK_STAMP
-from builder.sources.layout import Layout, layout_of
+from builder.sources.layout import LayoutBlock
 from builder.sources.patience import Fault, persist
 from builder.sources.place import Object, Place
 from builder.sources.signin import SignIn
@@ -69,12 +69,12 @@ class RemoteFolder(Remote):
     VERSION: ClassVar[int] = 1
     CONNECTIONS: ClassVar[int] = 32
 
-    kind: Literal["remote_folder"] = "remote_folder"
+    kind: Annotated[Literal["remote_folder"], WithJsonSchema({"enum": ["folder", "remote_folder"]})] = "remote_folder"
     url: str
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     sign_in: SignIn | None = None
-    layout: Annotated[Layout | None, BeforeValidator(layout_of)] = None
+    layout: LayoutBlock = None
 
     @field_validator("url")
     @classmethod

@@ -26,7 +26,7 @@ class PersonOptions(BaseModel):
     on_conflict: Literal["report", "stop"] = "report"
     """What to do when one PatientID has several sexes or birth dates."""
 
-    @field_validator("aliases", mode="before")
+    @field_validator("aliases", mode="before", json_schema_input_type=str | Aliases | tuple[str | Aliases, ...])
     @classmethod
     def _one_or_several(cls, given: Any) -> Any:
         tables = given if isinstance(given, list | tuple) else () if given is None else (given,)
