@@ -30,17 +30,8 @@ from builder.catalog.facts import (
 from builder.catalog.statement import Statement
 from builder.clinical import schema as clinical_schema
 from builder.model.canonical import fingerprint
-from builder.model.layout import (
-    CATALOG,
-    COHORT,
-    INDEX,
-    REGISTRY,
-    SPLITS,
-    FieldLayout,
-    Manifest,
-    shard_path,
-    stored_object,
-)
+from builder.model.fields import FieldLayout
+from builder.model.layout import CATALOG, COHORT, INDEX, REGISTRY, SPLITS, Manifest, shard_path, stored_object
 from builder.model.parquet import parquet_bytes
 from builder.model.samples import SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema, used_rows

@@ -10,6 +10,7 @@ from builder.deid.columns import crossing
 from builder.errors import LayoutError
 from builder.model.canonical import canonical_json, fingerprint
 from builder.model.cleared import ClearedBytes
+from builder.model.fields import FieldLayout, merged_units
 from builder.model.layout import (
     COHORT,
     CURRENT,
@@ -23,11 +24,9 @@ from builder.model.layout import (
     SAMPLES,
     SPLITS,
     WITHDRAWN,
-    FieldLayout,
     Manifest,
     Receipt,
     ShardEntry,
-    merged_units,
     shard_path,
     stored_object,
     version_path,

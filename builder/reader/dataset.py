@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from builder.errors import LayoutError, MissingExtra, SpecError, counted
 from builder.model.classes import is_class
 from builder.model.expression import compile as compile_expression
-from builder.model.layout import FieldLayout, Manifest
+from builder.model.fields import FieldLayout
+from builder.model.layout import Manifest
 from builder.reader.batches import Batch, Batches
 from builder.reader.epoch import BatchOptions, make_batches
 from builder.reader.item import Item

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from builder.model.layout import FieldLayout
+from builder.model.fields import FieldLayout
 from builder.reader.batches import Batch, Buffers, Job
 from builder.reader.order import Positions, random_numbers
 from builder.reader.shard import ChunkObject

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError
-from builder.model.layout import FieldLayout, StoredObject
+from builder.model.fields import FieldLayout
+from builder.model.layout import StoredObject
 from builder.model.zarr_format import CHECKSUM_BYTES, decode_index, index_bytes
 from builder.reader.cache import ObjectCache
 from builder.storage import ObjectReader, Store

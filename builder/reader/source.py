@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError
-from builder.model.layout import INDEX, MANIFEST, FieldLayout, Manifest, StoredObject, shard_path
+from builder.model.fields import FieldLayout
+from builder.model.layout import INDEX, MANIFEST, Manifest, StoredObject, shard_path
 from builder.reader.batches import Buffers
 from builder.reader.cache import ObjectCache
 from builder.reader.shard import ChunkObject, Crop, chunk_count

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError
-from builder.model.layout import SAMPLES, FieldLayout, Receipt, shard_path
+from builder.model.fields import FieldLayout
+from builder.model.layout import SAMPLES, Receipt, shard_path
 from builder.model.parquet import read_parquet
 from builder.model.zarr_format import CHECKSUM_BYTES, checksum, decode_index, index_bytes
 from builder.shards.writer import StoredSample

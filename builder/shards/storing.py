@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.errors import CaseError, Reason
-from builder.model.layout import Packing
+from builder.model.fields import Packing
 from builder.model.zarr_format import Codec
 
 CODECS: Mapping[str, Codec] = {

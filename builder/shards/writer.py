@@ -23,17 +23,15 @@ from builder.errors import CaseError, Reason
 from builder.model.canonical import Json, canonical_json
 from builder.model.case import ClearedSample, Slabs
 from builder.model.cleared import Cleared, check_policies
+from builder.model.fields import FieldLayout, Packing, merged_units
 from builder.model.layout import (
     FORMAT_VERSION,
     RECEIPT,
     SAMPLES,
     ExcludedCase,
-    FieldLayout,
-    Packing,
     Receipt,
     StoredObject,
     check_field_name,
-    merged_units,
     shard_path,
     stored_object,
 )

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from builder.errors import LayoutError, Reason
 from builder.model.canonical import canonical_json, fingerprint
+from builder.model.fields import FieldLayout, Packing
 from builder.model.layout import (
     ExcludedCase,
-    FieldLayout,
     Manifest,
-    Packing,
     Receipt,
     ShardEntry,
     StoredObject,

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from builder.errors import CaseError
 from builder.model.case import ClearedSample
+from builder.model.fields import Packing
 from builder.model.geometry import Geometry
-from builder.model.layout import Packing, parse_receipt
+from builder.model.layout import parse_receipt
 from builder.shards import FieldStorage, open_shard, write_shard
 from builder.shards.storing import CODECS
 from builder.shards.streams import encode_chunk

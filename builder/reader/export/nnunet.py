@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import LayoutError, MissingExtra, SpecError
-from builder.model.layout import EXPORTS, FieldLayout, stored_object, version_path
+from builder.model.fields import FieldLayout
+from builder.model.layout import EXPORTS, stored_object, version_path
 from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present, one_image_field

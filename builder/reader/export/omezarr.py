@@ -13,7 +13,7 @@ import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
-from builder.model.layout import FieldLayout
+from builder.model.fields import FieldLayout
 from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.reader.export.missing import Missing, check_present, one_image_field
