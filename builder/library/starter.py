@@ -32,9 +32,11 @@ FEW_PERSONS: Final = 20
 """With fewer persons than this, the spec puts everybody into one split."""
 
 _PAGE = """\
+# yaml-language-server: $schema=schema.json
 # A dataset for {task}, to start from. It was written from a scan of the archive; change whatever you like.
 #   builder plan THIS_FILE --to DATASET      says what a build would do, and needs no licence yet
 #   builder build THIS_FILE --to DATASET     builds it, once the two placeholders below are replaced
+#   builder schema > schema.json             lets editors complete and explain every option: they read the first line
 name: my-dataset
 license: {license}  # PLACEHOLDER: the licence of your dataset, an SPDX identifier such as CC-BY-4.0
 sources:

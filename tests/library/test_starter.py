@@ -37,6 +37,7 @@ def test_a_starter_plans_unchanged(found, archive, tmp_path, task, monkeypatch):
     monkeypatch.delenv("BUILDER_KEY", raising=False)
     spec = tmp_path / "spec.yaml"
     spec.write_text(starter_spec(found, archive, task))
+    assert spec.read_text().startswith("# yaml-language-server: $schema=schema.json\n")  # editors look there alone
     outcome = plan(spec, to=tmp_path / "dataset")
     assert not outcome.refused
     assert outcome.plan.cohort.filter(outcome.plan.cohort["included"]).num_rows > 0
