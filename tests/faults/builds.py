@@ -36,6 +36,10 @@ def count(name: str, *, ci: int, long: int) -> int:
     return int(os.environ.get(f"BUILDER_FAULTS_{name}", number))
 
 
+INNOCENTS = max(20, count("INNOCENTS", ci=20, long=60))
+"""Persons beside those whose cases are deadly."""
+
+
 def portions(total: int, *, size: int) -> list[Any]:
     """``total`` tries in portions, each a test of its own: a long run that was cut off continues at the next one."""
     return [pytest.param(min(size, total - first), id=f"from-{first}") for first in range(0, total, size)]

@@ -1,8 +1,10 @@
 """One small archive, one undisturbed build of it, and the process that forks the disturbed ones."""
 
+import fcntl
 import hashlib
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,30 @@ import pytest
 
 from tests.faults import counts
 from tests.faults.archive import write_archive, write_spec
-from tests.faults.builds import Case, Poller, Server, leftovers, open_server, tree
+from tests.faults.builds import INNOCENTS, Case, Poller, Server, leftovers, open_server, tree
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of a run to need it makes, and the others find."""
+    home = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        home = home.parent
+    folder, done = home / name, home / f"{name}.done"
+    with (home / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The spec of the small archive: 10 cases in some 5 shards."""
-    folder = tmp_path_factory.mktemp("faults")
-    return write_spec(folder / "spec.yaml", write_archive(folder / "archive"))
+    made = once(tmp_path_factory, "small", lambda at: write_spec(at / "spec.yaml", write_archive(at / "archive")))
+    return made / "spec.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +49,8 @@ def server(spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 @pytest.fixture(scope="session")
 def undisturbed(server: Server, spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset as the serial runner builds it when nothing happens."""
-    case = Case(server, spec, tmp_path_factory.mktemp("undisturbed") / "dataset")
-    case.finish()
-    return case.target
+    made = once(tmp_path_factory, "undisturbed", lambda at: Case(server, spec, at / "dataset").finish())
+    return made / "dataset"
 
 
 @pytest.fixture
@@ -77,16 +94,29 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(scope="session")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The spec of 63 persons, one a shard: many tasks, and 60 innocents beside 3 deadly ones."""
-    folder = tmp_path_factory.mktemp("crowd")
-    return write_spec(folder / "spec.yaml", write_archive(folder / "archive", persons=63), cases=1)
+    """The spec of 63 persons, one a shard: many tasks, so that a build can be caught at work again and again."""
+    return write_crowd(tmp_path_factory, persons=63)
 
 
 @pytest.fixture(scope="session")
 def crowd_undisturbed(server: Server, crowd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    case = Case(server, crowd, tmp_path_factory.mktemp("crowd-undisturbed") / "dataset")
-    case.finish()
-    return case.target
+    made = once(tmp_path_factory, "crowd-undisturbed", lambda at: Case(server, crowd, at / "dataset").finish())
+    return made / "dataset"
+
+
+@pytest.fixture(scope="session")
+def innocents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The spec of so many innocents, one a shard, and of 3 persons beside them who may become deadly."""
+    return write_crowd(tmp_path_factory, persons=INNOCENTS + 3)
+
+
+def write_crowd(factory: pytest.TempPathFactory, *, persons: int) -> Path:
+    """The spec of an archive of ``persons``, one a shard."""
+
+    def make(at: Path) -> None:
+        write_spec(at / "spec.yaml", write_archive(at / "archive", persons=persons), cases=1)
+
+    return once(factory, f"crowd-{persons}", make) / "spec.yaml"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Cases that kill their process or take memory without end, and 60 innocents beside them."""
+"""Cases that kill their process or take memory without end, and innocents beside them."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ import builder
 from builder.errors import ResourceError
 from builder.run.clusters.local import Local
 from builder.stages.graph import WORKER_BYTES, Task
-from tests.faults.builds import POISON, Case, Server, count, leftovers, portions, tree
+from tests.faults.builds import INNOCENTS, POISON, Case, Server, count, leftovers, portions, tree
 
 KILLERS = count("KILLERS", ci=1, long=20)
 MEMORY = count("MEMORY", ci=1, long=30)
@@ -20,7 +20,8 @@ PROFILE = f"kind: local\nworkers: 2\nmemory_gib: {LIMIT_GIB}\n"
 
 def spread(number: int, total: int) -> list[str]:
     """``total`` persons' folders, others for every number."""
-    return [f"p{(7 + 11 * number + 21 * i) % 63:03d}" for i in range(total)]
+    persons = INNOCENTS + 3
+    return [f"p{(7 + 11 * number + persons // 3 * i) % persons:03d}" for i in range(total)]
 
 
 def excluded(case: Case, reason: str) -> list[str]:
@@ -34,18 +35,18 @@ def seed(request: pytest.FixtureRequest) -> int:
     return int(request.node.callspec.id.partition("-")[2])
 
 
-@pytest.mark.fault("a case that kills its process, with 60 innocents beside it")
+@pytest.mark.fault(f"a case that kills its process, with {INNOCENTS} innocents beside it")
 @pytest.mark.parametrize("deadly", portions(KILLERS, size=2))
 def test_deadly_cases_are_excluded_and_innocents_are_not(
-    server: Server, crowd: Path, tmp_path: Path, request: pytest.FixtureRequest, deadly: int, record_property
+    server: Server, innocents: Path, tmp_path: Path, request: pytest.FixtureRequest, deadly: int, record_property
 ) -> None:
     names = spread(seed(request), deadly)
     poison = ",".join(f"{name}={('segv', 'exit')[i % 2]}" for i, name in enumerate(names))
     env = {"PYTHONPATH": POISON, "FAULTS_POISON": poison}
-    case = Case(server, crowd, tmp_path / "dataset", ("--cluster", "local", "--workers", "2"), env)
+    case = Case(server, innocents, tmp_path / "dataset", ("--cluster", "local", "--workers", "2"), env)
     case.finish()
     found = builder.open_dataset(case.target)
-    assert found.manifest.totals["cases"] == len(set(found.table["case_key"].to_pylist())) == 63 - deadly
+    assert found.manifest.totals["cases"] == len(set(found.table["case_key"].to_pylist())) == INNOCENTS + 3 - deadly
     assert len(excluded(case, "crashed")) == deadly
     before = tree(case.target)
     shutil.rmtree(case.target)
@@ -55,22 +56,22 @@ def test_deadly_cases_are_excluded_and_innocents_are_not(
     record_property("times", deadly)
 
 
-@pytest.mark.fault("a case that takes memory without end, with 60 innocents beside it")
+@pytest.mark.fault(f"a case that takes memory without end, with {INNOCENTS} innocents beside it")
 @pytest.mark.parametrize("deadly", portions(MEMORY, size=3))
 def test_out_of_memory_is_a_reason_with_the_number(
-    server: Server, crowd: Path, tmp_path: Path, request: pytest.FixtureRequest, deadly: int, record_property
+    server: Server, innocents: Path, tmp_path: Path, request: pytest.FixtureRequest, deadly: int, record_property
 ) -> None:
     """Its worker is killed for it, alone too; the others are all there."""
     profile = tmp_path / "profile.yaml"
     profile.write_text(PROFILE)
     names = spread(seed(request), deadly)
     env = {"PYTHONPATH": POISON, "FAULTS_POISON": ",".join(f"{name}=memory" for name in names)}
-    case = Case(server, crowd, tmp_path / "dataset", ("--cluster", str(profile)), env)
+    case = Case(server, innocents, tmp_path / "dataset", ("--cluster", str(profile)), env)
     case.finish()
     details = excluded(case, "out_of_memory")
     assert len(details) == deadly
     assert all(f"{int(LIMIT_GIB * 2**10)} MiB" in detail for detail in details)
-    assert builder.open_dataset(case.target).manifest.totals["cases"] == 63 - deadly
+    assert builder.open_dataset(case.target).manifest.totals["cases"] == INNOCENTS + 3 - deadly
     assert leftovers(case.target) == []
     record_property("times", deadly)
 
