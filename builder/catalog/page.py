@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.catalog.claim import claim
 from builder.catalog.cmimi import cmimi
@@ -14,6 +15,9 @@ from builder.catalog.fair import fair
 from builder.catalog.terms import terms
 from builder.catalog.use_case import use_case
 from builder.pages import template_environment
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MEASURED = (1, 2, 3, 4, 6)
 """Items of C-MIMI that the data answer by themselves: they are shown first, with what is told of the population."""
@@ -32,10 +36,6 @@ class _Gap:
 
 def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> str:
     """Return the page as HTML text; ``uses`` and ``runs`` are as for ``cmimi``."""
-    environment = template_environment(Path(__file__).parent)
-    environment.filters["words"] = lambda name: name.replace("_", " ")
-    environment.filters["told"] = _told
-    environment.tests["known"] = _is_known
     governance = facts.governance.model_dump()
     parts: dict[str, Any] = {
         "card": use_case(facts),
@@ -44,10 +44,20 @@ def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> 
         "claim": claim(facts),
         "datasheet": questions_of(facts),
     }
-    text = environment.get_template("page.html.jinja").render(
+    text = page_template().render(
         facts=facts, governance=governance, fair=fair(facts), gaps=_gaps(parts, governance), measured=MEASURED, **parts
     )
     return text if text.endswith("\n") else text + "\n"
+
+
+@cache
+def page_template() -> "Template":
+    """Return the template of the page, which a process compiles once."""
+    environment = template_environment(Path(__file__).parent)
+    environment.filters["words"] = lambda name: name.replace("_", " ")
+    environment.filters["told"] = _told
+    environment.tests["known"] = _is_known
+    return environment.get_template("page.html.jinja")
 
 
 def _gaps(parts: Mapping[str, Any], governance: Mapping[str, Any]) -> list[_Gap]:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
@@ -12,6 +13,9 @@ from builder.report import association, shift, wording
 from builder.report.brief import points
 from builder.report.labels import title as label_title
 from builder.report.plots import histogram
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MARKS = ("circle", "square", "triangle", "diamond", "cross", "bar")
 """One shape per split, so that splits can be told apart without colour."""
@@ -42,6 +46,23 @@ def render(report: Mapping[str, Any]) -> str:
     report
         The result of ``assemble``, or the same document read back from ``report.json``.
     """
+    order = [row["split"] for row in report["splits"]]
+    page = page_template().render(
+        report=report,
+        order=order,
+        marks={split: MARKS[i % len(MARKS)] for i, split in enumerate(order)},
+        mark=_mark_svg,
+        points=points(report),
+        plot=_interval_plot,
+        histogram=histogram,
+        widest=_widest,
+    )
+    return page if page.endswith("\n") else page + "\n"
+
+
+@cache
+def page_template() -> "Template":
+    """Return the template of the page. Compiling it takes longer than rendering a page, so a process does it once."""
     environment = template_environment(Path(__file__).parent)
     environment.filters |= {
         "whole": wording.whole,
@@ -66,18 +87,7 @@ def render(report: Mapping[str, Any]) -> str:
         "strong": association.is_worth_a_look,
         "far_apart": shift.is_worth_a_look,
     }
-    order = [row["split"] for row in report["splits"]]
-    page = environment.get_template("page.html.jinja").render(
-        report=report,
-        order=order,
-        marks={split: MARKS[i % len(MARKS)] for i, split in enumerate(order)},
-        mark=_mark_svg,
-        points=points(report),
-        plot=_interval_plot,
-        histogram=histogram,
-        widest=_widest,
-    )
-    return page if page.endswith("\n") else page + "\n"
+    return environment.get_template("page.html.jinja")
 
 
 def _interval_plot(cells: Mapping[str, Any], order: Sequence[str], top: float) -> Markup:
