@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
@@ -119,11 +120,42 @@ def test_dask_writes_the_same_volumes(ct_mr: Path, corpus, tmp_path: Path, monke
     assert tree(target) == tree(ct_mr)
 
 
-def test_dask_writes_the_same_tree(sarcoma: Path, corpus, tmp_path: Path, monkeypatch):
+@dataclass(frozen=True)
+class Few:
+    """Twelve persons of the cohort in more shards than workers, built serially; and what that gave."""
+
+    spec: Path
+    parameters: dict[str, str]
+    dataset: Path
+    shards: int
+    cases: int
+    version: str
+    tree: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def few(corpus, tmp_path_factory) -> Few:
+    home = tmp_path_factory.mktemp("few")
+    (home / "corpus" / "sts_cohort").mkdir(parents=True)
+    (home / "corpus" / "sts_clinical").symlink_to(corpus("sts") / "sts_clinical")
+    for person in sorted((corpus("sts") / "sts_cohort").glob("STS_*"))[:12]:
+        shutil.copytree(person, home / "corpus" / "sts_cohort" / person.name)
+    spec, parameters = home / "spec.yaml", {"corpus": str(home / "corpus")}
+    spec.write_text(SARCOMA.read_text().replace("cases: 8}", "cases: 3, codec: fast}"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_KEY", KEY)
+        done = build(spec, to=home / "dataset", parameters=parameters)
+    assert done.resumed == 0
+    found = tree(home / "dataset")
+    published = done.published
+    return Few(spec, parameters, home / "dataset", done.shards, published.cases, published.version, found)
+
+
+def test_dask_writes_the_same_tree(few: Few, tmp_path: Path, monkeypatch):
+    """And of the whole cohort in ``test_survival``, after a kill."""
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    target = tmp_path / "dataset"
-    build(SARCOMA, to=target, parameters={"corpus": str(corpus("sts"))}, cluster="local", workers=4)
-    assert tree(target) == tree(sarcoma)
+    build(few.spec, to=tmp_path / "dataset", parameters=few.parameters, cluster="local", workers=2)
+    assert tree(tmp_path / "dataset") == few.tree
 
 
 def test_an_unchanged_build_does_nothing_and_says_so(sarcoma: Path, corpus):
@@ -133,31 +165,23 @@ def test_an_unchanged_build_does_nothing_and_says_so(sarcoma: Path, corpus):
     assert before == {p: p.stat().st_mtime_ns for p in sarcoma.rglob("*")}
 
 
-def test_changed_lines_rebuild_only_what_they_touch(corpus, tmp_path: Path, monkeypatch):
+def test_changed_lines_rebuild_only_what_they_touch(few: Few, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    few = tmp_path / "corpus"
-    (few / "sts_cohort").mkdir(parents=True)
-    (few / "sts_clinical").symlink_to(corpus("sts") / "sts_clinical")
-    for person in sorted((corpus("sts") / "sts_cohort").glob("STS_*"))[:12]:
-        shutil.copytree(person, few / "sts_cohort" / person.name)
-    target, parameters = tmp_path / "dataset", {"corpus": str(few)}
-    text = SARCOMA.read_text().replace("cases: 8}", "cases: 3, codec: fast}")
-    spec = tmp_path / "spec.yaml"
+    text, spec = few.spec.read_text(), tmp_path / "spec.yaml"
 
-    def built(changed: str):
-        spec.write_text(changed)
-        return build(spec, to=target, parameters=parameters)
+    def built(old: str, new: str):
+        assert old in text
+        spec.write_text(text.replace(old, new))
+        return build(spec, to=few.dataset, parameters=few.parameters)
 
-    first = built(text)
-    assert first.resumed == 0
-    other_split = built(text.replace("seed: 7", "seed: 8"))
-    assert other_split.resumed == other_split.shards == first.shards
-    assert other_split.published.version != first.published.version
-    fewer = built(text.replace("modality == 'PT' and instances >= 20", "modality == 'PT' and instances >= 30"))
-    assert 0 < fewer.resumed < fewer.shards or fewer.published.cases == first.published.cases
-    voxels = built(text.replace("clip: [0, 25]", "clip: [0, 20]"))
+    other_split = built("seed: 7", "seed: 8")
+    assert other_split.resumed == other_split.shards == few.shards
+    assert other_split.published.version != few.version
+    fewer = built("modality == 'PT' and instances >= 20", "modality == 'PT' and instances >= 30")
+    assert 0 < fewer.resumed < fewer.shards or fewer.published.cases == few.cases
+    voxels = built("clip: [0, 25]", "clip: [0, 20]")
     assert voxels.resumed == 0
-    assert builder.open_dataset(target)[0]["image"].max() <= 20
+    assert builder.open_dataset(few.dataset)[0]["image"].max() <= 20
 
 
 def test_views_show_each_split_as_one_array(sarcoma: Path):
