@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
 from pydicom.dataset import Dataset
 
-from builder.errors import CaseError, MissingExtra, SourceError, SpecError
+from builder.errors import CaseError, MissingExtra, SourceError
 from builder.headers.identity import sop_instance_uid
 from builder.sources.patience import Fault
 from builder.sources.politeness import Turn
+from builder.sources.tls import Tls, tls_context
 
 TIMEOUT_S: Final = 60.0
 """Longest wait for an answer and for the connection."""
@@ -58,24 +58,6 @@ Keep = Callable[[str, bytes], None]
 
 Found = dict[str, dict[str, str]]
 """Attributes by UID."""
-
-
-class Tls(BaseModel):
-    """Encrypt the connection (PS3.15 B.1), and show a certificate if the PACS asks for one.
-
-    Parameters
-    ----------
-    ca
-        File with the certificates to trust (PEM); without it those of the system.
-    cert, key
-        Files with our certificate and its key (PEM).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -244,7 +226,7 @@ class Session:
         receiver = _Receiver()
         ae = net.AE(ae_title=self._peer.calling_ae)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = TIMEOUT_S
-        tls = None if self._peer.tls is None else (_tls_context(self._peer.tls), self._peer.host)
+        tls = None if self._peer.tls is None else (tls_context(self._peer.tls), self._peer.host)
         association = ae.associate(
             self._peer.host,
             self._peer.port,
@@ -264,7 +246,7 @@ class Session:
         try:
             with socket.create_connection(place, timeout=TIMEOUT_S) as connection:
                 if self._peer.tls is not None:
-                    _tls_context(self._peer.tls).wrap_socket(connection, server_hostname=self._peer.host).close()
+                    tls_context(self._peer.tls).wrap_socket(connection, server_hostname=self._peer.host).close()
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason or "no TLS is spoken there"
             raise SourceError(
@@ -329,7 +311,7 @@ class _Opened:
         for context in net.AllStoragePresentationContexts:
             store.add_supported_context(context.abstract_syntax, [*_TRANSFER_SYNTAXES])
         handlers = [(net.evt.EVT_C_STORE, self.receiver)]
-        tls = None if peer.tls is None else _tls_context(peer.tls, receiving=True)
+        tls = None if peer.tls is None else tls_context(peer.tls, receiving=True)
         try:
             self._store = store.start_server(("", peer.store_port), block=False, evt_handlers=handlers, ssl_context=tls)
         except OSError as error:
@@ -386,24 +368,6 @@ class _Receiver:
             self._error = self._error or error
             return 0xA700  # out of resources
         return _SUCCESS
-
-
-def _tls_context(tls: Tls, *, receiving: bool = False) -> ssl.SSLContext:
-    """Return what both ends agree on: TLS 1.2 or later, with certificates that are checked. Raises SpecError."""
-    purpose = ssl.Purpose.CLIENT_AUTH if receiving else ssl.Purpose.SERVER_AUTH
-    try:
-        context = ssl.create_default_context(purpose, cafile=tls.ca)
-        if tls.cert is not None:
-            context.load_cert_chain(tls.cert, tls.key)
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"sources.tls: found no certificate or key that can be read ({type(error).__name__}), expected PEM files "
-            "in ca, cert and key; 'builder certs' makes some"
-        ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if receiving and tls.ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _text(item: Dataset, name: str) -> str:

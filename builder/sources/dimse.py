@@ -10,12 +10,13 @@ from pydantic import Field, model_validator
 
 from builder.errors import CaseError, IncompleteError, Reason, counted
 from builder.protocols import Description, Entry
-from builder.sources.associations import Found, Peer, Session, Tls
+from builder.sources.associations import Found, Peer, Session
 from builder.sources.contents import place_of
 from builder.sources.counted import UNLISTED, confirmed, enough, enough_studies
 from builder.sources.described import Remote
 from builder.sources.patience import Fault, persist
 from builder.sources.politeness import Turn
+from builder.sources.tls import Tls
 from builder.sources.together import in_order
 
 _COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
