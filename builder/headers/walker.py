@@ -77,7 +77,7 @@ def walk(heads: Sequence[bytes], sizes: Sequence[int]) -> Walked:
     lengths = np.full_like(places, -1)
     facts = np.full((len(heads), 7), -1, np.int64)
     sized = np.asarray(sizes, np.int64)
-    scanning.scan(data, begins, ends, sized, _WANTED_ARRAYS, _SYNTAX_ROWS, _CHARSET_ROWS, places, lengths, facts)
+    scanning.scan(data, begins, ends, sized, _WANTED_ARRAYS, SYNTAX_ROWS, CHARSET_ROWS, places, lengths, facts)
     short = np.flatnonzero(facts[:, 0] == scanning.SHORT)
     keep = _kept(data, places, lengths, facts)
     foreign = _foreign_texts(data, places, lengths, facts, keep)
@@ -228,6 +228,6 @@ _WANTED_ARRAYS = (
     np.array([_kind(wanted) for wanted in _SORTED], np.int64),
     np.array([_MANY if wanted.column.type == REALS else 1 for wanted in _SORTED], np.int64),
 )
-_SYNTAX_ROWS = _rows(SYNTAXES)
-_CHARSET_ROWS = _rows(CHARSETS)
+SYNTAX_ROWS = _rows(SYNTAXES)
+CHARSET_ROWS = _rows(CHARSETS)
 _CODECS = [convert_encodings(name.split("\\"))[0] for name in CHARSETS]

@@ -15,7 +15,7 @@ from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.sorting import ordered
 from builder.model.tables import INSTANCES
 from builder.protocols import Entry, Source
-from builder.stages.index import sha256_of
+from builder.stages.index_files import sha256_of
 
 VERDICTS: Final = pa.schema(
     [INSTANCES.field(name) for name in ("source", "path", "member", "status", "reason", "detail")]

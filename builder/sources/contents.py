@@ -82,13 +82,14 @@ class Contents:
 
     def put(self, place: str, data: bytes) -> None:
         """Keep an object that has been checked."""
-        whole = b"".join((data, hashlib.sha256(data).digest()))
+        digest = hashlib.sha256(data).digest()
         if isinstance(self._store, LocalStore):
-            self._store.put_unflushed(place, whole)  # the hash shows what a power failure damaged
+            self._store.put_unflushed(place, data, digest)  # the hash shows what a power failure damaged
         else:
-            self._store.put(place, whole)
+            self._store.put(place, data + digest)
         with self._lock:
-            self._added += len(whole)
+            self._know(place)
+            self._added += len(data) + _DIGEST
             full = self._added >= self._limit // 64
             self._added = 0 if full else self._added
         if full:
@@ -119,10 +120,14 @@ class Contents:
         if isinstance(self._store, LocalStore):
             os.utime(self._store.root / place)
         with self._lock:
-            if len(self._known) >= _KNOWN:
-                self._known.clear()
-            self._known.add(place)
+            self._know(place)
         return True
+
+    def _know(self, place: str) -> None:
+        """Note that an object was checked, or written, by this process, so that it need not be hashed again."""
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known.add(place)
 
 
 def place_of(series: tuple[str, ...], instance: str = "") -> str:

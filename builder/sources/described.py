@@ -136,9 +136,9 @@ class Remote(Described):
             for _ in in_order(self._bring_one, wanted, width=width):
                 pass
 
-    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
-        """Return what to ask for at once, one group after the other."""
-        return (entries,)
+    def _rounds(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Yield what to ask for at once, one group after the other came."""
+        yield entries
 
     def _bring_one(self, entry: Entry) -> None:
         with suppress(CaseError):

@@ -1,24 +1,12 @@
 """Read DICOM JSON (PS3.18 annex F), in which DICOMweb servers list and describe objects."""
 
-import io
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
-import pydicom
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
-
-from builder.errors import CaseError, Reason
-from builder.headers.boundary import parsing
-from builder.protocols import Description
 from builder.sources.http import Answer
 from builder.sources.patience import Fault
-
-VALUES_LIMIT: Final = 256
-"""Most values of an element in a description; longer elements are left out."""
 
 UID: Final = re.compile(r"[0-9.]{1,64}")
 _AVAILABLE_SYNTAXES = "00083002"
@@ -64,34 +52,3 @@ def syntax_of(item: Mapping[str, Any]) -> str:
     """Return the transfer syntax that metadata state, if they state one; several are a choice."""
     stated = (item.get(_AVAILABLE_SYNTAXES) or {}).get("Value") or []
     return stated[0] if len(stated) == 1 and isinstance(stated[0], str) and UID.fullmatch(stated[0]) else ""
-
-
-def header_file(item: Mapping[str, Any], syntax: str) -> Description | CaseError:
-    """Encode metadata (PS3.18 annex F) as a DICOM file without bulk data and pixels."""
-    stream = io.BytesIO()
-    try:
-        with warnings.catch_warnings(), parsing(Reason.UNREADABLE, "pydicom cannot parse the metadata"):
-            warnings.simplefilter("ignore")
-            dataset = Dataset.from_json(_without_bulk(item))
-            dataset.file_meta = FileMetaDataset()
-            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-            pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
-    except CaseError as error:
-        return error
-    return Description(stream.getvalue(), whole=False, transfer_syntax_uid=syntax or None)
-
-
-def _without_bulk(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata without file meta information, bulk data and pixels, at any depth."""
-    kept: dict[str, Any] = {}
-    for tag, element in item.items():
-        if tag.startswith("0002") or tag in ("7FE00008", "7FE00009", "7FE00010") or "BulkDataURI" in element:
-            continue
-        if element.get("vr") != "SQ" and len(element.get("Value", ())) > VALUES_LIMIT:
-            continue  # contours, which are slow to convert and useless to the index
-        if element.get("vr") == "SQ":
-            element = {"vr": "SQ", "Value": [_without_bulk(child) for child in element.get("Value", [])]}
-        kept[tag] = element
-    return kept

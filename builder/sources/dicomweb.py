@@ -14,7 +14,8 @@ from builder.protocols import Description, Entry
 from builder.sources.contents import Contents, place_of
 from builder.sources.counted import UNLISTED, confirmed, enough, enough_studies
 from builder.sources.described import Remote
-from builder.sources.dicom_json import UID, count_of, header_file, json_list, syntax_of, uid_of, value_of
+from builder.sources.dicom_json import UID, count_of, json_list, syntax_of, uid_of, value_of
+from builder.sources.header_files import HeaderFiles
 from builder.sources.http import Answer, Server, host_of, server
 from builder.sources.multipart import parts
 from builder.sources.patience import Fault, persist
@@ -131,10 +132,17 @@ class DicomWeb(Remote):
     def _host(self) -> str:
         return host_of(self.url)
 
-    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
-        """Return one instance of each series, which brings the others, and then all."""
+    def _rounds(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Yield one instance of each series, which brings the others, and then those that did not come."""
         first = {entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}
-        return (tuple(first.values()), entries)
+        yield tuple(first.values())
+        contents = self._contents()
+        yield [entry for entry in entries if not contents.holds(self._place(entry))]
+
+    def _place(self, entry: Entry) -> str:
+        """Return where an instance is kept."""
+        study, series, instance = entry.path.split("/")
+        return place_of((self.url, study, series), instance)
 
     def _studies(self) -> Callable[[], Found]:
         """Return what lists the studies, in pages of another size each time: where a list ends differs then."""
@@ -260,7 +268,8 @@ class DicomWeb(Remote):
                 looked = self._look(f"{path}/instances/{wanted[0]}")
         except IncompleteError as error:
             return [self._left_out(error)] * len(wanted)
-        return [header_file(found[name], syntax_of(found[name]) or looked) for name in wanted]
+        files = HeaderFiles()
+        return [files.of(found[name], syntax_of(found[name]) or looked) for name in wanted]
 
     def _object(self, entry: Entry) -> Description | CaseError:
         """Return a whole object."""

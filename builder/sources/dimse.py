@@ -160,9 +160,9 @@ class Dimse(Remote):
             return members, self._left_out(error)
         return members, None
 
-    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
-        """Return one instance of each series, which brings the others."""
-        return (tuple({entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}.values()),)
+    def _rounds(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Yield one instance of each series, which brings the others."""
+        yield tuple({entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}.values())
 
     def _listed(self, study: str, facts: Mapping[str, str]) -> Sequence[Entry]:
         try:

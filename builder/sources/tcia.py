@@ -143,9 +143,9 @@ class Tcia(Remote):
             return members, error
         return members, None
 
-    def _rounds(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
-        """Return one instance of each series, which brings the others."""
-        return (tuple({entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}.values()),)
+    def _rounds(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Yield one instance of each series, which brings the others."""
+        yield tuple({entry.path.rpartition("/")[0]: entry for entry in reversed(entries)}.values())
 
     def read(self, entry: Entry, *, start: int = 0, length: int | None = None) -> bytes:
         """Read bytes of an instance, fetched with its series. Raises CaseError, SourceError."""

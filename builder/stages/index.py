@@ -1,35 +1,29 @@
 """Index every file of a source as one row: what it is, where it is, and what its header says."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from builder.errors import CaseError, Reason
-from builder.files import PICTURES, VOLUMES, FileFacts, FileFault, read_facts
 from builder.headers.attributes import Header, read_header
-from builder.headers.sniff import ARCHIVES, DOCUMENTS, HEAD_BYTES, MASKS, TABLES, sniff
+from builder.headers.sniff import HEAD_BYTES, sniff
 from builder.headers.walker import walk
 from builder.model.parquet import parquet_bytes, read_parquet
 from builder.model.tables import INSTANCES
 from builder.protocols import Describing, Description, Entry, Source
-from builder.sources import layout_in
 from builder.sources.described import Described
 from builder.sources.together import in_order
 from builder.stages.boundary import InternalError, OnInternalError, describe, fault_of_case
+from builder.stages.index_files import NO_REFERENCES, file_row, quarantined, sha256_of
 from builder.stages.parts import PartPlan, PartReceipt, parse_part_receipt
 from builder.storage import Store, open_store
 
-FILE_LIMIT: Final = 16 * 2**30
-"""Most bytes of a mask or table. A larger file is not hashed and therefore not used."""
-
-_USED_FORMATS = MASKS | TABLES | DOCUMENTS
-VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
-"""Suffixes of the voxel files beside headers of MetaImage, NRRD and NIfTI, whose content does not say what they are."""
 _REQUIRED = ("sop_class_uid", "sop_instance_uid", "study_uid", "series_uid")
 
 
@@ -86,10 +80,15 @@ def index_partition(
     """
     boundary = _Boundary(position, on_internal_error, tell)
     if isinstance(source, Describing):
-        found = zip(entries, source.describe(entries), strict=True)
-        return boundary.table((entry, partial(_described, description)) for entry, description in found)
-    batches = [entries[at : at + _BATCH] for at in range(0, len(entries), _BATCH)]
-    tables = [_identified(source, batch, _batch(source, batch, boundary)) for batch in batches]
+        tables = list(_described_tables(zip(entries, source.describe(entries), strict=True), boundary))
+    else:
+        width = source.at_once if isinstance(source, Described) else 1
+        heads = in_order(partial(_head, source, length=_HEADS[0]), entries, width=width)
+        batches = (entries[at : at + _BATCH] for at in range(0, len(entries), _BATCH))
+        tables = [
+            _identified(source, batch, _batch(source, batch, list(islice(heads, len(batch))), boundary))
+            for batch in batches
+        ]
     return pa.concat_tables(tables) if tables else INSTANCES.empty_table()
 
 
@@ -128,7 +127,7 @@ class _Boundary:
         fault = fault_of_case(error, on_internal_error=self.on_internal_error)
         if fault.reason == Reason.INTERNAL_ERROR:
             self.tell(describe(error, "a file"))
-        return _quarantined("unknown", fault)
+        return quarantined("unknown", fault)
 
 
 _BATCH = 256
@@ -151,23 +150,23 @@ def run_index(argument: IndexArgument) -> PartReceipt:
     return index_part(argument.plan, store=store, on_internal_error=argument.on_internal_error)
 
 
-def _batch(source: Source, entries: Sequence[Entry], boundary: _Boundary) -> pa.Table:
-    """Return the rows of some entries: plain ones by the fast path, the others one by one."""
+def _batch(source: Source, entries: Sequence[Entry], heads: Sequence[bytes], boundary: _Boundary) -> pa.Table:
+    """Return the rows of some entries with the start of each: plain ones by the fast path, the others one by one."""
     tables = []
     places: list[int] = []
     width = source.at_once if isinstance(source, Described) else 1
     pending = list(range(len(entries)))
-    for length in _HEADS:
-        asked = in_order(partial(_head, source, length=length), [entries[place] for place in pending], width=width)
-        heads = {place: head for place, head in zip(pending, asked, strict=True) if head}
-        tried = list(heads)
-        found = walk([heads[place] for place in tried], [entries[place].size for place in tried])
+    for length in (*_HEADS[1:], 0):
+        found_heads = {place: head for place, head in zip(pending, heads, strict=True) if head}
+        tried = list(found_heads)
+        found = walk([found_heads[place] for place in tried], [entries[place].size for place in tried])
         done = [tried[i] for i in found.done.tolist()]
         tables.append(_instance_table(boundary.position, [entries[place] for place in done], found.columns))
         places += done
         pending = [tried[i] for i in found.short.tolist()]
-        if not pending:
+        if not pending or not length:
             break
+        heads = list(in_order(partial(_head, source, length=length), [entries[p] for p in pending], width=width))
     if len(tables) == 1 and len(places) == len(entries):  # all plain and read at once, so they lie in order
         return tables[0]
     others = sorted(set(range(len(entries))) - set(places))
@@ -186,7 +185,7 @@ def _identified(source: Source, entries: Sequence[Entry], table: pa.Table) -> pa
             digests.append(sha256_of(source, entry) if status == "instance" else None)
         except CaseError as error:  # it changed since it was listed, so only this file is quarantined
             digests.append(None)
-            aside = _ledger(table["source"][row].as_py(), entry) | _quarantined("dicom", error)
+            aside = _ledger(table["source"][row].as_py(), entry) | quarantined("dicom", error)
             aside_table = pa.Table.from_pylist([aside], schema=INSTANCES)
             table = pa.concat_tables([table.slice(0, row), aside_table, table.slice(row + 1)])
     place = INSTANCES.get_field_index("content_sha256")
@@ -208,7 +207,7 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
     empty = pa.ListArray.from_arrays(pa.array([0] * (count + 1), pa.int32()), pa.array([], pa.string()))
     filled = {
         **columns,
-        **dict.fromkeys(_EMPTY, empty),
+        **dict.fromkeys(NO_REFERENCES, empty),
         "source": pa.repeat(pa.scalar(position, pa.int32()), count),
         "path": pa.array([entry.path for entry in entries], pa.string()),
         "member": pa.array([entry.member for entry in entries], pa.string()),
@@ -222,15 +221,50 @@ def _instance_table(position: int, entries: Sequence[Entry], columns: Mapping[st
     return pa.Table.from_arrays(arrays, schema=INSTANCES)
 
 
+def _described_tables(
+    found: Iterable[tuple[Entry, Description | CaseError]], boundary: _Boundary
+) -> Iterator[pa.Table]:
+    """Yield the rows of described objects in order: headers many at once by the fast path, the others one by one."""
+    waiting: list[tuple[Entry, Description]] = []
+    for entry, description in found:
+        if isinstance(description, Description) and not description.whole:
+            waiting.append((entry, description))
+            if len(waiting) < _BATCH:
+                continue
+            yield _header_table(waiting, boundary)
+        else:
+            if waiting:
+                yield _header_table(waiting, boundary)
+            yield boundary.table([(entry, partial(_described, description))])
+        waiting = []
+    if waiting:
+        yield _header_table(waiting, boundary)
+
+
+def _header_table(files: Sequence[tuple[Entry, Description]], boundary: _Boundary) -> pa.Table:
+    """Return the rows of instances of which the source gave the headers."""
+    heads = [description.data for _, description in files]
+    found = walk(heads, [len(head) for head in heads])
+    places = found.done.tolist()
+    syntaxes = pa.array([files[place][1].transfer_syntax_uid for place in places], pa.string())
+    columns = {**found.columns, "transfer_syntax_uid": syntaxes}
+    plain = _instance_table(boundary.position, [files[place][0] for place in places], columns)
+    if len(places) == len(files):
+        return plain
+    others = sorted(set(range(len(files))) - set(places))
+    rest = boundary.table((files[i][0], partial(_described, files[i][1])) for i in others)
+    return pa.concat_tables([plain, rest]).take(np.argsort(np.array(places + others, np.int64))).combine_chunks()
+
+
 def _described(description: Description | CaseError) -> dict[str, Any]:
     """Return what is known of an object that its source described, either whole or without its pixels."""
     if isinstance(description, CaseError):
-        return _quarantined("dicom", description)
+        return quarantined("dicom", description)
     data = description.data
     try:
         header = read_header(lambda start, length: data[start : start + length], len(data))
     except CaseError as error:
-        return _quarantined("dicom", error)
+        return quarantined("dicom", error)
     row = _instance_row(header)
     if description.whole:
         return row | {"size": len(data)}
@@ -244,12 +278,12 @@ def _ledger(position: int, entry: Entry) -> dict[str, Any]:
 def _contents(source: Source, entry: Entry) -> dict[str, Any]:
     form = sniff(source.read(entry, length=min(HEAD_BYTES, entry.size)))
     if form != "dicom":
-        return _file_row(source, entry, form)
+        return file_row(source, entry, form)
     try:
         header = read_header(lambda start, length: source.read(entry, start=start, length=length), entry.size)
         return _instance_row(header)
     except CaseError as error:
-        return _quarantined("dicom", error)
+        return quarantined("dicom", error)
 
 
 def _instance_row(header: Header) -> dict[str, Any]:
@@ -273,96 +307,3 @@ def _instance_row(header: Header) -> dict[str, Any]:
         what = f"found no value for {', '.join(missing)}, expected one of each in a DICOM instance"
         row |= {"status": "quarantined", "reason": Reason.MISSING_UID.value, "detail": "; ".join((what, *notes))}
     return row
-
-
-def _file_row(source: Source, entry: Entry, form: str) -> dict[str, Any]:
-    if form in ARCHIVES:
-        why = "an archive inside an archive is not opened" if entry.member else _USELESS_ARCHIVE
-        return _quarantined(form, CaseError(Reason.UNREADABLE, why))
-    if form not in _USED_FORMATS and (entry.member or entry.path).lower().endswith(VOXEL_SUFFIXES):
-        form = "raw"
-    elif form not in _USED_FORMATS:
-        why = f"found {REFUSED.get(form, f'{form} content')}, expected DICOM, an image file, a mask or a table"
-        return _quarantined(form, CaseError(Reason.NOT_DICOM, why))
-    if entry.size > FILE_LIMIT:
-        why = f"found {entry.size:,} bytes, expected at most {FILE_LIMIT:,}"
-        return _quarantined(form, CaseError(Reason.TOO_LARGE, why))
-    row = {"status": "file", "format": form, "header_sha256": sha256_of(source, entry)} | _EMPTY
-    if layout_in(source) is not None and form in VOLUMES | PICTURES:
-        row |= _image_facts(source, entry, form)
-    return row
-
-
-def _image_facts(source: Source, entry: Entry, form: str) -> dict[str, Any]:
-    """Return what the header of an image file says, or as ``detail`` why it cannot be read."""
-    if form in PICTURES and entry.size > PICTURE_LIMIT:
-        return {"detail": f"found a picture of {entry.size} bytes, expected at most {PICTURE_LIMIT}"}
-    lengths = (entry.size,) if form in PICTURES else (min(n, entry.size) for n in HEADER_LENGTHS)
-    fault = None
-    for length in lengths:
-        try:
-            facts = read_facts(source.read(entry, length=length))
-        except FileFault as error:
-            fault = error
-            continue
-        if form in VOLUMES and (missing := voxels_missing(facts, entry.size)):
-            return {"detail": missing}
-        return {"file_facts": facts.to_json()}
-    return {"detail": fault.detail if fault is not None else "found an empty file, expected an image"}
-
-
-def voxels_missing(facts: FileFacts, size: int) -> str:
-    """Return that a volume file of ``size`` bytes is too short for its voxels; "" where it may hold them all."""
-    there = size - max(0, facts.offset)
-    if facts.companion or facts.packing or facts.whole_gzip or there >= facts.stored_bytes:
-        return ""
-    return f"found {max(0, there)} bytes of voxels, expected {facts.stored_bytes}"
-
-
-HEADER_LENGTHS = (64 * 2**10, 4 * 2**20)
-"""Bytes to read from the start of a volume file. The second is tried if the header does not fit the first."""
-
-PICTURE_LIMIT = 2**30
-"""Most bytes of a picture, which is decoded whole to learn whether its colours are grey."""
-
-
-REFUSED = {
-    "empty": "no content (0 bytes)",
-    "analyze": "an Analyze 7.5 header, which does not say where left is; convert it to NIfTI",
-    "mgh": "a FreeSurfer MGH or MGZ volume; convert it to NIfTI (mri_convert)",
-    "afni": "an AFNI header; convert it to NIfTI (3dAFNItoNIFTI)",
-    "minc": "a MINC 1 volume; convert it to NIfTI (mnc2nii)",
-    "hdf5": "HDF5 content, such as a MINC 2 volume; convert it to NIfTI (mnc2nii)",
-    "par": "a Philips PAR header; convert it to NIfTI (dcm2niix)",
-    "appledouble": "an AppleDouble file (._*), which macOS leaves beside each file",
-    "ds_store": "a .DS_Store of macOS",
-}
-"""What messages say about formats that are recognised but not read."""
-
-_USELESS_ARCHIVE = "the archive is empty, damaged or over the limits for members, sizes and compression"
-_EMPTY: dict[str, Any] = {
-    "referenced_series_uids": (),
-    "referenced_sop_uids": (),
-    "referenced_frame_of_reference_uids": (),
-    "label_names": (),
-}
-
-
-def _quarantined(form: str, error: CaseError) -> dict[str, Any]:
-    return {"status": "quarantined", "format": form, "reason": error.reason.value, "detail": error.detail} | _EMPTY
-
-
-def sha256_of(source: Source, entry: Entry) -> str:
-    """Return the SHA-256 of a whole object, read in pieces of 4 MiB if its size is known."""
-    if entry.size == 0:
-        return hashlib.sha256(source.read(entry)).hexdigest()
-    digest = hashlib.sha256()
-    for start in range(0, entry.size, _PIECE):
-        piece = source.read(entry, start=start, length=min(_PIECE, entry.size - start))
-        digest.update(piece)
-        if len(piece) < min(_PIECE, entry.size - start):
-            raise CaseError(Reason.SOURCE_CHANGED, "the file is shorter than its listing said")
-    return digest.hexdigest()
-
-
-_PIECE = 4 * 2**20

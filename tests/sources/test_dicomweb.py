@@ -314,11 +314,11 @@ def test_multipart_never_hangs_on_any_bytes(body: bytes) -> None:
 
 
 def test_metadata_with_odd_values_lose_one_instance(files: dict[str, bytes]) -> None:
-    from builder.sources.dicom_json import header_file
+    from builder.sources.header_files import HeaderFiles
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        broken = header_file(
+        broken = HeaderFiles().of(
             {"00080018": {"vr": "UI", "Value": ["1.2"]}, "00280010": {"vr": "US", "Value": ["many"]}}, ""
         )
     assert isinstance(broken, CaseError)

@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_indexed_is_left_out_alone_and_tried_again(archive
     to = tmp_path / "dataset"
     (archive / "notes.csv").write_text("a,b\n1,2\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "_file_row", lambda *_: dict[str, str]()["missing"])
+        patch.setattr(index, "file_row", lambda *_: dict[str, str]()["missing"])
         built = build(archive, to, on_internal_error="exclude")
     assert (built.published.cases, built.internal_errors) == (2, 1)
     assert built.published.totals["files"]["quarantined"] == 1
@@ -198,7 +198,7 @@ def test_a_file_that_cannot_be_indexed_is_left_out_alone_and_tried_again(archive
 def test_a_row_that_does_not_fit_the_index_costs_its_file_alone(archive: Path, tmp_path: Path) -> None:
     (archive / "notes.csv").write_text("a,b\n1,2\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "_file_row", lambda *_: {"rows": 2**70})
+        patch.setattr(index, "file_row", lambda *_: {"rows": 2**70})
         built = build(archive, tmp_path / "dataset", on_internal_error="exclude")
     assert (built.published.cases, built.internal_errors) == (2, 1)
 

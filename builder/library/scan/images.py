@@ -12,7 +12,7 @@ from builder.library.scan.layouts import in_masks, is_mask, suggested
 from builder.model.places import place_of
 from builder.planning.inventory import Inventory
 from builder.sources import AnySource
-from builder.stages.index import voxels_missing
+from builder.stages.index_files import voxels_missing
 from builder.stages.listed import Listed
 
 MOST_OPENED: Final = 500
