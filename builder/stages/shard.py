@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,10 +27,10 @@ from builder.stages.again import discard, is_provisional, next_name, same_conten
 from builder.stages.ahead import one_ahead
 from builder.stages.annotate import case_facts
 from builder.stages.boundary import Faults, InternalError, OnInternalError, describe, fault_of_case
+from builder.stages.coming import coming
 from builder.stages.fetch import fetch, pixels_of
 from builder.stages.gating import WITHHELD_TEXTS, cleared, gate_of, list_withheld
 from builder.stages.image_sets import load_each
-from builder.stages.listed import bring
 from builder.stages.loading import (
     NOBODY,
     finished_case,
@@ -218,15 +218,15 @@ def write(
     taken: list[Print] = []
     fresh: list[list[Print]] = [[] for _ in plan.cases]
     described: list[Mapping[str, FieldFacts]] = [{} for _ in plan.cases]
-    steps = [
+    loads = [
         partial(load_case, plan, n, spec, recipe, gate, convicted, keep=found.append if prints is not None else None)
         for n, (found, gate) in enumerate(zip(fresh, gates, strict=True))
     ]
     sizes = [case.load_bytes for case in plan.cases]
-    bring(plan.objects, spec.sources)
     with (
+        coming(plan.objects, spec.sources) as wait,
         shard_writer(plan, spec, dataset) as writer,
-        one_ahead(steps, sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,
+        one_ahead(_after(wait, loads), sizes=sizes, most=MOST_AHEAD_BYTES) as loaded,
     ):
         for number, (case_plan, pending, found, gate) in enumerate(zip(plan.cases, loaded, fresh, gates, strict=True)):
             other = partial(load_image, plan, number, spec, recipe, gate, found.append if prints is not None else None)
@@ -248,6 +248,16 @@ def write(
             beside.cases.put(f"{plan.fingerprint}.json", _notes(plan, described, gates))
         kept = list_withheld(withheld, plan.fingerprint, gates) if withheld is not None else {}
         return writer.finish(tallies={WITHHELD_TEXTS: kept} if kept else None)
+
+
+def _after(wait: Callable[[int], None], loads: Sequence[Callable[[], Case]]) -> list[Callable[[], Case]]:
+    """Return functions that load each case once its objects have come."""
+
+    def load(number: int) -> Case:
+        wait(number)
+        return loads[number]()
+
+    return [partial(load, number) for number in range(len(loads))]
 
 
 def retake(plan: ShardPlan, receipt: Receipt, spec: DatasetSpec, *, key: Key) -> list[Print]:
