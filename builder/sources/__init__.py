@@ -14,6 +14,7 @@ from builder.sources.idc import Idc
 from builder.sources.layout import Layout
 from builder.sources.remote_folder import RemoteFolder, elsewhere
 from builder.sources.tcia import Tcia
+from builder.sources.xnat import Xnat
 
 BUILT_IN: dict[str, type[Described]] = {
     "folder": Folder,
@@ -22,6 +23,7 @@ BUILT_IN: dict[str, type[Described]] = {
     "dimse": Dimse,
     "tcia": Tcia,
     "idc": Idc,
+    "xnat": Xnat,
 }
 """The sources that this package contains."""
 
@@ -56,5 +58,6 @@ __all__ = [
     "LaidOut",
     "RemoteFolder",
     "Tcia",
+    "Xnat",
     "layout_in",
 ]

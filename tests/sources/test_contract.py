@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from builder.sources import DicomWeb, Dimse, Folder, Idc, Tcia, archives, contents
+from builder.sources import DicomWeb, Dimse, Folder, Idc, Tcia, Xnat, archives, contents
 from tests.contracts.source import Held, SourceContract
 from tests.sources.archive import make_archive
 from tests.sources.quick import no_pauses
 from tests.sources.servers import ORTHANC_MISSING, FakePacs, free_port, http_server, orthanc
 from tests.sources.test_folder import made_tar
 from tests.sources.test_tcia_and_idc import Bucket, nbia, write_index
+from tests.sources.test_xnat import PROJECT, xnat
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,13 @@ class TestIdc(SourceContract):
         objects = write_index(files, tmp_path / "idc_index.parquet")
         with http_server(Bucket(objects)) as url:
             yield Held(Idc(index=str(tmp_path / "idc_index.parquet"), collections=("mine",), endpoint=url), files)
+
+
+class TestXnat(SourceContract):
+    @pytest.fixture
+    def held(self, files: dict[str, bytes]) -> Iterator[Held]:
+        with http_server(xnat(files, set(), [])) as url:
+            yield Held(Xnat(url=url, project=PROJECT), files)
 
 
 @pytest.fixture(scope="module")
