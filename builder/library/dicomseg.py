@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import highdicom
 import numpy as np
@@ -21,9 +21,9 @@ from pydicom.dataset import Dataset as Header
 from pydicom.sr.codedict import codes
 
 from builder.errors import SpecError, counted
+from builder.headers.pinned import pin
 from builder.model.geometry import Geometry
 from builder.model.keyed import Key
-from builder.phantom.segmentations import pin
 from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
 from builder.sources.folder import Folder
@@ -34,6 +34,10 @@ NUMBER: Final = 9000
 """Series Number of the segmentations, to stand behind a study's own series."""
 
 MAKER: Final = "builder"
+
+DRAWN_BY_PERSONS: Final = frozenset({"prospective", "consensus", "single_reader", "crowd"})
+"""Tiers of evidence (``builder.model.case.EVIDENCE_TIERS``) of masks that persons drew."""
+
 Segments = Mapping[str, tuple[int, int]]
 """Name of a structure to its channel and value in the mask."""
 
@@ -44,6 +48,22 @@ class Segmented:
 
     files: int
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the masks of a series show, and the tiers of evidence that say who drew them."""
+
+    label: str
+    segments: Segments
+    tiers: frozenset[str | None]
+
+    @property
+    def algorithm(self) -> Literal["AUTOMATIC", "MANUAL", "SEMIAUTOMATIC"]:
+        """Segment Algorithm Type (0062,0008): SEMIAUTOMATIC where nobody stated whether a person or a machine drew."""
+        if self.tiers <= {"machine"}:
+            return "AUTOMATIC"
+        return "MANUAL" if self.tiers <= DRAWN_BY_PERSONS else "SEMIAUTOMATIC"
 
 
 @dataclass(frozen=True)
@@ -97,14 +117,18 @@ def export_dicomseg(
         )
     folder.root.chmod(0o700)
     segments = layout.segments or {label: (0, 1)}
+    tier = f"evidence.{label}.tier"
+    tiers = dataset.table[tier].to_pylist() if tier in dataset.table.schema.names else [None] * len(rows)
 
     def write(number: int) -> str:
         name = keys[number]
         if folder.holds(f"{name}.dcm"):
             return ""
         images = read_headers(found[name], (Folder(url=archive),))
-        boxes = [_box(dataset, n, label, segments) for n, own in enumerate(rows) if own == name]
-        made = _segmentation(images, boxes, segments, label=label, dataset=dataset, key=key)
+        own = [n for n, series in enumerate(rows) if series == name]
+        boxes = [_box(dataset, n, label, segments) for n in own]
+        drawn = Drawn(label, segments, frozenset(tiers[n] for n in own))
+        made = _segmentation(images, boxes, drawn, dataset=dataset, key=key)
         if isinstance(made, str):
             return made
         data = io.BytesIO()
@@ -141,28 +165,28 @@ def _box(dataset: Dataset, position: int, label: str, segments: Segments) -> tup
 def _segmentation(
     images: Sequence[Header],
     boxes: Sequence[tuple[Geometry, NDArray[np.bool_]]],
-    segments: Segments,
+    drawn: Drawn,
     *,
-    label: str,
     dataset: Dataset,
     key: Key,
 ) -> Any:
     """Return the segmentation of a series, or why there is none."""
     planes = [list(_planes(image)) for image in images]
     many = any(len(frames) != 1 for frames in planes)
+    label = drawn.label
     if not all(planes) or (many and len(images) > 1):
         return "its images lie nowhere in the patient, or each has several frames"
-    found = [(n, plane, drawn) for n, plane in enumerate(p for f in planes for p in f)
-             if (drawn := _drawn(plane, boxes, len(segments))).any()]  # fmt: skip
+    found = [(n, plane, masks) for n, plane in enumerate(p for f in planes for p in f)
+             if (masks := _drawn(plane, boxes, len(drawn.segments))).any()]  # fmt: skip
     if not found:
         return "no voxel of it is in a structure"
     kept = _of_one_stack(found)
     if many:
         pixels = np.zeros((len(planes[0]), *kept[0][2].shape), np.uint8)
-        pixels[[n for n, _, _ in kept]] = np.stack([drawn for _, _, drawn in kept])
+        pixels[[n for n, _, _ in kept]] = np.stack([masks for _, _, masks in kept])
         sources = list(images)
     else:
-        pixels = np.stack([drawn for _, _, drawn in kept]).astype(np.uint8)
+        pixels = np.stack([masks for _, _, masks in kept]).astype(np.uint8)
         sources = [images[n] for n, _, _ in kept]
     manifest = dataset.manifest
     name = f"dicomseg/{manifest.version}/{label}/{sources[0].SeriesInstanceUID}"
@@ -171,7 +195,9 @@ def _segmentation(
         source_images=sources,
         pixel_array=pixels,
         segmentation_type="BINARY",
-        segment_descriptions=[_described(n, one, manifest.version) for n, one in enumerate(segments, start=1)],
+        segment_descriptions=[
+            _described(n, one, drawn, manifest.version) for n, one in enumerate(drawn.segments, start=1)
+        ],
         series_instance_uid=series_uid,
         series_number=NUMBER,
         sop_instance_uid=uid,
@@ -241,14 +267,19 @@ def _of_one_stack(
     return list(max(stacks.values(), key=len).values())
 
 
-def _described(number: int, name: str, of_version: str) -> Any:
+def _described(number: int, name: str, drawn: Drawn, of_version: str) -> Any:
+    if drawn.algorithm == "MANUAL":
+        tool = None
+    else:
+        family = (
+            codes.cid7162.ArtificialIntelligence if drawn.algorithm == "AUTOMATIC" else codes.cid7162.ManualProcessing
+        )
+        tool = highdicom.AlgorithmIdentificationSequence(name=MAKER, family=family, version=of_version)
     return highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=name[:64],
         segmented_property_category=codes.SCT.Tissue,
         segmented_property_type=codes.SCT.Tissue,
-        algorithm_type="SEMIAUTOMATIC",
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name=MAKER, family=codes.cid7162.ManualProcessing, version=of_version
-        ),
+        algorithm_type=drawn.algorithm,
+        algorithm_identification=tool,
     )

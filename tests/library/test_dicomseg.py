@@ -11,6 +11,7 @@ import pytest
 from pydicom import dcmread
 
 from builder.errors import SpecError
+from builder.library.dicomseg import Drawn, _described
 from builder.library.export import Options, Wanted, export
 from builder.run.pipeline import build
 from tests import synthetic
@@ -60,6 +61,7 @@ def test_a_segmentation_lies_on_the_images_where_it_was_drawn(drawn: Any, tmp_pa
     assert seg.FrameOfReferenceUID == made.images[0].FrameOfReferenceUID
     names = [seg.get_segment_description(n).segment_label for n in seg.segment_numbers]
     assert names == ["core", "rim"]
+    assert {seg.get_segment_description(n).algorithm_type.value for n in seg.segment_numbers} == {"MANUAL"}
     uids = [str(image.SOPInstanceUID) for image in made.images]
     found = seg.get_pixels_by_source_instance(
         uids, ignore_spatial_locations=False, assert_missing_frames_are_empty=True
@@ -74,6 +76,23 @@ def test_a_segmentation_lies_on_the_images_where_it_was_drawn(drawn: Any, tmp_pa
     if shutil.which("dciodvfy"):
         said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
         assert "Error" not in said.stdout + said.stderr
+
+
+@pytest.mark.parametrize(
+    ("tiers", "kind"),
+    [
+        ({"machine"}, "AUTOMATIC"),
+        ({"single_reader", "consensus"}, "MANUAL"),
+        ({"machine", "crowd"}, "SEMIAUTOMATIC"),
+        ({"unstated"}, "SEMIAUTOMATIC"),
+        ({None}, "SEMIAUTOMATIC"),
+    ],
+)
+def test_a_segment_states_who_drew_it(tiers: set[str | None], kind: str) -> None:
+    drawn = Drawn("tumor", {"tumor": (0, 1)}, frozenset(tiers))
+    described = _described(1, "tumor", drawn, "1")
+    assert described.algorithm_type.value == kind
+    assert ("SegmentationAlgorithmIdentificationSequence" in described) == (kind != "MANUAL")
 
 
 def test_a_coarser_mask_is_the_nearest_voxel_of_the_dataset(drawn: Any) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,12 @@ def test_parquet_for_hugging_face_holds_the_images_and_says_so(labelled: Any, tm
         assert f"\n{lines}" in (tmp_path / stated / "README.md").read_text()
     assert "No person is in two splits" in card
     assert 'path: "data/validation-*"' in card
+    described = shutil.copytree(labelled.root, tmp_path / "described")
+    sheet = described / "versions" / dataset.manifest.version / "catalog" / "datasheet.md"
+    sheet.parent.mkdir()
+    sheet.write_text("# Datasheet: lesions\n\n## Motivation\n\nTo learn.\n")
+    export_huggingface(open_dataset(described)[:1], tmp_path / "stated")
+    assert "\n## Datasheet: lesions\n\n### Motivation\n\nTo learn.\n" in (tmp_path / "stated" / "README.md").read_text()
 
 
 def test_labels_are_asked_for_where_a_form_needs_them(labelled: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from builder.errors import counted
+from builder.model.layout import version_path
 from builder.model.parquet import parquet_bytes
 from builder.reader.dataset import Dataset
 from builder.reader.export.folder import ExportFolder, Track, silently
@@ -36,7 +37,7 @@ _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def export_huggingface(
     dataset: Dataset, folder: str | Path | ExportFolder, *, missing: Missing = "refuse", track: Track = silently
 ) -> list[Path]:
-    """Write ``data/<split>-00000-of-00003.parquet`` and a card, ``README.md``.
+    """Write ``data/<split>-00000-of-00003.parquet`` and a card, ``README.md``, with the datasheet of the catalog.
 
     Every field is a column of NIfTI files, which ``datasets`` 4.2 and later decodes (``Nifti``); the columns of the row
     stand beside them. ``datasets.load_dataset(folder)`` gives the splits of the dataset.
@@ -140,5 +141,9 @@ def _about(dataset: Dataset) -> Iterator[str]:
         classes = ", ".join(f"{segment} ({value})" for segment, (_, value) in sorted(layout.segments.items()))
         yield f"| {name} | {dataset.dtype(name)} | {layout.unit} | {classes} |"
     yield ""
-    yield "Every field is a NIfTI file in RAS mm. The dataset it was exported from has the catalog, with the datasheet,"
-    yield "the licences series by series, and the report on bias and losses."
+    yield "Every field is a NIfTI file in RAS mm. The dataset it was exported from has the licences series by series,"
+    yield "and the report on bias and losses."
+    place = version_path(manifest.version, "catalog", "datasheet.md")
+    if dataset.store.exists(place):
+        yield ""
+        yield dataset.store.read(place).decode().rstrip().replace("\n## ", "\n### ").replace("# ", "## ", 1)
