@@ -10,6 +10,7 @@ from builder.errors import SpecError, counted
 from builder.model.keyed import Key
 from builder.model.sorting import distinct
 from builder.persons.aliases import AliasesMerged, AliasIds, merge_aliases
+from builder.persons.doubts import Facts, PersonConflict, contradictions, doubts_of, facts_of
 from builder.persons.forest import Forest
 from builder.persons.naming import (
     ALIAS,
@@ -21,7 +22,6 @@ from builder.persons.naming import (
     former_name,
     identity_name,
     keyed_names,
-    normal_id,
     without_zeros,
 )
 
@@ -30,30 +30,6 @@ COLUMNS: Final = ("patient_id", "issuer_of_patient_id", "study_uid", "patient_se
 
 MOST_DIGITS: Final = 20
 """Longest PatientID, with its leading zeros, that is looked for in earlier versions under ``leading_zeros: join``."""
-
-
-@dataclass(frozen=True)
-class PersonConflict:
-    """Something odd about a person's identity, by keyed name only.
-
-    ``kind`` is ``shared_study`` (one study under several PatientIDs: they were merged), ``alias`` (merged by an alias
-    table), ``blank_issuer`` (a PatientID with its issuer in one object and without in another: merged),
-    ``unclear_issuer`` (one without issuer that several issuers have: dealt together), ``leading_zeros`` (merged because
-    the spec says so), ``spelling`` (one PatientID written in several ways), ``sex`` or ``birth_date`` (one person with
-    several values: perhaps two people).
-    """
-
-    kind: str
-    person_key: str
-    count: int
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What tells whether a keyed name still stands for the same person; private."""
-
-    births: frozenset[str] = frozenset()
-    sexes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -314,13 +290,13 @@ def _finished(
     conflicts += [PersonConflict("unclear_issuer", keys[group[0]], len(group)) for group in unclear]
     several = [who for who, found in names.spellings.items() if who[0] != STUDY and len(found) > 1]
     conflicts += [PersonConflict("spelling", keys[who], len(names.spellings[who])) for who in several]
-    facts = _facts(rows, keys)
+    facts = facts_of(rows, keys)
     together = sorted({tuple(sorted({keys[who] for who in group})) for group in unclear})
     texts = {row.spelling[1] for row in rows} | {row.study for row in rows if row.who[0] == STUDY}
     return Persons(
         keys,
         members,
-        tuple(sorted({*conflicts, *_contradictions(facts)}, key=lambda c: (c.kind, c.person_key, c.count))),
+        tuple(sorted({*conflicts, *contradictions(facts)}, key=lambda c: (c.kind, c.person_key, c.count))),
         naming=rules,
         former=former,
         bare=bare,
@@ -329,7 +305,7 @@ def _finished(
         together=tuple(group for group in together if len(group) > 1),
         studies={row.study: keys[row.who] for row in rows if row.study},
         spellings=frozenset(texts.union(*aliased.absent.values())) - {""},
-        notes={**aliased.notes, **_doubts(rows, forest, rules)},
+        notes={**aliased.notes, **doubts_of(rows, forest, rules)},
     )
 
 
@@ -365,38 +341,3 @@ def _absent_names(
 
 def _issuer(namespace: str) -> str:
     return "" if "\0" in namespace else namespace
-
-
-def _facts(rows: Iterable[Seen], keys: Mapping[Identity, str]) -> dict[str, Facts]:
-    births: dict[str, set[str]] = {}
-    sexes: dict[str, set[str]] = {}
-    for row in rows:
-        for value, found in ((row.birth, births), (row.sex, sexes)):
-            if value:
-                found.setdefault(keys[row.who], set()).add(value)
-    return {
-        person: Facts(frozenset(births.get(person, ())), frozenset(sexes.get(person, ())))
-        for person in {*births, *sexes}
-    }
-
-
-def _contradictions(facts: Mapping[str, Facts]) -> Iterable[PersonConflict]:
-    for person, said in facts.items():
-        for kind, values in (("sex", said.sexes), ("birth_date", said.births)):
-            if len(values) > 1:
-                yield PersonConflict(kind, person, len(values))
-
-
-def _doubts(rows: Sequence[Seen], forest: Forest[Identity], rules: Naming) -> dict[str, int]:
-    """Return ids that name nobody, and ids that differ only in leading zeros and are not merged."""
-    nobody = {(normal_id(row.spelling[1]), row.study) for row in rows if row.who[0] == STUDY and row.spelling[1]}
-    found = {"placeholder_ids": len({name for name, _ in nobody if name}), "studies_under_them": len(nobody)}
-    if not found["placeholder_ids"]:
-        found = {}
-    if rules.leading_zeros == "report":
-        groups: dict[Identity, set[Identity]] = {}
-        for namespace, name in {row.who for row in rows if row.who[0] != STUDY}:
-            groups.setdefault((namespace, without_zeros(name)), set()).add(forest.find((namespace, name)))
-        lost = sum(len(group) > 1 for group in groups.values())
-        found |= {"differ_in_leading_zeros": lost} if lost else {}
-    return found

@@ -22,7 +22,6 @@ from builder.persons import Persons
 from builder.plan import DatasetPlan, key_check
 from builder.split import Splits
 from builder.split.registry import (
-    REGISTRY_SCHEMA,
     Facts,
     Registry,
     carry,
@@ -32,6 +31,7 @@ from builder.split.registry import (
     known_elsewhere,
     recognise,
 )
+from builder.split.registry_rows import REGISTRY_SCHEMA
 from builder.storage import Store, open_store, read_at
 
 _FILE = ".parquet"

@@ -4,7 +4,8 @@ from builder.split.assignment import assign
 from builder.split.exports import csv_text, nnunet_splits
 from builder.split.holdouts import folds, hold_out, leave_one_out
 from builder.split.options import TRUE_DATE, Folds, HoldOut, Splits, Tested
-from builder.split.registry import REGISTRY_SCHEMA, Group, Registry
+from builder.split.registry import Group, Registry
+from builder.split.registry_rows import REGISTRY_SCHEMA
 from builder.split.tested import deal_elsewhere
 
 __all__ = [

@@ -4,28 +4,14 @@ A row is a person, known by the keyed names of all PatientIDs and studies the pe
 version that carries the registry stays in it as a tombstone, so that nobody comes back into another split.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pyarrow as pa
 
 from builder.errors import LayoutError, counted
-
-REGISTRY_SCHEMA: Final = pa.schema(
-    [
-        ("person_key", pa.string()),
-        ("members", pa.list_(pa.string())),  # keyed names, sorted
-        ("split", pa.string()),
-        ("moved_from", pa.list_(pa.string())),  # splits the person left because the spec answered a conflict, sorted
-        ("present", pa.bool_()),  # whether this version has the person; false for a tombstone
-        ("named_by", pa.int8()),  # NAMED_BY_ID or NAMED_BY_NAMESPACE
-        ("birth_key", pa.string()),  # keyed birth date, bound to person_key; null when it is not one date
-        ("sex_key", pa.string()),
-        ("bare", pa.list_(pa.string())),  # keyed PatientIDs without issuer and site; several may share one
-        ("studies", pa.list_(pa.string())),  # keyed StudyInstanceUIDs, sorted; a study is one person's
-    ]
-)
+from builder.split.registry_rows import REGISTRY_SCHEMA, RegistryRow, names_of, rows_of, table_of, with_names
 
 NAMED_BY_ID: Final = 1
 """Names are made of issuer and PatientID only, as in releases without namespaces."""
@@ -69,22 +55,6 @@ class Registry:
         return Registry(REGISTRY_SCHEMA.empty_table(), current)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegistryRow:
-    """One person of the registry; the fields are the columns of ``REGISTRY_SCHEMA``."""
-
-    person_key: str
-    members: Sequence[str]
-    split: str
-    moved_from: Sequence[str] = ()
-    present: bool
-    named_by: int
-    birth_key: str | None = None
-    sex_key: str | None = None
-    bare: Sequence[str] | None = None
-    studies: Sequence[str] | None = None
-
-
 @dataclass(frozen=True)
 class Group:
     """A person, or persons who must not be parted, as the registry knows them."""
@@ -98,7 +68,7 @@ def from_splits(splits: pa.Table) -> pa.Table:
     persons, homes = (splits[name].to_pylist() for name in ("person_key", "split"))
     has_members = "members" in splits.column_names
     members = splits["members"].to_pylist() if has_members else [()] * splits.num_rows
-    return _table_of(
+    return table_of(
         RegistryRow(
             person_key=person, members=sorted({person, *(names or ())}), split=split, present=True,
             named_by=NAMED_BY_ID, bare=(), studies=(),
@@ -144,7 +114,7 @@ def known_elsewhere(
     rows that know nobody else count, and only where birth date and sex do not contradict.
     """
     taken = {place for places in found.values() for place in places}
-    rows = _rows_of(known)
+    rows = rows_of(known)
     homes: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         if place not in taken:
@@ -216,7 +186,7 @@ def check_people(
             f"{counted(persons, 'person')} of the "
             f"archive, expected some of them; {_hint(elsewhere)}{answer}"
         )
-    rows = _rows_of(known)
+    rows = rows_of(known)
     compared = [said for p, places in found.items() for n in places if (said := _agrees(rows[n], p, facts)) is not None]
     wrong = compared.count(False)
     if wrong > 1 and wrong >= CONTRADICTED * len(compared):
@@ -251,7 +221,7 @@ def carry(
     studies
         Person to the keyed names of the studies, of everybody in the archive.
     """
-    before = _rows_of(known)
+    before = rows_of(known)
     matching: dict[int, int] = {}
     for places in found.values():
         for place in places:
@@ -291,7 +261,7 @@ def carry(
         )
     taken = {name for row in rows for name in (*row.members, *(row.studies or ()))}
     rows += [left for row in before if (left := _tombstone(row, taken)) is not None]
-    return _table_of(sorted(rows, key=lambda row: row.person_key))
+    return table_of(sorted(rows, key=lambda row: row.person_key))
 
 
 def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
@@ -302,9 +272,9 @@ def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
     LayoutError
         When they disagree about anybody.
     """
-    rows, others = _rows_of(own), _rows_of(other)
-    homes = {name: place for place, row in enumerate(rows) for name in _names_of(row)}
-    torn = [row for row in others if {rows[homes[name]].split for name in _names_of(row) & homes.keys()} - {row.split}]
+    rows, others = rows_of(own), rows_of(other)
+    homes = {name: place for place, row in enumerate(rows) for name in names_of(row)}
+    torn = [row for row in others if {rows[homes[name]].split for name in names_of(row) & homes.keys()} - {row.split}]
     if torn:
         raise LayoutError(
             f"splits.previous: found {counted(len(torn), 'person')} whom that dataset has in other splits than the "
@@ -313,14 +283,14 @@ def join_registries(own: pa.Table, other: pa.Table) -> pa.Table:
             "spec: the dataset's own registry knows everybody it was begun with"
         )
     for row in others:
-        new = _names_of(row) - homes.keys()
-        place = min((homes[name] for name in _names_of(row) & homes.keys()), default=len(rows))
+        new = names_of(row) - homes.keys()
+        place = min((homes[name] for name in names_of(row) & homes.keys()), default=len(rows))
         if place == len(rows):
             rows.append(replace(row, present=False))
         else:
-            rows[place] = _with_names(rows[place], row, new)
+            rows[place] = with_names(rows[place], row, new)
         homes |= dict.fromkeys(new, place)
-    return _table_of(rows)
+    return table_of(rows)
 
 
 def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Iterator[str]:
@@ -329,7 +299,7 @@ def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Ite
     ``named``: file names of the registry and of the splits, for the messages.
     """
     homes: dict[str, str] = {}
-    rows = _rows_of(registry)
+    rows = rows_of(registry)
     for row in rows:
         if row.person_key not in row.members:
             yield f"{named[0]}: found person {row.person_key} without the own name among the members, expected it"
@@ -349,35 +319,10 @@ def faults(registry: pa.Table, splits: pa.Table, *, named: Sequence[str]) -> Ite
             yield f"{named[0]}: found person {person} as present, expected a row in {named[1]}"
 
 
-def _rows_of(registry: pa.Table) -> list[RegistryRow]:
-    """Return the rows of a registry; those of other releases may lack a column or have one more."""
-    columns = [name for name in REGISTRY_SCHEMA.names if name in registry.column_names]
-    return [RegistryRow(**row) for row in registry.select(columns).to_pylist()]
-
-
-def _names_of(row: RegistryRow) -> set[str]:
-    """Return what tells who a row is: names and studies, which are different texts."""
-    return {*row.members, *(row.studies or ())}
-
-
-def _with_names(row: RegistryRow, other: RegistryRow, new: set[str]) -> RegistryRow:
-    """Return a row that also knows what ``other`` is known by, as far as it is ``new``."""
-    return replace(
-        row,
-        members=sorted({*row.members, *(new & set(other.members))}),
-        bare=sorted({*(row.bare or ()), *(other.bare or ())}),
-        studies=sorted({*(row.studies or ()), *(new & set(other.studies or ()))}),
-    )
-
-
 def _holders(known: pa.Table) -> dict[str, int]:
     """Map each study to the row that knows it."""
     listed = known["studies"].to_pylist() if "studies" in known.column_names else []
     return {study: place for place, studies in enumerate(listed) for study in studies or ()}
-
-
-def _table_of(rows: Iterable[RegistryRow]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=REGISTRY_SCHEMA)
 
 
 def _hint(elsewhere: int) -> str:

@@ -8,7 +8,8 @@ from typing import Final
 import pyarrow as pa
 
 from builder.model.keyed import Key
-from builder.split.registry import REGISTRY_SCHEMA, Facts, recognise
+from builder.split.registry import Facts, recognise
+from builder.split.registry_rows import REGISTRY_SCHEMA
 
 REASONS: Final = ("consent", "request", "minor", "error", "law", "other")
 """Codes of why a person is taken out. They are published, so nobody may write free text."""

@@ -18,7 +18,8 @@ from builder.planning.deal import deal
 from builder.planning.registry import known_again, next_registry, read_registry, still_published
 from builder.publishing.finish import publish_files
 from builder.spec import DatasetSpec
-from builder.split.registry import REGISTRY_SCHEMA, faults
+from builder.split.registry import faults
+from builder.split.registry_rows import REGISTRY_SCHEMA
 from builder.storage import Store, open_store
 from tests.planning.test_twenty_versions import COLUMNS, KEY, OTHER
 

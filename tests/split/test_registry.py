@@ -7,7 +7,6 @@ from builder.errors import LayoutError
 from builder.split.registry import (
     NAMED_BY_ID,
     NAMED_BY_NAMESPACE,
-    REGISTRY_SCHEMA,
     Group,
     carry,
     check_people,
@@ -18,6 +17,7 @@ from builder.split.registry import (
     pinned,
     recognise,
 )
+from builder.split.registry_rows import REGISTRY_SCHEMA
 
 NAMES = ("registry.parquet", "splits.parquet")
 
