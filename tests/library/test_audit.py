@@ -242,3 +242,27 @@ def test_images_in_no_split_are_counted(tmp_path: Path) -> None:
     (tmp_path / "bids" / "participants.tsv").write_text("participant_id\tsplit\nsub-1\ttrain\n")
     found = read_divided(tmp_path / "bids")
     assert (found.layout, len(found.items), found.without_a_split) == ("BIDS", 1, 1)
+
+
+def test_headers_that_tell_the_label_are_noticed(tmp_path: Path) -> None:
+    """The sizes of the images give one answer away, and say nothing of the other."""
+    dice = np.random.default_rng(5)
+    rows = [["path", "patient", "split", "sick", "sex"]]
+    for n in range(60):
+        sick, sex = bool(n % 2), "F" if dice.random() < 0.5 else "M"
+        _png(tmp_path / "images" / f"{n}.png", picture(n, size=40 if sick else 36))
+        rows.append([f"images/{n}.png", f"P{n:02d}", "train" if n < 40 else "test", "yes" if sick else "no", sex])
+    with (tmp_path / "split.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    found = audit(tmp_path / "split.csv", pixels="exact")
+    told = {row["outcome"]: row for row in found.facts()["headers_alone"]}
+    assert told["sick = yes"]["auc"] == pytest.approx(1.0)
+    assert told["sick = yes"]["persons"] == 60
+    assert told["sex = M"]["low"] < 0.5 < told["sex = M"]["high"]
+    assert {(row["label"], row["group"]) for row in found.facts()["associated"]} == {
+        ("sick", "rows"),
+        ("sick", "columns"),
+    }
+    assert "headers alone predict sick = yes: AUC 1.00" in found.text()
+    page = found.page(names=False)
+    assert page.partition("<h2>Bias</h2>")[2].count("sick = yes") == 1

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from builder.errors import BuilderError, counted
 from builder.files.formats import read_voxels
 from builder.imaging.parse import parse_instance
 from builder.imaging.pixels.stored import stored_values
+from builder.library.audit.bias import HEADER, Bias, look_for_bias
 from builder.library.audit.items import FILES, Divided, Item, few, read_divided
 from builder.pages import template_environment
 
@@ -61,6 +62,7 @@ class Audit:
     unread: tuple[str, ...]
     findings: tuple[Finding, ...]
     balance: tuple[Mapping[str, Any], ...]
+    bias: Bias = field(default_factory=Bias)
 
     @property
     def leaks(self) -> tuple[Finding, ...]:
@@ -85,6 +87,8 @@ class Audit:
             "across_splits": {kind: self.count(kind, leaks=True) for kind in KINDS},
             "inside_splits": {kind: self.count(kind, leaks=False) for kind in KINDS[2:]},
             "balance": [dict(row) for row in self.balance],
+            "headers_alone": [dict(row) for row in self.bias.headers_alone],
+            "associated": [dict(row) for row in self.bias.associated],
             "clean": not self.leaks,
             **({"findings": [f.__dict__ for f in self.findings]} if names else {}),
         }
@@ -109,6 +113,11 @@ class Audit:
         for row in self.balance[:MOST_SHOWN]:
             shares = ", ".join(f"{split} {share:.2f}" for split, share in row["shares"].items())
             lines.append(f"  {row['column']} = {row['level']}: {shares}")
+        for row in self.bias.headers_alone:
+            where = f"{row['low']:.2f} to {row['high']:.2f}"
+            lines.append(f"  headers alone predict {row['outcome']}: AUC {row['auc']:.2f} ({where}), chance 0.50")
+        for row in self.bias.associated[:MOST_SHOWN]:
+            lines.append(f"  {row['label']} goes with {row['group']}: Cramer's V {row['cramers_v']:.2f}")
         shown = self.leaks[:MOST_SHOWN] if names else ()
         lines += [f"  {f.kind.replace('_', ' ')} in {' and '.join(f.splits)}: {', '.join(f.items[:4])}" for f in shown]
         lines.append(
@@ -137,18 +146,22 @@ def audit(place: Path, *, person: str | None = None, pixels: str = "near", track
     volumes, unread = [], []
     groups = list(_volumes(divided.items)) if pixels != "off" else []
     read: dict[str, Item] = {}
+    headers: dict[str, Mapping[str, Any]] = {}
     for members in (track or _plain)(groups, len(groups)):
         try:
-            item, voxels, modality = _voxels(members)
+            item, voxels, header = _voxels(members)
         except (BuilderError, OSError):
             unread += [member.name for member in members]
             continue
         read |= {member.name: replace(member, person=item.person, study=item.study) for member in members}
+        headers[item.name] = {**header, **dict(zip(HEADER[-3:], voxels.shape, strict=True))}
         volumes.append(
             (
                 item,
                 pixel_digest(voxels),
-                take_print(voxels, key=item.name, person_key=item.person or item.name, modality=modality),
+                take_print(
+                    voxels, key=item.name, person_key=item.person or item.name, modality=header.get("modality", "")
+                ),
             )
         )
     unread += [i.name for i in divided.items if i.place is None and not i.text]
@@ -157,7 +170,8 @@ def audit(place: Path, *, person: str | None = None, pixels: str = "near", track
     findings = [*_same(items, "persons"), *_same(items, "studies"), *_equal(volumes)]
     findings += _near(volumes) if pixels == "near" else []
     findings += _texts(items)
-    return Audit(str(place), divided, len(volumes), tuple(unread), tuple(findings), tuple(_balance(items)))
+    bias = look_for_bias(items, headers)
+    return Audit(str(place), divided, len(volumes), tuple(unread), tuple(findings), tuple(_balance(items)), bias)
 
 
 def _plain(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -255,14 +269,14 @@ def _series(place: Path) -> str | None:
     return str(header.get("SeriesInstanceUID", "")) or hashlib.sha256(place.read_bytes()).hexdigest()
 
 
-def _voxels(members: Sequence[Item]) -> tuple[Item, NDArray[Any], str]:
-    """Return the item, the (slice, row, column) values and the modality of an image."""
+def _voxels(members: Sequence[Item]) -> tuple[Item, NDArray[Any], dict[str, Any]]:
+    """Return the item, the (slice, row, column) values and what the header says of an image."""
     first = members[0]
     assert first.place is not None
     if _series(first.place) is None:
         facts, layers = read_voxels([first.place.read_bytes()])
         del facts
-        return first, _grey(layers), ""
+        return first, _grey(layers), {}
     planes = []
     for member in members:
         assert member.place is not None
@@ -277,7 +291,17 @@ def _voxels(members: Sequence[Item]) -> tuple[Item, NDArray[Any], str]:
         person=first.person or str(header.get("PatientID", "")),
         study=first.study or str(header.get("StudyInstanceUID", "")),
     )
-    return item, whole, str(header.get("Modality", ""))
+    kvp = header.get("KVP")
+    return (
+        item,
+        whole,
+        {
+            "modality": str(header.get("Modality", "")),
+            "manufacturer": str(header.get("Manufacturer", "")) or None,
+            "manufacturer_model": str(header.get("ManufacturerModelName", "")) or None,
+            "kvp": float(kvp) if isinstance(kvp, int | float) else None,
+        },
+    )
 
 
 def _grey(layers: NDArray[Any]) -> NDArray[Any]:
