@@ -1,4 +1,4 @@
-"""Publish a dataset without the labels of its test splits; a separate store keeps the whole dataset.
+"""Publish a dataset without the labels of its test splits, or without their persons; a store keeps the whole dataset.
 
 An allow list says what may remain of a sequestered sample. All other values of its rows become null, and every voxel of
 its fields except the image becomes zero. Whatever is computed from all samples (report, catalog, leak certificate,
@@ -45,6 +45,8 @@ from builder.model.tables import SERIES
 from builder.model.zarr_format import Codec, decode_index, encode_index, index_bytes
 from builder.publishing.exports import export_files
 from builder.publishing.finish import publish_files
+from builder.publishing.held_back import Stored, comparison, without_persons
+from builder.publishing.report import REPORT_JSON
 from builder.reader.views import split_views
 from builder.report.shift import INTENSITIES
 from builder.shards.streams import encode_chunk
@@ -96,15 +98,16 @@ def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Calla
     manifest = parse_manifest(whole.read(version_path(version, MANIFEST)))
     tables = {name: _table(whole, version, manifest, name) for name in (INDEX, SPLITS, REGISTRY)}
     kept = open_columns(spec, options)
-    hidden = _hidden(tables[INDEX], options)
-    by_shard: dict[str, set[int]] = {}
-    for shard, row, hide in zip(*(tables[INDEX][c].to_pylist() for c in ("shard", "row")), hidden, strict=True):
-        if hide:
-            by_shard.setdefault(shard, set()).add(row)
-    shards = [_open_shard(whole, target, s, by_shard.get(s.fingerprint, set()), kept) for s in manifest.shards]
-    names = {old.fingerprint: new.fingerprint for old, new in zip(manifest.shards, shards, strict=True)}
-    index = _open_index(tables[INDEX], hidden, kept, names)
-    splits = blanked(tables[SPLITS], _hidden(tables[SPLITS], options), OF_PERSONS)
+    if options.what == "samples":
+        shards, index = without_persons(
+            whole, target, manifest.shards, tables[INDEX], Stored(options.splits, spec.samples, spec.shards)
+        )
+        splits = tables[SPLITS].filter(pa.array([not hide for hide in _hidden(tables[SPLITS], options)]))
+        totals = {"samples": index.num_rows, "cases": len(index["case_key"].unique())}
+    else:
+        shards, index = _without_labels(whole, target, manifest, tables[INDEX], spec)
+        splits = blanked(tables[SPLITS], _hidden(tables[SPLITS], options), OF_PERSONS)
+        totals = {name: manifest.totals[name] for name in ("samples", "cases")}
     draft = Manifest(
         name=manifest.name,
         version="",
@@ -113,16 +116,35 @@ def publish_open(whole: Store, target: Store, spec: DatasetSpec, *, guard: Calla
         fields=manifest.fields,
         shards=tuple(shards),
         files=(),
-        totals={name: manifest.totals[name] for name in ("samples", "cases")},
+        totals=totals,
     )
     files = {INDEX: parquet_bytes(index), SPLITS: parquet_bytes(splits), REGISTRY: parquet_bytes(tables[REGISTRY])}
     if any(stored.path == WITHDRAWN for stored in manifest.files):
         files[WITHDRAWN] = parquet_bytes(_table(whole, version, manifest, WITHDRAWN))
     files |= split_views(target, draft, index)
     files |= export_files(spec, splits, index)
+    if options.what == "samples":
+        told = whole.read(version_path(version, REPORT_JSON))
+        files |= comparison(json.loads(told), options.splits, kept)
     # No search is needed: all of this was searched when the whole dataset was published.
     cleared = {name: clear_document(name, data, Canaries({})) for name, data in files.items()}
     return publish_files(draft, cleared, target, guard).version
+
+
+def _without_labels(
+    whole: Store, target: Store, manifest: Manifest, index: pa.Table, spec: DatasetSpec
+) -> tuple[list[ShardEntry], pa.Table]:
+    """Write the open form of every shard, and return them with the open index."""
+    options = spec.splits.sequester
+    assert options is not None
+    kept, hidden = open_columns(spec, options), _hidden(index, options)
+    by_shard: dict[str, set[int]] = {}
+    for shard, row, hide in zip(*(index[c].to_pylist() for c in ("shard", "row")), hidden, strict=True):
+        if hide:
+            by_shard.setdefault(shard, set()).add(row)
+    shards = [_open_shard(whole, target, s, by_shard.get(s.fingerprint, set()), kept) for s in manifest.shards]
+    names = {old.fingerprint: new.fingerprint for old, new in zip(manifest.shards, shards, strict=True)}
+    return shards, _open_index(index, hidden, kept, names)
 
 
 def check_places(whole: Store, target: Store) -> None:

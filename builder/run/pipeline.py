@@ -205,7 +205,7 @@ def plan_from(inputs: PlanInputs, runner: Runner, *, also: Withdrawn | None = No
 def build_open(
     planned: Planned, dataset: Store, runner: Runner, progress: Progress, guard: Callable[[], None], faults: Faults
 ) -> Built:
-    """Build into the dataset or, if labels are sequestered, into their store, and publish the rest."""
+    """Build into the dataset or, if splits are sequestered, into their store, and publish the rest."""
     options = planned.plan.spec.splits.sequester
     beside = private_store(dataset.url)
     if options is None:
@@ -217,7 +217,8 @@ def build_open(
     whole.fence()
     unmoved = still_published(dataset, published(dataset), guard)
     built = _build(planned, whole, beside, runner, progress, guard, faults)
-    progress.say("sequester: the dataset without the labels of " + ", ".join(options.splits))
+    left = "labels" if options.what == "labels" else "persons"
+    progress.say(f"sequester: the dataset without the {left} of " + ", ".join(options.splits))
     version = publish_open(whole, dataset, planned.plan.spec, guard=unmoved)
     return replace(built, dataset=dataset.url, version=version, labels=whole.url)
 

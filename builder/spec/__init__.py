@@ -252,6 +252,8 @@ def _check_sequester(spec: DatasetSpec) -> None:
     held = sorted({rule.column for rule in spec.splits.hold_out if rule.split in options.splits} & closed)
     if held:
         raise ValueError(f"splits.hold_out: found {held}, which tells the labels of sequestered samples")
+    if options.what == "samples":
+        return
     telling = [name for name in ("centred_on", "foreground_at_least") if getattr(spec.samples, name, None)]
     telling += [f"{t.kind} {name}" for t in spec.transforms for name in t.label_options]
     if telling:

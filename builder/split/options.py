@@ -81,10 +81,13 @@ class Folds(BaseModel):
 
 
 class Sequester(BaseModel):
-    """Stores the labels of the test splits separately; of these splits, only the images are published.
+    """Stores the test splits separately: their labels, so that only their images are published, or all of them.
 
     Parameters
     ----------
+    what
+        ``labels`` publishes the images of these splits without their labels; ``samples`` publishes nothing of their
+        persons, with a page that compares them with everybody else.
     url
         Where the whole dataset goes, with all labels, its report and its records: for those who score predictions.
     splits
@@ -96,6 +99,7 @@ class Sequester(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: Annotated[str, Field(min_length=1)]
+    what: Literal["labels", "samples"] = "labels"
     splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     keep: tuple[str, ...] = ()
 

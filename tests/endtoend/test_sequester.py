@@ -1,14 +1,18 @@
 """Labels of the test split in a separate store: nothing of them in what is published, everything in the store."""
 
 import csv
+import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
@@ -19,6 +23,7 @@ from builder.phantom import write_archive
 from builder.publishing.sequester import OF_IMAGES
 from builder.run.pipeline import build
 from builder.specfile import load_spec
+from tests.catalog.recount import recount
 from tests.endtoend.trees import KEY, ROOT, tree
 
 SAMPLES = "samples: {kind: patches, shape: [24, 24, 24], centred_on: tumor, per_case: 4, background: 0.25}"
@@ -60,11 +65,15 @@ def make(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
 
     known: dict[str, Path] = {}
 
-    def call(kind: str, *, top: Path | None = None, phantom: Path = archive) -> Path:
-        if top is None and kind in known:
-            return known[kind]
-        top = top or known.setdefault(kind, tmp_path_factory.mktemp(kind))
-        (top / "spec.yaml").write_text(text_of(KINDS[kind]))
+    def call(kind: str, *, top: Path | None = None, phantom: Path = archive, what: str = "labels") -> Path:
+        name = kind if what == "labels" else f"{kind}-{what}"
+        if top is None and name in known:
+            return known[name]
+        top = top or known.setdefault(name, tmp_path_factory.mktemp(name))
+        text = text_of(KINDS[kind])
+        if what != "labels":
+            text = text.replace("keep: [race]", f"keep: [race, sex], what: {what}")
+        (top / "spec.yaml").write_text(text)
         given = {"phantom": str(phantom), "sealed": str(top / "sealed")}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BUILDER_KEY", KEY)
@@ -211,3 +220,65 @@ def test_an_unknown_column_is_blanked() -> None:
         {"sample_key": "a", "notes": notes, "new": 1},
         {"sample_key": "b", "notes": ["intensity/0=1.0,0.0"], "new": None},
     ]
+
+
+def test_whole_persons_are_held_back(make: Build) -> None:
+    """Nothing of the persons tested on is in the open dataset; what is there is what the whole one stores."""
+    top = make("grid", what="samples")
+    seen, whole = builder.open_dataset(top / "open"), builder.open_dataset(top / "sealed")
+    rows = {
+        row["sample_key"]: (place, row)
+        for place, row in enumerate(whole.table.drop_columns(["shard", "row"]).to_pylist())
+    }
+    tested = [row for _, row in rows.values() if row["split"] == "test"]
+    assert tested
+    kept = seen.table.drop_columns(["shard", "row"]).to_pylist()
+    assert len(kept) == len(rows) - len(tested)
+    for place, row in enumerate(kept):
+        there, full = rows[row["sample_key"]]
+        assert row == full
+        assert row["split"] != "test"
+        for field in ("image", "tumor"):
+            np.testing.assert_array_equal(seen[place][field], whole[there][field])
+    names = {value.encode() for row in tested for value in (row["sample_key"], row["case_key"])}
+    voxels = {
+        np.ascontiguousarray(whole[place]["image"]).tobytes() for place, row in rows.values() if row["split"] == "test"
+    }
+    stored = {data for group in (top / "open" / "data").iterdir() for data in _images(group)}
+    assert len(stored) == len({np.ascontiguousarray(seen[i]["image"]).tobytes() for i in range(len(seen))})
+    assert not stored & voxels
+    for path in (top / "open").rglob("*"):
+        if path.is_file() and path.suffix in (".json", ".html", ".csv"):
+            assert not [name for name in names if name in path.read_bytes()], path.name
+    for table in ("index", "splits"):
+        held = pq.read_table(next((top / "open" / "versions").glob(f"*/{table}.parquet")))
+        assert not {row["person_key"] for row in tested} & {*held["person_key"].to_pylist()}
+    for dataset in ("open", "sealed"):
+        assert verify(str(top / dataset)).faults == ()
+
+
+def test_the_page_of_persons_held_back_tells_the_balance(make: Build) -> None:
+    top = make("grid", what="samples")
+    version = next(iter((top / "open" / "versions").iterdir()))
+    told = json.loads((version / "held-back.json").read_text())
+    persons = pq.read_table(next((top / "sealed" / "versions").glob("*/splits.parquet"))).to_pylist()
+    assert {row["split"]: row["persons"] for row in told["splits"]} == Counter(row["split"] for row in persons)
+    assert told["held_back"] == ["test"]
+    told_of = {entry["column"] for entry in told["groups"]}
+    assert {"sex", "vendor", "site"} <= told_of
+    assert not (CLOSED - {"sex"}) & told_of
+    page = (version / "held-back.html").read_text()
+    assert "test (held back)" in page
+    assert "<script" not in page
+
+
+def test_every_number_of_the_whole_datasets_records_is_recomputed(grid: Path) -> None:
+    version = next((grid / "sealed" / "versions").iterdir())
+    (planned,) = (grid / "open.private").glob("plan/*/cohort.parquet")
+    facts = json.loads((version / "catalog" / "facts.json").read_text())
+    assert recount(version, facts, pd.read_parquet(planned)) == {}
+
+
+def _images(shard: Path) -> list[bytes]:
+    array: Any = zarr.open_group(shard, mode="r")["image"]
+    return [np.ascontiguousarray(array[row]).tobytes() for row in range(array.shape[0])]
