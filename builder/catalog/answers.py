@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.catalog.facts import Facts, stated
+from builder.catalog.facts import TODO, Facts, stated
 from builder.catalog.reference import agreement, annotators, tools, who_stands_behind
 from builder.catalog.terms import terms
 from builder.errors import counted
@@ -36,6 +36,7 @@ class Answers:
             "annotators": annotators(facts),
             "tools": tools(facts),
             "agreement": agreement(facts),
+            "figures": lambda dimension: [str(f) for f in facts.figures if f.dimension == dimension],
             "todo": lambda what: stated(None, what),
             **more,
         }
@@ -57,11 +58,18 @@ def _compiled(template: str) -> "Template":
 
 @cache
 def questions(name: str) -> dict[Any, Any]:
-    """Return the questions of a file of this folder, in its order."""
+    """Return the questions of a file of this folder or below it, in its order."""
     from ruamel.yaml import YAML
 
-    found: dict[Any, Any] = YAML(typ="safe", pure=True).load(Path(__file__).with_name(name).read_text("utf-8"))
+    found: dict[Any, Any] = YAML(typ="safe", pure=True).load((Path(__file__).parent / name).read_text("utf-8"))
     return found
+
+
+def answered(name: str, answers: Answers) -> dict[str, Any]:
+    """Return an answer of ``answers.yaml``, or the TODO for it, and whether nothing of it is open."""
+    known = questions("answers.yaml")[name]
+    told = answers(known["answer"])
+    return {"answer": told or stated(None, known["todo"]), "answered": bool(told) and TODO not in told}
 
 
 def _missing_data(facts: Facts) -> str:

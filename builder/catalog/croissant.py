@@ -1,7 +1,12 @@
-"""Describe the dataset as a Croissant 1.1 record with responsible-AI fields (https://docs.mlcommons.org/croissant)."""
+"""Describe the dataset as a Croissant 1.1 record with responsible-AI fields (https://docs.mlcommons.org/croissant).
+
+``provenance`` says where the data came from and what was done to them, ``use_conditions`` for what they may be used.
+"""
 
 from builder.catalog.facts import PARQUET, ColumnFacts, Facts, TableFacts, stated
+from builder.catalog.provenance import derived_from, generated_by, made_labels
 from builder.catalog.reference import agreement, tools, who_stands_behind
+from builder.catalog.use_conditions import usage_info
 from builder.errors import counted
 from builder.model.canonical import Json
 from builder.model.licenses import license_url
@@ -18,6 +23,7 @@ CONTEXT: Json = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "duo": "http://purl.obolibrary.org/obo/DUO_",
     "description": {"@container": "@language"},
     "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
@@ -34,8 +40,10 @@ CONTEXT: Json = {
     "key": "cr:key",
     "md5": "cr:md5",
     "name": {"@container": "@language"},
+    "odrl": "http://www.w3.org/ns/odrl/2/",
     "parentField": "cr:parentField",
     "path": "cr:path",
+    "prov": "http://www.w3.org/ns/prov#",
     "rai": "http://mlcommons.org/croissant/RAI/",
     "recordSet": "cr:recordSet",
     "references": "cr:references",
@@ -50,6 +58,15 @@ CONTEXT: Json = {
     "transform": "cr:transform",
 }
 
+
+SPLITS = "split_names"
+"""Identifier of the record set that lists the splits; ``splits`` is the table of persons."""
+
+_ROLES = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
+"""Maps names of splits to Croissant's terms; other names have none."""
+
+LABEL_COLUMNS = ("segment_names", "box_classes", "boxes", "landmarks", "measurement_values", "class_values", "texts")
+"""Columns of the index that hold annotations, besides those that begin with ``label.`` or ``text.``."""
 
 MOST_FOLDERS = 1000
 """Most shards that are listed one by one; above this the record holds a pattern, and the manifest lists the shards."""
@@ -90,9 +107,12 @@ def croissant(facts: Facts) -> Json:
         "creator": [{"@type": "sc:Organization", "name": name} for name in said.creators],
         "publisher": [{"@type": "sc:Organization", "name": said.publisher}] if said.publisher else [],
         "isLiveDataset": False,
+        "usageInfo": usage_info(said.use_conditions),
         **_responsible_ai(facts),
+        "prov:wasDerivedFrom": derived_from(facts),
+        "prov:wasGeneratedBy": generated_by(facts),
         "distribution": [*_file_objects(facts), *_file_sets(facts)],
-        "recordSet": [_record_set(table) for table in sorted(facts.tables, key=lambda t: t.path)],
+        "recordSet": [*_splits(facts), *(_record_set(facts, t) for t in sorted(facts.tables, key=lambda t: t.path))],
     }
     return {k: v for k, v in record.items() if v not in (None, [], "")}
 
@@ -132,6 +152,7 @@ def _file_sets(facts: Facts) -> list[Json]:
             "description": description,
             "encodingFormat": kind,
             "includes": [f"{folder}/{pattern}" for folder in folders],
+            **(made_labels(facts, name) if name in facts.labels else {}),
         }
         for name, description, kind, pattern in [
             *arrays,
@@ -140,7 +161,34 @@ def _file_sets(facts: Facts) -> list[Json]:
     ]
 
 
-def _record_set(table: TableFacts) -> Json:
+def _splits(facts: Facts) -> list[Json]:
+    """Return the splits as an enumeration: each name, and the term for it where Croissant has one."""
+    if not facts.splits:
+        return []
+    fields: dict[str, str | list[str]] = {"name": "sc:Text"}
+    if all(row.split in _ROLES for row in facts.splits):
+        fields["url"] = ["sc:URL", "cr:Split"]  # mlcroissant asks for an atomic type beside the term
+    return [
+        {
+            "@type": "cr:RecordSet",
+            "@id": SPLITS,
+            "name": SPLITS,
+            "description": "The splits of the dataset; no person is in two of them" if facts.disjoint else "The splits",
+            "dataType": "cr:Split",
+            "key": {"@id": f"{SPLITS}/name"},
+            "field": [
+                {"@type": "cr:Field", "@id": f"{SPLITS}/{name}", "name": name, "dataType": kind}
+                for name, kind in fields.items()
+            ],
+            "data": [
+                {f"{SPLITS}/name": row.split, **({f"{SPLITS}/url": _ROLES[row.split]} if "url" in fields else {})}
+                for row in facts.splits
+            ],
+        }
+    ]
+
+
+def _record_set(facts: Facts, table: TableFacts) -> Json:
     names = {column.name for column in table.columns}
     keys = [{"@id": f"{table.name}/{key}"} for key in table.keys if key in names]
     record: Json = {
@@ -151,27 +199,43 @@ def _record_set(table: TableFacts) -> Json:
     }
     if keys:
         record["key"] = keys if len(keys) > 1 else keys[0]
-    record["field"] = [_field(table, column) for column in table.columns]
+    record["field"] = [_field(facts, table, column) for column in table.columns]
     return record
 
 
-def _field(table: TableFacts, column: ColumnFacts) -> Json:
-    """Describe a column by its type, with its unit and DICOM tag in words."""
+def _field(facts: Facts, table: TableFacts, column: ColumnFacts) -> Json:
+    """Describe a column by its type, with its unit and DICOM tag in words; of a label also who made it."""
     words = [f"unit {column.unit} (UCUM)"] if column.unit else []
     words += [f"DICOM attribute ({column.dicom_tag})"] if column.dicom_tag else []
     inner = _inner(column.type)
-    kind: str | list[str] = _data_type(inner or column.type)
+    kind = _data_type(inner or column.type)
+    label = _label_of(table, column)
     described: Json = {
         "@type": "cr:Field",
         "@id": f"{table.name}/{column.name}",
         "name": column.name,
         "description": ", ".join(words),
-        "dataType": [kind, "cr:Split"] if column.name == "split" else kind,
+        "dataType": [kind, "cr:Label"] if label is not None else kind,
         "source": {"fileObject": {"@id": table.path}, "extract": {"column": column.name}},
     }
+    if column.name == "split" and facts.splits:
+        # the text also writes {"@id": ...}, which mlcroissant 1.1 does not read
+        described["references"] = {"field": {"@id": f"{SPLITS}/name"}}
+    if label is not None:
+        described |= made_labels(facts, label)
     if inner is not None:
         described |= {"isArray": True, "arrayShape": "-1"}
     return {k: v for k, v in described.items() if v != ""}
+
+
+def _label_of(table: TableFacts, column: ColumnFacts) -> str | None:
+    """Return the label a column of the index belongs to, "" if to several; None if it holds no annotation."""
+    if table.name != "index":
+        return None
+    for prefix in ("label.", "text."):
+        if column.name.startswith(prefix):
+            return column.name.removeprefix(prefix).partition(".")[0]
+    return "" if column.name in LABEL_COLUMNS else None
 
 
 def _inner(kind: str) -> str | None:
@@ -201,7 +265,7 @@ def _responsible_ai(facts: Facts) -> Json:
         "rai:dataCollectionMissingData": f"Left out, with one reason each: {left}" if left else None,
         "rai:dataImputationProtocol": "Missing values are kept as missing; nothing was imputed",
         "rai:dataPreprocessingProtocol": [*facts.preprocessing, *([facts.sampling] if facts.sampling else [])],
-        "rai:dataAnnotationProtocol": [*facts.annotation, *([note.protocol] if note.protocol else [])],
+        "rai:dataAnnotationProtocol": "; ".join(filter(None, (*facts.annotation, note.protocol))),
         "rai:dataAnnotationPlatform": tools(facts),
         "rai:dataAnnotationAnalysis": agreement(facts),
         "rai:annotatorDemographics": note.annotators or who_stands_behind(facts),
@@ -210,5 +274,7 @@ def _responsible_ai(facts: Facts) -> Json:
         "rai:dataUseCases": list(use.intended_use),
         "rai:personalSensitiveInformation": [*persons, *facts.deidentification],
         "rai:dataReleaseMaintenancePlan": facts.governance.maintenance,
+        "rai:dataSocialImpact": facts.statement.social_impact,
+        "rai:hasSyntheticData": facts.statement.synthetic,
     }
-    return {k: v for k, v in fields.items() if v}
+    return {k: v for k, v in fields.items() if v or v is False}

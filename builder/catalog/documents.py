@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
+from builder.catalog.checklists import checklists
 from builder.catalog.claim import claim
 from builder.catalog.cmimi import cmimi
 from builder.catalog.croissant import croissant
 from builder.catalog.datasheet import datasheet
 from builder.catalog.facts import Facts, facts_document
 from builder.catalog.fair import fair
+from builder.catalog.healthdcat import healthdcat
 from builder.catalog.page import page
 from builder.catalog.records import datacite, ro_crate
 from builder.catalog.terms import terms
@@ -28,6 +30,8 @@ def catalog(facts: Facts) -> dict[str, str]:
         "c-mimi.json": cmimi(facts),
         "fair.json": fair(facts),
         "claim.json": claim(facts),
+        "checklists.json": checklists(facts),
+        "healthdcat-ap.json": healthdcat(facts),
         "use-case.json": use_case(facts),
         "terms.json": terms(facts),
     }

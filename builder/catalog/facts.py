@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from builder.catalog.figures import FigureFacts, OverlapFacts
 from builder.catalog.statement import Governance, Statement, UseCase
 from builder.errors import LayoutError, counted
 
@@ -264,6 +265,10 @@ class Facts:
         Years of acquisition by site and split.
     distribution
         Share of normal cases and number of each pathology; None unless the spec names the pathologies.
+    figures
+        Figures of completeness, uniqueness, validity, consistency and timeliness.
+    independence
+        What the test split shares with the training split.
     """
 
     name: str
@@ -302,6 +307,8 @@ class Facts:
     amounts: Amounts = Amounts()
     periods: tuple[PeriodFacts, ...] = ()
     distribution: DistributionFacts | None = None
+    figures: tuple[FigureFacts, ...] = ()
+    independence: tuple[OverlapFacts, ...] = ()
     facts_version: int = FACTS_VERSION
 
     @property

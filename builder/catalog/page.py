@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.catalog.checklists import checklists
 from builder.catalog.claim import claim
 from builder.catalog.cmimi import cmimi
 from builder.catalog.datasheet import questions_of
@@ -42,6 +43,7 @@ def page(facts: Facts, *, uses: int | None = None, runs: Sequence[str] = ()) -> 
         "terms": terms(facts),
         "cmimi": cmimi(facts, uses=uses, runs=tuple(runs)),
         "claim": claim(facts),
+        "checklists": checklists(facts),
         "datasheet": questions_of(facts),
     }
     text = page_template().render(
@@ -70,6 +72,8 @@ def _gaps(parts: Mapping[str, Any], governance: Mapping[str, Any]) -> list[_Gap]
     asked += [("citations", "to be cited", value) for value in parts["terms"]["citations"]]
     asked += [("C-MIMI", row["about"], row["answer"]) for row in cmimi_items]
     asked += [("CLAIM", row["about"], row["answer"]) for row in claims]
+    for table in parts["checklists"].values():
+        asked += [(_short(table), row["about"], row["answer"]) for row in table["items"]]
     asked += [("datasheet", q, given) for questions in parts["datasheet"].values() for q, given in questions]
     found: dict[str, tuple[str, list[str]]] = {}
     for asked_by, about, value in asked:
@@ -77,6 +81,11 @@ def _gaps(parts: Mapping[str, Any], governance: Mapping[str, Any]) -> list[_Gap]
             for part in _OPEN.findall(str(text)):
                 found.setdefault(part.removeprefix("; ").removeprefix(f"{TODO}: "), (about, []))[1].append(asked_by)
     return [_Gap(about, what, tuple(dict.fromkeys(who))) for what, (about, who) in found.items()]
+
+
+def _short(checklist: Mapping[str, Any]) -> str:
+    """Return the name of a checklist without what it covers."""
+    return str(checklist["title"]).partition(":")[0].partition(",")[0]
 
 
 def _told(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Build the DataCite 4.5 and RO-Crate 1.1 records."""
+"""Build the DataCite 4.5 and RO-Crate 1.2 records."""
 
 from builder.catalog.facts import Facts, SourceFacts, stated
 from builder.errors import counted
@@ -37,7 +37,7 @@ def datacite(facts: Facts) -> Json:
 
 
 def ro_crate(facts: Facts) -> Json:
-    """Return ``ro-crate-metadata.json`` of RO-Crate 1.1: the root, its files and its sources."""
+    """Return ``ro-crate-metadata.json`` of RO-Crate 1.2: the root, its files and its sources."""
     files = sorted(facts.files, key=lambda f: f.path)
     sources = {_source_id(s): _source(s) for s in facts.sources}
     said = facts.statement
@@ -60,12 +60,12 @@ def ro_crate(facts: Facts) -> Json:
     words = f"{counted(facts.shards.number, 'Zarr v3 group')}, {facts.shards.bytes} bytes"
     shards = [{"@id": "data/", "@type": "Dataset", "name": "shards", "description": words}]
     return {
-        "@context": "https://w3id.org/ro/crate/1.1/context",
+        "@context": "https://w3id.org/ro/crate/1.2/context",
         "@graph": [
             {
                 "@id": "ro-crate-metadata.json",
                 "@type": "CreativeWork",
-                "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+                "conformsTo": {"@id": "https://w3id.org/ro/crate/1.2"},
                 "about": {"@id": "./"},
             },
             {k: v for k, v in root.items() if v != []},

@@ -7,6 +7,29 @@ from pydantic import BaseModel, ConfigDict, Field
 Texts = tuple[str, ...]
 
 
+UseCondition = Literal[
+    "DUO_0000004",
+    "DUO_0000006",
+    "DUO_0000007",
+    "DUO_0000015",
+    "DUO_0000018",
+    "DUO_0000019",
+    "DUO_0000020",
+    "DUO_0000021",
+    "DUO_0000022",
+    "DUO_0000024",
+    "DUO_0000025",
+    "DUO_0000026",
+    "DUO_0000027",
+    "DUO_0000028",
+    "DUO_0000042",
+    "DUO_0000044",
+    "DUO_0000045",
+    "DUO_0000046",
+]
+"""Terms of the Data Use Ontology; ``use_conditions.yaml`` has their names."""
+
+
 class Governance(BaseModel):
     """Who is responsible for the dataset, and who may use it.
 
@@ -104,6 +127,67 @@ class Playbook(BaseModel):
     name: str = "name"
 
 
+class Agent(BaseModel):
+    """Somebody to turn to.
+
+    Parameters
+    ----------
+    name, homepage, email
+        The name, the address of a page, and an e-mail address.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    homepage: str = Field(pattern=r"^https?://\S+$")
+    email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$")
+
+
+class DataHolder(Agent):
+    """The health data holder.
+
+    Parameters
+    ----------
+    type, note, trusted
+        Its type (address of a term), what it does, and whether it is a trusted data holder.
+    """
+
+    type: str = Field(pattern=r"^https?://\S+$")
+    note: str
+    trusted: bool
+
+
+class HealthCatalogue(BaseModel):
+    """What a national catalogue of health data asks (HealthDCAT-AP); terms are addresses of the vocabularies it names.
+
+    Parameters
+    ----------
+    access
+        Who may have the data.
+    contact, holder, body
+        Whom to ask, who holds the data, and the health data access body.
+    place
+        Where the persons are, such as a country of the EU's authority table.
+    purposes, categories, themes, kind
+        For what the data may be processed (DPV), their health categories and themes, and the type of the dataset.
+    sample
+        Address of a sample of the data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    access: Literal["public", "restricted", "non_public"]
+    contact: Agent
+    holder: DataHolder
+    body: Agent
+    place: str = Field(pattern=r"^https?://\S+$")
+    purposes: Texts = Field(min_length=1)
+    categories: Texts = Field(min_length=1)
+    themes: Texts = Field(min_length=1)
+    kind: str = Field(pattern=r"^https?://\S+$")
+    sample: str = Field(pattern=r"^https?://\S+$")
+
+
 class Statement(BaseModel):
     """What the catalog says in addition to what the build found.
 
@@ -136,6 +220,26 @@ class Statement(BaseModel):
         How the reference standard was made.
     playbook
         Table of RadLex Playbook procedures.
+    collection, collected_by
+        How the images were collected, and which group or institution collected them.
+    original_purpose
+        Why the images and the clinical data were collected at first, such as care or a trial.
+    assumptions
+        What is taken for granted about what the images and labels measure.
+    mitigation
+        What was done against biases that were found.
+    social_impact
+        Whom models made from the dataset may help or harm, and what was done about it.
+    synthetic
+        Whether images or labels were generated rather than acquired: all, or a part of them.
+    legal_basis
+        On which ground of law the personal data are processed.
+    retention
+        How long the dataset and its private key are kept, and what happens then.
+    use_conditions
+        Terms of the Data Use Ontology, ``DUO_0000042`` and so on, that say for what the dataset may be used.
+    health_catalogue
+        What an entry in a catalogue of the European Health Data Space needs.
     log_of_use
         Whether readers keep a log of use beside the dataset (``docs/catalog.md``).
     """
@@ -157,4 +261,15 @@ class Statement(BaseModel):
     pathologies: Texts = ()
     annotation: Annotation = Annotation()
     playbook: Playbook | None = None
+    collection: str | None = None
+    collected_by: str | None = None
+    original_purpose: str | None = None
+    assumptions: str | None = None
+    mitigation: str | None = None
+    social_impact: str | None = None
+    synthetic: bool | None = None
+    legal_basis: str | None = None
+    retention: str | None = None
+    use_conditions: tuple[UseCondition, ...] = ()
+    health_catalogue: HealthCatalogue | None = None
     log_of_use: bool = True

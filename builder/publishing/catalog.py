@@ -37,6 +37,7 @@ from builder.model.samples import SAMPLE_COLUMNS
 from builder.model.tables import EXCLUSIONS, INSTANCES, LEDGER, SERIES, schema, used_rows
 from builder.plan import DatasetPlan
 from builder.publishing.extent import amounts, distribution, periods
+from builder.publishing.quality import figures, independence
 from builder.publishing.report import REPORT_JSON
 from builder.report.association import is_worth_a_look
 from builder.report.people import one_row_each, reading_order
@@ -109,6 +110,7 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
     stored = [stored_object(name, files[name]) for name in sorted(files)]
     content = fingerprint(replace(manifest, files=tuple(stored)).to_json())
     included = used_rows(tables[COHORT])
+    years = periods(plan.cohort, _split_of(tables[SPLITS]), spec)
     segments = {field.name: tuple(sorted(field.segments)) for field in manifest.fields}
     return Facts(
         name=spec.name,
@@ -138,8 +140,10 @@ def gather(plan: DatasetPlan, tables: Mapping[str, pa.Table], files: Mapping[str
         procedures=_procedures(plan.procedures),
         eligibility=_eligibility(plan.published_spec["cohort"]),
         amounts=amounts(included, tables[INDEX], spec),
-        periods=periods(plan.cohort, _split_of(tables[SPLITS]), spec),
+        periods=years,
         distribution=distribution(tables[INDEX], [row["label"] for row in report["labels"]], spec),
+        figures=figures((tables[INDEX], included), manifest.totals, spec, max((p.last for p in years), default=None)),
+        independence=independence(tables[INDEX], plan.cohort, spec),
         **_of_report(report),
     )
 

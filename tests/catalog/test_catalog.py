@@ -1,21 +1,21 @@
 """Catalog records against the validators of their makers; nothing in them that nobody stated."""
 
-import hashlib
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.catalog.checklists import checklists
 from builder.catalog.cmimi import cmimi
 from builder.catalog.croissant import croissant
 from builder.catalog.documents import catalog
 from builder.catalog.facts import (
-    PARQUET,
     Amounts,
     ColumnFacts,
     DistributionFacts,
@@ -28,15 +28,15 @@ from builder.catalog.facts import (
     ShardFacts,
     SourceFacts,
     SplitFacts,
-    StoredFile,
     TableFacts,
     ValueCount,
     facts_document,
     parse_facts,
     todos,
 )
+from builder.catalog.figures import FigureFacts, OverlapFacts
 from builder.catalog.page import page
-from builder.catalog.statement import Annotation, Governance, Statement, UseCase
+from builder.catalog.statement import Annotation, Governance, HealthCatalogue, Statement, UseCase
 from builder.errors import LayoutError
 from builder.model.licenses import (
     CREATIVE_COMMONS,
@@ -58,12 +58,19 @@ INDEX = pa.table(
         "smoker": [True, False, None],
         "affine": pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float64())),
         "findings": pa.array([["a"], ["a", "b"], ["c"]], pa.list_(pa.string())),
+        "label.tumor.grade": ["high", "low", None],
     }
 )
 
+TRIPOD = {
+    3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg", 18: "abcdef", 20: "abc", 23: "ab", 27: "abc",
+}  # fmt: skip
+STARD = {15: "abcd", 16: "abc", 17: "ab", 26: "ab", 40: "ab"}
+"""Numbered items that have letters."""
+
 RECORDS = {
     "facts.json", "croissant.json", "datacite.json", "ro-crate-metadata.json", "c-mimi.json", "fair.json",
-    "claim.json", "use-case.json", "terms.json", "datasheet.md", "index.html",
+    "claim.json", "checklists.json", "healthdcat-ap.json", "use-case.json", "terms.json", "datasheet.md", "index.html",
 }  # fmt: skip
 
 
@@ -72,7 +79,19 @@ def columns(schema):
     return tuple(ColumnFacts(f.name, str(f.type), *units.get(f.name, (None, None))) for f in schema)
 
 
-FULL = {
+SOMEBODY = {"name": "A hospital", "homepage": "https://hospital.example.org", "email": "data@hospital.example.org"}
+HEALTH = HealthCatalogue.model_validate(
+    {
+        "access": "non_public", "contact": SOMEBODY, "body": SOMEBODY,
+        "holder": {**SOMEBODY, "type": "https://example.org/hospital", "note": "treats patients", "trusted": True},
+        "place": "http://publications.europa.eu/resource/authority/country/FRA",
+        "purposes": ["https://w3id.org/dpv#AcademicResearch"], "categories": ["https://example.org/images"],
+        "themes": ["http://www.wikidata.org/entity/Q12136"], "kind": "https://example.org/kinds/images",
+        "sample": "https://hospital.example.org/sample",
+    }
+)  # fmt: skip
+
+FULL: dict[str, Any] = {
     "description": "PET of sarcoma, for segmentation of tumours.",
     "usage": "commercial",
     "governance": Governance(
@@ -87,6 +106,9 @@ FULL = {
         identifier="10.5281/zenodo.1", page="https://example.org/sarcoma", citation="Someone: Sarcoma. 2026.",
         keywords=("sarcoma",), context="a trial", years="ranges", pathologies=("tumor",),
         annotation=Annotation(protocol="p", rationale="r", annotators="two", tools="x", agreement="0.9"),
+        collection="all of one year", collected_by="a clinic", original_purpose="care", assumptions="none",
+        mitigation="none", social_impact="some", synthetic=False, legal_basis="consent", retention="ten years",
+        use_conditions=("DUO_0000042", "DUO_0000046"), health_catalogue=HEALTH,
     ),
     "sources": (
         SourceFacts("TCIA sarcoma", "image", 3, "CC BY 3.0", "Vallieres 2015", "10.7937/x", "https://example.org/tcia"),
@@ -97,7 +119,7 @@ FULL = {
     "arrays": {"image": "float32 (channel, slice, row, column), SUVbw", "tumor": "uint8"},
     "labels": {"tumor": LabelFacts("rtstruct", ("gtv",))},
     "images": {"modality": (ValueCount("PT", 3),), "manufacturer": (ValueCount("GE", 3),)},
-    "people": {"sex": (ValueCount("F", 1), ValueCount(None, 1))},
+    "people": {"sex": (ValueCount("F", 1), ValueCount(None, 1)), "site": (ValueCount("north", 2),)},
     "ranges": {"age_years": RangeFacts(50, 55, 61, "a")},
     "source_files": 10,
     "source_bytes": 100,
@@ -117,18 +139,14 @@ FULL = {
         {"demographic": ("sex", "age_years"), "timeline": ("study_day",)},
     ),
     "periods": (PeriodFacts(None, "test", 2009, 2009, 7), PeriodFacts("north", "train", 2004, 2011, 9)),
+    "figures": (
+        FigureFacts("completeness", "values known", 3, 4), FigureFacts("validity", "valid", 9, 10),
+        FigureFacts("uniqueness", "no copy", 10, 10), FigureFacts("consistency", "agree", None, 3),
+        FigureFacts("timeliness", "from the last study to the publication", 15, None, "a"),
+    ),
+    "independence": (OverlapFacts("person", "train", "test", 0, 1, 1, 0),),
     "distribution": DistributionFacts(4, 1, 2, (ValueCount("tumor / gtv", 2),)),
 }  # fmt: skip
-
-
-@pytest.fixture
-def stored(tmp_path):
-    path = tmp_path / "index.parquet"
-    pq.write_table(INDEX, path)
-    content = path.read_bytes()
-    file = StoredFile("index.parquet", len(content), hashlib.sha256(content).hexdigest(), PARQUET)
-    table = TableFacts("index.parquet", INDEX.num_rows, columns(INDEX.schema), ("sample_key",))
-    return tmp_path, {"tables": (table,), "files": (file,)}
 
 
 def facts(bare, **more):
@@ -188,8 +206,9 @@ def test_the_tables_of_the_project_have_a_type_a_column(stored):
     assert [f["name"] for f in sets["exclusions"]["field"]] == EXCLUSIONS.names
     kinds = {f["name"]: f["dataType"] for f in sets["index"]["field"]}
     assert kinds == {
-        "sample_key": "sc:Text", "split": ["sc:Text", "cr:Split"], "row": "cr:Int64", "age_years": "cr:Float64",
+        "sample_key": "sc:Text", "split": "sc:Text", "row": "cr:Int64", "age_years": "cr:Float64",
         "smoker": "sc:Boolean", "affine": "cr:Float64", "findings": "sc:Text",
+        "label.tumor.grade": ["sc:Text", "cr:Label"],
     }  # fmt: skip
     age = next(f for f in sets["index"]["field"] if f["name"] == "age_years")
     assert age["description"] == "unit a (UCUM), DICOM attribute (0010,1010)"
@@ -392,3 +411,56 @@ def test_addresses_of_licences():
     assert license_url("CC BY 3.0") == "https://creativecommons.org/licenses/by/3.0/"
     assert license_url("Apache-2.0") == "https://spdx.org/licenses/Apache-2.0"
     assert license_url("see the agreement") == "see the agreement"
+
+
+def test_checklists_cover_every_item_of_their_sources(stored):
+    """The numbers of the items are those of the published lists: answered by a dataset, or of the study."""
+    _, bare = stored
+    tables = checklists(facts(bare, **FULL))
+    assert [name for name, table in tables.items() if table["answered"] < table["of"]] == []
+    letters = {"claim_2024": (44, {}), "tripod_ai": (27, TRIPOD), "stard_ai": (40, STARD)}
+    for name, (last, parts) in letters.items():
+        official = [f"{n}{part}" for n in range(1, last + 1) for part in parts.get(n, ("",))]
+        listed = [*(item["item"] for item in tables[name]["items"]), *map(str, tables[name]["of_the_study"])]
+        assert sorted(listed) == sorted(official), name
+    law = [item["item"].partition(",")[0] for item in tables["ai_act"]["items"]]
+    assert set(law) == {*(f"10(2)({letter})" for letter in "abcdefgh"), "IV 2(d)"}
+    quality = {item["about"] for item in tables["ehds"]["items"] if item["item"].startswith("technical")}
+    assert quality >= {"completeness", "uniqueness", "validity", "consistency", "timeliness"}
+    assert "values known: 3 of 4 (75.0 %)" in json.dumps(tables["ehds"])
+    assert all(i["item"].startswith("rai:") or i["item"].startswith("prov:") for i in tables["neurips_2026"]["items"])
+
+
+def test_what_nobody_stated_is_one_gap_in_all_checklists(stored):
+    _, bare = stored
+    tables = checklists(facts(bare))
+    wanted = [i["answer"] for table in tables.values() for i in table["items"] if "catalog.mitigation" in i["answer"]]
+    assert len(wanted) == 2
+    assert len(set(wanted)) == 1
+    gaps = page(facts(bare)).partition('id="gaps"')[2].partition("</section>")[0]
+    assert gaps.count("catalog.mitigation") == 1
+    assert "TRIPOD+AI, EU AI Act" in gaps
+
+
+@OTHERS
+def test_the_entry_of_a_health_catalogue_fits_the_shapes(stored):
+    pyshacl = pytest.importorskip("pyshacl", reason="pip install pyshacl")
+    shapes = str(Path(__file__).with_name("healthdcat_ap_shapes.ttl"))
+    _, bare = stored
+    record = json.loads(catalog(facts(bare, **FULL))["healthdcat-ap.json"])
+
+    def faults(document):
+        text = json.dumps(document)
+        fits, _, told = pyshacl.validate(
+            text, data_graph_format="json-ld", shacl_graph=shapes, shacl_graph_format="turtle"
+        )
+        return "" if fits else told
+
+    assert faults(record) == ""
+    assert record["healthdcatap:numberOfUniqueIndividuals"]["@value"] == "2"
+    assert record["healthdcatap:minTypicalAge"]["@value"] == "50"
+    for name in ("dct:accessRights", "healthdcatap:hdab", "dct:identifier", "dcat:distribution"):
+        assert faults({k: v for k, v in record.items() if k != name}), name
+    wrong = {**record, "healthdcatap:numberOfRecords": {"@type": "xsd:string", "@value": "3"}}
+    assert "numberOfRecords" in faults(wrong)
+    assert "accessRights" in faults(json.loads(catalog(facts(bare))["healthdcat-ap.json"])), "nothing is invented"

@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from builder.catalog.facts import todos
+from builder.catalog.documents import catalog
+from builder.catalog.facts import parse_facts, todos
+from tests.catalog.recount import recount
+from tests.report.recount import numbers, spoiled
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +114,38 @@ def test_the_counts_are_those_of_the_tables(version):
     assert amounts["images"] == cohort.instances.sum()
     assert sum(v["count"] for v in amounts["syntaxes"]) == cohort.series_key.nunique()
     assert set(amounts["associated"]["demographic"]) == {"sex", "age_years", "age_band"}
+
+
+@pytest.fixture(scope="module")
+def private(sarcoma) -> pd.DataFrame:
+    (planned,) = sarcoma.with_name("dataset.private").glob("plan/*/cohort.parquet")
+    return pd.read_parquet(planned)
+
+
+def test_every_number_of_the_records_is_recomputed(version, private):
+    facts = record(version, "facts.json")
+    assert recount(version, facts, private) == {}
+    changed = spoiled(facts)
+    assert {path for path, _, _ in numbers(changed)} <= set(recount(version, changed, private))
+    # nothing but the facts enters a record, so that no number in one is another
+    texts = catalog(parse_facts(facts))
+    assert {n: (version / "catalog" / n).read_text() for n in texts} == texts
+
+
+def test_the_splits_share_what_the_tables_say(version):
+    rows = {row["level"]: row for row in record(version, "facts.json")["independence"]}
+    assert rows["person"]["alike"] == 0
+    assert rows["site"]["alike"] == rows["site"]["cases"], "there is one site"
+    assert set(rows) == {"person", "site", "device", "protocol"}
+    page = (version / "catalog" / "index.html").read_text()
+    assert 'id="independence"' in page
+
+
+def test_checklists_say_where_each_answer_is(version):
+    tables = record(version, "checklists.json")
+    for table in tables.values():
+        assert table["answered"] == sum(item["answered"] for item in table["items"]) > 0
+        assert all(item["where"] for item in table["items"])
+    open_items = [i["item"] for i in tables["claim_2024"]["items"] if not i["answered"]]
+    # the rationale, what the annotators were trained in, and access
+    assert open_items == ["15", "16", "43"]
