@@ -45,15 +45,17 @@ class Form(Enum):
 
 _TEXT_NUMBERS = frozenset({"DS", "IS"})
 _NUMBERS = frozenset({"US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "OV"})
-_OPEN_GROUPS = frozenset({0x0018, 0x0020, 0x0028, 0x0054, 0x0062, 0x0064, 0x0070, 0x3004, 0x3006, 0x5200})
-"""Acquisition, relationship, image, nuclear medicine, segment, registration, presentation, dose, structure set, frames:
-here numbers, codes and sequences survive; text, dates and binary data only where listed below."""
+_OPEN_GROUPS = frozenset(
+    {0x0018, 0x0020, 0x0028, 0x0054, 0x0062, 0x0064, 0x0070, 0x3004, 0x3006, 0x300A, 0x300C, 0x5200}
+)
+"""Acquisition, relationship, image, nuclear medicine, segment, registration, presentation, dose, structure set, plan
+and its references, frames: here numbers, codes and sequences survive; text, dates and binary data only where listed."""
 
 _CODES = """
 ImageType Modality ModalitiesInStudy ConversionType PresentationIntentType FrameType PixelPresentation
 VolumetricProperties VolumeBasedCalculationTechnique ComplexImageComponent AcquisitionContrast LossyImageCompression
 ValueType RelationshipType ContinuityOfContent CompletionFlag VerificationFlag GraphicType
-TemporalRangeType ReportedValuesOrigin
+TemporalRangeType ReportedValuesOrigin ApprovalStatus
 """
 _CODE_VALUES = "CodeValue LongCodeValue"
 _CONTEXTS = "ContextIdentifier TemplateIdentifier MappingResource"
