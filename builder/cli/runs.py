@@ -39,6 +39,33 @@ def submit(
     present(outcome.facts(), as_json, outcome.text)
 
 
+def release(
+    spec: SpecPath,
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="New or empty folder, or URL, of the release.")],
+    param: Params = None,
+    cluster: Cluster = "serial",
+    workers: Workers = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first internal error, with its traceback.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Machine = False,
+) -> None:
+    """Write the cohort and its labels as de-identified DICOM; started again it continues, unchanged it does nothing."""
+    from builder.run.progress import open_progress
+    from builder.run.release import release as write_release
+
+    with (
+        continuing("nothing was published and what is written stays"),
+        open_progress(style(as_json, quiet)) as progress,
+    ):
+        outcome = write_release(
+            spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress,
+            on_internal_error="stop" if strict else None,
+        )  # fmt: skip
+    present(outcome.facts(), as_json, outcome.text)
+
+
 def certs(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for ca.pem, cert.pem and key.pem.")],
     days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long they are valid.")] = 365,
@@ -154,4 +181,4 @@ def cancel(dataset: Dataset, as_json: Machine = False) -> None:
     present({"run": run}, as_json, lambda: f"{dataset}: asked run {run} to stop")
 
 
-COMMANDS = (submit, certs, gc, withdraw, status, logs, watch, cancel)
+COMMANDS = (submit, release, certs, gc, withdraw, status, logs, watch, cancel)

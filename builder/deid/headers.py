@@ -40,7 +40,13 @@ _NOTHING: Mapping[BaseTag, RawDataElement] = MappingProxyType({})
 
 
 def deidentify(
-    dataset: Dataset, *, profile: Profile, uids: UidMap, person: str, known: Identifiers = NOTHING_KNOWN
+    dataset: Dataset,
+    *,
+    profile: Profile,
+    uids: UidMap,
+    person: str,
+    known: Identifiers = NOTHING_KNOWN,
+    shift_days: int | None = None,
 ) -> Dataset:
     """Return a copy of an object that holds only what the profile and the allow list let through.
 
@@ -59,6 +65,8 @@ def deidentify(
         Any stable name of the person. It selects the shift of dates and does not enter the result.
     known
         Names and identifiers stated by other objects of the case (``identifiers_in``); those of this object are added.
+    shift_days
+        Days by which dates move, in place of the person's own (``shift_of``).
 
     Raises
     ------
@@ -72,7 +80,8 @@ def deidentify(
     midnight, which the decay correction of PET needs. Without that option dates and times are removed, and SUV cannot
     be computed.
     """
-    shift = shift_of(uids.key, person) if Option.RETAIN_MODIFIED_DATES in profile.options else 0
+    own = shift_of(uids.key, person) if shift_days is None else shift_days
+    shift = own if Option.RETAIN_MODIFIED_DATES in profile.options else 0
     treatment = Treatment(uids, shift, known | identifiers_in((dataset,)))
     walk = _Walk(forms(profile), safe_private(profile), treatment)
     clean = _clean(dataset, walk, depth=0, stated=_declaration(profile))
@@ -163,7 +172,7 @@ def _element(
 ) -> DataElement | RawDataElement | None:
     """Return one surviving element that is not a sequence."""
     if form is Form.EMPTY or form is Form.DUMMY:
-        return _constant(element.tag, form, vr)
+        return constant(element.tag, form, vr)
     if isinstance(element, RawDataElement):
         if not (element.VR in (None, "UN", vr) or _alike(element.VR, vr)):
             return None  # the VR in the file is of another kind: not the attribute the allow list means
@@ -286,7 +295,7 @@ _DUMMIES: Mapping[str, bytes] = MappingProxyType(
 )
 
 
-def _constant(tag: BaseTag, form: Form, vr: str) -> DataElement | RawDataElement:
+def constant(tag: BaseTag, form: Form, vr: str) -> DataElement | RawDataElement:
     """Return an element of zero length, or with the constant that serves as dummy value of its VR."""
     if vr == "SQ":
         return DataElement(tag, vr, Items())

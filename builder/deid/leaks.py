@@ -121,6 +121,11 @@ class Canaries:
         kept = {a: tuple(n for n in needles if not _is_word(n)) for a, needles in self.anchors.items()}
         return replace(self, anchors={a: needles for a, needles in kept.items() if needles})
 
+    def without_numbers(self) -> "Canaries":
+        """Return the values that do not consist of digits only; in documents, counts and sizes would equal some."""
+        kept = {a: tuple(n for n in needles if not n.isdigit()) for a, needles in self.anchors.items()}
+        return replace(self, anchors={a: needles for a, needles in kept.items() if needles})
+
     def without(self, found: frozenset[bytes]) -> "Canaries":
         """Return the values except ``found``, which occur in texts about nobody."""
         anchors, pairs = (

@@ -43,7 +43,7 @@ PUBLIC_EXTRACT_FIELDS = ("kind", "resource", "table", "entity")
 PRIVATE_SOURCE_FIELDS = ("polite",)
 """What says nothing of the data, so that a change of it makes no new version."""
 
-LOCATION_FIELDS = ("url", "aliases", "previous", "review", "transform_files", "leave_out")
+LOCATION_FIELDS = ("url", "aliases", "previous", "review", "transform_files", "leave_out", "decisions")
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither
 path nor variable enters a fingerprint (a check value of the key itself does)."""
 

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from builder.deid.columns import crossing
 from builder.deid.documents import clear_document, search_table
 from builder.deid.gate import Gate
-from builder.deid.leaks import Canaries
 from builder.errors import PrivacyError
 from builder.model.cleared import ClearedBytes, Policy, policy_of
 from builder.model.layout import MANIFEST, Manifest, Receipt, shard_path
@@ -125,7 +124,7 @@ def release(
     for name, table in sorted(tables.items()):
         _check_keys(table, where=name)
         search_table(name, _searched(table), canaries, counts=_counts(table, plan.spec), declared=declared)
-    words = _without_numbers(canaries)
+    words = canaries.without_numbers()
     cleared = {}
     for name, data in sorted(files.items()):
         # Texts in views hold Zarr metadata and shard paths, whose digits could equal a person's number.
@@ -190,12 +189,3 @@ def _counts(table: pa.Table, spec: DatasetSpec) -> frozenset[str]:
     """Return the whole-number columns, except those of clinical tables, which may hold identifiers."""
     clinical = {name for t in spec.clinical for name in t.names}
     return frozenset(f.name for f in table.schema if pa.types.is_integer(f.type) and f.name not in clinical)
-
-
-def _without_numbers(canaries: Canaries) -> Canaries:
-    """Return the canaries that do not consist of digits only."""
-    kept = {
-        anchor: tuple(needle for needle in needles if not needle.isdigit())
-        for anchor, needles in canaries.anchors.items()
-    }
-    return replace(canaries, anchors={anchor: needles for anchor, needles in kept.items() if needles})

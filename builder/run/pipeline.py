@@ -79,10 +79,10 @@ def plan(
     cluster
         As ``--cluster`` of the command line.
     """
-    asked = _asked(spec, str(to), parameters or {})
+    asked = ask(spec, str(to), parameters or {})
     with opened(load_cluster(cluster), workers) as runner:
         faults = Faults(default_action(environ))
-        return _with_report(_plan(asked, runner, progress or SilentProgress(), faults))
+        return _with_report(plan_asked(asked, runner, progress or SilentProgress(), faults))
 
 
 def build(
@@ -112,7 +112,7 @@ def build(
         Nothing is published then, and what was published before stays.
     """
     profile = load_cluster(cluster) if isinstance(cluster, str) else cluster
-    asked = _asked(spec, str(to), parameters or {}, building=True)
+    asked = ask(spec, str(to), parameters or {}, building=True)
     private = private_store(asked.to)
     shown = progress or SilentProgress()
     with (
@@ -124,7 +124,7 @@ def build(
         report = JournalProgress(shown, journal)
         faults = Faults(on_internal_error or default_action(environ), noted_in(journal))
         try:
-            planned = _plan(asked, runner, report, faults)
+            planned = plan_asked(asked, runner, report, faults)
             return build_open(planned, open_store(asked.to), runner, report, lease.check, faults)
         except BuilderError:
             if faults.count:  # what is published would tell of them, but nothing is
@@ -144,7 +144,7 @@ def opened(profile: Profile, workers: int | None) -> AbstractContextManager[Runn
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What a user asked for, after every check that is possible before reading the archive."""
 
     spec: DatasetSpec
@@ -154,9 +154,9 @@ class _Asked:
     key: Key = field(repr=False)
 
 
-def _asked(
+def ask(
     spec: str | PathLike[str] | DatasetSpec, to: str, parameters: Mapping[str, str], *, building: bool = False
-) -> _Asked:
+) -> Asked:
     loaded = spec if isinstance(spec, DatasetSpec) else load_spec(Path(spec))
     if building:
         _check_placeholders(loaded)
@@ -165,10 +165,10 @@ def _asked(
     check_recorded(private_store(to), INDEX)
     kept = keeping(resolved, private_store(to).join(FOLDER).url)
     published_spec = withhold_locations(loaded.model_dump(mode="json", by_alias=True))
-    return _Asked(kept, published_spec, to, _key(resolved.deid.patient_key))
+    return Asked(kept, published_spec, to, _key(resolved.deid.patient_key))
 
 
-def _plan(asked: _Asked, runner: Runner, progress: Progress, faults: Faults) -> Planned:
+def plan_asked(asked: Asked, runner: Runner, progress: Progress, faults: Faults) -> Planned:
     resolved, private = asked.spec, private_store(asked.to)
     for source in resolved.sources:
         for line in source.news(CLOCK.now()):

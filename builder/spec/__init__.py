@@ -21,7 +21,7 @@ from builder.model.secrets import places_of_secrets
 from builder.patches import PICTURE_KINDS, AnySamples
 from builder.sources import AnySource
 from builder.sources.recordings import CURRENT
-from builder.spec.blocks import LeakOptions, MostLost, PersonOptions, ReportOptions, ShardOptions
+from builder.spec.blocks import LeakOptions, MostLost, PersonOptions, ReleaseOptions, ReportOptions, ShardOptions
 from builder.spec.columns import columns_of, columns_of_images, named_columns
 from builder.split import Splits
 from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
@@ -79,6 +79,8 @@ class DatasetSpec(BaseModel):
     """What the report breaks down, and what it compares with."""
     shards: ShardOptions = ShardOptions()
     """How large the shards are, and how they are compressed."""
+    release: ReleaseOptions = ReleaseOptions()
+    """What a release of de-identified DICOM holds beside the cohort's images."""
     governance: Governance = Governance()
     """Who owns the dataset and on which terms it may be had."""
     use_case: UseCase = UseCase()

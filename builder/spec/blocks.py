@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
 from builder.shards import CodecName, FieldStorage
@@ -93,6 +94,39 @@ class ShardOptions(BaseModel):
     """Compression: ``fast`` to read, ``small``, or ``archive`` (smallest, and slow to write)."""
     fields: Mapping[str, FieldStorage] = Field(default_factory=dict)
     """How single fields are stored: ``image``, or a mask by its label's name."""
+
+
+ReleasedKind = Literal["SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "KO", "SR", "PR"]
+
+
+class ReleaseOptions(BaseModel):
+    """What ``builder release`` writes beside the images of the cohort, and what it takes out of every object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objects: tuple[ReleasedKind, ...] = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "KO", "SR", "PR")
+    """Kinds of objects that go with the images they refer to, e.g. ``[SEG, RTSTRUCT]``."""
+    remove: tuple[str, ...] = ()
+    """Keywords of attributes that go from every object, at every depth, e.g. ``[SeriesDescription]``."""
+    decisions: str | None = Field(default=None, min_length=1)
+    """Private table of what people decided about images that may show text: rectangles to blank, or none."""
+    undecided: Literal["wait", "leave_out"] = "wait"
+    """Images that may show text and that nobody decided about: publishing waits for decisions, or they are left out."""
+
+    @field_validator("objects")
+    @classmethod
+    def _in_order(cls, value: tuple[ReleasedKind, ...]) -> tuple[ReleasedKind, ...]:
+        return tuple(sorted(set(value)))
+
+    @field_validator("remove")
+    @classmethod
+    def _are_keywords(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if tag_for_keyword(name) is None:
+                raise ValueError(f"found {name!r}, expected a keyword of DICOM (PS3.6), such as SeriesDescription")
+            if dictionary_VR(name) == "UI":
+                raise ValueError(f"found {name}, expected no UID: all of them are replaced")
+        return tuple(sorted(set(value)))
 
 
 class MostLost(BaseModel):

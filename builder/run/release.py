@@ -1,0 +1,257 @@
+"""Run a release from a spec to a folder of de-identified DICOM, on any runner."""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from os import PathLike, environ
+from typing import Any
+
+from builder.errors import BuilderError, LayoutError, OutcomeError, Reason, SpecError, counted
+from builder.model.canonical import fingerprint
+from builder.model.keyed import Key
+from builder.model.layout import CURRENT
+from builder.planning.offsets import read_lives
+from builder.protocols import Progress
+from builder.release.decisions import UNDECIDED, read_decisions, undecided_table
+from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publish_release
+from builder.release.objects import Unit, Wanted, choose_objects
+from builder.release.unit import UnitArgument, UnitReceipt, encoded, peak_bytes, release_unit, unit_path
+from builder.run.clusters import Profile, load_cluster
+from builder.run.journal import JournalProgress, keep_journal
+from builder.run.lease import hold_lease
+from builder.run.outcomes import Planned, internal_errors_line
+from builder.run.pipeline import ask, noted_in, opened, plan_asked
+from builder.run.places import private_store
+from builder.run.progress import SilentProgress
+from builder.sources.contents import FOLDER
+from builder.spec import DatasetSpec
+from builder.stages.boundary import Faults, OnInternalError, default_action
+from builder.stages.graph import Runner, Task
+from builder.stages.shard import SPEC
+from builder.storage import Store, open_store
+
+PLANS = "release"
+"""Folder of the private workspace for the units and receipts of a release."""
+BEGUN, CURRENT_PLAN, PUBLISHED = "begun", "plan", "published.json"
+
+REFUSED_OPTIONS: Mapping[str, str] = {
+    "retain_uids": "every UID leads back to the archive",
+    "retain_device_identity": "serial numbers lead back to a hospital",
+    "retain_institution_identity": "names of institutions are among the identifiers that are searched for",
+    "retain_longitudinal_full_dates": "true dates identify a person to whoever knows one examination",
+}
+"""Options of the profile that a release does not take, and why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of ``release``."""
+
+    folder: str
+    done: Done
+    units: int
+    resumed: int
+    internal_errors: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was released, as JSON-able data."""
+        named = {"release": self.folder, "units": self.units, "units_already_there": self.resumed}
+        return {**named, **asdict(self.done), "internal_errors": self.internal_errors}
+
+    def text(self) -> str:
+        """Return the facts as lines for a person."""
+        done = self.done
+        if done.unchanged:
+            return f"{self.folder}: nothing to do, release {done.version} is published from these inputs"
+        lines = [
+            f"{self.folder}: published release {done.version}",
+            f"  {counted(done.objects, 'object')} of {counted(done.persons, 'person')}, {done.bytes:,} bytes "
+            f"({self.resumed} of {counted(self.units, 'unit')} there already)",
+            f"  references to what does not leave: {done.references_removed} taken out",
+            *(f"  does not leave: {counted(n, 'object')}, {reason}" for reason, n in done.failed.items()),
+            *(
+                f"  {level}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+                for level, counts in done.totals.items()
+            ),
+            f"  report: {self.folder}/{REPORT_PAGE}",
+        ]
+        if self.internal_errors:
+            lines.append(internal_errors_line(self.internal_errors, self.folder))
+        return "\n".join(lines)
+
+
+def release(
+    spec: str | PathLike[str] | DatasetSpec,
+    *,
+    to: str | PathLike[str],
+    parameters: Mapping[str, str] | None = None,
+    cluster: str | Profile = "serial",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    on_internal_error: OnInternalError | None = None,
+) -> Outcome:
+    """Write the cohort of a spec and the objects that refer to it as de-identified DICOM. Arguments as for ``build``.
+
+    A repeated call continues; if spec and archive are unchanged, it does nothing.
+
+    Raises
+    ------
+    SpecError, SourceError, PrivacyError, LayoutError, OutcomeError, ResourceError
+        Nothing is published then: a folder without ``release.json`` is no release.
+    """
+    profile = load_cluster(cluster) if isinstance(cluster, str) else cluster
+    asked = ask(spec, str(to), parameters or {}, building=True)
+    check_options(asked.spec.deid.options, sequestered=asked.spec.splits.sequester is not None)
+    private = private_store(asked.to)
+    _check_folder(open_store(asked.to), private)
+    shown = progress or SilentProgress()
+    with (
+        hold_lease(private, say=shown.say) as lease,
+        keep_journal(private, lease.counter, facts={"dataset": asked.spec.name, "cluster": profile.kind}) as journal,
+        opened(profile, workers) as runner,
+    ):
+        private.put(f"{PLANS}/{BEGUN}", b"")
+        noted = JournalProgress(shown, journal)
+        faults = Faults(on_internal_error or default_action(environ), noted_in(journal))
+        try:
+            planned = plan_asked(asked, runner, noted, faults)
+            return _release(planned, asked.to, runner, noted, guard=lease.check, faults=faults)
+        except BuilderError:
+            if faults.count:
+                shown.say(internal_errors_line(faults.count, asked.to))
+            raise
+
+
+def check_options(options: Collection[str], *, sequestered: bool) -> None:
+    """Refuse what a release cannot do. Raises SpecError."""
+    for name, why in REFUSED_OPTIONS.items():
+        if name in options:
+            raise SpecError(f"deid.options: found {name}, expected a release without it, because {why}")
+    if sequestered:
+        raise SpecError("splits.sequester: found it in a release, whose objects hold labels; expected no such block")
+
+
+def _check_folder(target: Store, private: Store) -> None:
+    """Refuse a folder that holds something else: what a release does not name would be taken for a part of it."""
+    if target.exists(CURRENT):
+        raise SpecError(f"--to: found a dataset in {target.url}, expected a new or an empty folder for the release")
+    if private.exists(f"{PLANS}/{BEGUN}"):
+        return
+    if next(iter(target.list()), None) is not None:
+        raise SpecError(f"--to: found files in {target.url}, expected a new or an empty folder for the release")
+
+
+def _release(
+    planned: Planned, to: str, runner: Runner, progress: Progress, *, guard: Callable[[], None], faults: Faults
+) -> Outcome:
+    plan, target = planned.plan, open_store(to)
+    if planned.refused:
+        raise OutcomeError("\n  ".join(["release: " + "; ".join(planned.refused), *planned.hints()]))
+    lives = read_lives(plan.cohort, plan.persons, planned.survey, retain=plan.spec.deid.retain)
+    decisions = read_decisions(plan.spec.release.decisions)
+    plan = replace(plan, lock={**plan.lock, **decisions.lock})
+    wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release)
+    units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)
+    inputs = inputs_of(plan.published_spec, plan.lock, units, plan.splits)
+    store = private_store(to).join(PLANS)
+    done = _published(store, target, inputs)
+    if done is not None:
+        return Outcome(to, done, len(units), len(units))
+    name = fingerprint([unit.name for unit in units])
+    _forget_others(store, name)
+    plans = store.join(name)
+    _write_plan(plans, plan.spec.model_dump_json(by_alias=True).encode(), units)
+    deid = plan.spec.deid
+    blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes)
+    tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks)
+    receipts, resumed = _run(tasks, runner, progress, faults)
+    runner.dismiss()
+    _wait_for_decisions(units, receipts, store, key=plan.key, wait=plan.spec.release.undecided == "wait")
+    done = publish_release(plan, receipts, planned.inventory, planned.survey, target, guard=guard)
+    store.put(PUBLISHED, json.dumps({"inputs": inputs, "done": asdict(done)}).encode())
+    return Outcome(to, done, len(units), resumed, faults.count)
+
+
+def _wait_for_decisions(
+    units: Sequence[Unit], receipts: Sequence[UnitReceipt], store: Store, *, key: Key, wait: bool
+) -> None:
+    """List the images that nobody decided about, and stop where the spec waits for that. Raises OutcomeError."""
+    lost = [(name, *why) for receipt in receipts for name, why in receipt.failed.items()]
+    failed = {name: detail for name, reason, detail in lost if reason == Reason.BURNED_IN}
+    names = ("sop_instance_uid", "series_uid")
+    rows = [pair for u in units for pair in zip(*(u.objects[n].to_pylist() for n in names), strict=True)]
+    found = [(series, uid, failed[n]) for uid, series in rows if (n := key.name("object", uid)) in failed]
+    store.put(UNDECIDED, undecided_table(found))
+    if found and wait:
+        raise OutcomeError(
+            f"release: found {counted(len(found), 'image')} that may show text and that nobody decided about, expected "
+            f"decisions; nothing is published. {store.url}/{UNDECIDED} lists them: look at each, give the rectangles "
+            "to blank or none, and name the table as release.decisions; or leave them out with "
+            "release: {undecided: leave_out}"
+        )
+
+
+def _forget_others(store: Store, name: str) -> None:
+    """Delete the receipts of other plans, whose objects this one may overwrite, before it writes any."""
+    try:
+        before = store.read(CURRENT_PLAN).decode()
+    except FileNotFoundError:
+        before = ""
+    if before != name:
+        for path in list(store.list()):
+            if "/receipts/" in path:
+                store.delete(path)
+        store.put(CURRENT_PLAN, name.encode())
+
+
+def _write_plan(plans: Store, spec: bytes, units: Sequence[Unit]) -> None:
+    plans.put(SPEC, spec)
+    for unit in units:
+        if not plans.exists(unit_path(unit.name)):
+            plans.put(unit_path(unit.name), unit.to_parquet())
+
+
+def _tasks(plans: Store, to: str, units: Sequence[Unit], *, action: OnInternalError, blanks: bool) -> list[Task]:
+    """Return a task for each unit. Where pixels may be blanked, compressed ones are decoded in a process apart."""
+    content, target = private_store(to).join(FOLDER).url, open_store(to).url
+    return [
+        Task(
+            f"release-{unit.name}",
+            release_unit,
+            UnitArgument(plans.url, target, unit.name, action, content),
+            memory=peak_bytes(unit.objects),
+            deadly=blanks and encoded(unit.objects),
+        )
+        for unit in units
+    ]
+
+
+def _run(tasks: Sequence[Task], runner: Runner, progress: Progress, faults: Faults) -> tuple[list[UnitReceipt], int]:
+    receipts, resumed = [], 0
+    for outcome in progress.track(runner.run(tasks), stage="release", total=len(tasks)):
+        faults.add(outcome.value.internal_errors)
+        receipts.append(outcome.value.receipt)
+        resumed += outcome.value.resumed
+    return receipts, resumed
+
+
+def _published(store: Store, target: Store, inputs: str) -> Done | None:
+    """Return what is published in the folder, if it is from the same inputs.
+
+    Raises
+    ------
+    LayoutError
+        If the folder holds a release of other inputs. Whoever copied it would have a mixture.
+    """
+    if not target.exists(MANIFEST):
+        return None
+    try:
+        found = json.loads(store.read(PUBLISHED))
+    except FileNotFoundError:
+        found = {}
+    if found.get("inputs") != inputs:
+        raise LayoutError(
+            f"{target.url}: found a release of other inputs (spec, archive or program), expected a folder without one; "
+            "choose a new folder: releases do not replace each other"
+        )
+    return Done(**{**found["done"], "unchanged": True})
