@@ -7,7 +7,7 @@ DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
 
-.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers withdrawals test-reader docs docs-all mutants bench contours canaries deid-score clean
+.PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases clean
 
 setup: $(STAMP)
 
@@ -162,6 +162,15 @@ canaries: setup
 ACTIONS ?= 1000000
 deid-score: setup
 	$(BIN)/python -m tests.score --corpus $(UNPACKED) --actions $(ACTIONS)
+
+# Releases of DICOM killed at every named point, under other keys and options, and built from again: some minutes.
+releases: setup
+	BUILDER_RELEASES=all $(BIN)/python -m pytest tests/release --durations 5
+
+# The same over what a release writes: headers cleaned, references checked, written and read again.
+RELEASED ?= 100000
+release-score: setup
+	$(BIN)/python -m tests.score --corpus $(UNPACKED) --actions $(RELEASED) --released
 
 clean:
 	rm -rf .site $(CONTOURS) $(TRUTH) $(VENV) $(PEERS) $(READER) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -4,6 +4,7 @@ import io
 import random
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,8 +20,12 @@ from builder.deid.identifiers import identifiers_in
 from builder.deid.pixels import judge_pixels
 from builder.deid.profile import Profile
 from builder.deid.uids import UidMap
+from builder.deid.values import shift_of
 from builder.errors import CaseError
 from builder.model.keyed import Key
+from builder.release.cleaning import Rules, Whose, clean_object
+from builder.release.references import Released, prune
+from builder.release.unit import file_bytes
 from tests.score.actions import Tally
 from tests.score.people import Human, human
 from tests.score.planting import SCIENCE_NUMBERS, SCIENCE_TEXT, Planted, plant
@@ -103,8 +108,32 @@ def _bytes(dataset: Dataset) -> bytes | None:
         return None
 
 
-def score_headers(headers: list[bytes], tally: Tally, *, actions: int, seed: int = 16) -> list[tuple[str, str]]:
+def walked(source: Dataset, person: Person, uids: UidMap) -> Dataset:
+    """The object as the header walk leaves it."""
+    known = identifiers_in((source,))
+    return deidentify(source, profile=Profile(), uids=uids, person=person.human.mrn, known=known)
+
+
+def released(source: Dataset, person: Person, uids: UidMap) -> Dataset:
+    """The object as a release writes it, read again: cleaned, its references checked, and written as a file."""
+    rules = Rules(Profile(), uids, retain=frozenset({"sex", "age_years"}))
+    moved = shift_of(uids.key, person.study)
+    clean = clean_object(source, rules, Whose(PSEUDONYM, moved, identifiers_in((source,))))
+    series, instance = str(clean.SeriesInstanceUID), (str(clean.SOPClassUID), str(clean.SOPInstanceUID))
+    prune(clean, Released({series: [instance]}, {series: str(clean.StudyInstanceUID)}))
+    return dcmread(io.BytesIO(file_bytes(clean)))
+
+
+PSEUDONYM = "0123456789abcdefghjkmnpqrs"
+Cleaned = Callable[[Dataset, Person, UidMap], Dataset]
+
+
+def score_headers(
+    headers: list[bytes], tally: Tally, *, actions: int, seed: int = 16, clean: Cleaned = walked
+) -> list[tuple[str, str]]:
     """Plant into the headers again and again, with other people, until so many actions are counted.
+
+    ``clean`` is what is scored: the walk alone, or what a release writes.
 
     Returns
     -------
@@ -124,7 +153,7 @@ def score_headers(headers: list[bytes], tally: Tally, *, actions: int, seed: int
                 made = _made(headers[number % len(headers)], person, rng, number)
                 if made is not None:
                     identities.append((person.human.mrn, person.study))
-                    _score(*made, person, uids, tally)
+                    _score(*made, person, uids, tally, clean)
                 number += 1
     return identities
 
@@ -149,12 +178,12 @@ def _made(header: bytes, person: Person, rng: random.Random, number: int) -> tup
     return None if data is None else (before, dcmread(io.BytesIO(data), force=True), key)
 
 
-def _score(before: Dataset, source: Dataset, key: Planted, person: Person, uids: UidMap, tally: Tally) -> None:
+def _score(
+    before: Dataset, source: Dataset, key: Planted, person: Person, uids: UidMap, tally: Tally, cleaned: Cleaned
+) -> None:
     try:
         judge_pixels(source, deid=_DEID)
-        clean = deidentify(
-            source, profile=Profile(), uids=uids, person=person.human.mrn, known=identifiers_in((source,))
-        )
+        clean = cleaned(source, person, uids)
         said = _whole(clean)
     except CaseError as refused:
         clean, said = None, b""

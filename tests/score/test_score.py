@@ -9,7 +9,7 @@ from pydicom import Dataset, dcmread
 from builder.deid.headers import deidentify
 from tests.score import headers
 from tests.score.actions import KINDS, RETENTIONS, Tally
-from tests.score.headers import _found, score_headers
+from tests.score.headers import _found, released, score_headers
 from tests.score.tables import score_persons, score_tables
 from tests.synthetic import ct_series, pt_series
 
@@ -35,6 +35,12 @@ def test_nothing_planted_is_left_and_nothing_needed_is_lost(some: list[bytes]) -
     score_tables(tally, rows=10)
     assert not tally.missed, tally.text()
     assert {kind for kind in KINDS if tally.asked[kind]} == {*KINDS} - {"pixels_hidden", "pixels_retained"}
+
+
+def test_a_release_leaves_nothing_planted_and_loses_nothing_needed(some: list[bytes]) -> None:
+    tally = Tally()
+    score_headers(some, tally, actions=3000, clean=released)
+    assert not tally.missed, tally.text()
 
 
 def test_a_walk_that_lets_all_through_scores_badly(some: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
