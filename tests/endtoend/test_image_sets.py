@@ -22,6 +22,7 @@ from builder.reader import export
 from builder.reader.export import export_nnunet, export_webdataset
 from builder.run.pipeline import build, plan
 from builder.spec import DatasetSpec
+from builder.spec.blocks import LeakOptions
 from builder.specfile import fill_parameters, load_spec
 from builder.stages.shard import SPEC, load_plan, write
 from builder.storage import open_store
@@ -33,6 +34,7 @@ from tests.synthetic import box_contours, ct_series, grid, mr_series, pt_series,
 TABLES = ("index", "cohort")
 CT, PET = "modality == 'CT'", "modality == 'PT'"
 SPACING = [3.0, 1.5, 1.5]
+NO_COPIES = LeakOptions(pixels="off")
 OBLIQUE = (0.995004165, 0.0998334166, 0.0, -0.0998334166, 0.995004165, 0.0)
 
 
@@ -386,7 +388,8 @@ def test_sarcoma_pet_on_the_grid_of_its_ct(corpus, tmp_path: Path):
     shutil.copytree(home / name, tmp_path / "corpus" / "sts_cohort" / name)
     path = ROOT / "specs" / "soft-tissue-sarcoma-pet-ct.yaml"
     recipe = fill_parameters(load_spec(path), {"corpus": str(tmp_path / "corpus")})
-    alone = recipe.model_copy(update={"splits": recipe.splits.model_copy(update={"ratios": {"train": 1.0}})})
+    splits = recipe.splits.model_copy(update={"ratios": {"train": 1.0}})
+    alone = recipe.model_copy(update={"splits": splits, "leaks": NO_COPIES})
     build(alone, to=tmp_path / "data")
     (sample,) = list(builder.open_dataset(tmp_path / "data"))
     reader = SimpleITK.ImageSeriesReader()
@@ -404,7 +407,8 @@ def test_prostate_channels_from_dicom(corpus, tmp_path: Path):
     """The recipe of docs/images.md on two men: ADC and high b-value on the grid of the T2."""
     recipe = fill_parameters(load_spec(ROOT / "specs" / "prostate-mpmri.yaml"), {"corpus": str(corpus("layouts"))})
     steps = [step for step in recipe.transforms if step.kind != "intensity"]
-    whole = recipe.model_copy(update={"transforms": (*steps, Intensity(kind="intensity", dtype="float32"))})
+    changes = {"transforms": (*steps, Intensity(kind="intensity", dtype="float32")), "leaks": NO_COPIES}
+    whole = recipe.model_copy(update=changes)
     build(whole, to=tmp_path / "data")
     dataset = builder.open_dataset(tmp_path / "data")
     assert len(dataset) == 2

@@ -31,7 +31,7 @@ def stated(text: str) -> str:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("places")
-    write_archive(top / "phantom", patients=16, seed=20251121)
+    write_archive(top / "phantom", patients=8, seed=20251121)
     text = stated(SPEC)
     for old, new in (
         ("retain: [sex, age_years, site]", "retain: [sex, site, country, collection]"),
