@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,17 @@ def corpus_home() -> Path | None:
     """The folder with the corpus archives: ``BUILDER_CORPUS`` or ``../shared/corpus`` beside the checkout."""
     candidates = [os.environ.get("BUILDER_CORPUS"), ROOT.parent / "shared" / "corpus"]
     return next((Path(c) for c in candidates if c and (Path(c) / "unpack.py").is_file()), None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Flush nothing: a small build flushes some hundred files, which takes longer than all else it does.
+
+    Only a power failure shows whether a file was flushed; ``tests/faults/power.py`` makes such failures.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,8 @@ def test_commit_moves_a_scratch_file(store: Store) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux tells what it holds in memory")
-def test_a_committed_file_is_left_on_the_disk_alone(tmp_path: Path) -> None:
+def test_a_committed_file_is_left_on_the_disk_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", os.fdatasync)
     plain = tmp_path / "plain"
     plain.write_bytes(b"0" * (8 << 20))
     with plain.open("rb") as file:
