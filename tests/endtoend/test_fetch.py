@@ -14,12 +14,19 @@ from tests.endtoend.trees import KEY, ROOT
 
 SPEC = (ROOT / "specs" / "phantom.yaml").read_text()
 SPEC = SPEC.replace("  seed: 7\n", "  seed: 7\n  may_be_empty: [validation, test]\n")
+SPEC = SPEC.replace("per_case: 4", "per_case: 2").replace("report: {groups:", "report: {thumbnails: 0, groups:")
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("phantom")
+    write_archive(folder, patients=6, seed=4)
+    return folder
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
-def test_both_ways_to_read_agree(tmp_path: Path, monkeypatch, modality: str):
+def test_both_ways_to_read_agree(phantom: Path, tmp_path: Path, monkeypatch, modality: str):
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    write_archive(tmp_path / "phantom", patients=10, seed=4)
     spec = tmp_path / "spec.yaml"
     text = SPEC.replace("modality == 'CT'", f"modality == '{modality}'")
     if modality != "CT":
@@ -33,7 +40,7 @@ def test_both_ways_to_read_agree(tmp_path: Path, monkeypatch, modality: str):
         return False
 
     monkeypatch.setattr(serial, "_apart", lambda task, apart: task.function(task.argument))
-    parameters = {"phantom": str(tmp_path / "phantom")}
+    parameters = {"phantom": str(phantom)}
     build(spec, to=tmp_path / "inplace", parameters=parameters)
     monkeypatch.setattr(fetch, "_rows_suffice", never)
     build(spec, to=tmp_path / "parsed", parameters=parameters)

@@ -8,11 +8,20 @@ import pydicom
 import pytest
 
 import builder
-from builder.phantom import write_archive
 from builder.run.pipeline import build
-from tests.endtoend.trees import KEY, ROOT
+from tests.endtoend.trees import KEY
+from tests.synthetic import ct_series, mr_series
 
-SPEC = (ROOT / "specs" / "phantom.yaml").read_text()
+SPEC = """\
+name: identity
+license: CC0-1.0
+sources: [{{kind: folder, identity: {identity}, url: "{archive}"}}]
+deid: {{patient_key: "${{env:BUILDER_KEY}}"}}
+samples: {{kind: volumes}}
+splits: {{ratios: {{train: 1.0}}}}
+leaks: {{pixels: "off"}}
+report: {{thumbnails: 0}}
+"""
 
 
 def rewrite(archive: Path, modality: str) -> None:
@@ -35,16 +44,14 @@ def rewrite(archive: Path, modality: str) -> None:
 @pytest.mark.parametrize(("identity", "noticed"), [("header", False), ("content", True)])
 def test_rewritten_pixels(identity: str, noticed: bool, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("BUILDER_KEY", KEY)
-    write_archive(tmp_path / "phantom", patients=6, seed=3)
-    spec = tmp_path / "spec.yaml"
-    text = SPEC.replace("{kind: folder,", f"{{kind: folder, identity: {identity},")
-    assert text != SPEC
-    spec.write_text(text)
-    parameters, target = {"phantom": str(tmp_path / "phantom")}, tmp_path / "dataset"
-    first = build(spec, to=target, parameters=parameters)
+    archive, spec, target = tmp_path / "archive", tmp_path / "spec.yaml", tmp_path / "dataset"
+    ct_series(archive / "ct", patient_id="P1", slices=4)
+    mr_series(archive / "mr", patient_id="P2", slices=4)
+    spec.write_text(SPEC.format(identity=identity, archive=archive))
+    first = build(spec, to=target)
     before = [sample["image"].sum(dtype=np.float64) for sample in builder.open_dataset(target)]
-    rewrite(tmp_path / "phantom" / "archive", "CT")
-    second = build(spec, to=target, parameters=parameters)
+    rewrite(archive, "CT")
+    second = build(spec, to=target)
     after = [sample["image"].sum(dtype=np.float64) for sample in builder.open_dataset(target)]
     assert (first.published.version != second.published.version) is noticed
     assert (before != after) is noticed
