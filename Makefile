@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 DEMO := .demo
 CORPUS ?= corpus
 CONTOURS := .contours
+# One thread of linear algebra a process, as the command line sets it: tests run side by side, and threads would only wait.
+export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: setup servers demo test check wheels faults faults-long mutations file-mutations truth resume test-cluster test-archives test-peers withdrawals test-reader docs docs-all mutants bench contours canaries deid-score release-score releases clean
 

@@ -15,6 +15,8 @@ YOUNG_OBJECTS = 50_000
 def run() -> None:
     """Run the command line and end the process."""
     speak_utf8()
+    # Matrices here are small: threads that share a product wait for each other and take five times the processor time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(YOUNG_OBJECTS)
     atexit.register(gc.freeze)  # else Python searches every loaded library for cycles while it ends, for a second
     main()

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from builder.__main__ import run
 from tests import synthetic
 from tests.endtoend.trees import KEY
 
@@ -35,6 +38,18 @@ def test_a_closed_pipe_is_no_success():
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=120) != 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("2", "2")])
+def test_linear_algebra_has_one_thread_unless_told_otherwise(before, after, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if before:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", before)
+    for name in ("main", "speak_utf8"):
+        monkeypatch.setattr(f"builder.__main__.{name}", lambda: None)
+    monkeypatch.setattr("gc.set_threshold", lambda number: None)
+    run()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == after
 
 
 def test_a_build_starts_without_what_few_need():
