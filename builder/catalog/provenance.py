@@ -7,7 +7,10 @@ from builder.model.licenses import license_url
 
 def derived_from(facts: Facts) -> list[Json]:
     """Return the sources as entities, each with its DOI or page, its licence and how to cite it."""
-    found = {(s.doi or s.page or s.name, s.license): _entity(s) for s in facts.sources}
+    found: dict[Json, Json] = {}
+    for source in sorted(facts.sources, key=lambda s: s.citation is None):  # one entry a licence, with its citation
+        entity = _entity(source)
+        found.setdefault((source.doi or source.page or source.name, entity.get("license")), entity)
     return list(found.values())
 
 

@@ -132,6 +132,8 @@ def test_a_wrong_property_is_noticed(record: dict[str, Any], where: tuple[Any, .
 
 def test_sources_activities_and_agents_are_those_of_the_facts(record: dict[str, Any]) -> None:
     derived = {entity["prov:label"]: entity for entity in record["prov:wasDerivedFrom"]}
+    assert len(record["prov:wasDerivedFrom"]) == 2, "images and labels of one collection are one source"
+    assert derived["TCIA sarcoma"]["citation"] == "Vallieres 2015"
     assert derived["TCIA sarcoma"]["@id"] == "https://doi.org/10.7937/x"
     assert derived["TCIA sarcoma"]["license"] == "https://creativecommons.org/licenses/by/3.0/"
     assert derived["clinical"]["@id"] == "https://example.org/table"
