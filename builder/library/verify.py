@@ -1,6 +1,7 @@
 """Check every checksum and every total of a published dataset by reading all of it."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from builder.model.layout import (
 )
 from builder.model.parquet import read_parquet
 from builder.publishing.finish import version_name
+from builder.publishing.held_back import DOCUMENT as HELD_BACK
 from builder.publishing.ledger import Totals
 from builder.split.registry import faults as registry_faults
 from builder.storage import Store, open_store
@@ -151,9 +153,9 @@ def _unexpected(store: Store, version: str, manifest: Manifest, listed: set[str]
 
 
 def _check_totals(store: Store, version: str, manifest: Manifest) -> list[str]:
-    sequestered = manifest.spec.get("splits", {}).get("sequester")
+    sequestered = manifest.spec.get("splits", {}).get("sequester") is not None
     published = {stored.path for stored in manifest.files}  # has no ledger if splits are sequestered
-    names = [n for n in (INDEX, LEDGER, SPLITS) if n in published or sequestered is None]
+    names = [n for n in (INDEX, LEDGER, SPLITS) if n in published or not sequestered]
     tables = {n: read_parquet(store.read(version_path(version, n))) for n in names}
     faults = []
     for shard in manifest.shards:
@@ -172,9 +174,10 @@ def _check_totals(store: Store, version: str, manifest: Manifest) -> list[str]:
     faults += _compare(_recounted(tables), manifest.totals)
     if REGISTRY in published:  # versions of older releases have none
         registry = read_parquet(store.read(version_path(version, REGISTRY)))
-        if LEDGER not in published and sequestered is not None and sequestered.get("what") == "samples":
-            held_back = pc.is_in(registry["split"], pa.array(sequestered["splits"], pa.string()))
-            registry = registry.filter(pc.invert(held_back))  # nothing but their names and splits is published
+        if HELD_BACK in published:
+            splits = json.loads(store.read(version_path(version, HELD_BACK)))["held_back"]
+            away = pc.is_in(registry["split"], pa.array(splits, pa.string()))
+            registry = registry.filter(pc.invert(away))  # nothing but their names and splits is published
         faults += registry_faults(registry, tables[SPLITS], named=(REGISTRY, SPLITS))
     return faults + _persons_in_two_splits(tables[INDEX])
 

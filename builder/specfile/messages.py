@@ -47,6 +47,7 @@ PATTERNS_IN_WORDS = {
     r"^[A-Z]{2,16}$": "two or more capital letters, such as US",
     r"^\d{4}-\d{2}-\d{2}$": "a date (YYYY-MM-DD)",
     r"^10\.\d{4,9}/\S+$": "a DOI, such as 10.5281/zenodo.1234",
+    r"^[^@\s]+@[^@\s]+$": "an e-mail address",
     r"^https?://\S+$": "an address that begins with https:// or http://",
 }
 """What a pattern asks for, to people who do not read regular expressions."""

@@ -20,9 +20,11 @@ import builder
 from builder.errors import LayoutError, SpecError
 from builder.library.verify import verify
 from builder.phantom import write_archive
-from builder.publishing.sequester import OF_IMAGES
+from builder.publishing.sequester import OF_IMAGES, publish_open
 from builder.run.pipeline import build
+from builder.spec import DatasetSpec
 from builder.specfile import load_spec
+from builder.storage import open_store
 from tests.catalog.recount import recount
 from tests.endtoend.trees import KEY, ROOT, tree
 
@@ -65,15 +67,11 @@ def make(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
 
     known: dict[str, Path] = {}
 
-    def call(kind: str, *, top: Path | None = None, phantom: Path = archive, what: str = "labels") -> Path:
-        name = kind if what == "labels" else f"{kind}-{what}"
-        if top is None and name in known:
-            return known[name]
-        top = top or known.setdefault(name, tmp_path_factory.mktemp(name))
-        text = text_of(KINDS[kind])
-        if what != "labels":
-            text = text.replace("keep: [race]", f"keep: [race, sex], what: {what}")
-        (top / "spec.yaml").write_text(text)
+    def call(kind: str, *, top: Path | None = None, phantom: Path = archive) -> Path:
+        if top is None and kind in known:
+            return known[kind]
+        top = top or known.setdefault(kind, tmp_path_factory.mktemp(kind))
+        (top / "spec.yaml").write_text(text_of(KINDS[kind]))
         given = {"phantom": str(phantom), "sealed": str(top / "sealed")}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BUILDER_KEY", KEY)
@@ -91,6 +89,26 @@ def made(make: Build, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def grid(make: Build) -> Path:
     return make("grid")
+
+
+@pytest.fixture(scope="module")
+def plan_of_whole(grid: Path) -> Path:
+    """The plan of the version that is in the store."""
+    version = (grid / "sealed" / "CURRENT").read_text().split()[0]
+    plans = (grid / "open.private").glob("plan/*/published.json")
+    return next(p.parent for p in plans if json.loads(p.read_text())["published"]["version"] == version)
+
+
+@pytest.fixture(scope="module")
+def apart(grid: Path, plan_of_whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same whole dataset, published without the persons tested on."""
+    spec = DatasetSpec.model_validate_json((plan_of_whole / "spec.json").read_text())
+    assert spec.splits.sequester is not None
+    options = spec.splits.sequester.model_copy(update={"what": "samples", "keep": ("race", "sex")})
+    spec = spec.model_copy(update={"splits": spec.splits.model_copy(update={"sequester": options})})
+    target = tmp_path_factory.mktemp("apart") / "open"
+    publish_open(open_store(str(grid / "sealed")), open_store(str(target)), spec, guard=lambda: None)
+    return target
 
 
 def test_training_is_untouched_and_test_keeps_its_images(made: Path) -> None:
@@ -222,10 +240,9 @@ def test_an_unknown_column_is_blanked() -> None:
     ]
 
 
-def test_whole_persons_are_held_back(make: Build) -> None:
+def test_whole_persons_are_held_back(grid: Path, apart: Path) -> None:
     """Nothing of the persons tested on is in the open dataset; what is there is what the whole one stores."""
-    top = make("grid", what="samples")
-    seen, whole = builder.open_dataset(top / "open"), builder.open_dataset(top / "sealed")
+    seen, whole = builder.open_dataset(apart), builder.open_dataset(grid / "sealed")
     rows = {
         row["sample_key"]: (place, row)
         for place, row in enumerate(whole.table.drop_columns(["shard", "row"]).to_pylist())
@@ -244,24 +261,22 @@ def test_whole_persons_are_held_back(make: Build) -> None:
     voxels = {
         np.ascontiguousarray(whole[place]["image"]).tobytes() for place, row in rows.values() if row["split"] == "test"
     }
-    stored = {data for group in (top / "open" / "data").iterdir() for data in _images(group)}
+    stored = {data for group in (apart / "data").iterdir() for data in _images(group)}
     assert len(stored) == len({np.ascontiguousarray(seen[i]["image"]).tobytes() for i in range(len(seen))})
     assert not stored & voxels
-    for path in (top / "open").rglob("*"):
+    for path in apart.rglob("*"):
         if path.is_file() and path.suffix in (".json", ".html", ".csv"):
             assert not [name for name in names if name in path.read_bytes()], path.name
     for table in ("index", "splits"):
-        held = pq.read_table(next((top / "open" / "versions").glob(f"*/{table}.parquet")))
+        held = pq.read_table(next((apart / "versions").glob(f"*/{table}.parquet")))
         assert not {row["person_key"] for row in tested} & {*held["person_key"].to_pylist()}
-    for dataset in ("open", "sealed"):
-        assert verify(str(top / dataset)).faults == ()
+    assert verify(str(apart)).faults == ()
 
 
-def test_the_page_of_persons_held_back_tells_the_balance(make: Build) -> None:
-    top = make("grid", what="samples")
-    version = next(iter((top / "open" / "versions").iterdir()))
+def test_the_page_of_persons_held_back_tells_the_balance(grid: Path, apart: Path) -> None:
+    version = next((apart / "versions").iterdir())
     told = json.loads((version / "held-back.json").read_text())
-    persons = pq.read_table(next((top / "sealed" / "versions").glob("*/splits.parquet"))).to_pylist()
+    persons = pq.read_table(next((grid / "sealed" / "versions").glob("*/splits.parquet"))).to_pylist()
     assert {row["split"]: row["persons"] for row in told["splits"]} == Counter(row["split"] for row in persons)
     assert told["held_back"] == ["test"]
     told_of = {entry["column"] for entry in told["groups"]}
@@ -272,11 +287,10 @@ def test_the_page_of_persons_held_back_tells_the_balance(make: Build) -> None:
     assert "<script" not in page
 
 
-def test_every_number_of_the_whole_datasets_records_is_recomputed(grid: Path) -> None:
+def test_every_number_of_the_whole_datasets_records_is_recomputed(grid: Path, plan_of_whole: Path) -> None:
     version = next((grid / "sealed" / "versions").iterdir())
-    (planned,) = (grid / "open.private").glob("plan/*/cohort.parquet")
     facts = json.loads((version / "catalog" / "facts.json").read_text())
-    assert recount(version, facts, pd.read_parquet(planned)) == {}
+    assert recount(version, facts, pd.read_parquet(plan_of_whole / "cohort.parquet")) == {}
 
 
 def _images(shard: Path) -> list[bytes]:
