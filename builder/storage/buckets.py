@@ -11,6 +11,9 @@ _CHUNK = 4 << 20
 _PLAIN = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "AZURE_STORAGE_USE_EMULATOR")
 """Environment variables that allow a server without TLS, such as one on this machine."""
 
+_REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "credential", "401 Unauthorized", "403 Forbidden")
+"""Words of errors without a class of their own, as those of listings, that say that the credentials are refused."""
+
 _ETAG = re.compile(r'"?[0-9a-zA-Z\-]+"?')
 
 
@@ -85,6 +88,6 @@ class _Answers:
         if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
             raise Gone from error
         if isinstance(error, exceptions.BaseError | OSError):
-            if any(word in str(error) for word in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "credential")):
+            if any(word in str(error) for word in _REFUSALS):
                 raise Refused from error
             raise BucketFault(type(error).__name__) from error

@@ -92,8 +92,8 @@ def test_azurite(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_google_emulator(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     port, root = free_port(), str(tmp_path / "held")
     command = ("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "filesystem")
-    url = f"http://127.0.0.1:{port}"
-    with running(GOOGLE, *command, "-filesystem-root", root, "-external-url", url, url=url):
+    url, listing = f"http://127.0.0.1:{port}", ("-public-host", f"127.0.0.1:{port}")
+    with running(GOOGLE, *command, "-filesystem-root", root, "-external-url", url, *listing, url=url):
         httpx.post(f"{url}/storage/v1/b?project=p", json={"name": "things"}).raise_for_status()
         for name, data in named(archive).items():
             sent = {"uploadType": "media", "name": name}

@@ -191,6 +191,15 @@ def test_azure(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         check("az://things/in", archive, tmp_path / "kept")
 
 
+def test_azure_says_that_a_secret_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = b"<Error><Code>AuthenticationFailed</Code><Message>Server failed.</Message></Error>"
+    with http_server(lambda target, headers: (403, {"Content-Type": "application/xml"}, refusal)) as url:
+        monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+        monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
+        with pytest.raises(SourceError, match=r"az://things: the store refuses these credentials.*AZURE_STORAGE"):
+            list(RemoteFolder(url="az://things/in").list())
+
+
 def azure(blobs: dict[str, bytes], target: str, headers: dict[str, str]) -> Reply:
     """List Blobs and Get Blob of Azure's REST interface, over one container."""
     split = urlsplit(target)
