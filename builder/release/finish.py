@@ -248,6 +248,7 @@ def _report(receipts: Sequence[UnitReceipt], *, methods: Sequence[str], splits: 
         "splits": _split_counts(splits, receipts),
         "science": science,
         "lost": [*lint(science)],
+        "label_words_withheld": len({word for receipt in receipts for word in receipt.withheld}),
     }
 
 

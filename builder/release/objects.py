@@ -86,6 +86,8 @@ class Wanted:
     key: Key
     deid: Deid
     release: ReleaseOptions
+    words: tuple[str, ...]
+    """Words of the spec, which labels may hold."""
 
 
 def choose_objects(
@@ -248,4 +250,5 @@ def recipe(wanted: Wanted) -> dict[str, object]:
         "options": deid.model_dump(mode="json", exclude={"patient_key", "text", "anonymity"}),
         "age_bands": deid.anonymity.age_bands is not None,
         "block": release.model_dump(mode="json", exclude={"decisions", "undecided"}),
+        "words": list(wanted.words),
     }

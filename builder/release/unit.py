@@ -25,6 +25,7 @@ from builder.model.canonical import canonical_json
 from builder.release.blanking import blank_pixels
 from builder.release.cleaning import Rules, Whose, clean_object, state_blanked, texts_in
 from builder.release.decisions import regions_of
+from builder.release.labels import keep_labels
 from builder.release.objects import IMAGE, Near, Unit, kind_of, parse_unit
 from builder.release.references import Released, prune
 from builder.release.science import found_in
@@ -49,6 +50,8 @@ class UnitArgument:
     on_internal_error: OnInternalError = "exclude"
     content: str = ""
     """Store for objects that come from servers."""
+    words: tuple[str, ...] = ()
+    """Words of the spec, which labels may hold."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class UnitReceipt:
     """Distinct texts of the objects by keyword, for the search of the whole archive's identifiers."""
     science: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """As ``builder.release.science.table_of`` takes it."""
+    withheld: tuple[str, ...] = ()
+    """Words of typed labels that do not leave; private."""
 
     def to_json(self) -> bytes:
         """Return the receipt as canonical JSON; ``parse_receipt`` is the inverse."""
@@ -105,6 +110,7 @@ def parse_receipt(data: bytes) -> UnitReceipt:
         {name: (reason, detail) for name, (reason, detail) in found["failed"].items()},
         {name: tuple(values) for name, values in found["texts"].items()},
         {place: (stated, kept) for place, (stated, kept) in found["science"].items()},
+        tuple(found["withheld"]),
     )
 
 
@@ -138,7 +144,7 @@ def release_unit(argument: UnitArgument) -> UnitOutcome:
     errors: list[InternalError] = []
     writer = _Writer(
         spec, Rules.of(spec.deid, uids, remove=spec.release.remove), target,
-        Faults(argument.on_internal_error, errors.append),
+        Faults(argument.on_internal_error, errors.append), frozenset(argument.words),
     )  # fmt: skip
     receipt = writer.write(parse_unit(store.read(unit_path(argument.unit))))
     checkpoint("release.receipt")
@@ -162,6 +168,8 @@ class _Writer:
     rules: Rules
     target: Store
     faults: Faults
+    words: frozenset[str] = frozenset()
+    """Words of the spec, which labels may hold."""
 
     @property
     def sources(self) -> tuple[AnySource, ...]:
@@ -198,7 +206,7 @@ class _Writer:
         texts = {name: tuple(sorted(values)) for name, values in sorted(said.texts.items())}
         science = {str(place): (stated, said.kept[place]) for place, stated in sorted(said.stated.items())}
         ordered = tuple(sorted(objects, key=lambda o: o.path))
-        return UnitReceipt(unit.name, unit.person, ordered, failed, texts, science)
+        return UnitReceipt(unit.name, unit.person, ordered, failed, texts, science, tuple(sorted(said.withheld)))
 
     def _gone(self, row: Mapping[str, Any], rows: list[dict[str, Any]], fault: CaseError) -> dict[str, tuple[str, str]]:
         """Return what goes with an object that fails: a stack with a hole in it would be another image."""
@@ -244,6 +252,7 @@ class _Writer:
         with elements_as(Reason.UNREADABLE):
             verdict = self._verdict(row, source)
             clean = clean_object(source, self.rules, Whose(person, row["shift_days"], known))
+            said.withheld |= keep_labels(clean, self.words)
             blanked = blank_pixels(clean, verdict)
             if blanked:
                 state_blanked(clean)
@@ -316,6 +325,8 @@ class _Said:
     texts: dict[str, set[str]] = field(default_factory=dict)
     stated: Counter[int] = field(default_factory=Counter)
     kept: Counter[int] = field(default_factory=Counter)
+    withheld: set[str] = field(default_factory=set)
+    """Words of typed labels that do not leave."""
 
     def add(self, source: Dataset, clean: Dataset) -> None:
         for keyword, value in texts_in(clean):

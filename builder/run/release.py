@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from os import PathLike, environ
 from typing import Any
 
+from builder.deid.checks import words_of
 from builder.errors import BuilderError, LayoutError, OutcomeError, Reason, SpecError, counted
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
@@ -14,6 +15,7 @@ from builder.planning.offsets import read_lives
 from builder.protocols import Progress
 from builder.release.decisions import UNDECIDED, read_decisions, undecided_table
 from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publish_release
+from builder.release.labels import words_in
 from builder.release.objects import Unit, Wanted, choose_objects
 from builder.release.unit import UnitArgument, UnitReceipt, encoded, peak_bytes, release_unit, unit_path
 from builder.run.clusters import Profile, load_cluster
@@ -32,6 +34,8 @@ from builder.storage import Store, open_store
 
 PLANS = "release"
 """Folder of the private workspace for the units and receipts of a release."""
+WITHHELD_WORDS = "withheld-words.txt"
+"""Private list of the words that were taken out of typed labels."""
 BEGUN, CURRENT_PLAN, PUBLISHED = "begun", "plan", "published.json"
 
 REFUSED_OPTIONS: Mapping[str, str] = {
@@ -150,7 +154,8 @@ def _release(
     lives = read_lives(plan.cohort, plan.persons, planned.survey, retain=plan.spec.deid.retain)
     decisions = read_decisions(plan.spec.release.decisions)
     plan = replace(plan, lock={**plan.lock, **decisions.lock})
-    wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release)
+    words = tuple(sorted(words_in(words_of(plan.published_spec).spec)))
+    wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words)
     units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)
     inputs = inputs_of(plan.published_spec, plan.lock, units, plan.splits)
     store = private_store(to).join(PLANS)
@@ -163,9 +168,13 @@ def _release(
     _write_plan(plans, plan.spec.model_dump_json(by_alias=True).encode(), units)
     deid = plan.spec.deid
     blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes)
-    tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks)
+    tasks = _tasks(plans, to, units, action=faults.action, blanks=blanks, words=words)
     receipts, resumed = _run(tasks, runner, progress, faults)
     runner.dismiss()
+    withheld = sorted({word for receipt in receipts for word in receipt.withheld})
+    store.put(WITHHELD_WORDS, "".join(f"{word}\n" for word in withheld).encode())
+    if withheld:
+        progress.say(f"labels: {counted(len(withheld), 'word')} withheld, listed in {store.url}/{WITHHELD_WORDS}")
     _wait_for_decisions(units, receipts, store, key=plan.key, wait=plan.spec.release.undecided == "wait")
     done = publish_release(plan, receipts, planned.inventory, planned.survey, target, guard=guard)
     store.put(PUBLISHED, json.dumps({"inputs": inputs, "done": asdict(done)}).encode())
@@ -211,14 +220,16 @@ def _write_plan(plans: Store, spec: bytes, units: Sequence[Unit]) -> None:
             plans.put(unit_path(unit.name), unit.to_parquet())
 
 
-def _tasks(plans: Store, to: str, units: Sequence[Unit], *, action: OnInternalError, blanks: bool) -> list[Task]:
+def _tasks(
+    plans: Store, to: str, units: Sequence[Unit], *, action: OnInternalError, blanks: bool, words: tuple[str, ...]
+) -> list[Task]:
     """Return a task for each unit. Where pixels may be blanked, compressed ones are decoded in a process apart."""
     content, target = private_store(to).join(FOLDER).url, open_store(to).url
     return [
         Task(
             f"release-{unit.name}",
             release_unit,
-            UnitArgument(plans.url, target, unit.name, action, content),
+            UnitArgument(plans.url, target, unit.name, action, content, words),
             memory=peak_bytes(unit.objects),
             deadly=blanks and encoded(unit.objects),
         )

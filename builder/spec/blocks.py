@@ -108,6 +108,8 @@ class ReleaseOptions(BaseModel):
     """Kinds of objects that go with the images they refer to, e.g. ``[SEG, RTSTRUCT]``."""
     remove: tuple[str, ...] = ()
     """Keywords of attributes that go from every object, at every depth, e.g. ``[SeriesDescription]``."""
+    words: tuple[str, ...] = ()
+    """Words that labels of structures and segments may hold beside those of imaging and of the spec: ``[igtv]``."""
     decisions: str | None = Field(default=None, min_length=1)
     """Private table of what people decided about images that may show text: rectangles to blank, or none."""
     undecided: Literal["wait", "leave_out"] = "wait"

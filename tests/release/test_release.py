@@ -367,18 +367,18 @@ def test_another_key_gives_other_names(out: Path, make: Callable[..., Path]) -> 
 
 
 def test_what_names_another_person_stops_it(make: Callable[..., Path], archive: Path, tmp_path: Path) -> None:
-    """The name of one person in the structures of another passes the walk, which knows that person alone."""
+    """The name of one person in an object of another passes the walk, which knows that person alone."""
     copy = tmp_path / "archive"
     for path in (*archive.glob("[02]/ct/*.dcm"), *archive.glob("[02]/structures.dcm")):
         target = copy / path.relative_to(archive)
         target.parent.mkdir(parents=True, exist_ok=True)
         dataset = dcmread(path)
         if path.name == "structures.dcm":
-            dataset.StructureSetROISequence[0].ROIName = "Tasmajdanski Ilse"
+            dataset.ManufacturerModelName = "Tasmajdanski Ilse"
         dataset.save_as(target)
     text = SPEC.format(archive=copy, retain="", remove="")
     text = text.replace("{train: 0.34, validation: 0.33, test: 0.33}", "{train: 1.0}")
-    with pytest.raises(PrivacyError, match=r"attribute ROIName.*release: \{remove"):
+    with pytest.raises(PrivacyError, match=r"attribute ManufacturerModelName.*release: \{remove"):
         make("named", spec=text)
 
 

@@ -24,6 +24,7 @@ from builder.deid.values import shift_of
 from builder.errors import CaseError
 from builder.model.keyed import Key
 from builder.release.cleaning import Rules, Whose, clean_object
+from builder.release.labels import keep_labels
 from builder.release.references import Released, prune
 from builder.release.unit import file_bytes
 from tests.score.actions import Tally
@@ -119,6 +120,7 @@ def released(source: Dataset, person: Person, uids: UidMap) -> Dataset:
     rules = Rules(Profile(), uids, retain=frozenset({"sex", "age_years"}))
     moved = shift_of(uids.key, person.study)
     clean = clean_object(source, rules, Whose(PSEUDONYM, moved, identifiers_in((source,))))
+    keep_labels(clean, frozenset())
     series, instance = str(clean.SeriesInstanceUID), (str(clean.SOPClassUID), str(clean.SOPInstanceUID))
     prune(clean, Released({series: [instance]}, {series: str(clean.StudyInstanceUID)}))
     return dcmread(io.BytesIO(file_bytes(clean)))
