@@ -8,9 +8,10 @@ from typing import Final
 from builder.clinical.cells import Cell
 from builder.clinical.order import Reading, Span, date_readings, largest, readings, smallest
 from builder.clinical.phenotypes import CASE, CONTROL, count, decide
-from builder.clinical.rows import Row, Rows, Value, declared_as, finish_row
+from builder.clinical.rows import Row, Rows, declared_as, finish_row
 from builder.clinical.table import ClinicalTable, Fact, Pick
 from builder.clinical.tally import CellIssue
+from builder.clinical.values import Value
 from builder.errors import SpecError
 
 LATE: Final = "dated after the study of an image of the person, or not at all"

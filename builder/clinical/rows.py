@@ -5,11 +5,11 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Final
 
 import pyarrow as pa
 
-from builder.clinical.cells import EXACT_WHOLE, Cell, Number, Unreadable, is_empty, number_of, text_of
+from builder.clinical.cells import Cell, Unreadable, is_empty, text_of
 from builder.clinical.column import ClinicalColumn
 from builder.clinical.dates import date_of, days_since_first_study
 from builder.clinical.events import derive, event_columns
@@ -19,11 +19,11 @@ from builder.clinical.sheet import Line, Sheet, read_sheet, sheets_of
 from builder.clinical.table import ClinicalTable, Fact
 from builder.clinical.tally import CellIssue, Count, Tally
 from builder.clinical.units import Units
+from builder.clinical.values import Raw, Value, check_range, value_of
 from builder.errors import SpecError
 from builder.model.patterns import first_group
 
 WHOLE_ROW: Final = "(whole row)"
-_TRUE, _FALSE = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n", "0"})
 _TYPES = {
     "category": pa.string(),
     "text": pa.string(),
@@ -32,12 +32,6 @@ _TYPES = {
     "boolean": pa.bool_(),
     "date": pa.int64(),
 }
-
-Value: TypeAlias = str | float | int | bool | None
-"""A value of the dataset."""
-
-Raw: TypeAlias = Value | datetime.date
-"""A value before dates become days of one person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +125,7 @@ def finish_row(
             continue
         values[name] = days_since_first_study(raw, first_study)
         try:
-            _check_range(values[name], column)
+            check_range(values[name], column)
         except ValueError as error:
             values[name] = None
             issues.append(CellIssue(row.number, name, str(error), raw.isoformat()))
@@ -340,7 +334,7 @@ class _Typing:
             if not is_empty(cell, self.options.missing):
                 count = self.counts[name]
                 try:
-                    value = _value(cell, column, count.seen, lambda number: self._in_unit(number, name, line))  # noqa: B023
+                    value = value_of(cell, column, count.seen, lambda number: self._in_unit(number, name, line))  # noqa: B023
                     count.filled += 1
                 except ValueError as error:
                     self.issues.append(count.miss(CellIssue(line.number, name, str(error)), cell))
@@ -373,56 +367,3 @@ def _person(text: str, pattern: str | None) -> str | None:
     if pattern is None:
         return text
     return first_group(pattern, text)
-
-
-def _value(cell: Cell, column: ClinicalColumn, seen: set[str], in_unit: Callable[[Decimal], Decimal]) -> Raw:
-    """Return the typed value of a cell that is not missing. Raises ValueError with the problem, never the value."""
-    if column.mapping is not None:
-        value = _level(cell, column.mapping)
-        seen.add(value)
-        cell = column.mapping[value]
-    if column.type == "date":
-        return date_of(cell, column.format, column.pivot)
-    if column.type in ("number", "integer"):
-        return _numeric(in_unit(number_of(cell, column.decimal)), column)
-    text = text_of(cell) or ""
-    if column.type != "boolean":
-        return text
-    if text.casefold() not in _TRUE | _FALSE:
-        raise ValueError("neither true nor false")
-    return text.casefold() in _TRUE
-
-
-def _level(cell: Cell, levels: Mapping[str, str]) -> str:
-    """Return the declared value that a cell shows, or that a spreadsheet's number is."""
-    shown = [text_of(cell) or ""]
-    if isinstance(cell, Number):
-        shown.append(text_of(cell.value) or "")
-    if isinstance(getattr(cell, "value", cell), bool):
-        shown.append(shown[0].lower())
-    for text in shown:
-        if text in levels:
-            return text
-    raise ValueError("none of the declared levels")
-
-
-def _numeric(number: Decimal, column: ClinicalColumn) -> float | int:
-    if column.type == "integer":
-        if number != number.to_integral_value():
-            raise ValueError("not a whole number")
-        if abs(number) >= 2**63:
-            raise ValueError("out of range")
-        whole = int(number)
-        _check_range(whole, column)
-        return whole
-    value = float(number)
-    if abs(number) > EXACT_WHOLE and number == number.to_integral_value() and Decimal(value) != number:
-        raise ValueError("a whole number beyond 2^53, which a float64 does not hold: declare the column an integer")
-    _check_range(value, column)
-    return value
-
-
-def _check_range(value: Value, column: ClinicalColumn) -> None:
-    low, high = column.min, column.max
-    if isinstance(value, int | float) and ((low is not None and value < low) or (high is not None and value > high)):
-        raise ValueError(f"out of the range {low} to {high}")
