@@ -17,6 +17,7 @@ from builder.cli import app
 from builder.errors import SpecError
 from builder.library.audit import Audit, audit
 from builder.library.audit.items import read_divided
+from tests.clinical.making import parquet, workbook
 
 SENTENCE = (
     "there is a {} opacity in the {} lobe next to the {} fissure with {} borders and {} calcification of the pleura"
@@ -193,6 +194,28 @@ def test_the_command(tmp_path: Path) -> None:
     assert (
         CliRunner().invoke(app, ["audit", str(table(tmp_path / "ok", clean()[:4])), "--pixels", "off"]).exit_code == 0
     )
+
+
+@pytest.mark.parametrize("form", ["utf-16", "cp1252", "xlsx", "parquet", "unclosed"])
+def test_a_table_is_read_in_every_form_of_clinical_tables(tmp_path: Path, form: str) -> None:
+    rows = [["path", "person", "split"], ["a.png", "Jürgen", "train"], ["b.png", "Jürgen", "test"]]
+    text = "\n".join(";".join(row) for row in rows) + "\n"
+    path = tmp_path / "split"
+    if form == "xlsx":
+        path.write_bytes(workbook(*rows))
+    elif form == "parquet":
+        path.write_bytes(parquet(**{name: values for name, *values in zip(*rows, strict=True)}))
+    elif form == "unclosed":
+        path.write_text(text.replace("a.png", '"a.png'))
+        with pytest.raises(SpecError, match="split: found a quote in line 2 of the table that is not closed"):
+            read_divided(path)
+        return
+    else:
+        path.write_text(text, form)
+    found = read_divided(path)
+    assert [(item.name, item.person, item.splits) for item in found.items] == [
+        ("a.png", "Jürgen", {"": "train"}), ("b.png", "Jürgen", {"": "test"}),
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

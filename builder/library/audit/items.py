@@ -1,7 +1,5 @@
 """Read how somebody else divided images: table, folders, nnU-Net, MONAI datalist, BIDS, Hugging Face folder."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from builder.clinical import read_sheet
 from builder.errors import SpecError
 
 SPLITS = {
@@ -129,14 +128,13 @@ def _table(place: Path) -> Divided:
 
 
 def _rows(data: bytes, *, where: str) -> tuple[list[dict[str, str]], list[str]]:
-    text = data.decode("utf-8-sig", "replace")
-    first = text.split("\n", 1)[0]
-    delimiter = max("\t;,", key=first.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    if not reader.fieldnames:
-        raise SpecError(f"{where}: found an empty table, expected a line of headings")
-    rows = [{k: (v or "").strip() for k, v in row.items() if k is not None} for row in reader]
-    return rows, [name for name in reader.fieldnames if name]
+    """Return the rows of a table in any of the formats and encodings of clinical tables, and its headings."""
+    try:
+        sheet = read_sheet(data)
+        rows = [{k: v for k, v in zip(sheet.headings, cells, strict=True) if k} for _, cells in sheet.texts()]
+    except SpecError as error:
+        raise SpecError(f"{where}: {str(error).removeprefix('clinical: ')}") from None
+    return rows, [name for name in sheet.headings if name]
 
 
 def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
