@@ -6,10 +6,11 @@ from builder.extracts.extract import ExtractBlock
 from builder.extracts.fhir import Fhir
 from builder.extracts.gdc import Gdc
 from builder.extracts.omop import Omop
+from builder.extracts.pdc import Pdc
 from builder.extracts.sql import Sql
 from builder.plugins import block_of, with_installed
 
-BUILT_IN: dict[str, type[ExtractBlock]] = {"sql": Sql, "fhir": Fhir, "omop": Omop, "gdc": Gdc}
+BUILT_IN: dict[str, type[ExtractBlock]] = {"sql": Sql, "fhir": Fhir, "omop": Omop, "gdc": Gdc, "pdc": Pdc}
 """The extracts of this package."""
 
 EXTRACTS: dict[str, type[ExtractBlock]] = with_installed("extracts", BUILT_IN)
@@ -21,4 +22,4 @@ if TYPE_CHECKING:
 else:
     AnyExtract = block_of(EXTRACTS)
 
-__all__ = ["BUILT_IN", "EXTRACTS", "AnyExtract", "ExtractBlock", "Fhir", "Gdc", "Omop", "Sql"]
+__all__ = ["BUILT_IN", "EXTRACTS", "AnyExtract", "ExtractBlock", "Fhir", "Gdc", "Omop", "Pdc", "Sql"]

@@ -1,7 +1,7 @@
 """Clinical JSON of the Genomic Data Commons (GDC): cases with what is nested in them, one level of it a table."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import pyarrow as pa
@@ -22,8 +22,8 @@ _WITHIN: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """What an entity is nested in; the others are in the case itself."""
 
-_NOTHING: Final = ("not reported", "not allowed to collect", "--")
-"""What the GDC writes where it was told nothing. "unknown" is a value of its dictionary, and stays."""
+_NOTHING: Final = ("", "not reported", "not allowed to collect", "--")
+"""What the GDC and PDC write where they were told nothing. "unknown" is a value of their dictionary, and stays."""
 
 
 class Gdc(ExtractBlock):
@@ -82,20 +82,22 @@ def _cases(data: bytes, where: str) -> list[dict[str, Any]]:
 
 
 def _rows(case: Mapping[str, Any], entity: str) -> Iterator[dict[str, str]]:
-    shared = _fields(case, "") | _fields(case.get("demographic") or {}, "demographic.")
-    above: list[tuple[dict[str, str], Mapping[str, Any]]] = [(shared, case)]
-    if entity not in ("cases", "demographic"):
-        for step in (*_WITHIN.get(entity, ()), entity):
-            above = [
-                (fields | _fields(part, f"{step}."), part)
-                for fields, node in above
-                for part in node.get(step) or ()
-                if isinstance(part, dict)
-            ]
-    yield from (fields for fields, _ in above)
+    shared = fields(case, "") | fields(case.get("demographic") or {}, "demographic.")
+    steps = () if entity in ("cases", "demographic") else (*_WITHIN.get(entity, ()), entity)
+    return rows_within(case, shared, steps)
 
 
-def _fields(node: Mapping[str, Any], prefix: str) -> dict[str, str]:
+def rows_within(node: Mapping[str, Any], shared: dict[str, str], steps: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield the fields of each entity that is nested in another by some steps, with those of what it is nested in."""
+    if not steps:
+        yield shared
+        return
+    for part in node.get(steps[0]) or ():
+        if isinstance(part, dict):
+            yield from rows_within(part, shared | fields(part, f"{steps[0]}."), steps[1:])
+
+
+def fields(node: Mapping[str, Any], prefix: str) -> dict[str, str]:
     """Return the plain values of an entity; of a list of them, all with ; between."""
     found = {}
     for name, value in node.items():

@@ -14,6 +14,7 @@ BLOCKS = [
     {"kind": "fhir", "url": "bundles", "resource": "Condition"},
     {"kind": "omop", "url": "extract", "table": "measurement"},
     {"kind": "gdc", "url": "clinical.json", "entity": "diagnoses"},
+    {"kind": "pdc", "url": "answers", "entity": "diagnoses"},
 ]
 
 
