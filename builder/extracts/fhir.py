@@ -30,16 +30,17 @@ class Fhir(ExtractBlock):
     resource
         The type of resource. Its headings are in ``builder.extracts.fhir_rows``.
     identifier
-        The system of the patients' numbers, such as ``urn:oid:1.2.276.0.76.3.1.64``: ``person`` is the number under it.
-        Without it ``person`` is the id that the server gave the patient.
+        The system of the patients' numbers, such as ``urn:oid:1.2.276.0.76.3.1.64``, or several in the order in which
+        they are tried: ``person`` is the number under it, and ``issuer`` the system. Without it ``person`` is the id
+        that the server gave the patient.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["fhir"]
     url: str = Field(min_length=1)
     resource: Kind
-    identifier: str | None = Field(default=None, min_length=1)
+    identifier: str | tuple[str, ...] | None = Field(default=None, min_length=1)
 
     @property
     def title(self) -> str:
@@ -58,7 +59,7 @@ class Fhir(ExtractBlock):
             )
         if not found.kept:
             raise SpecError(f"{self.title}: found no {self.resource} in the files at its url, expected at least one")
-        people = _People(found.patients, self.identifier)
+        people = _People(found.patients, (self.identifier,) if isinstance(self.identifier, str) else self.identifier)
         made = [
             {**row, **people.of(self.resource, resource, key)}
             for key, resource in found.kept.items()
@@ -155,30 +156,39 @@ def _later(one: Resource, other: Resource, place: str) -> Resource:
 
 
 class _People:
-    """Whose a resource is: the server's id of the patient, and the number of the system that the spec names."""
+    """Whose a resource is: the server's id of the patient, and the number of a system that the spec names."""
 
-    def __init__(self, patients: Mapping[str, tuple[Resource, str]], system: str | None) -> None:
-        self.system = system
+    def __init__(self, patients: Mapping[str, tuple[Resource, str]], systems: tuple[str, ...] | None) -> None:
+        self.systems = systems
         self.ids: dict[str, str] = {}
-        self.numbers: dict[str, str | None] = {}
+        self.numbers: dict[str, Row] = {}
         for key, (patient, full_url) in patients.items():
             self.ids |= {f"Patient/{key}": key, f"urn:uuid:{key}": key, **({full_url: key} if full_url else {})}
-            self.numbers[key] = key if system is None else _number(patient.get("identifier", ()), system)
+            self.numbers[key] = self._named(key, patient.get("identifier", ()))
 
     def of(self, kind: Kind, resource: Resource, key: str) -> Row:
         """Return the cells that say whose a resource is; ``key`` is the id under which it was found."""
         if kind == "Patient":
-            return {"patient": key, "person": self.numbers[key]}
+            return {"patient": key, **self.numbers[key]}
         subject = resource.get("subject", {})
         told = subject.get("reference", "").partition("/_history/")[0]
         short = "/".join(told.split("/")[-2:])
         patient: str | None = self.ids.get(told) or self.ids.get(short)
         if patient is None and short.startswith("Patient/"):
             patient = short.removeprefix("Patient/")
-        person = self.numbers.get(patient or "", patient if self.system is None else None)
-        if person is None and self.system is not None and "identifier" in subject:
-            person = _number((subject["identifier"],), self.system)
-        return {"patient": patient, "person": person}
+        named = self.numbers.get(patient or "") or self._named(patient, ())
+        if named["person"] is None and "identifier" in subject:
+            named = self._named(patient, (subject["identifier"],))
+        return {"patient": patient, **named}
+
+    def _named(self, patient: str | None, identifiers: Any) -> Row:
+        """Return the number under the first system that has one, and that system."""
+        if self.systems is None:
+            return {"person": patient, "issuer": None}
+        for system in self.systems:
+            if (number := _number(identifiers, system)) is not None:
+                return {"person": number, "issuer": system}
+        return {"person": None, "issuer": None}
 
 
 def _number(identifiers: Any, system: str) -> str | None:

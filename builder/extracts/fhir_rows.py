@@ -63,7 +63,7 @@ def headings(kind: Kind) -> tuple[str, ...]:
     """Return the headings of the table of one type of resource."""
     layout = LAYOUTS[kind]
     coded = ("code", "system", "display") if layout.coded else ()
-    return ("id", "patient", "person", *coded, *layout.more, *layout.cells)
+    return ("id", "patient", "person", "issuer", *coded, *layout.more, *layout.cells)
 
 
 def rows(kind: Kind, resource: Resource) -> Iterator[Row]:

@@ -59,9 +59,9 @@ _SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet")
 class Omop(ExtractBlock):
     """One table of an OMOP CDM. Headings are the model's own, in small letters, and those that all tables share.
 
-    These are ``person_source_value``, ``date``, ``concept_id``, and from the CONCEPT table, where the extract has one,
-    ``code``, ``system`` and ``display``; measurements and observations also have ``value`` and ``unit``, a person
-    ``birth_date``, an image ``study_uid`` and ``series_uid``.
+    These are ``person_source_value``, ``care_site`` (of the person), ``date``, ``concept_id``, and from the CONCEPT
+    table, where the extract has one, ``code``, ``system`` and ``display``; measurements and observations also have
+    ``value`` and ``unit``, a person ``birth_date``, an image ``study_uid`` and ``series_uid``.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Omop(ExtractBlock):
         As for ``sql``.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     kind: Literal["omop"]
     url: str = Field(min_length=1)
@@ -122,7 +122,7 @@ class Omop(ExtractBlock):
         own = f'"{self.tables_in}"."{self.table}"'
 
         def get(name: str) -> pa.Table | None:
-            columns = "person_id, person_source_value" if name == "person" != self.table else "*"
+            columns = "person_id, person_source_value, care_site_id" if name == "person" != self.table else "*"
             query = f'SELECT {columns} FROM "{self.tables_in}"."{name}"'
             if name == "concept":
                 ids = [layout.concept, *(["unit_concept_id"] if layout.numbers else [])]
@@ -131,7 +131,7 @@ class Omop(ExtractBlock):
             try:
                 return _as_text(query_table(self.url, query, self.sign_in, outside, title=self.title))
             except SpecError:
-                if name == "concept":
+                if name in ("concept", "care_site"):
                     return None
                 raise
 
@@ -199,14 +199,27 @@ def _as_text(table: pa.Table) -> pa.Table:
 
 
 def _person(table: pa.Table, get: Get) -> dict[str, pa.Array]:
-    """Return the number that the source gave each row's person; null without a PERSON table."""
-    if "person_source_value" in table.column_names:
+    """Return the number that the source gave each row's person, and the care site that issued it; null where unknown.
+
+    The care site is called as its source does, or by its id without a CARE_SITE table.
+    """
+    of_persons = "person_source_value" in table.column_names
+    persons = table if of_persons else get("person")
+    sites = _column_of(get("care_site"), "care_site_id", "care_site_source_value")
+    numbers, cared = (_column_of(persons, "person_id", name) for name in ("person_source_value", "care_site_id"))
+    ids = table["person_id"].to_pylist()
+    care = [cared.get(i) for i in ids]
+    found = {"care_site": pa.array([sites.get(site or "") or site for site in care], pa.string())}
+    return (
+        found if of_persons else {**found, "person_source_value": pa.array([numbers.get(i) for i in ids], pa.string())}
+    )
+
+
+def _column_of(table: pa.Table | None, key: str, name: str) -> dict[str, str | None]:
+    """Map the ids of a table to one of its columns; nothing without the table or the column."""
+    if table is None or not {key, name} <= {*table.column_names}:
         return {}
-    persons = get("person")
-    known: dict[str, str] = {}
-    if persons is not None and {"person_id", "person_source_value"} <= {*persons.column_names}:
-        known = dict(zip(*(persons[n].to_pylist() for n in ("person_id", "person_source_value")), strict=True))
-    return {"person_source_value": pa.array([known.get(i) for i in table["person_id"].to_pylist()], pa.string())}
+    return dict(zip(table[key].to_pylist(), table[name].to_pylist(), strict=True))
 
 
 def _concept(

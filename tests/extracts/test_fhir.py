@@ -210,6 +210,15 @@ def test_without_a_system_the_servers_own_id_counts_and_with_one_only_its_number
     assert [row["person"] for row in taken("Condition", b__json=bundle(by_number))] == ["7"]
 
 
+def test_numbers_of_several_systems_come_with_their_issuer():
+    there = [patient("a"), patient("b", identifier=[{"system": "other", "value": "5"}]), patient("c", identifier=[])]
+    conditions = [of("Condition", f"c{p['id']}", f"urn:uuid:{p['id']}", code=concept("1")) for p in there]
+    for kind in ("Condition", "Patient"):
+        found = taken(kind, identifier=(MRN, "other"), b__json=bundle(*there, *conditions))
+        assert [(row["person"], row["issuer"]) for row in found] == [("MRN-a", MRN), ("5", "other"), (None, None)]
+    assert [row["issuer"] for row in taken("Patient", identifier=None, b__json=bundle(*there))] == [None] * 3
+
+
 def test_what_is_left_out_is_counted():
     deep: Any = {"url": "x", "valueString": "y"}
     for _ in range(60):

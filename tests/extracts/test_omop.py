@@ -99,6 +99,48 @@ def _typed(path: Path) -> pa.Table:
     return table
 
 
+COLUMNS = {
+    "procedure_occurrence": ("procedure_occurrence_id", "procedure_concept_id", "procedure_date"),
+    "drug_exposure": ("drug_exposure_id", "drug_concept_id", "drug_exposure_start_date"),
+    "death": ("death_type_concept_id", "cause_concept_id", "death_date"),
+    "image_occurrence": ("image_occurrence_id", "modality_concept_id", "image_occurrence_date"),
+    "observation": ("observation_id", "observation_concept_id", "observation_date"),
+}
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_small_tables_of_each_kind_equal_a_recount(table, tmp_path):
+    own, concept, date = COLUMNS[table]
+    extra = ",image_study_UID,image_series_UID" if table == "image_occurrence" else ""
+    rows = [f"{n},{n % 7},{n % 5},2020-01-{n % 28 + 1:02d}{',1.2.3,1.2.3.4' * bool(extra)}" for n in range(60)]
+    files = {
+        table: [f"{own},person_id,{concept},{date}{extra}".upper(), *rows],
+        "PERSON": ["person_id,person_source_value,care_site_id,gender_concept_id,year_of_birth,month_of_birth,"
+                   "day_of_birth", *(f"{n},MRN{n},{n % 3 or ''},0,1950,1,{n + 1}" for n in range(6))],
+        "care_site": ["care_site_id,care_site_source_value", "1,north"],
+        "concept": ["concept_id,concept_name,vocabulary_id,concept_code",
+                    *(f"{n},name {n},V{n % 2},C{n}" for n in range(4))],
+    }  # fmt: skip
+    for name, lines in files.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    extracted = taken(table, str(tmp_path))
+    csv = {name: f"read_csv('{tmp_path / name}.csv', all_varchar=true)" for name in files}
+    expected = duckdb.sql(f"""
+        SELECT t.person_id, person_source_value, coalesce(care_site_source_value, p.care_site_id), {date},
+            {concept}, concept_code, vocabulary_id, concept_name
+        FROM {csv[table]} t LEFT JOIN {csv["PERSON"]} p USING (person_id)
+        LEFT JOIN {csv["care_site"]} s ON s.care_site_id = p.care_site_id
+        LEFT JOIN {csv["concept"]} c ON c.concept_id = t.{concept} AND c.concept_id <> '0'""").fetchall()
+    names = ("person_id", "person_source_value", "care_site", "date", "concept_id", "code", "system", "display")
+    found = extracted.table
+    assert Counter(zip(*(found[name].to_pylist() for name in names), strict=True)) == Counter(expected)
+    assert len(expected) == 60
+    assert {row[2] for row in expected} == {None, "north", "2"}
+    assert extracted.notes == (f"12 of 60 concepts of {table} are not in the CONCEPT table, and have no code",)
+    if extra:
+        assert set(found["series_uid"].to_pylist()) == {"1.2.3.4"}
+
+
 HEAD = "measurement_id,person_id,measurement_concept_id,measurement_date,value_as_number,operator_concept_id"
 
 
