@@ -31,7 +31,7 @@ from builder.persons import Persons, normal_id, without_zeros
 from builder.persons.naming import bare_name
 from builder.planning.clinical_archive import Archive
 from builder.planning.clinical_times import as_they_leave, table_births
-from builder.planning.extracts import take, with_code_files
+from builder.planning.extracts import decided_by, take, with_code_files
 from builder.planning.inputs import PlanInputs
 from builder.protocols import Source
 from builder.sources.folder import Folder
@@ -61,7 +61,8 @@ class Clinical:
     shared
         Dates of tables and label objects that are nobody's own, and why; private.
     lock
-        What the lock of a version says of tables that are no files; nothing without them.
+        What the lock of a version says of tables that are no files, of code lists and of libraries that convert units;
+        nothing without them.
     """
 
     table: pa.Table | None
@@ -96,7 +97,7 @@ def read_clinical(
         place = f"clinical table {number} ({options.title})"
         try:
             taken = take(options, number, inputs)
-            lock += taken.lock
+            lock += [line for line in (*taken.lock, *decided_by(options)) if line not in lock]
             match = _match(taken.data, with_code_files(options), archive)
             found = list(faults(match))
         except SpecError as error:

@@ -17,6 +17,7 @@ from builder.errors import SourceError, SpecError
 from builder.extracts.extract import SIZE_LIMIT
 from builder.model.secrets import read_variable
 from builder.planning.inputs import PlanInputs
+from builder.planning.lock import package_version
 from builder.sources.patience import Fault, persist
 from builder.storage import open_store, read_at
 
@@ -75,6 +76,14 @@ def with_code_files(options: ClinicalTable) -> ClinicalTable:
         for name, block in options.phenotypes.items()
     }
     return options.model_copy(update={"phenotypes": phenotypes}) if phenotypes else options
+
+
+def decided_by(options: ClinicalTable) -> tuple[str, ...]:
+    """Return what the lock says of that by which values are made: code lists by their hash, and libraries of units."""
+    urls = [codes.url for block in options.phenotypes.values() for codes in block.any_of if codes.url is not None]
+    lists = [f"codes sha256:{hashlib.sha256(_read(url)).hexdigest()}" for url in dict.fromkeys(urls)]
+    in_units = any(column.unit_from is not None for column in options.columns.values())
+    return (*lists, *(f"{name} {package_version(name)}" for name in ("ucumvert", "pint") if in_units))
 
 
 class World:
