@@ -6,9 +6,10 @@ from builder.clinical.events import Event
 from builder.clinical.joining import Images, Joined, join
 from builder.clinical.matching import TableMatch, faults, near_misses, summary_lines
 from builder.clinical.reading import ClinicalRows, read_table
+from builder.clinical.pick import Pick
 from builder.clinical.rows import Rows, read_rows, schema
 from builder.clinical.sheet import Sheet, read_sheet, sheets_of
-from builder.clinical.table import ClinicalTable, Pick, check_shared_columns
+from builder.clinical.table import ClinicalTable, check_shared_columns
 from builder.clinical.tally import CellIssue
 from builder.clinical.values import Value
 
