@@ -4,9 +4,10 @@ from builder.clinical.cells import text_of
 from builder.clinical.column import ClinicalColumn
 from builder.clinical.events import Event
 from builder.clinical.joining import Images, Joined, join
+from builder.clinical.known import check_known
 from builder.clinical.matching import TableMatch, faults, near_misses, summary_lines
-from builder.clinical.reading import ClinicalRows, read_table
 from builder.clinical.pick import Pick
+from builder.clinical.reading import ClinicalRows, read_table
 from builder.clinical.rows import Rows, read_rows, schema
 from builder.clinical.sheet import Sheet, read_sheet, sheets_of
 from builder.clinical.table import ClinicalTable, check_shared_columns
@@ -26,6 +27,7 @@ __all__ = [
     "Sheet",
     "TableMatch",
     "Value",
+    "check_known",
     "check_shared_columns",
     "faults",
     "join",

@@ -8,14 +8,18 @@ from typing import Final
 from builder.clinical.cells import Cell
 from builder.clinical.order import Reading, Span, date_readings, largest, readings, smallest
 from builder.clinical.phenotypes import CASE, CONTROL, count, decide
+from builder.clinical.pick import Pick
 from builder.clinical.rows import Row, Rows, declared_as, finish_row
-from builder.clinical.table import ClinicalTable, Fact, Pick
+from builder.clinical.table import ClinicalTable, Fact
 from builder.clinical.tally import CellIssue
 from builder.clinical.values import Value
 from builder.errors import SpecError
 
 LATE: Final = "dated after the study of an image of the person, or not at all"
 """The problem of a row whose values were not known when the image was made."""
+
+LATE_DAY: Final = "a day after the study of an image of the person"
+"""The problem of a date that is an input and was not known when the image was made."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Images:
         How a key of the table is written before it is compared.
     until_study
         Whether a row counts only if it is dated (``dated_by``), and not after the image's study.
+    own_days
+        Columns of dates whose values count only if they are not after the image's study.
     """
 
     persons: Sequence[str]
@@ -48,6 +54,7 @@ class Images:
     first_studies: Mapping[str, datetime.date]
     normal: Callable[[Fact, str], str] = lambda _, text: text
     until_study: bool = False
+    own_days: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class Joined:
         Units (see ``Images``) by how they met, sorted.
     clinical_only
         First keys of the rows that belong to no image, sorted.
+    homeless
+        How many rows belong to no image.
     shared
         Numbers of rows whose keys several persons (or several series, for a file) have, so that they tell nobody apart.
     issues
@@ -70,6 +79,8 @@ class Joined:
         One entry a stack: whether rows belong to it of which it is not certain which counts.
     owners
         Index of a row to the person whose image it belongs to.
+    known_on
+        One entry a stack: the latest day that a row which tells its values states for them; private.
     decided
         Phenotype to how many persons on the days of their studies are cases, controls, or neither for which reason.
     """
@@ -79,10 +90,12 @@ class Joined:
     image_only: tuple[str, ...]
     ambiguous: tuple[str, ...]
     clinical_only: tuple[str, ...]
+    homeless: int
     shared: tuple[int, ...]
     issues: tuple[CellIssue, ...]
     unclear: tuple[bool, ...]
     owners: Mapping[int, str]
+    known_on: tuple[datetime.date | None, ...] = field(repr=False)
     decided: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
@@ -96,45 +109,45 @@ def join(rows: Rows, options: ClinicalTable, images: Images) -> Joined:
     """
     candidates = _Candidates(rows.rows, options, images)
     chooser = _Chooser(rows.rows, options)
-    values: list[Mapping[str, Value] | None] = []
-    unclear: list[bool] = []
+    told: list[_Outcome] = []
     outcomes: dict[str, set[str]] = {}
     known: dict[tuple[tuple[int, ...], str, datetime.date | None], _Outcome] = {}
     late: set[int] = set()
     owners: dict[int, str] = {}
+    by_day = bool(options.phenotypes or images.own_days) or (options.pick is not None and options.pick.to_study)
     for i, person in enumerate(images.persons):
         found = candidates.of(i)
         owners.update(dict.fromkeys(found, person))
-        to_study = bool(options.phenotypes) or (options.pick is not None and options.pick.to_study)
-        date = images.study_dates[i] if to_study else None
+        date = images.study_dates[i] if by_day else None
         if images.until_study:
-            told = tuple(n for n in found if _is_known(rows.rows[n], images.study_dates[i]))
-            late.update(rows.rows[n].number for n in {*found} - {*told})
-            found = told
+            in_time = tuple(n for n in found if _is_known(rows.rows[n], images.study_dates[i]))
+            late.update(rows.rows[n].number for n in {*found} - {*in_time})
+            found = in_time
         place = (found, person, date)
         if place not in known:
             told_by = [rows.rows[n] for n in found]
             if options.phenotypes:
                 known[place] = _phenotyped(told_by, options, date)
             else:
-                known[place] = _agreed(chooser.choose(told_by, date), options, images.first_studies.get(person))
-        values.append(known[place].values)
-        unclear.append(known[place].kind == "ambiguous")
+                known[place] = chooser.agreed(told_by, images, study=date, person=person)
+        told.append(known[place])
         if images.units[i]:
             outcomes.setdefault(images.units[i], set()).add(known[place].kind)
     ambiguous = {unit for unit, kinds in outcomes.items() if "ambiguous" in kinds}
     matched = {unit for unit, kinds in outcomes.items() if "matched" in kinds} - ambiguous
     return Joined(
-        values=tuple(values),
+        values=tuple(outcome.values for outcome in told),
         matched=tuple(sorted(matched)),
         image_only=tuple(sorted({*outcomes} - matched - ambiguous)),
         ambiguous=tuple(sorted(ambiguous)),
         clinical_only=tuple(sorted({row.keys[0] for n, row in enumerate(rows.rows) if n not in candidates.used})),
+        homeless=len(rows.rows) - len(candidates.used),
         shared=tuple(sorted(rows.rows[n].number for n in candidates.shared)),
         issues=tuple({issue: None for outcome in known.values() for issue in outcome.issues})
         + tuple(CellIssue(number, options.dated_by or "", LATE) for number in sorted(late)),
-        unclear=tuple(unclear),
+        unclear=tuple(outcome.kind == "ambiguous" for outcome in told),
         owners=owners,
+        known_on=tuple(outcome.known_on for outcome in told),
         decided={
             name: count([outcome.decided[n] for outcome in known.values()]) for n, name in enumerate(options.phenotypes)
         },
@@ -154,6 +167,8 @@ class _Outcome:
     issues: tuple[CellIssue, ...] = ()
     decided: tuple[str, ...] = ()
     """What the person is by each phenotype."""
+    known_on: datetime.date | None = None
+    """The latest day that the rows state for their values."""
 
 
 def _phenotyped(rows: Sequence[Row], options: ClinicalTable, study: datetime.date | None) -> _Outcome:
@@ -167,20 +182,13 @@ def _phenotyped(rows: Sequence[Row], options: ClinicalTable, study: datetime.dat
         for name, found in zip(options.phenotypes, said, strict=True)
     }
     told = rows or any(value is not None for value in values.values())
-    return _Outcome("matched" if rows else "none", values if told else None, decided=said)
-
-
-def _agreed(rows: Sequence[Row] | None, options: ClinicalTable, first: datetime.date | None) -> _Outcome:
-    """Return what rows say of one person, if they all say the same."""
-    if rows is None:
-        return _Outcome("ambiguous")
-    if not rows:
-        return _Outcome("none")
-    finished = [finish_row(row, options, first) for row in rows]
-    issues = tuple(issue for _, found in finished for issue in found)
-    if any(values != finished[0][0] for values, _ in finished):
-        return _Outcome("ambiguous", issues=issues)
-    return _Outcome("matched", finished[0][0], issues)
+    days = [e.day for row in rows for e in row.coded if e.counts and e.day and (study is None or e.day <= study)]
+    return _Outcome(
+        "matched" if rows else "none",
+        values if told else None,
+        decided=said,
+        known_on=max(days, default=None),
+    )
 
 
 class _Candidates:
@@ -237,6 +245,38 @@ class _Chooser:
     def __init__(self, rows: Sequence[Row], options: ClinicalTable) -> None:
         self.rows, self.options, self.pick = rows, options, options.pick
         self.found: tuple[Mapping[int, Span | None], ...] | None = None
+
+    def agreed(self, rows: Sequence[Row], images: Images, *, study: datetime.date | None, person: str) -> _Outcome:
+        """Return what the rows that count say of one person, if they all say the same."""
+        counting = self.choose(rows, study)
+        if counting is None:
+            return _Outcome("ambiguous")
+        if not counting:
+            return _Outcome("none")
+        first = images.first_studies.get(person)
+        finished = [finish_row(row, self.options, first) for row in counting]
+        issues = [issue for _, found in finished for issue in found]
+        values = dict(finished[0][0])
+        if any(other != values for other, _ in finished):
+            return _Outcome("ambiguous", issues=tuple(issues))
+        for name in images.own_days:
+            told = values[name]
+            if isinstance(told, int) and (study is None or first is None or told > (study - first).days):
+                values[name] = None
+                issues.append(CellIssue(counting[0].number, name, LATE_DAY))
+        days = [day for row in counting if (day := self._day(row)) is not None]
+        return _Outcome("matched", values, tuple(issues), known_on=max(days, default=None))
+
+    def _day(self, row: Row) -> datetime.date | None:
+        """Return the day on which a row was known: as it states, or by which it was picked or joined."""
+        if row.known is not None:
+            return row.known
+        if self.pick is not None and self.pick.to_study:
+            span = self._spans(self.pick)[0][row.number]
+            day: datetime.date | None = None if span is None else span.high[0].date()
+            return day
+        facts = [*self.options.joins.values()]
+        return datetime.date.fromisoformat(row.keys[facts.index("date")]) if "date" in facts else None
 
     def choose(self, rows: Sequence[Row], study: datetime.date | None) -> Sequence[Row] | None:
         """Return the rows that count; None where it is not certain which."""

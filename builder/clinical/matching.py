@@ -9,8 +9,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from builder.clinical.joining import Joined
+from builder.clinical.known import Known
+from builder.clinical.pick import Pick
 from builder.clinical.rows import Rows
-from builder.clinical.table import ClinicalTable, Pick
+from builder.clinical.table import ClinicalTable
 from builder.clinical.tally import CellIssue, Tally
 from builder.errors import counted
 
@@ -38,6 +40,10 @@ class TableMatch:
         nothing else.
     differing
         Column to the persons whose image headers say something else than the table.
+    known
+        Of every column, when its values were known.
+    levels
+        Person, study and series to how many have images, and to how many of these a row belongs.
     """
 
     options: ClinicalTable
@@ -45,6 +51,8 @@ class TableMatch:
     joined: Joined
     near: Mapping[str, int] = field(default_factory=dict)
     differing: Mapping[str, int] = field(default_factory=dict)
+    known: tuple[Known, ...] = ()
+    levels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -73,6 +81,9 @@ class TableMatch:
             "image_only": len(self.joined.image_only),
             "ambiguous": len(self.joined.ambiguous),
             "clinical_only": len(self.joined.clinical_only),
+            "levels": {level: {"with_images": have, "with_a_row": told} for level, (have, told) in self.levels.items()},
+            "rows": len(self.rows.rows),
+            "rows_without_image": self.joined.homeless,
             "examples": {name: sorted(keys)[:EXAMPLES] for name, keys in examples.items()},
             "rows_that_are_no_person": len(self.rows.not_persons),
             "rows_not_picked_from": self.rows.passed_over,
@@ -85,6 +96,7 @@ class TableMatch:
             "cells_not_taken_by_column": dict(sorted(Counter(issue.column for issue in issues).items())),
             "unmet_levels": {tally.column: list(tally.unmet) for tally in self.rows.tallies if tally.unmet},
             "encoding": self.rows.encoding,
+            "known": [known.facts() for known in self.known],
             **self._phenotypes(),
         }
 
@@ -183,11 +195,28 @@ def summary_lines(tables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             f"  clinical table {number}: {facts['matched']} matched, {facts['image_only']} image only, "
             f"{facts['clinical_only']} clinical only, {facts['ambiguous']} ambiguous{by}"
         )
+        if facts["rows_without_image"]:
+            levels = (f"{n['with_a_row']} of {n['with_images']} {_PLURAL[u]}" for u, n in facts["levels"].items())
+            yield (
+                f"    {facts['rows_without_image']} of {counted(facts['rows'], 'row')} belong to no image here; others "
+                f"to {', '.join(levels)}"
+            )
         for name, told in facts.get("phenotypes", {}).items():
             counts = ", ".join(f"{n} {what}" for what, n in told["counts"].items())
             yield f"    {name}: {counts} (persons on the days of their studies; evidence: {told['tier']})"
+        yield from _known_lines(facts)
         yield from _cell_lines(facts)
         yield from _row_lines(facts)
+
+
+def _known_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the inputs of which nobody said when they were known."""
+    undated = [known["column"] for known in facts.get("known", ()) if known["how"] == "undated"]
+    if undated:
+        yield (
+            f"    {', '.join(undated)}: nothing says when {'this was' if len(undated) == 1 else 'these were'} known; "
+            "state dated_by, timeless, or outcomes in report.outcomes"
+        )
 
 
 def _cell_lines(facts: Mapping[str, Any]) -> Iterator[str]:

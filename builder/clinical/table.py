@@ -16,9 +16,9 @@ from builder.model.patterns import check_pattern
 from builder.model.samples import PLACE_COLUMNS, SAMPLE_COLUMNS
 from builder.model.tables import SERIES
 
-Fact: TypeAlias = Literal["person", "study", "accession", "series", "instance", "file", "date"]
-"""What of an image a column names: its PatientID, its Study, Series or SOP Instance UID, its accession number, the name
-or path of one of its files, or the date of its study."""
+Fact: TypeAlias = Literal["person", "issuer", "study", "accession", "series", "instance", "file", "date"]
+"""What of an image a column names: its PatientID and who issued that, its Study, Series or SOP Instance UID, its
+accession number, the name or path of one of its files, or the date of its study."""
 
 SHARED: Final[Mapping[str, tuple[str, ...]]] = {
     "sex": ("category", "text"),
@@ -46,7 +46,7 @@ _TAKEN: Final = (
     PLANNING | {*SERIES.names} | {column.name for column in (*PLACE_COLUMNS, *SAMPLE_COLUMNS)}
 ) - SHARED.keys()
 
-FINEST: Final[tuple[Fact, ...]] = ("instance", "file", "series", "study", "accession", "date", "person")
+FINEST: Final[tuple[Fact, ...]] = ("instance", "file", "series", "study", "accession", "date", "issuer", "person")
 """Facts from the one that names the least to the one that names the most."""
 
 
@@ -62,12 +62,18 @@ class ClinicalTable(BaseModel):
     person_id
         Heading of the column that holds the PatientID; the same as ``by: {heading: person}``.
     by
-        Heading to what of the image it names: ``person``, ``study``, ``accession``, ``series``, ``instance``, ``file``
-        (name or path of a file) or ``date`` (of the study). A row belongs to the images for which all of them agree.
+        Heading to what of the image it names: ``person``, ``issuer`` (of the person's id), ``study``, ``accession``,
+        ``series``, ``instance``, ``file`` (name or path of a file) or ``date`` (of the study). A row belongs to the
+        images for which all of them agree.
     within_days
         How many days a ``date`` may lie from that of the study.
     person_pattern
         A regular expression (RE2) that a person's id must match in full; its first group, if any, is the PatientID.
+    issuer
+        Who issued the ids of the table, as Issuer of Patient ID (0010,0021) says it: the row of a person then needs an
+        image whose id has this issuer.
+    issuer_names
+        How the column of an ``issuer`` writes it, to Issuer of Patient ID: ``{"urn:oid:1.2.276.0.76.3": NORTH}``.
     site, source
         The site, or the position in ``sources`` from 0, whose ids the table uses. Tables of different sites may give
         the same column.
@@ -94,7 +100,8 @@ class ClinicalTable(BaseModel):
     date_format
         ``strptime`` format of these dates; ISO 8601 without it.
     timeless
-        Columns that are true at any time, such as sex; the others must be dated where cases have several visits.
+        Columns that are true at any time, such as sex. Others are dated or outcomes where cases have several visits, in
+        an ``extract``, and where rows are chosen by a day that may lie after the study.
     origin
         Where the table came from, and its licence.
     """
@@ -107,6 +114,8 @@ class ClinicalTable(BaseModel):
     by: Mapping[str, Fact] = Field(default_factory=dict)
     within_days: int = Field(default=0, ge=0, le=366)
     person_pattern: str | None = None
+    issuer: str | None = Field(default=None, min_length=1)
+    issuer_names: Mapping[str, str] = Field(default_factory=dict)
     site: str | None = None
     source: int | None = Field(default=None, ge=0)
     sheet: str | None = None
@@ -145,7 +154,7 @@ class ClinicalTable(BaseModel):
         finest = min(self.joins.values(), key=FINEST.index)
         if finest in ("instance", "file", "series"):
             return "series"
-        return "person" if finest == "person" else "study"
+        return "person" if finest in ("person", "issuer") else "study"
 
     @property
     def dated(self) -> tuple[str, ...]:
@@ -153,6 +162,17 @@ class ClinicalTable(BaseModel):
         days = [name for name, column in self.columns.items() if column.type == "date"]
         timed = [n for n, event in self.events.items() if event.time in days or event.censored in days]
         return (*days, *(event_columns(name)[1] for name in timed))
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The columns of events, and those that events are made of."""
+        return tuple(c for name, event in self.events.items() for c in (*event_columns(name), *event.sources))
+
+    @property
+    def is_up_to_study(self) -> bool:
+        """Whether the day by which a row is picked or joined cannot lie after the study."""
+        picked = self.pick is not None and self.pick.take == "last_before"
+        return picked or ("date" in self.joins.values() and not self.within_days)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -240,13 +260,22 @@ class ClinicalTable(BaseModel):
         if not facts or facts == ["date"]:
             raise ValueError(
                 "found nothing that says whose a row is, expected person_id, or by: a heading to one of person, study, "
-                "accession, series, instance, file (and date beside one of them)"
+                "accession, series, instance, file (and issuer or date beside one of them)"
             )
         twice = {fact for fact in facts if facts.count(fact) > 1}
         if twice:
             raise ValueError(f"by: found two columns for {sorted(twice)[0]}, expected one")
-        if self.person_pattern is not None and "person" not in facts:
-            raise ValueError("found a person_pattern without a column for the person")
+        by_person = {
+            "a person_pattern": self.person_pattern is not None,
+            "an issuer": self.issuer is not None or "issuer" in facts,
+        }
+        for what, there in by_person.items():
+            if there and "person" not in facts:
+                raise ValueError(f"found {what} without a column for the person")
+        if "issuer" in facts and self.issuer is not None:
+            raise ValueError("found an issuer of the table and a column of issuers, expected one of them")
+        if self.issuer_names and "issuer" not in facts:
+            raise ValueError("found issuer_names without a column of issuers (by: {HEADING: issuer})")
         if self.within_days and "date" not in facts:
             raise ValueError("found within_days without a column for the date of the study")
         return self

@@ -12,7 +12,7 @@ def withhold_locations(dumped: Mapping[str, Any]) -> dict[str, Any]:
     """Return a spec, dumped as JSON-able data, for the manifest: without literal locations, with ``${NAME}`` templates.
 
     A folder's path can name a patient or a machine; a template cannot. What rules and hold-outs compare with columns
-    that identify (``IDENTIFIERS``) is withheld as well.
+    that identify (``IDENTIFIERS``) is withheld as well, and so is who issued the ids of a clinical table.
     """
     document: dict[str, Any] = _withhold(dumped)
     document["sources"] = [
@@ -24,6 +24,8 @@ def withhold_locations(dumped: Mapping[str, Any]) -> dict[str, Any]:
         for source in document["sources"]
     ]
     for table in document.get("clinical", ()):
+        table["issuer"] = _template(table["issuer"]) if table["issuer"] else None
+        table["issuer_names"] = {WITHHELD: WITHHELD} if table["issuer_names"] else {}
         if table["extract"] is not None:
             table["extract"] = {
                 k: v if k in PUBLIC_EXTRACT_FIELDS else _template(v) if v else v for k, v in table["extract"].items()

@@ -5,7 +5,9 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date
+from itertools import compress
+from operator import and_
 from typing import Any, Final
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ from builder.clinical import (
     read_rows,
 )
 from builder.clinical import schema as clinical_schema
+from builder.clinical.known import own_days, until_study, when_known
 from builder.clinical.matching import WHY_WITHHELD
 from builder.deid.dates import Withheld, shared_dates
 from builder.errors import SpecError, counted
@@ -30,16 +33,16 @@ from builder.model.keyed import Key
 from builder.persons import Persons, normal_id, without_zeros
 from builder.persons.naming import bare_name
 from builder.planning.clinical_archive import Archive
+from builder.planning.clinical_names import is_issued, names_of, with_issuers
 from builder.planning.clinical_times import as_they_leave, table_births
 from builder.planning.extracts import decided_by, take, with_code_files
 from builder.planning.inputs import PlanInputs
-from builder.protocols import Source
-from builder.sources.folder import Folder
 from builder.split.withdrawn import hashed
 from builder.storage import Store
 
 CELLS: Final = "clinical-cells.csv"
 IDS: Final = "clinical-ids.csv"
+KNOWN: Final = "clinical-known.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +169,8 @@ def _withheld(options: ClinicalTable, withheld: Mapping[str, Counter[Withheld]])
 def _match(data: bytes, options: ClinicalTable, archive: Archive) -> TableMatch:
     rows = _without_withdrawn(read_rows(data, options), options, archive)
     inside = archive.inside(options)
-    images = _images(options, rows, inside, archive)
-    joined = join(rows, options, images)
+    issued = with_issuers(rows, options, archive)
+    joined = join(issued, options, _images(options, issued, inside, archive))
     near: dict[str, int] = {}
     if options.unit == "person":
         ids = archive.person_ids(inside)
@@ -177,7 +180,15 @@ def _match(data: bytes, options: ClinicalTable, archive: Archive) -> TableMatch:
         near = near_misses(without, known)
         if archive.naming.leading_zeros == "report":
             _check_zeros(known, ids, without)
-    return TableMatch(options, rows, joined, near, _differing(joined, archive))
+    told = when_known(
+        options,
+        joined,
+        archive.inputs.spec.report.outcomes,
+        study_dates=archive.study_dates,
+        first_studies=[archive.first_studies.get(person) for person in archive.persons],
+    )
+    levels = _levels(joined, inside, archive)
+    return TableMatch(options, rows, joined, near, _differing(joined, archive), tuple(told), levels)
 
 
 def _without_withdrawn(rows: Rows, options: ClinicalTable, archive: Archive) -> Rows:
@@ -231,77 +242,29 @@ def _check_zeros(
 
 
 def _images(options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: Archive) -> Images:
-    stacks = archive.stacks
+    stacks, outcomes = archive.stacks, archive.inputs.spec.report.outcomes
     columns = {"study": "study_uid", "series": "series_uid"}
     units = archive.persons if options.unit == "person" else stacks[columns[options.unit]].to_pylist()
     return Images(
         persons=archive.persons,
         units=[unit or "" if counts else "" for unit, counts in zip(units, inside, strict=True)],
-        keys={fact: _names(fact, options, rows, inside, archive) for fact in options.joins.values()},
+        keys={fact: names_of(fact, options, rows, inside, archive) for fact in options.joins.values()},
         study_dates=archive.study_dates,
         first_studies=archive.first_studies,
-        normal=lambda fact, text: archive.spelled(text) if fact == "person" else text,
-        until_study=options.dated_by is not None and not {*options.names} <= {*archive.inputs.spec.report.outcomes},
+        normal=lambda fact, text: archive.spelled(text) if fact == "person" and not is_issued(options) else text,
+        until_study=until_study(options, outcomes),
+        own_days=own_days(options, outcomes),
     )
 
 
-def _names(
-    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: Archive
-) -> list[tuple[str, ...]]:
-    """Return the names a table may use for each stack in the column of a fact; none for stacks outside the table."""
-    if fact == "person":
-        ids = archive.person_ids(inside)  # a row about a person applies to all images, wherever they were made
-        return [ids.get(person, ()) for person in archive.persons]
-    if fact == "date":
-        reach = range(-options.within_days, options.within_days + 1)
-        names = [
-            () if day is None else tuple((day + timedelta(days=n)).isoformat() for n in reach)
-            for day in archive.study_dates
-        ]
-    elif fact in ("instance", "file"):
-        return _instance_names(fact, options, rows, inside, archive)
-    else:
-        column = {"study": "study_uid", "series": "series_uid", "accession": "accession_number"}[fact]
-        texts = [(text or "").strip(" \0") for text in archive.stacks[column].to_pylist()]
-        names = [(text,) if text else () for text in texts]
-    return [found if counts else () for found, counts in zip(names, inside, strict=True)]
-
-
-def _instance_names(
-    fact: str, options: ClinicalTable, rows: Rows, inside: Sequence[bool], archive: Archive
-) -> list[tuple[str, ...]]:
-    if fact == "instance":
-        tables = archive.instance_names(["sop_instance_uid"], inside)
-        return [() if t is None else tuple(filter(None, t["sop_instance_uid"].to_pylist())) for t in tables]
-    place = list(options.joins.values()).index("file")
-    lengths = {row.keys[place].count("/") + 1 for row in rows.rows}
-    tables = archive.instance_names(["path", "member"], inside)
-    folders = [_folders(source) for source in archive.inputs.spec.sources]
-    return [
-        () if t is None else _ends(t, lengths, folders[source])
-        for t, source in zip(tables, archive.sources, strict=True)
-    ]
-
-
-def _folders(source: Source) -> tuple[str, ...]:
-    """Return the places of a source's folder, as written and with links resolved; "" for sources without one."""
-    if not isinstance(source, Folder):
-        return ("",)
-    return tuple({place.as_posix().strip("/") for place in (source.place, source.root)})
-
-
-def _ends(instances: pa.Table, lengths: Iterable[int], folders: Sequence[str]) -> tuple[str, ...]:
-    """Return the last parts of every file's path, as many as the table writes: the file name, or folders above it too.
-
-    The folders of the source, and those above it, count: tables state paths from where their author stood.
-    """
-    found = set()
-    for path, member in zip(instances["path"].to_pylist(), instances["member"].to_pylist(), strict=True):
-        inside = f"{path}/{member}".replace("\\", "/").strip("/") if member else path
-        for folder in folders:
-            parts = [part for part in (*folder.split("/"), *inside.split("/")) if part]
-            found |= {"/".join(parts[-n:]) for n in lengths if n <= len(parts)}
-    return tuple(sorted(found))
+def _levels(joined: Joined, inside: Sequence[bool], archive: Archive) -> dict[str, tuple[int, int]]:
+    """Count the persons, studies and series of the table's site that have images, and those to which a row belongs."""
+    names = {"person": archive.persons, **{f: archive.stacks[f"{f}_uid"].to_pylist() for f in ("study", "series")}}
+    there = [said is not None for said in joined.values]
+    return {
+        level: (len({*compress(of, inside)}), len({*compress(of, map(and_, inside, there))}))
+        for level, of in names.items()
+    }
 
 
 def _differing(joined: Joined, archive: Archive) -> dict[str, int]:
@@ -362,7 +325,7 @@ def _write_lists(matches: Sequence[TableMatch], private: Store) -> None:
         for issue in match.issues
     ]
     ids = [
-        (number, outcome, text)
+        (number, outcome, text.replace("\0", "^^^"))  # as HL7 writes an id with its issuer
         for number, match in enumerate(matches, start=1)
         for outcome, texts in (
             ("in the table only", match.joined.clinical_only),
@@ -370,6 +333,13 @@ def _write_lists(matches: Sequence[TableMatch], private: Store) -> None:
         )
         for text in texts
     ]
+    known = [
+        (number, told.column, told.how, told.values, told.latest_days)
+        for number, match in enumerate(matches, start=1)
+        for told in match.known
+        if told.how != "outcome"
+    ]
+    private.put(KNOWN, _csv(("table", "column", "how", "values", "latest_days_after_study"), known))
     private.put(CELLS, _csv(("table", "row", "column", "problem", "value"), cells))
     private.put(IDS, _csv(("table", "outcome", "id"), ids))
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from builder.clinical import ClinicalTable
 from builder.errors import SpecError
 from builder.headers.dates import dicom_date
-from builder.persons import Persons, normal_id, without_zeros
+from builder.persons import Persons, normal_id, normal_issuer, without_zeros
 from builder.planning.candidates import person_column
 from builder.planning.inputs import PlanInputs
 from builder.planning.inventory import members
@@ -30,6 +30,7 @@ class Archive:
         self.sites, self.sources = stacks["site"].to_pylist(), stacks["source"].to_pylist()
         self.places = [normal_id(site) for site in self.sites]
         self.other_ids = self._ids_without_images(persons)
+        self.keys = persons.keys
 
     def spelled(self, patient_id: str) -> str:
         """Return a PatientID in the form in which tables and images are compared."""
@@ -63,6 +64,19 @@ class Archive:
             if person in found:
                 found[person].add(patient)
         return {person: tuple(sorted(map(self.spelled, ids))) for person, ids in found.items()}
+
+    def issued_ids(self, inside: Sequence[bool]) -> dict[str, tuple[str, ...]]:
+        """Map each person to the PatientIDs that have an issuer, each as ``issued`` writes it with its issuer."""
+        there = {person for person, counts in zip(self.persons, inside, strict=True) if counts}
+        found: dict[str, set[str]] = {}
+        for (issuer, patient), person in self.keys.items():
+            if person in there and issuer and not issuer.startswith("\0"):
+                found.setdefault(person, set()).add(self.issued(issuer, patient))
+        return {person: tuple(sorted(ids)) for person, ids in found.items()}
+
+    def issued(self, issuer: str, patient_id: str) -> str:
+        """Return an issuer and one of its PatientIDs as one text, in the form in which they are compared."""
+        return f"{normal_issuer(issuer)}\0{self.spelled(patient_id)}"
 
     def instance_names(self, columns: Sequence[str], wanted: Sequence[bool]) -> list[pa.Table | None]:
         """Return the instances of each wanted stack, reduced to some columns of INSTANCES."""

@@ -1,8 +1,9 @@
 """Find volumes that show one image, put their persons into one split, and write the leak certificate."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -121,11 +122,30 @@ def certificate(plan: DatasetPlan, compared: Compared, index: pa.Table) -> dict[
         ],
         "pixels": pixels,
         "patches": patches,
+        "known": known_of(plan.clinical),
         "statistics": statistics_of(plan.spec),
         "labels": labels_of(plan.spec, index),
         **published_split(used_rows(plan.cohort)),
         **_texts(plan.spec, index),
     }  # fmt: skip
+
+
+def known_of(tables: Iterable[Mapping[str, Any]]) -> list[Json]:
+    """Return how it is told of every clinical column when its values were known, and how many were known too late.
+
+    Raises
+    ------
+    LayoutError
+        If an input holds a value from after the study of its image, which a join never gives.
+    """
+    found = [{"table": n, **known} for n, facts in enumerate(tables, start=1) for known in facts["known"]]
+    late = [known for known in found if known["later"]]
+    if late:
+        raise LayoutError(
+            f"clinical table {late[0]['table']}: found {counted(late[0]['later'], 'value')} of {late[0]['column']} "
+            "from after the study of the image, expected none in an input; report this as a fault of builder"
+        )
+    return found
 
 
 def _texts(spec: DatasetSpec, index: pa.Table) -> dict[str, Json]:

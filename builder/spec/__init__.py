@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.catalog.statement import Governance, Statement, UseCase
-from builder.clinical import ClinicalTable, check_shared_columns
+from builder.clinical import ClinicalTable, check_known, check_shared_columns
 from builder.cohort import Cohort
 from builder.deid import RETAINABLE, Deid
 from builder.deid.columns import TECHNICAL
@@ -149,7 +149,7 @@ class DatasetSpec(BaseModel):
         known = sorted({*self.class_labels, *self.consensus})
         dated = [name for table in self.clinical for name in table.dated]
         check_shared_columns(self.clinical)
-        _check_known(self)
+        check_known(self.clinical, self.report.outcomes, several_visits=self.cohort.visits is not None)
         _refuse(centre_faults(centred, known), field_faults(self.shards.fields, known, [*self.image_fields]))
         _refuse(retain_faults(self.deid.retain, dated))
         _check_text(self)
@@ -265,23 +265,6 @@ def _check_sequester(spec: DatasetSpec) -> None:
         )
 
 
-def _check_known(spec: DatasetSpec) -> None:
-    """Refuse a dated table with inputs and outcomes, as only inputs must have been known at the time of the image."""
-    for number, table in enumerate(spec.clinical):
-        outcomes = [name for name in table.names if name in spec.report.outcomes]
-        if table.dated_by is not None and outcomes and len(outcomes) < len(table.names):
-            raise ValueError(
-                f"clinical.{number}.dated_by: found the outcome {outcomes[0]!r} beside other columns, expected a table "
-                "of outcomes alone: declare this one twice"
-            )
-        later = [name for name, p in table.phenotypes.items() if not p.known_at_study and name not in outcomes]
-        if later:
-            raise ValueError(
-                f"clinical.{number}.phenotypes.{later[0]}: found a column that may depend on what came after the "
-                "image, expected it in report.outcomes, or index: study with to_days: 0 or less and controls: window"
-            )
-
-
 def check_images(spec: DatasetSpec) -> None:
     """Check what a spec says about single images of a case. Raises ValueError."""
     names = list(spec.cohort.members)
@@ -301,7 +284,7 @@ def check_images(spec: DatasetSpec) -> None:
         return
     _check_fields(spec)
     _check_steps(spec)
-    _check_clinical(spec)
+    _check_visits(spec)
     for name, block in spec.consensus.items():
         if len({spec.labels[label].on for label in block.labels}) > 1:
             raise ValueError(f"consensus.{name}.of: found labels of several images, expected one labels.*.on for all")
@@ -337,20 +320,11 @@ def _check_fields(spec: DatasetSpec) -> None:
         raise ValueError(f"samples.fields: found the name {found!r} twice, expected a name for each field and label")
 
 
-def _check_clinical(spec: DatasetSpec) -> None:
-    """Refuse clinical columns that would tell at the index visit what was known later."""
+def _check_visits(spec: DatasetSpec) -> None:
+    """Refuse names of clinical columns that would tell at the index visit what was known at a later one."""
     visits = spec.cohort.visits
     if visits is None:
         return
-    outcomes = {*spec.report.outcomes}
-    for number, table in enumerate(spec.clinical):
-        late = [name for name in table.names if name not in outcomes and name not in table.timeless]
-        if late and table.dated_by is None:
-            raise ValueError(
-                f"clinical.{number}: found the column {late[0]!r} of an unknown date in a dataset of several visits, "
-                "expected dated_by: the heading with the date of each row, timeless: [COLUMN] for what does not change "
-                "(such as sex), or the column in report.outcomes"
-            )
     clinical = {name for table in spec.clinical for name in table.names if name not in table.timeless}
     named = [*spec.splits.stratify, *spec.report.groups, *(held.column for held in spec.splits.hold_out)]
     columns = columns_of(spec.clinical, labelled=bool(spec.labels), classes=class_fields(spec.class_labels))

@@ -1,6 +1,7 @@
 """Cases and controls out of the phantom's warehouse: FHIR and OMOP against the answer key, and a dataset of them."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,20 @@ def test_the_dataset_holds_cases_and_controls_and_says_how_they_were_told(datase
     assert facts["counts"]["control"] == counts[False]
     assert facts["counts"]["a code before the window"] + facts["counts"]["a code without a day"] == counts[None]
     assert facts["rule"]["to_days"] == 365
+    page = next(dataset.glob("versions/*/report/index.html")).read_text()
+    row = page[page.index("<td>cancer_within_a_year</td>") :]
+    assert (
+        re.sub(r"<[^>]+>|\s+", " ", row[: row.index("</tr>")]).split()
+        == (
+            f"cancer_within_a_year {counts[True]} {counts[False]} a code before the window 3, a code without a day 2 "
+            "http://hl7.org/fhir/sid/icd-10: C34* 0 to 365 days from study, none before unstated"
+        ).split()
+    )
+    certificate = json.loads(next(dataset.glob("versions/*/leaks.json")).read_text())
+    assert certificate["known"] == [
+        {"table": 1, "column": COLUMN, "how": "outcome", "values": 10, "later": None},
+        {"table": 2, "column": "in_warehouse", "how": "timeless", "values": 15, "later": None},
+    ]
     manifest = json.loads(next(dataset.glob("versions/*/dataset.json")).read_text())
     assert [line.split()[0] for line in manifest["lock"]["clinical"]] == ["fhir", "fhir"]
     assert "2.25.1001" not in json.dumps(manifest["spec"])

@@ -80,7 +80,7 @@ def planned(archive, to, monkeypatch):
         spec = {
             "name": "clinical", "license": "CC0-1.0", "sources": [{"kind": "folder", "url": str(archive)}],
             "clinical": [{**TABLE, **table}], "deid": {"patient_key": "${env:BUILDER_KEY}"},
-            "samples": {"kind": "volumes"},
+            "samples": {"kind": "volumes"}, "report": {"outcomes": [*COLUMNS]},
         }  # fmt: skip
         return plan(DatasetSpec.model_validate(spec), to=to).plan
 

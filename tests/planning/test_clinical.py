@@ -1,6 +1,8 @@
 """Clinical tables of a spec against a small archive of two sites: who gets which value, and what a plan says of it."""
 
+import hashlib
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,36 @@ def test_a_phenotype_is_a_column_with_its_counts(asked, archive):
     assert told in found.text()
     facts = found.plan.clinical[0]["phenotypes"]["cancer"]
     assert facts["rule"]["any_of"] == [{"codes": ["C61", "D07.5"]}]
+
+
+def test_what_was_known_when_is_kept_privately_and_told_per_column(asked: Asked) -> None:
+    text = "id,Seen,Grade\n0001,2018-12-22,low\n0002,2019-02-01,high\nS1,,mid\n"
+    planned = asked(({"person_id": "id", "dated_by": "Seen"}, text))
+    assert sorted_values(planned, "grade", "north") == [None, None, None, "low"]
+    assert planned.facts()["clinical"][0]["known"] == [{"column": "grade", "how": "dated", "values": 1, "later": 0}]
+    assert private(planned, "clinical-known.csv") == (
+        "table,column,how,values,latest_days_after_study\n1,grade,dated,1,-10\n"
+    )
+    undated = asked(({"person_id": "id"}, text))
+    assert "    grade: nothing says when this was known; state dated_by" in undated.text()
+    assert undated.facts()["clinical"][0]["known"] == [
+        {"column": "grade", "how": "undated", "values": 3, "later": None}
+    ]
+
+
+def test_code_lists_and_libraries_of_units_are_in_the_lock(asked: Asked, tmp_path: Path) -> None:
+    psa = {"columns": {"psa": {"from": "V", "type": "number", "unit": "ng/mL", "unit_from": "U"}}}
+    codes = {"columns": {}, "phenotypes": {"cancer": {"any_of": [{"url": str(tmp_path / "codes.txt")}], "to_days": 0}}}
+    coded = "id,code,date\n0001,C61,2018-12-22\n"
+    (tmp_path / "codes.txt").write_text("C61\n")
+    both = asked(
+        ({"person_id": "id", **codes}, coded), ({"person_id": "id", **psa}, "id,V,U\n0001,4,ug/L\n")
+    ).plan.lock["clinical"]  # fmt: skip
+    assert both == [
+        f"codes sha256:{hashlib.sha256(b'C61' + bytes([10])).hexdigest()}",
+        f"ucumvert {version('ucumvert')}", f"pint {version('pint')}",
+    ]  # fmt: skip
+    (tmp_path / "codes.txt").write_text("C61\nC62\n")
+    changed = asked(({"person_id": "id", **codes}, coded)).plan.lock["clinical"]
+    assert changed != both[:1]
+    assert "clinical" not in asked(({"person_id": "id"}, "id,Grade\n0001,low\n")).plan.lock

@@ -36,7 +36,7 @@ deid: {{patient_key: "${{env:BUILDER_KEY}}", retain: [{retain}], most_days: 3653
 samples: {{kind: volumes}}
 splits: {{ratios: {{train: 1.0}}}}
 leaks: {{pixels: "off"}}
-report: {{thumbnails: 0}}
+report: {{thumbnails: 0, outcomes: [seen, relapse]}}
 """
 
 

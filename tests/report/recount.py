@@ -929,7 +929,17 @@ def _clinical(book: Book, cohort: pd.DataFrame, private: Any, archive: Originals
     book.all(table, {"matched": len(matched), "image_only": len(archive.patients - named), "ambiguous": 0,
                      "clinical_only": len(named - archive.patients), "matched_fraction": len(matched)
                      / len(archive.patients), "rows_that_are_no_person": len(archive.sheet) - len(named),
-                     "rows_not_picked_from": 0, "rows_of_several": 0})  # fmt: skip
+                     "rows_not_picked_from": 0, "rows_of_several": 0, "rows": len(named),
+                     "rows_without_image": len(named - archive.patients)})  # fmt: skip
+    with_row = private[private.clinical_rows > 0]
+    for level, entry in table["levels"].items():
+        book.all(entry, {"with_images": private[f"{level}_key"].nunique(),
+                         "with_a_row": with_row[f"{level}_key"].nunique()})  # fmt: skip
+    for entry in table["known"]:
+        book.claim("/clinical/known", entry["how"] == "undated" and entry["later"] is None, "no date in this sheet")
+        book.expect(entry, "values", int(with_row[entry["column"]].notna().sum()))
+    for entry in (book.document.get("leakage") or {}).get("known", []):
+        book.all(entry, {"table": 1, "values": int(with_row[entry["column"]].notna().sum())})
     book.all(book.document["clinical_persons"], {"persons": cohort.person_key.nunique(), "matched": len(matched)})
     book.all(book.document["persons"], {"persons": cohort.person_key.nunique(), "patient_ids": len(archive.patients)})
 
