@@ -21,6 +21,7 @@ from builder.protocols import Entry
 from builder.sources import Folder
 from builder.stages import index, parts
 from builder.stages.index import index_part, index_partition
+from builder.stages.index_files import sha256_of
 from builder.stages.parts import partition, plan_index
 from builder.storage import open_store
 
@@ -252,7 +253,7 @@ def test_details_hold_no_identifier(corpus: Any) -> None:
 def test_a_file_that_shrinks_while_hashed_is_set_aside_alone(corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Folder(url=str(corpus("sts") / "sts001_raw"), identity="content")
     entries = list(source.list())[:5]
-    whole = index.sha256_of
+    whole = sha256_of
 
     def shrunk(at: Folder, entry: Entry) -> str:
         if entry == entries[2]:
