@@ -22,10 +22,13 @@ from builder.headers.walker import walk
 from builder.model.tables import HEADER_COLUMNS, REAL, REALS, TEXT
 
 ARCHIVES = ["sts", "geometry", "segmentation", "odd"]
+EACH = {"sts": 5}
+"""Of long series of like headers every so many files are compared."""
 
 
-def preambled(folder: Path) -> dict[Path, bytes]:
-    files = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def preambled(folder: Path, each: int = 1) -> dict[Path, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())[::each]
+    files = {path: path.read_bytes() for path in paths}
     return {path: data for path, data in files.items() if data[128:132] == b"DICM"}
 
 
@@ -88,8 +91,8 @@ PRIVATE = {column.name for column in HEADER_COLUMNS if column.tag in PRIVATE_VRS
 
 
 @pytest.mark.parametrize("archive", ARCHIVES)
-def test_both_paths_agree_on_every_header_of_the_corpus(corpus: Any, archive: str) -> None:
-    files = preambled(corpus(archive))
+def test_both_paths_agree_on_headers_of_the_corpus(corpus: Any, archive: str) -> None:
+    files = preambled(corpus(archive), EACH.get(archive, 1))
     paths = list(files)
     walked = walk([files[path][: 2**21] for path in paths], [len(files[path]) for path in paths])
     assert len(walked.done) > 0.5 * len(paths)
