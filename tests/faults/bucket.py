@@ -194,10 +194,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.isdigit():
             self._answer(int(fault), b"")
         elif fault == "slow":
-            time.sleep(1.0)
+            time.sleep(0.5)
             self._answer(503, b"")
         elif fault == "timeout":
-            time.sleep(4.0)
+            time.sleep(2.0)
             self._hang_up()
         elif fault == "short" and len(data) > 1:
             self.send_response(200)
