@@ -1,4 +1,4 @@
-"""A few hundred drawn cases, the same ones every time; ``make truth`` draws many thousands anew."""
+"""More than a hundred drawn cases, the same ones every time; ``make truth`` draws many thousands anew."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.truth.oracle import planes
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-CASES = {"images": 70, "times": 30, "contours": 40, "segments": 40, "files": 30}
+CASES = {"images": 60, "times": 18, "contours": 22, "segments": 20, "files": 20}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
