@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.model.case import Slabs
 from builder.model.geometry import Geometry
 
 SHIFT_MM = 10.0
@@ -18,13 +19,16 @@ MOST_VOXELS = 64
 LEVELS = 24
 """Number of equally frequent grey levels of each image."""
 
+AT_ONCE_BYTES = 2 << 20
+"""Bytes of voxels that are made at once where an image is made in slabs."""
 
-def coarse_levels(image: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the grey levels of at most ``MOST_VOXELS`` voxels along each axis of an image.
 
-    Levels are equally frequent; voxels of one value have one level.
+def coarse_levels(image: NDArray[Any] | Slabs) -> NDArray[np.int64]:
+    """Return the grey levels of at most ``MOST_VOXELS`` voxels along each axis of an image's first channel.
+
+    Levels are equally frequent; voxels of one value have one level. ``image`` is (channel, slice, row, column).
     """
-    coarse = image[tuple(slice(None, None, n) for n in _stride(image.shape))]
+    coarse = _coarse(image)
     ordered = np.sort(coarse, axis=None)
     shares = np.linspace(0, 1, LEVELS + 1)[1:-1]
     edges = np.unique(ordered[np.maximum(np.ceil(ordered.size * shares - 1), 0).astype(np.int64)])
@@ -55,6 +59,21 @@ def better_when_shifted(first: NDArray[np.int64], second: NDArray[np.int64], gri
             pair = (ahead, behind) if sign > 0 else (behind, ahead)
             best = max(best, _information(first[tuple(pair[0])], second[tuple(pair[1])]))
     return best / here if here > 0 and best >= here else None
+
+
+def _coarse(image: NDArray[Any] | Slabs) -> NDArray[Any]:
+    """Return the compared voxels of the first channel."""
+    slices, rows, columns = stride = _stride(image.shape[1:])
+    if not isinstance(image, Slabs):
+        return image[0, ::slices, ::rows, ::columns]
+    coarse = np.empty([-(-n // step) for n, step in zip(image.shape[1:], stride, strict=True)], image.dtype)
+    start = 0
+    for slab in image.make(max(1, AT_ONCE_BYTES * image.shape[1] // image.nbytes), image.shape[2]):
+        picked = slab[0, -start % slices :: slices, ::rows, ::columns]
+        first = -(-start // slices)
+        coarse[first : first + len(picked)] = picked
+        start += slab.shape[1]
+    return coarse
 
 
 def _stride(shape: Sequence[int]) -> list[int]:

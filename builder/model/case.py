@@ -148,6 +148,11 @@ class Slabs:
         """Number of voxels."""
         return math.prod(self.shape)
 
+    @property
+    def stand_in(self) -> NDArray[Any]:
+        """A single zero, broadcast to the shape of the voxels, for what only looks at their shape and type."""
+        return np.broadcast_to(np.zeros((), self.dtype), self.shape)
+
 
 @dataclass(frozen=True)
 class Code:

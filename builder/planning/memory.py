@@ -6,7 +6,7 @@ label masks, then for every transform its input, output and scratch, and finally
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,8 +17,8 @@ from builder.plan import image_role, is_image_role
 from builder.planning.rows import IncludedStack
 from builder.shards import MOST_WAITING, MOST_WAITING_BYTES, SLAB_BYTES
 from builder.spec import DatasetSpec
-from builder.stages.late import late_resample
-from builder.transforms import AnyTransform, steps_for
+from builder.stages.late import grows, late_images, late_resample
+from builder.transforms import AnyTransform, Resample, steps_for
 
 BESIDES = 2 << 20
 """Bytes of headers, tables and buffers, which do not grow with the volume."""
@@ -106,7 +106,10 @@ def _of_set(
     (reference, row), *others = images.items()
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
     own = _objects_of(objects, reference, labels)
-    load, peak, held, shape = _steps(spec, reference, row, own, masks)
+    last = spec.transforms[-1] if late_images(spec) and _makes_slabs(spec, row) else None
+    if isinstance(last, Resample) and row.spacing_mm is not None and grows(last, row.shape, row.spacing_mm):
+        return _of_late_set(spec, images, objects, labels, masks)
+    load, peak, held, shape = _steps(spec.transforms, reference, row, own, masks)
     channels = sum(max(1, other.channels or 1) for other in images.values())
     channels += absent
     joined = _Held(channels, held.voxel_bytes, masks)
@@ -125,15 +128,56 @@ def _of_set(
     return Needed(peak=max(peak, written + BESIDES), load=load), joined.of(shape)
 
 
+def _of_late_set(
+    spec: DatasetSpec, images: Mapping[str, IncludedStack], objects: pa.Table, labels: Mapping[str, str], masks: int
+) -> tuple[Needed, int]:
+    """Project the memory of images that are joined while they are written, and the bytes that are then held.
+
+    An image that is still to be made stays on its own grid; the others are sampled first.
+    """
+    (reference, row), *others = images.items()
+    late, samples = late_images(spec), spec.samples
+    load, peak, held, shape = _steps(
+        spec.transforms[:-1], reference, row, _objects_of(objects, reference, labels), masks
+    )
+    grid, joined = _grid_of(spec, row), _Held(sum(max(1, i.channels or 1) for i in images.values()), held.item, masks)
+    kept = held.values(shape) + masks * math.prod(grid)
+    peak = max(peak, held.of(shape) + masks * math.prod(grid) + BESIDES)
+    for name, other in others:
+        decoded = _Held(max(1, other.channels or 1), other.voxel_bytes, masks)
+        changed = _Held(decoded.channels, held.voxel_bytes, masks)
+        alone = other.peak_bytes + _fetched(_objects_of(objects, name, labels))
+        made = max(decoded.of(other.shape), changed.of(other.shape)) + masks * math.prod(grid)
+        if name in late:
+            stays = changed.values(other.shape)
+        else:
+            stays = changed.values(grid)
+            made += stays
+        peak = max(peak, kept + max(alone, made) + BESIDES)
+        kept += stays
+    chunk = shard_chunk(samples) or grid
+    slab = max(SLAB_BYTES, joined.channels * joined.item * chunk[0] * chunk[1] * grid[2])
+    return Needed(peak=max(peak, kept + max(_counting(joined, grid), 2 * slab) + BESIDES), load=load), kept
+
+
+def _grid_of(spec: DatasetSpec, row: IncludedStack) -> Shape:
+    """Return the shape after all transforms."""
+    shape, spacing = row.shape, row.spacing_mm
+    for transform in spec.transforms:
+        if spacing is not None:
+            shape, spacing = transform.projected(shape, spacing)
+    return shape
+
+
 def _steps(
-    spec: DatasetSpec, name: str, row: IncludedStack, objects: pa.Table, masks: int
+    transforms: Sequence[AnyTransform], name: str, row: IncludedStack, objects: pa.Table, masks: int
 ) -> "tuple[int, int, _Held, Shape]":
     """Return the bytes until the reference is decoded and until its last transform, and what is held on which grid."""
     shape, spacing = row.shape, row.spacing_mm
     held = _Held(max(1, row.channels or 1), row.voxel_bytes, masks)
     load = row.peak_bytes + _fetched(objects) + BESIDES
     peak = max(load, held.of(shape) + LABEL_SCRATCH * math.prod(shape) + _fetched(objects) + BESIDES)
-    for transform in steps_for(spec.transforms, name):
+    for transform in steps_for(transforms, name):
         if spacing is None:
             break
         after, spacing = transform.projected(shape, spacing)
@@ -151,7 +195,7 @@ def _objects_of(objects: pa.Table, name: str, labels: Mapping[str, str]) -> pa.T
 
 
 def _makes_slabs(spec: DatasetSpec, row: IncludedStack) -> bool:
-    """Return whether the resampled image of a case of one image will be made while it is written."""
+    """Return whether the resampled image of a case, or its reference, will be made while it is written."""
     last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
     return last is not None and last.axes == "image" and row.verdict != Verdict.SHEARED
 
@@ -188,6 +232,10 @@ class _Held:
         """Return the bytes held on a grid."""
         per_voxel = self.channels * self.item + PADDING_SHARE * self.padded + self.masks
         return int(math.prod(shape) * per_voxel)
+
+    def values(self, shape: Shape) -> int:
+        """Return the bytes of the image alone."""
+        return self.channels * self.item * math.prod(shape)
 
     def after(self, transform: AnyTransform) -> "_Held":
         """Return what is held after a transform."""

@@ -1,8 +1,8 @@
 """Put the images of a case onto the grid of its reference, one at a time, as channels of one array."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from builder.cohort import bare_image
 from builder.errors import CaseError, Reason
 from builder.imaging.alignment import better_when_shifted, coarse_levels
-from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, ValueDomain, Volume
+from builder.model.case import Annotation, Boxes, Case, Landmarks, Mask, Reading, Slabs, ValueDomain, Volume
 from builder.model.geometry import Geometry
 from builder.patches import held_by, pad_value
 from builder.plan import CasePlan, ImagePlan
 from builder.protocols import Registered
 from builder.registrars import AnyRegistrar
 from builder.spec import DatasetSpec
+from builder.stages.late import late_images, side_by_side
 from builder.transforms import AnyTransform, Crop, Intensity, Resample, steps_for
 
 MISALIGNED = "misaligned"
@@ -36,10 +37,51 @@ class _Home:
 
 
 @dataclass(frozen=True, eq=False)
+class Reference:
+    """The reference of a case after all transforms, its grid before them, and its image if that is still to be made.
+
+    The grid of the case becomes that of every image, and its padding, which decides where patches may lie, stays.
+    """
+
+    case: Case
+    native: Geometry
+    image: Slabs | None = None
+
+
+Voxels: TypeAlias = NDArray[Any] | Slabs
+
+
+@dataclass(eq=False)
+class _Room:
+    """Where the channels of all images go: one array, or None where they are joined only while they are written."""
+
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
+    array: NDArray[Any] | None
+    _taken: int = 0
+
+    def put(self, voxels: Voxels, channels: int, name: str) -> Voxels:
+        """Return the channels of the next image where they stay. Raises CaseError if they do not fit the others."""
+        shape = (channels, *self.shape[1:])
+        if voxels.shape != shape or voxels.dtype != self.dtype:
+            raise CaseError(
+                Reason.INCONSISTENT_PIXELS,
+                f"image {name}: found {voxels.dtype} {voxels.shape}, expected {self.dtype} {shape} as the reference: "
+                "add {kind: intensity, dtype: float32} to transforms",
+            )
+        if self.array is None or isinstance(voxels, Slabs):
+            return voxels
+        place = self.array[self._taken : self._taken + channels]
+        self._taken += channels
+        place[...] = voxels
+        return place
+
+
+@dataclass(frozen=True, eq=False)
 class _Channels:
     """What one image gives to a case."""
 
-    voxels: NDArray[Any]
+    voxels: Voxels
     names: tuple[str, ...]
     domain: ValueDomain
     notes: tuple[str, ...] = ()
@@ -47,19 +89,19 @@ class _Channels:
 
 
 def join_images(
-    case: Case, native: Geometry, plan: CasePlan, spec: DatasetSpec, load: Callable[[ImagePlan], Case]
-) -> Case:
+    make: Callable[[], Reference], plan: CasePlan, spec: DatasetSpec, load: Callable[[ImagePlan], Case]
+) -> tuple[Case, Slabs | None]:
     """Return the case with its other images as further channels, and with the labels that are drawn on them.
+
+    If the reference is still to be made, so are the channels: they are given apart, and the case holds a placeholder.
 
     Parameters
     ----------
-    case
-        The case of the reference after all transforms. Its grid becomes that of every image, and its padding, which
-        decides where patches may lie, stays as it is.
-    native
-        The grid of the reference before transforms.
+    make
+        Makes the reference, to which nobody else may keep a reference, so that its voxels are freed.
     load
-        Reads one of the other images with its labels, on its own grid. Each is released before the next is read.
+        Reads one of the other images with its labels, on its own grid. Each is released before the next is read, or
+        held as it is if that is to be sampled while it is written (``late_images``).
 
     Raises
     ------
@@ -67,33 +109,44 @@ def join_images(
         IMAGE_NOT_ALIGNED if an image does not lie as the spec says, INCONSISTENT_PIXELS if it does not fit the array,
         or what ``load`` raises.
     """
+    found = make()
+    case, image, native = found.case, found.image, found.native
     volume = case.volume
-    own = len(volume.channels)
-    voxels = np.empty((own + sum(p.channels for p in plan.partners), *volume.geometry.shape), volume.voxels.dtype)
-    voxels[:own] = volume.voxels
-    parts = {plan.image: _Channels(voxels[:own], volume.channels, volume.domain, volume.notes, volume.findings)}
-    case = replace(case, volume=replace(volume, voxels=voxels[:own]))
-    del volume
-    levels = coarse_levels(voxels[0])
-    annotations, readings, at = list(case.annotations), dict(case.readings), own
+    shape = (len(volume.channels) + sum(p.channels for p in plan.partners), *volume.geometry.shape)
+    room = _Room(shape, volume.voxels.dtype, np.empty(shape, volume.voxels.dtype) if image is None else None)
+    own = room.put(volume.voxels if image is None else image, len(volume.channels), plan.image)
+    parts = {plan.image: _Channels(own, volume.channels, volume.domain, volume.notes, volume.findings)}
+    case = case if isinstance(own, Slabs) else replace(case, volume=replace(volume, voxels=own))
+    del found, volume
+    levels = coarse_levels(own)
+    annotations, readings = list(case.annotations), dict(case.readings)
     homes = {_visit_of(plan.image): _Home(native)}
+    late = late_images(spec) if image is not None else frozenset()
     for partner in plan.partners:
-        place, at = voxels[at : at + partner.channels], at + partner.channels
         if not partner.stack_key:
-            parts[partner.name] = _absent(partner, place, spec)
+            parts[partner.name] = _absent(partner, room, spec)
             continue
-        found = _placed(load(partner), case.volume, homes, partner, spec)
-        parts[partner.name] = _taken(found.volume, place, partner.name, reference=levels)
-        annotations += found.annotations
-        readings |= found.readings
-        del found
-    return _joined(case, voxels, parts, spec, annotations, readings)
+        other, made = _placed(load(partner), case.volume, homes, partner, spec, late)
+        voxels = room.put(made or other.volume.voxels, partner.channels, partner.name)
+        parts[partner.name] = _taken(other.volume, voxels, partner.name, reference=levels)
+        annotations += other.annotations
+        readings |= other.readings
+        del other, made, voxels
+    return _joined(case, room, parts, spec, annotations, readings)
 
 
-def _placed(case: Case, reference: Volume, homes: dict[str, _Home], partner: ImagePlan, spec: DatasetSpec) -> Case:
+def _placed(
+    case: Case,
+    reference: Volume,
+    homes: dict[str, _Home],
+    partner: ImagePlan,
+    spec: DatasetSpec,
+    late: Collection[str],
+) -> tuple[Case, Slabs | None]:
     """Return an image on the reference's final grid: sampled once, with steps before that on its own grid.
 
     ``homes`` holds the reference of each visit. That of a later visit, which comes before its other images, is added.
+    The voxels of an image in ``late`` are given apart, still to be made, and the case holds a placeholder.
     """
     visit, given = _visit_of(partner.name), case.volume.geometry
     frame = next(iter(homes.values())).native.frame_of_reference
@@ -112,11 +165,13 @@ def _placed(case: Case, reference: Volume, homes: dict[str, _Home], partner: Ima
     before, sampler, after = part_steps(spec.transforms, partner.name)
     for step in before:
         case = step(case)
+    if partner.name in late and (made := sampler.in_slabs(case, reference.geometry)) is not None:
+        return made
     fill = held_by(case.volume.voxels.dtype, pad_value(case.volume.domain))
     case = sampler.onto(case, reference.geometry, fill=fill)
     for step in after:
         case = step(case)
-    return case
+    return case, None
 
 
 def _visit_of(name: str) -> str:
@@ -203,45 +258,40 @@ def _check_aligned(given: Geometry, placed: Geometry, homes: Mapping[str, _Home]
         )
 
 
-def _absent(partner: ImagePlan, place: NDArray[Any], spec: DatasetSpec) -> _Channels:
+def _absent(partner: ImagePlan, room: _Room, spec: DatasetSpec) -> _Channels:
     """Fill the channel of an image that the case lacks."""
     scaled = any(isinstance(s, Intensity) and s.scales for s in steps_for(spec.transforms, partner.name))
     domain = ValueDomain.HOUNSFIELD if partner.is_ct and not scaled else ValueDomain.ARBITRARY
-    place[...] = held_by(place.dtype, pad_value(domain))
-    return _Channels(place, (partner.name,), domain)
+    fill = np.asarray(held_by(room.dtype, pad_value(domain)), room.dtype)
+    filled = np.broadcast_to(fill, (partner.channels, *room.shape[1:]))
+    return _Channels(room.put(filled, partner.channels, partner.name), (partner.name,), domain)
 
 
-def _taken(volume: Volume, place: NDArray[Any], name: str, *, reference: NDArray[np.int64]) -> _Channels:
-    """Copy an image into its channels, and check that it matches the reference best where it lies.
-
-    ``reference`` are the reference's ``coarse_levels``.
-    """
-    if volume.voxels.shape != place.shape or volume.voxels.dtype != place.dtype:
-        raise CaseError(
-            Reason.INCONSISTENT_PIXELS,
-            f"image {name}: found {volume.voxels.dtype} {volume.voxels.shape}, expected {place.dtype} {place.shape} as "
-            "the reference: add {kind: intensity, dtype: float32} to transforms",
-        )
-    place[...] = volume.voxels
-    better = better_when_shifted(reference, coarse_levels(place[0]), volume.geometry)
+def _taken(volume: Volume, voxels: Voxels, name: str, *, reference: NDArray[np.int64]) -> _Channels:
+    """Check that an image matches the reference best where it lies, whose ``coarse_levels`` are given."""
+    better = better_when_shifted(reference, coarse_levels(voxels), volume.geometry)
     findings = [f"{name}/{finding}" for finding in volume.findings]
     findings += [] if better is None else [f"{name}/{MISALIGNED}={better:.5g}"]
     notes = tuple(note if note.startswith("intensity") else f"{name}/{note}" for note in volume.notes)
-    return _Channels(place, volume.channels, volume.domain, notes, tuple(findings))
+    return _Channels(voxels, volume.channels, volume.domain, notes, tuple(findings))
 
 
 def _joined(
     case: Case,
-    voxels: NDArray[Any],
+    room: _Room,
     parts: Mapping[str, _Channels],
     spec: DatasetSpec,
     annotations: Sequence[Annotation],
     readings: Mapping[str, tuple[Reading, ...]],
-) -> Case:
+) -> tuple[Case, Slabs | None]:
     """Return the case with its channels in the order of the spec, and its annotations in that of its labels."""
     order = next(order for order in spec.image_fields.values() if next(iter(parts)) in order)
-    if tuple(parts) != order:
-        voxels = np.concatenate([parts[name].voxels for name in order])
+    held = [parts[name].voxels for name in order]
+    image = side_by_side(held) if room.array is None else None
+    voxels = room.array if image is None else image.stand_in
+    if image is None and tuple(parts) != order:
+        voxels = np.concatenate([part for part in held if not isinstance(part, Slabs)])
+    assert voxels is not None
     domains = tuple(parts[name].domain for name in order for _ in parts[name].names)
     volume = replace(
         case.volume,
@@ -254,7 +304,7 @@ def _joined(
     )
     labels = [*spec.labels, *spec.consensus]
     ordered = sorted(annotations, key=lambda a: labels.index(a.name.partition("/")[0]))
-    return replace(case, volume=volume, annotations=tuple(ordered), readings=readings)
+    return replace(case, volume=volume, annotations=tuple(ordered), readings=readings), image
 
 
 def with_apart(case: Case, plan: CasePlan, spec: DatasetSpec, make: Callable[[CasePlan], Case]) -> Case:

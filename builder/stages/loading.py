@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +18,10 @@ from builder.plan import CasePlan, ShardPlan, image_role
 from builder.spec import DatasetSpec
 from builder.stages.annotate import Reads
 from builder.stages.fetch import fetch, pixels_of
-from builder.stages.image_sets import join_images, with_apart
-from builder.stages.late import late_resample, transformed_late
+from builder.stages.image_sets import Reference, join_images, with_apart
+from builder.stages.late import grows, late_images, late_resample, transformed_late
 from builder.stages.prepare import Recipe, known_of, load, transformed
+from builder.transforms import Resample
 
 NOBODY: Mapping[str, CaseError] = {}
 
@@ -79,30 +81,52 @@ def load_image(
 
 
 def transformed_set(
-    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
+    take: Callable[[], Case], plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
 ) -> Case:
-    """Return a case after all transforms, with all its images. ``other`` loads one of the other images."""
+    """Return a case after all transforms, with all its images.
+
+    ``take`` hands over the decoded case, of which nothing else holds a reference; ``other`` loads another image.
+    """
     if not plan.partners:
-        return transformed(case, recipe)
+        return transformed(take(), recipe)
+    other = partial(_named, other)
+    case, _ = _on_one_grid(take, plan, spec, recipe, other)
+    return with_apart(case, plan, spec, lambda own: _on_one_grid(partial(other, own), own, spec, recipe, other)[0])
 
-    def named(own: CasePlan) -> Case:
-        try:
-            return other(own)
-        except CaseError as error:
-            error.detail = f"image {own.image}: {error.detail}"
-            raise
 
-    case = _on_one_grid(case, plan, spec, recipe, named)
-    return with_apart(case, plan, spec, lambda own: _on_one_grid(named(own), own, spec, recipe, named))
+def _named(other: Callable[[CasePlan], Case], own: CasePlan) -> Case:
+    """Load one of the other images; a fault says which."""
+    try:
+        return other(own)
+    except CaseError as error:
+        error.detail = f"image {own.image}: {error.detail}"
+        raise
 
 
 def _on_one_grid(
-    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
-) -> Case:
-    """Return an image after all transforms with the other images of its grid."""
-    native, home = case.volume.geometry, plan.image if plan.stack_key else ""
-    own = replace(plan, partners=tuple(p for p in plan.partners if p.grid == home))
-    return join_images(transformed(case, recipe.of(plan)), native, own, spec, lambda partner: other(plan.of(partner)))
+    take: Callable[[], Case],
+    plan: CasePlan,
+    spec: DatasetSpec,
+    recipe: Recipe,
+    other: Callable[[CasePlan], Case],
+    last: Resample | None = None,
+) -> tuple[Case, Slabs | None]:
+    """Return an image after all transforms with the other images of its grid, and the image if it is still to be made.
+
+    ``last`` is the resampling that may be done while the image is written.
+    """
+    home = plan.image if plan.stack_key else ""
+    own, steps = replace(plan, partners=tuple(p for p in plan.partners if p.grid == home)), recipe.of(plan)
+
+    def reference() -> Reference:
+        case = take()
+        native = case.volume.geometry
+        if last is not None and grows(last, native.shape, native.spacing_mm):
+            case, image = transformed_late(case, steps, last)
+            return Reference(case, native, image)
+        return Reference(transformed(case, steps), native)
+
+    return join_images(reference, own, spec, lambda partner: other(plan.of(partner)))
 
 
 def image_field(spec: DatasetSpec) -> str:
@@ -111,14 +135,15 @@ def image_field(spec: DatasetSpec) -> str:
 
 
 def finished_case(
-    case: Case, plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
+    take: Callable[[], Case], plan: CasePlan, spec: DatasetSpec, recipe: Recipe, other: Callable[[CasePlan], Case]
 ) -> tuple[Case, Slabs | None]:
-    """Return a case after all transforms, and its image if that is still to be made."""
-    if not spec.cohort.images:
-        last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
-        if last is not None:
-            return transformed_late(case, recipe, last)
-    return transformed_set(case, plan, spec, recipe, other), None
+    """Return a case after all transforms, and its image if that is still to be made; arguments as above."""
+    last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
+    if last is not None and not spec.cohort.images:
+        return transformed_late(take(), recipe, last)
+    if last is not None and late_images(spec):
+        return _on_one_grid(take, plan, spec, recipe, partial(_named, other), last)
+    return transformed_set(take, plan, spec, recipe, other), None
 
 
 def print_of(volume: Volume, plan: CasePlan, rows: pa.Table) -> Print:

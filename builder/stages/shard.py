@@ -231,7 +231,7 @@ def write(
         for number, (case_plan, pending, found, gate) in enumerate(zip(plan.cases, loaded, fresh, gates, strict=True)):
             other = partial(load_image, plan, number, spec, recipe, gate, found.append if prints is not None else None)
             try:
-                case = finished_case(pending.take(), case_plan, spec, recipe, other)
+                case = finished_case(pending.take, case_plan, spec, recipe, other)
                 described[number] = _add(writer, case, spec, key, gate)
             except Exception as error:  # noqa: BLE001 - the case boundary
                 fault = fault_of_case(error, on_internal_error=faults.action)

@@ -44,10 +44,10 @@ def measure_case(argument: ShardArgument, clock: Callable[[], float]) -> Steps:
     recipe, gate, marks = recipe_of(spec, key), gate_of(spec), [clock()]
     with shard_writer(plan, spec, open_store(argument.dataset)) as writer:
         try:
-            case = load_case(plan, 0, spec, recipe, gate)
+            loaded = [load_case(plan, 0, spec, recipe, gate)]
             marks.append(clock())
             other = partial(load_image, plan, 0, spec, recipe, gate, None)
-            case = transformed_set(case, plan.cases[0], spec, recipe, other)
+            case = transformed_set(loaded.pop, plan.cases[0], spec, recipe, other)
             size = case.volume.voxels.nbytes + sum(mask.voxels.nbytes for mask in case.masks)
             marks.append(clock())
             samples = cut(case, spec.samples, key=key, seed=spec.seed, image=image_field(spec))

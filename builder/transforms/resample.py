@@ -70,16 +70,17 @@ class Resample(Step):
         same = _is_same(case.volume, geometry)
         return self._moved(case, case.volume if same else self._resample_volume(case.volume, geometry))
 
-    def in_slabs(self, case: Case) -> tuple[Case, Slabs] | None:
+    def in_slabs(self, case: Case, geometry: Geometry | None = None) -> tuple[Case, Slabs] | None:
         """Return the resampled case and its image slab by slab, or None if the image can only be made as a whole.
 
-        The voxels of the returned case are a placeholder (a single zero, broadcast), and its padding is left out.
-        Raises the same errors as ``__call__``.
+        ``geometry`` is the grid to sample on if that is another image's. The voxels of the returned case are a
+        placeholder (a single zero, broadcast), and its padding is left out. Raises the same errors as ``__call__``.
         """
         if self.antialias != "none":
             return None
         require_one_grid(case)
-        old, geometry = case.volume, make_grid(case.volume.geometry, self.spacing_mm, axes=self.axes)
+        old = case.volume
+        geometry = geometry or make_grid(old.geometry, self.spacing_mm, axes=self.axes)
         found = [
             slab_maker(channel, old.geometry, geometry, method=self.image, threads=self.threads)
             for channel in old.voxels
@@ -88,8 +89,7 @@ class Resample(Step):
         if _is_same(old, geometry) or len(makers) < len(found):
             return None
         image = Slabs((len(makers), *geometry.shape), old.voxels.dtype, partial(_stacked, makers))
-        stand_in = np.broadcast_to(np.zeros((), image.dtype), image.shape)
-        return self._moved(case, replace(old, voxels=stand_in, geometry=geometry, padding=None)), image
+        return self._moved(case, replace(old, voxels=image.stand_in, geometry=geometry, padding=None)), image
 
     def onto(self, case: Case, geometry: Geometry, *, fill: float) -> Case:
         """Return the case sampled on another grid, with ``fill`` outside its field. Raises as ``__call__`` does."""
