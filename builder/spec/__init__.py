@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from builder.catalog.statement import Governance, Statement, UseCase
 from builder.clinical import ClinicalTable, check_known, check_shared_columns
-from builder.cohort import Cohort
+from builder.cohort import Cohort, bare_image
 from builder.deid import RETAINABLE, Deid
 from builder.deid.columns import TECHNICAL
 from builder.imaging.stacks.options import VolumeOptions
@@ -362,10 +362,19 @@ def _check_steps(spec: DatasetSpec) -> None:
                 f"transforms.{i}: found the label {label!r} of the image {on}, expected one of the reference "
                 f"{spec.cohort.reference}"
             )
-        if isinstance(step, Intensity) and step.inside_mask is not None and step.of != (spec.cohort.reference,):
+        if isinstance(step, Intensity) and step.inside_mask is not None and not {*kinds[:i]} & {"crop", "resample"}:
+            _check_inside(spec, f"transforms.{i}.inside_mask", step)
+
+
+def _check_inside(spec: DatasetSpec, place: str, step: Intensity) -> None:
+    """Check that images that are still on their own grids are on that of the mask, which is the reference's."""
+    cohort = spec.cohort
+    for name, image in cohort.partners.items():
+        alike = cohort.visits is None and image.aligned == "grid"
+        if not alike and (not step.of or {name, bare_image(name)} & {*step.of}):
             raise ValueError(
-                f"transforms.{i}.inside_mask: found it for other images than the reference, whose grids the mask is "
-                f"not on, expected of: [{spec.cohort.reference}]"
+                f"{place}: found it before {name} is sampled onto the grid of the mask, expected the step after "
+                f"resample, of: [{cohort.reference}], or aligned: grid for images of one affine and shape"
             )
 
 

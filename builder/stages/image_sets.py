@@ -30,10 +30,14 @@ REGISTERED = "registered"
 
 @dataclass(frozen=True, eq=False)
 class _Home:
-    """Where the reference of a visit lies: the grid that its scanner gave it, and how a registrar moved that."""
+    """Where the reference of a visit lies: the grid that its scanner gave it, and how a registrar moved that.
+
+    ``masks`` are those on this grid that steps on other images look at.
+    """
 
     native: Geometry
     move: NDArray[np.float64] | None = None
+    masks: tuple[Mask, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +45,13 @@ class Reference:
     """The reference of a case after all transforms, its grid before them, and its image if that is still to be made.
 
     The grid of the case becomes that of every image, and its padding, which decides where patches may lie, stays.
+    ``masks`` lie on the grid before the transforms (``masks_to_keep``).
     """
 
     case: Case
     native: Geometry
     image: Slabs | None = None
+    masks: tuple[Mask, ...] = ()
 
 
 Voxels: TypeAlias = NDArray[Any] | Slabs
@@ -110,7 +116,7 @@ def join_images(
         or what ``load`` raises.
     """
     found = make()
-    case, image, native = found.case, found.image, found.native
+    case, image, native, masks = found.case, found.image, found.native, found.masks
     volume = case.volume
     shape = (len(volume.channels) + sum(p.channels for p in plan.partners), *volume.geometry.shape)
     room = _Room(shape, volume.voxels.dtype, np.empty(shape, volume.voxels.dtype) if image is None else None)
@@ -120,13 +126,13 @@ def join_images(
     del found, volume
     levels = coarse_levels(own)
     annotations, readings = list(case.annotations), dict(case.readings)
-    homes = {_visit_of(plan.image): _Home(native)}
+    homes = {_visit_of(plan.image): _Home(native, masks=masks)}
     late = late_images(spec) if image is not None else frozenset()
     for partner in plan.partners:
         if not partner.stack_key:
             parts[partner.name] = _absent(partner, room, spec)
             continue
-        other, made = _placed(load(partner), case.volume, homes, partner, spec, late)
+        other, made = _placed(load(partner), case, homes, partner, spec, late)
         voxels = room.put(made or other.volume.voxels, partner.channels, partner.name)
         parts[partner.name] = _taken(other.volume, voxels, partner.name, reference=levels)
         annotations += other.annotations
@@ -137,7 +143,7 @@ def join_images(
 
 def _placed(
     case: Case,
-    reference: Volume,
+    reference: Case,
     homes: dict[str, _Home],
     partner: ImagePlan,
     spec: DatasetSpec,
@@ -148,12 +154,12 @@ def _placed(
     ``homes`` holds the reference of each visit. That of a later visit, which comes before its other images, is added.
     The voxels of an image in ``late`` are given apart, still to be made, and the case holds a placeholder.
     """
-    visit, given = _visit_of(partner.name), case.volume.geometry
+    visit, given, grid = _visit_of(partner.name), case.volume.geometry, reference.volume.geometry
     frame = next(iter(homes.values())).native.frame_of_reference
     registrar = spec.cohort.members[partner.name].registrar
     move = None
     if registrar is not None:
-        found = _found(registrar, reference, case.volume, partner.name)
+        found = _found(registrar, reference.volume, case.volume, partner.name)
         move = np.reshape(found.matrix, (4, 4))
         case = _moved(case, move, frame, notes=_notes_of(registrar, found))
     elif partner.matrix or (visit in homes and homes[visit].move is not None):
@@ -164,14 +170,20 @@ def _placed(
     homes.setdefault(visit, _Home(given, move))
     before, sampler, after = part_steps(spec.transforms, partner.name)
     for step in before:
-        case = step(case)
-    if partner.name in late and (made := sampler.in_slabs(case, reference.geometry)) is not None:
+        case = _valued(case, step, next(iter(homes.values())).masks)
+    if partner.name in late and (made := sampler.in_slabs(case, grid)) is not None:
         return made
     fill = held_by(case.volume.voxels.dtype, pad_value(case.volume.domain))
-    case = sampler.onto(case, reference.geometry, fill=fill)
+    case = sampler.onto(case, grid, fill=fill)
     for step in after:
-        case = step(case)
+        case = _valued(case, step, reference.masks)
     return case, None
+
+
+def _valued(case: Case, step: AnyTransform, masks: Sequence[Mask]) -> Case:
+    """Apply an intensity step to an image; its statistics may be taken inside the reference's masks on this grid."""
+    done = step(replace(case, annotations=(*case.annotations, *masks)))
+    return replace(done, annotations=case.annotations)
 
 
 def _visit_of(name: str) -> str:
@@ -232,6 +244,13 @@ def part_steps(
     first = next((i for i, s in enumerate(steps) if isinstance(s, Crop | Resample)), len(steps))
     values = [(i, s) for i, s in enumerate(steps) if isinstance(s, Intensity)]
     return tuple(s for i, s in values if i < first), sampler, tuple(s for i, s in values if i > first)
+
+
+def masks_to_keep(case: Case, spec: DatasetSpec) -> tuple[Mask, ...]:
+    """Return the masks of a decoded reference that steps before the sampling of another image look at."""
+    steps = [step for name in spec.cohort.partners for step in part_steps(spec.transforms, name)[0]]
+    names = {step.inside_mask for step in steps if isinstance(step, Intensity)}
+    return tuple(mask for mask in case.masks if mask.name in names)
 
 
 def _check_aligned(given: Geometry, placed: Geometry, homes: Mapping[str, _Home], name: str, spec: DatasetSpec) -> None:

@@ -18,7 +18,7 @@ from builder.plan import CasePlan, ShardPlan, image_role
 from builder.spec import DatasetSpec
 from builder.stages.annotate import Reads
 from builder.stages.fetch import fetch, pixels_of
-from builder.stages.image_sets import Reference, join_images, with_apart
+from builder.stages.image_sets import Reference, join_images, masks_to_keep, with_apart
 from builder.stages.late import grows, late_images, late_resample, transformed_late
 from builder.stages.prepare import Recipe, known_of, load, transformed
 from builder.transforms import Resample
@@ -120,11 +120,11 @@ def _on_one_grid(
 
     def reference() -> Reference:
         case = take()
-        native = case.volume.geometry
+        native, masks = case.volume.geometry, masks_to_keep(case, spec)
         if last is not None and grows(last, native.shape, native.spacing_mm):
             case, image = transformed_late(case, steps, last)
-            return Reference(case, native, image)
-        return Reference(transformed(case, steps), native)
+            return Reference(case, native, image, masks)
+        return Reference(transformed(case, steps), native, masks=masks)
 
     return join_images(reference, own, spec, lambda partner: other(plan.of(partner)))
 

@@ -46,9 +46,9 @@ def select_inside(mask: Mask, segments: tuple[str, ...]) -> NDArray[np.bool_]:
             Reason.LABEL_MISSING,
             f"mask {mask.name!r}: found the segments {[s.name for s in mask.segments]}, expected {list(segments)}",
         )
-    inside = mask.inside(chosen[0])
-    for segment in chosen[1:]:
-        inside = inside | mask.inside(segment)
+    inside = np.zeros(mask.geometry.shape, np.bool_)  # a case without this label has no segment
+    for segment in chosen:
+        inside |= mask.inside(segment)
     return inside
 
 

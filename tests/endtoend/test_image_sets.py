@@ -35,6 +35,7 @@ TABLES = ("index", "cohort")
 CT, PET = "modality == 'CT'", "modality == 'PT'"
 SPACING = [3.0, 1.5, 1.5]
 NO_COPIES = LeakOptions(pixels="off")
+SPLITS: dict[str, Any] = {"ratios": {"train": 0.5, "test": 0.5}, "seed": 3, "may_be_empty": ["train", "test"]}
 OBLIQUE = (0.995004165, 0.0998334166, 0.0, -0.0998334166, 0.995004165, 0.0)
 
 
@@ -206,7 +207,7 @@ def test_another_image_moves_no_patch_and_no_person_and_changes_no_voxel_of_the_
     archive: Path, tmp_path: Path
 ):
     patches = {"kind": "patches", "shape": [6, 12, 12], "per_case": 3}
-    shared = {"samples": patches, "labels": {}, "splits": {"ratios": {"train": 0.5, "test": 0.5}, "seed": 3}}
+    shared = {"samples": patches, "labels": {}, "splits": SPLITS}
     build(spec(archive, cohort={"image": CT}, **shared), to=tmp_path / "one")
     optional = {"images": {"ct": {"select": CT}, "pet": {"select": PET, "required": False}}}
     build(spec(archive, cohort=optional, **shared), to=tmp_path / "two")
@@ -216,6 +217,15 @@ def test_another_image_moves_no_patch_and_no_person_and_changes_no_voxel_of_the_
     assert len(rows[0]) == 15
     assert rows[0] == rows[1]
     images = [{s.row["sample_key"]: s["image"] for s in d} for d in (one, two)]
+    # One that is required leaves persons out. The others stay where they were.
+    required = {"images": {"ct": {"select": CT}, "pet": {"select": PET}}}
+    followed = {**shared, "splits": {**SPLITS, "previous": str(tmp_path / "one")}}
+    build(spec(archive, cohort=required, **followed), to=tmp_path / "three")
+    before, later = (
+        d.table.select(["case_key", "split"]).to_pylist() for d in (one, builder.open_dataset(tmp_path / "three"))
+    )
+    assert len({row["case_key"] for row in later}) == 3
+    assert all(row in before for row in later)
     assert all((images[0][key][0] == images[1][key][0]).all() for key in images[0])
     assert {image.shape[0] for image in images[1].values()} == {2}
     present = {r["sample_key"]: r["present.pet"] for r in two.table.to_pylist()}
@@ -372,13 +382,39 @@ def test_a_shared_frame_of_reference_does_not_prove_alignment(tmp_path: Path):
         (
             {"transforms": [{"kind": "intensity", "zscore": "volume", "inside_mask": "organ"}],
              "labels": {"organ": {"kind": "rtstruct", "roi": {"t": "G"}}}},
-            "inside_mask: found it for other images than the reference",
+            "inside_mask: found it before pet is sampled onto the grid of the mask",
         ),
     ],
 )  # fmt: skip
 def test_what_a_spec_of_images_may_not_say(tmp_path: Path, blocks: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         spec(tmp_path, **blocks)
+
+
+@pytest.mark.parametrize("aligned", ["frame", "grid"])
+def test_every_channel_may_be_scaled_by_its_values_inside_a_mask_of_the_reference(aligned: str, tmp_path: Path):
+    """On the sample's grid for any image, and before for one whose affine and shape are the reference's."""
+    steps = [{"kind": "resample", "spacing_mm": SPACING}, {"kind": "intensity", "zscore": "volume", "inside_mask": "t"}]
+    if aligned == "grid":
+        steps = steps[1:]
+        first = ct_series(tmp_path / "in", slices=9, shape=(24, 24))
+        rtstruct(first, {"GTV": box_contours(first.geometry, (3, 6, 6), (7, 13, 13))}, directory=tmp_path / "in")
+        ct_series(tmp_path / "in", series="2", slices=9, shape=(24, 24), attributes={"SeriesNumber": 7})
+        select = {"one": "series_number != 7", "other": "series_number == 7"}
+    else:
+        person(tmp_path / "in", "P1")
+        select = {"one": PET, "other": CT}
+    images = {"one": {"select": select["one"]}, "other": {"select": select["other"], "aligned": aligned}}
+    labels = {"t": {"kind": "rtstruct", "on": "one", "roi": {"t": "GTV"}}}
+    cohort = {"case": "study", "images": images}
+    build(spec(tmp_path / "in", cohort=cohort, labels=labels, transforms=steps), to=tmp_path / "data")
+    (sample,) = builder.open_dataset(tmp_path / "data")
+    inside = sample["t"][0] > 0
+    for channel in sample["image"]:
+        assert 20 < inside.sum() < channel.size / 4
+        assert channel[inside].mean() == pytest.approx(0, abs=1e-4)
+        assert channel[inside].std() == pytest.approx(1, abs=1e-4)
+        assert abs(channel.mean()) > 0.05
 
 
 def test_sarcoma_pet_on_the_grid_of_its_ct(corpus, tmp_path: Path):

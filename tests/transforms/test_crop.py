@@ -214,3 +214,19 @@ def test_faulty_options_are_refused(options):
 def test_the_projection_is_an_upper_bound():
     assert crop(shape=[4, 5, 6]).projected((9, 9, 9), (1.0, 1.0, 1.0)) == ((4, 5, 6), (1.0, 1.0, 1.0))
     assert crop(mask="m").projected((9, 9, 9), (1.0, 1.0, 1.0)) == ((9, 9, 9), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kind": "crop", "mask": "tumour"}, Reason.LABEL_EMPTY),
+        ({"kind": "intensity", "zscore": "volume", "inside_mask": "tumour"}, Reason.INCONSISTENT_PIXELS),
+        ({"kind": "intensity", "clip_percent": [1, 99], "inside_mask": "tumour"}, Reason.INCONSISTENT_PIXELS),
+    ],
+)
+def test_a_case_without_the_label_is_left_out_and_stops_nothing(options, reason):
+    case = make_case(make_geometry((4, 5, 6)))
+    mask = replace(case.masks[0], segments=(), voxels=np.zeros_like(case.masks[0].voxels))
+    with pytest.raises(CaseError) as caught:
+        TypeAdapter(AnyTransform).validate_python(options)(replace(case, annotations=(mask,)))
+    assert caught.value.reason is reason
