@@ -2,7 +2,7 @@
 
 import difflib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from builder.catalog.statement import Governance, Statement, UseCase
 from builder.clinical import ClinicalTable, check_known, check_shared_columns
 from builder.cohort import Cohort, bare_image
-from builder.deid import RETAINABLE, Deid
+from builder.deid import Deid
 from builder.deid.columns import TECHNICAL
 from builder.imaging.stacks.options import VolumeOptions
 from builder.labels import LABELS, AnyLabel, class_fields
@@ -23,6 +23,7 @@ from builder.sources import AnySource
 from builder.sources.recordings import CURRENT
 from builder.spec.blocks import LeakOptions, MostLost, PersonOptions, ReleaseOptions, ReportOptions, ShardOptions
 from builder.spec.columns import columns_of, columns_of_images, named_columns
+from builder.spec.names import centre_faults, field_faults, retain_faults
 from builder.split import Splits
 from builder.transforms import BUILT_IN, AnyTransform, Crop, Intensity
 
@@ -171,34 +172,6 @@ def _check_consensus(labels: Mapping[str, AnyLabel], blocks: Mapping[str, Consen
                 raise ValueError(f"consensus.{name}.of: found {label!r} ({kind}), expected {expected}")
         if len({labels[label].FUSED_BY for label in block.labels}) > 1:
             raise ValueError(f"consensus.{name}.of: found masks and classes, expected one of them")
-
-
-def _one_of(labels: Sequence[str]) -> str:
-    return f"one of the labels {', '.join(labels)}" if labels else "a label: the spec has none, add it to labels"
-
-
-def centre_faults(centred_on: str | None, labels: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with the label that samples are centred on."""
-    if centred_on is not None and centred_on not in labels:
-        yield f"samples.centred_on: found {centred_on!r}, expected {_one_of(labels)}"
-
-
-def field_faults(fields: Iterable[str], labels: Sequence[str], images: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the fields whose storage is stated although no sample will have them; ``images`` are fields of images."""
-    known = [*(images or ["image"]), *labels]
-    for name in fields:
-        if name.split(".")[0] not in known:
-            yield f"shards.fields: found {name!r}, expected some of {known}"
-
-
-def retain_faults(retain: Iterable[str], dated: Sequence[str]) -> Iterator[str]:
-    """Yield the names in ``deid.retain`` that are nothing to retain; ``dated`` are the clinical columns of dates."""
-    known = [*RETAINABLE, *dated]
-    for name in retain:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield f"deid.retain: found {name!r}, expected names out of: {', '.join(known)}{hint}"
 
 
 def anonymity_faults(spec: DatasetSpec) -> Iterator[str]:

@@ -18,8 +18,8 @@ from builder.errors import SpecError
 from builder.imaging.series_types import rule_schema
 from builder.labels import AnyLabel
 from builder.model.expression import compile as compile_expression
-from builder.spec import centre_faults, field_faults, retain_faults
 from builder.spec.columns import columns_of, columns_of_images
+from builder.spec.names import centre_faults, field_faults, retain_faults
 from builder.specfile.positions import Path
 from builder.split import TRUE_DATE
 
