@@ -17,7 +17,8 @@ from builder.labels.label import Label
 from builder.labels.linking import check_pattern, select_files
 from builder.labels.rows import load_rows, number
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.model.linking import ImageRow, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 FORMATS = ("xml", "text")
 KINDS = ("markup", "calculation", "observation", "observer")

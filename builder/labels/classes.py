@@ -12,7 +12,8 @@ from builder.labels.rows import Cell, Row, load_rows, reader_of
 from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Classes, Evidence, Reading, Scalar, Tier
 from builder.model.classes import class_field
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions
+from builder.model.linking import ImageRow, Mentions
+from builder.protocols import ImageFacts, LabelObject
 
 Propagate: TypeAlias = Literal["same", "any", "all", "max", "most", "undecided"]
 

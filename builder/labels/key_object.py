@@ -12,7 +12,8 @@ from builder.labels.content import code_of, datasets_of, instances_of
 from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, select_references
 from builder.model.case import Annotation, Classes, Evidence
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.model.linking import ImageRow, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})
 """Document titles of scheme DCM that reject images (PS3.16 CID 7011). Such a selection marks no key images."""

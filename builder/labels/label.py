@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from builder.labels.layers import Layout, blank_layer
 from builder.labels.proof import Proof
 from builder.model.case import Annotation, Scalar, Tier
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.model.linking import ImageRow, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
 class Stated(BaseModel):

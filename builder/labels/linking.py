@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from builder.model.globs import OneOf, Piece, Wild, WordEdge, check_glob, fits, pieces_of
+from builder.model.linking import How, ImageRow, Selection
 from builder.model.places import place_of, stem_of
-from builder.protocols import How, ImageRow, Selection
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"

@@ -18,8 +18,9 @@ from builder.labels.placing import Interpolation, OffGrid, Placement, move, move
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
 from builder.model.globs import fits, pieces_of
+from builder.model.linking import ImageRow, Selection
 from builder.model.patterns import occurs
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 HEADS = (".mhd", ".nhdr", ".hdr", ".hdr.gz")
 """Suffixes of headers whose voxels lie in a file beside them."""

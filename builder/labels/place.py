@@ -11,7 +11,8 @@ from builder.labels.classes import Answers
 from builder.labels.label import Label
 from builder.model.case import Annotation, Classes, Evidence, Scalar, Tier
 from builder.model.classes import class_field
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Mentions, Selection
+from builder.model.linking import ImageRow, Mentions, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
 class Place(Answers, Label):

@@ -14,7 +14,8 @@ from builder.labels.content import datasets_of
 from builder.labels.label import Label
 from builder.labels.linking import PRESENTATION_STATES, select_references
 from builder.model.case import Annotation, Boxes, Evidence, Landmarks
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.model.linking import ImageRow, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 Drawing = tuple[str, NDArray[np.float64]]
 

@@ -14,7 +14,8 @@ from builder.labels.linking import check_pattern, select_files
 from builder.labels.reports import Status, label_report, load_lexicon
 from builder.model.case import Annotation, Classes, Evidence, Tier
 from builder.model.keyed import Key
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.model.linking import ImageRow, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 MAX_BYTES = 4 * 2**20
 FORMATS = ("text", "txt", "xml", "html", "unknown")

@@ -21,7 +21,8 @@ from builder.errors import CaseError, Reason
 from builder.labels.coco import coco_rows
 from builder.labels.evidence import reader_name
 from builder.labels.linking import check_pattern, select_files
-from builder.protocols import ImageRow, LabelObject, Mentions, Selection
+from builder.model.linking import ImageRow, Mentions, Selection
+from builder.protocols import LabelObject
 
 FORMATS = ("csv", "tsv", "json", "text")
 MAX_BYTES = 2**30

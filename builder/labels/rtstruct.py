@@ -18,8 +18,9 @@ from builder.labels.linking import RT_STRUCTURE_SET, select_named, select_refere
 from builder.labels.rois import Roi, StructureSet, read_rois
 from builder.model.case import Annotation, Evidence
 from builder.model.geometry import Geometry
+from builder.model.linking import ImageRow, Selection
 from builder.model.patterns import occurs
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
 class RtStruct(MaskLabel):

@@ -23,8 +23,9 @@ from builder.labels.placing import Interpolation, OffGrid, Placement, move, move
 from builder.labels.values import value_of
 from builder.model.case import Annotation, Code, Evidence
 from builder.model.geometry import Geometry
+from builder.model.linking import ImageRow, Selection
 from builder.model.patterns import occurs
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 BACKGROUND = ("DCM", "125040")
 """Property type of the background segment of a label map (PS3.16 CID 7151)."""

@@ -15,7 +15,8 @@ from builder.labels.content import Graphic, Group, datasets_of, read_groups, rea
 from builder.labels.label import Label
 from builder.labels.linking import KEY_OBJECT_SELECTION, STRUCTURED_REPORTS, select_references
 from builder.model.case import Annotation, Classes, Evidence, Landmarks, Measurement, Measurements
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.model.linking import ImageRow, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 
 class StructuredReport(Label):

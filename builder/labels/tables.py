@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from builder.labels.label import Label
 from builder.labels.rows import Table
-from builder.protocols import ImageRow, Mentions, Selection
+from builder.model.linking import ImageRow, Mentions, Selection
 
 
 class TableLabel(Label):

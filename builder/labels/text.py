@@ -15,7 +15,8 @@ from builder.labels.report import FORMATS, MAX_BYTES, report_text
 from builder.labels.rows import load_rows
 from builder.labels.tables import TableLabel
 from builder.model.case import Annotation, Evidence, Text, Tier
-from builder.protocols import ImageFacts, ImageRow, LabelObject, Selection
+from builder.model.linking import ImageRow, Selection
+from builder.protocols import ImageFacts, LabelObject
 
 Sections: TypeAlias = tuple[Annotated[str, Field(min_length=1)], ...]
 Several: TypeAlias = Literal["refuse", "join"]

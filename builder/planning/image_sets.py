@@ -8,6 +8,7 @@ from builder.cohort import CaseImage, Cohort, Decisions, bare_image, mask_of, pr
 from builder.errors import CaseError, Reason, counted
 from builder.model.expression import compile as compile_expression
 from builder.model.keyed import Key
+from builder.model.linking import How
 from builder.model.sorting import ordered
 from builder.planning.link import Link
 from builder.planning.registrations import Placement, Registrations
@@ -23,7 +24,6 @@ from builder.planning.set_columns import (
     with_label_columns,
 )
 from builder.planning.visits import ImageSet, day_of, together
-from builder.protocols import How
 from builder.spec import DatasetSpec
 from builder.spec.columns import columns_of_images
 

@@ -12,8 +12,8 @@ from builder.errors import CaseError, SpecError, counted
 from builder.labels import AnyLabel
 from builder.labels.evidence import strongest, weakest
 from builder.model.case import Scalar, Tier
+from builder.model.linking import How, ImageRow, Mentions
 from builder.model.tables import INSTANCES
-from builder.protocols import How, ImageRow, Mentions
 from builder.sources import AnySource
 from builder.spec import DatasetSpec
 from builder.stages.listed import Listed, read_object

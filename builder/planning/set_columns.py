@@ -8,10 +8,10 @@ import pyarrow as pa
 from builder.errors import SpecError
 from builder.labels import AnyLabel
 from builder.model.expression import compile as compile_expression
+from builder.model.linking import How
 from builder.planning.link import Link, label_status, planned_tier
 from builder.planning.registrations import REGISTRATION
 from builder.planning.visits import ImageSet
-from builder.protocols import How
 from builder.spec import DatasetSpec
 from builder.spec.columns import columns_of_images
 

@@ -12,8 +12,9 @@ from builder.errors import CaseError, Reason
 from builder.labels import LABELS, AnyLabel
 from builder.labels.label import Label
 from builder.model.case import EVIDENCE_TIERS, Boxes, Landmarks, Mask
+from builder.model.linking import ImageRow
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, ImageRow, LabelObject, LabelReader
+from builder.protocols import ImageFacts, LabelObject, LabelReader
 
 IDENTIFIERS = ("1.2.826.0.1.42", "DOE^JANE", "/archive/doe")
 """Values a subclass plants in its objects (UID, name, path); none may show in an error or a measure."""

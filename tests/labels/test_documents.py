@@ -25,8 +25,9 @@ from builder.labels.presentation import Presentation
 from builder.labels.sr import StructuredReport
 from builder.model.case import Boxes, Classes, Landmarks, Measurements
 from builder.model.geometry import Geometry
+from builder.model.linking import ImageRow
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, ImageRow, LabelObject
+from builder.protocols import ImageFacts, LabelObject
 from tests.contracts.label_reader import LabelReaderContract
 
 GEOMETRY = Geometry((4, 60, 80), np.array([[0, 0, 0.5, -10], [0, 0.5, 0, -20], [3, 0, 0, 30], [0, 0, 0, 1.0]]))

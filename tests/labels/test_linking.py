@@ -11,9 +11,9 @@ from builder.errors import SpecError
 from builder.labels.linking import select_files
 from builder.labels.mask import MaskFile
 from builder.labels.polygons import PolygonTable
+from builder.model.linking import ImageRow
 from builder.model.tables import INSTANCES
 from builder.planning.link import Annotations, Link, check_files_serve_one_person, longer_ids
-from builder.protocols import ImageRow
 
 
 def files(*paths: str | tuple[str, int]) -> pa.Table:

@@ -24,8 +24,9 @@ from builder.labels.placing import move, place
 from builder.labels.rtstruct import RtStruct
 from builder.model.case import Mask
 from builder.model.geometry import Geometry
+from builder.model.linking import How, ImageRow
 from builder.model.tables import INSTANCES
-from builder.protocols import How, ImageFacts, ImageRow, LabelObject
+from builder.protocols import ImageFacts, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 from tests.labels.images import dice, image_facts

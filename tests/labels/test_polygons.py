@@ -19,7 +19,8 @@ from builder.labels.polygons import PolygonTable
 from builder.labels.rows import parse_table
 from builder.model.case import Boxes, Mask
 from builder.model.geometry import Geometry
-from builder.protocols import ImageFacts, ImageRow, LabelObject
+from builder.model.linking import ImageRow
+from builder.protocols import ImageFacts, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 

@@ -17,7 +17,8 @@ from builder.labels.polygons import PolygonTable
 from builder.labels.runs import Runs
 from builder.model.case import Boxes, Mask
 from builder.model.geometry import Geometry
-from builder.protocols import ImageFacts, ImageRow, LabelObject
+from builder.model.linking import ImageRow
+from builder.protocols import ImageFacts, LabelObject
 
 PICTURE = ImageFacts(Geometry((1, 5, 4), np.eye(4)[[2, 1, 0, 3]]), "2.25.1", {"m-a": 0})
 ROW = ImageRow("1.2.3", "1.2", None, frozenset("a"), folder="img", fields=(("file", "a.png"), ("stem", "a")))

@@ -18,8 +18,9 @@ from builder.labels.frames import describe_frames, own_grid
 from builder.labels.seg import Seg, describe_segments
 from builder.model.case import Mask
 from builder.model.geometry import Geometry
+from builder.model.linking import How, ImageRow
 from builder.model.tables import INSTANCES
-from builder.protocols import How, ImageFacts, ImageRow, LabelObject
+from builder.protocols import ImageFacts, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 from tests.labels.images import dice, facts_of, image_facts

@@ -20,8 +20,9 @@ from builder.labels.recist import Recist
 from builder.labels.rows import READER, parse_table
 from builder.model.case import Boxes, Classes, Landmarks, Measurements
 from builder.model.geometry import Geometry
+from builder.model.linking import ImageRow
 from builder.model.tables import INSTANCES
-from builder.protocols import ImageFacts, ImageRow, LabelObject
+from builder.protocols import ImageFacts, LabelObject
 from tests import synthetic
 from tests.contracts.label_reader import LabelReaderContract
 from tests.labels.images import image_facts

@@ -17,8 +17,9 @@ from builder.labels.text import ReportText, TextTable, sections_of
 from builder.model.case import Text
 from builder.model.geometry import Geometry
 from builder.model.keyed import Key
+from builder.model.linking import ImageRow
 from builder.phantom.reports import PhantomReport, write_report
-from builder.protocols import ImageFacts, ImageRow, LabelObject
+from builder.protocols import ImageFacts, LabelObject
 from tests.contracts.label_reader import LabelReaderContract
 
 KEY = Key(b"r" * 32)
