@@ -106,7 +106,7 @@ def _of_set(
     (reference, row), *others = images.items()
     masks = sum(label.mask_channels for label in spec.labels.values()) + len(spec.consensus)
     own = _objects_of(objects, reference, labels)
-    last = spec.transforms[-1] if late_images(spec) and _makes_slabs(spec, row) else None
+    last = spec.transforms[-1] if _makes_slabs(spec, row) and late_images(spec.cohort, spec.transforms) else None
     if isinstance(last, Resample) and row.spacing_mm is not None and grows(last, row.shape, row.spacing_mm):
         return _of_late_set(spec, images, objects, labels, masks)
     load, peak, held, shape = _steps(spec.transforms, reference, row, own, masks)
@@ -136,7 +136,7 @@ def _of_late_set(
     An image that is still to be made stays on its own grid; the others are sampled first.
     """
     (reference, row), *others = images.items()
-    late, samples = late_images(spec), spec.samples
+    late, samples = late_images(spec.cohort, spec.transforms), spec.samples
     load, peak, held, shape = _steps(
         spec.transforms[:-1], reference, row, _objects_of(objects, reference, labels), masks
     )

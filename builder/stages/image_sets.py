@@ -17,7 +17,7 @@ from builder.plan import CasePlan, ImagePlan
 from builder.protocols import Registered
 from builder.registrars import AnyRegistrar
 from builder.spec import DatasetSpec
-from builder.stages.late import late_images, side_by_side
+from builder.stages.late import side_by_side
 from builder.transforms import AnyTransform, Crop, Intensity, Resample, steps_for
 
 MISALIGNED = "misaligned"
@@ -45,13 +45,15 @@ class Reference:
     """The reference of a case after all transforms, its grid before them, and its image if that is still to be made.
 
     The grid of the case becomes that of every image, and its padding, which decides where patches may lie, stays.
-    ``masks`` lie on the grid before the transforms (``masks_to_keep``).
+    ``masks`` lie on the grid before the transforms (``masks_to_keep``), and ``late`` names what is made while it is
+    written where the reference is.
     """
 
     case: Case
     native: Geometry
     image: Slabs | None = None
     masks: tuple[Mask, ...] = ()
+    late: Collection[str] = ()
 
 
 Voxels: TypeAlias = NDArray[Any] | Slabs
@@ -116,7 +118,7 @@ def join_images(
         or what ``load`` raises.
     """
     found = make()
-    case, image, native, masks = found.case, found.image, found.native, found.masks
+    case, image, native, masks, late = found.case, found.image, found.native, found.masks, found.late
     volume = case.volume
     shape = (len(volume.channels) + sum(p.channels for p in plan.partners), *volume.geometry.shape)
     room = _Room(shape, volume.voxels.dtype, np.empty(shape, volume.voxels.dtype) if image is None else None)
@@ -127,12 +129,11 @@ def join_images(
     levels = coarse_levels(own)
     annotations, readings = list(case.annotations), dict(case.readings)
     homes = {_visit_of(plan.image): _Home(native, masks=masks)}
-    late = late_images(spec) if image is not None else frozenset()
     for partner in plan.partners:
         if not partner.stack_key:
             parts[partner.name] = _absent(partner, room, spec)
             continue
-        other, made = _placed(load(partner), case, homes, partner, spec, late)
+        other, made = _placed(load(partner), case, homes, partner, spec, late if image is not None else ())
         voxels = room.put(made or other.volume.voxels, partner.channels, partner.name)
         parts[partner.name] = _taken(other.volume, voxels, partner.name, reference=levels)
         annotations += other.annotations

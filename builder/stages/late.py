@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.cohort import Cohort
 from builder.model.case import Case, Slabs
 from builder.patches import AnySamples, Images, Whole
 from builder.protocols import Shape, Spacing
 from builder.shards import FieldStorage
-from builder.spec import DatasetSpec
 from builder.stages.prepare import Recipe, steps_of
 from builder.transforms import AnyTransform, Intensity, Resample
 
@@ -37,19 +37,17 @@ def late_resample(
     return last if last.image in ("linear", "nearest") and last.antialias == "none" else None
 
 
-def late_images(spec: DatasetSpec) -> frozenset[str]:
+def late_images(cohort: Cohort, transforms: Sequence[AnyTransform]) -> frozenset[str]:
     """Return the images of a set that are made slab by slab if that holds fewer voxels (``grows``); empty for none.
 
-    They are the reference and the images that the spec says lie on its very grid. Only the build learns where another
-    image lies, and the plan must know what is held: it is sampled first. Nothing is made in slabs where a case has
-    several grids, or where a registrar looks at the sampled reference.
+    ``late_resample`` must have given the last transform. They are the reference and the images that the spec says lie
+    on its very grid. Only the build learns where another image lies, and the plan must know what is held: it is sampled
+    first. Nothing is made in slabs where a case has several grids, or where a registrar looks at the sampled reference.
     """
-    cohort = spec.cohort
-    last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
     registrars = any(image.registrar is not None for image in cohort.members.values())
-    if last is None or len(cohort.grids) != 1 or registrars:
+    if len(cohort.grids) != 1 or registrars:
         return frozenset()
-    straight = cohort.visits is None and all(isinstance(step, Intensity | Resample) for step in spec.transforms)
+    straight = cohort.visits is None and all(isinstance(step, Intensity | Resample) for step in transforms)
     alike = [name for name, image in cohort.partners.items() if straight and image.aligned == "grid"]
     return frozenset({cohort.reference, *alike})
 

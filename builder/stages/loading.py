@@ -123,7 +123,7 @@ def _on_one_grid(
         native, masks = case.volume.geometry, masks_to_keep(case, spec)
         if last is not None and grows(last, native.shape, native.spacing_mm):
             case, image = transformed_late(case, steps, last)
-            return Reference(case, native, image, masks)
+            return Reference(case, native, image, masks, late_images(spec.cohort, spec.transforms))
         return Reference(transformed(case, steps), native, masks=masks)
 
     return join_images(reference, own, spec, lambda partner: other(plan.of(partner)))
@@ -141,7 +141,7 @@ def finished_case(
     last = late_resample(spec.transforms, spec.samples, spec.shards.fields.get("image"))
     if last is not None and not spec.cohort.images:
         return transformed_late(take(), recipe, last)
-    if last is not None and late_images(spec):
+    if last is not None and late_images(spec.cohort, spec.transforms):
         return _on_one_grid(take, plan, spec, recipe, partial(_named, other), last)
     return transformed_set(take, plan, spec, recipe, other), None
 
