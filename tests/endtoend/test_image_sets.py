@@ -35,7 +35,7 @@ TABLES = ("index", "cohort")
 CT, PET = "modality == 'CT'", "modality == 'PT'"
 SPACING = [3.0, 1.5, 1.5]
 NO_COPIES = LeakOptions(pixels="off")
-SPLITS: dict[str, Any] = {"ratios": {"train": 0.5, "test": 0.5}, "seed": 3, "may_be_empty": ["train", "test"]}
+SPLITS: dict[str, Any] = {"ratios": {"train": 0.5, "test": 0.5}, "seed": 5, "may_be_empty": ["train", "test"]}
 OBLIQUE = (0.995004165, 0.0998334166, 0.0, -0.0998334166, 0.995004165, 0.0)
 
 
