@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from builder.errors import SpecError
 from builder.model.case import ValueDomain
@@ -102,7 +101,7 @@ class Layout(BaseModel):
     pixel_spacing_mm: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Ask for ``kind`` or for what gives it away (``layout_of``)."""
         made = handler(core)
         block = handler.resolve_ref_schema(made)

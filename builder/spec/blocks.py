@@ -104,7 +104,7 @@ class ReleaseOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    objects: tuple[ReleasedKind, ...] = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "KO", "SR", "PR")
+    objects: tuple[ReleasedKind, ...] = ("KO", "PR", "REG", "RTDOSE", "RTPLAN", "RTSTRUCT", "SEG", "SR")
     """Kinds of objects that go with the images they refer to, e.g. ``[SEG, RTSTRUCT]``."""
     remove: tuple[str, ...] = ()
     """Keywords of attributes that go from every object, at every depth, e.g. ``[SeriesDescription]``."""
