@@ -1,6 +1,7 @@
 """A release of a small archive: what leaves, what is said, and whether it is the same whatever happens."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from builder.deid.uids import is_registered
 from builder.errors import LayoutError, PrivacyError, SpecError
 from builder.phantom.headers import Subject
 from builder.release import unit
+from builder.release.science import SCIENCE
 from builder.run.pipeline import build
 from builder.run.release import release
 from builder.storage import CRASH_VARIABLE
+from tests.conftest import ROOT
 from tests.endtoend.trees import KEY, command, environment, tree
 from tests.synthetic import ct_series, pt_series, rtstruct, seg, uid
 
@@ -257,6 +260,18 @@ def test_dciodvfy_finds_no_new_error(out: Path, archive: Path) -> None:
     released = {dcmread(path, stop_before_pixels=True).SOPClassUID: path for path in out.rglob("*.dcm")}
     assert len(one) == len(released) == 9
     assert [errors(released[sop_class]) - errors(path) for sop_class, path in one.items()] == [set()] * 9
+
+
+def test_the_report_says_what_measurements_need(out: Path) -> None:
+    report = json.loads((out / "report.json").read_text())
+    rows = {row["attribute"]: (row["objects"], row["kept"]) for row in report["science"]}
+    assert rows["RadionuclideTotalDose"] == (12, 12)
+    assert rows["PatientWeight"] == (30, 30)
+
+
+def test_the_page_names_every_attribute_that_is_looked_for() -> None:
+    page = (ROOT / "docs" / "release.md").read_text()
+    assert [a.keyword for a in SCIENCE if a.keyword.split(" (")[0] not in page] == []
 
 
 def _days(out: Path) -> dict[str, list[date]]:
