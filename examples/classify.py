@@ -1,7 +1,7 @@
 """Train a small network to tell the classes of a column apart, on pictures or volumes of any size, on a CPU.
 
-    builder build specs/chest-classification.yaml --to .demo/chest --param archive=FOLDER
-    python examples/classify.py .demo/chest --column label.abnormal
+    builder build specs/phantom-pictures.yaml --param pictures=.demo/pictures --to .demo/forms
+    python examples/classify.py .demo/forms --column label.form
 
 Prints the mean of the classes' accuracies on the validation split and reports it back to the dataset. ``--shuffled``
 trains on the classes of other samples and reports nothing: about 1 / classes is what chance reaches.

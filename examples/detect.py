@@ -1,7 +1,7 @@
 """Train a tiny detector on padded boxes: which cell of a picture holds the middle of a box, and how large the box is.
 
-    builder build specs/chest-detection.yaml --to .demo/boxes --param archive=FOLDER
-    python examples/detect.py .demo/boxes --label opacity
+    builder build specs/phantom-pictures.yaml --param pictures=.demo/pictures --to .demo/forms
+    python examples/detect.py .demo/forms --label box
 
 Prints how often the best cell of a positive picture lies in one of its boxes, on the validation split, and reports it
 back to the dataset. ``--shuffled`` trains on the boxes of other pictures and reports nothing.

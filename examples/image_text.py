@@ -1,7 +1,7 @@
 """Train two small networks to bring a picture and its report together, as CLIP does, on a CPU.
 
-    builder build specs/chest-image-text.yaml --to .demo/reports --param archive=FOLDER
-    python examples/image_text.py .demo/reports
+    builder build specs/phantom-pictures.yaml --param pictures=.demo/pictures --to .demo/forms
+    python examples/image_text.py .demo/forms
 
 Prints how often its own text is the nearest to a picture of the validation split, and reports it back to the dataset.
 ``--shuffled`` trains on texts of other pictures and reports nothing.

@@ -1,8 +1,8 @@
 """Train a small 3D network to find a structure, on a CPU; with ``--checkpoint FILE`` it goes on at the step it reached.
 
-    builder phantom --to .demo/phantom
-    builder build specs/phantom.yaml --param phantom=.demo/phantom --to .demo/dataset
-    python examples/segment.py .demo/dataset --label tumor
+    builder phantom --pictures --patients 75 --to .demo/pictures
+    builder build specs/phantom-pictures.yaml --param pictures=.demo/pictures --to .demo/forms
+    python examples/segment.py .demo/forms --label shape --epochs 3
 
 Prints the Dice overlap on the validation split and reports it back to the dataset. ``--shuffled`` trains on the masks
 of other samples and reports nothing.

@@ -308,11 +308,18 @@ def phantom(
         int,
         typer.Option("--sets", min=0, max=2, help="Write brains and mammograms, of so many visits."),
     ] = 0,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Write small pictures with masks, boxes, classes and reports.")
+    ] = False,
     as_json: Machine = False,
 ) -> None:
     """Write a synthetic archive for demos, tests and benchmarks."""
-    from builder.phantom import write_archive, write_sets
+    from builder.phantom import write_archive, write_pictures, write_sets
 
+    if pictures:
+        drawn = write_pictures(to, patients=patients, seed=seed)
+        present(drawn.facts(), as_json, lambda: drawn.text)
+        return
     if sets:
         made = write_sets(to, patients=patients, visits=sets, seed=seed)
         present(made.facts(), as_json, lambda: made.text)

@@ -2,6 +2,15 @@
 
 from builder.phantom.archive import ArchiveSummary, write_archive
 from builder.phantom.people import DISTRIBUTIONS
+from builder.phantom.pictures import PicturesSummary, write_pictures
 from builder.phantom.sets import SetsSummary, write_sets
 
-__all__ = ["DISTRIBUTIONS", "ArchiveSummary", "SetsSummary", "write_archive", "write_sets"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "ArchiveSummary",
+    "PicturesSummary",
+    "SetsSummary",
+    "write_archive",
+    "write_pictures",
+    "write_sets",
+]
