@@ -1,7 +1,7 @@
 """Choose the stacks that become cases: link annotation objects, apply the cohort's rules, keep every decision."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -38,6 +38,7 @@ from builder.planning.link import (
 from builder.planning.origins import Stated
 from builder.planning.registrations import registrations_of
 from builder.planning.rows import LinkRow, Placed, rows_of
+from builder.spec import DatasetSpec
 from builder.split import TRUE_DATE
 
 CARRIED: Final = (
@@ -99,17 +100,24 @@ def choose_cases(
         registrations = registrations_of(annotations, spec.sources, stacks, key=key, stack_keys=case_keys)
         cohort, links_of = select_sets(table, spec, by_stack, registrations, key=key)
     else:
-        cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
-        table, odd = _without_odd_channels(table, cohort)
-        if odd:
-            cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
-        chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
-        links_of = {case: links for case, links in by_stack.items() if case in chosen}
+        cohort, links_of = _single_images(table, spec, by_stack)
     included = [(case, link) for case, links in links_of.items() for link in links]
     everything = [(case, link) for case, links in zip(case_keys, found, strict=True) for link in links]
     linked = [LinkRow(row, case, link.label, link.how) for case, link in included for row in link.rows]
     passed = [LinkRow(row, case, link.label, link.how) for case, link in everything for row in link.passed]
     return cohort, _links_table(linked), _links_table(passed)
+
+
+def _single_images(
+    table: pa.Table, spec: DatasetSpec, by_stack: Mapping[str, list[Link]]
+) -> tuple[pa.Table, dict[str, list[Link]]]:
+    """Return the cohort of cases that are one stack each, and the links of the included ones, by case."""
+    cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
+    table, odd = _without_odd_channels(table, cohort)
+    if odd:
+        cohort = select_cohort(table, spec.cohort, labelled=bool(spec.labels))
+    chosen = set(cohort.filter(cohort["included"]).column("case_key").to_pylist())
+    return cohort, {case: links for case, links in by_stack.items() if case in chosen}
 
 
 def _without_odd_channels(table: pa.Table, cohort: pa.Table) -> tuple[pa.Table, int]:

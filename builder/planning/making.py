@@ -1,6 +1,6 @@
 """Turn an inventory into a frozen plan: persons, clinical rows, cohort, links, splits, shards. Decode nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -76,8 +76,7 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
     makers = cohort.column("manufacturer")
     cohort, anonymity = _protected(spec, cohort, roster, gate, births=clinical.births)
     prove_usage(spec, origins)
-    shared = [group for found in shared_keys(cohort) for group in found.groups]
-    together = shared if spec.leaks.on_match == "merge" else ()
+    together = [g for found in shared_keys(cohort) for g in found.groups] if spec.leaks.on_match == "merge" else ()
     splits = deal(spec, cohort, persons, together=together, registry=registry)
     # Pixels of some makers are read in their own way, whether or not the makers' names may leave.
     made = cohort.set_column(cohort.schema.get_field_index("manufacturer"), "manufacturer", makers)
@@ -105,18 +104,24 @@ def make_plan(inputs: PlanInputs) -> DatasetPlan:
         shared_dates=clinical.shared,
     )
     used = {*links.column("annotation").to_pylist(), *passed.column("annotation").to_pylist()}
-    left = inventory.leftovers(columns=["status", "reason", "format", "detail"])
-    formats = count_formats(table, used) + count_formats(left)
+    absences = [f"cohort: {left_out_line(cohort, absent)}"] if absent.names else []
+    for line in (*_told(inputs, plan, table, used=used), *absences):
+        inputs.progress.say(line)
+    return plan
+
+
+def _told(inputs: PlanInputs, plan: DatasetPlan, annotations: pa.Table, *, used: Collection[int]) -> Iterator[str]:
+    """Yield what a person should know: files that nobody reads, names of labels, who moved, splits that are short."""
+    spec, stacks = plan.spec, inputs.survey.stacks()
+    left = inputs.inventory.leftovers(columns=["status", "reason", "format", "detail"])
+    formats = count_formats(annotations, used) + count_formats(left)
     instances = zip(stacks["modality"].to_pylist(), stacks["instances"].to_pylist(), strict=True)
     for line in (*unread_lines(formats), *refused_lines(left), *unread_object_lines(instances)):
-        inputs.progress.say(f"files: {line}")
-    if absent.names:
-        inputs.progress.say(f"cohort: {left_out_line(cohort, absent)}")
-    for line in label_name_lines(spec.labels, spec.sources, table):
-        inputs.progress.say(f"labels: {line}")
-    for line in (*registry_lines(registry_facts(plan)), *cannot(spec, cohort, splits)):
-        inputs.progress.say(f"splits: {line.strip()}")
-    return plan
+        yield f"files: {line}"
+    for line in label_name_lines(spec.labels, spec.sources, annotations):
+        yield f"labels: {line}"
+    for line in (*registry_lines(registry_facts(plan)), *cannot(spec, plan.cohort, plan.splits)):
+        yield f"splits: {line.strip()}"
 
 
 def _with_types(withdrawn: Withdrawn, shards: Sequence[ShardSummary]) -> Withdrawn:
