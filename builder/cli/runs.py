@@ -19,6 +19,7 @@ from builder.cli.options import (
     Workers,
     continuing,
     filled,
+    named,
     present,
     style,
 )
@@ -63,6 +64,44 @@ def release(
             spec, to=to, parameters=filled(param), cluster=cluster, workers=workers, progress=progress,
             on_internal_error="stop" if strict else None,
         )  # fmt: skip
+    present(outcome.facts(), as_json, outcome.text)
+
+
+ReleaseFolder = Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a release.", callback=named)]
+
+
+def crosswalk(
+    folder: ReleaseFolder,
+    file: Annotated[
+        str,
+        typer.Option("--file", metavar="FILE", help="Names of release or archive, one a line; - reads standard input."),
+    ],
+    key: Annotated[
+        str, typer.Option("--key", metavar="REFERENCE", help="Where the key of the crosswalk is, as in the spec.")
+    ] = "${env:BUILDER_CROSSWALK_KEY}",
+    as_json: Machine = False,
+) -> None:
+    """Lead from names of a release to the archive's, or back; exit 1 if a name is not found.
+
+    The output holds identifiers; keep it where the archive may be. Names are never taken from the command line, which
+    every process of this machine can read.
+    """
+    from builder.run.crosswalk import look_up
+
+    outcome = look_up(folder, listed(file), key=key)
+    present(outcome.facts(), as_json, outcome.text)
+    if outcome.not_found:
+        typer.echo("not found, counted from 1: " + ", ".join(map(str, outcome.not_found)), err=True)
+        raise typer.Exit(1)
+
+
+def forget_crosswalk(folder: ReleaseFolder, as_json: Machine = False) -> None:
+    """Destroy all that leads back in the private folder of a release, for good; says what it cannot promise."""
+    from datetime import UTC, datetime
+
+    from builder.run.crosswalk import forget
+
+    outcome = forget(folder, today=datetime.now(UTC).date(), say=lambda line: typer.echo(line, err=True))
     present(outcome.facts(), as_json, outcome.text)
 
 
@@ -181,4 +220,4 @@ def cancel(dataset: Dataset, as_json: Machine = False) -> None:
     present({"run": run}, as_json, lambda: f"{dataset}: asked run {run} to stop")
 
 
-COMMANDS = (submit, release, certs, gc, withdraw, status, logs, watch, cancel)
+COMMANDS = (submit, release, crosswalk, forget_crosswalk, certs, gc, withdraw, status, logs, watch, cancel)

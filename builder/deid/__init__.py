@@ -144,12 +144,7 @@ class Deid(BaseModel):
     @field_validator("patient_key", mode="before")
     @classmethod
     def _is_reference(cls, value: Any) -> Any:
-        if not isinstance(value, str) or _REFERENCE.fullmatch(value) is None:
-            raise ValueError(
-                "found a literal value (not shown), expected a reference: ${env:NAME} or ${file:/path}; a secret in "
-                "the spec would be published with the dataset and undo every pseudonym"
-            )
-        return value
+        return checked_reference(value)
 
     @field_validator("retain")
     @classmethod
@@ -190,8 +185,25 @@ class Deid(BaseModel):
         return self
 
 
-def resolve_key(reference: str, environment: Mapping[str, str], *, read: Callable[[str], bytes] | None = None) -> Key:
-    """Return the secret that a ``patient_key`` reference points to.
+def checked_reference(value: Any) -> str:
+    """Return a reference to a secret as it stands. Raises ValueError for anything else, such as the secret itself."""
+    if not isinstance(value, str) or _REFERENCE.fullmatch(value) is None:
+        raise ValueError(
+            "found a literal value (not shown), expected a reference: ${env:NAME} or ${file:/path}; a secret in "
+            "the spec would be published with the dataset and undo every pseudonym"
+        )
+    return value
+
+
+def resolve_key(
+    reference: str,
+    environment: Mapping[str, str],
+    *,
+    read: Callable[[str], bytes] | None = None,
+    where: str = "deid.patient_key",
+    begun: str = "dataset",
+) -> Key:
+    """Return the secret that a reference such as ``patient_key`` points to.
 
     Parameters
     ----------
@@ -201,6 +213,8 @@ def resolve_key(reference: str, environment: Mapping[str, str], *, read: Callabl
         The process environment, given by the caller.
     read
         Reads a file for ``${file:...}``; None where files are not available.
+    where, begun
+        What messages call the option, and what was begun with the key.
 
     Raises
     ------
@@ -210,10 +224,9 @@ def resolve_key(reference: str, environment: Mapping[str, str], *, read: Callabl
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise SpecError("deid.patient_key: found a literal value (not shown), expected ${env:NAME} or ${file:/path}")
-    where = "deid.patient_key"
+        raise SpecError(f"{where}: found a literal value (not shown), expected ${{env:NAME}} or ${{file:/path}}")
     if match["env"] is not None:
-        advice = f"; export the key that the dataset was begun with; for a new dataset {MAKE_ONE}, and keep it"
+        advice = f"; export the key that the {begun} was begun with; for a new {begun} {MAKE_ONE}, and keep it"
         secret = read_variable(match["env"], environment, where=where, advice=advice).strip().encode()
         return Key(check_strength(secret, where=where))
     if read is None:

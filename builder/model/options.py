@@ -23,6 +23,8 @@ def withhold_locations(dumped: Mapping[str, Any]) -> dict[str, Any]:
         }
         for source in document["sources"]
     ]
+    for name in PRIVATE_RELEASE_FIELDS:
+        document.get("release", {}).pop(name, None)
     for table in document.get("clinical", ()):
         table["issuer"] = _template(table["issuer"]) if table["issuer"] else None
         table["issuer_names"] = {WITHHELD: WITHHELD} if table["issuer_names"] else {}
@@ -44,6 +46,9 @@ PUBLIC_EXTRACT_FIELDS = ("kind", "resource", "table", "entity")
 
 PRIVATE_SOURCE_FIELDS = ("polite",)
 """What says nothing of the data, so that a change of it makes no new version."""
+
+PRIVATE_RELEASE_FIELDS = ("crosswalk",)
+"""What a private file is made by, and nothing that is published."""
 
 LOCATION_FIELDS = ("url", "aliases", "previous", "review", "transform_files", "leave_out", "decisions")
 """Fields that say where something lies. The reference to the key says so too: a file's path is withheld, and neither

@@ -249,6 +249,6 @@ def recipe(wanted: Wanted) -> dict[str, object]:
         "key": key_check(wanted.key),
         "options": deid.model_dump(mode="json", exclude={"patient_key", "text", "anonymity"}),
         "age_bands": deid.anonymity.age_bands is not None,
-        "block": release.model_dump(mode="json", exclude={"decisions", "undecided"}),
+        "block": release.model_dump(mode="json", exclude={"decisions", "undecided", "crosswalk"}),
         "words": list(wanted.words),
     }

@@ -7,18 +7,30 @@ from os import PathLike, environ
 from typing import Any
 
 from builder.deid.checks import words_of
+from builder.deid.uids import UidMap
 from builder.errors import BuilderError, LayoutError, OutcomeError, Reason, SpecError, counted
 from builder.model.canonical import fingerprint
 from builder.model.keyed import Key
 from builder.model.layout import CURRENT
 from builder.planning.offsets import read_lives
 from builder.protocols import Progress
+from builder.release.crosswalk import crosswalk_table
 from builder.release.decisions import UNDECIDED, read_decisions, undecided_table
 from builder.release.finish import MANIFEST, REPORT_PAGE, Done, inputs_of, publish_release
 from builder.release.labels import words_in
 from builder.release.objects import Unit, Wanted, choose_objects
-from builder.release.unit import UnitArgument, UnitReceipt, encoded, peak_bytes, release_unit, unit_path
+from builder.release.unit import (
+    UnitArgument,
+    UnitReceipt,
+    encoded,
+    parse_receipt,
+    peak_bytes,
+    receipt_path,
+    release_unit,
+    unit_path,
+)
 from builder.run.clusters import Profile, load_cluster
+from builder.run.crosswalk import NOTE, PUBLISHED, RELEASE, clear_plain, crosswalk_key, forgotten_on, keep_crosswalk
 from builder.run.journal import JournalProgress, keep_journal
 from builder.run.lease import hold_lease
 from builder.run.outcomes import Planned, internal_errors_line
@@ -32,11 +44,9 @@ from builder.stages.graph import Runner, Task
 from builder.stages.shard import SPEC
 from builder.storage import Store, open_store
 
-PLANS = "release"
-"""Folder of the private workspace for the units and receipts of a release."""
 WITHHELD_WORDS = "withheld-words.txt"
 """Private list of the words that were taken out of typed labels."""
-BEGUN, CURRENT_PLAN, PUBLISHED = "begun", "plan", "published.json"
+BEGUN, CURRENT_PLAN = "begun", "plan"
 
 REFUSED_OPTIONS: Mapping[str, str] = {
     "retain_uids": "every UID leads back to the archive",
@@ -108,18 +118,22 @@ def release(
     check_options(asked.spec.deid.options, sequestered=asked.spec.splits.sequester is not None)
     private = private_store(asked.to)
     _check_folder(open_store(asked.to), private)
+    own = crosswalk_key(asked.spec.release.crosswalk, asked.key, private)
     shown = progress or SilentProgress()
     with (
         hold_lease(private, say=shown.say) as lease,
         keep_journal(private, lease.counter, facts={"dataset": asked.spec.name, "cluster": profile.kind}) as journal,
         opened(profile, workers) as runner,
     ):
-        private.put(f"{PLANS}/{BEGUN}", b"")
+        private.put(f"{RELEASE}/{BEGUN}", b"")
         noted = JournalProgress(shown, journal)
         faults = Faults(on_internal_error or default_action(environ), noted_in(journal))
         try:
             planned = plan_asked(asked, runner, noted, faults)
-            return _release(planned, asked.to, runner, noted, guard=lease.check, faults=faults)
+            outcome = _release(planned, asked.to, runner, noted, guard=lease.check, faults=faults, own=own)
+            if own is not None:
+                clear_plain(private)
+            return outcome
         except BuilderError:
             if faults.count:
                 shown.say(internal_errors_line(faults.count, asked.to))
@@ -139,14 +153,27 @@ def _check_folder(target: Store, private: Store) -> None:
     """Refuse a folder that holds something else: what a release does not name would be taken for a part of it."""
     if target.exists(CURRENT):
         raise SpecError(f"--to: found a dataset in {target.url}, expected a new or an empty folder for the release")
-    if private.exists(f"{PLANS}/{BEGUN}"):
+    forgotten = forgotten_on(private)
+    if forgotten:
+        raise LayoutError(
+            f"{private.url}/{RELEASE}/{NOTE}: found that what leads back from this release was destroyed on "
+            f"{forgotten}, expected a new folder: to read the archive again for this one would bring it back"
+        )
+    if private.exists(f"{RELEASE}/{BEGUN}"):
         return
     if next(iter(target.list()), None) is not None:
         raise SpecError(f"--to: found files in {target.url}, expected a new or an empty folder for the release")
 
 
 def _release(
-    planned: Planned, to: str, runner: Runner, progress: Progress, *, guard: Callable[[], None], faults: Faults
+    planned: Planned,
+    to: str,
+    runner: Runner,
+    progress: Progress,
+    *,
+    guard: Callable[[], None],
+    faults: Faults,
+    own: Key | None,
 ) -> Outcome:
     plan, target = planned.plan, open_store(to)
     if planned.refused:
@@ -158,13 +185,17 @@ def _release(
     wanted = Wanted(plan.cohort, plan.persons, plan.key, plan.spec.deid, plan.spec.release, words)
     units = choose_objects(wanted, planned.inventory, planned.survey, lives=lives, decisions=decisions)
     inputs = inputs_of(plan.published_spec, plan.lock, units, plan.splits)
-    store = private_store(to).join(PLANS)
+    private = private_store(to)
+    store = private.join(RELEASE)
+    name = fingerprint([unit.name for unit in units])
+    plans = store.join(name)
     done = _published(store, target, inputs)
     if done is not None:
+        if own is not None:
+            receipts = [parse_receipt(plans.read(receipt_path(unit.name))) for unit in units]
+            keep_crosswalk(private, crosswalk_table(units, receipts, UidMap(plan.key)), own)
         return Outcome(to, done, len(units), len(units))
-    name = fingerprint([unit.name for unit in units])
     _forget_others(store, name)
-    plans = store.join(name)
     _write_plan(plans, plan.spec.model_dump_json(by_alias=True).encode(), units)
     deid = plan.spec.deid
     blanks = bool(deid.burned_in == "mask" or deid.outside_regions == "blank" or decisions.boxes)
@@ -176,6 +207,9 @@ def _release(
     if withheld:
         progress.say(f"labels: {counted(len(withheld), 'word')} withheld, listed in {store.url}/{WITHHELD_WORDS}")
     _wait_for_decisions(units, receipts, store, key=plan.key, wait=plan.spec.release.undecided == "wait")
+    if own is not None:
+        keep_crosswalk(private, crosswalk_table(units, receipts, UidMap(plan.key)), own)
+    store.put(PUBLISHED, json.dumps({"inputs": inputs}).encode())  # a run killed after the manifest is known again
     done = publish_release(plan, receipts, planned.inventory, planned.survey, target, guard=guard)
     store.put(PUBLISHED, json.dumps({"inputs": inputs, "done": asdict(done)}).encode())
     return Outcome(to, done, len(units), resumed, faults.count)
@@ -247,7 +281,7 @@ def _run(tasks: Sequence[Task], runner: Runner, progress: Progress, faults: Faul
 
 
 def _published(store: Store, target: Store, inputs: str) -> Done | None:
-    """Return what is published in the folder, if it is from the same inputs.
+    """Return what is published in the folder, if it is from the same inputs and the run that wrote it ended.
 
     Raises
     ------
@@ -265,4 +299,4 @@ def _published(store: Store, target: Store, inputs: str) -> Done | None:
             f"{target.url}: found a release of other inputs (spec, archive or program), expected a folder without one; "
             "choose a new folder: releases do not replace each other"
         )
-    return Done(**{**found["done"], "unchanged": True})
+    return Done(**{**found["done"], "unchanged": True}) if "done" in found else None

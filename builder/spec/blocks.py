@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from builder.deid import checked_reference
 from builder.persons import PLACEHOLDERS, Aliases, Naming, normal_id
 from builder.shards import CodecName, FieldStorage
 
@@ -102,7 +103,7 @@ ReleasedKind = Literal["SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "KO", "SR",
 class ReleaseOptions(BaseModel):
     """What ``builder release`` writes beside the images of the cohort, and what it takes out of every object."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     objects: tuple[ReleasedKind, ...] = ("KO", "PR", "REG", "RTDOSE", "RTPLAN", "RTSTRUCT", "SEG", "SR")
     """Kinds of objects that go with the images they refer to, e.g. ``[SEG, RTSTRUCT]``."""
@@ -114,6 +115,14 @@ class ReleaseOptions(BaseModel):
     """Private table of what people decided about images that may show text: rectangles to blank, or none."""
     undecided: Literal["wait", "leave_out"] = "wait"
     """Images that may show text and that nobody decided about: publishing waits for decisions, or they are left out."""
+    crosswalk: str | None = None
+    """Where a key of its own is found, as for ``deid.patient_key``. With it the private table that leads from released
+    names back to the archive's is kept, encrypted; what is released stays the same."""
+
+    @field_validator("crosswalk", mode="before")
+    @classmethod
+    def _is_reference(cls, value: Any) -> Any:
+        return None if value is None else checked_reference(value)
 
     @field_validator("objects")
     @classmethod

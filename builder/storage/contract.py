@@ -91,6 +91,13 @@ class Store(Protocol):
         """Remove an object. Nothing happens if it does not exist."""
         ...
 
+    def destroy(self, path: str) -> bool:
+        """Overwrite an object, if it is a file with one name, and remove it. Return whether it was overwritten.
+
+        A bucket cannot overwrite: it may keep earlier versions. So may a disk that writes elsewhere than before.
+        """
+        ...
+
     def sweep(self) -> int:
         """Remove unfinished files of dead writers and return their number. Call it when no writer is at work."""
         ...

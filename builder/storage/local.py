@@ -34,6 +34,7 @@ _DURABLE: set[str] = set()
 """Folders that this process knows to survive a power failure. Some are forgotten when there are too many."""
 
 _MANY = 4096
+_BLOCK = 2**20
 
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})
 """Errors that mean that the parent of an existing folder cannot be flushed by this user, or needs no flush."""
@@ -164,6 +165,19 @@ class LocalStore:
     def delete(self, path: str) -> None:
         self._locate(path).unlink(missing_ok=True)
 
+    def destroy(self, path: str) -> bool:
+        place = self.root / checked(path)
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            return False
+        own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1  # another name of the file may be the archive's
+        if own:
+            _overwrite(place, found.st_size)
+        place.unlink(missing_ok=True)
+        _flush_folder(place.parent)
+        return own
+
     def sweep(self) -> int:
         found = [Path(at) / n for at, folders, names in os.walk(self.root) for n in (*folders, *names)]
         left = [path for path in found if path.name.startswith(SCRATCH_PREFIX)]
@@ -282,6 +296,17 @@ def _write_beside(target: Path, data: bytes, *, step: str, mode: int) -> Path:
         raise
     checkpoint(f"{step}.fsynced")
     return Path(name)
+
+
+def _overwrite(place: Path, size: int) -> None:
+    """Put zeros in place of the bytes of a file, in the blocks that it has, and flush them."""
+    handle = os.open(place, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        for start in range(0, size, _BLOCK):
+            os.pwrite(handle, bytes(min(_BLOCK, size - start)), start)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _replace(scratch: Path, target: Path, *, step: str) -> None:

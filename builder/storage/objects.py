@@ -131,6 +131,10 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError):
             _ask(path, lambda: _obstore().delete(self._client(), self._key(path)))
 
+    def destroy(self, path: str) -> bool:
+        self.delete(path)
+        return False
+
     def sweep(self) -> int:
         return 0  # an object store never keeps an incomplete object
 
