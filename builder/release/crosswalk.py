@@ -31,6 +31,7 @@ MOST_BYTES = 2**31 - 2**10
 TABLE = pa.schema([pa.field(name, pa.string()) for name in ("level", "released", "archive", "issuer")])
 """``level`` is person, study, series or instance. A person may have several rows: one for each PatientID, with its
 issuer. ``archive`` is "" where the archive states no PatientID."""
+_MEND = "bring it back from a backup, or remove it and run builder release again, which then writes it anew"
 _UIDS = (("study", "study_uid"), ("series", "series_uid"), ("instance", "sop_instance_uid"))
 
 
@@ -102,7 +103,8 @@ def unseal(sealed: bytes, key: Key) -> pa.Table:
     cipher, nonce, own = _derived(key, salt)
     if own != check:
         raise SpecError(
-            f"{CROSSWALK}: found that another key wrote it, expected the key that the release was written with"
+            f"{CROSSWALK}: found that another key wrote it, expected the key that the release was written with; if it "
+            "is lost, remove the file and run builder release again"
         )
     from cryptography.exceptions import InvalidTag
 
@@ -110,14 +112,12 @@ def unseal(sealed: bytes, key: Key) -> pa.Table:
     if len(body) != size + tag:
         raise LayoutError(
             f"{CROSSWALK}: found {len(body):,} bytes after its first line, expected {size + tag:,}; it was cut off or "
-            "added to: bring it back from a backup"
+            f"added to: {_MEND}"
         )
     try:
         return read_parquet(cipher.decrypt(nonce, body, head + line_end))
     except InvalidTag:
-        raise LayoutError(
-            f"{CROSSWALK}: found bytes that were changed after it was written; bring it back from a backup"
-        ) from None
+        raise LayoutError(f"{CROSSWALK}: found bytes that were changed after it was written; {_MEND}") from None
 
 
 def _facts(head: bytes) -> tuple[bytes, bytes, int]:
@@ -134,8 +134,7 @@ def _facts(head: bytes) -> tuple[bytes, bytes, int]:
         return bytes.fromhex(facts["salt"]), bytes.fromhex(facts["check"]), int(facts["bytes"])
     except (ValueError, TypeError, KeyError):
         raise LayoutError(
-            f"{CROSSWALK}: found no first line that states its format, expected a crosswalk; it was damaged: bring it "
-            "back from a backup"
+            f"{CROSSWALK}: found no first line that states its format, expected a crosswalk; it was damaged: {_MEND}"
         ) from None
 
 
@@ -155,8 +154,8 @@ def check_keys(own: Key, names: Key) -> None:
     """Refuse the key of the names as the key of the crosswalk. Raises SpecError."""
     if own.secret.lower() == names.secret.lower():
         raise SpecError(
-            f"{OPTION}: found the key of deid.patient_key, expected a key of its own: whoever has both could do "
-            "everything with one, and neither could be destroyed without the other"
+            f"{OPTION}: found the key of deid.patient_key, expected a key of its own: with one key for both, "
+            "neither could be handed out or destroyed without the other"
         )
 
 

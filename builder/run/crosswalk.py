@@ -44,7 +44,8 @@ DEFAULT_KEY = "${env:BUILDER_CROSSWALK_KEY}"
 
 NO_PROMISE = (
     "copies, backups and snapshots of the private folder, and what links in it lead to, are as they were",
-    "disks may keep old blocks: solid-state disks, file systems that copy on write, buckets with versions",
+    "old blocks may be there: of files that runs replaced before, on solid-state disks, on file systems that copy on "
+    "write, and in buckets with versions",
     "whoever has the key of the crosswalk can read any copy of it: destroy that key as well",
     "whoever has deid.patient_key and the archive can compute every name again: destroy that key as well",
     "equal pixels, positions and times still lead from a released object to that of the archive",

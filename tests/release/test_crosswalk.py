@@ -160,7 +160,7 @@ def test_it_is_encrypted_as_the_page_says(made: Released) -> None:
 
 
 def test_nothing_plain_has_both_names(made: Released) -> None:
-    """Whoever reads the private folder without a key does not learn which name is which."""
+    """No file of the private folder has names of both sides."""
     sides = []
     for dicoms in (sources_of(made.archive), objects_of(made.kept)):
         sides.append({str(d[name].value).encode() for d in dicoms for name in ("PatientID", "StudyInstanceUID")})

@@ -372,15 +372,6 @@ def test_killed_and_continued(out: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert tree(tmp_path / "out") == tree(out)
 
 
-@ALL
-def test_another_key_gives_other_names(out: Path, make: Callable[..., Path]) -> None:
-    both = [objects_of(out), objects_of(make("key", key=KEY[::-1]))]
-    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "PatientID", "FrameOfReferenceUID"):
-        one, two = ({str(o[keyword].value) for o in side if keyword in o} for side in both)
-        assert one
-        assert one.isdisjoint(two)
-
-
 def test_what_names_another_person_stops_it(make: Callable[..., Path], archive: Path, tmp_path: Path) -> None:
     """The name of one person in an object of another passes the walk, which knows that person alone."""
     copy = tmp_path / "archive"
