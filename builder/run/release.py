@@ -125,6 +125,7 @@ def release(
         keep_journal(private, lease.counter, facts={"dataset": asked.spec.name, "cluster": profile.kind}) as journal,
         opened(profile, workers) as runner,
     ):
+        _check_folder(open_store(asked.to), private)  # it may have been forgotten while this run waited
         private.put(f"{RELEASE}/{BEGUN}", b"")
         noted = JournalProgress(shown, journal)
         faults = Faults(on_internal_error or default_action(environ), noted_in(journal))

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -23,6 +24,7 @@ from builder.release.cleaning import IMPLEMENTATION_UID
 from builder.release.crosswalk import TABLE, seal, unseal
 from builder.run import crosswalk
 from builder.run.crosswalk import look_up
+from builder.run.lease import Lease
 from builder.run.release import release
 from builder.spec.blocks import ReleaseOptions
 from builder.storage import LocalStore
@@ -305,6 +307,22 @@ def test_forgotten_it_is_gone_for_good(made: Released, monkeypatch: pytest.Monke
     assert tree(out) == before
     with pytest.raises(LayoutError, match="was destroyed on 2026-11-29"):
         look_up(str(out), ["x"], key="${env:BUILDER_OWN}")
+
+
+def test_forgotten_while_a_run_waited_nothing_comes_back(
+    made: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = LocalStore(tmp_path / "out.private")
+
+    @contextmanager
+    def waited(store: LocalStore, *, say: Callable[[str], None]) -> Iterator[Lease]:
+        private.put("release/forgotten.json", b'{"date":"2026-11-29"}')
+        yield Lease(store, 1)
+
+    monkeypatch.setattr("builder.run.release.hold_lease", waited)
+    with pytest.raises(LayoutError, match="was destroyed on 2026-11-29"):
+        release(made.spec, to=tmp_path / "out")
+    assert not [path for path in private.list() if path.startswith("index/")]
 
 
 def run_forget(out: Path) -> crosswalk.Forgotten:
