@@ -36,7 +36,7 @@ class Known:
     def facts(self) -> dict[str, Any]:
         """Return what may be published: of columns that no day limits, nobody knows whether they are later."""
         later = self.later if self.how == "dated" else None
-        return {"column": self.column, "how": self.how, "values": self.values, "later": later}
+        return {"column": self.column, "how": self.how, "values": self.values, "after_study": later}
 
 
 def how_known(table: ClinicalTable, name: str, outcomes: Collection[str]) -> How:

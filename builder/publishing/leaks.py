@@ -139,10 +139,11 @@ def known_of(tables: Iterable[Mapping[str, Any]]) -> list[Json]:
         If an input holds a value from after the study of its image, which a join never gives.
     """
     found = [{"table": n, **known} for n, facts in enumerate(tables, start=1) for known in facts["known"]]
-    late = [known for known in found if known["later"]]
+    late = [known for known in found if known["after_study"]]
     if late:
+        first = late[0]
         raise LayoutError(
-            f"clinical table {late[0]['table']}: found {counted(late[0]['later'], 'value')} of {late[0]['column']} "
+            f"clinical table {first['table']}: found {counted(first['after_study'], 'value')} of {first['column']} "
             "from after the study of the image, expected none in an input; report this as a fault of builder"
         )
     return found

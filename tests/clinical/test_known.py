@@ -116,11 +116,13 @@ def test_dates_after_the_study_are_listed_and_events_still_count_from_them() -> 
         for k in when_known(table, joined, (), study_dates=stacks(table).study_dates, first_studies=[DAY, DAY])
     }
     assert (known["day"].values, known["day"].later, known["day"].latest_days) == (1, 0, -30)
-    assert known["when"].facts() == {"column": "when", "how": "outcome", "values": 2, "later": None}
+    assert known["when"].facts() == {"column": "when", "how": "outcome", "values": 2, "after_study": None}
 
 
 def test_nothing_is_published_of_an_input_from_after_the_study() -> None:
-    late = {"column": "score", "how": "dated", "values": 4, "later": 2}
+    late = {"column": "score", "how": "dated", "values": 4, "after_study": 2}
     with pytest.raises(LayoutError, match="clinical table 1: found 2 values of score from after the study"):
         known_of([{"known": [late]}])
-    assert known_of([{"known": []}, {"known": [{**late, "later": 0}]}]) == [{"table": 2, **late, "later": 0}]
+    assert known_of([{"known": []}, {"known": [{**late, "after_study": 0}]}]) == [
+        {"table": 2, **late, "after_study": 0}
+    ]

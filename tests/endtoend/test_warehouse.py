@@ -117,8 +117,8 @@ def test_the_dataset_holds_cases_and_controls_and_says_how_they_were_told(datase
     )
     certificate = json.loads(next(dataset.glob("versions/*/leaks.json")).read_text())
     assert certificate["known"] == [
-        {"table": 1, "column": COLUMN, "how": "outcome", "values": 10, "later": None},
-        {"table": 2, "column": "in_warehouse", "how": "timeless", "values": 15, "later": None},
+        {"table": 1, "column": COLUMN, "how": "outcome", "values": 10, "after_study": None},
+        {"table": 2, "column": "in_warehouse", "how": "timeless", "values": 15, "after_study": None},
     ]
     manifest = json.loads(next(dataset.glob("versions/*/dataset.json")).read_text())
     assert [line.split()[0] for line in manifest["lock"]["clinical"]] == ["fhir", "fhir"]

@@ -207,14 +207,16 @@ def test_what_was_known_when_is_kept_privately_and_told_per_column(asked: Asked)
     text = "id,Seen,Grade\n0001,2018-12-22,low\n0002,2019-02-01,high\nS1,,mid\n"
     planned = asked(({"person_id": "id", "dated_by": "Seen"}, text))
     assert sorted_values(planned, "grade", "north") == [None, None, None, "low"]
-    assert planned.facts()["clinical"][0]["known"] == [{"column": "grade", "how": "dated", "values": 1, "later": 0}]
+    assert planned.facts()["clinical"][0]["known"] == [
+        {"column": "grade", "how": "dated", "values": 1, "after_study": 0}
+    ]
     assert private(planned, "clinical-known.csv") == (
         "table,column,how,values,latest_days_after_study\n1,grade,dated,1,-10\n"
     )
     undated = asked(({"person_id": "id"}, text))
     assert "    grade: nothing says when this was known; state dated_by" in undated.text()
     assert undated.facts()["clinical"][0]["known"] == [
-        {"column": "grade", "how": "undated", "values": 3, "later": None}
+        {"column": "grade", "how": "undated", "values": 3, "after_study": None}
     ]
 
 

@@ -936,7 +936,9 @@ def _clinical(book: Book, cohort: pd.DataFrame, private: Any, archive: Originals
         book.all(entry, {"with_images": private[f"{level}_key"].nunique(),
                          "with_a_row": with_row[f"{level}_key"].nunique()})  # fmt: skip
     for entry in table["known"]:
-        book.claim("/clinical/known", entry["how"] == "undated" and entry["later"] is None, "no date in this sheet")
+        book.claim(
+            "/clinical/known", entry["how"] == "undated" and entry["after_study"] is None, "no date in this sheet"
+        )
         book.expect(entry, "values", int(with_row[entry["column"]].notna().sum()))
     for entry in (book.document.get("leakage") or {}).get("known", []):
         book.all(entry, {"table": 1, "values": int(with_row[entry["column"]].notna().sum())})
