@@ -33,7 +33,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
                 )  # fmt: skip
         (tmp_path / "table.csv").write_text(text)
         columns = {"grade": {"from": "Grade", "type": "category"}}
-        dates = [name for name, column in table.get("columns", {}).items() if column["type"] == "date"]
+        days = [name for name, column in table.get("columns", {}).items() if column["type"] == "date"]
         spec = {
             "name": "small",
             "license": "CC0-1.0",
@@ -42,7 +42,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
             "deid": {"patient_key": "${env:BUILDER_KEY}", **blocks.pop("deid", {})},
             "samples": {"kind": "volumes"},
             "splits": {"ratios": {"train": 1.0}},
-            "report": {"outcomes": dates},
+            "report": {"outcomes": days},
             **blocks,
         }
         return plan(DatasetSpec.model_validate(spec), to=tmp_path / "dataset")
