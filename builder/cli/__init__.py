@@ -25,6 +25,7 @@ from builder.cli.options import (
     RecordDays,
     Replay,
     SpecPath,
+    Strict,
     Target,
     Workers,
     continuing,
@@ -121,9 +122,7 @@ def build(
     param: Params = None,
     cluster: Cluster = "serial",
     workers: Workers = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first internal error, with its traceback.")
-    ] = False,
+    strict: Strict = False,
     record: Record = None,
     replay: Replay = None,
     record_days: RecordDays = 30,

@@ -69,6 +69,7 @@ Machine = Annotated[
 ]
 
 
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first internal error, with its traceback.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: only the outcome, and what is wrong.")]
 
 

@@ -15,6 +15,7 @@ from builder.cli.options import (
     Params,
     Quiet,
     SpecPath,
+    Strict,
     Target,
     Workers,
     continuing,
@@ -46,9 +47,7 @@ def release(
     param: Params = None,
     cluster: Cluster = "serial",
     workers: Workers = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first internal error, with its traceback.")
-    ] = False,
+    strict: Strict = False,
     quiet: Quiet = False,
     as_json: Machine = False,
 ) -> None:

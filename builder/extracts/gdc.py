@@ -56,13 +56,7 @@ class Gdc(ExtractBlock):
         cases = [case for n, (_, data) in enumerate(files, start=1) for case in _cases(data, f"{self.title}: file {n}")]
         if not cases:
             raise SpecError(f"{self.title}: found no case in the .json files at its url, expected at least one")
-        rows = [row for case in cases for row in _rows(case, self.entity)]
-        names = sorted({name for row in rows for name in row})
-        table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in names})
-        without = len(cases) - len({row["case_id"] for row in rows})
-        if without and self.entity not in ("cases", "demographic"):
-            return Extracted(table, (f"{without} of {len(cases)} cases have no {self.entity}",))
-        return Extracted(table)
+        return extracted([row for case in cases for row in _rows(case, self.entity)], len(cases), self.entity)
 
 
 def _cases(data: bytes, where: str) -> list[dict[str, Any]]:
@@ -85,6 +79,14 @@ def _rows(case: Mapping[str, Any], entity: str) -> Iterator[dict[str, str]]:
     shared = fields(case, "") | fields(case.get("demographic") or {}, "demographic.")
     steps = () if entity in ("cases", "demographic") else (*_WITHIN.get(entity, ()), entity)
     return rows_within(case, shared, steps)
+
+
+def extracted(rows: Sequence[Mapping[str, str]], cases: int, entity: str) -> Extracted:
+    """Return rows as a table of texts, and how many of the cases have none."""
+    names = sorted({name for row in rows for name in row})
+    table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in names})
+    without = cases - len({row["case_id"] for row in rows})
+    return Extracted(table, (f"{without} of {cases} cases have no {entity}",) if without else ())
 
 
 def rows_within(node: Mapping[str, Any], shared: dict[str, str], steps: Sequence[str]) -> Iterator[dict[str, str]]:

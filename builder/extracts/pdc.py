@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-import pyarrow as pa
 from pydantic import Field
 
 from builder.errors import SpecError
 from builder.extracts.extract import ExtractBlock
-from builder.extracts.gdc import fields, rows_within
+from builder.extracts.gdc import extracted, fields, rows_within
 from builder.protocols import Extracted, Outside
 
 Entity: TypeAlias = Literal["cases", "demographics", "diagnoses", "exposures", "follow_ups", "treatments"]
@@ -57,10 +56,7 @@ class Pdc(ExtractBlock):
         if not cases:
             raise SpecError(f"{self.title}: found no case in the .json files at its url, expected at least one")
         rows = [row for case in cases.values() for row in _rows(case, self.entity)]
-        names = sorted({name for row in rows for name in row})
-        table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in names})
-        without = len(cases) - len({row["case_id"] for row in rows})
-        return Extracted(table, (f"{without} of {len(cases)} cases have no {self.entity}",) if without else ())
+        return extracted(rows, len(cases), self.entity)
 
 
 def _cases(data: bytes, where: str) -> Iterator[dict[str, Any]]:

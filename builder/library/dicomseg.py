@@ -117,8 +117,7 @@ def export_dicomseg(
         )
     folder.root.chmod(0o700)
     segments = layout.segments or {label: (0, 1)}
-    tier = f"evidence.{label}.tier"
-    tiers = dataset.table[tier].to_pylist() if tier in dataset.table.schema.names else [None] * len(rows)
+    tiers = _tiers(dataset, label)
 
     def write(number: int) -> str:
         name = keys[number]
@@ -126,8 +125,8 @@ def export_dicomseg(
             return ""
         images = read_headers(found[name], (Folder(url=archive),))
         own = [n for n, series in enumerate(rows) if series == name]
-        boxes = [_box(dataset, n, label, segments) for n in own]
         drawn = Drawn(label, segments, frozenset(tiers[n] for n in own))
+        boxes = [_box(dataset, n, label, segments) for n in own]
         made = _segmentation(images, boxes, drawn, dataset=dataset, key=key)
         if isinstance(made, str):
             return made
@@ -153,6 +152,12 @@ def _series(archive: str, key: Key) -> dict[str, pa.Table]:
     for place, (series, instance) in enumerate(uids):
         places.setdefault(series, {}).setdefault(instance, place)
     return {key.name("series", uid): table.take(sorted(own.values())) for uid, own in places.items()}
+
+
+def _tiers(dataset: Dataset, label: str) -> list[str | None]:
+    """Return the tier of evidence of each sample's mask; None where the dataset has no such column."""
+    name = f"evidence.{label}.tier"
+    return dataset.table[name].to_pylist() if name in dataset.table.schema.names else [None] * len(dataset)
 
 
 def _box(dataset: Dataset, position: int, label: str, segments: Segments) -> tuple[Geometry, NDArray[np.bool_]]:

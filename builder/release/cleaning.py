@@ -12,6 +12,7 @@ from pydicom.datadict import DicomDictionary, dictionary_has_tag, dictionary_VR,
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as Items
+from pydicom.sr.codedict import codes
 from pydicom.tag import BaseTag
 from pydicom.uid import ImplicitVRLittleEndian
 
@@ -30,23 +31,7 @@ NEAR_DAYS = 1
 """Days around the study date within which a date leaves: an examination may pass midnight."""
 
 BASIC, CLEANED = "113100", "113101"
-MEANINGS: Mapping[str, str] = MappingProxyType(
-    {
-        BASIC: "Basic Application Confidentiality Profile",
-        CLEANED: "Clean Pixel Data Option",
-        "113102": "Clean Recognizable Visual Features Option",
-        "113103": "Clean Graphics Option",
-        "113104": "Clean Structured Content Option",
-        "113105": "Clean Descriptors Option",
-        "113106": "Retain Longitudinal Temporal Information Full Dates Option",
-        "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
-        "113108": "Retain Patient Characteristics Option",
-        "113109": "Retain Device Identity Option",
-        "113110": "Retain UIDs Option",
-        "113111": "Retain Safe Private Option",
-        "113112": "Retain Institution Identity Option",
-    }
-)
+MEANINGS: Mapping[str, str] = MappingProxyType({c.value: c.meaning for c in codes.cid7050.concepts.values()})
 """Meanings of the codes of CID 7050 (PS3.16)."""
 
 _IF_RETAINED = MappingProxyType({"PatientSex": "sex", "PatientAge": "age_years"})
@@ -207,14 +192,14 @@ def _state_methods(clean: Dataset, profile: Profile) -> None:
 
 def state_blanked(clean: Dataset) -> None:
     """Add Clean Pixel Data to the methods of an object of which pixels were blanked."""
-    codes = [item.CodeValue for item in clean.DeidentificationMethodCodeSequence]
-    _state_codes(clean, (codes[0], CLEANED, *codes[1:]))
+    stated = [item.CodeValue for item in clean.DeidentificationMethodCodeSequence]
+    _state_codes(clean, (stated[0], CLEANED, *stated[1:]))
 
 
-def _state_codes(clean: Dataset, codes: Sequence[str]) -> None:
-    clean.DeidentificationMethod = [f"DCM:{code}" for code in codes]
+def _state_codes(clean: Dataset, methods: Sequence[str]) -> None:
+    clean.DeidentificationMethod = [f"DCM:{code}" for code in methods]
     items = []
-    for code in codes:
+    for code in methods:
         item = Dataset()
         item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, "DCM", MEANINGS[code]
         items.append(item)

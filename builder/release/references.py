@@ -1,7 +1,8 @@
 """References between released objects: each points to an object that leaves too, or is taken out and counted."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
@@ -38,10 +39,10 @@ class Released:
     series: Mapping[str, Sequence[tuple[str, str]]]
     study_of: Mapping[str, str]
 
-    @property
-    def objects(self) -> Collection[str]:
-        """The instances that leave."""
-        return frozenset(uid for own in self.series.values() for _, uid in own)
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The instances and studies that leave."""
+        return frozenset({uid for own in self.series.values() for _, uid in own}.union(self.study_of.values()))
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Pruned:
 
 def prune(dataset: Dataset, released: Released) -> Pruned:
     """Take out of an object every reference to what does not leave, in place, and count them."""
-    walk = _Walk(released, frozenset({*released.objects, *released.study_of.values()}), Pruned())
+    walk = _Walk(released, Pruned())
     walk.level(dataset)
     return walk.pruned
 
@@ -66,7 +67,6 @@ def prune(dataset: Dataset, released: Released) -> Pruned:
 @dataclass(frozen=True)
 class _Walk:
     released: Released
-    known: Collection[str]
     pruned: Pruned
 
     def level(self, item: Dataset) -> bool:
@@ -93,7 +93,7 @@ class _Walk:
             return self._study_stays(item)
         if _INSTANCE in item:
             uid = str(item[_INSTANCE].value or "")
-            if uid and uid not in self.known:
+            if uid and uid not in self.released.known:
                 self.pruned.removed += 1
                 return False
             return True

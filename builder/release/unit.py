@@ -11,7 +11,8 @@ from os import environ
 from typing import Any
 
 import pyarrow as pa
-from pydicom import Dataset, config, dcmwrite
+from pydicom import Dataset, dcmwrite
+from pydicom.config import disable_value_validation
 
 from builder.decode.format import NATIVE
 from builder.deid import resolve_key
@@ -337,23 +338,15 @@ class _Said:
 
 
 def file_bytes(clean: Dataset) -> bytes:
-    """Return a cleaned object as a DICOM file in the transfer syntax of its source; pixels keep their bytes."""
+    """Return a cleaned object as a DICOM file in the transfer syntax of its source; pixels keep their bytes.
+
+    Values are written as the source has them: what its VR does not allow was the source's fault before.
+    """
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), _unvalidated():
+    with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")
         dcmwrite(buffer, clean, enforce_file_format=True)
     return buffer.getvalue()
-
-
-class _unvalidated:  # noqa: N801 - used as a context
-    """Writes values as the source has them: what its VR does not allow was the source's fault before."""
-
-    def __enter__(self) -> None:
-        self._before = config.settings.writing_validation_mode
-        config.settings.writing_validation_mode = config.IGNORE
-
-    def __exit__(self, *_: object) -> None:
-        config.settings.writing_validation_mode = self._before
 
 
 def encoded(objects: pa.Table) -> bool:
