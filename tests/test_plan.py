@@ -107,6 +107,7 @@ RECIPES = {
     "lung-cancer-within-a-year": "0b9b920566f23d91fb60626db2398e03",
     "mammography-views": "36f7db9d793be5b7eb801d4473a15d17",
     "phantom": "ab6ecdabd469c0049c191df8b748a7fd",
+    "phantom-pictures": "68ed28e4d216078bce3eb878560e818d",
     "prostate-mpmri": "3ae1adc57145b34833b9c5ec1540a77e",
     "soft-tissue-sarcoma": "12545dc55474a643fcfc7c658c490ea2",
     "soft-tissue-sarcoma-ct-mr": "8e8f1a41e3a7e083dcf37a121e25028c",
